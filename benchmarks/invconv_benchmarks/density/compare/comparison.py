@@ -49,7 +49,14 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         "workers": workers,
         "preset": comparison.preset.name,
         "paper": dict(comparison.preset.paper),
-        "data": _described(data),
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "watched": data.watched,
+            "train": len(data),
+            "validation": 0 if data.validation is None else len(data.validation),
+            "test": len(data.test),
+        },
         "training": _training(comparison, len(data)),
         "seeds": list(comparison.seeds),
         "sampling": sampling,
@@ -61,12 +68,6 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
     galleries = {mixing: picture.gallery(model, data) for mixing, model in models.items()}
     picture.draw(measured, galleries, comparison.folder / "comparison.jpg")
     return measured
-
-
-def _described(data: Dataset) -> dict[str, Any]:
-    validation = 0 if data.validation is None else len(data.validation)
-    sizes = {"train": len(data), "validation": validation, "test": len(data.test)}
-    return {"name": data.name, "fingerprint": data.fingerprint, "watched": data.watched, **sizes}
 
 
 def _training(comparison: Comparison, epoch: int) -> dict[str, Any]:

@@ -36,13 +36,7 @@ def write(path: Path, result: Result) -> None:
 
 
 def read(path: Path) -> Result:
-    """Return a comparison's result.
-
-    Raises
-    ------
-    ValueError
-        If it is no result file, is cut off, or was changed after it was written.
-    """
+    """Return a comparison's result; a file that was changed or cut off is refused."""
     return sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})
 
 

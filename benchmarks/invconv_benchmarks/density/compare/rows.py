@@ -2,8 +2,7 @@
 
 A row's rates are tried with the first seed, and the validation part chooses one. While the best of
 them is the largest or the smallest, the sweep goes on there; a run that is stopped by numbers that
-are not finite counts as worse than any that ended. The test part sees models of the chosen rate
-alone.
+are not finite counts as the worst. The test part sees models of the chosen rate alone.
 """
 
 from __future__ import annotations
@@ -86,8 +85,7 @@ def around(rate: float) -> tuple[float, ...]:
     >>> around(0.03)
     (0.01, 0.03, 0.1)
     """
-    below, above = _beside(rate, rate)
-    return tuple(other for other in (below, rate, above) if other is not None)
+    return tuple(sorted(r for r in (rate, *_beside(rate, rate)) if r is not None))
 
 
 def _beside(least: float, most: float) -> tuple[float | None, float | None]:
@@ -179,10 +177,9 @@ def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]
             rows = [pool.submit(train_row, comparison, m, data) for m in slowest_first]
             yield from (row.result() for row in as_completed(rows))
         except BrokenProcessPool:
-            raise CommandError(
-                "a worker process was killed, perhaps for want of memory; "
-                "the same command goes on from the last checkpoints"
-            ) from None
+            killed = "a worker process was killed, perhaps for want of memory"
+            goes_on = "the same command goes on from the last checkpoints"
+            raise CommandError(f"{killed}; {goes_on}") from None
         finally:
             stop.set()  # runs that go on save themselves and end
             pool.shutdown(wait=True, cancel_futures=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
-from invconv_benchmarks.density.data.picture_files import images_in, read, read_npz, read_usable
+from invconv_benchmarks.density.data.picture_files import images_in, read, read_usable
 from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, tiles
 
-SHIPPED: dict[str, Callable[[], Dataset]] = {"hubble": hubble, "photos": photos, "digits": digits}
+SHIPPED = {"hubble": hubble, "photos": photos, "digits": digits}
 
 LAYOUTS = {
     "cifar10": "the binary version of CIFAR-10, cifar-10-binary.tar.gz of "
@@ -25,9 +25,8 @@ LAYOUTS = {
     "imagenet64": "as imagenet32, with train_64x64/ and valid_64x64/, or npz files of 64 x 64",
     "galaxy": "the galaxies of https://github.com/SpaceML/merger_transfer_learning, which the "
     "paper used: the folder galaxy_mergers/noninteracting with training/, validation/ and test/",
-    "folder": "train/ and test/ with images (a tile of a larger one is cut at random), or "
-    "train.npz and test.npz with an array 'images' of bytes (N, H, W, 3), or images alone, "
-    "every tenth of which is for the test",
+    "folder": "train/ and test/ with images (a tile of a larger one is cut at random), or images "
+    "alone, every tenth of which is for the test",
 }
 NAMES = (*SHIPPED, *LAYOUTS)
 
@@ -37,11 +36,8 @@ _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 def load(name: str, path: Path | None = None) -> Dataset:
     """Return a data set by its name.
 
-    Raises
-    ------
-    ValueError
-        If there is none of that name, a path is missing or superfluous, or a file is not as it
-        must be: the message says where the data come from and what layout is expected.
+    Of a missing path or a wrong file, a CommandError says where the data come from and which layout
+    is expected.
     """
     if name in SHIPPED:
         if path is not None:
@@ -85,12 +81,22 @@ def _imagenet(path: Path, side: int) -> Dataset:
         )
         return Dataset(name, train, test)
     batches = [path / f"train_data_batch_{n}.npz" for n in range(1, 11)]
-    row, layout = (3 * side * side,), f"bytes (N, {3 * side * side})"
-    train, test = (
-        read_npz(files, "data", layout, row).reshape(-1, 3, side, side)
-        for files in (batches, [path / "val_data.npz"])
-    )
-    return Dataset(name, train, test)
+    train = np.concatenate([_npz(batch, side) for batch in batches])
+    return Dataset(name, train, _npz(path / "val_data.npz", side))
+
+
+def _npz(path: Path, side: int) -> Bytes:
+    try:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            rows = np.asarray(file["data"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged files raise whatever NumPy, zipfile and zlib raise
+        raise CommandError(f"{path}: no npz file with an array 'data': {error}") from None
+    if rows.dtype != np.uint8 or rows.shape[1:] != (3 * side * side,):
+        expected = f"expected bytes (N, {3 * side * side})"
+        raise CommandError(f"{path}: {expected}, got {rows.dtype} of shape {rows.shape}")
+    return rows.reshape(-1, 3, side, side)
 
 
 def _galaxy(path: Path) -> Dataset:
@@ -112,14 +118,6 @@ def _galaxy_tile(image: Bytes) -> Bytes:
 
 
 def _folder(path: Path) -> Dataset:
-    arrays = [path / "train.npz", path / "test.npz"]
-    if all(file.is_file() for file in arrays):
-        layout = "bytes (N, H, W, 3)"
-        train, test = (
-            np.ascontiguousarray(np.moveaxis(read_npz([p], "images", layout, (-1, -1, 3)), -1, 1))
-            for p in arrays
-        )
-        return Dataset("folder", train, _cut(test))
     if (path / "train").is_dir() and (path / "test").is_dir():
         train_images, test_images = (read_usable(path / part, TILE) for part in ("train", "test"))
     else:

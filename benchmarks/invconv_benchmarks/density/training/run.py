@@ -47,21 +47,9 @@ def train(
 ) -> DensityModule:
     """Train until the recipe's last step, from where the folder's checkpoint is.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    data : Dataset
-    folder : Path
-        A checkpoint of another run in it is an error.
-    should_stop : callable
-        Asked after every step; if it says so, a checkpoint is written and the run ends there.
-    device : str
-    seconds : float
-        After which another checkpoint is written; one is written after each measurement, too.
-    say : callable
-        Is told each measurement in a line, in the first of several processes.
-    bar : bool
-        Whether Lightning shows a bar.
+    ``should_stop`` is asked after every step whether to write a checkpoint and end there. A
+    checkpoint is written after each measurement and after so many ``seconds``. ``say`` is told each
+    measurement in a line, in the first of several processes; ``bar`` shows Lightning's bar.
     """
     path = folder / checkpoint.NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,10 +73,8 @@ def train(
 
 def _fit(module: DensityModule, keeper: Keeper, device: str, goes_on: bool, bar: bool) -> None:
     here, world = (int(os.environ.get(f"{n}WORLD_SIZE", 1)) for n in ("LOCAL_", ""))  # torchrun's
-    if module.recipe.batch % world:
-        raise CommandError(
-            f"batch: expected a multiple of the {world} processes, got {module.recipe.batch}"
-        )
+    if (batch := module.recipe.batch) % world:
+        raise CommandError(f"batch: expected a multiple of the {world} processes, got {batch}")
     place = torch.device(device)
     one: Any = 1 if place.index is None else [place.index]
     for name in ("lightning.fabric", "lightning.pytorch"):
@@ -159,10 +145,9 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
             try:
                 trainer.save_checkpoint(self.path)
             except OSError as error:
-                raise OSError(
-                    f"{self.path}: the checkpoint of step {module.step} cannot be written, "
-                    f"the one before is still there: {error}"
-                ) from None
+                what = f"the checkpoint of step {module.step} cannot be written"
+                kept = f"the one before is still there: {error}"
+                raise OSError(f"{self.path}: {what}, {kept}") from None
             self.saved = time.monotonic()
 
 
