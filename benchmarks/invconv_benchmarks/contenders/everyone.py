@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invconv_benchmarks.contenders import alone, ours, plain, references
+from invconv_benchmarks.contenders import ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
@@ -35,6 +35,6 @@ def _contenders(setup: Setup) -> list[Contender]:
 
         return layers.contenders(setup)
     if suite in ("threads", "checks"):
-        return getattr(alone, suite)(setup)  # type: ignore[no-any-return]
+        return getattr(ours, suite)(setup)  # type: ignore[no-any-return]
     others = [] if setup.group.axis else [*plain.contenders(setup), *references.contenders(setup)]
     return [*ours.contenders(setup), *others]

@@ -55,9 +55,7 @@ def _emerging(name: str, shape: Shape) -> Pair:
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
     plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
     layer: nn.Module = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else "plain")
-    if "step" in name:
-        return step_of(layer, x), step_of(plain, padded)
-    return partial(layer, x), partial(plain, padded)
+    return _steps_or_forwards(name, layer, x, plain, padded)
 
 
 def _periodic(name: str, shape: Shape) -> Pair:
@@ -65,9 +63,12 @@ def _periodic(name: str, shape: Shape) -> Pair:
     channels, x = shape[1], torch.randn(shape)
     layer: nn.Module = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
-    if "step" in name:
-        return step_of(layer, x), step_of(plain, x)
-    return partial(layer, x), partial(plain, x)
+    return _steps_or_forwards(name, layer, x, plain, x)
+
+
+def _steps_or_forwards(name: str, layer: Any, x: Any, plain: Any, padded: Any) -> Pair:
+    run = step_of if "step" in name else partial
+    return run(layer, x), run(plain, padded)
 
 
 def _pointwise(name: str, shape: Shape) -> Pair:
@@ -111,14 +112,11 @@ def _ours(name: str, does: str, shape: Shape) -> Call:
     return partial(conv.forward if does == "forward" else conv.prepare(shape[2:]).inverse, x)
 
 
-def _own_forward(name: str, shape: Shape) -> Pair:
-    kind = name.partition(" ")[0]
-    return _ours(kind, "inverse", shape), _ours(kind, "forward", shape)
-
-
-def _beside_periodic(name: str, shape: Shape) -> Pair:
-    does = name.split()[1]
-    return _ours("symmetric", does, shape), _ours("periodic", does, shape)
+def _beside_ours(name: str, shape: Shape) -> Pair:
+    """Return "NAME DOES / periodic", beside the periodic one's, or "NAME DOES / forward"."""
+    kind, does, _, other = name.split()
+    beside = (kind, "forward") if other == "forward" else ("periodic", does)
+    return _ours(kind, does, shape), _ours(*beside, shape)
 
 
 def _glow(name: str, shape: Shape) -> Pair:
@@ -176,8 +174,7 @@ def step_of(layer: Any, x: Any) -> Call:
 
 _PAIRS: dict[str, Callable[[str, Shape], Pair]] = {  # the first whose words are in a name
     "Glow": _glow,
-    "/ periodic": _beside_periodic,
-    "/ forward": _own_forward,
+    "/": _beside_ours,
     "exponential": _exponential,
     "1x1": _pointwise,
     "periodic": _periodic,

@@ -12,6 +12,7 @@ from typing import Any
 
 from invconv_conformance.libraries.table import LIBRARIES
 
+_QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
 
@@ -21,7 +22,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": cores(),
         "memory_bytes": _memory(),
-        "gpus": _gpus(),
+        "gpus": _output("nvidia-smi", *_QUERY).splitlines(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
@@ -64,11 +65,6 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _gpus() -> list[str]:
-    query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
-    return _output("nvidia-smi", *query).splitlines()
 
 
 def _versions() -> dict[str, str]:

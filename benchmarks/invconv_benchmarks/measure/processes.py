@@ -25,13 +25,7 @@ def pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of new processes that end when their parent dies.
 
-    Parameters
-    ----------
-    workers : int
-    variables : mapping of str to str
-        Environment variables that the processes begin with.
-    begin : callable
-        Runs first in each process, with the other arguments.
+    They start with these variables in their environment, and run ``begin`` first.
     """
     with (
         environment(variables),

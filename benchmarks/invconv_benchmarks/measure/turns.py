@@ -18,18 +18,14 @@ _LONG = 0.1  # a call of fewer seconds is preceded by one that fills the cache
 
 @dataclass
 class Timing:
-    """The seconds that a contender took in one pass, or its error.
+    """The seconds that a contender took in one pass, or its error."""
 
-    ``plan`` is to factor, copy and choose; the ``first`` call may compile and makes workspaces. A
-    sample is the mean of so many ``calls``; there is one a round. ``result`` is what one returned.
-    """
-
-    plan: float | None = None
-    first: float | None = None
-    calls: int = 1
-    samples: list[float] = field(default_factory=list)
+    plan: float | None = None  # to factor, copy and choose
+    first: float | None = None  # of the call that may compile and makes workspaces
+    calls: int = 1  # that a sample is the mean of
+    samples: list[float] = field(default_factory=list)  # one a round
     error: str = ""
-    result: Any = None
+    result: Any = None  # of a call
 
 
 @dataclass
@@ -90,16 +86,10 @@ class _Runner:
 def measure(
     contenders: list[Contender], seconds: float, *, alternating: bool = False
 ) -> list[Timing]:
-    """Return the times of contenders that take turns.
+    """Return the times of contenders that take turns, so many seconds for each of them.
 
-    Parameters
-    ----------
-    contenders : list of Contender
-    seconds : float
-        For each of them.
-    alternating : bool
-        Make one call in a turn, and as many rounds of all: each finds the processor's caches as the
-        others left them, as a layer of a network does.
+    With ``alternating`` a turn is one call, and all have as many: each finds the processor's caches
+    as the others left them, as a layer of a network does.
     """
     runners = [_Runner(c, Timing(), alternating) for c in contenders]
     for runner in runners:

@@ -36,26 +36,15 @@ _GROWTH = {"batch": 1.1, "pixels": 1.1, "channels": 2.1, "taps": 1.1}
 
 @dataclass(frozen=True)
 class Verdict:
-    """A limit, and how a measurement compares with it.
-
-    Attributes
-    ----------
-    limit, what : str
-        The limit, and what it was measured on.
-    value, low, high : float
-        With the spread that the run states.
-    bound : float
-    verdict : {"pass", "unclear", "miss"}
-        "pass" where the whole spread keeps the limit, "miss" where none of it does.
-    """
+    """A limit, and how a measurement compares with it."""
 
     limit: str
-    what: str
+    what: str  # it was measured on
     value: float
-    low: float
+    low: float  # to high: the spread that the run states
     high: float
     bound: float
-    verdict: str
+    verdict: str  # "pass" where the whole spread keeps it, "miss" where none does, or "unclear"
 
 
 def judged(
@@ -128,10 +117,8 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
         if row.role == "ours" and row.ratio is not None:
             (one,) = (r for r in group if r.role == "plain" and r.place == row.place)
             gain, long = row.ratio.inverse(), one.seconds > _LONG
-            name = "two threads: gain of solves over 1 ms" if long else "two threads: gain"
-            yield judged(
-                f"{name}, at least", _what(row), gain, _GAIN if long else _EQUAL, least=True
-            )
+            name = f"two threads: gain{' of solves over 1 ms' * long}, at least"
+            yield judged(name, _what(row), gain, _GAIN if long else _EQUAL, least=True)
 
 
 def _checks(group: list[Row]) -> Iterator[Verdict]:
