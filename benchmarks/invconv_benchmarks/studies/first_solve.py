@@ -65,18 +65,11 @@ def in_a_process(dtype: str) -> list[float]:
 
 
 def _stated(seconds: Sequence[float]) -> Interval:
-    milliseconds = [1e3 * s for s in seconds]
-    return Interval(statistics.median(milliseconds), min(milliseconds), max(milliseconds))
+    return Interval(*(1e3 * of(seconds) for of in (statistics.median, min, max)))
 
 
 def _extras(dtype: str) -> list[float]:
-    """Return the seconds that preparing and solving take beyond what they take again, here.
-
-    Raises
-    ------
-    RuntimeError
-        If llvmlite is imported before the first solve, or not by it.
-    """
+    """Return the seconds that preparing and solving take beyond what they take again, here."""
     if "llvmlite" in sys.modules:
         raise RuntimeError("expected that nothing but a solve imports llvmlite")
     seconds = [_extra(dtype, channels) for channels in _CHANNELS]

@@ -165,9 +165,8 @@ def _draw(every: list[Point], path: Path) -> None:
     """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, 2, figsize=(11, 5.4), sharex=True, sharey=True, layout="constrained"
-    )
+    shared: dict[str, Any] = {"sharex": True, "sharey": True, "layout": "constrained"}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), **shared)
     numbers = np.logspace(0, 20, 200)
     for axis, task in zip(axes, _TASKS, strict=True):
         solved = {m.inside if task == "sampling" else m.dtype for m in METHODS}

@@ -14,41 +14,19 @@ ALTERNATING = ("overhead", "checks")  # one call each in turns, with the caches 
 
 @dataclass(frozen=True)
 class Group:
-    """A map on images, which all libraries and peers run in turns in one process.
+    """A map on images, which all libraries and peers run in turns in one process."""
 
-    Attributes
-    ----------
-    suite, map : str
-        One of `SUITES`, and a name that its contenders know, such as "corner 2".
-    shape : tuple of int
-        (B, C, *grid).
-    does : tuple of str
-        Calls to time: some of "forward", "inverse", "unprepared".
-    peers : tuple of str
-        Alternatives, see `invconv_benchmarks.contenders.references.PEERS`.
-    quick : bool
-        Whether ``--quick`` runs it.
-    thorough : bool
-        Whether it runs in every dtype and with every number of threads, instead of in the first of
-        the dtypes with the most threads.
-    axis : str
-        In the suite growth, the size that grows along the series of this group.
-    limit : float or None
-        The most that our time may be of the plain one's.
-    dtype : str
-        Filled in by `select`.
-    """
-
-    suite: str
-    map: str
-    shape: Shape
-    does: tuple[str, ...]
-    peers: tuple[str, ...] = ()
-    quick: bool = False
+    suite: str  # one of `SUITES`
+    map: str  # a name that the suite's contenders know, such as "corner 2"
+    shape: Shape  # (B, C, *grid)
+    does: tuple[str, ...]  # calls to time, such as "forward", "inverse", "unprepared"
+    peers: tuple[str, ...] = ()  # alternatives: names of `contenders.references.PEERS`
+    quick: bool = False  # whether ``--quick`` runs it
+    # whether in every dtype and number of threads, else in the first one with the most threads
     thorough: bool = False
-    axis: str = ""
-    limit: float | None = None
-    dtype: str = ""
+    axis: str = ""  # the size that grows along this group's series, in the suite growth
+    limit: float | None = None  # the most that our time may be of the plain one's
+    dtype: str = ""  # which `select` fills in
 
     @property
     def title(self) -> str:

@@ -5,6 +5,7 @@ Each was silent while the condition number alone judged.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,9 +29,8 @@ def growing_factors() -> ic.PLUConv1x1:
     """Return W = L U of condition 2.1, whose factors have one of 1e12."""
     lower, upper = _FACTORS
     scale = np.diagonal(upper)
-    return ic.PLUConv1x1(
-        np.arange(2), np.tril(lower, -1), np.triu(upper, 1), np.sign(scale), np.log(np.abs(scale))
-    )
+    triangles = np.tril(lower, -1), np.triu(upper, 1)
+    return ic.PLUConv1x1(np.arange(2), *triangles, np.sign(scale), np.log(np.abs(scale)))
 
 
 def growing_pair() -> ic.EmergingConv:
@@ -66,20 +66,18 @@ def wide_sum() -> ic.AutoregressiveConv:
 def hidden(pixels: int = 6, strength: float = 2.0**20) -> ic.Chain:
     """Return 1 + s v v^T at each pixel, and an identity, which hides that it is one matrix.
 
-    v is orthogonal to the start vectors of Hager's and Higham's estimate, and to what it climbs to
-    from there, as long as its random signs were always those of ``default_rng(0)``: it said 1.
+    v is orthogonal to the start vectors of Hager's and Higham's estimate whose random signs are
+    those of ``default_rng(0)``, and to what it climbs to from there: it said 1.
     """
     channels = 96
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (1, channels * pixels))
     patterns = [tuple(row) for row in signs.reshape(channels, pixels)]
-    alike = [
-        (a, b) for b in range(channels) for a in range(b) if patterns[a] == patterns[b]
-    ]  # pairs of channels
+    pairs = itertools.combinations(range(channels), 2)
+    alike = [(a, b) for a, b in pairs if patterns[a] == patterns[b]]
     one, two = next(
         (p, q)
-        for p in alike
-        for q in alike
-        if p < q and p[1] - p[0] == q[1] - q[0] and not {*p} & {*q}
+        for p, q in itertools.combinations(alike, 2)
+        if p[1] - p[0] == q[1] - q[0] and not {*p} & {*q}
     )
     v = np.zeros(channels)
     v[[one[0], two[1]]], v[[one[1], two[0]]] = 1, -1
