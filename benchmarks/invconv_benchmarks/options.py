@@ -15,13 +15,7 @@ _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
 def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tuple[T, ...]:
-    """Return the parts of a list as numbers, each once.
-
-    Raises
-    ------
-    ValueError
-        If one of them is no number.
-    """
+    """Return the parts of a list as numbers, each once."""
     try:
         return tuple(dict.fromkeys(kind(part) for part in parts))
     except ValueError:

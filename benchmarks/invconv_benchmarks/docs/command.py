@@ -11,21 +11,15 @@ from invconv_benchmarks.docs import site
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("invconv-docs"),
-        help="the folder to write, which must not exist or hold such pages (default: %(default)s)",
-    )
+    about = "the folder to write, which must not exist or hold such pages (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("invconv-docs"), help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Build the site and say where it is."""
     out: Path = arguments.out
     if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
-        raise CommandError(
-            f"--out: {out} exists, and is no folder of pages that this command wrote"
-        )
+        raise CommandError(f"--out: {out} exists, and is no folder of pages that it wrote")
     if not out.absolute().parent.is_dir():
         raise CommandError(f"--out: there is no folder {out.absolute().parent}")
     number = site.build(out)

@@ -25,10 +25,8 @@ def build(out: Path) -> int:
         sources, site = Path(name, "sources"), Path(name, "site")
         sources.mkdir()
         navigation = pages.write(sources)
-        with SETTINGS.open("rb") as settings:
-            config = load_config(
-                settings, docs_dir=str(sources), site_dir=str(site), nav=navigation
-            )
+        places = {"docs_dir": str(sources), "site_dir": str(site)}
+        config = load_config(str(SETTINGS), nav=navigation, **places)
         config.plugins["mathml"] = MathML()
         build_site(config)
         if out.exists():

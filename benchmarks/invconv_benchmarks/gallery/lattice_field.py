@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from array_api_compat import array_namespace
 from jax import numpy as jnp
+from skimage.util import montage
 
 import invconv_jax
 from invconv import PeriodicConv
@@ -130,8 +131,7 @@ def draw(out: Path) -> None:
     print(f"action: {mean:.3f} ± {error:.3f}, of the Markov chain {by_chain.mean():.3f} ± ", end="")
     print(f"{by_chain.std() / np.sqrt(by_chain.size):.3f}")
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    fields = np.asarray(x[:16]).reshape(4, 4, SIDE, SIDE).transpose(0, 2, 1, 3)
-    axes[0].imshow(fields.reshape(4 * SIDE, 4 * SIDE), cmap="RdBu")
+    axes[0].imshow(montage(x[:16]), cmap="RdBu")
     axes[0].set(title="sixteen fields of the flow", xticks=[], yticks=[])
     axes[1].plot(np.convolve(shares, np.ones(20) / 20, "valid"))
     axes[1].set(xlabel="step", title="effective sample size", ylim=(0, 1))

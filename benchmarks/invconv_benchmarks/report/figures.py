@@ -34,14 +34,8 @@ def show(panel: Any, image: Floats, title: str, **settings: Any) -> None:
 def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: float = 0.05) -> None:
     """Write the names of lines to the right of an axis, as near to their ends as they fit.
 
-    Parameters
-    ----------
-    axis : Axes
-        Its limits are final.
-    ends : sequence of (name, x, y, color)
-        Where each line ends.
-    gap : float
-        Between two names at least, as a share of the axis's height.
+    The axis's limits are final. Each end is (name, x, y, color); ``gap`` is the least distance
+    between two names, as a share of the axis's height.
     """
     to_share = axis.transData + axis.transAxes.inverted()
     ends = sorted(ends, key=lambda end: end[2])

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,12 +28,8 @@ def block(results: Sequence[Result]) -> str:
         shown = [r for r in result.rows if _is_shown(r)]
         for device, mode in dict.fromkeys((r.device, r.mode == "graph") for r in shown):
             rows = [r for r in shown if (r.device, r.mode == "graph") == (device, mode)]
-            parts += [
-                "",
-                _caption(result, device, ", in a captured graph" * mode),
-                "",
-                *_table(rows),
-            ]
+            caption = _caption(result, device, ", in a captured graph" * mode)
+            parts += ["", caption, "", *_table(rows)]
     return "\n".join([*parts, "", END])
 
 
@@ -82,13 +76,7 @@ def _table(rows: list[Row]) -> list[str]:
 
 
 def updated(text: str, results: Sequence[Result]) -> str:
-    """Return the README with the block renewed.
-
-    Raises
-    ------
-    ValueError
-        If the marks are missing.
-    """
+    """Return the README with the block renewed."""
     return replaced(text, START, END, block(results))
 
 
@@ -97,13 +85,11 @@ def committed() -> list[Result]:
     return [read(path) for path in kept.newest("benchmark-*.json")]
 
 
-def main() -> int:
+def main() -> None:
     """Renew the README's block."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
     path = ROOT / "README.md"
     write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -20,14 +21,8 @@ _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
 
 def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     """Return an empty table."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    style: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "show_edge": False}
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), **style)
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
