@@ -22,10 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is installed and what is accelerated."""
-    print(
-        f"invconv {invconv.__version__}, Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}"
-    )
+    system = f"{platform.system()} {platform.machine()}"
+    print(f"invconv {invconv.__version__}, Python {platform.python_version()}, {system}")
     _print_table(("library", "version", "devices", "dtypes"), list(_libraries()))
     _print_table(("flow library", "version", "drop-in"), list(_drop_ins()))
     for library in LIBRARIES:
@@ -52,21 +50,16 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _kernel() -> str:
     """Say which way autoregressive convolutions are solved in host memory, and why."""
-    reason = machine.reason()
-    if reason is not None:
+    if (reason := machine.reason()) is not None:
         return f"wavefronts of matrix products, since {reason}"
-    target = host()
-    return (
-        f"one compiled kernel (llvmlite {_version('llvmlite')}, {target.cpu}, "
-        f"vectors of {target.bits} bits)"
-    )
+    there = f"llvmlite {_version('llvmlite')}, {host().cpu}, vectors of {host().bits} bits"
+    return f"one compiled kernel ({there})"
 
 
 def _libraries() -> Iterator[tuple[str, str, str, str]]:
     """Yield the rows of the table of libraries."""
     for library in LIBRARIES:
-        reason = library.absent()
-        if reason:
+        if reason := library.absent():
             yield library.title, "-", reason.partition(": ")[2], ""
         else:
             devices, dtypes = ", ".join(library.devices()), ", ".join(library.dtypes)

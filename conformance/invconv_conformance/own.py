@@ -14,9 +14,9 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import library_name
 from invconv_conformance.cases.case import Case
+from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.table import KNOWN, targets
 from invconv_conformance.run.check import check
 from invconv_conformance.truth.bounds import Scales

@@ -80,11 +80,7 @@ class Library:
     adapted: bool = True  # else nobody here knows it, and it is found by its import name
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
-        """Return all that the library can be run as.
-
-        Compiled code runs in float32 unless another dtype is asked for: a compiler is slow, and
-        the dtype changes little in the code.
-        """
+        """Return all that the library can be run as, compiled in float32: a compiler is slow."""
         return [
             Column(self.name, device, mode, dtype)
             for device in self.devices()
@@ -114,10 +110,8 @@ class Library:
         if not lacks:
             return None
         functions = ", ".join(lacking(self.namespace())) or "none"
-        return (
-            f"{self.name}: no law can run, since its arrays lack {' and '.join(lacks)}; functions "
-            f"that the core needs and it has not: {functions}"
-        )
+        arrays = f"no law can run, since its arrays lack {' and '.join(lacks)}"
+        return f"{self.name}: {arrays}; functions that the core needs and it has not: {functions}"
 
     @property
     def installed_as(self) -> str | None:
@@ -183,24 +177,17 @@ def _refused(xp: Any, dtype: str) -> bool:
 
 @functools.cache
 def unadapted(name: str) -> Library:
-    """Return a library by its import name, such as "dask.array".
-
-    Raises
-    ------
-    CommandError
-        If it cannot be imported, or has no ``asarray`` or no float64 and float32.
-    """
+    """Return a library by its import name, such as "dask.array"."""
+    expected = "expected an import name such as dask.array"
     if not all(part.isidentifier() for part in name.split(".")):
-        raise CommandError(f"--namespace: expected an import name such as dask.array, got {name!r}")
+        raise CommandError(f"--namespace: {expected}, got {name!r}")
     try:
         xp = _namespace(name)
     except ImportError as error:
         raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
-        raise CommandError(
-            f"--namespace: {name} has no asarray, so it is no array-API namespace; "
-            "expected an import name such as dask.array"
-        ) from None
+        what = f"{name} has no asarray, so it is no array-API namespace"
+        raise CommandError(f"--namespace: {what}; {expected}") from None
     dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
