@@ -57,12 +57,7 @@ class Setup:
         return self.target.asarray(values, self.group.dtype)
 
     def contender(
-        self,
-        name: str,
-        role: str,
-        does: str,
-        build: Callable[[], Call],
-        images: Callable[[Any], Floats] | None = None,
+        self, name: str, role: str, does: str, build: Callable[[], Call], images: Any = None
     ) -> Contender:
         """Return a contender of this library."""
         return Contender(name, role, does, self.target, build, images)

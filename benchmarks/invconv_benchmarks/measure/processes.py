@@ -47,7 +47,6 @@ def _begin(begin: Callable[..., None], *args: object) -> None:
 
 def _end_with_the_parent() -> None:
     """Wait until the parent has died, and end this process. No file is ever half written."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)

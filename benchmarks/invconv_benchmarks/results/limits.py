@@ -64,8 +64,8 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
 
 def _what(row: Row) -> str:
-    words = f"{row.library} {row.map} {' '.join(row.words)} thr"
-    return words if row.device == "cpu" else f"{words}, {row.device} {row.mode}"
+    device = "" if row.device == "cpu" else f", {row.device} {row.mode}"
+    return f"{row.library} {row.map} {' '.join(row.words)} thr{device}"
 
 
 def _ours(group: list[Row], does: str) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,10 @@ def _chain(rng: np.random.Generator, channels: int, taps: int, ndim: int) -> ic.
     return ic.Chain([ic.Conv1x1.init(channels, rng=rng), periodic, _corner(rng, channels, 3, ndim)])
 
 
+_POINTWISE: tuple[Any, ...] = (
+    *(ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.OrthogonalConv1x1, ic.CirculantConv1x1),
+    ic.ActNorm,
+)
 _OPERATORS: dict[str, Make] = {
     "PeriodicConv": lambda rng, c, k, n: ic.PeriodicConv.init(c, k, n, rng=rng),
     "SymmetricConv": lambda rng, c, k, n: ic.SymmetricConv.init(c, k, n, rng=rng),
@@ -65,12 +70,10 @@ _OPERATORS: dict[str, Make] = {
     ),
     "Chain": _chain,
     "Inverse": lambda rng, c, k, n: ic.Inverse(ic.PeriodicConv.init(c, k, n, rng=rng)),
-    "Conv1x1": lambda rng, c, _, n: ic.Conv1x1.init(c, ndim=n, rng=rng),
-    "PLUConv1x1": lambda rng, c, _, n: ic.PLUConv1x1.init(c, ndim=n, rng=rng),
-    "QRConv1x1": lambda rng, c, _, n: ic.QRConv1x1.init(c, ndim=n, rng=rng),
-    "OrthogonalConv1x1": lambda rng, c, _, n: ic.OrthogonalConv1x1.init(c, ndim=n, rng=rng),
-    "CirculantConv1x1": lambda rng, c, _, n: ic.CirculantConv1x1.init(c, ndim=n, rng=rng),
-    "ActNorm": lambda _, c, __, n: ic.ActNorm.init(c, ndim=n),
+    **{
+        cls.__name__: lambda rng, c, _, n, cls=cls: cls.init(c, ndim=n, rng=rng)
+        for cls in _POINTWISE
+    },
 }
 
 
@@ -82,7 +85,7 @@ def groups() -> Iterator[Group]:
                 channels, *grid = shape
                 products = channels**2 * taps ** len(grid) * math.prod(grid)
                 decoupled = name.startswith(("PeriodicConv", "SymmetricConv"))
-                pointwise = name.endswith("1x1") or name == "ActNorm"
+                pointwise = any(name == cls.__name__ for cls in _POINTWISE)
                 if (decoupled or products <= _MOST) and not (pointwise and taps > _TAPS[0]):
                     title = name if pointwise else f"{name}, {taps} taps"
                     does = ("solve", "check", "diagnosis")
