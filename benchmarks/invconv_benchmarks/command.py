@@ -16,7 +16,7 @@ from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
-from invconv_benchmarks.report import page, plots, tables
+from invconv_benchmarks.report import page, tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
@@ -105,7 +105,7 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     """Write the files of a result and print its tables."""
     result.write(folder / "result.json", measured)
     measured = result.read(folder / "result.json")
-    pictures = pictures | plots.draw(measured, folder)
+    pictures = pictures | page.draw(measured, folder)
     write_text(folder / "index.html", page.as_page(measured, pictures))
     for section in tables.all_of(measured):
         console.print(section.table())

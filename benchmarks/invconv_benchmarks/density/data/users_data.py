@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
-from invconv_benchmarks.density.data.picture_files import images_in, read, read_usable
-from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, tiles
+from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, planes, tiles
 
 SHIPPED = {"hubble": hubble, "photos": photos, "digits": digits}
 
@@ -30,6 +31,9 @@ LAYOUTS = {
 }
 NAMES = (*SHIPPED, *LAYOUTS)
 
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
 _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 
 
@@ -76,7 +80,7 @@ def _imagenet(path: Path, side: int) -> Dataset:
     folders = [path / f"{part}_{side}x{side}" for part in ("train", "valid")]
     if all(folder.is_dir() for folder in folders):
         train, test = (
-            np.stack([read(image, side, exactly=True) for image in images_in(folder)])
+            np.stack([_read(image, side, exactly=True) for image in _images_in(folder)])
             for folder in folders
         )
         return Dataset(name, train, test)
@@ -101,7 +105,7 @@ def _npz(path: Path, side: int) -> Bytes:
 
 def _galaxy(path: Path) -> Dataset:
     train, validation, test = (
-        [_galaxy_tile(read(image, 64)) for image in images_in(path / part)]
+        [_galaxy_tile(_read(image, 64)) for image in _images_in(path / part)]
         for part in ("training", "validation", "test")
     )
     # moved, flipped and turned about as the authors do, see `models.build`
@@ -119,9 +123,9 @@ def _galaxy_tile(image: Bytes) -> Bytes:
 
 def _folder(path: Path) -> Dataset:
     if (path / "train").is_dir() and (path / "test").is_dir():
-        train_images, test_images = (read_usable(path / part, TILE) for part in ("train", "test"))
+        train_images, test_images = (_read_usable(path / part, TILE) for part in ("train", "test"))
     else:
-        everything = read_usable(path, TILE)
+        everything = _read_usable(path, TILE)
         test_images = everything[::10]
         train_images = [image for i, image in enumerate(everything) if i % 10]
     if not train_images or not test_images:
@@ -131,6 +135,52 @@ def _folder(path: Path) -> Dataset:
 
 def _cut(images: Bytes | list[Bytes]) -> Bytes:
     return np.concatenate([tiles(image, TILE) for image in images])
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, hidden ones left out, or raise FileNotFoundError."""
+    names = folder.iterdir() if folder.is_dir() else ()
+    paths = sorted(p for p in names if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
+    if not paths:
+        raise FileNotFoundError(f"there are no images in {folder}")
+    return paths
+
+
+def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
+    """Read a folder's images; standard error names the files that cannot be used."""
+    images: list[Bytes] = []
+    unusable: list[str] = []
+    for path in (paths := _images_in(folder)):
+        try:
+            images.append(_read(path, smallest))
+        except CommandError as error:
+            unusable.append(str(error))
+    if unusable:
+        skipped = f"skipped {len(unusable)} of {len(paths)} files:"
+        print(skipped, *unusable, sep="\n  ", file=sys.stderr)
+    return images
+
+
+def _read(path: Path, side: int, *, exactly: bool = False) -> Bytes:
+    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
+
+    A CommandError names the file that is no image, is cut off, or has another size.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if min(width, height) < side or (exactly and max(width, height) > side):
+                least = f"{'' if exactly else 'at least '}{side} x {side}"
+                raise CommandError(f"expected {least} pixels, got {width} x {height}")
+            if image.mode not in _MODES:
+                raise CommandError(f"expected 8 bits a colour, got Pillow's mode {image.mode!r}")
+            return planes(np.asarray(image.convert("RGB")))
+    except UnidentifiedImageError:
+        raise CommandError(f"{path}: not an image of {', '.join(_FORMATS)}") from None
+    except (ValueError, Image.DecompressionBombError) as error:
+        raise CommandError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, EOFError) as error:  # Pillow's for damaged files
+        raise CommandError(f"{path}: the image is damaged or cut off: {error}") from None
 
 
 _LOADERS: dict[str, Callable[[Path], Dataset]] = {
