@@ -1,10 +1,6 @@
 """Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells.
 
-Emerging convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the
-1x1s beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3
-that runs once more than its series has terms; prepared inverses beside their forwards, and a Glow
-with each mixing layer beside the same with plain 1x1s. A step is forward and backward, with
-gradients set to None before; a Glow's is one of Adamax, too.
+A step is forward and backward, with gradients set to None before; a Glow's is one of Adamax, too.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.suites import maps
 from invconv_benchmarks.suites.group import Shape
 from invconv_torch.flows import Glow
 
@@ -50,7 +47,7 @@ def pair(name: str, shape: Shape) -> Pair:
 
 
 def _emerging(name: str, shape: Shape) -> Pair:
-    """Return forwards or steps; two convolutions make images a pixel smaller each."""
+    """Return forwards or steps, beside two 2 x 2 convolutions of images that are padded already."""
     batch, channels, height, width = shape
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
     plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
@@ -96,19 +93,10 @@ def _exponential(name: str, shape: Shape) -> Pair:
     return partial(way, x), partial(again, x)
 
 
-_INITS: dict[str, Callable[..., ic.InvertibleConv]] = {
-    "symmetric": ic.SymmetricConv.init,
-    "periodic": ic.PeriodicConv.init,
-    "zeros": ic.ExponentialConv.init,
-    "circular": partial(ic.ExponentialConv.init, padding="circular"),
-    "orthogonal": partial(ic.OrthogonalConv1x1.init, ndim=2),
-    "circulant": partial(ic.CirculantConv1x1.init, ndim=2),
-}
-
-
 def _ours(name: str, does: str, shape: Shape) -> Call:
     x = torch.randn(shape)
-    conv = _INITS[name](shape[1], rng=np.random.default_rng(0), like=x)
+    taps = "" if name in ("orthogonal", "circulant") else " 3"
+    conv = maps.build(f"{name}{taps}", shape[1]).asarrays(x)
     return partial(conv.forward if does == "forward" else conv.prepare(shape[2:]).inverse, x)
 
 

@@ -56,11 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         console.print()
         console.print(table)
     cores = environment.cores()
-    notes = _NOTES.format(cores=f"{cores} core{'s' * (cores > 1)}")
-    console.print(f"\n{notes}", highlight=False)
-    for library in LIBRARIES:
-        if reason := library.absent():
-            console.print(f"not run: {reason}")
+    console.print(_NOTES.format(cores=f"{cores} core{'s' * (cores > 1)}"), highlight=False)
+    for reason in filter(None, (library.absent() for library in LIBRARIES)):
+        console.print(f"not run: {reason}")
     with console.status("drawing"):
         panels = {name: _panels(conv, x, image) for name, conv in convs.items()}
         images.draw_demo(image, panels, arguments.out)
@@ -128,7 +126,7 @@ def _measured(
     return to_float(map_there.log_det(grid)), error, times
 
 
-_NOTES = """\
+_NOTES = """
 log-det  of one tile, to full precision
 - dense  minus slogdet of the dense float64 matrix of the definition
 spread   largest difference from another library in the same dtype

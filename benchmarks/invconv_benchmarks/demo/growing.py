@@ -1,7 +1,6 @@
 """Kernels whose inverse does or does not grow along the image, and the digits that it loses.
 
-The question of a flow that is trained in float32: z = K x is rounded to float32, and then inverted
-without any further error. How far is the result from x?
+z = K x is rounded to float32, and then inverted without any further error.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import os
 import signal
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar=metavar)
     _add_train(verbs.add_parser("train", help="train one model, or go on where it stopped"))
     _add_compare(verbs.add_parser("compare", help="train every mixing layer on equal terms"))
-    verb = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
-    _add_checkpoint(verb, _sample, "samples")
-    verb.add_argument("--seed", type=int, default=0, help="of the noise")
-    verb.add_argument("--stretch", action="store_true", help="brighten dark pixels")
-    verb.add_argument("--out", type=Path, default=Path("samples.png"))
-    verb = verbs.add_parser("evaluate", help="bits/dim of the test set, and round trips")
-    _add_checkpoint(verb, _evaluate, "images, and samples, that go and return")
-    verb.add_argument("--path", type=Path, help="of the data, if they are yours")
+    sample = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
+    sample.add_argument("--seed", type=int, default=0, help="of the noise")
+    sample.add_argument("--stretch", action="store_true", help="brighten dark pixels")
+    sample.add_argument("--out", type=Path, default=Path("samples.png"))
+    evaluate = verbs.add_parser("evaluate", help="bits/dim of the test set, and round trips")
+    evaluate.add_argument("--path", type=Path, help="of the data, if they are yours")
+    returning = "images, and samples, that go and return"
+    for verb, does, count in (sample, _sample, "samples"), (evaluate, _evaluate, returning):
+        verb.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
+        verb.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
+        about = f"of the noise ({_DEFAULT})"
+        verb.add_argument("--temperature", type=float, default=1.0, help=about)
+        verb.add_argument("--count", type=int, default=64, help=f"{count} ({_DEFAULT})")
+        verb.set_defaults(verb_run=does)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -84,15 +89,6 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="the folder of the runs and the result")
     _add_settings(parser, None)
     parser.set_defaults(verb_run=_compare)
-
-
-def _add_checkpoint(parser: argparse.ArgumentParser, does: Callable[..., int], count: str) -> None:
-    """Declare the options of both verbs that take a checkpoint."""
-    parser.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
-    parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
-    parser.add_argument("--temperature", type=float, default=1.0, help=f"of the noise ({_DEFAULT})")
-    parser.add_argument("--count", type=int, default=64, help=f"{count} ({_DEFAULT})")
-    parser.set_defaults(verb_run=does)
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:

@@ -5,8 +5,6 @@ folder it takes the Hubble deep field. `python -m invconv density train --preset
 is the same at full size, with checkpoints and a test of what it learnt.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -7,8 +7,6 @@ a x + b tanh(c x) for all points, do the rest. Reweighted by e^-S / q, averages 
 those of the theory: a Markov chain checks that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

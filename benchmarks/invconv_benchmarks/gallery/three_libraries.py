@@ -4,8 +4,6 @@ Four layers of a linear flow learn tiles of the Hubble deep field in float32; `s
 operator, `load` reads it with each library's arrays, and the same noise gives the same tiles.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -25,16 +25,13 @@ class Contender:
     target: Target
     build: Callable[[], Call]  # plans and returns the call
     images: Callable[[Any], Floats] | None = None  # of an inverse: makes its result NumPy's
-    before: Call | None = None  # is called when its turn comes, before the clock starts
+    before: Call = lambda: None  # is called when its turn comes, before the clock starts
 
 
 def wait(target: Target, result: Any) -> None:
     """Wait until the arrays that a call returned are computed."""
     for part in result if isinstance(result, (tuple, list)) else (result,):
-        if isinstance(part, dict):
-            wait(target, list(part.values()))
-        else:
-            target.library.synchronise(part)
+        target.library.synchronise(part)
 
 
 def set_threads(library: str, count: int) -> None:

@@ -52,10 +52,7 @@ def quantiles(passes: Passes) -> tuple[float, float, float]:
 
 
 def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
-    """Return the standard deviation, from pass to pass, of the logarithm of a ratio of medians.
-
-    One ratio has two or three passes, too few to tell; it is pooled over many.
-    """
+    """Return the standard deviation of log ratios of medians from pass to pass, of many ratios."""
     squares, freedom = 0.0, 0
     for ours, theirs in pairs:
         medians = [(np.median(a), np.median(b)) for a, b in zip(ours, theirs, strict=False)]
@@ -68,10 +65,8 @@ def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
 def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     """Return the ratio of medians.
 
-    Within a pass the samples of a round belong together, and rounds are drawn anew a thousand times
-    (a 95 % bootstrap interval). Passes run in processes of their own, minutes apart. The interval
-    spans those of all passes, that of all rounds together, and three times what passes differ by,
-    which `between_passes` tells.
+    The interval spans the bootstrap intervals (95 %, of pairs of samples of one round) of each pass
+    and of all together, and three times what passes differ by, which `between_passes` tells.
     """
     pairs = [
         np.asarray(list(zip(a, b, strict=False))).T

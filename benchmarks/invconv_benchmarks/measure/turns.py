@@ -31,15 +31,15 @@ class Timing:
 @dataclass
 class _Runner:
     contender: Contender
-    timing: Timing
     alternating: bool
+    timing: Timing = field(default_factory=Timing)
     call: Call | None = None
     estimate: float = 0.0
 
     def start(self) -> None:
         """Plan, make the first calls, and find out how many calls a sample needs."""
         try:
-            self._set()
+            self.contender.before()
             self.timing.plan = seconds_of(self._build)
             self.timing.first = seconds_of(self._run)
             self.estimate = seconds_of(self._run)
@@ -49,8 +49,7 @@ class _Runner:
             self.call, lines = None, str(error).strip().splitlines() or [""]
             self.timing.error = f"{type(error).__name__}: {lines[0][:200]}"
         if not self.alternating:
-            calls = math.ceil(_SAMPLE / max(self.estimate, 1e-7))
-            self.timing.calls = max(1, min(1000, calls))
+            self.timing.calls = min(1000, math.ceil(_SAMPLE / max(self.estimate, 1e-7)))
 
     def rounds(self, share: float) -> int:
         """Return how many rounds take so many seconds."""
@@ -65,14 +64,10 @@ class _Runner:
     def sample(self) -> float:
         """Return the mean time of a call, after one that is not counted where calls are short."""
         assert self.call is not None
-        self._set()
+        self.contender.before()
         if self.estimate < _LONG and not self.alternating:
             self._run()  # the cache holds the data of other contenders
         return clock(self.contender.target)(self.call, self.timing.calls)
-
-    def _set(self) -> None:
-        if self.contender.before is not None:
-            self.contender.before()
 
     def _build(self) -> None:
         self.call = self.contender.build()
@@ -91,7 +86,7 @@ def measure(
     With ``alternating`` a turn is one call, and all have as many: each finds the processor's caches
     as the others left them, as a layer of a network does.
     """
-    runners = [_Runner(c, Timing(), alternating) for c in contenders]
+    runners = [_Runner(c, alternating) for c in contenders]
     for runner in runners:
         runner.start()
     ready = [r for r in runners if r.call is not None]

@@ -32,10 +32,9 @@ def show(panel: Any, image: Floats, title: str, **settings: Any) -> None:
 
 
 def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: float = 0.05) -> None:
-    """Write the names of lines to the right of an axis, as near to their ends as they fit.
+    """Write the names of lines (name, x, y, color) to the right of an axis, near to their ends.
 
-    The axis's limits are final. Each end is (name, x, y, color); ``gap`` is the least distance
-    between two names, as a share of the axis's height.
+    ``gap`` is the least distance between two names, as a share of the axis's height.
     """
     to_share = axis.transData + axis.transAxes.inverted()
     ends = sorted(ends, key=lambda end: end[2])

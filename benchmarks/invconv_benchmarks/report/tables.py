@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from rich import box
@@ -50,9 +49,9 @@ class Section:
 
 def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
     """Yield a table for each limit, with how many rows keep it."""
-    for limit, some in groupby(verdicts, key=lambda v: v.limit):
+    for limit in dict.fromkeys(v.limit for v in verdicts):
         lines = list[tuple[str, ...]]()
-        for v in some:
+        for v in (v for v in verdicts if v.limit == limit):
             spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
             lines.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
         passed = sum(line[-1] == "pass" for line in lines)

@@ -12,21 +12,8 @@ from invconv_benchmarks.contenders.plain import CONV2D, FFT
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval, exactly
 from invconv_benchmarks.results.row import TITLES, Key, Row, grouped
-from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape, as_text
+from invconv_benchmarks.suites.group import AGAINST_CONV2D, LIMIT_SHAPES, as_text
 
-# inverse / F.conv2d of a 2 x 2 corner with one thread in NumPy, in float32 and float64
-_AGAINST_CONV2D: dict[Shape, tuple[float, float]] = {
-    (1, 12, 16, 16): (3.0, 3.0),
-    (64, 12, 16, 16): (0.8, 0.8),
-    (64, 24, 8, 8): (0.6, 0.75),
-    (64, 48, 4, 4): (0.8, 0.9),
-    (100, 3, 32, 32): (0.4, 0.6),
-    (100, 12, 32, 32): (0.85, 0.4),
-    (1, 12, 64, 64): (1.0, 1.0),
-    (16, 48, 64, 64): (1.3, 0.6),
-    (1, 3, 256, 256): (0.6, 0.8),
-    (1, 12, 512, 512): (1.1, 0.4),
-}
 _TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # a library's limits are NumPy's times this
 _JAX_CALL = 6.0  # the limit at the first shape, where the overhead of JAX's call dominates
 _LONG, _GAIN, _EQUAL = 1e-3, 1.6, 0.95  # seconds of one thread, from which a second has to gain
@@ -58,9 +45,7 @@ def judged(
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Return the verdict of every limit on all that was measured."""
     judgements = [v for group in grouped(rows) for v in _SUITES.get(group[0].suite, _stated)(group)]
-    judgements += _growth(rows)
-    order = list(dict.fromkeys(v.limit for v in judgements))
-    return sorted(judgements, key=lambda v: order.index(v.limit))
+    return [*judgements, *_growth(rows)]
 
 
 def _what(row: Row) -> str:
@@ -95,7 +80,7 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
 
 def _against_conv2d(row: Row) -> float | None:
     """Return the limit of a corner's inverse ÷ F.conv2d, None where there is none."""
-    both = _AGAINST_CONV2D.get(row.shape)
+    both = AGAINST_CONV2D.get(row.shape)
     alone = row.map == "corner 2" and row.threads == 1 and row.device == "cpu"
     if both is None or not alone or row.library not in _TIMES:
         return None

@@ -122,11 +122,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
 def _pairs(
     groups: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
 ) -> Iterable[tuple[Row, Row, float]]:
-    """Return measured rows, what each is compared with, and how much its ratio varies.
-
-    The variance from pass to pass is pooled over all rows of a library, device, mode, dtype and
-    number of threads.
-    """
+    """Return measured rows, what each is compared with, and how much ratios of its kind vary."""
     pairs = [(r, o) for group in groups for r in group if r.passes and (o := to(r, group))]
     alike: dict[Key, list[tuple[spread.Passes, spread.Passes]]] = {}
     for row, other in pairs:

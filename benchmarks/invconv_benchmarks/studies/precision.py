@@ -1,13 +1,9 @@
 """The error of an inverse against the condition number, for every method.
 
-Kernels that grow from harmless to hopeless are inverted twice: "sampling" solves K x = y for a
-random y and a kernel that every precision holds exactly, and compares with a substitution in
-extended precision that shares no code with the library; "round trip" computes y = K x in the data's
-precision, solves, and compares with x.
-
-The error is max |x - x*| / max |x*|. Beside it stands the bound that it follows, the condition
-number x eps, at least the rounding of the result: for sampling eps is that of the solve, for the
-round trip that of the data, since no solve restores a digit of y that was rounded away.
+"sampling" solves K x = y for a random y and a kernel that every precision holds exactly, and
+compares with extended precision; "round trip" computes y = K x, solves, and compares with x. The
+error max |x - x*| / max |x*| is held to the condition number x eps: for sampling eps is that of the
+solve, for the round trip that of the data, since no solve restores a digit that y has lost.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _overhead() -> Iterator[Group]:
     for padding in ("zeros", "circular"):
         lines += [(f"exponential {does}, {padding}", _LEVEL, 1.0) for does in _BOTH]
     lines += [(f"symmetric {does} / periodic", _LEVEL, 2.0) for does in _BOTH]
-    for name in ("symmetric", "periodic", "zeros", "circular", "orthogonal", "circulant"):
+    for name in ("symmetric", "periodic", "exponential", "circular", "orthogonal", "circulant"):
         lines += [(f"{name} inverse / forward", _LEVEL, 1.3)]
     steps = {"emerging": 1.25, "qr": 1.05}
     samples = {"emerging": 1.2, "qr": 1.2, "periodic": 1.2}  # the paper's

@@ -50,9 +50,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         "preset": comparison.preset.name,
         "paper": dict(comparison.preset.paper),
         "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "watched": data.watched,
+            **{name: getattr(data, name) for name in ("name", "fingerprint", "watched")},
             "train": len(data),
             "validation": 0 if data.validation is None else len(data.validation),
             "test": len(data.test),

@@ -39,15 +39,12 @@ Outcome = dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows with the same preset, changes (as `Preset.recipe` takes them), seeds and data.
-
-    ``rates`` are learning rates with which sweeps begin; a single one is taken as it is.
-    """
+    """Rows with the same preset, changes, seeds and data."""
 
     preset: Preset
-    changes: Mapping[str, Any]
+    changes: Mapping[str, Any]  # as `Preset.recipe` takes them
     seeds: Sequence[int]
-    rates: Sequence[float]
+    rates: Sequence[float]  # with which sweeps begin; a single one is taken as it is
     path: Path | None
     folder: Path
     mixings: Sequence[str] = MIXINGS
@@ -63,16 +60,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """A row's runs: outcomes of the sweep by learning rate, and at the best rate by seed.
-
-    An outcome has "error", the cause that stopped it, or "parameters", "history", "validation" and
-    "bits" (of each test tile); the last is None of a run of the sweep alone.
-    """
+    """A row's runs, each with an "error", or "parameters", "history", "validation" and "bits"."""
 
     mixing: str
-    sweep: dict[float, Outcome]
-    rate: float
-    runs: dict[int, Outcome]
+    sweep: dict[float, Outcome]  # by learning rate; the bits of test tiles are None
+    rate: float  # the best one
+    runs: dict[int, Outcome]  # at that rate, by seed
 
 
 class StoppedError(Exception):

@@ -123,18 +123,14 @@ def _galaxy_tile(image: Bytes) -> Bytes:
 
 def _folder(path: Path) -> Dataset:
     if (path / "train").is_dir() and (path / "test").is_dir():
-        train_images, test_images = (_read_usable(path / part, TILE) for part in ("train", "test"))
+        train, test = (_read_usable(path / part, TILE) for part in ("train", "test"))
     else:
-        everything = _read_usable(path, TILE)
-        test_images = everything[::10]
-        train_images = [image for i, image in enumerate(everything) if i % 10]
-    if not train_images or not test_images:
+        images = _read_usable(path, TILE)
+        test, train = images[::10], [image for i, image in enumerate(images) if i % 10]
+    if not train or not test:
         raise FileNotFoundError(f"there are not enough images in {path}")
-    return Dataset("folder", train_images, _cut(test_images), symmetry="horizontal")
-
-
-def _cut(images: Bytes | list[Bytes]) -> Bytes:
-    return np.concatenate([tiles(image, TILE) for image in images])
+    cut = np.concatenate([tiles(image, TILE) for image in test])
+    return Dataset("folder", train, cut, symmetry="horizontal")
 
 
 def _images_in(folder: Path) -> list[Path]:

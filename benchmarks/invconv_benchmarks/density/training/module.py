@@ -36,11 +36,7 @@ class DivergedError(CommandError):
 
 
 class DensityModule(lightning.LightningModule):  # type: ignore[misc]
-    """A run that can be saved after any step and goes on from there, on a CPU bit for bit.
-
-    ``flow`` has the parameters, ``average`` Polyak's average of them, ``history`` the measurements;
-    ``step`` of ``steps`` are done.
-    """
+    """A run that can be saved after any step and goes on from there, on a CPU bit for bit."""
 
     def __init__(self, recipe: Recipe, data: Dataset) -> None:
         super().__init__()

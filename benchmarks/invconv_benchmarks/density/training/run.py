@@ -1,9 +1,7 @@
 """Training by Lightning: from a folder's checkpoint on, in one process or in those of torchrun.
 
-Lightning has the loop, devices, several processes, precision, the bar and the checkpoint's content.
-Two things are ours: it writes checkpoints through a file elsewhere that it copies, which a kill or
-a full disk leaves in part, and at Ctrl-C it leaves amid a step, from which no run goes on bit for
-bit.
+Two things are ours: Lightning writes checkpoints through a file elsewhere that it copies, which a
+kill or a full disk leaves in part, and at Ctrl-C it leaves amid a step, from which no run goes on.
 """
 
 from __future__ import annotations

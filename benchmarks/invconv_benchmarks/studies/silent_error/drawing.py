@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -10,11 +11,16 @@ import numpy as np
 import invconv as ic
 from invconv_benchmarks.studies.silent_error.constructions import Construction
 from invconv_conformance.cases import drawn
+from invconv_conformance.cases.case import perturbed
 from invconv_conformance.cases.drawn import FAMILIES
 
 _UNKNOWNS = {"SMALL": 80, "LARGE": 160, "_DENSE": 80}  # for elimination in extended precision
 _CHANNELS, _GRID = (1, 5), (3, 4)
 _LARGE = 48, 24  # pixels along each of two axes, and channels
+_STEPS: tuple[Any, ...] = (
+    *(ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm),
+    *(ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv),
+)
 
 
 def random_operators(count: int, seed: int = 0) -> Iterator[Construction]:
@@ -39,19 +45,8 @@ def chains(count: int, seed: int = 0) -> Iterator[Construction]:
 
 def _step(rng: np.random.Generator, channels: int, scale: float) -> ic.InvertibleConv:
     """Return a step whose parameters are moved by N(0, scale^2) from their initialisation."""
-    kind = int(rng.integers(7))
-    made: tuple[ic.InvertibleConv, ...] = (
-        ic.Conv1x1.init(channels, rng=rng),
-        ic.PLUConv1x1.init(channels, rng=rng),
-        ic.QRConv1x1.init(channels, rng=rng),
-        ic.ActNorm.init(channels),
-        ic.AutoregressiveConv.init(channels, rng=rng),
-        ic.EmergingConv.init(channels, rng=rng),
-        ic.PeriodicConv.init(channels, rng=rng),
-    )
-    conv = made[kind]
-    moved = {n: p + scale * rng.standard_normal(p.shape) for n, p in conv.parameters().items()}
-    conv = conv.replace(**moved)
+    cls = _STEPS[int(rng.integers(len(_STEPS)))]
+    conv: ic.InvertibleConv = perturbed(cls.init(channels, rng=rng), rng, scale)
     return ic.Inverse(conv) if rng.random() < 0.2 else conv
 
 

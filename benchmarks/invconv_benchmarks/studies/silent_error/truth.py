@@ -2,9 +2,8 @@
 
     |x' - x| / |x| in the largest entries, x' = conv.inverse(y) as it runs,
 
-for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step. Samples
-are of the kinds that the library judges by, drawn anew. A 1x1 of factors runs in PyTorch, too, with
-parameters that want gradients: then it is solved factor by factor.
+for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step. A 1x1 of
+factors runs in PyTorch, too, with parameters that want gradients: it is solved factor by factor.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ _POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
 PLACES = {"float32": 23, "float64": 52}  # binary
 _KINDS = 3  # of samples
 _SMALL = 2.0**-100  # images
-FEW, SAMPLES = 24, 96  # of each of the two y: of large images, and of small ones
-_SMALL_IMAGE = 2**10  # numbers
+_FEW, _SAMPLES, _SMALL_IMAGE = 24, 96, 2**10  # samples of large images and of small ones; numbers
 
 
 def digits(error: float, dtype: str) -> float:
@@ -37,14 +35,11 @@ def digits(error: float, dtype: str) -> float:
     return -math.log10(min(1.0, max(error, 2.0 ** -PLACES[dtype]))) if error < 1 else 0.0
 
 
-def error_of(
-    conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator, samples: int | None = None
-) -> float:
+def error_of(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) -> float:
     """Return the largest error over samples of an operator of NumPy arrays; inf for NaN."""
     dtype = conv._reference()[1].dtype
-    if samples is None:
-        samples = SAMPLES if conv.channels * math.prod(shape) <= _SMALL_IMAGE else FEW
-    x, y = (_samples((samples, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
+    count = _SAMPLES if conv.channels * math.prod(shape) <= _SMALL_IMAGE else _FEW
+    x, y = (_samples((count, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ic.IllConditionedWarning)  # of an inverse on the way
         images = np.asarray(conv.forward(x))
@@ -113,8 +108,7 @@ def _samples(shape: Shape, rng: np.random.Generator) -> Floats:
 def _relative(computed: Floats, right: Floats) -> float:
     """Return the largest error of an entry over the largest one of its sample.
 
-    Of y = K x first, and of random y then. A sample counts for no less than the median one of its
-    kind: of few numbers, a bias that is subtracted may leave next to nothing by chance.
+    A sample counts for no less than the median one of its kind, of y = K x and of random y.
     """
     off, largest = (np.abs(a).reshape(len(a), -1).max(axis=1) for a in (computed - right, right))
     if not np.isfinite(off).all():
