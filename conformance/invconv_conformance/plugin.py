@@ -215,9 +215,9 @@ class Collected:
     def pytest_terminal_summary(self) -> None:
         """Print the tables, and write the files, in the order of the lists."""
         columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
-        place = lambda column, case: (columns.index(column), cases.index(case))  # noqa: E731
-        self.outputs.sort(key=lambda o: place(*o[:2]))
-        self.results.sort(key=lambda r: (*place(r.column, r.case), laws.index(r.law)))
+        self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
+        self.results.sort(key=lambda r: laws.index(r.law))
+        self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
         program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
         run = document(

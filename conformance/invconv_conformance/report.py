@@ -53,8 +53,8 @@ def agreement(outputs: Iterable[Output]) -> list[dict[str, Any]]:
     names = "dtype", "quantity", "a", "b", "difference", "case", "condition"
     rows = []
     for key, place in sorted(worst.items()):
-        case = NAMED[place[1]]
-        condition = scales(case.conv(), case.spatial_shape).condition
+        named = NAMED[place[1]]
+        condition = scales(named.conv(), named.spatial_shape).condition
         rows.append(dict(zip(names, (*key, *place, condition), strict=True)))
     return rows
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from invconv_benchmarks.results import committed as kept
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape
-from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parents[3]
@@ -73,6 +73,15 @@ def _table(rows: list[Row]) -> list[str]:
         cells = [column.get(shape, "–") for column in ratios.values()]
         lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
     return lines
+
+
+def replaced(text: str, start: str, end: str, new: str) -> str:
+    """Return a text with another block, with its marks, in place of the one between two marks."""
+    pattern = f"{re.escape(start)}.*?{re.escape(end)}"
+    text, count = re.subn(pattern, lambda _: new, text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"expected the marks {start} and {end}")
+    return text
 
 
 def updated(text: str, results: Sequence[Result]) -> str:

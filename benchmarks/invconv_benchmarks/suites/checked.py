@@ -57,23 +57,31 @@ _POINTWISE: tuple[Any, ...] = (
     *(ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.OrthogonalConv1x1, ic.CirculantConv1x1),
     ic.ActNorm,
 )
+
+
+def _init(cls: Any, *, moved: bool = False, **options: Any) -> Make:
+    """Return what draws an operator of a class, as it is initialised or moved."""
+
+    def make(rng: np.random.Generator, channels: int, taps: int, ndim: int) -> Any:
+        size = {} if cls in _POINTWISE else {"kernel_size": taps}
+        conv = cls.init(channels, ndim=ndim, rng=rng, **size, **options)
+        return _moved(conv, rng) if moved else conv
+
+    return make
+
+
 _OPERATORS: dict[str, Make] = {
-    "PeriodicConv": lambda rng, c, k, n: ic.PeriodicConv.init(c, k, n, rng=rng),
-    "SymmetricConv": lambda rng, c, k, n: ic.SymmetricConv.init(c, k, n, rng=rng),
+    "PeriodicConv": _init(ic.PeriodicConv),
+    "SymmetricConv": _init(ic.SymmetricConv),
     "SymmetricConv, a blur": _blur,
     "AutoregressiveConv": _corner,
     "AutoregressiveConv, raster": _raster,
-    "EmergingConv": lambda rng, c, k, n: _moved(ic.EmergingConv.init(c, k, n, rng=rng), rng),
-    "ExponentialConv": lambda rng, c, k, n: _moved(ic.ExponentialConv.init(c, k, n, rng=rng), rng),
-    "ExponentialConv, circular": lambda rng, c, k, n: _moved(
-        ic.ExponentialConv.init(c, k, n, padding="circular", rng=rng), rng
-    ),
+    "EmergingConv": _init(ic.EmergingConv, moved=True),
+    "ExponentialConv": _init(ic.ExponentialConv, moved=True),
+    "ExponentialConv, circular": _init(ic.ExponentialConv, moved=True, padding="circular"),
     "Chain": _chain,
-    "Inverse": lambda rng, c, k, n: ic.Inverse(ic.PeriodicConv.init(c, k, n, rng=rng)),
-    **{
-        cls.__name__: lambda rng, c, _, n, cls=cls: cls.init(c, ndim=n, rng=rng)
-        for cls in _POINTWISE
-    },
+    "Inverse": lambda *drawn: ic.Inverse(_init(ic.PeriodicConv)(*drawn)),
+    **{cls.__name__: _init(cls) for cls in _POINTWISE},
 }
 
 

@@ -7,9 +7,10 @@ import importlib.util
 import json
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def copies(s: Setting) -> Iterator[Measure]:
     except Exception:  # array-api-strict's cannot
         return
     wanted = s.plain.inverse(y)
-    pickled = lambda thing: pickle.loads(pickle.dumps(thing))  # noqa: E731
+    pickled: Callable[[Any], Any] = lambda thing: pickle.loads(pickle.dumps(thing))  # noqa: E731
     for what, duplicate in (("deep copy", copy.deepcopy), ("pickle", pickled)):
         yield same(duplicate(s.plain).inverse(y), wanted, f"a {what}")
         prepared = duplicate(s.fresh().prepare(s.case.spatial_shape, check=False))

@@ -51,7 +51,7 @@ class Library:
     devices: Callable[[], list[str]]  # those that are there
     device: Callable[[str], Any]  # of such a name: what the library's creation functions take
     # waits until an array has been computed
-    synchronise: Callable[[Array], None] = lambda x: None
+    synchronise: Callable[[Array], object] = lambda x: None
     # the ways to run a function of arrays, "eager" the first; a slow one is run when asked for
     modes: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": as_it_is}

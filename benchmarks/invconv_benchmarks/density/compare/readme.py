@@ -10,9 +10,8 @@ from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.compare import report, result
 from invconv_benchmarks.density.compare.result import Result
-from invconv_benchmarks.report.readme import ROOT
+from invconv_benchmarks.report.readme import ROOT, replaced
 from invconv_benchmarks.results.committed import RESULTS, newest
-from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- density table -->", "<!-- end of density table -->"
 CAPTION = (
@@ -35,7 +34,7 @@ def updated(text: str) -> str:
     shown = committed()
     picture = f"results/{shown['invconv']}/density-{shown['preset']}.jpg"
     lines = [START, "", *report.markdown(shown), "", f"![{CAPTION}]({picture})", "", END]
-    return str(replaced(text, START, END, "\n".join(lines)))
+    return replaced(text, START, END, "\n".join(lines))
 
 
 def main() -> None:

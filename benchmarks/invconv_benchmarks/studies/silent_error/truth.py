@@ -91,7 +91,7 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
         conv, (1,) * len(shape) if isinstance(conv, _POINTWISE) else shape, EXTENDED
     )
     factors, offset = ExtendedLU(matrix), np.asarray(shift).reshape(-1, 1)
-    columns = lambda x: x.reshape(len(x), len(matrix), -1)  # noqa: E731
+    columns: Solve = lambda x: x.reshape(len(x), len(matrix), -1)  # noqa: E731
     return (
         lambda x: np.stack([matrix @ c + offset for c in columns(x)]).reshape(x.shape),
         lambda y: np.stack([factors.solve(c - offset) for c in columns(y)]).reshape(y.shape),
