@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -53,35 +52,25 @@ def _chain(rng: np.random.Generator, channels: int, taps: int, ndim: int) -> ic.
     return ic.Chain([ic.Conv1x1.init(channels, rng=rng), periodic, _corner(rng, channels, 3, ndim)])
 
 
-_POINTWISE: tuple[Any, ...] = (
-    *(ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.OrthogonalConv1x1, ic.CirculantConv1x1),
-    ic.ActNorm,
-)
-
-
-def _init(cls: Any, *, moved: bool = False, **options: Any) -> Make:
-    """Return what draws an operator of a class, as it is initialised or moved."""
-
-    def make(rng: np.random.Generator, channels: int, taps: int, ndim: int) -> Any:
-        size = {} if cls in _POINTWISE else {"kernel_size": taps}
-        conv = cls.init(channels, ndim=ndim, rng=rng, **size, **options)
-        return _moved(conv, rng) if moved else conv
-
-    return make
-
-
 _OPERATORS: dict[str, Make] = {
-    "PeriodicConv": _init(ic.PeriodicConv),
-    "SymmetricConv": _init(ic.SymmetricConv),
+    "PeriodicConv": lambda rng, c, k, n: ic.PeriodicConv.init(c, k, n, rng=rng),
+    "SymmetricConv": lambda rng, c, k, n: ic.SymmetricConv.init(c, k, n, rng=rng),
     "SymmetricConv, a blur": _blur,
     "AutoregressiveConv": _corner,
     "AutoregressiveConv, raster": _raster,
-    "EmergingConv": _init(ic.EmergingConv, moved=True),
-    "ExponentialConv": _init(ic.ExponentialConv, moved=True),
-    "ExponentialConv, circular": _init(ic.ExponentialConv, moved=True, padding="circular"),
+    "EmergingConv": lambda rng, c, k, n: _moved(ic.EmergingConv.init(c, k, n, rng=rng), rng),
+    "ExponentialConv": lambda rng, c, k, n: _moved(ic.ExponentialConv.init(c, k, n, rng=rng), rng),
+    "ExponentialConv, circular": lambda rng, c, k, n: _moved(
+        ic.ExponentialConv.init(c, k, n, padding="circular", rng=rng), rng
+    ),
     "Chain": _chain,
-    "Inverse": lambda *drawn: ic.Inverse(_init(ic.PeriodicConv)(*drawn)),
-    **{cls.__name__: _init(cls) for cls in _POINTWISE},
+    "Inverse": lambda rng, c, k, n: ic.Inverse(ic.PeriodicConv.init(c, k, n, rng=rng)),
+    "Conv1x1": lambda rng, c, _, n: ic.Conv1x1.init(c, ndim=n, rng=rng),
+    "PLUConv1x1": lambda rng, c, _, n: ic.PLUConv1x1.init(c, ndim=n, rng=rng),
+    "QRConv1x1": lambda rng, c, _, n: ic.QRConv1x1.init(c, ndim=n, rng=rng),
+    "OrthogonalConv1x1": lambda rng, c, _, n: ic.OrthogonalConv1x1.init(c, ndim=n, rng=rng),
+    "CirculantConv1x1": lambda rng, c, _, n: ic.CirculantConv1x1.init(c, ndim=n, rng=rng),
+    "ActNorm": lambda _, c, __, n: ic.ActNorm.init(c, ndim=n),
 }
 
 
@@ -93,7 +82,7 @@ def groups() -> Iterator[Group]:
                 channels, *grid = shape
                 products = channels**2 * taps ** len(grid) * math.prod(grid)
                 decoupled = name.startswith(("PeriodicConv", "SymmetricConv"))
-                pointwise = any(name == cls.__name__ for cls in _POINTWISE)
+                pointwise = name.endswith("1x1") or name == "ActNorm"
                 if (decoupled or products <= _MOST) and not (pointwise and taps > _TAPS[0]):
                     title = name if pointwise else f"{name}, {taps} taps"
                     does = ("solve", "check", "diagnosis")

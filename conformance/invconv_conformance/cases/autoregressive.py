@@ -39,10 +39,8 @@ def _skewed(rng: np.random.Generator) -> ic.InvertibleConv:
 
 def _directions() -> Iterator[Case]:
     """Yield cases of both masks in one to four dimensions, in all or some directions."""
-    some: dict[int, list[Shape]] = {
-        3: [(1, 1, 1), (1, -1, 1)],
-        4: [(-1, 1, 1, -1), (-1, -1, -1, -1)],
-    }
+    some: dict[int, list[Shape]] = {3: [(1, 1, 1), (1, -1, 1)]}
+    some[4] = [(-1, 1, 1, -1), (-1, -1, -1, -1)]
     for ndim, grid in GRIDS.items():
         for direction in some.get(ndim, list(itertools.product((1, -1), repeat=ndim))):
             signs = "".join("+" if s > 0 else "-" for s in direction)

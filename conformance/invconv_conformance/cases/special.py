@@ -136,11 +136,12 @@ def _scaled() -> Iterator[Case]:
             build = functools.partial(_with_factor, cls, factor)
             yield Case(f"{name}-{cls.__name__.lower()}", build, (4, 5), wide=True)
 
-        def log_scaled(rng: np.random.Generator, factor: float = factor) -> ic.ActNorm:
-            shift = np.full(3, np.log(factor))
-            return ic.ActNorm(shift + 0.1 * rng.standard_normal(3), rng.standard_normal(3))
-
+        log_scaled = functools.partial(_log_scaled, np.log(factor))
         yield Case(f"{name}-actnorm", log_scaled, (4, 5), wide=True)
+
+
+def _log_scaled(shift: float, rng: np.random.Generator) -> ic.ActNorm:
+    return ic.ActNorm(shift + 0.1 * rng.standard_normal(3), rng.standard_normal(3))
 
 
 def _with_factor(cls: Any, factor: float, rng: np.random.Generator) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -28,12 +29,12 @@ def _emerging() -> Iterator[Case]:
     yield Case("emerging-raster", _EMERGING(mask="raster"), (4, 5))
     yield Case("emerging-dilated", _EMERGING(dilation=(1, 2)), (4, 5), ())
 
-    def with_biases(rng: np.random.Generator) -> Any:
-        conv = with_bias(_EMERGING()(rng), rng)
-        parts = ("first", "second")
-        return conv.replace(**{f"{part}.bias": rng.standard_normal(3) for part in parts})
+    yield Case("emerging-biases", _with_biases, (4, 5), (1, 2, 1))
 
-    yield Case("emerging-biases", with_biases, (4, 5), (1, 2, 1))
+
+def _with_biases(rng: np.random.Generator) -> Any:
+    conv = with_bias(_EMERGING()(rng), rng)
+    return conv.replace(**{f"{p}.bias": rng.standard_normal(3) for p in ("first", "second")})
 
 
 def _periodic() -> Iterator[Case]:
@@ -129,21 +130,11 @@ def _composite() -> Iterator[Case]:
     turned: list[tuple[str, Any]] = [("inverse", ic.Inverse), ("transposed", Transposed)]
     for case in (*_periodic(), *_emerging(), *_pointwise()):
         for kind, cls in turned if case.name == "emerging-biases" else turned[: case.name in of]:
-
-            def build(rng: np.random.Generator, case: Case = case, cls: Any = cls) -> Any:
-                return cls(case.build(rng))
-
-            shapes = case.spatial_shape, case.batch_shape
-            yield Case(f"{kind}-{case.name}", build, *shapes, wide=case.wide)
+            build = functools.partial(lambda case, cls, rng: cls(case.build(rng)), case, cls)
+            yield dataclasses.replace(case, name=f"{kind}-{case.name}", build=build)
 
 
 CASES: tuple[Case, ...] = (
-    *autoregressive_cases(),
-    *_emerging(),
-    *_periodic(),
-    *exponential_cases(),
-    *_symmetric(),
-    *_pointwise(),
-    *_composite(),
-    *special_cases(),
+    *(*autoregressive_cases(), *_emerging(), *_periodic(), *exponential_cases()),
+    *(*_symmetric(), *_pointwise(), *_composite(), *special_cases()),
 )

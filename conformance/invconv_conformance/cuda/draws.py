@@ -125,10 +125,7 @@ def in_volumes() -> list[Job]:
 
 
 def small_jobs() -> Iterator[list[Job]]:
-    """Yield groups of solves by few threads, which use every barrier, wait and flag.
-
-    The jobs of a group have the same constants, and one of each pair has a D that is not folded in.
-    """
+    """Yield groups of solves of the same constants, by few threads that use every wait and flag."""
     settings: tuple[tuple[int, Shape, dict[str, Any]], ...] = (
         (3, (6, 5), {"kernel_size": (2, 2), "direction": (1, -1)}),
         (2, (2, 4, 3), {"kernel_size": (2, 2, 2), "channel_order": "upper"}),

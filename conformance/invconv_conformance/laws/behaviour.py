@@ -184,7 +184,6 @@ def parity(s: Setting) -> Iterator[Measure]:
     found, _ = s.conv.forward_vjp(s.array(x), s.array(bar))
     for name, gradient in gradients.items():
         wanted = values(gradient)
-        difference = float(np.sqrt(((values(found[name]) - wanted) ** 2).sum()))
-        size = float(np.linalg.norm(s.norm(x)) * np.linalg.norm(s.norm(bar)))
-        size += float(np.sqrt((wanted**2).sum()))
-        yield Measure(f"{name}_bar", difference, s.lever * size)
+        off, size = (float(np.sqrt((a**2).sum())) for a in (values(found[name]) - wanted, wanted))
+        size += float(np.linalg.norm(s.norm(x)) * np.linalg.norm(s.norm(bar)))
+        yield Measure(f"{name}_bar", off, s.lever * size)

@@ -137,10 +137,7 @@ def _largest_parameter(conv: ic.InvertibleConv) -> tuple[str, Array]:
 
 
 def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield files with a NaN, cut short, of another class, and with settings that are none.
-
-    All but the first have no checksum, so that it is not the checksum that refuses them.
-    """
+    """Yield files with a NaN, cut short, of another class ...; all but one without a checksum."""
     yield "a flipped bit", content[:-1] + bytes([content[-1] ^ 1])
     content = unsealed(content)
     name, array = _largest_parameter(conv)
