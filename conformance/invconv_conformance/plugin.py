@@ -75,7 +75,7 @@ class Suite:
     columns: list[Column]
     absent: list[str]
     known: Expected
-    start: float = 0.0
+    start: float = dataclasses.field(default_factory=time.monotonic)
 
 
 _SUITE = pytest.StashKey[Suite]()
@@ -95,11 +95,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Take the file that stands for the suite."""
     return SuiteFile.from_parent(parent, path=file_path) if file_path == SUITE else None
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to count the time of a library that nobody adapted."""
-    session.config.stash[_SUITE].start = time.monotonic()
 
 
 class SuiteFile(pytest.File):
@@ -183,7 +178,7 @@ class Collected:
     """What the tests report, and its tables and files at the end."""
 
     def __init__(self, suite: Suite, config: pytest.Config) -> None:
-        self.suite, self.config, self._start = suite, config, time.perf_counter()
+        self.suite, self.config = suite, config
         self.results: list[Result] = []
         self.outputs: list[Output] = []
         self.late = 0  # tests that were left out, since the library's time was over
@@ -220,14 +215,9 @@ class Collected:
         self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
         program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
-        run = document(
-            f"{program} {shlex.join(sys.argv[1:])}",
-            columns,
-            self.results,
-            self.suite.absent + selection.few_eager(self.results) + [late] * (self.late > 0),
-            agreement(self.outputs),
-            time.perf_counter() - self._start,
-        )
+        not_run = [*self.suite.absent, *selection.few_eager(self.results), *[late][: self.late]]
+        what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
+        run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
         show(printing.console(), run)
         for name, written in (("json", dumps), ("html", as_page)):
             if (path := self.config.getoption(name)) is not None:

@@ -36,9 +36,9 @@ def required_functions() -> dict[str, list[str]]:
 
 def lacking(xp: Any) -> list[str]:
     """Return the functions that the core needs and a namespace has not, such as "linalg.qr"."""
-    missing = []
-    for extension, names in required_functions().items():
-        where = getattr(xp, extension, None) if extension else xp
-        prefix = f"{extension}." if extension else ""
-        missing += [prefix + name for name in names if not hasattr(where, name)]
-    return missing
+    return [
+        f"{extension}.{name}".removeprefix(".")
+        for extension, names in required_functions().items()
+        for name in names
+        if not hasattr(getattr(xp, extension, None) if extension else xp, name)
+    ]

@@ -129,12 +129,8 @@ def or_inf(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _place(column: Found) -> str:
-    return f"{column['device']} · {column['mode']}"
-
-
 def _name(column: Found) -> str:
-    return f"{column['title']} {_place(column)} {column['dtype']}"
+    return "{title} {device} · {mode} {dtype}".format(**column)
 
 
 def _edges(columns: Sequence[Found]) -> list[str]:
