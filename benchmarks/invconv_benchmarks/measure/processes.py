@@ -1,4 +1,4 @@
-"""Worker processes: a pool of them, or one for a single call."""
+"""Worker processes, which end with their parent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 from invconv_conformance.libraries.environment import environment
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -32,12 +28,6 @@ def pool(
         ProcessPoolExecutor(workers, SPAWN, functools.partial(_begin, begin, *args)) as executor,
     ):
         yield executor
-
-
-def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function returns in a new process, with this process's environment."""
-    with ProcessPoolExecutor(1, SPAWN) as executor:
-        return executor.submit(function, *args, **kwargs).result()
 
 
 def _begin(begin: Callable[..., None], *args: object) -> None:

@@ -40,11 +40,6 @@ class Interval:
         return Interval(1 / self.value, 1 / self.high, 1 / self.low)
 
 
-def exactly(value: float) -> Interval:
-    """Return a value without a spread."""
-    return Interval(value, value, value)
-
-
 def quantiles(passes: Passes) -> tuple[float, float, float]:
     """Return p10, median and p90 of all samples."""
     p10, median, p90 = np.quantile(np.concatenate(passes), [0.1, 0.5, 0.9])

@@ -10,7 +10,7 @@ import numpy as np
 
 from invconv_benchmarks.contenders.plain import CONV2D, FFT
 from invconv_benchmarks.measure import spread
-from invconv_benchmarks.measure.spread import Interval, exactly
+from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.row import TITLES, Key, Row, grouped
 from invconv_benchmarks.suites.group import AGAINST_CONV2D, LIMIT_SHAPES, as_text
 
@@ -35,9 +35,10 @@ class Verdict:
 
 
 def judged(
-    limit: str, what: str, measured: Interval, bound: float, *, least: bool = False
+    limit: str, what: str, measured: Interval | float, bound: float, *, least: bool = False
 ) -> Verdict:
     """Judge a measurement by a bound not to be exceeded, or with ``least`` to be reached."""
+    measured = measured if isinstance(measured, Interval) else Interval(*[measured] * 3)
     verdict = measured.verdict(bound, least=least)
     return Verdict(limit, what, measured.value, measured.low, measured.high, bound, verdict)
 
@@ -75,7 +76,7 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
         if row.residual is not None and kind in ("corner", "emerging"):
             k = (int(size) + 1) // 2 if kind == "emerging" else int(size)
             unit = row.shape[1] * k**2 * float(np.finfo(row.dtype).eps)
-            yield judged("backward error / (C k k eps)", what, exactly(row.residual / unit), 1.0)
+            yield judged("backward error / (C k k eps)", what, row.residual / unit, 1.0)
 
 
 def _against_conv2d(row: Row) -> float | None:
@@ -115,7 +116,7 @@ def _checks(group: list[Row]) -> Iterator[Verdict]:
             share = least[does] / (solves * least["solve"] + rest)
             row = next(r for r in group if r.does == does)
             what = f"{_what(row)}: {1e3 * least['solve']:.3g} ms a solve"
-            yield judged(name, what, exactly(share), 1.0)
+            yield judged(name, what, share, 1.0)
 
 
 _SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {

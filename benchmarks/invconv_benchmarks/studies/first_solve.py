@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def imported() -> float:
 
 def in_a_process(dtype: str) -> list[float]:
     """Return the extra seconds of the first solve of each number of channels, in a new process."""
-    return processes.call(_extras, dtype)
+    with ProcessPoolExecutor(1, processes.SPAWN) as executor:
+        return executor.submit(_extras, dtype).result()
 
 
 def _stated(seconds: Sequence[float]) -> Interval:

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
-from invconv_benchmarks.measure.spread import exactly
 from invconv_benchmarks.report import figures
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_conformance.truth.extended import ExtendedLU
@@ -146,7 +145,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     verdicts = []
     for task, method in itertools.product(_TASKS, METHODS):
         mine = [p for p in every if (p.task, p.method) == (task, method) and p.bound < 1]
-        share = exactly(max(p.error / p.bound for p in mine))
+        share = max(p.error / p.bound for p in mine)
         what = f"{task}, {method.name}: {len(mine)} inverses"
         verdicts.append(judged("error / (condition x eps)", what, share, 1.0))
     _draw(every, path)

@@ -19,14 +19,9 @@ from rich.progress import track
 
 import invconv as ic
 from invconv.operators.base import judgement
-from invconv_benchmarks.measure.spread import exactly
 from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_benchmarks.studies.silent_error import drawing
-from invconv_benchmarks.studies.silent_error.constructions import (
-    Construction,
-    Shape,
-    constructions,
-)
+from invconv_benchmarks.studies.silent_error import operators
+from invconv_benchmarks.studies.silent_error.operators import Construction, Shape, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
 _FAMILY, _CHAINS, _LARGE = 200, 200, 10
@@ -100,8 +95,8 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge constructions and random operators; ``quick`` takes a tenth of these."""
     share = _QUICK if quick else 1
     constructed = compare_all(constructions(), "constructions")
-    drawn = compare_all(drawing.random_operators(_FAMILY // share), "random operators")
-    chains, large = drawing.chains(_CHAINS // share), drawing.large_grids(_LARGE // share)
+    drawn = compare_all(operators.random_operators(_FAMILY // share), "random operators")
+    chains, large = operators.chains(_CHAINS // share), operators.large_grids(_LARGE // share)
     others = compare_all([*chains, *large], "chains and large grids")
     false = sum(one.false_alarm for one in drawn) / len(drawn)
     verdicts = [v for one in constructed for v in _verdicts(_construction(one), [one])]
@@ -109,7 +104,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
         several = list(some)
         verdicts += _verdicts(_family(name, several), several)
     title = "share that warns though three digits are left"
-    verdicts.append(judged(title, f"{len(drawn)} random operators", exactly(false), _MOST_FALSE))
+    verdicts.append(judged(title, f"{len(drawn)} random operators", false, _MOST_FALSE))
     return verdicts, {}
 
 
@@ -117,8 +112,8 @@ def _verdicts(what: str, compared: Sequence[Compared]) -> list[Verdict]:
     silent = sum(one.silent for one in compared)
     most = max(one.hopeful for one in compared)
     return [
-        judged("inverses of fewer than 1.5 digits that are silent", what, exactly(silent), 0),
-        judged("digits said beyond those left, at most", what, exactly(most), FAR),
+        judged("inverses of fewer than 1.5 digits that are silent", what, silent, 0),
+        judged("digits said beyond those left, at most", what, most, FAR),
     ]
 
 

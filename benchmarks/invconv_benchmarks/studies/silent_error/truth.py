@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import invconv as ic
-from invconv_benchmarks.studies.silent_error.constructions import Floats, Shape
+from invconv_benchmarks.studies.silent_error.operators import Floats, Shape
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 from invconv_conformance.truth.substitution import convolve, substitute
