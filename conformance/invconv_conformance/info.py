@@ -52,7 +52,7 @@ def _kernel() -> str:
     """Say which way autoregressive convolutions are solved in host memory, and why."""
     if (reason := machine.reason()) is not None:
         return f"wavefronts of matrix products, since {reason}"
-    there = f"llvmlite {_version('llvmlite')}, {host().cpu}, vectors of {host().bits} bits"
+    there = f"llvmlite {version('llvmlite')}, {host().cpu}, vectors of {host().bits} bits"
     return f"one compiled kernel ({there})"
 
 
@@ -74,10 +74,11 @@ def _drop_ins() -> Iterator[tuple[str, str, str]]:
         except ImportError:
             continue  # the array library is absent, which the other table says
         for name, drop_in in interop.DROP_INS.items():
-            yield drop_in.package, _version(drop_in.package), f"{adapter}.interop.{name}"
+            yield drop_in.package, version(drop_in.package), f"{adapter}.interop.{name}"
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Return the version of a distribution that is installed, or say that none is."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -126,8 +126,8 @@ def draw(out: Path) -> None:
     seen = np.stack(chain(lambda f: np.stack([action(f), f.mean((1, 2))])))
     by_chain = seen[:, 0].mean(0)
     print(f"effective sample size: {float(effective(-action(x) - log_q)):.1%} of 20,000")
-    print(f"action: {mean:.3f} ± {error:.3f}, of the Markov chain {by_chain.mean():.3f} ± ", end="")
-    print(f"{by_chain.std() / np.sqrt(by_chain.size):.3f}")
+    of_chain = f"{by_chain.mean():.3f} ± {by_chain.std() / np.sqrt(by_chain.size):.3f}"
+    print(f"action: {mean:.3f} ± {error:.3f}, of the Markov chain {of_chain}")
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     axes[0].imshow(montage(x[:16]), cmap="RdBu")
     axes[0].set(title="sixteen fields of the flow", xticks=[], yticks=[])

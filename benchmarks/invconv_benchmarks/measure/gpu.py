@@ -1,7 +1,4 @@
-"""Clocks and captured graphs on CUDA devices. Not yet run on a GPU.
-
-Only PyTorch's calls are captured: CuPy refuses products in a graph.
-"""
+"""Clocks on CUDA devices, and PyTorch's captured graphs. Not yet run on a GPU."""
 
 from __future__ import annotations
 

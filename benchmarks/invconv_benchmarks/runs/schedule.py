@@ -45,10 +45,9 @@ class Plan:
 
 
 def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
-    """Measure, and return the result.
+    """Measure, and return the result, which has the verdicts of a study too.
 
-    ``step`` is told, before each group and at the end: what comes next, how many groups are done,
-    and of how many. The verdicts are a study's, for the result.
+    ``step`` is told what comes next, how many groups are done, and of how many.
     """
     start, rows, loads = time.monotonic(), list[Row](), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:

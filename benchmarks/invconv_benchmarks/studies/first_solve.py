@@ -1,8 +1,7 @@
 """The time that importing invconv takes, the first solve, and each further kernel it compiles.
 
-Processes start one after another. Each imports NumPy and then invconv, prepares and solves. A solve
-is timed twice: what the first takes longer is the import of llvmlite and compiling. Then the same
-for other numbers of channels, each a kernel of its own. A spread is from the least to the most.
+A solve is timed twice: what the first takes longer is the import of llvmlite and compiling. Other
+numbers of channels have kernels of their own. A spread is from the least process to the most.
 """
 
 from __future__ import annotations

@@ -41,10 +41,7 @@ def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:
 
 
 def _tame(conv: ic.AutoregressiveConv) -> ic.AutoregressiveConv:
-    """Shrink the noise where there are many taps, so that no inverse grows beyond a float's range.
-
-    The arithmetic is the same; at the sizes of the limits nothing is shrunk.
-    """
+    """Shrink the noise of more taps than the limits' shapes have: inverses stay in range."""
     kernel = conv.kernel
     terms = kernel.shape[1] * (kernel[0, 0].size - 1)
     factor = min(1.0, (48 * 3 / terms) ** 0.5)

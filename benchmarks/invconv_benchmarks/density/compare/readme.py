@@ -1,7 +1,6 @@
-"""The README's table of densities, written from the committed result.
+"""The README's table of densities, from density-PRESET.json and .jpg of the committed results.
 
-``python -m invconv_benchmarks.density.compare.readme`` writes it, in a clone of the repository,
-where result.json and comparison.jpg of a comparison are ``density-PRESET`` in a version's results.
+``python -m invconv_benchmarks.density.compare.readme`` writes it, in a clone of the repository.
 """
 
 from __future__ import annotations

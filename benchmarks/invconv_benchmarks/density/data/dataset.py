@@ -123,10 +123,9 @@ class Batches:
         return np.random.default_rng([self.seed, purpose, step])
 
     def _changed(self, tile: Bytes, flip: int, shift: Any) -> Bytes:
-        if self.data.shift:
-            most, side = self.data.shift, tile.shape[1]
+        if most := self.data.shift:
+            side, (top, left) = tile.shape[1], (most + int(s) for s in shift)
             wide = np.pad(tile, ((0, 0), (most, most), (most, most)), mode="edge")
-            top, left = (most + int(s) for s in shift)
             tile = wide[:, top : top + side, left : left + side]
         if flip & 1 and self.data.symmetry != "none":
             tile = tile[:, :, ::-1]

@@ -38,11 +38,7 @@ _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 
 
 def load(name: str, path: Path | None = None) -> Dataset:
-    """Return a data set by its name.
-
-    Of a missing path or a wrong file, a CommandError says where the data come from and which layout
-    is expected.
-    """
+    """Return a data set by its name; what is missing or wrong is told with where it comes from."""
     if name in SHIPPED:
         if path is not None:
             raise CommandError(f"--path: {name} comes with a package and takes no path")

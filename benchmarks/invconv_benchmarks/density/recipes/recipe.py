@@ -107,10 +107,7 @@ class Preset:
     paper: Mapping[str, str]
 
     def recipe(self, mixing: str, seed: int = 0, **changes: Any) -> Recipe:
-        """Return the run of a mixing layer, with other values such as ``width=64``.
-
-        None changes nothing. Steps replace epochs, and the other way round.
-        """
+        """Return the run of a mixing layer, with other values (but None) such as ``width=64``."""
         changes = {name: value for name, value in changes.items() if value is not None}
         values = {"preset": self.name, "mixing": mixing, "seed": seed}
         return Recipe.of(_changed(self.settings, values | changes))

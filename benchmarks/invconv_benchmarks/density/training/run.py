@@ -126,10 +126,7 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self.sigterm)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
-        """Measure twenty times in a run; save then, when time has passed, and at the end.
-
-        One process that is asked to stop stops all.
-        """
+        """Measure and save where it is due; one process that is asked to stop stops all."""
         if module.due:
             module.measure()
             if trainer.is_global_zero:
@@ -151,10 +148,7 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """Yield a list that gets an entry when the user or the system asks the process to end.
-
-    A second Ctrl-C ends the process at once.
-    """
+    """Yield a list that gets an entry when the process is asked to end, by a first Ctrl-C, too."""
     asked: list[int] = []
 
     def hear(number: int, frame: object) -> None:
