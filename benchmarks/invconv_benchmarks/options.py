@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from invconv.arrays.errors import CommandError
-
-T = TypeVar("T")
 
 _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
-def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tuple[T, ...]:
+def numbers(option: str, parts: Sequence[str], kind: Callable[[str], Any]) -> tuple[Any, ...]:
     """Return the parts of a list as numbers, each once."""
     try:
         return tuple(dict.fromkeys(kind(part) for part in parts))

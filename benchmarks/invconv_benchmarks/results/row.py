@@ -84,9 +84,8 @@ def row_of(group: Group, contender: Contender | None, threads: int, **measured: 
     """Return the measured row of a contender, or without one that of a whole group."""
     labels = ("all", "ours", "all", "", "", "")
     if contender is not None:
-        target = contender.target
-        labels = (contender.name, contender.role, contender.does,
-                  target.library.name, target.device, target.mode)  # fmt: skip
+        there = contender.target.library.name, contender.target.device, contender.target.mode
+        labels = (contender.name, contender.role, contender.does, *there)
     place = group.suite, group.map, group.shape, group.axis, group.dtype, group.limit
     return Row(*place, threads, *labels, **measured)
 

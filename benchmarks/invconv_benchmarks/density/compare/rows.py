@@ -159,10 +159,7 @@ def outcome_of(
 
 
 def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]:
-    """Yield all rows; so many are trained at a time, each in a process of one thread.
-
-    After an error or KeyboardInterrupt all runs are saved.
-    """
+    """Yield all rows, of so many processes of one thread, which save their runs in any case."""
     stop = processes.SPAWN.Event()
     with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
         try:

@@ -3,11 +3,10 @@
 ``python -m invconv_benchmarks.density.evaluation.beside_finc [--device cuda:0]`` prints the table.
 Not yet run on a GPU.
 
-The flow is that of the paper's CIFAR-10, three levels of 32 steps whose couplings are 512 wide, at
-initialisation, in float32 without TF32: with emerging convolutions (kept inverses, in eval mode)
-and with plain 1x1s in their place, called and as one captured graph. The published numbers are FInC
-Flow's repository's, of other hardware, about 38.5 M parameters and a batch that is not stated: what
-can be compared are orders of magnitude.
+The flow is that of the paper's CIFAR-10 at initialisation, in float32 without TF32: with emerging
+convolutions (kept inverses, in eval mode) and with plain 1x1s in their place, called and as one
+captured graph. The published numbers are of FInC Flow's repository, of other hardware, about 38.5 M
+parameters and a batch that is not stated: what can be compared are orders of magnitude.
 """
 
 from __future__ import annotations
