@@ -20,8 +20,7 @@ from rich.table import Table
 import invconv
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, largest
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.requirements import lacking
+from invconv_conformance.libraries.library import Column, lacking
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import Found, cells, or_inf, share
 from invconv_conformance.run.check import NAMED, Result

@@ -14,7 +14,7 @@ import numpy as np
 
 import invconv as ic
 from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.substitution import convolve, substitute
+from invconv_conformance.truth.oracle import convolve, substitute
 
 Floats = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

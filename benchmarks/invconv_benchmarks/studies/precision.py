@@ -22,7 +22,7 @@ import invconv as ic
 from invconv_benchmarks.report import figures
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_conformance.truth.extended import ExtendedLU
-from invconv_conformance.truth.substitution import substitute
+from invconv_conformance.truth.oracle import substitute
 
 Floats = np.ndarray[Any, Any]
 Build = Callable[[float], ic.InvertibleConv]

@@ -18,7 +18,7 @@ from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv_conformance.cuda.build import Builder, Floats, Job, RunError, in_precision
 from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.substitution import convolve
+from invconv_conformance.truth.oracle import convolve
 
 
 @dataclass(frozen=True)

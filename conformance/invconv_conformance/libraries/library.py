@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
+import invconv
 from invconv.arrays.errors import CommandError
 from invconv.arrays.namespaces import Array, device, library_name, namespace, to_numpy
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
-from invconv_conformance.libraries.requirements import lacking
 
+_EXTENSIONS = ("fft", "linalg")
+_NATIVE = {"numpy_primitives.py", "cpu", "plain"}  # of libraries that are known
 Function = Callable[..., Any]
 Parameters = dict[str, Array]
 Run = Callable[[Parameters, Array], tuple[Array, ...]]
@@ -195,3 +199,32 @@ def unadapted(name: str) -> Library:
     native = any(primitive.native(known) for primitive in PRIMITIVES.values())
     given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
     return Library(*given, host=(), native=native, adapted=False)
+
+
+def required_functions() -> dict[str, list[str]]:
+    """Return the array-API functions that the core's agnostic code calls, by extension, or ""."""
+    found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in _EXTENSIONS}}
+    core = Path(invconv.__file__).parent
+    for source in core.rglob("*.py"):
+        if not _NATIVE.isdisjoint(source.relative_to(core).parts):
+            continue
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), name):
+                    found[""].add(name)
+                case ast.Attribute(
+                    ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), extension), name
+                ):
+                    found.get(extension, set()).add(name)
+    found[""] -= {*_EXTENSIONS, "__name__"}
+    return {extension: sorted(names) for extension, names in found.items()}
+
+
+def lacking(xp: Any) -> list[str]:
+    """Return the functions that the core needs and a namespace has not, such as "linalg.qr"."""
+    return [
+        f"{extension}.{name}".removeprefix(".")
+        for extension, names in required_functions().items()
+        for name in names
+        if not hasattr(getattr(xp, extension, None) if extension else xp, name)
+    ]

@@ -1,4 +1,4 @@
-"""The dense matrix of every operator, from its definition.
+"""The dense matrix of every operator, from its definition, and autoregressive ones of large grids.
 
 Loops over pixels and taps in extended precision, sharing no code with the core: it reads an
 operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
@@ -194,3 +194,36 @@ def exponential(matrix: Matrix) -> Matrix:
     for _ in range(squarings):
         result = result @ result
     return result
+
+
+def convolve(conv: ic.AutoregressiveConv, x: Any) -> Matrix:
+    """Return K x, shape (C, *spatial), without bias."""
+    shape = x.shape[1:]
+    y: Any = np.zeros(x.shape, EXTENDED)
+    for step, tap in autoregressive_taps(conv):
+        if all(abs(s) < n for s, n in zip(step, shape, strict=True)):
+            there = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, shape, strict=True))
+            here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, shape, strict=True))
+            y[(slice(None), *there)] += np.tensordot(tap, x[(slice(None), *here)], 1)
+    return np.asarray(y)
+
+
+def substitute(conv: ic.AutoregressiveConv, y: Any) -> Matrix:
+    """Return K^-1 y, shape (C, *spatial), without bias."""
+    shape = y.shape[1:]
+    (_, diagonal), *others = autoregressive_taps(conv)
+    assert isinstance(conv.direction, tuple)
+    ways = [range(n)[::s] for n, s in zip(shape, conv.direction, strict=True)]
+    x: Any = np.zeros(y.shape, EXTENDED)
+    for p in itertools.product(*ways):
+        rest: Any = y[(slice(None), *p)].astype(EXTENDED)
+        for step, tap in others:
+            source = tuple(i - s for i, s in zip(p, step, strict=True))
+            if all(0 <= i < n for i, n in zip(source, shape, strict=True)):
+                rest = rest - tap @ x[(slice(None), *source)]
+        rows = range(len(rest))
+        pixel = np.zeros(len(rest), EXTENDED)
+        for c in rows if conv.channel_order == "lower" else reversed(rows):
+            pixel[c] = (rest[c] - diagonal[c] @ pixel) / diagonal[c, c]
+        x[(slice(None), *p)] = pixel
+    return np.asarray(x)

@@ -20,7 +20,7 @@ import invconv as ic
 from invconv_benchmarks.studies.silent_error.operators import Floats, Shape
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
-from invconv_conformance.truth.substitution import convolve, substitute
+from invconv_conformance.truth.oracle import convolve, substitute
 
 Solve = Callable[[Floats], Floats]
 _POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
