@@ -96,14 +96,14 @@ def factors(operator: Any) -> Iterator[ic.AutoregressiveConv]:
 
 def without_plan() -> tuple[int, list[str]]:
     """Return how many plans were asked for, of all cases and sizes of memory, and which lack."""
-    asked, lacking = 0, []
+    plans, sizes = {}, sorted({LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()})
     for case in CASES:
-        sizes = sorted({LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()})
-        for conv, shared, itemsize in itertools.product(factors(case.conv()), sizes, (4, 8)):
-            asked += 1
-            if plan_for(conv, case.spatial_shape, itemsize, Device(90, shared, 132)) is None:
-                lacking.append(f"{case.name} ({shared} bytes, float{8 * itemsize})")
-    return asked, lacking
+        parts = enumerate(factors(case.conv()))
+        for (part, conv), shared, itemsize in itertools.product(parts, sizes, (4, 8)):
+            what = f"{case.name} {part} ({shared} bytes, float{8 * itemsize})"
+            device = Device(90, shared, 132)
+            plans[what] = plan_for(conv, case.spatial_shape, itemsize, device)
+    return len(plans), [what for what, plan in plans.items() if plan is None]
 
 
 def _jobs(

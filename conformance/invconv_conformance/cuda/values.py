@@ -1,8 +1,4 @@
-"""What the kernel computes on a CPU, against the definition and against the CPU's own kernel.
-
-The error is the backward error |K x - y| / (|K| |x| + |y|), each in the largest norm, in eps; K is
-the definition, in extended precision.
-"""
+"""What the kernel computes on a CPU, against the definition and against the CPU's own kernel."""
 
 from __future__ import annotations
 
@@ -70,15 +66,15 @@ def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
 
 
 def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
-    """Return the largest of the images' backward errors, in eps."""
+    """Return the largest of the images' |K x - y| / (|K| |x| + |y|), in largest norms and eps."""
     wide, sizes = in_precision(conv, "float64"), in_precision(conv, "float64")
     sizes = sizes.replace(kernel=np.abs(sizes.kernel))
-    worst = [0.0]
+    errors = []
     for x_one, y_one in zip(x.astype(EXTENDED), y.astype(EXTENDED), strict=True):
         off = np.abs(convolve(wide, x_one) - y_one).max()
         size = (convolve(sizes, np.abs(x_one)) + np.abs(y_one)).max()
-        worst.append(float(off / size / np.finfo(x.dtype).eps))
-    return float(np.max(worst))
+        errors.append(off / size / np.finfo(x.dtype).eps)
+    return float(np.max(errors, initial=0.0))
 
 
 def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:

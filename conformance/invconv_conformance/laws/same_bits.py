@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -115,11 +116,8 @@ def _is_kernel(plan: dict[str, Any]) -> bool:
 
 def _same(x: Floats, y: Floats) -> bool:
     """Tell whether x has the numbers of y, perhaps several times, but for the kind of a NaN."""
-    x, bits = x.reshape(-1, *y.shape), f"u{y.itemsize}"
-    if (x.view(bits) == y.view(bits)).all():
-        return True
-    y = np.broadcast_to(y, x.shape)
-    numbers = ~np.isnan(x)
+    x = x.reshape(-1, *y.shape)
+    y, numbers = np.broadcast_to(y, x.shape), ~np.isnan(x)
     signs = np.array_equal(np.signbit(x[numbers]), np.signbit(y[numbers]))
     return signs and np.array_equal(x, y, equal_nan=True)
 
@@ -127,13 +125,12 @@ def _same(x: Floats, y: Floats) -> bool:
 @contextmanager
 def _shared_out() -> Iterator[None]:
     """Let threads share solves of any size, inside this context."""
-    before, number = costs.SHARED, threads.number()
-    costs.SHARED = 0.0
+    number = threads.number()
     compiled._runs.cache_clear()
     ic.set_num_threads(_THREADS)
     try:
-        yield
+        with mock.patch.object(costs, "SHARED", 0.0):
+            yield
     finally:
         ic.set_num_threads(number)
-        costs.SHARED = before
         compiled._runs.cache_clear()

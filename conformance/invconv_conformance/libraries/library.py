@@ -54,30 +54,25 @@ class Library:
     dtypes: tuple[str, ...]  # the real floating ones that are tested
     devices: Callable[[], list[str]]  # those that are there
     device: Callable[[str], Any]  # of such a name: what the library's creation functions take
-    # waits until an array has been computed
-    synchronise: Callable[[Array], object] = lambda x: None
+    synchronise: Callable[[Array], object] = lambda x: None  # waits until an array is computed
     # the ways to run a function of arrays, "eager" the first; a slow one is run when asked for
     modes: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": as_it_is}
     )
     slow_modes: tuple[str, ...] = ()
     host: tuple[str, ...] = ("cpu",)  # devices in host memory, whose values the core looks at
-    # eager code is compiled too, operation by operation, which takes most of its time
-    compiles_eagerly: bool = False
-    # frees the memory of all programs that were compiled
-    forget: Callable[[], None] = lambda: None
+    compiles_eagerly: bool = False  # operation by operation, which takes most of its time
+    forget: Callable[[], None] = lambda: None  # frees the memory of all compiled programs
     views: bool = True  # an array may be a strided or read-only view of another one's memory
     # of a device: another one to put a misplaced array on
     stranger: Callable[[str], str | None] = lambda device: None
     # automatic differentiation of a function of (parameters, x), given those and cotangents
     pullback: Pullback | None = None
     native: bool = False  # has native primitives
-    # of an operator, an image and a factor: for each way to train a layer, after an inverse whose
-    # factors may be kept, its name, the layer's inverse of the image after all parameters were
-    # multiplied by the factor, and the operator that the layer then is
+    # of an operator, an image and a factor: ways to train a layer that keeps an inverse's factors,
+    # each with the layer's inverse after all parameters were multiplied, and its operator then
     layers: Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]] | None = None
-    # of a chain and images: judges it on their grid, and returns a function that gives its output
-    # and log-determinants, and recomputes activations for gradients
+    # of a chain and images: a function that recomputes activations for gradients
     recomputing: Callable[[Any, Array], Run] | None = None
     # of an operator: the inverse of a layer in eval mode, which keeps factors
     layer: Callable[[Any], Callable[[Array], tuple[Array, Array]]] | None = None

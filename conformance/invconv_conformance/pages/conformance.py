@@ -148,14 +148,14 @@ def _details(columns: Sequence[Found], number: int, found: list[Cell], law: str)
         at = f"law-{number}-{cell.column}"  # a link leads to the first
         for result in ([cell.worst] if cell.worst else []) + cell.bad:
             used, status = share(result), result["status"]
-            shown = "∞" if used is None else percent(used)
-            numbers = short(result["error"]), short(result["bound"]), shown
+            numbers = [short(result[name]) for name in ("error", "bound")]
+            numbers.append("∞" if used is None else percent(used))
             texts = (
                 _name(columns[cell.column]),
                 Styled(status, _KIND.get(status, "miss")),
                 Styled(result["case"], "code"),
                 result["what"] + (f" ({result['reason']})" if result.get("reason") else ""),
-                *(("–", "–", "–") if status == "error" else numbers),
+                *("–––" if status == "error" else numbers),
                 Styled(result["reproduce"], "text code"),
             )
             yield Line(texts, id=at)
