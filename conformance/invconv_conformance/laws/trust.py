@@ -38,14 +38,9 @@ def condition(s: Setting) -> Iterator[Measure]:
     yield Measure("condition in the infinity norm", abs(found / largest - 1), bound)
     cheap = judgement.bound(s.host, shape)
     yield truth(cheap >= largest * (1 - bound), "the bound from above")
-    yield from _transposed_maps(s)
-
-
-def _transposed_maps(s: Setting) -> Iterator[Measure]:
-    """Hold K^T and K^-T, by which norms of large grids are estimated, to the dense matrix."""
-    turned = paths.transposed(s.host._path())
-    apply, solve = conditions.linear_maps(turned, s.case.spatial_shape)
-    batch = s.images[0].reshape(-1, s.host.channels, *s.case.spatial_shape)
+    # K^T and K^-T, by which norms of large grids are estimated
+    apply, solve = conditions.linear_maps(paths.transposed(s.host._path()), shape)
+    batch = s.images[0].reshape(-1, s.host.channels, *shape)
     unit = C_FACTOR * s.scales.terms * EPS["float64"]
     yield s.off("K^T x", apply(batch), s.transposed(batch), unit * s.scales.gain * s.norm(batch))
     wanted = s.transposed(batch, inverse=True)
