@@ -166,18 +166,15 @@ def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
 
 def block_transform(basis: str, factor: int) -> Matrix:
     """Return T of a squeeze in a basis, its rows the bands: Haar's wavelets, or the DCT-II."""
-    matrix = np.zeros((factor, factor), EXTENDED)
-    matrix[0] = 1 / np.sqrt(EXTENDED(factor))
-    for band in range(1, factor):
-        if basis == "dct":
-            angles = EXTENDED(band) * (2 * np.arange(factor) + 1) / (2 * factor)
-            matrix[band] = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angles)
-            continue
-        scale = 1 << (band.bit_length() - 1)  # as many wavelets, each on so many pixels
-        width = factor // scale
-        first, half = (band - scale) * width, width // 2
-        matrix[band, first : first + half] = 1 / np.sqrt(EXTENDED(width))
-        matrix[band, first + half : first + width] = -1 / np.sqrt(EXTENDED(width))
+    if basis == "dct":
+        angles = np.outer(np.arange(factor), 2 * np.arange(factor) + 1) / EXTENDED(2 * factor)
+        matrix: Matrix = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angles)
+        matrix[0] = 1 / np.sqrt(EXTENDED(factor))
+        return matrix
+    matrix = _identity(1)
+    while len(matrix) < factor:  # the bands of twice as wide pixels, and those of two pixels each
+        wider, finest = np.kron(matrix, [1, 1]), np.kron(_identity(len(matrix)), [1, -1])
+        matrix = np.concatenate([wider, finest]) / np.sqrt(EXTENDED(2))
     return matrix
 
 
