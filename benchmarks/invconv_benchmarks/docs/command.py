@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Build the site and say where it is."""
     out: Path = arguments.out
     if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
-        raise CommandError(f"--out: {out} exists, and is no folder of pages that it wrote")
+        raise CommandError(f"--out: {out} exists, and is no folder of pages of this command")
     if not out.absolute().parent.is_dir():
         raise CommandError(f"--out: there is no folder {out.absolute().parent}")
     number = _build(out)
