@@ -44,8 +44,7 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a head, without a package for tables; nothing without rows."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows) if rows else ():
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(f"  {'  '.join(cells).rstrip()}")
+        print(" ", "  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def _kernel() -> str:

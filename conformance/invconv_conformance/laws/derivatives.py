@@ -72,10 +72,8 @@ def autodiff(s: Setting) -> Iterator[Measure]:
     for what, image in zip(("forward", "inverse"), s.images, strict=False):
         x = s.array(image)
 
-        def run(parameters: dict[str, Array], x: Array, what: str = what) -> tuple[Array, ...]:
-            conv = s.plain.replace(**parameters)
-            found: tuple[Array, ...] = getattr(conv, f"{what}_and_log_det")(x)
-            return found
+        def run(parameters: dict[str, Array], x: Array, what: str = what) -> Any:
+            return getattr(s.plain.replace(**parameters), f"{what}_and_log_det")(x)
 
         found, x_bar = pullback(run, s.plain.parameters(), x, (bar, s.ones))
         wanted, wanted_x_bar = getattr(s.plain, f"{what}_vjp")(x, bar, s.ones)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import json
@@ -94,12 +95,10 @@ def file(s: Setting) -> Iterator[Measure]:
         path = Path(folder) / "conv.safetensors"
         ic.save(conv, path)
         content = path.read_bytes()
-        try:
-            with replacing(path) as part:
-                part.write_bytes(content[:9])
-                raise InterruptedError
-        except InterruptedError:
-            whole = path.read_bytes() == content
+        with contextlib.suppress(InterruptedError), replacing(path) as part:
+            part.write_bytes(content[:9])
+            raise InterruptedError
+        whole = path.read_bytes() == content
         yield truth(whole and list(path.parent.iterdir()) == [path], "a write that fails")
         if s.dtype == "float64":
             yield from _beyond_the_range(s, path)
