@@ -104,9 +104,8 @@ def _circulant(rng: np.random.Generator) -> ic.CirculantConv1x1:
 
 
 def _scales(rng: np.random.Generator) -> ic.InvertibleConv:
-    conv = ic.QRConv1x1.init(4, rng=rng)
-    upper = 0.1 * rng.standard_normal((4, 4))
-    return conv.replace(scale=np.geomspace(1.0, 1e-4, 4), upper=upper)
+    conv, scale = ic.QRConv1x1.init(4, rng=rng), np.geomspace(1.0, 1e-4, 4)
+    return conv.replace(scale=scale, upper=0.1 * rng.standard_normal((4, 4)))
 
 
 def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:

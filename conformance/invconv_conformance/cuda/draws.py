@@ -138,11 +138,11 @@ def small_jobs() -> Iterator[list[Job]]:
         conv = in_precision(drawn(rng, channels, len(shape), **given), "float32")
         y = rng.standard_normal((2 if len(shape) < 3 else 1, channels, *shape)).astype("float32")
         group: list[Job] = []
-        for one in (conv, skewed(conv, 6 / channels)):
-            plan = plan_for(one, shape, 4, LARGE)
-            assert plan is not None
-            for chunk, resident in ((1, 8), (8, 8), (2, 3), (1, 1)):
-                rows = max(2, plan.layout.depth)
-                launch = plan.in_bands(len(y), rows, 2 * channels + 1, chunk)
-                group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
+        pairs = itertools.product(
+            (conv, skewed(conv, 6 / channels)), ((1, 8), (8, 8), (2, 3), (1, 1))
+        )
+        for one, (chunk, resident) in pairs:
+            plan: Any = plan_for(one, shape, 4, LARGE)
+            launch = plan.in_bands(len(y), max(2, plan.layout.depth), 2 * channels + 1, chunk)
+            group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
         yield group

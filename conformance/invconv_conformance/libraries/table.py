@@ -19,10 +19,6 @@ from invconv_conformance.libraries.library import Column, Function, Library, as_
 _lazy: Callable[[str], Any] = importlib.import_module  # when a library is first asked for something
 
 
-def _torch_devices() -> list[str]:
-    return ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))]
-
-
 def _torch_compile(backend: str) -> Callable[[Function], Function]:
     def compile(function: Function) -> Function:  # noqa: A001
         torch = _lazy("torch")
@@ -85,7 +81,7 @@ LIBRARIES = (
     ),
     Library(
         *("torch", "PyTorch", "torch", "torch", ("float64", "float32", "float16", "bfloat16")),
-        devices=_torch_devices,
+        devices=lambda: ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))],
         device=lambda name: name,
         synchronise=lambda x: x.is_cuda and _lazy("torch").cuda.synchronize(x.device),
         modes={"eager": as_it_is} | {n: _torch_compile(n) for n in ("aot_eager", "inductor")},
