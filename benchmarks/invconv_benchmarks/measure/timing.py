@@ -24,5 +24,13 @@ def medians(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]
     """
     for call in calls.values():
         call()
-    times = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds)]
-    return {name: statistics.median(turn[name] for turn in times) for name in calls}
+    return {name: statistics.median(times) for name, times in samples(calls, rounds).items()}
+
+
+def samples(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, list[float]]:
+    """Return so many times of each call; they take turns, one call each."""
+    times: dict[K, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    return times

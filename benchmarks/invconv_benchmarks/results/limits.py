@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv_benchmarks.contenders.plain import CONV2D, FFT
+from invconv_benchmarks.contenders.plain import FFT
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.row import TITLES, Key, Row, grouped
-from invconv_benchmarks.suites.group import AGAINST_CONV2D, LIMIT_SHAPES, as_text
+from invconv_benchmarks.suites.group import AGAINST_CONV2D, CONV2D, LIMIT_SHAPES, as_text
 
 _TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # a library's limits are NumPy's times this
 _JAX_CALL = 6.0  # the limit at the first shape, where the overhead of JAX's call dominates
@@ -90,6 +90,14 @@ def _against_conv2d(row: Row) -> float | None:
     return _TIMES[row.library] * both[row.dtype == "float64"]
 
 
+def _odd(group: list[Row]) -> Iterator[Verdict]:
+    """Judge inverses by the yardstick of the group."""
+    for row in _ours(group, "inverse"):
+        if row.limit is not None and row.yardstick and row.library in _TIMES:
+            name = f"odd shapes, {TITLES[row.library]}: inverse / yardstick"
+            yield judged(name, _what(row), row.yardstick, _TIMES[row.library] * row.limit)
+
+
 def _stated(group: list[Row]) -> Iterator[Verdict]:
     """Judge ratios by the limits that the groups have."""
     for row in group:
@@ -121,6 +129,7 @@ def _checks(group: list[Row]) -> Iterator[Verdict]:
 
 _SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {
     "inverse": _inverse,
+    "odd": _odd,
     "threads": _threads,
     "checks": _checks,
 }

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 Shape = tuple[int, ...]
 
 LIBRARY_SUITES = ("forward", "inverse", "periodic", "pointwise", "growth")
-ONE_THREAD = {"overhead": ("torch",), "threads": ("numpy", "torch"), "checks": ("numpy",)}
+ONE_THREAD = {
+    "odd": ("numpy", "torch", "jax"),
+    "overhead": ("torch",),
+    "threads": ("numpy", "torch"),
+    "checks": ("numpy",),
+}
 SUITES = (*LIBRARY_SUITES, *ONE_THREAD)  # the latter in these libraries, with one thread
 ALTERNATING = ("overhead", "checks")  # one call each in turns, with the caches as others left them
 
@@ -25,7 +30,7 @@ class Group:
     # whether in every dtype and number of threads, else in the first one with the most threads
     thorough: bool = False
     axis: str = ""  # the size that grows along this group's series, in the suite growth
-    limit: float | None = None  # the most that our time may be of the plain one's
+    limit: float | None = None  # of our time ÷ the plain one's; in "odd", NumPy's ÷ the yardstick's
     dtype: str = ""  # which `select` fills in
 
     @property
@@ -39,6 +44,11 @@ def as_text(shape: Shape) -> str:
     """Return "64x12x16x16"."""
     return "x".join(map(str, shape))
 
+
+# contenders by which all libraries are measured: peers of a group, else PyTorch's convolution
+LFILTER, SPECTRAL = "scipy.signal.lfilter", "SciPy's rfft2, product, irfft2"
+CONV2D, CONV1D = "F.conv2d", "F.conv1d"
+YARDSTICKS = (LFILTER, SPECTRAL, CONV2D, CONV1D)
 
 # limits of inverse / F.conv2d of a 2 x 2 corner with one thread in NumPy, in float32 and float64,
 # by (B, C, H, W) of single images and of batches, as a flow's levels have them

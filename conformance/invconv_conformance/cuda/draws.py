@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from invconv_conformance.cuda.build import LARGE, Floats, Job, in_precision, pla
 
 _SMALL = Device(75, 48 * 1024, 40)
 _TINY = Device(75, 20 * 1024, 40)  # what a device with little left would have
+_LEAST = Device(75, 512, 40)  # no device's: rows of more than 20 pixels do not fit
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 24, 25, 33, 48)
 _IMAGES = 3  # of a case at most: more of them are more blocks that do the same
 
@@ -59,7 +61,10 @@ def random_jobs(count: int, seed: int) -> Iterator[Job]:
         shape = tuple(int(s) for s in rng.integers(1, most, ndim))
         conv = in_precision(drawn(rng, channels, ndim), str(rng.choice(["float32", "float64"])))
         y = rng.standard_normal((int(rng.integers(1, 4)), channels, *shape))
-        device = (_TINY, _SMALL, LARGE)[int(rng.integers(3))]
+        device = (_TINY, _SMALL, LARGE, LARGE)[int(rng.integers(4))]
+        if n % 4 == 0 and (plan := plan_for(conv, shape, conv.kernel.itemsize, LARGE)):
+            lines = replace(plan, weights_shared=False).band_bytes(max(1, plan.layout.depth))
+            device = Device(75, lines - 1, 40)  # too small for rows: the plane is turned
         yield from _jobs(f"random {n}", conv, y, device, rng)
 
 
@@ -131,6 +136,8 @@ def small_jobs() -> Iterator[list[Job]]:
         (2, (2, 4, 3), {"kernel_size": (2, 2, 2), "channel_order": "upper"}),
         (7, (4, 6), {"kernel_size": (2, 3), "mask": "raster", "dilation": (1, 2)}),
         (9, (4, 4), {"kernel_size": (2, 2)}),
+        (2, (64,), {"kernel_size": (3,), "dilation": (2,), "direction": -1}),
+        (2, (2, 40), {"kernel_size": (2, 2), "direction": (1, -1)}),
     )
     for channels, shape, options in settings:
         rng = np.random.default_rng(channels)
@@ -142,7 +149,7 @@ def small_jobs() -> Iterator[list[Job]]:
             (conv, skewed(conv, 6 / channels)), ((1, 8), (8, 8), (2, 3), (1, 1))
         )
         for one, (chunk, resident) in pairs:
-            plan: Any = plan_for(one, shape, 4, LARGE)
+            plan: Any = plan_for(one, shape, 4, _LEAST if max(shape) > 20 else LARGE)
             launch = plan.in_bands(len(y), max(2, plan.layout.depth), 2 * channels + 1, chunk)
             group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
         yield group

@@ -55,6 +55,14 @@ def test_launches_are_possible(setting: tuple[int, tuple[int, ...], int, int], b
         assert launch.counters == (launch.blocks + 1 if planes * bands > 1 else 0)
 
 
+def test_signals_of_any_length_and_wide_images_have_a_plan() -> None:
+    for channels, length, shared in itertools.product((1, 2, 12, 64), (441_000, 10**7), LIMITS):
+        assert planned(channels, (length,), 3, device=Device(90, shared, 132))
+    wide = planned(12, (2048, 8192))
+    assert wide
+    assert (wide.plane, wide.strides[2:]) == ((8192, 2048), (1, 8192))
+
+
 def test_one_row_less_would_fit_and_one_more_would_not() -> None:
     for setting, shared in itertools.product(SETTINGS, LIMITS):
         plan = planned(*setting, Device(90, shared, 132))

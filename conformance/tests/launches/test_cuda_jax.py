@@ -97,7 +97,7 @@ def test_wavefronts_solve_where_no_launch_can(
         warnings.simplefilter("error")
         exported = jax.export.export(jax.jit(inverse), platforms=["cuda"])(conv, Y)
         assert by_scan(exported.mlir_module())
-        wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
+        wide = jax.ShapeDtypeStruct((1, 3, 20_000, 20_000), np.float32)  # no row or column fits
         assert by_scan(lowered(inverse, conv, wide))
         monkeypatch.setattr(launches, "_ordinals", lambda: ())
         assert by_scan(lowered(inverse, conv, Y))

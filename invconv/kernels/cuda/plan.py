@@ -2,11 +2,12 @@
 
 A grid is extended to four axes. The last two are a plane; a band of rows of a plane lies in shared
 memory, a record for each pixel, with gaps of zeros between the rows, and with the rows above that
-the taps read. Records are an odd number of vectors long, and rows an odd number of records more
-than the slope, so that neighbouring threads read different banks.
+the taps read. If rows are too long, such as a signal, and no tap reads to the right of its pixel,
+the plane is turned: its columns are the rows. Records are an odd number of vectors long, and rows
+an odd number of records more than the slope, so that neighbouring threads read different banks.
 
-`plan_of` returns None if wavefronts must solve: if not even a row fits into shared memory, or if
-channels, taps or numbers are too many.
+`plan_of` returns None if wavefronts must solve: if neither a row nor a column fits into shared
+memory, or if channels, taps or numbers are too many.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Bands:
 
     layout: Layout
     extent: Shape  # the grid, of four axes
+    strides: tuple[int, ...]  # numbers of an image from pixel to pixel along each axis
     # the direction and the dilation of each axis
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -141,9 +143,13 @@ class Plan(Bands):
         return self.in_bands(batch, min(rows, self.most_rows))
 
     def in_bands(
-        self, batch: int, rows: int, threads: int | None = None, chunk: int = _CHUNK
+        self, batch: int, rows: int, threads: int | None = None, chunk: int | None = None
     ) -> Launch:
-        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all."""
+        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all.
+
+        A band of one column needs all of the band above it before it begins.
+        """
+        chunk = chunk or (_CHUNK if self.plane[1] > 1 else rows)
         bands, planes = -(-self.plane[0] // rows), math.prod(self.extent[:2])
         images = batch * math.prod(self.dilation[2:])
         blocks = planes * bands * images
@@ -157,8 +163,7 @@ class Plan(Bands):
         return Launch("solve", blocks, threads, self.band_bytes(rows), counters, integers)
 
     def _integers(self, **launch: int) -> tuple[int, ...]:
-        strides = [math.prod(self.extent[a + 1 :]) for a in range(_AXES)]
-        triples = zip(self.direction, self.dilation, strides, strict=True)
+        triples = zip(self.direction, self.dilation, self.strides, strict=True)
         return grid_integers(
             extent=self.extent,
             step=tuple(s * d * n for s, d, n in triples),
@@ -199,10 +204,24 @@ def plan_of(
     # a dilation longer than the grid becomes as long as the grid
     dilation = tuple(min(d, n) for d, n in zip(dilation, shape, strict=True))
     extent, direction, dilation = ((1,) * front + n for n in (shape, direction, dilation))
-    layout = Layout(channels, offsets, order, itemsize)
-    for weights_shared in [False] if layout.weights_kept else [True, False]:
-        plan = Plan(layout, extent, direction, dilation, lower, device, weights_shared)
-        least = _FEW_ROWS if weights_shared else max(1, layout.depth)
-        if plan.most_rows >= min(plan.plane[0], least):
-            return plan
+    strides = tuple(math.prod(extent[a + 1 :]) for a in range(_AXES))
+    for turn in (_as_it_is, _turned):
+        layout = Layout(channels, tuple(map(turn, offsets)), order, itemsize)
+        if any(o[2] < 0 for o in layout.within):
+            continue
+        axes = tuple(map(turn, (extent, strides, direction, dilation)))
+        for weights_shared in [False] if layout.weights_kept else [True, False]:
+            plan = Plan(layout, *axes, lower, device, weights_shared)
+            least = _FEW_ROWS if weights_shared else max(1, layout.depth)
+            if plan.most_rows >= min(plan.plane[0], least):
+                return plan
     return None
+
+
+def _as_it_is(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return axes
+
+
+def _turned(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Exchange the last two of four axes."""
+    return *axes[:2], axes[3], axes[2]

@@ -5,7 +5,7 @@
 // W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1, W_t = -K_t, and the sum
 // is D x[p]. The sums are in the order of `invconv.kernels.order`, that of the CPU's kernel.
 //
-// A grid has four axes. The last two are a plane. A unit of work is a band of rows of one plane of
+// A grid has four axes. The last two are a plane, turned if its rows are too long. A unit of work is a band of rows of one plane of
 // one image; a residue class of the planes' dilation is an image of its own. i and j count rows of
 // a band and columns along the direction of the convolution. A block of threads solves a unit:
 //
@@ -38,9 +38,12 @@ DEVICE Unit unit_of(const Grid& g, int number) {
   u.first = u.band * g.rows;
   u.rows = min(g.rows, u.height - u.first);
   u.levels = u.rows > 0 ? u.columns + SLOPE * (u.rows - 1) : 0;
-  u.start = (long long)(u.image / residues) * C;  // y is contiguous: (batch, C, four axes)
-  for (int a = 0; a < 4; a++)
-    u.start = u.start * g.extent[a] + (g.step[a] > 0 ? place[a] : g.extent[a] - 1 - place[a]);
+  u.start = (long long)(u.image / residues) * C;  // y is contiguous: (batch, C, the grid)
+  for (int a = 0; a < 4; a++) u.start *= g.extent[a];
+  for (int a = 0; a < 4; a++) {
+    const int from_end = g.extent[a] - 1 - place[a], stride = g.step[a] / g.dilation[a];
+    u.start += (long long)(g.step[a] > 0 ? place[a] : -from_end) * stride;
+  }
   u.start += u.first * (long long)g.step[2];
   return u;
 }
