@@ -8,21 +8,15 @@ import shlex
 import sys
 from pathlib import Path
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column
 
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
-from invconv_benchmarks.report import page, plots, tables
+from invconv_benchmarks.report import page, tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
@@ -84,16 +78,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.suite in STUDIES and arguments.only == "*":
         study = importlib.import_module(f"invconv_benchmarks.studies.{STUDIES[arguments.suite]}")
         verdicts, pictures = study.measure(arguments.quick, folder)
-    words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
-    bars = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(compact=True), words)
-    with Progress(*bars, console=console, transient=True, expand=True) as progress:
+    words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
+    shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)
+    with bars.Progress(*shown, words, console=console, transient=True, expand=True) as progress:
         measured = perform(plan, _shown(progress), verdicts)
     report(measured, pictures, folder, console)
     missed = any(v.verdict == "miss" for v in measured.limits)
     return int(arguments.suite in _STRICT and missed) if measured.complete else 130
 
 
-def _shown(progress: Progress) -> Step:
+def _shown(progress: bars.Progress) -> Step:
     """Return what shows how far a run is: a bar, or without a terminal a line for each pass."""
     bar, shown = progress.add_task("", total=None), ""
 
@@ -112,7 +106,7 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     """Write the files of a result and print its tables."""
     result.write(folder / "result.json", measured)
     measured = result.read(folder / "result.json")
-    pictures = pictures | plots.draw(measured, folder)
+    pictures = pictures | page.draw(measured, folder)
     write_text(folder / "index.html", page.as_page(measured, pictures))
     for section in tables.all_of(measured):
         console.print(section.table())
@@ -127,23 +121,13 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
         console.print("[yellow]stopped early[/]: this is what was measured until then")
     verdicts = [v.verdict for v in measured.limits]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "unclear", "miss"))
-    console.print(
-        f"limits: {counts}. {folder}/index.html, result.json and {len(pictures)} pictures: "
-        f"{measured.passes} passes, {measured.seconds:.0f} s",
-        markup=False,
-        highlight=False,
-    )
+    files = f"{folder}/index.html, result.json and {len(pictures)} pictures"
+    text = f"limits: {counts}. {files}: {measured.passes} passes, {measured.seconds:.0f} s"
+    console.print(text, markup=False, highlight=False)
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
-    """Return what the options ask for.
-
-    Raises
-    ------
-    ValueError
-        If an option cannot be understood, a library that was asked for cannot run, or nothing is
-        left to run.
-    """
+    """Return what the options ask for; what cannot be is a CommandError."""
     targets, not_run = _targets(arguments)
     quick, suite, only = arguments.quick, arguments.suite, arguments.only
     dtypes = arguments.dtype or ("float32", "float64")
@@ -202,10 +186,8 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
         return (1,) if alone else tuple(sorted({1, cores}))
     counts = sorted(numbers("--threads", arguments.threads, int))
     if counts[0] < 1 or counts[-1] > cores:
-        got = ",".join(arguments.threads)
-        raise CommandError(
-            f"--threads: expected numbers from 1 to {cores}, such as 1,2, got {got!r}"
-        )
+        expected = f"expected numbers from 1 to {cores}, such as 1,2"
+        raise CommandError(f"--threads: {expected}, got {','.join(arguments.threads)!r}")
     return tuple(counts)
 
 

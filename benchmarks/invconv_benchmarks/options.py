@@ -5,23 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from invconv.arrays.errors import CommandError
-
-T = TypeVar("T")
 
 _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
-def numbers(option: str, parts: Sequence[str], kind: Callable[[str], T]) -> tuple[T, ...]:
-    """Return the parts of a list as numbers, each once.
-
-    Raises
-    ------
-    ValueError
-        If one of them is no number.
-    """
+def numbers(option: str, parts: Sequence[str], kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    """Return the parts of a list as numbers, each once."""
     try:
         return tuple(dict.fromkeys(kind(part) for part in parts))
     except ValueError:

@@ -59,9 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     nothing = status == pytest.ExitCode.NO_TESTS_COLLECTED
     if nothing and columns:
-        raise CommandError(
-            "nothing was checked: no test has such a name, or these laws say nothing of these cases"
-        )
+        why = "no test has such a name, or these laws say nothing of these cases"
+        raise CommandError(f"nothing was checked: {why}")
     return 1 if nothing or status == pytest.ExitCode.TESTS_FAILED else 2 * (status != 0)
 
 
@@ -90,9 +89,8 @@ def _require_places(arguments: argparse.Namespace) -> None:
         if not path.parent.is_dir():
             raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
     if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
-        raise CommandError(
-            "expected a file for each of --json, --html and --junit, each another one"
-        )
+        expected = "expected a file for each of --json, --html and --junit"
+        raise CommandError(f"{expected}, each another one")
 
 
 def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:

@@ -12,7 +12,7 @@ import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
-from invconv_conformance.libraries.requirements import required_functions
+from invconv_conformance.libraries.library import required_functions
 from invconv_conformance.libraries.table import LIBRARIES
 
 
@@ -22,10 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is installed and what is accelerated."""
-    print(
-        f"invconv {invconv.__version__}, Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}"
-    )
+    system = f"{platform.system()} {platform.machine()}"
+    print(f"invconv {invconv.__version__}, Python {platform.python_version()}, {system}")
     _print_table(("library", "version", "devices", "dtypes"), list(_libraries()))
     _print_table(("flow library", "version", "drop-in"), list(_drop_ins()))
     for library in LIBRARIES:
@@ -46,27 +44,21 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a head, without a package for tables; nothing without rows."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows) if rows else ():
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(f"  {'  '.join(cells).rstrip()}")
+        print(" ", "  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def _kernel() -> str:
     """Say which way autoregressive convolutions are solved in host memory, and why."""
-    reason = machine.reason()
-    if reason is not None:
+    if (reason := machine.reason()) is not None:
         return f"wavefronts of matrix products, since {reason}"
-    target = host()
-    return (
-        f"one compiled kernel (llvmlite {_version('llvmlite')}, {target.cpu}, "
-        f"vectors of {target.bits} bits)"
-    )
+    there = f"llvmlite {version('llvmlite')}, {host().cpu}, vectors of {host().bits} bits"
+    return f"one compiled kernel ({there})"
 
 
 def _libraries() -> Iterator[tuple[str, str, str, str]]:
     """Yield the rows of the table of libraries."""
     for library in LIBRARIES:
-        reason = library.absent()
-        if reason:
+        if reason := library.absent():
             yield library.title, "-", reason.partition(": ")[2], ""
         else:
             devices, dtypes = ", ".join(library.devices()), ", ".join(library.dtypes)
@@ -81,10 +73,11 @@ def _drop_ins() -> Iterator[tuple[str, str, str]]:
         except ImportError:
             continue  # the array library is absent, which the other table says
         for name, drop_in in interop.DROP_INS.items():
-            yield drop_in.package, _version(drop_in.package), f"{adapter}.interop.{name}"
+            yield drop_in.package, version(drop_in.package), f"{adapter}.interop.{name}"
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Return the version of a distribution that is installed, or say that none is."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

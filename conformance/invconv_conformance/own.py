@@ -14,9 +14,9 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import library_name
 from invconv_conformance.cases.case import Case
+from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.table import KNOWN, targets
 from invconv_conformance.run.check import check
 from invconv_conformance.truth.bounds import Scales
@@ -96,12 +96,10 @@ def check_operator(
     host = conv.asarrays(np.empty(0))
     shape = tuple(spatial_shape or _AXES.get(host.ndim or 2, (2,) * (host.ndim or 2)))
     case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
-    target = next((t for t in targets() if t.library.name == library_name(xp.zeros(1))), None)
+    name, known = library_name(xp.zeros(1)), ", ".join(KNOWN)
+    target = next((t for t in targets() if t.library.name == name), None)
     if target is None:
-        raise ValueError(
-            f"xp: expected a library that the suite knows ({', '.join(KNOWN)}), got "
-            f"{library_name(xp.zeros(1))}"
-        )
+        raise ValueError(f"xp: expected a library that the suite knows ({known}), got {name}")
     # pickle finds a class by its name: not one that a function has defined
     can_be_found = getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
     left_out = _OTHERS if can_be_found else {*_OTHERS, "copies"}
@@ -114,7 +112,6 @@ def check_operator(
         for law in (law for law in LAWS.values() if law.id not in left_out):
             result = check(law, setting)
             if result.bad:
-                raise AssertionError(
-                    f"{case.name}, {target.library.name} {dtype}: {law.id}, {result.what}: error "
-                    f"{result.error:.3g}, bound {result.bound:.3g} ({law.definition})"
-                )
+                numbers = f"error {result.error:.3g}, bound {result.bound:.3g} ({law.definition})"
+                where = f"{case.name}, {target.library.name} {dtype}: {law.id}"
+                raise AssertionError(f"{where}, {result.what}: {numbers}")

@@ -2,9 +2,8 @@
 
 ``pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse"`` runs it, and
 ``python -m invconv conformance`` is a front for it. A test's id is
-``test_laws.py::numpy-periodic-2d::inverse.value[cpu-eager-float64]``: tests of one library and case
-stand together, so that with pytest-xdist's ``--dist loadscope`` one process runs them all and what
-it compiles for one law serves the others.
+``test_laws.py::numpy-periodic-2d::inverse.value[cpu-eager-float64]``, so that with pytest-xdist's
+``--dist loadscope`` one process runs all laws of a case and what it compiles for one serves others.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -28,20 +27,14 @@ from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, words
-from invconv_conformance.laws.table import LAWS
+from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import as_page
 from invconv_conformance.report import Output, Packed, agreement, document, dumps, packed, show
+from invconv_conformance.run import selection
 from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
-from invconv_conformance.run.selection import (
-    Expected,
-    checks,
-    choose,
-    expected,
-    few_eager,
-    load_expected,
-)
+from invconv_conformance.run.selection import Expected, checks, expected
 
 A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
 SUITE = Path(__file__).with_name("test_laws.py")
@@ -82,7 +75,7 @@ class Suite:
     columns: list[Column]
     absent: list[str]
     known: Expected
-    start: float = 0.0
+    start: float = dataclasses.field(default_factory=time.monotonic)
 
 
 _SUITE = pytest.StashKey[Suite]()
@@ -91,8 +84,8 @@ _SUITE = pytest.StashKey[Suite]()
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
-        known = load_expected(config.option.expected_failures)
-        config.stash[_SUITE] = suite = Suite(*choose(config.option), known)
+        known = selection.load_expected(config.option.expected_failures)
+        config.stash[_SUITE] = suite = Suite(*selection.choose(config.option), known)
     except CommandError as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
@@ -102,11 +95,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Take the file that stands for the suite."""
     return SuiteFile.from_parent(parent, path=file_path) if file_path == SUITE else None
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to count the time of a library that nobody adapted."""
-    session.config.stash[_SUITE].start = time.monotonic()
 
 
 class SuiteFile(pytest.File):
@@ -137,7 +125,8 @@ class LawTest(pytest.Item):
         used = time.monotonic() - self.config.stash[_SUITE].start
         if (strange or self.config.option.namespace) and used > self.config.option.seconds:
             pytest.skip("its time is over")
-        with limited() if strange else nullcontext():
+        has_alarms = hasattr(signal, "setitimer") and current_thread() is main_thread()
+        with limited() if strange and has_alarms else nullcontext():
             self.result = self.check.run()
             if self.check.law == "forward.value":  # of every case
                 self.outputs = packed(outputs(setting(*self.check[:2])))
@@ -171,15 +160,11 @@ def pytest_runtest_makereport(
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Raise TimeoutError in what takes longer than a check may, where the system has alarms."""
+    """Raise TimeoutError in what takes longer than a check may."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"took more than {A_CHECK:g} s")
 
-    here = threading.current_thread() is threading.main_thread()
-    if not (here and hasattr(signal, "setitimer")):
-        yield
-        return
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, A_CHECK)
     try:
@@ -197,7 +182,6 @@ class Collected:
         self.results: list[Result] = []
         self.outputs: list[Output] = []
         self.late = 0  # tests that were left out, since the library's time was over
-        self._start = time.perf_counter()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Keep a result; a worker that died has left none."""
@@ -227,19 +211,13 @@ class Collected:
         """Print the tables, and write the files, in the order of the lists."""
         columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
         self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
-        self.results.sort(
-            key=lambda r: (columns.index(r.column), cases.index(r.case), laws.index(r.law))
-        )
+        self.results.sort(key=lambda r: laws.index(r.law))
+        self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
         program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
-        run = document(
-            f"{program} {shlex.join(sys.argv[1:])}",
-            columns,
-            self.results,
-            self.suite.absent + few_eager(self.results) + [late] * (self.late > 0),
-            agreement(self.outputs),
-            time.perf_counter() - self._start,
-        )
+        not_run = [*self.suite.absent, *selection.few_eager(self.results), *[late][: self.late]]
+        what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
+        run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
         show(printing.console(), run)
         for name, written in (("json", dumps), ("html", as_page)):
             if (path := self.config.getoption(name)) is not None:

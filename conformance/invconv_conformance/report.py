@@ -18,18 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 import invconv
+from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, largest
-from invconv_conformance.laws.table import LAWS
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.requirements import lacking
+from invconv_conformance.libraries.library import Column, lacking
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import Found, cells, or_inf, share
 from invconv_conformance.run.check import NAMED, Result
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 
 Packed = dict[str, tuple[bytes, tuple[int, ...]]]
-
-
 Output = tuple[Column, str, Packed]  # of a case in a column
 
 
@@ -53,19 +50,16 @@ def agreement(outputs: Iterable[Output]) -> list[dict[str, Any]]:
                 place = (difference(x, y, quantity, a.dtype), case)
                 worst[key] = max(worst.get(key, (-1.0, "")), place)
     names = "dtype", "quantity", "a", "b", "difference", "case", "condition"
-    rows = [
-        (*key, *place, scales(case.conv(), case.spatial_shape).condition)
-        for key, place in sorted(worst.items())
-        for case in [NAMED[place[1]]]
-    ]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    rows = []
+    for key, place in sorted(worst.items()):
+        named = NAMED[place[1]]
+        condition = scales(named.conv(), named.spatial_shape).condition
+        rows.append(dict(zip(names, (*key, *place, condition), strict=True)))
+    return rows
 
 
 def difference(x: Floats, y: Floats, quantity: str, dtype: str) -> float:
-    """Return the difference of two results in eps x max|result|.
-
-    It is inf if one is not finite, or they have different shapes.
-    """
+    """Return the difference of two results in eps x max|result|, inf where they do not compare."""
     if x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return math.inf
     scale, gap = max(largest(x), largest(y)), largest(x - y)
@@ -99,15 +93,12 @@ def document(
         "seconds": round(seconds, 1),
         "c": C_FACTOR,
         "columns": [
-            c._asdict() | {"title": library.title, "version": library.version}
+            c._asdict() | {n: getattr(libraries[c.library], n) for n in ("title", "version")}
             for c in columns
-            for library in [libraries[c.library]]
         ],
         "not_run": not_run,
         "lacks": {name: functions for name, functions in missing.items() if functions},
-        "laws": {
-            name: {"definition": x.definition, "source": x.source} for name, x in LAWS.items()
-        },
+        "laws": {n: {"definition": x.definition, "source": x.source} for n, x in LAWS.items()},
         "results": [_plain(dataclasses.asdict(r) | {"reproduce": r.reproduce}) for r in results],
         "agreement": list(map(_plain, agreement)),
     }
@@ -115,9 +106,8 @@ def document(
 
 def _plain(fields: Document) -> Document:
     """Write an infinite number as null: JSON has none."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()
-    }
+    infinite = {k for k, v in fields.items() if isinstance(v, float) and not math.isfinite(v)}
+    return fields | dict.fromkeys(infinite)
 
 
 def dumps(document: Document) -> str:

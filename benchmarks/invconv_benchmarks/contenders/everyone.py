@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invconv_benchmarks.contenders import alone, ours, plain, references
+from invconv_benchmarks.contenders import ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
@@ -25,16 +25,12 @@ def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
 
 def contenders(group: Group, targets: Sequence[Target]) -> list[Contender]:
     """Return all contenders of a group on all targets."""
-    return [c for target in targets for c in _contenders(Setup(group, target))]
-
-
-def _contenders(setup: Setup) -> list[Contender]:
-    suite = setup.group.suite
-    if suite == "overhead":
+    ways = [ours.contenders, *[plain.contenders, references.contenders] * (not group.axis)]
+    if group.suite in ("threads", "checks"):
+        ways = [getattr(ours, group.suite)]
+    elif group.suite == "overhead":
         from invconv_benchmarks.contenders import layers  # which imports PyTorch
 
-        return layers.contenders(setup)
-    if suite in ("threads", "checks"):
-        return getattr(alone, suite)(setup)  # type: ignore[no-any-return]
-    others = [] if setup.group.axis else [*plain.contenders(setup), *references.contenders(setup)]
-    return [*ours.contenders(setup), *others]
+        ways = [layers.contenders]
+    setups = [Setup(group, target) for target in targets]
+    return [contender for setup in setups for way in ways for contender in way(setup)]

@@ -1,10 +1,6 @@
 """Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells.
 
-Emerging convolutions beside two of 2 x 2 on images that are padded already, exact inverses of the
-1x1s beside a 1x1, the periodic convolution beside a circular 3 x 3, an exponential beside a 3 x 3
-that runs once more than its series has terms; prepared inverses beside their forwards, and a Glow
-with each mixing layer beside the same with plain 1x1s. A step is forward and backward, with
-gradients set to None before; a Glow's is one of Adamax, too.
+A step is forward and backward, with gradients set to None before; a Glow's is one of Adamax, too.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.suites import maps
 from invconv_benchmarks.suites.group import Shape
 from invconv_torch.flows import Glow
 
@@ -50,14 +47,12 @@ def pair(name: str, shape: Shape) -> Pair:
 
 
 def _emerging(name: str, shape: Shape) -> Pair:
-    """Return forwards or steps; two convolutions make images a pixel smaller each."""
+    """Return forwards or steps, beside two 2 x 2 convolutions of images that are padded already."""
     batch, channels, height, width = shape
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
     plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
     layer: nn.Module = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else "plain")
-    if "step" in name:
-        return step_of(layer, x), step_of(plain, padded)
-    return partial(layer, x), partial(plain, padded)
+    return _steps_or_forwards(name, layer, x, plain, padded)
 
 
 def _periodic(name: str, shape: Shape) -> Pair:
@@ -65,9 +60,12 @@ def _periodic(name: str, shape: Shape) -> Pair:
     channels, x = shape[1], torch.randn(shape)
     layer: nn.Module = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
-    if "step" in name:
-        return step_of(layer, x), step_of(plain, x)
-    return partial(layer, x), partial(plain, x)
+    return _steps_or_forwards(name, layer, x, plain, x)
+
+
+def _steps_or_forwards(name: str, layer: Any, x: Any, plain: Any, padded: Any) -> Pair:
+    run = step_of if "step" in name else partial
+    return run(layer, x), run(plain, padded)
 
 
 def _pointwise(name: str, shape: Shape) -> Pair:
@@ -95,30 +93,18 @@ def _exponential(name: str, shape: Shape) -> Pair:
     return partial(way, x), partial(again, x)
 
 
-_INITS: dict[str, Callable[..., ic.InvertibleConv]] = {
-    "symmetric": ic.SymmetricConv.init,
-    "periodic": ic.PeriodicConv.init,
-    "zeros": ic.ExponentialConv.init,
-    "circular": partial(ic.ExponentialConv.init, padding="circular"),
-    "orthogonal": partial(ic.OrthogonalConv1x1.init, ndim=2),
-    "circulant": partial(ic.CirculantConv1x1.init, ndim=2),
-}
-
-
 def _ours(name: str, does: str, shape: Shape) -> Call:
     x = torch.randn(shape)
-    conv = _INITS[name](shape[1], rng=np.random.default_rng(0), like=x)
+    taps = "" if name in ("orthogonal", "circulant") else " 3"
+    conv = maps.build(f"{name}{taps}", shape[1]).asarrays(x)
     return partial(conv.forward if does == "forward" else conv.prepare(shape[2:]).inverse, x)
 
 
-def _own_forward(name: str, shape: Shape) -> Pair:
-    kind = name.partition(" ")[0]
-    return _ours(kind, "inverse", shape), _ours(kind, "forward", shape)
-
-
-def _beside_periodic(name: str, shape: Shape) -> Pair:
-    does = name.split()[1]
-    return _ours("symmetric", does, shape), _ours("periodic", does, shape)
+def _beside_ours(name: str, shape: Shape) -> Pair:
+    """Return "NAME DOES / periodic", beside the periodic one's, or "NAME DOES / forward"."""
+    kind, does, _, other = name.split()
+    beside = (kind, "forward") if other == "forward" else ("periodic", does)
+    return _ours(kind, does, shape), _ours(*beside, shape)
 
 
 def _glow(name: str, shape: Shape) -> Pair:
@@ -176,8 +162,7 @@ def step_of(layer: Any, x: Any) -> Call:
 
 _PAIRS: dict[str, Callable[[str, Shape], Pair]] = {  # the first whose words are in a name
     "Glow": _glow,
-    "/ periodic": _beside_periodic,
-    "/ forward": _own_forward,
+    "/": _beside_ours,
     "exponential": _exponential,
     "1x1": _pointwise,
     "periodic": _periodic,

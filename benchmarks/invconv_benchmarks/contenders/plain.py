@@ -1,9 +1,8 @@
 """Plain convolutions of each library: the layer that ours is compared with.
 
-Its kernel has as many taps as ours: for an emerging pair, whose factors have (k + 1)/2 taps an
-axis, k, which is the same receptive field. Where a library has several ways, all are timed, and
-ratios are taken to the fastest. PyTorch's, on images that are padded already, is the one yardstick
-of all libraries besides.
+Its kernel has as many taps as ours, and for an emerging pair the same receptive field. Where a
+library has several ways, ratios are taken to the fastest. PyTorch's, on images that are padded
+already, is the one yardstick of all libraries besides.
 """
 
 from __future__ import annotations

@@ -57,21 +57,13 @@ class Setup:
         return self.target.asarray(values, self.group.dtype)
 
     def contender(
-        self,
-        name: str,
-        role: str,
-        does: str,
-        build: Callable[[], Call],
-        images: Callable[[Any], Floats] | None = None,
+        self, name: str, role: str, does: str, build: Callable[[], Call], images: Any = None
     ) -> Contender:
         """Return a contender of this library."""
         return Contender(name, role, does, self.target, build, images)
 
     def residual(self, x: Floats) -> float:
-        """Return ||K x - y|| / (||x|| + ||y||), computed in float64, y being the images.
-
-        With ||K|| before ||x||, which is at least about 1 for these maps, it would be smaller.
-        """
+        """Return ||K x - y|| / (||x|| + ||y||), computed in float64, y being the images."""
         x, y = x.astype(np.float64), self.values.astype(np.float64)
         rest = np.linalg.norm(self.host.forward(x) - y)
         return float(rest / (np.linalg.norm(x) + np.linalg.norm(y)))

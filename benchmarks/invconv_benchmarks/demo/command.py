@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from rich.table import Table
 import invconv as ic
 from invconv.arrays.errors import CommandError
 from invconv.arrays.namespaces import to_float, to_numpy
-from invconv_benchmarks.demo import images, picture
+from invconv_benchmarks.demo import images
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.options import require_picture
 from invconv_benchmarks.report.tables import new
@@ -31,12 +30,8 @@ Floats = np.ndarray[Any, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--image", type=Path, help="your own image; default: Hubble's deep field")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("invconv-demo.png"),
-        help="the picture to write, .png, .jpg, .pdf or .svg (default: %(default)s)",
-    )
+    about = "the picture to write, .png, .jpg, .pdf or .svg (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("invconv-demo.png"), help=about)
     parser.add_argument("--seed", type=int, default=0, help="seed of the kernels (default: 0)")
 
 
@@ -61,14 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
         console.print()
         console.print(table)
     cores = environment.cores()
-    notes = _NOTES.format(cores=f"{cores} core{'s' * (cores > 1)}")
-    console.print(f"\n{notes}", highlight=False)
-    for library in LIBRARIES:
-        if reason := library.absent():
-            console.print(f"not run: {reason}")
+    console.print(_NOTES.format(cores=f"{cores} core{'s' * (cores > 1)}"), highlight=False)
+    for reason in filter(None, (library.absent() for library in LIBRARIES)):
+        console.print(f"not run: {reason}")
     with console.status("drawing"):
         panels = {name: _panels(conv, x, image) for name, conv in convs.items()}
-        picture.draw_demo(image, panels, arguments.out)
+        images.draw_demo(image, panels, arguments.out)
     console.print(
         f"[bold]{escape(str(arguments.out))}[/]: the image, its image under each map, and back"
     )
@@ -92,45 +85,33 @@ def _panels(conv: ic.InvertibleConv, x: Floats, image: Floats) -> tuple[Floats, 
     return mapped, restored
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One map on one library, device and dtype: seconds of a forward and of an inverse."""
-
-    target: Target
-    dtype: str
-    log_det: float
-    round_trip: float
-    forward: float
-    inverse: float
-
-
 def _table(name: str, conv: ic.InvertibleConv, x: Floats, step: Callable[[str], None]) -> Table:
     """Run one map everywhere, and return its table."""
     step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
     truth = float(np.linalg.slogdet(oracle.affine(conv, tuple(x.shape[2:]))[0])[1])
-    rows = []
-    for dtype in ("float64", "float32"):
+    table = new(name, ("", "library"), ("log-det", "- dense", "spread", "error", "ms"))
+    for dtype, digits in ("float64", 17), ("float32", 9):
+        rows = []
         for target in targets():
             step(f"{name}: {target} {dtype}")
-            rows.append(_measured(conv, x, target, dtype))
-    table = new(name, ("", "library"), ("log-det", "- dense", "spread", "error", "ms"))
-    for i, row in enumerate(rows):
-        others = [r.log_det for r in rows if r.dtype == row.dtype]
-        first = i == 0 or rows[i - 1].dtype != row.dtype
-        table.add_row(
-            row.dtype.replace("float", "f") if first else "",
-            row.target.title,
-            f"{row.log_det:#.{17 if row.dtype == 'float64' else 9}g}",
-            f"{row.log_det - truth:+.0e}",
-            f"{max(abs(row.log_det - other) for other in others):.0e}",
-            f"{row.round_trip:.0e}",
-            f"{row.forward * 1e3:.0f}/{row.inverse * 1e3:.0f}",
-        )
+            rows.append((target.title, *_measured(conv, x, target, dtype)))
+        for i, (title, log_det, error, times) in enumerate(rows):
+            table.add_row(
+                "" if i else dtype.replace("float", "f"),
+                title,
+                f"{log_det:#.{digits}g}",
+                f"{log_det - truth:+.0e}",
+                f"{max(abs(log_det - row[1]) for row in rows):.0e}",
+                f"{error:.0e}",
+                times,
+            )
     return table
 
 
-def _measured(conv: ic.InvertibleConv, x: Floats, target: Target, dtype: str) -> _Row:
-    """Run one map on one library, device and dtype."""
+def _measured(
+    conv: ic.InvertibleConv, x: Floats, target: Target, dtype: str
+) -> tuple[float, float, str]:
+    """Return the log-determinant, the error of a round trip, and the times of both ways."""
     there, grid, library = target.asarray(x, dtype), tuple(x.shape[2:]), target.library
     map_there = conv.asarrays(there)
     forward = library.compile(map_there.forward)
@@ -141,11 +122,11 @@ def _measured(conv: ic.InvertibleConv, x: Floats, target: Target, dtype: str) ->
         "forward": lambda: library.synchronise(forward(there)),
         "inverse": lambda: library.synchronise(inverse(y)),
     }
-    log_det = to_float(map_there.log_det(grid))
-    return _Row(target, dtype, log_det, error, **timing.medians(calls, rounds=3))
+    times = "/".join(f"{1e3 * s:.0f}" for s in timing.medians(calls, rounds=3).values())
+    return to_float(map_there.log_det(grid)), error, times
 
 
-_NOTES = """\
+_NOTES = """
 log-det  of one tile, to full precision
 - dense  minus slogdet of the dense float64 matrix of the definition
 spread   largest difference from another library in the same dtype

@@ -34,12 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", nargs="?", type=Path, help="an operator that invconv.save wrote")
-    what.add_argument(
-        "--example",
-        choices=("authors", "growth"),
-        help="instead of a file: the kernel of the authors' open issue, or a table of kernels "
-        "whose inverse grows along the image or not, with what is lost, predicted and measured",
-    )
+    about = """instead of a file: the kernel of the authors' open issue, or a table of kernels whose
+        inverse grows along the image or not, with what is lost, predicted and measured"""
+    what.add_argument("--example", choices=("authors", "growth"), help=about)
     about = "pixels along each axis, as in 32 32"
     parser.add_argument("--grid", type=int, nargs="+", metavar="N", help=about)
     dtypes = ("float16", "bfloat16", "float32", "float64")
@@ -100,14 +97,13 @@ def _drawing(picture: Path) -> Any:
 def print_growth() -> None:
     """Print the table of what is lost, predicted and measured."""
     print(_GROWTH)
-    print(f"{'':28}{'':>10}{'':>11}   {'at worst':^15}   {'typical':^15}")
+    print(f"{'':49}   {'at worst':^15}   {'typical':^15}")
     pair = f"{'said':>6} {'measured':>8}"
     print(f"{'kernel':28}{'grid':>10}{'condition':>11}   {pair}   {pair}   {'error':>7}")
     for name, conv, grid in growing.examples():
         d = ic.diagnose(conv, grid, "float32")
         loss = growing.measure(conv, d)
-        print(
-            f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}   "
-            f"{d.worst_float32:>6.1f} {loss.worst:>8.1f}   "
-            f"{d.digits_float32:>6.1f} {loss.typical:>8.1f}   {loss.largest:>7.0e}"
-        )
+        pairs = (d.worst_float32, loss.worst), (d.digits_float32, loss.typical)
+        worst, typical = (f"{said:>6.1f} {measured:>8.1f}" for said, measured in pairs)
+        where = f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}"
+        print(f"{where}   {worst}   {typical}   {loss.largest:>7.0e}")

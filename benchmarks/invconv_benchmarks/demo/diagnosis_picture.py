@@ -15,7 +15,7 @@ from invconv.families import path as paths
 from invconv.operators.base import conditions
 from invconv_benchmarks.report.figures import Floats, save
 
-Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]
+Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]  # a title, and its diagnosis
 
 _LIMIT = 1e7  # an error of float32's eps times this is as large as the image
 _SIZES = 10  # the most grids that a curve has
@@ -23,10 +23,7 @@ _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
 
 
 def draw(shown: Shown, path: Path) -> None:
-    """Draw a panel for each operator and one with the digits left of all.
-
-    ``shown`` has (title, operator, diagnosis) of each.
-    """
+    """Draw a panel for each operator, and one with the digits left of all."""
     count = len(shown)
     figure = plt.figure(figsize=(2.7 * count + 4.8, 4.4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[2.7 * count, 4.8])
@@ -63,15 +60,11 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
     )
     axis.plot(column, row, "k+", ms=9, mew=2)
     axis.set(xticks=[], yticks=[])
-    axis.set_xlabel(_caption(diagnosis), fontsize=9)
+    digits = getattr(diagnosis, f"worst_{diagnosis.precision}")
+    left = f"{digits:.1f} digits left in {diagnosis.precision} at worst"
+    caption = f"{' x '.join(map(str, shape))}: condition {diagnosis.condition:.2g}\n{left}"
+    axis.set_xlabel(caption, fontsize=9)
     return shades
-
-
-def _caption(d: ic.Diagnosis) -> str:
-    grid = " x ".join(map(str, d.spatial_shape))
-    digits = d.worst_float32 if d.precision == "float32" else d.worst_float64
-    left = f"{digits:.1f} digits left in {d.precision} at worst"
-    return f"{grid}: condition {d.condition:.2g}\n{left}"
 
 
 def _digits(axis: Any, shown: Shown) -> None:
@@ -81,10 +74,8 @@ def _digits(axis: Any, shown: Shown) -> None:
     axis.text(0.98, 1, "the inverse warns", fontsize=9, **where)
     for (_, conv, diagnosis), color in zip(shown, _COLORS, strict=False):
         grids = _grids(diagnosis.spatial_shape)
-        diagnoses, sides = (
-            [ic.diagnose(conv, g, diagnosis.precision) for g in grids],
-            [*map(max, grids)],
-        )
+        sides = [*map(max, grids)]
+        diagnoses = [ic.diagnose(conv, g, diagnosis.precision) for g in grids]
         axis.plot(sides, [d.worst_float64 for d in diagnoses], color=color, ls="--", lw=1.5)
         axis.plot(sides, [d.worst_float32 for d in diagnoses], color=color, lw=2)
     axis.plot([], [], "k-", lw=2, label="in float32")

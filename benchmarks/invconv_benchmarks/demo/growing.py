@@ -1,7 +1,6 @@
 """Kernels whose inverse does or does not grow along the image, and the digits that it loses.
 
-The question of a flow that is trained in float32: z = K x is rounded to float32, and then inverted
-without any further error. How far is the result from x?
+z = K x is rounded to float32, and then inverted without any further error.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 import invconv as ic
 from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.substitution import convolve, substitute
+from invconv_conformance.truth.oracle import convolve, substitute
 
 Floats = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -57,16 +56,11 @@ def examples() -> Iterator[tuple[str, ic.AutoregressiveConv, Shape]]:
 
 @dataclass(frozen=True)
 class Loss:
-    """The digits of x that are right after z = K x was changed.
+    """The digits of x that are right after z = K x was changed."""
 
-    ``largest`` is the largest error of a pixel of an image of N(0, 1) numbers, z being rounded to
-    float32, ``typical`` the same in digits. ``worst`` is -log10(|error of x|_1 / |x|_1) of the
-    worst image after the worst change of z by float32's eps |z|_1, as condition numbers tell.
-    """
-
-    largest: float
-    typical: float
-    worst: float
+    largest: float  # error of a pixel, of an image of N(0, 1) numbers whose z is rounded to float32
+    typical: float  # the same in digits
+    worst: float  # of the worst image, after the worst change of z by float32's eps |z|_1
 
 
 def measure(conv: ic.AutoregressiveConv, diagnosis: ic.Diagnosis) -> Loss:

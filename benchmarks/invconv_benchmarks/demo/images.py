@@ -1,16 +1,19 @@
-"""Real images: where they come from, and their tiles."""
+"""Real images, their tiles, and the picture of what maps make of one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LogNorm
 from skimage import data
 from skimage.io import imread
 from skimage.util import img_as_float64
 
 from invconv.arrays.errors import CommandError
+from invconv_benchmarks.report.figures import save, stretch
 
 Image = np.ndarray[Any, Any]
 
@@ -23,13 +26,7 @@ def hubble() -> Image:
 
 
 def read(path: Path) -> Image:
-    """Read an image file as RGB in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, is no image, or is smaller than one tile.
-    """
+    """Read an image file as RGB in [0, 1]."""
     if not path.is_file():
         raise CommandError(f"--image: expected an image file, but there is no file {path}")
     try:
@@ -44,13 +41,13 @@ def as_rgb(pixels: Image) -> Image:
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=-1)
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        shape = pixels.shape
-        raise CommandError(f"--image: expected a grey, RGB or RGBA picture, got shape {shape}")
+        expected = "expected a grey, RGB or RGBA picture"
+        raise CommandError(f"--image: {expected}, got shape {pixels.shape}")
     if pixels.dtype.kind == "f" and not (0 <= pixels.min() <= pixels.max() <= 1):
         raise CommandError("--image: expected floating-point pixels in [0, 1], without NaN")
     if min(pixels.shape[:2]) < TILE:
-        size = pixels.shape[:2]
-        raise CommandError(f"--image: expected at least {TILE} x {TILE} pixels, got {size}")
+        expected = f"expected at least {TILE} x {TILE} pixels"
+        raise CommandError(f"--image: {expected}, got {pixels.shape[:2]}")
     return np.asarray(img_as_float64(pixels[..., :3]))
 
 
@@ -66,3 +63,34 @@ def assemble(cut: Image, image: Image) -> Image:
     rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
     grid = cut.reshape(rows, columns, 3, TILE, TILE).transpose(0, 3, 1, 4, 2)
     return grid.reshape(rows * TILE, columns * TILE, 3)
+
+
+def draw_demo(image: Image, panels: dict[str, tuple[Image, Image]], path: Path) -> None:
+    """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
+
+    ``panels`` has (mapped, restored) by the map's name.
+    """
+    size = 13.4, 3.1 * image.shape[0] / image.shape[1] * len(panels) + 0.3
+    figure, axes = plt.subplots(len(panels), 4, figsize=size, squeeze=False, layout="compressed")
+    for line, (name, (mapped, restored)) in zip(axes, panels.items(), strict=True):
+        shown = image[: restored.shape[0], : restored.shape[1]]
+        error = np.abs(restored - shown).max(axis=-1)
+        line[0].imshow(stretch(shown))
+        line[1].imshow(stretch(spread(mapped)))
+        line[2].imshow(stretch(restored.clip(0, 1)))
+        shades = line[3].imshow(error.clip(1e-8), norm=LogNorm(1e-8, 1e-6), cmap="magma")
+        line[0].set_ylabel(name, fontsize=13)
+    label = "largest error of a pixel's colours"
+    figure.colorbar(shades, ax=axes, shrink=0.6, pad=0.01, label=label)
+    plt.setp(axes, xticks=[], yticks=[])
+    titles = ("image x, in tiles of 32 x 32", "y = forward(x), contrast stretched",
+              "inverse(y), in float32", "|inverse(y) - x|")  # fmt: skip
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    save(figure, path)
+
+
+def spread(pixels: Image) -> Image:
+    """Scale values of any range to [0, 1], all but the most extreme of a thousand."""
+    low, high = np.quantile(pixels, [0.0005, 0.9995])
+    return np.asarray(((pixels - low) / max(high - low, 1e-12)).clip(0, 1))

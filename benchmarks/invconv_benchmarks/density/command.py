@@ -9,7 +9,6 @@ import os
 import signal
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +44,32 @@ _DEFAULT = "default: %(default)s"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="train|sample|evaluate|compare"
-    )
+    metavar = "train|sample|evaluate|compare"
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar=metavar)
     _add_train(verbs.add_parser("train", help="train one model, or go on where it stopped"))
     _add_compare(verbs.add_parser("compare", help="train every mixing layer on equal terms"))
-    verb = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
-    _add_checkpoint(verb, _sample, "samples")
-    verb.add_argument("--seed", type=int, default=0, help="of the noise")
-    verb.add_argument("--stretch", action="store_true", help="brighten dark pixels")
-    verb.add_argument("--out", type=Path, default=Path("samples.png"))
-    verb = verbs.add_parser("evaluate", help="bits/dim of the test set, and round trips")
-    _add_checkpoint(verb, _evaluate, "images, and samples, that go and return")
-    verb.add_argument("--path", type=Path, help="of the data, if they are yours")
+    sample = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
+    sample.add_argument("--seed", type=int, default=0, help="of the noise")
+    sample.add_argument("--stretch", action="store_true", help="brighten dark pixels")
+    sample.add_argument("--out", type=Path, default=Path("samples.png"))
+    evaluate = verbs.add_parser("evaluate", help="bits/dim of the test set, and round trips")
+    evaluate.add_argument("--path", type=Path, help="of the data, if they are yours")
+    returning = "images, and samples, that go and return"
+    for verb, does, count in (sample, _sample, "samples"), (evaluate, _evaluate, returning):
+        verb.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
+        verb.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
+        about = f"of the noise ({_DEFAULT})"
+        verb.add_argument("--temperature", type=float, default=1.0, help=about)
+        verb.add_argument("--count", type=int, default=64, help=f"{count} ({_DEFAULT})")
+        verb.set_defaults(verb_run=does)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixing", default="emerging", choices=MIXINGS, help=_DEFAULT)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
-    parser.add_argument(
-        "--out", type=Path, help="the folder of the checkpoint (default: invconv-density-PRESET-…)"
-    )
+    about = "the folder of the checkpoint (default: invconv-density-PRESET-…)"
+    parser.add_argument("--out", type=Path, help=about)
     dry = "write nothing: print parameters, and the time from a few steps"
     parser.add_argument("--dry-run", action="store_true", help=dry)
     _add_settings(parser, "hubble")
@@ -76,29 +79,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
     parser.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
-    parser.add_argument(
-        "--learning-rates",
-        type=words,
-        default=(),
-        help="with which each row's sweep begins, such as 1e-2,3e-2,1e-1; it goes on until the "
-        "best is not the outermost (default: the preset's and its neighbours; with --quick or "
-        "--learning-rate: that one alone)",
-    )
+    about = """with which each row's sweep begins, such as 1e-2,3e-2,1e-1; it goes on until the best
+        is not the outermost (default: the preset's and its neighbours; with --quick or
+        --learning-rate: that one alone)"""
+    parser.add_argument("--learning-rates", type=words, default=(), help=about)
     rows = "the rows, such as plain,emerging"
     parser.add_argument("--mixings", type=words, default=MIXINGS, help=rows)
     parser.add_argument("--workers", type=int, default=2, help=f"processes ({_DEFAULT})")
     parser.add_argument("--out", type=Path, help="the folder of the runs and the result")
     _add_settings(parser, None)
     parser.set_defaults(verb_run=_compare)
-
-
-def _add_checkpoint(parser: argparse.ArgumentParser, does: Callable[..., int], count: str) -> None:
-    """Declare the options of both verbs that take a checkpoint."""
-    parser.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
-    parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
-    parser.add_argument("--temperature", type=float, default=1.0, help=f"of the noise ({_DEFAULT})")
-    parser.add_argument("--count", type=int, default=64, help=f"{count} ({_DEFAULT})")
-    parser.set_defaults(verb_run=does)
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
@@ -149,15 +139,8 @@ def _train(arguments: argparse.Namespace) -> int:
     _say(f"{_words(recipe)}: {len(data)} tiles an epoch")
     on_terminal = printing.console().is_terminal
     with stopping() as asked:
-        run = train(
-            recipe,
-            data,
-            folder,
-            should_stop=lambda: bool(asked),
-            device=arguments.device,
-            say=str if on_terminal else _say,
-            bar=on_terminal,
-        )
+        how = {"device": arguments.device, "bar": on_terminal, "say": str if on_terminal else _say}
+        run = train(recipe, data, folder, should_stop=lambda: bool(asked), **how)
     if run.step < run.steps:
         _say(f"stopped after {run.step} of {run.steps} steps; the same command goes on")
         return 130
@@ -172,10 +155,8 @@ def _dry_run(recipe: Recipe, data: Dataset, device: str) -> int:
         run = train(few, data, Path(folder), device=device)
     seconds = statistics.median(entry["seconds_per_step"] for entry in run.history)
     parameters = sum(p.numel() for p in run.flow.parameters())
-    _say(
-        f"{_words(recipe)}: {parameters:,} parameters, about {seconds:.3g} s a step, "
-        f"{steps * seconds / 3600:.3g} h for {steps:,} steps"
-    )
+    whole = f"{steps * seconds / 3600:.3g} h for {steps:,} steps"
+    _say(f"{_words(recipe)}: {parameters:,} parameters, about {seconds:.3g} s a step, {whole}")
     return 0
 
 
@@ -221,22 +202,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     rates = numbers("--learning-rates", arguments.learning_rates, float)
     if not rates:
         rates = (one,) if arguments.quick or arguments.learning_rate else around(one)
-    comparison = Comparison(
-        preset=preset,
-        changes=changes,
-        seeds=numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int),
-        rates=rates,
-        path=arguments.path,
-        folder=arguments.out or Path(f"invconv-density-{preset.name}"),
-        mixings=arguments.mixings,
-    )
+    seeds = numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int)
+    folder = arguments.out or Path(f"invconv-density-{preset.name}")
+    of_all = preset, changes, seeds, rates, arguments.path, folder, arguments.mixings
+    comparison = Comparison(*of_all)
     if arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
     data = load(changes["data"] or preset.settings["data"], comparison.path)
     if len(rates) > 1:
         data.held_out("validation")  # raises where there is none to choose by
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    _say(f"training in {comparison.folder}: interrupted, the same command goes on from there")
+    folder.mkdir(parents=True, exist_ok=True)
+    _say(f"training in {folder}: interrupted, the same command goes on from there")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does
     try:
         result = perform(comparison, data, arguments.workers)
@@ -244,5 +220,5 @@ def _compare(arguments: argparse.Namespace) -> int:
         _say("interrupted: the same command goes on from here")
         return 130
     printing.console().print(Markdown("\n".join(markdown(result))))
-    _say(f"{comparison.folder}/result.json and comparison.jpg: {result['seconds']:.0f} s")
+    _say(f"{folder}/result.json and comparison.jpg: {result['seconds']:.0f} s")
     return 0

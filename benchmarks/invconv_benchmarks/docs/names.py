@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,36 +48,14 @@ class Name:
         if not inspect.isclass(self.value):
             return []
         ours = [c for c in self.value.__mro__ if c.__module__.partition(".")[0] in _OURS]
-        named = {name: None for c in ours for name in vars(c) if name[0] != "_"}
-        named = {name: None for name in named if name not in _FOR_AUTHORS}
-        return [name for name in named if _is_documented(getattr(self.value, name))]
-
-    def has_example(self, member: str) -> bool:
-        """Tell whether a method has an example, once for all classes that inherit it.
-
-        Its own, or one of the class or a base class that calls it; or it refers to such a
-        method, or fills in what a library's base class documents. Properties need none.
-        """
-        classes = [c for c in self.value.__mro__ if member in vars(c)]
-        if isinstance(vars(classes[0])[member], property):
-            return True
-        texts = [getattr(vars(c)[member], "__doc__", None) or "" for c in classes]
-        if any(">>> " in text or _REFERENCE.match(text) for text in texts):
-            return True
-        calls = re.compile(rf">>> .*\.{member}\(")
-        if any(calls.search(c.__doc__ or "") for c in self.value.__mro__):
-            return True
-        return any(c.__module__.partition(".")[0] not in _OURS for c in classes)
+        named = dict.fromkeys(n for c in ours for n in vars(c) if n[0] != "_")
+        values = {n: getattr(self.value, n) for n in named if n not in _FOR_AUTHORS}
+        return [n for n, v in values.items() if callable(v) or isinstance(v, property)]
 
 
 # methods that authors of operators write, and nobody calls
 _FOR_AUTHORS = {"drawn", "factors", "factors_vjp", "validate", "within"}
-_REFERENCE = re.compile(r"See `InvertibleConv\.\w+`")
 _OURS = {package.partition(".")[0] for package in PACKAGES}
-
-
-def _is_documented(member: object) -> bool:
-    return callable(member) or isinstance(member, property)
 
 
 def public(package: str) -> list[Name]:

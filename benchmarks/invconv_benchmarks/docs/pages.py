@@ -46,10 +46,8 @@ def _guide(folder: Path) -> list[dict[str, str]]:
     for path in GUIDE.values():
         source = CHECKOUT / path
         if not source.is_file():
-            raise CommandError(
-                f"docs: expected a clone of invconv with {path}, and {CHECKOUT} has none: the "
-                "guide's texts are not in an installed package"
-            )
+            why = "the guide's texts are not in an installed package"
+            raise CommandError(f"docs: expected a clone of invconv with {path}: {why}")
         text = source.read_text(encoding="utf-8")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +77,8 @@ def _gallery(folder: Path) -> list[str | dict[str, str]]:
         body = source.partition('"""\n\n')[2]
         index += f"\n## [{title}]({name}.md)\n\n[![{title}]({name}.jpg)]({name}.md)\n"
         head = f"# {title}\n\n`python -m invconv example {name}`\n\n{rest}\n\n"
-        text = f"{head}![{title}]({name}.jpg)\n\n"
-        code = f"```python\n{body}```\n"
-        (folder / "gallery" / f"{name}.md").write_text(text + code, encoding="utf-8")
+        text = f"{head}![{title}]({name}.jpg)\n\n```python\n{body}```\n"
+        (folder / "gallery" / f"{name}.md").write_text(text, encoding="utf-8")
         pages.append({name.replace("_", " "): f"gallery/{name}.md"})
     (folder / "gallery" / "index.md").write_text(index, encoding="utf-8")
     return pages

@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "\n".join(["examples:", *(f"  {name:16} {summary(name)}" for name in NAMES)])
     parser.add_argument("name", choices=NAMES, metavar="NAME", help="one of the examples below")
     parser.add_argument("--out", type=Path, help="the picture to write (default: invconv-NAME.png)")
-    parser.add_argument(
-        "--path", type=Path, help="of the example folder: your own images (default: Hubble's)"
-    )
+    about = "of the example folder: your own images (default: Hubble's)"
+    parser.add_argument("--path", type=Path, help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:

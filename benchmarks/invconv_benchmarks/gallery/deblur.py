@@ -5,8 +5,6 @@ is exact: no regularisation, no iterations. Its condition says what that costs: 
 blurred image may grow by so much, and one of rounding to 8 bits does.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

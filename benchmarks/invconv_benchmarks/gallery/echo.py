@@ -5,8 +5,6 @@ autoregressive convolution in one dimension whose dilation is the delay d. Its i
 recursion that every synthesiser has, here exact and with a log-determinant of 0.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

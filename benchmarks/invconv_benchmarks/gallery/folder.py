@@ -5,14 +5,12 @@ folder it takes the Hubble deep field. `python -m invconv density train --preset
 is the same at full size, with checkpoints and a test of what it learnt.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
+from skimage.util import montage
 
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
@@ -21,15 +19,6 @@ from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.report import figures
 
 _SMALL = {"levels": 2, "depth": 2, "width": 32, "steps": 120, "batch": 32, "learning_rate": 1e-2}
-
-
-def tiled(images: figures.Floats, across: int = 8) -> figures.Floats:
-    """Return tiles (N, C, 32, 32) as one picture."""
-    count, channels, height, width = images.shape
-    grid = images.reshape(count // across, across, channels, height, width)
-    return np.asarray(
-        grid.transpose(0, 3, 1, 4, 2).reshape(count // across * height, across * width, channels)
-    )
 
 
 def draw(out: Path, path: Path | None = None) -> None:
@@ -48,6 +37,6 @@ def draw(out: Path, path: Path | None = None) -> None:
         f"dreamt up after {_SMALL['steps']} steps: {bits:.2f} bits/dim": samples,
     }
     for panel, (title, images) in zip(axes, panels.items(), strict=True):
-        tiles = tiled(images).clip(0, 1)
+        tiles = montage(images, grid_shape=(4, 8), channel_axis=1).clip(0, 1)
         figures.show(panel, tiles if path else figures.stretch(tiles), title)
     figures.save(figure, out)

@@ -7,8 +7,6 @@ a x + b tanh(c x) for all points, do the rest. Reweighted by e^-S / q, averages 
 those of the theory: a Markov chain checks that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 import optax
 from array_api_compat import array_namespace
 from jax import numpy as jnp
+from skimage.util import montage
 
 import invconv_jax
 from invconv import PeriodicConv
@@ -127,11 +126,10 @@ def draw(out: Path) -> None:
     seen = np.stack(chain(lambda f: np.stack([action(f), f.mean((1, 2))])))
     by_chain = seen[:, 0].mean(0)
     print(f"effective sample size: {float(effective(-action(x) - log_q)):.1%} of 20,000")
-    print(f"action: {mean:.3f} ± {error:.3f}, of the Markov chain {by_chain.mean():.3f} ± ", end="")
-    print(f"{by_chain.std() / np.sqrt(by_chain.size):.3f}")
+    of_chain = f"{by_chain.mean():.3f} ± {by_chain.std() / np.sqrt(by_chain.size):.3f}"
+    print(f"action: {mean:.3f} ± {error:.3f}, of the Markov chain {of_chain}")
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    fields = np.asarray(x[:16]).reshape(4, 4, SIDE, SIDE).transpose(0, 2, 1, 3)
-    axes[0].imshow(fields.reshape(4 * SIDE, 4 * SIDE), cmap="RdBu")
+    axes[0].imshow(montage(x[:16]), cmap="RdBu")
     axes[0].set(title="sixteen fields of the flow", xticks=[], yticks=[])
     axes[1].plot(np.convolve(shares, np.ones(20) / 20, "valid"))
     axes[1].set(xlabel="step", title="effective sample size", ylim=(0, 1))

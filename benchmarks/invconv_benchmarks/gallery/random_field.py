@@ -6,8 +6,6 @@ matrices: sampling is an inverse of a `PeriodicConv`, and log p(x) = log N(K x) 
 exact on a box whose covariance matrix no computer could hold.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

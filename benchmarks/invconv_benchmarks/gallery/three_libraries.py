@@ -4,8 +4,6 @@ Four layers of a linear flow learn tiles of the Hubble deep field in float32; `s
 operator, `load` reads it with each library's arrays, and the same noise gives the same tiles.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from skimage.data import hubble_deep_field
+from skimage.util import montage
 
 from invconv import Chain, load, save, squeeze, unsqueeze
 from invconv_benchmarks.density.data.shipped import planes, tiles
@@ -61,10 +60,9 @@ def draw(out: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.9), layout="constrained")
     panels = {"trained on": pixels[:16], **samples}
     for panel, (name, images) in zip(axes, panels.items(), strict=True):
-        grid = (images + 0.5).reshape(4, 4, 3, 32, 32).transpose(0, 3, 1, 4, 2)
         title = name if name == "trained on" else f"sampled in {name}"
         if name in ("JAX", "NumPy"):
             title += f": {np.abs(images - samples['PyTorch']).max():.0e} from PyTorch"
         print(title)
-        figures.show(panel, figures.stretch(grid.reshape(128, 128, 3)), title)
+        figures.show(panel, figures.stretch(montage(images + 0.5, channel_axis=1)), title)
     figures.save(figure, out)

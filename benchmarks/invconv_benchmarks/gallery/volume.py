@@ -4,8 +4,6 @@ The microscope's blur is three times as wide along its axis. In three dimensions
 inverse is a solve a frequency; `condition` says beforehand what precision it takes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -5,8 +5,6 @@ pixel minus what the pixels above and to the left of it foretell, by least squar
 turns white noise into a texture with the same spectrum, and log|det| is the density's.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

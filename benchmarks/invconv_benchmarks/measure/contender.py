@@ -1,4 +1,4 @@
-"""A call to time, its name, and its role in the comparison."""
+"""A call to time, its name and its role in the comparison; its threads, and its end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from invconv.kernels.cpu import threads
 from invconv_conformance.libraries.table import Target
 
 Floats = np.ndarray[Any, Any]
@@ -16,38 +17,28 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Contender:
-    """A call to time.
-
-    Attributes
-    ----------
-    name : str
-    role : {"ours", "plain", "peer"}
-        Ours; what it is compared with, in most suites a plain convolution of the same library; what
-        a user would pick instead of ours.
-    does : str
-        Which of the group's ``does`` it does.
-    target : Target
-    build : callable
-        Plans and returns the call.
-    images : callable or None
-        Turns what the call returns into x (B, C, H, W) with K x = y, in NumPy, if it does that.
-    before : callable or None
-        Is called when its turn comes, before the clock starts: a setting that it needs.
-    """
+    """A call to time."""
 
     name: str
-    role: str
-    does: str
+    role: str  # "ours"; "plain", what ours is compared with; "peer", what else a user could run
+    does: str  # which of the group's ``does``
     target: Target
-    build: Callable[[], Call]
-    images: Callable[[Any], Floats] | None = None
-    before: Call | None = None
+    build: Callable[[], Call]  # plans and returns the call
+    images: Callable[[Any], Floats] | None = None  # of an inverse: makes its result NumPy's
+    before: Call = lambda: None  # is called when its turn comes, before the clock starts
 
 
 def wait(target: Target, result: Any) -> None:
     """Wait until the arrays that a call returned are computed."""
     for part in result if isinstance(result, (tuple, list)) else (result,):
-        if isinstance(part, dict):
-            wait(target, list(part.values()))
-        else:
-            target.library.synchronise(part)
+        target.library.synchronise(part)
+
+
+def set_threads(library: str, count: int) -> None:
+    """Set how many threads a library's solves use, where that can be set in a running process."""
+    if library == "torch":
+        import torch
+
+        torch.set_num_threads(count)
+    elif library == "numpy":
+        threads.set_num_threads(count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -10,21 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from invconv_conformance.info import version
 from invconv_conformance.libraries.table import LIBRARIES
 
+_QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
 
 def environment() -> dict[str, Any]:
     """Return a JSON object that describes machine and software."""
+    names = [library.installed_as or library.distribution for library in LIBRARIES]
     return {
         "cpu": _cpu(),
         "cores": cores(),
         "memory_bytes": _memory(),
-        "gpus": _gpus(),
+        "gpus": _output("nvidia-smi", *_QUERY).splitlines(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": {name: version(name) for name in (*names, *_OTHERS)},
         "blas": _blas(),
         "commit": _commit(),
     }
@@ -64,23 +66,6 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _gpus() -> list[str]:
-    query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
-    return _output("nvidia-smi", *query).splitlines()
-
-
-def _versions() -> dict[str, str]:
-    names = [library.installed_as or library.distribution for library in LIBRARIES]
-    return {name: _version(name) for name in (*names, *_OTHERS)}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _blas() -> list[str]:

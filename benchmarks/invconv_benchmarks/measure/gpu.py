@@ -1,13 +1,11 @@
-"""Clocks and captured graphs on CUDA devices. Not yet run on a GPU.
-
-Only PyTorch's calls are captured: CuPy refuses products in a graph.
-"""
+"""Clocks on CUDA devices, and PyTorch's captured graphs. Not yet run on a GPU."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from invconv_benchmarks.measure.contender import Call, wait
@@ -18,11 +16,10 @@ Clock = Callable[[Call, int], float]
 
 def clock(target: Target) -> Clock:
     """Return a function of (call, number of calls) that gives the mean seconds of a call."""
-    if target.on_cuda and target.library.name == "torch":
-        return lambda call, count: _torch_events(target, call, count)
     if target.library.name == "cupy":
         return _cupy_events
-    return lambda call, count: _wall_clock(target, call, count)
+    events = target.on_cuda and target.library.name == "torch"
+    return partial(_torch_events if events else _wall_clock, target)
 
 
 def _wall_clock(target: Target, call: Call, count: int) -> float:
@@ -74,7 +71,7 @@ def with_graphs(targets: list[Target]) -> list[Target]:
     for target in targets:
         ways.append(target)
         if target.on_cuda and target.library.name == "torch":
-            ways.append(GraphTarget(**vars(replace(target, mode="graph"))))
+            ways.append(GraphTarget(target.library, target.device, "graph"))
     return ways
 
 

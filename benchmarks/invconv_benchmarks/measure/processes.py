@@ -1,4 +1,4 @@
-"""Worker processes: a pool of them, or one for a single call."""
+"""Worker processes, which end with their parent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 from invconv_conformance.libraries.environment import environment
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -25,25 +21,13 @@ def pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of new processes that end when their parent dies.
 
-    Parameters
-    ----------
-    workers : int
-    variables : mapping of str to str
-        Environment variables that the processes begin with.
-    begin : callable
-        Runs first in each process, with the other arguments.
+    They start with these variables in their environment, and run ``begin`` first.
     """
     with (
         environment(variables),
         ProcessPoolExecutor(workers, SPAWN, functools.partial(_begin, begin, *args)) as executor,
     ):
         yield executor
-
-
-def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function returns in a new process, with this process's environment."""
-    with ProcessPoolExecutor(1, SPAWN) as executor:
-        return executor.submit(function, *args, **kwargs).result()
 
 
 def _begin(begin: Callable[..., None], *args: object) -> None:
@@ -53,7 +37,6 @@ def _begin(begin: Callable[..., None], *args: object) -> None:
 
 def _end_with_the_parent() -> None:
     """Wait until the parent has died, and end this process. No file is ever half written."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)

@@ -27,12 +27,9 @@ class Interval:
     high: float
 
     def verdict(self, bound: float, *, least: bool = False) -> str:
-        """Judge it by a bound that is not to be exceeded, or with ``least`` to be reached.
+        """Judge it by a bound not to be exceeded, or with ``least`` to be reached.
 
-        Returns
-        -------
-        {"pass", "unclear", "miss"}
-            "pass" where all of the interval keeps the bound, "miss" where none of it does.
+        "pass" is where all of the interval keeps the bound, "miss" where none does, else "unclear".
         """
         low, high = (-self.high, -self.low) if least else (self.low, self.high)
         bound = -bound if least else bound
@@ -43,11 +40,6 @@ class Interval:
         return Interval(1 / self.value, 1 / self.high, 1 / self.low)
 
 
-def exactly(value: float) -> Interval:
-    """Return a value without a spread."""
-    return Interval(value, value, value)
-
-
 def quantiles(passes: Passes) -> tuple[float, float, float]:
     """Return p10, median and p90 of all samples."""
     p10, median, p90 = np.quantile(np.concatenate(passes), [0.1, 0.5, 0.9])
@@ -55,10 +47,7 @@ def quantiles(passes: Passes) -> tuple[float, float, float]:
 
 
 def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
-    """Return the standard deviation, from pass to pass, of the logarithm of a ratio of medians.
-
-    One ratio has two or three passes, too few to tell; it is pooled over many.
-    """
+    """Return the standard deviation of log ratios of medians from pass to pass, of many ratios."""
     squares, freedom = 0.0, 0
     for ours, theirs in pairs:
         medians = [(np.median(a), np.median(b)) for a, b in zip(ours, theirs, strict=False)]
@@ -71,32 +60,22 @@ def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
 def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     """Return the ratio of medians.
 
-    Within a pass the samples of a round belong together, and rounds are drawn anew a thousand times
-    (a 95 % bootstrap interval). Passes run in processes of their own, minutes apart. The interval
-    spans those of all passes, that of all rounds together, and three times what passes differ by.
-
-    Parameters
-    ----------
-    ours, theirs : sequence of passes, each a sequence of seconds, one a round
-    between : float
-        From `between_passes`.
+    The interval spans the bootstrap intervals (95 %, of pairs of samples of one round) of each pass
+    and of all together, and three times what passes differ by, which `between_passes` tells.
     """
-    pairs = [_paired(a, b) for a, b in zip(ours, theirs, strict=False) if a and b]
-    if not pairs:
-        raise ValueError("expected at least one sample of each")
+    pairs = [
+        np.asarray(list(zip(a, b, strict=False))).T
+        for a, b in zip(ours, theirs, strict=False)
+        if a and b
+    ]
     ends = [_bootstrap(a, b) for a, b in pairs]
-    a, b = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
+    a, b = np.concatenate(pairs, axis=1)
     if len(pairs) > 1:
         ends.append(_bootstrap(a, b))
     value = float(np.median(a) / np.median(b))
     ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
     lows, highs = zip(*ends, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs))
-
-
-def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[Any, Any]:
-    count = min(len(a), len(b))
-    return np.asarray(a[:count]), np.asarray(b[:count])
 
 
 def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
@@ -107,28 +86,17 @@ def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
     def statistic(x: Any, y: Any, axis: int = -1) -> Any:
         return np.median(x, axis=axis) / np.median(y, axis=axis)
 
-    interval = stats.bootstrap(
-        (a, b),
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        confidence_level=_LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    settings: dict[str, Any] = {"paired": True, "vectorized": True, "method": "percentile"}
+    settings |= {"n_resamples": _RESAMPLES, "confidence_level": _LEVEL}
+    rng = np.random.default_rng(0)
+    interval = stats.bootstrap((a, b), statistic, rng=rng, **settings).confidence_interval
     return float(interval.low), float(interval.high)
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Interval:
     """Fit a power law seconds = c size^value by least squares of the logarithms.
 
-    The interval is the 95 % one of the fit alone.
-
-    Raises
-    ------
-    ValueError
-        For fewer than `LEAST_SIZES`, whose interval is so wide that it excludes nothing.
+    The interval is the 95 % one of the fit alone; of too few sizes it excludes nothing.
     """
     if len(sizes) < LEAST_SIZES:
         raise ValueError(f"expected at least {LEAST_SIZES} sizes, got {len(sizes)}")

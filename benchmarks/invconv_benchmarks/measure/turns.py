@@ -18,32 +18,28 @@ _LONG = 0.1  # a call of fewer seconds is preceded by one that fills the cache
 
 @dataclass
 class Timing:
-    """The seconds that a contender took in one pass, or its error.
+    """The seconds that a contender took in one pass, or its error."""
 
-    ``plan`` is to factor, copy and choose; the ``first`` call may compile and makes workspaces. A
-    sample is the mean of so many ``calls``; there is one a round. ``result`` is what one returned.
-    """
-
-    plan: float | None = None
-    first: float | None = None
-    calls: int = 1
-    samples: list[float] = field(default_factory=list)
+    plan: float | None = None  # to factor, copy and choose
+    first: float | None = None  # of the call that may compile and makes workspaces
+    calls: int = 1  # that a sample is the mean of
+    samples: list[float] = field(default_factory=list)  # one a round
     error: str = ""
-    result: Any = None
+    result: Any = None  # of a call
 
 
 @dataclass
 class _Runner:
     contender: Contender
-    timing: Timing
     alternating: bool
+    timing: Timing = field(default_factory=Timing)
     call: Call | None = None
     estimate: float = 0.0
 
     def start(self) -> None:
         """Plan, make the first calls, and find out how many calls a sample needs."""
         try:
-            self._set()
+            self.contender.before()
             self.timing.plan = seconds_of(self._build)
             self.timing.first = seconds_of(self._run)
             self.estimate = seconds_of(self._run)
@@ -53,8 +49,7 @@ class _Runner:
             self.call, lines = None, str(error).strip().splitlines() or [""]
             self.timing.error = f"{type(error).__name__}: {lines[0][:200]}"
         if not self.alternating:
-            calls = math.ceil(_SAMPLE / max(self.estimate, 1e-7))
-            self.timing.calls = max(1, min(1000, calls))
+            self.timing.calls = min(1000, math.ceil(_SAMPLE / max(self.estimate, 1e-7)))
 
     def rounds(self, share: float) -> int:
         """Return how many rounds take so many seconds."""
@@ -69,14 +64,10 @@ class _Runner:
     def sample(self) -> float:
         """Return the mean time of a call, after one that is not counted where calls are short."""
         assert self.call is not None
-        self._set()
+        self.contender.before()
         if self.estimate < _LONG and not self.alternating:
             self._run()  # the cache holds the data of other contenders
         return clock(self.contender.target)(self.call, self.timing.calls)
-
-    def _set(self) -> None:
-        if self.contender.before is not None:
-            self.contender.before()
 
     def _build(self) -> None:
         self.call = self.contender.build()
@@ -90,18 +81,12 @@ class _Runner:
 def measure(
     contenders: list[Contender], seconds: float, *, alternating: bool = False
 ) -> list[Timing]:
-    """Return the times of contenders that take turns.
+    """Return the times of contenders that take turns, so many seconds for each of them.
 
-    Parameters
-    ----------
-    contenders : list of Contender
-    seconds : float
-        For each of them.
-    alternating : bool
-        Make one call in a turn, and as many rounds of all: each finds the processor's caches as the
-        others left them, as a layer of a network does.
+    With ``alternating`` a turn is one call, and all have as many: each finds the processor's caches
+    as the others left them, as a layer of a network does.
     """
-    runners = [_Runner(c, Timing(), alternating) for c in contenders]
+    runners = [_Runner(c, alternating) for c in contenders]
     for runner in runners:
         runner.start()
     ready = [r for r in runners if r.call is not None]

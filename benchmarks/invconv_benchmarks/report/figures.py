@@ -32,16 +32,9 @@ def show(panel: Any, image: Floats, title: str, **settings: Any) -> None:
 
 
 def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: float = 0.05) -> None:
-    """Write the names of lines to the right of an axis, as near to their ends as they fit.
+    """Write the names of lines (name, x, y, color) to the right of an axis, near to their ends.
 
-    Parameters
-    ----------
-    axis : Axes
-        Its limits are final.
-    ends : sequence of (name, x, y, color)
-        Where each line ends.
-    gap : float
-        Between two names at least, as a share of the axis's height.
+    ``gap`` is the least distance between two names, as a share of the axis's height.
     """
     to_share = axis.transData + axis.transAxes.inverted()
     ends = sorted(ends, key=lambda end: end[2])

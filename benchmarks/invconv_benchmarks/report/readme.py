@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from invconv_benchmarks.results import committed as kept
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
-from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parents[3]
@@ -29,12 +27,8 @@ def block(results: Sequence[Result]) -> str:
         shown = [r for r in result.rows if _is_shown(r)]
         for device, mode in dict.fromkeys((r.device, r.mode == "graph") for r in shown):
             rows = [r for r in shown if (r.device, r.mode == "graph") == (device, mode)]
-            parts += [
-                "",
-                _caption(result, device, ", in a captured graph" * mode),
-                "",
-                *_table(rows),
-            ]
+            caption = _caption(result, device, ", in a captured graph" * mode)
+            parts += ["", caption, "", *_table(rows)]
     return "\n".join([*parts, "", END])
 
 
@@ -80,14 +74,17 @@ def _table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def updated(text: str, results: Sequence[Result]) -> str:
-    """Return the README with the block renewed.
+def replaced(text: str, start: str, end: str, new: str) -> str:
+    """Return a text with another block, with its marks, in place of the one between two marks."""
+    pattern = f"{re.escape(start)}.*?{re.escape(end)}"
+    text, count = re.subn(pattern, lambda _: new, text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"expected the marks {start} and {end}")
+    return text
 
-    Raises
-    ------
-    ValueError
-        If the marks are missing.
-    """
+
+def updated(text: str, results: Sequence[Result]) -> str:
+    """Return the README with the block renewed."""
     return replaced(text, START, END, block(results))
 
 
@@ -96,13 +93,11 @@ def committed() -> list[Result]:
     return [read(path) for path in kept.newest("benchmark-*.json")]
 
 
-def main() -> int:
+def main() -> None:
     """Renew the README's block."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
     path = ROOT / "README.md"
     write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -20,14 +20,8 @@ _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
 
 def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     """Return an empty table."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    style: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "show_edge": False}
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), **style)
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
@@ -55,9 +49,9 @@ class Section:
 
 def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
     """Yield a table for each limit, with how many rows keep it."""
-    for limit, some in groupby(verdicts, key=lambda v: v.limit):
+    for limit in dict.fromkeys(v.limit for v in verdicts):
         lines = list[tuple[str, ...]]()
-        for v in some:
+        for v in (v for v in verdicts if v.limit == limit):
             spread = "" if v.low == v.high else f"{v.low:.3g}-{v.high:.3g}"
             lines.append((v.what, f"{v.bound:g}", f"{v.value:.3g}", spread, v.verdict))
         passed = sum(line[-1] == "pass" for line in lines)

@@ -1,8 +1,4 @@
-"""The results in the repository: a folder for each version of invconv that measured any.
-
-They are in a clone only, not in the wheel: `invconv` says where the clone is, since
-``python -m invconv`` imports it from there even where the other packages are installed.
-"""
+"""The results in the repository, not in the wheel: a folder for each version that measured any."""
 
 from __future__ import annotations
 
@@ -10,19 +6,12 @@ from pathlib import Path
 
 import invconv
 
+# invconv says where the clone is: it is imported from there even where other packages are installed
 RESULTS = Path(invconv.__file__).parents[1] / "benchmarks" / "results"
 
 
 def newest(pattern: str) -> list[Path]:
-    """Return the files that a pattern matches in the newest version's folder that has any.
-
-    A version that measured nothing anew shows what an earlier one measured.
-    """
-    for folder in sorted(RESULTS.glob("[0-9]*"), key=_version, reverse=True):
-        if paths := sorted(folder.glob(pattern)):
-            return paths
-    return []
-
-
-def _version(folder: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in folder.name.split("."))
+    """Return the files that a pattern matches in the newest version's folder that has any."""
+    versions = sorted(RESULTS.glob("[0-9]*"), key=lambda p: [*map(int, p.name.split("."))])
+    found = (sorted(folder.glob(pattern)) for folder in reversed(versions))
+    return next(filter(None, found), [])

@@ -10,23 +10,10 @@ import numpy as np
 
 from invconv_benchmarks.contenders.plain import FFT
 from invconv_benchmarks.measure import spread
-from invconv_benchmarks.measure.spread import Interval, exactly
+from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.row import TITLES, Key, Row, grouped
-from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape, as_text
+from invconv_benchmarks.suites.group import AGAINST_CONV2D, CONV2D, LIMIT_SHAPES, as_text
 
-# inverse / F.conv2d of a 2 x 2 corner with one thread in NumPy, in float32 and float64
-_AGAINST_CONV2D: dict[Shape, tuple[float, float]] = {
-    (1, 12, 16, 16): (3.0, 3.0),
-    (64, 12, 16, 16): (0.8, 0.8),
-    (64, 24, 8, 8): (0.6, 0.75),
-    (64, 48, 4, 4): (0.8, 0.9),
-    (100, 3, 32, 32): (0.4, 0.6),
-    (100, 12, 32, 32): (0.85, 0.4),
-    (1, 12, 64, 64): (1.0, 1.0),
-    (16, 48, 64, 64): (1.3, 0.6),
-    (1, 3, 256, 256): (0.6, 0.8),
-    (1, 12, 512, 512): (1.1, 0.4),
-}
 _TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # a library's limits are NumPy's times this
 _JAX_CALL = 6.0  # the limit at the first shape, where the overhead of JAX's call dominates
 _LONG, _GAIN, _EQUAL = 1e-3, 1.6, 0.95  # seconds of one thread, from which a second has to gain
@@ -36,32 +23,22 @@ _GROWTH = {"batch": 1.1, "pixels": 1.1, "channels": 2.1, "taps": 1.1}
 
 @dataclass(frozen=True)
 class Verdict:
-    """A limit, and how a measurement compares with it.
-
-    Attributes
-    ----------
-    limit, what : str
-        The limit, and what it was measured on.
-    value, low, high : float
-        With the spread that the run states.
-    bound : float
-    verdict : {"pass", "unclear", "miss"}
-        "pass" where the whole spread keeps the limit, "miss" where none of it does.
-    """
+    """A limit, and how a measurement compares with it."""
 
     limit: str
-    what: str
+    what: str  # it was measured on
     value: float
-    low: float
+    low: float  # to high: the spread that the run states
     high: float
     bound: float
-    verdict: str
+    verdict: str  # "pass" where the whole spread keeps it, "miss" where none does, or "unclear"
 
 
 def judged(
-    limit: str, what: str, measured: Interval, bound: float, *, least: bool = False
+    limit: str, what: str, measured: Interval | float, bound: float, *, least: bool = False
 ) -> Verdict:
     """Judge a measurement by a bound not to be exceeded, or with ``least`` to be reached."""
+    measured = measured if isinstance(measured, Interval) else Interval(*[measured] * 3)
     verdict = measured.verdict(bound, least=least)
     return Verdict(limit, what, measured.value, measured.low, measured.high, bound, verdict)
 
@@ -69,14 +46,12 @@ def judged(
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Return the verdict of every limit on all that was measured."""
     judgements = [v for group in grouped(rows) for v in _SUITES.get(group[0].suite, _stated)(group)]
-    judgements += _growth(rows)
-    order = list(dict.fromkeys(v.limit for v in judgements))
-    return sorted(judgements, key=lambda v: order.index(v.limit))
+    return [*judgements, *_growth(rows)]
 
 
 def _what(row: Row) -> str:
-    words = f"{row.library} {row.map} {' '.join(row.words)} thr"
-    return words if row.device == "cpu" else f"{words}, {row.device} {row.mode}"
+    device = "" if row.device == "cpu" else f", {row.device} {row.mode}"
+    return f"{row.library} {row.map} {' '.join(row.words)} thr{device}"
 
 
 def _ours(group: list[Row], does: str) -> list[Row]:
@@ -101,12 +76,12 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
         if row.residual is not None and kind in ("corner", "emerging"):
             k = (int(size) + 1) // 2 if kind == "emerging" else int(size)
             unit = row.shape[1] * k**2 * float(np.finfo(row.dtype).eps)
-            yield judged("backward error / (C k k eps)", what, exactly(row.residual / unit), 1.0)
+            yield judged("backward error / (C k k eps)", what, row.residual / unit, 1.0)
 
 
 def _against_conv2d(row: Row) -> float | None:
     """Return the limit of a corner's inverse ÷ F.conv2d, None where there is none."""
-    both = _AGAINST_CONV2D.get(row.shape)
+    both = AGAINST_CONV2D.get(row.shape)
     alone = row.map == "corner 2" and row.threads == 1 and row.device == "cpu"
     if both is None or not alone or row.library not in _TIMES:
         return None
@@ -136,10 +111,8 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
         if row.role == "ours" and row.ratio is not None:
             (one,) = (r for r in group if r.role == "plain" and r.place == row.place)
             gain, long = row.ratio.inverse(), one.seconds > _LONG
-            name = "two threads: gain of solves over 1 ms" if long else "two threads: gain"
-            yield judged(
-                f"{name}, at least", _what(row), gain, _GAIN if long else _EQUAL, least=True
-            )
+            name = f"two threads: gain{' of solves over 1 ms' * long}, at least"
+            yield judged(name, _what(row), gain, _GAIN if long else _EQUAL, least=True)
 
 
 def _checks(group: list[Row]) -> Iterator[Verdict]:
@@ -151,7 +124,7 @@ def _checks(group: list[Row]) -> Iterator[Verdict]:
             share = least[does] / (solves * least["solve"] + rest)
             row = next(r for r in group if r.does == does)
             what = f"{_what(row)}: {1e3 * least['solve']:.3g} ms a solve"
-            yield judged(name, what, exactly(share), 1.0)
+            yield judged(name, what, share, 1.0)
 
 
 _SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {

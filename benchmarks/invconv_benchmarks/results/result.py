@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from invconv_benchmarks.measure import environment
+from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results import sealed
 from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.row import Row
@@ -16,23 +19,18 @@ SCHEMA = "invconv-benchmark/2"
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run: with which command and machine, and what was found.
-
-    ``complete`` is False if the run was interrupted, so that some rows are missing. ``load`` has
-    the processes that wanted to run at the start and at the end, ``not_run`` what is absent and
-    why.
-    """
+    """The result of a run: with which command and machine, and what was found."""
 
     invconv: str
     date: str
     command: str
     seconds: float
-    complete: bool
+    complete: bool  # else it was interrupted, and some rows are missing
     quick: bool
     passes: int
     environment: dict[str, Any]
-    load: dict[str, float | None]
-    not_run: list[str]
+    load: dict[str, float | None]  # the processes that wanted to run at the start and at the end
+    not_run: list[str]  # what is absent, and why
     rows: list[Row]
     limits: list[Verdict]
 
@@ -48,11 +46,14 @@ def write(path: Path, result: Result) -> None:
 
 
 def read(path: Path) -> Result:
-    """Return a file's result.
-
-    Raises
-    ------
-    ValueError
-        If it is no result file, is cut off, or was changed after it was written.
-    """
-    return sealed.load(path, Result, sealed.schema(__package__, "benchmark.schema.json"))
+    """Return a file's result; a file that is none, was changed or is cut off is refused."""
+    schema = files(__package__).joinpath("benchmark.schema.json").read_text("utf-8")
+    document = sealed.read(path, json.loads(schema))
+    rows = [Row(**row | {"shape": tuple(row["shape"])}) for row in document["rows"]]
+    for row in rows:
+        for name in ("ratio", "yardstick"):
+            if (interval := getattr(row, name)) is not None:
+                setattr(row, name, Interval(**interval))
+    fields = {n: v for n, v in document.items() if n not in ("schema", "checksum")}
+    limits = [Verdict(**limit) for limit in document["limits"]]
+    return Result(**fields | {"rows": rows, "limits": limits})

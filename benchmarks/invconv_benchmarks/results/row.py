@@ -19,31 +19,7 @@ TITLES = {library.name: library.title for library in LIBRARIES}
 
 @dataclass
 class Row:
-    """A contender of a group: what of the `Group` and the `Contender` names it, and what was found.
-
-    Attributes
-    ----------
-    plan, first : float or None
-        Seconds of the first pass, to plan and for the first call.
-    calls : int
-        The number of calls that a sample is the mean of.
-    error : str
-        What went wrong.
-    passes : list of list of float
-        The samples in seconds, pass by pass.
-    residual : float or None
-        ||K x - y|| / (||x|| + ||y||) of an inverse.
-    p10, median, p90 : float or None
-        Quantiles of all samples.
-    against : str or None
-        The fastest plain contender of the same library.
-    ratio : Interval or None
-        Of the medians, to that one.
-    between : float
-        The standard deviation of the logarithm of the ratio from pass to pass.
-    yardstick : Interval or None
-        The ratio of medians to the group's yardstick, mostly PyTorch's F.conv2d.
-    """
+    """A contender of a group: what of the `Group` and the `Contender` names it, and its times."""
 
     suite: str
     map: str
@@ -58,19 +34,19 @@ class Row:
     library: str
     device: str
     mode: str
-    plan: float | None = None
-    first: float | None = None
-    calls: int = 1
+    plan: float | None = None  # seconds of the first pass, to plan
+    first: float | None = None  # and for the first call
+    calls: int = 1  # that a sample is the mean of
     error: str = ""
-    passes: list[list[float]] = field(default_factory=list)
-    residual: float | None = None
-    p10: float | None = None
+    passes: list[list[float]] = field(default_factory=list)  # of samples in seconds
+    residual: float | None = None  # ||K x - y|| / (||x|| + ||y||) of an inverse
+    p10: float | None = None  # quantiles of all samples
     median: float | None = None
     p90: float | None = None
-    against: str | None = None
-    ratio: Interval | None = None
-    between: float = 0.0
-    yardstick: Interval | None = None
+    against: str | None = None  # the fastest plain contender of the same library
+    ratio: Interval | None = None  # of the medians, to that one
+    between: float = 0.0  # standard deviation of the ratio's logarithm from pass to pass
+    yardstick: Interval | None = None  # ratio of the medians to the group's yardstick
 
     @property
     def key(self) -> Key:
@@ -107,9 +83,8 @@ def row_of(group: Group, contender: Contender | None, threads: int, **measured: 
     """Return the measured row of a contender, or without one that of a whole group."""
     labels = ("all", "ours", "all", "", "", "")
     if contender is not None:
-        target = contender.target
-        labels = (contender.name, contender.role, contender.does,
-                  target.library.name, target.device, target.mode)  # fmt: skip
+        there = contender.target.library.name, contender.target.device, contender.target.mode
+        labels = (contender.name, contender.role, contender.does, *there)
     place = group.suite, group.map, group.shape, group.axis, group.dtype, group.limit
     return Row(*place, threads, *labels, **measured)
 
@@ -145,11 +120,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
 def _pairs(
     groups: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
 ) -> Iterable[tuple[Row, Row, float]]:
-    """Return measured rows, what each is compared with, and how much its ratio varies.
-
-    The variance from pass to pass is pooled over all rows of a library, device, mode, dtype and
-    number of threads.
-    """
+    """Return measured rows, what each is compared with, and how much ratios of its kind vary."""
     pairs = [(r, o) for group in groups for r in group if r.passes and (o := to(r, group))]
     alike: dict[Key, list[tuple[spread.Passes, spread.Passes]]] = {}
     for row, other in pairs:

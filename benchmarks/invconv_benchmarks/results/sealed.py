@@ -8,16 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
-from invconv_benchmarks.results.records import structured
 
 Document = dict[str, Any]
-T = TypeVar("T")
 
 
 def checksum(document: Document) -> str:
@@ -40,16 +37,7 @@ def write(path: Path, document: Document) -> None:
 def read(path: Path, schema: Document) -> Document:
     """Return the document of a file that `write` wrote, checked against its checksum and schema.
 
-    Parameters
-    ----------
-    path : Path
-    schema : dict
-        The JSON schema, which has a name as the constant of "schema".
-
-    Raises
-    ------
-    ValueError
-        If it is no such file, is cut off, or was changed after it was written.
+    The JSON schema has its own name as the constant of "schema".
     """
     name = schema["properties"]["schema"]["const"]
     try:
@@ -62,10 +50,8 @@ def read(path: Path, schema: Document) -> Document:
     if named != name:
         raise CommandError(f"{path}: expected a result of schema {name}, got {named!r}")
     if document.get("checksum") != checksum(document):  # which refuses NaN, too
-        raise CommandError(
-            f"{path}: the checksum does not match, so the file was changed after it was written; "
-            "measure again, or restore it"
-        )
+        changed = "the checksum does not match, so the file was changed after it was written"
+        raise CommandError(f"{path}: {changed}; measure again, or restore it")
     import jsonschema  # the demo, which reads no result, does without
 
     try:
@@ -74,17 +60,3 @@ def read(path: Path, schema: Document) -> Document:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise CommandError(f"{path}: not of schema {name} at {place}: {error.message}") from None
     return dict(document)
-
-
-def load(path: Path, kind: type[T], schema: Document) -> T:
-    """Return the dataclass whose fields `write` wrote; what `read` refuses is refused."""
-    document = read(path, schema)
-    fields = {k: v for k, v in document.items() if k not in ("schema", "checksum")}
-    loaded: T = structured(kind, fields)
-    return loaded
-
-
-def schema(package: str, name: str) -> Document:
-    """Return the JSON schema in a file of a package."""
-    loaded: Document = json.loads(files(package).joinpath(name).read_text("utf-8"))
-    return loaded

@@ -23,35 +23,17 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """What to measure."""
 
-    Attributes
-    ----------
-    command : str
-        The words that were typed.
-    groups : tuple of Group
-    targets : tuple of (library, device)
-    threads : tuple of int
-    not_run : tuple of str
-        What is absent, and why.
-    quick : bool
-    passes : int
-        How often each group is measured, each time in another process.
-    seconds : float
-        For the rounds of a contender in a pass.
-    deadline : float
-        Seconds after which no more passes begin; the first one is always done.
-    """
-
-    command: str
+    command: str  # the words that were typed
     groups: tuple[Group, ...]
-    targets: tuple[tuple[str, str], ...]
+    targets: tuple[tuple[str, str], ...]  # libraries and devices
     threads: tuple[int, ...]
-    not_run: tuple[str, ...]
+    not_run: tuple[str, ...]  # what is absent, and why
     quick: bool
-    passes: int
-    seconds: float
-    deadline: float
+    passes: int  # how often each group is measured, each time in another process
+    seconds: float  # for the rounds of a contender in a pass
+    deadline: float  # seconds after which a pass ends, but for the first one
 
     def jobs(self, cache: str) -> Iterator[tuple[int, Job]]:
         """Yield (pass, job)."""
@@ -63,10 +45,9 @@ class Plan:
 
 
 def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
-    """Measure, and return the result.
+    """Measure, and return the result, which has the verdicts of a study too.
 
-    ``step`` is told, before each group and at the end: what comes next, how many groups are done,
-    and of how many. The verdicts are a study's, for the result.
+    ``step`` is told what comes next, how many groups are done, and of how many.
     """
     start, rows, loads = time.monotonic(), list[Row](), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:

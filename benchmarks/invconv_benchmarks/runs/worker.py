@@ -14,9 +14,8 @@ from threadpoolctl import threadpool_limits
 from invconv_benchmarks.contenders.everyone import contenders, targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import processes, turns
-from invconv_benchmarks.measure.contender import Contender
+from invconv_benchmarks.measure.contender import Contender, set_threads
 from invconv_benchmarks.measure.gpu import full_precision
-from invconv_benchmarks.measure.threads import set_number
 from invconv_benchmarks.measure.turns import Timing
 from invconv_benchmarks.results.row import Row, row_of
 from invconv_benchmarks.suites.group import ALTERNATING, Group
@@ -26,24 +25,19 @@ from invconv_conformance.libraries.table import Target
 
 @dataclass(frozen=True)
 class Job:
-    """The work of one worker process.
-
-    ``targets`` are names of libraries and devices, ``seconds`` are for the rounds of a contender,
-    and in the folder ``cache`` JAX keeps compiled code for the next pass.
-    """
+    """The work of one worker process."""
 
     groups: tuple[Group, ...]
-    targets: tuple[tuple[str, str], ...]
+    targets: tuple[tuple[str, str], ...]  # libraries and devices
     threads: int
-    seconds: float
-    cache: str = ""
+    seconds: float  # for the rounds of a contender
+    cache: str = ""  # the folder in which JAX keeps compiled code for the next pass
 
 
 def run(job: Job) -> Generator[tuple[Group, list[Row]]]:
     """Yield each group with the rows that a worker process measures.
 
-    If the process dies, of too little memory perhaps, its group gets an error, and a new process
-    goes on with the rest.
+    The group of a process that dies gets an error, and a new process goes on with the rest.
     """
     variables = settings(job.threads, job.cache)
     left = list(job.groups)
@@ -69,7 +63,7 @@ def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
     _targets[:] = targets_of(names)
     for target in _targets:
         full_precision(target)
-        set_number(target.library.name, threads)
+        set_threads(target.library.name, threads)
     threadpool_limits(threads)
 
 

@@ -31,7 +31,6 @@ from invconv.kernels.cpu.spectral.product import prefers_kernel
 from invconv.kernels.frequencies import products
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.contender import Call
-from invconv_benchmarks.measure.spread import exactly
 from invconv_benchmarks.results.limits import Verdict, judged
 
 _ROUNDS, _LEAST = 7, 1e-3  # of each way, and seconds of one
@@ -65,15 +64,13 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     calls = list(itertools.chain(_solves(), _correlations(), _frequencies()))[:: 3 if quick else 1]
     shown = track(calls, "timing", console=Console(stderr=True), transient=True)
     choices = [make() for make in shown]
-    lines = [
-        judged(f"{c.kind}: chosen way / quickest", c.what, exactly(c.loss), _LOSS) for c in choices
-    ]
+    lines = [judged(f"{c.kind}: chosen way / quickest", c.what, c.loss, _LOSS) for c in choices]
     for kind, constants in _CONSTANTS.items():
         of_kind = [c for c in choices if c.kind == kind]
         for name, key in constants if of_kind else []:
             now, *others = (_mean_loss(of_kind, name, key, by) for by in (1.0, 0.5, 2.0))
             what = f"{name} {key}: mean loss {now:.3f}; half {others[0]:.3f}, twice {others[1]:.3f}"
-            fit = exactly(now / min(now, *others))
+            fit = now / min(now, *others)
             lines.append(judged("a constant / the best of half, it, twice", what, fit, _FIT))
     return lines, {}
 

@@ -1,8 +1,7 @@
 """The time that importing invconv takes, the first solve, and each further kernel it compiles.
 
-Processes start one after another. Each imports NumPy and then invconv, prepares and solves. A solve
-is timed twice: what the first takes longer is the import of llvmlite and compiling. Then the same
-for other numbers of channels, each a kernel of its own. A spread is from the least to the most.
+A solve is timed twice: what the first takes longer is the import of llvmlite and compiling. Other
+numbers of channels have kernels of their own. A spread is from the least process to the most.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,22 +61,16 @@ def imported() -> float:
 
 def in_a_process(dtype: str) -> list[float]:
     """Return the extra seconds of the first solve of each number of channels, in a new process."""
-    return processes.call(_extras, dtype)
+    with ProcessPoolExecutor(1, processes.SPAWN) as executor:
+        return executor.submit(_extras, dtype).result()
 
 
 def _stated(seconds: Sequence[float]) -> Interval:
-    milliseconds = [1e3 * s for s in seconds]
-    return Interval(statistics.median(milliseconds), min(milliseconds), max(milliseconds))
+    return Interval(*(1e3 * of(seconds) for of in (statistics.median, min, max)))
 
 
 def _extras(dtype: str) -> list[float]:
-    """Return the seconds that preparing and solving take beyond what they take again, here.
-
-    Raises
-    ------
-    RuntimeError
-        If llvmlite is imported before the first solve, or not by it.
-    """
+    """Return the seconds that preparing and solving take beyond what they take again, here."""
     if "llvmlite" in sys.modules:
         raise RuntimeError("expected that nothing but a solve imports llvmlite")
     seconds = [_extra(dtype, channels) for channels in _CHANNELS]

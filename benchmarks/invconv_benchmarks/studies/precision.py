@@ -1,33 +1,28 @@
 """The error of an inverse against the condition number, for every method.
 
-Kernels that grow from harmless to hopeless are inverted twice: "sampling" solves K x = y for a
-random y and a kernel that every precision holds exactly, and compares with a substitution in
-extended precision that shares no code with the library; "round trip" computes y = K x in the data's
-precision, solves, and compares with x.
-
-The error is max |x - x*| / max |x*|. Beside it stands the bound that it follows, the condition
-number x eps, at least the rounding of the result: for sampling eps is that of the solve, for the
-round trip that of the data, since no solve restores a digit of y that was rounded away.
+"sampling" solves K x = y for a random y and a kernel that every precision holds exactly, and
+compares with extended precision; "round trip" computes y = K x, solves, and compares with x. The
+error max |x - x*| / max |x*| is held to the condition number x eps: for sampling eps is that of the
+solve, for the round trip that of the data, since no solve restores a digit that y has lost.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
-from invconv_benchmarks.measure.spread import exactly
 from invconv_benchmarks.report import figures
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_conformance.truth.extended import ExtendedLU
-from invconv_conformance.truth.substitution import substitute
+from invconv_conformance.truth.oracle import substitute
 
 Floats = np.ndarray[Any, Any]
 Build = Callable[[float], ic.InvertibleConv]
@@ -36,8 +31,7 @@ _TASKS = ("sampling", "round trip")
 _CAPTION = "Error of the inverse against its condition number, with the bounds that it follows"
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """A way to solve: its name, the data's dtype, and that of the solve, whose eps counts."""
 
     name: str
@@ -53,8 +47,7 @@ METHODS = (
 )
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """An error, and the condition number it belongs to."""
 
     task: str
@@ -66,9 +59,9 @@ class Point:
     @property
     def bound(self) -> float:
         """Condition x eps, at least the rounding of the result."""
-        inside = self.method.inside if self.task == "sampling" else self.method.dtype
-        own = self.condition * float(np.finfo(inside).eps)
-        return max(own, float(np.finfo(self.method.dtype).eps))
+        method = self.method
+        own = np.finfo(method.inside if self.task == "sampling" else method.dtype).eps
+        return float(max(self.condition * own, np.finfo(method.dtype).eps))
 
 
 def _corner(channels: int, strength: float) -> ic.AutoregressiveConv:
@@ -136,10 +129,9 @@ def points(quick: bool) -> Iterator[Point]:
 
 
 def _prepared(conv: ic.InvertibleConv, grid: tuple[int, int], method: Method) -> ic.PreparedInverse:
-    settings: dict[str, Any] = {}
-    if (method.dtype, method.inside) == ("float32", "float64"):
-        settings["precision"] = "float64"
-    return conv.asarrays(np.empty(0, method.dtype)).prepare(grid, check=False, **settings)
+    precision = "float64" if method.inside == "float64" != method.dtype else None
+    there = conv.asarrays(np.empty(0, method.dtype))
+    return there.prepare(grid, check=False, precision=precision)
 
 
 def _error(x: Floats, exact: Floats) -> float:
@@ -151,12 +143,11 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge the largest error / bound of each task and method, where the bound is below 1."""
     every, path = list(points(quick)), folder / "precision.png"
     verdicts = []
-    for task in _TASKS:
-        for method in METHODS:
-            mine = [p for p in every if (p.task, p.method) == (task, method) and p.bound < 1]
-            share = exactly(max(p.error / p.bound for p in mine))
-            what = f"{task}, {method.name}: {len(mine)} inverses"
-            verdicts.append(judged("error / (condition x eps)", what, share, 1.0))
+    for task, method in itertools.product(_TASKS, METHODS):
+        mine = [p for p in every if (p.task, p.method) == (task, method) and p.bound < 1]
+        share = max(p.error / p.bound for p in mine)
+        what = f"{task}, {method.name}: {len(mine)} inverses"
+        verdicts.append(judged("error / (condition x eps)", what, share, 1.0))
     _draw(every, path)
     return verdicts, {_CAPTION: path}
 
@@ -165,9 +156,8 @@ def _draw(every: list[Point], path: Path) -> None:
     """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, 2, figsize=(11, 5.4), sharex=True, sharey=True, layout="constrained"
-    )
+    shared: dict[str, Any] = {"sharex": True, "sharey": True, "layout": "constrained"}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), **shared)
     numbers = np.logspace(0, 20, 200)
     for axis, task in zip(axes, _TASKS, strict=True):
         solved = {m.inside if task == "sampling" else m.dtype for m in METHODS}

@@ -93,7 +93,7 @@ def _overhead() -> Iterator[Group]:
     for padding in ("zeros", "circular"):
         lines += [(f"exponential {does}, {padding}", _LEVEL, 1.0) for does in _BOTH]
     lines += [(f"symmetric {does} / periodic", _LEVEL, 2.0) for does in _BOTH]
-    for name in ("symmetric", "periodic", "zeros", "circular", "orthogonal", "circulant"):
+    for name in ("symmetric", "periodic", "exponential", "circular", "orthogonal", "circulant"):
         lines += [(f"{name} inverse / forward", _LEVEL, 1.3)]
     steps = {"emerging": 1.25, "qr": 1.05}
     samples = {"emerging": 1.2, "qr": 1.2, "periodic": 1.2}  # the paper's
@@ -135,35 +135,27 @@ def _threads() -> Iterator[Group]:
         yield Group("threads", "corner 2", shape, ("inverse",), quick=quick, thorough=True)
 
 
-GROUPS = (
-    *_inverse(),
-    *_forward(),
-    *_periodic(),
-    *_pointwise(),
-    *_growth(),
-    *_odd(),
-    *_overhead(),
-    *_threads(),
-    *checked.groups(),
+_ALL = (
+    _inverse,
+    _forward,
+    _periodic,
+    _pointwise,
+    _growth,
+    _odd,
+    _overhead,
+    _threads,
+    checked.groups,
 )
+GROUPS = tuple(group for groups in _ALL for group in groups())
 
 
 def select(
     suite: str, shapes: Sequence[Shape], dtypes: Sequence[str], quick: bool, only: str = "*"
 ) -> list[Group]:
-    """Return the groups of a suite, one a dtype.
+    """Return the groups of a suite, one a dtype, whose maps match a pattern.
 
-    Parameters
-    ----------
-    suite : str
-        One of `SUITES`, or "all" for those that compare libraries.
-    shapes : sequence of (B, C, H, W)
-        Instead of the suite's own; a series of growing sizes has only its own.
-    dtypes : sequence of str
-    quick : bool
-        Leave out what is not marked as quick, and all dtypes but the first.
-    only : str
-        A pattern of the maps' names.
+    The suite "all" are those that compare libraries. Shapes (B, C, H, W) take the place of the
+    suite's own, but for series of growing sizes. ``quick`` leaves all dtypes but the first out.
     """
     suites = LIBRARY_SUITES if suite == "all" else (suite,)
     chosen = [g for g in GROUPS if g.suite in suites and (g.quick or not quick)]

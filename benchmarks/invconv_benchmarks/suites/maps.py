@@ -23,17 +23,10 @@ _CLASSES: dict[str, Any] = {
 
 
 def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:
-    """Return a map of NumPy float64 arrays.
+    """Return a map of NumPy float64 arrays; ``ndim`` are the axes of a corner's grid, else two.
 
-    Parameters
-    ----------
-    name : str
-        "corner k", "emerging k", "periodic k", "symmetric k", "exponential k" (zeros outside),
-        "circular k" (an exponential too) with k taps an axis; "plain", "plu", "qr", "orthogonal",
-        "circulant", "actnorm".
-    channels : int
-    ndim : int
-        Axes of a corner's grid; the others have two.
+    Names are "corner k", "circular k" (an exponential of a circular convolution), and those of
+    `_CLASSES`, followed by k taps an axis where it has any.
     """
     rng = np.random.default_rng(0)
     kind, _, size = name.partition(" ")
@@ -48,10 +41,7 @@ def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:
 
 
 def _tame(conv: ic.AutoregressiveConv) -> ic.AutoregressiveConv:
-    """Shrink the noise where there are many taps, so that no inverse grows beyond a float's range.
-
-    The arithmetic is the same; at the sizes of the limits nothing is shrunk.
-    """
+    """Shrink the noise of more taps than the limits' shapes have: inverses stay in range."""
     kernel = conv.kernel
     terms = kernel.shape[1] * (kernel[0, 0].size - 1)
     factor = min(1.0, (48 * 3 / terms) ** 0.5)

@@ -41,10 +41,8 @@ def _skewed(rng: np.random.Generator) -> ic.InvertibleConv:
 
 def _directions() -> Iterator[Case]:
     """Yield cases of both masks in one to four dimensions, in all or some directions."""
-    some: dict[int, list[Shape]] = {
-        3: [(1, 1, 1), (1, -1, 1)],
-        4: [(-1, 1, 1, -1), (-1, -1, -1, -1)],
-    }
+    some: dict[int, list[Shape]] = {3: [(1, 1, 1), (1, -1, 1)]}
+    some[4] = [(-1, 1, 1, -1), (-1, -1, -1, -1)]
     for ndim, grid in GRIDS.items():
         for direction in some.get(ndim, list(itertools.product((1, -1), repeat=ndim))):
             signs = "".join("+" if s > 0 else "-" for s in direction)
@@ -60,27 +58,23 @@ def _directions() -> Iterator[Case]:
 
 def _kernels() -> Iterator[Case]:
     """Yield kernels of several sizes and dilations, and grids that are as small as they."""
-    corners: list[tuple[str, Any, Shape]] = [
-        ("k1", 1, (4, 5)),
-        ("k3", 3, (4, 5)),
-        ("k2x4", (2, 4), (4, 5)),
-        ("wider-than-grid", 4, (2, 3)),
-        ("one-pixel", 2, (1, 1)),
-        ("one-row", 3, (1, 6)),
-        ("one-column", 3, (6, 1)),
+    options: list[tuple[str, dict[str, Any], Shape]] = [
+        ("corner-k1", {"kernel_size": 1}, (4, 5)),
+        ("corner-k3", {"kernel_size": 3}, (4, 5)),
+        ("corner-k2x4", {"kernel_size": (2, 4)}, (4, 5)),
+        ("corner-wider-than-grid", {"kernel_size": 4}, (2, 3)),
+        ("corner-one-pixel", {"kernel_size": 2}, (1, 1)),
+        ("corner-one-row", {"kernel_size": 3}, (1, 6)),
+        ("corner-one-column", {"kernel_size": 3}, (6, 1)),
+        ("raster-k3", {"kernel_size": 3}, (4, 5)),
+        ("raster-on-11-columns", {"kernel_size": 3}, (3, 11)),
+        ("raster-k2x3-dilated", {"kernel_size": (2, 3), "dilation": (1, 2)}, (4, 5)),
+        ("raster-wide-on-narrow", {"kernel_size": 3, "direction": -1}, (5, 2)),
+        ("raster-on-one-column", {"kernel_size": 3}, (6, 1)),
+        ("raster-dilated-beyond", {"dilation": (2, 4)}, (5, 4)),
     ]
-    for name, size, grid in corners:
-        yield Case(f"corner-{name}", _build(kernel_size=size), grid)
-    rasters: list[tuple[str, dict[str, Any], Shape]] = [
-        ("k3", {"kernel_size": 3}, (4, 5)),
-        ("on-11-columns", {"kernel_size": 3}, (3, 11)),
-        ("k2x3-dilated", {"kernel_size": (2, 3), "dilation": (1, 2)}, (4, 5)),
-        ("wide-on-narrow", {"kernel_size": 3, "direction": -1}, (5, 2)),
-        ("on-one-column", {"kernel_size": 3}, (6, 1)),
-        ("dilated-beyond", {"dilation": (2, 4)}, (5, 4)),
-    ]
-    for name, options, grid in rasters:
-        yield Case(f"raster-{name}", _build(**options, **_RASTER), grid)
+    for name, given, grid in options:
+        yield Case(name, _build(mask=name.partition("-")[0], **given), grid)
 
 
 def _beyond_one_vector() -> Iterator[Case]:

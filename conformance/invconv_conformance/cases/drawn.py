@@ -1,7 +1,6 @@
 """Random operators of every family, well and badly conditioned, up to overflow, on random grids.
 
-Where `CASES` lists operators, this draws them: for claims of the kind "of 500
-random operators". Most grids are small enough for a dense matrix in extended precision.
+Most grids are small enough for a dense matrix in extended precision.
 """
 
 from __future__ import annotations
@@ -50,16 +49,10 @@ def _autoregressive(mask: str, rng: Rng) -> Drawn:
     ndim, channels = _size(rng)
     one = int(rng.choice([-1, 1]))
     corner = tuple(int(s) for s in rng.choice([-1, 1], ndim))
-    conv = ic.AutoregressiveConv.init(
-        channels,
-        _numbers(rng, ndim, 1, 4),
-        ndim,
-        mask=mask,
-        direction=corner if mask == "corner" else one,
-        channel_order=str(rng.choice(["lower", "upper"])),
-        dilation=_numbers(rng, ndim, 1, 3),
-        rng=rng,
-    )
+    size, order = _numbers(rng, ndim, 1, 4), str(rng.choice(["lower", "upper"]))
+    settings: dict[str, Any] = {"direction": corner if mask == "corner" else one, "mask": mask}
+    settings |= {"channel_order": order, "dilation": _numbers(rng, ndim, 1, 3)}
+    conv = ic.AutoregressiveConv.init(channels, size, ndim, rng=rng, **settings)
     return _scaled(conv, rng, 3.0), _grid(rng, ndim, channels)
 
 
@@ -126,8 +119,7 @@ def _one_by_one(build: Callable[[Rng, int], ic.InvertibleConv], rng: Rng) -> Dra
 
 def _chain(rng: Rng) -> Drawn:
     """Return one to three steps; a 1x1 first, as in the paper, half the time."""
-    family = list(FAMILIES.values())[int(rng.integers(4))]
-    conv, grid = family(rng)
+    conv, grid = list(FAMILIES.values())[int(rng.integers(4))](rng)
     channels = conv.channels
     steps: list[ic.InvertibleConv] = [conv]
     if rng.random() < 0.5:

@@ -104,9 +104,8 @@ def _circulant(rng: np.random.Generator) -> ic.CirculantConv1x1:
 
 
 def _scales(rng: np.random.Generator) -> ic.InvertibleConv:
-    conv = ic.QRConv1x1.init(4, rng=rng)
-    upper = 0.1 * rng.standard_normal((4, 4))
-    return conv.replace(scale=np.geomspace(1.0, 1e-4, 4), upper=upper)
+    conv, scale = ic.QRConv1x1.init(4, rng=rng), np.geomspace(1.0, 1e-4, 4)
+    return conv.replace(scale=scale, upper=0.1 * rng.standard_normal((4, 4)))
 
 
 def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:
@@ -136,11 +135,12 @@ def _scaled() -> Iterator[Case]:
             build = functools.partial(_with_factor, cls, factor)
             yield Case(f"{name}-{cls.__name__.lower()}", build, (4, 5), wide=True)
 
-        def log_scaled(rng: np.random.Generator, factor: float = factor) -> ic.ActNorm:
-            shift = np.full(3, np.log(factor))
-            return ic.ActNorm(shift + 0.1 * rng.standard_normal(3), rng.standard_normal(3))
-
+        log_scaled = functools.partial(_log_scaled, np.log(factor))
         yield Case(f"{name}-actnorm", log_scaled, (4, 5), wide=True)
+
+
+def _log_scaled(shift: float, rng: np.random.Generator) -> ic.ActNorm:
+    return ic.ActNorm(shift + 0.1 * rng.standard_normal(3), rng.standard_normal(3))
 
 
 def _with_factor(cls: Any, factor: float, rng: np.random.Generator) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,10 @@ import invconv as ic
 from invconv.extend import Transposed
 from invconv_conformance.cases.autoregressive import GRIDS, autoregressive_cases
 from invconv_conformance.cases.case import Build, Case, biased, built, perturbed, with_bias
-from invconv_conformance.cases.exponential import exponential_cases
 from invconv_conformance.cases.special import special_cases
 
 _EMERGING = functools.partial(built, ic.EmergingConv)
+_EXPONENTIAL = functools.partial(built, ic.ExponentialConv, scale=0.1)
 _PERIODIC = functools.partial(built, ic.PeriodicConv)
 _SYMMETRIC = functools.partial(built, ic.SymmetricConv)
 
@@ -28,12 +29,12 @@ def _emerging() -> Iterator[Case]:
     yield Case("emerging-raster", _EMERGING(mask="raster"), (4, 5))
     yield Case("emerging-dilated", _EMERGING(dilation=(1, 2)), (4, 5), ())
 
-    def with_biases(rng: np.random.Generator) -> Any:
-        conv = with_bias(_EMERGING()(rng), rng)
-        parts = ("first", "second")
-        return conv.replace(**{f"{part}.bias": rng.standard_normal(3) for part in parts})
+    yield Case("emerging-biases", _with_biases, (4, 5), (1, 2, 1))
 
-    yield Case("emerging-biases", with_biases, (4, 5), (1, 2, 1))
+
+def _with_biases(rng: np.random.Generator) -> Any:
+    conv = with_bias(_EMERGING()(rng), rng)
+    return conv.replace(**{f"{p}.bias": rng.standard_normal(3) for p in ("first", "second")})
 
 
 def _periodic() -> Iterator[Case]:
@@ -52,6 +53,66 @@ def _periodic() -> Iterator[Case]:
     for grid in ((7, 7), (8, 8), (6, 9)):
         yield Case(f"periodic-{grid[0]}x{grid[1]}", _PERIODIC(1), grid)
     yield Case("periodic-bias", biased(_PERIODIC()), (4, 5), (2, 2))
+
+
+def _exponential() -> Iterator[Case]:
+    """Yield borders, sizes, grids, and norms up to 20."""
+    for padding in ("zeros", "circular"):
+        name = f"exponential-{padding}"
+        for ndim, grid in GRIDS.items():
+            yield Case(f"{name}-{ndim}d", _EXPONENTIAL(ndim=ndim, padding=padding), grid)
+        for k, grid in ((5, (4, 5)), (7, (2, 3)), (3, (1, 1)), ((1, 3), (4, 5)), (1, (2, 3))):
+            size = k if isinstance(k, int) else "x".join(map(str, k))
+            build = _EXPONENTIAL(scale=0.05, kernel_size=k, padding=padding)
+            yield Case(f"{name}-k{size}-on-{grid[0]}x{grid[1]}", build, grid)
+        yield Case(f"{name}-dilated", _EXPONENTIAL(dilation=(1, 3), padding=padding), (3, 4), ())
+        yield Case(f"{name}-skew", _of_norm(9.0, functools.partial(_skew, padding)), (3, 4))
+        norm_20 = _of_norm(20.0, functools.partial(_random, padding))
+        yield Case(f"{name}-norm-20", norm_20, (2, 3), wide=True)
+    yield Case("exponential-one-row", _EXPONENTIAL(), (1, 6))
+    yield Case("exponential-one-column", _EXPONENTIAL(padding="circular"), (6, 1))
+    yield Case("exponential-bias", biased(_EXPONENTIAL()), (4, 5), (2, 2))
+    yield Case("exponential-defective", _defective, (2, 4))
+    yield Case("exponential-decaying", _decaying, (2, 3), wide=True)
+    for norm in (1e-9, 1e-4, 1e-2):  # of which the series has a few terms, each of which shows
+        wide = norm < 1e-6  # float16 has no such taps
+        yield Case(f"exponential-norm-{norm:g}", _of_norm(norm, _EXPONENTIAL()), (3, 4), wide=wide)
+
+
+def _of_norm(norm: float, build: Any) -> Build:
+    """Return what makes the operator with M of a norm."""
+
+    def scaled(rng: np.random.Generator) -> ic.InvertibleConv:
+        conv = build(rng)
+        rows = np.abs(conv.kernel).sum(axis=(1, 2, 3)).max()
+        return ic.ExponentialConv(norm * conv.kernel / rows, padding=conv.padding)
+
+    return scaled
+
+
+def _random(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
+    return ic.ExponentialConv(rng.standard_normal((2, 2, 3, 3)), padding=padding)
+
+
+def _skew(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
+    """Return one that is orthogonal."""
+    kernel = _random(padding, rng).kernel
+    turned = kernel.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+    return ic.ExponentialConv(kernel - turned, padding=padding)
+
+
+def _defective(rng: np.random.Generator) -> ic.ExponentialConv:
+    """Return one with M^3 = 0, whose only eigenvector has no basis beside it."""
+    kernel = np.zeros((3, 3, 1, 3))
+    kernel[0, 1, 0], kernel[1, 2, 0] = rng.standard_normal((2, 3))
+    return ic.ExponentialConv(kernel, padding="circular")
+
+
+def _decaying(rng: np.random.Generator) -> ic.ExponentialConv:
+    """Return e^(M - 12): a series of M - 12 would cancel all digits."""
+    kernel = 0.1 * rng.standard_normal((2, 2, 1, 3))
+    kernel[:, :, 0, 1] -= 12 * np.eye(2)
+    return ic.ExponentialConv(kernel)
 
 
 def _symmetric() -> Iterator[Case]:
@@ -129,21 +190,11 @@ def _composite() -> Iterator[Case]:
     turned: list[tuple[str, Any]] = [("inverse", ic.Inverse), ("transposed", Transposed)]
     for case in (*_periodic(), *_emerging(), *_pointwise()):
         for kind, cls in turned if case.name == "emerging-biases" else turned[: case.name in of]:
-
-            def build(rng: np.random.Generator, case: Case = case, cls: Any = cls) -> Any:
-                return cls(case.build(rng))
-
-            shapes = case.spatial_shape, case.batch_shape
-            yield Case(f"{kind}-{case.name}", build, *shapes, wide=case.wide)
+            build = functools.partial(lambda case, cls, rng: cls(case.build(rng)), case, cls)
+            yield dataclasses.replace(case, name=f"{kind}-{case.name}", build=build)
 
 
 CASES: tuple[Case, ...] = (
-    *autoregressive_cases(),
-    *_emerging(),
-    *_periodic(),
-    *exponential_cases(),
-    *_symmetric(),
-    *_pointwise(),
-    *_composite(),
-    *special_cases(),
+    *(*autoregressive_cases(), *_emerging(), *_periodic(), *_exponential()),
+    *(*_symmetric(), *_pointwise(), *_composite(), *special_cases()),
 )

@@ -26,7 +26,7 @@ SECONDS = 300  # after which a run has failed
 
 Mode = Literal["values", "races", "edges"]
 _FLAGS: dict[Mode, list[str]] = {
-    "values": ["-O1"],
+    "values": ["-O1"],  # fibers; the others are threads
     # few small solves, and a compile each: what the compiler takes counts
     "races": ["-O0", "-fsanitize=thread"],
     "edges": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
@@ -34,12 +34,8 @@ _FLAGS: dict[Mode, list[str]] = {
 _COMMON = ["-std=c++17", "-Wno-unknown-pragmas", "-I", str(HERE)]
 _KERNEL = ["-march=native", "-ffp-contract=off", "-pthread"]
 _STRICT = ["-Wall", "-Wextra", "-Werror"]
-_WHAT = {
-    3: "waits for ever",
-    4: "a barrier that not all threads reach",
-    66: "a race",
-    67: "an error in memory",
-}
+_WHAT = {3: "waits for ever", 4: "a barrier that not all threads reach"}
+_WHAT |= {66: "a race", 67: "an error in memory"}
 _SANITIZERS = {
     "TSAN_OPTIONS": "halt_on_error=1 exitcode=66 report_thread_leaks=0",
     "ASAN_OPTIONS": "exitcode=67 detect_leaks=0",
@@ -114,21 +110,13 @@ def in_precision(conv: ic.AutoregressiveConv, dtype: str) -> ic.AutoregressiveCo
     return replace(conv, kernel=conv.kernel.astype(dtype), bias=None)
 
 
-class BuildError(RuntimeError):
-    """The source does not compile."""
-
-
 class RunError(RuntimeError):
     """A run ended with an error: what sanitizers or `on_cpu` found."""
 
 
 @dataclass(frozen=True)
 class Builder:
-    """Compiles for a mode, into a folder of files that are kept while this process runs.
-
-    The modes are fibers ("values"), and threads under ThreadSanitizer ("races") or under the
-    sanitizers of memory and of undefined behaviour ("edges").
-    """
+    """Compiles for a mode, into a folder of files that are kept while this process runs."""
 
     folder: Path
     mode: Mode
@@ -137,10 +125,7 @@ class Builder:
     def solve(
         self, jobs: Sequence[Job], texts: dict[str, str] | None = None, seconds: float = SECONDS
     ) -> list[Result]:
-        """Return the result of each job; all have the constants of the first.
-
-        Other ``texts`` than the sources may be compiled. A run that takes longer has failed.
-        """
+        """Return the result of each job of the same constants, by the source or other ``texts``."""
         text = source(jobs[0].plan.constants, texts)
         program = self._program(text, _STRICT if texts is None else [])
         given, found = (program.with_suffix(suffix) for suffix in (".in", ".out"))
@@ -161,10 +146,9 @@ class Builder:
         return results
 
     def _program(self, text: str, warnings: list[str]) -> Path:
+        names = "main", "fibers" if self.mode == "values" else "threads"
         with self._lock:
-            blocks = "fibers" if self.mode == "values" else "threads"
-            sources = [HERE / f"{name}.cpp" for name in ("main", blocks)]
-            harness = [self._compiled(path.stem, "-c", path) for path in sources]
+            harness = [self._compiled(name, "-c", HERE / f"{name}.cpp") for name in names]
         name = hashlib.sha256(text.encode()).hexdigest()[:20]
         kernel = self.folder / f"{self.mode}-{name}.cpp"
         kernel.write_text(text, "utf-8")
@@ -179,17 +163,14 @@ class Builder:
         command = ["g++", *_COMMON, *_FLAGS[self.mode], *map(str, arguments), "-o", str(part)]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
-            raise BuildError(run.stderr)
+            raise RuntimeError(f"the source does not compile:\n{run.stderr}")
         return part.rename(target)
 
 
 @functools.cache
 def _same_addresses() -> list[str]:
-    """Return the command before a command that gives it the same addresses in each run.
-
-    ThreadSanitizer fails where addresses are too random.
-    """
+    """Return what stands before a command: ThreadSanitizer fails where addresses are too random."""
     command = ["setarch", "-R"]
-    if shutil.which("setarch") is None:
-        return []
-    return [] if subprocess.run([*command, "true"], capture_output=True).returncode else command
+    there = shutil.which("setarch") is not None
+    works = there and not subprocess.run([*command, "true"], capture_output=True).returncode
+    return command if works else []

@@ -101,14 +101,14 @@ def factors(operator: Any) -> Iterator[ic.AutoregressiveConv]:
 
 def without_plan() -> tuple[int, list[str]]:
     """Return how many plans were asked for, of all cases and sizes of memory, and which lack."""
-    asked, lacking = 0, []
+    plans, sizes = {}, sorted({LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()})
     for case in CASES:
-        sizes = sorted({LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()})
-        for conv, shared, itemsize in itertools.product(factors(case.conv()), sizes, (4, 8)):
-            asked += 1
-            if plan_for(conv, case.spatial_shape, itemsize, Device(90, shared, 132)) is None:
-                lacking.append(f"{case.name} ({shared} bytes, float{8 * itemsize})")
-    return asked, lacking
+        parts = enumerate(factors(case.conv()))
+        for (part, conv), shared, itemsize in itertools.product(parts, sizes, (4, 8)):
+            what = f"{case.name} {part} ({shared} bytes, float{8 * itemsize})"
+            device = Device(90, shared, 132)
+            plans[what] = plan_for(conv, case.spatial_shape, itemsize, device)
+    return len(plans), [what for what, plan in plans.items() if plan is None]
 
 
 def _jobs(
@@ -130,10 +130,7 @@ def in_volumes() -> list[Job]:
 
 
 def small_jobs() -> Iterator[list[Job]]:
-    """Yield groups of solves by few threads, which use every barrier, wait and flag.
-
-    The jobs of a group have the same constants, and one of each pair has a D that is not folded in.
-    """
+    """Yield groups of solves of the same constants, by few threads that use every wait and flag."""
     settings: tuple[tuple[int, Shape, dict[str, Any]], ...] = (
         (3, (6, 5), {"kernel_size": (2, 2), "direction": (1, -1)}),
         (2, (2, 4, 3), {"kernel_size": (2, 2, 2), "channel_order": "upper"}),
@@ -148,11 +145,11 @@ def small_jobs() -> Iterator[list[Job]]:
         conv = in_precision(drawn(rng, channels, len(shape), **given), "float32")
         y = rng.standard_normal((2 if len(shape) < 3 else 1, channels, *shape)).astype("float32")
         group: list[Job] = []
-        for one in (conv, skewed(conv, 6 / channels)):
-            plan = plan_for(one, shape, 4, _LEAST if max(shape) > 20 else LARGE)
-            assert plan is not None
-            for chunk, resident in ((1, 8), (8, 8), (2, 3), (1, 1)):
-                rows = max(2, plan.layout.depth)
-                launch = plan.in_bands(len(y), rows, 2 * channels + 1, chunk)
-                group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
+        pairs = itertools.product(
+            (conv, skewed(conv, 6 / channels)), ((1, 8), (8, 8), (2, 3), (1, 1))
+        )
+        for one, (chunk, resident) in pairs:
+            plan: Any = plan_for(one, shape, 4, _LEAST if max(shape) > 20 else LARGE)
+            launch = plan.in_bands(len(y), max(2, plan.layout.depth), 2 * channels + 1, chunk)
+            group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
         yield group

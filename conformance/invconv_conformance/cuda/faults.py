@@ -1,10 +1,8 @@
 """Faults in how threads wait for each other, planted into the source one at a time.
 
-They are found in the text: every barrier is left out, every memory order is weakened, every wait is
-left out or ends a step early, every progress is published never or a step early, the tickets are
-taken without an atomic operation or not at all. (And shared memory is left as it is found.) Each
-must be caught: as a race, a wait for ever, a barrier that not all reach, another result, or (blocks
-that no longer go on together) more steps.
+They are found in the text: barriers, waits, memory orders, flags and tickets, each left out,
+weakened or a step early. Each must be caught: as a race, a wait for ever, a barrier that not all
+reach, another result, or (blocks that no longer go on together) more steps.
 """
 
 from __future__ import annotations
@@ -47,16 +45,15 @@ def planted() -> Iterator[Fault]:
 
 def unspoilt() -> list[str]:
     """Return the lines of code that make threads wait for each other, and have no fault."""
-    spoilt = {(fault.file, fault.line) for fault in planted()}
-    found = []
+    spoilt = {f"{fault.file}:{fault.line}" for fault in planted()}
+    waits = set()
     for file, text in sources().items():
         for number, line in enumerate(text.splitlines(), start=1):
             code = line.partition("//")[0]
             defined = code.startswith("DEVICE") and '"' not in code
-            waits = any(word in code for word in _WORDS) and not defined
-            if waits and (file, number) not in spoilt:
-                found.append(f"{file}:{number}")
-    return found
+            if any(word in code for word in _WORDS) and not defined:
+                waits.add(f"{file}:{number}")
+    return sorted(waits - spoilt)
 
 
 def _changes(text: str) -> Iterator[tuple[int, int, str, str]]:

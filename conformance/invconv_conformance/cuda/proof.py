@@ -108,12 +108,6 @@ def test_no_race(build: Build, workers: Executor) -> None:
     require(build("races"), draws.small_jobs(), workers)
 
 
-def _watched(quick: bool) -> list[list[Job]]:
-    groups = list(draws.small_jobs())
-    few = [j for j in draws.random_jobs(_EDGES, seed=1) if j.conv.channels <= 9]  # real threads
-    return groups[:1] if quick else [*groups, *values.grouped(few)]
-
-
 @needs_compiler
 @pytest.mark.parametrize(
     "quick", [pytest.param(True, marks=brief), pytest.param(False, marks=long)]
@@ -121,7 +115,10 @@ def _watched(quick: bool) -> list[list[Job]]:
 def test_no_wrong_address_and_no_undefined_behaviour(
     quick: bool, build: Build, workers: Executor
 ) -> None:
-    require(build("edges"), _watched(quick), workers)
+    groups = list(draws.small_jobs())
+    few = [j for j in draws.random_jobs(_EDGES, seed=1) if j.conv.channels <= 9]  # real threads
+    every = [*groups, *values.grouped(few)]
+    require(build("edges"), groups[:1] if quick else every, workers)
 
 
 @needs_compiler

@@ -1,8 +1,4 @@
-"""What the kernel computes on a CPU, against the definition and against the CPU's own kernel.
-
-The error is the backward error |K x - y| / (|K| |x| + |y|), each in the largest norm, in eps; K is
-the definition, in extended precision.
-"""
+"""What the kernel computes on a CPU, against the definition and against the CPU's own kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv_conformance.cuda.build import Builder, Floats, Job, RunError, in_precision
 from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.substitution import convolve
+from invconv_conformance.truth.oracle import convolve
 
 
 @dataclass(frozen=True)
@@ -38,9 +34,10 @@ class Verdict:
     def wrong(self) -> str:
         """What is not as it should be: the sums have C terms for each tap."""
         bound = 10 + self.job.conv.channels * (1 + len(self.job.plan.layout.offsets))
-        right = not self.failure and self.error <= bound and self.same_bits is not False
-        found = f"error {self.error} eps of {bound}, bits {self.same_bits} {self.failure[:2000]}"
-        return "" if right else f"{self.job}: {found}"
+        if not self.failure and self.error <= bound and self.same_bits is not False:
+            return ""
+        bits = f"bits {self.same_bits} {self.failure[:2000]}"
+        return f"{self.job}: error {self.error} eps of {bound}, {bits}"
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
@@ -70,15 +67,15 @@ def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
 
 
 def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
-    """Return the largest of the images' backward errors, in eps."""
+    """Return the largest of the images' |K x - y| / (|K| |x| + |y|), in largest norms and eps."""
     wide, sizes = in_precision(conv, "float64"), in_precision(conv, "float64")
     sizes = sizes.replace(kernel=np.abs(sizes.kernel))
-    worst = [0.0]
+    errors = []
     for x_one, y_one in zip(x.astype(EXTENDED), y.astype(EXTENDED), strict=True):
         off = np.abs(convolve(wide, x_one) - y_one).max()
         size = (convolve(sizes, np.abs(x_one)) + np.abs(y_one)).max()
-        worst.append(float(off / size / np.finfo(x.dtype).eps))
-    return float(np.max(worst))
+        errors.append(off / size / np.finfo(x.dtype).eps)
+    return float(np.max(errors, initial=0.0))
 
 
 def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:

@@ -44,14 +44,12 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
         return
     batch = s.case.batch_shape
     s_bar = np.linspace(-1.0, 2.0, max(1, math.prod(batch))).reshape(batch)
-    gradients = [
-        (
-            f"{method[:7]}{' and log_det' * (log_det_bar is not None)}",
-            getattr(s.conv, method)(s.array(image), s.array(s.images[2]), log_det_bar)[0],
-        )
-        for method, image in zip(PULLBACKS, s.images, strict=False)
-        for log_det_bar in (None, s.cotangent(s_bar))
-    ]
+    gradients = []
+    for method, image in zip(PULLBACKS, s.images, strict=False):
+        for log_det_bar in (None, s.cotangent(s_bar)):
+            what = f"{method[:7]}{' and log_det' * (log_det_bar is not None)}"
+            arrays = s.array(image), s.array(s.images[2]), log_det_bar
+            gradients.append((what, getattr(s.conv, method)(*arrays)[0]))
     rng = s.case.rng()
     for name, array in s.host.parameters().items():
         direction = rng.standard_normal(array.shape)
@@ -74,10 +72,8 @@ def autodiff(s: Setting) -> Iterator[Measure]:
     for what, image in zip(("forward", "inverse"), s.images, strict=False):
         x = s.array(image)
 
-        def run(parameters: dict[str, Array], x: Array, what: str = what) -> tuple[Array, ...]:
-            conv = s.plain.replace(**parameters)
-            found: tuple[Array, ...] = getattr(conv, f"{what}_and_log_det")(x)
-            return found
+        def run(parameters: dict[str, Array], x: Array, what: str = what) -> Any:
+            return getattr(s.plain.replace(**parameters), f"{what}_and_log_det")(x)
 
         found, x_bar = pullback(run, s.plain.parameters(), x, (bar, s.ones))
         wanted, wanted_x_bar = getattr(s.plain, f"{what}_vjp")(x, bar, s.ones)
@@ -92,10 +88,7 @@ def autodiff(s: Setting) -> Iterator[Measure]:
 def _differences(
     s: Setting, name: str, direction: Floats, s_bar: Floats
 ) -> list[tuple[float, float]]:
-    """Return the derivative and the size of the quotient's numbers.
-
-    Of the forward, of it with the log-determinant, of the inverse, and of it with its own.
-    """
+    """Return derivatives and sizes of numbers, of both directions without and with log_det."""
     x, y, bar = (image.reshape(-1, len(s.affine[0])) for image in s.images)
     array = s.host.parameters()[name]
     linear = name.rpartition(".")[2] in ("kernel", "weight")
@@ -197,9 +190,8 @@ def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
     small = x[:2] * [[[eps / 16]], [[1.0]]]  # which is lost beside the bias
     for what, trained, image in (("a tap", grown, x[:2]), ("a bias", chain, small)):
         gradients, _ = gradients_of(chain, trained, image, bar[:2])
-        none = all(np.isnan(g).all() for g in gradients.values())
         text = f"no gradient of an image that {what} loses beside a large one"
-        measures.append(truth(none, text))
+        measures.append(truth(all(np.isnan(g).all() for g in gradients.values()), text))
     return measures
 
 
@@ -208,10 +200,7 @@ def _gradients(
 ) -> tuple[dict[str, Floats], Floats]:
     """Return the gradients after a chain was judged and trained, NaN where there are none."""
     library: Any = target.library
-
-    def array(numbers: Floats) -> Array:
-        return target.asarray(numbers, dtype)
-
+    array = functools.partial(target.asarray, dtype=dtype)
     run = library.recomputing(judged.asarrays(array(x)), array(x))
     weights = {name: array(a) for name, a in trained.parameters().items()}
     try:

@@ -133,14 +133,8 @@ def _wrong_parameters(s: Setting) -> Iterator[Measure]:
         yield _refuses(f"{name} of twice the rows", ValueError, "expected", change)
 
 
-_WRONG = {
-    "direction": 2,
-    "dilation": 0,
-    "mask": "disc",
-    "channel_order": "any",
-    "ndim": -1,
-    "padding": "reflect",
-}
+_WRONG = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
+_WRONG |= {"padding": "reflect"}
 
 
 def _wrong_settings(s: Setting) -> Iterator[Measure]:

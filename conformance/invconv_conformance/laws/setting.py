@@ -41,11 +41,7 @@ def everything(conv: Any, x: Array, pullbacks: Sequence[str] = PULLBACKS) -> dic
 
 
 class Compiled:
-    """An operator as users have it who compile every call: its methods, run in one program.
-
-    A program a method would be closer to it, and would take a compiler ten times as long; what
-    differs from eager code, traced values and fused operations, is the same in one.
-    """
+    """An operator whose methods run in one compiled program, since compilers are slow."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting, self.parameters = setting, setting.plain.parameters
@@ -79,10 +75,7 @@ class Compiled:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A case on a target in a dtype, and the truth about it in extended precision.
-
-    The truth is that of the numbers the library was given, rounded to the dtype.
-    """
+    """A case on a target in a dtype, and the truth about the rounded numbers that it was given."""
 
     case: Case
     target: Target
@@ -105,8 +98,7 @@ class Setting:
     def more(self, what: str, x: Array) -> Array:
         """Return "log_det" (of one sample), "log_det of the inverse", or "transpose" (K^T x)."""
         if isinstance(self.conv, Compiled):
-            found: Array = self.conv.run(what, x)
-            return found
+            return self.conv.run(what, x)
         return MORE[what](self.conv, self.case.spatial_shape, x)
 
     @functools.cached_property
@@ -215,8 +207,7 @@ class Setting:
 
     def norm(self, x: Floats) -> Floats:
         """Return the 2-norm of each sample."""
-        norms: Floats = np.sqrt((self.rows(x) ** 2).sum(axis=1)).astype(np.float64)
-        return norms
+        return np.asarray(np.sqrt((self.rows(x) ** 2).sum(axis=1)), np.float64)
 
     @property
     def shift_norm(self) -> float:
@@ -226,8 +217,5 @@ class Setting:
     def off(self, what: str, found: Array, wanted: Floats, bound: Floats) -> Measure:
         """Return the measure of the sample of an array that uses up most of its bound."""
         error = self.norm(values(found) - wanted)
-        if error.size == 0:
-            return Measure(what, 0.0, 1.0)
-        share = np.where(np.isfinite(error), error, math.inf) / bound
-        i = int(share.argmax())
-        return Measure(what, float(error[i]), float(bound[i]))
+        measures = (Measure(what, float(e), float(b)) for e, b in zip(error, bound, strict=True))
+        return max(measures, key=lambda measure: measure.share, default=Measure(what, 0.0, 1.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -86,9 +86,10 @@ def _outcome(run: Run, image: Array) -> list[Floats]:
         return []
 
 
-def _equal(one: list[Floats], other: list[Floats]) -> bool:
-    same = [np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=False)]
-    return len(one) == len(other) and all(same)
+def _equal(some: Sequence[Array], others: Sequence[Array]) -> bool:
+    pairs = zip(map(to_numpy, some), map(to_numpy, others), strict=False)
+    same = all(np.array_equal(one, other, equal_nan=True) for one, other in pairs)
+    return same and len(some) == len(others)
 
 
 @law("edits", eager=True)
@@ -114,9 +115,8 @@ def edits(s: Setting) -> Iterator[Measure]:
                 result[...] = 7.0
             except TypeError:  # JAX's arrays are never written to
                 return
-            others = list(map(to_numpy, results[i + 1 :]))
-            yield truth(_equal(others, wanted[i + 1 :]), f"{what}, another result")
-        yield truth(_equal(list(map(to_numpy, call(x))), wanted), f"{what}, once more")
+            yield truth(_equal(results[i + 1 :], wanted[i + 1 :]), f"{what}, another result")
+        yield truth(_equal(call(x), wanted), f"{what}, once more")
         for name, array in held.items():
             yield same(array, before[name], f"{what}, {name}")
     if s.target.library.pullback is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import json
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,9 +40,9 @@ def updates(s: Setting) -> Iterator[Measure]:
     conv = s.fresh()
     changed = {n: s.array(_CHANGE * to_numpy(a)) for n, a in conv.parameters().items()}
     old, wanted = results(conv), results(s.fresh().replace(**changed))
-    yield truth(not _equal(old, wanted), "a change that changes nothing")
-    yield truth(_equal(results(conv.replace(**changed)), wanted), "replace")
-    yield truth(_equal(results(conv), old), "the operator that was copied")
+    yield truth(not all(map(np.array_equal, old, wanted)), "a change that changes nothing")
+    yield truth(all(map(np.array_equal, results(conv.replace(**changed)), wanted)), "replace")
+    yield truth(all(map(np.array_equal, results(conv), old)), "the operator that was copied")
     layers = s.target.library.layers
     for how, found, trained in () if layers is None else layers(s.plain, x, _CHANGE):
         error = largest(to_numpy(found) - to_numpy(trained.inverse(x)))
@@ -49,11 +50,7 @@ def updates(s: Setting) -> Iterator[Measure]:
         yield Measure(f"a layer, {how}", error, s.lever * s.scales.condition * size)
     for name, array in conv.parameters().items():
         array[...] = changed[name]
-    yield truth(_equal(results(conv), wanted), "in place")
-
-
-def _equal(one: list[Floats], other: list[Floats]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    yield truth(all(map(np.array_equal, results(conv), wanted)), "in place")
 
 
 @law("copies", eager=True)
@@ -65,14 +62,11 @@ def copies(s: Setting) -> Iterator[Measure]:
     except Exception:  # array-api-strict's cannot
         return
     wanted = s.plain.inverse(y)
-    for what, duplicate in (("deep copy", copy.deepcopy), ("pickle", _pickled)):
+    pickled: Callable[[Any], Any] = lambda thing: pickle.loads(pickle.dumps(thing))  # noqa: E731
+    for what, duplicate in (("deep copy", copy.deepcopy), ("pickle", pickled)):
         yield same(duplicate(s.plain).inverse(y), wanted, f"a {what}")
         prepared = duplicate(s.fresh().prepare(s.case.spatial_shape, check=False))
         yield same(prepared.inverse(y), wanted, f"a {what} of a prepared inverse")
-
-
-def _pickled(thing: Any) -> Any:
-    return pickle.loads(pickle.dumps(thing))
 
 
 @law("file.same", singular=True, eager=True)
@@ -101,12 +95,10 @@ def file(s: Setting) -> Iterator[Measure]:
         path = Path(folder) / "conv.safetensors"
         ic.save(conv, path)
         content = path.read_bytes()
-        try:
-            with replacing(path) as part:
-                part.write_bytes(content[:9])
-                raise InterruptedError
-        except InterruptedError:
-            whole = path.read_bytes() == content
+        with contextlib.suppress(InterruptedError), replacing(path) as part:
+            part.write_bytes(content[:9])
+            raise InterruptedError
+        whole = path.read_bytes() == content
         yield truth(whole and list(path.parent.iterdir()) == [path], "a write that fails")
         if s.dtype == "float64":
             yield from _beyond_the_range(s, path)
@@ -144,10 +136,7 @@ def _largest_parameter(conv: ic.InvertibleConv) -> tuple[str, Array]:
 
 
 def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield files with a NaN, cut short, of another class, and with settings that are none.
-
-    All but the first have no checksum, so that it is not the checksum that refuses them.
-    """
+    """Yield files with a NaN, cut short, of another class ...; all but one without a checksum."""
     yield "a flipped bit", content[:-1] + bytes([content[-1] ^ 1])
     content = unsealed(content)
     name, array = _largest_parameter(conv)

@@ -29,9 +29,8 @@ def condition(s: Setting) -> Iterator[Measure]:
     shape, fresh = s.case.spatial_shape, s.plain.replace()  # which remembers no other law's numbers
     fresh.condition((1,) * len(shape))
     pair = s.affine[0].astype(float), s.lu.inverse.astype(float)
-    one, two, largest = (
-        math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in (1, 2, math.inf)
-    )
+    orders = (1, 2, math.inf)
+    one, two, largest = (math.prod(float(np.linalg.norm(a, n)) for a in pair) for n in orders)
     bound = 1e-9 + 1e2 * max(one, two) * EPS["float64"]
     found = fresh.condition(shape)
     yield Measure("condition", min(abs(found / number - 1) for number in (one, two)), bound)
@@ -39,14 +38,9 @@ def condition(s: Setting) -> Iterator[Measure]:
     yield Measure("condition in the infinity norm", abs(found / largest - 1), bound)
     cheap = judgement.bound(s.host, shape)
     yield truth(cheap >= largest * (1 - bound), "the bound from above")
-    yield from _transposed_maps(s)
-
-
-def _transposed_maps(s: Setting) -> Iterator[Measure]:
-    """Hold K^T and K^-T, by which norms of large grids are estimated, to the dense matrix."""
-    turned = paths.transposed(s.host._path())
-    apply, solve = conditions.linear_maps(turned, s.case.spatial_shape)
-    batch = s.images[0].reshape(-1, s.host.channels, *s.case.spatial_shape)
+    # K^T and K^-T, by which norms of large grids are estimated
+    apply, solve = conditions.linear_maps(paths.transposed(s.host._path()), shape)
+    batch = s.images[0].reshape(-1, s.host.channels, *shape)
     unit = C_FACTOR * s.scales.terms * EPS["float64"]
     yield s.off("K^T x", apply(batch), s.transposed(batch), unit * s.scales.gain * s.norm(batch))
     wanted = s.transposed(batch, inverse=True)
@@ -88,15 +82,11 @@ def _digits(s: Setting, error: float) -> float:
 
 
 def _error(s: Setting) -> float:
-    """Return by how much an entry of the inverse is off, over the largest entry of its sample.
-
-    Half types are solved in float32, and judged there.
-    """
+    """Return by how much an entry of the inverse is off, over the largest entry of its sample."""
     working: Any = s.plain._in_working_precision()
     inverse = working.prepare(s.case.spatial_shape, check=False).inverse
     x, y = (s.cotangent(image) for image in s.images[:2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ic.IllConditionedWarning)
+    with _warned():
         pairs = [(working.forward(x), s.images[0]), (y, s.inverse(s.images[1]))]
     errors = []
     for y, right in pairs:

@@ -10,10 +10,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_
 
 
 def settings(threads: int, cache: str) -> dict[str, str]:
-    """Return the variables for a number of threads and a folder that workers share.
-
-    What one of them compiles serves the others, however little time it took.
-    """
+    """Return the variables for a number of threads and a folder of programs that workers share."""
     found = dict.fromkeys(_THREADS, str(threads))
     if cache:
         found["JAX_COMPILATION_CACHE_DIR"] = cache
@@ -22,10 +19,7 @@ def settings(threads: int, cache: str) -> dict[str, str]:
 
 
 def share_the_card() -> None:
-    """Let CuPy, PyTorch and JAX, here and in workers, take a GPU's memory as they need it.
-
-    JAX takes three quarters of it when it first looks for devices: call this before.
-    """
+    """Keep JAX, here and in workers, from taking most of a GPU's memory when it is first used."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 

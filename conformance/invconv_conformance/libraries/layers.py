@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from invconv.arrays.namespaces import Array
-from invconv_conformance.libraries.library import Parameters, Run
+from invconv_conformance.libraries.library import Run
 
 
 def torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Array, Any]]:
@@ -71,8 +71,6 @@ def jax_recomputing(chain: Any, x: Array) -> Run:
     from invconv_jax import reversible
 
     flow = reversible(chain, x.shape[2:])
-
-    def run(parameters: Parameters, x: Array) -> Any:
-        return replace(flow, chain=chain.replace(**parameters)).forward_and_log_det(x)
-
-    return run
+    return lambda parameters, x: replace(
+        flow, chain=chain.replace(**parameters)
+    ).forward_and_log_det(x)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
+import invconv
 from invconv.arrays.errors import CommandError
 from invconv.arrays.namespaces import Array, device, library_name, namespace, to_numpy
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
-from invconv_conformance.libraries.requirements import lacking
 
+_EXTENSIONS = ("fft", "linalg")
+_NATIVE = {"numpy_primitives.py", "cpu", "plain"}  # of libraries that are known
 Function = Callable[..., Any]
 Parameters = dict[str, Array]
 Run = Callable[[Parameters, Array], tuple[Array, ...]]
@@ -50,41 +54,32 @@ class Library:
     dtypes: tuple[str, ...]  # the real floating ones that are tested
     devices: Callable[[], list[str]]  # those that are there
     device: Callable[[str], Any]  # of such a name: what the library's creation functions take
-    # waits until an array has been computed
-    synchronise: Callable[[Array], None] = lambda x: None
+    synchronise: Callable[[Array], object] = lambda x: None  # waits until an array is computed
     # the ways to run a function of arrays, "eager" the first; a slow one is run when asked for
     modes: Mapping[str, Callable[[Function], Function]] = field(
         default_factory=lambda: {"eager": as_it_is}
     )
     slow_modes: tuple[str, ...] = ()
     host: tuple[str, ...] = ("cpu",)  # devices in host memory, whose values the core looks at
-    # eager code is compiled too, operation by operation, which takes most of its time
-    compiles_eagerly: bool = False
-    # frees the memory of all programs that were compiled
-    forget: Callable[[], None] = lambda: None
+    compiles_eagerly: bool = False  # operation by operation, which takes most of its time
+    forget: Callable[[], None] = lambda: None  # frees the memory of all compiled programs
     views: bool = True  # an array may be a strided or read-only view of another one's memory
     # of a device: another one to put a misplaced array on
     stranger: Callable[[str], str | None] = lambda device: None
     # automatic differentiation of a function of (parameters, x), given those and cotangents
     pullback: Pullback | None = None
     native: bool = False  # has native primitives
-    # of an operator, an image and a factor: for each way to train a layer, after an inverse whose
-    # factors may be kept, its name, the layer's inverse of the image after all parameters were
-    # multiplied by the factor, and the operator that the layer then is
+    # of an operator, an image and a factor: ways to train a layer that keeps an inverse's factors,
+    # each with the layer's inverse after all parameters were multiplied, and its operator then
     layers: Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]] | None = None
-    # of a chain and images: judges it on their grid, and returns a function that gives its output
-    # and log-determinants, and recomputes activations for gradients
+    # of a chain and images: a function that recomputes activations for gradients
     recomputing: Callable[[Any, Array], Run] | None = None
     # of an operator: the inverse of a layer in eval mode, which keeps factors
     layer: Callable[[Any], Callable[[Array], tuple[Array, Array]]] | None = None
     adapted: bool = True  # else nobody here knows it, and it is found by its import name
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
-        """Return all that the library can be run as.
-
-        Compiled code runs in float32 unless another dtype is asked for: a compiler is slow, and
-        the dtype changes little in the code.
-        """
+        """Return all that the library can be run as, compiled in float32: a compiler is slow."""
         return [
             Column(self.name, device, mode, dtype)
             for device in self.devices()
@@ -114,10 +109,8 @@ class Library:
         if not lacks:
             return None
         functions = ", ".join(lacking(self.namespace())) or "none"
-        return (
-            f"{self.name}: no law can run, since its arrays lack {' and '.join(lacks)}; functions "
-            f"that the core needs and it has not: {functions}"
-        )
+        arrays = f"no law can run, since its arrays lack {' and '.join(lacks)}"
+        return f"{self.name}: {arrays}; functions that the core needs and it has not: {functions}"
 
     @property
     def installed_as(self) -> str | None:
@@ -183,24 +176,17 @@ def _refused(xp: Any, dtype: str) -> bool:
 
 @functools.cache
 def unadapted(name: str) -> Library:
-    """Return a library by its import name, such as "dask.array".
-
-    Raises
-    ------
-    CommandError
-        If it cannot be imported, or has no ``asarray`` or no float64 and float32.
-    """
+    """Return a library by its import name, such as "dask.array"."""
+    expected = "expected an import name such as dask.array"
     if not all(part.isidentifier() for part in name.split(".")):
-        raise CommandError(f"--namespace: expected an import name such as dask.array, got {name!r}")
+        raise CommandError(f"--namespace: {expected}, got {name!r}")
     try:
         xp = _namespace(name)
     except ImportError as error:
         raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
-        raise CommandError(
-            f"--namespace: {name} has no asarray, so it is no array-API namespace; "
-            "expected an import name such as dask.array"
-        ) from None
+        what = f"{name} has no asarray, so it is no array-API namespace"
+        raise CommandError(f"--namespace: {what}; {expected}") from None
     dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
@@ -208,3 +194,32 @@ def unadapted(name: str) -> Library:
     native = any(primitive.native(known) for primitive in PRIMITIVES.values())
     given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
     return Library(*given, host=(), native=native, adapted=False)
+
+
+def required_functions() -> dict[str, list[str]]:
+    """Return the array-API functions that the core's agnostic code calls, by extension, or ""."""
+    found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in _EXTENSIONS}}
+    core = Path(invconv.__file__).parent
+    for source in core.rglob("*.py"):
+        if not _NATIVE.isdisjoint(source.relative_to(core).parts):
+            continue
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), name):
+                    found[""].add(name)
+                case ast.Attribute(
+                    ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), extension), name
+                ):
+                    found.get(extension, set()).add(name)
+    found[""] -= {*_EXTENSIONS, "__name__"}
+    return {extension: sorted(names) for extension, names in found.items()}
+
+
+def lacking(xp: Any) -> list[str]:
+    """Return the functions that the core needs and a namespace has not, such as "linalg.qr"."""
+    return [
+        f"{extension}.{name}".removeprefix(".")
+        for extension, names in required_functions().items()
+        for name in names
+        if not hasattr(getattr(xp, extension, None) if extension else xp, name)
+    ]

@@ -14,29 +14,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array
 from invconv_conformance.libraries import layers
-from invconv_conformance.libraries.library import (
-    Column,
-    Function,
-    Library,
-    Parameters,
-    Run,
-    as_it_is,
-    unadapted,
-)
+from invconv_conformance.libraries.library import Column, Function, Library, as_it_is, unadapted
 
-
-def _lazy(name: str) -> Any:
-    """Import a library when it is first asked for something."""
-    return importlib.import_module(name)
-
-
-def _torch_devices() -> list[str]:
-    return ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))]
-
-
-def _torch_synchronise(x: Array) -> None:
-    if x.is_cuda:
-        _lazy("torch").cuda.synchronize(x.device)
+_lazy: Callable[[str], Any] = importlib.import_module  # when a library is first asked for something
 
 
 def _torch_compile(backend: str) -> Callable[[Function], Function]:
@@ -49,9 +29,7 @@ def _torch_compile(backend: str) -> Callable[[Function], Function]:
     return compile
 
 
-def _torch_pullback(
-    function: Run, parameters: Parameters, x: Array, cotangents: tuple[Array, ...]
-) -> tuple[Parameters, Array]:
+def _torch_pullback(function: Any, parameters: Any, x: Array, cotangents: Any) -> tuple[Any, Array]:
     leaves = [array.detach().clone().requires_grad_() for array in (*parameters.values(), x)]
     results = function(dict(zip(parameters, leaves, strict=False)), leaves[-1])
     grad = _lazy("torch").autograd.grad  # an array of no entries is not used
@@ -59,24 +37,18 @@ def _torch_pullback(
     return dict(zip(parameters, gradients, strict=True)), x_bar
 
 
-def _jax_pullback(
-    function: Run, parameters: Parameters, x: Array, cotangents: tuple[Array, ...]
-) -> tuple[Parameters, Array]:
+def _jax_pullback(function: Any, parameters: Any, x: Array, cotangents: Any) -> tuple[Any, Array]:
     jax = _lazy("jax")
     # one program takes less time to compile than all of its steps
-    run = jax.jit(lambda p, x, cotangents: jax.vjp(function, p, x)[1](cotangents))
-    gradients, x_bar = run(parameters, x, cotangents)
-    return gradients, x_bar
-
-
-_JAX_PLATFORMS = {"gpu": "cuda"}  # as the other libraries call it, and JAX where it is asked for
+    run: Any = jax.jit(lambda p, x, cotangents: jax.vjp(function, p, x)[1](cotangents))
+    return run(parameters, x, cotangents)  # type: ignore[no-any-return]
 
 
 def _jax_devices() -> list[str]:
     jax = _lazy("jax")
     jax.config.update("jax_enable_x64", True)  # without it JAX has no float64 to compare
-    names = ((_JAX_PLATFORMS.get(d.platform, d.platform), d.id) for d in jax.devices())
-    return ["cpu", *(f"{platform}:{index}" for platform, index in names if platform != "cpu")]
+    names = (f"{d.platform}:{d.id}".replace("gpu", "cuda") for d in jax.devices())
+    return ["cpu", *(name for name in names if not name.startswith("cpu"))]
 
 
 def _jax_device(name: str) -> Any:
@@ -109,9 +81,9 @@ LIBRARIES = (
     ),
     Library(
         *("torch", "PyTorch", "torch", "torch", ("float64", "float32", "float16", "bfloat16")),
-        devices=_torch_devices,
+        devices=lambda: ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))],
         device=lambda name: name,
-        synchronise=_torch_synchronise,
+        synchronise=lambda x: x.is_cuda and _lazy("torch").cuda.synchronize(x.device),
         modes={"eager": as_it_is} | {n: _torch_compile(n) for n in ("aot_eager", "inductor")},
         slow_modes=("aot_eager", "inductor"),
         stranger=lambda device: "meta",

@@ -11,7 +11,6 @@ from operator import itemgetter
 from typing import Any
 
 from invconv_conformance.pages.templates import Line, Styled, render
-from invconv_conformance.pages.words import percent, shade, short, tally
 
 Found = Mapping[str, Any]  # a result of the document, or a column
 
@@ -19,6 +18,13 @@ _COLUMN = ("library", "device", "mode", "dtype")
 _SEVERITY = ("fail", "error", "expected")
 _KIND = {"pass": "pass", "expected": "unclear"}
 _LOWEST = -4  # decade at which the colours of the shares begin: 0.01 %
+_STATUS = {
+    "pass": ("check holds", "checks hold"),
+    "fail": ("fails", "fail"),
+    "error": ("ends in an error", "end in an error"),
+    "expected": ("fails as expected", "fail as expected"),
+    "not applicable": ("does not apply", "do not apply"),
+}
 
 
 def as_page(document: Mapping[str, Any]) -> str:
@@ -123,12 +129,8 @@ def or_inf(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _place(column: Found) -> str:
-    return f"{column['device']} · {column['mode']}"
-
-
 def _name(column: Found) -> str:
-    return f"{column['title']} {_place(column)} {column['dtype']}"
+    return "{title} {device} · {mode} {dtype}".format(**column)
 
 
 def _edges(columns: Sequence[Found]) -> list[str]:
@@ -146,14 +148,14 @@ def _details(columns: Sequence[Found], number: int, found: list[Cell], law: str)
         at = f"law-{number}-{cell.column}"  # a link leads to the first
         for result in ([cell.worst] if cell.worst else []) + cell.bad:
             used, status = share(result), result["status"]
-            shown = "∞" if used is None else percent(used)
-            numbers = short(result["error"]), short(result["bound"]), shown
+            numbers = [short(result[name]) for name in ("error", "bound")]
+            numbers.append("∞" if used is None else percent(used))
             texts = (
                 _name(columns[cell.column]),
                 Styled(status, _KIND.get(status, "miss")),
                 Styled(result["case"], "code"),
                 result["what"] + (f" ({result['reason']})" if result.get("reason") else ""),
-                *(("–", "–", "–") if status == "error" else numbers),
+                *("–––" if status == "error" else numbers),
                 Styled(result["reproduce"], "text code"),
             )
             yield Line(texts, id=at)
@@ -170,3 +172,41 @@ def _matrices(document: Found) -> Iterator[dict[str, Any]]:
         names = [*(n for n in dict.fromkeys(order) if n in known), *sorted(known - {*order})]
         rows = [[pairs.get(frozenset((a, b))) for b in names[:i]] for i, a in enumerate(names)]
         yield {"dtype": dtype, "quantity": quantity, "names": names, "rows": rows}
+
+
+def tally(counts: Mapping[str, int]) -> list[str]:
+    """Return words for each status that occurs, such as "3 checks hold"."""
+    words = [
+        f"{counts[s]:,} {text[counts[s] != 1]}" for s, text in _STATUS.items() if counts.get(s)
+    ]
+    return words or ["0 checks hold"]
+
+
+def percent(value: float) -> str:
+    """Return a share in percent, rounded down from 10 % on."""
+    number = 100 * value
+    if number == 0:
+        return "0"
+    if number < 0.01:
+        return "<0.01%"
+    digits = 2 if number < 1 else 1 if number < 10 else 0
+    return f"{number if digits else math.floor(number):.{digits}f}%"
+
+
+def short(value: float | None) -> str:
+    """Return three digits; None, which stands for an infinite number, is "∞"."""
+    if value is None:
+        return "∞"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{digits}e{int(power)}".replace("-", "−")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}" if value else "0"
+
+
+def shade(value: float | None, lowest: int) -> str:
+    """Return the CSS class of a colour, two for each decade from ``lowest`` on, "fail" of None."""
+    if value is None:
+        return "fail"
+    if value <= 0:
+        return "s0"
+    return f"s{min(8, max(0, math.ceil(2 * (math.log10(value) - lowest) - 1e-9)))}"

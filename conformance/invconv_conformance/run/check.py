@@ -17,9 +17,9 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases.table import CASES
+from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, Law, Measure
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.laws.table import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import KNOWN, target_of
 
@@ -59,12 +59,10 @@ class Result:
     @property
     def reproduce(self) -> str:
         """The command that runs this law and case alone."""
-        option = "--library" if self.library in KNOWN else "--namespace"
+        which = f"{'--library' if self.library in KNOWN else '--namespace'} {self.library}"
         test = f"{self.library}-{self.case} and {self.law}[{'-'.join(self.column[1:])}]"
-        return (
-            f"python -m invconv conformance {option} {self.library} "
-            f"--mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
-        )
+        options = f"{which} --mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
+        return f"python -m invconv conformance {options}"
 
 
 class Check(NamedTuple):

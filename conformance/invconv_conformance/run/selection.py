@@ -12,7 +12,7 @@ from typing import Any
 from invconv.arrays.errors import CommandError
 from invconv_conformance.cases import quick as of_quick
 from invconv_conformance.cases.quick import QUICK
-from invconv_conformance.laws.table import LAWS
+from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN
 from invconv_conformance.run.check import NAMED, Check, Result
@@ -65,9 +65,8 @@ def _is_quick(one: Check, beside: bool) -> bool:
 def quick_dtypes(column: Column) -> tuple[str, ...]:
     """Return the dtypes that --quick runs of a library in a mode.
 
-    Half types add only casts. A compiler takes most of the time: of a library that compiles eager
-    code too, eager code runs in float64, and compiled code in float32. Of one that has several
-    devices and no native code, each device has a dtype.
+    Half types add only casts. Of a library that compiles eager code too, which takes most of the
+    time, eager code runs in float64. Of several devices without native code each has a dtype.
     """
     library = KNOWN.get(column.library)
     if library is not None and not library.native and len(devices := library.devices()) > 1:
@@ -84,21 +83,14 @@ def few_eager(results: Iterable[Result]) -> list[str]:
         cases = {r.case for r in results if r.library == name}
         eager = {r.case for r in results if r.library == name and r.mode == "eager"}
         if 0 < len(eager) < len(cases):
-            lines.append(
-                f"{KNOWN[name].title}, eager: {len(cases - eager)} of {len(cases)} cases, which "
-                f"run compiled; --library {name} --mode eager runs them"
-            )
+            which = f"{len(cases - eager)} of {len(cases)} cases, which run compiled"
+            how = f"--library {name} --mode eager runs them"
+            lines.append(f"{KNOWN[name].title}, eager: {which}; {how}")
     return lines
 
 
 def choose(options: Any) -> tuple[list[Column], list[str]]:
-    """Return what to run with the options of `plugin`, and why the rest is not run.
-
-    Raises
-    ------
-    CommandError
-        If a library that was asked for by name cannot run, or nothing is left to run.
-    """
+    """Return what to run with the options of `plugin`, and why the rest is not run."""
     found, absent = _libraries(options.namespace, options.library)
     every = [c for library in found for c in library.columns(every_dtype=True, every_mode=True)]
     for name in ("device", "mode", "dtype") if every else ():
@@ -139,10 +131,8 @@ def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]
     found, absent = [], []
     for one in KNOWN if every else named or (name,):
         if one not in KNOWN:
-            raise CommandError(
-                f"--library: expected all, or some of {', '.join(KNOWN)}, got {one!r}; "
-                f"a library that is not among them is run by --namespace"
-            )
+            expected = f"expected all, or some of {', '.join(KNOWN)}, got {one!r}"
+            raise CommandError(f"--library: {expected}; --namespace runs any other")
         if (reason := KNOWN[one].absent()) is None:
             found.append(KNOWN[one])
         elif every:

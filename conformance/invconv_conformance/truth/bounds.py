@@ -22,7 +22,7 @@ type's own eps times its norm.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -68,28 +68,19 @@ def scales(
         return scales(conv.conv, shape)
     if isinstance(conv, ic.Chain | ic.EmergingConv):
         parts = conv.steps if isinstance(conv, ic.Chain) else (conv.first, conv.second)
-        found = [scales(part, shape) for part in parts]
-        return Scales(
-            sum(s.terms for s in found),
-            math.prod(s.gain for s in found),
-            math.prod(s.loss for s in found),
-            sum(s.logs for s in found),
-        )
+        found = np.asarray([astuple(scales(part, shape)) for part in parts])
+        gain, loss = found[:, 1:3].prod(axis=0)
+        return Scales(float(found[:, 0].sum()), float(gain), float(loss), float(found[:, 3].sum()))
     if factored is None:
         matrix = oracle.affine(conv, shape, EXTENDED)[0]
         factored = matrix, ExtendedLU(matrix)
-    values = np.linalg.svd(factored[0].astype(float), compute_uv=False)
-    gain, loss = float(values[0]), _inverse_norm(factored[1])
+    values, loss = np.linalg.svd(factored[0].astype(float), compute_uv=False), math.inf
+    if np.isfinite(factored[1].log_det()):  # the smallest singular value drowns in float64's eps
+        loss = float(np.linalg.norm(factored[1].inverse.astype(float), 2))
+    gain = float(values[0])
     with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound
         terms, logs = _leaf(conv, shape, float(np.abs(np.log(values)).sum()), gain * loss)
     return Scales(terms, gain, loss, logs)
-
-
-def _inverse_norm(lu: ExtendedLU) -> float:
-    """Return |K^-1|, inf if K is singular; the smallest singular value drowns in float64's eps."""
-    if not np.isfinite(lu.log_det()):
-        return math.inf
-    return float(np.linalg.norm(lu.inverse.astype(float), 2))
 
 
 def _leaf(

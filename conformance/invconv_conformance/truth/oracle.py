@@ -1,4 +1,4 @@
-"""The dense matrix of every operator, from its definition.
+"""The dense matrix of every operator, from its definition, and autoregressive ones of large grids.
 
 Loops over pixels and taps in extended precision, sharing no code with the core: it reads an
 operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
@@ -26,16 +26,9 @@ _PI = 2 * np.arccos(EXTENDED(0))
 
 
 def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tuple[Matrix, Matrix]:
-    """Return (K, b) with forward(x) = K x + b.
+    """Return (K, b) with forward(x) = K x + b, of an operator of NumPy float64 arrays on a grid.
 
-    Parameters
-    ----------
-    conv : InvertibleConv
-        Of NumPy float64 arrays.
-    shape : tuple of int
-        The grid.
-    dtype : dtype
-        What matrices are multiplied in: float64 (LAPACK's, for large grids) or ``EXTENDED``.
+    Matrices are multiplied in ``dtype``: float64 (LAPACK's, for large grids) or ``EXTENDED``.
     """
     if isinstance(conv, ic.Chain):
         return _compose([affine(step, shape, dtype) for step in conv.steps])
@@ -50,8 +43,7 @@ def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tu
     bias = np.zeros(conv.channels) if bias is None else bias
     shift = np.repeat(bias.astype(dtype), math.prod(shape))
     if isinstance(conv, ic.EmergingConv):
-        parts = [affine(conv.first, shape, dtype), affine(conv.second, shape, dtype)]
-        matrix, inner = _compose(parts)
+        matrix, inner = _compose([affine(part, shape, dtype) for part in (conv.first, conv.second)])
         return matrix, inner + shift
     return _matrix(conv, shape).astype(dtype), shift
 
@@ -85,10 +77,13 @@ def _weight(conv: Any) -> Any:
     """Return the matrix W of an operator that is one at every pixel."""
     if isinstance(conv, ic.Conv1x1):
         return np.asarray(conv.weight)
-    if isinstance(conv, ic.PLUConv1x1):
-        return plu(conv.permutation, conv.lower, conv.upper, conv.sign, conv.log_scale)
-    if isinstance(conv, ic.QRConv1x1):
-        return qr(conv.reflectors, conv.upper, conv.scale)
+    if isinstance(conv, ic.PLUConv1x1):  # P L (U + diag(sign exp(log_scale)))
+        diagonal = np.diag(conv.sign * np.exp(conv.log_scale.astype(EXTENDED)))
+        one, right = _identity(conv.channels), np.triu(conv.upper, 1) + diagonal
+        return one[conv.permutation.astype(int)] @ (np.tril(conv.lower, -1) + one) @ right
+    if isinstance(conv, ic.QRConv1x1):  # H_1 ... H_m (U + diag(scale))
+        right = np.triu(conv.upper, 1) + np.diag(conv.scale)
+        return orthogonal(conv.reflectors) @ right.astype(EXTENDED)
     if isinstance(conv, ic.CirculantConv1x1):
         c, index = conv.circulant.astype(EXTENDED), np.arange(conv.channels)
         return conv.left[:, None] * c[(index[:, None] - index) % conv.channels] * conv.right
@@ -99,18 +94,6 @@ def _weight(conv: Any) -> Any:
     if isinstance(conv, ic.ActNorm):
         return np.diag(np.exp(conv.log_scale.astype(EXTENDED)))
     raise TypeError(f"the oracle has no definition of {type(conv).__name__}")
-
-
-def plu(permutation: Matrix, lower: Matrix, upper: Matrix, sign: Matrix, log_scale: Matrix) -> Any:
-    """Return P L (U + diag(sign exp(log_scale)))."""
-    one = _identity(len(sign))
-    right = np.triu(upper, 1) + np.diag(sign * np.exp(log_scale.astype(EXTENDED)))
-    return one[permutation.astype(int)] @ (np.tril(lower, -1) + one) @ right
-
-
-def qr(reflectors: Matrix, upper: Matrix, scale: Matrix) -> Any:
-    """Return H_1 ... H_m (U + diag(scale))."""
-    return orthogonal(reflectors) @ (np.triu(upper, 1) + np.diag(scale)).astype(EXTENDED)
 
 
 def orthogonal(reflectors: Matrix) -> Matrix:
@@ -183,18 +166,15 @@ def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
 
 def block_transform(basis: str, factor: int) -> Matrix:
     """Return T of a squeeze in a basis, its rows the bands: Haar's wavelets, or the DCT-II."""
-    matrix = np.zeros((factor, factor), EXTENDED)
-    matrix[0] = 1 / np.sqrt(EXTENDED(factor))
-    for band in range(1, factor):
-        if basis == "dct":
-            angles = EXTENDED(band) * (2 * np.arange(factor) + 1) / (2 * factor)
-            matrix[band] = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angles)
-            continue
-        scale = 1 << (band.bit_length() - 1)  # as many wavelets, each on so many pixels
-        width = factor // scale
-        first, half = (band - scale) * width, width // 2
-        matrix[band, first : first + half] = 1 / np.sqrt(EXTENDED(width))
-        matrix[band, first + half : first + width] = -1 / np.sqrt(EXTENDED(width))
+    if basis == "dct":
+        angles = np.outer(np.arange(factor), 2 * np.arange(factor) + 1) / EXTENDED(2 * factor)
+        matrix: Matrix = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angles)
+        matrix[0] = 1 / np.sqrt(EXTENDED(factor))
+        return matrix
+    matrix = _identity(1)
+    while len(matrix) < factor:  # the bands of twice as wide pixels, and those of two pixels each
+        wider, finest = np.kron(matrix, [1, 1]), np.kron(_identity(len(matrix)), [1, -1])
+        matrix = np.concatenate([wider, finest]) / np.sqrt(EXTENDED(2))
     return matrix
 
 
@@ -202,8 +182,6 @@ def exponential(matrix: Matrix) -> Matrix:
     """Return e^M: the series of M/2^s, its norm below 1/4, squared s times.
 
     What the series leaves out is below 4^-17 / 17! = 2e-25, of numbers of 64 bits, 5e-20.
-
-    `scipy.linalg.expm` has no extended precision; a test compares them in float64.
     """
     norm = float(np.abs(matrix).sum(axis=1).max())
     squarings = max(0, math.ceil(math.log2(max(norm, 1e-300))) + 2)
@@ -213,3 +191,36 @@ def exponential(matrix: Matrix) -> Matrix:
     for _ in range(squarings):
         result = result @ result
     return result
+
+
+def convolve(conv: ic.AutoregressiveConv, x: Any) -> Matrix:
+    """Return K x, shape (C, *spatial), without bias."""
+    shape = x.shape[1:]
+    y: Any = np.zeros(x.shape, EXTENDED)
+    for step, tap in autoregressive_taps(conv):
+        if all(abs(s) < n for s, n in zip(step, shape, strict=True)):
+            there = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, shape, strict=True))
+            here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, shape, strict=True))
+            y[(slice(None), *there)] += np.tensordot(tap, x[(slice(None), *here)], 1)
+    return np.asarray(y)
+
+
+def substitute(conv: ic.AutoregressiveConv, y: Any) -> Matrix:
+    """Return K^-1 y, shape (C, *spatial), without bias."""
+    shape = y.shape[1:]
+    (_, diagonal), *others = autoregressive_taps(conv)
+    assert isinstance(conv.direction, tuple)
+    ways = [range(n)[::s] for n, s in zip(shape, conv.direction, strict=True)]
+    x: Any = np.zeros(y.shape, EXTENDED)
+    for p in itertools.product(*ways):
+        rest: Any = y[(slice(None), *p)].astype(EXTENDED)
+        for step, tap in others:
+            source = tuple(i - s for i, s in zip(p, step, strict=True))
+            if all(0 <= i < n for i, n in zip(source, shape, strict=True)):
+                rest = rest - tap @ x[(slice(None), *source)]
+        rows = range(len(rest))
+        pixel = np.zeros(len(rest), EXTENDED)
+        for c in rows if conv.channel_order == "lower" else reversed(rows):
+            pixel[c] = (rest[c] - diagonal[c] @ pixel) / diagonal[c, c]
+        x[(slice(None), *p)] = pixel
+    return np.asarray(x)

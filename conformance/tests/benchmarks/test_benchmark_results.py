@@ -9,7 +9,7 @@ import pytest
 
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.report import page, plots, readme, tables
+from invconv_benchmarks.report import page, readme, tables
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.row import merged
 from invconv_benchmarks.suites.group import LIMIT_SHAPES
@@ -157,7 +157,7 @@ def test_a_file_that_was_changed_is_refused(
 
 
 def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
-    pictures = plots.draw(invented(), tmp_path)
+    pictures = page.draw(invented(), tmp_path)
     text = page.as_page(invented(), pictures)
     assert text.count("data:image/png;base64,") == len(pictures) == 1
     assert "{{" not in text

@@ -14,7 +14,7 @@ import pytest
 import invconv as ic
 from invconv.arrays import array_ops, registry
 from invconv.arrays.registry import agnostic
-from invconv_conformance.libraries.requirements import required_functions
+from invconv_conformance.libraries.library import required_functions
 
 RNG = np.random.default_rng(0)
 

@@ -21,8 +21,8 @@ from invconv.operators.base.checks import require_invertible
 from invconv.operators.base.judgement import Judgement
 from invconv.stability.guard import InverseGuard
 from invconv.trust.condition import EPS
-from invconv_benchmarks.studies.silent_error import comparison, drawing
-from invconv_benchmarks.studies.silent_error.constructions import Shape, constructions
+from invconv_benchmarks.studies.silent_error import operators, study
+from invconv_benchmarks.studies.silent_error.operators import Shape, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
 ALL = list(constructions())
@@ -123,8 +123,8 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
 @pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
 def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: int) -> None:
     """Of random operators of all families and of chains."""
-    operators = [*drawing.random_operators(4, seed), *drawing.chains(10, seed)]
-    found = comparison.compare_all(operators, "")
+    several = [*operators.random_operators(4, seed), *operators.chains(10, seed)]
+    found = study.compare_all(several, "")
     assert len(found) > 40
     for one in found:
         precision = str(one.conv._reference()[1].dtype)

@@ -147,7 +147,7 @@ def _in_fork(folder: Path, report: Path, wanted: Laws) -> None:
         machine = folder / "invconv" / "kernels" / "cpu" / "machine.py"
         text = machine.read_text(encoding="utf-8")
         rewrite(machine, re.sub('^OLDEST = ".+"', 'OLDEST = "999"', text, flags=re.MULTILINE))
-    from invconv_conformance.laws.table import LAWS
+    from invconv_conformance.laws import LAWS
     from invconv_conformance.libraries.table import LIBRARIES
     from invconv_conformance.run.check import NAMED
     from invconv_conformance.run.selection import checks

@@ -8,7 +8,6 @@ import statistics
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -41,6 +40,10 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         for mixing, model in models.items()
     ]
     torch.set_num_threads(threads)
+    recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
+    training = asdict(recipe) | {"steps": recipe.length(len(data))}
+    for own in ("mixing", "seed", "learning_rate"):  # of each row
+        del training[own]
     measured: Result = {
         "invconv": invconv.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -49,8 +52,13 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         "workers": workers,
         "preset": comparison.preset.name,
         "paper": dict(comparison.preset.paper),
-        "data": _described(data),
-        "training": _training(comparison, len(data)),
+        "data": {
+            **{name: getattr(data, name) for name in ("name", "fingerprint", "watched")},
+            "train": len(data),
+            "validation": 0 if data.validation is None else len(data.validation),
+            "test": len(data.test),
+        },
+        "training": training,
         "seeds": list(comparison.seeds),
         "sampling": sampling,
         "seconds": round(time.monotonic() - start, 1),
@@ -61,19 +69,6 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
     galleries = {mixing: picture.gallery(model, data) for mixing, model in models.items()}
     picture.draw(measured, galleries, comparison.folder / "comparison.jpg")
     return measured
-
-
-def _described(data: Dataset) -> dict[str, Any]:
-    validation = 0 if data.validation is None else len(data.validation)
-    sizes = {"train": len(data), "validation": validation, "test": len(data.test)}
-    return {"name": data.name, "fingerprint": data.fingerprint, "watched": data.watched, **sizes}
-
-
-def _training(comparison: Comparison, epoch: int) -> dict[str, Any]:
-    """Return the settings that all rows have in common."""
-    recipe = comparison.recipe(comparison.mixings[0], comparison.seeds[0], comparison.rates[0])
-    common = asdict(recipe) | {"steps": recipe.length(epoch)}
-    return {n: v for n, v in common.items() if n not in ("mixing", "seed", "learning_rate")}
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

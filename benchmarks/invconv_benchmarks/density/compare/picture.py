@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from matplotlib.colors import LogNorm
 
-from invconv_benchmarks.density.compare.appearance import color, title
+from invconv_benchmarks.density.compare.report import color, title
 from invconv_benchmarks.density.compare.result import BASELINE, Result
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
@@ -21,8 +21,6 @@ from invconv_torch.flows import Multiscale
 Floats = np.ndarray[Any, Any]
 
 RESTORED, SAMPLED = 4, 10  # tiles of each model
-
-
 # test images, their reconstructions and samples, bytes (N, C, H, W); then the error (N, H, W), the
 # largest over the colours, in units of a pixel's 256 values
 Gallery = tuple[Floats, Floats, Floats, Floats]
@@ -65,17 +63,15 @@ def _curves(axis: Any, result: Result) -> None:
         values = np.asarray([[entry["held_out"] for entry in run[:length]] for run in runs])
         mean = values.mean(axis=0)
         axis.plot(steps, mean, color=color(mixing))
-        axis.fill_between(
-            steps, values.min(axis=0), values.max(axis=0), color=color(mixing), alpha=0.15
-        )
+        ends_of_all = values.min(axis=0), values.max(axis=0)
+        axis.fill_between(steps, *ends_of_all, color=color(mixing), alpha=0.15)
         ends.append((title(mixing), steps[-1], mean[-1], color(mixing)))
         last += [values[:, -1].min(), np.median(values)]
     if last:
         low, high = min(last), max(last)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.6 * (high - low))
         label_ends(axis, ends, gap=0.07)
-    axis.set_xlabel("steps")
-    axis.set_ylabel(f"bits/dim of the {result['data']['watched']} tiles")
+    axis.set(xlabel="steps", ylabel=f"bits/dim of the {result['data']['watched']} tiles")
     axis.set_title("learning curves, averaged parameters; shaded: all seeds", fontsize=10)
     axis.grid(alpha=0.3)
 
@@ -104,9 +100,8 @@ def _tiles(figure: Any, galleries: Mapping[str, Gallery]) -> None:
         across = np.concatenate(list(error), axis=1).clip(1e-6)
         shades = line[2].imshow(across, norm=LogNorm(1e-5, 1), cmap="magma")
         line[0].set_ylabel(title(mixing), rotation=0, ha="right", va="center", size=8)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
     titles = ("test tiles, brightened", "reconstructed", "error", "samples, brightened")
     for axis, text in zip(axes[0], titles, strict=True):
         axis.set_title(text, fontsize=10)

@@ -1,7 +1,6 @@
-"""The README's table of densities, written from the committed result.
+"""The README's table of densities, from density-PRESET.json and .jpg of the committed results.
 
-``python -m invconv_benchmarks.density.compare.readme`` writes it, in a clone of the repository,
-where result.json and comparison.jpg of a comparison are ``density-PRESET`` in a version's results.
+``python -m invconv_benchmarks.density.compare.readme`` writes it, in a clone of the repository.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.compare import report, result
 from invconv_benchmarks.density.compare.result import Result
-from invconv_benchmarks.report.readme import ROOT
+from invconv_benchmarks.report.readme import ROOT, replaced
 from invconv_benchmarks.results.committed import RESULTS, newest
-from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- density table -->", "<!-- end of density table -->"
 CAPTION = (
@@ -35,7 +33,7 @@ def updated(text: str) -> str:
     shown = committed()
     picture = f"results/{shown['invconv']}/density-{shown['preset']}.jpg"
     lines = [START, "", *report.markdown(shown), "", f"![{CAPTION}]({picture})", "", END]
-    return str(replaced(text, START, END, "\n".join(lines)))
+    return replaced(text, START, END, "\n".join(lines))
 
 
 def main() -> None:

@@ -1,14 +1,7 @@
 """The result of a comparison: a JSON file with a checksum, and the statistics in it.
 
-The document's names:
-
-- invconv, date, command, environment, load, seconds, workers: of the measurement
-- preset, paper, training, seeds, and data with the sizes of its parts: of all rows
-- rows: mixing, learning_rate, parameters, seconds_per_step, bits (mean, std and count over seeds),
-  difference (the same of bits/dim from the plain row, seed by seed, and each; tiles_error is the
-  standard error of the mean over test tiles) and runs (seed, error, bits, history); None if absent
-- sampling: model and seconds for count samples
-- sweep: mixing, learning_rate, seed, validation (bits/dim), error
+Of each row "bits" has the mean, std and count over seeds, "difference" the same of bits/dim from
+the plain row, seed by seed, with each of them, and tiles_error, the standard error over test tiles.
 """
 
 from __future__ import annotations
@@ -36,13 +29,7 @@ def write(path: Path, result: Result) -> None:
 
 
 def read(path: Path) -> Result:
-    """Return a comparison's result.
-
-    Raises
-    ------
-    ValueError
-        If it is no result file, is cut off, or was changed after it was written.
-    """
+    """Return a comparison's result; a file that was changed or cut off is refused."""
     return sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})
 
 

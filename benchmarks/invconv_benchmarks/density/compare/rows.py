@@ -2,8 +2,7 @@
 
 A row's rates are tried with the first seed, and the validation part chooses one. While the best of
 them is the largest or the smallest, the sweep goes on there; a run that is stopped by numbers that
-are not finite counts as worse than any that ended. The test part sees models of the chosen rate
-alone.
+are not finite counts as the worst. The test part sees models of the chosen rate alone.
 """
 
 from __future__ import annotations
@@ -40,15 +39,12 @@ Outcome = dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows with the same preset, changes (as `Preset.recipe` takes them), seeds and data.
-
-    ``rates`` are learning rates with which sweeps begin; a single one is taken as it is.
-    """
+    """Rows with the same preset, changes, seeds and data."""
 
     preset: Preset
-    changes: Mapping[str, Any]
+    changes: Mapping[str, Any]  # as `Preset.recipe` takes them
     seeds: Sequence[int]
-    rates: Sequence[float]
+    rates: Sequence[float]  # with which sweeps begin; a single one is taken as it is
     path: Path | None
     folder: Path
     mixings: Sequence[str] = MIXINGS
@@ -64,16 +60,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """A row's runs: outcomes of the sweep by learning rate, and at the best rate by seed.
-
-    An outcome has "error", the cause that stopped it, or "parameters", "history", "validation" and
-    "bits" (of each test tile); the last is None of a run of the sweep alone.
-    """
+    """A row's runs, each with an "error", or "parameters", "history", "validation" and "bits"."""
 
     mixing: str
-    sweep: dict[float, Outcome]
-    rate: float
-    runs: dict[int, Outcome]
+    sweep: dict[float, Outcome]  # by learning rate; the bits of test tiles are None
+    rate: float  # the best one
+    runs: dict[int, Outcome]  # at that rate, by seed
 
 
 class StoppedError(Exception):
@@ -86,8 +78,7 @@ def around(rate: float) -> tuple[float, ...]:
     >>> around(0.03)
     (0.01, 0.03, 0.1)
     """
-    below, above = _beside(rate, rate)
-    return tuple(other for other in (below, rate, above) if other is not None)
+    return tuple(sorted(r for r in (rate, *_beside(rate, rate)) if r is not None))
 
 
 def _beside(least: float, most: float) -> tuple[float | None, float | None]:
@@ -168,10 +159,7 @@ def outcome_of(
 
 
 def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]:
-    """Yield all rows; so many are trained at a time, each in a process of one thread.
-
-    After an error or KeyboardInterrupt all runs are saved.
-    """
+    """Yield all rows, of so many processes of one thread, which save their runs in any case."""
     stop = processes.SPAWN.Event()
     with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
         try:
@@ -179,10 +167,9 @@ def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]
             rows = [pool.submit(train_row, comparison, m, data) for m in slowest_first]
             yield from (row.result() for row in as_completed(rows))
         except BrokenProcessPool:
-            raise CommandError(
-                "a worker process was killed, perhaps for want of memory; "
-                "the same command goes on from the last checkpoints"
-            ) from None
+            killed = "a worker process was killed, perhaps for want of memory"
+            goes_on = "the same command goes on from the last checkpoints"
+            raise CommandError(f"{killed}; {goes_on}") from None
         finally:
             stop.set()  # runs that go on save themselves and end
             pool.shutdown(wait=True, cancel_futures=True)

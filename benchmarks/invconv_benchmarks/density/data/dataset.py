@@ -26,38 +26,21 @@ _FLIPS, _SHIFTS, _NOISE, _ORDER, _TEST, _VALIDATION = range(6)  # of the random 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training images of any size, from which tiles are cut, and tiles that are held out.
-
-    Attributes
-    ----------
-    name : str
-    train : sequence of uint8 arrays, each (C, H, W), or one array (N, C, H, W)
-    test : uint8 array, shape (N, C, S, S)
-        Models are reported on these tiles.
-    validation : uint8 array, shape (M, C, S, S), or None
-        Settings are chosen by these: other images than the test's, or another region of them.
-    grid : int
-        Tiles are cut at multiples of so many pixels.
-    symmetry : {"none", "horizontal", "all"}
-        Tiles are flipped at random, or brought into one of the square's eight positions.
-    shift : int
-        Tiles are moved by up to so many pixels each way, their edges repeated.
-    """
+    """Training images of any size, from which tiles are cut, and tiles that are held out."""
 
     name: str
-    train: Sequence[Bytes] | Bytes
-    test: Bytes
-    validation: Bytes | None = None
-    grid: int = 1
+    train: Sequence[Bytes] | Bytes  # images (C, H, W), of one or of many sizes
+    test: Bytes  # tiles (N, C, S, S) that models are reported on
+    validation: Bytes | None = None  # tiles to choose by, of other images or another region
+    grid: int = 1  # tiles are cut at multiples of so many pixels
+    # tiles are flipped at random, or brought into one of the square's eight positions
     symmetry: Literal["none", "horizontal", "all"] = "none"
-    shift: int = 0
+    shift: int = 0  # tiles are moved by up to so many pixels each way, their edges repeated
 
     def __post_init__(self) -> None:
         if not len(self.train) or not len(self.test):
-            raise CommandError(
-                f"{self.name}: expected images to train and to test on, got {len(self.train)} "
-                f"and {len(self.test)}"
-            )
+            got = f"got {len(self.train)} and {len(self.test)}"
+            raise CommandError(f"{self.name}: expected images to train and to test on, {got}")
         if min(min(image.shape[1:]) for image in self.train) < self.image_shape[1]:
             raise CommandError(f"{self.name}: a training image is smaller than those of the test")
 
@@ -103,8 +86,8 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of every image and setting: a run goes on only with the same data."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr((self.grid, self.symmetry, self.shift, self.test.shape)).encode())
+        settings = repr((self.grid, self.symmetry, self.shift, self.test.shape))
+        digest = hashlib.blake2b(settings.encode(), digest_size=16)
         validation = () if self.validation is None else (self.validation,)
         for region in (*self.train, self.test, *validation):
             digest.update(repr(region.shape).encode())
@@ -126,9 +109,8 @@ class Batches:
         seen = range(step * self.size, (step + 1) * self.size)
         places = [int(_order(count, self.seed, n // count)[n % count]) for n in seen]
         flips = self._numbers(_FLIPS, step).integers(8, size=self.size)
-        shifts = self._numbers(_SHIFTS, step).integers(
-            -self.data.shift, self.data.shift + 1, size=(self.size, 2)
-        )
+        ends = -self.data.shift, self.data.shift + 1
+        shifts = self._numbers(_SHIFTS, step).integers(*ends, size=(self.size, 2))
         chosen = list(zip(places, flips, shifts, strict=True))[part]
         return np.stack([self._changed(self.data.tile(p), int(f), s) for p, f, s in chosen])
 
@@ -141,10 +123,9 @@ class Batches:
         return np.random.default_rng([self.seed, purpose, step])
 
     def _changed(self, tile: Bytes, flip: int, shift: Any) -> Bytes:
-        if self.data.shift:
-            most, side = self.data.shift, tile.shape[1]
+        if most := self.data.shift:
+            side, (top, left) = tile.shape[1], (most + int(s) for s in shift)
             wide = np.pad(tile, ((0, 0), (most, most), (most, most)), mode="edge")
-            top, left = (most + int(s) for s in shift)
             tile = wide[:, top : top + side, left : left + side]
         if flip & 1 and self.data.symmetry != "none":
             tile = tile[:, :, ::-1]

@@ -32,8 +32,7 @@ def hubble() -> Dataset:
 def photos() -> Dataset:
     """Return photographs of scikit-image and scikit-learn, each split from left to right.
 
-    The last fifth of the columns of tiles is for the test, a tenth before it to choose by. A split
-    by photograph would measure how much they differ instead.
+    The last fifth of the columns of tiles is for the test, a tenth before it to choose by.
     """
     train, validation, test = [], [], []
     for photograph in _photographs():
@@ -75,6 +74,4 @@ def tiles(image: Bytes, side: int) -> Bytes:
     """Cut (C, H, W) into tiles (N, C, side, side) that do not overlap; the rest is left out."""
     channels, rows, columns = image.shape[0], image.shape[1] // side, image.shape[2] // side
     cut = image[:, : rows * side, : columns * side].reshape(channels, rows, side, columns, side)
-    return np.ascontiguousarray(
-        cut.transpose(1, 3, 0, 2, 4).reshape(rows * columns, channels, side, side)
-    )
+    return np.ascontiguousarray(np.concatenate(cut.transpose(1, 3, 0, 2, 4)))

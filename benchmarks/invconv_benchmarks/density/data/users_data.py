@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
-from invconv_benchmarks.density.data.picture_files import images_in, read, read_npz, read_usable
-from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, tiles
+from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, planes, tiles
 
-SHIPPED: dict[str, Callable[[], Dataset]] = {"hubble": hubble, "photos": photos, "digits": digits}
+SHIPPED = {"hubble": hubble, "photos": photos, "digits": digits}
 
 LAYOUTS = {
     "cifar10": "the binary version of CIFAR-10, cifar-10-binary.tar.gz of "
@@ -25,24 +26,19 @@ LAYOUTS = {
     "imagenet64": "as imagenet32, with train_64x64/ and valid_64x64/, or npz files of 64 x 64",
     "galaxy": "the galaxies of https://github.com/SpaceML/merger_transfer_learning, which the "
     "paper used: the folder galaxy_mergers/noninteracting with training/, validation/ and test/",
-    "folder": "train/ and test/ with images (a tile of a larger one is cut at random), or "
-    "train.npz and test.npz with an array 'images' of bytes (N, H, W, 3), or images alone, "
-    "every tenth of which is for the test",
+    "folder": "train/ and test/ with images (a tile of a larger one is cut at random), or images "
+    "alone, every tenth of which is for the test",
 }
 NAMES = (*SHIPPED, *LAYOUTS)
 
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
 _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 
 
 def load(name: str, path: Path | None = None) -> Dataset:
-    """Return a data set by its name.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name, a path is missing or superfluous, or a file is not as it
-        must be: the message says where the data come from and what layout is expected.
-    """
+    """Return a data set by its name; what is missing or wrong is told with where it comes from."""
     if name in SHIPPED:
         if path is not None:
             raise CommandError(f"--path: {name} comes with a package and takes no path")
@@ -80,22 +76,32 @@ def _imagenet(path: Path, side: int) -> Dataset:
     folders = [path / f"{part}_{side}x{side}" for part in ("train", "valid")]
     if all(folder.is_dir() for folder in folders):
         train, test = (
-            np.stack([read(image, side, exactly=True) for image in images_in(folder)])
+            np.stack([_read(image, side, exactly=True) for image in _images_in(folder)])
             for folder in folders
         )
         return Dataset(name, train, test)
     batches = [path / f"train_data_batch_{n}.npz" for n in range(1, 11)]
-    row, layout = (3 * side * side,), f"bytes (N, {3 * side * side})"
-    train, test = (
-        read_npz(files, "data", layout, row).reshape(-1, 3, side, side)
-        for files in (batches, [path / "val_data.npz"])
-    )
-    return Dataset(name, train, test)
+    train = np.concatenate([_npz(batch, side) for batch in batches])
+    return Dataset(name, train, _npz(path / "val_data.npz", side))
+
+
+def _npz(path: Path, side: int) -> Bytes:
+    try:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            rows = np.asarray(file["data"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged files raise whatever NumPy, zipfile and zlib raise
+        raise CommandError(f"{path}: no npz file with an array 'data': {error}") from None
+    if rows.dtype != np.uint8 or rows.shape[1:] != (3 * side * side,):
+        expected = f"expected bytes (N, {3 * side * side})"
+        raise CommandError(f"{path}: {expected}, got {rows.dtype} of shape {rows.shape}")
+    return rows.reshape(-1, 3, side, side)
 
 
 def _galaxy(path: Path) -> Dataset:
     train, validation, test = (
-        [_galaxy_tile(read(image, 64)) for image in images_in(path / part)]
+        [_galaxy_tile(_read(image, 64)) for image in _images_in(path / part)]
         for part in ("training", "validation", "test")
     )
     # moved, flipped and turned about as the authors do, see `models.build`
@@ -112,27 +118,61 @@ def _galaxy_tile(image: Bytes) -> Bytes:
 
 
 def _folder(path: Path) -> Dataset:
-    arrays = [path / "train.npz", path / "test.npz"]
-    if all(file.is_file() for file in arrays):
-        layout = "bytes (N, H, W, 3)"
-        train, test = (
-            np.ascontiguousarray(np.moveaxis(read_npz([p], "images", layout, (-1, -1, 3)), -1, 1))
-            for p in arrays
-        )
-        return Dataset("folder", train, _cut(test))
     if (path / "train").is_dir() and (path / "test").is_dir():
-        train_images, test_images = (read_usable(path / part, TILE) for part in ("train", "test"))
+        train, test = (_read_usable(path / part, TILE) for part in ("train", "test"))
     else:
-        everything = read_usable(path, TILE)
-        test_images = everything[::10]
-        train_images = [image for i, image in enumerate(everything) if i % 10]
-    if not train_images or not test_images:
+        images = _read_usable(path, TILE)
+        test, train = images[::10], [image for i, image in enumerate(images) if i % 10]
+    if not train or not test:
         raise FileNotFoundError(f"there are not enough images in {path}")
-    return Dataset("folder", train_images, _cut(test_images), symmetry="horizontal")
+    cut = np.concatenate([tiles(image, TILE) for image in test])
+    return Dataset("folder", train, cut, symmetry="horizontal")
 
 
-def _cut(images: Bytes | list[Bytes]) -> Bytes:
-    return np.concatenate([tiles(image, TILE) for image in images])
+def _images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, hidden ones left out, or raise FileNotFoundError."""
+    names = folder.iterdir() if folder.is_dir() else ()
+    paths = sorted(p for p in names if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
+    if not paths:
+        raise FileNotFoundError(f"there are no images in {folder}")
+    return paths
+
+
+def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
+    """Read a folder's images; standard error names the files that cannot be used."""
+    images: list[Bytes] = []
+    unusable: list[str] = []
+    for path in (paths := _images_in(folder)):
+        try:
+            images.append(_read(path, smallest))
+        except CommandError as error:
+            unusable.append(str(error))
+    if unusable:
+        skipped = f"skipped {len(unusable)} of {len(paths)} files:"
+        print(skipped, *unusable, sep="\n  ", file=sys.stderr)
+    return images
+
+
+def _read(path: Path, side: int, *, exactly: bool = False) -> Bytes:
+    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
+
+    A CommandError names the file that is no image, is cut off, or has another size.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if min(width, height) < side or (exactly and max(width, height) > side):
+                least = f"{'' if exactly else 'at least '}{side} x {side}"
+                raise CommandError(f"expected {least} pixels, got {width} x {height}")
+            if image.mode not in _MODES:
+                raise CommandError(f"expected 8 bits a colour, got Pillow's mode {image.mode!r}")
+            return planes(np.asarray(image.convert("RGB")))
+    except UnidentifiedImageError:
+        raise CommandError(f"{path}: not an image of {', '.join(_FORMATS)}") from None
+    except (ValueError, Image.DecompressionBombError) as error:
+        raise CommandError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, EOFError) as error:  # Pillow's for damaged files
+        raise CommandError(f"{path}: the image is damaged or cut off: {error}") from None
 
 
 _LOADERS: dict[str, Callable[[Path], Dataset]] = {

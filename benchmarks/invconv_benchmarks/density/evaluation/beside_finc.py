@@ -1,35 +1,29 @@
 """Seconds that 100 samples of a whole Glow take, beside those that FInC Flow's authors publish.
 
-``python -m invconv_benchmarks.density.evaluation.beside_finc [--device cuda:0]`` prints the table,
-as ``invconv benchmark inverse --device cuda`` does, too. Not yet run on a GPU.
+``python -m invconv_benchmarks.density.evaluation.beside_finc [--device cuda:0]`` prints the table.
+Not yet run on a GPU.
 
-The flow is that of the paper's CIFAR-10, three levels of 32 steps whose couplings are 512 wide,
-with emerging convolutions (kept inverses, in eval mode), the same as one captured graph, and with
-plain 1x1 convolutions in their place, which tells what everything else takes. The weights are
-those of the initialisation, float32 without TF32. The published numbers are FInC Flow's
-repository's, of other hardware, about 38.5 M parameters, a batch that is not stated, and without
-batch and hardware a comparison is of orders of magnitude only.
+The flow is that of the paper's CIFAR-10 at initialisation, in float32 without TF32: with emerging
+convolutions (kept inverses, in eval mode) and with plain 1x1s in their place, called and as one
+captured graph. The published numbers are of FInC Flow's repository, of other hardware, about 38.5 M
+parameters and a batch that is not stated: what can be compared are orders of magnitude.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
-from invconv.files.whole_files import write_text
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.contender import wait
 from invconv_benchmarks.measure.gpu import full_precision, with_graphs
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
-from invconv_conformance.libraries.table import LIBRARIES, Target
+from invconv_conformance.libraries.table import KNOWN, Target
 from invconv_torch.flows import Glow
 
 SIZES = (8, 16, 32, 64)
@@ -78,26 +72,16 @@ def table(ours: Seconds, where: str) -> Table:
     return shown
 
 
-def run(device: str, console: Console, folder: Path | None = None) -> None:
-    """Measure, print the table, and write sampling.json where a folder is given."""
-    (torch_library,) = (library for library in LIBRARIES if library.name == "torch")
-    target, described = Target(torch_library, device), environment.environment()
-    seconds = measure(target)
-    where = next(iter(described["gpus"]), device) if target.on_cuda else described["cpu"]
-    console.print(table(seconds, f"{where}, {device}"))
-    if folder is not None:
-        content = {"device": device, "environment": described, "seconds": seconds}
-        write_text(folder / "sampling.json", json.dumps(content, indent=1) + "\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda:0", help="default: %(default)s")
     device = parser.parse_args(argv).device
     if device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device {device}: needs an NVIDIA GPU and a build of PyTorch for CUDA")
-    run(device, printing.console())
+    target, here = Target(KNOWN["torch"], device), environment.environment()
+    where = next(iter(here["gpus"]), device) if target.on_cuda else here["cpu"]
+    printing.console().print(table(measure(target), f"{where}, {device}"))
     return 0
 
 

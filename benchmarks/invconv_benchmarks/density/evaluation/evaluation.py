@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from PIL import Image
+from skimage.util import montage
 
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing
@@ -25,13 +26,7 @@ SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the sa
 
 
 def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
-    """Return a checkpoint of a file or a run's folder, and the model with the average parameters.
-
-    Raises
-    ------
-    CommandError
-        If it is none, or damaged.
-    """
+    """Return the checkpoint of a run's folder or a file, and the model with average parameters."""
     path = path / checkpoint.NAME if path.is_dir() else path
     stored = checkpoint.read(path)
     model = stored.recipe.flow(stored.image_shape)
@@ -89,14 +84,10 @@ def write(tiles: Floats, path: Path, *, bright: bool = False) -> None:
     """Write images (N, C, H, W) of bytes in rows and columns as a PNG file."""
     if path.suffix != ".png":
         raise CommandError(f"--out: expected a name that ends in .png, got {path}")
-    count, channels, height, width = tiles.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    grid = np.zeros((rows * columns, channels, height, width), np.uint8)
-    grid[:count] = tiles
-    grid = grid.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    picture = grid.reshape(rows * height, columns * width, channels)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    shape = math.ceil(len(tiles) / columns), columns
+    picture = montage(tiles, fill=[0] * tiles.shape[1], grid_shape=shape, channel_axis=1)
     if bright:
-        picture = np.asarray(255 * stretch(picture / 255)).astype(np.uint8)
+        picture = (255 * stretch(picture / 255)).astype(np.uint8)
     with replacing(path) as part:
-        Image.fromarray(picture if channels == 3 else picture[:, :, 0]).save(part, format="PNG")
+        Image.fromarray(picture.squeeze()).save(part, format="PNG")

@@ -45,13 +45,7 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint. No code in it is run, and a file with a damaged byte is refused.
-
-    Raises
-    ------
-    CommandError
-        If there is none, or it is damaged: the message says how to go on.
-    """
+    """Read a checkpoint. No code in it is run, and a file with a damaged byte is refused."""
     try:
         with zipfile.ZipFile(path) as file:
             if damaged := file.testzip():  # PyTorch itself does not look at the checksums

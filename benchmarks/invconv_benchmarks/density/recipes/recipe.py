@@ -22,7 +22,7 @@ import torch
 
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.settings import choice, is_number, positive_int
-from invconv.flows.architecture import MIXINGS, GlowArchitecture
+from invconv.flows.architecture import MIXINGS
 from invconv_torch.flows import Glow
 
 PRECISIONS = ("float32", "bfloat16")
@@ -34,10 +34,7 @@ _UNITS |= {epochs: steps for steps, epochs in _UNITS.items()}
 class Recipe:
     """A run: everything that its numbers depend on but the images themselves.
 
-    Mixing to scale_floor are those of `invconv_torch.flows.Glow`. ``average`` is Polyak's: a =
-    average a + (1 - average) p after each step, with less weight on a while there were few steps.
-    With "bfloat16" the networks of the couplings and priors run in it, and the invertible layers
-    keep the dtype of their parameters, float32.
+    Mixing to scale_floor are those of `invconv_torch.flows.Glow`.
     """
 
     preset: str
@@ -55,9 +52,9 @@ class Recipe:
     epochs: int = 0
     warm_up_steps: int = 0  # the learning rate grows from 0; of both one is 0
     warm_up_epochs: int = 0
-    average: float = 0.995
+    average: float = 0.995  # a = average a + (1 - average) p after a step; early ones weigh less
     initial_images: int = 256  # actnorm gets its start from them
-    precision: str = "float32"
+    precision: str = "float32"  # of the networks of couplings and priors; all else is in float32
 
     def __post_init__(self) -> None:
         choice("mixing", self.mixing, MIXINGS)
@@ -93,20 +90,12 @@ class Recipe:
     def flow(self, image_shape: tuple[int, int, int]) -> Glow:
         """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU.
 
-        PyTorch's own generator is left as it was.
-
-        Raises
-        ------
-        CommandError
-            If a value is out of range, or the images cannot be halved as often as there are levels.
+        PyTorch's own generator is left as it was. What cannot be is a CommandError.
         """
-        sizes = self.levels, self.depth, self.width
-        more: dict[str, Any] = {"scale_floor": self.scale_floor, "kernel_size": self.kernel_size}
-        with as_command_errors():
-            GlowArchitecture(image_shape, *sizes, **more)
-        with torch.random.fork_rng(devices=[]):
+        names = ("levels", "depth", "width", "mixing", "scale_floor", "kernel_size")
+        with as_command_errors(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return Glow(image_shape, *sizes, mixing=self.mixing, **more)
+            return Glow(image_shape, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -118,10 +107,7 @@ class Preset:
     paper: Mapping[str, str]
 
     def recipe(self, mixing: str, seed: int = 0, **changes: Any) -> Recipe:
-        """Return the run of a mixing layer, with other values such as ``width=64``.
-
-        None changes nothing. Steps replace epochs, and the other way round.
-        """
+        """Return the run of a mixing layer, with other values (but None) such as ``width=64``."""
         changes = {name: value for name, value in changes.items() if value is not None}
         values = {"preset": self.name, "mixing": mixing, "seed": seed}
         return Recipe.of(_changed(self.settings, values | changes))
@@ -134,13 +120,7 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def load_preset(name: str) -> Preset:
-    """Return a preset of ours by its name, or any by the path of a TOML file.
-
-    Raises
-    ------
-    CommandError
-        If there is none, it is no TOML, or has unknown or missing names.
-    """
+    """Return a preset of ours by its name, or any by the path of a TOML file."""
     known, values = presets(), dict[str, Any](like=name)
     if name.endswith(".toml"):
         try:
@@ -150,10 +130,8 @@ def load_preset(name: str) -> Preset:
     while "like" in values:
         other = values.pop("like")
         if other not in known:
-            names = ", ".join(known)
-            raise CommandError(
-                f"--preset: expected one of {names}, or the path of a .toml file, got {other!r}"
-            )
+            expected = f"expected one of {', '.join(known)}, or the path of a .toml file"
+            raise CommandError(f"--preset: {expected}, got {other!r}")
         values = _changed(known[other], values)
     preset = Preset(Path(name).stem, values, values.pop("paper", {}))
     preset.recipe("plain")  # raises where a value is wrong

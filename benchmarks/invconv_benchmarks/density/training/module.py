@@ -36,11 +36,7 @@ class DivergedError(CommandError):
 
 
 class DensityModule(lightning.LightningModule):  # type: ignore[misc]
-    """A run that can be saved after any step and goes on from there, on a CPU bit for bit.
-
-    ``flow`` has the parameters, ``average`` Polyak's average of them, ``history`` the measurements;
-    ``step`` of ``steps`` are done.
-    """
+    """A run that can be saved after any step and goes on from there, on a CPU bit for bit."""
 
     def __init__(self, recipe: Recipe, data: Dataset) -> None:
         super().__init__()
@@ -103,13 +99,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         return self.step % -(-self.steps // MEASUREMENTS) == 0 or self.step == self.steps
 
     def measure(self) -> None:
-        """Judge all inverses, and append bits/dim of tiles held out to the history.
-
-        Raises
-        ------
-        DivergedError
-            If a layer's inverse is lost, or bits/dim are not finite.
-        """
+        """Judge all inverses, and append bits/dim of tiles held out to the history."""
         self._require_inverses()
         if not self.trainer.is_global_zero:
             return
@@ -132,10 +122,8 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
     def _require_finite(self, number: Tensor) -> None:
         if not torch.isfinite(number):
             layer = first_non_finite(self.flow, self.flow.dequantize(*self._batch)[0])
-            raise self._diverged(
-                f"{layer or 'a gradient or the sum of all layers'} is not finite; "
-                "a floor of the coupling's scale may help"
-            )
+            cause = f"{layer or 'a gradient or the sum of all layers'} is not finite"
+            raise self._diverged(f"{cause}; a floor of the coupling's scale may help")
 
     def _require_inverses(self) -> None:
         with warnings.catch_warnings():
@@ -169,10 +157,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def first_non_finite(model: Multiscale, x: Tensor) -> str | None:
-    """Return the name of the first layer with an output or a gradient that is not finite, if any.
-
-    Gradients come from the last layer.
-    """
+    """Return the name of the first layer with an output that is not finite, or a gradient."""
     names: list[str] = []
 
     def look(name: str, out: Tensor) -> Tensor:

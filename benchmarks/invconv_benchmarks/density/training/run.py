@@ -1,9 +1,7 @@
 """Training by Lightning: from a folder's checkpoint on, in one process or in those of torchrun.
 
-Lightning has the loop, devices, several processes, precision, the bar and the checkpoint's content.
-Two things are ours: it writes checkpoints through a file elsewhere that it copies, which a kill or
-a full disk leaves in part, and at Ctrl-C it leaves amid a step, from which no run goes on bit for
-bit.
+Two things are ours: Lightning writes checkpoints through a file elsewhere that it copies, which a
+kill or a full disk leaves in part, and at Ctrl-C it leaves amid a step, from which no run goes on.
 """
 
 from __future__ import annotations
@@ -47,21 +45,9 @@ def train(
 ) -> DensityModule:
     """Train until the recipe's last step, from where the folder's checkpoint is.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    data : Dataset
-    folder : Path
-        A checkpoint of another run in it is an error.
-    should_stop : callable
-        Asked after every step; if it says so, a checkpoint is written and the run ends there.
-    device : str
-    seconds : float
-        After which another checkpoint is written; one is written after each measurement, too.
-    say : callable
-        Is told each measurement in a line, in the first of several processes.
-    bar : bool
-        Whether Lightning shows a bar.
+    ``should_stop`` is asked after every step whether to write a checkpoint and end there. A
+    checkpoint is written after each measurement and after so many ``seconds``. ``say`` is told each
+    measurement in a line, in the first of several processes; ``bar`` shows Lightning's bar.
     """
     path = folder / checkpoint.NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,10 +71,8 @@ def train(
 
 def _fit(module: DensityModule, keeper: Keeper, device: str, goes_on: bool, bar: bool) -> None:
     here, world = (int(os.environ.get(f"{n}WORLD_SIZE", 1)) for n in ("LOCAL_", ""))  # torchrun's
-    if module.recipe.batch % world:
-        raise CommandError(
-            f"batch: expected a multiple of the {world} processes, got {module.recipe.batch}"
-        )
+    if (batch := module.recipe.batch) % world:
+        raise CommandError(f"batch: expected a multiple of the {world} processes, got {batch}")
     place = torch.device(device)
     one: Any = 1 if place.index is None else [place.index]
     for name in ("lightning.fabric", "lightning.pytorch"):
@@ -142,10 +126,7 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self.sigterm)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
-        """Measure twenty times in a run; save then, when time has passed, and at the end.
-
-        One process that is asked to stop stops all.
-        """
+        """Measure and save where it is due; one process that is asked to stop stops all."""
         if module.due:
             module.measure()
             if trainer.is_global_zero:
@@ -159,19 +140,15 @@ class Keeper(lightning.Callback):  # type: ignore[misc]
             try:
                 trainer.save_checkpoint(self.path)
             except OSError as error:
-                raise OSError(
-                    f"{self.path}: the checkpoint of step {module.step} cannot be written, "
-                    f"the one before is still there: {error}"
-                ) from None
+                what = f"the checkpoint of step {module.step} cannot be written"
+                kept = f"the one before is still there: {error}"
+                raise OSError(f"{self.path}: {what}, {kept}") from None
             self.saved = time.monotonic()
 
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """Yield a list that gets an entry when the user or the system asks the process to end.
-
-    A second Ctrl-C ends the process at once.
-    """
+    """Yield a list that gets an entry when the process is asked to end, by a first Ctrl-C, too."""
     asked: list[int] = []
 
     def hear(number: int, frame: object) -> None:

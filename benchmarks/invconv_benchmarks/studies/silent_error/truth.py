@@ -2,65 +2,54 @@
 
     |x' - x| / |x| in the largest entries, x' = conv.inverse(y) as it runs,
 
-for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step. Samples
-are of the kinds that the library judges by, drawn anew. A 1x1 of factors runs in PyTorch, too, with
-parameters that want gradients: then it is solved factor by factor.
+for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step. A 1x1 of
+factors runs in PyTorch, too, with parameters that want gradients: it is solved factor by factor.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
 
 import invconv as ic
-from invconv_benchmarks.studies.silent_error.constructions import Floats, Shape
+from invconv_benchmarks.studies.silent_error.operators import Floats, Shape
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
-from invconv_conformance.truth.substitution import convolve, substitute
+from invconv_conformance.truth.oracle import convolve, substitute
 
 Solve = Callable[[Floats], Floats]
 _POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
-FULL = {"float32": -math.log10(2.0**-23), "float64": -math.log10(2.0**-52)}
+PLACES = {"float32": 23, "float64": 52}  # binary
 _KINDS = 3  # of samples
 _SMALL = 2.0**-100  # images
-FEW, SAMPLES = 24, 96  # of each of the two y: of large images, and of small ones
-_SMALL_IMAGE = 2**10  # numbers
+_FEW, _SAMPLES, _SMALL_IMAGE = 24, 96, 2**10  # samples of large images and of small ones; numbers
 
 
 def digits(error: float, dtype: str) -> float:
     """Return the decimal digits that an error leaves, between none and all of a dtype."""
-    return (
-        0.0 if not error < 1 else FULL[dtype] if not error else min(FULL[dtype], -math.log10(error))
-    )
+    return -math.log10(min(1.0, max(error, 2.0 ** -PLACES[dtype]))) if error < 1 else 0.0
 
 
-def error_of(
-    conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator, samples: int | None = None
-) -> float:
-    """Return the largest error over samples of an operator of NumPy arrays; inf for NaN.
-
-    Raises
-    ------
-    SingularConvError
-        If the operator has no inverse.
-    """
+def error_of(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) -> float:
+    """Return the largest error over samples of an operator of NumPy arrays; inf for NaN."""
     dtype = conv._reference()[1].dtype
-    if samples is None:
-        samples = SAMPLES if conv.channels * math.prod(shape) <= _SMALL_IMAGE else FEW
-    x, y = (_samples((samples, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
-    images = quietly(conv, x)
+    count = _SAMPLES if conv.channels * math.prod(shape) <= _SMALL_IMAGE else _FEW
+    x, y = (_samples((count, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ic.IllConditionedWarning)  # of an inverse on the way
+        images = np.asarray(conv.forward(x))
     if 0 < (size := np.abs(images).max()) < _SMALL:  # of ordinary y, x may be beyond the range
         y = (y * 2.0 ** np.floor(np.log2(size))).astype(dtype)
     right = x.astype(EXTENDED), maps(conv.asarrays(np.empty(0)), shape)[1](y.astype(EXTENDED))
     truth, given = np.concatenate(right), np.concatenate([images, y])
     ways = [conv.prepare(shape, check=False).inverse]
     if _has_factors(conv):
-        ways.append(partial(_recorded, conv))
+        ways.append(functools.partial(_recorded, conv))
     return max(_relative(way(given), truth) for way in ways)
 
 
@@ -79,13 +68,6 @@ def _recorded(conv: ic.InvertibleConv, y: Floats) -> Floats:
     return np.asarray(prepared.inverse(torch.as_tensor(y)).detach())
 
 
-def quietly(conv: ic.InvertibleConv, x: Floats) -> Floats:
-    """Return conv.forward(x), whatever is said of inverses on the way forward."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ic.IllConditionedWarning)
-        return np.asarray(conv.forward(x))
-
-
 def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
     """Return K x + b and its inverse on arrays (B, C, *shape), in extended precision."""
     if isinstance(conv, ic.Inverse):
@@ -93,7 +75,11 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
     if isinstance(conv, ic.Chain | ic.EmergingConv):
         steps = conv.steps if isinstance(conv, ic.Chain) else (conv.first, conv.second)
         pairs = [maps(step, shape) for step in steps]
-        return _after([a for a, _ in pairs]), _after([s for _, s in reversed(pairs)])
+        forwards, inverses = zip(*pairs, strict=True)
+        return (
+            lambda x: functools.reduce(lambda x, step: step(x), forwards, x),
+            lambda y: functools.reduce(lambda y, step: step(y), reversed(inverses), y),
+        )
     if isinstance(conv, ic.AutoregressiveConv):
         zeros = np.zeros((conv.channels, *shape))
         shift = zeros if conv.bias is None else (zeros.T + conv.bias).T
@@ -105,24 +91,11 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
         conv, (1,) * len(shape) if isinstance(conv, _POINTWISE) else shape, EXTENDED
     )
     factors, offset = ExtendedLU(matrix), np.asarray(shift).reshape(-1, 1)
-
-    def by_columns(solve: Solve) -> Solve:
-        return lambda x: np.stack([*map(solve, x.reshape(len(x), len(matrix), -1))]).reshape(
-            x.shape
-        )
-
-    return by_columns(lambda c: matrix @ c + offset), by_columns(
-        lambda c: factors.solve(c - offset)
+    columns: Solve = lambda x: x.reshape(len(x), len(matrix), -1)  # noqa: E731
+    return (
+        lambda x: np.stack([matrix @ c + offset for c in columns(x)]).reshape(x.shape),
+        lambda y: np.stack([factors.solve(c - offset) for c in columns(y)]).reshape(y.shape),
     )
-
-
-def _after(steps: list[Solve]) -> Solve:
-    def run(x: Floats) -> Floats:
-        for step in steps:
-            x = step(x)
-        return x
-
-    return run
 
 
 def _samples(shape: Shape, rng: np.random.Generator) -> Floats:
@@ -135,8 +108,7 @@ def _samples(shape: Shape, rng: np.random.Generator) -> Floats:
 def _relative(computed: Floats, right: Floats) -> float:
     """Return the largest error of an entry over the largest one of its sample.
 
-    Of y = K x first, and of random y then. A sample counts for no less than the median one of its
-    kind: of few numbers, a bias that is subtracted may leave next to nothing by chance.
+    A sample counts for no less than the median one of its kind, of y = K x and of random y.
     """
     off, largest = (np.abs(a).reshape(len(a), -1).max(axis=1) for a in (computed - right, right))
     if not np.isfinite(off).all():

@@ -1,0 +1,156 @@
+"""Operators to judge: random ones, and some that were silent while the condition alone judged.
+
+The inverse of these is wrong in float32, though the 1-norm's condition number looks fine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import invconv as ic
+from invconv_conformance.cases import drawn
+from invconv_conformance.cases.case import perturbed
+from invconv_conformance.cases.drawn import FAMILIES
+
+Shape = tuple[int, ...]
+Floats = np.ndarray[Any, Any]
+Construction = tuple[str, ic.InvertibleConv, Shape]
+
+_SMALL = 1e-6
+_FACTORS = (
+    np.asarray([[1, 0], [1 / _SMALL, 1]]),
+    np.asarray([[_SMALL, 1], [0, 1 - 1 / _SMALL]]),
+)
+_CHANNELS, _GROWTH, _PIXELS = 64, 1.5, 17
+
+
+def growing_factors() -> ic.PLUConv1x1:
+    """Return W = L U of condition 2.1, whose factors have one of 1e12."""
+    lower, upper = _FACTORS
+    scale = np.diagonal(upper)
+    triangles = np.tril(lower, -1), np.triu(upper, 1)
+    return ic.PLUConv1x1(np.arange(2), *triangles, np.sign(scale), np.log(np.abs(scale)))
+
+
+def growing_pair() -> ic.EmergingConv:
+    """Return an emerging convolution with the same two as matrices at the pixel itself."""
+    lower, upper = _FACTORS
+
+    def at_the_pixel(matrix: Floats, direction: int, order: str) -> ic.AutoregressiveConv:
+        kernel = np.zeros((2, 2, 2, 2))
+        kernel[:, :, 0, 0] = matrix
+        return ic.AutoregressiveConv(kernel, direction=direction, channel_order=order)
+
+    return ic.EmergingConv(at_the_pixel(upper, -1, "upper"), at_the_pixel(lower, 1, "lower"))
+
+
+def undone() -> ic.Chain:
+    """Return A and then (2 A)^-1: the condition of the whole is 1, that of A is 1e6."""
+    rng = np.random.default_rng(0)
+    left, right = (ic.Conv1x1.init(4, rng=rng).weight for _ in range(2))
+    matrix = left @ np.diag([1.0, 1e-1, 1e-3, 1e-6]) @ right
+    return ic.Chain([ic.Conv1x1(matrix), ic.Inverse(ic.Conv1x1(2 * matrix))])
+
+
+def wide_sum() -> ic.AutoregressiveConv:
+    """Return K = D (1 - 1.5 S), S a shift by a pixel, D = I with a last row of 3s for 64 channels.
+
+    The 1-norm does not see the sums, the infinity norm does.
+    """
+    at_pixel = np.eye(_CHANNELS)
+    at_pixel[-1] = 3
+    return ic.AutoregressiveConv(np.stack([at_pixel, -_GROWTH * at_pixel], axis=-1))
+
+
+def hidden(pixels: int = 6, strength: float = 2.0**20) -> ic.Chain:
+    """Return 1 + s v v^T at each pixel, and an identity, which hides that it is one matrix.
+
+    v is orthogonal to the start vectors of Hager's and Higham's estimate whose random signs are
+    those of ``default_rng(0)``, and to what it climbs to from there: it said 1.
+    """
+    channels = 96
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (1, channels * pixels))
+    patterns = [tuple(row) for row in signs.reshape(channels, pixels)]
+    pairs = itertools.combinations(range(channels), 2)
+    alike = [(a, b) for a, b in pairs if patterns[a] == patterns[b]]
+    one, two = next(
+        (p, q)
+        for p, q in itertools.combinations(alike, 2)
+        if p[1] - p[0] == q[1] - q[0] and not {*p} & {*q}
+    )
+    v = np.zeros(channels)
+    v[[one[0], two[1]]], v[[one[1], two[0]]] = 1, -1
+    kernel = np.zeros((channels, channels, 2))
+    kernel[:, :, 0] = np.eye(channels)
+    matrix = np.eye(channels) + strength * np.outer(v, v)
+    return ic.Chain([ic.Conv1x1(matrix), ic.AutoregressiveConv(kernel)])
+
+
+_ALL: tuple[tuple[str, Callable[[], ic.InvertibleConv], Shape], ...] = (
+    ("PLU factors that grow", growing_factors, (8, 8)),
+    ("an emerging pair of them", growing_pair, (8, 8)),
+    ("steps that undo each other", undone, (8, 8)),
+    ("a sum over 64 channels", wide_sum, (_PIXELS,)),
+    ("an estimate fooled", hidden, (6,)),
+)
+
+
+def constructions(dtype: str = "float32") -> Iterator[Construction]:
+    """Yield each with its name and grid."""
+    for name, make, shape in _ALL:
+        yield name, make().asarrays(np.empty(0, dtype)), shape
+
+
+_UNKNOWNS = {"SMALL": 80, "LARGE": 160, "_DENSE": 80}  # for elimination in extended precision
+_FEW, _GRID = (1, 5), (3, 4)  # numbers of channels, and the grid, of chains
+_LARGE = 48, 24  # pixels along each of two axes, and channels
+_STEPS: tuple[Any, ...] = (
+    *(ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm),
+    *(ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv),
+)
+
+
+def random_operators(count: int, seed: int = 0) -> Iterator[Construction]:
+    """Yield so many operators of each family, in float32 and float64 by turns."""
+    for number, (name, draw) in enumerate(FAMILIES.items()):
+        for i, rng in enumerate(np.random.default_rng([seed, number]).spawn(count)):
+            with mock.patch.dict(vars(drawn), _UNKNOWNS):
+                conv, shape = draw(rng)
+            yield name, _cast(conv, i), shape
+
+
+def chains(count: int, seed: int = 0) -> Iterator[Construction]:
+    """Yield so many chains of two to eight steps, in float32 and float64 by turns."""
+    for i, rng in enumerate(np.random.default_rng([seed, 1]).spawn(count)):
+        channels = int(rng.integers(*_FEW))
+        scale = 10.0 ** rng.uniform(-2, 0)
+        steps = [_step(rng, channels, scale) for _ in range(int(rng.integers(2, 9)))]
+        if rng.random() < 0.3:
+            steps.append(ic.Inverse(steps[0]))
+        yield "chains of 2 to 8 steps", _cast(ic.Chain(steps), i), _GRID
+
+
+def _step(rng: np.random.Generator, channels: int, scale: float) -> ic.InvertibleConv:
+    """Return a step whose parameters are moved by N(0, scale^2) from their initialisation."""
+    cls = _STEPS[int(rng.integers(len(_STEPS)))]
+    conv: ic.InvertibleConv = perturbed(cls.init(channels, rng=rng), rng, scale)
+    return ic.Inverse(conv) if rng.random() < 0.2 else conv
+
+
+def large_grids(count: int, seed: int = 0) -> Iterator[Construction]:
+    """Yield convolutions that lose many digits of float64 on a grid that longdouble crops."""
+    side, channels = _LARGE
+    for rng in np.random.default_rng([seed, 2]).spawn(count):
+        kernel = rng.uniform(0.12, 0.2) * rng.standard_normal((channels, channels, 2, 2))
+        kernel[:, :, 0, 0] = np.eye(channels)
+        yield "large grids, float64", ic.AutoregressiveConv(kernel), (side, side)
+
+
+def _cast(conv: ic.InvertibleConv, number: int) -> ic.InvertibleConv:
+    with np.errstate(over="ignore"):  # inf is what float32 makes of it
+        return conv.asarrays(np.empty(0, ("float32", "float64")[number % 2]))
