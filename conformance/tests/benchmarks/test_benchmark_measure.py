@@ -22,7 +22,7 @@ from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import gpu, turns
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.studies import calls, first_solve
-from invconv_benchmarks.suites.group import LIMIT_SHAPES, SUITES, Group
+from invconv_benchmarks.suites.group import LFILTER, LIMIT_SHAPES, SPECTRAL, SUITES, Group
 from invconv_benchmarks.suites.groups import GROUPS, select
 from invconv_conformance.libraries.table import LIBRARIES, Target
 
@@ -65,9 +65,19 @@ def test_no_clock_sees_the_yardstick_pad(monkeypatch: pytest.MonkeyPatch) -> Non
     run()
 
 
-def test_the_peers_solve_the_same_equation() -> None:
-    for target, count in zip(ALL, (2, 1, 0), strict=True):
-        there = setup("corner 2", ("inverse",), target, peers=tuple(references.PEERS))
+@pytest.mark.parametrize(
+    ("name", "shape", "peers"),
+    [
+        ("corner 2", (2, 4, 5, 6), ("pixel by pixel", "SciPy sparse solve")),
+        ("corner 3", (2, 1, 9), (LFILTER,)),
+        ("periodic 3", (2, 3, 5, 6), (SPECTRAL,)),
+    ],
+)
+def test_the_peers_solve_the_same_equation(
+    name: str, shape: tuple[int, ...], peers: tuple[str, ...]
+) -> None:
+    for target, count in zip(ALL, (len(peers), len(peers) - 1, 0), strict=True):
+        there = setup(name, ("inverse",), target, shape=shape, peers=peers)
         found = references.contenders(there)
         assert len(found) == count
         for contender in found:
