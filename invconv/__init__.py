@@ -13,6 +13,7 @@ from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
+from invconv.operators.filters import lfilter, sosfilt
 from invconv.operators.inverse import Inverse
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
@@ -22,6 +23,7 @@ from invconv.operators.pointwise.householder import HouseholderConv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.psf import from_psf
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
@@ -53,9 +55,12 @@ __all__ = [
     "SymmetricConv",
     "bounded",
     "diagnose",
+    "from_psf",
+    "lfilter",
     "load",
     "save",
     "set_num_threads",
+    "sosfilt",
     "squeeze",
     "unsqueeze",
 ]

@@ -34,8 +34,9 @@ def prefers_lanes(count: int, channels: int) -> bool:
 
     There are ``count`` matrices of ``channels`` rows.
     """
-    several = count >= host().bits // 64
-    return channels <= costs.PIVOT_ROWS and several and machine.reason(8) is None
+    if channels > costs.PIVOT_ROWS or machine.reason(8) is not None:
+        return False
+    return count >= host().bits // 64
 
 
 def eliminate(
