@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import traceback
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import describe
 from invconv.operators.base.checks import TOLERATED
-from tests.fuzz.call import Arr, Call, arrays_of, build, changed, host_values
+from tests.fuzz.calls import Arr, Call, arrays_of, build, changed, host_values
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
 _SAME_AS_ARGUMENT = (
@@ -126,8 +127,8 @@ def _is_singular(call: Call) -> bool:
 
 
 def _in_float64(array: Arr) -> Arr:
-    real = "float" in array.dtype
-    return Arr("numpy", "float64" if real else array.dtype, array.shape, array.fill, array.seed)
+    dtype = "float64" if "float" in array.dtype else array.dtype
+    return replace(array, library="numpy", dtype=dtype)
 
 
 def _largest(dtype: str) -> float:

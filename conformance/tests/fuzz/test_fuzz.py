@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 import invconv as ic
 from invconv.files.description import build, describe
 from tests.fuzz import judge
-from tests.fuzz.call import Arr, Call, Op
+from tests.fuzz.calls import Arr, Call, Op
 from tests.fuzz.damage import damaged
 from tests.fuzz.strategies import calls
 
-KERNEL = Arr("numpy", "float64", (1, 1, 2), "near identity", 0)
-IMAGE = Arr("numpy", "float64", (2, 1, 5), "normal", 1)
+KERNEL = Arr("numpy", "float64", np.asarray([[[1.0, 0.1]]]))
+IMAGE = Arr("numpy", "float64", np.ones((2, 1, 5)))
 CONV = Op("AutoregressiveConv", (("kernel", KERNEL),))
 
 

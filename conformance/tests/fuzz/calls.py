@@ -1,4 +1,4 @@
-"""A call as data: it can be drawn at random, shown, run, and run again in float64 on NumPy."""
+"""Random calls as data, which can be shown, run, and run again in float64 on NumPy."""
 
 from __future__ import annotations
 
@@ -20,74 +20,30 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "jax": ("float32", "bfloat16", "int32"),
     "list": ("float64",),
 }
-_TAME: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
-    "normal": lambda rng, shape: rng.standard_normal(shape),
-    "near identity": lambda rng, shape: _near_identity(rng, shape),
-    "zeros": lambda rng, shape: np.zeros(shape),
-    "signs": lambda rng, shape: rng.choice([-1.0, 1.0], shape),
-    "order": lambda rng, shape: rng.permutation(shape[0]) if len(shape) == 1 else np.ones(shape),
-}
-_WILD: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Any]] = {
-    "nan": lambda rng, shape: np.full(shape, np.nan),
-    "inf": lambda rng, shape: np.full(shape, np.inf),
-    "huge": lambda rng, shape: 1e30 * rng.standard_normal(shape),
-    "tiny": lambda rng, shape: 1e-30 * rng.standard_normal(shape),
-    "one inf": lambda rng, shape: _with_one(np.inf, rng, shape),
-    "one nan": lambda rng, shape: _with_one(np.nan, rng, shape),
-    "one huge": lambda rng, shape: _with_one(1e30, rng, shape),
-}
-FILLS = (*_TAME, *_WILD)
+Named = tuple[tuple[str, Any], ...]
 
 
-def _with_one(number: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Return what is near the identity, but for one number anywhere."""
-    values = np.asarray(_near_identity(rng, shape))
-    if values.size:
-        values.reshape(-1)[rng.integers(values.size)] = number
-    return values
-
-
-def _near_identity(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Return small numbers, and the identity at both ends of a kernel's taps."""
-    values = 0.05 * rng.standard_normal(shape)
-    if len(shape) >= 2 and min(shape) > 0:
-        taps = values.reshape(*shape[:2], -1)
-        taps[:, :, 0] += np.eye(shape[0], shape[1])
-        taps[:, :, taps.shape[2] // 2] += np.eye(shape[0], shape[1])
-    return values
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arr:
-    """An array.
+    """Numbers, to be an array of a library and dtype, or a nested list ("list").
 
-    Attributes
-    ----------
-    library : str
-        A key of `LIBRARIES`; "list" makes a nested list.
-    dtype : str
-        One of the library's.
-    shape : tuple of int
-    fill : str
-        One of `FILLS`.
-    seed : int
+    They are tame if all are of ordinary size.
     """
 
     library: str
     dtype: str
-    shape: tuple[int, ...]
-    fill: str
-    seed: int
+    numbers: np.ndarray[Any, Any]
+    tame: bool = True
 
     def make(self) -> Any:
-        """Return it."""
+        """Return the array."""
+        if self.library == "list":
+            return self.numbers.tolist()
         with np.errstate(all="ignore"):
-            values = (_TAME | _WILD)[self.fill](np.random.default_rng(self.seed), self.shape)
-            if self.library == "list":
-                return values.tolist()
             if self.library == "numpy":
-                return np.asarray(values).astype(self.dtype)
-            if self.dtype in ("int32", "int64", "bool", "complex128"):
+                return self.numbers.astype(self.dtype)
+            values = self.numbers
+            if "float" not in self.dtype:
                 values = np.nan_to_num(values).astype(self.dtype)
         if self.library == "torch":
             import torch
@@ -99,12 +55,7 @@ class Arr:
             return jnp.asarray(values, dtype=self.dtype)
         import array_api_strict as strict
 
-        return strict.asarray(np.asarray(values).astype(self.dtype))
-
-    @property
-    def tame(self) -> bool:
-        """Whether its numbers are of ordinary size."""
-        return self.fill in _TAME
+        return strict.asarray(values.astype(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -112,32 +63,26 @@ class Op:
     """An operator: a class, and its arguments."""
 
     cls: str
-    arguments: tuple[tuple[str, Any], ...]
+    arguments: Named
 
     def make(self) -> Any:
-        """Return it."""
+        """Return the operator."""
         return getattr(ic, self.cls)(**{name: build(value) for name, value in self.arguments})
 
 
 @dataclass(frozen=True)
 class Call:
-    """A method of an operator, or a function of the package, and what it is called with.
+    """A call of a method of an operator, of a class (by name) or of the package ("invconv").
 
-    Attributes
-    ----------
-    target : Op or str
-        An operator, or the name of a class or "invconv".
-    method : str
-        "prepare.inverse" prepares with the first argument and calls the result with the second.
-    arguments : tuple of (name, value)
+    "prepare.inverse" prepares with the first argument and calls the result with the second.
     """
 
     target: Any
     method: str
-    arguments: tuple[tuple[str, Any], ...]
+    arguments: Named
 
     def run(self) -> Any:
-        """Return what it returns."""
+        """Return the call's result."""
         if isinstance(self.target, str):
             target = ic if self.target == "invconv" else getattr(ic, self.target)
         else:
@@ -176,14 +121,14 @@ def changed(value: Any, change: Callable[[Arr], Arr]) -> Any:
 
 def arrays_of(value: Any) -> list[Arr]:
     """Return every array in a value."""
-    found: list[Arr] = []
+    arrays: list[Arr] = []
 
     def note(array: Arr) -> Arr:
-        found.append(array)
+        arrays.append(array)
         return array
 
     changed(value, note)
-    return found
+    return arrays
 
 
 def host_values(result: Any) -> list[np.ndarray[Any, Any]]:
