@@ -97,10 +97,11 @@ def load() -> tuple[Fault, ...]:
     """Return the faults of the list."""
     text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
     faults = []
-    for entry in tomllib.loads(text)["fault"]:
-        ours = {name: entry.pop(name) for name in ("name", "file", "old", "new")}
-        held = {} if "test" in entry else {"laws": Laws(**entry)}
-        faults.append(Fault(**ours, **(held or entry)))
+    for file, entries in tomllib.loads(text).items():
+        for name, entry in entries.items():
+            edit = name, file, entry.pop("old"), entry.pop("new")
+            caught_by = entry if "test" in entry else {"laws": Laws(**entry)}
+            faults.append(Fault(*edit, **caught_by))
     return tuple(faults)
 
 
