@@ -34,19 +34,18 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / checkpoint.NAME).read_bytes()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_a_truncated_checkpoint_is_refused_and_left_alone(
     share: float, done: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / checkpoint.NAME
     path.write_bytes(done[: int(share * len(done))])
-    before = path.read_bytes()
     for command in ([*TRAIN, str(tmp_path)], ["density", "evaluate", str(tmp_path)]):
         assert main(command) == 2
         error = capsys.readouterr().err
         assert f"{path}: no whole checkpoint" in error
         assert "delete it to begin anew, or restore it" in error
-    assert path.read_bytes() == before
+    assert path.read_bytes() == done[: int(share * len(done))]
     assert names(tmp_path) == [checkpoint.NAME]
 
 

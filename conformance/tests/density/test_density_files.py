@@ -26,19 +26,25 @@ def picture(path: Path, height: int, width: int) -> Any:
     return pixels
 
 
-def cifar(folder: Path) -> None:
+def refuse(name: str, folder: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(name, folder)
+
+
+def cifar(folder: Path, damaged: str = "", place: int = 0, content: bytes = b"") -> None:
+    """Write the six files, zero but for some content at a place in one of them."""
     for name in (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"):
         with open(folder / name, "wb") as file:
             file.truncate(10_000 * 3073)
+            if name == damaged:
+                file.seek(place)
+                file.write(content)
 
 
 def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
-    cifar(tmp_path)
     row = numbers(3073)
     row[0] = 9
-    with open(tmp_path / "data_batch_2.bin", "r+b") as file:
-        file.seek(3073 * 5)
-        file.write(row.tobytes())
+    cifar(tmp_path, "data_batch_2.bin", 3073 * 5, row.tobytes())
     found = load("cifar10", tmp_path)
     assert len(found) == 50_000
     assert found.test.shape == (10_000, 3, 32, 32)
@@ -48,18 +54,11 @@ def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
 
 
 def test_cifar10_of_the_wrong_size_or_kind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data_batch_1.bin.*cifar-10-binary"):
-        load("cifar10", tmp_path)
-    cifar(tmp_path)
-    with open(tmp_path / "data_batch_3.bin", "r+b") as file:
-        file.truncate(10_000 * 3073 - 1)
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: expected 10000 times.*30729999"):
-        load("cifar10", tmp_path)
-    cifar(tmp_path)
-    with open(tmp_path / "test_batch.bin", "r+b") as file:
-        file.write(b"\x80")
-    with pytest.raises(ValueError, match=r"test_batch.bin: expected .* a label from 0 to 9"):
-        load("cifar10", tmp_path)
+    refuse("cifar10", tmp_path, r"data_batch_1.bin.*cifar-10-binary")
+    cifar(tmp_path, "data_batch_3.bin", 10_000 * 3073, b"0")
+    refuse("cifar10", tmp_path, r"data_batch_3.bin: expected 10000 times.*30730001")
+    cifar(tmp_path, "test_batch.bin", 0, b"\x80")
+    refuse("cifar10", tmp_path, r"test_batch.bin: expected .* a label from 0 to 9")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -68,9 +67,6 @@ def test_a_missing_path_says_where_the_data_come_from(name: str, tmp_path: Path)
         with pytest.raises(ValueError, match="--path: ") as caught:
             load(name, path)
         assert LAYOUTS[name] in str(caught.value)
-
-
-def test_shipped_data_take_no_path_and_others_are_unknown(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hubble comes with a package and takes no path"):
         load("hubble", tmp_path)
     with pytest.raises(ValueError, match=r"expected one of hubble, photos.*got 'mnist'"):
@@ -129,27 +125,20 @@ def test_npz_files_of_the_users_own(tmp_path: Path) -> None:
 def test_npz_files_that_are_something_else(tmp_path: Path) -> None:
     np.savez(tmp_path / "test.npz", images=numbers(2, 32, 32, 3))
     train = tmp_path / "train.npz"
-
-    def refused(message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            load("folder", tmp_path)
-
-    np.savez(train, images=np.array([{"a pickle": print}], dtype=object))
-    refused(r"train.npz: no npz file, damaged.*Object arrays cannot be loaded")
-    np.savez(train, images=np.zeros((2, 32, 32, 3)))
-    refused("got float64 of shape")
-    np.savez(train, images=numbers(2, 3, 32, 32))
-    refused(r"got uint8 of shape \(2, 3, 32, 32\)")
-    np.savez(train, pictures=numbers(2, 32, 32, 3))
-    refused("but there is none of that name")
-    np.savez(train, images=numbers(20, 32, 32, 3))
-    train.write_bytes(train.read_bytes()[:-1000])
-    refused("train.npz: no npz file, damaged or cut off")
-    np.savez(train, images=numbers(20, 32, 32, 3))
-    content = bytearray(train.read_bytes())
-    content[30_000] ^= 1
-    train.write_bytes(content)
-    refused("train.npz: no npz file, damaged or cut off")
+    a_pickle, good = np.array([{"a pickle": print}], dtype=object), numbers(20, 32, 32, 3)
+    for arrays, message in (
+        ({"images": a_pickle}, "train.npz: no npz file, damaged.*Object arrays cannot be loaded"),
+        ({"images": np.zeros((2, 32, 32, 3))}, "got float64 of shape"),
+        ({"images": numbers(2, 3, 32, 32)}, r"got uint8 of shape \(2, 3, 32, 32\)"),
+        ({"pictures": good}, "but there is none of that name"),
+    ):
+        np.savez(train, **arrays)
+        refuse("folder", tmp_path, message)
+    np.savez(train, images=good)
+    content = train.read_bytes()
+    for damaged in (content[:-1000], content[:30_000] + b"?" + content[30_001:]):
+        train.write_bytes(damaged)
+        refuse("folder", tmp_path, "train.npz: no npz file, damaged or cut off")
 
 
 def test_damaged_npz_files_are_refused_whatever_is_damaged(tmp_path: Path) -> None:
@@ -172,21 +161,18 @@ def test_imagenet_as_png_files_and_as_npz_files(tmp_path: Path) -> None:
     found = load("imagenet32", tmp_path)
     np.testing.assert_array_equal(found.tile(2), pixels[2].transpose(2, 0, 1))
     picture(tmp_path / "train_32x32" / "1.png", 32, 33)
-    with pytest.raises(ValueError, match=r"1.png: expected 32 x 32 pixels.*got 33 x 32"):
-        load("imagenet32", tmp_path)
+    refuse("imagenet32", tmp_path, r"1.png: expected 32 x 32 pixels.*got 33 x 32")
     other = tmp_path / "npz"
     other.mkdir()
     rows = numbers(4, 3 * 64 * 64)
     np.savez(other / "train_data_batch_1.npz", data=rows[:3], labels=np.arange(3))
     np.savez(other / "val_data.npz", data=rows, labels=np.arange(4))
-    with pytest.raises(ValueError, match=r"train_data_batch_2.npz.*; imagenet64 needs"):
-        load("imagenet64", other)
+    refuse("imagenet64", other, r"train_data_batch_2.npz.*; imagenet64 needs")
     for n in range(2, 11):
         np.savez(other / f"train_data_batch_{n}.npz", data=rows[3:], labels=np.arange(1))
     found = load("imagenet64", other)
     np.testing.assert_array_equal(found.tile(3).ravel(), rows[3])
-    with pytest.raises(ValueError, match=r"'data' of bytes \(N, 3072\), got uint8.*12288"):
-        load("imagenet32", other)
+    refuse("imagenet32", other, r"'data' of bytes \(N, 3072\), got uint8.*12288")
 
 
 def test_galaxies_as_the_authors_make_them_smaller(tmp_path: Path) -> None:

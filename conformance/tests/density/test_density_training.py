@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -26,8 +25,8 @@ from invconv_benchmarks.density.training.module import (  # noqa: E402
     first_non_finite,
 )
 from invconv_benchmarks.density.training.run import train  # noqa: E402
+from tests.programs import python  # noqa: E402
 
-ROOT = Path(__file__).parents[3]
 DIGITS = load("digits")
 
 TRAINS_AND_WRITES = """
@@ -206,18 +205,8 @@ def test_a_run_that_goes_wrong_stops_with_the_layers_name_and_can_go_on(
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     options = ["density", "train", "--preset", "digits", "--mixing", "emerging", "--steps", "5"]
-    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
-    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "invconv", *options, "--out", tmp_path / "two"],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = python(*launch, "-m", "invconv", *options, "--out", tmp_path / "two", timeout=300)
     assert done.stdout.count("bits/dim of the validation tiles") == 1
     train(recipe("emerging", steps=5), DIGITS, tmp_path / "one")
     one, two = content(tmp_path / "one"), content(tmp_path / "two")

@@ -36,14 +36,7 @@ MAKERS: dict[str, Callable[[str], Any]] = {
     "jax": lambda dtype: jnp.empty(0, dtype=dtype),
     "array_api_strict": lambda dtype: strict.empty(0, dtype=getattr(strict, dtype)),
 }
-ROUTES = [
-    (dtype, source, target)
-    for dtype in DTYPES
-    for source in MAKERS
-    for target in MAKERS
-    if not ("numpy" in (source, target) and dtype == "bfloat16")
-    if not ("array_api_strict" in (source, target) and "float" + dtype[-2:] == "float16")
-]
+HALVES = {"float16": ("numpy", "torch", "jax"), "bfloat16": ("torch", "jax")}
 
 
 def bits(array: Any) -> Any:
@@ -64,14 +57,14 @@ def assert_same(found: ic.InvertibleConv, expected: ic.InvertibleConv) -> None:
         assert np.array_equal(bits(array), bits(theirs[name])), name
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_library_writes_the_same_bytes(name: str, tmp_path: Path) -> None:
-    written: dict[str, set[bytes]] = {dtype: set() for dtype in DTYPES}
-    for dtype, source, _ in ROUTES:
-        path = tmp_path / "conv.safetensors"
-        ic.save(OPERATORS[name].asarrays(MAKERS[source](dtype)), path)
-        written[dtype].add(path.read_bytes())
-    assert [len(contents) for contents in written.values()] == [1] * len(DTYPES)
+def test_every_library_writes_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
+    contents = set()
+    for library in HALVES.get(dtype, MAKERS):
+        ic.save(OPERATORS[name].asarrays(MAKERS[library](dtype)), tmp_path / "conv.safetensors")
+        contents.add((tmp_path / "conv.safetensors").read_bytes())
+    assert len(contents) == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -164,11 +157,7 @@ def stacked() -> ic.InvertibleConv:
         (lambda: ic.Conv1x1(np.eye(2) * np.nan), ValueError, "weight: expected finite numbers"),
         (lambda: nested(DEEPEST + 1), ValueError, f"nested {DEEPEST} deep at most"),
         (stacked, ValueError, r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)"),
-        (
-            lambda: ic.Chain([ic.ActNorm.init(1)] * 9000),
-            ValueError,
-            "18000 arrays are more than 16384",
-        ),
+        (lambda: ic.Chain([ic.ActNorm.init(1)] * 9000), ValueError, "18000 arrays are more than"),
     ],
 )
 def test_what_cannot_be_read_again_is_not_written(

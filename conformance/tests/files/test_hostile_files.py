@@ -152,13 +152,6 @@ def test_the_file_that_the_others_are_made_of_is_read() -> None:
     assert np.array_equal(ic.load("again.safetensors").parameters()["weight"], WEIGHT)
 
 
-def test_much_work_is_noticed() -> None:
-    with pytest.raises(AssertionError, match="more than 9 lines"), little_work(9, 2**23):
-        sum(i for i in range(10**9))
-    with pytest.raises(AssertionError, match="more than 8388608"), little_work(9, 2**23):
-        bytes(2**24)
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_file(name: str) -> None:
     data, message = HOSTILE[name]

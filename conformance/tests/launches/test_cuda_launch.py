@@ -51,22 +51,8 @@ def test_what_is_launched_solves(driver: Driver, dtype: str) -> None:
     x = solve(y)
     assert (x.shape, x.dtype) == (y.shape, y.dtype)
     check(conv, y, x)
-    fold, decide, solved = driver.launches
-    names = [launched.kernel for launched in driver.launches]
-    assert names == ["fold", "decide", "solve"]
-    assert {launched.stream for launched in driver.launches} == {STREAM}
-    assert {launched.device for launched in driver.launches} == {1}
-    assert fold.pointers == decide.pointers
-    assert fold.pointers["weights"] == address(solve.weights) == solved.pointers["weights"]
-    assert solved.pointers == {
-        "y": address(y),
-        "x": address(x),
-        "weights": address(solve.weights),
-        "counters": 0,
-    }
-    assert (solved.blocks, solved.grid["images"], solved.grid["bands"]) == (2, 2, 1)
-    steps = [solved.grid[f"step_{axis}"] for axis in range(4)]
-    assert steps == [35, 35, 7, -1]
+    assert [launched.kernel for launched in driver.launches] == ["fold", "decide", "solve"]
+    assert {(launched.device, launched.stream) for launched in driver.launches} == {(1, STREAM)}
 
 
 def test_bands_follow_each_other_by_counters(driver: Driver) -> None:

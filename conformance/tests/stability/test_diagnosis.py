@@ -146,13 +146,6 @@ def test_a_tiny_number_in_place_of_a_zero_is_not_believed() -> None:
     assert "not resolved" in repr(found)
 
 
-def test_an_inverse_is_judged_as_what_it_is_the_inverse_of() -> None:
-    conv = growing.corner(-0.5)
-    found = ic.diagnose(ic.Inverse(conv), (16, 16))
-    assert found.condition == ic.diagnose(conv, (16, 16)).condition
-    assert found.name == "Inverse of AutoregressiveConv"
-
-
 def test_dtypes_of_every_library() -> None:
     conv = growing.corner(-0.3)
     for dtype in ("float32", np.float32, np.dtype("float32"), torch.float32, jnp.float32):
