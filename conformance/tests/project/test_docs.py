@@ -19,28 +19,14 @@ def names() -> list[Name]:
     return [name for package in PACKAGES for name in public(package)]
 
 
-def test_packages_offer_names(names: list[Name]) -> None:
-    listed = {f"{name.package}.{name.name}" for name in names}
-    assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= listed
-    assert len(listed) == len(names) >= 50
-
-
-def test_every_method_has_an_example(names: list[Name]) -> None:
-    lacking = {
-        f"{name.package}.{name.name}.{member}"
-        for name in names
-        for member in name.members
-        if not name.has_example(member)
-    }
-    assert lacking == set()
-
-
-def test_a_name_has_an_example_and_says_what_its_members_are(names: list[Name]) -> None:
-    for name in names:
-        what = f"{name.package}.{name.name}"
-        assert ">>> " in (inspect.getdoc(name.value) or ""), what  # which --doctest-modules runs
+def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
+    listed = {f"{name.package}.{name.name}": name for name in names}
+    assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= set(listed)
+    for full, name in listed.items():
+        assert ">>> " in (inspect.getdoc(name.value) or ""), full  # which --doctest-modules runs
         for member in name.members:
-            assert inspect.getdoc(getattr(name.value, member)), f"{what}.{member}"
+            assert name.has_example(member), f"{full}.{member}"
+            assert inspect.getdoc(getattr(name.value, member)), f"{full}.{member}"
 
 
 def test_a_folder_of_other_things_is_not_replaced(

@@ -100,7 +100,9 @@ def load() -> tuple[Fault, ...]:
     for file, entries in tomllib.loads(text).items():
         for name, entry in entries.items():
             edit = name, file, entry.pop("old"), entry.pop("new")
-            caught_by = entry if "test" in entry else {"laws": Laws(**entry)}
+            adapter = re.match("invconv_([a-z]+)", file)
+            laws = {"library": adapter[1] if adapter else "numpy"} | entry
+            caught_by = entry if "test" in entry else {"laws": Laws(**laws)}
             faults.append(Fault(*edit, **caught_by))
     return tuple(faults)
 
