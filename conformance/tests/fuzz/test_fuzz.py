@@ -80,8 +80,6 @@ def test_a_call_that_is_not_documented_is_noticed(monkeypatch: pytest.MonkeyPatc
         (lambda conv, x: np.linalg.inv(np.zeros((2, 2))), "LinAlgError"),
         (lambda conv, x: np.zeros(3) @ np.zeros(2), "ValueError: matmul"),
         (lambda conv, x: np.nan * x, "silence"),
-        (lambda conv, x: x[:1], r"of \(2, 1, 5\) float64 numpy made \(1, 1, 5\)"),
-        (lambda conv, x: x.astype(np.float32), "made .* float32"),
     ):
         monkeypatch.setattr(ic.AutoregressiveConv, "forward", wrong)
         if told == "silence":  # the reference must not share the fault

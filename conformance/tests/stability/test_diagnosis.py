@@ -199,12 +199,3 @@ def test_growth_that_no_tap_has_shown_is_not_known(
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)
-
-
-def test_frequencies_are_said_up_to_half_the_grid() -> None:
-    """Of a 3 x 1 kernel 1, 0, 0 - its own frequency's phase, zero but for rounding at one f."""
-    kernel = np.asarray([1.0, -2 * math.cos(2 * math.pi * 5 / 16), 1.001]).reshape(1, 1, 3, 1)
-    found = ic.diagnose(ic.PeriodicConv(kernel), (16, 4))
-    assert found.frequency is not None
-    assert found.frequency[0] in (5, 11)
-    assert re.search("errors with -?5 x 0 periods", repr(found))
