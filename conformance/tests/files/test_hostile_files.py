@@ -89,6 +89,9 @@ class Evil:
 
 DEEP = '{"schema": "invconv-operator/1", "operator": ' + "[" * 50_000 + "]" * 50_000 + "}"
 TWO = {"0": PLAIN, "1": PLAIN}
+SETTINGS = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": [True]}
+CORNER: Json = {"class": "AutoregressiveConv", "settings": SETTINGS, "arrays": {"kernel": "w"}}
+CORNER["parts"] = {}
 
 HEADER = json.dumps(described(PLAIN)).encode()
 
@@ -124,6 +127,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a norm beyond all bounds": (
         packed(described(PLAIN | {"max_gain": 10}), np.full((2, 2), 1e308).tobytes()),
         "weight: its norm is too large to be bounded",
+    ),
+    "truth values for integers": (
+        packed(described(CORNER, {"w": ENTRY | {"shape": [2, 2, 1]}})),
+        r"AutoregressiveConv: dilation: expected no truth value, got \[True\]",
     ),
     "array twice": (
         packed(HEADER[:-1] + b', "w": ' + json.dumps(ENTRY).encode() + b"}"),
