@@ -23,39 +23,26 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 Named = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Arr:
-    """Numbers, to be an array of a library and dtype, or a nested list ("list").
+def as_array(library: str, dtype: str, numbers: np.ndarray[Any, Any]) -> Any:
+    """Return an array of a library and dtype, or a nested list ("list")."""
+    if library == "list":
+        return numbers.tolist()
+    with np.errstate(all="ignore"):
+        if library == "numpy":
+            return numbers.astype(dtype)
+        if "float" not in dtype:
+            numbers = np.nan_to_num(numbers).astype(dtype)
+    if library == "torch":
+        import torch
 
-    They are tame if all are of ordinary size.
-    """
+        return torch.asarray(numbers).to(getattr(torch, dtype))
+    if library == "jax":
+        from jax import numpy as jnp
 
-    library: str
-    dtype: str
-    numbers: np.ndarray[Any, Any]
-    tame: bool = True
+        return jnp.asarray(numbers, dtype=dtype)
+    import array_api_strict as strict
 
-    def make(self) -> Any:
-        """Return the array."""
-        if self.library == "list":
-            return self.numbers.tolist()
-        with np.errstate(all="ignore"):
-            if self.library == "numpy":
-                return self.numbers.astype(self.dtype)
-            values = self.numbers
-            if "float" not in self.dtype:
-                values = np.nan_to_num(values).astype(self.dtype)
-        if self.library == "torch":
-            import torch
-
-            return torch.asarray(values).to(getattr(torch, self.dtype))
-        if self.library == "jax":
-            from jax import numpy as jnp
-
-            return jnp.asarray(values, dtype=self.dtype)
-        import array_api_strict as strict
-
-        return strict.asarray(values.astype(self.dtype))
+    return strict.asarray(numbers.astype(dtype))
 
 
 @dataclass(frozen=True)
@@ -95,39 +82,30 @@ class Call:
 
 
 def build(value: Any) -> Any:
-    """Return a value with the arrays and operators in it built."""
-    if isinstance(value, (Arr, Op)):
+    """Return a value with the operators in it built."""
+    if isinstance(value, Op):
         return value.make()
     if isinstance(value, tuple):
         return tuple(build(v) for v in value)
-    if value == "rng":
+    if isinstance(value, str) and value == "rng":
         return np.random.default_rng(0)
     return value
 
 
-def changed(value: Any, change: Callable[[Arr], Arr]) -> Any:
+def changed(value: Any, change: Callable[[Any], Any]) -> Any:
     """Return a value with a function applied to every array in it."""
-    if isinstance(value, Arr):
-        return change(value)
     if isinstance(value, tuple):
         return tuple(changed(v, change) for v in value)
     if isinstance(value, (Op, Call)):
-        fields = {
-            f.name: changed(getattr(value, f.name), change) for f in dataclasses.fields(value)
-        }
-        return type(value)(**fields)
-    return value
+        fields = (changed(getattr(value, f.name), change) for f in dataclasses.fields(value))
+        return type(value)(*fields)
+    return change(value) if array_api_compat.is_array_api_obj(value) else value
 
 
-def arrays_of(value: Any) -> list[Arr]:
+def arrays_of(value: Any) -> list[Any]:
     """Return every array in a value."""
-    arrays: list[Arr] = []
-
-    def note(array: Arr) -> Arr:
-        arrays.append(array)
-        return array
-
-    changed(value, note)
+    arrays: list[Any] = []
+    changed(value, arrays.append)
     return arrays
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import dis
 import traceback
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import invconv as ic
+from invconv.arrays.namespaces import dtype_name
 from invconv.operators.base.checks import TOLERATED
-from tests.fuzz.calls import Arr, Call, arrays_of, build, changed, host_values
+from tests.fuzz.calls import Call, arrays_of, build, changed, host_values
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
 _DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
@@ -42,12 +42,12 @@ def judge(call: Call) -> str:
                 text = "".join(traceback.format_exception(error)[-4:])
                 raise Undocumented(f"{call}\n{text}") from None
             return type(error).__name__
-    if "nan" in text and all(a.tame for a in arrays_of(call)):
+    if "nan" in text and _tame(call):
         raise Undocumented(f"{call}\n{text}")
     kinds = {w.category.__name__ for w in caught}
     if "IllConditionedWarning" in kinds:
         return "a result with IllConditionedWarning"
-    if not all(a.tame for a in arrays_of(call)):
+    if not _tame(call):
         return "a result of NaN, inf, huge or tiny numbers"
     if not _finite(result):
         _require_right(call, result)
@@ -82,7 +82,7 @@ def _require_right(call: Call, result: Any) -> None:
         except Exception as error:
             raise Undocumented(f"{call}\nsilence, where float64 says: {error}") from None
         singular = call.method.endswith("log_det") and _is_singular(exact)
-    largest = min(_largest(a.dtype) for a in arrays_of(call))
+    largest = min(map(_largest, arrays_of(call)))
     values = host_values(result)
     if singular:
         values, truth = values[:-1], truth[:-1]
@@ -106,11 +106,17 @@ def _is_singular(call: Call) -> bool:
     return bool(conv.condition(tuple(grid)) * 2.0**-52 > TOLERATED)
 
 
-def _in_float64(array: Arr) -> Arr:
-    dtype = "float64" if "float" in array.dtype else array.dtype
-    return replace(array, library="numpy", dtype=dtype)
+def _tame(call: Call) -> bool:
+    """Tell whether all numbers are of ordinary size."""
+    sizes = np.concatenate([[1.0], *(np.abs(a).ravel() for a in host_values(arrays_of(call)))])
+    return bool((np.isfinite(sizes) & (sizes < 1e20) & ((sizes > 1e-20) | (sizes == 0))).all())
 
 
-def _largest(dtype: str) -> float:
+def _in_float64(array: Any) -> Any:
+    values = host_values(array)
+    return values[0] if values else array
+
+
+def _largest(array: Any) -> float:
     largest = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
-    return largest.get(dtype, 1.8e308)
+    return largest.get(dtype_name(array.dtype), 1.8e308)

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_array_api_obj
 from hypothesis import strategies as st
 
 import invconv as ic
+from invconv.arrays.namespaces import dtype_name, library_name, to_numpy
 from invconv.operators.base.register import own_operators
-from tests.fuzz.calls import LIBRARIES, Arr, Call, Named, Op
+from tests.fuzz.calls import LIBRARIES, Call, Named, Op, as_array
 
 _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),
@@ -39,11 +41,16 @@ class Draw:
         """Return one of the options."""
         return self._draw(st.sampled_from(options))
 
-    def array(self, *shape: int) -> Arr:
+    def array(self, *shape: int) -> Any:
         """Return an array of normal numbers."""
-        return Arr(self.library, self.dtype, self._rng.standard_normal(shape))
+        return as_array(self.library, self.dtype, self._rng.standard_normal(shape))
 
-    def image(self, batch: tuple[int, ...] | None = None) -> Arr:
+    def any_array(self, numbers: Any) -> Any:
+        """Return numbers as an array of any library and dtype."""
+        library = self.one_of(*LIBRARIES)
+        return as_array(library, self.one_of(*LIBRARIES[library]), np.asarray(numbers))
+
+    def image(self, batch: tuple[int, ...] | None = None) -> Any:
         """Return an image, or some."""
         batch = self.one_of((), (1,), (2,), (2, 1), (0,)) if batch is None else batch
         return self.array(*batch, self.channels, *self.grid)
@@ -90,10 +97,10 @@ class Draw:
             elif name == "bias":
                 values[name] = self.one_of(None, self.array(self.channels))
             elif name in conv.parameters():
-                values[name] = replace(self.array(), numbers=self._moved(value))
+                values[name] = as_array(self.library, self.dtype, self._moved(value))
             elif isinstance(value, np.ndarray):  # of signs, or of an order
                 dtype = "int64" if value.dtype.kind == "i" else self.dtype
-                values[name] = Arr(self.library, dtype, value)
+                values[name] = as_array(self.library, dtype, value)
         return Op(type(conv).__name__, tuple(values.items()))
 
     def _moved(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -120,8 +127,7 @@ class Draw:
         if method in ("log_det", "condition"):
             return (shape,)
         if method == "asarrays":
-            library = self.one_of(*LIBRARIES)
-            return (("like", Arr(library, self.one_of(*LIBRARIES[library]), np.zeros(()))),)
+            return (("like", self.any_array(0.0)),)
         if method == "replace":
             name = self.one_of("kernel", "bias", "weight", "first.kernel", "0.bias", "conv.bias")
             return ((name, self.array(self.channels)),)
@@ -177,7 +183,7 @@ def _spoiled(d: Draw, value: Any) -> Any:
         name, argument = value.arguments[i]
         spoiled = (*value.arguments[:i], (name, _spoiled(d, argument)), *value.arguments[i + 1 :])
         return replace(value, arguments=spoiled)
-    if isinstance(value, Arr) and d.one_of(*range(8)):
+    if is_array_api_obj(value) and d.one_of(*range(8)):
         return _spoiled_array(d, value)
     if isinstance(value, tuple) and value and d.one_of(True, False):
         i = d.one_of(*range(len(value)))
@@ -185,18 +191,19 @@ def _spoiled(d: Draw, value: Any) -> Any:
     return d.one_of(*_JUNK, d.array(2))
 
 
-def _spoiled_array(d: Draw, array: Arr) -> Arr:
+def _spoiled_array(d: Draw, array: Any) -> Any:
     """Return an array of another library, dtype, shape or content."""
-    kind, shape = d.one_of("library", "dtype", "shape", "numbers"), array.numbers.shape
-    if kind == "numbers":
-        number, numbers = d.one_of(np.nan, np.inf, 1e30, 1e-30), array.numbers.astype(float)
-        if d.one_of(True, False):
-            return replace(array, numbers=number * np.ones(shape), tame=False)
-        numbers.reshape(-1)[:1] = number
-        return replace(array, numbers=numbers, tame=False)
+    kind, shape, numbers = (
+        d.one_of("kind", "shape", "all", "one"),
+        array.shape,
+        np.real(to_numpy(array)),
+    )
+    if kind == "kind":
+        return d.any_array(numbers)
     if kind == "shape":
         i, n = d.one_of(*range(len(shape) + 1)), d.one_of(0, 1, 2, 3)
         others = (*shape[:i], n, *shape[i:]), (*shape[:i], n, *shape[i + 1 :]), shape[:i]
-        return replace(array, numbers=d.array(*d.one_of(*others, shape[1:])).numbers)
-    library = d.one_of(*LIBRARIES) if kind == "library" else array.library
-    return replace(array, library=library, dtype=d.one_of(*LIBRARIES[library]))
+        return d.array(*d.one_of(*others, shape[1:]))
+    numbers, number = numbers.astype(float), d.one_of(np.nan, np.inf, 1e30, 1e-30)
+    numbers.reshape(-1)[: 1 if kind == "one" else None] = number
+    return as_array(library_name(array), dtype_name(array.dtype), numbers)

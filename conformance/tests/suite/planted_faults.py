@@ -37,7 +37,7 @@ class Laws:
     core finds llvmlite too old, and runs what does without the compiled kernel.
     """
 
-    cases: str
+    cases: str = "corner-bias corner-2d+-"
     dtypes: Sequence[str] = ("float64", "float32")
     library: str = "numpy"
     quick: bool = True
