@@ -10,7 +10,7 @@ import pytest
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report import page, plots, readme
-from invconv_benchmarks.results import limits, result
+from invconv_benchmarks.results import committed, limits, result
 from invconv_benchmarks.results.row import merged
 from tests.benchmarks.invented_results import invented, row, samples
 
@@ -159,3 +159,14 @@ def test_the_readme_shows_the_committed_results() -> None:
     changed = text.replace("| 64, 12, 16, 16 |", "| 0 |")
     assert changed != text
     assert readme.updated(changed, readme.committed()) == text
+
+
+def test_results_of_the_newest_version_that_has_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("0.9.0/a-1.json", "0.10.0/a-2.json", "0.10.0/a-3.json", "0.11.0/b.json"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    monkeypatch.setattr(committed, "RESULTS", tmp_path)
+    assert [path.name for path in committed.newest("a-*.json")] == ["a-2.json", "a-3.json"]
+    assert committed.newest("c-*.json") == []
