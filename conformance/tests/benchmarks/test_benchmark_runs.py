@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from invconv._cli import main
 from invconv_benchmarks.results import result
 from invconv_benchmarks.runs import schedule
 from invconv_benchmarks.runs.worker import Job, run
@@ -55,24 +54,6 @@ def test_stopping_keeps_what_was_measured(tmp_path: Path) -> None:
     assert {r.shape for r in found.rows} == {(1, 2, 3, 3), (1, 2, 4, 4)}
     result.write(tmp_path / "result.json", found)
     assert result.read(tmp_path / "result.json").passes == 1
-
-
-@pytest.mark.slow
-def test_quick_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("periodic", "--quick", "--library", "numpy,torch", "--shapes", "2x3x4x5")
-    assert main(["benchmark", *options, "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert "periodic: inverse" in told
-    assert "…" not in told
-    assert "2 groups done; pass 2, 1 thr" in told
-    found = result.read(tmp_path / "out" / "result.json")
-    assert found.complete
-    mine = [r for r in found.rows if r.role == "ours"]
-    assert {(r.library, r.does) for r in mine} == {
-        (name, does) for name in ("numpy", "torch") for does in ("forward", "inverse", "unprepared")
-    }
-    assert all(r.ratio and r.ratio.value > 0 for r in mine)
-    assert (tmp_path / "out" / "index.html").read_text().startswith("<!doctype html>")
 
 
 HEARING = """

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("lightning", reason="lightning is not installed")
 
-from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
-from invconv_benchmarks.density.training.run import train  # noqa: E402
+from invconv._cli import main
+from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.recipes import checkpoint
+from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.training.run import train
 
 DIGITS = load("digits")
 RECIPE = load_preset("digits").recipe("plain", steps=60)

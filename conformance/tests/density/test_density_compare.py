@@ -14,19 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.image import imread
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
-from matplotlib.image import imread  # noqa: E402
-
-from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.compare import readme, result, rows  # noqa: E402
-from invconv_benchmarks.density.data.dataset import noise_of  # noqa: E402
-from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.evaluation import evaluation  # noqa: E402
-from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
-from tests.programs import ENVIRONMENT  # noqa: E402
+from invconv._cli import main
+from invconv_benchmarks.density.compare import readme, result, rows
+from invconv_benchmarks.density.data.dataset import noise_of
+from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.recipes import checkpoint
+from invconv_benchmarks.density.recipes.recipe import load_preset
+from tests.programs import ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
 MIXINGS = ("plain", "emerging", "periodic")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
-from invconv_benchmarks.density.recipes.recipe import load_preset, presets  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import load_preset, presets
 
 # arXiv 1901.11137, the tables: levels, depth, and bits/dim of plain, periodic, emerging
 PAPER = {
@@ -41,7 +40,7 @@ def test_every_preset_is_a_recipe_and_changes_replace_its_values() -> None:
     assert (recipe.steps, recipe.epochs, recipe.warm_up_epochs) == (7, 0, 10)
     assert (recipe.width, recipe.batch, recipe.data) == (64, 256, "photos")
     assert load_preset("galaxy").recipe("qr").epochs == 0
-    changes = {"steps": None, "epochs": 3, "warm_up_epochs": 1, "batch": 32}
+    changes: dict[str, Any] = {"steps": None, "epochs": 3, "warm_up_epochs": 1, "batch": 32}
     short = load_preset("digits").recipe("qr", **changes)
     assert short.length(100) == 10  # 300 images
     assert [short.warm_up(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("lightning", reason="lightning is not installed")
 
-from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset  # noqa: E402
-from invconv_benchmarks.density.training.module import (  # noqa: E402
+from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.recipes import checkpoint
+from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
+from invconv_benchmarks.density.training.module import (
     DensityModule,
     DivergedError,
     first_non_finite,
 )
-from invconv_benchmarks.density.training.run import train  # noqa: E402
-from tests.programs import python  # noqa: E402
+from invconv_benchmarks.density.training.run import train
+from tests.programs import python
 
 DIGITS = load("digits")
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Golden:
 
 def write(folder: Path, goldens: Sequence[Golden], document: Json) -> list[Path]:
     """Write both files of a version, those of a document but for its cases; return their paths."""
-    arrays: dict[str, Matrix] = {}
+    arrays: dict[str, Any] = {}
     text = _dumps(document | {"cases": [_as_json(golden, arrays) for golden in goldens]})
     stem = document["schema"].replace("invconv-", "").replace("/", "-")
     paths = [folder / f"{stem}{suffix}" for suffix in (".npz", ".json")]

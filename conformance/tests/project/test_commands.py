@@ -113,17 +113,10 @@ def test_what_cannot_be_is_said_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("demo --image text.png", "--image: text.png cannot be read as an image"),
-        ("diagnose none.safetensors", "none.safetensors: No such file or directory"),
-    ],
-)
-def test_a_process_exits_with_what_is_wrong(arguments: str, message: str, tmp_path: Path) -> None:
+def test_a_process_exits_with_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    done = python("-m", "invconv", *arguments.split(), cwd=tmp_path, status=2)
-    assert message in done.stderr
+    done = python("-m", "invconv", "demo", "--image", "text.png", cwd=tmp_path, status=2)
+    assert "--image: text.png cannot be read as an image" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -140,9 +133,8 @@ def test_help_comes_before_what_a_command_needs(
 
 def test_info(tmp_path: Path) -> None:
     done = python("-m", "invconv", "info", cwd=tmp_path, COLUMNS="80")
-    for word in ("NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1"):
-        assert word in done.stdout
-    for word in ("nflows", "numpyro", "invconv_jax.interop.FlowjaxBijection"):
+    words = ("NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1")
+    for word in (*words, "nflows", "numpyro", "invconv_jax.interop.FlowjaxBijection"):
         assert word in done.stdout
 
 
@@ -183,13 +175,10 @@ def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
         "import sys; sys.modules['rich'] = sys.modules['matplotlib'] = None; import invconv as ic;"
         "ic.diagnose = None; from invconv._cli import main; sys.exit(main(sys.argv[1:]))"
     )
+    assert "NumPy" in python("-c", program, "info", cwd=tmp_path).stdout
     picture = ("diagnose", "--example", "authors", "--picture", "a.png")
-    for arguments, status, message in (
-        (("info",), 0, "NumPy"),
-        (picture, 2, "--picture needs matplotlib: pip install 'invconv[demo]'"),
-    ):
-        done = python("-c", program, *arguments, cwd=tmp_path, status=status)
-        assert message in done.stdout + done.stderr
+    done = python("-c", program, *picture, cwd=tmp_path, status=2)
+    assert "--picture needs matplotlib: pip install 'invconv[demo]'" in done.stderr
 
 
 def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:

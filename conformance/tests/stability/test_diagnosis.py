@@ -148,9 +148,8 @@ def test_a_tiny_number_in_place_of_a_zero_is_not_believed() -> None:
 
 def test_dtypes_of_every_library() -> None:
     conv = growing.corner(-0.3)
-    for dtype in ("float32", np.float32, np.dtype("float32"), torch.float32, jnp.float32):
+    for dtype in ("float32", np.dtype("float32"), torch.float32, torch.bfloat16, jnp.float32):
         assert ic.diagnose(conv, (4, 4), dtype).precision == "float32"
-    assert ic.diagnose(conv, (4, 4), torch.bfloat16).precision == "float32"
     assert ic.diagnose(conv, (4, 4)).precision == "float64"
     like = torch.zeros(0, dtype=torch.float32)
     assert ic.diagnose(conv.asarrays(like), (4, 4)).precision == "float32"

@@ -165,8 +165,9 @@ def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('a conftest of the user')\n")
     few = ["--library", "numpy", "--dtype", "float64", "-k", "numpy-actnorm-2d and forward"]
-    wrong = {"PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "no_such"}
-    done = python("-m", "invconv", "conformance", *few, cwd=tmp_path, **wrong)
+    front = ("-m", "invconv", "conformance", *few)
+    wrong = "--no-such-option"
+    done = python(*front, cwd=tmp_path, PYTEST_ADDOPTS=wrong, PYTEST_PLUGINS="no_such")
     assert "1 of 1 hold" in done.stdout
 
 
