@@ -96,6 +96,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("example echo --out a.gif", "expected a name that ends in .png"),
         ("example echo --out no/a.png", "there is no folder"),
         ("example echo --path .", "folder takes yours"),
+        ("docs --out .", "no folder of pages"),
         ("", "the following arguments are required: command"),
     ],
 )

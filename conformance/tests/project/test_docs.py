@@ -29,15 +29,6 @@ def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
             assert inspect.getdoc(getattr(name.value, member)), f"{full}.{member}"
 
 
-def test_a_folder_of_other_things_is_not_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    assert main(["docs", "--out", str(tmp_path)]) == 2
-    assert "no folder of pages" in capsys.readouterr().err
-    assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
-
-
 class _References(HTMLParser):
     """The addresses that a page loads or links to, and the anchors that it has."""
 

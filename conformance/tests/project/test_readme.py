@@ -86,19 +86,15 @@ def test_links_within_the_repository_resolve(name: str) -> None:
             assert anchor in slugs, link
 
 
-@pytest.fixture
-def same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw what is drawn anew in every run from seeds that are always the same."""
+def test_the_diagnoses_are_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw, seeds = np.random.default_rng, itertools.count()
 
     def seeded(seed: Any = None) -> np.random.Generator:
         return draw(next(seeds) if seed is None else seed)
 
-    monkeypatch.setattr(np.random, "default_rng", seeded)
-
-
-@pytest.mark.usefixtures("same_samples")
-def test_the_diagnoses_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(np.random, "default_rng", seeded)  # the same samples in every run
     text = TEXTS["invconv/README.md"]
     section = text[text.index("## When can an inverse be trusted?") :]
     report, table = re.findall(r"```text\n(.*?)\n```", section, re.DOTALL)[:2]
