@@ -1,4 +1,4 @@
-"""Damage to the header and the description of a parameter file; other tests flip all its bits."""
+"""Damage to a parameter file: blind, to its bytes, and knowing, to its header and description."""
 
 from __future__ import annotations
 
@@ -48,8 +48,16 @@ def damaged(rng: Random) -> bytes:
     """Return a file of an operator, damaged up to three times; one in fifty is as it was."""
     data = rng.choice(undamaged())
     for _ in range(0 if rng.random() < 0.02 else rng.randrange(1, 4)):
-        data = rng.choice((_edit_header, _edit_description))(data, rng)
+        data = rng.choice((_flip, _edit_header, _edit_description))(data, rng)
     return data
+
+
+def _flip(data: bytes, rng: Random) -> bytes:
+    """Flip some bits anywhere, or cut the file off there."""
+    changed = bytearray(data)
+    for _ in range(rng.randrange(9) if data else 0):
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed) if changed != data else data[: rng.randrange(len(data) + 1)]
 
 
 def _edit_header(data: bytes, rng: Random) -> bytes:
