@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import dtype_name
+from invconv.arrays.namespaces import dtype_name, to_numpy
 from invconv.operators.base.checks import TOLERATED
 from tests.fuzz.calls import Call, arrays_of, build, changed, host_values
 
@@ -114,7 +114,7 @@ def _tame(call: Call) -> bool:
 
 def _in_float64(array: Any) -> Any:
     values = host_values(array)
-    return values[0] if values else array
+    return values[0] if values else to_numpy(array)
 
 
 def _largest(array: Any) -> float:
