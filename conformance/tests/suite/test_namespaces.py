@@ -12,6 +12,8 @@ import pytest
 
 import invconv as ic
 from invconv._cli import main
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.run import check
 
 # as MLX on Linux: arrays without a device, and a namespace with few functions
 MODULE = """
@@ -53,3 +55,12 @@ def test_what_arrays_lack_is_said_in_one_sentence(
     x = importlib.import_module("few_functions").asarray([1.0])
     with pytest.raises(TypeError, match=r"like: .* got one of few_functions, which has none"):
         ic.Conv1x1(np.eye(2)).asarrays(like=x)
+
+
+def test_values_that_cannot_be_read_are_not_compared(monkeypatch: Any) -> None:
+    def refuse(x: Any) -> Any:
+        raise RuntimeError("no values for the host")
+
+    monkeypatch.setattr(check, "to_numpy", refuse)
+    column = Column("numpy", "cpu", "eager", "float64")
+    assert check.outputs(check.setting("corner-bias", column)) == {}
