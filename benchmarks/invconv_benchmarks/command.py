@@ -38,6 +38,7 @@ _CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, 
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
 STUDIES = {  # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
     "overhead": "calls",  # beside the suite of this name
+    "choices": "choices",
     "first_solve": "first_solve",
     "precision": "precision",
     "silent_error": "silent_error.study",

@@ -7,6 +7,7 @@ our kernels exist in this process only.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,9 +15,9 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays.namespaces import Array
+from invconv.arrays.namespaces import Array, readable
 from invconv.kernels.cpu import xla
-from invconv.kernels.cpu.compiled import available
+from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda.launch import Program
@@ -32,12 +33,24 @@ from invconv_jax.private import (
 )
 
 
-def solve(geometry: Geometry, matrices: Array, y: Array) -> Array:
-    """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative."""
+def weigh(geometry: Geometry, matrices: Array) -> list[Array]:
+    """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
+    if not (readable(matrices) and available(matrices.dtype.itemsize)):
+        return []
+    stencil = geometry.shape, geometry.reach, geometry.direction, geometry.dilation, geometry.lower
+    return list(map(jnp.asarray, compiled_solve(np.array(matrices), *stencil).layouts()))
+
+
+def solve(geometry: Geometry, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
+    """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative.
+
+    Without ``weights``, which `weigh` computes once, a call on a CPU computes its own.
+    """
     exported_for_any_batch = not isinstance(y.shape[0], int)
     if exported_for_any_batch or not available(matrices.dtype.itemsize):
         return _by_scan(matrices, y, geometry=geometry)
-    return y if y.size == 0 else _split(len(geometry.shape))(matrices, y, geometry=geometry)
+    arrays = matrices, *weights, y
+    return y if y.size == 0 else _split(len(geometry.shape))(*arrays, geometry=geometry)
 
 
 @functools.cache
@@ -45,28 +58,31 @@ def _split(ndim: int) -> SplitByBatch:
     return SplitByBatch("invconv_kernel", _solve, tuple(range(-1 - ndim, 0)))
 
 
-def _solve(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
+def _solve(*arrays: Array, geometry: Geometry) -> Array:
     """Solve images of any number of batch axes, all on one device."""
+    *given, y = arrays
     images = y.reshape(-1, *y.shape[-1 - len(geometry.shape) :])
-    x: Array = _one_batch.bind(matrices, images, geometry=geometry)
+    x: Array = _one_batch.bind(*given, images, geometry=geometry)
     return x.reshape(y.shape)
 
 
-def _by_scan(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
-    return scan.solve(geometry, matrices, y)
+def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    return scan.solve(geometry, matrices, others[-1])
 
 
-def _by_kernel(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
+def _by_kernel(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    *weights, y = others
     g, itemsize, target = geometry, y.dtype.itemsize, host()
     settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
     compiled = geometry_of(y.shape[1], *settings)
     call = xla.call(compiled, target, y.shape[0])
-    code = xla.handler(target, itemsize, compiled.block, compiled.single, call.lanes)
+    code = xla.handler(target, itemsize, call.plan.way, call.plan.sums)
     with launches.LOCK:
         launches.register(call.name, code, "cpu")
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
-    x: Array = run(matrices, y, program=call.program, room=call.room)[0]
+    given = weights[call.plan.way == "channels"] if weights else matrices
+    x: Array = run(given, y, program=call.plan.numbers, room=call.room)[0]
     return x
 
 
@@ -75,8 +91,8 @@ def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
     return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
 
 
-def _by_launches(program: Program, matrices: Array, y: Array, *, geometry: Geometry) -> Array:
-    return launches.solve(program, launches.weigh(program, matrices), y)
+def _by_launches(program: Program, matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    return launches.solve(program, launches.weigh(program, matrices), others[-1])
 
 
 def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
@@ -94,9 +110,10 @@ def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, geometry: Geometry
 ) -> tuple[Array, int]:
     """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
+    (matrices, *_, y), axes = arrays, (axes[0], axes[-1])  # weights are computed anew
     matrices, y = (
         array if axis is None else jnp.moveaxis(array, axis, 0)
-        for array, axis in zip(arrays, axes, strict=True)
+        for array, axis in zip((matrices, y), axes, strict=True)
     )
     mapped = tuple(axis is not None for axis in axes)
 

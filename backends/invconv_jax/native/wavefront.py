@@ -23,15 +23,20 @@ from invconv_jax.native.scan import Geometry
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
-    return CausalSolver(stencil.within(shape), shape)
+    causal = stencil.within(shape)
+    weights = kernel.weigh(Geometry.of(causal, shape), causal.stencil().taps)
+    return CausalSolver(causal, weights, shape)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["causal"], meta_fields=["shape"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["causal", "weights"], meta_fields=["shape"]
+)
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
+    weights: list[Array]  # those of the compiled kernel, if they are known
     shape: Shape
 
     @property
@@ -51,16 +56,16 @@ class CausalSolver:
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(self.causal, y)
+        return _solve(self.causal, self.weights, y)
 
 
 @jax.jit  # type: ignore[untyped-decorator]
-def _solve(causal: CausalStencil, y: Array) -> Array:
+def _solve(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
     geometry, matrices = Geometry.of(causal, y.shape[2:]), causal.stencil().taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: kernel.solve(geometry, matrices, b),
+        lambda _, b: kernel.solve(geometry, matrices, b, weights),
         lambda _, b: kernel.solve(geometry.transpose(), matrices.mT, b),
     )

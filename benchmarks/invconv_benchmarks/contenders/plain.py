@@ -17,11 +17,11 @@ import numpy as np
 from invconv.arrays.namespaces import constant, namespace, to_numpy
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.suites.group import CONV1D, CONV2D
 
 Array = Any
 Floats = np.ndarray[Any, Any]
 FFT = "FFT, one GEMM a frequency"
-CONV2D = "F.conv2d"  # the yardstick of all libraries
 
 
 def contenders(setup: Setup) -> list[Contender]:
@@ -29,21 +29,23 @@ def contenders(setup: Setup) -> list[Contender]:
     name, ways = setup.target.library.name, dict[str, Callable[[Setup], Call]]()
     if setup.group.map == "actnorm":
         return []
-    if name == "torch":
-        ways[CONV2D] = _torch
-    elif name == "jax":
+    odd, wraps = setup.group.suite == "odd", _wraps(setup)
+    if name == "torch" and not (odd and wraps):
+        ways[CONV2D if len(setup.grid) == 2 else CONV1D] = _torch
+    elif name == "jax" and not odd:
         ways["lax.conv"] = _jax
-    if name != "torch":  # NumPy and CuPy have no convolution
+    if name != "torch" and not odd:  # NumPy and CuPy have no convolution
         ways["im2col, one GEMM"] = _im2col
-    if _wraps(setup):
+    if wraps and not odd:
         ways[FFT] = _fft
     return [setup.contender(w, "plain", "forward", partial(b, setup)) for w, b in ways.items()]
 
 
 def _kernel(setup: Setup) -> Array:
-    """Return a random kernel (C, C, k, k) in the library."""
+    """Return a random kernel (C, C, *k) in the library."""
     channels, k = setup.group.shape[1], int(setup.group.map.partition(" ")[2] or 1)
-    return setup.asarray(np.random.default_rng(2).standard_normal((channels, channels, k, k)))
+    size = channels, channels, *[k] * len(setup.grid)
+    return setup.asarray(np.random.default_rng(2).standard_normal(size))
 
 
 def _wraps(setup: Setup) -> bool:
@@ -61,8 +63,9 @@ def _torch(setup: Setup) -> Call:
     import torch.nn.functional as F
 
     w = _kernel(setup)
-    x = F.pad(setup.x, _edges(w) * 2, mode="circular" if _wraps(setup) else "constant")
-    compiled = setup.target.compile(lambda x: F.conv2d(x, w))
+    ndim, convolution = len(setup.grid), F.conv1d if len(setup.grid) == 1 else F.conv2d
+    x = F.pad(setup.x, _edges(w) * ndim, mode="circular" if _wraps(setup) else "constant")
+    compiled = setup.target.compile(lambda x: convolution(x, w))
     return lambda: compiled(x)
 
 
@@ -105,7 +108,7 @@ def _im2col(setup: Setup) -> Call:
 def _fft(setup: Setup) -> Call:
     """Return the circular convolution by real FFTs and a product with each frequency's matrix."""
     w = to_numpy(_kernel(setup))
-    matrices = _spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
+    matrices = spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
     known, xp = constant(matrices, setup.x), namespace(setup.x)
 
     def run(x: Array) -> Array:
@@ -117,7 +120,7 @@ def _fft(setup: Setup) -> Call:
     return setup.on_images(run)
 
 
-def _spectrum(w: Floats, grid: tuple[int, ...]) -> Floats:
+def spectrum(w: Floats, grid: tuple[int, ...]) -> Floats:
     """Return the sum over t of w[..., t] exp(2 pi i f . (t - (k - 1) // 2) / n), (F, C, C)."""
     channels, k = w.shape[0], w.shape[2]
     spread = np.zeros((channels, channels, *grid), w.dtype)

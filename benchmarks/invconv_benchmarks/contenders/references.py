@@ -11,8 +11,10 @@ import scipy.sparse
 from scipy.sparse.linalg import spsolve_triangular
 
 from invconv.arrays.namespaces import to_numpy
+from invconv_benchmarks.contenders.plain import spectrum
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.suites.group import LFILTER, SPECTRAL
 
 Array = Any
 
@@ -63,7 +65,34 @@ def _sparse(setup: Setup) -> Call:
     return run
 
 
+def _lfilter(setup: Setup) -> Call:
+    """Run the recursion of one channel."""
+    import scipy.signal
+
+    (taps,) = setup.host.parameters()["kernel"][0].astype(setup.group.dtype)
+    one, y = np.ones(1, taps.dtype), setup.values
+    return lambda: scipy.signal.lfilter(one, taps, y)
+
+
+def _spectral(setup: Setup) -> Call:
+    """Multiply with the inverse matrix of each frequency."""
+    import scipy.fft
+
+    w, grid, y = setup.host.parameters()["kernel"], setup.grid, setup.values
+    inverses = np.moveaxis(np.linalg.inv(spectrum(w, grid)), 0, 2)
+    inverses = np.ascontiguousarray(inverses, np.result_type(setup.group.dtype, np.complex64))
+
+    def run() -> Array:
+        y_hat = scipy.fft.rfft2(y)
+        x_hat = np.einsum("ocf,bcf->bof", inverses, y_hat.reshape(*y.shape[:2], -1))
+        return scipy.fft.irfft2(x_hat.reshape(y_hat.shape), s=grid)
+
+    return run
+
+
 PEERS: dict[str, tuple[tuple[str, ...], Callable[[Setup], Call]]] = {  # in which libraries
     "pixel by pixel": (("numpy", "torch"), _pixel_by_pixel),
     "SciPy sparse solve": (("numpy",), _sparse),
+    LFILTER: (("numpy",), _lfilter),
+    SPECTRAL: (("numpy",), _spectral),
 }

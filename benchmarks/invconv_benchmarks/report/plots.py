@@ -6,11 +6,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.report.tables import place
 from invconv_benchmarks.results.result import Result
-from invconv_benchmarks.suites.group import as_text
+from invconv_benchmarks.suites.group import CONV2D, as_text
 
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from invconv.files.whole_files import write_text
-from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.results import committed as kept
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
-from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape
+from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
 from invconv_conformance.pages.words import replaced
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"

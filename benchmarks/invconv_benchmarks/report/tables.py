@@ -9,11 +9,11 @@ from itertools import groupby
 from rich import box
 from rich.table import Table
 
-from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row, grouped
+from invconv_benchmarks.suites.group import CONV2D
 
 _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv_benchmarks.contenders.plain import CONV2D, FFT
+from invconv_benchmarks.contenders.plain import FFT
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval, exactly
 from invconv_benchmarks.results.row import TITLES, Key, Row, grouped
-from invconv_benchmarks.suites.group import LIMIT_SHAPES, Shape, as_text
+from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape, as_text
 
 # inverse / F.conv2d of a 2 x 2 corner with one thread in NumPy, in float32 and float64
 _AGAINST_CONV2D: dict[Shape, tuple[float, float]] = {
@@ -115,6 +115,14 @@ def _against_conv2d(row: Row) -> float | None:
     return _TIMES[row.library] * both[row.dtype == "float64"]
 
 
+def _odd(group: list[Row]) -> Iterator[Verdict]:
+    """Judge inverses by the yardstick of the group."""
+    for row in _ours(group, "inverse"):
+        if row.limit is not None and row.yardstick and row.library in _TIMES:
+            name = f"odd shapes, {TITLES[row.library]}: inverse / yardstick"
+            yield judged(name, _what(row), row.yardstick, _TIMES[row.library] * row.limit)
+
+
 def _stated(group: list[Row]) -> Iterator[Verdict]:
     """Judge ratios by the limits that the groups have."""
     for row in group:
@@ -148,6 +156,7 @@ def _checks(group: list[Row]) -> Iterator[Verdict]:
 
 _SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {
     "inverse": _inverse,
+    "odd": _odd,
     "threads": _threads,
     "checks": _checks,
 }

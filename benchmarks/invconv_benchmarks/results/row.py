@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from invconv_benchmarks.contenders.plain import CONV2D
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.suites.group import Group, as_text
+from invconv_benchmarks.suites.group import YARDSTICKS, Group, as_text
 from invconv_conformance.libraries.table import LIBRARIES
 
 Key = tuple[Any, ...]
@@ -43,7 +42,7 @@ class Row:
     between : float
         The standard deviation of the logarithm of the ratio from pass to pass.
     yardstick : Interval or None
-        The ratio of medians to PyTorch's F.conv2d.
+        The ratio of medians to the group's yardstick, mostly PyTorch's F.conv2d.
     """
 
     suite: str
@@ -171,7 +170,8 @@ def _baseline(row: Row, group: list[Row]) -> Row | None:
 
 
 def _yardstick(row: Row, group: list[Row]) -> Row | None:
-    """Return PyTorch's F.conv2d, by which all libraries are measured, on the row's device."""
+    """Return the contender by which all libraries are measured, on the row's device."""
     graph = row.mode == "graph"
-    conv2d = (r for r in group if r.contender == CONV2D and r.device == row.device)
-    return next((r for r in conv2d if r.passes and (r.mode == "graph") == graph), None)
+    known = (r for r in group if r.contender in YARDSTICKS and r.device == row.device)
+    there = [r for r in known if r.passes and (r.mode == "graph") == graph]
+    return min(there, key=lambda r: YARDSTICKS.index(r.contender), default=None)

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 Shape = tuple[int, ...]
 
 LIBRARY_SUITES = ("forward", "inverse", "periodic", "pointwise", "growth")
-ONE_THREAD = {"overhead": ("torch",), "threads": ("numpy", "torch"), "checks": ("numpy",)}
+ONE_THREAD = {
+    "odd": ("numpy", "torch", "jax"),
+    "overhead": ("torch",),
+    "threads": ("numpy", "torch"),
+    "checks": ("numpy",),
+}
 SUITES = (*LIBRARY_SUITES, *ONE_THREAD)  # the latter in these libraries, with one thread
 ALTERNATING = ("overhead", "checks")  # one call each in turns, with the caches as others left them
 
@@ -34,7 +39,7 @@ class Group:
     axis : str
         In the suite growth, the size that grows along the series of this group.
     limit : float or None
-        The most that our time may be of the plain one's.
+        The most that our time may be of the plain one's; in "odd", NumPy's of the yardstick's.
     dtype : str
         Filled in by `select`.
     """
@@ -61,6 +66,11 @@ def as_text(shape: Shape) -> str:
     """Return "64x12x16x16"."""
     return "x".join(map(str, shape))
 
+
+# contenders by which all libraries are measured: peers of a group, else PyTorch's convolution
+LFILTER, SPECTRAL = "scipy.signal.lfilter", "SciPy's rfft2, product, irfft2"
+CONV2D, CONV1D = "F.conv2d", "F.conv1d"
+YARDSTICKS = (LFILTER, SPECTRAL, CONV2D, CONV1D)
 
 # (B, C, H, W) of single images and of batches, as a flow's levels have them
 LIMIT_SHAPES = (

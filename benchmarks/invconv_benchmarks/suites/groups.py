@@ -8,7 +8,14 @@ from dataclasses import replace
 
 from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.suites import checked
-from invconv_benchmarks.suites.group import LIBRARY_SUITES, LIMIT_SHAPES, Group, Shape
+from invconv_benchmarks.suites.group import (
+    LFILTER,
+    LIBRARY_SUITES,
+    LIMIT_SHAPES,
+    SPECTRAL,
+    Group,
+    Shape,
+)
 
 _BOTH = ("forward", "inverse")
 _SOLVERS = ("pixel by pixel", "SciPy sparse solve")
@@ -98,6 +105,30 @@ def _overhead() -> Iterator[Group]:
         yield Group("overhead", name, size, ("call",), quick=quick, limit=most)
 
 
+def _odd() -> Iterator[Group]:
+    """Yield inverses where images and rows are few, and wide periodic ones, with our limits."""
+    corners: list[tuple[int, Shape, float]] = [
+        (2, (1, 256, 8, 8), 1.2),
+        (2, (8, 128, 16, 16), 1.6),
+        (2, (4, 256, 16, 16), 1.5),
+        (2, (1, 48, 8, 8), 1.4),
+        (2, (2, 96, 12, 20), 1.3),
+        (2, (1, 8, 100_000), 3.5),
+        (2, (1, 64, 10_000), 2.5),
+        (3, (1, 12, 50_000), 3.0),
+        (2, (1, 256, 1000), 2.5),
+    ]
+    others: list[tuple[str, Shape, str, float]] = [
+        ("corner 3", (1, 1, 1_000_000), LFILTER, 0.5),
+        ("periodic 9", (1, 1, 1024, 1024), SPECTRAL, 1.5),
+        ("periodic 3", (1, 3, 512, 512), SPECTRAL, 2.2),
+    ]
+    for k, shape, most in corners:
+        yield Group("odd", f"corner {k}", shape, ("inverse",), quick=shape[1] == 48, limit=most)
+    for name, shape, peer, most in others:
+        yield Group("odd", name, shape, ("inverse",), (peer,), quick=peer == LFILTER, limit=most)
+
+
 def _threads() -> Iterator[Group]:
     for shape in LIMIT_SHAPES:
         quick = shape in ((1, 12, 16, 16), (100, 12, 32, 32))
@@ -110,6 +141,7 @@ GROUPS = (
     *_periodic(),
     *_pointwise(),
     *_growth(),
+    *_odd(),
     *_overhead(),
     *_threads(),
     *checked.groups(),

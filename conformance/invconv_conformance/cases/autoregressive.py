@@ -26,6 +26,8 @@ def autoregressive_cases() -> Iterator[Case]:
     yield Case("raster-3d-dilated-beyond", _build(3, ndim=3, dilation=2, **_RASTER), (3, 4, 2))
     yield Case("corner-ill-conditioned-at-the-pixel", _skewed, (4, 5), wide=True)
     yield Case("corner-one-channel", _build(1, kernel_size=2), (4, 4), (3,))
+    signal = _build(1, ndim=1, kernel_size=4, direction=-1)
+    yield Case("corner-signal", signal, (40,))
     yield Case("corner-many-samples", _build(kernel_size=3), (4, 5), (1500,))
     yield Case("corner-bias", biased(_build()), (4, 5), (2, 2))
 

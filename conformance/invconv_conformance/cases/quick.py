@@ -30,7 +30,7 @@ _MORE = """
     conv1x1-2d orthogonalconv1x1-m2 circulantconv1x1-c4
     singular-symmetric singular-actnorm ill-symmetric ill-pixel tiny-periodicconv
     corner-on-18-rows raster-on-18-rows corner-3d-on-18-rows corner-wide-on-one-image
-    corner-tall-on-one-image corner-17-images corner-31-images corner-25-channels
+    corner-tall-on-one-image corner-17-images corner-31-images corner-25-channels corner-signal
 """
 QUICK, QUICK_SHARED_LAWS, QUICK_MORE = (
     tuple(names.split()) for names in (_ONE_OF_EACH, _SHARED_LAWS, _MORE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import invconv as ic
+from invconv.kernels.cpu.assembly import program
 from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv_conformance.cuda.build import Builder, Floats, Job, RunError, in_precision
@@ -87,12 +88,14 @@ def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:
     state = compiled_solve(job.matrices, y.shape[2:], c.reach, c.direction, c.dilation, c.lower)
     expected = np.full_like(y, np.nan)
     state.solve(address_of(y), address_of(expected), len(y), 1, y, expected)
-    square = job.conv.channels**2
-    ends = weights[-1 - 2 * job.conv.channels - square :][: square + 1]  # D, and the flag
-    pairs = [(x, expected), (ends, state.weights[-1 - square :])]
+    channels, square = job.conv.channels, job.conv.channels**2
+    ends = weights[-1 - 2 * channels - square :][: square + 1]  # D, and the flag
+    layout = program(state.geometry, "images")
+    own, size = state.weights(layout), layout.flag - square
+    columns = own[size : layout.flag].reshape(channels, channels)
+    pairs = [(x, expected), (ends, np.append(columns.T, own[layout.flag]))]
     if state.geometry.single:  # else the CPU's weights lie in blocks
-        size = len(state.weights) - 1 - square
-        pairs.append((weights[:size], state.weights[:size]))
+        pairs.append((weights[:size], own[:size]))
     return all(np.array_equal(one, other, equal_nan=True) for one, other in pairs)
 
 

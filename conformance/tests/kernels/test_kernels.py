@@ -13,11 +13,11 @@ from llvmlite import binding
 
 import invconv as ic
 from invconv.kernels.cpu import assembly, compiled, costs, machine, sums, threads
+from invconv.kernels.cpu.channel_sums import write_channel_sums
 from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
-from invconv.kernels.cpu.lanes import rows
 from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
 from invconv_conformance.truth.oracle import affine
 
@@ -48,15 +48,16 @@ def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
     return x
 
 
-@pytest.fixture(params=["images", "rows"])
+@pytest.fixture(params=["images", "rows", "channels", "recursion"])
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Force what is in the lanes, where it can be, and threads for solves of any size."""
+    quickest = assembly.best_way
 
-    def chosen(g: Any, batch: int, workers: int) -> str:
-        possible = request.param == "images" or rows.possible(g)
-        return request.param if possible else assembly.best_way(g, batch, workers)
+    def chosen(g: Any, batch: int, workers: int) -> Any:
+        possible = request.param in assembly.costs(g, batch, workers)
+        return request.param if possible else quickest(g, batch, workers)
 
-    monkeypatch.setattr(compiled, "best_way", chosen)
+    monkeypatch.setattr(assembly, "best_way", chosen)
     monkeypatch.setattr(costs, "SHARED", 0.0)
     compiled._runs.cache_clear()
     yield request.param
@@ -64,14 +65,14 @@ def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def random_case(
-    rng: np.random.Generator, largest: int = 4
+    rng: np.random.Generator, largest: int = 4, channels: tuple[int, ...] = (1, 2, 3, 5, 8, 9, 13)
 ) -> tuple[ic.AutoregressiveConv, tuple[int, ...]]:
     """Return a well conditioned convolution, and a grid that may be thinner than its reach."""
     ndim = int(rng.integers(1, largest + 1))
     mask = str(rng.choice(["corner", "raster"]))
     direction = rng.choice([-1, 1], ndim)
     conv = ic.AutoregressiveConv.init(
-        int(rng.choice([1, 2, 3, 5, 8, 9, 13])),
+        int(rng.choice(channels)),
         tuple(int(k) for k in rng.integers(1, 4, ndim)),
         ndim,
         mask=mask,
@@ -108,6 +109,32 @@ def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     assert np.array_equal(solved(state, y[-1:]), x[-1:])
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_many_channels_have_the_same_bits_whatever_is_in_the_lanes(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second pixel's matrix is one whose inverse would cost digits: it is substituted."""
+    rng = np.random.default_rng(seed)
+    conv, grid = random_case(rng, largest=2, channels=(1, 6, 17, 25, 48, 70))
+    grid = tuple(min(n, 7) for n in grid)
+    kernel, order = conv.kernel.copy(), -1 if conv.channel_order == "lower" else 1
+    if seed % 2:
+        kernel[(..., *[0] * len(grid))] += np.eye(conv.channels, k=order)
+    conv, dtype = conv.replace(kernel=kernel), str(rng.choice(["float32", "float64"]))
+    y = rng.standard_normal((11, conv.channels, *grid)).astype(dtype)
+    y[rng.random(y.shape) < 0.1] = -0.0
+    solutions = {}
+    for way in assembly.costs(factored(conv, grid, dtype).geometry, len(y), 1):
+        monkeypatch.setattr(assembly, "best_way", lambda *_, way=way: way)
+        compiled._runs.cache_clear()
+        solutions[way] = solved(factored(conv, grid, dtype), y)
+    compiled._runs.cache_clear()
+    assert {"images", "recursion" if conv.channels == 1 else "channels"} <= set(solutions)
+    assert len({x.tobytes() for x in solutions.values()}) == 1
+    x = solutions["images"]
+    assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("fma", [True, False])
 @pytest.mark.parametrize("seed", range(3))
@@ -130,7 +157,9 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         "weights": write_weights_module,
         "images": lambda w: write_solve_module(w, "images"),
         "rows": lambda w: write_solve_module(w, "rows"),
+        "channels": lambda w: write_solve_module(w, "channels"),
         "sums": lambda w: sums.write_sums(w, 12, single=True),
+        "sums of channels": lambda w: write_channel_sums(w, w.lanes, 3, 0),
         "correlated images": write_images_correlation,
     }
     for name, write in modules.items():
@@ -138,9 +167,9 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         write(writer)
         module = binding.parse_assembly(str(writer.module))
         code = machine.optimised(module, AARCH64, thorough=True).emit_assembly(module)
-        assert ("fmla\tv" in code) == (name in ("weights", "sums"))
+        assert ("fmla\tv" in code) == (name in ("weights", "sums", "sums of channels"))
         transposes = "zip1\tv" in code or "trn1\tv" in code
-        assert transposes == (name in ("images", "rows", "correlated images"))
+        assert transposes == (name in ("images", "rows", "channels", "correlated images"))
         assert (".4s" if itemsize == 4 else ".2d") in code
         assert "fmaf" not in code, "no call of the C library"
 

@@ -123,3 +123,14 @@ def test_without_llvmlite_the_scan_runs(kind: str) -> None:
     (y_bar,) = jax.vjp(prepared.inverse, jnp.asarray(y))[1](bar)
     wanted = dense_solution(host, bar, transposed=True)
     np.testing.assert_allclose(y_bar, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_prepared_weights_have_the_layout_of_the_lanes(batch: int) -> None:
+    """Of 48 channels both layouts have the same size; a vmap computes weights of its own."""
+    conv, y = convolution(48), images(batch, 48, 3, 4)
+    prepared = in_jax(conv).prepare((3, 4), check=False)
+    found = jax.jit(lambda p, y: p.inverse(y))(prepared, y)
+    assert np.array_equal(found, conv.inverse(y))
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), prepared)
+    assert np.array_equal(jax.vmap(lambda p: p.inverse(jnp.asarray(y)))(two)[1], found)

@@ -12,12 +12,12 @@ import numpy as np
 
 from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry, TapList
-from invconv.kernels.cpu.lanes import images, rows
+from invconv.kernels.cpu.lanes import channels, images, recursion, rows
 from invconv.kernels.cpu.lanes.strips import Strips
 from invconv.kernels.cpu.program import Header, names, numbers
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-Way = Literal["images", "rows"]
+Way = Literal["images", "rows", "channels", "recursion"]  # the modules of `cpu.lanes`
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,19 @@ class Program:
 
     numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
     header: Header  # its first numbers
-    lanes: str  # {"images", "rows"}: the contents of the lanes of a vector
+    way: Way  # the assignment of the lanes
+    sums: tuple[int, ...]  # settings of the sums' code (`machine.sums`)
+
+    @property
+    def flag(self) -> int:
+        """The place of the last number of the weights (`invconv.kernels.cpu.weights`)."""
+        h = self.header
+        return h.blocks * h.block * h.taps * h.channels + h.channels**2
+
+    @property
+    def weights(self) -> int:
+        """Numbers of the weights; a vector of D's last column may end behind the flag."""
+        return self.flag + 1 + self.header.blocks * self.header.block
 
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
@@ -34,60 +46,64 @@ class Program:
 
 
 @functools.lru_cache(maxsize=64)
-def program(g: Geometry, way: Way, shared: bool) -> Program:
+def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> Program:
     """Return the program of a solve, for any batch.
 
-    ``way`` is the module of `invconv.kernels.cpu.lanes` that assigns the lanes. If ``shared``,
-    several threads may solve the rows of one image.
+    If ``shared``, several threads may solve the rows of one image. With channels in the lanes,
+    ``together`` images are solved at a time.
     """
-    places, masks = list[int](), np.zeros(0, np.int64)
-    if way == "images":
-        header, lists, body = images.header(g), images.lists(g), images.segments(g)
-        places = images.places(g)
+    if way == "rows":
+        parts = rows.parts(g, shared)
+    elif way == "channels":
+        parts = channels.parts(g, together)
     else:
-        header, lists, body = (
-            rows.header(g, shared),
-            rows.lists(g, shared),
-            rows.segments(g, shared),
-        )
-        masks = _whole_integers(rows.masks(g)) if header.masked else masks
+        parts = (images if way == "images" else recursion).parts(g)
+    lists, places, masks = parts.lists, parts.places, _whole_integers(parts.masks)
     first, taps = len(names(Header)), len(g.reach)
     after_lists = first + taps + len(lists) * (1 + 2 * taps)
     header = replace(
-        header,
-        segments=len(body[0]),
+        parts.header,
+        segments=len(parts.segments[0]),
         channels=g.channels,
         pixels=g.pixels,
         taps=taps,
         lower=g.lower,
-        block=g.block,
-        blocks=g.blocks,
+        block=parts.header.block or g.block,
+        blocks=parts.header.blocks or g.blocks,
         order=first,
         lists=first + taps,
         places=after_lists,
         keep=after_lists + len(places),
         body=after_lists + len(places) + masks.size,
     )
-    taps_read = itertools.chain(*(_filled(pixel_taps, g) for pixel_taps in lists))
+    taps_read = itertools.chain(*(_filled(read, taps, header.block * g.channels) for read in lists))
     start = [*numbers(header), *g.order, *taps_read, *places]
-    segments = [numbers(segment) for unit in body for segment in unit]
+    segments = [numbers(segment) for unit in parts.segments for segment in unit]
     integers = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
     integers.setflags(write=False)
-    return Program(integers, header, way)
+    return Program(integers, header, way, parts.sums)
 
 
-def _filled(taps: TapList, g: Geometry) -> list[int]:
-    """Return a list of taps in the layout of `cpu.sums`, padded to the length of all taps."""
-    size = g.block * g.channels  # weights of one tap in a block
+def _filled(taps: TapList, count: int, size: int) -> list[int]:
+    """Return a list of taps in the layout of `cpu.sums`, padded to the length of all taps.
+
+    ``size`` is the number of weights of one tap in a block.
+    """
     pairs = [n for tap, distance in taps for n in (tap * size, distance)]
-    return [len(taps), *pairs, *[0] * (2 * len(g.reach) - len(pairs))]
+    return [len(taps), *pairs, *[0] * (2 * count - len(pairs))]
 
 
-def _whole_integers(masks: np.ndarray[Any, Any]) -> Ints:
+def _whole_integers(masks: bytes) -> Ints:
     """Return bytes as 64-bit integers, padded with zeros."""
-    padded = np.zeros(-(-masks.size // 8) * 8, np.int8)
-    padded[: masks.size] = masks.ravel()
-    return padded.view(np.int64)
+    return np.frombuffer(masks + bytes(-len(masks) % 8), np.int64)
+
+
+def best_program(g: Geometry, batch: int, workers: int) -> Program:
+    """Return the program of the quickest way to solve a batch."""
+    way = best_way(g, batch, workers)
+    if way == "channels":
+        return program(g, way, False, channels.together(batch, workers))
+    return program(g, way, way == "rows" and workers > 1)
 
 
 def best_way(g: Geometry, batch: int, workers: int) -> Way:
@@ -107,7 +123,7 @@ def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
 
 @functools.lru_cache(maxsize=256)
 def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
-    """Return the cost of each way, in products of a channel's vector with a number."""
+    """Return the cost of each way, for each channel, in products of a vector with a number."""
     groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
     by_way: dict[Way, float] = {
         "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
@@ -120,4 +136,8 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
         by_way["rows"] = levels * (products + BESIDE["rows"])
+    if recursion.possible(g):
+        by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + BESIDE["recursion"])
+    elif g.channels > 1:
+        by_way["channels"] = channels.cost(g, batch, workers)
     return by_way

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import operator
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import numpy as np
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine, threads
-from invconv.kernels.cpu.assembly import best_parts, best_way, program
+from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
 
@@ -29,8 +28,6 @@ Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
-
-_state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
 
 _PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
 _SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
@@ -47,20 +44,43 @@ class CompiledSolve:
 
     geometry: Geometry
     target: Target
-    weights: Floats  # the weights, in the layout of `invconv.kernels.cpu.weights`
-    _weights: int = field(init=False)
-    _sample: Shape = field(init=False)
+    matrices: Floats  # (1 + T, C, C): D, and those of the taps
+    shape: Shape  # the grid
+    # the weights in the layouts that were needed, by the channels of a block
+    _weights: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
     # the last batch and number of threads, and their runs
-    _last: Any = field(default=(None, (None, 1, 0)), init=False)
+    _last: Any = field(default=(None, (None, 1, 0)), init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        sample = self.geometry.channels, *self.geometry.shape
-        vars(self).update(_weights=address_of(self.weights), _sample=sample)
+    @functools.cached_property
+    def _sample(self) -> Shape:
+        return self.geometry.channels, *self.shape
+
+    def weights(self, plan: Program) -> Floats:
+        """Return the weights for a program, in the layout of `invconv.kernels.cpu.weights`."""
+        known = self._weights.get(plan.header.block)
+        if known is None:
+            g, matrices = self.geometry, self.matrices
+            known = np.zeros(plan.weights, matrices.dtype)
+            prepare = _PREPARE(machine.prepare(self.target, g.itemsize).address)
+            given = (address_of(a) for a in (matrices, known, plan.numbers))
+            work = functools.partial(prepare, *given)
+            in_buffers(work, g.scratch * g.itemsize, 1, known)
+            self._weights[plan.header.block] = known
+        return known
+
+    def layouts(self) -> list[Floats]:
+        """Return the weights for all ways but "channels", and for "channels"."""
+        ways: tuple[Way, ...] = (
+            ("images", "channels") if self.geometry.channels > 1 else ("images",)
+        )
+        return [self.weights(program(self.geometry, way)) for way in ways]
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        corner = "triangular solve" if self.weights[-1] else "cached inverse"
+        first = best_program(self.geometry, 1, 1)
+        substitutes = self.weights(first)[first.flag]
+        corner = "triangular solve" if substitutes else "cached inverse"
         return {
             "method": "compiled kernel",
             "at the pixel": corner,
@@ -82,14 +102,15 @@ class CompiledSolve:
         """
         key, (runs, most, size) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
-            runs, most = _runs(self.geometry, self.target, batch, workers)
-            size = max(run.size for run in runs)
+            found, most = _runs(self.geometry, self.target, batch, workers)
+            runs = [(run, address_of(self.weights(run.plan))) for run in found]
+            size = max(run.size for run in found)
             vars(self).update(_last=((batch, workers), (runs, most, size)))
-        states = list(map(_state, runs))
+        states = [run.shared() for run, _ in runs]
 
         def work(z: int) -> None:
-            for run, state in zip(runs, states, strict=True):
-                given = y + run.start, x + run.start, self._weights, run.program
+            for (run, weights), state in zip(runs, states, strict=True):
+                given = y + run.start, x + run.start, weights, run.program
                 run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
 
         in_buffers(work, size, most, self, states, keeps)
@@ -117,25 +138,14 @@ def compiled_solve(
 ) -> CompiledSolve:
     """Factor a causal stencil on a grid.
 
-    ``matrices`` (1 + T, C, C), in float32 or float64, are D and then those of the taps; the
-    settings are as in `invconv.kernels.wavefront.CausalStencil`. The target is this processor
-    unless given.
+    ``matrices`` (1 + T, C, C), in float32 or float64, are D and then those of the taps; they are
+    not copied, and must not change. The settings are as in
+    `invconv.kernels.wavefront.CausalStencil`. The target is this processor unless given.
     """
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
-    factored = CompiledSolve(g, target, np.empty(g.weights, matrices.dtype))
-    prepare, numbers, _ = _prepare(g, target)
-    given = address_of(matrices), factored._weights, numbers
-    in_buffers(lambda scratch: prepare(*given, scratch), g.scratch * itemsize, 1)
-    return factored
-
-
-@functools.lru_cache(maxsize=256)
-def _prepare(g: Geometry, target: Target) -> tuple[Any, int, object]:
-    """Return the function that computes weights, its program's address, and owners of both."""
-    code, numbers = machine.prepare(target, g.itemsize), program(g, "images", False).numbers
-    return _PREPARE(code.address), address_of(numbers), (code, numbers)
+    return CompiledSolve(g, target, matrices, shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +159,7 @@ class _Run:
     # addresses of the compiled sums and of the program
     sums: int
     program: int
+    plan: Program
     keeps: tuple[Any, ...]  # owners of the memory at these addresses
     shared: Any  # the type of the shared state: the ticket, and each unit's progress
     size: int  # bytes of a thread's buffer
@@ -166,9 +177,9 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
         workers = 1
     image, runs, start = g.channels * g.pixels * g.itemsize, list[_Run](), 0
     for count in best_parts(g, batch, workers):
-        plan = program(g, best_way(g, count, workers), workers > 1)
-        solve = machine.solve(target, g.itemsize, plan.lanes)
-        sums = machine.sums(target, g.itemsize, g.block, g.single)
+        plan = best_program(g, count, workers)
+        solve = machine.solve(target, g.itemsize, plan.way)
+        sums = machine.sums(target, g.itemsize, plan.way, *plan.sums)
         units = plan.units(count)
         runs.append(
             _Run(
@@ -177,7 +188,8 @@ def _runs(g: Geometry, target: Target, batch: int, workers: int) -> tuple[tuple[
                 solve=_SOLVE(solve.address),
                 sums=sums.address,
                 program=address_of(plan.numbers),
-                keeps=(plan, solve, sums),
+                plan=plan,
+                keeps=(solve, sums),
                 shared=ctypes.c_int64 * (1 + units),
                 size=plan.header.size * g.itemsize,
                 workers=min(workers, units),

@@ -18,7 +18,7 @@ from invconv.kernels.cpu.compiler.ir import Writer
 
 # Lines of a square at most. Images often lie whole pages apart, so that all go to one set of the
 # cache, which holds eight at least.
-_SIDES = {"images": 8, "wholes": 8, "rows": 64}
+_SIDES = {"images": 8, "wholes": 8, "channels": 8, "rows": 64}
 _AHEAD = 1  # vectors: memory this far ahead is prefetched before it is written
 
 POINTERS = ("lines", "z", "places")
@@ -34,6 +34,7 @@ INTEGERS = (
     "channel_step",
     "step",
     "channels",
+    "lanes",
 )
 
 
@@ -45,12 +46,12 @@ def in_order(**given: Int | int) -> list[Int | int]:
 def write_copy(w: Writer, name: str, kind: str) -> None:
     """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
 
-    The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too), or
-    "rows". Arguments of the written function:
+    The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too),
+    "channels", or "rows". Arguments of the written function:
 
     lines, z, places
-        The address of position 0 of line 0; the buffer; and, for "images", the distance in the
-        buffer of each copied position from the first one.
+        The address of position 0 of line 0; the buffer; and, for "images" and "channels", the
+        distance in the buffer of each copied position from the first one.
     lines_there, line_step, channel_stride
         The number of lines, and the distance between lines and between channels, less the skew.
     skew, start, count, width
@@ -60,12 +61,14 @@ def write_copy(w: Writer, name: str, kind: str) -> None:
         Position ``start`` is at ``place`` in the buffer; the next channel is ``channel_step``
         further, and the next position ``step``, unless ``places`` are given.
     channels
-        The number of channels.
+        The number of channels; of images, if the lines are "channels".
+    lanes
+        The number of channels in the buffer, if the lines are "channels".
     """
     with w.function(f"{name}_{kind}", POINTERS, INTEGERS, inside=True) as a:
         side = min(w.lanes, _SIDES[kind])
-        narrow = w.narrowed(side)
-        with w.loop(0, a["channels"]) as c, w.loop(0, w.lanes, side) as lane:
+        narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
+        with w.loop(0, a["channels"]) as c, w.loop(0, lanes, side) as lane:
             lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
             start = a["place"] + c * a["channel_step"] + lane
             there = a["lines_there"] - lane
@@ -79,7 +82,7 @@ def _copy_lines(
     """Write the copy of a square's lines, from line ``lane`` on, of one channel."""
     with w.loop(0, a["count"], w.lanes) as j:
         t = a["start"] + j
-        if kind == "images":
+        if kind in ("images", "channels"):
             places = [start + w.entry(a["places"], j + i) for i in range(w.lanes)]
         else:
             places = [start + j * a["step"]]

@@ -1,10 +1,12 @@
 """The geometry of a compiled solve: shapes, taps and the processor, but no values.
 
-The lanes of a vector can be assigned in two ways:
+The lanes of a vector can be assigned in several ways:
 
 - `cpu.lanes.images`: the lanes are images of a batch, solved pixel after pixel.
 - `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 so far that the
   pixels it reads are solved: the lanes are a wavefront.
+- `cpu.lanes.channels`: the lanes are the output channels of a pixel.
+- `cpu.lanes.recursion`: there are no lanes; a signal of one channel is solved number by number.
 """
 
 from __future__ import annotations
@@ -75,15 +77,18 @@ class Geometry:
         return self.blocks * self.block * self.lanes
 
     @functools.cached_property
-    def weights(self) -> int:
-        """Numbers of the weights (`invconv.kernels.cpu.weights`)."""
-        taps = len(self.reach)
-        return self.blocks * self.block * taps * self.channels + self.channels**2 + 1
-
-    @functools.cached_property
     def scratch(self) -> int:
         """Numbers of the scratch memory in which the weights are computed."""
         return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
+
+    @functools.cached_property
+    def lag(self) -> int:
+        """The pixels by which a row lags behind the row above it, so that what it reads is solved.
+
+        Then pixel j of row l is at level j + lag l, and reads pixels of earlier levels alone.
+        """
+        taps = [o for o in self.reach if not any(o[:-2]) and o[-2] > 0]
+        return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
 
     @functools.cached_property
     def margins(self) -> tuple[int, ...]:
@@ -106,9 +111,11 @@ def geometry_of(
     pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
     kept = tap_order(pixels, shape)
     offsets = [(0,) * len(shape), *(pixels[t] for t in kept)]
-    if len(shape) == 1:  # an image of one row
-        shape, direction = (1, *shape), (1, *direction)
-        offsets = [(0, *o) for o in offsets]
+    axes = [a for a, n in enumerate(shape) if n > 1]  # no tap reads along the others
+    missing = max(0, 2 - len(axes))  # a signal is an image of many rows
+    shape = *(shape[a] for a in axes), *[1] * missing
+    direction = *(direction[a] for a in axes), *[1] * missing
+    offsets = [(*(o[a] for a in axes), *[0] * missing) for o in offsets]
     return Geometry(
         channels,
         shape,

@@ -22,8 +22,9 @@ def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
     """Write the function "handler" of a call frame.
 
     Arguments of the custom call are the matrices (1 + T, C, C), or the weights computed from them,
-    an array of one axis; and the images. Results are the images, and memory to work in. Attributes
-    are the numbers of `cpu.program` and of `cpu.xla.Call`.
+    an array of one axis; and the images. Results are the
+    images, and memory to work in. Attributes are the numbers of `cpu.program` and of
+    `cpu.xla.Call`.
 
     ``addresses`` are those of the compiled functions "prepare", "solve" and "sums".
     """
@@ -43,8 +44,8 @@ def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
         _call(w, addresses["prepare"], xla.data(w, given), computed, program, scratch)
-    w.clear(shared, words * (8 // w.itemsize))
     weights = w.b.select(to_make, computed, xla.data(w, given))
+    w.clear(shared, words * (8 // w.itemsize))
     arrays = xla.data(w, y), xla.data(w, x), weights
     known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
     known["sums"] = _address(w, w.integer(addresses["sums"]))

@@ -35,9 +35,9 @@ def write_fold(w: Writer) -> None:
 def write_solve(w: Writer, lanes: str) -> None:
     """Write the function "solve" of `POINTERS` and the number of images.
 
-    The lanes hold "images" or "rows". ``shared`` has the next unit to be taken, and for each unit
-    the number of its solved columns: zeros at first, the same memory for all threads. ``z`` is the
-    buffer of one thread. ``sums`` is the function of `invconv.kernels.cpu.sums`.
+    ``lanes`` is the module of `cpu.lanes` that assigns them. ``shared`` has the next unit to be
+    taken, and for each unit the number of its solved columns: zeros at first, the same memory for
+    all threads. ``z`` is the buffer of one thread. ``sums`` is the compiled function.
     """
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))
@@ -72,20 +72,30 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
 
 def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
     """Write the code of a segment: copy in, solve, copy out."""
-    kind, count = a["lines"], s["lines"]
-    if kind == "images":
-        count = (a["images"] - a["image"]).least(h["images"])
-    copied = {
-        "lines_there": count,
-        "line_step": h["line_step"],
+    kind, images = a["lines"], (a["images"] - a["image"]).least(h["images"])
+    if kind == "recursion":
+        _solve_pixels(w, a, h, s, images)
+        return
+    lines = {
+        "lines_there": images if kind == "images" else s["lines"],
         "channel_stride": h["pixels"],
+        "channels": h["channels"],
+    }
+    if kind == "channels":
+        lines = {
+            "lines_there": h["channels"],
+            "channel_stride": h["channels"] * h["pixels"],
+            "channels": images,
+            "lanes": h["channel_step"],
+        }
+    copied = lines | {
+        "line_step": h["line_step"],
         "skew": h["skew"],
         "start": s["start"],
         "width": h["width"],
         "place": s["place"],
         "channel_step": h["channel_step"],
         "step": h["step"],
-        "channels": h["channels"],
     }
     places = _entries(w, a["program"], h["places"])
     with w.b.if_then(s["needed"].is_(">", 0)):
@@ -94,19 +104,22 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
     w.call_inside(f"enter_{kind}", pointers, copies.in_order(**copied, count=s["entered"]))
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
-    _solve_pixels(w, a, h, s)
+    _solve_pixels(w, a, h, s, images)
     pointers = w.at(a["x"], s["memory"]), a["z"], places
     w.call_inside(f"leave_{kind}", pointers, copies.in_order(**copied, count=s["left"]))
 
 
-def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _solve_pixels(
+    w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int], images: Int
+) -> None:
     diagonal = h["blocks"] * h["block"] * h["taps"] * h["channels"]
     flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
     substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
     first, step = _channels(w, h)
+    from_memory = a["lines"] == "recursion"
     pointers = {
-        "z": a["z"],
-        "out": a["z"],
+        "z": a["y"] if from_memory else a["z"],
+        "out": a["x"] if from_memory else a["z"],
         "w": a["weights"],
         "diagonal": w.at(a["weights"], diagonal),
         "spare": w.at(a["z"], h["spare"]),
@@ -115,8 +128,8 @@ def _solve_pixels(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, 
     }
     of_segment = {name: s[name] for name in ("at", "rows", "columns", "top")}
     others = "row_step", "column_step", "taps", "channels", "channel_step"
-    of_all = {name: h[name] for name in (*others, "last_row", "last_column", "masked")}
-    last = {"substitute": substitute, "first": first, "order": step}
+    of_all = {name: h[name] for name in (*others, "last_row", "last_column", "masked", "lag")}
+    last = {"substitute": substitute, "first": first, "order": step, "images": images}
     sums.call(w, a["sums"], pointers, **of_segment, **of_all, **last)
 
 
@@ -203,7 +216,8 @@ def write_weights_module(w: Writer) -> None:
 
 
 def write_solve_module(w: Writer, lanes: str) -> None:
-    """Write "solve" with images or rows in the lanes, and its copies; the sums are elsewhere."""
-    copies.write_copy(w, "enter", lanes)
-    copies.write_copy(w, "leave", lanes)
+    """Write "solve" and its copies, if it has any; the sums are elsewhere."""
+    if lanes != "recursion":
+        copies.write_copy(w, "enter", lanes)
+        copies.write_copy(w, "leave", lanes)
     write_solve(w, lanes)

@@ -78,20 +78,26 @@ def prepare(target: Target, itemsize: int) -> Code:
 
 
 @functools.lru_cache(maxsize=64)
-def solve(target: Target, itemsize: int, lanes: str) -> Code:
-    """Compile "solve" with "images" or "rows" in the lanes, without the sums."""
+def solve(target: Target, itemsize: int, way: str) -> Code:
+    """Compile "solve" for lanes that a module of `cpu.lanes` assigns, without the sums."""
     from invconv.kernels.cpu.loop import write_solve_module
 
-    return compiled(target, itemsize, "solve", lambda w: write_solve_module(w, lanes))
+    return compiled(target, itemsize, "solve", lambda w: write_solve_module(w, way))
 
 
 @functools.lru_cache(maxsize=256)
-def sums(target: Target, itemsize: int, block: int, single: bool) -> Code:
-    """Compile the sums of a block of output channels."""
+def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
+    """Compile the sums for these lanes; for images or rows, of a block of output channels."""
+    from invconv.kernels.cpu.channel_sums import write_channel_sums
+    from invconv.kernels.cpu.recursion_sums import write_recursion
     from invconv.kernels.cpu.sums import write_sums
 
-    write = functools.partial(write_sums, block=block, single=single)
-    return compiled(target, itemsize, "sums", write, thorough=True)
+    writers: dict[str, Callable[..., None]] = {
+        "channels": write_channel_sums,
+        "recursion": write_recursion,
+    }
+    write = writers.get(way, write_sums)
+    return compiled(target, itemsize, "sums", lambda w: write(w, *settings), thorough=True)
 
 
 def compiled(

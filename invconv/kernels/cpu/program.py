@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from invconv.kernels.cpu.geometry import TapList
+
 
 @dataclass(frozen=True)
 class Header:
     """Settings of all segments."""
 
-    images: int = 0  # images of a unit: as many as there are lanes, or one
+    images: int = 0  # images of a unit at most
     # units of one image (or of the images in the lanes), and segments of a unit
     units: int = 0
     segments: int = 0
@@ -37,11 +39,10 @@ class Header:
     # distances in the buffer from row to row and from column to column, in the order of the solve
     row_step: int = 0
     column_step: int = 0
-    # the number of rows above a strip that it reads, the distance between them in memory, and the
-    # number of levels by which a row lags behind the one above it
+    lag: int = 0  # number of levels by which a row lags behind the one above it
+    # the number of rows above a strip that it reads, and the distance between them in memory
     above: int = 0
     above_step: int = 0
-    lag: int = 0
     # +1 or -1, the direction of a strip's row in memory, and its length
     along: int = 0
     wide: int = 0
@@ -100,6 +101,18 @@ class Segment:
     # afterwards
     needed: int = 0
     done: int = 0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a module of `invconv.kernels.cpu.lanes` says of a program."""
+
+    header: Header
+    lists: list[TapList]
+    segments: list[list[Segment]]  # of each unit
+    sums: tuple[int, ...]  # settings of the code of the sums
+    places: tuple[int, ...] = ()
+    masks: bytes = b""
 
 
 def names(record: type) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import accumulators, unrolled
 
 POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
-_READ = ("w", "diagonal", "lists", "keep")
+READ = ("w", "diagonal", "lists", "keep")
 INTEGERS = (
     "at",
     "rows",
@@ -33,6 +33,8 @@ INTEGERS = (
     "first",
     "order",
     "masked",
+    "images",
+    "lag",
 )
 
 
@@ -58,7 +60,7 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
     has all channels.
     """
     with (
-        w.function("sums", POINTERS, INTEGERS, inside=False, constant=_READ) as a,
+        w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a,
         w.loop(0, a["rows"]) as row,
         w.loop(0, a["columns"]) as column,
     ):
@@ -127,7 +129,7 @@ def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
         with w.loop(i + 1, a["channels"]) as j:
             m = a["first"] + j * a["order"]
             there = here + m * a["channel_step"]
-            entry = w.load(a["diagonal"], m * a["channels"] + c, w.number)
+            entry = w.load(a["diagonal"], c * a["channels"] + m, w.number)
             s = w.fma(w.splat(w.b.fneg(entry)), x, w.load(a["out"], there))
             w.store(s, a["out"], there)
 

@@ -6,19 +6,21 @@ accurate as substitution at every pixel if |D|_1 |D^-1|_1 is at most 10. Otherwi
 W_t = -K_t, and the kernel substitutes.
 
 The weights of a block of output channels lie together; within it, the weights of one input channel
-of one tap. After all blocks come D, and one number: 1 if the kernel is to substitute, else 0.
+of one tap. After all blocks come D by columns, and one number: 1 if the kernel is to substitute,
+else 0.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from invconv.kernels.cpu.compiler.integers import Int, Value
+from invconv.kernels.cpu.compiler.integers import I32, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import INVERSE_LIMIT
 
 POINTERS = ("matrices", "order", "weights", "scratch")
 INTEGERS = ("taps", "channels", "block", "blocks", "first", "step")
+_ROWS = 4  # rows that are solved at a time, so that they are read from the cache a quarter as often
 
 
 def write_weights(w: Writer) -> None:
@@ -49,7 +51,9 @@ def write_weights(w: Writer) -> None:
         flag = w.b.select(accurate, w.number(0.0), w.number(1.0))
         size = a["blocks"] * a["block"] * a["taps"] * a["channels"]
         square = a["channels"] * a["channels"]
-        w.move(w.at(a["weights"], size), w.at(a["matrices"], 0), square)
+        with w.loop(0, a["channels"]) as c, w.loop(0, a["channels"]) as m:
+            entry = w.load(a["matrices"], m * a["channels"] + c, w.number)
+            w.store(entry, a["weights"], size + c * a["channels"] + m)
         w.store(flag, a["weights"], size + square)
 
 
@@ -67,49 +71,78 @@ def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
 
 
 def _substitute(w: Writer, a: dict[str, Any]) -> None:
-    """Write the substitution with D for all columns of the scratch, row after row."""
-    with w.loop(0, a["channels"]) as i:
-        o = a["first"] + i * a["step"]
-        pivot = w.load(a["matrices"], o * a["channels"] + o, w.number)
-        with w.loop(0, i) as j:
-            m = a["first"] + j * a["step"]
-            entry = w.b.fneg(w.load(a["matrices"], o * a["channels"] + m, w.number))
+    """Write the substitution with D for all columns of the scratch, some rows at a time."""
+    channels = a["channels"]
+    with w.loop(0, channels, _ROWS) as i:
+        end = (i + _ROWS).least(channels)
+        some = [i + u for u in range(_ROWS)]
+        with w.b.if_else((end - i).is_("==", _ROWS)) as (whole, rest):
+            with whole, w.loop(0, i, _ROWS) as j:
+                _subtract(w, a, some, [j + u for u in range(_ROWS)])
+            with rest, w.loop(i, end) as o, w.loop(0, i) as j:
+                _subtract(w, a, [o], [j])
+        with w.loop(i, end) as o:
+            with w.loop(i, o) as j:
+                _subtract(w, a, [o], [j])
+            row = a["first"] + o * a["step"]
+            pivot = w.splat(w.load(a["matrices"], row * channels + row, w.number))
             with w.loop(0, a["row"], w.lanes) as k:
-                known = w.load(a["scratch"], m * a["row"] + k)
-                place = o * a["row"] + k
-                w.store(
-                    w.fma(w.splat(entry), known, w.load(a["scratch"], place)), a["scratch"], place
-                )
-        with w.loop(0, a["row"], w.lanes) as k:
-            place = o * a["row"] + k
-            x = w.b.fdiv(w.load(a["scratch"], place), w.splat(pivot))
-            w.store(x, a["scratch"], place)
+                place = row * a["row"] + k
+                w.store(w.b.fdiv(w.load(a["scratch"], place), pivot), a["scratch"], place)
+
+
+def _subtract(w: Writer, a: dict[str, Any], rows: list[Int], solved: list[Int]) -> None:
+    """Write the subtraction of solved rows from others, in the order of the substitution."""
+    places = [a["first"] + o * a["step"] for o in rows]
+    known = [a["first"] + j * a["step"] for j in solved]
+    entries = [
+        [w.load(a["matrices"], o * a["channels"] + m, w.number) for m in known] for o in places
+    ]
+    factors = [[w.splat(w.b.fneg(entry)) for entry in row] for row in entries]
+    with w.loop(0, a["row"], w.lanes) as k:
+        others = [w.load(a["scratch"], m * a["row"] + k) for m in known]
+        for o, of_row in zip(places, factors, strict=True):
+            total = w.load(a["scratch"], o * a["row"] + k)
+            for factor, other in zip(of_row, others, strict=True):
+                total = w.fma(factor, other, total)
+            w.store(total, a["scratch"], o * a["row"] + k)
 
 
 def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
     """Return the largest sum of magnitudes in one of the first C columns."""
-    largest, total = w.variable(w.number), w.variable(w.number)
-    absolute = f"llvm.fabs.{w.suffix}"
+    largest, totals = w.variable(w.number), w.variable(w.vector)
+    indices = w.indices(range(w.lanes))
     w.b.store(w.number(0.0), largest)
-    with w.loop(0, a["channels"]) as k:
-        w.b.store(w.number(0.0), total)
+    with w.loop(0, a["channels"], w.lanes) as k:
+        left = (a["channels"] - k).least(w.lanes)
+        there = w.b.icmp_signed("<", indices, w.splat(w.b.trunc(left.value, I32), indices.type))
+        w.b.store(w.zero, totals)
         with w.loop(0, a["channels"]) as o:
-            size = w.call(absolute, w.number, w.load(matrix, o * row + k, w.number))
-            w.b.store(w.b.fadd(w.b.load(total, typ=w.number), size), total)
-        now, known = w.b.load(total, typ=w.number), w.b.load(largest, typ=w.number)
-        # keep NaN, which no comparison would
-        larger = w.b.fcmp_unordered(">", now, known)
-        take = w.b.and_(larger, w.b.fcmp_ordered("ord", known, known))
-        w.b.store(w.b.select(take, now, known), largest)
+            column = w.masked_load(w.at(matrix, o * row + k), there)
+            size = w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, column)
+            w.b.store(w.b.fadd(w.b.load(totals, typ=w.vector), size), totals)
+        with w.loop(0, left) as lane:
+            total = w.b.extract_element(w.b.load(totals, typ=w.vector), lane.value)
+            known = w.b.load(largest, typ=w.number)
+            # keep NaN, which no comparison would
+            larger = w.b.fcmp_unordered(">", total, known)
+            take = w.b.and_(larger, w.b.fcmp_ordered("ord", known, known))
+            w.b.store(w.b.select(take, total, known), largest)
     return w.b.load(largest, typ=w.number)
 
 
 def _pack(w: Writer, a: dict[str, Any]) -> None:
     """Write the weights of each block, with zeros for channels beyond the last."""
     taps, channels, block = a["taps"], a["channels"], a["block"]
-    with w.loop(0, a["blocks"]) as b, w.loop(0, taps * channels) as k, w.loop(0, block) as o:
+    width = taps * channels
+    with (
+        w.loop(0, a["blocks"]) as b,
+        w.loop(0, width, w.lanes) as first,  # a line of the cache of each row
+        w.loop(0, block) as o,
+        w.loop(first, (first + w.lanes).least(width)) as k,
+    ):
         channel = b * block + o
         there = channel.is_("<", channels)
         entry = w.load(a["scratch"], channel.if_(there, 0) * a["row"] + k, w.number)
         number = w.b.select(there, entry, w.number(0.0))
-        w.store(number, a["weights"], (b * taps * channels + k) * block + o)
+        w.store(number, a["weights"], (b * width + k) * block + o)

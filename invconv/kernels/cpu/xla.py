@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from invconv.kernels.cpu import machine
-from invconv.kernels.cpu.assembly import Ints, best_way, program
+from invconv.kernels.cpu.assembly import Ints, Program, best_program
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.geometry import Geometry
 
@@ -22,8 +22,7 @@ class Call:
 
     # the name of the handler, the same in every process, so that XLA may cache programs on disk
     name: str
-    lanes: str  # {"images", "rows"}
-    program: Ints  # the program of the kernel
+    plan: Program
     # number of images; places in the working memory of the weights, of the scratch memory in which
     # they are computed, and of the units' state; and the number of words of that state
     room: Ints
@@ -35,30 +34,29 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
     """Return the call that solves a batch of images."""
     from invconv.kernels.cpu.handler import ALIGNED
 
-    plan = program(g, best_way(g, batch, 1), False)
+    plan = best_program(g, batch, 1)
     words = 1 + plan.units(batch)
-    numbers = plan.header.size, g.weights, g.scratch
+    numbers = plan.header.size, plan.weights, g.scratch
     sizes = [*(n * g.itemsize for n in numbers), words * 8]
     *places, memory = np.cumsum([-(-size // ALIGNED) * ALIGNED for size in sizes])
-    blocks = "all" if g.single else "some"
+    settings = "_".join(map(str, map(int, plan.sums)))
     return Call(
-        f"invconv_{target.bits}_f{8 * g.itemsize}_{g.block}_{blocks}_{plan.lanes}",
-        plan.lanes,
-        plan.numbers,
+        f"invconv_{target.bits}_f{8 * g.itemsize}_{plan.way}_{settings}",
+        plan,
         np.asarray([batch, *places, words], np.int64),
         int(memory) + ALIGNED,
     )
 
 
 @functools.cache
-def handler(target: Target, itemsize: int, block: int, single: bool, lanes: str) -> machine.Code:
-    """Compile the handler of calls with these lanes and blocks of output channels."""
+def handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> machine.Code:
+    """Compile the handler of calls with these lanes and sums."""
     from invconv.kernels.cpu.handler import write_handler
 
     parts = {
         "prepare": machine.prepare(target, itemsize),
-        "solve": machine.solve(target, itemsize, lanes),
-        "sums": machine.sums(target, itemsize, block, single),
+        "solve": machine.solve(target, itemsize, way),
+        "sums": machine.sums(target, itemsize, way, *sums),
     }
     write = functools.partial(write_handler, addresses={n: c.address for n, c in parts.items()})
     code = machine.compiled(target, itemsize, "handler", write)

@@ -29,6 +29,15 @@ def complex_of(real: Array, imag: Array) -> Array:
     return xp.astype(real, complex_dtype(real)) + 1j * xp.astype(imag, complex_dtype(real))
 
 
+def _fft(x: Array) -> Any:
+    """Return the module of an array's transforms."""
+    if isinstance(x, np.ndarray):
+        import scipy.fft  # here: it takes long to import
+
+        return scipy.fft  # 2 to 5 times as quick as NumPy's
+    return namespace(x).fft
+
+
 @dataclass(frozen=True)
 class Fourier:
     """exp(2 pi i f . p / n), half of the frequencies: a `Basis` of real images on a closed grid."""
@@ -82,11 +91,7 @@ class Fourier:
         if batch == 0:  # torch does not transform an empty batch
             count = size(self.frequencies(x.shape[2:]))
             return xp.zeros((count, channels, 0), dtype=complex_dtype(x), device=device(x))
-        if isinstance(x, np.ndarray):
-            from scipy.fft import rfftn  # 2 to 5 times as quick; here: it takes long to import
-        else:
-            rfftn = xp.fft.rfftn
-        x_hat = rfftn(x, axes=tuple(range(2, x.ndim)))
+        x_hat = _fft(x).rfftn(x, axes=tuple(range(2, x.ndim)))
         x_hat = xp.reshape(x_hat, (batch, channels, size(x_hat.shape[2:])))
         return xp.permute_dims(x_hat, (2, 1, 0))
 
@@ -96,7 +101,7 @@ class Fourier:
         _, channels, batch = x_hat.shape
         x_hat = xp.permute_dims(x_hat, (2, 1, 0))
         x_hat = xp.reshape(x_hat, (batch, channels, *self.frequencies(shape)))
-        return xp.fft.irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))
+        return _fft(x_hat).irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))
 
     def real(self, shape: Shape) -> RealTransform:
         return real_fourier(tuple(shape))

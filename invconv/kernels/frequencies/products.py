@@ -20,6 +20,8 @@ from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_produ
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.primitives import matmul
 
+_FEW = 3  # channels for which NumPy's product, one call a frequency, is slower than sums
+
 
 @dataclass(frozen=True, eq=False)
 class SpectralProduct:
@@ -74,9 +76,17 @@ def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
 
 def at_frequencies(matrices: Array, y_hat: Array) -> Array:
     """Return A(f) y_hat(f) at all frequencies, shape (F, C, B)."""
-    if matrices.shape[-1] == 1 and isinstance(matrices, np.ndarray):
-        return matrices * y_hat  # NumPy's product takes one call a frequency
-    return matmul(matrices, y_hat)
+    channels = range(matrices.shape[-1])
+    if len(channels) == 1:
+        return matrices * y_hat
+    if len(channels) > _FEW or not isinstance(matrices, np.ndarray):
+        return matmul(matrices, y_hat)
+    x_hat = np.empty_like(y_hat)
+    for o in channels:
+        np.multiply(matrices[:, o, 0, None], y_hat[:, 0], out=x_hat[:, o])
+        for c in channels[1:]:
+            x_hat[:, o] += matrices[:, o, c, None] * y_hat[:, c]
+    return x_hat
 
 
 by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)

@@ -64,22 +64,19 @@ class CompiledCorrelation:
         """Compile the functions that run a program."""
         h = program.header
         shared = code(target, itemsize, lanes)
-        sums = machine.sums(target, itemsize, h.block, h.blocks == 1)
+        sums = machine.sums(target, itemsize, "images", h.block, h.blocks == 1)
         call = _CORRELATE(shared.address)
         addresses = sums.address, address_of(program.numbers)
         return cls(target, read, program, lanes, itemsize, call, *addresses, (shared, sums))
 
     def seconds(self, batch: int, workers: int = 1) -> float:
         """Return about how long a batch takes."""
-        h, units, copy = self.program.header, self.units(batch), costs.COPY[self.lanes]
+        h, units = self.program.header, self.units(batch)
         if self.lanes == "images":
             batch = units * h.images  # idle lanes included
-            if 2 * h.out * self.itemsize > costs.LARGE:
-                copy = costs.COPY_LARGE
-        copy += costs.BEGIN[self.lanes] / h.channels
         numbers = batch * h.channels * h.pixels * -(-units // workers) / units
-        products = self.program.products / h.pixels
-        return costs.seconds(numbers, products, self.itemsize, self.target, copy)
+        products = self.program.products * h.channels / h.pixels
+        return costs.seconds(numbers, products, self.itemsize, self.target)
 
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
@@ -134,7 +131,8 @@ def compiled_correlation(
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
     ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
-    if batch > costs.FEW and (by_images := _by_images(given)):
+    lanes = given.target.bits // 8 // given.itemsize
+    if 2 * batch > lanes and (by_images := _by_images(given)):
         ways.append(by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))
     return best, min(workers, best.units(batch))

@@ -1,8 +1,9 @@
 """The lanes are images of a batch: layout of the buffer, and segments of a solve.
 
-A pixel has C vectors. The buffer has some slices of the grid along the first axis, with zeros
-around the pixels of the other axes; one gap serves the pixels on both its sides. The slices that
-the taps still read are moved to the place where the next slices expect them.
+A pixel has C vectors; in `channels`, which shares this layout, it has other numbers. The buffer has
+some slices of the grid along the first axis, with zeros around the pixels of the other axes; one
+gap serves the pixels on both its sides. The slices that the taps still read are moved to the place
+where the next slices expect them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from invconv.kernels.cpu.geometry import BAND, Geometry, TapList
-from invconv.kernels.cpu.program import Header, Segment
+from invconv.kernels.cpu.program import Header, Parts, Segment
 
 _LISTS = 16  # lists of taps, at most, to keep programs short
 
@@ -24,19 +25,14 @@ class Window:
     """Some slices of a grid in the buffer."""
 
     geometry: Geometry
-    slices: int  # number of slices that are solved at a time, without the slices that they read
+    pixel: int  # numbers of a pixel
+    slices: int = 1  # number of slices that are solved at a time, without the slices that they read
 
-    @classmethod
-    def of(cls, g: Geometry) -> Window:
-        """Return the window of as many slices as stay in the cache."""
-        one = cls(g, 1)
-        size = one.strides[0] * one.pixel * g.itemsize
-        return cls(g, max(1, min(g.shape[0], BAND // size)))
-
-    @property
-    def pixel(self) -> int:
-        """Numbers of a pixel."""
-        return self.geometry.channels * self.geometry.lanes
+    def widened(self, room: int = BAND) -> Window:
+        """Return the window of as many slices as ``room`` bytes hold."""
+        g = self.geometry
+        size = self.strides[0] * self.pixel * g.itemsize
+        return replace(self, slices=max(1, min(g.shape[0], room // size)))
 
     @functools.cached_property
     def strides(self) -> tuple[int, ...]:
@@ -69,9 +65,16 @@ class Window:
         return (self.lead + sum(i * stride for i, stride in pairs)) * self.pixel
 
 
-def header(g: Geometry) -> Header:
+def parts(g: Geometry) -> Parts:
+    """Return the parts of a program."""
+    window = Window(g, g.channels * g.lanes).widened()
+    sums = g.block, g.single
+    return Parts(header(window), lists(window), segments(window), sums, places(window))
+
+
+def header(window: Window) -> Header:
     """Return the header of the program."""
-    window = Window.of(g)
+    g = window.geometry
     return Header(
         images=g.lanes,
         units=1,
@@ -88,26 +91,31 @@ def header(g: Geometry) -> Header:
     )
 
 
-def places(g: Geometry) -> list[int]:
+def places(window: Window) -> tuple[int, ...]:
     """Return the distance in the buffer of each pixel of a segment from the first one.
 
     Zeros follow, for the rest of a vector.
     """
-    window = Window.of(g)
+    g = window.geometry
     rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
     pixels = itertools.product(range(rows), range(g.shape[-1]))
-    distances = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
-    return [*distances, *[0] * g.lanes]
+    apart = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
+    return *apart, *[0] * g.lanes
 
 
-def lists(g: Geometry) -> list[TapList]:
+def distances(window: Window) -> list[int]:
+    """Return the distance in the buffer of the pixel that each tap reads."""
+    g = window.geometry
+    scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
+    return [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
+
+
+def lists(window: Window) -> list[TapList]:
     """Return lists of (tap, distance in the buffer) of the taps that read inside the grid.
 
     Each of the first rows and columns has a list; all others share the last one.
     """
-    window = Window.of(g)
-    scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
-    far = [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
+    g, far = window.geometry, distances(window)
     last = _last(g)
     if last == (0, 0):
         return [list(enumerate(far))]
@@ -123,9 +131,9 @@ def _last(g: Geometry) -> tuple[int, int]:
     return (last[0], last[1]) if math.prod(n + 1 for n in last) <= _LISTS else (0, 0)
 
 
-def segments(g: Geometry) -> list[list[Segment]]:
+def segments(window: Window) -> list[list[Segment]]:
     """Return the segments of the only unit, in the order of the solve."""
-    window, solved = Window.of(g), list[Segment]()
+    g, solved = window.geometry, list[Segment]()
     for first in range(0, g.shape[0], window.slices):
         band = _band(window, first)
         solved += [replace(next(band), **_before(window, first)), *band]

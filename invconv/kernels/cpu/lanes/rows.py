@@ -13,7 +13,7 @@ import numpy as np
 
 from invconv.kernels.cpu.geometry import Geometry, TapList
 from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.program import Header, Segment
+from invconv.kernels.cpu.program import Header, Parts, Segment
 
 _LARGEST = 2**26  # bytes of a buffer
 
@@ -26,7 +26,16 @@ def possible(g: Geometry) -> bool:
     """
     strips = Strips(g, shared=False)
     ups = [o[-2] for o in g.reach]
+    if g.shape[-1] == 1:  # a signal
+        return False
     return min(ups) >= 0 and max(ups) <= g.lanes and strips.size * g.itemsize <= _LARGEST
+
+
+def parts(g: Geometry, shared: bool) -> Parts:
+    """Return the parts of a program; if ``shared``, several threads may solve an image."""
+    top = header(g, shared)
+    kept = masks(g).tobytes() if top.masked else b""
+    return Parts(top, lists(g, shared), segments(g, shared), (g.block, g.single), masks=kept)
 
 
 def header(g: Geometry, shared: bool) -> Header:

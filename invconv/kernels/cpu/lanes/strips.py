@@ -33,11 +33,10 @@ class Levels:
         """The number of rows above its own that a strip reads."""
         return self.geometry.margins[-2]
 
-    @functools.cached_property
+    @property
     def lag(self) -> int:
         """The number of levels by which a row lags behind the row above it."""
-        taps = [o for o in self.geometry.reach if not any(o[:-2]) and o[-2] > 0]
-        return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
+        return self.geometry.lag
 
     @functools.cached_property
     def levels_back(self) -> list[int]:

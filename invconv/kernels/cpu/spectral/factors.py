@@ -34,9 +34,8 @@ def prefers_lanes(count: int, channels: int) -> bool:
 
     There are ``count`` matrices of ``channels`` rows.
     """
-    return (
-        channels <= costs.PIVOT_ROWS and count >= costs.PIVOT_MATRICES and machine.reason(8) is None
-    )
+    several = count >= host().bits // 64
+    return channels <= costs.PIVOT_ROWS and several and machine.reason(8) is None
 
 
 def eliminate(

@@ -58,8 +58,8 @@ def frame(
     lanes = target.bits // 8 // itemsize
     most = target.most_channels
     blocks = [*(Blocks.along(n, most) for n in shape), Blocks.of(channels, most)]
-    code = [machine.sums(target, itemsize, b.block, False) for b in blocks[:-1]]
-    code.append(machine.sums(target, itemsize, blocks[-1].block, blocks[-1].count == 1))
+    code = [machine.sums(target, itemsize, "images", b.block, False) for b in blocks[:-1]]
+    code.append(machine.sums(target, itemsize, "images", blocks[-1].block, blocks[-1].count == 1))
     sums = [c.address for c in code]
     header, numbers = program(channels, shape, transform, blocks, sums, lanes, itemsize)
     axes = [*zip(blocks, transform.there, strict=False), *zip(blocks, transform.back, strict=False)]

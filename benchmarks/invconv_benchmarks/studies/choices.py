@@ -1,0 +1,217 @@
+"""The compiled kernel's choices between ways, beside the time of each way: this fits `cpu.costs`.
+
+Every way of a call is forced and timed, one thread, float32. Two kinds of limits follow: how much
+slower the chosen way is than the quickest, and for each constant how much the mean of these losses
+would fall if the constant were half or twice as large.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from scipy.stats import gmean
+
+import invconv as ic
+from invconv.kernels import numpy_primitives
+from invconv.kernels.cpu import assembly, compiled, costs
+from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.cpu.correlate import correlation
+from invconv.kernels.cpu.spectral.factors import prefers_lanes
+from invconv.kernels.cpu.spectral.product import prefers_kernel
+from invconv.kernels.frequencies import products
+from invconv_benchmarks.measure import timing
+from invconv_benchmarks.measure.contender import Call
+from invconv_benchmarks.measure.spread import exactly
+from invconv_benchmarks.results.limits import Verdict, judged
+
+_ROUNDS, _LEAST = 7, 1e-3  # of each way, and seconds of one
+_LOSS, _FIT = 1.3, 1.02  # limits
+# the constants that decide each kind of call
+_CONSTANTS = {
+    "solve": [("BESIDE", way) for way in costs.BESIDE],
+    "correlation": [("COPY", ""), ("MULTIPLY", "")],
+    "product": [("AN_FFT", ""), ("A_CALL", "")],
+    "pivots": [("PIVOT_ROWS", "")],
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A call, the seconds that each of its ways takes, and the way that the constants choose."""
+
+    kind: str
+    what: str
+    seconds: dict[str, float]
+    chosen: Callable[[], str]
+
+    @property
+    def loss(self) -> float:
+        """The time of the chosen way over the quickest's."""
+        return self.seconds[self.chosen()] / min(self.seconds.values())
+
+
+def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
+    """Judge every choice, and every constant; with ``quick`` of every third call."""
+    calls = list(itertools.chain(_solves(), _correlations(), _frequencies()))[:: 3 if quick else 1]
+    shown = track(calls, "timing", console=Console(stderr=True), transient=True)
+    choices = [make() for make in shown]
+    lines = [
+        judged(f"{c.kind}: chosen way / quickest", c.what, exactly(c.loss), _LOSS) for c in choices
+    ]
+    for kind, constants in _CONSTANTS.items():
+        of_kind = [c for c in choices if c.kind == kind]
+        for name, key in constants if of_kind else []:
+            now, *others = (_mean_loss(of_kind, name, key, by) for by in (1.0, 0.5, 2.0))
+            what = f"{name} {key}: mean loss {now:.3f}; half {others[0]:.3f}, twice {others[1]:.3f}"
+            fit = exactly(now / min(now, *others))
+            lines.append(judged("a constant / the best of half, it, twice", what, fit, _FIT))
+    return lines, {}
+
+
+def _mean_loss(choices: list[Choice], name: str, key: str, by: float) -> float:
+    value = getattr(costs, name)
+    with ExitStack() as stack:
+        if key:
+            stack.enter_context(mock.patch.dict(value, {key: by * value[key]}))
+        else:
+            stack.enter_context(mock.patch.object(costs, name, by * value))
+        return float(gmean([c.loss for c in choices]))
+
+
+def _timed(ways: dict[str, Call], force: Callable[[str], Any]) -> dict[str, float]:
+    """Return the least seconds of each way, which take turns."""
+
+    def run(way: str, times: int) -> None:
+        with force(way):
+            for _ in range(times):
+                ways[way]()
+
+    for way in ways:
+        run(way, 1)
+    once = {way: timing.seconds(partial(run, way, 1)) for way in ways}
+    times = {way: max(1, int(_LEAST / taken)) for way, taken in once.items()}
+    calls = {way: partial(run, way, count) for way, count in times.items()}
+    samples = timing.samples(calls, _ROUNDS)
+    return {way: min(taken) / times[way] for way, taken in samples.items()}
+
+
+def _solves() -> Iterator[Callable[[], Choice]]:
+    grids = ((8, 8), (32, 32))
+    sizes = (1, 2, 4, 8, 16, 64), (2, 3, 8, 12, 24, 48, 96)
+    cases: list[tuple[int, int, tuple[int, ...]]] = list(itertools.product(*sizes, grids))
+    cases += [(b, c, (4000,)) for b in (1, 4, 16) for c in (1, 4, 12, 64)]
+    cases += [(1, 3, (256, 256)), (1, 12, (256, 256)), (2, 8, (8, 8, 8)), (1, 1, (64, 64))]
+    for batch, channels, grid in cases:
+        if batch * channels * np.prod(grid) <= 2**20:
+            yield partial(_solve, batch, channels, grid)
+
+
+def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
+    rng = np.random.default_rng(0)
+    c = ic.AutoregressiveConv.init(channels, 2, len(grid), rng=rng)._causal()
+    matrices = np.concatenate([c.diagonal[None], c.taps]).astype("float32")
+    y = rng.standard_normal((batch, channels, *grid)).astype("float32")
+    x = np.empty_like(y)
+
+    def state(way: str) -> CompiledSolve:
+        made = compiled_solve(matrices, grid, c.reach, c.direction, c.dilation, c.lower)
+        with mock.patch.object(assembly, "best_way", return_value=way):
+            compiled._runs.cache_clear()
+            made.solve(address_of(y), address_of(x), batch, 1)  # it keeps its program
+        return made
+
+    def chosen() -> str:
+        assembly.costs.cache_clear()
+        return assembly.best_way(geometry, batch, 1)
+
+    geometry = compiled_solve(matrices, grid, c.reach, c.direction, c.dilation, c.lower).geometry
+    states = {way: state(way) for way in assembly.costs(geometry, batch, 1)}
+    compiled._runs.cache_clear()
+    given = address_of(y), address_of(x), batch, 1
+    ways: dict[str, Call] = {way: partial(s.solve, *given) for way, s in states.items()}
+    what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
+    return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)
+
+
+def _correlations() -> Iterator[Callable[[], Choice]]:
+    grids = (
+        (3, (32, 32)),
+        (12, (16, 16)),
+        (12, (8, 8)),
+        (24, (8, 8)),
+        (48, (4, 4)),
+        (48, (16, 16)),
+    )
+    for batch, (channels, grid) in itertools.product((9, 12, 16, 20, 64, 100), grids):
+        yield partial(_correlation, batch, channels, grid)
+
+
+def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, channels, *grid)).astype("float32")
+    conv = ic.AutoregressiveConv.init(channels, rng=rng, like=x)
+    given = correlation.compiled_correlation(
+        channels, grid, ((0, 0), (0, -1), (-1, 0), (-1, -1)), None, 4
+    )
+    assert given is not None
+    by_images = correlation._by_images(given)
+    known = {"pixels": given} | ({"images": by_images} if by_images else {})
+
+    def force(way: str) -> Any:
+        return mock.patch.object(correlation, "_way", return_value=(known[way], 1))
+
+    def chosen() -> str:
+        return min(known, key=lambda way: known[way].seconds(batch))
+
+    ways: dict[str, Call] = dict.fromkeys(known, lambda: conv.forward(x))
+    what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
+    return Choice("correlation", what, _timed(ways, force), chosen)
+
+
+def _frequencies() -> Iterator[Callable[[], Choice]]:
+    for batch, n in itertools.product((1, 4, 16, 64), (4, 8, 16, 32, 64)):
+        if batch * n**2 <= 2**15:
+            yield partial(_product, batch, 8, n)
+    for channels, n in itertools.product((2, 4, 8, 16, 32), (8, 32)):
+        yield partial(_pivots, channels, n)
+
+
+def _product(batch: int, channels: int, n: int) -> Choice:
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((batch, channels, n, n)).astype("float32")
+    prepared = ic.PeriodicConv.init(channels, rng=rng, like=y).prepare((n, n), check=False)
+
+    def force(way: str) -> Any:
+        return mock.patch.object(products, "prefers_kernel", return_value=way == "kernel")
+
+    def chosen() -> str:
+        return "kernel" if prefers_kernel(batch, channels, (n, n), 4) else "FFT"
+
+    ways: dict[str, Call] = dict.fromkeys(("kernel", "FFT"), lambda: prepared.inverse(y))
+    return Choice("product", f"{batch}x{channels}x{n}x{n}", _timed(ways, force), chosen)
+
+
+def _pivots(channels: int, n: int) -> Choice:
+    rng = np.random.default_rng(0)
+    matrices = rng.standard_normal((n * (n // 2 + 1), channels, channels)).astype("complex64")
+
+    def force(way: str) -> Any:
+        return mock.patch.object(numpy_primitives, "prefers_lanes", return_value=way == "kernel")
+
+    def chosen() -> str:
+        return "kernel" if prefers_lanes(len(matrices), channels) else "LAPACK"
+
+    ways: dict[str, Call] = dict.fromkeys(
+        ("kernel", "LAPACK"), lambda: numpy_primitives.log_abs_det(matrices)
+    )
+    return Choice("pivots", f"{len(matrices)} of {channels}", _timed(ways, force), chosen)
