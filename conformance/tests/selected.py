@@ -47,6 +47,7 @@ def _one_of_each() -> tuple[str, ...]:
 
 
 ONE_OF_EACH = _one_of_each()
+FEW = cases_named(*ONE_OF_EACH, "raster-k2x3-dilated", "periodic-even-dilated", "qrconv1x1-m0")
 
 
 def of_each_class(*names: str) -> list[Any]:

@@ -1,4 +1,1 @@
-"""Benchmarks: what is measured, how results are read, and what is said of them.
-
-Imports invconv_benchmarks.
-"""
+"""Benchmarks: what is measured, how results are read, and what is said of them."""

@@ -10,32 +10,18 @@ from invconv_benchmarks.results import limits
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
 
-ENVIRONMENT = {
-    "cpu": "a processor",
-    "cores": 2,
-    "memory_bytes": 2**34,
-    "gpus": [],
-    "platform": "Linux",
-    "python": "3.11",
-    "versions": {"numpy": "2", "torch": "2", "jax": "0"},
-    "blas": ["Haswell"],
-    "commit": "abc",
-}
+ENVIRONMENT = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "gpus": []}
+ENVIRONMENT |= {"platform": "Linux", "python": "3.11", "blas": ["Haswell"], "commit": "abc"}
+ENVIRONMENT |= {"versions": {"numpy": "2", "torch": "2", "jax": "0"}}
 
 
 def row(contender: str, role: str, does: str, samples: list[float], **others: Any) -> Row:
     """Return what a worker tells of a contender in one pass."""
-    place: dict[str, Any] = {
-        "suite": "inverse",
-        "map": "corner 2",
-        "shape": (64, 12, 16, 16),
-        "axis": "",
-    }
-    place |= {"dtype": "float32", "limit": None, "threads": 1}
-    names = {"contender": contender, "role": role, "does": does}
-    names |= {"library": "numpy", "device": "cpu", "mode": "eager"}
-    found: dict[str, Any] = {"passes": [samples] if samples else [], "plan": 1e-3, "first": 2e-3}
-    return Row(**place | names | found | others)
+    fields: dict[str, Any] = {"suite": "inverse", "map": "corner 2", "shape": (64, 12, 16, 16)}
+    fields |= {"axis": "", "dtype": "float32", "limit": None, "threads": 1}
+    fields |= {"library": "numpy", "device": "cpu", "mode": "eager", "plan": 1e-3, "first": 2e-3}
+    fields |= {"contender": contender, "role": role, "does": does}
+    return Row(**fields | {"passes": [samples] if samples else []} | others)
 
 
 def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) -> list[float]:

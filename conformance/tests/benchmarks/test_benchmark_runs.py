@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from invconv._cli import main
 from invconv_benchmarks.results import result
 from invconv_benchmarks.runs import schedule
 from invconv_benchmarks.runs.worker import Job, run
 from invconv_benchmarks.suites.group import Group
-from tests.libraries.gpus import without_gpu
 
 NUMPY = ("numpy", "cpu")
 GOOD = Group("inverse", "corner 2", (1, 2, 3, 3), ("inverse",), dtype="float32")
@@ -59,24 +56,6 @@ def test_stopping_keeps_what_was_measured(tmp_path: Path) -> None:
     assert result.read(tmp_path / "result.json").passes == 1
 
 
-@pytest.mark.slow
-def test_quick_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("periodic", "--quick", "--library", "numpy,torch", "--shapes", "2x3x4x5")
-    assert main(["benchmark", *options, "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert "periodic: inverse" in told
-    assert "…" not in told
-    assert "2 groups done; pass 2, 1 thr" in told
-    found = result.read(tmp_path / "out" / "result.json")
-    assert found.complete
-    mine = [r for r in found.rows if r.role == "ours"]
-    assert {(r.library, r.does) for r in mine} == {
-        (name, does) for name in ("numpy", "torch") for does in ("forward", "inverse", "unprepared")
-    }
-    assert all(r.ratio and r.ratio.value > 0 for r in mine)
-    assert (tmp_path / "out" / "index.html").read_text().startswith("<!doctype html>")
-
-
 HEARING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
@@ -105,34 +84,3 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
     assert "stopped early" in out
     text = (tmp_path / "invconv-benchmark" / "result.json").read_text()
     assert json.loads(text)["complete"] is False
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--dtype", "int8"], "--dtype: expected some of float32, float64, got 'int8'"),
-        (["--threads", "0"], "--threads: expected numbers from 1 to"),
-        (["--shapes", "3x3"], "--shapes: expected B x C x H x W"),
-        (["--library", "abacus"], "--library: expected some of"),
-        pytest.param(["--library", "cupy"], "--library: CuPy: not", marks=without_gpu),
-        (["--device", "tpu:7"], "--device: nothing that is installed here has 'tpu:7'"),
-        pytest.param(
-            ["inverse", "--device", "cuda"],
-            "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
-        (["--out", "nowhere/there"], "--out: expected a folder"),
-        (["checks", "--only", "Nothing"], "the suite checks has nothing to run"),
-    ],
-)
-def test_wrong_options(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["benchmark", *arguments]) == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

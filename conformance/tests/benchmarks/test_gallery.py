@@ -33,17 +33,6 @@ def test_the_list_is_the_folder() -> None:
         assert re.fullmatch(r"[A-Z].{30,}[.:].*", command.summary(name))
 
 
-def test_options_are_checked_before_the_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["example", "echo", "--out", str(tmp_path / "a.gif")]) == 2
-    assert "expected a name that ends in .png" in capsys.readouterr().err
-    assert main(["example", "echo", "--out", str(tmp_path / "no" / "a.png")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
-    assert main(["example", "echo", "--path", str(tmp_path)]) == 2
-    assert "folder takes yours" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", command.NAMES)
 def test_it_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

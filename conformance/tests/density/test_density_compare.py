@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import signal
 import subprocess
@@ -15,18 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.image import imread
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
-from matplotlib.image import imread  # noqa: E402
-
-from invconv._cli import main  # noqa: E402
-from invconv_benchmarks.density.compare import readme, result, rows  # noqa: E402
-from invconv_benchmarks.density.data.dataset import noise_of  # noqa: E402
-from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.evaluation import evaluation  # noqa: E402
-from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import load_preset  # noqa: E402
+from invconv._cli import main
+from invconv_benchmarks.density.compare import readme, result, rows
+from invconv_benchmarks.density.data.dataset import noise_of
+from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.recipes import checkpoint
+from invconv_benchmarks.density.recipes.recipe import load_preset
+from tests.programs import ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
 MIXINGS = ("plain", "emerging", "periodic")
@@ -87,19 +85,9 @@ def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> 
 
 
 def compare(folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "invconv", *OPTIONS, *more, "--out", str(folder)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def environment() -> dict[str, str]:
-    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
-    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "invconv", *OPTIONS, *more, "--out", str(folder)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=ENVIRONMENT, **pipes)
 
 
 @pytest.fixture(scope="module")
@@ -184,30 +172,6 @@ def test_evaluate_and_sample(
     assert "--out: expected a name that ends in .png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["compare", "--seeds", "a"], "--seeds: expected numbers with commas between, got 'a'"),
-        (["compare", "--workers", "0"], "--workers: expected at least 1, got 0"),
-        (["compare", "--mixings", "plain,none"], "--mixings: expected 'plain' or 'plu'"),
-        (["train", "--preset", "cifar10"], "--path: cifar10 needs the binary version of CIFAR-10"),
-        (["evaluate", "nowhere"], "nowhere: there is no such checkpoint"),
-        (["sample", "nowhere", "--count", "0"], "expected a --count of at least 1"),
-    ],
-)
-def test_wrong_arguments(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["density", *arguments]) == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.rglob("*"))
-
-
 def test_a_dry_run_prints_a_line_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,7 +186,8 @@ def test_a_dry_run_prints_a_line_and_writes_nothing(
 def test_a_run_that_is_asked_to_end_saves_itself(kind: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "invconv", "density", "train", "--preset", "digits"]
     command += ["--steps", "100000", "--mixing", "plain", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    unbuffered = ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, env=unbuffered, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "1300 tiles an epoch" in process.stdout.readline()
     time.sleep(5)

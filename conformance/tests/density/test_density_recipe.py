@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset, presets  # noqa: E402
+from invconv_benchmarks.density.recipes.recipe import load_preset, presets
 
 # arXiv 1901.11137, the tables: levels, depth, and bits/dim of plain, periodic, emerging
 PAPER = {
@@ -41,14 +40,10 @@ def test_every_preset_is_a_recipe_and_changes_replace_its_values() -> None:
     assert (recipe.steps, recipe.epochs, recipe.warm_up_epochs) == (7, 0, 10)
     assert (recipe.width, recipe.batch, recipe.data) == (64, 256, "photos")
     assert load_preset("galaxy").recipe("qr").epochs == 0
-
-
-def test_epochs_and_warm_up_in_steps() -> None:
-    common = {"preset": "", "data": "", "mixing": "qr", "levels": 1, "depth": 1, "width": 1}
-    recipe = Recipe.of({**common, "batch": 32, "learning_rate": 0.5, "epochs": 3,
-                        "warm_up_epochs": 1})  # fmt: skip
-    assert recipe.length(100) == 10  # 300 images
-    assert [recipe.warm_up(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    changes: dict[str, Any] = {"steps": None, "epochs": 3, "warm_up_epochs": 1, "batch": 32}
+    short = load_preset("digits").recipe("qr", **changes)
+    assert short.length(100) == 10  # 300 images
+    assert [short.warm_up(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -76,9 +71,7 @@ def test_wrong_presets(line: str, message: str, tmp_path: Path) -> None:
         load_preset(str(path))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"), [({"depth": 0}, "depth: "), ({"levels": 4}, "multiples of 2.levels")]
-)
-def test_a_flow_that_cannot_be_is_refused(changes: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load_preset("digits").recipe("plain", **changes).flow((1, 8, 8))
+def test_a_flow_that_cannot_be_is_refused() -> None:
+    for changes, message in (({"depth": 0}, "depth: "), ({"levels": 4}, "multiples of 2.levels")):
+        with pytest.raises(ValueError, match=message):
+            load_preset("digits").recipe("plain", **changes).flow((1, 8, 8))

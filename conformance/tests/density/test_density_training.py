@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("lightning", reason="lightning is not installed")
 
-from invconv_benchmarks.density.data.users_data import load  # noqa: E402
-from invconv_benchmarks.density.recipes import checkpoint  # noqa: E402
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset  # noqa: E402
-from invconv_benchmarks.density.training.module import (  # noqa: E402
+from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.recipes import checkpoint
+from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
+from invconv_benchmarks.density.training.module import (
     DensityModule,
     DivergedError,
     first_non_finite,
 )
-from invconv_benchmarks.density.training.run import train  # noqa: E402
-
-ROOT = Path(__file__).parents[3]
-DIGITS = load("digits")
-
-TRAINS_AND_WRITES = """
-import sys
-from pathlib import Path
-import torch
-from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.density.training.run import train
-from invconv_benchmarks.density.data.users_data import load
-torch.set_num_threads(1)
-recipe = load_preset("digits").recipe("plain", steps=60)
-train(recipe, load("digits"), Path(sys.argv[1]), seconds=0)
-"""
+from tests.programs import python
+
+DIGITS = load("digits")
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +38,9 @@ def recipe(mixing: str, **changes: Any) -> Recipe:
     return load_preset("digits").recipe(mixing, **changes)
 
 
-def content(folder: Path) -> dict[str, Any]:
+def content(folder: Path) -> Any:
     """Return a run's checkpoint."""
-    found: dict[str, Any] = torch.load(folder / checkpoint.NAME, weights_only=True)
-    return found
+    return torch.load(folder / checkpoint.NAME, weights_only=True)
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -69,13 +50,12 @@ def after(steps: int) -> Callable[[], bool]:
 
 def same(one: Path, other: Path) -> bool:
     """Tell whether two runs have the same tensors and the same measurements."""
-    tensors = [content(path)["state_dict"] for path in (one, other)]
-    curves = [
-        [(e["step"], e["train"], e["held_out"]) for e in content(path)[checkpoint.KEY]["history"]]
-        for path in (one, other)
-    ]
-    equal = all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
-    return equal and curves[0] == curves[1]
+    first, second = content(one), content(other)
+    tensors, others = first["state_dict"], second["state_dict"]
+    histories = [c[checkpoint.KEY]["history"] for c in (first, second)]
+    measured = [[(e["step"], e["train"], e["held_out"]) for e in entries] for entries in histories]
+    equal = all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    return equal and measured[0] == measured[1]
 
 
 @pytest.mark.parametrize("mixing", ["emerging", "periodic"])
@@ -83,37 +63,16 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(mixing: str, tmp_p
     run, whole, part = recipe(mixing, steps=11), tmp_path / "whole", tmp_path / "part"
     train(run, DIGITS, whole)
     assert train(run, DIGITS, part, should_stop=after(4)).step == 4
+    (part / ".killed.part").touch()  # as a process leaves that is killed while it writes
     assert train(run, DIGITS, part).step == 11
+    assert [path.name for path in part.iterdir()] == [checkpoint.NAME]
     assert same(whole, part)
     before = (part / checkpoint.NAME).read_bytes()
     again = train(run, DIGITS, part)  # it is done: nothing is trained or written
     assert (again.step, (part / checkpoint.NAME).read_bytes()) == (11, before)
-    weights = again.average.state_dict()
     stored = content(part)["state_dict"]
-    assert all(torch.equal(stored[f"average.{n}"], weight) for n, weight in weights.items())
-
-
-@pytest.mark.slow
-def test_killed_in_mid_write_and_resumed_nothing_is_lost(tmp_path: Path) -> None:
-    """A checkpoint a step, and a kill while one is being written; then again, and to the end."""
-    folder, chance, written = tmp_path / "run", random.Random(0), 0
-    for _ in range(2):
-        child = subprocess.Popen([sys.executable, "-c", TRAINS_AND_WRITES, folder])
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and child.poll() is None:
-            new = list(folder.glob(".*.part"))
-            if new and (folder / checkpoint.NAME).exists() and chance.random() < 0.3:
-                break
-            time.sleep(1e-4)
-        child.kill()
-        assert child.wait() == -signal.SIGKILL
-        step = checkpoint.read(folder / checkpoint.NAME).step  # whole, whenever it was
-        assert written <= step < 60
-        written = step
-    train(recipe("plain", steps=60), DIGITS, folder)
-    assert [path.name for path in folder.iterdir()] == [checkpoint.NAME]
-    train(recipe("plain", steps=60), DIGITS, tmp_path / "whole")
-    assert same(tmp_path / "whole", folder)
+    for name, weight in again.average.state_dict().items():
+        assert torch.equal(stored[f"average.{name}"], weight)
 
 
 def test_the_average_is_polyaks_with_less_weight_on_the_start(
@@ -206,18 +165,8 @@ def test_a_run_that_goes_wrong_stops_with_the_layers_name_and_can_go_on(
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     options = ["density", "train", "--preset", "digits", "--mixing", "emerging", "--steps", "5"]
-    folders = [ROOT / name for name in (".", "backends", "conformance", "benchmarks")]
-    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "invconv", *options, "--out", tmp_path / "two"],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = python(*launch, "-m", "invconv", *options, "--out", tmp_path / "two", timeout=300)
     assert done.stdout.count("bits/dim of the validation tiles") == 1
     train(recipe("emerging", steps=5), DIGITS, tmp_path / "one")
     one, two = content(tmp_path / "one"), content(tmp_path / "two")

@@ -22,11 +22,13 @@ import invconv as ic
 import invconv_torch
 from invconv.arrays.namespaces import library_name
 from invconv.files.description import DEEPEST, describe
-from tests.fuzz.corpus import operators
+from tests.selected import FEW
 
 jax.config.update("jax_enable_x64", True)
 
-OPERATORS = operators()
+OPERATORS = {case.name: case.conv() for case in FEW}
+PLU = OPERATORS["pluconv1x1-2d"]
+CHAIN = ic.Chain([PLU, ic.Inverse(OPERATORS["corner-bias"]), OPERATORS["qrconv1x1-m0"]])
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 MAKERS: dict[str, Callable[[str], Any]] = {
     "numpy": lambda dtype: np.empty(0, dtype),
@@ -34,14 +36,7 @@ MAKERS: dict[str, Callable[[str], Any]] = {
     "jax": lambda dtype: jnp.empty(0, dtype=dtype),
     "array_api_strict": lambda dtype: strict.empty(0, dtype=getattr(strict, dtype)),
 }
-ROUTES = [
-    (dtype, source, target)
-    for dtype in DTYPES
-    for source in MAKERS
-    for target in MAKERS
-    if not ("numpy" in (source, target) and dtype == "bfloat16")
-    if not ("array_api_strict" in (source, target) and "float" + dtype[-2:] == "float16")
-]
+HALVES = {"float16": ("numpy", "torch", "jax"), "bfloat16": ("torch", "jax")}
 
 
 def bits(array: Any) -> Any:
@@ -62,20 +57,20 @@ def assert_same(found: ic.InvertibleConv, expected: ic.InvertibleConv) -> None:
         assert np.array_equal(bits(array), bits(theirs[name])), name
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_library_writes_the_same_bytes(name: str, tmp_path: Path) -> None:
-    written: dict[str, set[bytes]] = {dtype: set() for dtype in DTYPES}
-    for dtype, source, _ in ROUTES:
-        path = tmp_path / "conv.safetensors"
-        ic.save(OPERATORS[name].asarrays(MAKERS[source](dtype)), path)
-        written[dtype].add(path.read_bytes())
-    assert [len(contents) for contents in written.values()] == [1] * len(DTYPES)
+def test_every_library_writes_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
+    contents = set()
+    for library in HALVES.get(dtype, MAKERS):
+        ic.save(OPERATORS[name].asarrays(MAKERS[library](dtype)), tmp_path / "conv.safetensors")
+        contents.add((tmp_path / "conv.safetensors").read_bytes())
+    assert len(contents) == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_safetensors_own_reader_finds_the_parameters(dtype: str, tmp_path: Path) -> None:
     path = tmp_path / "conv.safetensors"
-    conv = OPERATORS["chain"].asarrays(MAKERS["torch"](dtype))
+    conv = CHAIN.asarrays(MAKERS["torch"](dtype))
     ic.save(conv, path)
     found = safetensors.numpy.load_file(path)
     assert set(found) == set(conv._arrays())
@@ -89,7 +84,7 @@ def test_safetensors_own_reader_finds_the_parameters(dtype: str, tmp_path: Path)
 def test_without_like_arrays_are_numpys_in_the_dtype_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "conv.safetensors"
     for dtype in ("float64", "float32", "float16"):
-        ic.save(OPERATORS["emerging"].asarrays(MAKERS["jax"](dtype)), path)
+        ic.save(OPERATORS["emerging-biases"].asarrays(MAKERS["jax"](dtype)), path)
         for array in ic.load(path).parameters().values():
             assert isinstance(array, np.ndarray)
             assert array.dtype == dtype
@@ -98,7 +93,7 @@ def test_without_like_arrays_are_numpys_in_the_dtype_of_the_file(tmp_path: Path)
 
 def test_bfloat16_needs_like(tmp_path: Path) -> None:
     path = tmp_path / "conv.safetensors"
-    conv = OPERATORS["plu"].asarrays(MAKERS["torch"]("bfloat16"))
+    conv = PLU.asarrays(MAKERS["torch"]("bfloat16"))
     ic.save(conv, path)
     with pytest.raises(TypeError, match=r"like: .*conv\.safetensors holds bfloat16, which NumPy"):
         ic.load(path)
@@ -107,8 +102,8 @@ def test_bfloat16_needs_like(tmp_path: Path) -> None:
 
 def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
     path, like = tmp_path / "conv.safetensors", torch.empty(0, dtype=torch.float32)
-    ic.save(OPERATORS["chain"], path)
-    assert_same(ic.load(path, like=like), OPERATORS["chain"].asarrays(like))
+    ic.save(CHAIN, path)
+    assert_same(ic.load(path, like=like), CHAIN.asarrays(like))
     ic.save(ic.ActNorm(np.asarray([1e300]), None), path)
     with pytest.raises(ValueError, match=r"like: .*log_scale, up to 1e\+300, got float32"):
         ic.load(path, like=like)
@@ -142,7 +137,7 @@ def test_odd_memory_is_written_in_order(tmp_path: Path) -> None:
 
 
 def nested(depth: int) -> ic.InvertibleConv:
-    conv: ic.InvertibleConv = OPERATORS["conv1x1"]
+    conv: ic.InvertibleConv = OPERATORS["conv1x1-2d"]
     for _ in range(depth - 1):
         conv = ic.Chain([conv])
     return conv
@@ -162,11 +157,7 @@ def stacked() -> ic.InvertibleConv:
         (lambda: ic.Conv1x1(np.eye(2) * np.nan), ValueError, "weight: expected finite numbers"),
         (lambda: nested(DEEPEST + 1), ValueError, f"nested {DEEPEST} deep at most"),
         (stacked, ValueError, r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)"),
-        (
-            lambda: ic.Chain([ic.ActNorm.init(1)] * 9000),
-            ValueError,
-            "18000 arrays are more than 16384",
-        ),
+        (lambda: ic.Chain([ic.ActNorm.init(1)] * 9000), ValueError, "18000 arrays are more than"),
     ],
 )
 def test_what_cannot_be_read_again_is_not_written(
@@ -197,7 +188,7 @@ def test_without_safetensors_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    for call in (lambda path: ic.save(OPERATORS["qr"], path), ic.load):
+    for call in (lambda path: ic.save(PLU, path), ic.load):
         with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):
             call(tmp_path / "conv.safetensors")
 

@@ -10,7 +10,10 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Callable
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,6 @@ import pytest
 import invconv as ic
 from invconv.files.description import DEEPEST
 from invconv_conformance.laws.state import unsealed
-from tests.files.work import little_work
 
 Json = dict[str, Any]
 WEIGHT = np.asarray([[1.0, 2.0], [0.0, 3.0]])
@@ -56,14 +58,26 @@ def nested(depth: int) -> bytes:
     return packed(described(operator))
 
 
-def corner(**changes: Any) -> bytes:
-    settings = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": 1} | changes
-    operator = {"class": "AutoregressiveConv", "settings": settings, "arrays": {"kernel": "w"}}
-    return packed(described(operator | {"parts": {}}, {"w": ENTRY | {"shape": [2, 2, 1]}}))
+@contextmanager
+def little_work(lines: int, memory: int) -> Iterator[None]:
+    """Fail once more lines of Python have run, or more bytes are in use, than there may be."""
+    left, before = lines, sys.gettrace()
 
+    def count(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal left
+        left -= event == "line"
+        assert left > 0, f"more than {lines} lines"
+        return count
 
-def of_array(body: bytes = WEIGHT.tobytes(), **changes: Any) -> bytes:
-    return packed(described(PLAIN, {"w": ENTRY | changes}), body)
+    tracemalloc.start()
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < memory, f"{peak} bytes, more than {memory}"
 
 
 class Evil:
@@ -74,9 +88,10 @@ class Evil:
 
 
 DEEP = '{"schema": "invconv-operator/1", "operator": ' + "[" * 50_000 + "]" * 50_000 + "}"
-BIG = np.where(WEIGHT == 3, np.inf, WEIGHT)
 TWO = {"0": PLAIN, "1": PLAIN}
-EMERGING: Json = {"class": "EmergingConv", "settings": {}, "arrays": {}, "parts": {"first": PLAIN}}
+SETTINGS = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": [True]}
+CORNER: Json = {"class": "AutoregressiveConv", "settings": SETTINGS, "arrays": {"kernel": "w"}}
+CORNER["parts"] = {}
 
 HEADER = json.dumps(described(PLAIN)).encode()
 
@@ -86,8 +101,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "header beyond the file": (packed(b"{}", length=2**62), "header too large"),
     "header too long": (packed(HEADER + b" " * 2**24), "at most 16777216"),
     "too long": (packed(described(PLAIN)) + b"0", "not fully covered"),
-    "shape of 2^124 numbers": (of_array(shape=[2**62, 2**62]), "overflow"),
-    "inf": (of_array(BIG.tobytes()), "'w' holds NaN or inf"),
+    "shape of 2^124 numbers": (
+        packed(described(PLAIN, {"w": ENTRY | {"shape": [2**62, 2**62]}})),
+        "overflow",
+    ),
     "no description": (packed(described("")), "the description is no JSON: "),
     "a deep description": (packed(described(DEEP)), "no JSON: .*recursion|expected an operator"),
     "another schema": (
@@ -112,7 +129,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "weight: its norm is too large to be bounded",
     ),
     "truth values for integers": (
-        corner(dilation=[True]),
+        packed(described(CORNER, {"w": ENTRY | {"shape": [2, 2, 1]}})),
         r"AutoregressiveConv: dilation: expected no truth value, got \[True\]",
     ),
     "array twice": (
@@ -130,10 +147,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         ),
         r"the operator has no arrays \['v'\]",
     ),
-    "setting that the class refuses": (
-        corner(mask="exec"),
-        "mask: expected 'corner' or 'raster', got 'exec'",
-    ),
     "too deep": (nested(DEEPEST + 1), f"nested more than {DEEPEST} deep"),
 }
 
@@ -150,13 +163,6 @@ def test_the_file_that_the_others_are_made_of_is_read() -> None:
     assert np.array_equal(conv.weight, WEIGHT)
     ic.save(conv, "again.safetensors")
     assert np.array_equal(ic.load("again.safetensors").parameters()["weight"], WEIGHT)
-
-
-def test_much_work_is_noticed() -> None:
-    with pytest.raises(AssertionError, match="more than 9 lines"), little_work(9, 2**23):
-        sum(i for i in range(10**9))
-    with pytest.raises(AssertionError, match="more than 8388608"), little_work(9, 2**23):
-        bytes(2**24)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

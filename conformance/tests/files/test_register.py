@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +13,7 @@ import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv import extend
 from invconv.operators.base.register import own_operators
+from tests.programs import python
 
 
 class Plain(ic.PeriodicConv):
@@ -41,10 +40,7 @@ def test_a_file_says_what_to_import(tmp_path: Path) -> None:
         (load, 1, "unknown class 'Sharpen'; first import sharpening, which defines it"),
         (f"import sharpening; {load}", 0, "Sharpen"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == status, done.stderr
+        done = python("-c", program, cwd=tmp_path, status=status)
         assert output in done.stdout + done.stderr
 
 

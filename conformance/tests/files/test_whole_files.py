@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 
 import invconv as ic
 from invconv.files.whole_files import write_text
+from tests.programs import python
 
 BEYOND_A_LIMIT = """
 import resource, sys
@@ -33,9 +32,7 @@ def test_at_a_limit_of_the_file_size_the_old_file_is_whole(tmp_path: Path) -> No
     path = tmp_path / "conv.safetensors"
     ic.save(ic.Conv1x1(np.eye(3)), path)
     before = path.read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", BEYOND_A_LIMIT, path], check=True, capture_output=True, text=True
-    )
+    done = python("-c", BEYOND_A_LIMIT, path)
     assert "cannot be written" in done.stdout
     assert "File too large" in done.stdout
     assert path.read_bytes() == before

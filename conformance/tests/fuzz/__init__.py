@@ -1,4 +1,1 @@
-"""Fuzzing by Hypothesis: damaged files, random calls, and an operator's life.
-
-The parameter files that damage starts from are in `corpus/`.
-"""
+"""Fuzzing by Hypothesis: damaged files, random calls, and an operator's life."""

@@ -16,15 +16,11 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import describe
+from invconv.arrays.namespaces import dtype_name, to_numpy
 from invconv.operators.base.checks import TOLERATED
-from tests.fuzz.call import Arr, Call, arrays_of, build, changed, host_values
+from tests.fuzz.calls import Call, arrays_of, build, changed, host_values
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
-_SAME_AS_ARGUMENT = (
-    *("forward", "inverse", "forward_and_log_det", "inverse_and_log_det"),
-    *("prepare.inverse", "prepare.inverse_and_log_det"),
-)
 _DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
 
 
@@ -46,13 +42,12 @@ def judge(call: Call) -> str:
                 text = "".join(traceback.format_exception(error)[-4:])
                 raise Undocumented(f"{call}\n{text}") from None
             return type(error).__name__
-    if "nan" in text and all(a.tame for a in arrays_of(call)):
+    if "nan" in text and _tame(call):
         raise Undocumented(f"{call}\n{text}")
-    _require_kin(call, result)
     kinds = {w.category.__name__ for w in caught}
     if "IllConditionedWarning" in kinds:
         return "a result with IllConditionedWarning"
-    if not all(a.tame for a in arrays_of(call)):
+    if not _tame(call):
         return "a result of NaN, inf, huge or tiny numbers"
     if not _finite(result):
         _require_right(call, result)
@@ -60,20 +55,6 @@ def judge(call: Call) -> str:
     if kinds:
         raise Undocumented(f"{call}\n{caught[0].message}")
     return "a result"
-
-
-def _require_kin(call: Call, result: Any) -> None:
-    """Raise Undocumented unless results are of the argument's library, dtype and shape."""
-    if call.method not in _SAME_AS_ARGUMENT:
-        return
-    argument = build(next(value for name, value in call.arguments if name in ("x", "y")))
-    image, *log_dets = result if isinstance(result, tuple) else (result,)
-    kin = type(image) is type(argument) and image.dtype == argument.dtype
-    if not kin or image.shape != argument.shape:
-        raise Undocumented(f"{call}\nof {describe(argument)} made {describe(image)}")
-    for log_det in log_dets:
-        if type(log_det) is not type(argument):
-            raise Undocumented(f"{call}\nof {describe(argument)} made {describe(log_det)}")
 
 
 def _is_ours(error: Exception) -> bool:
@@ -101,7 +82,7 @@ def _require_right(call: Call, result: Any) -> None:
         except Exception as error:
             raise Undocumented(f"{call}\nsilence, where float64 says: {error}") from None
         singular = call.method.endswith("log_det") and _is_singular(exact)
-    largest = min(_largest(a.dtype) for a in arrays_of(call))
+    largest = min(map(_largest, arrays_of(call)))
     values = host_values(result)
     if singular:
         values, truth = values[:-1], truth[:-1]
@@ -125,11 +106,17 @@ def _is_singular(call: Call) -> bool:
     return bool(conv.condition(tuple(grid)) * 2.0**-52 > TOLERATED)
 
 
-def _in_float64(array: Arr) -> Arr:
-    real = "float" in array.dtype
-    return Arr("numpy", "float64" if real else array.dtype, array.shape, array.fill, array.seed)
+def _tame(call: Call) -> bool:
+    """Tell whether all numbers are of ordinary size."""
+    sizes = np.concatenate([[1.0], *(np.abs(a).ravel() for a in host_values(arrays_of(call)))])
+    return bool((np.isfinite(sizes) & (sizes < 1e20) & ((sizes > 1e-20) | (sizes == 0))).all())
 
 
-def _largest(dtype: str) -> float:
+def _in_float64(array: Any) -> Any:
+    values = host_values(array)
+    return values[0] if values else to_numpy(array)
+
+
+def _largest(array: Any) -> float:
     largest = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
-    return largest.get(dtype, 1.8e308)
+    return largest.get(dtype_name(array.dtype), 1.8e308)

@@ -20,13 +20,11 @@ from hypothesis import strategies as st
 import invconv as ic
 from invconv.files.description import build, describe
 from tests.fuzz import judge
-from tests.fuzz.call import Arr, Call, Op
+from tests.fuzz.calls import Call, Op
 from tests.fuzz.damage import damaged
 from tests.fuzz.strategies import calls
 
-KERNEL = Arr("numpy", "float64", (1, 1, 2), "near identity", 0)
-IMAGE = Arr("numpy", "float64", (2, 1, 5), "normal", 1)
-CONV = Op("AutoregressiveConv", (("kernel", KERNEL),))
+CONV = Op("AutoregressiveConv", (("kernel", np.asarray([[[1.0, 0.1]]])),))
 
 
 def load(path: Path) -> str:
@@ -73,15 +71,13 @@ def test_random_calls_end_as_documented() -> None:
 
 
 def test_a_call_that_is_not_documented_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    call = Call(CONV, "forward", (("x", IMAGE),))
+    call = Call(CONV, "forward", (("x", np.ones((2, 1, 5))),))
     assert judge.judge(call) == "a result"
     for wrong, told in (
         (lambda conv, x: 1 / 0, "ZeroDivisionError"),
         (lambda conv, x: np.linalg.inv(np.zeros((2, 2))), "LinAlgError"),
         (lambda conv, x: np.zeros(3) @ np.zeros(2), "ValueError: matmul"),
         (lambda conv, x: np.nan * x, "silence"),
-        (lambda conv, x: x[:1], r"of \(2, 1, 5\) float64 numpy made \(1, 1, 5\)"),
-        (lambda conv, x: x.astype(np.float32), "made .* float32"),
     ):
         monkeypatch.setattr(ic.AutoregressiveConv, "forward", wrong)
         if told == "silence":  # the reference must not share the fault

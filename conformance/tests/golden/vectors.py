@@ -18,31 +18,6 @@ from tests.golden.files import Golden
 
 _SAME = 1e-6  # relative, of conditions and tolerances, which need no more digits
 
-_FIRST = """
-corner-1d+ corner-2d++ corner-2d+- corner-2d-+ corner-2d-- corner-3d+-+ corner-4d-++-
-corner-3d-dilated corner-k1 corner-k2x4 corner-wider-than-grid corner-one-pixel corner-one-row
-corner-one-channel corner-bias corner-ill-conditioned-at-the-pixel
-raster-1d+1 raster-2d+1 raster-2d-1 raster-3d-1 raster-4d+1 raster-k3 raster-k2x3-dilated
-raster-wide-on-narrow
-emerging-2d emerging-4d emerging-k5 emerging-k1x3 emerging-dilated emerging-biases
-periodic-1d periodic-2d periodic-3d periodic-4d periodic-k2 periodic-k4 periodic-k7 periodic-k2x3
-periodic-even-dilated periodic-one-pixel periodic-one-row periodic-8x8 periodic-bias
-conv1x1-2d conv1x1-batch-axes conv1x1-one-channel pluconv1x1-2d pluconv1x1-batch-axes
-qrconv1x1-2d qrconv1x1-m0 qrconv1x1-m6 actnorm-2d
-chain-flow-step chain-flow-step-no-batch chain-merged-one-pixel chain-inverses
-inverse-periodic-bias inverse-emerging-biases
-"""
-_SECOND = """
-exponential-zeros-1d exponential-zeros-2d exponential-zeros-3d exponential-zeros-4d
-exponential-zeros-k7-on-2x3 exponential-zeros-dilated exponential-zeros-norm-20 exponential-bias
-exponential-circular-2d exponential-circular-3d exponential-circular-k7-on-2x3
-exponential-circular-dilated exponential-circular-skew exponential-defective exponential-decaying
-symmetric-1d symmetric-2d symmetric-3d symmetric-4d symmetric-k9x3 symmetric-one-row symmetric-bias
-orthogonalconv1x1-2d orthogonalconv1x1-m0 orthogonalconv1x1-m2 orthogonalconv1x1-batch-axes
-circulantconv1x1-2d circulantconv1x1-c1 circulantconv1x1-c4 circulantconv1x1-batch-axes
-"""
-SELECTIONS = {1: tuple(_FIRST.split()), 2: tuple(_SECOND.split())}  # by version
-
 
 class Truth(NamedTuple):
     """What the definition gives in extended precision, and the tolerances of float64."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.run.check import perform
 from invconv_conformance.run.selection import checks
+from tests.programs import python
 
 LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torch.float64)}
 
@@ -156,8 +156,6 @@ def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_pa
         with open("returned", "wb") as file:
             pickle.dump(prepared, file)
     """
-    run = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "pitched wavefront True\n"), done.stderr
+    assert python("-c", textwrap.dedent(code), cwd=tmp_path).stdout == "pitched wavefront True\n"
     returned = pickle.loads((tmp_path / "returned").read_bytes())
     assert np.abs(to_numpy(returned.inverse(y)) - x).max() < 1e-12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import torch
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, costs, threads
+from tests.programs import python
 
 GRID = (40, 300)
 LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
@@ -104,14 +104,6 @@ def test_interrupted_while_threads_solve(library: str) -> None:
     assert all(thread.is_alive() for thread in threads._threads()._threads)
 
 
-def run(code: str) -> str:
-    """Run a program in a process of its own, and return what it prints."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 @processes
 def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
@@ -147,4 +139,5 @@ def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
         assert np.array_equal(made.inverse(y), x)
         assert threads._pool is pool
     """
-    assert run(code.replace("LIBRARY", library)) == "0\n"
+    code = textwrap.dedent(code.replace("LIBRARY", library))
+    assert python("-W", "error", "-c", code).stdout == "0\n"

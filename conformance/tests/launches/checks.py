@@ -7,7 +7,8 @@ solve (compiled, mapped, differentiated) is not what it is by the dense matrix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,25 +58,23 @@ def check(conv: ic.AutoregressiveConv, y: Floats, x: Floats) -> None:
     np.testing.assert_array_equal(x, solver._state.solve(y))
 
 
-def cases(shapes: Sequence[Shape]) -> list[tuple[Shape, str, float]]:
-    """Return shapes, dtypes and skews."""
-    return [(s, d, skew) for s in shapes for d in ("float32", "float64") for skew in (0.0, 2.0)]
-
-
-def solved(conv: ic.AutoregressiveConv, y: Any) -> Any:
-    """Return a prepared solve of images of any library, which must be the kernel's."""
-    prepared = conv.asarrays(y).prepare(tuple(y.shape[2:]), check=False)
-    assert prepared.plan["method"] == "CUDA kernel", prepared.plan
-    return prepared._state.solver(y)
+def check_solves(
+    shapes: Sequence[Shape], carry: Callable[[Floats], Any], to_host: Callable[[Any], Floats]
+) -> None:
+    """Check prepared solves, which must be the kernel's, of arrays that a function carries over."""
+    for shape, dtype, skew in itertools.product(shapes, ("float32", "float64"), (0.0, 2.0)):
+        conv, values = convolution(shape[1], dtype, len(shape) - 2, skew), images(shape, dtype)
+        y = carry(values)
+        prepared = conv.asarrays(y).prepare(shape[2:], check=False)
+        assert prepared.plan["method"] == "CUDA kernel", prepared.plan
+        check(conv, values, to_host(prepared._state.solver(y)))
 
 
 def of_torch(device: str, shapes: Sequence[Shape] = SHAPES) -> None:
     """Check PyTorch's launches for tensors on a device."""
     import torch
 
-    for shape, dtype, skew in cases(shapes):
-        conv, y = convolution(shape[1], dtype, len(shape) - 2, skew), images(shape, dtype)
-        check(conv, y, solved(conv, torch.from_numpy(y).to(device)).cpu().numpy())
+    check_solves(shapes, lambda y: torch.from_numpy(y).to(device), lambda x: x.cpu().numpy())
     host, values, inverse = _transformed()
     y = torch.from_numpy(values).to(device)
     there: Any = host.asarrays(y)
@@ -95,9 +94,7 @@ def of_cupy(shapes: Sequence[Shape] = SHAPES) -> None:
 
     from invconv.arrays.namespaces import to_numpy
 
-    for shape, dtype, skew in cases(shapes):
-        conv, y = convolution(shape[1], dtype, len(shape) - 2, skew), images(shape, dtype)
-        check(conv, y, to_numpy(solved(conv, cupy.asarray(y))))
+    check_solves(shapes, cupy.asarray, to_numpy)
     host, values, inverse = _transformed()
     y = cupy.asarray(values)
     gradients, y_bar = host.asarrays(y).inverse_vjp(y, y)
@@ -111,9 +108,7 @@ def of_jax(shapes: Sequence[Shape] = SHAPES) -> None:
 
     import invconv_jax  # noqa: F401 - makes operators pytrees
 
-    for shape, dtype, skew in cases(shapes):
-        conv, y = convolution(shape[1], dtype, len(shape) - 2, skew), images(shape, dtype)
-        check(conv, y, np.asarray(solved(conv, jnp.asarray(y))))
+    check_solves(shapes, jnp.asarray, np.asarray)
     host, values, inverse = _transformed()
     y = jnp.asarray(values)
     there: Any = host.asarrays(y)

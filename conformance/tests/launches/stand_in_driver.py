@@ -33,17 +33,7 @@ _FLAGS += ["-Wno-unknown-pragmas", "-I", str(ON_CPU)]
 
 @dataclass(frozen=True)
 class Launched:
-    """A launch as the driver saw it.
-
-    Attributes
-    ----------
-    kernel : str
-    device, blocks, threads, shared, stream : int
-    pointers : dict of str to int
-        Addresses, by the names of the arguments.
-    grid : dict of str to int
-        The struct, by the names of its members.
-    """
+    """A launch as the driver saw it."""
 
     kernel: str
     device: int
@@ -51,39 +41,25 @@ class Launched:
     threads: int
     shared: int
     stream: int
-    pointers: dict[str, int]
-    grid: dict[str, int]
+    pointers: dict[str, int]  # by the names of the arguments
+    grid: dict[str, int]  # the struct, by the names of its members
 
 
 @dataclass
 class Driver:
-    """The stand-in.
+    """The stand-in, which records all launches."""
 
-    Attributes
-    ----------
-    folder : Path
-        Of what is compiled; may be shared.
-    runs : bool
-        Whether launches run; else they are only recorded.
-    launches : list of Launched
-    """
-
-    folder: Path
-    runs: bool = True
+    folder: Path  # of compiled kernels; may be shared
+    runs: bool = True  # whether launches run
     launches: list[Launched] = field(default_factory=list)
 
     def install(self, put: Callable[[Any, str, Any], object] = setattr) -> Driver:
         """Take the place of driver and compiler, by ``put`` (module, name, value)."""
         path = _built(self.folder, HERE / "libcuda.cpp", HERE.joinpath("libcuda.cpp").read_text())
         self.library = ctypes.CDLL(str(path))
-        look = ctypes.CFUNCTYPE(
-            ctypes.c_int,
-            ctypes.c_char_p,
-            ctypes.c_int,
-            *[ctypes.c_uint] * 3,
-            ctypes.c_void_p,
-            ctypes.POINTER(ctypes.c_void_p),
-        )
+        sizes = ctypes.c_int, *[ctypes.c_uint] * 3, ctypes.c_void_p
+        pointers = ctypes.POINTER(ctypes.c_void_p)
+        look = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, *sizes, pointers)
         self._look = look(self._seen)  # kept: it is called from compiled code
         self.library.stand_in_look(self._look)
         for number, value in ((16, 132), (75, 9), (76, 0), (97, 227 * 1024)):

@@ -6,14 +6,10 @@ What is in `checks` has run on the stand-in for the driver (`test_cuda_torch`, `
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +20,7 @@ from invconv_conformance.libraries import LIBRARIES
 from tests.conftest import TORCH_LAYERS
 from tests.launches import checks
 from tests.libraries.gpus import CUPY
+from tests.programs import python
 
 (JAX,) = [library for library in LIBRARIES if library.name == "jax"]
 
@@ -206,7 +203,4 @@ for x in found: np.testing.assert_array_equal(x, host.inverse(values))
 )
 def test_jax() -> None:
     """In a process of its own: JAX's float64 and memory are the process's."""
-    variables = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command, place = [sys.executable, "-c", ON_JAX], Path(__file__).parents[2]
-    done = subprocess.run(command, env=variables, cwd=place, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    python("-c", ON_JAX, XLA_PYTHON_CLIENT_PREALLOCATE="false")

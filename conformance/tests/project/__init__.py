@@ -1,4 +1,1 @@
-"""The project as users meet it: wheel, README, command line.
-
-Imports invconv; most run a process of their own.
-"""
+"""The project as users meet it: wheel, README, command line."""

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 from skimage.io import imsave
 
 from invconv import _cli
 from invconv_conformance import info
-from tests.libraries.gpus import CUPY
-
-
-def invconv(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "invconv", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": str(cwd)},
-    )
+from tests.libraries.gpus import CUPY, without_gpu
+from tests.programs import python
 
 
 def status(arguments: list[str]) -> int | str | None:
@@ -40,8 +32,8 @@ def status(arguments: list[str]) -> int | str | None:
 def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (70, 100), dtype=np.uint8)
     imsave(tmp_path / "grey.png", pixels, check_contrast=False)
-    done = invconv("demo", "--image", "grey.png", "--out", "picture.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    options = ["--image", "grey.png", "--out", "picture.png"]
+    done = python("-m", "invconv", "demo", *options, cwd=tmp_path, COLUMNS="80")
     assert "grey.png: 6 tiles of 32 x 32, squeezed to 12 x 16 x 16" in done.stdout
     rows = re.findall(r"(?:NumPy|array-api-strict|PyTorch|JAX)(?: +[-+\d.e]+){4}", done.stdout)
     assert len(rows) == 3 * 2 * 4
@@ -68,6 +60,43 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("diagnose none.safetensors --grid 4", "none.safetensors"),
         ("diagnose --example authors --picture a.tiff", "--picture: expected a name that ends"),
         ("diagnose --example growth --dtype float64", "the growth example has its own"),
+        ("conformance --library nupmy", "--library: expected all, or some of numpy, array_api_s"),
+        pytest.param("conformance --library cupy", "--library: CuPy: not", marks=without_gpu),
+        pytest.param("conformance --namespace cupy", "--library: CuPy: not", marks=without_gpu),
+        ("conformance --library numpy -k emergent", "nothing was checked: no test has such a name"),
+        ("conformance --library numpy --device cuda:0", "--device: expected some of cpu, got"),
+        ("conformance --library numpy --mode jit", "--mode: expected some of eager, got 'jit'"),
+        ("conformance --dtype float64,flaot32", "bfloat16, got 'flaot32'"),
+        ("conformance --library torch --mode inductor -k 'corner-bias and layout'", "was checked"),
+        ("conformance --library numpy --dtype float16 -k huge-conv1x1", "nothing was checked"),
+        ("conformance --library numpy -k 'actnorm-2d and autodiff'", "these laws say nothing"),
+        ("conformance --json /no/such/folder/x.json", "there is no folder /no/such/folder"),
+        ("conformance --namespace no.such", "--namespace: cannot import no.such"),
+        ("conformance --namespace math", "--namespace: math has no asarray"),
+        ("conformance --namespace numpy --library numpy", "expected one of them"),
+        ("benchmark --dtype int8", "--dtype: expected some of float32, float64, got 'int8'"),
+        ("benchmark --threads 0", "--threads: expected numbers from 1 to"),
+        ("benchmark --shapes 3x3", "--shapes: expected B x C x H x W"),
+        ("benchmark --library abacus", "--library: expected some of"),
+        pytest.param("benchmark --library cupy", "--library: CuPy: not", marks=without_gpu),
+        ("benchmark --device tpu:7", "--device: nothing that is installed here has 'tpu:7'"),
+        pytest.param(
+            "benchmark inverse --device cuda",
+            "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+        ("benchmark --out nowhere/there", "--out: expected a folder"),
+        ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
+        ("density compare --seeds a", "--seeds: expected numbers with commas between, got 'a'"),
+        ("density compare --workers 0", "--workers: expected at least 1, got 0"),
+        ("density compare --mixings plain,none", "--mixings: expected 'plain' or 'plu'"),
+        ("density train --preset cifar10", "--path: cifar10 needs the binary version of CIFAR-10"),
+        ("density evaluate nowhere", "nowhere: there is no such checkpoint"),
+        ("density sample nowhere --count 0", "expected a --count of at least 1"),
+        ("example echo --out a.gif", "expected a name that ends in .png"),
+        ("example echo --out no/a.png", "there is no folder"),
+        ("example echo --path .", "folder takes yours"),
+        ("docs --out .", "no folder of pages"),
         ("", "the following arguments are required: command"),
     ],
 )
@@ -80,23 +109,15 @@ def test_what_cannot_be_is_said_before_the_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     imsave("small.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)
-    assert status(arguments.split()) == 2
+    assert status(shlex.split(arguments)) == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("demo --image text.png", "--image: text.png cannot be read as an image"),
-        ("diagnose none.safetensors", "none.safetensors: No such file or directory"),
-    ],
-)
-def test_a_process_exits_with_what_is_wrong(arguments: str, message: str, tmp_path: Path) -> None:
+def test_a_process_exits_with_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    done = invconv(*arguments.split(), cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
+    done = python("-m", "invconv", "demo", "--image", "text.png", cwd=tmp_path, status=2)
+    assert "--image: text.png cannot be read as an image" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -112,11 +133,9 @@ def test_help_comes_before_what_a_command_needs(
 
 
 def test_info(tmp_path: Path) -> None:
-    done = invconv("info", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for word in ("NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1"):
-        assert word in done.stdout
-    for word in ("nflows", "numpyro", "invconv_jax.interop.FlowjaxBijection"):
+    done = python("-m", "invconv", "info", cwd=tmp_path, COLUMNS="80")
+    words = ("NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1")
+    for word in (*words, "nflows", "numpyro", "invconv_jax.interop.FlowjaxBijection"):
         assert word in done.stdout
 
 
@@ -157,19 +176,10 @@ def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
         "import sys; sys.modules['rich'] = sys.modules['matplotlib'] = None; import invconv as ic;"
         "ic.diagnose = None; from invconv._cli import main; sys.exit(main(sys.argv[1:]))"
     )
+    assert "NumPy" in python("-c", program, "info", cwd=tmp_path).stdout
     picture = ("diagnose", "--example", "authors", "--picture", "a.png")
-    for arguments, status, message in (
-        (("info",), 0, "NumPy"),
-        (picture, 2, "--picture needs matplotlib: pip install 'invconv[demo]'"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == status, done.stderr
-        assert message in done.stdout + done.stderr
+    done = python("-c", program, *picture, cwd=tmp_path, status=2)
+    assert "--picture needs matplotlib: pip install 'invconv[demo]'" in done.stderr
 
 
 def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:

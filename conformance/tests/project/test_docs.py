@@ -19,17 +19,6 @@ def names() -> list[Name]:
     return [name for package in PACKAGES for name in public(package)]
 
 
-def test_packages_offer_names(names: list[Name]) -> None:
-    listed = {f"{name.package}.{name.name}" for name in names}
-    assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= listed
-    assert len(listed) == len(names) >= 50
-
-
-def test_every_method_has_an_example(names: list[Name]) -> None:
-    lacking = {f"{n.where}.{m}" for n in names for m in n.members if not has_example(n.value, m)}
-    assert lacking == set()
-
-
 def has_example(cls: type, member: str) -> bool:
     """Tell whether a class or a base shows a call, refers to one, or is not ours."""
     classes = [c for c in cls.__mro__ if member in vars(c)]
@@ -42,21 +31,14 @@ def has_example(cls: type, member: str) -> bool:
     )
 
 
-def test_a_name_has_an_example_and_says_what_its_members_are(names: list[Name]) -> None:
-    for name in names:
-        what = f"{name.package}.{name.name}"
-        assert ">>> " in (inspect.getdoc(name.value) or ""), what  # which --doctest-modules runs
+def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
+    listed = {f"{name.package}.{name.name}": name for name in names}
+    assert {"invconv.PeriodicConv", "invconv_torch.Conv1x1", "invconv_jax.init"} <= set(listed)
+    for full, name in listed.items():
+        assert ">>> " in (inspect.getdoc(name.value) or ""), full  # which --doctest-modules runs
         for member in name.members:
-            assert inspect.getdoc(getattr(name.value, member)), f"{what}.{member}"
-
-
-def test_a_folder_of_other_things_is_not_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    assert main(["docs", "--out", str(tmp_path)]) == 2
-    assert "no folder of pages" in capsys.readouterr().err
-    assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
+            assert has_example(name.value, member), f"{full}.{member}"
+            assert inspect.getdoc(getattr(name.value, member)), f"{full}.{member}"
 
 
 class _References(HTMLParser):

@@ -28,6 +28,13 @@ wrong: str = conv.channels
 """
 
 
+def output(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a command and return what it prints."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(autouse=True)
 def nothing_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's PYTHONPATH from shadowing what is installed."""
@@ -38,8 +45,7 @@ def nothing_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the sdist, and the wheel that was built from it."""
     out = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    output(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT)
     return out
 
 
@@ -53,10 +59,9 @@ def wheel(distributions: Path) -> Path:
 def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an environment with the wheel installed and our dependencies at hand."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True
+    output(sys.executable, "-m", "venv", folder)
+    output(
+        folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel
     )
     (site,) = folder.glob("lib/*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -95,19 +100,9 @@ def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path
         "assert backend('numpy').__name__ == 'invconv.kernels.numpy_primitives';"
         "print(invconv.__file__)"
     )
-    python = outside / "bin" / "python"
-    done = subprocess.run(
-        [python, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.startswith(str(outside))
-    done = subprocess.run(
-        [outside / "bin" / "invconv", "info"],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "NumPy" in done.stdout
+    scripts = outside / "bin"
+    assert output(scripts / "python", "-c", code, cwd=tmp_path).startswith(str(outside))
+    assert "NumPy" in output(scripts / "invconv", "info", cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -118,10 +113,8 @@ def test_an_index_takes_them(distributions: Path) -> None:
         f"invconv-{invconv.__version__}-py3-none-any.whl",
         f"invconv-{invconv.__version__}.tar.gz",
     ]
-    check = [sys.executable, "-m", "twine", "check", "--strict", *files]
-    done = subprocess.run(check, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("PASSED") == 2
+    checked = output(sys.executable, "-m", "twine", "check", "--strict", *files)
+    assert checked.count("PASSED") == 2
 
 
 def interpreter(version: str) -> str:
@@ -141,10 +134,9 @@ def interpreter(version: str) -> str:
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_an_empty_environment_of_each_python(version: str, wheel: Path, tmp_path: Path) -> None:
     """Install the wheel from an index, with what it needs, and run it."""
-    subprocess.run([interpreter(version), "-m", "venv", str(tmp_path / "empty")], check=True)
+    output(interpreter(version), "-m", "venv", tmp_path / "empty")
     scripts = tmp_path / "empty" / "bin"
-    install: list[str | Path] = [scripts / "python", "-m", "pip", "install", "-q", f"{wheel}[demo]"]
-    subprocess.run(install, check=True, capture_output=True)
+    output(scripts / "python", "-m", "pip", "install", "-q", f"{wheel}[demo]")
     inverse = (
         "import numpy as np, invconv;"
         "conv = invconv.EmergingConv.init(3, rng=np.random.default_rng(0));"
@@ -153,15 +145,10 @@ def test_an_empty_environment_of_each_python(version: str, wheel: Path, tmp_path
         "print(invconv.__version__)"
     )
     imsave(tmp_path / "image.png", np.arange(4096, dtype=np.uint8).reshape(64, 64))
-    demo: list[str | Path] = [scripts / "invconv", "demo", "--image", "image.png"]
-    commands: tuple[tuple[list[str | Path], str], ...] = (
-        ([scripts / "python", "-W", "error", "-c", inverse], invconv.__version__),
-        (demo, "not run: PyTorch: not installed"),
-    )
-    for command, said in commands:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
+    printed = output(scripts / "python", "-W", "error", "-c", inverse, cwd=tmp_path)
+    assert invconv.__version__ in printed
+    shown = output(scripts / "invconv", "demo", "--image", "image.png", cwd=tmp_path)
+    assert "not run: PyTorch: not installed" in shown
 
 
 @pytest.mark.slow

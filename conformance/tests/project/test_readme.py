@@ -42,6 +42,7 @@ def test_the_examples_of_the_first_page_run_one_after_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
+    assert len(examples("README.md")) >= 4
     for code in examples("README.md"):
         if "invconv_jax" in code:
             scope = {}  # it can be pasted alone
@@ -70,15 +71,6 @@ def test_example_runs(
     run(examples(name)[number], {}, capsys)
 
 
-def test_there_are_examples() -> None:
-    assert len(examples("README.md")) >= 4
-    assert len(README.splitlines()) <= 170
-    first_screen = "\n".join(README.splitlines()[:65])
-    assert first_screen.count("pip install -e") == 2  # the demo, the tests
-    for word in ("numpy", "torch", "jax"):
-        assert word in first_screen
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_links_within_the_repository_resolve(name: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[name])
@@ -94,19 +86,15 @@ def test_links_within_the_repository_resolve(name: str) -> None:
             assert anchor in slugs, link
 
 
-@pytest.fixture
-def same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw what is drawn anew in every run from seeds that are always the same."""
+def test_the_diagnoses_are_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw, seeds = np.random.default_rng, itertools.count()
 
     def seeded(seed: Any = None) -> np.random.Generator:
         return draw(next(seeds) if seed is None else seed)
 
-    monkeypatch.setattr(np.random, "default_rng", seeded)
-
-
-@pytest.mark.usefixtures("same_samples")
-def test_the_diagnoses_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(np.random, "default_rng", seeded)  # the same samples in every run
     text = TEXTS["invconv/README.md"]
     section = text[text.index("## When can an inverse be trusted?") :]
     report, table = re.findall(r"```text\n(.*?)\n```", section, re.DOTALL)[:2]

@@ -20,9 +20,7 @@ import invconv_torch
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = ("invconv/", "backends/")
-VOCABULARY = (
-    "invconv/arrays/"  # dtypes, namespaces, and the registry, which picks a native function
-)
+VOCABULARY = "invconv/arrays/"  # dtypes, namespaces, and the registry of native functions
 
 
 def listed(title: str) -> list[str]:
@@ -43,11 +41,8 @@ def stack_at(last: str, call: Callable[[], Any]) -> list[str]:
         files: list[str] = []
         while frame is not None:
             name = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
-            if (
-                name.startswith(FOLDERS)
-                and not name.startswith(VOCABULARY)
-                and name not in files[-1:]
-            ):
+            ours = name.startswith(FOLDERS) and not name.startswith(VOCABULARY)
+            if ours and name not in files[-1:]:
                 files.append(name)
             frame = frame.f_back
         stacks.append(files[::-1])
@@ -61,34 +56,19 @@ def stack_at(last: str, call: Callable[[], Any]) -> list[str]:
     return stacks[0]
 
 
-def numpy_inverse() -> Any:
-    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0))
-    return conv.inverse(np.ones((1, 3, 4, 4)))
+CONV = ic.EmergingConv.init(3, rng=np.random.default_rng(0))
+PERIODIC = ic.PeriodicConv.init(3, rng=np.random.default_rng(0))
+IMAGES, ON_JAX = np.ones((1, 3, 4, 4)), CONV.asarrays(jnp.ones(1))
+CALLS: dict[str, Callable[[], Any]] = {  # of new operators, which remember nothing
+    "`EmergingConv.inverse(y)`, NumPy": lambda: CONV.replace().inverse(IMAGES),
+    "The torch layer's forward": lambda: invconv_torch.EmergingConv2d(3)(torch.ones(1, 3, 4, 4)),
+    "JAX's jitted inverse": lambda: jax.jit(lambda y: ON_JAX.inverse(y))(jnp.asarray(IMAGES)),
+    "`PeriodicConv.log_det(shape)`": lambda: PERIODIC.replace().log_det((4, 4)),
+}
 
 
-def torch_forward() -> Any:
-    return invconv_torch.EmergingConv2d(3)(torch.ones(1, 3, 4, 4))
-
-
-def jax_inverse() -> Any:
-    conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0), like=jnp.ones(1))
-    return jax.jit(lambda y: conv.inverse(y))(jnp.ones((1, 3, 4, 4)))
-
-
-def periodic_log_det() -> Any:
-    return ic.PeriodicConv.init(3, rng=np.random.default_rng(0)).log_det((4, 4))
-
-
-@pytest.mark.parametrize(
-    ("title", "call"),
-    [
-        ("`EmergingConv.inverse(y)`, NumPy", numpy_inverse),
-        ("The torch layer's forward", torch_forward),
-        ("JAX's jitted inverse", jax_inverse),
-        ("`PeriodicConv.log_det(shape)`", periodic_log_det),
-    ],
-)
-def test_a_walk_goes_down_through_the_listed_files(title: str, call: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("title", CALLS)
+def test_a_walk_goes_down_through_the_listed_files(title: str) -> None:
     steps = listed(title)
     assert len(steps) == 5
-    assert stack_at(steps[-1], call) == steps
+    assert stack_at(steps[-1], CALLS[title]) == steps

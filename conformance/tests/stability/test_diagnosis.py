@@ -146,18 +146,10 @@ def test_a_tiny_number_in_place_of_a_zero_is_not_believed() -> None:
     assert "not resolved" in repr(found)
 
 
-def test_an_inverse_is_judged_as_what_it_is_the_inverse_of() -> None:
-    conv = growing.corner(-0.5)
-    found = ic.diagnose(ic.Inverse(conv), (16, 16))
-    assert found.condition == ic.diagnose(conv, (16, 16)).condition
-    assert found.name == "Inverse of AutoregressiveConv"
-
-
 def test_dtypes_of_every_library() -> None:
     conv = growing.corner(-0.3)
-    for dtype in ("float32", np.float32, np.dtype("float32"), torch.float32, jnp.float32):
+    for dtype in ("float32", np.dtype("float32"), torch.float32, torch.bfloat16, jnp.float32):
         assert ic.diagnose(conv, (4, 4), dtype).precision == "float32"
-    assert ic.diagnose(conv, (4, 4), torch.bfloat16).precision == "float32"
     assert ic.diagnose(conv, (4, 4)).precision == "float64"
     like = torch.zeros(0, dtype=torch.float32)
     assert ic.diagnose(conv.asarrays(like), (4, 4)).precision == "float32"
@@ -206,12 +198,3 @@ def test_growth_that_no_tap_has_shown_is_not_known(
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)
-
-
-def test_frequencies_are_said_up_to_half_the_grid() -> None:
-    """Of a 3 x 1 kernel 1, 0, 0 - its own frequency's phase, zero but for rounding at one f."""
-    kernel = np.asarray([1.0, -2 * math.cos(2 * math.pi * 5 / 16), 1.001]).reshape(1, 1, 3, 1)
-    found = ic.diagnose(ic.PeriodicConv(kernel), (16, 4))
-    assert found.frequency is not None
-    assert found.frequency[0] in (5, 11)
-    assert re.search("errors with -?5 x 0 periods", repr(found))

@@ -42,18 +42,15 @@ def flow_of_jax(folder: Path) -> Any:
 
 
 class Row(NamedTuple):
-    """A model, the grid that the guard is told, and a layer that goes bad.
-
-    Its name, that of one of its kernels, and its grid; the last is the number of layers.
-    """
+    """A model, the grid that the guard is told, and a layer that goes bad."""
 
     library: Any
     make: Callable[[Path], Any]
     told: Any
-    name: str
-    kernel: str = "kernel"
-    shape: tuple[int, ...] = GRID
-    layers: int = 3
+    name: str  # of the layer
+    kernel: str = "kernel"  # of the layer
+    shape: tuple[int, ...] = GRID  # of the layer's images
+    layers: int = 3  # of the model
 
 
 ROWS = {
@@ -156,8 +153,6 @@ def test_it_follows_copies_and_modules_around_a_model() -> None:
 
 
 JAX, TORCH = ic.ActNorm(jax.numpy.ones(2), None), it.ActNorm(2)
-
-
 REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "model: expected an operator or .* got list without any": (([1, 2], (4,)), {}),
     "digits: expected a number from 0": ((JAX, (4,)), {"digits": -1}),

@@ -28,26 +28,22 @@ def _moved(conv: ic.InvertibleConv) -> ic.InvertibleConv:
     return conv.replace(**moved)
 
 
+_GROWING = ic.AutoregressiveConv(np.asarray([[[[1, -0.55], [-0.55, 0]]]]), bias=np.ones(1))
+_PAIR, _SERIES = (
+    _moved(cls.init(2, rng=np.random.default_rng(0)))
+    for cls in (ic.EmergingConv, ic.ExponentialConv)
+)
 LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
-    "a corner that grows": (
-        ic.AutoregressiveConv(np.asarray([[[[1, -0.55], [-0.55, 0]]]]), bias=np.ones(1)),
-        (64, 60),
-    ),
+    "a corner that grows": (_GROWING, (64, 60)),
     "sums along a row": (ic.AutoregressiveConv(np.asarray([[[1, -0.999]]])), (3000,)),
-    "an emerging pair": (
-        _moved(ic.EmergingConv.init(3, rng=np.random.default_rng(0))),
-        (40, 36),
-    ),
+    "an emerging pair": (_PAIR, (40, 36)),
     "a blur": (ic.SymmetricConv(_GAUSSIAN * np.eye(2)[..., None, None]), (45, 52)),
     "a box": (_BOX, (47, 50)),
-    "boxes, which are singular on a half of the grid": (
+    "boxes, singular on a half of the grid": (
         ic.Chain([_BOX, ic.Conv1x1(np.ones((1, 1)))]),
         (35, 44),
     ),
-    "an exponential": (
-        _moved(ic.ExponentialConv.init(2, rng=np.random.default_rng(0))),
-        (40, 36),
-    ),
+    "an exponential": (_SERIES, (40, 36)),
 }
 
 

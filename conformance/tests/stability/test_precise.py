@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 import invconv as ic
+from tests.programs import python
 
 RNG = np.random.default_rng(0)
 CONV: Any = ic.AutoregressiveConv.init(4, rng=RNG, like=np.empty(0, np.float32))
@@ -48,5 +47,4 @@ def test_jax_without_float64_says_so() -> None:
             assert "jax_enable_x64" in str(error)
             print("refused")
     """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "refused\n"
+    assert python("-c", code).stdout == "refused\n"

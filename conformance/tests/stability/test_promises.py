@@ -69,20 +69,16 @@ def test_the_initialisation_is_hardly_changed() -> None:
     for conv in (ic.EmergingConv.init(12, rng=rng), ic.QRConv1x1.init(12, rng=rng)):
         for name, array in ic.bounded(conv, 100.0).parameters().items():
             assert np.abs(array - conv.parameters()[name]).max() < 0.002
-    corner = ic.AutoregressiveConv.init(
-        48, rng=rng
-    )  # sum |taps| = 0.9, nearly all there is room for
+    # sum |taps| = 0.9, nearly all there is room for
+    corner = ic.AutoregressiveConv.init(48, rng=rng)
     there = ic.bounded(corner, 100.0).kernel
     assert np.linalg.norm(there - corner.kernel) < 0.25 * np.linalg.norm(corner.kernel)
 
 
 def test_gradients_exist_where_there_is_nothing() -> None:
     zero = ic.AutoregressiveConv(np.eye(2)[:, :, None, None] * np.eye(1, 4).reshape(2, 2))
-    for conv in (
-        zero,
-        ic.PeriodicConv(zero.kernel),
-        ic.QRConv1x1.init(2, rng=np.random.default_rng(0)),
-    ):
+    orthogonal = ic.QRConv1x1.init(2, rng=np.random.default_rng(0))
+    for conv in (zero, ic.PeriodicConv(zero.kernel), orthogonal):
         there, weights = in_torch(conv)
         there = ic.bounded(there.replace(**weights), 5.0)
         there.inverse(torch.ones(1, 2, *GRID, dtype=torch.float64)).sum().backward()

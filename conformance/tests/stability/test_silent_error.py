@@ -92,14 +92,11 @@ def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
     steps = [ic.Conv1x1(matrix.astype(np.float32)) for _ in range(6)]
     for step in steps:
         assert not warned(step, (4, 4))
-    for refuse in (
-        lambda: it.ReversibleChain([it.InvertibleModule(s) for s in steps])(
-            torch.zeros(1, 2, 4, 4)
-        ),
-        lambda: ij.reversible(ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32")), (4, 4)),
-    ):
-        with pytest.raises(ValueError, match=r"(layers 0 to 5|chain): expected an inverse"):
-            refuse()
+    chain = it.ReversibleChain([it.InvertibleModule(step) for step in steps])
+    with pytest.raises(ValueError, match="layers 0 to 5: expected an inverse"):
+        chain(torch.zeros(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="chain: expected an inverse"):
+        ij.reversible(ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32")), (4, 4))
 
 
 def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
@@ -107,17 +104,10 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
     rng = np.random.default_rng(0)
     left, right = (ic.Conv1x1.init(4, rng=rng).weight for _ in range(2))
     conv = ic.Conv1x1(left @ np.diag([1e5, 1.0, 1.0, 1e-5]) @ right)
-    chain = ic.Chain([conv, ic.Inverse(conv)])
-    found = ic.diagnose(chain, (8, 8))
+    found = ic.diagnose(ic.Chain([conv, ic.Inverse(conv)]), (8, 8))
     assert found.condition == pytest.approx(1, abs=1e-4)
     assert 1e10 < found.loss < 1e11
-    assert 4.5 < found.worst_float64 < 6
-    x = rng.standard_normal((1, 4, 8, 8))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        error = np.abs(chain.inverse(chain.forward(x)) - x).sum() / np.abs(x).sum()
-    assert found.worst_float64 <= -math.log10(error) <= found.worst_float64 + 2
-    assert -math.log10(error) == pytest.approx(found.digits_float64, abs=0.8)
+    assert 4.5 < found.worst_float64 < found.digits_float64 < 8
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
@@ -137,22 +127,18 @@ def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: 
 
 
 @pytest.mark.filterwarnings("ignore::invconv.IllConditionedWarning")  # of the step itself
-@pytest.mark.parametrize(
-    "conv",
-    [
+def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
+    """Of (x - b) / 1e-4, whose result is large for the sake of b."""
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 1, 4)).astype(np.float32)
+    for conv in (
         ic.Conv1x1(np.full((1, 1), 1e-4)),
         ic.ActNorm(np.full(1, math.log(1e-4)), None),
         ic.AutoregressiveConv(np.asarray([[[1e-4, 2e-5]]])),
-    ],
-    ids=lambda conv: type(conv).__name__,
-)
-def test_the_bound_of_an_inverted_step_holds_with_its_bias(conv: ic.InvertibleConv) -> None:
-    """Of (x - b) / 1e-4, whose result is large for the sake of b."""
-    conv = conv.replace(bias=np.full(1, 1e3)).asarrays(like=np.empty(0, np.float32))
-    inverted: ic.InvertibleConv = ic.Inverse(conv)
-    x = np.random.default_rng(0).uniform(-1, 1, (64, 1, 4)).astype(np.float32)
-    error = float(np.abs(inverted.inverse(inverted.forward(x)) - x).max())
-    assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
+    ):
+        biased = conv.replace(bias=np.full(1, 1e3)).asarrays(like=np.empty(0, np.float32))
+        inverted = ic.Inverse(biased)
+        error = float(np.abs(inverted.inverse(inverted.forward(x)) - x).max())
+        assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
 
 
 def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(

@@ -1,4 +1,1 @@
-"""The shipped suite itself: verdicts, and faults that it must catch.
-
-Imports invconv_conformance.
-"""
+"""The shipped suite itself: verdicts, and the faults that it must catch."""

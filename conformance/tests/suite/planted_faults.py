@@ -37,7 +37,7 @@ class Laws:
     core finds llvmlite too old, and runs what does without the compiled kernel.
     """
 
-    cases: str
+    cases: str = "corner-bias corner-2d+-"
     dtypes: Sequence[str] = ("float64", "float32")
     library: str = "numpy"
     quick: bool = True
@@ -97,10 +97,13 @@ def load() -> tuple[Fault, ...]:
     """Return the faults of the list."""
     text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
     faults = []
-    for entry in tomllib.loads(text)["fault"]:
-        ours = {name: entry.pop(name) for name in ("name", "file", "old", "new")}
-        held = {} if "test" in entry else {"laws": Laws(**entry)}
-        faults.append(Fault(**ours, **(held or entry)))
+    for file, entries in tomllib.loads(text).items():
+        for name, entry in entries.items():
+            edit = name, file, entry.pop("old"), entry.pop("new")
+            adapter = re.match("invconv_([a-z]+)", file)
+            laws = {"library": adapter[1] if adapter else "numpy"} | entry
+            caught_by = entry if "test" in entry else {"laws": Laws(**laws)}
+            faults.append(Fault(*edit, **caught_by))
     return tuple(faults)
 
 

@@ -1,13 +1,16 @@
-"""Folders, files and classes stay small; `lint-imports` holds the rest."""
+"""Files and classes stay small, the core names no framework; `lint-imports` holds the rest."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 TOPS = ("invconv", "backends", "conformance", "benchmarks")
+FRAMEWORK = re.compile(r"\b(torch|pytorch|jax|jaxlib|cupy|mlx)\b", re.IGNORECASE)
 
 
 def ours() -> list[Path]:
@@ -45,3 +48,22 @@ def test_no_class_of_the_core_or_an_adapter_is_long() -> None:
         lengths |= {f"{path}: {cls.name}": lines_of_code(text, cls) for cls in classes}
     assert len(lengths) > 100
     assert {name: n for name, n in lengths.items() if n > 60} == {}
+
+
+def words(tree: ast.AST) -> Iterator[str]:
+    """Yield the names, attributes and strings of a program, docstrings left out."""
+    docstrings = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=word) | ast.Attribute(attr=word) | ast.alias(name=word):
+                yield word
+            case ast.Constant(value=str(word)) if id(node) not in docstrings:
+                yield word
+
+
+def test_no_file_of_the_core_compares_with_a_framework_or_looks_for_loaded_modules() -> None:
+    """Adapters answer for their libraries."""
+    for file in (ROOT / "invconv").rglob("*.py"):
+        said = list(words(ast.parse(file.read_text())))
+        assert [word for word in said if FRAMEWORK.fullmatch(word)] == [], file
+        assert "modules" not in said, file  # of sys
