@@ -232,16 +232,16 @@ def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
         y = recursion.prepare((length,), check=False).inverse(driven)
     last = zeros((*x.shape[:-1], order), x)
     if state is not None:
-        kept = _resized(state[..., length:], order)
+        kept = _resized(state[..., min(length, order) :], order)
         last = kept + _left(b, rows, order) - _left(a, y, order)
     return xp.reshape(y, x.shape), xp.reshape(last, (*x.shape[:-1], order))
 
 
 def _resized(x: Array, length: int) -> Array:
     """Return the first numbers of signals, zeros behind the last."""
-    missing = max(0, length - int(x.shape[-1]))
-    rest = zeros((*x.shape[:-1], missing), x)
-    return namespace(x).concat([x[..., :length], rest], axis=-1)
+    there = min(length, int(x.shape[-1]))
+    rest = zeros((*x.shape[:-1], length - there), x)
+    return namespace(x).concat([x[..., :there], rest], axis=-1)
 
 
 def _left(coefficients: Array, x: Array, order: int) -> Array:

@@ -1,0 +1,162 @@
+"""Recursive filters and point-spread functions beside SciPy's, on four libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_strict
+import jax
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.signal
+import torch
+from jax.test_util import check_grads
+
+import invconv as ic
+
+jax.config.update("jax_enable_x64", True)
+
+CARRY: dict[str, Callable[[Any], Any]] = {
+    "numpy": np.asarray,
+    "array_api_strict": array_api_strict.asarray,
+    "torch": torch.as_tensor,
+    "jax": jax.numpy.asarray,
+}
+libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+DESIGNS: dict[str, tuple[Any, Any]] = {
+    "butterworth": scipy.signal.butter(4, 0.2),
+    "chebyshev": scipy.signal.cheby1(5, 1, 0.3),
+    "taps alone": ([0.5, 0.3, 0.2], [2.0]),
+    "poles alone": ([0.7], [1.5, -0.4, 0.3, 0.1]),
+    "late": ([0.0, 0.0, 1.0, 0.5], [1.0, 0.3]),
+}
+
+
+def alike(found: Any, wanted: Any) -> None:
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-10, atol=1e-12)
+
+
+@libraries
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40,), -1), ((3, 30), 1), ((9, 2, 3), 0), ((2, 3), 1)]
+)
+def test_lfilter_is_scipys(
+    design: str, shape: tuple[int, ...], axis: int, carry: Callable[[Any], Any]
+) -> None:
+    (b, a), rng = DESIGNS[design], np.random.default_rng(0)
+    x, states = rng.standard_normal(shape), list(shape)
+    states[axis] = max(len(b), len(a)) - 1
+    zi = rng.standard_normal(states)
+    alike(ic.lfilter(b, a, carry(x), axis), scipy.signal.lfilter(b, a, x, axis))
+    pairs = ic.lfilter(b, a, carry(x), axis, carry(zi)), scipy.signal.lfilter(b, a, x, axis, zi)
+    for found, wanted in zip(*pairs, strict=True):
+        alike(found, wanted)
+
+
+@libraries
+def test_a_filter_for_each_channel(carry: Callable[[Any], Any]) -> None:
+    rng = np.random.default_rng(0)
+    b, a = rng.standard_normal((4, 1, 3)), 0.3 * rng.standard_normal((5, 3))
+    a[:, 0] = rng.uniform(0.5, 2, 5)
+    x, zi = rng.standard_normal((2, 4, 5, 30)), rng.standard_normal((2, 4, 5, 2))
+    y, state = ic.lfilter(carry(b), carry(a), carry(x), zi=carry(zi))
+    for i, j, k in np.ndindex(2, 4, 5):
+        wanted = scipy.signal.lfilter(b[j, 0], a[k], x[i, j, k], zi=zi[i, j, k])
+        for found, right in zip((y[i, j, k, ...], state[i, j, k, ...]), wanted, strict=True):
+            alike(found, right)
+
+
+@libraries
+def test_sections_are_scipys_and_pieces_are_the_whole(carry: Callable[[Any], Any]) -> None:
+    sos, rng = scipy.signal.butter(6, 0.1, output="sos"), np.random.default_rng(0)
+    x, state = rng.standard_normal((2, 1000)), np.zeros((3, 2, 2))
+    whole = scipy.signal.sosfilt(sos, x)
+    alike(ic.sosfilt(sos, carry(x)), whole)
+    pieces = []
+    for part in np.split(x, 10, axis=1):
+        y, state = ic.sosfilt(sos, carry(part), zi=carry(np.asarray(state)))
+        pieces.append(np.asarray(y))
+    alike(np.concatenate(pieces, axis=1), whole)
+    alike(state, scipy.signal.sosfilt(sos, x, zi=np.zeros((3, 2, 2)))[1])
+
+
+def test_filters_have_the_gradients_of_differences() -> None:
+    rng = np.random.default_rng(0)
+    arrays = rng.standard_normal(3), np.asarray([1.3, 0.2, -0.1]), *rng.standard_normal((2, 2, 7))
+    b, a, x, zi = (*arrays[:3], arrays[3][:, :2])
+
+    def run(b: Any, a: Any, x: Any, zi: Any) -> Any:
+        return ic.lfilter(b, a, x, zi=zi)
+
+    tensors = [torch.tensor(v, requires_grad=True) for v in (b, a, x, zi)]
+    assert torch.autograd.gradcheck(run, tensors)
+    assert torch.autograd.gradgradcheck(run, tensors)
+    check_grads(jax.jit(run), tuple(map(jax.numpy.asarray, (b, a, x, zi))), order=2)
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "symmetric"])
+def test_a_blur_is_ndimages_and_is_undone(boundary: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ndim = int(rng.integers(1, 4))
+        sizes = tuple(2 * rng.integers(0, 4 if ndim < 3 else 2, ndim) + 1)
+        psf = 0.5 * rng.standard_normal(sizes) / np.prod(sizes)
+        for axis in range(ndim) if boundary == "symmetric" else ():
+            psf = (psf + np.flip(psf, axis)) / 2
+        psf[tuple(n // 2 for n in sizes)] += 1
+        x = rng.standard_normal(tuple(rng.integers(1, 12 if ndim < 3 else 6, ndim)))
+        blur = ic.from_psf(psf, boundary=boundary)
+        mode = {"periodic": "wrap", "symmetric": "reflect"}[boundary]
+        y = blur.forward(x[None])
+        alike(y[0], scipy.ndimage.convolve(x, psf, mode=mode))
+        np.testing.assert_allclose(blur.inverse(y)[0], x, atol=1e-9)
+
+
+def test_a_function_for_each_channel_and_other_libraries() -> None:
+    rng = np.random.default_rng(0)
+    psf, x = rng.random((2, 3, 5)), rng.standard_normal((2, 8, 9))
+    y = ic.from_psf(psf, boundary=("periodic", "periodic")).forward(x)
+    for c in range(2):
+        alike(y[c], scipy.ndimage.convolve(x[c], psf[c], mode="wrap"))
+    of_file = ic.from_psf(np.ones((3, 3), ">f4"), like=torch.zeros(1))
+    assert of_file.kernel.dtype == torch.float32
+    grown = torch.tensor([0.2, 1.0, 0.2], requires_grad=True)
+    ic.from_psf(grown, boundary="periodic").forward(torch.ones(1, 4)).sum().backward()
+    torch.testing.assert_close(grown.grad, torch.full((3,), 4.0))
+
+
+X = np.zeros(8)
+WRONG: dict[str, Callable[[], Any]] = {
+    r"a: expected a\[0\] other than zero": lambda: ic.lfilter([1.0], [0.0, 1.0], X),
+    "x: expected a real floating dtype": lambda: ic.lfilter([1.0], [1.0], X.astype(complex)),
+    "b: expected real numbers, got complex128": lambda: ic.lfilter([1j], [1.0], X),
+    "b: expected at least one coefficient": lambda: ic.lfilter([], [1.0], X),
+    "axis: expected one of the 1 axes of x, got 1": lambda: ic.lfilter([1.0], [1.0], X, 1),
+    r"zi: expected 1 numbers along .* got \(2,\)": lambda: ic.lfilter(
+        [1.0], [1.0, 0.5], X, zi=X[:2]
+    ),
+    r"b, a: expected axes .* that broadcast to \(\)": lambda: ic.lfilter(np.ones((2, 1)), [1.0], X),
+    r"sos: expected the shape \(sections, 6\)": lambda: ic.sosfilt([[1.0, 2.0]], X),
+    "zi: expected 1 states, one a section": lambda: ic.sosfilt([[1.0, 0, 0, 1, 0, 0]], X, zi=X),
+    r"psf: expected odd sizes, .* got \(2, 3\)": lambda: ic.from_psf(np.ones((2, 3))),
+    "psf: expected its centre in the middle, at 1": lambda: ic.from_psf([1.0, 0, 0]),
+    "psf: expected finite numbers": lambda: ic.from_psf([1.0, np.nan, 1]),
+    "psf: expected a sum other than zero": lambda: ic.from_psf([1.0, -2, 1]),
+    'differs from its flip .* boundary="periodic"': lambda: ic.from_psf([0.2, 1, 0.3]),
+    "boundary: expected 'symmetric' or 'periodic', got 'reflect'": lambda: ic.from_psf(
+        [1.0], boundary="reflect"
+    ),
+    "boundary: expected the same word": lambda: ic.from_psf(
+        np.ones((3, 3)), boundary=("periodic", "symmetric")
+    ),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_arguments(words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        WRONG[words]()
