@@ -107,7 +107,7 @@ class _Sums:
             with w.loop(0, padded, w.lanes) as c:
                 w.store(w.load(a["z"], place + c), a["spare"], copied + c)
         with self._some_vectors(len(places)) as (o, count):
-            sums = [[self._new(w.zero) for _ in range(count)] for _ in places]
+            sums = [[_new(w, w.zero) for _ in range(count)] for _ in places]
             self._add(a["spare"], copies, w.integer(0), o, sums)
             self._store(sums, places, o)
 
@@ -115,46 +115,20 @@ class _Sums:
         """Write the solution of pixels whose taps read solved ones."""
         w, a = self.w, self.a
         if self.vectors.unrolled:
-            self._solve_unrolled(places)
+            _solve_unrolled(w, a, self.vectors, places)
         else:
             with self._some_vectors(len(places)) as (o, count):
                 sums = [
-                    [self._new(w.load(a["z"], p + o + j * w.lanes)) for j in range(count)]
+                    [_new(w, w.load(a["z"], p + o + j * w.lanes)) for j in range(count)]
                     for p in places
                 ]
                 with w.loop(1, a["taps"]) as tap:
-                    weight, distance = self._tap(tap)
+                    weight, distance = _tap(w, a, tap)
                     self._add(a["z"], [p + distance for p in places], weight, o, sums)
                 self._store(sums, places, o)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             for place in places:
-                self._substitute(place)
-
-    def _solve_unrolled(self, places: list[Int]) -> None:
-        """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
-        w, a, v = self.w, self.a, self.vectors
-        number = accumulators(v.unrolled, True)
-        vectors = [(p, j * w.lanes) for p in places for j in range(v.count)]
-        several = [[self._new(w.zero) for _ in range(number)] for _ in vectors]
-        with w.loop(0, a["taps"]) as tap:
-            weight, distance = self._tap(tap)
-            for c in range(v.unrolled):
-                weights = [
-                    w.load(a["w"], weight + (c * v.padded + j * w.lanes)) for j in range(v.count)
-                ]
-                for i, ((place, _), sums) in enumerate(zip(vectors, several, strict=True)):
-                    x = w.splat(w.load(a["z"], place + distance + c, w.number))
-                    variable = sums[c % number]
-                    total = w.fma(weights[i % v.count], x, w.b.load(variable, typ=w.vector))
-                    w.b.store(total, variable)
-        for (place, o), sums in zip(vectors, several, strict=True):
-            parts = (w.b.load(variable, typ=w.vector) for variable in sums)
-            w.store(functools.reduce(w.b.fadd, parts), a["z"], place + o)
-
-    def _tap(self, tap: Int) -> tuple[Int, Int]:
-        """Return the place of a tap's weights, and the distance of the pixel that it reads."""
-        w, lists = self.w, self.a["lists"]
-        return w.entry(lists, tap * 2 + 1), w.entry(lists, tap * 2 + 2)
+                _substitute(w, a, self.vectors.padded, place)
 
     @contextmanager
     def _some_vectors(self, pixels: int) -> Iterator[tuple[Int, int]]:
@@ -185,31 +159,58 @@ class _Sums:
             for j, variable in enumerate(of_pixel):
                 w.store(w.b.load(variable, typ=w.vector), self.a["z"], place + o + j * w.lanes)
 
-    def _new(self, value: Value) -> Value:
-        """Return a new variable."""
-        variable = self.w.variable(self.w.vector)
-        self.w.b.store(value, variable)
-        return variable
 
-    def _substitute(self, place: Int) -> None:
-        """Write step 4 of `invconv.kernels.order`; the other channels keep their bits."""
-        w, a = self.w, self.a
-        indices = ir.VectorType(I32, w.lanes)
-        with w.loop(0, a["channels"]) as i:
-            c = a["first"] + i * a["order"]
-            column = c * a["channels"]
-            pivot = w.load(a["diagonal"], column + c, w.number)
-            x = w.b.fdiv(w.load(a["z"], place + c, w.number), pivot)
-            w.store(x, a["z"], place + c)
-            lower = a["order"].is_(">", 0)
-            start = (c // w.lanes * w.lanes).if_(lower, 0)
-            end = w.integer(self.vectors.padded).if_(lower, c + 1)
-            with w.loop(start, end, w.lanes) as m:
-                entries = w.load(a["diagonal"], column + m)
-                s = w.load(a["z"], place + m)
-                solved = w.fma(w.b.fneg(entries), w.splat(x), s)
-                number = w.splat(w.b.trunc((c - m).value, I32), indices)
-                lanes = w.indices(range(w.lanes))
-                after = w.b.icmp_signed(">", lanes, number)
-                before = w.b.icmp_signed("<", lanes, number)
-                w.store(w.b.select(w.b.select(lower, after, before), solved, s), a["z"], place + m)
+def _tap(w: Writer, a: dict[str, Any], tap: Int) -> tuple[Int, Int]:
+    """Return the place of a tap's weights, and the distance of the pixel that it reads."""
+    return w.entry(a["lists"], tap * 2 + 1), w.entry(a["lists"], tap * 2 + 2)
+
+
+def _new(w: Writer, value: Value) -> Value:
+    """Return a new variable."""
+    variable = w.variable(w.vector)
+    w.b.store(value, variable)
+    return variable
+
+
+def _solve_unrolled(w: Writer, a: dict[str, Any], v: Vectors, places: list[Int]) -> None:
+    """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
+    number = accumulators(v.unrolled, True)
+    vectors = [(p, j * w.lanes) for p in places for j in range(v.count)]
+    several = [[_new(w, w.zero) for _ in range(number)] for _ in vectors]
+    with w.loop(0, a["taps"]) as tap:
+        weight, distance = _tap(w, a, tap)
+        for c in range(v.unrolled):
+            weights = [
+                w.load(a["w"], weight + (c * v.padded + j * w.lanes)) for j in range(v.count)
+            ]
+            for i, ((place, _), sums) in enumerate(zip(vectors, several, strict=True)):
+                x = w.splat(w.load(a["z"], place + distance + c, w.number))
+                variable = sums[c % number]
+                total = w.fma(weights[i % v.count], x, w.b.load(variable, typ=w.vector))
+                w.b.store(total, variable)
+    for (place, o), sums in zip(vectors, several, strict=True):
+        parts = (w.b.load(variable, typ=w.vector) for variable in sums)
+        w.store(functools.reduce(w.b.fadd, parts), a["z"], place + o)
+
+
+def _substitute(w: Writer, a: dict[str, Any], padded: int, place: Int) -> None:
+    """Write step 4 of `invconv.kernels.order`; the other channels keep their bits."""
+    indices = ir.VectorType(I32, w.lanes)
+    with w.loop(0, a["channels"]) as i:
+        c = a["first"] + i * a["order"]
+        column = c * a["channels"]
+        pivot = w.load(a["diagonal"], column + c, w.number)
+        x = w.b.fdiv(w.load(a["z"], place + c, w.number), pivot)
+        w.store(x, a["z"], place + c)
+        lower = a["order"].is_(">", 0)
+        start = (c // w.lanes * w.lanes).if_(lower, 0)
+        end = w.integer(padded).if_(lower, c + 1)
+        with w.loop(start, end, w.lanes) as m:
+            entries = w.load(a["diagonal"], column + m)
+            s = w.load(a["z"], place + m)
+            solved = w.fma(w.b.fneg(entries), w.splat(x), s)
+            number = w.splat(w.b.trunc((c - m).value, I32), indices)
+            lanes = w.indices(range(w.lanes))
+            after = w.b.icmp_signed(">", lanes, number)
+            before = w.b.icmp_signed("<", lanes, number)
+            w.store(w.b.select(w.b.select(lower, after, before), solved, s), a["z"], place + m)
