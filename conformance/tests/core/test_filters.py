@@ -110,7 +110,7 @@ def test_a_blur_is_ndimages_and_is_undone(boundary: str) -> None:
         psf[tuple(n // 2 for n in sizes)] += 1
         x = rng.standard_normal(tuple(rng.integers(1, 12 if ndim < 3 else 6, ndim)))
         blur = ic.from_psf(psf, boundary=boundary)
-        mode = {"periodic": "wrap", "symmetric": "reflect"}[boundary]
+        mode: Any = {"periodic": "wrap", "symmetric": "reflect"}[boundary]
         y = blur.forward(x[None])
         alike(y[0], scipy.ndimage.convolve(x, psf, mode=mode))
         np.testing.assert_allclose(blur.inverse(y)[0], x, atol=1e-9)
