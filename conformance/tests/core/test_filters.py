@@ -52,7 +52,7 @@ def test_lfilter_is_scipys(
     states[axis] = max(len(b), len(a)) - 1
     zi = rng.standard_normal(states)
     alike(ic.lfilter(b, a, carry(x), axis), scipy.signal.lfilter(b, a, x, axis))
-    pairs = ic.lfilter(b, a, carry(x), axis, carry(zi)), scipy.signal.lfilter(b, a, x, axis, zi)
+    pairs = ic.lfilter(b, a, carry(x), axis, carry(zi)), scipy.signal.lfilter(b, a, x, axis, zi=zi)
     for found, wanted in zip(*pairs, strict=True):
         alike(found, wanted)
 
