@@ -18,13 +18,12 @@ from torch.autograd import Function
 
 from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralFamily
-from invconv_torch.native import ops
 from invconv_torch.native.batched import one_by_one
-from invconv_torch.native.kernels import Rule, run
+from invconv_torch.native.kernels import run
+from invconv_torch.native.ops import Rule, Settings
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
-Settings: TypeAlias = tuple[SpectralFamily, tuple[int, ...]]
 
 
 def log_of_pivots(matrices: Tensor) -> Tensor:
@@ -75,15 +74,17 @@ def _none_compiled(*_: Any) -> Any:
 
 
 GRADIENT = Rule(
+    "spectral_log_det_vjp",
     _gradient,
-    lambda settings, kernel: ops.spectral_log_det_vjp(settings[0].text, kernel, settings[1]),
+    lambda family, kernel: kernel.shape,
     False,
     _none_compiled,
     _none_compiled,
 )
 LOG_DET = Rule(
+    "spectral_log_det",
     _log_det,
-    lambda settings, kernel: ops.spectral_log_det(settings[0].text, kernel, settings[1]),
+    lambda family, kernel: (),
     False,
     lambda settings, saved, bar, wanted: (bar * run(GRADIENT, settings, *saved),),
     _none_compiled,
