@@ -92,14 +92,14 @@ _PREPARED: dict[type, tuple[str, ...]] = {
     Unshifted: ("bias",),
     Forward: ("weights",),
     CausalStencil: ("diagonal", "taps"),
-    CirculantStep: ("circulant", "inverse"),
-    Divided: ("scale",),
+    CirculantStep: ("given", "inverse"),
+    Divided: ("given",),
     Division: ("scale",),
     ExponentialSolver: ("taps",),
     PixelSteps: ("steps",),
     Product: ("inverse",),
-    Triangle: ("matrix",),
-    Turned: ("matrix",),
+    Triangle: ("given",),
+    Turned: ("given",),
 }
 for _class, _data in _PREPARED.items():
     _fields = [f.name for f in dataclasses.fields(_class) if f.init]

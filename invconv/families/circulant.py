@@ -56,4 +56,4 @@ class Circulant(Pointwise):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         back = circulant_matrix(from_spectrum(*inverse_of(*spectrum(w)), len(w)))
-        return replace(of_matrix(circulant_matrix(w), back, 0.0), terms=2 * len(w))
+        return replace(of_matrix(circulant_matrix(w), back), terms=2 * len(w))

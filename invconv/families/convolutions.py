@@ -49,7 +49,7 @@ class Causal(Linear):
         causal = self.linear.stencil(w)
         if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
             return UNBOUNDED
-        return of_taps(causal.diagonal, causal.taps, 0.0)
+        return of_taps(causal.diagonal, causal.taps)
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the

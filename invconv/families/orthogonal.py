@@ -45,7 +45,7 @@ class Orthogonal(Pointwise):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         matrix = self.matrix(w)[0]
-        bounds = of_matrix(matrix, matrix.T, 0.0)
+        bounds = of_matrix(matrix, matrix.T)
         return replace(bounds, terms=len(matrix) + len(w) + 2)
 
 

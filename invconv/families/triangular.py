@@ -48,7 +48,7 @@ class Triangular(Pointwise):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         inverse = solved(w, np.eye(len(w)), lower=self.lower)
-        return of_matrix(w, inverse, 0.0, triangular=True)
+        return of_matrix(w, inverse, triangular=True)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ import numpy as np
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels import maps
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.fourier import Fourier, complex_dtype
 from invconv.kernels.frequencies.products import SpectralProduct
@@ -40,7 +39,7 @@ def _exponential(
     ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
     known.
     """
-    return series(maps, family, w, directions, counts)(x)
+    return series(family, w, directions, counts)(x)
 
 
 def _exponential_gram(
@@ -52,7 +51,7 @@ def _exponential_gram(
     counts: Counts | None = None,
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
-    taylor = series(maps, family, w, directions, counts, orders=1 + len(directions))
+    taylor = series(family, w, directions, counts, orders=1 + len(directions))
     return taylor.pull_back(x, y)[0]
 
 
@@ -79,7 +78,7 @@ def exponential_vjp(
     if counts is None or any(map(recorded, (w, x, y_bar))):
         w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
         return w_bar, _transposed_exponential(family, w, y_bar, (), counts)
-    return series(maps, family, w, (), counts, orders=1).pull_back(x, y_bar)
+    return series(family, w, (), counts, orders=1).pull_back(x, y_bar)
 
 
 def _tangent(

@@ -6,7 +6,7 @@
 The weights are an array of the user: a kernel (C, C, *k), a matrix, a scale. A family holds the
 settings: a mask, a direction, a dilation. A family *lowers* to taps with offsets and a border, a
 matrix, a scale or a triangle: an array library needs to know these four. `invconv.kernels.maps`
-runs families for every library, and `invconv.kernels.rules` differentiates them all alike.
+runs families for every library, and differentiates them all alike.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
 from invconv.kernels.frequencies.products import within_range
-from invconv.kernels.plain.lanes import lanes_of
+from invconv.kernels.lanes import lanes_of
 from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily
 from invconv_torch.exporting.waves import causal_solve
 from invconv_torch.native import kernels, ops

@@ -1,6 +1,6 @@
 """An autoregressive solve as a scan over its wavefronts: a graph of one size for every grid.
 
-The index arrays (`invconv.kernels.plain.lanes`) are NumPy's, or made by torch in the graph, since
+The index arrays (`invconv.kernels.lanes`) are NumPy's, or made by torch in the graph, since
 the decomposition of an operator cannot hold constants.
 """
 
@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from invconv.kernels.plain.lanes import Lanes
+from invconv.kernels.lanes import Lanes
 from invconv.kernels.wavefront import CausalStencil
 from invconv_torch.private import scan_op
 

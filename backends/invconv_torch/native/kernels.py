@@ -1,4 +1,4 @@
-"""The operations on a family of matrices at full precision, and their derivatives (`rules`).
+"""The operations on a family of matrices at full precision, and their derivatives (`kernels.maps`).
 
 An operation is opaque to autograd, torch.func and compile: an autograd Function takes its *rule*,
 the operation and its two derivatives. torch.compile cannot trace a Function with a ``jvp``, so
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.autograd import Function
 
-from invconv.kernels import rules
+from invconv.kernels import maps
 from invconv.kernels.families import MIRROR, LinearFamily
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.correlation import (
@@ -205,7 +205,7 @@ def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Co
     def solve_transposed(rhs: Tensor) -> Tensor:
         return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
 
-    return rules.solve_vjp(family, solve_transposed, x, x_bar, wanted)
+    return maps.solve_vjp(family, solve_transposed, x, x_bar, wanted)
 
 
 def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
@@ -214,7 +214,7 @@ def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor
     def again(rhs: Tensor) -> Tensor:
         return run(SOLVE, (family, factor), w, rhs)
 
-    return rules.solve_jvp(family, again, x, w_dot, y_dot)
+    return maps.solve_jvp(family, again, x, w_dot, y_dot)
 
 
 APPLY = Rule(
@@ -222,16 +222,16 @@ APPLY = Rule(
     apply,
     lambda family, w, x: x.shape,
     False,
-    lambda family, saved, bar, wanted: rules.apply_vjp(family, *saved, bar, wanted),
-    lambda family, saved, w, x: rules.apply_jvp(family, *saved, w, x),
+    lambda family, saved, bar, wanted: maps.apply_vjp(family, *saved, bar, wanted),
+    lambda family, saved, w, x: maps.apply_jvp(family, *saved, w, x),
 )
 GRAM = Rule(
     "gram",
     gram,
     lambda family, x, y: family.shape_of(x),
     False,
-    lambda family, saved, bar, wanted: rules.gram_vjp(family, *saved, bar, wanted),
-    lambda family, saved, x, y: rules.gram_jvp(family, *saved, x, y),
+    lambda family, saved, bar, wanted: maps.gram_vjp(family, *saved, bar, wanted),
+    lambda family, saved, x, y: maps.gram_jvp(family, *saved, x, y),
 )
 SOLVE = Rule("solve", solve, lambda family, w, y: y.shape, True, _solve_vjp, _solve_jvp)
 MATMUL = Rule(
@@ -239,6 +239,6 @@ MATMUL = Rule(
     matmul,
     lambda _, a, b: torch.matmul(a, b).shape,
     False,
-    lambda _, saved, bar, wanted: rules.matmul_vjp(*saved, bar, wanted),
-    lambda _, saved, a, b: rules.matmul_jvp(*saved, a, b),
+    lambda _, saved, bar, wanted: maps.matmul_vjp(*saved, bar, wanted),
+    lambda _, saved, a, b: maps.matmul_jvp(*saved, a, b),
 )

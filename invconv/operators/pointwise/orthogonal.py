@@ -16,13 +16,12 @@ from invconv.families.family import Family
 from invconv.families.orthogonal import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.operators.pointwise.reflections import require_reflectors
+from invconv.operators.pointwise.reflections import Reflecting
 
 _REFLECTIONS = Householder()
 
 
-class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
+class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
     """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
 
     y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and the condition is 1
@@ -53,12 +52,7 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     0.0
     """
 
-    reflectors: Array = array("m", "C")
     bias: Array | None = array("C", optional=True)
-
-    def validate(self) -> None:
-        super().validate()
-        require_reflectors(self.reflectors)
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:

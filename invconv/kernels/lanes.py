@@ -7,7 +7,7 @@ for each level a tap reads other lanes at a level that is a fixed number earlier
 
     x[level] = D^-1 (y[level] - [taps] window[reads])
 
-with the last levels in a window. torch's exported programs and JAX's run this loop.
+with the last levels in a window. Plain wavefronts, torch's exported programs and JAX run this loop.
 """
 
 from __future__ import annotations
