@@ -12,7 +12,7 @@ from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import evaluate
 from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.values import values_of
+from invconv_torch.exporting.graphs import values_of
 from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters

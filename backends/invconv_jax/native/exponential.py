@@ -32,8 +32,8 @@ from invconv.kernels.series import (
     reaches,
     without_mean,
 )
-from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.native.partition import whole
+from invconv_jax.native.products import correlate, correlate_kernel_vjp
 from invconv_jax.private import (
     Primitive,
     Zero,

@@ -1,12 +1,15 @@
 """Causal solves by the kernels of the core, which XLA calls without Python on a CPU and on CUDA.
 
 A program that JAX compiles for another platform, or exports, has the loop of `native.scan` instead:
-our kernels exist in this process only.
+our kernels exist in this process only. All CUDA devices of JAX in this process must run the same
+program: if they differ, or one has no kernel, none is used. Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -15,12 +18,13 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array
-from invconv.kernels.cpu import xla
+from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.geometry import geometry_of
+from invconv.kernels.cuda import xla as cuda
 from invconv.kernels.cuda.launch import Program
-from invconv_jax.native import launches, scan
+from invconv_jax.native import scan
 from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.scan import Geometry
 from invconv_jax.private import (
@@ -30,6 +34,57 @@ from invconv_jax.private import (
     primitive_batchers,
     register_lowering,
 )
+
+
+def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
+    """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
+    g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
+    if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
+        return None
+    stencil = g.shape, g.reach, g.direction, g.dilation, g.lower
+    return cuda.common_program(channels, *stencil, dtype.itemsize, ordinals)
+
+
+def _ordinals() -> tuple[int, ...]:
+    """Return the numbers of JAX's CUDA devices."""
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:  # JAX has no such backend here
+        return ()
+    return tuple(device.local_hardware_id for device in devices)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weigh(program: Program, matrices: Array) -> Array:
+    """Return the weights of matrices (1 + T, C, C)."""
+    call = cuda.weigh(program)
+    weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
+    (weighed,) = _call(call, (weights,), matrices)
+    return weighed
+
+
+def _launch(program: Program, weights: Array, y: Array) -> Array:
+    """Return x, shape (B, C, *shape)."""
+    call = cuda.solve(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
+    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
+
+
+def _call(call: cuda.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+    with LOCK:
+        register(call.name, call.code, "CUDA")
+    return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
+
+
+@functools.cache
+def register(name: str, code: Any, platform: str) -> None:
+    """Register a handler with XLA, which may run it until the process ends: its code stays."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+    capsule = jax.ffi.pycapsule(code.address)
+    jax.ffi.register_ffi_target(name, capsule, platform=platform)
+
+
+LOCK = threading.Lock()  # XLA refuses a second handler of a name
 
 
 def solve(geometry: Geometry, matrices: Array, y: Array) -> Array:
@@ -60,10 +115,10 @@ def _by_kernel(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
     g, itemsize, target = geometry, y.dtype.itemsize, host()
     settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
     compiled = geometry_of(y.shape[1], *settings)
-    call = xla.call(compiled, target, y.shape[0])
-    code = xla.handler(target, itemsize, compiled.block, compiled.single, call.lanes)
-    with launches.LOCK:
-        launches.register(call.name, code, "cpu")
+    call = cpu.call(compiled, target, y.shape[0])
+    code = cpu.handler(target, itemsize, compiled.block, compiled.single, call.lanes)
+    with LOCK:
+        register(call.name, code, "cpu")
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
     x: Array = run(matrices, y, program=call.program, room=call.room)[0]
@@ -76,13 +131,13 @@ def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
 
 
 def _by_launches(program: Program, matrices: Array, y: Array, *, geometry: Geometry) -> Array:
-    return launches.solve(program, launches.weigh(program, matrices), y)
+    return _launch(program, _weigh(program, matrices), y)
 
 
 def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
     way: Any
     way, y = _by_scan, context.avals_in[-1]
-    program = launches.program_of(geometry, y.shape[1], y.dtype)
+    program = program_of(geometry, y.shape[1], y.dtype)
     fits = program is not None and y.shape[0] <= program.plan.most_images
     if program is not None and fits and not is_exported(context):
         way = functools.partial(_by_launches, program)

@@ -18,7 +18,7 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.lanes import lanes_of
 from invconv.kernels.primitives import flat
 from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy
-from invconv_jax.native.solves import matmul, substitute, triangular_solve
+from invconv_jax.native.products import matmul, substitute, triangular_solve
 
 _FEW = 4  # channels: up to this number a product is slower to call than to write out
 

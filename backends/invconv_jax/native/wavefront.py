@@ -16,8 +16,8 @@ from jax import lax
 from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.kernels.cpu.compiled import available
 from invconv.kernels.wavefront import CausalStencil
-from invconv_jax.native import kernel, launches
-from invconv_jax.native.convolve import correlate
+from invconv_jax.native import kernel
+from invconv_jax.native.products import correlate
 from invconv_jax.native.scan import Geometry
 
 
@@ -46,7 +46,7 @@ class CausalSolver:
             return {"method": kinds} | corner
         if readable(diagonal):
             return {"method": "compiled kernel"} | corner
-        on_cuda = launches.program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
+        on_cuda = kernel.program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
         return {"method": "CUDA kernel" if on_cuda else "wavefront"} | corner
 
     def __call__(self, y: Array) -> Array:

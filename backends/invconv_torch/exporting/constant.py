@@ -38,9 +38,7 @@ from invconv.kernels.series import series
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
-from invconv_torch.exporting.spectral import spectral_solve
-from invconv_torch.exporting.values import constant
-from invconv_torch.exporting.waves import causal_solve
+from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
 from invconv_torch.native import correlation
 
 Tensor: TypeAlias = torch.Tensor

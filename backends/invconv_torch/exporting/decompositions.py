@@ -14,7 +14,7 @@ from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
 from invconv.kernels.frequencies.products import within_range
 from invconv.kernels.lanes import lanes_of
 from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily
-from invconv_torch.exporting.waves import causal_solve
+from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
 
 Tensor: TypeAlias = torch.Tensor

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from invconv_torch.flows.coupling import AffineCoupling
-from invconv_torch.flows.split import Split
+from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.module import InvertibleModule
 from invconv_torch.reversible import ReversibleChain, invertible
 from invconv_torch.squeezing import Squeeze
