@@ -16,9 +16,13 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
 from invconv.kernels.families import StencilFamily, TapsFamily
-from invconv.kernels.frequencies.forward import spectral_apply, spectral_gram
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
+from invconv.kernels.frequencies.spectrum import (
+    kernel_spectrum,
+    spectral_apply,
+    spectral_gram,
+    spectral_solver,
+)
 from invconv.kernels.solver import Solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cuda.arguments import HEAD, Launch, grid_integers
-from invconv.kernels.cuda.layout import PIXELS, Layout
-from invconv.kernels.cuda.source import Constants
+from invconv.kernels.cuda.layout import PIXELS, Constants, Layout
 from invconv.kernels.order import tap_order
 
 MOST_CHANNELS = 512

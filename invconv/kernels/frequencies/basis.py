@@ -1,6 +1,6 @@
-"""The protocol of a basis in which convolutions decouple: frequencies, phases, transforms.
+"""A basis in which convolutions decouple: frequencies, phases, transforms; and roots of unity.
 
-`fourier` and `cosine` implement it; `spectrum` and `products` work with any basis.
+`fourier` and `cosine` implement the protocol; `spectrum` and `products` work with any basis.
 """
 
 from __future__ import annotations
@@ -48,3 +48,24 @@ class Basis(Hashable, Protocol):
 
     def real(self, shape: Shape) -> RealTransform:
         """Return the transform in real arithmetic, for the compiled kernel; it is cached."""
+
+
+_TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
+LONG_TURN = 8j * np.arctan(np.longdouble(1))
+
+
+def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[Any, Any]:
+    """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact.
+
+    ``turn`` is 2 pi i, in the precision of the result.
+    """
+    n = int(n)  # a size is a tensor inside torch.jit.trace
+    steps = steps % n
+    if steps.size > n:  # all of them, once each
+        every = turns(np.arange(n), n, turn)
+        looked_up: np.ndarray[Any, Any] = every[steps]
+        return looked_up
+    quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
+    exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
+    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))
+    return result

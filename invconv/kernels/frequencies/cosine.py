@@ -21,9 +21,8 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.basis import Places
+from invconv.kernels.frequencies.basis import LONG_TURN, Places, turns
 from invconv.kernels.frequencies.fourier import complex_dtype, complex_of
-from invconv.kernels.frequencies.turns import LONG_TURN, turns
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

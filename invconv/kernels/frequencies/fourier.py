@@ -12,9 +12,8 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.basis import Places
+from invconv.kernels.frequencies.basis import LONG_TURN, Places, turns
 from invconv.kernels.frequencies.real_fourier import real_fourier
-from invconv.kernels.frequencies.turns import LONG_TURN, turns
 
 
 def complex_dtype(like: Array) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.turns import turns
+from invconv.kernels.frequencies.basis import turns
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pairs it was made of

@@ -16,9 +16,9 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
-from invconv.families.circulant import Circulant
 from invconv.families.family import Family
 from invconv.families.pointwise import Scale
+from invconv.families.structured import Circulant
 from invconv.kernels.frequencies.circulant import (
     from_spectrum,
     spectrum,

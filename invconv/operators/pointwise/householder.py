@@ -13,8 +13,8 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
 from invconv.families.pointwise import LogScale
+from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.reflections import Reflecting

@@ -13,7 +13,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
+from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.reflections import Reflecting

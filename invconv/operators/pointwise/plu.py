@@ -23,8 +23,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import require_alike, require_array
 from invconv.families.family import Family
-from invconv.families.orthogonal import Permutation
-from invconv.families.triangular import LogTriangular, Triangular
+from invconv.families.structured import LogTriangular, Permutation, Triangular
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise, permutation_matrix, random_orthogonal

@@ -17,8 +17,7 @@ from invconv.arrays.namespaces import (
     namespace,
 )
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
-from invconv.families.triangular import KnownTriangular, Triangular
+from invconv.families.structured import Householder, KnownTriangular, Triangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
