@@ -14,8 +14,8 @@ from torch import nn
 
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.module import InvertibleModule
+from invconv_torch.pointwise_layers import Squeeze
 from invconv_torch.reversible import ReversibleChain, invertible
-from invconv_torch.squeezing import Squeeze
 
 Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module]
