@@ -20,12 +20,11 @@ from invconv.kernels.frequencies.spectrum import (
     spectral_log_det_saving,
     spectral_log_det_vjp,
 )
-from invconv.kernels.primitives import add_pivots, pivots
-from invconv.kernels.solver import Map
+from invconv.kernels.primitives import Map, add_pivots, pivots
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
-from invconv.trust.norms import SolveOverflowError
+from invconv.trust.condition import SolveOverflowError
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, namespace, size
 from invconv.kernels import maps
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import per_channel
-from invconv.kernels.solver import Map, Solver
+from invconv.kernels.primitives import Map, Solver, per_channel
 from invconv.trust.bound import UNBOUNDED, Bounds
 from invconv.trust.condition import Condition
 

@@ -13,8 +13,7 @@ from invconv.families.pointwise import MATRIX, Scale
 from invconv.kernels import maps
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows
 
 
 class Multiply(Leg):

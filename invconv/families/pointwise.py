@@ -30,13 +30,13 @@ from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import Divided, PixelStep, PixelSteps
 from invconv.kernels.primitives import (
+    Solver,
     from_pixel_rows,
     inverse_or_nan,
     log_abs_det,
     matmul,
     pixel_rows,
 )
-from invconv.kernels.solver import Solver
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition
 

@@ -39,8 +39,7 @@ from invconv.kernels.pixel_steps import PixelStep, Triangle, Turned, solved
 from invconv.kernels.primitives import add_pivots, pivots
 from invconv.kernels.reflections import Reflections
 from invconv.trust.bound import Bounds, of_matrix
-from invconv.trust.condition import Condition
-from invconv.trust.norms import SolveOverflowError
+from invconv.trust.condition import Condition, SolveOverflowError
 
 
 @dataclass(frozen=True)

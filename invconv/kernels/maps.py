@@ -26,8 +26,7 @@ from collections.abc import Callable
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import matmul
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, matmul
 
 apply: Primitive[[LinearFamily, Array, Array], Array] = method("apply", on=1)
 gram: Primitive[[LinearFamily, Array, Array], Array] = method("gram", on=1)

@@ -14,8 +14,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.pixel_steps import PixelSteps, Triangle, Turned
-from invconv.kernels.primitives import multiply
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, multiply
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -31,7 +31,7 @@ from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver
 from invconv.kernels.wavefront import CausalStencil, stable_inverse
 
 Floats = np.ndarray[Any, Any]

@@ -34,8 +34,7 @@ from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset, Stencil, reaching
 from invconv.kernels.lanes import Lanes, lanes_of
 from invconv.kernels.order import INVERSE_LIMIT
-from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows, triangular_solve
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows, triangular_solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +62,14 @@ class CausalStencil:
 
         A dilation longer than the grid becomes as long as the grid.
         """
-        kept = self.only(reaching(self.offsets, shape))
-        dilation = tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True))
-        return replace(kept, dilation=dilation, slope=least_slope(kept.reach, len(shape)))
-
-    def only(self, kept: Sequence[int]) -> CausalStencil:
-        """Return the stencil with some of its taps."""
-        taps = [self.taps[t : t + 1, ...] for t in kept]
+        kept = reaching(self.offsets, shape)
+        taps, reach = [self.taps[t : t + 1, ...] for t in kept], tuple(self.reach[t] for t in kept)
         return replace(
             self,
             taps=namespace(self.taps).concat(taps, axis=0) if taps else self.taps[:0, ...],
-            reach=tuple(self.reach[t] for t in kept),
+            reach=reach,
+            dilation=tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True)),
+            slope=least_slope(reach, len(shape)),
         )
 
     def stencil(self) -> Stencil:

@@ -20,9 +20,8 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int
 from invconv.files.flow_files import arrays_of
 from invconv.flows import density
-from invconv.flows.affine import affine, coupling_scale, inverse_affine, split_scale
+from invconv.flows.affine import affine, beside, coupling_scale, inverse_affine, split_scale
 from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_steps
-from invconv.flows.context import beside
 from invconv.operators.chain import Chain
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)

@@ -14,8 +14,7 @@ from torch import nn
 
 from invconv.arrays.settings import flag, positive_int
 from invconv.flows import affine as maps
-from invconv.flows.affine import affine, inverse_affine
-from invconv.flows.context import beside, optional_context
+from invconv.flows.affine import affine, beside, inverse_affine, optional_context
 
 Tensor: TypeAlias = torch.Tensor
 

@@ -1,10 +1,20 @@
 """The basis of Fourier: a periodic convolution is one C x C matrix a frequency (section 3.2).
 
 The images are real: half of the last axis's frequencies suffice, the rest are their conjugates.
+
+The compiled kernel transforms in real arithmetic, in place: cosines and sines. Along an axis of n
+points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold Im x_hat(k) for
+k = 1 ... (n - 1) // 2: C and S in exp(-2 pi i k p / n) = C + i S. Along two axes
+
+    x_hat(k, f) = (C + i S)(re + i im) = (C re - S im) + i (C im + S re)
+    x_hat(-k, f) = (C - i S)(re + i im) = (C re + S im) + i (C im - S re)
+
+so that each of the pairs C re and S im, C im and S re is replaced by its difference and its sum.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +23,6 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.frequencies.basis import LONG_TURN, Places, turns
-from invconv.kernels.frequencies.real_fourier import real_fourier
 
 
 def complex_dtype(like: Array) -> Any:
@@ -99,3 +108,56 @@ class Fourier:
 
     def real(self, shape: Shape) -> RealTransform:
         return real_fourier(tuple(shape))
+
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pairs it was made of
+
+
+@functools.lru_cache(maxsize=32)
+def real_fourier(shape: Shape) -> RealTransform:
+    """Return the transform of images on a grid to half of their frequencies."""
+    parts: list[Number] = [((), 0, -1, 0)]
+    pairs: list[tuple[int, int]] = []
+    step = 1
+    for n in reversed(shape):
+        pairs = [(u + j * step, v + j * step) for u, v in pairs for j in range(n)]
+        grown = list[Number]()
+        for number in parts:
+            for k in range(n // 2 + 1):
+                grown += _along(number, k, n, step, pairs)
+        parts, step = grown, step * n
+    parts.sort(key=lambda number: (number[2] >= 0, number[1]))
+    counts = (*shape[:-1], shape[-1] // 2 + 1)
+    return RealTransform(
+        tuple(_matrix(n) for n in shape),
+        tuple(_matrix(n).T * _weights(n) for n in shape),
+        np.asarray(pairs, np.int64).reshape(-1, 2),
+        np.asarray([(real, imag) for _, real, imag, _ in parts]),
+        np.asarray([np.ravel_multi_index(f, counts) for f, *_ in parts]),
+        np.asarray([0.5**paired for *_, paired in parts]),
+    )
+
+
+def _along(number: Number, k: int, n: int, step: int, pairs: list[tuple[int, int]]) -> list[Number]:
+    """Return the numbers for frequency k of one more axis, and append the pairs that they need."""
+    f, real, imag, paired = number
+    c, s = k * step, (n // 2 + k) * step
+    if 2 * k % n == 0:
+        return [((k, *f), real + c, imag + c if imag >= 0 else -1, paired)]
+    if imag < 0:
+        return [((k, *f), real + c, real + s, paired)]
+    pairs += [(real + c, imag + s), (imag + c, real + s)]
+    plus = (k, *f), real + c, real + s, paired + 1
+    return [plus, ((n - k, *f), imag + s, imag + c, paired + 1)]
+
+
+def _matrix(n: int) -> Floats:
+    half = np.conj(turns(np.outer(np.arange(n // 2 + 1), np.arange(n)), n))
+    return np.concatenate([half.real, half.imag[1 : (n + 1) // 2]])
+
+
+def _weights(n: int) -> Floats:
+    """Return, for each place, how often its frequency occurs along the axis, divided by n."""
+    k = np.concatenate([np.arange(n // 2 + 1), np.arange(1, (n + 1) // 2)])
+    return np.where(2 * k % n == 0, 1.0, 2.0) / n

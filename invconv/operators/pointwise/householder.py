@@ -17,7 +17,7 @@ from invconv.families.pointwise import LogScale
 from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.reflections import Reflecting
+from invconv.operators.pointwise.orthogonal import Reflecting
 from invconv.trust.gains import squashed
 
 _LOG_SCALE, _REFLECTIONS = LogScale(), Householder()

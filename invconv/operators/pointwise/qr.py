@@ -21,7 +21,7 @@ from invconv.families.structured import Householder, KnownTriangular, Triangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.reflections import Reflecting
+from invconv.operators.pointwise.orthogonal import Reflecting
 from invconv.trust.gains import triangle_within
 
 _UPPER = KnownTriangular(Triangular(lower=False))
