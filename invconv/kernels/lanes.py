@@ -87,7 +87,6 @@ def lanes_of(c: Any, shape: Shape, xp: Any, **device: Any) -> Lanes:
 
 
 def _unravel(index: Index, shape: Shape) -> list[Index]:
-    """Return the coordinates of flat indices."""
     return [
         index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
         for k, n in enumerate(shape)

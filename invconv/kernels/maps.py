@@ -121,7 +121,6 @@ def _adjoint(a: Array) -> Array:
 
 
 def _sum_to(a: Array, shape: Shape) -> Array:
-    """Undo a broadcast from ``shape``."""
     xp = namespace(a)
     extra = tuple(range(a.ndim - len(shape)))
     stretched = tuple(

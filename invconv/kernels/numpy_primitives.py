@@ -108,7 +108,7 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
 
 
 def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
-    """Return T^-1 B by substitution, in a precision that BLAS does not have."""
+    """Return T^-1 B, in a precision that BLAS does not have."""
     x = np.zeros_like(rhs)
     for row in range(len(matrix)) if lower else reversed(range(len(matrix))):
         x[row] = (rhs[row] - matrix[row] @ x) / matrix[row, row]
@@ -173,7 +173,6 @@ class CompiledSolver:
 
 @functools.lru_cache(maxsize=64)
 def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
-    """Return the mask of the zero entries of a triangular matrix."""
     above = ~np.tri(size, dtype=bool)
     return above if lower else above.T
 
@@ -201,7 +200,6 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:
 
 
 def _invert(matrix: Floats, *, lower: bool) -> Floats:
-    """Return the inverse of a regular triangular matrix."""
     trtri: Any = get_lapack_funcs("trtri", (matrix,))
     inverse: Floats = trtri(matrix.T, lower=not lower)[0].T
     return inverse

@@ -194,7 +194,6 @@ def _carried_on(
 
 
 def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
-    """Return the loss and the cancellation in a norm."""
     loss, gain_before, back_before = 0.0, 1.0, 1.0
     gains, backs = 1.0, 1.0
     for i, factor in enumerate(path):

@@ -81,7 +81,6 @@ def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) 
 
 
 def _squares(a: Floats) -> Floats:
-    """Return |a|^2 in float64."""
     squares: Floats = np.square(a.real, dtype=np.float64)
     return squares + np.square(a.imag, dtype=np.float64) if a.dtype.kind == "c" else squares
 

@@ -90,7 +90,6 @@ def _shift_and_scale(prior: Conv, x: Array, floor: float) -> tuple[Array, Array]
 
 
 def _convolve(conv: Conv, x: Array) -> Array:
-    """Return a zero-padded convolution of x (B, C, H, W), at full precision."""
     weight, bias = conv
     y = lax.conv_general_dilated(x, weight, (1, 1), "SAME", precision=lax.Precision.HIGHEST)
     return y + bias[:, None, None]

@@ -44,7 +44,6 @@ def correlate_kernel_vjp(
 
 @functools.partial(jax.jit, static_argnames=("offsets", "wrap"))
 def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -> Array:
-    """Correlate x (B, C, *spatial) with taps (T, C, C)."""
     taps, x = whole(beside(taps, x), 0), whole(x)
     shape = x.shape[2:]
     if len(shape) > _CONVOLVED_AXES:
@@ -79,7 +78,6 @@ def _dense(taps: Array, grid: TapGrid) -> Array:
 
 
 def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """Solve T x = b for b of shape (C, ...)."""
     rows = rhs.reshape(rhs.shape[0], -1)
     x = lax.linalg.triangular_solve(matrix, rows, left_side=True, lower=lower)
     return x.reshape(rhs.shape)

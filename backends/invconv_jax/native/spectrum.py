@@ -56,7 +56,6 @@ def _run(ndim: int, back: bool) -> SplitByBatch:
 
 
 def _fft(x: Array, kind: str, *lengths: int) -> Array:
-    """Transform the last axes, one for each length."""
     return _run(len(lengths), False)(x, kind=kind, lengths=lengths)
 
 
@@ -90,7 +89,6 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> SpectralSolv
 
 @jax.jit  # type: ignore[untyped-decorator]
 def _invert(spectrum: Array) -> tuple[Array, Array]:
-    """Return the inverse of every matrix, and whether they may be used."""
     inverse = jnp.linalg.inv(spectrum)
     return inverse, inverses_keep_accuracy(spectrum, inverse)
 
@@ -157,7 +155,6 @@ def _to_frequencies(basis: Basis, y: Array) -> Array:
 
 
 def _from_frequencies(basis: Basis, x_hat: Array, shape: Shape) -> Array:
-    """Undo `_to_frequencies`."""
     fourier = isinstance(basis, Fourier)
     if not fourier and max(shape) > BY_MATRIX:
         return basis.from_frequencies(x_hat, shape)

@@ -1,24 +1,44 @@
 """The primitive `causal_solver`: causal solves on a grid.
 
 The derivative is JAX's rule for a linear solve (`lax.custom_linear_solve`), which keeps only the
-solution. A compiled kernel solves on a CPU and on CUDA devices, a loop over wavefronts elsewhere.
+solution. XLA calls the kernels of the core without Python, on a CPU and on CUDA; elsewhere, and in
+a program that JAX exports, the loop of `native.scan` solves: our kernels exist in this process
+only. All CUDA devices of JAX in this process must run the same program: if they differ, or one has
+no kernel, none is used. Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
+from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
+from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available
+from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cpu.geometry import geometry_of
+from invconv.kernels.cuda import xla as cuda
+from invconv.kernels.cuda.launch import Program
 from invconv.kernels.wavefront import CausalStencil
-from invconv_jax.native import kernel
+from invconv_jax.native import scan
+from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.products import correlate
 from invconv_jax.native.scan import Geometry
+from invconv_jax.private import (
+    Primitive,
+    is_exported,
+    lower_fun,
+    primitive_batchers,
+    register_lowering,
+)
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
@@ -46,21 +66,166 @@ class CausalSolver:
             return {"method": kinds} | corner
         if readable(diagonal):
             return {"method": "compiled kernel"} | corner
-        on_cuda = kernel.program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
+        on_cuda = program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
         return {"method": "CUDA kernel" if on_cuda else "wavefront"} | corner
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(self.causal, y)
+        return _solve_linear(self.causal, y)
 
 
 @jax.jit  # type: ignore[untyped-decorator]
-def _solve(causal: CausalStencil, y: Array) -> Array:
+def _solve_linear(causal: CausalStencil, y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
     geometry, matrices = Geometry.of(causal, y.shape[2:]), causal.stencil().taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: kernel.solve(geometry, matrices, b),
-        lambda _, b: kernel.solve(geometry.transpose(), matrices.mT, b),
+        lambda _, b: solve(geometry, matrices, b),
+        lambda _, b: solve(geometry.transpose(), matrices.mT, b),
     )
+
+
+def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
+    """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
+    g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
+    if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
+        return None
+    stencil = g.shape, g.reach, g.direction, g.dilation, g.lower
+    return cuda.common_program(channels, *stencil, dtype.itemsize, ordinals)
+
+
+def _ordinals() -> tuple[int, ...]:
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:  # JAX has no such backend here
+        return ()
+    return tuple(device.local_hardware_id for device in devices)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weigh(program: Program, matrices: Array) -> Array:
+    """Return the weights of matrices (1 + T, C, C)."""
+    call = cuda.weigh(program)
+    weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
+    (weighed,) = _call(call, (weights,), matrices)
+    return weighed
+
+
+def _launch(program: Program, weights: Array, y: Array) -> Array:
+    """Return x, shape (B, C, *shape)."""
+    call = cuda.solve(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
+    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
+
+
+def _call(call: cuda.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+    with LOCK:
+        register(call.name, call.code, "CUDA")
+    return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
+
+
+@functools.cache
+def register(name: str, code: Any, platform: str) -> None:
+    """Register a handler with XLA, which may run it until the process ends: its code stays."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+    capsule = jax.ffi.pycapsule(code.address)
+    jax.ffi.register_ffi_target(name, capsule, platform=platform)
+
+
+LOCK = threading.Lock()  # XLA refuses a second handler of a name
+
+
+def solve(geometry: Geometry, matrices: Array, y: Array) -> Array:
+    """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative."""
+    exported_for_any_batch = not isinstance(y.shape[0], int)
+    if exported_for_any_batch or not available(matrices.dtype.itemsize):
+        return _by_scan(matrices, y, geometry=geometry)
+    return y if y.size == 0 else _split(len(geometry.shape))(matrices, y, geometry=geometry)
+
+
+@functools.cache
+def _split(ndim: int) -> SplitByBatch:
+    return SplitByBatch("invconv_kernel", _solve, tuple(range(-1 - ndim, 0)))
+
+
+def _solve(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
+    """Solve images of any number of batch axes, all on one device."""
+    images = y.reshape(-1, *y.shape[-1 - len(geometry.shape) :])
+    x: Array = _one_batch.bind(matrices, images, geometry=geometry)
+    return x.reshape(y.shape)
+
+
+def _by_scan(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
+    return scan.solve(geometry, matrices, y)
+
+
+def _by_kernel(matrices: Array, y: Array, *, geometry: Geometry) -> Array:
+    g, itemsize, target = geometry, y.dtype.itemsize, host()
+    settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
+    compiled = geometry_of(y.shape[1], *settings)
+    call = cpu.call(compiled, target, y.shape[0])
+    code = cpu.handler(target, itemsize, compiled.block, compiled.single, call.lanes)
+    with LOCK:
+        register(call.name, code, "cpu")
+    memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
+    run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
+    x: Array = run(matrices, y, program=call.program, room=call.room)[0]
+    return x
+
+
+def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
+    way = _by_scan if is_exported(context) else _by_kernel
+    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
+
+
+def _by_launches(program: Program, matrices: Array, y: Array, *, geometry: Geometry) -> Array:
+    return _launch(program, _weigh(program, matrices), y)
+
+
+def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
+    way: Any
+    way, y = _by_scan, context.avals_in[-1]
+    program = program_of(geometry, y.shape[1], y.dtype)
+    fits = program is not None and y.shape[0] <= program.plan.most_images
+    if program is not None and fits and not is_exported(context):
+        way = functools.partial(_by_launches, program)
+    lower = lower_fun(way, multiple_results=False)
+    return lower(context, *arrays, geometry=geometry)
+
+
+def _vectorise(
+    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, geometry: Geometry
+) -> tuple[Array, int]:
+    """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
+    matrices, y = (
+        array if axis is None else jnp.moveaxis(array, axis, 0)
+        for array, axis in zip(arrays, axes, strict=True)
+    )
+    mapped = tuple(axis is not None for axis in axes)
+
+    def one_by_one(*arrays: Array) -> Array:
+        def solve(n: Array) -> Array:
+            each = (a[n] if m else a for a, m in zip(arrays, mapped, strict=True))
+            x: Array = _one_batch.bind(*each, geometry=geometry)
+            return x
+
+        return lax.map(solve, jnp.arange(len(arrays[mapped.index(True)])))
+
+    places = tuple(0 if m else None for m in mapped)
+    at_once = jax.vmap(functools.partial(_by_scan, geometry=geometry), in_axes=places)
+    return lax.platform_dependent(matrices, y, cpu=one_by_one, default=at_once), 0
+
+
+def _run(*arrays: Array, **settings: Any) -> Array:
+    on_cpu = all(device.platform == "cpu" for device in arrays[-1].devices())
+    return (_by_kernel if on_cpu else _by_scan)(*arrays, **settings)
+
+
+_one_batch = Primitive("invconv_kernel_call")
+_one_batch.def_impl(_run)
+_one_batch.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
+register_lowering(_one_batch, lower_fun(_by_scan, multiple_results=False))
+register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
+register_lowering(_one_batch, _lower_for_cuda, platform="cuda")
+primitive_batchers[_one_batch] = _vectorise

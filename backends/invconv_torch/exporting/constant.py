@@ -113,7 +113,6 @@ def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
 
 
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the correlation of images like x."""
     shape = tuple(x.shape[2:])
     grid = grid_of(stencil.offsets, wrap, shape)
     # onnxruntime has no convolution in float64
@@ -191,7 +190,6 @@ def _undo(solver: Any, y: Tensor) -> Tensor:
 
 
 def _refined(matrix: Matrix) -> tuple[Matrix, ...]:
-    """Return A^-1 and A."""
     return np.linalg.inv(matrix), matrix
 
 

@@ -57,7 +57,9 @@ def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
     if not _is_mirrored(known):
         return kernels.apply(known, w, x)
     whole = known.whole
-    y = kernels.apply(_free(whole), whole.taps(known.unfolded(w)), _mirrored(whole, x))
+    y = kernels.apply(
+        StencilFamily(whole.offsets, False), whole.taps(known.unfolded(w)), _mirrored(whole, x)
+    )
     return torch.as_tensor(whole.cropped(y))
 
 
@@ -65,16 +67,14 @@ def _gram(known: Any, x: Tensor, y: Tensor) -> Tensor:
     if not _is_mirrored(known):
         return kernels.gram(known, x, y)
     whole = known.whole
-    taps = kernels.gram(_free(whole), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y)))
+    taps = kernels.gram(
+        StencilFamily(whole.offsets, False), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y))
+    )
     return torch.as_tensor(known.folded(whole.kernel(taps)))
 
 
 def _is_mirrored(family: LinearFamily) -> bool:
     return getattr(family, "wrap", None) == MIRROR
-
-
-def _free(whole: MirroredFamily) -> StencilFamily:
-    return StencilFamily(whole.offsets, False)
 
 
 def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
@@ -137,7 +137,6 @@ def _symmetric_solve(family: SymmetricFamily, w: Tensor, y: Tensor) -> Tensor:
 
 
 def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    """Multiply along an axis by a matrix."""
     return torch.matmul(x.movedim(axis, -1), matrix.mT).movedim(-1, axis)
 
 

@@ -113,7 +113,6 @@ def _solve_in_cosines(solver: SpectralSolver, y: Tensor) -> Tensor:
 
 
 def _mixed(x: Tensor, axis: int, matrix: Matrix) -> Tensor:
-    """Multiply along an axis by a matrix."""
     return torch.matmul(x.movedim(axis, -1), constant(matrix.T, x)).movedim(-1, axis)
 
 
@@ -154,7 +153,6 @@ def _to_frequencies(x: Tensor) -> Tensor:
 
 
 def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Undo `_to_frequencies`, to a grid."""
     for axis, n in enumerate(shape[:-1]):
         z = _along(z, 3 + axis, _waves(n).conj() / n)
     last = shape[-1]
@@ -166,7 +164,6 @@ def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor
 
 
 def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
-    """Multiply along an axis, and axis 2 of real and imaginary parts, by a symmetric matrix."""
     n = len(matrix)
     z = z.movedim((2, axis), (-2, -1))
     z = torch.matmul(z.flatten(-2), constant(_real(matrix).T, z))

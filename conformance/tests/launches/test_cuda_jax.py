@@ -19,7 +19,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cuda import launch
-from invconv_jax.native import kernel
+from invconv_jax.native import wavefront
 from tests.launches.stand_in_driver import Driver
 
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
@@ -35,7 +35,7 @@ CALL = re.compile(
 def devices(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Let JAX have the two devices of the stand-in, on which nothing is run."""
     driver.runs = False
-    monkeypatch.setattr(kernel, "_ordinals", lambda: (0, 1))
+    monkeypatch.setattr(wavefront, "_ordinals", lambda: (0, 1))
     return driver
 
 
@@ -99,7 +99,7 @@ def test_wavefronts_solve_where_no_launch_can(
         assert by_scan(exported.mlir_module())
         wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
         assert by_scan(lowered(inverse, conv, wide))
-        monkeypatch.setattr(kernel, "_ordinals", lambda: ())
+        monkeypatch.setattr(wavefront, "_ordinals", lambda: ())
         assert by_scan(lowered(inverse, conv, Y))
         monkeypatch.undo()
         assert by_scan(lowered(inverse, conv, Y))  # JAX on a CPU

@@ -140,7 +140,6 @@ def _transform(rows: Array) -> Array:
 
 
 def _transform_back(rows: Array) -> Array:
-    """Undo `_transform`."""
     xp, n = namespace(rows), rows.shape[1]
     if n <= BY_MATRIX or size(rows.shape) == 0:
         return matmul(constant(cosine_matrix(n).T, rows, rows.dtype), rows)

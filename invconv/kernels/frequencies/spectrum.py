@@ -196,19 +196,17 @@ def stable_spectral_inverse(spectrum: Array) -> Array | None:
 
 
 def inverses_keep_accuracy(spectrum: Array, inverse: Array) -> Array:
-    """Tell, as a 0-d bool array, whether products with the inverses are as accurate as solves."""
-    return condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
+    """Tell, as a 0-d bool array, whether products with the inverses are as accurate as solves.
 
-
-def condition_bound(spectrum: Array, inverse: Array) -> Array:
-    """Return max |K_hat(f)|_F max |K_hat(f)^-1|_F, which bounds the 2-norm condition from above."""
+    max |K_hat(f)|_F max |K_hat(f)^-1|_F bounds the condition in the 2-norm from above.
+    """
     xp = namespace(spectrum)
 
     def largest(matrices: Array) -> Array:
         return xp.sqrt(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2))))
 
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or NaN is no bound
-        return largest(spectrum) * largest(inverse)
+        return largest(spectrum) * largest(inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
 
 
 @dataclass(frozen=True, eq=False)

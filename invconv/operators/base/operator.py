@@ -140,7 +140,6 @@ class InvertibleConv(Differentiable, abstract=True):
         return as_array(self._in_working_precision()._log_det(shape))
 
     def _log_det(self, shape: Shape) -> Array:
-        """Return log|det K|."""
         return paths.log_det(self._path(), shape)[0]
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:

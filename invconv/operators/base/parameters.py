@@ -20,7 +20,6 @@ class Parametrised(Fields, abstract=True):
 
     @derived
     def _conditions(self) -> ConditionCache:
-        """Return the cache of condition numbers."""
         return ConditionCache()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,7 +67,6 @@ class Parametrised(Fields, abstract=True):
 
     @derived
     def _parameter_names(self) -> tuple[str, ...]:
-        """Return the names of `parameters`."""
         return tuple(self.parameters())
 
     def _trained(self, arrays: list[Array]) -> None:
