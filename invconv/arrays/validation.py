@@ -8,13 +8,7 @@ import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.array_ops import KNOWN, ops_of
-from invconv.arrays.namespaces import (
-    Array,
-    Namespace,
-    dtype_name,
-    library_name,
-    placement,
-)
+from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name, placement
 
 
 def require_array(name: str, x: Any) -> Namespace:

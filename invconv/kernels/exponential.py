@@ -134,11 +134,7 @@ def gram_cotangent(
 
 
 def _transposed_exponential(
-    family: StencilFamily,
-    w: Array,
-    y: Array,
-    directions: Sequence[Array],
-    counts: Counts | None,
+    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array], counts: Counts | None
 ) -> Array:
     adjoint, turned = family.adjoint, family.transpose()
     return exponential(turned, adjoint(w), y, *map(adjoint, directions), counts=counts)

@@ -53,11 +53,7 @@ def apply_vjp(
 
 
 def solve_jvp(
-    family: LinearFamily,
-    solve: Callable[[Array], Array],
-    x: Array,
-    w_dot: Tangent,
-    y_dot: Tangent,
+    family: LinearFamily, solve: Callable[[Array], Array], x: Array, w_dot: Tangent, y_dot: Tangent
 ) -> Tangent:
     """Push tangents through x = A(w)^-1 y; ``solve`` is y -> A(w)^-1 y."""
     moved = None if w_dot is None else -apply(family, w_dot, x)
@@ -97,8 +93,7 @@ def gram_vjp(
 def matmul_jvp(a: Array, b: Array, a_dot: Tangent, b_dot: Tangent) -> Tangent:
     """Push tangents through Y = A B."""
     return _sum(
-        None if a_dot is None else matmul(a_dot, b),
-        None if b_dot is None else matmul(a, b_dot),
+        None if a_dot is None else matmul(a_dot, b), None if b_dot is None else matmul(a, b_dot)
     )
 
 

@@ -177,18 +177,10 @@ def _primitive(
 
 
 _exponential_p = _primitive(
-    "invconv_exponential",
-    _exponential,
-    1,
-    core.exponential_tangent,
-    core.exponential_cotangent,
+    "invconv_exponential", _exponential, 1, core.exponential_tangent, core.exponential_cotangent
 )
 _gram_p = _primitive(
-    "invconv_exponential_gram",
-    _exponential_gram,
-    0,
-    core.gram_tangent,
-    core.gram_cotangent,
+    "invconv_exponential_gram", _exponential_gram, 0, core.gram_tangent, core.gram_cotangent
 )
 
 

@@ -39,10 +39,7 @@ def zero_context(layers: Iterable[nn.Module], like: Tensor) -> Tensor | None:
 
 
 def encode(
-    layers: Layers,
-    x: Tensor,
-    context: Tensor | None = None,
-    watch: Watch | None = None,
+    layers: Layers, x: Tensor, context: Tensor | None = None, watch: Watch | None = None
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the outputs of each split and of the last layer, and the sum of log-determinants.
 
@@ -60,10 +57,7 @@ def encode(
 
 
 def decode(
-    layers: Layers,
-    zs: Sequence[Tensor],
-    context: Tensor | None = None,
-    watch: Watch | None = None,
+    layers: Layers, zs: Sequence[Tensor], context: Tensor | None = None, watch: Watch | None = None
 ) -> Tensor:
     """Undo `encode`; ``watch`` is called with the input of each layer's inverse."""
     *left, x = zs

@@ -136,10 +136,7 @@ class SpectralFactor:
 
     @staticmethod
     def of(
-        basis: Basis,
-        kernel: Tensor,
-        shape: tuple[int, ...],
-        quiet: bool = False,
+        basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool = False
     ) -> SpectralFactor:
         """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)

@@ -20,13 +20,7 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.fourier import Fourier, complex_of
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.primitives import (
-    Solver,
-    inverse_or_nan,
-    log_abs_det,
-    matmul,
-    split_singular,
-)
+from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -175,11 +175,7 @@ def blame(conv: Factored, shape: Shape, precision: str) -> Step | None:
 
 
 def _computation(
-    conv: Factored,
-    shape: Shape,
-    precision: str,
-    factored: bool = False,
-    state: State | None = None,
+    conv: Factored, shape: Shape, precision: str, factored: bool = False, state: State | None = None
 ) -> Computation:
     dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
     working = conv._on_host(dtypes[0])

@@ -177,11 +177,7 @@ class InvertibleConv(Differentiable, abstract=True):
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
     def prepare(
-        self,
-        spatial_shape: Shape,
-        *,
-        check: bool = True,
-        precision: str | None = None,
+        self, spatial_shape: Shape, *, check: bool = True, precision: str | None = None
     ) -> PreparedInverse:
         """Factor the operator for one grid, to solve often.
 

@@ -7,10 +7,7 @@ from typing import Any
 import array_api_compat as compat
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import (
-    Array,
-    describe,
-)
+from invconv.arrays.namespaces import Array, describe
 from invconv.operators.base.fields import Fields
 from invconv.trust.condition import ConditionCache
 

@@ -19,10 +19,7 @@ from invconv.arrays.namespaces import Array, namespace
 from invconv.families.family import Family
 from invconv.families.pointwise import Scale
 from invconv.families.structured import Circulant
-from invconv.kernels.frequencies.circulant import (
-    from_spectrum,
-    spectrum,
-)
+from invconv.kernels.frequencies.circulant import from_spectrum, spectrum
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise

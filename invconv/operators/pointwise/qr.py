@@ -11,11 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import (
-    Array,
-    diagonal,
-    namespace,
-)
+from invconv.arrays.namespaces import Array, diagonal, namespace
 from invconv.families.family import Family
 from invconv.families.structured import Householder, KnownTriangular, Triangular
 from invconv.kernels.primitives import add_pivots
