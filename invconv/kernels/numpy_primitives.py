@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.linalg import get_blas_funcs, get_lapack_funcs
+from scipy.linalg import get_blas_funcs
 
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
@@ -32,7 +32,7 @@ from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import Solver
-from invconv.kernels.wavefront import CausalStencil, stable_inverse
+from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 
 Floats = np.ndarray[Any, Any]
 
@@ -195,11 +195,4 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:
     """See `invconv.kernels.wavefront.causal_solver`; it runs without the compiled kernel."""
-    inverse = stable_inverse(stencil.diagonal, functools.partial(_invert, lower=stencil.lower))
-    return PitchedSolver(stencil, inverse, shape, NUMPY)
-
-
-def _invert(matrix: Floats, *, lower: bool) -> Floats:
-    trtri: Any = get_lapack_funcs("trtri", (matrix,))
-    inverse: Floats = trtri(matrix.T, lower=not lower)[0].T
-    return inverse
+    return PitchedSolver(stencil, inverse_at_the_pixel(stencil), shape, NUMPY)

@@ -13,7 +13,7 @@ raster masks, any direction, dilation and number of axes alike (`kernels.lanes`)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,35 +100,18 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
 
 def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
     """Return D^-1 if a product with it is as accurate as a triangular solve, else None."""
-    return stable_inverse(
-        stencil.diagonal,
-        lambda d: triangular_solve(d, identity(d.shape[0], d), lower=stencil.lower),
-    )
-
-
-def stable_inverse(matrix: Array, invert: Callable[[Array], Array] | None = None) -> Array | None:
-    """Return A^-1 if a product with it is as accurate as a solve, else None.
-
-    The matrix is block triangular; the blocks on its diagonal are triangular. ``invert`` inverts it
-    faster than the library's ``inv``.
-    """
-    if not readable(matrix):
+    d = stencil.diagonal
+    if not readable(d):
         return None
-    # |A|_1 max 1/|a_ii| <= |A|_1 |A^-1|_1, since 1/a_ii are on the diagonal of A^-1. If that bound
-    # is too large, as for a zero pivot or an inf, do not call the library's inverse: it might
-    # raise.
-    values = np.abs(to_numpy(matrix))
-    norm = _largest_sum(values)
-    if not norm < INVERSE_LIMIT * np.minimum.reduce(values.diagonal()):
+    # |D|_1 max 1/|d_ii| <= |D|_1 |D^-1|_1, since 1/d_ii are on the diagonal of D^-1. If that bound
+    # is too large, as for a zero pivot or an inf, do not solve: a library might raise.
+    values = np.abs(to_numpy(d))
+    norm = values.sum(axis=0).max()
+    if not norm < INVERSE_LIMIT * values.diagonal().min():
         return None
-    inverse = (invert or namespace(matrix).linalg.inv)(matrix)
-    inverse_norm = _largest_sum(np.abs(to_numpy(inverse)))
+    inverse = triangular_solve(d, identity(d.shape[0], d), lower=stencil.lower)
+    inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
     return inverse if norm * inverse_norm <= INVERSE_LIMIT else None
-
-
-def _largest_sum(values: np.ndarray[Any, Any]) -> Any:
-    """Return the largest column sum; `ufunc.reduce` takes half the time of methods if few."""
-    return np.maximum.reduce(np.add.reduce(values, axis=0))
 
 
 def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:

@@ -42,9 +42,7 @@ def _substitute(diagonal: Tensor, rows: Tensor, lower: bool) -> Tensor:
     return torch.linalg.solve_triangular(diagonal.mT, rows, upper=lower, left=False)
 
 
-TORCH = StridedOps(
-    _as_strided, _matmul, full_precision, torch.Tensor.copy_, torch.Tensor.copy_, _substitute
-)
+TORCH = StridedOps(_as_strided, _matmul, full_precision, torch.Tensor.copy_, _substitute)
 
 
 def _ordinal(x: Tensor) -> int | None:
