@@ -79,18 +79,11 @@ class Triangular(Pointwise):
 
 
 @dataclass(frozen=True)
-class WithDiagonal(Pointwise):
-    """Triangular matrices, by w = (matrix, what its diagonal is made of).
+class WithDiagonal(Triangular):
+    """Triangular matrices, by w = (matrix, the array of which its diagonal is made).
 
     The log-determinant has a gradient by the second alone.
-
-    Attributes
-    ----------
-    triangular : Triangular
-        The family of the matrix.
     """
-
-    triangular: Triangular
 
     def matrix(self, w: tuple[Array, Array]) -> tuple[Array, Any]:
         return w[0], None
@@ -99,11 +92,11 @@ class WithDiagonal(Pointwise):
         return bar, None
 
     def undoing(self, w: tuple[Array, Array]) -> tuple[PixelStep, ...]:
-        return self.triangular.undoing(w[0])
+        return super().undoing(w[0])
 
     def transposed(self, w: tuple[Array, Array]) -> tuple[Family, Any]:
-        turned = Triangular(not self.triangular.lower)
-        return replace(self, triangular=turned), (namespace(w[0]).matrix_transpose(w[0]), w[1])
+        turned, matrix = super().transposed(w[0])
+        return turned, (matrix, w[1])
 
     def transposed_vjp(self, bar: tuple[Any, Any]) -> tuple[Any, Any]:
         matrix = None if bar[0] is None else namespace(bar[0]).matrix_transpose(bar[0])
@@ -121,7 +114,7 @@ class WithDiagonal(Pointwise):
         return matrix, more if old is None else old + more
 
     def bounds(self, w: Any) -> Bounds:
-        return self.triangular.bounds(w[0])
+        return super().bounds(w[0])
 
 
 @dataclass(frozen=True)
@@ -143,6 +136,9 @@ class LogTriangular(WithDiagonal):
     """Triangular matrices with a diagonal of +-exp(log_scale), by w = (matrix, log_scale)."""
 
     hint: ClassVar[str] = "a scale is zero, by its log_scale or sign"
+
+    def pivots(self, w: tuple[Array, Array]) -> None:
+        """Return None: the logarithms are known."""
 
     def log_det(
         self, w: tuple[Array, Array], shape: Shape, saving: bool = False

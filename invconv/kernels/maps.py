@@ -35,12 +35,11 @@ factor: Primitive[[LinearFamily, Array, Shape], Solver] = method("factor", on=1)
 Tangent = Array | None
 
 
-def apply_jvp(family: LinearFamily, w: Array, x: Array, w_dot: Tangent, x_dot: Tangent) -> Tangent:
-    """Push tangents through y = A(w) x."""
-    return _sum(
-        None if w_dot is None else apply(family, w_dot, x),
-        None if x_dot is None else apply(family, w, x_dot),
-    )
+def bilinear_jvp(
+    f: Callable[..., Array], a: Array, b: Array, a_dot: Tangent, b_dot: Tangent
+) -> Tangent:
+    """Push tangents through y = f(a, b), linear in both: A(w) x, gram(x, y), or a product A B."""
+    return _sum(None if a_dot is None else f(a_dot, b), None if b_dot is None else f(a, b_dot))
 
 
 def apply_vjp(
@@ -74,27 +73,12 @@ def solve_vjp(
     return w_bar, y_bar if wanted[1] else None
 
 
-def gram_jvp(family: LinearFamily, x: Array, y: Array, x_dot: Tangent, y_dot: Tangent) -> Tangent:
-    """Push tangents through g = gram(x, y)."""
-    return _sum(
-        None if x_dot is None else gram(family, x_dot, y),
-        None if y_dot is None else gram(family, x, y_dot),
-    )
-
-
 def gram_vjp(
     family: LinearFamily, x: Array, y: Array, g_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (x_bar, y_bar) of g = gram(x, y)."""
     x_bar = apply(family.transpose(), family.adjoint(g_bar), y) if wanted[0] else None
     return x_bar, apply(family, g_bar, x) if wanted[1] else None
-
-
-def matmul_jvp(a: Array, b: Array, a_dot: Tangent, b_dot: Tangent) -> Tangent:
-    """Push tangents through Y = A B."""
-    return _sum(
-        None if a_dot is None else matmul(a_dot, b), None if b_dot is None else matmul(a, b_dot)
-    )
 
 
 def matmul_vjp(

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch.autograd import Function
 
-from invconv.kernels import maps
+from invconv.kernels import maps, primitives
 from invconv.kernels.families import MIRROR, LinearFamily
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.correlation import (
@@ -223,7 +224,7 @@ APPLY = Rule(
     lambda family, w, x: x.shape,
     False,
     lambda family, saved, bar, wanted: maps.apply_vjp(family, *saved, bar, wanted),
-    lambda family, saved, w, x: maps.apply_jvp(family, *saved, w, x),
+    lambda family, saved, w, x: maps.bilinear_jvp(partial(maps.apply, family), *saved, w, x),
 )
 GRAM = Rule(
     "gram",
@@ -231,7 +232,7 @@ GRAM = Rule(
     lambda family, x, y: family.shape_of(x),
     False,
     lambda family, saved, bar, wanted: maps.gram_vjp(family, *saved, bar, wanted),
-    lambda family, saved, x, y: maps.gram_jvp(family, *saved, x, y),
+    lambda family, saved, x, y: maps.bilinear_jvp(partial(maps.gram, family), *saved, x, y),
 )
 SOLVE = Rule("solve", solve, lambda family, w, y: y.shape, True, _solve_vjp, _solve_jvp)
 MATMUL = Rule(
@@ -240,5 +241,5 @@ MATMUL = Rule(
     lambda _, a, b: torch.matmul(a, b).shape,
     False,
     lambda _, saved, bar, wanted: maps.matmul_vjp(*saved, bar, wanted),
-    lambda _, saved, a, b: maps.matmul_jvp(*saved, a, b),
+    lambda _, saved, a, b: maps.bilinear_jvp(primitives.matmul, *saved, a, b),
 )

@@ -30,7 +30,7 @@ from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise, random_orthogonal
 from invconv.trust.gains import strict_below, triangle_within
 
-_UPPER = LogTriangular(Triangular(lower=False))
+_UPPER = LogTriangular(lower=False)
 _LOWER = Triangular(lower=True)
 _PERMUTATION = Permutation()
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, diagonal, namespace
 from invconv.families.family import Family
-from invconv.families.structured import Householder, KnownTriangular, Triangular
+from invconv.families.structured import Householder, KnownTriangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.orthogonal import Reflecting
 from invconv.trust.gains import triangle_within
 
-_UPPER = KnownTriangular(Triangular(lower=False))
+_UPPER = KnownTriangular(lower=False)
 _REFLECTIONS = Householder()
 
 
