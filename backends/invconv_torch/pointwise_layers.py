@@ -144,9 +144,6 @@ class ActNorm(Layer):
             self.initialized.fill_(False)
 
 
-Tensor: TypeAlias = torch.Tensor
-
-
 class Squeeze(nn.Module):  # type: ignore[misc]
     """A layer that turns blocks of factor^ndim pixels into channels; the log-determinant is 0.
 

@@ -54,9 +54,6 @@ def constant(values: Any, like: Tensor) -> Tensor:
     return tensor.clone()  # a node of the graph, as a scan requires
 
 
-Tensor: TypeAlias = torch.Tensor
-
-
 def causal_solve(
     c: CausalStencil, lanes: Lanes, y: Tensor, solve: Callable[..., Tensor], *matrices: Tensor
 ) -> Tensor:
@@ -90,7 +87,6 @@ def causal_solve(
     return x.unflatten(2, y.shape[2:])
 
 
-Tensor: TypeAlias = torch.Tensor
 Matrix: TypeAlias = np.ndarray[Any, Any]
 
 

@@ -142,9 +142,6 @@ def even_half(channels: int) -> int:
     return channels // 2
 
 
-Tensor: TypeAlias = torch.Tensor
-
-
 class Split(nn.Module):  # type: ignore[misc]
     """A layer that splits off half of the channels, in units of a learned normal distribution.
 

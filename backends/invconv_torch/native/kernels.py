@@ -223,16 +223,20 @@ APPLY = Rule(
     apply,
     lambda family, w, x: x.shape,
     False,
-    lambda family, saved, bar, wanted: maps.apply_vjp(family, *saved, bar, wanted),
-    lambda family, saved, w, x: maps.bilinear_jvp(partial(maps.apply, family), *saved, w, x),
+    lambda family, saved, bar, wanted: maps.apply_vjp(family, saved[0], saved[1], bar, wanted),
+    lambda family, saved, w, x: maps.bilinear_jvp(
+        partial(maps.apply, family), saved[0], saved[1], w, x
+    ),
 )
 GRAM = Rule(
     "gram",
     gram,
     lambda family, x, y: family.shape_of(x),
     False,
-    lambda family, saved, bar, wanted: maps.gram_vjp(family, *saved, bar, wanted),
-    lambda family, saved, x, y: maps.bilinear_jvp(partial(maps.gram, family), *saved, x, y),
+    lambda family, saved, bar, wanted: maps.gram_vjp(family, saved[0], saved[1], bar, wanted),
+    lambda family, saved, x, y: maps.bilinear_jvp(
+        partial(maps.gram, family), saved[0], saved[1], x, y
+    ),
 )
 SOLVE = Rule("solve", solve, lambda family, w, y: y.shape, True, _solve_vjp, _solve_jvp)
 MATMUL = Rule(
@@ -240,6 +244,6 @@ MATMUL = Rule(
     matmul,
     lambda _, a, b: torch.matmul(a, b).shape,
     False,
-    lambda _, saved, bar, wanted: maps.matmul_vjp(*saved, bar, wanted),
-    lambda _, saved, a, b: maps.bilinear_jvp(primitives.matmul, *saved, a, b),
+    lambda _, saved, bar, wanted: maps.matmul_vjp(saved[0], saved[1], bar, wanted),
+    lambda _, saved, a, b: maps.bilinear_jvp(primitives.matmul, saved[0], saved[1], a, b),
 )

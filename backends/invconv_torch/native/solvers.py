@@ -66,9 +66,6 @@ def _contiguous(x: Tensor) -> Tensor:
 CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
 
 
-Tensor: TypeAlias = torch.Tensor
-
-
 @dataclass(frozen=True, eq=False)
 class CausalFactor:
     """An autoregressive convolution, factored for a grid, by the quickest way that runs there."""
