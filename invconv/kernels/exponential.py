@@ -25,8 +25,7 @@ from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.frequencies.basis import turns
-from invconv.kernels.frequencies.fourier import Fourier, complex_dtype
+from invconv.kernels.frequencies.fourier import Fourier, complex_dtype, turns
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 

@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Literal, Self
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
 from invconv.kernels.matrices import matrix_solver
-from invconv.kernels.pixel_steps import Triangle
 from invconv.kernels.primitives import (
     Solver,
     correlate,
@@ -237,9 +236,6 @@ class TriangularFamily(LinearFamily):
 
     def gram(self, x: Array, y: Array) -> Array:
         return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return Triangle(w, self.lower)
 
     def transpose(self) -> TriangularFamily:
         return TriangularFamily(not self.lower)

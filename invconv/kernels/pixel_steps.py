@@ -49,11 +49,6 @@ class Triangle(PixelStep):
 
     lower: bool
 
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "substitution"}
-
     def __call__(self, rows: Array) -> Array:
         return triangular_solve(self.given, rows, lower=self.lower)
 

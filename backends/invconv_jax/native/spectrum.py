@@ -17,8 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
-from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.cosine import BY_MATRIX
+from invconv.kernels.frequencies.cosine import BY_MATRIX, Basis
 from invconv.kernels.frequencies.fourier import Fourier
 from invconv.kernels.frequencies.products import SpectralProduct, range_scale
 from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from invconv.kernels.frequencies.basis import turns
 from invconv.kernels.frequencies.cosine import Cosine, cosine_matrix
-from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.fourier import Fourier, turns
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.lanes import Lanes
 from invconv.kernels.wavefront import CausalStencil

@@ -15,8 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.basis import turns
-from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.fourier import Fourier, turns
 from invconv.kernels.pixel_steps import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
 

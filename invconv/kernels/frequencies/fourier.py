@@ -22,7 +22,27 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.basis import LONG_TURN, Places, turns
+
+Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
+_TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
+LONG_TURN = 8j * np.arctan(np.longdouble(1))
+
+
+def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[Any, Any]:
+    """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact.
+
+    ``turn`` is 2 pi i, in the precision of the result.
+    """
+    n = int(n)  # a size is a tensor inside torch.jit.trace
+    steps = steps % n
+    if steps.size > n:  # all of them, once each
+        every = turns(np.arange(n), n, turn)
+        looked_up: np.ndarray[Any, Any] = every[steps]
+        return looked_up
+    quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
+    exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
+    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))
+    return result
 
 
 def complex_dtype(like: Array) -> Any:
@@ -39,15 +59,20 @@ def complex_of(real: Array, imag: Array) -> Array:
 
 @dataclass(frozen=True)
 class Fourier:
-    """exp(2 pi i f . p / n), half of the frequencies: a `Basis` of real images on a closed grid."""
+    """exp(2 pi i f . p / n), half of the frequencies, for real images on a closed grid.
+
+    An orthogonal basis in which convolutions decouple; `cosine.Cosine` is another one.
+    """
 
     dilation: Shape  # the dilation of the kernels
-    period: ClassVar[float] = 1
+    period: ClassVar[float] = 1  # how many periods frequency 1 has across the grid
 
     def dtype(self, like: Array) -> Any:
+        """Return the dtype of a spectrum, real or complex, in the precision of ``like``."""
         return complex_dtype(like)
 
     def frequencies(self, shape: Shape) -> Shape:
+        """Return the number of frequencies along each axis of a grid."""
         return (*shape[:-1], shape[-1] // 2 + 1)
 
     def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
@@ -65,7 +90,8 @@ class Fourier:
         """Return, per axis, exp(2 pi i f dilation (t - (k - 1)//2) / n), shape (k, frequencies).
 
         The product f x offset is reduced modulo n in integers, so that a kernel wider than the
-        grid folds onto it.
+        grid folds onto it. If ``places``, some frequencies along each axis, are given, return only
+        the factors at them, in longdouble.
         """
         result, turn = [], () if places is None else (LONG_TURN,)
         along = places or tuple(map(np.arange, self.frequencies(shape)))
@@ -107,6 +133,7 @@ class Fourier:
         return xp.fft.irfftn(x_hat, s=shape, axes=tuple(range(2, x_hat.ndim)))
 
     def real(self, shape: Shape) -> RealTransform:
+        """Return the transform in real arithmetic, for the compiled kernel; it is cached."""
         return real_fourier(tuple(shape))
 
 

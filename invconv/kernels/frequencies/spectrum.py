@@ -1,4 +1,4 @@
-"""Convolutions of periodic or of mirrored images, in the frequency domain of any `basis.Basis`.
+"""Convolutions of periodic or of mirrored images, in the frequency domain of any `cosine.Basis`.
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
 `CircularFamily` multiplies so, too, with kernels of `WIDE` taps or more:
@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.cosine import Basis
 from invconv.kernels.frequencies.fourier import Fourier, complex_of
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
@@ -28,18 +28,6 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 # with the square of the condition number.
 _INVERSE_LIMIT = 10.0
 _AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
-
-
-class SpectralFamily(Protocol):
-    """A family of convolutions that a basis decouples; see `invconv.kernels.families`."""
-
-    @property
-    def basis(self) -> Basis:
-        """The basis."""
-
-    @property
-    def text(self) -> str:
-        """The family as text, which a custom operator of PyTorch takes as an argument."""
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
@@ -99,26 +87,24 @@ def _contract(a: Array, factor: Array) -> Array:
 
 
 @Primitive
-def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Array:
-    """Return the sum over all frequencies of log|det K_hat(f)|."""
+def spectral_log_det(kernel: Array, family: Any, shape: Shape) -> Array:
+    """Return the sum over all frequencies of log|det K_hat(f)| for a family with a ``basis``."""
     return _summed(log_abs_det(kernel_spectrum(kernel, family.basis, shape)), family, shape)
 
 
-def spectral_log_det_saving(
-    kernel: Array, family: SpectralFamily, shape: Shape
-) -> tuple[Array, Any]:
+def spectral_log_det_saving(kernel: Array, family: Any, shape: Shape) -> tuple[Array, Any]:
     """Return `spectral_log_det`, and the spectrum for `spectral_log_det_vjp`."""
     spectrum = kernel_spectrum(kernel, family.basis, shape)
     return _summed(log_abs_det(spectrum), family, shape), spectrum
 
 
-def _summed(logs: Array, family: SpectralFamily, shape: Shape) -> Array:
+def _summed(logs: Array, family: Any, shape: Shape) -> Array:
     weights = constant(family.basis.multiplicity(shape), logs, logs.dtype)
     return namespace(logs).sum(weights * logs)
 
 
 def spectral_log_det_vjp(
-    kernel: Array, family: SpectralFamily, shape: Shape, spectrum: Array | None = None
+    kernel: Array, family: Any, shape: Shape, spectrum: Array | None = None
 ) -> Array:
     """Return the gradient of the log-determinant with respect to the kernel.
 
