@@ -21,6 +21,8 @@ Tensor: TypeAlias = torch.Tensor
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
 _ALONE = ("apply", "gram", "matmul")
+_ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
+_NO_GRID = (0,)  # AOTInductor would make None of an empty list
 _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch
 
 
@@ -44,7 +46,7 @@ class Rule:
 def as_node(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Return the result of an operation as one node of a graph."""
     family, more = (settings, None) if rule.name in _ALONE else settings
-    grid = more if rule.name.startswith("spectral") else ()
+    grid = more if rule.name in _ON_GRID else _NO_GRID
     text = "" if family is None else family.text
     result: Tensor = torch.ops.invconv.run(rule.name, text, tensors, grid)
     return result
@@ -66,7 +68,8 @@ def family_of(text: str) -> Any:
 def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
     """Run the `Rule` of a name; the result shares no memory with an argument."""
     known = family_of(family)
-    settings = known if operation in _ALONE else (known, tuple(grid) or None)
+    more = tuple(grid) if operation in _ON_GRID else None
+    settings = known if operation in _ALONE else (known, more)
     result = Rule.rules[operation].run(settings, *tensors).contiguous()
     shared = any(result.data_ptr() == tensor.data_ptr() for tensor in tensors)
     return result.clone() if shared else result
