@@ -24,13 +24,11 @@ For an array library, `register_backend` takes a module of native primitives, `A
 
 from invconv.arrays.array_ops import ArrayOps, register_backend
 from invconv.arrays.registry import agnostic
-from invconv.families.circulant import Circulant
 from invconv.families.convolutions import Causal, Spectral
 from invconv.families.exponential import Exponential
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
 from invconv.families.pointwise import LogScale, Matrix, Scale
-from invconv.families.triangular import Triangular
+from invconv.families.structured import Circulant, Householder, Triangular
 from invconv.operators.base.fields import array, part
 from invconv.operators.inverse import Transposed
 from invconv.operators.pointwise.conv1x1 import Pointwise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,7 +31,7 @@ _outside: Any = COMPUTE_TYPE_DEFAULT
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision(_: Array = None) -> Iterator[None]:
     """Multiply float32 matrices with all digits here, even if CUPY_TF32=1 asks for TF32."""
     global _inside, _outside
     with _counting:
@@ -70,7 +70,7 @@ ARRAY_OPS = CupyOps
 
 def matmul(a: Array, b: Array) -> Array:
     """See `invconv.kernels.primitives.matmul`."""
-    with full_precision():
+    with full_precision(a):
         return cupy.matmul(a, b)
 
 
@@ -91,11 +91,7 @@ def _matmul_into(a: Array, b: Array, out: Array) -> Array:
     return cupy.matmul(a, b, out=out)  # ``out`` is keyword-only
 
 
-def _exact(x: Array) -> AbstractContextManager[None]:
-    return full_precision()
-
-
-CUPY = StridedOps(_strided_view, _matmul_into, _exact)
+CUPY = StridedOps(_strided_view, _matmul_into, full_precision)
 
 
 def _ordinal(x: Array) -> int | None:

@@ -14,11 +14,11 @@ from invconv_jax import private as _private  # noqa: F401  # refuses versions, b
 # isort: split
 from invconv_jax import flows, interop
 from invconv_jax import pytrees as _pytrees  # noqa: F401  # every class of operators is one
-from invconv_jax.flax_state import register_with_flax
 from invconv_jax.flows.files import load, save
 from invconv_jax.guard import InverseGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import channels_last
+from invconv_jax.pytrees import register_with_flax
 from invconv_jax.reversible_chain import reversible
 
 __all__ = [

@@ -93,7 +93,6 @@ def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
 
 
 def _seed(key: Array) -> Array:
-    """Return a key's bits."""
     if not isinstance(key, jax.Array):
         raise TypeError(f"key: expected a key such as jax.random.key(0), got {type(key).__name__}")
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key

@@ -1,6 +1,6 @@
 """Operators and prepared inverses as pytrees: arrays and parts are children, settings static.
 
-Runs on import of `invconv_jax`.
+Runs on import of `invconv_jax`. `register_with_flax` is public.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from jax import export, lax
+from jax import numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
@@ -92,15 +93,52 @@ _PREPARED: dict[type, tuple[str, ...]] = {
     Unshifted: ("bias",),
     Forward: ("weights",),
     CausalStencil: ("diagonal", "taps"),
-    CirculantStep: ("circulant", "inverse"),
-    Divided: ("scale",),
+    CirculantStep: ("given", "inverse"),
+    Divided: ("given",),
     Division: ("scale",),
     ExponentialSolver: ("taps",),
     PixelSteps: ("steps",),
     Product: ("inverse",),
-    Triangle: ("matrix",),
-    Turned: ("matrix",),
+    Triangle: ("given",),
+    Turned: ("given",),
 }
 for _class, _data in _PREPARED.items():
     _fields = [f.name for f in dataclasses.fields(_class) if f.init]
     jax.tree_util.register_dataclass(_class, _data, [n for n in _fields if n not in _data])
+
+
+def register_with_flax() -> None:
+    """Let ``flax.serialization`` take operators, alone or within other trees.
+
+    ``to_bytes(conv)`` writes the arrays by their names, PLU's signs and permutation too;
+    ``from_bytes(conv, data)`` returns an operator like ``conv`` with the arrays of the data, and
+    raises if their names differ. This call imports Flax.
+
+    Examples
+    --------
+    >>> import invconv, invconv_jax, jax
+    >>> from flax import serialization
+    >>> invconv_jax.register_with_flax()
+    >>> one, other = (invconv_jax.init(jax.random.key(i), invconv.PLUConv1x1, 3) for i in (0, 1))
+    >>> same = serialization.from_bytes(other, serialization.to_bytes(one))
+    >>> bool((same.permutation == one.permutation).all()), bool((same.upper == one.upper).all())
+    (True, True)
+    """
+    from flax import serialization
+
+    def register(cls: type[ic.InvertibleConv]) -> None:
+        call: Any = serialization.register_serialization_state
+        call(cls, _to_state, _from_state, override=True)
+
+    for_each_operator(register)
+
+
+def _to_state(conv: ic.InvertibleConv) -> dict[str, Any]:
+    return conv._arrays()
+
+
+def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.InvertibleConv:
+    expected = set(conv._arrays())
+    if set(state) != expected:
+        raise ValueError(f"state: expected the arrays {sorted(expected)}, got {sorted(state)}")
+    return conv.replace(**{name: jnp.asarray(array) for name, array in state.items()})

@@ -42,9 +42,8 @@ from invconv_torch.periodic_layers import (
     SymmetricConv2d,
     SymmetricConv3d,
 )
-from invconv_torch.pointwise_layers import ActNorm, Conv1x1
+from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
 from invconv_torch.reversible import ReversibleChain
-from invconv_torch.squeezing import Squeeze
 
 # what the core looks up once must have been looked up when torch.compile traces
 for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):

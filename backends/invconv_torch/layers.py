@@ -1,8 +1,6 @@
 """The layers of autoregressive convolutions, with the arguments that PyTorch's users expect.
 
 Each is initialised as in the paper, from PyTorch's random generator.
-
-Public names of `invconv_torch`.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ from typing import Any, TypeAlias
 
 import torch
 
-import invconv as ic
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import evaluate
 from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.values import values_of
+from invconv_torch.exporting.graphs import values_of
 from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters
@@ -140,9 +139,6 @@ class InvertibleModule(OperatorParameters):
         super().train(mode)
         return self
 
-    def _module_of(self, part: ic.InvertibleConv, **options: Any) -> InvertibleModule:
-        return InvertibleModule(part, **options)
-
     def __prepare_scriptable__(self) -> Any:
         """Refuse torch.jit.script, which compiles only a part of Python, too little for us."""
         raise TypeError(f"torch.jit.script cannot compile {type(self).__name__}; {TRACERS}")
@@ -150,6 +146,9 @@ class InvertibleModule(OperatorParameters):
     def __getstate__(self) -> dict[str, Any]:
         """Leave remembered inverses out of pickles and copies."""
         return self.__dict__ | {"_inverses": None, "_static": None, "_kinds": None}
+
+
+InvertibleModule._of_part = InvertibleModule
 
 
 def _kept(module: InvertibleModule, z: Tensor) -> PreparedInverse | None:

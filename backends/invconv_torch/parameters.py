@@ -8,7 +8,7 @@ earlier versions or from a safetensors file, are loaded as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ Read: TypeAlias = Callable[[Tensor], Any]
 class HeldOperator(nn.Module):  # type: ignore[misc]
     """The part of `InvertibleModule` that holds an operator's arrays as parameters and buffers."""
 
+    _of_part: ClassVar[type[nn.Module]]  # the class of the modules of parts
     _class: type[ic.InvertibleConv]
     _max_gain: float | None
     _settings: dict[str, Any]
@@ -62,7 +63,7 @@ class HeldOperator(nn.Module):  # type: ignore[misc]
         self._settings = {name: getattr(conv, name) for name in conv._setting_names}
         for prefix, part in parts.items():
             assert isinstance(part, ic.InvertibleConv)
-            self.add_module(prefix, self._module_of(part, device=device, dtype=dtype))
+            self.add_module(prefix, self._of_part(part, device=device, dtype=dtype))
         for name in conv._array_names:
             array = getattr(conv, name)
             value = None if array is None else nn.Parameter(copied(array, device, dtype))
@@ -72,10 +73,6 @@ class HeldOperator(nn.Module):  # type: ignore[misc]
         self._array_names = (*conv._array_names, *conv._constant_names)
         self.register_state_dict_post_hook(note_kind)
         self.register_load_state_dict_pre_hook(before_loading)
-
-    def _module_of(self, part: ic.InvertibleConv, **options: Any) -> nn.Module:
-        """Return the module of a part."""
-        raise NotImplementedError
 
 
 class OperatorParameters(HeldOperator):

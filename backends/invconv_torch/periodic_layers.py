@@ -1,7 +1,4 @@
-"""The layers that are solved frequency by frequency, and exponentials of convolutions.
-
-Public names of `invconv_torch`.
-"""
+"""The layers that are solved frequency by frequency, and exponentials of convolutions."""
 
 from __future__ import annotations
 

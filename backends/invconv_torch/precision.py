@@ -38,27 +38,6 @@ def _switches(kind: str) -> list[tuple[Any, str]]:
     return [(part, "none" if v == follows else v) for part, v in values if v in _REDUCED]
 
 
-def _enter(kind: str) -> None:
-    with _lock:
-        depth = _depth.get(kind, 0)
-        if not depth:
-            switches = _switches(kind)
-            for part, _ in switches:
-                part.fp32_precision = "ieee"
-            _saved[kind] = switches
-        _depth[kind] = depth + 1
-
-
-def _leave(kind: str) -> None:
-    with _lock:
-        depth = _depth.pop(kind, 1) - 1
-        if depth:
-            _depth[kind] = depth
-            return
-        for part, back in _saved.pop(kind, []):
-            part.fp32_precision = back
-
-
 if hasattr(os, "register_at_fork"):  # not on Windows; a child must find the lock free
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
@@ -95,15 +74,22 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
 
 @contextmanager
 def _switched(kind: str) -> Iterator[None]:
-    _enter(kind)
+    with _lock:
+        _depth[kind] = _depth.get(kind, 0) + 1
+        if _depth[kind] == 1:
+            _saved[kind] = _switches(kind)
+            for part, _ in _saved[kind]:
+                part.fp32_precision = "ieee"
     try:
-        if autocasting(kind):
-            with torch.autocast(kind, enabled=False):
-                yield
-        else:
+        with torch.autocast(kind, enabled=False) if autocasting(kind) else _AS_IT_IS:
             yield
     finally:
-        _leave(kind)
+        with _lock:
+            _depth[kind] -= 1
+            if not _depth[kind]:
+                del _depth[kind]
+                for part, back in _saved.pop(kind):
+                    part.fp32_precision = back
 
 
 def require_dtype(name: str, x: torch.Tensor, own: torch.dtype) -> None:

@@ -237,8 +237,6 @@ class _Steps:
 
 
 class _Backwards(nn.Module):  # type: ignore[misc]
-    """A module that runs a layer's inverse."""
-
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer

@@ -81,16 +81,12 @@ def refused_trace() -> NotImplementedError:
     )
 
 
-def _forward_levels() -> int:
-    return sum(level.key() == Transform.Jvp for level in get_interpreter_stack() or [])
-
-
 def refuse_nested_forward_mode() -> None:
     """Raise in forward mode inside forward mode, where PyTorch would drop derivatives.
 
     It treats the result of a custom function's ``jvp`` as a constant of the outer one.
     """
-    if _forward_levels() > 1:
+    if sum(level.key() == Transform.Jvp for level in get_interpreter_stack() or []) > 1:
         raise NotImplementedError(
             "invconv: PyTorch cannot differentiate forward mode by forward mode here, as in "
             "jvp of jvp or jacfwd of jacfwd; use jacfwd of jacrev, or jvp of grad"

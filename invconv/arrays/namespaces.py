@@ -31,11 +31,6 @@ def namespace(*arrays: Array) -> Namespace:
     return ops_of(next(iter(found.values()))).xp
 
 
-def is_known(x: Any) -> bool:
-    """Tell whether an array of this type has been seen before."""
-    return type(x) in KNOWN
-
-
 def library_name(x: Array) -> str:
     """Return the import name of the library of an array, such as "numpy"."""
     return ops_of(x).name

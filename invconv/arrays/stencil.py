@@ -1,7 +1,6 @@
 """A convolution as a stencil: a list of offsets, each with a C x C matrix.
 
-Masks, directions and dilation are ways to list offsets. The transposed operator has the
-negated offsets with the transposed matrices.
+Masks, directions and dilation are ways to list offsets.
 """
 
 from __future__ import annotations
@@ -29,23 +28,6 @@ class Stencil:
 
     offsets: tuple[Offset, ...]
     taps: Array
-
-    def transpose(self) -> Stencil:
-        """Return the stencil of the transposed operator."""
-        negated = tuple(tuple(-o for o in offset) for offset in self.offsets)
-        return Stencil(negated, namespace(self.taps).matrix_transpose(self.taps))
-
-    def within(self, shape: Shape) -> Stencil:
-        """Leave out the taps that reach beyond a zero-padded grid from each of its pixels."""
-        kept = reaching(self.offsets, shape)
-        if len(kept) == len(self.offsets):
-            return self
-        xp = namespace(self.taps)
-        taps = [self.taps[t : t + 1, ...] for t in kept]
-        return Stencil(
-            tuple(self.offsets[t] for t in kept),
-            xp.concat(taps, axis=0) if taps else self.taps[:0, ...],
-        )
 
 
 def reaching(offsets: Sequence[Offset], shape: Shape) -> list[int]:

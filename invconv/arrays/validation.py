@@ -7,15 +7,8 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from invconv.arrays.array_ops import ops_of
-from invconv.arrays.namespaces import (
-    Array,
-    Namespace,
-    dtype_name,
-    is_known,
-    library_name,
-    placement,
-)
+from invconv.arrays.array_ops import KNOWN, ops_of
+from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name, placement
 
 
 def require_array(name: str, x: Any) -> Namespace:
@@ -26,7 +19,7 @@ def require_array(name: str, x: Any) -> Namespace:
             "lost; say what its hidden entries are, for instance with .filled(0)"
         )
     # a class of arrays passes for one, as it has their methods
-    if not is_known(x) and (isinstance(x, type) or not compat.is_array_api_obj(x)):
+    if type(x) not in KNOWN and (isinstance(x, type) or not compat.is_array_api_obj(x)):
         raise TypeError(
             f"{name}: expected an array of a library that follows the Python array API standard, "
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"

@@ -20,12 +20,11 @@ from invconv.kernels.frequencies.spectrum import (
     spectral_log_det_saving,
     spectral_log_det_vjp,
 )
-from invconv.kernels.primitives import add_pivots, pivots
-from invconv.kernels.solver import Map
+from invconv.kernels.primitives import Map, add_pivots, pivots
 from invconv.kernels.symmetric import SymmetricFamily
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
-from invconv.trust.norms import SolveOverflowError
+from invconv.trust.condition import SolveOverflowError
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Causal(Linear):
         causal = self.linear.stencil(w)
         if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
             return UNBOUNDED
-        return of_taps(causal.diagonal, causal.taps, 0.0)
+        return of_taps(causal.diagonal, causal.taps)
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the

@@ -15,8 +15,7 @@ from invconv.families.family import Family, Shift
 from invconv.families.legs import undoing
 from invconv.families.path import Factor, Path
 from invconv.families.route import Route, runs, undone_as_one
-from invconv.kernels.primitives import nan_where_singular, per_channel
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, nan_where_singular, per_channel
 
 
 @dataclass(frozen=True, eq=False)

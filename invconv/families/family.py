@@ -17,11 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, namespace, size
-from invconv.kernels import maps, rules
+from invconv.kernels import maps
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import per_channel
-from invconv.kernels.solver import Map, Solver
-from invconv.trust.bound import UNBOUNDED, Bounds, largest_entry
+from invconv.kernels.primitives import Map, Solver, per_channel
+from invconv.trust.bound import UNBOUNDED, Bounds
 from invconv.trust.condition import Condition
 
 Wanted = tuple[bool, bool]  # whether the gradients by the weights and by the image are wanted
@@ -139,7 +138,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Linear(Family):
-    """Maps that are linear in w: `invconv.kernels.rules` has their derivatives.
+    """Maps that are linear in w: `invconv.kernels.maps` has their derivatives.
 
     Attributes
     ----------
@@ -155,7 +154,7 @@ class Linear(Family):
     def vjp(
         self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
     ) -> tuple[Array, Array]:
-        return rules.apply_vjp(self.linear, w, x, y_bar, wanted)
+        return maps.apply_vjp(self.linear, w, x, y_bar, wanted)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return maps.factor(self.linear, w, shape)
@@ -165,7 +164,7 @@ class Linear(Family):
     ) -> tuple[Array, Array]:
         linear: LinearFamily = self.linear
         back = maps.factor(linear.transpose(), linear.adjoint(w), tuple(x.shape[2:]))
-        return rules.solve_vjp(linear, back, x, x_bar, wanted)
+        return maps.solve_vjp(linear, back, x, x_bar, wanted)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return replace(self, linear=self.linear.transpose()), self.linear.adjoint(w)
@@ -178,7 +177,7 @@ class Shift(Family):
     pixelwise: ClassVar[bool] = True
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        return Bounds(1.0, 1.0, 1, largest_entry(w))
+        return Bounds(1.0, 1.0, 1, float(np.abs(w).max()))
 
 
 SHIFT = Shift()

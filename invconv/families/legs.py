@@ -10,11 +10,10 @@ from invconv.arrays.namespaces import Array, namespace
 from invconv.families.family import BOTH, Leg, Pulled, Wanted
 from invconv.families.path import Bars, Factor, Path
 from invconv.families.pointwise import MATRIX, Scale
-from invconv.kernels import maps, rules
+from invconv.kernels import maps
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows
 
 
 class Multiply(Leg):
@@ -42,7 +41,7 @@ class Multiply(Leg):
         return maps.apply(MATRIX, self.product, x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        product_bar, x_bar = rules.apply_vjp(MATRIX, self.product, x, bar, wanted)
+        product_bar, x_bar = maps.apply_vjp(MATRIX, self.product, x, bar, wanted)
         return self.factors_vjp(product_bar), x_bar
 
     def factors_vjp(self, bar: Array | None) -> Bars:
@@ -77,10 +76,10 @@ class Merged(Leg):
         return maps.apply(self.free, self.after, x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        after_bar, x_bar = rules.apply_vjp(self.free, self.after, x, bar, wanted)
+        after_bar, x_bar = maps.apply_vjp(self.free, self.after, x, bar, wanted)
         if not wanted[0]:
             return [None] * (len(self.before.run) + 1), x_bar
-        taps_bar, product_bar = rules.matmul_vjp(self.taps, self.before.product, after_bar, BOTH)
+        taps_bar, product_bar = maps.matmul_vjp(self.taps, self.before.product, after_bar, BOTH)
         return [*self.before.factors_vjp(product_bar), self.kernel(taps_bar)], x_bar
 
 

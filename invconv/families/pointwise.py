@@ -25,18 +25,18 @@ from invconv.arrays.namespaces import (
     size,
 )
 from invconv.families.family import BOTH, Family, Wanted
-from invconv.kernels import maps, rules
+from invconv.kernels import maps
 from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.matrices import solver_of_steps
 from invconv.kernels.pixel_steps import Divided, PixelStep, PixelSteps
 from invconv.kernels.primitives import (
+    Solver,
     from_pixel_rows,
     inverse_or_nan,
     log_abs_det,
     matmul,
     pixel_rows,
 )
-from invconv.kernels.solver import Solver
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition
 
@@ -76,7 +76,7 @@ class Pointwise(Family):
     def times_vjp(self, w: Any, memo: Any, bar: Array) -> tuple[Any, Array]:
         """Return the gradients of <bar, W(w) M> by w and by M."""
         matrix, inside, before = memo
-        matrix_bar, before_bar = rules.matmul_vjp(matrix, before, bar, BOTH)
+        matrix_bar, before_bar = maps.matmul_vjp(matrix, before, bar, BOTH)
         return self.matrix_vjp(w, inside, matrix_bar), before_bar
 
     def undoing(self, w: Any) -> tuple[PixelStep, ...]:
@@ -125,7 +125,7 @@ class Matrix(Pointwise):
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Array]:
         back = self.factor(MATRIX.adjoint(w), tuple(x.shape[2:]))
-        return rules.solve_vjp(MATRIX, back, x, x_bar, wanted)
+        return maps.solve_vjp(MATRIX, back, x, x_bar, wanted)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, MATRIX.adjoint(w)
@@ -139,7 +139,7 @@ class Matrix(Pointwise):
         return more if known is None else known + more
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        return of_matrix(w, np.linalg.inv(w), 0.0)
+        return of_matrix(w, np.linalg.inv(w))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Scale(Pointwise):
     def vjp(
         self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
     ) -> tuple[Array, Array]:
-        bar, x_bar = rules.apply_vjp(SCALE, self.scale(w), x, y_bar, wanted)
+        bar, x_bar = maps.apply_vjp(SCALE, self.scale(w), x, y_bar, wanted)
         return None if bar is None else self.scale_vjp(w, bar), x_bar
 
     def factor(self, w: Array, shape: Shape) -> Solver:
@@ -190,7 +190,7 @@ class Scale(Pointwise):
     def solve_vjp(
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Array, Array]:
-        bar, y_bar = rules.solve_vjp(SCALE, self.factor(w, tuple(x.shape[2:])), x, x_bar, wanted)
+        bar, y_bar = maps.solve_vjp(SCALE, self.factor(w, tuple(x.shape[2:])), x, x_bar, wanted)
         return None if bar is None else self.scale_vjp(w, bar), y_bar
 
     def transposed(self, w: Array) -> tuple[Family, Array]:

@@ -50,7 +50,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sync(path: Path, flags: int) -> None:
-    """Wait until a file or a folder is on disk."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

@@ -18,8 +18,7 @@ from typing import Any
 
 from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import choice, positive_int, sizes
-from invconv.flows.affine import scale_floor
-from invconv.flows.context import optional_context
+from invconv.flows.affine import optional_context, scale_floor
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import mixings
 from invconv.operators.chain import Chain

@@ -15,11 +15,15 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
-from invconv.kernels.families import StencilFamily, TapsFamily
-from invconv.kernels.frequencies.forward import spectral_apply, spectral_gram
+from invconv.kernels.families import StencilFamily, TapsFamily, centred_offsets, kept
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
-from invconv.kernels.solver import Solver
+from invconv.kernels.frequencies.spectrum import (
+    kernel_spectrum,
+    spectral_apply,
+    spectral_gram,
+    spectral_solver,
+)
+from invconv.kernels.primitives import Solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
 
@@ -105,8 +109,7 @@ class CausalFamily(TapsFamily):
         return causal_family(self.kernel_size, self.centre, away, self.dilation, not self.lower)
 
 
-_causal: dict[Any, CausalFamily] = {}  # a dict, since torch.compile reads it
-_MOST = 512  # families that are kept
+_causal: dict[Any, CausalFamily] = {}
 
 
 def causal_family(
@@ -118,16 +121,13 @@ def causal_family(
 ) -> CausalFamily:
     """Return the `CausalFamily` of these settings, the same one each time."""
     key = kernel_size, centre, direction, dilation, lower
-    if key not in _causal:
-        if len(_causal) >= _MOST:
-            _causal.clear()
-        family = CausalFamily(*key)
-        away = tuple(-s for s in direction)
-        # its transpose too: Dynamo cannot trace the making of a family, only the lookup
-        other = CausalFamily(kernel_size, centre, away, dilation, not lower)
-        _causal[key] = family
-        _causal[kernel_size, centre, away, dilation, not lower] = other
-    return _causal[key]
+
+    def make() -> dict[Any, CausalFamily]:
+        turned = kernel_size, centre, tuple(-s for s in direction), dilation, not lower
+        return {settings: CausalFamily(*settings) for settings in (key, turned)}
+
+    family: CausalFamily = kept(_causal, key, make)
+    return family
 
 
 WIDE = 600  # taps, from which a product a frequency is faster on most grids (November 2026)
@@ -157,14 +157,10 @@ class CircularFamily(TapsFamily):
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        sizes, dilation = self.kernel_size, self.dilation
-        offsets = tuple(
-            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, sizes, dilation, strict=True))
-            for t in tap_indices(sizes)
-        )
+        offsets = centred_offsets(self.kernel_size, self.dilation)
         wide = len(offsets) >= WIDE
         free = None if wide else StencilFamily(offsets, True)
-        basis = Fourier(dilation)
+        basis = Fourier(self.dilation)
         vars(self).update(offsets=offsets, basis=basis, wide=wide, free=free, text=repr(self))
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -209,10 +205,10 @@ _circular: dict[Any, CircularFamily] = {}
 def circular_family(kernel_size: Shape, dilation: tuple[int, ...]) -> CircularFamily:
     """Return the `CircularFamily` of these settings, the same one each time."""
     key = kernel_size, dilation
-    if key not in _circular:
-        if len(_circular) >= _MOST:
-            _circular.clear()
-        odd = tuple(k + 1 - k % 2 for k in kernel_size)
-        _circular[key] = CircularFamily(*key)
-        _circular[odd, dilation] = CircularFamily(odd, dilation)
-    return _circular[key]
+
+    def make() -> dict[Any, CircularFamily]:
+        turned = tuple(k + 1 - k % 2 for k in kernel_size), dilation
+        return {settings: CircularFamily(*settings) for settings in (key, turned)}
+
+    family: CircularFamily = kept(_circular, key, make)
+    return family

@@ -24,11 +24,9 @@ import numpy as np
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels import maps
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.frequencies.fourier import Fourier, complex_dtype
+from invconv.kernels.frequencies.fourier import Fourier, complex_dtype, turns
 from invconv.kernels.frequencies.products import SpectralProduct
-from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
@@ -40,7 +38,7 @@ def _exponential(
     ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
     known.
     """
-    return series(maps, family, w, directions, counts)(x)
+    return series(family, w, directions, counts)(x)
 
 
 def _exponential_gram(
@@ -52,7 +50,7 @@ def _exponential_gram(
     counts: Counts | None = None,
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
-    taylor = series(maps, family, w, directions, counts, orders=1 + len(directions))
+    taylor = series(family, w, directions, counts, orders=1 + len(directions))
     return taylor.pull_back(x, y)[0]
 
 
@@ -79,7 +77,7 @@ def exponential_vjp(
     if counts is None or any(map(recorded, (w, x, y_bar))):
         w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
         return w_bar, _transposed_exponential(family, w, y_bar, (), counts)
-    return series(maps, family, w, (), counts, orders=1).pull_back(x, y_bar)
+    return series(family, w, (), counts, orders=1).pull_back(x, y_bar)
 
 
 def _tangent(
@@ -135,11 +133,7 @@ def gram_cotangent(
 
 
 def _transposed_exponential(
-    family: StencilFamily,
-    w: Array,
-    y: Array,
-    directions: Sequence[Array],
-    counts: Counts | None,
+    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array], counts: Counts | None
 ) -> Array:
     adjoint, turned = family.adjoint, family.transpose()
     return exponential(turned, adjoint(w), y, *map(adjoint, directions), counts=counts)

@@ -6,19 +6,20 @@
 The weights are an array of the user: a kernel (C, C, *k), a matrix, a scale. A family holds the
 settings: a mask, a direction, a dilation. A family *lowers* to taps with offsets and a border, a
 matrix, a scale or a triangle: an array library needs to know these four. `invconv.kernels.maps`
-runs families for every library, and `invconv.kernels.rules` differentiates them all alike.
+runs families for every library, and differentiates them all alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
 from invconv.kernels.matrices import matrix_solver
-from invconv.kernels.pixel_steps import Triangle
 from invconv.kernels.primitives import (
+    Solver,
     correlate,
     correlate_kernel_vjp,
     matmul,
@@ -26,7 +27,6 @@ from invconv.kernels.primitives import (
     per_channel,
     pixel_rows,
 )
-from invconv.kernels.solver import Solver
 
 MIRROR = "mirror"  # a border: the image is continued by mirroring
 
@@ -152,26 +152,45 @@ class CentredFamily(StencilFamily):
         return self.turned
 
 
-_centred: dict[Any, CentredFamily] = {}  # a dict, since torch.compile reads it
+def kept(families: dict[Any, Any], key: Any, make: Callable[[], dict[Any, Any]]) -> Any:
+    """Return the family of some settings, the same one each time.
+
+    ``make`` returns it, with those that are its transposes, by their settings: torch.compile can
+    look a family up in a dict, but cannot make one.
+    """
+    if key not in families:
+        if len(families) >= _MOST:
+            families.clear()
+        families.update(make())
+    return families[key]
+
+
+_centred: dict[Any, CentredFamily] = {}
 _MOST = 512  # families that are kept
 
 
 def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> CentredFamily:
     """Return the family of a whole kernel of odd sizes around its centre; always the same one."""
     key = kernel_size, dilation, wrap
-    if key not in _centred:
-        if len(_centred) >= _MOST:
-            _centred.clear()
-        offsets = tuple(
-            tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
-            for t in tap_indices(kernel_size)
-        )
+
+    def make() -> dict[Any, CentredFamily]:
+        offsets = centred_offsets(kernel_size, dilation)
         away = tuple(tuple(-o for o in offset) for offset in offsets)
         family, turned = CentredFamily(offsets, wrap), CentredFamily(away, wrap)
         for one, other in ((family, turned), (turned, family)):
             vars(one).update(text=StencilFamily(one.offsets, wrap).text, turned=other)
-        _centred[key] = family
-    return _centred[key]
+        return {key: family}
+
+    family: CentredFamily = kept(_centred, key, make)
+    return family
+
+
+def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
+    """Return the offsets dilation (t - (k - 1)//2) of every tap of a kernel."""
+    return tuple(
+        tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
+        for t in tap_indices(kernel_size)
+    )
 
 
 @dataclass(frozen=True)
@@ -217,9 +236,6 @@ class TriangularFamily(LinearFamily):
 
     def gram(self, x: Array, y: Array) -> Array:
         return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return Triangle(w, self.lower)
 
     def transpose(self) -> TriangularFamily:
         return TriangularFamily(not self.lower)

@@ -1,19 +1,115 @@
-"""Primitives that run a linear map A(w) of a family (`invconv.kernels.families`).
+"""Linear maps A(w) of a family (`invconv.kernels.families`), and their derivatives.
+
+Three primitives run them: every convolution's value, inverse and derivative goes through these.
 
     apply(family, w, x)        y = A(w) x for x (B, C, *spatial)
     gram(family, x, y)         the gradient of <y, A(w) x> by w, of w's shape
     factor(family, w, shape)   a solver y -> A(w)^-1 y for one grid
 
-Every convolution's value, inverse and derivative goes through these.
+Libraries that differentiate a primitive as one step have the rules:
+
+    apply   y = A(w) x           y_dot = A(w_dot) x + A(w) x_dot
+                                 x_bar = A(w)^T y_bar,    w_bar = gram(x, y_bar)
+    solve   x = A(w)^-1 y        x_dot = A(w)^-1 (y_dot - A(w_dot) x)
+                                 y_bar = A(w)^-T x_bar,   w_bar = -gram(x, y_bar)
+    gram    g = d<y, A(w) x>/dw  g_dot = gram(x_dot, y) + gram(x, y_dot)
+                                 x_bar = A(g_bar)^T y,    y_bar = A(g_bar) x
+
+The three are closed under differentiation, so derivatives of any order need no more rules. A solve
+keeps only x. A tangent that is zero, or a cotangent that is not wanted, is None.
 """
 
 from __future__ import annotations
 
-from invconv.arrays.namespaces import Array, Shape
+from collections.abc import Callable
+
+from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, matmul
 
 apply: Primitive[[LinearFamily, Array, Array], Array] = method("apply", on=1)
 gram: Primitive[[LinearFamily, Array, Array], Array] = method("gram", on=1)
 factor: Primitive[[LinearFamily, Array, Shape], Solver] = method("factor", on=1)
+
+Tangent = Array | None
+
+
+def bilinear_jvp(
+    f: Callable[..., Array], a: Array, b: Array, a_dot: Tangent, b_dot: Tangent
+) -> Tangent:
+    """Push tangents through y = f(a, b), linear in both: A(w) x, gram(x, y), or a product A B."""
+    return _sum(None if a_dot is None else f(a_dot, b), None if b_dot is None else f(a, b_dot))
+
+
+def apply_vjp(
+    family: LinearFamily, w: Array, x: Array, y_bar: Array, wanted: tuple[bool, bool]
+) -> tuple[Tangent, Tangent]:
+    """Return (w_bar, x_bar) of y = A(w) x."""
+    w_bar = gram(family, x, y_bar) if wanted[0] else None
+    x_bar = apply(family.transpose(), family.adjoint(w), y_bar) if wanted[1] else None
+    return w_bar, x_bar
+
+
+def solve_jvp(
+    family: LinearFamily, solve: Callable[[Array], Array], x: Array, w_dot: Tangent, y_dot: Tangent
+) -> Tangent:
+    """Push tangents through x = A(w)^-1 y; ``solve`` is y -> A(w)^-1 y."""
+    moved = None if w_dot is None else -apply(family, w_dot, x)
+    total = _sum(y_dot, moved)
+    return None if total is None else solve(total)
+
+
+def solve_vjp(
+    family: LinearFamily,
+    solve_transposed: Callable[[Array], Array],
+    x: Array,
+    x_bar: Array,
+    wanted: tuple[bool, bool],
+) -> tuple[Tangent, Tangent]:
+    """Return (w_bar, y_bar) of x = A(w)^-1 y; ``solve_transposed`` is x_bar -> A(w)^-T x_bar."""
+    y_bar = solve_transposed(x_bar)
+    w_bar = -gram(family, x, y_bar) if wanted[0] else None
+    return w_bar, y_bar if wanted[1] else None
+
+
+def gram_vjp(
+    family: LinearFamily, x: Array, y: Array, g_bar: Array, wanted: tuple[bool, bool]
+) -> tuple[Tangent, Tangent]:
+    """Return (x_bar, y_bar) of g = gram(x, y)."""
+    x_bar = apply(family.transpose(), family.adjoint(g_bar), y) if wanted[0] else None
+    return x_bar, apply(family, g_bar, x) if wanted[1] else None
+
+
+def matmul_vjp(
+    a: Array, b: Array, y_bar: Array, wanted: tuple[bool, bool]
+) -> tuple[Tangent, Tangent]:
+    """Return (a_bar, b_bar) of Y = A B: Y_bar B^H and A^H Y_bar, summed where axes broadcast."""
+    a_bar = b_bar = None
+    if wanted[0]:
+        a_bar = _sum_to(matmul(y_bar, _adjoint(b)), tuple(a.shape))
+    if wanted[1]:
+        b_bar = _sum_to(matmul(_adjoint(a), y_bar), tuple(b.shape))
+    return a_bar, b_bar
+
+
+def _adjoint(a: Array) -> Array:
+    xp = namespace(a)
+    a = xp.matrix_transpose(a)
+    return xp.conj(a) if xp.isdtype(a.dtype, "complex floating") else a
+
+
+def _sum_to(a: Array, shape: Shape) -> Array:
+    xp = namespace(a)
+    extra = tuple(range(a.ndim - len(shape)))
+    stretched = tuple(
+        i + len(extra) for i, n in enumerate(shape) if n == 1 != a.shape[i + len(extra)]
+    )
+    axes = extra + stretched
+    return xp.reshape(xp.sum(a, axis=axes), shape) if axes else a
+
+
+def _sum(a: Tangent, b: Tangent) -> Tangent:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

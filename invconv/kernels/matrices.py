@@ -6,6 +6,7 @@ If it is not, or if its values cannot be read, each pixel is solved with factors
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.pixel_steps import PixelSteps, Triangle, Turned
-from invconv.kernels.primitives import multiply
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, multiply
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -54,21 +54,13 @@ def matrix_solver(matrix: Array) -> Solver:
         With a ``plan``, a dict that says how it works; it can be pickled.
     """
     if readable(matrix) and not recorded(matrix):
-        inverse = accurate_inverse(matrix)
+        values, inverse = to_numpy(matrix).astype(np.float64, copy=False), None
+        with contextlib.suppress(np.linalg.LinAlgError):
+            inverse = _accurate(values, np.linalg.inv(values), matrix)
         if inverse is not None:
             return Product(inverse, "LU factorisation")
     q, r = namespace(matrix).linalg.qr(matrix)
     return PixelSteps((Turned(q), Triangle(r, False)), "QR factorisation")
-
-
-def accurate_inverse(matrix: Array) -> Array | None:
-    """Return W^-1 if a product with it is as accurate as a solve, else None."""
-    values = to_numpy(matrix).astype(np.float64, copy=False)
-    try:
-        inverse = np.linalg.inv(values)
-    except np.linalg.LinAlgError:
-        return None
-    return _accurate(values, inverse, matrix)
 
 
 def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.linalg import get_blas_funcs, get_lapack_funcs
+from scipy.linalg import get_blas_funcs
 
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
@@ -31,8 +31,8 @@ from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
-from invconv.kernels.solver import Solver
-from invconv.kernels.wavefront import CausalStencil, stable_inverse
+from invconv.kernels.primitives import Solver
+from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 
 Floats = np.ndarray[Any, Any]
 
@@ -108,7 +108,7 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
 
 
 def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
-    """Return T^-1 B by substitution, in a precision that BLAS does not have."""
+    """Return T^-1 B, in a precision that BLAS does not have."""
     x = np.zeros_like(rhs)
     for row in range(len(matrix)) if lower else reversed(range(len(matrix))):
         x[row] = (rhs[row] - matrix[row] @ x) / matrix[row, row]
@@ -173,7 +173,6 @@ class CompiledSolver:
 
 @functools.lru_cache(maxsize=64)
 def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
-    """Return the mask of the zero entries of a triangular matrix."""
     above = ~np.tri(size, dtype=bool)
     return above if lower else above.T
 
@@ -196,12 +195,4 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:
     """See `invconv.kernels.wavefront.causal_solver`; it runs without the compiled kernel."""
-    inverse = stable_inverse(stencil.diagonal, functools.partial(_invert, lower=stencil.lower))
-    return PitchedSolver(stencil, inverse, shape, NUMPY)
-
-
-def _invert(matrix: Floats, *, lower: bool) -> Floats:
-    """Return the inverse of a regular triangular matrix."""
-    trtri: Any = get_lapack_funcs("trtri", (matrix,))
-    inverse: Floats = trtri(matrix.T, lower=not lower)[0].T
-    return inverse
+    return PitchedSolver(stencil, inverse_at_the_pixel(stencil), shape, NUMPY)

@@ -8,8 +8,8 @@ matrix by its transpose, a scale by division.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,92 +19,62 @@ from invconv.kernels.primitives import from_pixel_rows, matmul, pixel_rows, tria
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
-class PixelStep(Protocol):
+@dataclass(frozen=True, eq=False)
+class PixelStep:
     """The inverse of a matrix A (C, C)."""
+
+    given: Array  # the array that says A: A itself, unless a class says otherwise
 
     @property
     def matrix(self) -> Array:
         """A."""
+        return self.given
 
-    @property
-    def given(self) -> Array:
-        """The array of which the step was made."""
-
-    def on_host(self) -> PixelStep:
+    def on_host(self) -> Self:
         """Return the step in NumPy's float64."""
+        return replace(self, given=in_float64(self.given))
 
-    def __call__(self, rows: Array, /) -> Array:
+    def __call__(self, rows: Array) -> Array:
         """Return A^-1 times rows (C, M)."""
+        raise NotImplementedError
 
-    def transposed(self, rows: Array, /) -> Array:
+    def transposed(self, rows: Array) -> Array:
         """Return A^-T times rows (C, M)."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
-class Triangle:
+class Triangle(PixelStep):
     """The inverse of a triangular matrix T."""
 
-    matrix: Array
     lower: bool
 
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "substitution"}
-
-    @property
-    def given(self) -> Array:
-        return self.matrix
-
-    def on_host(self) -> Triangle:
-        return Triangle(in_float64(self.matrix), self.lower)
-
     def __call__(self, rows: Array) -> Array:
-        return triangular_solve(self.matrix, rows, lower=self.lower)
+        return triangular_solve(self.given, rows, lower=self.lower)
 
     def transposed(self, rows: Array) -> Array:
-        return triangular_solve(_transpose(self.matrix), rows, lower=not self.lower)
+        return triangular_solve(_transpose(self.given), rows, lower=not self.lower)
 
 
-@dataclass(frozen=True, eq=False)
-class Turned:
+class Turned(PixelStep):
     """The inverse of an orthogonal matrix, which is its transpose."""
 
-    matrix: Array
-
-    @property
-    def given(self) -> Array:
-        return self.matrix
-
-    def on_host(self) -> Turned:
-        return Turned(in_float64(self.matrix))
-
     def __call__(self, rows: Array) -> Array:
-        return matmul(_transpose(self.matrix), rows)
+        return matmul(_transpose(self.given), rows)
 
     def transposed(self, rows: Array) -> Array:
-        return matmul(self.matrix, rows)
+        return matmul(self.given, rows)
 
 
-@dataclass(frozen=True, eq=False)
-class Divided:
+class Divided(PixelStep):
     """The inverse of a scale (C,)."""
-
-    scale: Array
 
     @property
     def matrix(self) -> Array:
-        return diagonal_matrix(self.scale)
-
-    @property
-    def given(self) -> Array:
-        return self.scale
-
-    def on_host(self) -> Divided:
-        return Divided(in_float64(self.scale))
+        return diagonal_matrix(self.given)
 
     def __call__(self, rows: Array) -> Array:
-        return rows / self.scale[:, None]
+        return rows / self.given[:, None]
 
     def transposed(self, rows: Array) -> Array:
         return self(rows)

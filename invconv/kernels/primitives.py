@@ -9,6 +9,8 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from invconv.arrays.namespaces import (
     Array,
@@ -23,6 +25,19 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset, Stencil, reaching, tap_indices
+
+Map = Callable[[Array], Array]
+
+
+class Solver(Protocol):
+    """A factored matrix: y -> A^-1 y for y (B, C, *spatial). It can be pickled."""
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs."""
+
+    def __call__(self, y: Array, /) -> Array:
+        """Solve for x."""
 
 
 @Primitive

@@ -18,15 +18,16 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace, to_float, total, zeros
 from invconv.arrays.stencil import Offset
-from invconv.kernels.families import LinearFamily, StencilFamily
+from invconv.kernels import maps
+from invconv.kernels.families import StencilFamily
 
 LARGEST_STEP = 4.0  # norm of M/s
 LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
@@ -39,13 +40,6 @@ class Counts(NamedTuple):
 
     steps: int
     terms: int
-
-
-class Kernels(Protocol):
-    """Functions that run a correlation: `invconv.kernels.maps`, or a library's own."""
-
-    apply: Callable[[LinearFamily, Array, Array], Array]
-    gram: Callable[[LinearFamily, Array, Array], Array]
 
 
 def norm_bound(w: Array) -> Array:
@@ -144,7 +138,6 @@ class Series:
     A step is z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x.
     """
 
-    kernels: Kernels
     family: StencilFamily
     taps: Array  # shape (T, 2^k C, 2^k C): of (M - mu)/s, with v/s of k directions beside it
     scale: Array  # 0-d: e^(mu/s)
@@ -161,17 +154,13 @@ class Series:
         """The taps over n = 1, ..., m, computed together: quicker than between products."""
         return [self.taps / n for n in range(1, self.counts.terms + 1)]
 
-    def _next(self, taps: Array, x: Array, z: Array) -> Array:
-        """Return x + M z / n, given the taps of M / n."""
-        return x + self.kernels.apply(self.family, taps, z)
-
     def _points(self, x: Array) -> list[Array]:
         """Return what each step begins with, and the last one ends with."""
         points = [x] if self.counts.steps else [x * math.nan]
         for _ in range(self.counts.steps):
             y = points[-1]
             for taps in reversed(self._over):
-                y = self._next(taps, points[-1], y)
+                y = points[-1] + maps.apply(self.family, taps, y)
             points.append(y * self.scale)
         return points
 
@@ -185,17 +174,16 @@ class Series:
         for start in reversed(self._points(x)[:-1]):
             points = [start]
             for taps in reversed(self._over):
-                points.append(self._next(taps, start, points[-1]))
+                points.append(start + maps.apply(self.family, taps, points[-1]))
             term = bar = bar * self.scale
             for n in range(1, self.counts.terms + 1):
-                total += self.kernels.gram(self.family, points[-1 - n], term) / n
-                term = self.kernels.apply(turned, over[n - 1], term)
+                total += maps.gram(self.family, points[-1 - n], term) / n
+                term = maps.apply(turned, over[n - 1], term)
                 bar = bar + term
         return diagonal_block(total, self.blocks) / max(1, self.counts.steps), bar
 
 
 def series(
-    kernels: Any,
     family: StencilFamily,
     w: Array,
     directions: Sequence[Array],
@@ -212,4 +200,4 @@ def series(
     if steps > 1:
         taps, mean = taps / steps, mean / steps
     counts = Counts(counts.steps, counts.terms + orders)
-    return Series(kernels, family, taps, xp.exp(mean), 2 ** len(directions), counts)
+    return Series(family, taps, xp.exp(mean), 2 ** len(directions), counts)

@@ -16,12 +16,10 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
 from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels.convolutions import circular_family
-from invconv.kernels.families import MIRROR, TapsFamily
+from invconv.kernels.families import MIRROR, TapsFamily, centred_offsets, kept
 from invconv.kernels.frequencies.cosine import Cosine
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, spectral_solver
-from invconv.kernels.primitives import correlate, correlate_kernel_vjp, flat, pad_zero
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver, correlate, correlate_kernel_vjp, flat, pad_zero
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class MirroredFamily(TapsFamily):
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        closed = circular_family(self.kernel_size, (1,) * len(self.kernel_size))
-        vars(self).update(offsets=closed.offsets)
+        vars(self).update(offsets=centred_offsets(self.kernel_size, (1,) * len(self.kernel_size)))
 
     def apply(self, w: Array, x: Array) -> Array:
         """Return the correlation on the grid of x."""
@@ -135,14 +132,12 @@ def _mirror(kernel_size: Shape, shape: Shape) -> tuple[np.ndarray[Any, Any], Sha
     return places, tuple(n + k - 1 for k, n in zip(kernel_size, shape, strict=True))
 
 
-_symmetric: dict[Shape, SymmetricFamily] = {}  # a dict, since torch.compile reads it
-_MOST = 512  # families that are kept
+_symmetric: dict[Shape, SymmetricFamily] = {}
 
 
 def symmetric_family(kernel_size: Shape) -> SymmetricFamily:
     """Return the `SymmetricFamily` of these sizes, the same one each time."""
-    if kernel_size not in _symmetric:
-        if len(_symmetric) >= _MOST:
-            _symmetric.clear()
-        _symmetric[kernel_size] = SymmetricFamily(kernel_size)
-    return _symmetric[kernel_size]
+    family: SymmetricFamily = kept(
+        _symmetric, kernel_size, lambda: {kernel_size: SymmetricFamily(kernel_size)}
+    )
+    return family

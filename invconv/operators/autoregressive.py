@@ -18,10 +18,7 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import (
-    Array,
-    namespace,
-)
+from invconv.arrays.namespaces import Array, namespace
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
 from invconv.families.convolutions import Causal

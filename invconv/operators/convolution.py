@@ -1,17 +1,20 @@
-"""The base class of the convolutions with a kernel (C, C, *k): the weight of one factor."""
+"""The base classes of the convolutions with a kernel (C, C, *k): the weight of one factor."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array
+from invconv.arrays.namespaces import Array, constant, namespace
+from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
+from invconv.families.convolutions import Spectral
 from invconv.families.family import Family
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
+from invconv.trust.gains import matrix_within, taps_within
 
 
 class WithKernel(InvertibleConv, abstract=True):
@@ -35,3 +38,30 @@ class WithKernel(InvertibleConv, abstract=True):
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"kernel": bars[0]}
+
+
+class SpectralConv(WithKernel, abstract=True):
+    """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
+
+    @property
+    @abstractmethod
+    def _family(self) -> Spectral:
+        """The family whose weight is the kernel."""
+
+    def _own_place(self) -> Offset:
+        """Return the tap at the pixel itself."""
+        return (0,) * len(self._kernel_size)
+
+    def within(self, gain: float) -> Self:
+        size = self._kernel_size
+        centre = tap_indices(size).index(self._own_place())
+        often = constant(self._family.counts(), self.kernel, self.kernel.dtype)[:, None, None]
+        taps = taps_of(self.kernel) * often
+        concat = namespace(taps).concat
+        others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)
+        own = gain ** (1 / 3) if others.shape[0] else gain
+        block, inverse_norm = matrix_within(taps[centre, ...], own)
+        if others.shape[0]:
+            others = taps_within(others, inverse_norm, gain / own)
+        taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
+        return self.replace(kernel=kernel_of(taps / often, size))

@@ -8,7 +8,7 @@ of the transposed direct form II is added to the first K numbers of B x.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     constant,
-    is_known,
     namespace,
     readable,
     size,
@@ -134,7 +133,7 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
     """Return coefficients as an array of x's library."""
-    if isinstance(values, np.ndarray) or not is_known(values):
+    if isinstance(values, np.ndarray | Sequence):
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "fiu":
             raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")

@@ -15,7 +15,16 @@ from invconv.operators.base.fields import part, require_operator
 from invconv.operators.base.operator import InvertibleConv
 
 
-class Inverse(InvertibleConv):
+class OfOne(InvertibleConv, abstract=True):
+    """An operator made of another one."""
+
+    conv: InvertibleConv = part()
+
+    def validate(self) -> None:
+        require_operator("conv", self.conv)  # not several
+
+
+class Inverse(OfOne):
     """Forward and inverse exchanged: forward(x) solves conv(y) = x.
 
     Parameters
@@ -32,11 +41,6 @@ class Inverse(InvertibleConv):
     >>> np.allclose(Inverse(conv).forward(conv.forward(x)), x)
     True
     """
-
-    conv: InvertibleConv = part()
-
-    def validate(self) -> None:
-        require_operator("conv", self.conv)  # not several
 
     def factors(self) -> Sequence[FactorLike]:
         return paths.inverse(self.conv._path())
@@ -63,7 +67,7 @@ class Inverse(InvertibleConv):
         self.conv._check_inverse(shape, result)
 
 
-class Transposed(InvertibleConv):
+class Transposed(OfOne):
     """The operator of K^T, without bias, in the parameters of K; those of biases get no gradient.
 
     It is the transpose of an operator whose class has no other.
@@ -82,11 +86,6 @@ class Transposed(InvertibleConv):
     >>> bool(np.allclose(Transposed(conv).forward(x), conv.transpose().forward(x)))
     True
     """
-
-    conv: InvertibleConv = part()
-
-    def validate(self) -> None:
-        require_operator("conv", self.conv)  # not several
 
     def factors(self) -> Sequence[FactorLike]:
         return paths.transposed(self.conv._path())

@@ -19,8 +19,8 @@ from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import Spectral
 from invconv.kernels.convolutions import circular_family
+from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
-from invconv.operators.spectral import SpectralConv
 
 
 class PeriodicConv(SpectralConv, mixing="periodic"):

@@ -7,6 +7,7 @@ so that `forward` is `scipy.ndimage.convolve` with the border of the operator.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from invconv.arrays.namespaces import (
     Array,
     constant,
     identity,
-    is_known,
     namespace,
     readable,
     to_numpy,
@@ -73,10 +73,9 @@ def from_psf(
         choice("boundary", word, _BORDERS)
     if len(set(words)) != 1:
         raise ValueError(f"boundary: expected the same word for every axis, got {boundary!r}")
-    if not is_known(psf):
+    if isinstance(psf, np.ndarray | Sequence):
         psf = np.asarray(psf)
-        if psf.dtype.kind in "iu":
-            psf = psf.astype(np.float64)
+        psf = psf.astype(np.float64) if psf.dtype.kind in "iu" else psf
     require_real("psf", psf)
     ndim = psf.ndim if isinstance(boundary, str) else len(words)
     if ndim < 1 or psf.ndim not in (ndim, ndim + 1):

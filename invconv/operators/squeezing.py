@@ -163,7 +163,6 @@ def _haar(factor: int) -> Matrix:
 
 @functools.lru_cache(maxsize=32)
 def _dct(factor: int) -> Matrix:
-    """Return the orthonormal matrix of the DCT-II."""
     k, j = np.indices((factor, factor))
     cosines = np.cos(np.pi * (k * (2 * j + 1) % (4 * factor)) / (2 * factor))
     return np.asarray(cosines * np.where(k == 0, 1.0, np.sqrt(2.0)) / np.sqrt(factor))

@@ -24,8 +24,8 @@ from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.symmetric import symmetric_family
 from invconv.operators.base.checks import callers_level
+from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
-from invconv.operators.spectral import SpectralConv
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):

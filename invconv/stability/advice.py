@@ -14,8 +14,8 @@ from invconv.families.pointwise import Pointwise
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.convolution import SpectralConv
 from invconv.operators.exponential import ExponentialConv
-from invconv.operators.spectral import SpectralConv
 from invconv.stability.report import Diagnosis
 from invconv.trust import bound, condition
 

@@ -33,7 +33,7 @@ from invconv.arrays.namespaces import Shape, dtype_name, size, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.families.pointwise import Pointwise
-from invconv.operators.base import conditions, grids, judgement
+from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.fields import require_operator
@@ -118,8 +118,8 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     steps = host._parts()
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
     path = paths.linear(host._path())
-    grid = grids.estimable(host, shape, times * (1 + len(path)) / 2)
-    more = 1.0 if host._spectral else grids.carried_on(host, grid, shape, precision)
+    grid = conditions.estimable(host, shape, times * (1 + len(path)) / 2)
+    more = 1.0 if host._spectral else conditions.carried_on(host, grid, shape, precision)
     number = _condition(host, grid, shape, more)
     loss, cancelled = _carried_on(path, host.channels, number, grid)
     loss = max(number.value, loss * more)
@@ -194,7 +194,6 @@ def _carried_on(
 
 
 def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
-    """Return the loss and the cancellation in a norm."""
     loss, gain_before, back_before = 0.0, 1.0, 1.0
     gains, backs = 1.0, 1.0
     for i, factor in enumerate(path):

@@ -62,10 +62,10 @@ def error_bound(steps: Iterable[Bounds]) -> float:
     return error
 
 
-def of_taps(diagonal: Floats, taps: Floats, bias: float) -> Bounds:
+def of_taps(diagonal: Floats, taps: Floats) -> Bounds:
     """Return the bounds of a causal convolution at every grid size, by Neumann's series.
 
-    ``diagonal`` is D, ``taps``, shape (T, C, C), are the others, and ``bias`` is |b|.
+    ``diagonal`` is D, and ``taps``, shape (T, C, C), are the others.
     """
     try:
         inverse = np.linalg.inv(diagonal)
@@ -77,24 +77,19 @@ def of_taps(diagonal: Floats, taps: Floats, bias: float) -> Bounds:
     if not rho < 1:
         return UNBOUNDED
     terms = (len(diagonal) * (len(taps) + 1) + 2) * max(1.0, at_pixel * back)
-    return Bounds(at_pixel + rest, back / (1 - rho), terms, bias)
+    return Bounds(at_pixel + rest, back / (1 - rho), terms)
 
 
-def of_matrix(matrix: Floats, inverse: Floats, bias: float, *, triangular: bool = False) -> Bounds:
+def of_matrix(matrix: Floats, inverse: Floats, *, triangular: bool = False) -> Bounds:
     """Return the bounds of a matrix, given its inverse."""
     channels = len(matrix)
     terms = channels + 2 if triangular else channels**2 + 2  # an orthogonal factorisation
-    return Bounds(row_sum(matrix), row_sum(inverse), terms, bias)
+    return Bounds(row_sum(matrix), row_sum(inverse), terms)
 
 
 def row_sum(matrix: Floats) -> float:
     """Return the infinity norm of a matrix."""
     return float(np.abs(matrix).sum(axis=1).max())
-
-
-def largest_entry(bias: Floats | None) -> float:
-    """Return |b|, or 0 without a bias."""
-    return 0.0 if bias is None else float(np.abs(bias).max())
 
 
 def neumann_ratio(diagonal: Floats, taps: Floats) -> float:

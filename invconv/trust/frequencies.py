@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
-from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.cosine import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, at_frequencies, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     SpectralSolver,
@@ -68,7 +68,7 @@ def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) 
     )
     y_hat = np.resize(numbers.view(kind), (count, len(kernel), 1))  # repeated if there are more
     x_hat = _solved(solver, slice(None), y_hat)
-    share = np.cumsum(_squares(x_hat).sum(axis=(1, 2)))
+    share = np.cumsum(np.square(np.abs(x_hat), dtype=np.float64).sum(axis=(1, 2)))
     if not np.isfinite(share[-1]):
         return math.inf
     drawn = rng.uniform(size=max(1, min(_PLACES, _SUMMANDS // kernel.size))) * share[-1]
@@ -78,12 +78,6 @@ def _error_of_random_y(kernel: Floats, basis: Basis, shape: Shape, solver: Any) 
     errors = (np.abs(off) ** 2).sum(axis=(1, 2)) / (np.abs(x_hat[places]) ** 2).sum(axis=(1, 2))
     error = math.sqrt(errors.mean())
     return error if math.isfinite(error) else math.inf
-
-
-def _squares(a: Floats) -> Floats:
-    """Return |a|^2 in float64."""
-    squares: Floats = np.square(a.real, dtype=np.float64)
-    return squares + np.square(a.imag, dtype=np.float64) if a.dtype.kind == "c" else squares
 
 
 def _solved(solver: Any, places: Any, y_hat: Floats) -> Floats:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
-from invconv.kernels.solver import Map
+from invconv.kernels.primitives import Map
 
 Floats = np.ndarray[Any, Any]
 

@@ -32,8 +32,8 @@ from invconv.kernels.series import (
     reaches,
     without_mean,
 )
-from invconv_jax.native.convolve import correlate, correlate_kernel_vjp
 from invconv_jax.native.partition import whole
+from invconv_jax.native.products import correlate, correlate_kernel_vjp
 from invconv_jax.private import (
     Primitive,
     Zero,
@@ -177,18 +177,10 @@ def _primitive(
 
 
 _exponential_p = _primitive(
-    "invconv_exponential",
-    _exponential,
-    1,
-    core.exponential_tangent,
-    core.exponential_cotangent,
+    "invconv_exponential", _exponential, 1, core.exponential_tangent, core.exponential_cotangent
 )
 _gram_p = _primitive(
-    "invconv_exponential_gram",
-    _exponential_gram,
-    0,
-    core.gram_tangent,
-    core.gram_cotangent,
+    "invconv_exponential_gram", _exponential_gram, 0, core.gram_tangent, core.gram_cotangent
 )
 
 

@@ -6,7 +6,6 @@ and if none of our kernels runs.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,10 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Offset
-from invconv.kernels.plain.lanes import lanes_of
+from invconv.kernels.lanes import lanes_of
 from invconv.kernels.primitives import flat
 from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy
-from invconv_jax.native.solves import matmul, substitute, triangular_solve
-
-_FEW = 4  # channels: up to this number a product is slower to call than to write out
+from invconv_jax.native.products import matmul, substitute, triangular_solve
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,14 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
     width = lanes.gather.shape[1]
     rows = jnp.pad(jnp.transpose(flat(y), (2, 1, 0)), ((0, 1), (0, 0), (0, 0)))
     rows = jnp.transpose(rows[lanes.gather], (0, 2, 1, 3))  # (L, C, M, B)
+    weights = jnp.moveaxis(taps, 0, 1).reshape(channels, count * channels)
     window = jnp.zeros((channels, lanes.back * width, batch), y.dtype)
 
     def step(window: Array, level: tuple[Array, Array]) -> tuple[Array, Array]:
         rhs, inside = level
         seen = jnp.pad(window, ((0, 0), (0, 1), (0, 0)))
-        x = rhs - _sum(taps, [seen[:, reads] for reads in lanes.reads])
+        read = jnp.concatenate([seen[:, reads] for reads in lanes.reads])
+        x = rhs - jnp.tensordot(weights, read, 1, precision=lax.Precision.HIGHEST)
         if diagonal is not None:
             x = substitute(diagonal, x, lower=lower)
         x = jnp.where(inside[:, None], x, jnp.zeros_like(x))
@@ -96,14 +95,3 @@ def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> 
     levels = lax.scan(step, window, (rows, lanes.inside))[1]
     x = jnp.transpose(levels, (0, 2, 1, 3)).reshape(-1, channels, batch)[lanes.places]
     return jnp.transpose(x, (2, 1, 0)).reshape(y.shape)
-
-
-def _sum(matrices: Array, parts: list[Array]) -> Array:
-    """Return the sum of matrices (T, C, C) times T parts (C, M, B)."""
-    count, channels, _ = matrices.shape
-    if channels > _FEW:
-        weights = jnp.moveaxis(matrices, 0, 1).reshape(channels, count * channels)
-        return jnp.tensordot(weights, jnp.concatenate(parts), 1, precision=lax.Precision.HIGHEST)
-    pairs = zip(matrices[..., None], parts, strict=True)
-    terms = (m[:, c : c + 1] * part[c : c + 1] for m, part in pairs for c in range(channels))
-    return functools.reduce(jnp.add, terms)

@@ -1,30 +1,51 @@
 """The primitive `causal_solver`: causal solves on a grid.
 
 The derivative is JAX's rule for a linear solve (`lax.custom_linear_solve`), which keeps only the
-solution. A compiled kernel solves on a CPU and on CUDA devices, a loop over wavefronts elsewhere.
+solution. XLA calls the kernels of the core without Python, on a CPU and on CUDA; elsewhere, and in
+a program that JAX exports, the loop of `native.scan` solves: our kernels exist in this process
+only. All CUDA devices of JAX in this process must run the same program: if they differ, or one has
+no kernel, none is used. Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
+from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
-from invconv.kernels.cpu.compiled import available
+from invconv.kernels.cpu import xla as cpu
+from invconv.kernels.cpu.compiled import available, compiled_solve
+from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cpu.geometry import geometry_of
+from invconv.kernels.cuda import xla as cuda
+from invconv.kernels.cuda.launch import Program
 from invconv.kernels.wavefront import CausalStencil
-from invconv_jax.native import kernel, launches
-from invconv_jax.native.convolve import correlate
+from invconv_jax.native import scan
+from invconv_jax.native.partition import SplitByBatch
+from invconv_jax.native.products import correlate
 from invconv_jax.native.scan import Geometry
+from invconv_jax.private import (
+    Primitive,
+    is_exported,
+    lower_fun,
+    primitive_batchers,
+    register_lowering,
+)
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
-    weights = kernel.weigh(Geometry.of(causal, shape), causal.stencil().taps)
+    weights = weights_of(Geometry.of(causal, shape), causal.stencil().taps)
     return CausalSolver(causal, weights, shape)
 
 
@@ -51,21 +72,182 @@ class CausalSolver:
             return {"method": kinds} | corner
         if readable(diagonal):
             return {"method": "compiled kernel"} | corner
-        on_cuda = launches.program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
+        on_cuda = program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
         return {"method": "CUDA kernel" if on_cuda else "wavefront"} | corner
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(self.causal, self.weights, y)
+        return _solve_linear(self.causal, self.weights, y)
 
 
 @jax.jit  # type: ignore[untyped-decorator]
-def _solve(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
+def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
     geometry, matrices = Geometry.of(causal, y.shape[2:]), causal.stencil().taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: kernel.solve(geometry, matrices, b, weights),
-        lambda _, b: kernel.solve(geometry.transpose(), matrices.mT, b),
+        lambda _, b: solve(geometry, matrices, b, weights),
+        lambda _, b: solve(geometry.transpose(), matrices.mT, b),
     )
+
+
+def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
+    """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
+    g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
+    if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
+        return None
+    stencil = g.shape, g.reach, g.direction, g.dilation, g.lower
+    return cuda.common_program(channels, *stencil, dtype.itemsize, ordinals)
+
+
+def _ordinals() -> tuple[int, ...]:
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:  # JAX has no such backend here
+        return ()
+    return tuple(device.local_hardware_id for device in devices)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weigh(program: Program, matrices: Array) -> Array:
+    """Return the weights of matrices (1 + T, C, C)."""
+    call = cuda.weigh(program)
+    weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
+    (weighed,) = _call(call, (weights,), matrices)
+    return weighed
+
+
+def _launch(program: Program, weights: Array, y: Array) -> Array:
+    """Return x, shape (B, C, *shape)."""
+    call = cuda.solve(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
+    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
+
+
+def _call(call: cuda.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+    with LOCK:
+        register(call.name, call.code, "CUDA")
+    return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
+
+
+@functools.cache
+def register(name: str, code: Any, platform: str) -> None:
+    """Register a handler with XLA, which may run it until the process ends: its code stays."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+    capsule = jax.ffi.pycapsule(code.address)
+    jax.ffi.register_ffi_target(name, capsule, platform=platform)
+
+
+LOCK = threading.Lock()  # XLA refuses a second handler of a name
+
+
+def weights_of(geometry: Geometry, matrices: Array) -> list[Array]:
+    """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
+    if not (readable(matrices) and available(matrices.dtype.itemsize)):
+        return []
+    stencil = geometry.shape, geometry.reach, geometry.direction, geometry.dilation, geometry.lower
+    return list(map(jnp.asarray, compiled_solve(np.array(matrices), *stencil).layouts()))
+
+
+def solve(geometry: Geometry, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
+    """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative.
+
+    Without ``weights``, which `weights_of` computes once, a call on a CPU computes its own.
+    """
+    exported_for_any_batch = not isinstance(y.shape[0], int)
+    if exported_for_any_batch or not available(matrices.dtype.itemsize):
+        return _by_scan(matrices, y, geometry=geometry)
+    arrays = matrices, *weights, y
+    return y if y.size == 0 else _split(len(geometry.shape))(*arrays, geometry=geometry)
+
+
+@functools.cache
+def _split(ndim: int) -> SplitByBatch:
+    return SplitByBatch("invconv_kernel", _solve, tuple(range(-1 - ndim, 0)))
+
+
+def _solve(*arrays: Array, geometry: Geometry) -> Array:
+    """Solve images of any number of batch axes, all on one device."""
+    *given, y = arrays
+    images = y.reshape(-1, *y.shape[-1 - len(geometry.shape) :])
+    x: Array = _one_batch.bind(*given, images, geometry=geometry)
+    return x.reshape(y.shape)
+
+
+def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    return scan.solve(geometry, matrices, others[-1])
+
+
+def _by_kernel(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    *weights, y = others
+    g, itemsize, target = geometry, y.dtype.itemsize, host()
+    settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
+    compiled = geometry_of(y.shape[1], *settings)
+    call = cpu.call(compiled, target, y.shape[0])
+    code = cpu.handler(target, itemsize, call.plan.way, call.plan.sums)
+    with LOCK:
+        register(call.name, code, "cpu")
+    memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
+    run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
+    given = weights[call.plan.way == "channels"] if weights else matrices
+    x: Array = run(given, y, program=call.plan.numbers, room=call.room)[0]
+    return x
+
+
+def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
+    way = _by_scan if is_exported(context) else _by_kernel
+    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
+
+
+def _by_launches(program: Program, matrices: Array, *others: Array, geometry: Geometry) -> Array:
+    return _launch(program, _weigh(program, matrices), others[-1])
+
+
+def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
+    way: Any
+    way, y = _by_scan, context.avals_in[-1]
+    program = program_of(geometry, y.shape[1], y.dtype)
+    fits = program is not None and y.shape[0] <= program.plan.most_images
+    if program is not None and fits and not is_exported(context):
+        way = functools.partial(_by_launches, program)
+    lower = lower_fun(way, multiple_results=False)
+    return lower(context, *arrays, geometry=geometry)
+
+
+def _vectorise(
+    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, geometry: Geometry
+) -> tuple[Array, int]:
+    """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
+    (matrices, *_, y), axes = arrays, (axes[0], axes[-1])  # weights are computed anew
+    matrices, y = (
+        array if axis is None else jnp.moveaxis(array, axis, 0)
+        for array, axis in zip((matrices, y), axes, strict=True)
+    )
+    mapped = tuple(axis is not None for axis in axes)
+
+    def one_by_one(*arrays: Array) -> Array:
+        def solve(n: Array) -> Array:
+            each = (a[n] if m else a for a, m in zip(arrays, mapped, strict=True))
+            x: Array = _one_batch.bind(*each, geometry=geometry)
+            return x
+
+        return lax.map(solve, jnp.arange(len(arrays[mapped.index(True)])))
+
+    places = tuple(0 if m else None for m in mapped)
+    at_once = jax.vmap(functools.partial(_by_scan, geometry=geometry), in_axes=places)
+    return lax.platform_dependent(matrices, y, cpu=one_by_one, default=at_once), 0
+
+
+def _run(*arrays: Array, **settings: Any) -> Array:
+    on_cpu = all(device.platform == "cpu" for device in arrays[-1].devices())
+    return (_by_kernel if on_cpu else _by_scan)(*arrays, **settings)
+
+
+_one_batch = Primitive("invconv_kernel_call")
+_one_batch.def_impl(_run)
+_one_batch.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
+register_lowering(_one_batch, lower_fun(_by_scan, multiple_results=False))
+register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
+register_lowering(_one_batch, _lower_for_cuda, platform="cuda")
+primitive_batchers[_one_batch] = _vectorise

@@ -27,21 +27,18 @@ from invconv.families.legs import Multiply, undoing
 from invconv.families.path import Path
 from invconv.families.pointwise import Scale
 from invconv.families.route import multiplied, runs, undone_as_one
-from invconv.kernels import maps
 from invconv.kernels.families import MIRROR, MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
+from invconv.kernels.lanes import Lanes, lanes_of
 from invconv.kernels.matrices import Product
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.plain.lanes import Lanes, lanes_of
 from invconv.kernels.plain.tap_grid import grid_of
 from invconv.kernels.primitives import per_channel
 from invconv.kernels.series import series
-from invconv.kernels.wavefront import Ints, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
-from invconv_torch.exporting.spectral import spectral_solve
-from invconv_torch.exporting.values import constant
-from invconv_torch.exporting.waves import causal_solve
+from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
 from invconv_torch.native import correlation
 
 Tensor: TypeAlias = torch.Tensor
@@ -116,7 +113,6 @@ def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
 
 
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the correlation of images like x."""
     shape = tuple(x.shape[2:])
     grid = grid_of(stencil.offsets, wrap, shape)
     # onnxruntime has no convolution in float64
@@ -133,7 +129,7 @@ def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], 
     return correlate
 
 
-def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Ints:
+def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> np.ndarray[Any, Any]:
     """Return the index of the pixel that each tap reads from each pixel, N outside, (T N,)."""
     pixels = np.indices(shape).reshape(1, len(shape), -1)
     there = pixels + np.asarray(offsets)[:, :, None]
@@ -147,7 +143,7 @@ def _exponential(family: Exponential, w: Matrix, x: Tensor, sign: int) -> Tensor
     """Return e^M x, or e^-M x, by the core's series with the terms that the dtype needs."""
     linear = family.linear
     taps = sign * reaching_taps(linear, w, tuple(x.shape[2:]))
-    terms = series(maps, linear, taps.astype(str(x.dtype)[6:]), ())
+    terms = series(linear, taps.astype(str(x.dtype)[6:]), ())
     run = _correlation(Stencil(linear.offsets, terms.taps), linear.wrap, x)
     steps, count = terms.counts
     for _ in range(steps):
@@ -194,7 +190,6 @@ def _undo(solver: Any, y: Tensor) -> Tensor:
 
 
 def _refined(matrix: Matrix) -> tuple[Matrix, ...]:
-    """Return A^-1 and A."""
     return np.linalg.inv(matrix), matrix
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from invconv.kernels.convolutions import CausalFamily, CircularFamily
 from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
 from invconv.kernels.frequencies.products import within_range
-from invconv.kernels.plain.lanes import lanes_of
+from invconv.kernels.lanes import lanes_of
 from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily
-from invconv_torch.exporting.waves import causal_solve
+from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
 
 Tensor: TypeAlias = torch.Tensor
-_OURS = torch.ops.invconv
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
@@ -36,34 +35,46 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     []
     """
     table: dict[Any, Callable[..., Any]] = torch.export.default_decompositions()
-    table.update(_TABLE)
+    table[torch.ops.invconv.run.default] = _run
     return table
 
 
-def _apply(family: str, w: Tensor, x: Tensor) -> Tensor:
+def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    if operation.startswith("exponential"):
+        raise NotImplementedError(
+            "invconv_torch.decompositions: ExponentialConv has none, since its series has as many "
+            "terms as the values of the kernel ask for; leave its operators in the program and "
+            "import invconv_torch where it runs. In a file of torch.onnx.export the kernel is a "
+            "constant"
+        )
     known = ops.family_of(family)
+    if operation == "matmul":
+        return torch.matmul(*tensors)
+    return {"apply": _apply, "gram": _gram, "solve": _solve}[operation](known, *tensors)
+
+
+def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
     if not _is_mirrored(known):
         return kernels.apply(known, w, x)
     whole = known.whole
-    y = kernels.apply(_free(whole), whole.taps(known.unfolded(w)), _mirrored(whole, x))
+    y = kernels.apply(
+        StencilFamily(whole.offsets, False), whole.taps(known.unfolded(w)), _mirrored(whole, x)
+    )
     return torch.as_tensor(whole.cropped(y))
 
 
-def _gram(family: str, x: Tensor, y: Tensor) -> Tensor:
-    known = ops.family_of(family)
+def _gram(known: Any, x: Tensor, y: Tensor) -> Tensor:
     if not _is_mirrored(known):
         return kernels.gram(known, x, y)
     whole = known.whole
-    taps = kernels.gram(_free(whole), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y)))
+    taps = kernels.gram(
+        StencilFamily(whole.offsets, False), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y))
+    )
     return torch.as_tensor(known.folded(whole.kernel(taps)))
 
 
 def _is_mirrored(family: LinearFamily) -> bool:
     return getattr(family, "wrap", None) == MIRROR
-
-
-def _free(whole: MirroredFamily) -> StencilFamily:
-    return StencilFamily(whole.offsets, False)
 
 
 def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
@@ -75,8 +86,7 @@ def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
     return x
 
 
-def _solve(family: str, w: Tensor, y: Tensor) -> Tensor:
-    known = ops.family_of(family)
+def _solve(known: Any, w: Tensor, y: Tensor) -> Tensor:
     if known.solved == "causal":
         return _causal_solve(known, w, y)
     if known.solved == "spectral":
@@ -127,7 +137,6 @@ def _symmetric_solve(family: SymmetricFamily, w: Tensor, y: Tensor) -> Tensor:
 
 
 def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    """Multiply along an axis by a matrix."""
     return torch.matmul(x.movedim(axis, -1), matrix.mT).movedim(-1, axis)
 
 
@@ -136,21 +145,3 @@ def _cosines(steps: Tensor, period: int, like: Tensor) -> Tensor:
     steps = steps % period
     cosines = torch.cos(steps.double() * (2 * math.pi / period))
     return torch.where(4 * steps % (2 * period) == period, 0.0, cosines).to(like.dtype)
-
-
-def _exponential(family: str, w: Tensor, x: Tensor, *more: Tensor) -> Tensor:
-    raise NotImplementedError(
-        "invconv_torch.decompositions: ExponentialConv has none, since its series has as many "
-        "terms as the values of the kernel ask for; leave its operators in the program and import "
-        "invconv_torch where it runs. In a file of torch.onnx.export the kernel is a constant"
-    )
-
-
-_TABLE = {
-    _OURS.apply.default: _apply,
-    _OURS.gram.default: _gram,
-    _OURS.exponential.default: _exponential,
-    _OURS.exponential_gram.default: _exponential,
-    _OURS.matmul.default: torch.matmul,
-    _OURS.solve.default: _solve,
-}

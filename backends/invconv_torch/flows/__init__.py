@@ -3,10 +3,9 @@
 May import all other modules of invconv_torch, and of the core what describes a flow.
 """
 
-from invconv_torch.flows.coupling import AffineCoupling
+from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.glow import Glow
 from invconv_torch.flows.multiscale import Multiscale
-from invconv_torch.flows.split import Split
 
 __all__ = ["AffineCoupling", "Dequantize", "Glow", "Multiscale", "Split"]

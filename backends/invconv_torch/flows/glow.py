@@ -23,13 +23,11 @@ from torch import nn
 
 from invconv.arrays.settings import choice
 from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, GlowArchitecture
-from invconv_torch.flows.coupling import AffineCoupling
+from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale
-from invconv_torch.flows.split import Split
 from invconv_torch.layers import EmergingConv2d
 from invconv_torch.periodic_layers import ExponentialConv2d, PeriodicConv2d, SymmetricConv2d
-from invconv_torch.pointwise_layers import ActNorm, Conv1x1
-from invconv_torch.squeezing import Squeeze
+from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
 
 Mixing: TypeAlias = Callable[[int], nn.Module]
 _CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {

@@ -102,11 +102,7 @@ class LayersInOrder(nn.Module):  # type: ignore[misc]
         return running.encode(layers, x - 0.5, context, watch)
 
     def decode(
-        self,
-        zs: Sequence[Tensor],
-        *,
-        context: Tensor | None = None,
-        watch: Watch | None = None,
+        self, zs: Sequence[Tensor], *, context: Tensor | None = None, watch: Watch | None = None
     ) -> Tensor:
         """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1).
 

@@ -12,11 +12,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from invconv_torch.flows.coupling import AffineCoupling
-from invconv_torch.flows.split import Split
+from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.module import InvertibleModule
+from invconv_torch.pointwise_layers import Squeeze
 from invconv_torch.reversible import ReversibleChain, invertible
-from invconv_torch.squeezing import Squeeze
 
 Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module]
@@ -40,10 +39,7 @@ def zero_context(layers: Iterable[nn.Module], like: Tensor) -> Tensor | None:
 
 
 def encode(
-    layers: Layers,
-    x: Tensor,
-    context: Tensor | None = None,
-    watch: Watch | None = None,
+    layers: Layers, x: Tensor, context: Tensor | None = None, watch: Watch | None = None
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the outputs of each split and of the last layer, and the sum of log-determinants.
 
@@ -61,10 +57,7 @@ def encode(
 
 
 def decode(
-    layers: Layers,
-    zs: Sequence[Tensor],
-    context: Tensor | None = None,
-    watch: Watch | None = None,
+    layers: Layers, zs: Sequence[Tensor], context: Tensor | None = None, watch: Watch | None = None
 ) -> Tensor:
     """Undo `encode`; ``watch`` is called with the input of each layer's inverse."""
     *left, x = zs

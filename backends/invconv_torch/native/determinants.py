@@ -17,14 +17,12 @@ import torch
 from torch.autograd import Function
 
 from invconv.kernels.frequencies import spectrum
-from invconv.kernels.frequencies.spectrum import SpectralFamily
-from invconv_torch.native import ops
 from invconv_torch.native.batched import one_by_one
-from invconv_torch.native.kernels import Rule, run
+from invconv_torch.native.kernels import run
+from invconv_torch.native.ops import Rule, Settings
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
-Settings: TypeAlias = tuple[SpectralFamily, tuple[int, ...]]
 
 
 def log_of_pivots(matrices: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ class LogAbsDet(Function):  # type: ignore[misc]
         return (bar[..., None, None] * inverse_or_nan(*ctx.saved_tensors).mH,)
 
 
-def spectral_log_det(kernel: Tensor, family: SpectralFamily, shape: tuple[int, ...]) -> Tensor:
+def spectral_log_det(kernel: Tensor, family: Any, shape: tuple[int, ...]) -> Tensor:
     """See `invconv.kernels.frequencies.spectrum.spectral_log_det`."""
     if watch(kernel) is Watch.COMPILER and not torch.compiler.is_exporting():
         return run(LOG_DET, (family, shape), kernel)
@@ -75,15 +73,17 @@ def _none_compiled(*_: Any) -> Any:
 
 
 GRADIENT = Rule(
+    "spectral_log_det_vjp",
     _gradient,
-    lambda settings, kernel: ops.spectral_log_det_vjp(settings[0].text, kernel, settings[1]),
+    lambda family, kernel: kernel.shape,
     False,
     _none_compiled,
     _none_compiled,
 )
 LOG_DET = Rule(
+    "spectral_log_det",
     _log_det,
-    lambda settings, kernel: ops.spectral_log_det(settings[0].text, kernel, settings[1]),
+    lambda family, kernel: (),
     False,
     lambda settings, saved, bar, wanted: (bar * run(GRADIENT, settings, *saved),),
     _none_compiled,

@@ -7,16 +7,16 @@ from typing import Any, TypeAlias
 
 import torch
 
+from invconv.arrays.registry import Primitive
 from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import Counts, counts_of
-from invconv_torch.native import ops
 from invconv_torch.native.host import PLAIN
-from invconv_torch.native.kernels import Cotangents, Rule, run
+from invconv_torch.native.kernels import run
+from invconv_torch.native.ops import Cotangents, Rule, Settings, as_node
 from invconv_torch.traced import traced
 
 Tensor: TypeAlias = torch.Tensor
-Settings: TypeAlias = tuple[StencilFamily, Counts | None]
 
 
 def has_values(w: Tensor) -> bool:
@@ -32,24 +32,14 @@ def counted(
     return w, counts_of(family, w.detach()) if known else None
 
 
-def _run(settings: Settings, w: Tensor, x: Tensor, *directions: Tensor) -> Tensor:
-    family, counts = settings
-    if not has_values(w):
-        return ops.exponential(family.text, w, x, _stacked(w, directions))
-    return torch.as_tensor(core.exponential.agnostic(family, w, x, *directions, counts=counts))
+def _runs(name: str, function: Primitive[..., Any]) -> Callable[..., Tensor]:
+    def run(settings: Settings, w: Tensor, *others: Tensor) -> Tensor:
+        if not has_values(w):
+            return as_node(Rule.rules[name], settings, w, *others)
+        family, counts = settings
+        return torch.as_tensor(function.agnostic(family, w, *others, counts=counts))
 
-
-def _run_gram(settings: Settings, w: Tensor, x: Tensor, y: Tensor, *directions: Tensor) -> Tensor:
-    family, counts = settings
-    if not has_values(w):
-        return ops.exponential_gram(family.text, w, x, y, _stacked(w, directions))
-    gram = core.exponential_gram.agnostic(family, w, x, y, *directions, counts=counts)
-    return torch.as_tensor(gram)
-
-
-def _stacked(w: Tensor, directions: Sequence[Tensor]) -> Tensor:
-    """Return directions as one tensor (k, T, C, C), as a custom operator of PyTorch takes them."""
-    return torch.stack(directions) if directions else w.new_empty((0, *w.shape))
+    return run
 
 
 def _vjp(cotangent: Callable[..., Tensor]) -> Callable[..., Cotangents]:
@@ -74,15 +64,17 @@ def _jvp(tangent: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
 
 
 EXPONENTIAL = Rule(
-    _run,
-    lambda settings, w, x, *v: ops.exponential(settings[0].text, w, x, _stacked(w, v)),
+    "exponential",
+    _runs("exponential", core.exponential),
+    lambda family, w, x, *directions: x.shape,
     False,
     _vjp(core.exponential_cotangent),
     _jvp(core.exponential_tangent),
 )
 GRAM = Rule(
-    _run_gram,
-    lambda settings, w, x, y, *v: ops.exponential_gram(settings[0].text, w, x, y, _stacked(w, v)),
+    "exponential_gram",
+    _runs("exponential_gram", core.exponential_gram),
+    lambda family, w, *others: w.shape,
     False,
     _vjp(core.gram_cotangent),
     _jvp(core.gram_tangent),

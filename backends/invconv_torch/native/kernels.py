@@ -1,4 +1,4 @@
-"""The operations on a family of matrices at full precision, and their derivatives (`rules`).
+"""The operations on a family of matrices at full precision, and their derivatives (`kernels.maps`).
 
 An operation is opaque to autograd, torch.func and compile: an autograd Function takes its *rule*,
 the operation and its two derivatives. torch.compile cannot trace a Function with a ``jvp``, so
@@ -8,14 +8,15 @@ observes the operation. In traced code an operation is one node, a custom operat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch.autograd import Function
 
-from invconv.kernels import rules
+from invconv.kernels import maps, primitives
 from invconv.kernels.families import MIRROR, LinearFamily
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.correlation import (
@@ -26,6 +27,7 @@ from invconv_torch.native.correlation import (
     prefers_kernel,
 )
 from invconv_torch.native.host import laid_out, owned
+from invconv_torch.native.ops import Cotangents, Rule, Settings, as_node
 from invconv_torch.native.solvers import CausalFactor, Factor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
 from invconv_torch.traced import (
@@ -37,8 +39,6 @@ from invconv_torch.traced import (
 )
 
 Tensor: TypeAlias = torch.Tensor
-Cotangents: TypeAlias = tuple[Tensor | None, ...]
-Settings: TypeAlias = Any  # a family, perhaps with factors
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
@@ -85,9 +85,9 @@ def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Facto
         return None
 
 
-def solve(factored: tuple[Any, Factor | None], w: Tensor, y: Tensor) -> Tensor:
+def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y for a family, with the factors of A(w) if they are given."""
-    family, factors = factored
+    family, factors = settings
     if y.numel() == 0:
         return torch.empty_like(y)
     if isinstance(factors, CausalFactor):  # it sets the precision itself
@@ -110,17 +110,6 @@ def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """An operation on tensors, and its derivatives; settings are no tensors."""
-
-    run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch
-    traced: Callable[..., Tensor]  # the same as one node of a graph (`invconv_torch.native.ops`)
-    keeps_result: bool  # whether the derivatives need the result instead of the last tensor
-    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # of saved, cotangent, wanted
-    jvp: Callable[..., Tensor | None]  # (settings, saved, *tangents) to the tangent of the result
-
-
-@dataclass(frozen=True)
 class Operation:
     """A rule with its settings: one leaf for torch.func; a tuple would be two."""
 
@@ -140,7 +129,7 @@ class _Eager(Function):  # type: ignore[misc]
     @staticmethod
     def forward(operation: Any, *tensors: Tensor) -> Tensor:
         rule, settings = operation
-        return owned((rule.traced if as_nodes() else rule.run)(settings, *tensors))
+        return owned(_run(rule, settings, *tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -170,7 +159,7 @@ class _Traced(Function):  # type: ignore[misc]
     def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
         rule, settings = operation
         tensors = [t for t in (a, b, c, d, e) if t is not None]
-        return (rule.traced if as_nodes() else rule.run)(settings, *tensors)
+        return _run(rule, settings, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -186,6 +175,10 @@ class _Traced(Function):  # type: ignore[misc]
         wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
         bars = ctx.rule.vjp(ctx.settings, saved, bar, wanted)
         return None, *bars, *[None] * (_MOST - len(saved))
+
+
+def _run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
+    return as_node(rule, settings, *tensors) if as_nodes() else rule.run(settings, *tensors)
 
 
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
@@ -213,7 +206,7 @@ def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Co
     def solve_transposed(rhs: Tensor) -> Tensor:
         return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
 
-    return rules.solve_vjp(family, solve_transposed, x, x_bar, wanted)
+    return maps.solve_vjp(family, solve_transposed, x, x_bar, wanted)
 
 
 def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
@@ -222,34 +215,35 @@ def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor
     def again(rhs: Tensor) -> Tensor:
         return run(SOLVE, (family, factor), w, rhs)
 
-    return rules.solve_jvp(family, again, x, w_dot, y_dot)
+    return maps.solve_jvp(family, again, x, w_dot, y_dot)
 
 
 APPLY = Rule(
+    "apply",
     apply,
-    lambda family, w, x: torch.ops.invconv.apply(family.text, w, x),
+    lambda family, w, x: x.shape,
     False,
-    lambda settings, saved, bar, wanted: rules.apply_vjp(settings, saved[0], saved[1], bar, wanted),
-    lambda settings, saved, w, x: rules.apply_jvp(settings, saved[0], saved[1], w, x),
+    lambda family, saved, bar, wanted: maps.apply_vjp(family, saved[0], saved[1], bar, wanted),
+    lambda family, saved, w, x: maps.bilinear_jvp(
+        partial(maps.apply, family), saved[0], saved[1], w, x
+    ),
 )
 GRAM = Rule(
+    "gram",
     gram,
-    lambda family, x, y: torch.ops.invconv.gram(family.text, x, y),
+    lambda family, x, y: family.shape_of(x),
     False,
-    lambda settings, saved, bar, wanted: rules.gram_vjp(settings, saved[0], saved[1], bar, wanted),
-    lambda settings, saved, x, y: rules.gram_jvp(settings, saved[0], saved[1], x, y),
+    lambda family, saved, bar, wanted: maps.gram_vjp(family, saved[0], saved[1], bar, wanted),
+    lambda family, saved, x, y: maps.bilinear_jvp(
+        partial(maps.gram, family), saved[0], saved[1], x, y
+    ),
 )
-SOLVE = Rule(
-    solve,
-    lambda factored, w, y: torch.ops.invconv.solve(factored[0].text, w, y),
-    True,
-    _solve_vjp,
-    _solve_jvp,
-)
+SOLVE = Rule("solve", solve, lambda family, w, y: y.shape, True, _solve_vjp, _solve_jvp)
 MATMUL = Rule(
+    "matmul",
     matmul,
-    lambda _, a, b: torch.ops.invconv.matmul(a, b),
+    lambda _, a, b: torch.matmul(a, b).shape,
     False,
-    lambda settings, saved, bar, wanted: rules.matmul_vjp(saved[0], saved[1], bar, wanted),
-    lambda settings, saved, a, b: rules.matmul_jvp(saved[0], saved[1], a, b),
+    lambda _, saved, bar, wanted: maps.matmul_vjp(saved[0], saved[1], bar, wanted),
+    lambda _, saved, a, b: maps.bilinear_jvp(primitives.matmul, saved[0], saved[1], a, b),
 )

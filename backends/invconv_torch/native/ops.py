@@ -1,6 +1,6 @@
-"""The kernels as custom operators of PyTorch, for traced code: each is one node in a graph.
+"""The custom operator of PyTorch that traced code has for every kernel: one node in a graph a call.
 
-torch.compile and torch.export do not trace into the operators, and unroll no solve. The switches of
+torch.compile and torch.export do not trace into the operator, and unroll no solve. The switches of
 `invconv_torch.precision` are set when the graph runs, not when it is traced. Families of matrices
 are passed as text, a type that an operator may take.
 """
@@ -10,21 +10,53 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from invconv.kernels import exponential as core
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.frequencies import spectrum
-from invconv_torch.native import kernels
 
 Tensor: TypeAlias = torch.Tensor
+Cotangents: TypeAlias = tuple[Tensor | None, ...]
+Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
+_ALONE = ("apply", "gram", "matmul")
+_ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
+_NO_GRID = (0,)  # AOTInductor would make None of an empty list
+_OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An operation on tensors, and its derivatives; settings are no tensors."""
+
+    rules: ClassVar[dict[str, Rule]] = {}
+
+    name: str
+    run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch
+    shape: Callable[..., Sequence[int]]  # (family, *tensors) to the shape of the result
+    keeps_result: bool  # whether the derivatives need the result instead of the last tensor
+    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # of saved, cotangent, wanted
+    jvp: Callable[..., Tensor | None]  # (settings, saved, *tangents) to the tangent of the result
+
+    def __post_init__(self) -> None:
+        self.rules[self.name] = self
+
+
+def as_node(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
+    """Return the result of an operation as one node of a graph."""
+    family, more = (settings, None) if rule.name in _ALONE else settings
+    grid = more if rule.name in _ON_GRID else _NO_GRID
+    text = "" if family is None else family.text
+    result: Tensor = torch.ops.invconv.run(rule.name, text, tensors, grid)
+    return result
 
 
 @functools.lru_cache(maxsize=256)
 def family_of(text: str) -> Any:
-    """Return the family with this ``text``, such as "TriangularFamily(lower=True)"."""
+    """Return the family with this ``text``, such as "TriangularFamily(lower=True)", None of ""."""
+    if not text:
+        return None
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
     assert isinstance(call.func, ast.Name)
@@ -32,104 +64,34 @@ def family_of(text: str) -> Any:
     return LinearFamily.named[call.func.id](**settings)
 
 
-@torch.library.custom_op("invconv::apply", mutates_args=())  # type: ignore[untyped-decorator]
-def apply(family: str, w: Tensor, x: Tensor) -> Tensor:
-    """Return A(w) x; see `invconv.kernels.rules`."""
-    return _own(kernels.apply(family_of(family), w, x), x)
+@torch.library.custom_op("invconv::run", mutates_args=())  # type: ignore[untyped-decorator]
+def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    """Run the `Rule` of a name; the result shares no memory with an argument."""
+    known = family_of(family)
+    more = tuple(grid) if operation in _ON_GRID else None
+    settings = known if operation in _ALONE else (known, more)
+    result = Rule.rules[operation].run(settings, *tensors).contiguous()
+    shared = any(result.data_ptr() == tensor.data_ptr() for tensor in tensors)
+    return result.clone() if shared else result
 
 
-@torch.library.custom_op("invconv::gram", mutates_args=())  # type: ignore[untyped-decorator]
-def gram(family: str, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of <y, A(w) x> with respect to w."""
-    return _own(kernels.gram(family_of(family), x, y), x)
+@_run.register_fake  # type: ignore[untyped-decorator]
+def _(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    return tensors[0].new_empty(Rule.rules[operation].shape(family_of(family), *tensors))
 
 
-@torch.library.custom_op("invconv::solve", mutates_args=())  # type: ignore[untyped-decorator]
-def solve(family: str, w: Tensor, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y."""
-    return _own(kernels.solve((family_of(family), None), w, y), y)
-
-
-@torch.library.custom_op("invconv::matmul", mutates_args=())  # type: ignore[untyped-decorator]
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return A B."""
-    return _own(kernels.matmul(None, a, b), a)
-
-
-@torch.library.custom_op("invconv::exponential", mutates_args=())  # type: ignore[untyped-decorator]
-def exponential(family: str, w: Tensor, x: Tensor, directions: Tensor) -> Tensor:
-    """Return a derivative of e^M(w) x, in directions (k, T, C, C); see `kernels.exponential`."""
-    return _own(core.exponential.agnostic(family_of(family), w, x, *directions.unbind()), x)
-
-
-@torch.library.custom_op("invconv::exponential_gram", mutates_args=())  # type: ignore[untyped-decorator]
-def exponential_gram(family: str, w: Tensor, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
-    """Return the gradient by one more direction; see `kernels.exponential`."""
-    return _own(core.exponential_gram.agnostic(family_of(family), w, x, y, *directions.unbind()), x)
-
-
-@torch.library.custom_op("invconv::spectral_log_det", mutates_args=())  # type: ignore[untyped-decorator]
-def spectral_log_det(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the sum over frequencies of log|det K_hat(f)|; see `kernels.frequencies`."""
-    log_det: Tensor = spectrum.spectral_log_det.agnostic(kernel, family_of(family), tuple(shape))
-    return log_det
-
-
-@torch.library.custom_op("invconv::spectral_log_det_vjp", mutates_args=())  # type: ignore[untyped-decorator]
-def spectral_log_det_vjp(family: str, kernel: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the gradient of `spectral_log_det` with respect to the kernel."""
-    gradient: Tensor = spectrum.spectral_log_det_vjp(kernel, family_of(family), tuple(shape))
-    return _own(gradient, kernel)
-
-
-def _own(result: Tensor, argument: Tensor) -> Tensor:
-    """Return a result in the default layout that shares no memory with an argument."""
-    result = result.contiguous()
-    return result.clone() if result.data_ptr() == argument.data_ptr() else result
-
-
-def _one_by_one(operator: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return a vmap rule that runs the operator once for each element."""
-
-    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
-        mapped = {i for i, axis in enumerate(in_dims) if isinstance(axis, int)}
-        rows = [
-            operator(
-                *(a.select(in_dims[i], n) if i in mapped else a for i, a in enumerate(arguments))
-            )
-            for n in range(info.batch_size)
-        ]
-        return torch.stack(rows), 0
-
-    return rule
-
-
-def _on_images(operator: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return a vmap rule that joins images to one batch if the weights are not mapped over."""
-
-    def rule(
-        info: Any, in_dims: tuple[Any, ...], family: str, w: Tensor, x: Tensor
-    ) -> tuple[Tensor, int]:
-        if isinstance(in_dims[1], int) or family_of(family).lowers == "triangle":
-            alone: tuple[Tensor, int] = _one_by_one(operator)(info, in_dims, family, w, x)
-            return alone
-        images = x.movedim(in_dims[2], 0)
-        return operator(family, w, images.flatten(0, 1)).unflatten(0, images.shape[:2]), 0
-
-    return rule
-
-
-def _register(operator: Any, like: Callable[..., Tensor], vmap: Callable[..., Any]) -> None:
-    """Register an operator's result without values, and its rule for `torch.func.vmap`."""
-    operator.register_fake(like)
-    operator.register_vmap(vmap(operator))
-
-
-_register(apply, lambda family, w, x: x.new_empty(x.shape), _on_images)
-_register(solve, lambda family, w, y: y.new_empty(y.shape), _on_images)
-_register(gram, lambda family, x, y: x.new_empty(family_of(family).shape_of(x)), _one_by_one)
-_register(matmul, lambda a, b: a.new_empty(torch.matmul(a, b).shape), _one_by_one)
-_register(exponential, lambda family, w, x, v: x.new_empty(x.shape), _one_by_one)
-_register(exponential_gram, lambda family, w, x, y, v: w.new_empty(w.shape), _one_by_one)
-_register(spectral_log_det, lambda family, w, shape: w.new_empty(()), _one_by_one)
-_register(spectral_log_det_vjp, lambda family, w, shape: w.new_empty(w.shape), _one_by_one)
+@_run.register_vmap  # type: ignore[untyped-decorator]
+def _(
+    info: Any, in_dims: Any, operation: str, family: str, tensors: Sequence[Tensor], grid: Any
+) -> tuple[Tensor, int]:
+    """Join mapped images to one batch if nothing else is mapped; else run once for each element."""
+    axes = in_dims[2]
+    if operation in _OF_IMAGES and axes[0] is None and "Triangular" not in family:
+        images = tensors[1].movedim(axes[1], 0)
+        joined = _run(operation, family, [tensors[0], images.flatten(0, 1)], grid)
+        return joined.unflatten(0, images.shape[:2]), 0
+    each = [
+        [t if axis is None else t.select(axis, n) for t, axis in zip(tensors, axes, strict=True)]
+        for n in range(info.batch_size)
+    ]
+    return torch.stack([_run(operation, family, one, grid) for one in each]), 0

@@ -1,4 +1,10 @@
-"""Factored operators on PyTorch, and their solves."""
+"""Factored operators on PyTorch, and their solves, on the CPU and on devices.
+
+On devices solves run by the kernel of CUDA, or by plain wavefronts. Memory comes from torch's pool,
+and launches go to torch's current stream: a solve runs in the order of the program, and
+torch.cuda.graph records it. As always in PyTorch, call it once before the recording, to compile and
+load the code. Nothing here waits for a device, or reads a value.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +16,54 @@ import torch
 from invconv.arrays.namespaces import readable
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
-from invconv.kernels.cuda.launch import DeviceSolve, device_solve
+from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import products
-from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.cosine import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
-from invconv.kernels.plain.pitched import PitchedSolver
+from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
-from invconv_torch.native.devices import CUDA, TORCH
-from invconv_torch.native.host import in_host_memory
+from invconv_torch.native.host import PLAIN, in_host_memory
+from invconv_torch.precision import full_precision
 from invconv_torch.traced import Watch, watch
 
 Tensor: TypeAlias = torch.Tensor
+
+
+def _as_strided(x: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Tensor:
+    return x.as_strided(shape, strides, start)
+
+
+def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
+    torch.mm(a, b, out=out)
+
+
+def _substitute(diagonal: Tensor, rows: Tensor, lower: bool) -> Tensor:
+    return torch.linalg.solve_triangular(diagonal.mT, rows, upper=lower, left=False)
+
+
+TORCH = StridedOps(_as_strided, _matmul, full_precision, torch.Tensor.copy_, _substitute)
+
+
+def _ordinal(x: Tensor) -> int | None:
+    """Return the number of the device; None for fake tensors and on AMD's devices, "cuda" too."""
+    there = x.device.type == "cuda" and type(x) in PLAIN and torch.version.cuda is not None
+    return x.device.index if there else None
+
+
+def _address(x: Tensor) -> int:
+    return int(x.data_ptr())
+
+
+def _stream(x: Tensor) -> int:
+    return int(torch.cuda.current_stream(x.device).cuda_stream)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x.resolve_neg().contiguous()
+
+
+CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +131,7 @@ class SpectralFactor:
 
     @staticmethod
     def of(
-        basis: Basis,
-        kernel: Tensor,
-        shape: tuple[int, ...],
-        quiet: bool = False,
+        basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool = False
     ) -> SpectralFactor:
         """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)

@@ -18,8 +18,8 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.arguments import Launch
+from invconv.kernels.cuda.compile import source
 from invconv.kernels.cuda.plan import Device, Plan, plan_of
-from invconv.kernels.cuda.source import source
 
 HERE = Path(__file__).parent / "on_cpu"
 SECONDS = 300  # after which a run has failed

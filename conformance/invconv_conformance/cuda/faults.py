@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from invconv.kernels.cuda.source import sources
+from invconv.kernels.cuda.compile import sources
 from invconv_conformance.cuda.build import Builder, Job, Result, RunError
 
 _ORDER = re.compile(r'"(acquire|release)\.gpu"')

@@ -21,9 +21,8 @@ import pytest
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape
-from invconv.kernels.cuda.compile import compile_text, library
+from invconv.kernels.cuda.compile import compile_text, library, source
 from invconv.kernels.cuda.plan import SHARED_MEMORY, Device
-from invconv.kernels.cuda.source import source
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda import draws, faults, values

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from invconv.kernels.cuda.compile import CompileError, compile_text, compiled, library
-from invconv.kernels.cuda.source import source
+from invconv.kernels.cuda.compile import CompileError, compile_text, compiled, library, source
 from tests.kernels.test_cuda_plan import planned
 
 

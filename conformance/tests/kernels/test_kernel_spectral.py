@@ -11,8 +11,7 @@ import scipy.fft
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.product import compiled_product
-from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.cosine import Cosine
+from invconv.kernels.frequencies.cosine import Basis, Cosine
 from invconv.kernels.frequencies.fourier import Fourier
 from tests.kernels.test_kernels import narrower
 

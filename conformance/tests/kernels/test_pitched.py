@@ -12,7 +12,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
-from invconv_torch.native.devices import TORCH
+from invconv_torch.native.solvers import TORCH
 from tests.kernels.test_kernels import backward_error, random_case
 
 LIBRARIES: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from invconv.kernels.cuda.launch import DeviceOps
-from invconv_torch.native import devices, solvers
+from invconv_torch.native import solvers
 from tests.launches.stand_in_driver import STREAM, Driver, forget
 
 
@@ -39,9 +39,9 @@ def on_this_processor(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver
     plain = (torch.Tensor, torch.nn.Parameter)
     ops = DeviceOps(
         lambda x: 0 if type(x) in plain else None,
-        devices._address,
+        solvers._address,
         lambda x: STREAM,
-        devices._contiguous,
+        solvers._contiguous,
     )
     monkeypatch.setattr(solvers, "CUDA", ops)
     monkeypatch.setattr(solvers, "available", lambda size: False)

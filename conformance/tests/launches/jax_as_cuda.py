@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.interpreters import mlir
 
-from invconv_jax.native import kernel, launches, wavefront
+from invconv_jax.native import wavefront
 from tests.launches.stand_in_driver import STREAM, Driver
 
 WORDS, API_WORDS = 22, 24  # of a call frame and of XLA's functions, of 64 bits
@@ -29,12 +29,12 @@ def install(folder: Path) -> Driver:
     """Let a CPU's programs be those of CUDA devices, until the process ends."""
     driver = Driver(folder).install()
     for module, name, value in (
-        (launches, "_ordinals", lambda: (0, 1)),
-        (launches, "register", functools.cache(_register)),
+        (wavefront, "_ordinals", lambda: (0, 1)),
+        (wavefront, "register", functools.cache(_register)),
         (wavefront, "readable", lambda x: False),
     ):
         setattr(module, name, value)
-    mlir.register_lowering(kernel._one_batch, kernel._lower_for_cuda, platform="cpu")
+    mlir.register_lowering(wavefront._one_batch, wavefront._lower_for_cuda, platform="cpu")
     return driver
 
 

@@ -15,7 +15,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cuda import launch
-from invconv_jax.native import launches
+from invconv_jax.native import wavefront
 from tests.launches.stand_in_driver import Driver
 from tests.programs import python
 
@@ -26,7 +26,7 @@ CALL = re.compile(r"custom_call @invconv_cuda_(\w+?)_[0-9a-f]+\(.* : \((.*?)\) -
 def devices(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Let JAX have the two devices of the stand-in, on which nothing is run."""
     driver.runs = False
-    monkeypatch.setattr(launches, "_ordinals", lambda: (0, 1))
+    monkeypatch.setattr(wavefront, "_ordinals", lambda: (0, 1))
     return driver
 
 
@@ -83,7 +83,7 @@ def test_wavefronts_solve_where_no_launch_can(
         wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
         raster = ic.AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
         assert by_scan(lowered(inverse, raster.asarrays(conv.kernel), wide))
-        monkeypatch.setattr(launches, "_ordinals", lambda: ())
+        monkeypatch.setattr(wavefront, "_ordinals", lambda: ())
         assert by_scan(lowered(inverse, conv, Y))
         monkeypatch.undo()
         assert by_scan(lowered(inverse, conv, Y))  # JAX on a CPU

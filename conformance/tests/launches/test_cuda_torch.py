@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from invconv_torch.native import devices
+from invconv_torch.native import solvers
 from tests.launches import checks
 from tests.launches.stand_in_driver import STREAM, Driver, forget
 
@@ -68,6 +68,6 @@ def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_lay
 
 
 def test_tensors_in_host_memory_and_fake_ones_are_not_launched() -> None:
-    assert devices.CUDA.ordinal(torch.zeros(1)) is None
+    assert solvers.CUDA.ordinal(torch.zeros(1)) is None
     with FakeTensorMode():
-        assert devices.CUDA.ordinal(torch.empty(1, device="cuda")) is None
+        assert solvers.CUDA.ordinal(torch.empty(1, device="cuda")) is None

@@ -15,7 +15,7 @@ import invconv_torch as it
 from invconv.operators.base.calls import as_batch
 from invconv_conformance.cases.case import Case
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.values import values_of
+from invconv_torch.exporting.graphs import values_of
 from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.on_torch.modules import Both
 from tests.selected import cases_named

@@ -70,8 +70,8 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
         w = 0.2 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
         w.reshape(2, 2, -1)[..., 0 if "Symmetric" in family else 2] += 2 * torch.eye(2)
         x, y = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
-        function = getattr(torch.ops.invconv, operator).default
-        arguments = (family, x, y) if operator == "gram" else (family, w, y)
+        function = torch.ops.invconv.run.default
+        arguments: Any = (operator, family, [x, y] if operator == "gram" else [w, y], [])
         got = it.decompositions()[function](*arguments)
         torch.testing.assert_close(got, function(*arguments), rtol=1e-10, atol=1e-10)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.operators.base import grids, judgement
+from invconv.operators.base import conditions, judgement
 from invconv.operators.base.judgement import Judgement
 from invconv_benchmarks.suites.group import Shape
 
@@ -56,14 +56,14 @@ def test_a_part_of_a_grid_tells_what_the_whole_loses(
     conv = conv.asarrays(np.empty(0, dtype))
 
     def judged(work: float) -> list[Judgement]:
-        monkeypatch.setattr(grids, "WORK", work)
+        monkeypatch.setattr(conditions, "WORK", work)
         return [judgement.judge(conv.replace(), shape, dtype) for _ in range(_TIMES)]
 
     part, whole = judged(_LITTLE), judged(_ALL)
     assert "carried on" in part[0].rests_on or "single frequencies" in part[0].rests_on
     digits = [statistics.median(one.digits(dtype) for one in found) for found in (part, whole)]
     assert digits[0] == pytest.approx(digits[1], abs=1)
-    monkeypatch.setattr(grids, "WORK", _LITTLE)
+    monkeypatch.setattr(conditions, "WORK", _LITTLE)
     known, number = ic.diagnose(conv, shape, dtype), conv.condition(shape)
     apart = abs(math.log10(known.condition / number))
     assert apart <= (1e-9 if known.exact else 1)
@@ -75,7 +75,7 @@ def test_a_frequency_that_alone_is_wrong_is_found(
     library: Any, within: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """K_hat is 1e-5 there, all that 1,024 taps leave of 1; no part of the grid has it."""
-    monkeypatch.setattr(grids, "WORK", 1.0)
+    monkeypatch.setattr(conditions, "WORK", 1.0)
     wave = np.cos(2 * np.pi * (np.arange(32) - 15) / 32)[:, None] * np.ones((1, 1, 32, 32))
     kernel = (-(1 - 1e-5) / 512 * wave).astype(np.float32)
     kernel[0, 0, 15, 15] += 1

@@ -72,19 +72,3 @@ class Launch:
         """The integers as one scalar of `STRUCT`."""
         scalar: np.void = np.array([self.integers], STRUCT)[0]
         return scalar
-
-
-def grid_integers(
-    extent: tuple[int, ...],
-    step: tuple[int, ...],
-    dilation: tuple[int, ...],
-    *,
-    pitch: int,
-    lower: int,
-    rows: int = 1,
-    bands: int = 1,
-    images: int = 1,
-    chunk: int = 1,
-) -> tuple[int, ...]:
-    """Return the numbers of the struct `Grid`, in the order of `GRID`."""
-    return (*extent, *step, *dilation, pitch, rows, bands, images, chunk, lower)

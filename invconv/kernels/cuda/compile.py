@@ -1,7 +1,8 @@
 """Compile the sources to machine code by NVRTC: no device, no driver and no nvcc are needed.
 
 NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA require), conda's
-`cuda-nvrtc` or a CUDA toolkit. It is loaded here by ctypes.
+`cuda-nvrtc` or a CUDA toolkit. It is loaded here by ctypes. The text is the constants of a plan as
+macros, then the source files of this folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invconv.kernels.cuda.source import Constants, source
+from invconv.kernels.cuda.layout import Constants
+
+FILES = ("common.cuh", "weights.cu", "solve.cu")
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """Return the text of each source, by the name of its file."""
+    here = Path(__file__).parent
+    return {name: (here / name).read_text("utf-8") for name in FILES}
+
+
+def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
+    """Return the whole text for some constants.
+
+    The constants are those of a `invconv.kernels.cuda.plan.Plan`; ``texts`` are compiled instead of
+    `sources`.
+    """
+    macros = [f"#define {name} {value}" for name, value in constants]
+    parts = [f'#line 1 "{name}"\n{text}' for name, text in (texts or sources()).items()]
+    return "\n".join([*macros, *parts])
+
 
 # the sources call fma themselves, so the compiler must not fuse; the other options are the defaults
 OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true")

@@ -21,8 +21,8 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import POINTERS, Launch
 from invconv.kernels.cuda.compile import compiled
+from invconv.kernels.cuda.layout import Constants
 from invconv.kernels.cuda.plan import Device, Plan, plan_of
-from invconv.kernels.cuda.source import Constants
 
 
 @dataclass(frozen=True)

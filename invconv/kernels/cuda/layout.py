@@ -6,8 +6,9 @@ import functools
 from dataclasses import dataclass
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cuda.source import Constants
 from invconv.kernels.order import INVERSE_LIMIT, accumulators, unrolled
+
+Constants = tuple[tuple[str, str], ...]
 
 PIXELS = 4  # pixels of a thread at a time, at most
 _THREADS = 256  # threads of a block at most, unless a pixel has more channels

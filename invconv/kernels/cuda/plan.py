@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import Offset
-from invconv.kernels.cuda.arguments import HEAD, Launch, grid_integers
-from invconv.kernels.cuda.layout import PIXELS, Layout
-from invconv.kernels.cuda.source import Constants
+from invconv.kernels.cuda.arguments import HEAD, Launch
+from invconv.kernels.cuda.layout import PIXELS, Constants, Layout
 from invconv.kernels.order import tap_order
 
 MOST_CHANNELS = 512
@@ -162,16 +161,13 @@ class Plan(Bands):
         integers = self._integers(rows=rows, bands=bands, images=images, chunk=chunk)
         return Launch("solve", blocks, threads, self.band_bytes(rows), counters, integers)
 
-    def _integers(self, **launch: int) -> tuple[int, ...]:
+    def _integers(
+        self, rows: int = 1, bands: int = 1, images: int = 1, chunk: int = 1
+    ) -> tuple[int, ...]:
+        """Return the numbers of the struct `Grid`, in the order of `GRID`."""
         triples = zip(self.direction, self.dilation, self.strides, strict=True)
-        return grid_integers(
-            extent=self.extent,
-            step=tuple(s * d * n for s, d, n in triples),
-            dilation=self.dilation,
-            pitch=self.pitch,
-            lower=int(self.lower),
-            **launch,
-        )
+        step, last = (s * d * n for s, d, n in triples), (rows, bands, images, chunk)
+        return (*self.extent, *step, *self.dilation, self.pitch, *last, int(self.lower))
 
 
 @functools.lru_cache(maxsize=256)

@@ -3,22 +3,20 @@
     circ(c)[i, j] = c[(i - j) mod C]
 
 A circulant matrix is a periodic convolution along the channels. Its eigenvalues are c_hat, the
-Fourier transform of c, so circ(c)^-1 transforms, divides by c_hat and transforms back. The
-transforms are products with real matrices of cosines and sines here, as there are few channels and
-many pixels.
+Fourier transform of c, so circ(c)^-1 is the circulant matrix of the transform back of 1 / c_hat.
+The transforms are products with real matrices of cosines and sines here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.pixel_steps import in_float64
+from invconv.kernels.frequencies.fourier import Fourier, turns
+from invconv.kernels.pixel_steps import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -80,42 +78,25 @@ def circulant_vjp(matrix_bar: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class CirculantStep:
-    """The inverse of circ(c) (`invconv.kernels.pixel_steps`)."""
+class CirculantStep(PixelStep):
+    """The inverse of circ(c), which is circulant, too."""
 
-    circulant: Array  # shape (C,): c
-    # shape (C // 2 + 1,): the real and the imaginary parts of 1 / c_hat
-    inverse: tuple[Array, Array]
+    inverse: Array  # shape (C,): the first column of circ(c)^-1
 
-    @staticmethod
-    def of(circulant: Array) -> CirculantStep:
+    @classmethod
+    def of(cls, c: Array) -> Self:
         """Return the step for c, which is transformed here."""
-        return CirculantStep(circulant, inverse_of(*spectrum(circulant)))
+        return cls(c, from_spectrum(*inverse_of(*spectrum(c)), int(c.shape[0])))
 
     @property
     def matrix(self) -> Array:
-        return circulant_matrix(self.circulant)
+        return circulant_matrix(self.given)
 
-    @property
-    def given(self) -> Array:
-        return self.circulant
-
-    def on_host(self) -> CirculantStep:
-        return CirculantStep.of(in_float64(self.circulant))
+    def on_host(self) -> Self:
+        return self.of(in_float64(self.given))
 
     def __call__(self, rows: Array) -> Array:
-        return self._divide(rows, 1)
+        return matmul(circulant_matrix(self.inverse), rows)
 
     def transposed(self, rows: Array) -> Array:
-        return self._divide(rows, -1)
-
-    def _divide(self, rows: Array, sign: int) -> Array:
-        """Return circ(c)^-1 times rows (C, M); with the sign -1, its transpose times rows."""
-        xp, size = namespace(rows), rows.shape[0]
-        there, back = (constant(m, rows, rows.dtype) for m in _transforms(size))
-        both = matmul(there, rows)
-        half = both.shape[0] // 2
-        real, imag = both[:half, ...], both[half:, ...]
-        by_real, by_imag = self.inverse[0][:, None], sign * self.inverse[1][:, None]
-        parts = [real * by_real - imag * by_imag, real * by_imag + imag * by_real]
-        return matmul(back, xp.concat(parts))
+        return matmul(namespace(rows).matrix_transpose(circulant_matrix(self.inverse)), rows)

@@ -15,15 +15,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
 from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.basis import Places
-from invconv.kernels.frequencies.fourier import complex_dtype, complex_of
-from invconv.kernels.frequencies.turns import LONG_TURN, turns
+from invconv.kernels.frequencies.fourier import (
+    LONG_TURN,
+    Fourier,
+    Places,
+    complex_dtype,
+    complex_of,
+    turns,
+)
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -33,7 +38,7 @@ BY_MATRIX = 128  # points: an axis of at most so many is transformed by a produc
 
 @dataclass(frozen=True)
 class Cosine:
-    """cos(pi m (p + 1/2) / N) along each axis: a `Basis` of images with a mirrored border."""
+    """cos(pi m (p + 1/2) / N) along each axis, for images with a mirrored border: see `Fourier`."""
 
     period: ClassVar[float] = 0.5
 
@@ -44,7 +49,7 @@ class Cosine:
         return shape
 
     def multiplicity(self, shape: Shape) -> Floats:
-        """See `Basis`: every frequency occurs once."""
+        """See `Fourier`: every frequency occurs once."""
         return np.ones(size(shape))
 
     def phases(
@@ -89,8 +94,11 @@ class Cosine:
         return xp.permute_dims(x, (ndim + 1, ndim, *range(ndim)))
 
     def real(self, shape: Shape) -> RealTransform:
-        """See `Basis`: the transform is real already."""
+        """See `Fourier`: the transform is real already."""
         return _real(tuple(shape))
+
+
+Basis: TypeAlias = Fourier | Cosine
 
 
 @functools.lru_cache(maxsize=32)
@@ -141,7 +149,6 @@ def _transform(rows: Array) -> Array:
 
 
 def _transform_back(rows: Array) -> Array:
-    """Undo `_transform`."""
     xp, n = namespace(rows), rows.shape[1]
     if n <= BY_MATRIX or size(rows.shape) == 0:
         return matmul(constant(cosine_matrix(n).T, rows, rows.dtype), rows)

@@ -17,7 +17,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
-from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.cosine import Basis
 from invconv.kernels.primitives import matmul
 
 _FEW = 3  # channels for which NumPy's product, one call a frequency, is slower than sums

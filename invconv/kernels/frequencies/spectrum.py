@@ -1,6 +1,9 @@
-"""Convolutions of periodic or of mirrored images, in the frequency domain of any `basis.Basis`.
+"""Convolutions of periodic or of mirrored images, in the frequency domain of any `cosine.Basis`.
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
+`CircularFamily` multiplies so, too, with kernels of `WIDE` taps or more:
+
+    d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
 """
 
 from __future__ import annotations
@@ -8,22 +11,16 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.fourier import complex_of
-from invconv.kernels.frequencies.products import SpectralProduct, within_range
-from invconv.kernels.primitives import (
-    inverse_or_nan,
-    log_abs_det,
-    matmul,
-    split_singular,
-)
-from invconv.kernels.solver import Solver
+from invconv.kernels.frequencies.cosine import Basis
+from invconv.kernels.frequencies.fourier import Fourier, complex_of
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
+from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -31,18 +28,6 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 # with the square of the condition number.
 _INVERSE_LIMIT = 10.0
 _AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
-
-
-class SpectralFamily(Protocol):
-    """A family of convolutions that a basis decouples; see `invconv.kernels.families`."""
-
-    @property
-    def basis(self) -> Basis:
-        """The basis."""
-
-    @property
-    def text(self) -> str:
-        """The family as text, which a custom operator of PyTorch takes as an argument."""
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
@@ -102,26 +87,24 @@ def _contract(a: Array, factor: Array) -> Array:
 
 
 @Primitive
-def spectral_log_det(kernel: Array, family: SpectralFamily, shape: Shape) -> Array:
-    """Return the sum over all frequencies of log|det K_hat(f)|."""
+def spectral_log_det(kernel: Array, family: Any, shape: Shape) -> Array:
+    """Return the sum over all frequencies of log|det K_hat(f)| for a family with a ``basis``."""
     return _summed(log_abs_det(kernel_spectrum(kernel, family.basis, shape)), family, shape)
 
 
-def spectral_log_det_saving(
-    kernel: Array, family: SpectralFamily, shape: Shape
-) -> tuple[Array, Any]:
+def spectral_log_det_saving(kernel: Array, family: Any, shape: Shape) -> tuple[Array, Any]:
     """Return `spectral_log_det`, and the spectrum for `spectral_log_det_vjp`."""
     spectrum = kernel_spectrum(kernel, family.basis, shape)
     return _summed(log_abs_det(spectrum), family, shape), spectrum
 
 
-def _summed(logs: Array, family: SpectralFamily, shape: Shape) -> Array:
+def _summed(logs: Array, family: Any, shape: Shape) -> Array:
     weights = constant(family.basis.multiplicity(shape), logs, logs.dtype)
     return namespace(logs).sum(weights * logs)
 
 
 def spectral_log_det_vjp(
-    kernel: Array, family: SpectralFamily, shape: Shape, spectrum: Array | None = None
+    kernel: Array, family: Any, shape: Shape, spectrum: Array | None = None
 ) -> Array:
     """Return the gradient of the log-determinant with respect to the kernel.
 
@@ -193,19 +176,17 @@ def stable_spectral_inverse(spectrum: Array) -> Array | None:
 
 
 def inverses_keep_accuracy(spectrum: Array, inverse: Array) -> Array:
-    """Tell, as a 0-d bool array, whether products with the inverses are as accurate as solves."""
-    return condition_bound(spectrum, inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
+    """Tell, as a 0-d bool array, whether products with the inverses are as accurate as solves.
 
-
-def condition_bound(spectrum: Array, inverse: Array) -> Array:
-    """Return max |K_hat(f)|_F max |K_hat(f)^-1|_F, which bounds the 2-norm condition from above."""
+    max |K_hat(f)|_F max |K_hat(f)^-1|_F bounds the condition in the 2-norm from above.
+    """
     xp = namespace(spectrum)
 
     def largest(matrices: Array) -> Array:
         return xp.sqrt(xp.max(xp.sum(xp.abs(matrices) ** 2, axis=(1, 2))))
 
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or NaN is no bound
-        return largest(spectrum) * largest(inverse)
+        return largest(spectrum) * largest(inverse) <= _INVERSE_LIMIT * spectrum.shape[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,3 +228,25 @@ def solved(spectrum: Array, y_hat: Array) -> Array:
         return namespace(y_hat).linalg.solve(spectrum, y_hat)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a library would not say
         return y_hat / spectrum  # a library's solve takes one call a frequency
+
+
+def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
+    """Return A(K) x, shape (B, C, *spatial)."""
+    shape = tuple(x.shape[2:])
+    if 0 in x.shape:
+        return namespace(x).empty_like(x)
+    product = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
+    # by the library's transforms, since the kernel may be traced
+    return within_range(functools.partial(by_frequencies.agnostic, product), x)
+
+
+def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Array:
+    """Return the gradient of <y, A(K) x> with respect to K, shape (C, C, *kernel_size)."""
+    xp, shape = namespace(x), tuple(x.shape[2:])
+    weights: Any = basis.multiplicity(shape) / size(shape)
+    weights = constant(weights, x, basis.dtype(x))
+    # weighted before the product, so that the product is no larger than the sums over pixels
+    x_hat = basis.to_frequencies(x) * weights[:, None, None]
+    y_hat = basis.to_frequencies(y)
+    products = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    return taps_of_spectrum(products, basis, kernel_size, x, shape)

@@ -34,9 +34,6 @@ from invconv.kernels.plain.layout import Layout, layout, order_in_memory
 from invconv.kernels.primitives import matmul, triangular_solve
 from invconv.kernels.wavefront import CausalStencil
 
-_FEW = 8  # channels: up to this number, NumPy's inner loop takes longer to start than to run
-_SHORT = 16  # numbers: copies of longer runs are limited by the memory already
-
 
 def assign(target: Array, source: Array) -> None:
     """Copy an array into another one."""
@@ -58,10 +55,8 @@ class StridedOps:
     matmul: Callable[[Array, Array, Array], object]
     # (x): a context in which products on the device of ``x`` keep all digits
     exact: Callable[[Array], AbstractContextManager[object]]
-    # (target, source): copies images (B, C, *shape), or pixels (M, C), into others
+    # (target, source): copies an array into another one
     copy: Callable[[Array, Array], object] = assign
-    # (target, source): copies (M, runs, run); the numbers of a run are adjacent
-    copy_runs: Callable[[Array, Array], object] = assign
     # (D, rows, lower): solves for every row (M, C) by substitution with D
     substitute: Callable[[Array, Array, bool], Array] = substitute
 
@@ -126,7 +121,7 @@ class PitchedSolver:
         for place, count in plan.steps:
             for target, (shift, step, many, run) in zip(targets, plan.blocks, strict=True):
                 part, strides = (count, many, run), (plan.pitch, step, 1)
-                ops.copy_runs(target[:count], ops.as_strided(buffer, part, strides, place + shift))
+                ops.copy(target[:count], ops.as_strided(buffer, part, strides, place + shift))
             front = ops.as_strided(buffer, (count, channels), (plan.pitch, 1), place)
             ops.matmul(read[:count], weights, front)
             if self.inverse is None:
@@ -158,21 +153,4 @@ def _quiet(x: np.ndarray[Any, Any]) -> np.errstate:
     return np.errstate(invalid="ignore", over="ignore")
 
 
-def _channel_by_channel(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
-    """Copy images; few channels one by one, since NumPy's inner loop would run over them."""
-    if target.shape[1] > _FEW:
-        target[...] = source
-        return
-    for channel in range(target.shape[1]):
-        target[:, channel] = source[:, channel]
-
-
-def _short_runs(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
-    """Copy runs of numbers; a short run as one opaque element, in a third of the time."""
-    if target.shape[-1] <= _SHORT:
-        run = f"V{target.shape[-1] * target.itemsize}"
-        target, source = target.view(run), source.view(run)
-    target[...] = source
-
-
-NUMPY = StridedOps(_as_strided, np.matmul, _quiet, _channel_by_channel, _short_runs)
+NUMPY = StridedOps(_as_strided, np.matmul, _quiet)

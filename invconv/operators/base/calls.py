@@ -15,7 +15,6 @@ from invconv.arrays.namespaces import (
     Shape,
     as_array,
     cast,
-    dtype_name,
     mesh_axes,
     namespace,
     size,
@@ -177,13 +176,3 @@ def require_spatial_shape(
             f"got {sizes}"
         )
     return sizes
-
-
-def require_cotangent(call: Call, log_det_bar: Any) -> None:
-    """Raise unless a log-determinant's cotangent has the batch's shape and the log-det's dtype."""
-    require_alike("log_det_bar", log_det_bar, "the log-determinant", call.x)
-    if tuple(log_det_bar.shape) != call.batch_shape:
-        raise ValueError(
-            f"log_det_bar: expected the batch shape {call.batch_shape}, one number a sample, "
-            f"got {tuple(log_det_bar.shape)} of {dtype_name(log_det_bar.dtype)}"
-        )

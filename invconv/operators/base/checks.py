@@ -26,9 +26,8 @@ from invconv.arrays.namespaces import (
 )
 from invconv.families import path as paths
 from invconv.families.factored import State
-from invconv.operators.base.conditions import broken
+from invconv.operators.base.conditions import about_condition, broken
 from invconv.operators.base.factored import Factored
-from invconv.operators.base.grids import about_condition
 from invconv.operators.base.judgement import blame, exceeds, remembered
 from invconv.trust.condition import EPS, digits_left
 

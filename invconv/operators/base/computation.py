@@ -19,8 +19,7 @@ from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
 from invconv.families.route import Route, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import per_channel
-from invconv.kernels.solver import Map
+from invconv.kernels.primitives import Map, per_channel
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import require_regular
 from invconv.trust.measured import Step

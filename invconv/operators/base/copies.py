@@ -123,7 +123,6 @@ class Carried(Copies, abstract=True):
     """Copies in another library or dtype."""
 
     def _held(self) -> Self:
-        """Return a copy with copies of all arrays."""
         own = {n: copy_of(a) for n, a in self._own().items()}
         return self._with(own, [part._held() for part in self._parts().values()])
 

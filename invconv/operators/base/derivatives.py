@@ -10,10 +10,11 @@ from abc import abstractmethod
 from typing import Any
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, to_float
+from invconv.arrays.namespaces import Array, Shape, cast, dtype_name, namespace, readable, to_float
+from invconv.arrays.validation import require_alike
 from invconv.families.factored import State
 from invconv.operators.base import register
-from invconv.operators.base.calls import Call, as_batch, require_cotangent
+from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList, Gradients, require_regular
 
@@ -130,7 +131,12 @@ def _total(call: Call, log_det_bar: Array | None) -> Array | None:
     """Return the sum of a log-determinant's cotangents over the batch."""
     if log_det_bar is None:
         return None
-    require_cotangent(call, log_det_bar)
+    require_alike("log_det_bar", log_det_bar, "the log-determinant", call.x)
+    if tuple(log_det_bar.shape) != call.batch_shape:
+        raise ValueError(
+            f"log_det_bar: expected the batch shape {call.batch_shape}, one number a sample, "
+            f"got {tuple(log_det_bar.shape)} of {dtype_name(log_det_bar.dtype)}"
+        )
     return namespace(log_det_bar).sum(log_det_bar)
 
 

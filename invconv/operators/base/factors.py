@@ -77,7 +77,6 @@ class FactorList(Carried, abstract=True):
         return path
 
     def _no_pairs(self, factors: Any) -> TypeError:
-        """Return the error of what `factors` gave."""
         return TypeError(
             f"{type(self).__name__}.factors: expected pairs of a family, such as Matrix(), and its "
             f"weights, got {factors!r:.80}"
@@ -107,7 +106,6 @@ class FactorList(Carried, abstract=True):
 
     @derived
     def _count(self) -> int:
-        """Return the number of factors."""
         return len(self._labels)
 
 
@@ -116,7 +114,6 @@ class Traits(FactorList, abstract=True):
 
     @derived
     def _families(self) -> tuple[Family, ...]:
-        """Return the families of the factors without biases."""
         return tuple(factor.family for factor in paths.linear(self._path()))
 
     @derived

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, dataclass_transform
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import instead
 from invconv.arrays.validation import require_alike, require_array, require_real
 from invconv.operators.base import register
@@ -119,10 +119,7 @@ class Fields:
             register.enter(cls)
 
     def __post_init__(self) -> None:
-        parts = named_parts(self)
-        for name, conv in parts.items():
-            require_operator(name, conv)
-        require_parts_alike(parts)
+        require_parts_alike(self)
         require_arrays(self)
         self.validate()
 
@@ -159,7 +156,6 @@ class Fields:
 
     @derived
     def _kernel_size(self) -> tuple[int, ...]:
-        """Return the sizes of the kernel."""
         name, spec = next((n, spec) for n, spec in self._specs.items() if spec.open)
         shape = getattr(self, name).shape[len(spec.fixed) :]
         return tuple(map(int, shape))  # a tracer may have its own integers
@@ -178,19 +174,13 @@ def require_operator(name: str, value: Any) -> None:
         )
 
 
-def named_parts(conv: Any) -> dict[str, Any]:
-    """Return an operator's parts by their names in errors: "first", "steps[0]"."""
-    return {
-        f"{conv._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix: part
-        for prefix, part in conv._parts().items()
-    }
-
-
-def require_parts_alike(parts: Mapping[str, Any]) -> None:
-    """Raise unless operators agree in channels, spatial axes, library, dtype and device."""
+def require_parts_alike(whole: Any) -> None:
+    """Raise unless parts are operators that agree in channels, axes, library, dtype and device."""
     first: tuple[str, Any] | None = None
     ndim: tuple[str, int] | None = None
-    for name, conv in parts.items():
+    for prefix, conv in whole._parts().items():
+        name = f"{whole._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
+        require_operator(name, conv)
         first = first or (name, conv)
         _require_same(name, conv, *first)
         if conv.ndim is not None:
@@ -268,19 +258,13 @@ def _require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None
         fits = fits and n == sizes.setdefault(axis, (n, name))[0] and (n >= 1 or axis != "C")
     if fits and min(shape[len(fixed) :], default=1) >= 1:
         return
-    expected = ", ".join((*fixed, "*k")) if spec.open else _tuple_of(fixed)
+    axes = (*fixed, "*k") if spec.open else fixed
+    expected = f"{fixed[0]}," if len(axes) == 1 else ", ".join(axes)
+    single = spec.open and 1 <= len(shape) < len(spec.shape)
+    hint = f"; of one channel it is {name}[{', '.join(['None'] * len(fixed))}]" * single
     known = [f"{axis} = {n} as {of} has" for axis, (n, of) in sizes.items() if axis in fixed]
     others = [text for text in known if not text.endswith(f" {name} has")]
     raise ValueError(
         f"{name}: expected shape ({expected}){' with ' * bool(others)}{', '.join(others)}, got "
-        f"{shape}{_hint(name, shape, spec)}"
+        f"{shape}{hint}"
     )
-
-
-def _tuple_of(names: tuple[str, ...]) -> str:
-    return f"{names[0]}," if len(names) == 1 else ", ".join(names)
-
-
-def _hint(name: str, shape: Shape, spec: ArraySpec) -> str:
-    single = spec.open and 1 <= len(shape) < len(spec.shape)
-    return f"; of one channel it is {name}[{', '.join(['None'] * len(spec.fixed))}]" * single

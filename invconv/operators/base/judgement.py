@@ -25,11 +25,11 @@ from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Shape, dtype_name, readable, size
 from invconv.families import path as paths
 from invconv.families.factored import State, solvers_by_factor
-from invconv.kernels.solver import Solver
+from invconv.kernels.primitives import Solver
 from invconv.operators.base.computation import computation_of
+from invconv.operators.base.conditions import affordable, carried_on, samples, tried
 from invconv.operators.base.factored import Factored
 from invconv.operators.base.factors import FactorList
-from invconv.operators.base.grids import affordable, carried_on, samples, tried
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES, digits_left
 from invconv.trust.frequencies import error_by_frequencies
@@ -175,11 +175,7 @@ def blame(conv: Factored, shape: Shape, precision: str) -> Step | None:
 
 
 def _computation(
-    conv: Factored,
-    shape: Shape,
-    precision: str,
-    factored: bool = False,
-    state: State | None = None,
+    conv: Factored, shape: Shape, precision: str, factored: bool = False, state: State | None = None
 ) -> Computation:
     dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
     working = conv._on_host(dtypes[0])

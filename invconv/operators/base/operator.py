@@ -140,7 +140,6 @@ class InvertibleConv(Differentiable, abstract=True):
         return as_array(self._in_working_precision()._log_det(shape))
 
     def _log_det(self, shape: Shape) -> Array:
-        """Return log|det K|."""
         return paths.log_det(self._path(), shape)[0]
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
@@ -178,11 +177,7 @@ class InvertibleConv(Differentiable, abstract=True):
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
     def prepare(
-        self,
-        spatial_shape: Shape,
-        *,
-        check: bool = True,
-        precision: str | None = None,
+        self, spatial_shape: Shape, *, check: bool = True, precision: str | None = None
     ) -> PreparedInverse:
         """Factor the operator for one grid, to solve often.
 

@@ -7,10 +7,7 @@ from typing import Any
 import array_api_compat as compat
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import (
-    Array,
-    describe,
-)
+from invconv.arrays.namespaces import Array, describe
 from invconv.operators.base.fields import Fields
 from invconv.trust.condition import ConditionCache
 
@@ -20,7 +17,6 @@ class Parametrised(Fields, abstract=True):
 
     @derived
     def _conditions(self) -> ConditionCache:
-        """Return the cache of condition numbers."""
         return ConditionCache()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,7 +64,6 @@ class Parametrised(Fields, abstract=True):
 
     @derived
     def _parameter_names(self) -> tuple[str, ...]:
-        """Return the names of `parameters`."""
         return tuple(self.parameters())
 
     def _trained(self, arrays: list[Array]) -> None:

@@ -11,14 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import (
-    Array,
-    cast,
-    namespace,
-    readable,
-    size,
-    to_numpy,
-)
+from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_numpy
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
 from invconv.kernels.primitives import per_channel

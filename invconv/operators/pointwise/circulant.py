@@ -16,13 +16,10 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
-from invconv.families.circulant import Circulant
 from invconv.families.family import Family
 from invconv.families.pointwise import Scale
-from invconv.kernels.frequencies.circulant import (
-    from_spectrum,
-    spectrum,
-)
+from invconv.families.structured import Circulant
+from invconv.kernels.frequencies.circulant import from_spectrum, spectrum
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, constant, namespace
+from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.settings import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
@@ -185,10 +185,3 @@ class Conv1x1(Pointwise, mixing="plain"):
 
     def within(self, gain: float) -> Self:
         return self.replace(weight=matrix_within(self.weight, gain)[0])
-
-
-def permutation_matrix(permutation: Array, like: Array) -> Array:
-    """Return P with (P v)[i] = v[permutation[i]], in the dtype of ``like``."""
-    xp = namespace(like)
-    columns = constant(np.arange(like.shape[0]), permutation)
-    return xp.astype(permutation[:, None] == columns[None, :], like.dtype)

@@ -13,18 +13,17 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
 from invconv.families.pointwise import LogScale
+from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.operators.pointwise.reflections import require_reflectors
+from invconv.operators.pointwise.orthogonal import Reflecting
 from invconv.trust.gains import squashed
 
 _LOG_SCALE, _REFLECTIONS = LogScale(), Householder()
 
 
-class HouseholderConv1x1(Pointwise):
+class HouseholderConv1x1(Reflecting):
     """A 1x1 convolution with W = H_1 ... H_m diag(exp(log_scale)).
 
     log det = N sum(log_scale), and W^-1 = diag(exp(-log_scale)) H_m ... H_1. `init` gives C
@@ -50,13 +49,8 @@ class HouseholderConv1x1(Pointwise):
            [2., 0.]])
     """
 
-    reflectors: Array = array("m", "C")
     log_scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
-
-    def validate(self) -> None:
-        super().validate()
-        require_reflectors(self.reflectors)
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -11,18 +11,32 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, namespace
+from invconv.arrays.namespaces import Array, namespace, readable, to_numpy
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
+from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.operators.pointwise.reflections import require_reflectors
 
 _REFLECTIONS = Householder()
 
 
-class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
+class Reflecting(Pointwise, abstract=True):
+    """A 1x1 convolution with H_1 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i), of rows v_i."""
+
+    reflectors: Array = array("m", "C")
+
+    def validate(self) -> None:
+        super().validate()
+        if readable(self.reflectors):
+            zero = ~to_numpy(self.reflectors).any(axis=1)
+            if zero.any():
+                raise ValueError(
+                    f"reflectors: expected no zero vector, got one in row {int(zero.argmax())}"
+                )
+
+
+class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
     """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
 
     y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and the condition is 1
@@ -53,12 +67,7 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     0.0
     """
 
-    reflectors: Array = array("m", "C")
     bias: Array | None = array("C", optional=True)
-
-    def validate(self) -> None:
-        super().validate()
-        require_reflectors(self.reflectors)
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
+    constant,
     device,
     diagonal,
     diagonal_matrix,
@@ -23,14 +24,13 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import require_alike, require_array
 from invconv.families.family import Family
-from invconv.families.orthogonal import Permutation
-from invconv.families.triangular import LogTriangular, Triangular
+from invconv.families.structured import LogTriangular, Permutation, Triangular
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.conv1x1 import Pointwise, permutation_matrix, random_orthogonal
+from invconv.operators.pointwise.conv1x1 import Pointwise, random_orthogonal
 from invconv.trust.gains import strict_below, triangle_within
 
-_UPPER = LogTriangular(Triangular(lower=False))
+_UPPER = LogTriangular(lower=False)
 _LOWER = Triangular(lower=True)
 _PERMUTATION = Permutation()
 
@@ -115,11 +115,9 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         xp = namespace(self.lower)
         lower = xp.tril(self.lower, k=-1) + identity(self.channels, self.lower)
         upper = xp.triu(self.upper, k=1) + diagonal_matrix(self._scale())
-        return [
-            (_UPPER, (upper, self.log_scale)),
-            (_LOWER, lower),
-            (_PERMUTATION, permutation_matrix(self.permutation, self.lower)),
-        ]
+        columns = constant(np.arange(self.channels), self.permutation)
+        permutation = xp.astype(self.permutation[:, None] == columns[None, :], lower.dtype)
+        return [(_UPPER, (upper, self.log_scale)), (_LOWER, lower), (_PERMUTATION, permutation)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         (upper, logs), lower, _ = bars

@@ -11,26 +11,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import (
-    Array,
-    diagonal,
-    namespace,
-)
+from invconv.arrays.namespaces import Array, diagonal, namespace
 from invconv.families.family import Family
-from invconv.families.orthogonal import Householder
-from invconv.families.triangular import KnownTriangular, Triangular
+from invconv.families.structured import Householder, KnownTriangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.conv1x1 import Pointwise
-from invconv.operators.pointwise.reflections import require_reflectors
+from invconv.operators.pointwise.orthogonal import Reflecting
 from invconv.trust.gains import triangle_within
 
-_UPPER = KnownTriangular(Triangular(lower=False))
+_UPPER = KnownTriangular(lower=False)
 _REFLECTIONS = Householder()
 
 
-class QRConv1x1(Pointwise, mixing="qr"):
+class QRConv1x1(Reflecting, mixing="qr"):
     """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
 
     log det = N sum(log|scale|). `init` gives C random reflections, U = 0 and a scale of 1.
@@ -58,14 +52,9 @@ class QRConv1x1(Pointwise, mixing="qr"):
            [2., 0.]])
     """
 
-    reflectors: Array = array("m", "C")
     upper: Array = array("C", "C")
     scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
-
-    def validate(self) -> None:
-        super().validate()
-        require_reflectors(self.reflectors)
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:

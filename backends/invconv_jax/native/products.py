@@ -1,6 +1,7 @@
-"""The primitives `correlate` and `correlate_kernel_vjp` by XLA's convolution, at full precision.
+"""Convolutions and products at full precision, and solves with small matrices.
 
-Offsets on a lattice make one dilated kernel.
+The primitives `correlate` and `correlate_kernel_vjp` are XLA's convolution; offsets on a lattice
+make one dilated kernel. Solves keep a batch on its devices.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.plain.tap_grid import TapGrid, grid_of
-from invconv_jax.native.partition import beside, whole
+from invconv_jax.native.partition import SplitByBatch, beside, whole
 
 # JAX's default allows products in TensorFloat-32 or bfloat16, which would decide the result.
 PRECISION = lax.Precision.HIGHEST
@@ -43,7 +44,6 @@ def correlate_kernel_vjp(
 
 @functools.partial(jax.jit, static_argnames=("offsets", "wrap"))
 def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -> Array:
-    """Correlate x (B, C, *spatial) with taps (T, C, C)."""
     taps, x = whole(beside(taps, x), 0), whole(x)
     shape = x.shape[2:]
     if len(shape) > _CONVOLVED_AXES:
@@ -75,3 +75,49 @@ def _dense(taps: Array, grid: TapGrid) -> Array:
     kernel = jnp.zeros((math.prod(grid.size), *channels), taps.dtype)
     kernel = kernel.at[jnp.asarray(grid.places)].add(taps[jnp.asarray(grid.taps)])
     return jnp.swapaxes(kernel.reshape(*grid.size, *channels), -2, -1)
+
+
+def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
+    rows = rhs.reshape(rhs.shape[0], -1)
+    x = lax.linalg.triangular_solve(matrix, rows, left_side=True, lower=lower)
+    return x.reshape(rhs.shape)
+
+
+def _eliminate(matrices: Array, rhs: Array) -> Array:
+    """Solve M_f x_f = b_f for b of shape (F, C, ...)."""
+    columns = rhs.reshape(*rhs.shape[:2], -1)
+    return jnp.linalg.solve(matrices, columns).reshape(rhs.shape)
+
+
+substitute = SplitByBatch("invconv_substitute", _substitute, (0,))
+eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
+
+
+@jax.jit  # type: ignore[untyped-decorator]
+def matmul(a: Array, b: Array) -> Array:
+    """See `invconv.kernels.primitives.matmul`; accelerators would round to fewer bits."""
+    return jnp.matmul(beside(a, b), beside(b, a), precision=lax.Precision.HIGHEST)
+
+
+@functools.partial(jax.jit, static_argnames="lower")
+def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
+    """See `invconv.kernels.primitives.triangular_solve`."""
+    return lax.custom_linear_solve(
+        lambda x: matmul(matrix, x),
+        rhs,
+        lambda _, b: substitute(matrix, b, lower=lower),
+        lambda _, b: substitute(matrix.mT, b, lower=not lower),
+    )
+
+
+@jax.custom_jvp  # type: ignore[untyped-decorator]
+def nan_where_singular(x: Array, log_det: Array) -> Array:
+    """See `primitives`; the derivative of `where` itself would keep an image of zeros."""
+    return jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), x)
+
+
+@nan_where_singular.defjvp  # type: ignore[untyped-decorator]
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    x, log_det = primals
+    scale = jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), 1)
+    return nan_where_singular(x, log_det), tangents[0] * scale

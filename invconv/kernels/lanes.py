@@ -7,7 +7,7 @@ for each level a tap reads other lanes at a level that is a fixed number earlier
 
     x[level] = D^-1 (y[level] - [taps] window[reads])
 
-with the last levels in a window. torch's exported programs and JAX's run this loop.
+with the last levels in a window. Plain wavefronts, torch's exported programs and JAX run this loop.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ def lanes_of(c: Any, shape: Shape, xp: Any, **device: Any) -> Lanes:
 
 
 def _unravel(index: Index, shape: Shape) -> list[Index]:
-    """Return the coordinates of flat indices."""
     return [
         index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
         for k, n in enumerate(shape)

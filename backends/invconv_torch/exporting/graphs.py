@@ -1,7 +1,12 @@
-"""A spectral solve in real arithmetic: transforms as products with cosines and sines.
+"""Parts of graphs: constants, an autoregressive solve and a spectral one.
 
-ONNX has a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector
-is its real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
+An autoregressive solve is a scan over its wavefronts: a graph of one size for every grid. Its index
+arrays (`invconv.kernels.lanes`) are NumPy's, or made by torch in the graph, since the decomposition
+of an operator cannot hold constants.
+
+A spectral solve is in real arithmetic, and transforms are products with cosines and sines. ONNX has
+a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector is its
+real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
 """
 
 from __future__ import annotations
@@ -11,14 +16,76 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from invconv.kernels.frequencies.cosine import Cosine, cosine_matrix
-from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.fourier import Fourier, turns
 from invconv.kernels.frequencies.spectrum import SpectralSolver
-from invconv.kernels.frequencies.turns import turns
-from invconv_torch.exporting.values import constant
+from invconv.kernels.lanes import Lanes
+from invconv.kernels.wavefront import CausalStencil
+from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
 
 Tensor: TypeAlias = torch.Tensor
+
+
+def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Return a parameter in NumPy's float64, though torch.export may show a fake one."""
+    real = behind(tensor) if isinstance(tensor, FakeTensor) else tensor
+    if real is None:
+        raise NotImplementedError(
+            "torch.onnx.export of a layer of invconv_torch: expected parameters of the module that "
+            "is exported, which are constants in the file, got one that is computed from others "
+            "(torch.nn.utils.parametrize, torch.func.functional_call, or a program of "
+            "torch.export.export); make it a parameter first, and export the module itself"
+        )
+    with without_modes():
+        host = real.detach().cpu()
+        values: np.ndarray[Any, Any] = (host.double() if real.is_floating_point() else host).numpy()
+    return values
+
+
+def constant(values: Any, like: Tensor) -> Tensor:
+    """Return an array as a constant of the graph; real numbers in the dtype of a tensor."""
+    array = np.ascontiguousarray(values)
+    dtype = like.dtype if array.dtype.kind == "f" else None
+    with without_modes():
+        tensor = torch.tensor(array, dtype=dtype, device=like.device)
+    return tensor.clone()  # a node of the graph, as a scan requires
+
+
+def causal_solve(
+    c: CausalStencil, lanes: Lanes, y: Tensor, solve: Callable[..., Tensor], *matrices: Tensor
+) -> Tensor:
+    """Return x with ``c.stencil()`` x = y, shape (B, C, *spatial).
+
+    The stencil `within` the grid, and the lanes, are of tensors; ``solve`` takes r (B, C, M) and
+    the matrices to D^-1 r.
+    """
+    channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
+    if not count:
+        return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])
+
+    def step(
+        window: Tensor, row: Tensor, inside: Tensor, reads: Tensor, weights: Tensor, *more: Tensor
+    ) -> list[Tensor]:
+        seen = F.pad(window, (0, 1)).index_select(2, reads)  # (B, C, T M)
+        seen = seen.unflatten(2, (count, places[1])).flatten(1, 2)
+        x = solve(row - torch.matmul(weights, seen), *more)
+        x = torch.where(inside, x, torch.zeros_like(x))
+        later = torch.cat([window[:, :, places[1] :], x], dim=2)
+        # cloned, or a single pixel would keep the strides of the solve's result
+        return [later.clone(memory_format=torch.contiguous_format), x.clone()]
+
+    rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
+    rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)
+    window = y.new_zeros((y.shape[0], channels, lanes.back * places[1]))
+    weights = c.taps.permute(1, 2, 0).reshape(channels, channels * count)
+    held = lanes.reads.reshape(-1), weights, *matrices
+    levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
+    x = levels.permute(1, 2, 0, 3).flatten(2).index_select(2, lanes.places)
+    return x.unflatten(2, y.shape[2:])
+
+
 Matrix: TypeAlias = np.ndarray[Any, Any]
 
 
@@ -41,7 +108,6 @@ def _solve_in_cosines(solver: SpectralSolver, y: Tensor) -> Tensor:
 
 
 def _mixed(x: Tensor, axis: int, matrix: Matrix) -> Tensor:
-    """Multiply along an axis by a matrix."""
     return torch.matmul(x.movedim(axis, -1), constant(matrix.T, x)).movedim(-1, axis)
 
 
@@ -82,7 +148,6 @@ def _to_frequencies(x: Tensor) -> Tensor:
 
 
 def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Undo `_to_frequencies`, to a grid."""
     for axis, n in enumerate(shape[:-1]):
         z = _along(z, 3 + axis, _waves(n).conj() / n)
     last = shape[-1]
@@ -94,7 +159,6 @@ def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor
 
 
 def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
-    """Multiply along an axis, and axis 2 of real and imaginary parts, by a symmetric matrix."""
     n = len(matrix)
     z = z.movedim((2, axis), (-2, -1))
     z = torch.matmul(z.flatten(-2), constant(_real(matrix).T, z))

@@ -1,0 +1,262 @@
+"""Families of structured matrices: triangular, orthogonal and circulant ones.
+
+The determinant of a triangular matrix is the product of its diagonal, and that of an orthogonal one
+is +-1. A circulant matrix, given by its first column, is a product of numbers in Fourier's basis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    constant,
+    identity,
+    log_abs,
+    log_of_exp,
+    namespace,
+    size,
+    total,
+)
+from invconv.families.family import Family
+from invconv.families.pointwise import Pointwise
+from invconv.kernels.frequencies.circulant import (
+    CirculantStep,
+    channel_multiplicity,
+    circulant_matrix,
+    circulant_vjp,
+    from_spectrum,
+    inverse_of,
+    spectrum,
+)
+from invconv.kernels.matrices import Product
+from invconv.kernels.pixel_steps import PixelStep, Triangle, Turned, solved
+from invconv.kernels.primitives import add_pivots, pivots
+from invconv.kernels.reflections import Reflections
+from invconv.trust.bound import Bounds, of_matrix
+from invconv.trust.condition import Condition, SolveOverflowError
+
+
+@dataclass(frozen=True)
+class Triangular(Pointwise):
+    """Triangular matrices w (C, C); the entries beyond the triangle are zero.
+
+    Attributes
+    ----------
+    lower : bool
+        Whether they are lower triangular.
+    """
+
+    lower: bool
+
+    def matrix(self, w: Array) -> tuple[Array, Any]:
+        return w, None
+
+    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
+        return bar
+
+    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
+        return (Triangle(w, self.lower),)
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        return replace(self, lower=not self.lower), namespace(w).matrix_transpose(w)
+
+    def pivots(self, w: Array) -> Array | None:
+        return pivots(w, ())
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
+        known = namespace(w).zeros_like(w) if known is None else known
+        return add_pivots(known, (), size(shape) * bar / (pivots(w, ()) if memo is None else memo))
+
+    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
+        inverse = solved(w, np.eye(len(w)), lower=self.lower)
+        return of_matrix(w, inverse, triangular=True)
+
+
+@dataclass(frozen=True)
+class WithDiagonal(Triangular):
+    """Triangular matrices, by w = (matrix, the array of which its diagonal is made).
+
+    The log-determinant has a gradient by the second alone.
+    """
+
+    def matrix(self, w: tuple[Array, Array]) -> tuple[Array, Any]:
+        return w[0], None
+
+    def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> tuple[Any, Any]:
+        return bar, None
+
+    def undoing(self, w: tuple[Array, Array]) -> tuple[PixelStep, ...]:
+        return super().undoing(w[0])
+
+    def transposed(self, w: tuple[Array, Array]) -> tuple[Family, Any]:
+        turned, matrix = super().transposed(w[0])
+        return turned, (matrix, w[1])
+
+    def transposed_vjp(self, bar: tuple[Any, Any]) -> tuple[Any, Any]:
+        matrix = None if bar[0] is None else namespace(bar[0]).matrix_transpose(bar[0])
+        return matrix, bar[1]
+
+    def logs_vjp(self, v: Array, bar: Array) -> Array:
+        """Return the gradient of bar log|det A| at one pixel by the second array."""
+        raise NotImplementedError
+
+    def add_log_det_vjp(
+        self, known: Any, w: tuple[Array, Array], shape: Shape, memo: Any, bar: Array
+    ) -> tuple[Any, Array]:
+        matrix, old = (None, None) if known is None else known
+        more = self.logs_vjp(w[1], size(shape) * bar)
+        return matrix, more if old is None else old + more
+
+    def bounds(self, w: Any) -> Bounds:
+        return super().bounds(w[0])
+
+
+@dataclass(frozen=True)
+class KnownTriangular(WithDiagonal):
+    """Triangular matrices with a known diagonal, by w = (matrix, diagonal).
+
+    In some graphs Inductor loses the gradient by a diagonal that is read from a matrix.
+    """
+
+    def pivots(self, w: tuple[Array, Array]) -> Array | None:
+        return w[1]
+
+    def logs_vjp(self, v: Array, bar: Array) -> Array:
+        return bar / v
+
+
+@dataclass(frozen=True)
+class LogTriangular(WithDiagonal):
+    """Triangular matrices with a diagonal of +-exp(log_scale), by w = (matrix, log_scale)."""
+
+    hint: ClassVar[str] = "a scale is zero, by its log_scale or sign"
+
+    def pivots(self, w: tuple[Array, Array]) -> None:
+        """Return None: the logarithms are known."""
+
+    def log_det(
+        self, w: tuple[Array, Array], shape: Shape, saving: bool = False
+    ) -> tuple[Array, Any]:
+        logs = log_of_exp(w[1], pivots(w[0], ()))
+        return size(shape) * namespace(logs).sum(logs), None
+
+    def logs_vjp(self, v: Array, bar: Array) -> Array:
+        return bar + namespace(v).zeros_like(v)
+
+
+@dataclass(frozen=True)
+class Orthogonal(Pointwise):
+    """Orthogonal matrices."""
+
+    needs_y: ClassVar[bool] = False
+
+    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
+        return (Turned(self.matrix(w)[0]),)
+
+    def factor(self, w: Array, shape: Shape) -> Product:
+        return Product(namespace(w).matrix_transpose(self.matrix(w)[0]), "transpose")
+
+    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+        """Return 0, or NaN if a weight is not finite: then W is no orthogonal matrix."""
+        return namespace(w).sum(0.0 * w), None
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Any:
+        return known
+
+    def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> Condition:
+        if not np.isfinite(w).all():
+            raise SolveOverflowError
+        return Condition(1.0, "2-norm")
+
+    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
+        matrix = self.matrix(w)[0]
+        bounds = of_matrix(matrix, matrix.T)
+        return replace(bounds, terms=len(matrix) + len(w) + 2)
+
+
+@dataclass(frozen=True)
+class Householder(Orthogonal):
+    """H_1 H_2 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i), v_1 ... v_m the rows of w (m, C)."""
+
+    def matrix(self, w: Array) -> tuple[Array, Any]:
+        return self.times(w, identity(w.shape[1], w))
+
+    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
+        return self.times_vjp(w, memo, bar)[0]
+
+    def times(self, w: Array, before: Array) -> tuple[Array, Any]:
+        reflections = Reflections.of(w)
+        product, memo = reflections.times(before)
+        return product, (reflections, memo)
+
+    def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
+        reflections: Reflections = memo[0]
+        return reflections.vjp(memo[1], bar)
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        return self, namespace(w).flip(w, axis=0)
+
+
+@dataclass(frozen=True)
+class Permutation(Orthogonal):
+    """Permutation matrices w (C, C); they get no gradient."""
+
+    hint: ClassVar[str] = "permutation has an index twice"
+
+    def matrix(self, w: Array) -> tuple[Array, Any]:
+        return w, None
+
+    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> None:
+        """See `Pointwise`."""
+
+    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+        """Return 0, or -inf if a column has not one entry: an edit in place may have made it so."""
+        xp = namespace(w)
+        total = xp.sum(w, axis=0)
+        regular = xp.all(total == 1)
+        return xp.where(regular, xp.sum(0.0 * total), xp.full_like(total[0], -math.inf)), None
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        return self, namespace(w).matrix_transpose(w)
+
+
+@dataclass(frozen=True)
+class Circulant(Pointwise):
+    """circ(w)[i, j] = w[(i - j) mod C]; log|det| = N sum log|w_hat|, w_hat the transform of w."""
+
+    hint: ClassVar[str] = "the Fourier transform of the circulant has a zero; change it"
+
+    def matrix(self, w: Array) -> tuple[Array, Any]:
+        return circulant_matrix(w), None
+
+    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
+        return circulant_vjp(bar)
+
+    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
+        return (CirculantStep.of(w),)
+
+    def transposed(self, w: Array) -> tuple[Family, Array]:
+        xp = namespace(w)
+        return self, xp.concat([w[:1], xp.flip(w[1:], axis=0)])
+
+    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+        half = namespace(w).hypot(*spectrum(w))
+        often = constant(channel_multiplicity(int(w.shape[0])), half, half.dtype)
+        return size(shape) * total(often * log_abs(half)), None
+
+    def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
+        """See `Family`; the sum of log|w_hat| has the derivative C circ(w)^-T e_0."""
+        real, imag = inverse_of(*spectrum(w))
+        channels = int(w.shape[0])
+        more = (size(shape) * channels * bar) * from_spectrum(real, -imag, channels)
+        return more if known is None else known + more
+
+    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
+        back = circulant_matrix(from_spectrum(*inverse_of(*spectrum(w)), len(w)))
+        return replace(of_matrix(circulant_matrix(w), back), terms=2 * len(w))
