@@ -12,7 +12,7 @@ import pytest
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.trust import norms
+from invconv.trust import condition
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.drawn import FAMILIES
 from invconv_conformance.truth import oracle
@@ -87,7 +87,7 @@ def test_an_estimate_is_within_a_factor_of_three(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
-    monkeypatch.setattr(norms, "_EXACT_NUMBERS", 0)
+    monkeypatch.setattr(condition, "_EXACT_NUMBERS", 0)
     monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
     compared = 0
     for rng in np.random.default_rng([3, list(FAMILIES).index(family)]).spawn(12):

@@ -1,0 +1,72 @@
+"""Regularised inverses in the frequency domain.
+
+    x = argmin of |K x - y|^2 + d^2 |x|^2,    x_hat(f) = K_hat(f)^+ y_hat(f) for d = 0,
+
+the one of least norm where several are as good. With damping K_hat(f)^+ is the first C columns of
+the pseudo-inverse of K_hat(f) above d times the identity: nothing is squared. A singular value that
+the rounding of the sums over taps alone would give is taken for zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, constant, identity, namespace, zeros
+from invconv.arrays.stencil import taps_of
+from invconv.kernels.frequencies.cosine import Basis
+from invconv.kernels.frequencies.products import at_frequencies
+from invconv.kernels.frequencies.spectrum import kernel_spectrum
+from invconv.kernels.primitives import matmul
+
+_ROUNDING = 8  # units of rounding of the sums over taps, for each channel
+
+
+def least_squares(
+    kernel: Array,
+    counts: np.ndarray[tuple[int], np.dtype[np.float64]],
+    basis: Basis,
+    y: Array,
+    damp: float | Array,
+) -> Array:
+    """Return x for images y, both (B, C, *shape); ``counts`` are the offsets of each tap."""
+    xp, shape = namespace(kernel), tuple(y.shape[2:])
+    often = constant(counts, kernel, kernel.dtype)[:, None, None]
+    scale = xp.max(xp.sum(abs(taps_of(kernel)) * often, axis=(0, 2)))
+    inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), scale, damp)
+    return basis.from_frequencies(at_frequencies(inverses, basis.to_frequencies(y)), shape)
+
+
+def damped_inverses(matrices: Array, scale: Array, damp: float | Array) -> Array:
+    """Return the matrices (F, C, C) that give x_hat(f) of y_hat(f).
+
+    Singular values that rounding alone would give are zero; ``scale`` is at least the largest.
+    """
+    xp, channels = namespace(matrices), int(matrices.shape[-1])
+    rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
+    if channels == 1:
+        regular = abs(matrices) > rounding * scale
+        squares = xp.where(regular, abs(matrices) ** 2 + damp**2, xp.ones_like(abs(matrices)))
+        is_complex = xp.isdtype(matrices.dtype, "complex floating")
+        turned = xp.conj(matrices) if is_complex else matrices
+        return xp.where(regular, turned / squares, xp.zeros_like(turned))
+    inverses = _pseudo_inverse(matrices, scale, rounding)
+    if isinstance(damp, int | float) and damp == 0:
+        return inverses
+    damping = xp.broadcast_to(damp * identity(channels, matrices), matrices.shape)
+    above = xp.concat([matrices, damping], axis=-2)
+    damped = _pseudo_inverse(above, scale, rounding)[..., :channels]
+    return matmul(matmul(inverses, matrices), damped)  # in the row space: else noise / damp^2
+
+
+def _pseudo_inverse(matrices: Array, scale: Array, rounding: float) -> Array:
+    """Return pseudo-inverses; singular values up to ``rounding`` times ``scale`` are zero.
+
+    Libraries compare with the largest singular value of each matrix: the scale is made one, in a
+    corner of its own.
+    """
+    xp, (*lead, rows, columns) = namespace(matrices), matrices.shape
+    beside = xp.concat([matrices, zeros((*lead, rows, 1), matrices)], axis=-1)
+    corner = xp.astype(scale, matrices.dtype) + zeros((*lead, 1, 1), matrices)
+    below = xp.concat([zeros((*lead, 1, columns), matrices), corner], axis=-1)
+    whole = xp.linalg.pinv(xp.concat([beside, below], axis=-2), rtol=rounding)
+    return whole[..., :columns, :rows]
