@@ -19,9 +19,9 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
 from invconv.kernels.frequencies.cosine import BY_MATRIX, Basis
 from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.products import SpectralProduct, range_scale
+from invconv.kernels.frequencies.products import FEW, SpectralProduct, range_scale
 from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
-from invconv_jax.native.partition import SplitByBatch
+from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul
 
 _MOST = 3  # axes that XLA transforms together, at most
@@ -133,12 +133,21 @@ def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Ar
     scale = range_scale(lax.stop_gradient(y))
     # JAX's rule for a linear solve: the derivative keeps only the solution
     x_hat = lax.custom_linear_solve(
-        lambda x: matmul(spectrum, x),
+        lambda x: _multiply(spectrum, x),
         _to_frequencies(basis, y * scale),
         lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
         lambda _, b: _at_the_frequencies(spectrum.mT, inverse.mT, accurate, b),
     )
     return _from_frequencies(basis, x_hat, tuple(y.shape[2:])) / scale
+
+
+def _multiply(matrices: Array, y_hat: Array) -> Array:
+    """Return A(f) y_hat(f), (F, C, B)."""
+    if matrices.shape[-1] > FEW:
+        return matmul(matrices, y_hat)
+    matrices = beside(matrices, y_hat)
+    columns = zip(jnp.moveaxis(matrices, 2, 0), jnp.moveaxis(y_hat, 1, 0), strict=True)
+    return sum(column[:, :, None] * row[:, None] for column, row in columns)
 
 
 def _to_frequencies(basis: Basis, y: Array) -> Array:
@@ -176,7 +185,7 @@ def _at_the_frequencies(spectrum: Array, inverse: Array, accurate: Array, y: Arr
     """Return K_hat(f)^-1 y(f) for y of shape (F, C, B)."""
 
     def multiply(y: Array) -> Array:
-        return matmul(inverse, y)
+        return _multiply(inverse, y)
 
     def solve(y: Array) -> Array:
         return eliminate(spectrum, y)

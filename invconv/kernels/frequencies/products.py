@@ -20,7 +20,7 @@ from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_produ
 from invconv.kernels.frequencies.cosine import Basis
 from invconv.kernels.primitives import matmul
 
-_FEW = 3  # channels for which NumPy's product, one call a frequency, is slower than sums
+FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def at_frequencies(matrices: Array, y_hat: Array) -> Array:
     channels = range(matrices.shape[-1])
     if len(channels) == 1:
         return matrices * y_hat
-    if len(channels) > _FEW or not isinstance(matrices, np.ndarray):
+    if len(channels) > FEW or not isinstance(matrices, np.ndarray):
         return matmul(matrices, y_hat)
     x_hat = np.empty_like(y_hat)
     for o in channels:
