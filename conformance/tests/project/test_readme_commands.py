@@ -31,7 +31,9 @@ SHORTER = {
     "python -m invconv diagnose FILE --grid 32 32 [--picture PATH]": "python -m invconv diagnose "
     "conv.safetensors --grid 32 32 --picture picture.png",
     "python -m invconv benchmark checks": "--quick --only ActNorm",
+    "python -m invconv benchmark choices": "--quick",
     "python -m invconv benchmark first_solve": "--quick",
+    "python -m invconv benchmark odd": "--quick --library numpy --seconds 0.01",
     "python -m invconv benchmark overhead --seconds 5": "--quick --seconds 0.01 --only '1x1*'",
     "python -m invconv benchmark precision": "--quick",
     "python -m invconv benchmark silent_error": "--quick",
