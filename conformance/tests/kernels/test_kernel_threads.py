@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,29 @@ def test_sixteen_threads_that_each_have_two(library: str) -> None:
     for i, x in enumerate(found):
         assert np.array_equal(x, wanted[i % len(batches)]), i
     assert threads._pool is not None
+
+
+def test_threads_that_solve_first_at_the_same_time() -> None:
+    """Each would compute weights, and free those whose address another one knows."""
+    y = np.random.default_rng(0).standard_normal((2, 24, 6, 6)).astype("float32")
+    conv = ic.AutoregressiveConv.init(24, rng=np.random.default_rng(0), like=y)
+    wanted, before = conv.inverse(y), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(150):
+                start, solve = Barrier(8), conv.prepare((6, 6), check=False).inverse
+
+                def run(_: int, start: Barrier = start, solve: Any = solve) -> bool:
+                    start.wait()
+                    solve(y)
+                    overwritten = [np.full(40_000, np.nan, "float32") for _ in range(4)]
+                    del overwritten
+                    return np.array_equal(solve(y), wanted)
+
+                assert all(pool.map(run, range(8)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 @libraries

@@ -67,7 +67,8 @@ class CompiledSolve:
             prepare, numbers = _prepare(self.target, g.itemsize, plan)
             work = functools.partial(prepare, address_of(matrices), address_of(known), numbers)
             in_buffers(work, g.scratch * g.itemsize, 1, known)
-            self._weights[plan.header.block] = known
+            # of threads that begin at the same time the first one's stay: others know addresses
+            known = self._weights.setdefault(plan.header.block, known)
         return known
 
     def layouts(self) -> list[Floats]:
