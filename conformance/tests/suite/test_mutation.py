@@ -81,6 +81,10 @@ ROOMS = {
 }
 
 
+# no operators: core/test_filters.py and core/test_least_squares.py hold them
+_WITHOUT_LAWS = ("filters.py", "psf.py", "least_squares.py")
+
+
 class Mutant(NamedTuple):
     """A file of which an operator changes one place, in a line of that number and text."""
 
@@ -103,6 +107,8 @@ def mutants(files: str) -> Iterator[Mutant]:
     """Yield all mutants of some files."""
     for path in sorted((ROOT / "invconv").glob(files)):
         code, file = path.read_text("utf-8"), path.relative_to(ROOT / "invconv").as_posix()
+        if path.name in _WITHOUT_LAWS:
+            continue
         lines, tree = code.splitlines(), get_ast(code)
         for name in OPERATORS:
             operator = get_operator(f"core/{name}")()
