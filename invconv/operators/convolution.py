@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, cast, constant, namespace
 from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
+from invconv.arrays.validation import require_alike
 from invconv.families.convolutions import Spectral
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares
@@ -69,7 +71,7 @@ class SpectralConv(WithKernel, abstract=True):
         Raises
         ------
         TypeError, ValueError
-            As `inverse`, or if ``damp`` is negative or not finite.
+            As `inverse`, or if the kernel is not finite, or ``damp`` is negative or not finite.
 
         Examples
         --------
@@ -81,7 +83,9 @@ class SpectralConv(WithKernel, abstract=True):
         array([[ 1.,  0., -1.,  0.]])
         """
         call = as_batch(self, "y", y)
-        if isinstance(damp, int | float) and not 0 <= damp < float("inf"):
+        if not isinstance(damp, int | float):
+            require_alike("damp", damp, "y", y)
+        elif not 0 <= damp < math.inf:
             raise ValueError(f"damp: expected a finite number of at least 0, got {damp}")
         images = call.x
         if self.bias is not None:

@@ -8,6 +8,7 @@ of the transposed direct form II is added to the first K numbers of B x.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,12 +70,11 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     require_array("x", x)
     require_real("x", x)
     b, a = _coefficients("b", b, x), _coefficients("a", a, x)
-    there, back = _last(x, axis)
-    signals = namespace(x).permute_dims(x, there)
+    xp, (there, back) = namespace(x), _last(x, operator.index(axis))
+    signals = xp.permute_dims(x, there)
     state = None if zi is None else _state(zi, x, signals, there, _order(b, a))
     run: Callable[..., tuple[Array, Array]] = _one if b.ndim == a.ndim == 1 else _each
     y, last = run(b, a, signals, state)
-    xp = namespace(x)
     y = xp.permute_dims(y, back)
     return y if zi is None else (y, xp.permute_dims(last, back))
 
@@ -119,6 +119,7 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
         for section in range(sos.shape[0]):
             x = lfilter(sos[section, :3], sos[section, 3:], x, axis)
         return x
+    require_array("zi", zi)
     if zi.ndim != x.ndim + 1 or zi.shape[0] != sos.shape[0]:
         raise ValueError(
             f"zi: expected {sos.shape[0]} states, one a section, each of {x.ndim} axes, "

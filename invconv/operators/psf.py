@@ -27,6 +27,7 @@ from invconv.operators.symmetric import SymmetricConv
 
 _BORDERS = ("symmetric", "periodic")
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
+_LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero
 _OFF = 1 / 4  # of the size, or a pixel: so far from the middle its centre of mass is a mistake
 
 
@@ -68,7 +69,7 @@ def from_psf(
     >>> np.allclose(blur.inverse(blur.forward(image)), image)
     True
     """
-    words = (boundary,) if isinstance(boundary, str) else tuple(boundary)
+    words = boundary if isinstance(boundary, tuple) else (boundary,)
     for word in words:
         choice("boundary", word, _BORDERS)
     if len(set(words)) != 1:
@@ -77,7 +78,7 @@ def from_psf(
         psf = np.asarray(psf)
         psf = psf.astype(np.float64) if psf.dtype.kind in "iu" else psf
     require_real("psf", psf)
-    ndim = psf.ndim if isinstance(boundary, str) else len(words)
+    ndim = len(words) if isinstance(boundary, tuple) else psf.ndim
     if ndim < 1 or psf.ndim not in (ndim, ndim + 1):
         raise ValueError(
             f"psf: expected {ndim} axes, or one more for the channels, got shape {tuple(psf.shape)}"
@@ -117,13 +118,12 @@ def _require_centred(psf: np.ndarray[Any, Any], *, even: bool) -> None:
             f"psf: expected odd sizes, so that a pixel is in the middle, got {sizes}; crop a row, "
             "or pad one of zeros, on the side that is farther from the centre"
         )
-    psf = psf.astype(np.float64)
     axes, largest = tuple(range(1, psf.ndim)), np.abs(psf).max()
     sums, scale = psf.sum(axes), np.abs(psf).sum(axes)
-    if (np.abs(sums) <= 8 * np.finfo(np.float32).eps * scale).any():
+    if (np.abs(sums) <= _LOST * np.finfo(psf.dtype).eps * scale).any():
         raise ValueError(
-            "psf: expected a sum other than zero, got 0: frequency 0, the mean of an image, would "
-            "be lost"
+            "psf: expected a sum other than zero, got one of rounding at most: frequency 0, the "
+            "mean of an image, would be lost"
         )
     for axis, n in enumerate(sizes):
         middle = n // 2

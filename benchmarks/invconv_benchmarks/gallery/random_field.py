@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.stats import multivariate_normal
+from scipy.stats import Covariance, multivariate_normal
 
 from invconv import Inverse, PeriodicConv
 from invconv_benchmarks.report import figures
@@ -54,7 +54,9 @@ def draw(out: Path) -> None:
     conv = field()
     x = conv.forward(rng.standard_normal((3, 2, 6, 6)))
     dense = conv.forward(np.eye(72).reshape(72, 2, 6, 6)).reshape(72, 72)
-    exact = multivariate_normal(cov=dense.T @ dense).logpdf(x.reshape(3, 72))
+    _, r = np.linalg.qr(dense)  # a root of the covariance: its condition is not squared
+    covariance = Covariance.from_cholesky(r.T * np.sign(np.diag(r)))
+    exact = multivariate_normal(cov=covariance).logpdf(x.reshape(3, 72))
     print(f"6 x 6 box: log p off by {np.abs(log_density(conv, x) - exact).max():.0e} of the dense")
     n = 256
     x = conv.forward(rng.standard_normal((32, 2, n, n)))

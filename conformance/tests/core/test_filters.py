@@ -129,6 +129,10 @@ def test_a_function_for_each_channel_and_other_libraries() -> None:
     torch.testing.assert_close(grown.grad, torch.full((3,), 4.0))
 
 
+def untyped(value: Any) -> Any:
+    return value
+
+
 X = np.zeros(8)
 WRONG: dict[str, Callable[[], Any]] = {
     r"a: expected a\[0\] other than zero": lambda: ic.lfilter([1.0], [0.0, 1.0], X),
@@ -141,6 +145,12 @@ WRONG: dict[str, Callable[[], Any]] = {
     ),
     r"b, a: expected axes .* that broadcast to \(\)": lambda: ic.lfilter(np.ones((2, 1)), [1.0], X),
     r"sos: expected the shape \(sections, 6\)": lambda: ic.sosfilt([[1.0, 2.0]], X),
+    "zi: expected an array of a library": lambda: ic.sosfilt(
+        [[1.0, 0, 0, 1, 0, 0]], X, zi=[[0.0, 0.0]]
+    ),
+    "boundary: expected 'symmetric' or 'periodic', got None": lambda: ic.from_psf(
+        [1.0], boundary=untyped(None)
+    ),
     "zi: expected 1 states, one a section": lambda: ic.sosfilt([[1.0, 0, 0, 1, 0, 0]], X, zi=X),
     r"psf: expected odd sizes, .* got \(2, 3\)": lambda: ic.from_psf(np.ones((2, 3))),
     "psf: expected its centre in the middle, at 1": lambda: ic.from_psf([1.0, 0, 0]),

@@ -93,3 +93,21 @@ def test_wrong_damping() -> None:
     for damp in (-1.0, np.nan):
         with pytest.raises(ValueError, match="damp: expected a finite number of at least 0"):
             conv.least_squares(np.zeros((1, 5)), damp)
+    with pytest.raises(TypeError, match="damp: expected an array of a library"):
+        conv.least_squares(np.zeros((1, 5)), "little")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_kernel_of_nan_is_no_singular_one(channels: int) -> None:
+    conv = ic.PeriodicConv(np.full((channels, channels, 3), np.nan))
+    with pytest.raises(ValueError, match="kernel: expected finite numbers"):
+        conv.least_squares(np.zeros((channels, 5)))
+
+
+def test_images_of_any_size_and_none() -> None:
+    conv = operator(ic.PeriodicConv, 2, (5,), singular=False)
+    y = np.random.default_rng(0).standard_normal((2, 5))
+    large = conv.replace(bias=np.zeros(2)).least_squares(2.0**1020 * y, 0.5)
+    small = conv.replace(bias=np.zeros(2)).least_squares(y, 0.5)
+    np.testing.assert_array_equal(large, 2.0**1020 * small)
+    assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)

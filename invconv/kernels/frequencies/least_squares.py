@@ -9,12 +9,14 @@ the rounding of the sums over taps alone would give is taken for zero.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from invconv.arrays.namespaces import Array, constant, identity, namespace, zeros
+from invconv.arrays.namespaces import Array, constant, identity, namespace, readable, zeros
 from invconv.arrays.stencil import taps_of
 from invconv.kernels.frequencies.cosine import Basis
-from invconv.kernels.frequencies.products import at_frequencies
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
 from invconv.kernels.primitives import matmul
 
@@ -30,10 +32,15 @@ def least_squares(
 ) -> Array:
     """Return x for images y, both (B, C, *shape); ``counts`` are the offsets of each tap."""
     xp, shape = namespace(kernel), tuple(y.shape[2:])
+    if 0 in y.shape:
+        return xp.empty_like(y)
     often = constant(counts, kernel, kernel.dtype)[:, None, None]
     scale = xp.max(xp.sum(abs(taps_of(kernel)) * often, axis=(0, 2)))
+    if readable(scale) and not bool(xp.isfinite(scale)):
+        raise ValueError("kernel: expected finite numbers, got NaN or an infinite one")
     inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), scale, damp)
-    return basis.from_frequencies(at_frequencies(inverses, basis.to_frequencies(y)), shape)
+    product = SpectralProduct(inverses, basis, shape)
+    return within_range(functools.partial(by_frequencies.agnostic, product), y)
 
 
 def damped_inverses(matrices: Array, scale: Array, damp: float | Array) -> Array:
@@ -44,11 +51,12 @@ def damped_inverses(matrices: Array, scale: Array, damp: float | Array) -> Array
     xp, channels = namespace(matrices), int(matrices.shape[-1])
     rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
     if channels == 1:
-        regular = abs(matrices) > rounding * scale
-        squares = xp.where(regular, abs(matrices) ** 2 + damp**2, xp.ones_like(abs(matrices)))
+        size = abs(matrices)
+        lost = size <= rounding * scale  # not where it is NaN
+        squares = xp.where(lost, xp.ones_like(size), size**2 + damp**2)
         is_complex = xp.isdtype(matrices.dtype, "complex floating")
         turned = xp.conj(matrices) if is_complex else matrices
-        return xp.where(regular, turned / squares, xp.zeros_like(turned))
+        return xp.where(lost, xp.zeros_like(turned), turned / squares)
     inverses = _pseudo_inverse(matrices, scale, rounding)
     if isinstance(damp, int | float) and damp == 0:
         return inverses
