@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import array_api_strict
+import jax
+import numpy as np
 import pytest
+import torch
 
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
+
+# how each library carries NumPy's arrays over
+CARRY: dict[str, Callable[[Any], Any]] = {
+    "numpy": np.asarray,
+    "array_api_strict": array_api_strict.asarray,
+    "torch": torch.as_tensor,
+    "jax": jax.numpy.asarray,
+}
 
 
 def cases_named(*names: str) -> list[Case]:

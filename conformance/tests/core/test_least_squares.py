@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import array_api_strict
 import jax
 import numpy as np
 import pytest
@@ -15,15 +14,9 @@ from jax.test_util import check_grads
 
 import invconv as ic
 from invconv_conformance.truth.oracle import affine
+from tests.selected import CARRY
 
 jax.config.update("jax_enable_x64", True)
-
-CARRY: dict[str, Callable[[Any], Any]] = {
-    "numpy": np.asarray,
-    "array_api_strict": array_api_strict.asarray,
-    "torch": torch.as_tensor,
-    "jax": jax.numpy.asarray,
-}
 
 
 def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape
@@ -201,23 +202,15 @@ def plan_of(
     dilation = tuple(min(d, n) for d, n in zip(dilation, shape, strict=True))
     extent, direction, dilation = ((1,) * front + n for n in (shape, direction, dilation))
     strides = tuple(math.prod(extent[a + 1 :]) for a in range(_AXES))
-    for turn in (_as_it_is, _turned):
-        layout = Layout(channels, tuple(map(turn, offsets)), order, itemsize)
+    for axes in ((0, 1, 2, 3), (0, 1, 3, 2)):  # as it is, and turned
+        in_order = operator.itemgetter(*axes)
+        layout = Layout(channels, tuple(map(in_order, offsets)), order, itemsize)
         if any(o[2] < 0 for o in layout.within):
             continue
-        axes, steps, ways, factors = map(turn, (extent, strides, direction, dilation))
+        grid, steps, ways, apart = map(in_order, (extent, strides, direction, dilation))
         for weights_shared in [False] if layout.weights_kept else [True, False]:
-            plan = Plan(layout, axes, steps, ways, factors, lower, device, weights_shared)
+            plan = Plan(layout, grid, steps, ways, apart, lower, device, weights_shared)
             least = _FEW_ROWS if weights_shared else max(1, layout.depth)
             if plan.most_rows >= min(plan.plane[0], least):
                 return plan
     return None
-
-
-def _as_it_is(axes: tuple[int, ...]) -> tuple[int, ...]:
-    return axes
-
-
-def _turned(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """Exchange the last two of four axes."""
-    return *axes[:2], axes[3], axes[2]
