@@ -67,7 +67,6 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     >>> lfilter([1.0], [1.0, -0.5], np.asarray([0.0]), zi=state)[0]
     array([0.25])
     """
-    require_array("x", x)
     require_real("x", x)
     b, a = _coefficients("b", b, x), _coefficients("a", a, x)
     xp, (there, back) = namespace(x), _last(x, operator.index(axis))
@@ -110,7 +109,6 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     >>> sosfilt([[1.0, 0, 0, 1, -0.5, 0]], np.asarray([1.0, 0.0, 0.0]))
     array([1.  , 0.5 , 0.25])
     """
-    require_array("x", x)
     require_real("x", x)
     sos = _coefficients("sos", sos, x)
     if sos.ndim != 2 or sos.shape[1] != 6:

@@ -87,8 +87,8 @@ def from_psf(
     if readable(psf):
         _require_centred(to_numpy(psf), even=words[0] == "symmetric")
     xp, axes = namespace(psf), tuple(range(1, ndim + 1))
-    flipped = xp.flip(psf, axis=axes)  # a convolution as a correlation
-    taps = flipped if words[0] == "periodic" else _half((psf + flipped) / 2)
+    # a convolution as a correlation
+    taps = xp.flip(psf, axis=axes) if words[0] == "periodic" else _half(psf)
     channels = int(taps.shape[0])
     kernel = taps[:, None, ...]
     if channels > 1:
@@ -100,7 +100,7 @@ def from_psf(
 
 
 def _half(psf: Array) -> Array:
-    """Return a function from its centre on, along every axis but the first, averaged over signs."""
+    """Return a function from its centre on, along every axis but the first, made even along them."""
     xp = namespace(psf)
     for axis in range(1, psf.ndim):
         psf = (psf + xp.flip(psf, axis=axis)) / 2
