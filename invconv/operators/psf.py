@@ -100,7 +100,7 @@ def from_psf(
 
 
 def _half(psf: Array) -> Array:
-    """Return a function from its centre on, along every axis but the first, made even along them."""
+    """Return a function from its centre on along all axes but the first, made even along them."""
     xp = namespace(psf)
     for axis in range(1, psf.ndim):
         psf = (psf + xp.flip(psf, axis=axis)) / 2
