@@ -15,9 +15,10 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, identity, namespace, readable, zeros
 from invconv.arrays.stencil import taps_of
-from invconv.kernels.frequencies.cosine import Basis
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
+from invconv.kernels.frequencies.turns import conjugate
 from invconv.kernels.primitives import matmul
 
 _ROUNDING = 8  # units of rounding of the sums over taps, for each channel
@@ -54,8 +55,7 @@ def damped_inverses(matrices: Array, scale: Array, damp: float | Array) -> Array
         size = abs(matrices)
         lost = size <= rounding * scale  # not where it is NaN
         squares = xp.where(lost, xp.ones_like(size), size**2 + damp**2)
-        is_complex = xp.isdtype(matrices.dtype, "complex floating")
-        turned = xp.conj(matrices) if is_complex else matrices
+        turned = conjugate(matrices)
         return xp.where(lost, xp.zeros_like(turned), turned / squares)
     inverses = _pseudo_inverse(matrices, scale, rounding)
     if isinstance(damp, int | float) and damp == 0:
