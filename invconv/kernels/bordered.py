@@ -1,7 +1,7 @@
 """Correlations with images that go on beyond their border, axis by axis; there is no solve.
 
-    periodic    a b c d | a b c d | a b c d        symmetric   d c b a | a b c d | d c b a
-    zero        0 0 0 0 | a b c d | 0 0 0 0        odd        -c -b -a 0 | a b c d | 0 -d -c -b
+periodic    a b c d | a b c d | a b c d        symmetric   d c b a | a b c d | d c b a
+zero        0 0 0 0 | a b c d | 0 0 0 0        odd        -c -b -a 0 | a b c d | 0 -d -c -b
 """
 
 from __future__ import annotations
@@ -108,16 +108,14 @@ def _continuation(
 
 def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
     """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0."""
+    one = 1 + 0 * i
     if border == "periodic":
-        return i % n, 1 + 0 * i
+        return i % n, one
     if border == "symmetric":
         i = i % (2 * n)
-        return np.minimum(i, 2 * n - 1 - i), 1 + 0 * i
+        return i + (i >= n) * (2 * n - 1 - 2 * i), one
     if border == "zero":
-        return i % n, 1 * ((i >= 0) & (i < n))
+        return i % n, one * (i >= 0) * (i < n)
     i = i % (2 * n + 2)
     beyond = i > n
-    return (
-        np.where(beyond, 2 * n - i, i) % n,
-        np.where(beyond, -1, 1) * ((i != n) & (i != 2 * n + 1)),
-    )
+    return (i + beyond * (2 * n - 2 * i)) % n, (one - 2 * beyond) * (i != n) * (i != 2 * n + 1)

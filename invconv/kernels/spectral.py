@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, namespace, size
+from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.stencil import Offset
 from invconv.kernels.bordered import BorderedFamily
 from invconv.kernels.families import StencilFamily, TapsFamily, centred_offsets, kept
-from invconv.kernels.frequencies.basis import WAVES, Basis
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
     spectral_apply,
@@ -116,9 +116,7 @@ class SpectralFamily(TapsFamily):
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""
         pairs = zip(self.kernel_size, self.basis.waves, strict=True)
-        along = [
-            np.where((np.arange(k) == 0) | (waves is None), 1.0, 2.0) for k, waves in pairs
-        ]
+        along = [np.where((np.arange(k) == 0) | (waves is None), 1.0, 2.0) for k, waves in pairs]
         return functools.reduce(np.multiply.outer, along).reshape(-1)
 
     def transpose(self) -> SpectralFamily:
@@ -147,7 +145,9 @@ def _odd(kernel_size: Shape, borders: tuple[str, ...]) -> Shape:
 _spectral: dict[Any, SpectralFamily] = {}
 
 
-def spectral_family(kernel_size: Shape, borders: tuple[str, ...], dilation: Shape) -> SpectralFamily:
+def spectral_family(
+    kernel_size: Shape, borders: tuple[str, ...], dilation: Shape
+) -> SpectralFamily:
     """Return the `SpectralFamily` of these settings, the same one each time."""
     key = kernel_size, borders, dilation
 

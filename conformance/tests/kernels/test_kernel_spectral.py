@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
+from invconv.kernels.frequencies.cosine import Basis, Cosine
+from invconv.kernels.frequencies.fourier import Fourier
 
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.product import compiled_product
-from invconv.kernels.frequencies.cosine import Basis, Cosine
-from invconv.kernels.frequencies.fourier import Fourier
 from tests.kernels.test_kernels import narrower
 
 Array = np.ndarray[Any, Any]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from invconv.kernels.symmetric import symmetric_family
 from torch.func import functional_call
 
 import invconv_torch as it
 from invconv.kernels.convolutions import causal_family, circular_family
-from invconv.kernels.symmetric import symmetric_family
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Both
 

@@ -252,4 +252,3 @@ def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array
     y_hat = basis.to_frequencies(y)
     products = matmul(conjugate(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
     return taps_of_spectrum(products, basis, kernel_size, x, shape)
-

@@ -38,7 +38,7 @@ class Waves:
         result: np.ndarray[Any, Any] = weights * turns(steps, 2 * (n + self.first), *turn).real
         return result
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019: two objects
+    @functools.lru_cache(maxsize=64)  # noqa: B019
     def matrix(self, n: int) -> Floats:
         """Return the transform of n points as a matrix, a row for each frequency."""
         m, p = np.indices((n, n))
