@@ -87,10 +87,9 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
     def validate(self) -> None:
         size = self._kernel_size
-        object.__setattr__(
-            self, "boundary", choices("boundary", self.boundary, tuple(WAVES), len(size))
-        )
-        for axis, (h, border) in enumerate(zip(size, self.boundary, strict=True)):
+        borders = choices("boundary", self.boundary, tuple(WAVES), len(size))
+        object.__setattr__(self, "boundary", borders)
+        for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
             if border == "zero" and h > 2:
                 raise ValueError(
                     f'boundary: expected at most three taps along axis {axis} for "zero", got '
@@ -98,7 +97,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
                     "AutoregressiveConv or EmergingConv, which see zeros with any number of taps"
                 )
         if readable(self.kernel):
-            _warn_of_whole_kernel(to_numpy(self.kernel), self.boundary)
+            _warn_of_whole_kernel(to_numpy(self.kernel), borders)
         _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod
@@ -145,7 +144,8 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
             )
         taps = tuple(k if border == "periodic" else (k + 1) // 2 for k, border in pairs)
         kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-        kernel[(..., *_centre(taps, borders))] += random_orthogonal(channels, rng)
+        place = np.ravel_multi_index(_centre(taps, borders), taps)
+        kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
         conv = cls(kernel, boundary=borders)
         return conv if like is None else conv.asarrays(like)
 

@@ -151,7 +151,7 @@ def _multiply(matrices: Array, y_hat: Array) -> Array:
 
 def _to_frequencies(basis: Basis, y: Array) -> Array:
     """Transform y (B, C, *shape), to (F, C, B), without a gather of the batch."""
-    batch, channels, *shape = y.shape
+    batch, channels = y.shape[:2]
     y = _along_walls(basis, y, back=False)
     if basis.closed:
         closed, ends = _at_the_end(basis)

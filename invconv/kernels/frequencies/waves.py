@@ -43,7 +43,7 @@ class Waves:
         """Return the transform of n points as a matrix, a row for each frequency."""
         m, p = np.indices((n, n))
         if self.first:
-            return turns((m + 1) * (p + 1), 2 * (n + 1)).imag * np.sqrt(2 / (n + 1))
+            return np.asarray(turns((m + 1) * (p + 1), 2 * (n + 1)).imag * np.sqrt(2 / (n + 1)))
         return np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
 
     def transform(self, x: Array, axes: Sequence[int], *, back: bool = False) -> Array:
