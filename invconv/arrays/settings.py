@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -63,18 +63,6 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in options:
         expected = " or ".join(repr(o) for o in options)
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
-
-
-def choices(name: str, value: Any, options: tuple[str, ...], ndim: int) -> tuple[str, ...]:
-    """Return one of the options per spatial axis, from one word or a sequence of ``ndim``."""
-    words = (value,) * ndim if isinstance(value, str) else value
-    if not isinstance(words, Sequence) or len(words) != ndim:
-        raise ValueError(
-            f"{name}: expected a word, or {ndim} of them, one per spatial axis, got {value!r}"
-        )
-    for word in words:
-        choice(name, word, options)
-    return tuple(words)
 
 
 def flag(name: str, value: Any) -> bool:

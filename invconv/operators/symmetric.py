@@ -16,6 +16,7 @@ with w_t the number of offsets +-t. There is no order of the pixels.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, cast, readable, to_numpy
-from invconv.arrays.settings import choices, generator, positive_int, sizes
+from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
@@ -31,6 +32,13 @@ from invconv.kernels.spectral import spectral_family
 from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
+
+# words of scipy.ndimage, numpy.pad and PyTorch; "reflect" is SciPy's
+_ELSEWHERE = {
+    **dict.fromkeys(("reflect", "grid-mirror"), "symmetric"),
+    **dict.fromkeys(("wrap", "grid-wrap", "circular"), "periodic"),
+    **dict.fromkeys(("constant", "grid-constant", "zeros"), "zero"),
+}
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
@@ -87,7 +95,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
     def validate(self) -> None:
         size = self._kernel_size
-        borders = choices("boundary", self.boundary, tuple(WAVES), len(size))
+        borders = borders_of(self.boundary, len(size))
         object.__setattr__(self, "boundary", borders)
         for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
             if border == "zero" and h > 2:
@@ -135,7 +143,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)
-        borders = choices("boundary", boundary, tuple(WAVES), ndim)
+        borders = borders_of(boundary, ndim)
         pairs = list(zip(whole, borders, strict=True))
         if any(k % 2 == 0 and border != "periodic" for k, border in pairs):
             raise ValueError(
@@ -163,6 +171,22 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         """Return the operator of K^T, without bias; see `PeriodicConv.transpose`."""
         kernel = cast(self._family.linear.adjoint(self.kernel), self.kernel.dtype)
         return SymmetricConv(kernel, boundary=self.boundary)
+
+
+def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
+    """Return one word an axis, from one word or a sequence of ``ndim``, or raise ValueError."""
+    words = (boundary,) * ndim if isinstance(boundary, str) else boundary
+    options = ", ".join(map(repr, WAVES))
+    if not isinstance(words, Sequence) or len(words) != ndim:
+        raise ValueError(
+            f"boundary: expected one of {options}, or {ndim} of them, one per spatial axis, got "
+            f"{boundary!r}"
+        )
+    for word in words:
+        if word not in WAVES:
+            hint = f"; {word!r} elsewhere is {_ELSEWHERE[word]!r}" if word in _ELSEWHERE else ""
+            raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
+    return tuple(words)
 
 
 def _centre(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:

@@ -12,7 +12,7 @@ their conjugates. Without a periodic axis all is real.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,14 @@ class Basis:
     borders: tuple[str, ...]  # one word an axis: a key of `WAVES`
     dilation: Shape  # of the kernels, along periodic axes
 
-    @property
-    def waves(self) -> tuple[Waves | None, ...]:
-        """The real waves along each axis, None for a periodic one."""
-        return tuple(WAVES[border] for border in self.borders)
+    # the real waves along each axis, None for a periodic one
+    waves: tuple[Waves | None, ...] = field(init=False, repr=False, compare=False)
+    closed: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the periodic axes
 
-    @property
-    def closed(self) -> tuple[int, ...]:
-        """The periodic axes."""
-        return tuple(axis for axis, border in enumerate(self.borders) if border == "periodic")
+    def __post_init__(self) -> None:
+        waves = tuple(WAVES[border] for border in self.borders)
+        closed = tuple(axis for axis, kind in enumerate(waves) if kind is None)
+        vars(self).update(waves=waves, closed=closed)
 
     def dtype(self, like: Array) -> Any:
         """Return the dtype of a spectrum, real or complex, in the precision of ``like``."""
