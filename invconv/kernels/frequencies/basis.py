@@ -139,7 +139,7 @@ class Basis:
 
     def _axes(self, waves: Waves) -> tuple[int, ...]:
         """Return the axes of (B, C, *spatial) with these waves."""
-        return tuple(2 + axis for axis, other in enumerate(self.waves) if other is waves)
+        return tuple(2 + axis for axis, other in enumerate(self.waves) if other == waves)
 
     def real(self, shape: Shape) -> RealTransform:
         """Return the transform in real arithmetic, for the compiled kernel; it is cached."""
