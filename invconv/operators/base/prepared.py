@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.families.factored import State
 from invconv.operators.base.calls import Call, as_batch, fits, for_each
 
@@ -47,8 +47,11 @@ class PreparedInverse:
         """Show the plan instead of the factors."""
         return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
 
-    def inverse(self, y: Array) -> Array:
+    def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with conv.forward(x) = y, shape (*batch, C, *spatial).
+
+        ``before``, of an `AutoregressiveConv` alone, are the pixels of x that precede this block:
+        see `AutoregressiveConv.inverse`.
 
         Examples
         --------
@@ -58,10 +61,14 @@ class PreparedInverse:
         >>> bool((prepared.inverse(np.ones((2, 1, 4, 4))) == 0).all())
         True
         """
-        if self._takes(y):
+        if before is None and self._takes(y):
             return self._state.solve(y)
         call = self._as_batch(y)
-        return call.restore_shape(self._state.solve(call.x))
+        y = call.x
+        if before is not None:
+            conv = call.conv if self._state.dtype is None else call.conv._in_float64()
+            y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
+        return call.restore_shape(self._state.solve(y))
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape.
