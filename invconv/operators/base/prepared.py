@@ -70,6 +70,28 @@ class PreparedInverse:
             y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
         return call.restore_shape(self._state.solve(y))
 
+    def least_squares(self, y: Array, damp: float | Array = 0.0) -> Array:
+        """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2; as the operator's own.
+
+        An operator that is exactly singular cannot be prepared: it has `least_squares` itself.
+
+        Raises
+        ------
+        TypeError
+            For an operator that has no `least_squares`.
+        """
+        self._as_batch(y)
+        if not hasattr(self.conv, "least_squares"):
+            raise TypeError(
+                "least_squares: expected a periodic, symmetric or 1x1 convolution, or an ActNorm, "
+                f"got {type(self.conv).__name__}"
+            )
+        dtype = self._state.dtype
+        if dtype is None:
+            return self.conv.least_squares(y, damp)
+        damp = damp if isinstance(damp, int | float) else cast(damp, dtype)
+        return cast(self.conv._in_float64().least_squares(cast(y, dtype), damp), y.dtype)
+
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape.
 
