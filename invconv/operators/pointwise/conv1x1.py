@@ -19,7 +19,7 @@ from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.legs import Multiply
 from invconv.families.pointwise import Matrix
-from invconv.kernels.primitives import matmul, multiply
+from invconv.kernels.primitives import multiply
 from invconv.kernels.pseudo_inverses import damped_inverses
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
@@ -77,10 +77,8 @@ class OnPixels(LeastSquares, abstract=True):
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         w, xp = self._matrix(), namespace(y)
-        scale = xp.ones_like(w[:, :1])  # the sizes of the terms of which the entries of W are sums
-        for family, weights, _ in paths.linear(self._path()):
-            scale = matmul(abs(family.matrix(weights)[0]), scale)  # type: ignore[attr-defined]
-        return multiply(damped_inverses(w[None, ...], xp.max(scale), damp, "matrix")[0, ...], y)
+        scale = xp.max(xp.sum(abs(w), axis=1))
+        return multiply(damped_inverses(w[None, ...], scale, damp, "matrix")[0, ...], y)
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
