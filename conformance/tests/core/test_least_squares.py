@@ -166,3 +166,60 @@ def test_images_of_any_size_and_none() -> None:
     small = conv.replace(bias=np.zeros(2)).least_squares(y, 0.5)
     np.testing.assert_array_equal(large, 2.0**1020 * small)
     assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)
+
+
+@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv, ic.Conv1x1])
+def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Callable[[Any], Any]) -> None:
+    rng, sigma = np.random.default_rng(0), 0.02
+    x = rng.standard_normal((2, 1, 40, 30)).cumsum(-1).cumsum(-2) / 100
+    if cls is ic.Conv1x1:
+        rows = np.asarray([[1.0, 1.0], [1.0, 1.01]])
+        conv, x = cls(rows), np.repeat(x, 2, axis=1) + 1e-3 * rng.standard_normal((2, 2, 40, 30))
+    else:
+        psf = np.exp(-(np.arange(-6, 7) ** 2) / 12.0)
+        border = "periodic" if cls is ic.PeriodicConv else "symmetric"
+        conv = ic.from_psf(np.outer(psf, psf) / psf.sum() ** 2, boundary=border)
+        assert isinstance(conv, cls)
+    y = conv.forward(x) + sigma * rng.standard_normal(x.shape)
+    other = conv.asarrays(carry(y))
+    damp = ic.damp_for_noise(other, carry(y), sigma)
+    damped, undone = conv.least_squares(y, damp), conv.prepare((40, 30), check=False).inverse(y)
+    left = ((conv.forward(damped) - y) ** 2).mean()
+    assert left == pytest.approx(sigma**2, rel=1e-3)
+    assert np.linalg.norm(damped - x) < 0.2 * np.linalg.norm(undone - x)
+
+
+NORM = ic.ActNorm(np.asarray([0.0, -np.inf]), None)
+Y = np.ones((1, 2, 8))
+WRONG: dict[str, Callable[[], Any]] = {
+    "conv: expected an operator with least_squares, .* got EmergingConv": (
+        lambda: ic.damp_for_noise(untyped(ic.EmergingConv.init(2)), Y, 0.1)
+    ),
+    "sigma: expected a finite number above 0, got 0; without noise": (
+        lambda: ic.damp_for_noise(NORM, Y, 0)
+    ),
+    "sigma: expected a finite number above 0, got -1": lambda: ic.damp_for_noise(NORM, Y, -1),
+    "sigma: expected less noise than there is signal, got 2, .* deviation of 1:": (
+        lambda: ic.damp_for_noise(NORM, Y, 2.0)
+    ),
+    "sigma: expected at least 0.707, .* singular, got 0.5": lambda: ic.damp_for_noise(NORM, Y, 0.5),
+    "y: expected finite numbers, got NaN": lambda: ic.damp_for_noise(NORM, np.nan * Y, 0.5),
+}
+
+
+def untyped(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_noise(words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        WRONG[words]()
+
+
+def test_diagnose_tells_of_it_where_digits_are_lost() -> None:
+    near = np.asarray([[1.0, 1.0], [1.0, 1.0 + 1e-7]])
+    for dtype, told in (("float32", True), ("float64", False)):
+        advice = ic.diagnose(ic.Conv1x1(near), (25,), dtype).advice
+        assert any("least_squares(y, damp)" in text for text in advice) is told
