@@ -171,6 +171,7 @@ def test_images_of_any_size_and_none() -> None:
 @pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 @pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv, ic.Conv1x1])
 def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Callable[[Any], Any]) -> None:
+    conv: Any
     rng, sigma = np.random.default_rng(0), 0.02
     x = rng.standard_normal((2, 1, 40, 30)).cumsum(-1).cumsum(-2) / 100
     if cls is ic.Conv1x1:
