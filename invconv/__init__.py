@@ -11,6 +11,7 @@ from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.chain import Chain
+from invconv.operators.damping import damp_for_noise
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.filters import lfilter, sosfilt
@@ -54,6 +55,7 @@ __all__ = [
     "SingularConvError",
     "SymmetricConv",
     "bounded",
+    "damp_for_noise",
     "diagnose",
     "from_psf",
     "lfilter",

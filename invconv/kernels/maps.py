@@ -26,8 +26,7 @@ from collections.abc import Callable
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.frequencies.turns import conjugate
-from invconv.kernels.primitives import Solver, matmul
+from invconv.kernels.primitives import Solver, conjugate, matmul
 
 apply: Primitive[[LinearFamily, Array, Array], Array] = method("apply", on=1)
 gram: Primitive[[LinearFamily, Array, Array], Array] = method("gram", on=1)

@@ -18,8 +18,7 @@ from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_nump
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.turns import conjugate
-from invconv.kernels.primitives import matmul
+from invconv.kernels.primitives import conjugate, matmul
 
 FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
 

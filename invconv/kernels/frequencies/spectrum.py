@@ -21,8 +21,15 @@ from invconv.arrays.namespaces import Array, Shape, constant, namespace, readabl
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.frequencies.turns import complex_of, conjugate
-from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
+from invconv.kernels.frequencies.turns import complex_of
+from invconv.kernels.primitives import (
+    Solver,
+    conjugate,
+    inverse_or_nan,
+    log_abs_det,
+    matmul,
+    split_singular,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -39,9 +39,3 @@ def complex_of(real: Array, imag: Array) -> Array:
     """Return real + i imag of two real arrays of one dtype."""
     xp = namespace(real)
     return xp.astype(real, complex_dtype(real)) + 1j * xp.astype(imag, complex_dtype(real))
-
-
-def conjugate(a: Array) -> Array:
-    """Return the complex conjugate of an array, which may be real."""
-    xp = namespace(a)
-    return xp.conj(a) if xp.isdtype(a.dtype, "complex floating") else a

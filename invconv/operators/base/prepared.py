@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, cast
 from invconv.families.factored import State
 from invconv.operators.base.calls import Call, as_batch, fits, for_each
 
@@ -47,8 +47,11 @@ class PreparedInverse:
         """Show the plan instead of the factors."""
         return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
 
-    def inverse(self, y: Array) -> Array:
+    def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with conv.forward(x) = y, shape (*batch, C, *spatial).
+
+        ``before``, of an `AutoregressiveConv` alone, are the pixels of x that precede this block:
+        see `AutoregressiveConv.inverse`.
 
         Examples
         --------
@@ -58,10 +61,36 @@ class PreparedInverse:
         >>> bool((prepared.inverse(np.ones((2, 1, 4, 4))) == 0).all())
         True
         """
-        if self._takes(y):
+        if before is None and self._takes(y):
             return self._state.solve(y)
         call = self._as_batch(y)
-        return call.restore_shape(self._state.solve(call.x))
+        y = call.x
+        if before is not None:
+            conv = call.conv if self._state.dtype is None else call.conv._in_float64()
+            y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
+        return call.restore_shape(self._state.solve(y))
+
+    def least_squares(self, y: Array, damp: float | Array = 0.0) -> Array:
+        """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2; as the operator's own.
+
+        An operator that is exactly singular cannot be prepared: it has `least_squares` itself.
+
+        Raises
+        ------
+        TypeError
+            For an operator that has no `least_squares`.
+        """
+        self._as_batch(y)
+        if not hasattr(self.conv, "least_squares"):
+            raise TypeError(
+                "least_squares: expected a periodic, symmetric or 1x1 convolution, or an ActNorm, "
+                f"got {type(self.conv).__name__}"
+            )
+        dtype = self._state.dtype
+        if dtype is None:
+            return self.conv.least_squares(y, damp)
+        damp = damp if isinstance(damp, int | float) else cast(damp, dtype)
+        return cast(self.conv._in_float64().least_squares(cast(y, dtype), damp), y.dtype)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape.
