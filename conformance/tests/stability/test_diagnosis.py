@@ -103,7 +103,7 @@ def test_the_worst_frequency() -> None:
     assert found.growth is None
     chain = ic.Chain([ic.Inverse(ic.PeriodicConv(kernel)), growing.corner(-0.3)])
     assert ic.diagnose(chain, (8, 6)).growth is None
-    assert "not defined: the grid is closed" in repr(found)
+    assert "not defined: its pixels have no order" in repr(found)
 
 
 @pytest.mark.parametrize(
