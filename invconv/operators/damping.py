@@ -13,6 +13,8 @@ from typing import Any
 
 from invconv.arrays.namespaces import Array, namespace, size, to_float
 from invconv.arrays.settings import finite_or_nan
+from invconv.families import path as paths
+from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.least_squares import LeastSquares
@@ -26,7 +28,8 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
 
     It solves |K x + b - y|^2 = n sigma^2, x = conv.least_squares(y, damp), n the number of entries
     of y (the discrepancy principle); it takes about a dozen solves. Values are looked at: call it
-    outside traced code.
+    outside traced code. `least_squares` draws x towards zero, so of an image take its mean off
+    first, which would be drawn, too, and add it at the end.
 
     Parameters
     ----------
@@ -85,22 +88,28 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
 
 
 class _Misfit:
-    """|K x + b - y|^2 over n sigma^2, for x of a damp."""
+    """|K x - y|^2 over n sigma^2 for the x of a damp; y (B, C, *spatial) without the bias."""
 
     def __init__(self, conv: Any, y: Array, sigma: float) -> None:
-        self.conv, self.y, self.noise = conv, y, size(y.shape) * sigma**2
+        path, bias = conv._path(), getattr(conv, "bias", None)
+        self.conv, self.y = conv, y if bias is None else y - per_channel(bias, y)
+        shape = tuple(y.shape[2:])
+        self.maps = [family.made_ready(w, shape) for family, w, _ in paths.linear(path)]
+        self.noise = size(y.shape) * sigma**2
 
     def __call__(self, damp: float) -> float:
-        return self.of(self.conv.least_squares(self.y, damp))
+        x = self.conv._least_squares(self.y, damp)
+        for apply in self.maps:
+            x = apply(x)
+        return self.of(x - self.y)
 
-    def of(self, x: Array) -> float:
-        difference = self.conv.forward(x) - self.y
-        return to_float(namespace(x).sum(difference * difference)) / self.noise
+    def of(self, difference: Array) -> float:
+        return to_float(namespace(difference).sum(difference * difference)) / self.noise
 
 
 def _require_between(misfit: _Misfit, sigma: float) -> None:
     """Raise unless some damp fits: the misfit is below 1 without one, and above 1 for x = 0."""
-    least, most = misfit(0.0), misfit.of(namespace(misfit.y).zeros_like(misfit.y))
+    least, most = misfit(0.0), misfit.of(misfit.y)
     if not math.isfinite(most):
         raise ValueError("y: expected finite numbers, got NaN, or numbers whose squares overflow")
     if not most > 1:

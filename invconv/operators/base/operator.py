@@ -15,7 +15,7 @@ from invconv.arrays.settings import flag
 from invconv.families import path as paths
 from invconv.families.factored import State, factored
 from invconv.operators.base import register
-from invconv.operators.base.calls import Call, as_batch, for_each, require_spatial_shape
+from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
 from invconv.operators.base.derivatives import Differentiable
@@ -122,13 +122,6 @@ class InvertibleConv(Differentiable, abstract=True):
         """
         call = as_batch(self, "y", y)
         return call.restore_shape(self._state(self, call.spatial_shape).solve(call.x))
-
-    def _with_before(self, call: Call, y: Array, before: Array, sign: int) -> Array:
-        """Return y + sign c, where c is what the pixels before the block of a call add to K x."""
-        raise TypeError(
-            "before: expected none, since only an AutoregressiveConv alone reads the pixels before "
-            f"a block, got some for {type(self).__name__}"
-        )
 
     def log_det(self, spatial_shape: Shape) -> Array:
         """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.

@@ -66,6 +66,11 @@ class PreparedInverse:
         call = self._as_batch(y)
         y = call.x
         if before is not None:
+            if not hasattr(call.conv, "_with_before"):
+                raise TypeError(
+                    "before: expected none, since only an AutoregressiveConv alone reads the "
+                    f"pixels before a block, got some for {type(self.conv).__name__}"
+                )
             conv = call.conv if self._state.dtype is None else call.conv._in_float64()
             y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
         return call.restore_shape(self._state.solve(y))
@@ -79,6 +84,14 @@ class PreparedInverse:
         ------
         TypeError
             For an operator that has no `least_squares`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> prepared = Conv1x1(np.diag([2.0, 1.0])).prepare((1,))
+        >>> prepared.least_squares(np.ones((1, 2, 1)), damp=1.0)[0, :, 0]
+        array([0.4, 0.5])
         """
         self._as_batch(y)
         if not hasattr(self.conv, "least_squares"):
