@@ -9,7 +9,7 @@ from invconv.files.operator_files import load, save
 from invconv.kernels.cpu.threads import set_num_threads
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.base.prepared import Plan, PreparedInverse
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
@@ -49,6 +49,7 @@ __all__ = [
     "OrthogonalConv1x1",
     "PLUConv1x1",
     "PeriodicConv",
+    "Plan",
     "PreparedInverse",
     "QRConv1x1",
     "SingularConvError",

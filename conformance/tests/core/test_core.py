@@ -118,16 +118,18 @@ def test_point_spread_functions_are_flipped_as_the_docstrings_say() -> None:
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
     prepared = conv.prepare((3, 5))
-    assert prepared.plan["method"] == "compiled kernel"
-    assert prepared.plan["at the pixel"] == "cached inverse"
+    assert prepared.plan.method == "compiled kernel"
+    assert prepared.plan.at_the_pixel == "cached inverse"
     assert pickle.loads(pickle.dumps(prepared)).plan == prepared.plan
+    with pytest.raises(TypeError, match=r"write plan\.at_the_pixel"):
+        prepared.plan["at the pixel"]
     with agnostic():
-        assert conv.prepare((3, 5)).plan["levels"] == 7
-    assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan["frequencies"] == 12
+        assert conv.prepare((3, 5)).plan.levels == 7
+    assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan.frequencies == 12
     series = ic.ExponentialConv(np.full((1, 1, 3), 2.0)).prepare((9,)).plan
-    assert series == {"method": "Taylor series of exp(-M)", "times": 1, "terms": 33}
-    steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan["steps"]
-    assert [plan["method"] for plan in steps] == ["compiled kernel", "division"]
+    assert repr(series) == "Plan(method='Taylor series of exp(-M)', times=1, terms=33)"
+    steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan.steps
+    assert [plan.method for plan in steps] == ["compiled kernel", "division"]
 
 
 def test_a_prepared_inverse_pickles_small() -> None:
