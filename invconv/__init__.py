@@ -5,7 +5,7 @@ Flows, ICML 2019 (arXiv 1901.11137).
 """
 
 from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
-from invconv.files.operator_files import load, save
+from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv

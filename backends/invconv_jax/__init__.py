@@ -12,9 +12,10 @@ except ImportError as error:
 from invconv_jax import private as _private  # noqa: F401  # refuses versions, before all else
 
 # isort: split
+from invconv.files.saving import save
 from invconv_jax import flows, interop
 from invconv_jax import pytrees as _pytrees  # noqa: F401  # every class of operators is one
-from invconv_jax.flows.files import load, save
+from invconv_jax.flows.files import load
 from invconv_jax.guard import InverseGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import channels_last

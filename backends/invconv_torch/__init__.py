@@ -18,9 +18,11 @@ from invconv_torch import private as _private  # noqa: F401  # refuses versions,
 
 # isort: split
 from invconv.arrays.array_ops import ops_of
+from invconv.files.saving import save
 from invconv_torch import flows, interop
+from invconv_torch.chain import Chain
 from invconv_torch.exporting.decompositions import decompositions
-from invconv_torch.flows.files import load, save
+from invconv_torch.flows.files import load
 from invconv_torch.guard import InverseGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
@@ -54,6 +56,7 @@ __all__ = [
     "AutoregressiveConv1d",
     "AutoregressiveConv2d",
     "AutoregressiveConv3d",
+    "Chain",
     "Conv1x1",
     "EmergingConv1d",
     "EmergingConv2d",

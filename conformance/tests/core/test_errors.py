@@ -242,14 +242,13 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
         (
             lambda: LAYER(torch.as_tensor(X)),
-            "cast it with x.to(torch.float32), or the layer with layer.to(torch.float64)",
+            "call layer.double() or x.float()",
         ),
         (
             lambda: LAYER.inverse(torch.as_tensor(X)),
-            "cast it with z.to(torch.float32), or the layer with layer",
+            "call layer.double() or z.float()",
         ),
-        (lambda: ic.save(it.ReversibleChain([LAYER]), "f"), "pass layer.operator()"),
-        (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),  # type: ignore[arg-type]
+        (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),
         (lambda: it.ReversibleChain([Flip()]).operator(), "got Flip at 0, which is no operator"),
         (lambda: torch.fx.symbolic_trace(LAYER), "symbolic_trace, which sees no shapes; torch.exp"),
         pytest.param(

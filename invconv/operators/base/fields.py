@@ -174,6 +174,14 @@ def require_operator(name: str, value: Any) -> None:
         )
 
 
+def as_operator(name: str, value: Any) -> Any:
+    """Return an operator, or the operator of a layer; raise TypeError for anything else."""
+    if not isinstance(value, Fields) and callable(getattr(value, "operator", None)):
+        value = value.operator()
+    require_operator(name, value)
+    return value
+
+
 def require_parts_alike(whole: Any) -> None:
     """Raise unless parts are operators that agree in channels, axes, library, dtype and device."""
     first: tuple[str, Any] | None = None
