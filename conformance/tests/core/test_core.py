@@ -12,6 +12,7 @@ from scipy import ndimage, signal
 
 import invconv as ic
 from invconv.arrays.registry import agnostic
+from invconv.operators.base.register import own_operators
 from tests.selected import cases_named
 
 RNG = np.random.default_rng(0)
@@ -113,6 +114,13 @@ def test_point_spread_functions_are_flipped_as_the_docstrings_say() -> None:
         ):
             found = conv.forward(image[None])[0]
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_random_operators_differ_from_call_to_call_unless_rng_says_otherwise() -> None:
+    for cls in own_operators():
+        if hasattr(cls, "init") and cls is not ic.ActNorm:  # whose start is the identity
+            first, second = (list(cls.init(2).parameters().values()) for _ in range(2))
+            assert any((a != b).any() for a, b in zip(first, second, strict=True)), cls
 
 
 def test_plans_say_how_a_solve_runs() -> None:
