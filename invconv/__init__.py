@@ -30,7 +30,7 @@ from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import diagnose
 from invconv.stability.report import Diagnosis
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "ActNorm",
