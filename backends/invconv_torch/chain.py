@@ -39,8 +39,8 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
     >>> z, log_det = chain(torch.zeros(2, 3, 8, 8))
     >>> chain.inverse(z)[0].shape, log_det.shape
     (torch.Size([2, 3, 8, 8]), torch.Size([2]))
-    >>> diagnose(chain, (8, 8)).judgements["float32"].error < 1e-4
-    True
+    >>> diagnose(chain, (8, 8)).judgements["float32"].error < 1e-4, len(chain.operator())
+    (True, 2)
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:

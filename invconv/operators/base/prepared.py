@@ -12,7 +12,7 @@ from invconv.operators.base.calls import Call, as_batch, fits, for_each
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """How a prepared inverse solves; its repr leaves out what a method has not.
+    """How a prepared inverse solves. An attribute that does not apply to its method is None.
 
     Attributes
     ----------
@@ -55,13 +55,13 @@ class Plan:
     steps: tuple[Plan, ...] = ()
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
+    def _of(cls, values: dict[str, Any]) -> Self:
         """Return the plan of a solver, which names the attributes in words ("at the pixel")."""
         named = {name.replace(" ", "_"): value for name, value in values.items()}
-        return cls(**named | {"steps": tuple(map(cls.of, values.get("steps", ())))})
+        return cls(**named | {"steps": tuple(map(cls._of, values.get("steps", ())))})
 
     def __repr__(self) -> str:
-        """Show the attributes that the method has."""
+        """Show the attributes that apply to the method."""
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         return f"Plan({', '.join(f'{n}={v!r}' for n, v in shown.items() if v not in (None, ()))})"
 
@@ -101,7 +101,7 @@ class PreparedInverse:
     @property
     def plan(self) -> Plan:
         """How the solve runs: the method, and its choices."""
-        return Plan.of(self._state.plan)
+        return Plan._of(self._state.plan)
 
     def __repr__(self) -> str:
         """Show the plan instead of the factors."""
