@@ -48,13 +48,7 @@ class ReversibleChain(Chain):
     Parameters
     ----------
     layers : iterable of nn.Module
-        At least one; each with ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``,
-        one log-determinant a sample, deterministic: layers of this package, couplings, ...
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``layers`` is empty, or has an object that is no such module.
+        As for `Chain`; deterministic.
 
     Examples
     --------

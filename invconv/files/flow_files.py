@@ -5,7 +5,7 @@ A file is one of `invconv.files.container` with the arrays of `GlowArchitecture.
     {"schema": "invconv-flow/1", "flow": {"kind": "glow", "shape": [3, 32, 32], "levels": 2, ...},
      "initialized": true}
 
-An adapter whose library has flows says so by `register_flows`.
+An adapter whose library has flows enters them into `FLOWS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.errors import InvalidFileError
@@ -37,8 +37,7 @@ class StoredFlow:
     initialized: bool  # whether the actnorms are initialized
 
 
-@dataclass(frozen=True)
-class FlowsOfALibrary:
+class Flows(NamedTuple):
     """How the flows of a library are taken apart and made."""
 
     cls: type
@@ -46,22 +45,12 @@ class FlowsOfALibrary:
     build: Callable[[StoredFlow, Array], Any]  # of arrays like another one, a flow
 
 
-_flows: dict[str, FlowsOfALibrary] = {}
-
-
-def register_flows(
-    library: str,
-    cls: type,
-    contents: Callable[[Any], StoredFlow],
-    build: Callable[[StoredFlow, Array], Any],
-) -> None:
-    """Let `invconv.save` and `invconv.load` know the flows of a library, given by import name."""
-    _flows[library] = FlowsOfALibrary(cls, contents, build)
+FLOWS: dict[str, Flows] = {}  # by the import name of the library; adapters enter theirs
 
 
 def contents_of(model: Any) -> StoredFlow | None:
     """Return the contents of the file of a flow, or None if no library has such flows."""
-    known = (flows for flows in _flows.values() if isinstance(model, flows.cls))
+    known = (flows for flows in FLOWS.values() if isinstance(model, flows.cls))
     return next((flows.contents(model) for flows in known), None)
 
 
@@ -83,14 +72,14 @@ def write_flow(path: str | os.PathLike[str], argument: str, flow: StoredFlow) ->
 def in_library(flow: StoredFlow, like: Array | None, argument: str, path: str) -> Any:
     """Return a flow of NumPy arrays as a flow of the library, dtype and device of ``like``."""
     library = "numpy" if like is None else ops_of(like).name
-    if like is None or library not in _flows:
+    if like is None or library not in FLOWS:
         raise TypeError(
             f"{argument}: {path} holds a flow, and {library} has none; expected an array of a "
             "library with flows, such as PyTorch's or JAX's"
         )
     judge_range(flow.arrays, like, argument)
     arrays = {name: from_host(array, like) for name, array in flow.arrays.items()}
-    return _flows[library].build(dataclasses.replace(flow, arrays=arrays), like)
+    return FLOWS[library].build(dataclasses.replace(flow, arrays=arrays), like)
 
 
 def flow_of(stored: Stored) -> StoredFlow:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from invconv.files.flow_files import StoredFlow, register_flows
+from invconv.files.flow_files import FLOWS, Flows, StoredFlow
 from invconv.files.saving import load_as
 from invconv_jax.flows.glow import Glow, from_arrays, to_arrays
 
@@ -21,7 +21,7 @@ def _build(stored: StoredFlow, like: jax.Array) -> Glow:
     return from_arrays(stored.architecture, stored.arrays, stored.initialized)
 
 
-register_flows("jax", Glow, _contents, _build)
+FLOWS["jax"] = Flows(Glow, _contents, _build)
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:

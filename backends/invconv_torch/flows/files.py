@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import invconv as ic
-from invconv.files.flow_files import StoredFlow, register_flows
+from invconv.files.flow_files import FLOWS, Flows, StoredFlow
 from invconv.files.saving import load_as
 from invconv_torch.flows.glow import Glow
 from invconv_torch.module import InvertibleModule
@@ -56,7 +56,7 @@ def _build(stored: StoredFlow, like: torch.Tensor) -> Glow:
     return flow
 
 
-register_flows("torch", Glow, _contents, _build)
+FLOWS["torch"] = Flows(Glow, _contents, _build)
 
 
 def load(

@@ -277,4 +277,4 @@ def test_names_that_are_gone_are_told_by_a_sentence() -> None:
             exec(f"from {package.__name__} import {name}")
         assert not hasattr(package, name)
     with pytest.raises(AttributeError, match="module 'invconv_torch' has no attribute 'Nonsense'"):
-        _ = it.Nonsense
+        _ = it.Nonsense  # type: ignore[attr-defined]
