@@ -168,9 +168,8 @@ class ExponentialSolver:
         if self.product is not None:
             return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
-        if self.counts is None:
-            return plan | {"terms": "counted as it runs"}
-        return plan | {"times": self.counts.steps, "terms": self.counts.terms}
+        counts = self.counts
+        return plan | ({"times": counts.steps, "terms": counts.terms} if counts else {})
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return the spectral product on NumPy arrays, or None if the solve is a series."""
