@@ -93,7 +93,8 @@ class _SymmetricConv(Convolution):
     def extra_repr(self) -> str:
         """Say channels, the size of the whole kernel, and settings."""
         taps = tuple(self.kernel.shape[2:])
-        pairs = zip(taps, self.operator().boundary, strict=True)
+        conv: Any = self.operator()
+        pairs = zip(taps, conv.boundary, strict=True)
         whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
         said: str = super().extra_repr().replace(f"kernel_size={taps}", f"kernel_size={whole}")
         return said

@@ -1,10 +1,10 @@
-"""The Hubble deep field, blurred by a telescope and noisy: undone exactly, damped, and Wiener's way.
+"""The Hubble deep field, blurred and noisy: undone exactly, damped, and by a Wiener filter.
 
-`from_psf` makes the blur of a point-spread function, mirrored at the frame (a closed frame would let
-the left edge leak into the right one). Its inverse is exact, and multiplies noise by up to the
+`from_psf` makes the blur of a point-spread function (PSF), mirrored at the frame: in a closed frame
+the left edge would leak into the right one. Its inverse is exact, and multiplies noise by up to the
 condition. `least_squares` minimises |K x - y|^2 + damp^2 |x|^2 in one product a frequency, and
-`damp_for_noise` finds the damp that a noise level suggests (deconvolution with Tikhonov's
-regularisation; Wiener's filter for noise and signal that are alike at all frequencies).
+`damp_for_noise` finds the damp that a noise level suggests. That is deconvolution with Tikhonov's
+regularisation, or a Wiener filter for noise and signal that are alike at all frequencies.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ _NOISE = 0.01  # standard deviation; white is 1
 
 
 def draw(out: Path) -> None:
-    """Set the field beside what was seen and three ways back, each with the noise that it leaves."""
+    """Set the field beside the blurred one and three ways back, with what each is off by."""
     sharp = hubble_deep_field()[300:556, 420:676].mean(axis=2)[None] / 255.0
     spread = moffat(2.5, radius=7)
     blur = from_psf(spread, boundary="symmetric")
@@ -41,7 +41,9 @@ def draw(out: Path) -> None:
     for column, (title, image) in zip(axes.T, images.items(), strict=True):
         error = np.sqrt(np.mean((image - sharp) ** 2))
         edge = np.sqrt(np.mean((image - sharp)[:, :8] ** 2))
-        print(f"{title}: off by {error:.3g} (root of the mean square), {edge:.3g} at the upper edge")
+        print(
+            f"{title}: off by {error:.3g} (root of the mean square), {edge:.3g} at the upper edge"
+        )
         named = title if image is sharp else f"{title}\noff by {error:.2g}, at the edge {edge:.2g}"
         figures.show(column[0], image[0], named, cmap="gray", vmin=0, vmax=0.6)
         figures.show(column[1], image[0, :96, :96], "", cmap="gray", vmin=0, vmax=0.6)

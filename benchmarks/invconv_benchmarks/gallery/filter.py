@@ -48,7 +48,7 @@ def in_jax(start: Any, noise: Any, wanted: Any) -> Any:
     def loss(free: Any) -> Any:
         return ((ic.sosfilt(sections(free, jax.numpy), noise) - wanted) ** 2).mean()
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def step(free: Any, state: Any) -> Any:
         change, state = optimiser.update(jax.grad(loss)(free), state)
         return optax.apply_updates(free, change), state

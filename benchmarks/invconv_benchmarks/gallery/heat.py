@@ -28,7 +28,7 @@ def draw(out: Path) -> None:
     axes.text(0.5, 0.5, "hot", fontsize=44, ha="center", va="center", weight="bold")
     axes.axis("off")
     plate.canvas.draw()
-    start = 1 - np.asarray(plate.canvas.buffer_rgba())[..., 0] / 255.0  # type: ignore[attr-defined]
+    start = 1 - np.asarray(plate.canvas.buffer_rgba())[..., 0] / 255.0
     plt.close(plate)
     times, undone, k = (0, 10, 200), 10, 1.0
     step = implicit_step(k).prepare(start.shape)
