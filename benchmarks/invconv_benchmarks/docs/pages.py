@@ -18,7 +18,7 @@ from invconv_benchmarks.gallery.command import NAMES, source
 from invconv_benchmarks.results.committed import RESULTS
 
 CHECKOUT = Path(invconv.__file__).parents[1]
-TEXTS = ("*.md", "*/README.md", "benchmarks/guide/*.md")
+TEXTS = ("*.md", "*/*.md", "benchmarks/guide/*.md")
 PACKAGES = {
     "invconv": "any array library",
     "invconv_torch": "PyTorch",
@@ -57,12 +57,12 @@ def _gallery(folder: Path) -> list[str | dict[str, str]]:
     pages: list[str | dict[str, str]] = ["gallery/index.md"]
     for name in NAMES:
         program = source(name)
-        title, _, rest = (ast.get_docstring(ast.parse(program)) or "").partition("\n")
-        picture = f"![{title}](../benchmarks/results/gallery/{name}.jpg)"
+        title, _, rest = (ast.get_docstring(ast.parse(program)) or "").partition(".\n")
+        address = f"../benchmarks/results/gallery/{name}.jpg"
         body = program.partition('"""\n\n')[2]
-        index += f"\n## [{title}]({name}.md)\n\n[{picture}]({name}.md)\n"
+        index += f"\n## [{title}]({name}.md)\n\n[![{title}]({address})]({name}.md)\n"
         head = f"# {title}\n\n`python -m invconv example {name}`\n\n{rest}\n\n"
-        text = f"{head}{picture}\n\n```python\n{body}```\n"
+        text = f"{head}[![{title}]({address})]({address})\n\n```python\n{body}```\n"
         (folder / "gallery" / f"{name}.md").write_text(text, encoding="utf-8")
         pages.append({name.replace("_", " "): f"gallery/{name}.md"})
     (folder / "gallery" / "index.md").write_text(index, encoding="utf-8")
