@@ -7,56 +7,48 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import tempfile
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import latex2mathml.converter
-from mkdocs.commands.build import build as build_site
+from mkdocs.commands.build import build
 from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
 from mkdocs.plugins import BasePlugin
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.docs import pages
-
-SETTINGS = Path(__file__).with_name("mkdocs.yml")
+from invconv_benchmarks.docs import pages, phone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     about = "the folder to write, which must not exist or hold such pages (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=Path("invconv-docs"), help=about)
+    about = "fail if a page is too wide for a phone, too; a dead link fails in any case"
+    parser.add_argument("--check", action="store_true", help=about)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build the site and say where it is."""
+    """Build the site, say where it is, and check it if asked to."""
     out: Path = arguments.out
     if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
         raise CommandError(f"--out: {out} exists, and is no folder of pages of this command")
-    if not out.absolute().parent.is_dir():
-        raise CommandError(f"--out: there is no folder {out.absolute().parent}")
-    number = _build(out)
-    print(f"wrote {number} pages: open {out / 'index.html'}")
-    print(f"with the search, which browsers allow a server only: python -m http.server -d {out}")
-    return 0
-
-
-def _build(out: Path) -> int:
-    """Build the site, replace a folder by it when it is whole, and return its number of pages."""
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}-") as name:
-        sources, site = Path(name, "sources"), Path(name, "site")
-        sources.mkdir()
-        navigation = pages.write(sources)
-        places = {"docs_dir": str(sources), "site_dir": str(site)}
-        config = load_config(str(SETTINGS), nav=navigation, **places)
+    with tempfile.TemporaryDirectory() as sources:
+        settings = str(Path(__file__).with_name("mkdocs.yml"))
+        config = load_config(settings, docs_dir=sources, site_dir=str(out))
+        config.nav = [*(config.nav or []), *pages.write(Path(sources))]
         config.plugins["mathml"] = MathML()
-        build_site(config)
-        if out.exists():
-            shutil.rmtree(out)
-        site.rename(out)
-    return len(list(out.rglob("*.html")))
+        try:
+            build(config)
+        except Abort as error:
+            raise CommandError("docs: the lines above say which link or name is dead") from error
+    print(f"wrote {len(list(out.rglob('*.html')))} pages: open {out / 'index.html'}")
+    print(f"with the search, which browsers allow a server only: python -m http.server -d {out}")
+    wide = phone.too_wide(out) if arguments.check else []
+    print(*wide, sep="\n", end="\n" * bool(wide))
+    return 1 if wide else 0
 
 
 class MathML(BasePlugin):  # type: ignore[no-untyped-call,type-arg]
@@ -64,10 +56,10 @@ class MathML(BasePlugin):  # type: ignore[no-untyped-call,type-arg]
 
     def on_page_content(self, html: str, **_: Any) -> str:
         """Return a page whose formulas are MathML."""
-        pattern = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
+        pattern = r'(<(span|div) class="arithmatex">)\\[(\[](.*?)\\[)\]](</\2>)'
         return re.sub(pattern, _mathml, html, flags=re.DOTALL)
 
 
 def _mathml(match: re.Match[str]) -> str:
-    mode = "block" if match[1] == "div" else "inline"
-    return latex2mathml.converter.convert(unescape(match[2]), display=mode)
+    mode = "block" if match[2] == "div" else "inline"
+    return match[1] + latex2mathml.converter.convert(unescape(match[3]), display=mode) + match[4]

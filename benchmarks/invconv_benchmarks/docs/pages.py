@@ -7,57 +7,42 @@ import importlib
 import inspect
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import invconv
 from invconv import extend
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.docs.names import PACKAGES, Name, public
-from invconv_benchmarks.gallery import command as gallery
+from invconv_benchmarks.gallery.command import NAMES, source
 from invconv_benchmarks.results.committed import RESULTS
 
 CHECKOUT = Path(invconv.__file__).parents[1]
-GUIDE = {
-    "invconv": "README.md",
-    "The mathematics": "invconv/README.md",
-    "PyTorch, JAX, flow libraries": "backends/README.md",
-    "Conformance": "conformance/README.md",
-    "Benchmarks": "benchmarks/README.md",
+TEXTS = ("*.md", "*/*.md", "benchmarks/guide/*.md")
+PACKAGES = {
+    "invconv": "any array library",
+    "invconv_torch": "PyTorch",
+    "invconv_torch.flows": "PyTorch, densities of images",
+    "invconv_torch.interop": "PyTorch's flow libraries",
+    "invconv_jax": "JAX",
+    "invconv_jax.flows": "JAX, densities of images",
+    "invconv_jax.interop": "JAX's flow libraries",
 }
-
-# names in tables stay whole: on a phone the table scrolls
-_STYLE = """\
-.md-grid { max-width: 78rem; }
-.md-typeset td code { overflow-wrap: normal; word-break: normal; }
-"""
 
 
 def write(folder: Path) -> list[dict[str, Any]]:
-    """Write the sources into a folder, and return the navigation in mkdocs' form."""
-    (folder / "wide.css").write_text(_STYLE, encoding="utf-8")
-    api = [{f"API: {package}": _api(folder, package)} for package in PACKAGES]
-    toolbox = {"API: invconv.extend": [_toolbox(folder)]}
-    return [{"Guide": _guide(folder)}, {"Gallery": _gallery(folder)}, *api, toolbox]
-
-
-def _guide(folder: Path) -> list[dict[str, str]]:
-    """Copy the READMEs and the pictures that they show; links between them stay what they are."""
-    for path in GUIDE.values():
-        source = CHECKOUT / path
-        if not source.is_file():
-            why = "the guide's texts are not in an installed package"
-            raise CommandError(f"docs: expected a clone of invconv with {path}: {why}")
-        text = source.read_text(encoding="utf-8")
-        target = folder / path
+    """Write the sources into a folder, and return the gallery's and the names' navigation."""
+    if not RESULTS.is_dir():
+        raise CommandError("docs: expected a clone of invconv, with the texts that no wheel holds")
+    shutil.copy(Path(__file__).with_name("wide.css"), folder)
+    data = shutil.ignore_patterns("*.json")
+    shutil.copytree(RESULTS, folder / "benchmarks" / "results", ignore=data)
+    for text in (path for pattern in TEXTS for path in sorted(CHECKOUT.glob(pattern))):
+        target = folder / text.relative_to(CHECKOUT)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_readable(text), encoding="utf-8")
-        for link in re.findall(r"\]\(([^)\s#]+\.(?:jpg|png|svg))\)", text):
-            picture = (source.parent / link).resolve()
-            copy = folder / picture.relative_to(CHECKOUT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, copy)
-    return [{title: path} for title, path in GUIDE.items()]
+        target.write_text(_readable(text.read_text(encoding="utf-8")), encoding="utf-8")
+    api = [{package: _api(folder, package)} for package in PACKAGES]
+    return [{"Gallery": _gallery(folder)}, {"API": [*api, {"invconv.extend": _toolbox(folder)}]}]
 
 
 def _readable(text: str) -> str:
@@ -70,14 +55,14 @@ def _gallery(folder: Path) -> list[str | dict[str, str]]:
     (folder / "gallery").mkdir()
     index = "# Gallery\n\nShort programs: `python -m invconv example NAME` runs one.\n"
     pages: list[str | dict[str, str]] = ["gallery/index.md"]
-    for name in gallery.NAMES:
-        source = gallery.source(name)
-        title, _, rest = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
-        shutil.copyfile(RESULTS / "gallery" / f"{name}.jpg", folder / "gallery" / f"{name}.jpg")
-        body = source.partition('"""\n\n')[2]
-        index += f"\n## [{title}]({name}.md)\n\n[![{title}]({name}.jpg)]({name}.md)\n"
+    for name in NAMES:
+        program = source(name)
+        title, _, rest = (ast.get_docstring(ast.parse(program)) or "").partition(".\n")
+        address = f"../benchmarks/results/gallery/{name}.jpg"
+        body = program.partition('"""\n\n')[2]
+        index += f"\n## [{title}]({name}.md)\n\n[![{title}]({address})]({name}.md)\n"
         head = f"# {title}\n\n`python -m invconv example {name}`\n\n{rest}\n\n"
-        text = f"{head}![{title}]({name}.jpg)\n\n```python\n{body}```\n"
+        text = f"{head}[![{title}]({address})]({address})\n\n```python\n{body}```\n"
         (folder / "gallery" / f"{name}.md").write_text(text, encoding="utf-8")
         pages.append({name.replace("_", " "): f"gallery/{name}.md"})
     (folder / "gallery" / "index.md").write_text(index, encoding="utf-8")
@@ -122,3 +107,50 @@ def _page(name: Name) -> str:
         f"`from {name.package} import {name.name}`\n\n"
         f"::: {name.where}\n    options:\n      members:{members}\n"
     )
+
+
+@dataclass(frozen=True)
+class Name:
+    """A public class or function, ``package.name``."""
+
+    package: str
+    name: str
+    value: Any
+
+    @property
+    def page(self) -> str:
+        """The page's path in the site's sources."""
+        return f"api/{self.package}/{self.name}.md"
+
+    @property
+    def where(self) -> str:
+        """The object's path where it is defined, which is how the generator knows it."""
+        return f"{self.value.__module__}.{self.value.__qualname__}"
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first sentence, as a cell of a table."""
+        first = (inspect.getdoc(self.value) or "").partition("\n\n")[0]
+        return first.replace("\n", " ").replace("|", r"\|")
+
+    @property
+    def members(self) -> list[str]:
+        """The public methods and properties that are ours, not those of a library's base class."""
+        if not inspect.isclass(self.value):
+            return []
+        ours = [c for c in self.value.__mro__ if c.__module__.partition(".")[0] in _OURS]
+        named = dict.fromkeys(n for c in ours for n in vars(c) if n[0] != "_")
+        values = {n: getattr(self.value, n) for n in named if n not in _FOR_AUTHORS}
+        return [n for n, v in values.items() if callable(v) or isinstance(v, property)]
+
+
+# methods that authors of operators write, and nobody calls
+_FOR_AUTHORS = {"drawn", "factors", "factors_vjp", "validate", "within"}
+_OURS = {package.partition(".")[0] for package in PACKAGES}
+
+
+def public(package: str) -> list[Name]:
+    """Return the classes and functions that a package offers, in alphabetical order."""
+    module = importlib.import_module(package)
+    values = {name: getattr(module, name) for name in sorted(module.__all__, key=str.lower)}
+    return [Name(package, n, v) for n, v in values.items() if not inspect.ismodule(v)]

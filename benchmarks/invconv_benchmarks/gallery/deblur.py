@@ -1,8 +1,8 @@
 """Undo a blur exactly, and see what noise does to that.
 
-A blur on a closed frame is a `PeriodicConv` of the flipped point-spread function, and its inverse
-is exact: no regularisation, no iterations. Its condition says what that costs: an error in the
-blurred image may grow by so much, and one of rounding to 8 bits does.
+Deconvolution: a blur on a closed frame is a `PeriodicConv` of the flipped point-spread function
+(PSF), and its inverse is exact, without regularisation or iterations. Its condition says what that
+costs: an error in the blurred image may grow by so much, and one of rounding to 8 bits does.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Undo an echo exactly: a melody in a room with two walls, in stereo.
 
 y[t] = x[t] + A x[t - d] + B x[t - 2d], with 2 x 2 matrices that mix left and right, is an
-autoregressive convolution in one dimension whose dilation is the delay d. Its inverse is the
-recursion that every synthesiser has, here exact and with a log-determinant of 0.
+autoregressive convolution in one dimension whose dilation is the delay d, an FIR filter. Its
+inverse, the dereverberation, is the recursive filter (IIR) that every synthesiser has, here exact.
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 `python -m invconv example folder --path DIR` cuts your pictures into tiles of 32 x 32; without a
 folder it takes the Hubble deep field. `python -m invconv density train --preset folder --path DIR`
-is the same at full size, with checkpoints and a test of what it learnt.
+trains such a normalizing flow at full size, with checkpoints and a test of what it learnt.
 """
 
 import tempfile

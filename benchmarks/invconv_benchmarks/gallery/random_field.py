@@ -1,9 +1,9 @@
 """Sample two coupled Gaussian random fields on a periodic box, with their exact density.
 
-The fields solve (m^2 - Laplacian) x = z with white noise z, as Matern fields and free lattice
-fields do, and the first one drives the second. That is K x = z with a 3 x 3 kernel of 2 x 2
-matrices: sampling is an inverse of a `PeriodicConv`, and log p(x) = log N(K x) + log|det K| is
-exact on a box whose covariance matrix no computer could hold.
+The fields solve (m^2 - Laplacian) x = z with white noise z, as Matern fields (SPDE), free lattice
+fields and other Gaussian Markov random fields do; the first drives the second. That is K x = z
+with a 3 x 3 kernel of 2 x 2 matrices: sampling is an inverse of a `PeriodicConv`, and log p(x) =
+log N(K x) + log|det K| is exact on a box whose covariance matrix no computer could hold.
 """
 
 from pathlib import Path

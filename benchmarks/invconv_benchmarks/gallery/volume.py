@@ -1,7 +1,7 @@
 """A volume of 48 x 48 x 48 as a light-sheet microscope sees it, and as it was.
 
-The microscope's blur is three times as wide along its axis. In three dimensions, as in two, the
-inverse is a solve a frequency; `condition` says beforehand what precision it takes.
+Deconvolution in 3-D: the blur (PSF) is three times as wide along its axis. The inverse is a solve
+a frequency, as in two dimensions; `condition` says beforehand what precision it takes.
 """
 
 from pathlib import Path

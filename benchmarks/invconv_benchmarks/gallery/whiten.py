@@ -1,8 +1,8 @@
 """Whiten textures: each pixel's news, given those before it, and new textures from noise.
 
-The autoregressive convolution that makes a texture as white as it can is linear prediction: each
-pixel minus what the pixels above and to the left of it foretell, by least squares. Its inverse
-turns white noise into a texture with the same spectrum, and log|det| is the density's.
+Whitening (decorrelation) by an autoregressive convolution is linear prediction: each pixel minus
+what the pixels above and to the left of it foretell, by least squares. Its inverse turns white
+noise into a texture with the same power spectrum, and log|det| is the density's.
 """
 
 from pathlib import Path

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from html.parser import HTMLParser
+import shutil
 from pathlib import Path
 
 import pytest
 
 from invconv._cli import main
-from invconv_benchmarks.docs.names import PACKAGES, Name, public
+from invconv_benchmarks.docs import pages, phone
+from invconv_benchmarks.docs.pages import PACKAGES, Name, public
+
+GUIDE = "benchmarks/guide/"
+WORDS = {  # that people search for, and a page that has them
+    "deconvolution": GUIDE + "undo-a-blur",
+    "psf": GUIDE + "undo-a-blur",
+    "wiener": GUIDE + "undo-a-blur",
+    "dirichlet": GUIDE + "undo-a-blur",
+    "iir": GUIDE + "run-a-filter",
+    "lfilter": GUIDE + "run-a-filter",
+    "butterworth": GUIDE + "run-a-filter",
+    "whitening": "gallery/whiten",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,50 +55,41 @@ def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
             assert inspect.getdoc(getattr(name.value, member)), f"{full}.{member}"
 
 
-class _References(HTMLParser):
-    """The addresses that a page loads or links to, and the anchors that it has."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.linked: list[str] = []
-        self.anchors: set[str] = set()
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.anchors.add(values.get("id") or "")
-        if tag == "a":
-            self.linked.append(values.get("href") or "")
-        elif tag != "meta":
-            self.loaded += [v for n in ("src", "href") if (v := values.get(n))]
-
-
 @pytest.mark.slow
 def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], names: list[Name]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[Name]
 ) -> None:
     site = tmp_path / "site"
-    for _ in range(2):  # the second replaces the first
-        assert main(["docs", "--out", str(site)]) == 0
-    printed = capfd.readouterr()
-    assert "WARNING" not in printed.out + printed.err
-    pages = {page: _References(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
-    assert len(pages) > len(names)
-    for page, found in pages.items():
-        if page.name == "404.html":
-            continue
-        assert [a for a in found.loaded if re.match(r"(https?:)?//", a)] == []
-        for address in found.linked:
-            path, _, anchor = address.partition("#")
-            if not re.match(r"https?:", address):
-                target = (page.parent / path).resolve() if path else page
-                assert target.exists(), (page, address)
-                assert not anchor or anchor in pages[target].anchors, (page, address)
+    assert main(["docs", "--check", "--out", str(site)]) == 0
+    loaded = r'<(?!a |meta )[^>]* (?:src|href)="((?:https?:)?//[^"]*)'
+    for page in site.rglob("*.html"):
+        assert re.findall(loaded, page.read_text(encoding="utf-8")) == [], page
     for name in names:
         text = (site / name.page).with_suffix(".html").read_text(encoding="utf-8")
         assert "Examples:" in text
         for member in name.members:
             assert f'id="{name.where}.{member}"' in text
     assert "<math" in (site / "invconv" / "index.html").read_text(encoding="utf-8")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["site"]
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
+    for word, page in WORDS.items():
+        texts = (d["text"] for d in index["docs"] if d["location"].startswith(page))
+        text = re.sub("<[^>]*>", " ", " ".join(texts)).lower()
+        split = re.split(index["config"]["separator"], text)
+        assert any(term.startswith(word) for term in split), word
+
+    readable = pages._readable
+    monkeypatch.setattr(pages, "_readable", lambda text: f"{readable(text)}\n\n[dead](#nowhere)")
+    assert main(["docs", "--out", str(site)]) == 2  # it replaces the other, as far as it gets
+
+
+def test_a_page_that_is_too_wide_for_a_phone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, style in (("fits", "overflow: auto"), ("wide", "")):
+        box = f'<div style="{style}"><div style="width: 500px">a</div></div>'
+        (tmp_path / f"{name}.html").write_text(f"<body style='margin: 0'>{box}", encoding="utf-8")
+    if any(map(shutil.which, phone.BROWSERS)):
+        assert phone.too_wide(tmp_path) == ["wide.html is 125 pixels too wide"]
+    monkeypatch.setattr(phone, "BROWSERS", ("no-browser",))
+    assert phone.too_wide(tmp_path) == []
+    assert "only the links were checked" in capsys.readouterr().out

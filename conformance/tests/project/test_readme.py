@@ -17,10 +17,11 @@ from invconv._cli import main
 jax.config.update("jax_enable_x64", True)
 
 ROOT = Path(__file__).parents[3]
-FILES = (
-    "README.md",
-    *(f"{f}/README.md" for f in ("invconv", "backends", "conformance", "benchmarks")),
+DOORS = tuple(
+    f"benchmarks/guide/{path.name}" for path in sorted((ROOT / "benchmarks/guide").iterdir())
 )
+ROOMS = tuple(f"{f}/README.md" for f in ("invconv", "backends", "conformance", "benchmarks"))
+FILES = ("README.md", "CONTRIBUTING.md", *DOORS, *ROOMS)
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 README = TEXTS["README.md"]
 
@@ -37,29 +38,19 @@ def run(code: str, scope: dict[str, Any], capsys: pytest.CaptureFixture[str]) ->
         assert losses[-1] < losses[0] - 0.1
 
 
-def test_the_examples_of_the_first_page_run_one_after_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {}
-    assert len(examples("README.md")) >= 4
-    for code in examples("README.md"):
-        if "invconv_jax" in code:
-            scope = {}  # it can be pasted alone
-        run(code, scope, capsys)
-
-
-def examples_beside_the_first_page() -> list[Any]:
+def every_example() -> list[Any]:
     """Return (file, number); what trains, exports or differentiates compiles for seconds."""
     long = ("for step in range", "fit_to_data", "onnx.export", "jax.grad", "nnx.grad")
     return [
-        pytest.param(name, i, marks=[pytest.mark.slow] * any(word in code for word in long))
-        for name in FILES[1:]
+        pytest.param(
+            name, i, marks=[pytest.mark.slow] * (name in ROOMS and any(map(code.count, long)))
+        )
+        for name in FILES
         for i, code in enumerate(examples(name))
     ]
 
 
-@pytest.mark.parametrize(("name", "number"), examples_beside_the_first_page())
+@pytest.mark.parametrize(("name", "number"), every_example())
 def test_example_runs(
     name: str,
     number: int,
@@ -68,7 +59,17 @@ def test_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(examples(name)[number], {}, capsys)
+    scope: dict[str, Any] = {}
+    run(examples(name)[number], scope, capsys)
+    if name not in DOORS or number > 0:
+        return
+    for shown in re.findall(r"```text\n(.*?)```", TEXTS[name], re.DOTALL):
+        printed = capsys.readouterr().out
+        assert re.sub(r"\S+e-1\d", "rounding", printed) == re.sub(r"\S+e-1\d", "rounding", shown)
+    wrong = TEXTS[name].partition("## What can go wrong")[2]
+    for call, sentence in re.findall(r"^\| `(.*?)` \| (.*?) \|", wrong, re.MULTILINE):
+        with pytest.raises((TypeError, ValueError, UserWarning), match=re.escape(sentence)):
+            eval(call, scope)
 
 
 @pytest.mark.parametrize("name", FILES)

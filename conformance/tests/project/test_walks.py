@@ -25,8 +25,8 @@ VOCABULARY = "invconv/arrays/"  # dtypes, namespaces, and the registry of native
 
 def listed(title: str) -> list[str]:
     """Return the files that CONTRIBUTING names for a walk, one a step."""
-    text = (ROOT / "invconv/README.md").read_text(encoding="utf-8")
-    walk = text.split(f"### {title}\n")[1].split("\n### ")[0]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    walk = text.split(f"### {title}\n")[1].split("\n##")[0]
     files = re.findall(r"^\d\. `([\w/]+\.py)`", walk, re.MULTILINE)
     return [name if name.startswith(FOLDERS) else f"invconv/{name}" for name in files]
 
