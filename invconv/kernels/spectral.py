@@ -8,7 +8,6 @@ kernel is even, and w holds the half from the centre on: tap t stands at the off
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,17 +96,15 @@ class SpectralFamily(TapsFamily):
     @property
     def _halved(self) -> tuple[int, ...]:
         """The axes of w along which it holds half of the kernel."""
-        pairs = enumerate(self.borders, 2)
-        return tuple(axis for axis, border in pairs if border != "periodic")
+        return tuple(2 + axis for axis, w in enumerate(self.basis.waves) if w is not None)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""
-        pairs = zip(self.kernel_size, self.basis.waves, strict=True)
-        along = [np.where((np.arange(k) == 0) | (waves is None), 1.0, 2.0) for k, waves in pairs]
-        return functools.reduce(np.multiply.outer, along).reshape(-1)
+        whole = np.ones((1, 1, *self.whole.kernel_size))
+        return np.asarray(self.folded(whole)).reshape(-1)
 
     def transpose(self) -> SpectralFamily:
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""

@@ -117,9 +117,8 @@ class Basis:
     def from_frequencies(self, x_hat: Array, shape: Shape) -> Array:
         """Undo `to_frequencies`, to a grid of ``shape``."""
         xp = namespace(x_hat)
-        _, channels, batch = x_hat.shape
         x = xp.permute_dims(x_hat, (2, 1, 0))
-        x = xp.reshape(x, (batch, channels, *self.frequencies(shape)))
+        x = xp.reshape(x, (*x.shape[:2], *self.frequencies(shape)))
         if self.closed:
             lengths = tuple(shape[axis] for axis in self.closed)
             x = _fft_of(x).irfftn(x, s=lengths, axes=self._axes(None))
