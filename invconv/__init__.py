@@ -5,12 +5,13 @@ Flows, ICML 2019 (arXiv 1901.11137).
 """
 
 from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
-from invconv.files.operator_files import load, save
+from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.base.prepared import Plan, PreparedInverse
 from invconv.operators.chain import Chain
+from invconv.operators.damping import damp_for_noise
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.filters import lfilter, sosfilt
@@ -30,7 +31,7 @@ from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import diagnose
 from invconv.stability.report import Diagnosis
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "ActNorm",
@@ -49,11 +50,13 @@ __all__ = [
     "OrthogonalConv1x1",
     "PLUConv1x1",
     "PeriodicConv",
+    "Plan",
     "PreparedInverse",
     "QRConv1x1",
     "SingularConvError",
     "SymmetricConv",
     "bounded",
+    "damp_for_noise",
     "diagnose",
     "from_psf",
     "lfilter",

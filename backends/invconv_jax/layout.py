@@ -17,8 +17,9 @@ from invconv.operators.base.factors import Gradients
 def _moved(name: str, argument: str) -> Callable[..., Any]:
     """Return the method of this name, for images with the channels last."""
 
-    def method(self: channels_last, x: Array) -> Any:
-        result = getattr(self.conv, name)(self._in(argument, x))
+    def method(self: channels_last, x: Array, before: Array | None = None) -> Any:
+        more = {} if before is None else {"before": self._in("before", before)}
+        result = getattr(self.conv, name)(self._in(argument, x), **more)
         return (self._out(result[0]), result[1]) if isinstance(result, tuple) else self._out(result)
 
     method.__name__, method.__doc__ = name, f"See `InvertibleConv.{name}`."

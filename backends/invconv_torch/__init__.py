@@ -9,6 +9,8 @@
 (torch.Size([5, 12, 16, 16]), torch.Size([5]))
 """
 
+from typing import TYPE_CHECKING
+
 try:
     import torch as _torch
 except ImportError as error:
@@ -18,9 +20,12 @@ from invconv_torch import private as _private  # noqa: F401  # refuses versions,
 
 # isort: split
 from invconv.arrays.array_ops import ops_of
+from invconv.arrays.errors import gone
+from invconv.files.saving import save
 from invconv_torch import flows, interop
+from invconv_torch.chain import Chain
 from invconv_torch.exporting.decompositions import decompositions
-from invconv_torch.flows.files import load, save
+from invconv_torch.flows.files import load
 from invconv_torch.guard import InverseGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
@@ -45,6 +50,15 @@ from invconv_torch.periodic_layers import (
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
 from invconv_torch.reversible import ReversibleChain
 
+if not TYPE_CHECKING:  # a type checker would think that every name is there
+    __getattr__ = gone(
+        __name__,
+        {
+            "ConditionGuard": "write InverseGuard(model, every=100), whose step(model) judges one "
+            "layer in every hundredth call and returns the worst",
+        },
+    )
+
 # what the core looks up once must have been looked up when torch.compile traces
 for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):
     ops_of(_tensor)
@@ -54,6 +68,7 @@ __all__ = [
     "AutoregressiveConv1d",
     "AutoregressiveConv2d",
     "AutoregressiveConv3d",
+    "Chain",
     "Conv1x1",
     "EmergingConv1d",
     "EmergingConv2d",

@@ -24,7 +24,8 @@ class _AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
     Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
-    a point-spread function: `invconv.AutoregressiveConv`.
+    a point-spread function: `invconv.AutoregressiveConv`. In blocks, a long signal or a tall image
+    goes through ``layer.operator()``, whose ``forward`` and ``inverse`` take ``before=``.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from invconv_torch.exporting.graphs import values_of
 from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters
-from invconv_torch.precision import autocasting, require_dtype
+from invconv_torch.precision import autocasting, require_alike
 from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refused_trace, traced
@@ -108,8 +108,8 @@ class InvertibleModule(OperatorParameters):
             return run(x, True)
         try:
             return run(x, False)
-        except TypeError:
-            require_dtype(name, x, self.operator()._reference()[1].dtype)
+        except (TypeError, ValueError):
+            require_alike(name, x, self.operator()._reference()[1])
             raise
 
     def _forward(self, x: Tensor, tracing: bool) -> Pair:

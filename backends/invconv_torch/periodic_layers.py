@@ -51,13 +51,16 @@ class _PeriodicConv(Convolution):
 
 
 class _SymmetricConv(Convolution):
-    """A convolution of an even kernel with an image that is mirrored at its border.
+    """A convolution of an even kernel with an image that goes on beyond its border.
 
     Parameters
     ----------
     channels : int
     kernel_size : int or tuple of int
-        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis.
+        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis. Along
+        a periodic axis it may be even, and the parameter has all taps.
+    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one an axis
+        See `invconv.SymmetricConv`.
     bias : bool
     max_gain, device, dtype : optional
         See `InvertibleModule`.
@@ -78,18 +81,21 @@ class _SymmetricConv(Convolution):
         channels: int,
         kernel_size: Sizes = 3,
         *,
+        boundary: str | tuple[str, ...] = "symmetric",
         bias: bool = True,
         max_gain: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        init = ic.SymmetricConv.init
+        init = partial(ic.SymmetricConv.init, boundary=boundary)
         super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
     def extra_repr(self) -> str:
         """Say channels, the size of the whole kernel, and settings."""
         taps = tuple(self.kernel.shape[2:])
-        whole = tuple(2 * h - 1 for h in taps)
+        conv: Any = self.operator()
+        pairs = zip(taps, conv.boundary, strict=True)
+        whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
         said: str = super().extra_repr().replace(f"kernel_size={taps}", f"kernel_size={whole}")
         return said
 

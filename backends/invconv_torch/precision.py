@@ -92,11 +92,21 @@ def _switched(kind: str) -> Iterator[None]:
                     part.fp32_precision = back
 
 
-def require_dtype(name: str, x: torch.Tensor, own: torch.dtype) -> None:
-    """Raise TypeError if x has another floating dtype than a layer's parameters."""
-    if x.dtype != own and x.is_floating_point():
+_METHODS = {torch.float64: "double", torch.float32: "float", torch.float16: "half"}
+
+
+def require_alike(name: str, x: torch.Tensor, own: torch.Tensor) -> None:
+    """Raise if x has another floating dtype, or is on another device, than a layer's parameters."""
+    if x.dtype != own.dtype and x.is_floating_point():
+        there, here = (_METHODS.get(kind, dtype_name(kind)) for kind in (x.dtype, own.dtype))
         raise TypeError(
-            f"{name}: expected dtype {dtype_name(own)} as the layer's parameters have, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast it with {name}.to({own}), "
-            f"or the layer with layer.to({x.dtype})"
+            f"{name}: expected dtype {dtype_name(own.dtype)} as the layer's parameters have, got "
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: call layer.{there}() or "
+            f"{name}.{here}()"
+        ) from None
+    if x.device != own.device:
+        raise ValueError(
+            f"{name}: expected a tensor on {own.device} as the layer's parameters are, got one on "
+            f"{x.device}; nothing is moved silently: call layer.to({str(x.device)!r}) or "
+            f"{name}.to({str(own.device)!r})"
         ) from None

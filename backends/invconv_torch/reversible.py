@@ -6,7 +6,7 @@ Without Storing Activations, NeurIPS 2017.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -17,11 +17,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+import invconv as ic
 from invconv.arrays.namespaces import Shape, readable
 from invconv.operators.base.calls import grid_of
 from invconv.operators.base.checks import noise_like, relative_error, require_invertible
-from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.chain import Chain
+from invconv_torch.chain import Chain
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import owned
 from invconv_torch.precision import autocasting
@@ -32,7 +32,7 @@ Places: TypeAlias = tuple[tuple[int, str], ...]  # number of a layer, and name o
 Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]
 
 
-class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
+class ReversibleChain(Chain):
     """A chain of layers that keeps only its input and output for the gradient.
 
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
@@ -48,13 +48,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     Parameters
     ----------
     layers : iterable of nn.Module
-        At least one; each with ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``,
-        one log-determinant a sample, deterministic: layers of this package, couplings, ...
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``layers`` is empty, or has an object that is no such module.
+        As for `Chain`; deterministic.
 
     Examples
     --------
@@ -68,7 +62,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__(invertible(layers))
+        super().__init__(layers)
         self._seen: set[tuple[int, int, Shape]] = set()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +74,7 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
             If a layer's inverse cannot be right on this grid, with the layer's name.
         """
         if torch.compiler.is_exporting():  # a program without gradients
-            return _one_after_another(self, x)
+            return super().forward(x)
         named = [
             (i, name, weight)
             for i, layer in enumerate(self)
@@ -90,26 +84,6 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
         weights = (weight for *_, weight in named)
         result: tuple[Tensor, Tensor] = _Reversible.apply(self, places, x, *weights)
         return result
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x and the sum of the log-determinants of the inverses; activations are stored."""
-        return _one_after_another([layer.inverse for layer in reversed(self)], z)
-
-    def operator(self) -> Chain:
-        """Return the core's chain of the current parameters, differentiable in them.
-
-        Raises
-        ------
-        TypeError
-            If a layer is not of this package.
-        """
-        for i, layer in enumerate(self):
-            if not hasattr(layer, "operator"):
-                raise TypeError(
-                    f"layers: expected layers of invconv_torch, got {type(layer).__name__} at {i}, "
-                    "which is no operator"
-                )
-        return Chain([layer.operator() for layer in self])
 
     def _judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
@@ -126,35 +100,8 @@ class ReversibleChain(nn.ModuleList):  # type: ignore[misc]
                     grid = grid_of(operators[0], x.shape)
                     require_invertible(f"layer {i}", operators[row.index(i)], grid)
                     if len(row) > 1 and i == row[-1]:
-                        require_invertible(f"layers {row[0]} to {i}", Chain(operators), grid)
+                        require_invertible(f"layers {row[0]} to {i}", ic.Chain(operators), grid)
         self._seen.add(key)
-
-
-def _one_after_another(
-    maps: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]], x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the composition of maps at x, and the sum of their log-determinants."""
-    log_dets = []
-    for run in maps:
-        x, log_det = run(x)
-        log_dets.append(log_det)
-    return x, sum(log_dets[1:], start=log_dets[0])
-
-
-def invertible(layers: Any) -> list[nn.Module]:
-    """Return layers, a list or a mapping of names, as a list; raise unless each has an inverse."""
-    modules = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
-    if not isinstance(layers, Iterable):
-        raise TypeError(f"layers: expected {modules}, in a list, got one {type(layers).__name__}")
-    named = dict(layers.items() if hasattr(layers, "items") else enumerate(layers))
-    if not named:
-        raise ValueError(f"layers: expected {modules}, at least one, got none")
-    for name, layer in named.items():
-        if not (isinstance(layer, nn.Module) and callable(getattr(layer, "inverse", None))):
-            hint = "; InvertibleModule(conv) is one" if isinstance(layer, InvertibleConv) else ""
-            kind = type(layer).__name__
-            raise TypeError(f"layers: expected {modules}, got {kind} at {name}{hint}")
-    return list(named.values())
 
 
 class _Reversible(Function):  # type: ignore[misc]

@@ -33,6 +33,7 @@ _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fai
 STUDIES = {  # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
     "overhead": "calls",  # beside the suite of this name
     "choices": "choices",
+    "filters": "filters",
     "first_solve": "first_solve",
     "precision": "precision",
     "silent_error": "silent_error.study",

@@ -37,6 +37,7 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
     "exponential-3d": ("ExponentialConv3d", (2, (1, 3, 1)), {}, (2, 3, 2)),
     "symmetric-1d": ("SymmetricConv1d", (2, 5), {}, (4,)),
     "symmetric-2d": ("SymmetricConv2d", (2, (3, 1)), {}, (3, 4)),
+    "bordered-2d": ("SymmetricConv2d", (2, 3), {"boundary": ("zero", "periodic")}, (3, 4)),
     "symmetric-3d": ("SymmetricConv3d", (2, (1, 3, 1)), {}, (2, 3, 2)),
     "plain": ("Conv1x1", (3,), {}, (2, 2)),
     "plu": ("Conv1x1", (3, "plu"), {}, (2, 2)),

@@ -1,7 +1,9 @@
 """The library's own errors and its warning."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class CommandError(ValueError):
@@ -71,3 +73,24 @@ class IllConditionedWarning(UserWarning):
     >>> issued[0].category.__name__
     'IllConditionedWarning'
     """
+
+
+def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a package: it says what took the place of names of 0.2.0.
+
+    Parameters
+    ----------
+    package : str
+    names : mapping of str to str
+        A sentence for each name.
+    """
+
+    def lost(name: str) -> Any:
+        text = f"{package}.{name} is gone since 1.0: {names.get(name)}"
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            raise ImportError(text)  # Python's own ImportError would hide the sentence
+        raise AttributeError(text)
+
+    return lost

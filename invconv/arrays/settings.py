@@ -113,8 +113,6 @@ def finite_or_nan(value: Any) -> float:
 
 def instead(value: Any) -> str:
     """Say what to pass instead of what is no operator but holds one, or ""."""
-    if hasattr(value, "architecture"):
-        return "; of a flow pass it to invconv_torch.save or invconv_jax.save"
     if hasattr(value, "operator"):
         return "; of a layer pass layer.operator()"
     for name in ("chain", "conv"):  # reversible chains, prepared inverses

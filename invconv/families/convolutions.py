@@ -12,7 +12,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, namespace, size
 from invconv.arrays.stencil import taps_of
 from invconv.families.family import Linear
-from invconv.kernels.convolutions import CausalFamily, CircularFamily
+from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
@@ -21,7 +21,7 @@ from invconv.kernels.frequencies.spectrum import (
     spectral_log_det_vjp,
 )
 from invconv.kernels.primitives import Map, add_pivots, pivots
-from invconv.kernels.symmetric import SymmetricFamily
+from invconv.kernels.spectral import SpectralFamily
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
 from invconv.trust.condition import SolveOverflowError
@@ -66,7 +66,7 @@ class Causal(Linear):
 class Spectral(Linear):
     """Convolutions with one matrix a frequency; log|det| = sum over f of log|det K_hat(f)|."""
 
-    linear: CircularFamily | SymmetricFamily
+    linear: SpectralFamily
     hint: ClassVar[str] = (
         "K_hat(f) is singular at a frequency f; change the kernel or the grid size"
     )
@@ -104,15 +104,15 @@ class Spectral(Linear):
         spectral = condition.of_spectrum(kernel_spectrum(w, basis, shape), rounding)
         (worst,) = map(int, spectral.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
-        return replace(spectral, frequency=tuple(basis.period * int(f) for f in place))
+        return replace(spectral, frequency=basis.periods(tuple(map(int, place))))
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""
         return self.linear.counts()
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
-        """See `Family`; on a periodic grid all pixels are alike."""
-        return tuple(0 if self.linear.uniform else None for _ in shape)
+        """See `Family`; along a periodic axis all pixels are alike."""
+        return tuple(0 if border == "periodic" else None for border in self.linear.borders)
 
     def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
         return float(len(w) ** 2 * self.counts().sum() * size(shape))

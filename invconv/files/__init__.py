@@ -1,4 +1,4 @@
-"""Saving and loading operators: descriptions, checked schemas, whole files.
+"""Saving and loading operators and flows: descriptions, checked schemas, whole files.
 
 Imports every room but the commands.
 """

@@ -25,7 +25,6 @@ from invconv.arrays.validation import require_array
 from invconv.files.description import Json, parse, require
 from invconv.files.whole_files import replacing
 
-FLOW_SCHEMA = "invconv-flow/1"
 _KEY, _CHECKSUM = "invconv", "invconv-crc32"
 _MOST_HEADER_BYTES = 2**24
 _MOST_ARRAYS = 2**14

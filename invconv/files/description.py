@@ -73,7 +73,8 @@ def build(
     cls = _class_of(description, depth)
     name, settings = cls.__name__, description["settings"]
     symbols, setting_names = list(cls._specs), list(cls._setting_names)
-    require(set(settings) == set(setting_names), f"{name} has the settings {setting_names}")
+    # a file may be older than a setting, whose default is how it was before
+    require(set(settings) <= set(setting_names), f"{name} has the settings {setting_names}")
     for setting, value in settings.items():
         numbers = value if isinstance(value, list) else [value]
         truths = [v for v in numbers if isinstance(v, bool)]  # bool is an int in Python

@@ -5,7 +5,7 @@ A file is one of `invconv.files.container` with the arrays of `GlowArchitecture.
     {"schema": "invconv-flow/1", "flow": {"kind": "glow", "shape": [3, 32, 32], "levels": 2, ...},
      "initialized": true}
 
-`invconv_torch.save`, `invconv_jax.save` and their `load` use this module.
+An adapter whose library has flows enters them into `FLOWS`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from invconv.arrays.array_ops import ops_of
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, from_host
-from invconv.arrays.validation import require_real
-from invconv.files.container import FLOW_SCHEMA, Stored, Values, reading, write
+from invconv.files.container import Stored, Values, write
 from invconv.files.description import require
-from invconv.files.operator_files import in_library, judge_range, operator_of
+from invconv.files.operator_files import judge_range
 from invconv.flows.architecture import GlowArchitecture, mixing_operator
-from invconv.operators.base.operator import InvertibleConv
 
+FLOW_SCHEMA = "invconv-flow/1"
 _INTEGERS = "permutation"  # the one array of integers that a mixing layer may have
 
 
@@ -37,47 +37,52 @@ class StoredFlow:
     initialized: bool  # whether the actnorms are initialized
 
 
-def write_flow(
-    path: str | os.PathLike[str],
-    architecture: GlowArchitecture,
-    arrays: Mapping[str, Array],
-    initialized: bool,
-) -> None:
-    """Write a flow to a file, whole or not at all; raise ValueError if it could not be read."""
-    if architecture.mixing is None:
+class Flows(NamedTuple):
+    """How the flows of a library are taken apart and made."""
+
+    cls: type
+    contents: Callable[[Any], StoredFlow]  # of a flow
+    build: Callable[[StoredFlow, Array], Any]  # of arrays like another one, a flow
+
+
+FLOWS: dict[str, Flows] = {}  # by the import name of the library; adapters enter theirs
+
+
+def contents_of(model: Any) -> StoredFlow | None:
+    """Return the contents of the file of a flow, or None if no library has such flows."""
+    known = (flows for flows in FLOWS.values() if isinstance(model, flows.cls))
+    return next((flows.contents(model) for flows in known), None)
+
+
+def write_flow(path: str | os.PathLike[str], argument: str, flow: StoredFlow) -> None:
+    """Write a flow to a file, whole or not at all; ``argument`` is its name in errors."""
+    if flow.architecture.mixing is None:
         raise ValueError(
-            "flow: its mixing is a function, which no file describes: expected a flow whose "
+            f"{argument}: its mixing is a function, which no file describes: expected a flow whose "
             "mixing has a name"
         )
     description = {
         "schema": FLOW_SCHEMA,
-        "flow": {"kind": "glow"} | architecture.to_dict(),
-        "initialized": bool(initialized),
+        "flow": {"kind": "glow"} | flow.architecture.to_dict(),
+        "initialized": bool(flow.initialized),
     }
-    write(path, "flow", description, arrays, _flow_of)
+    write(path, argument, description, flow.arrays, flow_of)
 
 
-def read(
-    path: str | os.PathLike[str], like_of: Callable[[str], Array]
-) -> StoredFlow | InvertibleConv:
-    """Read a flow or an operator from a file, as `invconv.load` does.
-
-    ``like_of`` returns, for the dtype of the file ("float32"), an array of the library, dtype and
-    device of the result.
-    """
-    with reading(path) as stored:
-        like = like_of(stored.dtype)
-        require_real("dtype", like)
-        is_flow = stored.document.get("schema") == FLOW_SCHEMA
-        model = _flow_of(stored) if is_flow else operator_of(stored)
-    if isinstance(model, InvertibleConv):
-        return in_library(model, like, "dtype")
-    judge_range(model.arrays, like, "dtype")
-    arrays = {name: from_host(array, like) for name, array in model.arrays.items()}
-    return dataclasses.replace(model, arrays=arrays)
+def in_library(flow: StoredFlow, like: Array | None, argument: str, path: str) -> Any:
+    """Return a flow of NumPy arrays as a flow of the library, dtype and device of ``like``."""
+    library = "numpy" if like is None else ops_of(like).name
+    if like is None or library not in FLOWS:
+        raise TypeError(
+            f"{argument}: {path} holds a flow, and {library} has none; expected an array of a "
+            "library with flows, such as PyTorch's or JAX's"
+        )
+    judge_range(flow.arrays, like, argument)
+    arrays = {name: from_host(array, like) for name, array in flow.arrays.items()}
+    return FLOWS[library].build(dataclasses.replace(flow, arrays=arrays), like)
 
 
-def _flow_of(stored: Stored) -> StoredFlow:
+def flow_of(stored: Stored) -> StoredFlow:
     """Return the flow of a file, in NumPy arrays, or raise InvalidFileError."""
     document = stored.document
     names = {"schema", "flow", "initialized"}

@@ -41,7 +41,7 @@ class GlowArchitecture:
     width: int = 512  # channels inside the couplings' networks
     mixing: str | None = "emerging"  # one of MIXINGS; None for a user's layers, which no file has
     squeeze: str = "pixels"  # the basis in which blocks of pixels become channels
-    scale_floor: float = 0.0  # the least scale of a coupling or split; 0 in the paper
+    scale_floor: float = 0.5  # the least scale of a coupling or split; 0 in the paper
     kernel_size: int = 3  # taps an axis of a mixing convolution; odd
     context: int | None = None  # channels of the context of the couplings
 

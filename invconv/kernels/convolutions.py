@@ -1,7 +1,6 @@
-"""The families of convolutions (`invconv.kernels.families`): autoregressive and periodic ones.
+"""The family of autoregressive convolutions (`invconv.kernels.families`).
 
-    causal     y[p] = sum over t of w[..., t] x[p - direction dilation o(t)],  zero outside the grid
-    circular   y[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]
+    y[p] = sum over t of w[..., t] x[p - direction dilation o(t)],  zero outside the grid
 
 The weights are the kernels (C, C, *k) that users hold; their masked entries are ignored.
 """
@@ -9,20 +8,11 @@ The weights are the kernels (C, C, *k) that users hold; their masked entries are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
-from invconv.kernels.families import StencilFamily, TapsFamily, centred_offsets, kept
-from invconv.kernels.frequencies.fourier import Fourier
-from invconv.kernels.frequencies.spectrum import (
-    kernel_spectrum,
-    spectral_apply,
-    spectral_gram,
-    spectral_solver,
-)
+from invconv.kernels.families import StencilFamily, TapsFamily, kept
 from invconv.kernels.primitives import Solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
@@ -127,88 +117,4 @@ def causal_family(
         return {settings: CausalFamily(*settings) for settings in (key, turned)}
 
     family: CausalFamily = kept(_causal, key, make)
-    return family
-
-
-WIDE = 600  # taps, from which a product a frequency is faster on most grids (November 2026)
-
-
-@dataclass(frozen=True)
-class CircularFamily(TapsFamily):
-    """Periodic convolutions, by their kernels w (C, C, *k).
-
-    A(w) x[p] = sum over t of w[..., t] x[(p + dilation (t - (k - 1)//2)) mod n]. The solve is one
-    C x C system a frequency (`invconv.kernels.frequencies`).
-    """
-
-    kernel_size: Shape
-    dilation: tuple[int, ...]
-    solved = "spectral"
-    wrap = True
-    uniform: ClassVar[bool] = True  # all pixels are alike
-    # dilation (t - (k - 1)//2) of every tap
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    # the basis in which the convolution decouples
-    basis: Fourier = field(init=False, repr=False, compare=False)
-    # True if the kernel has `WIDE` taps or more: then the frequency domain is quicker
-    wide: bool = field(init=False, repr=False, compare=False)
-    # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide
-    free: StencilFamily | None = field(init=False, repr=False, compare=False)
-    text: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        offsets = centred_offsets(self.kernel_size, self.dilation)
-        wide = len(offsets) >= WIDE
-        free = None if wide else StencilFamily(offsets, True)
-        basis = Fourier(self.dilation)
-        vars(self).update(offsets=offsets, basis=basis, wide=wide, free=free, text=repr(self))
-
-    def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Return the number of offsets of each tap, shape (T,)."""
-        return np.ones(len(self.offsets))
-
-    def by_frequencies(self, x: Array) -> bool:
-        return self.wide and namespace(x).finfo(x.dtype).bits <= 64  # longdouble has no transform
-
-    def apply(self, w: Array, x: Array) -> Array:
-        if self.by_frequencies(x):
-            return spectral_apply(w, self.basis, x)
-        return super().apply(w, x)
-
-    def gram(self, x: Array, y: Array) -> Array:
-        if self.by_frequencies(x):
-            return spectral_gram(x, y, self.kernel_size, self.basis)
-        return super().gram(x, y)
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
-
-    def transpose(self) -> CircularFamily:
-        """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
-        return circular_family(tuple(k + 1 - k % 2 for k in self.kernel_size), self.dilation)
-
-    def adjoint(self, w: Array) -> Array:
-        """Return the flipped kernel of transposed matrices, a zero tap behind each even axis."""
-        xp = namespace(w)
-        axes = tuple(range(2, w.ndim))
-        flipped = xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
-        for axis, k in zip(axes, self.kernel_size, strict=True):
-            if k % 2 == 0:
-                first = flipped[(*(slice(None),) * axis, slice(0, 1), ...)]
-                flipped = xp.concat([flipped, xp.zeros_like(first)], axis=axis)
-        return flipped
-
-
-_circular: dict[Any, CircularFamily] = {}
-
-
-def circular_family(kernel_size: Shape, dilation: tuple[int, ...]) -> CircularFamily:
-    """Return the `CircularFamily` of these settings, the same one each time."""
-    key = kernel_size, dilation
-
-    def make() -> dict[Any, CircularFamily]:
-        turned = tuple(k + 1 - k % 2 for k in kernel_size), dilation
-        return {settings: CircularFamily(*settings) for settings in (key, turned)}
-
-    family: CircularFamily = kept(_circular, key, make)
     return family

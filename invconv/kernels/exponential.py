@@ -25,8 +25,9 @@ from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.families import StencilFamily
-from invconv.kernels.frequencies.fourier import Fourier, complex_dtype, turns
+from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.products import SpectralProduct
+from invconv.kernels.frequencies.turns import complex_dtype, turns
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
@@ -154,7 +155,7 @@ class ExponentialSolver:
         family: StencilFamily, taps: Array, counts: Counts | None, shape: Shape
     ) -> ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
-        entries = taps.shape[1] ** 2 * size(_FOURIER.frequencies(shape))
+        entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
         if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
             return ExponentialSolver(family, taps, counts)
         if ops_of(taps).gathers_transforms or not readable(taps) or recorded(taps):
@@ -167,9 +168,8 @@ class ExponentialSolver:
         if self.product is not None:
             return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
-        if self.counts is None:
-            return plan | {"terms": "counted as it runs"}
-        return plan | {"times": self.counts.steps, "terms": self.counts.terms}
+        counts = self.counts
+        return plan | ({"times": counts.steps, "terms": counts.terms} if counts else {})
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return the spectral product on NumPy arrays, or None if the solve is a series."""
@@ -182,7 +182,6 @@ class ExponentialSolver:
         return self.product(y)
 
 
-_FOURIER = Fourier(())
 _ENTRIES = 2**21  # of all matrices together, at most, for them to be kept: 32 MB in complex128
 
 
@@ -196,8 +195,8 @@ def _exponential_product(
     values = to_numpy(taps)
     if values.dtype.itemsize > 8:  # longdouble has no such transforms
         return None
-    phases = np.ones((len(values), 1))
-    for axis, (n, count) in enumerate(zip(shape, _FOURIER.frequencies(shape), strict=True)):
+    phases, basis = np.ones((len(values), 1)), fourier(len(shape))
+    for axis, (n, count) in enumerate(zip(shape, basis.frequencies(shape), strict=True)):
         steps = np.outer([offset[axis] for offset in family.offsets], np.arange(count))
         phases = (phases[:, :, None] * turns(steps, n)[:, None, :]).reshape(len(values), -1)
     matrices = np.einsum("tf,tij->fij", phases, values.astype(np.float64), optimize=True)
@@ -209,4 +208,4 @@ def _exponential_product(
         result = unit + small @ result / n
     for _ in range(squarings):
         result = result @ result
-    return SpectralProduct(constant(result, taps, complex_dtype(taps)), _FOURIER, shape)
+    return SpectralProduct(constant(result, taps, complex_dtype(taps)), basis, shape)

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import Solver, matmul
+from invconv.kernels.primitives import Solver, conjugate, matmul
 
 apply: Primitive[[LinearFamily, Array, Array], Array] = method("apply", on=1)
 gram: Primitive[[LinearFamily, Array, Array], Array] = method("gram", on=1)
@@ -94,9 +94,7 @@ def matmul_vjp(
 
 
 def _adjoint(a: Array) -> Array:
-    xp = namespace(a)
-    a = xp.matrix_transpose(a)
-    return xp.conj(a) if xp.isdtype(a.dtype, "complex floating") else a
+    return namespace(a).matrix_transpose(conjugate(a))
 
 
 def _sum_to(a: Array, shape: Shape) -> Array:

@@ -56,6 +56,12 @@ def matmul(a: Array, b: Array) -> Array:
     return namespace(a).matmul(a, b)
 
 
+def conjugate(a: Array) -> Array:
+    """Return the complex conjugate of an array, which may be real."""
+    xp = namespace(a)
+    return xp.conj(a) if xp.isdtype(a.dtype, "complex floating") else a
+
+
 @Primitive
 def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
     """y[b, :, p] = sum over t of taps[t] x[b, :, p + offsets[t]].

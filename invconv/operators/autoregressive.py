@@ -24,19 +24,27 @@ from invconv.arrays.stencil import Offset, kernel_of
 from invconv.families.convolutions import Causal
 from invconv.kernels.convolutions import causal_family
 from invconv.kernels.wavefront import CausalStencil
-from invconv.operators.convolution import WithKernel
+from invconv.operators.blocks import InBlocks
 from invconv.trust.gains import taps_within, triangular_within
 
 
-class AutoregressiveConv(WithKernel):
+class AutoregressiveConv(InBlocks):
     """A convolution with a kernel that sees only pixels on one side of each pixel.
 
     y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
-    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. With direction -1 this is a
-    cross-correlation, as in torch and JAX; with +1 the taps run the other way, a convolution. So a
-    point-spread function h that is zero before its first entry, y[p] = sum of h[t] x[p - t], needs
-    no flip: with direction +1 it is the kernel, ``h[None, None]`` for one channel. A centred
-    point-spread function is a kernel for `PeriodicConv` instead.
+    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. The pixels o that the pixel #
+    sees, with kernels of 2 x 2 and a raster of 2 x 3:
+
+        direction  +1       -1     (1, -1)  raster +1  raster -1
+                  o o .    . . .    . o o     o o o      . . .
+                  o # .    . # o    . # o     o # .      . # o
+                  . . .    . o o    . . .     . . .      o o o
+
+    With direction -1 entry t of the kernel multiplies x[p + t]: the image is *correlated* with the
+    kernel, as torch and JAX do it. With +1 it multiplies x[p - t]: a convolution, as NumPy's and
+    SciPy's. So a point-spread function h that is zero before its first entry, y[p] = sum of h[t]
+    x[p - t], needs no flip: with direction +1 it is the kernel, ``h[None, None]`` for one channel.
+    For a centred one see `from_psf`.
 
     Parameters
     ----------
@@ -117,7 +125,8 @@ class AutoregressiveConv(WithKernel):
             The number of spatial axes.
         mask, direction, channel_order, dilation
             As for the class.
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
 

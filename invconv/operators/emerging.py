@@ -87,7 +87,8 @@ class EmergingConv(InvertibleConv):
         dilation : int or tuple of int
         mask : {"corner", "raster"}
             The mask of both parts, as for `AutoregressiveConv`.
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
 

@@ -120,7 +120,8 @@ class ExponentialConv(WithKernel, mixing="exponential"):
             The number of spatial axes.
         padding : {"zeros", "circular"}
         dilation : int or tuple of int
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
 

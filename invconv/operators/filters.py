@@ -24,8 +24,8 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.validation import require_alike, require_array, require_real
-from invconv.kernels.primitives import matmul
 from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.blocks import added, carried_over, resized
 
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
@@ -221,35 +221,21 @@ def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
     state = None if zi is None else xp.reshape(zi, (rows.shape[0], 1, order))
     if 0 in rows.shape:
         return x, zeros((*x.shape[:-1], order), x) if zi is None else zi
-    driven = AutoregressiveConv(b[None, None, :]).forward(rows)
+    driving, recursion = (AutoregressiveConv(taps[None, None, :]) for taps in (b, a))
+    driven = driving.forward(rows)
     if state is not None:
-        driven = driven + _resized(state, length)
+        driven = added(driven, state, last=False)
     y = driven
     if a.shape[0] > 1:
-        recursion = AutoregressiveConv(a[None, None, :])
         y = recursion.prepare((length,), check=False).inverse(driven)
     last = zeros((*x.shape[:-1], order), x)
     if state is not None:
-        kept = _resized(state[..., min(length, order) :], order)
-        last = kept + _left(b, rows, order) - _left(a, y, order)
+        kept = resized(state[..., min(length, order) :], order)
+        last = kept + _left(driving, rows, order) - _left(recursion, y, order)
     return xp.reshape(y, x.shape), xp.reshape(last, (*x.shape[:-1], order))
 
 
-def _resized(x: Array, length: int) -> Array:
-    """Return the first numbers of signals, zeros behind the last."""
-    there = min(length, int(x.shape[-1]))
-    rest = zeros((*x.shape[:-1], length - there), x)
-    return namespace(x).concat([x[..., :there], rest], axis=-1)
-
-
-def _left(coefficients: Array, x: Array, order: int) -> Array:
+def _left(conv: AutoregressiveConv, x: Array, order: int) -> Array:
     """Return sum over k > i of c[k] x[end - k + i] for each number i of a state."""
-    xp = namespace(x)
-    missing = zeros((*x.shape[:-1], max(0, order - int(x.shape[-1]))), x)
-    ends = xp.concat([missing, x[..., max(0, int(x.shape[-1]) - order) :]], axis=-1)
-    which = order - np.arange(order)[:, None] + np.arange(order)  # of number j of the end, for i
-    padded = _resized(coefficients, 2 * order + 1)
-    padded = padded * constant((np.arange(2 * order + 1) <= order).astype(float), x)
-    indices = constant(which.ravel(), x, xp.int64)
-    matrix = xp.reshape(xp.take(padded, indices, axis=0), (order, order))
-    return matmul(ends, matrix)
+    ends = resized(x, int(conv.kernel.shape[2]) - 1, last=True)
+    return resized(carried_over(conv._family, conv.kernel, ends), order)

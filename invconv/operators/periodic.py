@@ -18,7 +18,7 @@ from invconv.arrays.namespaces import Array, cast
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import Spectral
-from invconv.kernels.convolutions import circular_family
+from invconv.kernels.spectral import spectral_family
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 
@@ -119,7 +119,8 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     @derived
     def _family(self) -> Spectral:
         assert isinstance(self.dilation, tuple)
-        return Spectral(circular_family(self._kernel_size, self.dilation))
+        borders = ("periodic",) * len(self._kernel_size)
+        return Spectral(spectral_family(self._kernel_size, borders, self.dilation))
 
     def _own_place(self) -> Offset:
         return tuple((k - 1) // 2 for k in self._kernel_size)

@@ -20,12 +20,10 @@ from invconv.arrays.namespaces import (
     readable,
     to_numpy,
 )
-from invconv.arrays.settings import choice
 from invconv.arrays.validation import require_real
 from invconv.operators.periodic import PeriodicConv
-from invconv.operators.symmetric import SymmetricConv
+from invconv.operators.symmetric import SymmetricConv, borders_of
 
-_BORDERS = ("symmetric", "periodic")
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
 _LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero
 _OFF = 1 / 4  # of the size, or a pixel: so far from the middle its centre of mass is a mistake
@@ -42,10 +40,11 @@ def from_psf(
         h, of odd sizes, its centre in the middle. If ``boundary`` is a word, all axes are spatial,
         and images have one channel; if it is a tuple, one word an axis, an axis before these has a
         function for each channel.
-    boundary : {"symmetric", "periodic"} or tuple of these, all alike
-        How images go on at their border. "symmetric", d c b a | a b c d, is the mode "reflect" of
-        `scipy.ndimage`; h must be even along every axis, and is made so where it is even to
-        a millionth of its largest number. "periodic" is the mode "wrap", for any h.
+    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these
+        How images go on at their border, as in `SymmetricConv`. "symmetric", d c b a | a b c d, is
+        the mode "reflect" of `scipy.ndimage`; "zero" is the mode "constant", for three taps at
+        most; "odd" is a wall at zero. Along these axes h must be even, and is made so where it is
+        even to a millionth of its largest number. "periodic" is the mode "wrap", for any h.
     like : array, optional
         An array of the library, dtype and device of the result; else those of ``psf``, float64
         for integers.
@@ -69,47 +68,40 @@ def from_psf(
     >>> np.allclose(blur.inverse(blur.forward(image)), image)
     True
     """
-    words = boundary if isinstance(boundary, tuple) else (boundary,)
-    for word in words:
-        choice("boundary", word, _BORDERS)
-    if len(set(words)) != 1:
-        raise ValueError(f"boundary: expected the same word for every axis, got {boundary!r}")
     if isinstance(psf, np.ndarray | Sequence):
         psf = np.asarray(psf)
         psf = psf.astype(np.float64) if psf.dtype.kind in "iu" else psf
     require_real("psf", psf)
-    ndim = len(words) if isinstance(boundary, tuple) else psf.ndim
+    ndim = len(boundary) if isinstance(boundary, tuple) else psf.ndim
+    borders = borders_of(boundary, ndim)
     if ndim < 1 or psf.ndim not in (ndim, ndim + 1):
         raise ValueError(
             f"psf: expected {ndim} axes, or one more for the channels, got shape {tuple(psf.shape)}"
         )
     psf = psf if psf.ndim == ndim + 1 else psf[None]
     if readable(psf):
-        _require_centred(to_numpy(psf), even=words[0] == "symmetric")
-    xp, axes = namespace(psf), tuple(range(1, ndim + 1))
-    # a convolution as a correlation
-    taps = xp.flip(psf, axis=axes) if words[0] == "periodic" else _half(psf)
-    channels = int(taps.shape[0])
-    kernel = taps[:, None, ...]
+        _require_centred(to_numpy(psf), borders)
+    for axis, border in enumerate(borders, 1):
+        flipped = namespace(psf).flip(psf, axis=axis)  # a convolution as a correlation
+        psf = flipped if border == "periodic" else _half((psf + flipped) / 2, axis)
+    channels, kernel = int(psf.shape[0]), psf[:, None, ...]
     if channels > 1:
-        one = xp.reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
+        one = namespace(psf).reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
         kernel = kernel * one
     if like is not None:
         kernel = constant(to_numpy(kernel), like, like.dtype)
-    return (PeriodicConv if words[0] == "periodic" else SymmetricConv)(kernel)
+    if set(borders) == {"periodic"}:
+        return PeriodicConv(kernel)
+    return SymmetricConv(kernel, boundary=borders)
 
 
-def _half(psf: Array) -> Array:
-    """Return a function from its centre on along all axes but the first, made even along them."""
-    xp = namespace(psf)
-    for axis in range(1, psf.ndim):
-        psf = (psf + xp.flip(psf, axis=axis)) / 2
-        psf = psf[(*[slice(None)] * axis, slice(psf.shape[axis] // 2, None), ...)]
-    return psf
+def _half(psf: Array, axis: int) -> Array:
+    """Return a function from its centre on along an axis."""
+    return psf[(*[slice(None)] * axis, slice(psf.shape[axis] // 2, None), ...)]
 
 
-def _require_centred(psf: np.ndarray[Any, Any], *, even: bool) -> None:
-    """Raise ValueError unless the functions (C, *k) are finite, centred, and even if they must."""
+def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:
+    """Raise ValueError unless functions (C, *k) are finite, centred, and even where they must."""
     sizes = psf.shape[1:]
     if not np.isfinite(psf).all():
         raise ValueError("psf: expected finite numbers, got NaN or an infinite one")
@@ -120,12 +112,14 @@ def _require_centred(psf: np.ndarray[Any, Any], *, even: bool) -> None:
         )
     axes, largest = tuple(range(1, psf.ndim)), np.abs(psf).max()
     sums, scale = psf.sum(axes), np.abs(psf).sum(axes)
-    if (np.abs(sums) <= _LOST * np.finfo(psf.dtype).eps * scale).any():
+    walls = {"odd", "zero"} & set(borders)  # between which no image is constant
+    rounding = _LOST * np.finfo(psf.dtype).eps * scale
+    if ((scale if walls else np.abs(sums)) <= (0 if walls else rounding)).any():
         raise ValueError(
             "psf: expected a sum other than zero, got one of rounding at most: frequency 0, the "
             "mean of an image, would be lost"
         )
-    for axis, n in enumerate(sizes):
+    for axis, (n, border) in enumerate(zip(sizes, borders, strict=True)):
         middle = n // 2
         profile = np.abs(psf).sum(tuple(a for a in axes if a != axis + 1))
         centre = (profile * np.arange(n)).sum(1) / profile.sum(1)
@@ -136,9 +130,9 @@ def _require_centred(psf: np.ndarray[Any, Any], *, even: bool) -> None:
                 "pad it"
             )
         off = np.abs(psf - np.flip(psf, axis + 1)).max() / largest
-        if even and off > _EVEN:
+        if border != "periodic" and off > _EVEN:
             raise ValueError(
-                f"psf: expected a function that is even along axis {axis}, as symmetric borders "
+                f"psf: expected a function that is even along axis {axis}, as {border!r} borders "
                 f"need, got one that differs from its flip by {off:.1e} of its largest number; use "
                 'boundary="periodic", or the mean of the function and its flip'
             )

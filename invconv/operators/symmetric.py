@@ -1,58 +1,76 @@
-"""Symmetric convolutions (Karami et al., Invertible Convolutional Flow, 2019): mirrored borders.
+"""Convolutions with an even kernel and a border for each axis (Karami et al. 2019 have mirrors).
 
-    y[p] = sum over offsets o, |o| < h along each axis, of K[..., |o|] x[mirror(p + o)] + b
+    y[p] = sum over offsets o, |o| < h along each axis, of K[..., |o|] x~[p + o] + b
 
-The image is continued by half-sample symmetry, d c b a | a b c d | d c b a, and the kernel is even
-along every axis, so that cosines decouple it (`kernels.frequencies.cosine`):
+x~ continues the image: mirrored, d c b a | a b c d | d c b a, or with the sign changed beyond walls
+of zeros, -c -b -a 0 | a b c d | 0 -d -c -b, or periodic, where any kernel will do. Cosines, sines
+and Fourier's waves decouple it (`kernels.frequencies`):
 
     log|det| = sum over m of log|det K_hat(m)|
-    K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)
+    K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)          mirrors
+                                                         or cos(pi (m + 1) t / (N + 1))  walls
 
-with w_t the number of offsets +-t. There is no wrap-around and no order of the pixels.
+with w_t the number of offsets +-t. There is no order of the pixels.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import KW_ONLY
 from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, readable, to_numpy
+from invconv.arrays.namespaces import Array, Shape, cast, readable, to_numpy
 from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import Spectral
-from invconv.kernels.symmetric import symmetric_family
+from invconv.kernels.frequencies.basis import WAVES
+from invconv.kernels.spectral import spectral_family
 from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 
+# words of scipy.ndimage, numpy.pad and PyTorch; "reflect" is SciPy's
+_ELSEWHERE = {
+    **dict.fromkeys(("reflect", "grid-mirror"), "symmetric"),
+    **dict.fromkeys(("wrap", "grid-wrap", "circular"), "periodic"),
+    **dict.fromkeys(("constant", "grid-constant", "zeros"), "zero"),
+}
+
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
-    """An even kernel on an image that is mirrored at its border, with its exact inverse.
+    """An even kernel on an image that goes on beyond its border, with its exact inverse.
 
-    y[p] = sum over offsets o of K[..., |o|] x[mirror(p + o)] + b, |o| < h along each axis, where
-    the image goes on as d c b a | a b c d | d c b a. log det = sum over m of log|det K_hat(m)|.
+    y[p] = sum over offsets o of K[..., |o|] x~[p + o] + b, |o| < h along each axis, where x~ is the
+    image, continued as ``boundary`` says. log det = sum over m of log|det K_hat(m)|.
 
     Use it for a blur with a symmetric point-spread function on images that do not close on
-    themselves: ``kernel`` is the function's part from the centre on (for an even kernel correlation
-    and convolution are the same). Derivatives have odd kernels and do not fit. The grid decides
+    themselves (`from_psf`), for heat between walls, and for a convolution with zero padding and
+    three taps an axis that are even. Derivatives have odd kernels and do not fit. The grid decides
     whether the map is invertible, as for `PeriodicConv`; if rounding leaves a tiny number in the
-    place of a zero, the inverse warns.
+    place of a zero, the inverse warns. A kernel of 600 taps or more is multiplied by frequencies,
+    as there.
 
     Parameters
     ----------
     kernel : array, shape (C, C, *h)
         ``kernel[..., t]`` stands at the offsets +t and -t along each axis, t = 0 ... h - 1; it may
-        be wider than the grid.
+        be wider than the grid. Along a periodic axis it is whole, as in `PeriodicConv`.
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
+    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one an axis
+        "symmetric": mirrored, d c b a | a b c d | d c b a. "odd": -c -b -a 0 | a b c d | 0 -d -c
+        -b, a wall at zero (Dirichlet). "zero": zeros, for three taps at most, h <= 2. "periodic":
+        a b c d | a b c d | a b c d.
 
     Warns
     -----
     UserWarning
-        If the kernel looks like a whole one: of odd sizes, equal to its own flip along every axis,
-        and largest in the middle. The message has the slice to pass.
+        If the kernel looks like a whole one: of odd sizes, equal to its own flip along every axis
+        that is not periodic, and largest in the middle. The message has the slice to pass.
 
     Examples
     --------
@@ -65,11 +83,29 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     array([[ 1.,  3.,  6.,  9., 11.]])
     >>> np.round(box.inverse(y), 12) + 0.0
     array([[0., 1., 2., 3., 4.]])
+
+    Between walls at zero it is the convolution with zero padding:
+
+    >>> SymmetricConv(np.ones((1, 1, 2)), boundary="zero").forward(np.arange(5.0)[None, :])
+    array([[1., 3., 6., 9., 7.]])
     """
 
+    _: KW_ONLY
+    boundary: str | tuple[str, ...] = "symmetric"
+
     def validate(self) -> None:
+        size = self._kernel_size
+        borders = borders_of(self.boundary, len(size))
+        object.__setattr__(self, "boundary", borders)
+        for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
+            if border == "zero" and h > 2:
+                raise ValueError(
+                    f'boundary: expected at most three taps along axis {axis} for "zero", got '
+                    f'{2 * h - 1}; use "odd", which goes on with the sign changed, or an '
+                    "AutoregressiveConv or EmergingConv, which see zeros with any number of taps"
+                )
         if readable(self.kernel):
-            _warn_of_whole_kernel(to_numpy(self.kernel))
+            _warn_of_whole_kernel(to_numpy(self.kernel), borders)
         _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @classmethod
@@ -79,6 +115,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         kernel_size: int | tuple[int, ...] = 3,
         ndim: int = 2,
         *,
+        boundary: str | tuple[str, ...] = "symmetric",
         rng: np.random.Generator | None = None,
         like: Array | None = None,
     ) -> Self:
@@ -88,10 +125,11 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         ----------
         channels : int
         kernel_size : int or tuple of int
-            Size of the whole kernel, per axis; odd. The parameter has (kernel_size + 1)/2 taps an
-            axis.
+            Size of the whole kernel, per axis; odd, unless periodic. The parameter has
+            (kernel_size + 1)/2 taps along an axis that is not periodic.
         ndim : int
             The number of spatial axes.
+        boundary : str or tuple of str
         rng : numpy.random.Generator
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
@@ -105,38 +143,72 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)
-        if any(k % 2 == 0 for k in whole):
+        borders = borders_of(boundary, ndim)
+        pairs = list(zip(whole, borders, strict=True))
+        if any(k % 2 == 0 and border != "periodic" for k, border in pairs):
             raise ValueError(
                 f"kernel_size: expected odd sizes, since an even kernel has a centre, "
                 f"got {kernel_size!r}"
             )
-        taps = tuple((k + 1) // 2 for k in whole)
+        taps = tuple(k if border == "periodic" else (k + 1) // 2 for k, border in pairs)
         kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-        kernel.reshape(channels, channels, -1)[:, :, 0] += random_orthogonal(channels, rng)
-        conv = cls(kernel)
+        place = np.ravel_multi_index(_centre(taps, borders), taps)
+        kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
+        conv = cls(kernel, boundary=borders)
         return conv if like is None else conv.asarrays(like)
 
     @derived
     def _family(self) -> Spectral:
-        return Spectral(symmetric_family(self._kernel_size))
+        assert isinstance(self.boundary, tuple)
+        size = self._kernel_size
+        return Spectral(spectral_family(size, self.boundary, (1,) * len(size)))
+
+    def _own_place(self) -> Offset:
+        assert isinstance(self.boundary, tuple)
+        return _centre(self._kernel_size, self.boundary)
 
     def transpose(self) -> SymmetricConv:
-        """Return the operator of K^T: transposed matrices at the same taps, without bias."""
-        return SymmetricConv(self._family.linear.adjoint(self.kernel))
+        """Return the operator of K^T, without bias; see `PeriodicConv.transpose`."""
+        kernel = cast(self._family.linear.adjoint(self.kernel), self.kernel.dtype)
+        return SymmetricConv(kernel, boundary=self.boundary)
 
 
-def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any]) -> None:
+def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
+    """Return one word an axis, from one word or a sequence of ``ndim``, or raise ValueError."""
+    words = (boundary,) * ndim if isinstance(boundary, str) else boundary
+    options = ", ".join(map(repr, WAVES))
+    if not isinstance(words, Sequence) or len(words) != ndim:
+        raise ValueError(
+            f"boundary: expected one of {options}, or {ndim} of them, one per spatial axis, got "
+            f"{boundary!r}"
+        )
+    for word in words:
+        if word not in WAVES:
+            hint = f"; {word!r} elsewhere is {_ELSEWHERE[word]!r}" if word in _ELSEWHERE else ""
+            raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
+    return tuple(words)
+
+
+def _centre(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
+    """Return the tap at the pixel itself."""
+    pairs = zip(kernel_size, borders, strict=True)
+    return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in pairs)
+
+
+def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:
     """Warn of a whole, centred point-spread function: pass only its part from the centre on."""
-    taps = kernel.shape[2:]
-    if max(taps) == 1 or any(k % 2 == 0 for k in taps):
+    halved = [axis for axis, border in enumerate(borders, 2) if border != "periodic"]
+    sizes = [kernel.shape[axis] for axis in halved]
+    if max(sizes, default=1) == 1 or any(k % 2 == 0 for k in sizes):
         return
     largest = np.abs(kernel).max(axis=(0, 1))
-    if largest[tuple(k // 2 for k in taps)] < largest.max():
+    if largest[tuple(k // 2 for k in largest.shape)] < largest.max():
         return
-    if all(np.allclose(kernel, np.flip(kernel, axis)) for axis in range(2, kernel.ndim)):
-        half = ", ".join(f"{k // 2}:" for k in taps)
+    if all(np.allclose(kernel, np.flip(kernel, axis)) for axis in halved):
+        parts = (f"{k // 2}:" if axis in halved else ":" for axis, k in enumerate(kernel.shape))
         warnings.warn(
             "kernel: expected the part of an even kernel from its centre on, got one that is even "
-            f"itself and largest in the middle; of a whole kernel pass kernel[..., {half}]",
+            "itself and largest in the middle; of a whole kernel pass "
+            f"kernel[..., {', '.join(list(parts)[2:])}]",
             stacklevel=callers_level(),
         )

@@ -13,6 +13,7 @@ from invconv.arrays.stencil import taps_of
 from invconv.families.pointwise import Pointwise
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
+from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.exponential import ExponentialConv
@@ -34,6 +35,11 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
     remedies = [_cause(host, d)]
     if d.precision == "float32" and d.digits_float64 >= _WANTED:
         remedies.append(f"or solve in float64, where {d.digits_float64:.1f} digits are left")
+    if isinstance(host, LeastSquares):
+        remedies.append(
+            "or use least_squares(y, damp), which amplifies no error by more than 1 / (2 damp); "
+            "damp_for_noise finds the damp"
+        )
     return (*remedies, *_largest_grids(host, d, times))
 
 

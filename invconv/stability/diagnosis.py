@@ -36,7 +36,7 @@ from invconv.families.pointwise import Pointwise
 from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
-from invconv.operators.base.fields import require_operator
+from invconv.operators.base.fields import Layer, as_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
 from invconv.stability import advice
@@ -47,12 +47,12 @@ from invconv.trust.condition import EPS
 _LOST = 1e-3  # error: from here on the step to blame is determined
 
 
-def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
+def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
     """Tell whether the inverse of an operator can be trusted, and why not.
 
     Parameters
     ----------
-    conv : InvertibleConv
+    conv : InvertibleConv, or layer or chain of invconv_torch
         An operator of any library; its values are copied to host memory and judged in float64.
     spatial_shape : tuple of int
         The grid.
@@ -91,10 +91,10 @@ def diagnose(conv: InvertibleConv, spatial_shape: Shape, dtype: Any = None) -> D
                    or solve in float64, where 8... digits are left
                    two digits last for grids of about 2... x 2... in float32, 4... x 4... in float64
     """
-    require_operator("conv", conv)
-    shape = require_spatial_shape(conv, spatial_shape)
-    precision = solved_in(conv) if dtype is None else _precision(dtype)
-    return _diagnose(conv.asarrays(np.empty(0)), shape, precision)
+    operator: InvertibleConv = as_operator("conv", conv)
+    shape = require_spatial_shape(operator, spatial_shape)
+    precision = solved_in(operator) if dtype is None else _precision(dtype)
+    return _diagnose(operator.asarrays(np.empty(0)), shape, precision)
 
 
 def _precision(dtype: Any) -> str:

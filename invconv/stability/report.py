@@ -158,7 +158,7 @@ def _rows(d: Diagnosis) -> list[tuple[str, str]]:
 def _growth(d: Diagnosis) -> str:
     """Return the growth along each axis, and the digits that a pixel costs, as text."""
     if d.growth is None:
-        return "not defined: " + ("see above" if d.trouble else "the grid is closed")
+        return "not defined: " + ("see above" if d.trouble else "its pixels have no order")
     if all(g < _GROWING for g in d.growth):
         return "none: a larger grid loses no more"
     texts = [

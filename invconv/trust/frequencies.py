@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Shape, size
-from invconv.kernels.frequencies.cosine import Basis
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, at_frequencies, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     SpectralSolver,

@@ -1,4 +1,4 @@
-"""Saving and loading operators and flows of JAX arrays."""
+"""Loading operators and flows of JAX arrays; how `invconv.save` takes a flow apart."""
 
 from __future__ import annotations
 
@@ -8,43 +8,24 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-import invconv as ic
-from invconv.files.flow_files import StoredFlow, read, write_flow
+from invconv.files.flow_files import FLOWS, Flows, StoredFlow
+from invconv.files.saving import load_as
 from invconv_jax.flows.glow import Glow, from_arrays, to_arrays
 
 
-def save(flow: Glow | ic.InvertibleConv, path: str | os.PathLike[str]) -> None:
-    """Write a flow or an operator to a file, whole or not at all; `invconv_torch.load` reads it.
-
-    Parameters
-    ----------
-    flow : Glow or InvertibleConv
-    path : str or path-like
-        By custom ``*.safetensors``.
-
-    Raises
-    ------
-    TypeError, ValueError, OSError
-        As `invconv.save`.
-
-    Examples
-    --------
-    >>> import tempfile, jax, invconv, invconv_jax
-    >>> conv = invconv_jax.init(jax.random.key(0), invconv.PeriodicConv, 3)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     invconv_jax.save(conv, f"{folder}/conv.safetensors")
-    ...     same = invconv_jax.load(f"{folder}/conv.safetensors")
-    >>> bool((same.kernel == conv.kernel).all())
-    True
-    """
-    if isinstance(flow, Glow):
-        write_flow(path, flow.architecture, to_arrays(flow), flow.initialized)
-    else:
-        ic.save(flow, path)
+def _contents(flow: Glow) -> StoredFlow:
+    return StoredFlow(flow.architecture, to_arrays(flow), flow.initialized)
 
 
-def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.InvertibleConv:
-    """Read a flow or an operator that `save`, `invconv.save` or `invconv_torch.save` wrote.
+def _build(stored: StoredFlow, like: jax.Array) -> Glow:
+    return from_arrays(stored.architecture, stored.arrays, stored.initialized)
+
+
+FLOWS["jax"] = Flows(Glow, _contents, _build)
+
+
+def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:
+    """Read a flow or an operator that `invconv.save` wrote, in whatever library.
 
     Everything is checked before it is used, and no code is run from a file.
 
@@ -82,7 +63,4 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Glow | ic.Invert
             )
         return jnp.zeros(0, kind)
 
-    stored = read(path, like_of)
-    if not isinstance(stored, StoredFlow):
-        return stored
-    return from_arrays(stored.architecture, stored.arrays, stored.initialized)
+    return load_as(path, like_of)

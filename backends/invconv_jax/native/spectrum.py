@@ -8,7 +8,6 @@ batch on its devices: `lax.fft` would gather a batch that is spread over devices
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,10 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
-from invconv.kernels.frequencies.cosine import BY_MATRIX, Basis
-from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import FEW, SpectralProduct, range_scale
 from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
+from invconv.kernels.frequencies.waves import BY_MATRIX
 from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul
 
@@ -152,31 +151,39 @@ def _multiply(matrices: Array, y_hat: Array) -> Array:
 
 def _to_frequencies(basis: Basis, y: Array) -> Array:
     """Transform y (B, C, *shape), to (F, C, B), without a gather of the batch."""
-    batch, channels, *shape = y.shape
-    if isinstance(basis, Fourier):
-        y_hat = rfftn(y, len(shape))
-    elif max(shape) > BY_MATRIX:
-        return basis.to_frequencies(y)
-    else:
-        y_hat = _along_axes(y, basis.real(tuple(shape)).there)
-    return jnp.transpose(y_hat.reshape(batch, channels, size(y_hat.shape[2:])), (2, 1, 0))
+    batch, channels = y.shape[:2]
+    y = _along_walls(basis, y, back=False)
+    if basis.closed:
+        closed, ends = _at_the_end(basis)
+        y = jnp.moveaxis(rfftn(jnp.moveaxis(y, closed, ends), len(closed)), ends, closed)
+    return jnp.transpose(y.reshape(batch, channels, size(y.shape[2:])), (2, 1, 0))
 
 
 def _from_frequencies(basis: Basis, x_hat: Array, shape: Shape) -> Array:
-    fourier = isinstance(basis, Fourier)
-    if not fourier and max(shape) > BY_MATRIX:
-        return basis.from_frequencies(x_hat, shape)
     _, channels, batch = x_hat.shape
-    x_hat = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *basis.frequencies(shape))
-    if fourier:
-        return irfftn(x_hat, len(shape), shape[-1])
-    return _along_axes(x_hat, basis.real(shape).back)
+    x = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *basis.frequencies(shape))
+    if basis.closed:
+        closed, ends = _at_the_end(basis)
+        x = irfftn(jnp.moveaxis(x, closed, ends), len(closed), shape[basis.closed[-1]])
+        x = jnp.moveaxis(x, ends, closed)
+    return _along_walls(basis, x, back=True)
 
 
-def _along_axes(x: Array, matrices: Sequence[Array]) -> Array:
-    """Multiply along each axis of the grid by its matrix: no reshape joins it with the batch."""
-    for axis, matrix in enumerate(matrices, 2):
-        turned = jnp.asarray(matrix.T, x.dtype)
+def _at_the_end(basis: Basis) -> tuple[list[int], list[int]]:
+    """Return the periodic axes of (B, C, *shape), and the last axes instead of them."""
+    return [2 + axis for axis in basis.closed], list(range(-len(basis.closed), 0))
+
+
+def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
+    """Transform along axes that are not periodic; no reshape joins short ones with the batch."""
+    for axis, waves in enumerate(basis.waves, 2):
+        if waves is None:
+            continue
+        if x.shape[axis] > BY_MATRIX:
+            x = waves.transform(x, (axis,), back=back)
+            continue
+        matrix = waves.matrix(x.shape[axis])
+        turned = jnp.asarray(matrix if back else matrix.T, x.dtype)
         x = jnp.moveaxis(matmul(jnp.moveaxis(x, axis, -1), turned), -1, axis)
     return x
 

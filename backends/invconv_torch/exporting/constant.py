@@ -27,7 +27,7 @@ from invconv.families.legs import Multiply, undoing
 from invconv.families.path import Path
 from invconv.families.pointwise import Scale
 from invconv.families.route import multiplied, runs, undone_as_one
-from invconv.kernels.families import MIRROR, MatrixFamily, ScaleFamily
+from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.lanes import Lanes, lanes_of
 from invconv.kernels.matrices import Product
@@ -105,9 +105,9 @@ def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
         raise _refusal(family)
     whole: Any = family.whole
     stencil = Stencil(whole.offsets, whole.taps(family.unfolded(w)))
-    if whole.wrap != MIRROR:
+    if isinstance(whole.wrap, bool):
         return _correlation(stencil, whole.wrap, x)(x)
-    x = whole.mirrored(x)
+    x = whole.continued(x)
     cropped: Tensor = whole.cropped(_correlation(stencil, False, x)(x))
     return cropped
 

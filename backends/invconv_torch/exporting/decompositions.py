@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 
-from invconv.kernels.convolutions import CausalFamily, CircularFamily
-from invconv.kernels.families import MIRROR, LinearFamily, StencilFamily
+from invconv.kernels.bordered import BorderedFamily, seen
+from invconv.kernels.convolutions import CausalFamily
+from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.products import within_range
 from invconv.kernels.lanes import lanes_of
-from invconv.kernels.symmetric import MirroredFamily, SymmetricFamily
+from invconv.kernels.spectral import SpectralFamily
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
 
@@ -54,35 +54,35 @@ def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[
 
 
 def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
-    if not _is_mirrored(known):
+    whole = getattr(known, "whole", None)
+    if not isinstance(whole, BorderedFamily):
         return kernels.apply(known, w, x)
-    whole = known.whole
     y = kernels.apply(
-        StencilFamily(whole.offsets, False), whole.taps(known.unfolded(w)), _mirrored(whole, x)
+        StencilFamily(whole.offsets, False), whole.taps(known.unfolded(w)), _continued(whole, x)
     )
     return torch.as_tensor(whole.cropped(y))
 
 
 def _gram(known: Any, x: Tensor, y: Tensor) -> Tensor:
-    if not _is_mirrored(known):
+    whole = getattr(known, "whole", None)
+    if not isinstance(whole, BorderedFamily):
         return kernels.gram(known, x, y)
-    whole = known.whole
-    taps = kernels.gram(
-        StencilFamily(whole.offsets, False), _mirrored(whole, x), torch.as_tensor(whole.in_zeros(y))
-    )
+    y = torch.as_tensor(whole.in_zeros(y))
+    taps = kernels.gram(StencilFamily(whole.offsets, False), _continued(whole, x), y)
     return torch.as_tensor(known.folded(whole.kernel(taps)))
 
 
-def _is_mirrored(family: LinearFamily) -> bool:
-    return getattr(family, "wrap", None) == MIRROR
-
-
-def _mirrored(whole: MirroredFamily, x: Tensor) -> Tensor:
-    """Return `MirroredFamily.mirrored` of x, computed without constants."""
-    for axis, k in enumerate(whole.kernel_size, 2):
+def _continued(whole: BorderedFamily, x: Tensor) -> Tensor:
+    """Return `BorderedFamily.continued` of x, computed without constants."""
+    sides = zip(whole.margins, whole.borders, strict=True)
+    for axis, ((before, behind), border) in enumerate(sides, 2):
         n = int(x.shape[axis])
-        places = torch.arange(-(k // 2), n + k // 2, device=x.device) % (2 * n)
-        x = x.index_select(axis, torch.minimum(places, 2 * n - 1 - places))
+        positions = torch.arange(-before, n + behind, device=x.device)
+        places, signs = seen(border, positions, n)
+        x = x.index_select(axis, places)
+        if border in ("odd", "zero"):
+            signs = signs.reshape(-1, *[1] * (x.ndim - 1 - axis))
+            x = torch.where(signs == 0, 0.0, signs * x)
     return x
 
 
@@ -90,8 +90,7 @@ def _solve(known: Any, w: Tensor, y: Tensor) -> Tensor:
     if known.solved == "causal":
         return _causal_solve(known, w, y)
     if known.solved == "spectral":
-        solve = _symmetric_solve if _is_mirrored(known) else _circular_solve
-        return within_range(lambda y: solve(known, w, y), y)
+        return within_range(lambda y: _spectral_solve(known, w, y), y)
     return kernels.solve((known, None), w, y)
 
 
@@ -105,33 +104,33 @@ def _causal_solve(family: CausalFamily, w: Tensor, y: Tensor) -> Tensor:
     return causal_solve(c, lanes, y, substitute, c.diagonal)
 
 
-def _circular_solve(family: CircularFamily, w: Tensor, y: Tensor) -> Tensor:
-    """Solve with the spectrum: the transform of A(w) times a unit pulse in each channel."""
-    shape = tuple(map(int, y.shape[2:]))
-    sides = [side for n in reversed(shape) for side in (0, n - 1)]
-    unit = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-    pulses = F.pad(unit.reshape(*unit.shape, *[1] * len(shape)), sides)
-    basis = family.basis
-    spectrum = basis.to_frequencies(kernels.apply(family, w, pulses))
-    lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)  # it never raises
-    x_hat = torch.linalg.lu_solve(lu, pivots, basis.to_frequencies(y))
-    return basis.from_frequencies(x_hat, shape)
-
-
-def _symmetric_solve(family: SymmetricFamily, w: Tensor, y: Tensor) -> Tensor:
-    """Solve with matrices of cosines, computed in the graph: see `kernels.frequencies.cosine`."""
-    spectrum, x, back = w, y, []
-    for axis, (h, n) in enumerate(zip(family.kernel_size, map(int, y.shape[2:]), strict=True), 2):
-        m, t = torch.arange(n, device=y.device)[:, None], torch.arange(h, device=y.device)
-        spectrum = _along(spectrum, axis, _cosines(m * t, 2 * n, y) * torch.where(t == 0, 1, 2))
-        waves = _cosines(m * (2 * m.mT + 1), 4 * n, y)
-        x = _along(x, axis, waves)
-        back.append(waves.mT * torch.where(m.mT == 0, 1, 2) / n)
-    x = torch.linalg.solve_ex(spectrum.flatten(2).permute(2, 0, 1), x.flatten(2).permute(2, 1, 0))[
-        0
-    ]
-    x = x.permute(2, 1, 0).unflatten(2, y.shape[2:])
-    for axis, matrix in enumerate(back, 2):
+def _spectral_solve(family: SpectralFamily, w: Tensor, y: Tensor) -> Tensor:
+    """Solve with phases and matrices of waves that the graph computes: see `Basis`."""
+    basis, shape, back = family.basis, tuple(map(int, y.shape[2:])), []
+    spectrum, x = torch.complex(w, torch.zeros_like(w)) if basis.closed else w, y
+    counts = basis.frequencies(shape)
+    sides = zip(family.kernel_size, family.dilation, basis.waves, shape, counts, strict=True)
+    for axis, (k, dilation, waves, n, count) in enumerate(sides, 2):
+        m, t = torch.arange(count, device=y.device)[:, None], torch.arange(k, device=y.device)
+        if waves is None:
+            parts = _turns(m * (t - (k - 1) // 2) * dilation, n, y)
+            spectrum = _along(spectrum, axis, torch.complex(*parts))
+            continue
+        m, half = m + waves.first, 2 * (n + waves.first)
+        phases = _turns(m * t, half, y)[0] * torch.where(t == 0, 1, 2)
+        spectrum = _along(spectrum, axis, phases.to(spectrum.dtype))
+        p = torch.arange(n, device=y.device)
+        steps = m * (2 * p + 2) if waves.first else m * (2 * p + 1)
+        matrix = _turns(steps, 2 * half, y)[waves.first]
+        x = _along(x, axis, matrix)
+        back.append((axis, matrix.mT * torch.where(m.mT == 0, 2, 4) / half))
+    axes = [2 + axis for axis in basis.closed]
+    x = torch.fft.rfftn(x, dim=axes) if axes else x
+    rows = x.flatten(2).permute(2, 1, 0)
+    x_hat = torch.linalg.solve_ex(spectrum.flatten(2).permute(2, 0, 1), rows)[0]  # never raises
+    x = x_hat.permute(2, 1, 0).unflatten(2, counts)
+    x = torch.fft.irfftn(x, s=[shape[axis] for axis in basis.closed], dim=axes) if axes else x
+    for axis, matrix in back:
         x = _along(x, axis, matrix)
     return x
 
@@ -140,8 +139,10 @@ def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
     return torch.matmul(x.movedim(axis, -1), matrix.mT).movedim(-1, axis)
 
 
-def _cosines(steps: Tensor, period: int, like: Tensor) -> Tensor:
-    """Return cos(2 pi steps / period) of integers; quarter turns are exact."""
+def _turns(steps: Tensor, period: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cosine and sine of 2 pi steps / period of integers; quarter turns are exact."""
     steps = steps % period
-    cosines = torch.cos(steps.double() * (2 * math.pi / period))
-    return torch.where(4 * steps % (2 * period) == period, 0.0, cosines).to(like.dtype)
+    angles = steps.double() * (2 * math.pi / period)
+    cosines = torch.where(4 * steps % (2 * period) == period, 0.0, angles.cos())
+    sines = torch.where(2 * steps % period == 0, 0.0, angles.sin())
+    return cosines.to(like.dtype), sines.to(like.dtype)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from invconv.kernels.frequencies.cosine import Cosine, cosine_matrix
-from invconv.kernels.frequencies.fourier import Fourier, turns
+from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
+from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.lanes import Lanes
 from invconv.kernels.wavefront import CausalStencil
 from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
@@ -91,19 +91,20 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 
 def spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
-    solve = _solve_in_cosines if isinstance(solver.basis, Cosine) else _solve
-    return solve(solver, y)
-
-
-def _solve_in_cosines(solver: SpectralSolver, y: Tensor) -> Tensor:
-    y_hat, shape = y, solver.shape
-    for axis, n in enumerate(shape, 2):
-        y_hat = _mixed(y_hat, axis, cosine_matrix(n))
-    rows = y_hat.flatten(2).permute(2, 1, 0)  # (F, C, B)
-    x = _at_the_frequencies(solver, rows, lambda matrices: matrices)
-    x = x.permute(2, 1, 0).unflatten(2, shape)
-    for axis, n in enumerate(shape, 2):
-        x = _mixed(x, axis, cosine_matrix(n).T)
+    basis, shape, x = solver.basis, solver.shape, y
+    pairs = enumerate(zip(basis.waves, shape, strict=True), 2)
+    matrices = [(axis, waves.matrix(n)) for axis, (waves, n) in pairs if waves is not None]
+    axes = [2 + axis for axis in basis.closed]
+    for axis, matrix in matrices:
+        x = _mixed(x, axis, matrix)
+    z = _to_frequencies(x, axes) if axes else x.unsqueeze(2)  # (B, C, 2 or 1, *frequencies)
+    rows = z.flatten(3).permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
+    x_hat = _at_the_frequencies(solver, rows, _real if axes else lambda matrices: matrices)
+    x_hat = x_hat.unflatten(1, (-1, y.shape[1])).permute(3, 2, 1, 0)
+    z = x_hat.unflatten(3, basis.frequencies(shape))
+    x = _from_frequencies(z, axes, shape) if axes else z.squeeze(2)
+    for axis, matrix in matrices:
+        x = _mixed(x, axis, matrix.T)
     return x
 
 
@@ -125,37 +126,30 @@ def _at_the_frequencies(
     return x_hat
 
 
-def _solve(solver: SpectralSolver, y: Tensor) -> Tensor:
-    channels = solver.spectrum.shape[-1]
-    y_hat = _to_frequencies(y)
-    halves = y_hat.shape[2:]
-    rows = y_hat.flatten(2).unflatten(2, (2, -1))  # (B, C, 2, F)
-    rows = rows.permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
-    x_hat = _at_the_frequencies(solver, rows, _real)
-    x_hat = x_hat.unflatten(1, (2, channels)).permute(3, 2, 1, 0)
-    return _from_frequencies(x_hat.flatten(2).unflatten(2, halves), y, solver.shape)
-
-
-def _to_frequencies(x: Tensor) -> Tensor:
-    """Return the half spectrum of x (B, C, *shape), shape (B, C, 2, *frequencies)."""
-    *others, last = x.shape[2:]
-    half = _waves(last)[:, : last // 2 + 1]
-    z = torch.matmul(x, constant(np.concatenate([half.real, half.imag], axis=1), x))
-    z = z.unflatten(-1, (2, half.shape[1])).movedim(-2, 2)
-    for axis, n in enumerate(others):
-        z = _along(z, 3 + axis, _waves(n))
+def _to_frequencies(x: Tensor, axes: list[int]) -> Tensor:
+    """Return the half spectrum of x (B, C, *shape) along axes, (B, C, 2, *frequencies)."""
+    *others, last = axes
+    n = x.shape[last]
+    half = _waves(n)[:, : n // 2 + 1]
+    matrix = constant(np.concatenate([half.real, half.imag], axis=1), x)
+    z = torch.matmul(x.movedim(last, -1), matrix)
+    z = z.unflatten(-1, (2, half.shape[1])).movedim((-2, -1), (2, last + 1))
+    for axis in others:
+        z = _along(z, axis + 1, _waves(x.shape[axis]))
     return z
 
 
-def _from_frequencies(z: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    for axis, n in enumerate(shape[:-1]):
-        z = _along(z, 3 + axis, _waves(n).conj() / n)
-    last = shape[-1]
-    half = Fourier((1,)).multiplicity((last,))[:, None] * _waves(last)[: last // 2 + 1] / last
+def _from_frequencies(z: Tensor, axes: list[int], shape: tuple[int, ...]) -> Tensor:
+    *others, last = axes
+    for axis in others:
+        n = shape[axis - 2]
+        z = _along(z, axis + 1, _waves(n).conj() / n)
+    n = shape[last - 2]
+    half = fourier(1).multiplicity((n,))[:, None] * _waves(n)[: n // 2 + 1] / n
     # twice the real part of each frequency that has a conjugate
-    matrix = np.concatenate([half.real, half.imag])
-    z = z.movedim(2, -2).flatten(-2)
-    return torch.matmul(z, constant(matrix, like))
+    matrix = constant(np.concatenate([half.real, half.imag]), z)
+    z = z.movedim((2, last + 1), (-2, -1)).flatten(-2)
+    return torch.matmul(z, matrix).movedim(-1, last)
 
 
 def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:

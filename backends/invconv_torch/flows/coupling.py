@@ -52,8 +52,8 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
 
         scale = floor + (1 - floor) sigmoid(h(x_1) + 2),
 
-    and the network begins with h = shift = 0. Glow's floor is 0: then the inverse, which divides by
-    the scale, may explode if the network's input is far from the training data.
+    and the network begins with h = shift = 0. The paper's floor is 0: then the inverse, which
+    divides by the scale, may explode if the network's input is far from the training data.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class Split(nn.Module):  # type: ignore[misc]
 
         scale = floor + (1 - floor) exp(-h(x_1))
 
-    is 1. Glow's floor is 0: then samples, which are divided by the scale, may explode.
+    is 1. The paper's floor is 0: then samples, which are divided by the scale, may explode.
 
     Parameters
     ----------

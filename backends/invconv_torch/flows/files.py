@@ -1,4 +1,4 @@
-"""Saving and loading layers and flows of PyTorch."""
+"""Loading layers and flows of PyTorch; how `invconv.save` takes a flow apart."""
 
 from __future__ import annotations
 
@@ -8,57 +8,23 @@ from typing import Any
 import torch
 
 import invconv as ic
-from invconv.files.flow_files import StoredFlow, read, write_flow
+from invconv.files.flow_files import FLOWS, Flows, StoredFlow
+from invconv.files.saving import load_as
 from invconv_torch.flows.glow import Glow
 from invconv_torch.module import InvertibleModule
 
 _PREFIX, _FLAG = "layers.", ".initialized"  # of a Glow's names in PyTorch; of actnorms' buffers
 
 
-def save(module: Glow | InvertibleModule, path: str | os.PathLike[str]) -> None:
-    """Write a flow or a layer to a file, whole or not at all; `invconv_jax.load` reads it too.
-
-    Parameters
-    ----------
-    module : Glow or InvertibleModule
-        A flow with a named mixing, or a layer of this package.
-    path : str or path-like
-        By custom ``*.safetensors``.
-
-    Raises
-    ------
-    TypeError, ValueError, OSError
-        As `invconv.save`; ValueError, too, if the flow's mixing is a function, or a layer was
-        replaced.
-
-    Examples
-    --------
-    >>> import tempfile, torch, invconv_torch
-    >>> from invconv_torch.flows import Glow
-    >>> flow = Glow((3, 8, 8), levels=1, depth=2, width=8)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     invconv_torch.save(flow, f"{folder}/flow.safetensors")
-    ...     same = invconv_torch.load(f"{folder}/flow.safetensors")
-    >>> x = torch.rand(2, 3, 8, 8)
-    >>> torch.equal(same.log_prob(x), flow.log_prob(x))
-    True
-    """
-    if isinstance(module, InvertibleModule):
-        ic.save(module.operator(), path)
-        return
-    if not isinstance(module, Glow):
-        raise TypeError(
-            f"module: expected a Glow or a layer of invconv_torch, got {type(module).__name__}; "
-            "of several layers save invconv.Chain([layer.operator() for layer in layers])"
-        )
-    _require_own_layers(module)
-    state = module.state_dict()
+def _contents(flow: Glow) -> StoredFlow:
+    """Return the contents of a flow's file, or raise if no file describes the flow."""
+    _require_own_layers(flow)
     arrays = {
         name.removeprefix(_PREFIX): tensor
-        for name, tensor in state.items()
+        for name, tensor in flow.state_dict().items()
         if not name.endswith(_FLAG)
     }
-    write_flow(path, module.architecture, arrays, module.initialized)
+    return StoredFlow(flow.architecture, arrays, flow.initialized)
 
 
 def _require_own_layers(flow: Glow) -> None:
@@ -71,15 +37,32 @@ def _require_own_layers(flow: Glow) -> None:
         expected = own.get(name, "no layer of that name")
         if repr(layer) != repr(expected):
             raise ValueError(
-                f"flow: cannot be saved: {name} was replaced, which no file describes: expected "
+                f"model: cannot be saved: {name} was replaced, which no file describes: expected "
                 f"{expected}, got {layer}; make a Glow with the settings that you want"
             )
+
+
+def _build(stored: StoredFlow, like: torch.Tensor) -> Glow:
+    settings = stored.architecture.to_dict()
+    with torch.random.fork_rng(devices=[]):
+        flow = Glow(**settings, device=like.device, dtype=like.dtype)
+    own = flow.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, values in stored.arrays.items():
+            own[_PREFIX + name].copy_(values)
+        for name, tensor in own.items():
+            if name.endswith(_FLAG):
+                tensor.fill_(stored.initialized)
+    return flow
+
+
+FLOWS["torch"] = Flows(Glow, _contents, _build)
 
 
 def load(
     path: str | os.PathLike[str], *, device: Any = None, dtype: Any = None
 ) -> Glow | InvertibleModule:
-    """Read a flow or a layer that `save`, `invconv.save` or `invconv_jax.save` wrote.
+    """Read a flow or a layer that `invconv.save` wrote, in whatever library.
 
     Everything is checked before it is used, and no code is run from a file.
 
@@ -117,18 +100,5 @@ def load(
         kind = getattr(torch, name) if dtype is None else dtype
         return torch.empty(0, device=device, dtype=kind)
 
-    stored = read(path, like_of)
-    if not isinstance(stored, StoredFlow):
-        return InvertibleModule(stored)
-    settings = stored.architecture.to_dict()
-    kind = next(array.dtype for array in stored.arrays.values() if array.is_floating_point())
-    with torch.random.fork_rng(devices=[]):
-        flow = Glow(**settings, device=device, dtype=kind)
-    own = flow.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, values in stored.arrays.items():
-            own[_PREFIX + name].copy_(values)
-        for name, tensor in own.items():
-            if name.endswith(_FLAG):
-                tensor.fill_(stored.initialized)
-    return flow
+    model = load_as(path, like_of)
+    return InvertibleModule(model) if isinstance(model, ic.InvertibleConv) else model

@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from invconv_torch.chain import invertible
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import Squeeze
-from invconv_torch.reversible import ReversibleChain, invertible
+from invconv_torch.reversible import ReversibleChain
 
 Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module]

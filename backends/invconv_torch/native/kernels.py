@@ -51,12 +51,17 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
         with full_precision(x):
             return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
     whole, w = taps.whole, taps.unfolded(w)
+    if _continues(whole, x):
+        y = apply(whole.inside, w, whole.continued(x))
+        return laid_out(whole.cropped(y).contiguous(), x)
     if prefers_kernel(x):
         return correlate_compiled(whole, w, x)
-    if whole.wrap != MIRROR:
-        return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
-    y = convolve(whole.offsets, False, whole.taps(w), whole.mirrored(x))
-    return laid_out(whole.cropped(y).contiguous(), x)
+    return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
+
+
+def _continues(whole: Any, x: Tensor) -> bool:
+    """Tell whether images are copied with their margins: correlations do not know the border."""
+    return not (isinstance(whole.wrap, bool) or (whole.wrap == MIRROR and prefers_kernel(x)))
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
@@ -66,10 +71,10 @@ def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
     whole = taps.whole
-    if prefers_kernel(x):
+    if _continues(whole, x):
+        bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
+    elif prefers_kernel(x):
         bar = compiled_vjp(whole, x, y)
-    elif taps.wrap == MIRROR:
-        bar = whole.kernel(convolve_vjp(whole.offsets, False, whole.mirrored(x), whole.in_zeros(y)))
     else:
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
     return torch.as_tensor(taps.folded(bar))
@@ -103,6 +108,8 @@ def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
 
 def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
+    if b.ndim > 2 and b.stride(0) == 1:  # PyTorch multiplies the batch one by one, from all over
+        b = b.contiguous()
     if a.device.type == "cpu" and nothing_reduces("cpu"):
         return torch.matmul(a, b)
     with full_precision(a):

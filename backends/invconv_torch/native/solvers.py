@@ -18,7 +18,7 @@ from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import products
-from invconv.kernels.frequencies.cosine import Basis
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
 from invconv.kernels.plain.pitched import PitchedSolver, StridedOps

@@ -79,8 +79,9 @@ def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, st
         return ic.load(path), path.name, arguments.dtype
     except ImportError as error:
         raise CommandError(f"{path} cannot be read: {error}") from None
-    except TypeError:  # bfloat16, which NumPy has not; it is solved in float32 anyway
-        return ic.load(path, like=np.empty(0, np.float32)), path.name, arguments.dtype
+    except TypeError:  # bfloat16, which NumPy has not; it is solved in float32 anyway; or a flow
+        with as_command_errors():
+            return ic.load(path, like=np.empty(0, np.float32)), path.name, arguments.dtype
 
 
 def _drawing(picture: Path) -> Any:

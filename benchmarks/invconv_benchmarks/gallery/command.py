@@ -11,7 +11,7 @@ from invconv.arrays.errors import CommandError
 from invconv_benchmarks.options import require_picture
 
 NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder",
-         "three_libraries")  # fmt: skip
+         "three_libraries", "deep_field", "heat", "filter")  # fmt: skip
 
 
 def source(name: str) -> str:

@@ -122,6 +122,22 @@ def _symmetric() -> Iterator[Case]:
     yield Case("symmetric-one-row", _SYMMETRIC(), (1, 6), ())
     yield Case("symmetric-long", _SYMMETRIC(1, ndim=1), (131,))
     yield Case("symmetric-bias", biased(_SYMMETRIC()), (4, 5), (2, 2))
+    # sizes of whole kernels; some are wider than the grid
+    for boundary, size, grid in (
+        (("odd",), 7, (4,)),
+        (("zero", "zero"), 3, (4, 5)),
+        (("odd", "odd"), (5, 3), (4, 5)),
+        (("periodic", "symmetric"), (4, 5), (3, 4)),
+        (("odd", "periodic"), (3, 2), (4, 5)),
+        (("symmetric", "odd"), (3, 11), (3, 4)),
+        (("zero", "symmetric", "periodic"), (3, 3, 2), (3, 2, 4)),
+        (("periodic", "odd", "periodic"), (3, 5, 4), (3, 2, 3)),
+    ):
+        build = _SYMMETRIC(2, kernel_size=size, ndim=len(grid), boundary=boundary)
+        yield Case(f"bordered-{'-'.join(boundary)}", biased(build), grid)
+    yield Case("bordered-long", _SYMMETRIC(1, ndim=1, boundary="odd"), (131,))
+    wide = _SYMMETRIC(1, kernel_size=(31, 20), boundary=("odd", "periodic"))
+    yield Case("bordered-k31x20", wide, (4, 5))  # a product a frequency
 
 
 def _pointwise() -> Iterator[Case]:

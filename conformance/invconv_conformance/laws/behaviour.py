@@ -124,7 +124,7 @@ def prepared(s: Setting) -> Iterator[Measure]:
     found, found_log_det = inverse.inverse_and_log_det(y)
     yield same(found, x, "inverse")
     yield same(found_log_det, log_det, "log-determinant")
-    yield truth(isinstance(inverse.plan.get("method"), str), "plan")
+    yield truth(isinstance(inverse.plan.method, str), "plan")
 
 
 @law("drop_in", eager=True)

@@ -134,7 +134,7 @@ def _wrong_parameters(s: Setting) -> Iterator[Measure]:
 
 
 _WRONG = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
-_WRONG |= {"padding": "reflect"}
+_WRONG |= {"padding": "reflect", "boundary": "disc"}
 
 
 def _wrong_settings(s: Setting) -> Iterator[Measure]:

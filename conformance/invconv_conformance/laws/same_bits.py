@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, costs, machine, threads
+from invconv.operators.base.prepared import Plan
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import Floats, Measure, law, truth
 from invconv_conformance.laws.setting import Setting
@@ -108,10 +108,9 @@ def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
     return solve, y
 
 
-def _is_kernel(plan: dict[str, Any]) -> bool:
+def _is_kernel(plan: Plan) -> bool:
     """Tell whether all that a plan does is the compiled kernel's work."""
-    steps = plan.get("steps")
-    return all(map(_is_kernel, steps)) if steps else plan["method"] == "compiled kernel"
+    return all(map(_is_kernel, plan.steps)) if plan.steps else plan.method == "compiled kernel"
 
 
 def _same(x: Floats, y: Floats) -> bool:

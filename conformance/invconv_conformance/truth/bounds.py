@@ -96,10 +96,10 @@ def _leaf(
         terms = channels * math.prod(conv.kernel.shape[2:])
         return terms, channels * pixels * float(np.abs(np.log(np.abs(pivots))).sum())
     if isinstance(conv, ic.PeriodicConv | ic.SymmetricConv):
-        # the transform of a mirrored image may be a sum over each axis
-        mirrored = isinstance(conv, ic.SymmetricConv)
-        taps = math.prod(2 * k - 1 if mirrored else k for k in conv.kernel.shape[2:])
-        terms = channels * taps + (sum(shape) if mirrored else math.log2(2 * pixels))
+        # the transform between mirrors or walls may be a sum over each axis
+        halved = isinstance(conv, ic.SymmetricConv)
+        taps = math.prod(2 * k - 1 if halved else k for k in conv.kernel.shape[2:])
+        terms = channels * taps + (sum(shape) if halved else math.log2(2 * pixels))
         return terms, channels * log_values + terms * pixels * condition
     if isinstance(conv, ic.ExponentialConv):
         return _exponential(conv, pixels)

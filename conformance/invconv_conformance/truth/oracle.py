@@ -20,7 +20,8 @@ from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Taps = Iterable[tuple[Shape, Matrix]]  # offsets and C x C matrices
-Border = Callable[[int, int], int | None]  # of an index and a number of pixels
+# of an index and a number of pixels: the pixel that is seen there, and its sign or zero
+Border = Callable[[int, int], tuple[int, int]]
 
 _PI = 2 * np.arccos(EXTENDED(0))
 
@@ -68,8 +69,7 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
     if isinstance(conv, ic.ExponentialConv):
         return exponential(correlation(conv, shape))
     if isinstance(conv, ic.SymmetricConv):
-        offsets = itertools.product(*(range(1 - h, h) for h in conv.kernel.shape[2:]))
-        return correlate(((o, conv.kernel[(..., *map(abs, o))]) for o in offsets), shape, mirrored)
+        return correlate(_even(conv), shape, *(_BORDERS[word] for word in conv.boundary))
     return np.kron(_weight(conv), np.eye(math.prod(shape)))
 
 
@@ -105,32 +105,45 @@ def orthogonal(reflectors: Matrix) -> Matrix:
     return q
 
 
-def correlate(taps: Taps, shape: Shape, border: Border) -> Matrix:
-    """Return the matrix of y[p] = sum of tap x[p + offset], where a border has such a pixel."""
-    taps = list(taps)
+def correlate(taps: Taps, shape: Shape, *borders: Border) -> Matrix:
+    """Return the matrix of y[p] = sum of sign tap x[p + offset], by the border of each axis."""
+    taps, borders = list(taps), borders if len(borders) > 1 else borders * len(shape)
     channels, every = len(taps[0][1]), slice(None)
     block = np.zeros((channels, *shape) * 2, EXTENDED)
     for p in itertools.product(*map(range, shape)):
         for offset, tap in taps:
-            source = [border(i + o, n) for i, o, n in zip(p, offset, shape, strict=True)]
-            if None not in source:
-                block[(every, *p, every, *source)] += tap
+            sides = zip(borders, p, offset, shape, strict=True)
+            source, signs = zip(*(border(i + o, n) for border, i, o, n in sides), strict=True)
+            block[(every, *p, every, *source)] += math.prod(signs) * tap
     return block.reshape(channels * math.prod(shape), -1)
 
 
-def zeros(i: int, n: int) -> int | None:
+def zeros(i: int, n: int) -> tuple[int, int]:
     """Return the pixel at an index, none outside."""
-    return i if 0 <= i < n else None
+    return (i, 1) if 0 <= i < n else (0, 0)
 
 
-def circular(i: int, n: int) -> int:
+def circular(i: int, n: int) -> tuple[int, int]:
     """Return the pixel of a c d | a b c d | a b."""
-    return i % n
+    return i % n, 1
 
 
-def mirrored(i: int, n: int) -> int:
+def mirrored(i: int, n: int) -> tuple[int, int]:
     """Return the pixel of d c b a | a b c d | d c b a."""
-    return i % (2 * n) if i % (2 * n) < n else 2 * n - 1 - i % (2 * n)
+    return i % (2 * n) if i % (2 * n) < n else 2 * n - 1 - i % (2 * n), 1
+
+
+def odd(i: int, n: int) -> tuple[int, int]:
+    """Return the pixel of -c -b -a 0 | a b c d | 0 -d -c -b."""
+    if 0 <= i < n:
+        return i, 1
+    if i in (-1, n):
+        return 0, 0
+    pixel, sign = odd(-2 - i if i < 0 else 2 * n - i, n)  # reflected in the wall
+    return pixel, -sign
+
+
+_BORDERS = {"periodic": circular, "symmetric": mirrored, "odd": odd, "zero": zeros}
 
 
 def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Matrix]]:
@@ -157,6 +170,16 @@ def _centred(conv: Any) -> Iterator[tuple[Shape, Matrix]]:
     for t in itertools.product(*map(range, size)):
         places = zip(t, size, conv.dilation, strict=True)
         yield tuple(d * (j - (k - 1) // 2) for j, k, d in places), conv.kernel[(..., *t)]
+
+
+def _even(conv: ic.SymmetricConv) -> Iterator[tuple[Shape, Matrix]]:
+    """Yield the offsets of a symmetric kernel, and its tap there."""
+    sides = list(zip(conv.kernel.shape[2:], conv.boundary, strict=True))
+    first = [(k - 1) // 2 if word == "periodic" else k - 1 for k, word in sides]
+    ends = [k // 2 if word == "periodic" else k - 1 for k, word in sides]
+    for o in itertools.product(*(range(-a, b + 1) for a, b in zip(first, ends, strict=True))):
+        places = zip(o, first, conv.boundary, strict=True)
+        yield o, conv.kernel[(..., *(i + c if w == "periodic" else abs(i) for i, c, w in places))]
 
 
 def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:

@@ -12,6 +12,7 @@ from scipy import ndimage, signal
 
 import invconv as ic
 from invconv.arrays.registry import agnostic
+from invconv.operators.base.register import own_operators
 from tests.selected import cases_named
 
 RNG = np.random.default_rng(0)
@@ -115,19 +116,28 @@ def test_point_spread_functions_are_flipped_as_the_docstrings_say() -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_random_operators_differ_from_call_to_call_unless_rng_says_otherwise() -> None:
+    for cls in own_operators():
+        if hasattr(cls, "init") and cls is not ic.ActNorm:  # whose start is the identity
+            first, second = (list(cls.init(2).parameters().values()) for _ in range(2))
+            assert any((a != b).any() for a, b in zip(first, second, strict=True)), cls
+
+
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
     prepared = conv.prepare((3, 5))
-    assert prepared.plan["method"] == "compiled kernel"
-    assert prepared.plan["at the pixel"] == "cached inverse"
+    assert prepared.plan.method == "compiled kernel"
+    assert prepared.plan.at_the_pixel == "cached inverse"
     assert pickle.loads(pickle.dumps(prepared)).plan == prepared.plan
+    with pytest.raises(TypeError, match=r"write plan\.at_the_pixel"):
+        prepared.plan["at the pixel"]
     with agnostic():
-        assert conv.prepare((3, 5)).plan["levels"] == 7
-    assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan["frequencies"] == 12
+        assert conv.prepare((3, 5)).plan.levels == 7
+    assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan.frequencies == 12
     series = ic.ExponentialConv(np.full((1, 1, 3), 2.0)).prepare((9,)).plan
-    assert series == {"method": "Taylor series of exp(-M)", "times": 1, "terms": 33}
-    steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan["steps"]
-    assert [plan["method"] for plan in steps] == ["compiled kernel", "division"]
+    assert repr(series) == "Plan(method='Taylor series of exp(-M)', times=1, terms=33)"
+    steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan.steps
+    assert [plan.method for plan in steps] == ["compiled kernel", "division"]
 
 
 def test_a_prepared_inverse_pickles_small() -> None:

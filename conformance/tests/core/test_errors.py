@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import invconv as ic
-import invconv_jax  # noqa: F401 - makes operators pytrees
+import invconv_jax
 import invconv_torch as it
 from invconv_conformance.cases.case import Case
 from tests.selected import ONE_OF_EACH, cases_named
@@ -242,14 +242,13 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
         (
             lambda: LAYER(torch.as_tensor(X)),
-            "cast it with x.to(torch.float32), or the layer with layer.to(torch.float64)",
+            "call layer.double() or x.float()",
         ),
         (
             lambda: LAYER.inverse(torch.as_tensor(X)),
-            "cast it with z.to(torch.float32), or the layer with layer",
+            "call layer.double() or z.float()",
         ),
-        (lambda: ic.save(it.ReversibleChain([LAYER]), "f"), "pass layer.operator()"),
-        (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),  # type: ignore[arg-type]
+        (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),
         (lambda: it.ReversibleChain([Flip()]).operator(), "got Flip at 0, which is no operator"),
         (lambda: torch.fx.symbolic_trace(LAYER), "symbolic_trace, which sees no shapes; torch.exp"),
         pytest.param(
@@ -262,3 +261,20 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
 def test_an_error_says_what_to_do(call: Any, hint: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(hint)):
         call()
+
+
+def test_names_that_are_gone_are_told_by_a_sentence() -> None:
+    for package, name, instead in (
+        (it, "ConditionGuard", r"InverseGuard\(model, every=100\)"),
+        (invconv_jax, "ConditionGuard", r"InverseGuard\(model, spatial_shape, every=100\)"),
+        (invconv_jax, "ChannelsLast", r"channels_last\(conv\) does the same"),
+        (invconv_jax, "Reversible", r"reversible\(chain, spatial_shape\) does the same"),
+        (invconv_jax, "register", "leave the call out"),
+    ):
+        with pytest.raises(AttributeError, match=f"{name} is gone since 1.0: .*{instead}"):
+            getattr(package, name)
+        with pytest.raises(ImportError, match=f"{name} is gone since 1.0: .*{instead}"):
+            exec(f"from {package.__name__} import {name}")
+        assert not hasattr(package, name)
+    with pytest.raises(AttributeError, match="module 'invconv_torch' has no attribute 'Nonsense'"):
+        _ = it.Nonsense  # type: ignore[attr-defined]

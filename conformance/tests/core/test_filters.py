@@ -92,22 +92,40 @@ def test_filters_have_the_gradients_of_differences() -> None:
     check_grads(jax.jit(run), tuple(map(jax.numpy.asarray, (b, a, x, zi))), order=2)
 
 
-@pytest.mark.parametrize("boundary", ["periodic", "symmetric"])
-def test_a_blur_is_ndimages_and_is_undone(boundary: str) -> None:
+MODES: dict[str, Any] = {"periodic": "wrap", "symmetric": "reflect", "zero": "constant"}
+
+
+@pytest.mark.parametrize("words", ["periodic", "symmetric", "zero", "zero symmetric periodic"])
+def test_a_blur_is_ndimages_and_is_undone(words: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         ndim = int(rng.integers(1, 4))
+        borders = tuple(map(str, rng.choice(words.split(), ndim)))
         sizes = tuple(2 * rng.integers(0, 4 if ndim < 3 else 2, ndim) + 1)
+        sizes = tuple(min(n, 3) if w == "zero" else n for n, w in zip(sizes, borders, strict=True))
         psf = 0.5 * rng.standard_normal(sizes) / np.prod(sizes)
-        for axis in range(ndim) if boundary == "symmetric" else ():
+        for axis in (axis for axis, word in enumerate(borders) if word != "periodic"):
             psf = (psf + np.flip(psf, axis)) / 2
         psf[tuple(n // 2 for n in sizes)] += 1
         x = rng.standard_normal(tuple(rng.integers(1, 12 if ndim < 3 else 6, ndim)))
-        blur = ic.from_psf(psf, boundary=boundary)
-        mode: Any = {"periodic": "wrap", "symmetric": "reflect"}[boundary]
+        blur = ic.from_psf(psf, boundary=borders if len(set(borders)) > 1 else borders[0])
         y = blur.forward(x[None])
-        alike(y[0], scipy.ndimage.convolve(x, psf, mode=mode))
+        alike(y[0], convolved(x, psf, borders))
         np.testing.assert_allclose(blur.inverse(y)[0], x, atol=1e-9)
+
+
+def convolved(x: Any, psf: Any, borders: tuple[str, ...]) -> Any:
+    """Return SciPy's convolution; images are continued axis by axis, since it has one mode."""
+    pads = [(n // 2, n // 2) for n in psf.shape]
+    for axis, (word, pad) in enumerate(zip(borders, pads, strict=True)):
+        sides = [(0, 0)] * x.ndim
+        sides[axis] = pad
+        if len(set(borders)) > 1:
+            x = np.pad(x, sides, mode={**MODES, "symmetric": "symmetric"}[word])
+    y = scipy.ndimage.convolve(x, psf, mode=MODES[borders[0]])
+    if len(set(borders)) == 1:
+        return y
+    return y[tuple(slice(a, n - b) for (a, b), n in zip(pads, y.shape, strict=True))]
 
 
 def test_a_function_for_each_channel_and_other_libraries() -> None:
@@ -142,7 +160,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "zi: expected an array of a library": lambda: ic.sosfilt(
         [[1.0, 0, 0, 1, 0, 0]], X, zi=[[0.0, 0.0]]
     ),
-    "boundary: expected 'symmetric' or 'periodic', got None": lambda: ic.from_psf(
+    "boundary: expected one of 'periodic', .* one per spatial axis, got None": lambda: ic.from_psf(
         [1.0], boundary=untyped(None)
     ),
     "zi: expected 1 states, one a section": lambda: ic.sosfilt([[1.0, 0, 0, 1, 0, 0]], X, zi=X),
@@ -151,12 +169,19 @@ WRONG: dict[str, Callable[[], Any]] = {
     "psf: expected finite numbers": lambda: ic.from_psf([1.0, np.nan, 1]),
     "psf: expected a sum other than zero": lambda: ic.from_psf([1.0, -2, 1]),
     'differs from its flip .* boundary="periodic"': lambda: ic.from_psf([0.2, 1, 0.3]),
-    "boundary: expected 'symmetric' or 'periodic', got 'reflect'": lambda: ic.from_psf(
+    "got 'reflect'; 'reflect' elsewhere is 'symmetric'": lambda: ic.from_psf(
         [1.0], boundary="reflect"
     ),
-    "boundary: expected the same word": lambda: ic.from_psf(
-        np.ones((3, 3)), boundary=("periodic", "symmetric")
+    "boundary: expected at most three taps along axis 1": lambda: ic.from_psf(
+        np.ones((3, 5)), boundary=("symmetric", "zero")
     ),
+    "boundary: expected one of .* or 2 of them": lambda: ic.SymmetricConv(
+        np.ones((1, 1, 2, 2)), boundary=("odd",)
+    ),
+    "kernel_size: expected odd sizes": lambda: ic.SymmetricConv.init(
+        1, (3, 2), boundary=("periodic", "odd")
+    ),
+    "psf: expected a sum other than zero, got one": lambda: ic.from_psf([0.0], boundary="odd"),
 }
 
 

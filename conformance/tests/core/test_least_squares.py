@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import torch
 from jax.test_util import check_grads
 
 import invconv as ic
+from invconv.arrays.namespaces import from_host
 from invconv_conformance.truth.oracle import affine
 from tests.selected import CARRY
 
@@ -31,11 +33,39 @@ def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) 
     return conv.replace(kernel=kernel, bias=rng.standard_normal(channels))
 
 
+# by class, the array of a 1x1 whose first entries lose a channel, and the value that does so
+LOST: dict[Any, tuple[str, float]] = {
+    ic.Conv1x1: ("weight", 0.0),
+    ic.PLUConv1x1: ("log_scale", -np.inf),
+    ic.QRConv1x1: ("scale", 0.0),
+    ic.HouseholderConv1x1: ("log_scale", -np.inf),
+    ic.CirculantConv1x1: ("left", 0.0),
+    ic.ActNorm: ("log_scale", -np.inf),
+    ic.OrthogonalConv1x1: ("bias", 0.0),  # none is singular
+}
+
+
+def pointwise(cls: Any, channels: int, *, singular: bool) -> Any:
+    rng = np.random.default_rng(channels)
+    conv = cls.init(channels, ndim=2, rng=rng)
+    arrays = {n: a + 0.3 * rng.standard_normal(a.shape) for n, a in conv.parameters().items()}
+    arrays["bias"] = rng.standard_normal(channels)
+    name, value = LOST[cls]
+    if singular:
+        arrays[name][0] = value
+    return conv.replace(**arrays)
+
+
+SHAPES = (1, (7,)), (1, (4, 5)), (3, (3, 4))
+SPECTRAL = [(cls, *shape) for cls in (ic.PeriodicConv, ic.SymmetricConv) for shape in SHAPES]
+
+
 @pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
-@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv])
 @pytest.mark.parametrize("singular", [False, True])
 @pytest.mark.parametrize("damp", [0.0, 1e-3, 1.0])
-@pytest.mark.parametrize(("channels", "grid"), [(1, (7,)), (1, (4, 5)), (3, (3, 4))])
+@pytest.mark.parametrize(
+    ("cls", "channels", "grid"), [*SPECTRAL, *((cls, n, (1, 2)) for cls in LOST for n in (1, 3))]
+)
 def test_it_is_the_dense_matrixs(
     carry: Callable[[Any], Any],
     cls: Any,
@@ -44,10 +74,12 @@ def test_it_is_the_dense_matrixs(
     channels: int,
     grid: tuple[int, ...],
 ) -> None:
-    conv = operator(cls, channels, grid, singular=singular)
+    make = pointwise if cls in LOST else partial(operator, grid=grid)
+    conv = make(cls, channels, singular=singular)
     matrix, bias = affine(conv, grid)
     y = np.random.default_rng(0).standard_normal((2, channels, *grid))
-    x = conv.asarrays(carry(y)).least_squares(carry(y), damp)
+    other = conv.asarrays(carry(y))
+    x = other.least_squares(carry(y), damp)
     u, s, vh = np.linalg.svd(matrix)
     s = np.where(s > 1e-12 * s.max(), s, 0)
     gains = np.divide(s, s**2 + damp**2, out=np.zeros_like(s), where=s > 0)
@@ -69,16 +101,38 @@ def test_it_is_lsqr_and_float32_keeps_its_dtype() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_gradients(channels: int) -> None:
-    kernel = operator(ic.PeriodicConv, channels, (5,), singular=False).kernel
-    given = kernel, np.random.default_rng(0).standard_normal((1, channels, 5)), np.asarray(0.3)
+@pytest.mark.parametrize("cls", [ic.PeriodicConv, *LOST])
+def test_gradients(cls: Any, channels: int) -> None:
+    make = pointwise if cls in LOST else partial(operator, grid=(1, 2))
+    conv = make(cls, channels, singular=False)
+    y = np.random.default_rng(0).standard_normal((1, channels, 1, 2))
+    given = (*conv.parameters().values(), y, np.asarray(0.3))
+    names = list(conv.parameters())
 
-    def solution(kernel: Any, y: Any, damp: Any) -> Any:
-        return ic.PeriodicConv(kernel).least_squares(y, damp)
+    def solution(*arrays: Any) -> Any:
+        *parameters, y, damp = arrays
+        constants = {n: from_host(getattr(conv, n), y) for n in conv._constant_names}
+        mapped = conv._with(constants | dict(zip(names, parameters, strict=True)))
+        return mapped.least_squares(y, damp)
 
-    tensors = [torch.tensor(v, requires_grad=True) for v in given]
+    tensors = tuple(torch.tensor(v, requires_grad=True) for v in given)
     assert torch.autograd.gradcheck(solution, tensors)
     check_grads(jax.jit(solution), tuple(map(jax.numpy.asarray, given)), order=1)
+
+
+def test_a_prepared_operator_has_it() -> None:
+    conv, rng = pointwise(ic.QRConv1x1, 3, singular=False), np.random.default_rng(0)
+    y, damp = rng.standard_normal((2, 3, 4, 5)), np.asarray(0.1)
+    known = conv.least_squares(y, damp)
+    np.testing.assert_array_equal(conv.prepare((4, 5)).least_squares(y, damp), known)
+    small, little = y.astype("float32"), damp.astype("float32")
+    wide = conv.asarrays(small).prepare((4, 5), precision="float64").least_squares(small, little)
+    exact = conv.asarrays(small).asarrays(y).least_squares(small.astype(float), float(little))
+    np.testing.assert_array_equal(wide, exact.astype("float32"))
+    with pytest.raises(ValueError, match="y: expected the grid"):
+        conv.prepare((3, 5)).least_squares(y)
+    with pytest.raises(TypeError, match=r"least_squares: expected a periodic, .* got Emerging"):
+        ic.EmergingConv.init(3, rng=rng).prepare((4, 5)).least_squares(y)
 
 
 def test_wrong_damping() -> None:
@@ -88,6 +142,14 @@ def test_wrong_damping() -> None:
             conv.least_squares(np.zeros((1, 5)), damp)
     with pytest.raises(TypeError, match="damp: expected an array of a library"):
         conv.least_squares(np.zeros((1, 5)), "little")
+
+
+def test_a_scale_is_known_to_all_its_digits() -> None:
+    norm = ic.ActNorm(np.asarray([0.0, -90.0, 400.0]), None)
+    y = np.ones((1, 3, 2))
+    np.testing.assert_allclose(norm.least_squares(y), norm.inverse(y), rtol=1e-13)
+    with pytest.raises(ValueError, match="log_scale: expected finite numbers"):
+        norm.replace(log_scale=np.asarray([0.0, np.nan, 0.0])).least_squares(y)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -104,3 +166,61 @@ def test_images_of_any_size_and_none() -> None:
     small = conv.replace(bias=np.zeros(2)).least_squares(y, 0.5)
     np.testing.assert_array_equal(large, 2.0**1020 * small)
     assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)
+
+
+@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv, ic.Conv1x1])
+def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Callable[[Any], Any]) -> None:
+    conv: Any
+    rng, sigma = np.random.default_rng(0), 0.02
+    x = rng.standard_normal((2, 1, 40, 30)).cumsum(-1).cumsum(-2) / 100
+    if cls is ic.Conv1x1:
+        rows = np.asarray([[1.0, 1.0], [1.0, 1.01]])
+        conv, x = cls(rows), np.repeat(x, 2, axis=1) + 1e-3 * rng.standard_normal((2, 2, 40, 30))
+    else:
+        psf = np.exp(-(np.arange(-6, 7) ** 2) / 12.0)
+        border = "periodic" if cls is ic.PeriodicConv else "symmetric"
+        conv = ic.from_psf(np.outer(psf, psf) / psf.sum() ** 2, boundary=border)
+        assert isinstance(conv, cls)
+    y = conv.forward(x) + sigma * rng.standard_normal(x.shape)
+    other = conv.asarrays(carry(y))
+    damp = ic.damp_for_noise(other, carry(y), sigma)
+    damped, undone = conv.least_squares(y, damp), conv.prepare((40, 30), check=False).inverse(y)
+    left = ((conv.forward(damped) - y) ** 2).mean()
+    assert left == pytest.approx(sigma**2, rel=1e-3)
+    assert np.linalg.norm(damped - x) < 0.2 * np.linalg.norm(undone - x)
+
+
+NORM = ic.ActNorm(np.asarray([0.0, -np.inf]), None)
+Y = np.ones((1, 2, 8))
+WRONG: dict[str, Callable[[], Any]] = {
+    "conv: expected an operator with least_squares, .* got EmergingConv": (
+        lambda: ic.damp_for_noise(untyped(ic.EmergingConv.init(2)), Y, 0.1)
+    ),
+    "sigma: expected a finite number above 0, got 0; without noise": (
+        lambda: ic.damp_for_noise(NORM, Y, 0)
+    ),
+    "sigma: expected a finite number above 0, got -1": lambda: ic.damp_for_noise(NORM, Y, -1),
+    "sigma: expected less noise than there is signal, got 2, .* deviation of 1:": (
+        lambda: ic.damp_for_noise(NORM, Y, 2.0)
+    ),
+    "sigma: expected at least 0.707, .* singular, got 0.5": lambda: ic.damp_for_noise(NORM, Y, 0.5),
+    "y: expected finite numbers, got NaN": lambda: ic.damp_for_noise(NORM, np.nan * Y, 0.5),
+}
+
+
+def untyped(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_noise(words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        WRONG[words]()
+
+
+def test_diagnose_tells_of_it_where_digits_are_lost() -> None:
+    near = np.asarray([[1.0, 1.0], [1.0, 1.0 + 1e-7]])
+    for dtype, told in (("float32", True), ("float64", False)):
+        advice = ic.diagnose(ic.Conv1x1(near), (25,), dtype).advice
+        assert any("least_squares(y, damp)" in text for text in advice) is told

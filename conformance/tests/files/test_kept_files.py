@@ -117,7 +117,7 @@ def test_a_checksum_tells_what_nothing_else_does(tmp_path: Path) -> None:
     with pytest.raises(ic.InvalidFileError, match="damaged: its contents do not fit the checksum"):
         ic.load(path)
     path.write_bytes(unsealed(path.read_bytes()))
-    assert ic.load(path).dilation == (9, 1)  # type: ignore[attr-defined]
+    assert ic.load(path).dilation == (9, 1)
 
 
 @pytest.mark.parametrize("what", SAVERS)

@@ -67,10 +67,8 @@ def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
 def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its mixing is a function, which no file describes"):
         invconv_torch.save(glow(lambda c: invconv_torch.Conv1x1(c)), tmp_path / NAME)
-    with pytest.raises(TypeError, match="expected a Glow or a layer of invconv_torch, got Multi"):
+    with pytest.raises(TypeError, match="model: expected an InvertibleConv, got Multiscale"):
         invconv_torch.save(own_parts(), tmp_path / NAME)
-    with pytest.raises(TypeError, match=r"of a flow pass it to invconv_torch\.save"):
-        ic.save(glow(), tmp_path / NAME)
     for name, layer in (
         ("level0_step0_mixing", invconv_torch.PeriodicConv2d(4, dilation=2, bias=False)),
         ("level0_squeeze", invconv_torch.Squeeze(basis="haar")),
@@ -78,7 +76,7 @@ def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
     ):
         changed = glow("periodic")
         changed.layers[name] = layer
-        with pytest.raises(ValueError, match=f"flow: cannot be saved: {name} was replaced"):
+        with pytest.raises(ValueError, match=f"model: cannot be saved: {name} was replaced"):
             invconv_torch.save(changed, tmp_path / NAME)
     changed = glow("plain")
     del changed.layers["level0_step0_mixing"]
@@ -86,8 +84,11 @@ def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
         invconv_torch.save(changed, tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
     invconv_torch.save(glow("plain"), tmp_path / NAME)
-    with pytest.raises(ic.InvalidFileError, match=r"invconv_torch.load and invconv_jax.load read"):
+    with pytest.raises(TypeError, match=r"like: .* holds a flow, and numpy has none"):
         ic.load(tmp_path / NAME)
+    same = ic.load(tmp_path / NAME, like=torch.empty(0, dtype=torch.float64))
+    assert isinstance(same, type(changed))
+    assert next(same.parameters()).dtype == torch.float64
     invconv_torch.save(moved(glow("plain"), dtype=torch.float64), tmp_path / NAME)
     with torch.no_grad():
         flow = glow("plain", dtype=torch.float64)
@@ -136,22 +137,6 @@ def test_a_file_that_was_changed_is_refused(name: str, tmp_path: Path) -> None:
     assert str(path) in str(raised.value)
 
 
-def test_a_file_that_is_cut_off_or_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / NAME
-    invconv_torch.save(glow("qr"), path)
-    whole = path.read_bytes()
-    for share in (0.0, 0.01, 0.5, 0.999):
-        path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(ic.InvalidFileError):
-            invconv_torch.load(path)
-    for document in ("[]", "{}", '{"schema": "invconv-flow/1"}', '{"schema": "invconv-flow/2"}'):
-        save_file({"a": torch.zeros(1)}, path, {"invconv": document})
-        with pytest.raises(ic.InvalidFileError):
-            invconv_torch.load(path)
-    with pytest.raises(FileNotFoundError):
-        invconv_torch.load(tmp_path / "none")
-
-
 def test_an_image_in_a_file_may_be_large_and_takes_no_memory(tmp_path: Path) -> None:
     flow = glow("plain", (1, 2**20, 2**20), levels=1, depth=1)
     invconv_torch.save(flow, tmp_path / NAME)
@@ -161,3 +146,6 @@ def test_an_image_in_a_file_may_be_large_and_takes_no_memory(tmp_path: Path) -> 
 def test_architectures_are_what_their_values_say() -> None:
     made = GlowArchitecture((3, 8, 8), 2, 4, 32, context=np.int64(2))  # type: ignore[arg-type]
     assert GlowArchitecture.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert (
+        made.scale_floor == glow().architecture.scale_floor == 0.5
+    )  # without one, samples explode

@@ -22,7 +22,7 @@ FLOWS: dict[str, Callable[[], Multiscale]] = {
     "dct": lambda: glow(squeeze="dct"),
     "depth": lambda: glow("qr", depth=3, levels=1),
     "kernel size": lambda: glow(kernel_size=5),
-    "floor": lambda: glow(scale_floor=0.5),
+    "floor": lambda: glow(scale_floor=0),
     "context": lambda: glow("plu", context=3),
     "reversible": lambda: glow("emerging_qr", reversible=True),
     "function": lambda: glow(lambda channels: Conv1x1(channels, "qr", bias=True)),

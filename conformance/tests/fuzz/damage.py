@@ -16,7 +16,10 @@ import torch
 
 import invconv as ic
 from invconv_conformance.laws.state import unsealed
+from tests.flows.small_flows import glow
 from tests.selected import FEW
+
+FLOWS = tuple(enumerate(("plain", "plu", "emerging_qr", "periodic", "exponential", "symmetric")))
 
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 2**70, 10**400, 0.5, 1e308)
 _WORDS = ("", "F64", "F32", "F16", "BF16", "I64", "BOOL", "C64", "F8_E4M3", "F4", "corner", "upper")
@@ -27,26 +30,30 @@ _JUNK: tuple[Any, ...] = (*_NUMBERS, *_WORDS, *_CLASSES, *_NAMES, *_OTHERS)
 
 
 @functools.cache
-def undamaged() -> tuple[bytes, ...]:
-    """Return files of operators in float64, and in the other dtypes by turns.
+def undamaged(kind: str) -> tuple[bytes, ...]:
+    """Return files of each "operator" in float64, and in the other dtypes by turns, or "flow".
 
     They have no checksum, which would refuse all damage before anything else is checked.
     """
     narrow: list[Any] = [np.empty(0, np.float32), np.empty(0, np.float16)]
     narrow.append(torch.empty(0, dtype=torch.bfloat16))
-    contents = []
+    models: list[Any] = [glow(m, levels=1, width=1, context=i % 2 or None) for i, m in FLOWS]
+    if kind == "operator":
+        pairs = [(case.conv(), narrow[i % 3]) for i, case in enumerate(FEW)]
+        models = [conv for own, like in pairs for conv in (own, own.asarrays(like))]
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "conv.safetensors"
-        for i, case in enumerate(FEW):
-            for conv in (case.conv(), case.conv().asarrays(narrow[i % 3])):
-                ic.save(conv, path)
-                contents.append(unsealed(path.read_bytes()))
-    return tuple(contents)
+        path = Path(folder) / "model.safetensors"
+        return tuple(unsealed(_saved(model, path)) for model in models)
 
 
-def damaged(rng: Random) -> bytes:
-    """Return a file of an operator, damaged up to three times; one in fifty is as it was."""
-    data = rng.choice(undamaged())
+def _saved(model: Any, path: Path) -> bytes:
+    ic.save(model, path)
+    return path.read_bytes()
+
+
+def damaged(rng: Random, kind: str) -> bytes:
+    """Return a file, damaged up to three times; one in fifty is as it was."""
+    data = rng.choice(undamaged(kind))
     for _ in range(0 if rng.random() < 0.02 else rng.randrange(1, 4)):
         data = rng.choice((_flip, _edit_header, _edit_description))(data, rng)
     return data

@@ -55,7 +55,7 @@ class Draw:
         batch = self.one_of((), (1,), (2,), (2, 1), (0,)) if batch is None else batch
         return self.array(*batch, self.channels, *self.grid)
 
-    def per_axis(self, *options: int) -> Any:
+    def per_axis(self, *options: Any) -> Any:
         """Return one option for all axes, or one for each."""
         if self.one_of(True, False):
             return self.one_of(*options)
@@ -73,6 +73,7 @@ class Draw:
             "channel_order": self.one_of("lower", "upper"),
             "padding": self.one_of("zeros", "circular"),
             "dilation": self.per_axis(1, 1, 2, 5),
+            "boundary": self.per_axis("symmetric", "odd", "periodic"),
         }
         known = inspect.signature(cls.init).parameters
         return {name: value for name, value in settings.items() if name in known}

@@ -1,6 +1,6 @@
 """The golden files: an archive of arrays, and JSON that says what they are.
 
-The format, "invconv-golden/1" and "/2", is described in the JSON itself. A version is of the
+The format, "invconv-golden/1" to "/3", is described in the JSON itself. A version is of the
 operators that there were: what has been published is never edited, a later version adds files.
 """
 
@@ -20,7 +20,7 @@ from invconv.files.description import Json, build, describe
 from invconv_conformance.truth.oracle import Matrix, Shape
 
 FOLDER = Path(__file__).parents[2] / "golden"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 
 
 @dataclass(frozen=True, eq=False)

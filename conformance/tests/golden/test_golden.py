@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from invconv_conformance.cases import CASES
 from tests.golden.files import FOLDER, VERSIONS, document, read, write
 from tests.golden.vectors import make, moved
 
-COUNTS = {1: 58, 2: 30}  # of cases, by version
+COUNTS = {1: 58, 2: 30, 3: 8}  # of cases, by version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -26,7 +27,10 @@ def test_the_shipped_values_hold(version: int) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_is_read_is_written_as_it_was(version: int, tmp_path: Path) -> None:
     npz, page = write(tmp_path, read(version), document(version))
-    assert page.read_text() == (FOLDER / page.name).read_text()
+    text = page.read_text()
+    if version < 3:  # a setting that came later
+        text = re.sub(r'"boundary": \["symmetric"(, "symmetric")*\]', "", text)
+    assert text == (FOLDER / page.name).read_text()
     with np.load(npz) as new, np.load(FOLDER / npz.name) as old:
         assert sorted(new.files) == sorted(old.files)
         assert all(np.array_equal(new[name], old[name]) for name in old.files)

@@ -96,7 +96,7 @@ def test_the_plain_way_runs(how: str, library: str, forgetful: pytest.MonkeyPatc
         forgetful.setattr(place, name, value)
     forget()
     prepared = conv.prepare((5, 6))
-    assert prepared.plan["method"] == "pitched wavefront"
+    assert prepared.plan.method == "pitched wavefront"
     assert np.abs(to_numpy(prepared.inverse(y)) - x).max() < 1e-12
     reason = machine.reason()
     assert reason is not None
@@ -114,7 +114,7 @@ def test_a_processor_of_an_unknown_name_runs_the_kernel(
     conv, x, y = corner(library)
     forget()
     prepared = conv.prepare((5, 6))
-    assert prepared.plan["method"] == "compiled kernel"
+    assert prepared.plan.method == "compiled kernel"
     assert np.abs(to_numpy(prepared.inverse(y)) - x).max() < 1e-12
     assert machine.reason() is None
     assert "generic" in info._kernel()
@@ -143,7 +143,7 @@ def test_the_laws_hold_without_llvmlite(
 def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_path: Path) -> None:
     conv, x, y = corner(library)
     prepared = conv.prepare((5, 6))
-    assert prepared.plan["method"] == "compiled kernel"
+    assert prepared.plan.method == "compiled kernel"
     (tmp_path / "prepared").write_bytes(pickle.dumps((prepared, y, x)))
     code = """
         import pickle, sys
@@ -151,7 +151,7 @@ def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_pa
         sys.modules["llvmlite"] = None
         with open("prepared", "rb") as file:
             prepared, y, x = pickle.load(file)
-        print(prepared.plan["method"], prepared.plan == prepared.conv.prepare((5, 6)).plan)
+        print(prepared.plan.method, prepared.plan == prepared.conv.prepare((5, 6)).plan)
         assert np.abs(np.asarray(prepared.inverse(y)) - x).max() < 1e-12
         with open("returned", "wb") as file:
             pickle.dump(prepared, file)

@@ -11,8 +11,7 @@ import scipy.fft
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiled import address_of
 from invconv.kernels.cpu.spectral.product import compiled_product
-from invconv.kernels.frequencies.cosine import Basis, Cosine
-from invconv.kernels.frequencies.fourier import Fourier
+from invconv.kernels.frequencies.basis import Basis
 from tests.kernels.test_kernels import narrower
 
 Array = np.ndarray[Any, Any]
@@ -31,27 +30,35 @@ def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, worker
 
 def expected(matrices: Array, basis: Basis, y: Array) -> Array:
     """Return what the definition says, by SciPy's transforms."""
-    shape, y = y.shape[2:], y.astype("float64")
-    axes = tuple(range(2, y.ndim))
-    fourier = isinstance(basis, Fourier)
-    y_hat = scipy.fft.rfftn(y, axes=axes) if fourier else scipy.fft.dctn(y, axes=axes, norm="ortho")
+    shape, y_hat = y.shape[2:], y.astype("float64")
+    closed = [2 + axis for axis in basis.closed]
+    for axis, border in enumerate(basis.borders, 2):
+        if border == "symmetric":
+            y_hat = scipy.fft.dct(y_hat, axis=axis, norm="ortho")
+        elif border == "odd":
+            y_hat = scipy.fft.dst(y_hat, type=1, axis=axis, norm="ortho")
+    y_hat = scipy.fft.rfftn(y_hat, axes=closed) if closed else y_hat
     rows = y_hat.reshape(*y.shape[:2], -1)
-    x_hat = np.einsum("foc,bcf->bof", matrices, rows).reshape(y_hat.shape)
-    if fourier:
-        return np.asarray(scipy.fft.irfftn(x_hat, s=shape, axes=axes))
-    return np.asarray(scipy.fft.idctn(x_hat, axes=axes, norm="ortho"))
+    x = np.einsum("foc,bcf->bof", matrices, rows).reshape(y_hat.shape)
+    x = scipy.fft.irfftn(x, s=[shape[axis - 2] for axis in closed], axes=closed) if closed else x
+    for axis, border in enumerate(basis.borders, 2):
+        if border == "symmetric":
+            x = scipy.fft.idct(x, axis=axis, norm="ortho")
+        elif border == "odd":
+            x = scipy.fft.idst(x, type=1, axis=axis, norm="ortho")
+    return np.asarray(x)
 
 
 def spectrum(
     rng: np.random.Generator, basis: Basis, shape: tuple[int, ...], channels: int
 ) -> Array:
-    """Return matrices of a random real kernel that is as large as the grid."""
+    """Return matrices of a random real kernel that is as large as the grid along periodic axes."""
     count = int(np.prod(basis.frequencies(shape)))
-    if not isinstance(basis, Fourier):
-        return rng.standard_normal((count, channels, channels))
-    kernel = rng.standard_normal((channels, channels, *shape)) / np.sqrt(np.prod(shape))
-    turned = scipy.fft.rfftn(kernel, axes=range(2, kernel.ndim))
-    return np.asarray(turned.reshape(channels, channels, count).transpose(2, 0, 1))
+    kernel: Array = rng.standard_normal((channels, channels, *shape))
+    if basis.closed:
+        kernel /= np.sqrt(np.prod([shape[axis] for axis in basis.closed]))
+        kernel = scipy.fft.rfftn(kernel, axes=[2 + axis for axis in basis.closed])
+    return np.asarray(kernel.reshape(channels, channels, count).transpose(2, 0, 1))
 
 
 def random_grid(rng: np.random.Generator) -> tuple[int, ...]:
@@ -59,16 +66,17 @@ def random_grid(rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(map(int, rng.integers(1, {1: 60, 2: 14, 3: 7, 4: 5}[ndim], ndim)))
 
 
-@pytest.mark.parametrize("basis", ["fourier", "cosine"])
+@pytest.mark.parametrize("words", ["periodic", "symmetric", "odd symmetric periodic"])
 @pytest.mark.parametrize("seed", range(8))
-def test_products_of_transforms(seed: int, basis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_of_transforms(seed: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SHARED", 0.0)
     rng = np.random.default_rng(seed)
     bits = (None, None, None, 256, 128)[seed % 5]
     shape = SHAPES[seed] if seed < len(SHAPES) else random_grid(rng)
     ndim = len(shape)
     channels, batch = int(rng.choice([1, 2, 3, 9, 25])), int(rng.choice([1, 2, 9, 33]))
-    known: Basis = Fourier((1,) * ndim) if basis == "fourier" else Cosine()
+    borders = tuple(map(str, rng.choice(words.split(), ndim)))
+    known = Basis(borders, (1,) * ndim)
     matrices = spectrum(rng, known, shape, channels)
     y = rng.standard_normal((batch, channels, *shape))
     truth = expected(matrices, known, y)

@@ -54,7 +54,7 @@ def check(conv: ic.AutoregressiveConv, y: Floats, x: Floats) -> None:
         rest, size = wide.forward(x.astype(float)) - y, np.abs(x).max() + np.abs(y).max()
         assert np.abs(rest).max() <= 100 * np.finfo(y.dtype).eps * size
     solver = conv.prepare(y.shape[2:], check=False)
-    assert solver.plan["method"] == "compiled kernel", "no kernel of the CPU to compare with"
+    assert solver.plan.method == "compiled kernel", "no kernel of the CPU to compare with"
     np.testing.assert_array_equal(x, solver._state.solve(y))
 
 
@@ -66,7 +66,7 @@ def check_solves(
         conv, values = convolution(shape[1], dtype, len(shape) - 2, skew), images(shape, dtype)
         y = carry(values)
         prepared = conv.asarrays(y).prepare(shape[2:], check=False)
-        assert prepared.plan["method"] == "CUDA kernel", prepared.plan
+        assert prepared.plan.method == "CUDA kernel", prepared.plan
         check(conv, values, to_host(prepared._state.solver(y)))
 
 

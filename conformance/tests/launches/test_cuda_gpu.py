@@ -33,7 +33,7 @@ def prepared(shape: tuple[int, ...], device: str = "cuda") -> tuple[Any, Any]:
     y = torch.from_numpy(checks.images(shape, "float32")).to(device)
     conv = checks.convolution(shape[1], "float32", len(shape) - 2).asarrays(y)
     inverse = conv.prepare(shape[2:], check=False)
-    assert inverse.plan["method"] == "CUDA kernel"
+    assert inverse.plan.method == "CUDA kernel"
     return inverse, y
 
 

@@ -63,7 +63,7 @@ def test_what_is_lowered_for_cuda(devices: Driver) -> None:
 
 def test_weights_of_a_cpu_are_not_given_to_a_device(devices: Driver) -> None:
     prepared = convolution().prepare((5, 7))
-    assert prepared.plan["method"] == "compiled kernel"
+    assert prepared.plan.method == "compiled kernel"
     given = dict(CALL.findall(lowered(prepared.inverse, Y)))
     assert given["weigh"] == "tensor<4x3x3xf32>"  # the matrices of the taps
 

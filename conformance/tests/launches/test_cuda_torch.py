@@ -35,7 +35,7 @@ def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
     layer, x = torch_layer("autoregressive-2d")
     with torch.no_grad():
         prepared = layer.operator().prepare((3, 4), check=False)
-        assert prepared.plan["method"] == "CUDA kernel"
+        assert prepared.plan.method == "CUDA kernel"
         before = len(on_this_processor.launches)
         one, two = prepared.inverse(x), prepared.inverse(x.to(memory_format=torch.channels_last))
     after = on_this_processor.launches[before:]
@@ -53,7 +53,7 @@ def test_without_a_kernel_wavefronts_solve(
     layer, _ = torch_layer("autoregressive-2d")
     with torch.no_grad(), pytest.warns(RuntimeWarning, match="the CUDA driver was not found"):
         prepared = layer.operator().prepare((3, 4), check=False)
-    assert prepared.plan["method"] == "pitched wavefront"
+    assert prepared.plan.method == "pitched wavefront"
 
 
 def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Build) -> None:
@@ -61,7 +61,7 @@ def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_lay
     layer, x = torch_layer("autoregressive-2d", grid_factor=8)
     with torch.no_grad():
         prepared = layer.operator().prepare(tuple(x.shape[2:]), check=False)
-        assert prepared.plan["method"] == "pitched wavefront"
+        assert prepared.plan.method == "pitched wavefront"
         back = layer.forward(prepared.inverse(x))[0]
     torch.testing.assert_close(back, x)
     assert on_this_processor.launches == []

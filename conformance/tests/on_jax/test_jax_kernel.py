@@ -117,7 +117,7 @@ def test_without_llvmlite_the_scan_runs(case: Case, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(machine, "reason", lambda *_: "a test says so")
     conv = host.asarrays(jnp.asarray(y))
     prepared = conv.prepare(case.spatial_shape, check=False)
-    assert prepared.plan["method"] == "wavefront"
+    assert prepared.plan.method == "wavefront"
     run = jax.jit(lambda conv, y: conv.inverse(y))
     assert "@invconv" not in run.lower(conv, y).as_text()
     (y_bar,) = jax.vjp(prepared.inverse, jnp.asarray(y))[1](bar)

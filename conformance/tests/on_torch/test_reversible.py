@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,22 @@ def loss_of(outputs: tuple[Any, Any]) -> Any:
     return (z**3).sum() - (log_det * log_det).sum()
 
 
-def test_values_are_those_of_the_stored_version() -> None:
+@pytest.mark.parametrize("cls", [it.Chain, it.ReversibleChain])
+def test_values_are_those_of_the_stored_version(cls: Any) -> None:
     layers = torch_layers()
-    chain, x = it.ReversibleChain(layers), torch.randn(SHAPE, dtype=torch.float64)
+    chain, x = cls(layers), torch.randn(SHAPE, dtype=torch.float64)
     z, log_det = chain(x)
     torch.testing.assert_close((z, log_det), stored(layers, x), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(chain.inverse(z), (x, -log_det), rtol=1e-9, atol=1e-9)
+
+
+def test_a_chain_is_saved_and_diagnosed_as_a_layer_is(tmp_path: Path) -> None:
+    layers = [layer for layer in torch_layers() if not isinstance(layer, Coupling)]
+    chain, x = it.Chain(layers), torch.randn(SHAPE, dtype=torch.float64)
+    it.save(chain, tmp_path / "chain.safetensors")
+    same = it.load(tmp_path / "chain.safetensors")
+    torch.testing.assert_close(same(x), chain(x), rtol=1e-12, atol=1e-12)
+    assert len(ic.diagnose(chain, SHAPE[2:]).steps) == len(layers)
 
 
 @pytest.mark.parametrize("how", ["plain", "checkpoint", "reentrant", "on the host"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import torch
 from torch.func import functional_call
 
 import invconv_torch as it
-from invconv.kernels.convolutions import causal_family, circular_family
-from invconv.kernels.symmetric import symmetric_family
+from invconv.kernels.convolutions import causal_family
+from invconv.kernels.spectral import spectral_family
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Both
 
@@ -65,10 +66,12 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
     """What torch.export does not reach: each family, and the gradient."""
     torch.manual_seed(0)
     causal = causal_family((2, 3), (0, 1), (-1, -1), (1, 2), False).text
-    circular = circular_family((2, 3), (1, 1)).text
-    for family in (causal, circular, symmetric_family((2, 3)).text):
-        w = 0.2 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
-        w.reshape(2, 2, -1)[..., 0 if "Symmetric" in family else 2] += 2 * torch.eye(2)
+    families = {causal: 2}  # the tap at the pixel itself, of a row of three
+    for borders in itertools.product(("periodic", "symmetric", "odd"), repeat=2):
+        families[spectral_family((2, 3), borders, (1, 1)).text] = borders[1] == "periodic"
+    for family, place in families.items():
+        w = 0.1 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
+        w.reshape(2, 2, -1)[..., int(place)] += 2 * torch.eye(2)
         x, y = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
         function = torch.ops.invconv.run.default
         arguments: Any = (operator, family, [x, y] if operator == "gram" else [w, y], [])

@@ -32,6 +32,7 @@ SHORTER = {
     "conv.safetensors --grid 32 32 --picture picture.png",
     "python -m invconv benchmark checks": "--quick --only ActNorm",
     "python -m invconv benchmark choices": "--quick",
+    "python -m invconv benchmark filters": "--quick",
     "python -m invconv benchmark first_solve": "--quick",
     "python -m invconv benchmark odd": "--quick --library numpy --seconds 0.01",
     "python -m invconv benchmark overhead --seconds 5": "--quick --seconds 0.01 --only '1x1*'",

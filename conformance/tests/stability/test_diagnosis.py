@@ -103,7 +103,7 @@ def test_the_worst_frequency() -> None:
     assert found.growth is None
     chain = ic.Chain([ic.Inverse(ic.PeriodicConv(kernel)), growing.corner(-0.3)])
     assert ic.diagnose(chain, (8, 6)).growth is None
-    assert "not defined: the grid is closed" in repr(found)
+    assert "not defined: its pixels have no order" in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,9 @@ def test_the_command_reads_files_and_draws(
     assert capsys.readouterr().out == f"{ic.diagnose(conv, (16, 16))}\n"
     assert _cli.main(["diagnose", "--example", "authors"]) == 0
     assert "condition    1.31e+47 (1-norm, exact)" in capsys.readouterr().out
+    flow = str(Path(__file__).parents[1] / "files" / "of_0_2_0" / "flow.safetensors")
+    assert _cli.main(["diagnose", flow, "--grid", "4", "4"]) == 2
+    assert "holds a flow, and numpy has none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ CONV: Any = ic.AutoregressiveConv.init(4, rng=RNG, like=np.empty(0, np.float32))
 
 
 def test_the_plan_says_float64_where_that_is_wider() -> None:
-    assert CONV.prepare((4, 5), precision="float64").plan["precision"] == "float64"
+    assert CONV.prepare((4, 5), precision="float64").plan.precision == "float64"
     wide = CONV.asarrays(np.empty(0))
-    assert "precision" not in wide.prepare((4, 5), precision="float64").plan
+    assert wide.prepare((4, 5), precision="float64").plan.precision is None
     for setting in ("auto", "float32"):
         with pytest.raises(ValueError, match=f"precision: expected 'float64', got '{setting}'"):
             CONV.prepare((4, 5), precision=setting)

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.fourier import Fourier, turns
+from invconv.kernels.frequencies.basis import fourier
+from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.pixel_steps import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
 
@@ -34,7 +35,7 @@ def _transforms(size: int) -> tuple[Floats, Floats]:
 
 def channel_multiplicity(size: int) -> Floats:
     """Return how often each of the C // 2 + 1 frequencies occurs."""
-    return Fourier((1,)).multiplicity((size,))
+    return fourier(1).multiplicity((size,))
 
 
 def spectrum(c: Array) -> tuple[Array, Array]:

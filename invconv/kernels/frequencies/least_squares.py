@@ -1,11 +1,4 @@
-"""Regularised inverses in the frequency domain.
-
-    x = argmin of |K x - y|^2 + d^2 |x|^2,    x_hat(f) = K_hat(f)^+ y_hat(f) for d = 0,
-
-the one of least norm where several are as good. With damping K_hat(f)^+ is the first C columns of
-the pseudo-inverse of K_hat(f) above d times the identity: nothing is squared. A singular value that
-the rounding of the sums over taps alone would give is taken for zero.
-"""
+"""Regularised inverses in the frequency domain, x_hat(f) = K_hat(f)^+ y_hat(f)."""
 
 from __future__ import annotations
 
@@ -13,14 +6,12 @@ import functools
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, constant, identity, namespace, readable, zeros
+from invconv.arrays.namespaces import Array, constant, namespace
 from invconv.arrays.stencil import taps_of
-from invconv.kernels.frequencies.cosine import Basis
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
-from invconv.kernels.primitives import matmul
-
-_ROUNDING = 8  # units of rounding of the sums over taps, for each channel
+from invconv.kernels.pseudo_inverses import damped_inverses
 
 
 def least_squares(
@@ -36,45 +27,6 @@ def least_squares(
         return xp.empty_like(y)
     often = constant(counts, kernel, kernel.dtype)[:, None, None]
     scale = xp.max(xp.sum(abs(taps_of(kernel)) * often, axis=(0, 2)))
-    if readable(scale) and not bool(xp.isfinite(scale)):
-        raise ValueError("kernel: expected finite numbers, got NaN or an infinite one")
-    inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), scale, damp)
+    inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), scale, damp, "kernel")
     product = SpectralProduct(inverses, basis, shape)
     return within_range(functools.partial(by_frequencies.agnostic, product), y)
-
-
-def damped_inverses(matrices: Array, scale: Array, damp: float | Array) -> Array:
-    """Return the matrices (F, C, C) that give x_hat(f) of y_hat(f).
-
-    Singular values that rounding alone would give are zero; ``scale`` is at least the largest.
-    """
-    xp, channels = namespace(matrices), int(matrices.shape[-1])
-    rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
-    if channels == 1:
-        size = abs(matrices)
-        lost = size <= rounding * scale  # not where it is NaN
-        squares = xp.where(lost, xp.ones_like(size), size**2 + damp**2)
-        is_complex = xp.isdtype(matrices.dtype, "complex floating")
-        turned = xp.conj(matrices) if is_complex else matrices
-        return xp.where(lost, xp.zeros_like(turned), turned / squares)
-    inverses = _pseudo_inverse(matrices, scale, rounding)
-    if isinstance(damp, int | float) and damp == 0:
-        return inverses
-    damping = xp.broadcast_to(damp * identity(channels, matrices), matrices.shape)
-    above = xp.concat([matrices, damping], axis=-2)
-    damped = _pseudo_inverse(above, scale, rounding)[..., :channels]
-    return matmul(matmul(inverses, matrices), damped)  # in the row space: else noise / damp^2
-
-
-def _pseudo_inverse(matrices: Array, scale: Array, rounding: float) -> Array:
-    """Return pseudo-inverses; singular values up to ``rounding`` times ``scale`` are zero.
-
-    Libraries compare with the largest singular value of each matrix: the scale is made one, in a
-    corner of its own.
-    """
-    xp, (*lead, rows, columns) = namespace(matrices), matrices.shape
-    beside = xp.concat([matrices, zeros((*lead, rows, 1), matrices)], axis=-1)
-    corner = xp.astype(scale, matrices.dtype) + zeros((*lead, 1, 1), matrices)
-    below = xp.concat([zeros((*lead, 1, columns), matrices), corner], axis=-1)
-    whole = xp.linalg.pinv(xp.concat([beside, below], axis=-2), rtol=rounding)
-    return whole[..., :columns, :rows]

@@ -17,8 +17,8 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
-from invconv.kernels.frequencies.cosine import Basis
-from invconv.kernels.primitives import matmul
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.primitives import conjugate, matmul
 
 FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
 
@@ -49,9 +49,8 @@ class SpectralProduct:
     @functools.cached_property
     def transposed(self) -> SpectralProduct:
         """The transpose of the map: the product with A(f)^H."""
-        xp, matrices = namespace(self.matrices), self.matrices
-        turned = xp.conj(matrices) if xp.isdtype(matrices.dtype, "complex floating") else matrices
-        return SpectralProduct(xp.matrix_transpose(turned), self.basis, self.shape)
+        turned = namespace(self.matrices).matrix_transpose(conjugate(self.matrices))
+        return SpectralProduct(turned, self.basis, self.shape)
 
     def as_numpy(self) -> SpectralProduct:
         """Return the map on NumPy arrays."""

@@ -1,9 +1,11 @@
-"""Convolutions of periodic or of mirrored images, in the frequency domain of any `cosine.Basis`.
+"""Convolutions in the frequency domain of any `Basis`.
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
-`CircularFamily` multiplies so, too, with kernels of `WIDE` taps or more:
+`SpectralFamily` multiplies so, too, with kernels of `WIDE` taps or more:
 
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
+
+with N the number of pixels along periodic axes; other waves are orthonormal.
 """
 
 from __future__ import annotations
@@ -17,10 +19,17 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels.frequencies.cosine import Basis
-from invconv.kernels.frequencies.fourier import Fourier, complex_of
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
+from invconv.kernels.frequencies.turns import complex_of
+from invconv.kernels.primitives import (
+    Solver,
+    conjugate,
+    inverse_or_nan,
+    log_abs_det,
+    matmul,
+    split_singular,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -230,7 +239,7 @@ def solved(spectrum: Array, y_hat: Array) -> Array:
         return y_hat / spectrum  # a library's solve takes one call a frequency
 
 
-def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
+def spectral_apply(kernel: Array, basis: Basis, x: Array) -> Array:
     """Return A(K) x, shape (B, C, *spatial)."""
     shape = tuple(x.shape[2:])
     if 0 in x.shape:
@@ -240,13 +249,13 @@ def spectral_apply(kernel: Array, basis: Fourier, x: Array) -> Array:
     return within_range(functools.partial(by_frequencies.agnostic, product), x)
 
 
-def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Fourier) -> Array:
+def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array:
     """Return the gradient of <y, A(K) x> with respect to K, shape (C, C, *kernel_size)."""
     xp, shape = namespace(x), tuple(x.shape[2:])
-    weights: Any = basis.multiplicity(shape) / size(shape)
+    weights: Any = basis.multiplicity(shape) / size([shape[axis] for axis in basis.closed])
     weights = constant(weights, x, basis.dtype(x))
     # weighted before the product, so that the product is no larger than the sums over pixels
     x_hat = basis.to_frequencies(x) * weights[:, None, None]
     y_hat = basis.to_frequencies(y)
-    products = matmul(xp.conj(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    products = matmul(conjugate(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
     return taps_of_spectrum(products, basis, kernel_size, x, shape)

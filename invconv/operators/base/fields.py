@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, Protocol, dataclass_transform
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
@@ -172,6 +172,21 @@ def require_operator(name: str, value: Any) -> None:
         raise TypeError(
             f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
         )
+
+
+class Layer(Protocol):
+    """An object that makes an operator of its present parameters, such as a layer of PyTorch."""
+
+    def operator(self) -> Any:
+        """Return the operator."""
+
+
+def as_operator(name: str, value: Any) -> Any:
+    """Return an operator, or the operator of a layer; raise TypeError for anything else."""
+    if not isinstance(value, Fields) and callable(getattr(value, "operator", None)):
+        value = value.operator()
+    require_operator(name, value)
+    return value
 
 
 def require_parts_alike(whole: Any) -> None:

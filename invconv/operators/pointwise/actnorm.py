@@ -15,6 +15,7 @@ from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
 from invconv.kernels.primitives import per_channel
+from invconv.kernels.pseudo_inverses import damped_inverses
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
@@ -104,6 +105,11 @@ class ActNorm(OnPixels):
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"log_scale": bars[0]}
+
+    def _least_squares(self, y: Array, damp: float | Array) -> Array:
+        scale = namespace(y).exp(self.log_scale)[:, None, None]
+        inverses = damped_inverses(scale, scale, damp, "log_scale")
+        return y * per_channel(inverses[:, 0, 0], y)
 
     def transpose(self) -> ActNorm:
         """Return the same scaling, without bias."""

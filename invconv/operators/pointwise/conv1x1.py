@@ -19,15 +19,18 @@ from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.legs import Multiply
 from invconv.families.pointwise import Matrix
+from invconv.kernels.primitives import multiply
+from invconv.kernels.pseudo_inverses import damped_inverses
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
+from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
 from invconv.trust.gains import matrix_within
 
 _MATRIX = Matrix()  # torch.compile can look a family up, but cannot make one
 
 
-class OnPixels(InvertibleConv, abstract=True):
+class OnPixels(LeastSquares, abstract=True):
     """A map that is the same at every pixel."""
 
     _: KW_ONLY
@@ -68,6 +71,15 @@ class OnPixels(InvertibleConv, abstract=True):
         conv = cls(**arrays, ndim=ndim)
         return conv if like is None else conv.asarrays(like)
 
+    def _matrix(self) -> Array:
+        """Return W in the working precision."""
+        return Multiply(paths.linear(self._path())).product
+
+    def _least_squares(self, y: Array, damp: float | Array) -> Array:
+        w, xp = self._matrix(), namespace(y)
+        scale = xp.max(xp.sum(abs(w), axis=1))
+        return multiply(damped_inverses(w[None, ...], scale, damp, "matrix")[0, ...], y)
+
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return NumPy arrays for `init`."""
@@ -98,10 +110,6 @@ class Pointwise(OnPixels, abstract=True):
     array([[0., 1.],
            [2., 0.]])
     """
-
-    def _matrix(self) -> Array:
-        """Return W in the working precision."""
-        return Multiply(paths.linear(self._path())).product
 
     def matrix(self) -> Array:
         """Return W, shape (C, C), in the parameters' dtype.

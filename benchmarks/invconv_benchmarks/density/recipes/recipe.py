@@ -44,7 +44,7 @@ class Recipe:
     depth: int
     width: int
     kernel_size: int = 3
-    scale_floor: float = 0.1
+    scale_floor: float = 0.5
     seed: int = 0  # of parameters, order, noise and flips
     batch: int  # images a step, of all processes together
     learning_rate: float  # of Adamax, once it has warmed up

@@ -1,0 +1,165 @@
+"""Signals and images in blocks: the blocks are the whole, with its gradients, on every library."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from jax.test_util import check_grads
+
+import invconv as ic
+from invconv_jax import channels_last
+from tests.selected import CARRY
+
+jax.config.update("jax_enable_x64", True)
+
+# kernel size and settings
+MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "signal": ((3,), {}),
+    "signal, backwards, dilated": ((3,), {"direction": -1, "dilation": 4}),
+    "no reach": ((1, 3), {}),
+    "image": ((2, 3), {"direction": (1, -1), "channel_order": "upper"}),
+    "image, from below, dilated": ((3, 2), {"direction": (-1, 1), "dilation": (2, 1)}),
+    "raster": ((3, 3), {"mask": "raster", "dilation": (1, 2)}),
+    "raster, backwards": ((2, 3), {"mask": "raster", "direction": -1}),
+}
+LENGTHS = 5, 1, 9, 3  # blocks that are shorter than the taps reach, too
+
+every_map = pytest.mark.parametrize("name", MAPS)
+
+
+def operator(name: str) -> ic.AutoregressiveConv:
+    size, settings = MAPS[name]
+    rng = np.random.default_rng(len(name))
+    taps = (size[0], *((k + 1) // 2 for k in size[1:])) if "mask" in settings else size
+    conv = ic.AutoregressiveConv.init(2, taps, len(size), rng=rng, **settings)
+    kernel = conv.kernel + 0.1 * rng.standard_normal(conv.kernel.shape)
+    return conv.replace(kernel=kernel, bias=rng.standard_normal(2))
+
+
+def in_blocks(conv: Any, run: Callable[..., Any], x: Any, known: Any = None) -> Any:
+    """Return run(block, before) of all blocks of x as one, in the order in which they are known.
+
+    ``before`` are the pixels of ``known``, or of what has come before unless given.
+    """
+    depth = conv.dilation[0] * (conv.kernel.shape[2] - 1)
+    forwards = conv.direction[0] > 0
+    whole = np.zeros_like(x)
+    border = np.zeros((*x.shape[:2], depth, *x.shape[3:]))
+    ends = np.cumsum((0, *LENGTHS))
+    for start, end in list(itertools.pairwise(ends))[:: conv.direction[0]]:
+        read = whole if known is None else known
+        parts = [border, read[:, :, :start]] if forwards else [read[:, :, end:], border]
+        rows = np.concatenate(parts, axis=2)
+        before = rows[:, :, rows.shape[2] - depth :] if forwards else rows[:, :, :depth]
+        block, before = map(np.ascontiguousarray, (x[:, :, start:end], before))
+        whole[:, :, start:end] = run(block, before)
+    return whole
+
+
+@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@every_map
+def test_blocks_are_the_whole(name: str, carry: Callable[[Any], Any]) -> None:
+    conv = operator(name)
+    grid = (sum(LENGTHS), 5)[: conv.ndim]
+    x = np.random.default_rng(0).standard_normal((1, 2, *grid))
+    y, other = conv.forward(x), conv.asarrays(carry(x))
+
+    def prepared(block: Any, before: Any) -> Any:
+        return other.prepare(block.shape[2:]).inverse(carry(block), carry(before))
+
+    def forward(block: Any, before: Any) -> Any:
+        return other.forward(carry(block), before=carry(before))
+
+    def inverse(block: Any, before: Any) -> Any:
+        return other.inverse(carry(block), carry(before))
+
+    np.testing.assert_allclose(in_blocks(conv, forward, x, x), y, rtol=0, atol=1e-14)
+    for run in (inverse, prepared):
+        np.testing.assert_allclose(in_blocks(conv, run, y), x, rtol=0, atol=1e-13)
+
+
+@every_map
+def test_gradients_are_those_of_differences(name: str) -> None:
+    conv, rng = operator(name), np.random.default_rng(0)
+    grid = (4, 3)[: conv.ndim]
+    depth = conv._family.reach(0)
+    x, y_bar = rng.standard_normal((2, 2, 2, *grid))
+    before = rng.standard_normal((2, 2, depth, *grid[1:]))
+    given = {"kernel": conv.kernel, "bias": conv.bias, "x": x, "before": before}
+    tensors = {n: torch.tensor(a, requires_grad=a.size > 0) for n, a in given.items()}
+    trained = [n for n, t in tensors.items() if t.requires_grad]
+    for way in ("forward", "inverse"):
+
+        def run(*tensors: Any, way: str = way) -> Any:
+            kernel, bias, *images = tensors
+            return getattr(conv.replace(kernel=kernel, bias=bias), way)(*images)
+
+        assert torch.autograd.gradcheck(run, tuple(tensors.values()))
+        result = run(*tensors.values())
+        known = torch.autograd.grad(result, [tensors[n] for n in trained], torch.as_tensor(y_bar))
+        gradients, x_bar = getattr(conv, f"{way}_vjp")(x, y_bar, before=before)
+        assert gradients["before"].shape == before.shape
+        bars = gradients | {"x": x_bar}
+        for n, right in zip(trained, known, strict=True):
+            np.testing.assert_allclose(bars[n], right, rtol=0, atol=1e-12)
+
+
+def test_gradients_in_jax_with_channels_last() -> None:
+    conv, rng = operator("image"), np.random.default_rng(0)
+    arrays = [conv.kernel, *(rng.standard_normal((1, n, 4, 2)) for n in (3, 1))]
+
+    def forward(kernel: Any, x: Any, before: Any) -> Any:
+        return channels_last(conv.replace(kernel=kernel, bias=None)).forward(x, before)
+
+    def inverse(kernel: Any, y: Any, before: Any) -> Any:
+        prepared = conv.replace(kernel=kernel, bias=None).prepare((3, 4))
+        first = (jax.numpy.moveaxis(a, -1, 1) for a in (y, before))
+        return prepared.inverse(*first)
+
+    for run in (forward, inverse):
+        check_grads(jax.jit(run), [jax.numpy.asarray(a) for a in arrays], order=2)
+
+
+def test_precision_is_that_of_the_whole() -> None:
+    conv, rng = operator("signal"), np.random.default_rng(0)
+    x = rng.standard_normal((1, 2, 40))
+    small = conv.asarrays(np.zeros(0, "float32"))
+    y, before = conv.forward(x).astype("float32"), x[..., 18:20].astype("float32")
+    wide = small.prepare((20,), precision="float64").inverse(y[..., 20:], before)
+    exact = small.asarrays(x).inverse(y[..., 20:].astype("float64"), before.astype("float64"))
+    np.testing.assert_array_equal(wide, exact.astype("float32"))
+    half = conv.asarrays(torch.zeros(0, dtype=torch.bfloat16))
+    signal = torch.as_tensor(x).bfloat16()
+    pieces = [half.forward(signal[..., :20]), half.forward(signal[..., 20:], signal[..., 18:20])]
+    assert torch.equal(torch.cat(pieces, -1), half.forward(signal))
+
+
+CONV = ic.AutoregressiveConv(np.ones((1, 1, 3, 2)), direction=(-1, 1))
+X = np.zeros((2, 1, 4, 5))
+OTHER = ic.PeriodicConv(np.ones((1, 1, 1, 1)))
+WRONG: dict[str, Callable[[], Any]] = {
+    r"before: expected the shape \(2, 1, 2, 5\), since the taps reach 2 pixels .* got "
+    r"\(2, 1, 1, 5\); give the first rows behind this block": (
+        lambda: CONV.forward(X, X[:, :, :1])
+    ),
+    "last rows before this block": lambda: CONV.replace().transpose().inverse(X, X),
+    "before: expected dtype float64": lambda: CONV.inverse(X, X[:, :, :2].astype("float32")),
+    "before: expected an array of numpy as y is": lambda: CONV.prepare((4, 5)).inverse(
+        X, torch.zeros(2, 1, 2, 5)
+    ),
+    "before: expected none, since only .* for PeriodicConv": lambda: OTHER.prepare((4, 5)).inverse(
+        X, X
+    ),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_arguments(words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        WRONG[words]()
