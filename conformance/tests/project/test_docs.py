@@ -74,8 +74,8 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
             assert f'id="{name.where}.{member}"' in text
     assert "<math" in (site / "invconv" / "index.html").read_text(encoding="utf-8")
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
-    for word, page in WORDS.items():
-        texts = (d["text"] for d in index["docs"] if d["location"].startswith(page))
+    for word, place in WORDS.items():
+        texts = (d["text"] for d in index["docs"] if d["location"].startswith(place))
         text = re.sub("<[^>]*>", " ", " ".join(texts)).lower()
         split = re.split(index["config"]["separator"], text)
         assert any(term.startswith(word) for term in split), word
