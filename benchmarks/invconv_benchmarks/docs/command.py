@@ -6,6 +6,7 @@ mkdocs builds them with the theme material; mkdocstrings reads the docstrings.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import tempfile
 from html import unescape
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
         raise CommandError(f"--out: {out} exists, and is no folder of pages of this command")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with tempfile.TemporaryDirectory() as sources:
         settings = str(Path(__file__).with_name("mkdocs.yml"))
         config = load_config(settings, docs_dir=sources, site_dir=str(out))
@@ -43,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             build(config)
         except Abort as error:
-            raise CommandError("docs: the lines above say which link or name is dead") from error
+            raise CommandError("docs: the lines above say which link is dead") from error
     print(f"wrote {len(list(out.rglob('*.html')))} pages: open {out / 'index.html'}")
     print(f"with the search, which browsers allow a server only: python -m http.server -d {out}")
     wide = phone.too_wide(out) if arguments.check else []

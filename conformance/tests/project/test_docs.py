@@ -57,7 +57,10 @@ def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
 
 @pytest.mark.slow
 def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[Name]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    names: list[Name],
 ) -> None:
     site = tmp_path / "site"
     assert main(["docs", "--check", "--out", str(site)]) == 0
@@ -71,8 +74,8 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
             assert f'id="{name.where}.{member}"' in text
     assert "<math" in (site / "invconv" / "index.html").read_text(encoding="utf-8")
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
-    for word, page in WORDS.items():
-        texts = (d["text"] for d in index["docs"] if d["location"].startswith(page))
+    for word, place in WORDS.items():
+        texts = (d["text"] for d in index["docs"] if d["location"].startswith(place))
         text = re.sub("<[^>]*>", " ", " ".join(texts)).lower()
         split = re.split(index["config"]["separator"], text)
         assert any(term.startswith(word) for term in split), word
@@ -80,6 +83,7 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
     readable = pages._readable
     monkeypatch.setattr(pages, "_readable", lambda text: f"{readable(text)}\n\n[dead](#nowhere)")
     assert main(["docs", "--out", str(site)]) == 2  # it replaces the other, as far as it gets
+    assert "'#nowhere', but there is no such anchor" in caplog.text
 
 
 def test_a_page_that_is_too_wide_for_a_phone_is_named(
