@@ -23,8 +23,8 @@ Tensor: TypeAlias = torch.Tensor
 class _AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
-    Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
-    a point-spread function: `invconv.AutoregressiveConv`.
+    `invconv.AutoregressiveConv` shows which pixels that are, by mask and direction, and where entry
+    t of the kernel looks.
 
     Parameters
     ----------
@@ -34,7 +34,6 @@ class _AutoregressiveConv(Convolution):
     dilation : int or tuple of int
     bias : bool
     mask : {"corner", "raster"}
-        Which pixels it sees; `invconv.AutoregressiveConv` says what they are.
     direction : int or tuple of int
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
@@ -74,8 +73,7 @@ class _AutoregressiveConv(Convolution):
 class _EmergingConv(Convolution):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
-    The first one's kernel is a cross-correlation, as in `torch.nn.Conv2d`, the second one's a
-    convolution.
+    Their directions are -1 and +1, as `invconv.AutoregressiveConv` shows them.
 
     Parameters
     ----------
