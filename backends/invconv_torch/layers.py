@@ -23,8 +23,8 @@ Tensor: TypeAlias = torch.Tensor
 class _AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
-    `invconv.AutoregressiveConv` shows which pixels that are, by mask and direction, and where entry
-    t of the kernel looks.
+    Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
+    a point-spread function: `invconv.AutoregressiveConv`.
 
     Parameters
     ----------
@@ -34,6 +34,7 @@ class _AutoregressiveConv(Convolution):
     dilation : int or tuple of int
     bias : bool
     mask : {"corner", "raster"}
+        Which pixels it sees; `invconv.AutoregressiveConv` shows them, by mask and direction.
     direction : int or tuple of int
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
