@@ -19,6 +19,7 @@ from invconv_conformance.laws.state import unsealed
 from tests.flows.small_flows import glow
 
 OF_0_2_0 = Path(__file__).with_name("of_0_2_0")  # its `save` wrote them
+PAIR = (15, -1), (16, 1)
 SAVERS: dict[str, Callable[[Path], Any]] = {
     "operator": lambda path: ic.save(small(), path),
     "torch": lambda path: invconv_torch.save(glow("plu", levels=1), path),
@@ -55,6 +56,30 @@ def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
     ic.save(found, tmp_path / "again")
     assert b"invconv-crc32" in (tmp_path / "again").read_bytes()
     assert describe(ic.load(tmp_path / "again"), {}) == describe(expected, {})
+
+
+def every_other_class() -> ic.Chain:
+    """Return an operator of each class of 0.2.0 that its other file leaves out."""
+    corners = (ic.AutoregressiveConv(numbers((2, 2, 2, 2), i), direction=d) for i, d in PAIR)
+    return ic.Chain(
+        [
+            ic.ActNorm(numbers((2,), 1), numbers((2,), 2)),
+            ic.Conv1x1(numbers((2, 2), 3), numbers((2,), 4)),
+            ic.QRConv1x1(numbers((1, 2), 5), numbers((2, 2), 6), numbers((2,), 7)),
+            ic.OrthogonalConv1x1(numbers((2, 2), 8)),
+            ic.CirculantConv1x1(*(numbers((2,), i) for i in (9, 10, 11))),
+            ic.EmergingConv(*corners, numbers((2,), 12)),
+            ic.SymmetricConv(numbers((2, 2, 2, 1), 13)),
+            ic.ExponentialConv(numbers((2, 2, 3, 1), 14), padding="circular", dilation=(2, 1)),
+        ]
+    )
+
+
+def test_every_class_of_0_2_0_is_read() -> None:
+    found, expected = ic.load(OF_0_2_0 / "classes.safetensors"), every_other_class()
+    assert describe(found, {}) == describe(expected, {})
+    for name, array in expected._arrays().items():
+        np.testing.assert_array_equal(found._arrays()[name], array, name)
 
 
 def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
