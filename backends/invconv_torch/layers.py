@@ -35,7 +35,7 @@ class _AutoregressiveConv(Convolution):
     dilation : int or tuple of int
     bias : bool
     mask : {"corner", "raster"}
-        Which pixels it sees; `invconv.AutoregressiveConv` says what they are.
+        Which pixels it sees; `invconv.AutoregressiveConv` shows them, by mask and direction.
     direction : int or tuple of int
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
@@ -75,8 +75,7 @@ class _AutoregressiveConv(Convolution):
 class _EmergingConv(Convolution):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
-    The first one's kernel is a cross-correlation, as in `torch.nn.Conv2d`, the second one's a
-    convolution.
+    Their directions are -1 and +1, as `invconv.AutoregressiveConv` shows them.
 
     Parameters
     ----------

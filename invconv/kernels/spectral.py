@@ -8,7 +8,6 @@ kernel is even, and w holds the half from the centre on: tap t stands at the off
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,12 +51,8 @@ class SpectralFamily(TapsFamily):
     text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        sides = list(zip(self.kernel_size, self.borders, strict=True))
-        periodic = set(self.borders) == {"periodic"}
-        whole = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
-        # a kernel of three taps sees of an odd continuation the zero alone
-        near = tuple("zero" if b == "odd" and k <= 2 else b for k, b in sides)
-        bordered = None if periodic else BorderedFamily(whole, near)
+        bordered = _bordered(self.kernel_size, self.borders)
+        whole = self.kernel_size if bordered is None else bordered.kernel_size
         offsets = centred_offsets(whole, self.dilation)
         wide = len(offsets) >= WIDE
         vars(self).update(
@@ -66,7 +61,7 @@ class SpectralFamily(TapsFamily):
             wrap=True if bordered is None else bordered.wrap,
             offsets=offsets,
             wide=wide,
-            free=StencilFamily(offsets, True) if periodic and not wide else None,
+            free=StencilFamily(offsets, True) if bordered is None and not wide else None,
             text=repr(self),
         )
 
@@ -93,31 +88,23 @@ class SpectralFamily(TapsFamily):
 
     def unfolded(self, w: Array) -> Array:
         """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""
-        xp = namespace(w)
-        for axis, waves in enumerate(self.basis.waves, 2):
-            if waves is not None:
-                others = w[(*(slice(None),) * axis, slice(1, None), ...)]
-                w = xp.concat([xp.flip(others, axis=axis), w], axis=axis)
-        return w
+        return _with_mirror_images(w, self._halved)
 
     def folded(self, bar: Array) -> Array:
-        xp = namespace(bar)
-        for axis, waves in enumerate(self.basis.waves, 2):
-            if waves is not None:
-                h, lead = (bar.shape[axis] + 1) // 2, (slice(None),) * axis
-                centre = bar[(*lead, slice(h - 1, h), ...)]
-                before = xp.flip(bar[(*lead, slice(0, h - 1), ...)], axis=axis)
-                bar = xp.concat([centre, bar[(*lead, slice(h, None), ...)] + before], axis=axis)
-        return bar
+        return _sums_of_mirror_images(bar, self._halved)
+
+    @property
+    def _halved(self) -> tuple[int, ...]:
+        """The axes of w along which it holds half of the kernel."""
+        return tuple(2 + axis for axis, w in enumerate(self.basis.waves) if w is not None)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""
-        pairs = zip(self.kernel_size, self.basis.waves, strict=True)
-        along = [np.where((np.arange(k) == 0) | (waves is None), 1.0, 2.0) for k, waves in pairs]
-        return functools.reduce(np.multiply.outer, along).reshape(-1)
+        whole = np.ones((1, 1, *self.whole.kernel_size))
+        return np.asarray(self.folded(whole)).reshape(-1)
 
     def transpose(self) -> SpectralFamily:
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
@@ -125,15 +112,50 @@ class SpectralFamily(TapsFamily):
 
     def adjoint(self, w: Array) -> Array:
         """Return transposed matrices, flipped along periodic axes, a zero tap behind even ones."""
-        xp = namespace(w)
-        w = xp.permute_dims(w, (1, 0, *range(2, w.ndim)))
-        axes = tuple(2 + axis for axis in self.basis.closed)
-        w = xp.flip(w, axis=axes) if axes else w
-        for axis in axes:
-            if w.shape[axis] % 2 == 0:
-                first = w[(*(slice(None),) * axis, slice(0, 1), ...)]
-                w = xp.concat([w, xp.zeros_like(first)], axis=axis)
-        return w
+        w = namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
+        return _flipped(w, tuple(2 + axis for axis in self.basis.closed))
+
+
+def _bordered(kernel_size: Shape, borders: tuple[str, ...]) -> BorderedFamily | None:
+    """Return the family of the whole kernels, None if all axes are periodic."""
+    if set(borders) == {"periodic"}:
+        return None
+    sides = list(zip(kernel_size, borders, strict=True))
+    whole = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
+    # a kernel of three taps sees of an odd continuation the zero alone
+    near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
+    return BorderedFamily(whole, near)
+
+
+def _with_mirror_images(w: Array, axes: tuple[int, ...]) -> Array:
+    """Return a kernel whose taps 1, 2, ... along some axes stand at -1, -2, ..., too."""
+    xp = namespace(w)
+    for axis in axes:
+        others = w[(*(slice(None),) * axis, slice(1, None), ...)]
+        w = xp.concat([xp.flip(others, axis=axis), w], axis=axis)
+    return w
+
+
+def _sums_of_mirror_images(bar: Array, axes: tuple[int, ...]) -> Array:
+    """Return the transpose of `_with_mirror_images`."""
+    xp = namespace(bar)
+    for axis in axes:
+        h, lead = (bar.shape[axis] + 1) // 2, (slice(None),) * axis
+        centre = bar[(*lead, slice(h - 1, h), ...)]
+        before = xp.flip(bar[(*lead, slice(0, h - 1), ...)], axis=axis)
+        bar = xp.concat([centre, bar[(*lead, slice(h, None), ...)] + before], axis=axis)
+    return bar
+
+
+def _flipped(w: Array, axes: tuple[int, ...]) -> Array:
+    """Return w flipped along axes, with a zero tap behind if there are evenly many."""
+    xp = namespace(w)
+    w = xp.flip(w, axis=axes) if axes else w
+    for axis in axes:
+        if w.shape[axis] % 2 == 0:
+            first = w[(*(slice(None),) * axis, slice(0, 1), ...)]
+            w = xp.concat([w, xp.zeros_like(first)], axis=axis)
+    return w
 
 
 def _odd(kernel_size: Shape, borders: tuple[str, ...]) -> Shape:

@@ -24,8 +24,8 @@ from invconv.operators.base.operator import InvertibleConv
 class EmergingConv(InvertibleConv):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
-    Kernels are as in `AutoregressiveConv`: cross-correlations with direction -1, convolutions with
-    direction +1. A point-spread function is the kernel of neither.
+    Kernels and directions are as in `AutoregressiveConv`. A point-spread function is the kernel of
+    neither.
 
     Parameters
     ----------

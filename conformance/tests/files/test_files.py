@@ -151,7 +151,11 @@ def stacked() -> ic.InvertibleConv:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: np.eye(2), TypeError, "model: expected an InvertibleConv, got ndarray"),
+        (
+            lambda: np.eye(2),
+            TypeError,
+            "model: expected an InvertibleConv or a layer that holds one, got ndarray",
+        ),
         (lambda: ic.Conv1x1(np.eye(2) * np.nan), ValueError, "weight: expected finite numbers"),
         (lambda: nested(DEEPEST + 1), ValueError, f"nested {DEEPEST} deep at most"),
         (stacked, ValueError, r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)"),

@@ -57,6 +57,31 @@ def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
     assert describe(ic.load(tmp_path / "again"), {}) == describe(expected, {})
 
 
+def every_other_class() -> ic.Chain:
+    """Return an operator of each class of 0.2.0 that its other file leaves out."""
+    first = ic.AutoregressiveConv(numbers((2, 2, 2, 2), 15), direction=-1)
+    second = ic.AutoregressiveConv(numbers((2, 2, 2, 2), 16), direction=1)
+    return ic.Chain(
+        [
+            ic.ActNorm(numbers((2,), 1), numbers((2,), 2)),
+            ic.Conv1x1(numbers((2, 2), 3), numbers((2,), 4)),
+            ic.QRConv1x1(numbers((1, 2), 5), numbers((2, 2), 6), numbers((2,), 7)),
+            ic.OrthogonalConv1x1(numbers((2, 2), 8)),
+            ic.CirculantConv1x1(*(numbers((2,), i) for i in (9, 10, 11))),
+            ic.EmergingConv(first, second, numbers((2,), 12)),
+            ic.SymmetricConv(numbers((2, 2, 2, 1), 13)),
+            ic.ExponentialConv(numbers((2, 2, 3, 1), 14), padding="circular", dilation=(2, 1)),
+        ]
+    )
+
+
+def test_every_class_of_0_2_0_is_read() -> None:
+    found, expected = ic.load(OF_0_2_0 / "classes.safetensors"), every_other_class()
+    assert describe(found, {}) == describe(expected, {})
+    for name, array in expected._arrays().items():
+        np.testing.assert_array_equal(found._arrays()[name], array, name)
+
+
 def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
     flow = invconv_torch.load(OF_0_2_0 / "flow.safetensors")
     assert flow.initialized

@@ -156,7 +156,9 @@ def test_dtypes_of_every_library() -> None:
     with pytest.raises(ValueError, match="dtype: expected float32, float64"):
         ic.diagnose(conv, (4, 4), "int32")
     layer: Any = torch.nn.Identity()
-    with pytest.raises(TypeError, match="conv: expected an InvertibleConv, got Identity"):
+    with pytest.raises(
+        TypeError, match="conv: expected an InvertibleConv or a layer that holds one, got Identity"
+    ):
         ic.diagnose(layer, (4, 4))
     with pytest.raises(ValueError, match="expected 2 spatial axes"):
         ic.diagnose(conv, (4,))

@@ -10,8 +10,8 @@ from invconv.arrays.namespaces import Array, constant, namespace
 from invconv.arrays.stencil import taps_of
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
+from invconv.kernels.frequencies.pseudo_inverses import damped_inverses
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
-from invconv.kernels.pseudo_inverses import damped_inverses
 
 
 def least_squares(

@@ -166,12 +166,10 @@ class Fields:
         return stacked_array(self)
 
 
-def require_operator(name: str, value: Any) -> None:
+def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
     """Raise TypeError unless a value is an operator."""
     if not isinstance(value, Fields):
-        raise TypeError(
-            f"{name}: expected an InvertibleConv, got {type(value).__name__}{instead(value)}"
-        )
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}{instead(value)}")
 
 
 class Layer(Protocol):
@@ -185,7 +183,7 @@ def as_operator(name: str, value: Any) -> Any:
     """Return an operator, or the operator of a layer; raise TypeError for anything else."""
     if not isinstance(value, Fields) and callable(getattr(value, "operator", None)):
         value = value.operator()
-    require_operator(name, value)
+    require_operator(name, value, "an InvertibleConv or a layer that holds one")
     return value
 
 
