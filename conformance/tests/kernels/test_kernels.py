@@ -14,11 +14,12 @@ from llvmlite import binding
 import invconv as ic
 from invconv.kernels.cpu import assembly, compiled, costs, machine, sums, threads
 from invconv.kernels.cpu.channel_sums import write_channel_sums
-from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
 from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
+from invconv.kernels.cpu.program import address_of
 from invconv_conformance.truth.oracle import affine
 
 Floats = np.ndarray[Any, Any]

@@ -23,6 +23,7 @@ from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
+from invconv.kernels.cpu.program import address_of
 
 Floats = np.ndarray[Any, Any]
 Buffer = tuple[int, Floats]
@@ -31,9 +32,6 @@ _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 _state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
-
-_PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
-_SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
 
 
 def available(itemsize: int) -> bool:
@@ -64,9 +62,9 @@ class CompiledSolve:
         if known is None:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
-            prepare, numbers = _prepare(self.target, g.itemsize, plan)
-            work = functools.partial(prepare, address_of(matrices), address_of(known), numbers)
-            in_buffers(work, g.scratch * g.itemsize, 1, known)
+            prepare = machine.prepare(self.target, g.itemsize).call
+            arrays = address_of(matrices), address_of(known), plan.address
+            in_buffers(functools.partial(prepare, *arrays), g.scratch * g.itemsize, 1)
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -112,8 +110,8 @@ class CompiledSolve:
 
         def work(z: int) -> None:
             for run, weights, state in zip(runs, places, states, strict=True):
-                given = y + run.start, x + run.start, weights, run.program
-                run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
+                given = y + run.start, x + run.start, weights, run.plan.address
+                run.solve.call(*given, ctypes.addressof(state), z, run.sums.address, run.batch)
 
         in_buffers(work, size, most, self, states, keeps)
 
@@ -150,12 +148,6 @@ def compiled_solve(
     return CompiledSolve(g, target, matrices, shape)
 
 
-@functools.lru_cache(maxsize=256)
-def _prepare(target: Target, itemsize: int, plan: Program) -> tuple[Any, int]:
-    """Return the function that computes weights, and the address of a program, which it keeps."""
-    return _PREPARE(machine.prepare(target, itemsize).address), address_of(plan.numbers)
-
-
 @dataclass(frozen=True, eq=False)
 class _Run:
     """A prepared solve of some images of a batch, for any addresses of images."""
@@ -163,15 +155,11 @@ class _Run:
     # bytes before the first image, and number of images
     start: int
     batch: int
-    solve: Any  # the compiled function
-    # addresses of the compiled sums and of the program
-    sums: int
-    program: int
     plan: Program
-    keeps: tuple[Any, ...]  # owners of the memory at these addresses
+    # the compiled functions
+    solve: machine.Code
+    sums: machine.Code
     shared: Any  # the type of the shared state: the ticket, and each unit's progress
-    size: int  # bytes of a thread's buffer
-    workers: int
 
 
 @functools.lru_cache(maxsize=256)
@@ -190,23 +178,11 @@ def _runs(
         plan = best_program(g, count, workers)
         solve = machine.solve(target, g.itemsize, plan.way)
         sums = machine.sums(target, g.itemsize, plan.way, *plan.sums)
-        units = plan.units(count)
-        runs.append(
-            _Run(
-                start=start * image,
-                batch=count,
-                solve=_SOLVE(solve.address),
-                sums=sums.address,
-                program=address_of(plan.numbers),
-                plan=plan,
-                keeps=(solve, sums),
-                shared=ctypes.c_int64 * (1 + units),
-                size=plan.header.size * g.itemsize,
-                workers=min(workers, units),
-            )
-        )
+        shared = ctypes.c_int64 * (1 + plan.units(count))
+        runs.append(_Run(start * image, count, plan, solve, sums, shared))
         start += count
-    return tuple(runs), max(run.workers for run in runs), max(run.size for run in runs)
+    most = max(min(workers, run.plan.units(run.batch)) for run in runs)
+    return tuple(runs), most, max(run.plan.header.size for run in runs) * g.itemsize
 
 
 class _Buffers(threading.local):
@@ -247,9 +223,3 @@ def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: o
             BUFFERS.kept = buffer
     else:
         threads.together(functools.partial(in_thread, keeps), workers)
-
-
-def address_of(array: Floats) -> int:
-    """Return the address of an array's first number."""
-    address: int = array.__array_interface__["data"][0]
-    return address

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llvmlite import ir
@@ -18,13 +18,12 @@ from invconv.kernels.cpu.compiler.ir import Writer
 ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 
-def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
+def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
     """Write the function "handler" of a call frame.
 
     Arguments of the custom call are the matrices (1 + T, C, C), or the weights computed from them,
-    an array of one axis; and the images. Results are the
-    images, and memory to work in. Attributes are the numbers of `cpu.program` and of
-    `cpu.xla.Call`.
+    an array of one axis; and the images. Results are the images, and memory to work in. Attributes
+    are the numbers of `cpu.program` and of `cpu.xla.Call`.
 
     ``addresses`` are those of the compiled functions "prepare", "solve" and "sums".
     """
@@ -32,8 +31,9 @@ def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
         _solve(w, frame, addresses)
 
 
-def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
+def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     """Write the computation of the weights, unless they are given, and the solve."""
+    prepare, solve, sums = addresses
     given, y = (xla.argument(w, frame, i) for i in range(2))
     x, memory = (xla.result(w, frame, i) for i in range(2))
     program, room = (xla.attribute(w, frame, i) for i in range(2))
@@ -43,13 +43,13 @@ def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
     computed, scratch, shared = (_address(w, z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
-        _call(w, addresses["prepare"], xla.data(w, given), computed, program, scratch)
+        _call(w, prepare, xla.data(w, given), computed, program, scratch)
     weights = w.b.select(to_make, computed, xla.data(w, given))
     w.clear(shared, words * (8 // w.itemsize))
     arrays = xla.data(w, y), xla.data(w, x), weights
     known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
-    known["sums"] = _address(w, w.integer(addresses["sums"]))
-    _call(w, addresses["solve"], *known.values(), images.value)
+    known["sums"] = _address(w, w.integer(sums))
+    _call(w, solve, *known.values(), images.value)
 
 
 @contextmanager

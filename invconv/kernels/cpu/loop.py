@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from invconv.kernels.cpu import copies, sums, weights
 from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cpu.program import Header, Segment, names
+from invconv.kernels.cpu.program import Header, Segment, size
 
 _LINE = 64  # bytes of a line of the cache
 
@@ -54,9 +55,8 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
     progress = group * h["units"] + unit + 1
     plane = image * h["channels"] * h["pixels"]
     a = a | {"image": image, "y": w.at(a["y"], plane), "x": w.at(a["x"], plane)}
-    size = len(names(Segment))
     with w.loop(0, h["segments"]) as i:
-        place = h["body"] + (unit * h["segments"] + i) * size
+        place = h["body"] + (unit * h["segments"] + i) * size(Segment)
         s = load_record(w, Segment, a["program"], place)
         with w.b.if_then(s["clear_count"].is_(">", 0)):
             w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
@@ -202,7 +202,7 @@ def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
 
 def load_record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
     """Load the numbers of a record of `invconv.kernels.cpu.program`."""
-    return {name: w.entry(program, start + i) for i, name in enumerate(names(record))}
+    return {field.name: w.entry(program, start + i) for i, field in enumerate(fields(record))}
 
 
 def _entries(w: Writer, program: Value, place: Int) -> Value:

@@ -11,23 +11,26 @@ import mmap
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invconv.arrays.versions import release
 from invconv.kernels.cpu.compiler.target import Target, host
-
-if TYPE_CHECKING:
-    from invconv.kernels.cpu.compiler.ir import Writer
 
 OLDEST = "0.45"  # llvmlite, as in pyproject.toml
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """A compiled function."""
+    """A compiled function of addresses and integers."""
 
     address: int
+    count: int  # of its arguments
     engine: Any  # the owner of the code's memory
+
+    @functools.cached_property
+    def call(self) -> Callable[..., None]:
+        """The function, for Python."""
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * self.count)(self.address)
 
 
 @functools.cache
@@ -69,23 +72,42 @@ def _may_make_code() -> bool:
     return bool(mprotect(start, ctypes.c_size_t(mmap.PAGESIZE), read_and_execute) == 0)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=512)
+def compiled(
+    target: Target,
+    itemsize: int,
+    write: Callable[..., object],
+    *settings: Any,
+    thorough: bool = False,
+) -> Code:
+    """Compile a module that ``write(writer, *settings)`` writes; return the function outside."""
+    from llvmlite import binding
+
+    from invconv.kernels.cpu.compiler.ir import Writer
+
+    writer = Writer(target, itemsize)
+    write(writer, *settings)
+    module = binding.parse_assembly(str(writer.module))
+    engine = binding.create_mcjit_compiler(module, optimised(module, target, thorough=thorough))
+    engine.finalize_object()
+    (main,) = (f for f in writer.module.functions if f.blocks and f.linkage != "internal")
+    return Code(engine.get_function_address(main.name), len(main.args), engine)
+
+
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
     from invconv.kernels.cpu.loop import write_weights_module
 
-    return compiled(target, itemsize, "prepare", write_weights_module)
+    return compiled(target, itemsize, write_weights_module)
 
 
-@functools.lru_cache(maxsize=64)
 def solve(target: Target, itemsize: int, way: str) -> Code:
     """Compile "solve" for lanes that a module of `cpu.lanes` assigns, without the sums."""
     from invconv.kernels.cpu.loop import write_solve_module
 
-    return compiled(target, itemsize, "solve", lambda w: write_solve_module(w, way))
+    return compiled(target, itemsize, write_solve_module, way)
 
 
-@functools.lru_cache(maxsize=256)
 def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
     """Compile the sums for these lanes; for images or rows, of a block of output channels."""
     from invconv.kernels.cpu.channel_sums import write_channel_sums
@@ -96,29 +118,7 @@ def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
         "channels": write_channel_sums,
         "recursion": write_recursion,
     }
-    write = writers.get(way, write_sums)
-    return compiled(target, itemsize, "sums", lambda w: write(w, *settings), thorough=True)
-
-
-def compiled(
-    target: Target,
-    itemsize: int,
-    name: str,
-    write: Callable[[Writer], object],
-    *,
-    thorough: bool = False,
-) -> Code:
-    """Compile a module that ``write`` writes, and return its function ``name``."""
-    from llvmlite import binding
-
-    from invconv.kernels.cpu.compiler.ir import Writer
-
-    writer = Writer(target, itemsize)
-    write(writer)
-    module = binding.parse_assembly(str(writer.module))
-    engine = binding.create_mcjit_compiler(module, optimised(module, target, thorough=thorough))
-    engine.finalize_object()
-    return Code(engine.get_function_address(name), engine)
+    return compiled(target, itemsize, writers.get(way, write_sums), *settings, thorough=True)
 
 
 def optimised(module: Any, target: Target, *, thorough: bool) -> Any:

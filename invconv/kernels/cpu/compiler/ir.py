@@ -182,7 +182,7 @@ class Writer(Memory):
     def __init__(self, target: Target, itemsize: int) -> None:
         super().__init__(itemsize)
         self.target = target
-        self._set_lanes(target.bits // 8 // itemsize)
+        self._set_lanes(target.lanes(itemsize))
         self.suffix = f"f{8 * itemsize}"
         self.module.triple = target.triple
 

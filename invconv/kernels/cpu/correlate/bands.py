@@ -12,14 +12,15 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from invconv.arrays.stencil import Offset, reaching
-from invconv.kernels.cpu.assembly import Ints
+from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.geometry import Shape, blocks_of
+from invconv.kernels.cpu.program import Assembled, numbers_of, tap_list
 from invconv.kernels.primitives import fold
 
 _BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
@@ -157,7 +158,6 @@ class Sizes:
     spare: int
     weights: int
     size: int
-    order: int  # place in the program of the indices of the taps' matrices
 
 
 @dataclass(frozen=True)
@@ -166,16 +166,19 @@ class CorrelationHeader(Sizes):
 
     image_step: int  # distance in positions from one whole image in the buffer to the next
     channel_step: int  # distance in numbers from channel to channel in the buffer
-    # places in the program of the list of taps for `invconv.kernels.cpu.sums`, and of the bands
-    taps_read: int
-    body: int
+    # places in the program of the indices of the taps' matrices, of the list of taps for
+    # `invconv.kernels.cpu.sums`, of the bands, and of their copies
+    order: int = 0
+    taps_read: int = 0
+    body: int = 0
+    pieces: int = 0
 
 
 @dataclass(frozen=True)
 class Band:
     """Rows of an image, or all of them: the copies in and out, and the results."""
 
-    # place in the program and number of the copies in, and of the copies out
+    # first place among the pieces, and number, of the copies in, and of the copies out
     read: int
     reads: int
     written: int
@@ -186,54 +189,41 @@ class Band:
 
 
 @dataclass(frozen=True, eq=False)
-class CorrelationProgram:
-    """The integers that the compiled code reads to run a correlation."""
+class CorrelationProgram(Assembled[Any]):
+    """The program of a correlation."""
 
-    numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
-    header: Any  # its first numbers; or `invconv.kernels.cpu.correlate.images.ImagesHeader`
     # number of products of a C x C matrix with a pixel for one image, gaps between rows included
     products: int
 
 
 @functools.lru_cache(maxsize=64)
 def correlation_program(
-    reading: Reading, channels: int, lanes: int, most: int, itemsize: int
+    reading: Reading, channels: int, target: Target, itemsize: int
 ) -> CorrelationProgram:
-    """Return the program of a correlation for any batch.
-
-    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
-    """
-    shape, kept = reading.shape, reading.order
+    """Return the program of a correlation for any batch."""
     axes = list(zip(*reading.offsets, strict=True))
     low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
-    grid = Grid(shape, low, high, reading.wrap)
-    rows, header = _header(grid, channels, len(kept), lanes, most, itemsize)
+    grid, taps = Grid(reading.shape, low, high, reading.wrap), len(reading.order)
+    rows, header = _header(grid, channels, taps, target, itemsize)
     body, pieces = list[Band](), list[tuple[int, int, int]]()
-    start = header.body + header.bands * len(fields(Band))
-    for first in range(0, shape[0], rows):
-        band = first, min(shape[0], first + rows)
+    for first in range(0, grid.shape[0], rows):
+        band = first, min(grid.shape[0], first + rows)
         read, written = grid.read(*band), grid.written(*band)
-        place = start + 3 * len(pieces)
-        at, end = written[0][0], written[-1][0] + written[-1][2]
+        place, at, end = 3 * len(pieces), written[0][0], written[-1][0] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
         pieces += [*read, *written]
-    size = header.block * channels  # weights of a tap and a block
-    numbers = [
-        *astuple(header),
-        *kept,
-        len(kept),
-        *itertools.chain(*((i * size, grid.flat(o)) for i, o in enumerate(reading.offsets))),
-        *itertools.chain(*map(astuple, body)),
-        *itertools.chain(*pieces),
-    ]
-    array = np.asarray(numbers, np.int64)
-    array.setflags(write=False)
-    products = header.bands * header.image_step * header.taps
-    return CorrelationProgram(array, header, products)
+    distances = list(enumerate(map(grid.flat, reading.offsets)))
+    sections = {
+        "order": reading.order,
+        "taps_read": tap_list(distances, taps, header.block * channels),
+        "body": numbers_of(body),
+        "pieces": np.ravel(pieces),
+    }
+    return CorrelationProgram.of(header, sections, header.bands * header.image_step * taps)
 
 
 def _header(
-    grid: Grid, channels: int, taps: int, lanes: int, most: int, itemsize: int
+    grid: Grid, channels: int, taps: int, target: Target, itemsize: int
 ) -> tuple[int, CorrelationHeader]:
     """Return the number of rows of the first axis in a band, and the header."""
     n, beside = grid.shape[0], grid.low[0] + grid.high[0]
@@ -241,31 +231,33 @@ def _header(
     rows, images = max(1, beside, _LARGEST // row - beside), 1
     if (n + beside) * row <= _LARGEST:
         rows, images = n, max(1, _BAND // ((n + beside) * row))
+    lanes = target.lanes(itemsize)
     image_step = (rows + beside) * grid.strides[0]
     margin = grid.flat(grid.low) + grid.flat(grid.high) + lanes  # for vectors that run beyond
     step = -(-(images * image_step + margin) // lanes) * lanes
     if step * itemsize % _PAGE == 0:
         step += _PADDING // itemsize
-    blocks, block = blocks_of(channels, most)
-    out = channels * step + margin + lanes
-    spare = 2 * out
-    weights = spare + blocks * block * lanes
-    first = len(fields(CorrelationHeader))
     return rows, CorrelationHeader(
-        channels=channels,
+        **sizes(channels, channels * step + margin + lanes, taps, target, itemsize),
         pixels=math.prod(grid.shape),
-        taps=taps,
-        block=block,
-        blocks=blocks,
         images=images,
+        bands=-(-n // rows),
         image_step=image_step,
         channel_step=step,
-        out=out,
-        spare=spare,
-        weights=weights,
-        size=weights + blocks * block * taps * channels,
-        bands=-(-n // rows),
-        order=first,
-        taps_read=first + taps,
-        body=first + taps + 1 + 2 * taps,
     )
+
+
+def sizes(channels: int, out: int, taps: int, target: Target, itemsize: int) -> dict[str, int]:
+    """Return some fields of a header, for results from place ``out`` of the buffer on."""
+    blocks, block = blocks_of(channels, target.most_channels)
+    weights = 2 * out + blocks * block * target.lanes(itemsize)
+    return {
+        "channels": channels,
+        "taps": taps,
+        "block": block,
+        "blocks": blocks,
+        "out": out,
+        "spare": 2 * out,
+        "weights": weights,
+        "size": weights + blocks * block * taps * channels,
+    }

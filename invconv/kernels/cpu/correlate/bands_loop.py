@@ -5,7 +5,6 @@ y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, Literal
 
 from llvmlite import ir
@@ -15,6 +14,7 @@ from invconv.kernels.cpu.compiler.integers import I1, I32, I64, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
 from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.program import size
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
 PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
@@ -39,7 +39,7 @@ def write_correlation(w: Writer) -> None:
 
 def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
     """Write the correlation of a band of some images."""
-    band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
+    band = load_record(w, Band, a["program"], h["body"] + number * size(Band))
     here = (a["images"] - image).least(h["images"])
     place = image * h["channels"] * h["pixels"]
     copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "in")
@@ -73,8 +73,9 @@ def copy_pieces(
     With ``back``, the pieces of the way out are copied from memory into the buffer.
     """
     start, count = ("read", "reads") if way == "in" else ("written", "writes")
+    first = h["pieces"] + band[start]
     with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, band[count]) as n:
-        source, target, size = (w.entry(program, band[start] + n * 3 + k) for k in range(3))
+        source, target, many = (w.entry(program, first + n * 3 + k) for k in range(3))
         if way == "out":
             source, target = target, source
         there = source.is_(">=", 0)
@@ -82,9 +83,9 @@ def copy_pieces(
         in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + target)
         if way == "in" or back:
             flag = w.integer(w.b.zext(there, I64))
-            w.call_inside("copy_run", [in_buffer, in_memory], [size, flag])
+            w.call_inside("copy_run", [in_buffer, in_memory], [many, flag])
         else:
-            w.call_inside("copy_run", [in_memory, in_buffer], [size, 1])
+            w.call_inside("copy_run", [in_memory, in_buffer], [many, 1])
 
 
 def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:

@@ -10,17 +10,16 @@ registers.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import address_of, in_buffers
+from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.bands import (
     Band,
@@ -33,14 +32,13 @@ from invconv.kernels.cpu.correlate.bands import (
     reading,
 )
 from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.program import address_of, size
 
 if TYPE_CHECKING:
     from invconv.kernels.cpu.compiler.integers import Int
     from invconv.kernels.cpu.compiler.ir import Writer
 
 Floats = np.ndarray[Any, Any]
-
-_GRAM = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 5)
 POINTERS = ("x", "y_bar", "total", "program", "z")
 
 
@@ -60,7 +58,7 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
         for buffer in (a["z"], out):
             clear(w, buffer, h, a["images"])
         with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["bands"]) as number:
-            band = load_record(w, Band, a["program"], h["body"] + number * len(fields(Band)))
+            band = load_record(w, Band, a["program"], h["body"] + number * size(Band))
             here = (a["images"] - image).least(h["images"])
             place = image * h["channels"] * h["pixels"]
             images = w.at(a["x"], place), a["z"]
@@ -120,23 +118,14 @@ def _products(
                     w.store(w.b.fadd(known, total), a["total"], entry)
 
 
-@functools.lru_cache(maxsize=64)
-def _code(target: Target, itemsize: int, outputs: int, inputs: int) -> tuple[Any, machine.Code]:
-    write = functools.partial(write_gram, outputs=outputs, inputs=inputs)
-    code = machine.compiled(target, itemsize, "gram", write, thorough=True)
-    return _GRAM(code.address), code
-
-
 @dataclass(frozen=True, eq=False)
 class CompiledGram:
     """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images."""
 
     program: CorrelationProgram
-    call: Any  # the compiled function
-    numbers: int  # the address of the program
-    buffer: int  # bytes of a thread's buffer
+    code: machine.Code
+    itemsize: int
     seconds: float  # about how long an image takes
-    code: machine.Code  # the owner of the function's memory
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch; each is summed by one thread."""
@@ -161,15 +150,15 @@ class CompiledGram:
         interrupt.
         """
         h, take = self.program.header, itertools.count().__next__
-        image = h.channels * h.pixels * self.buffer // h.size
+        image = h.channels * h.pixels * self.itemsize
 
         def work(z: int) -> None:
             while (i := take()) < parts:
                 start, stop = batch * i // parts, batch * (i + 1) // parts
                 given = x + start * image, y_bar + start * image, totals + i * apart
-                self.call(*given, self.numbers, z, stop - start, *places)
+                self.code.call(*given, self.program.address, z, stop - start, *places)
 
-        in_buffers(work, self.buffer, parts, self, keeps)
+        in_buffers(work, h.size * self.itemsize, parts, self, keeps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -182,19 +171,15 @@ def compiled_gram(
     target: Target | None = None,
 ) -> CompiledGram | None:
     """Return the gradient by taps at some offsets, or None if no tap reaches a pixel."""
-    target = target or host()
-    lanes = target.bits // 8 // itemsize
-    read = reading(shape, offsets, wrap)
+    target, read = target or host(), reading(shape, offsets, wrap)
     if read is None:
         return None
-    program = correlation_program(read, channels, lanes, target.most_channels, itemsize)
-    wide = target.registers == 32
+    program = correlation_program(read, channels, target, itemsize)
+    wide, h = target.registers == 32, program.header
     block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
-    call, code = _code(target, itemsize, *block)
-    h, numbers = program.header, address_of(program.numbers)
+    code = machine.compiled(target, itemsize, write_gram, *block, thorough=True)
     seconds = costs.seconds(channels * h.pixels, channels * len(offsets), itemsize, target, 0.0)
-    buffer = h.size * itemsize
-    return CompiledGram(program, call, numbers, buffer, seconds, code)
+    return CompiledGram(program, code, itemsize, seconds)
 
 
 def compiled_kernel_vjp(

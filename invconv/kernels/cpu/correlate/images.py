@@ -8,16 +8,20 @@ transposed on the way in and out.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Reading, Sizes, repeated
-from invconv.kernels.cpu.geometry import blocks_of
+from invconv.kernels.cpu.compiler.target import Target
+from invconv.kernels.cpu.correlate.bands import (
+    CorrelationProgram,
+    Reading,
+    Sizes,
+    repeated,
+    sizes,
+)
+from invconv.kernels.cpu.program import numbers_of, tap_list
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
 _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
@@ -27,10 +31,11 @@ _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
 class ImagesHeader(Sizes):
     """The settings of all runs: there are as many images as lanes, each in one band."""
 
-    # places of the lists of taps and of the runs in the program, and the number of runs
-    lists: int
-    body: int
-    runs: int
+    runs: int  # their number
+    # places in the program of the indices of the taps' matrices, of the lists, and of the runs
+    order: int = 0
+    lists: int = 0
+    body: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,48 +48,35 @@ class Run:
     taps: int  # place of their list of taps among all lists
 
 
-@functools.lru_cache(maxsize=64)
 def images_program(
-    read: Reading, channels: int, lanes: int, most: int, itemsize: int
+    read: Reading, channels: int, target: Target, itemsize: int
 ) -> CorrelationProgram | None:
-    """Return the program of a correlation for any batch, or None if the cache is too small for it.
-
-    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
-    """
-    taps, (blocks, block), step = len(read.order), blocks_of(channels, most), channels * lanes
-    out = math.prod(read.shape) * step
-    if 2 * out * itemsize > _BUFFER:
+    """Return the program of a correlation for any batch, or None if the cache is too small."""
+    taps, lanes, pixels = len(read.order), target.lanes(itemsize), math.prod(read.shape)
+    step = channels * lanes
+    if 2 * pixels * step * itemsize > _BUFFER:
         return None
+    header = ImagesHeader(
+        **sizes(channels, pixels * step, taps, target, itemsize),
+        pixels=pixels,
+        images=lanes,
+        bands=1,
+        runs=0,
+    )
     lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
     for at, columns, distances in _runs(read):
-        pairs = [(t * block * channels, d * step) for t, d in enumerate(distances) if d is not None]
-        few = len(pairs), *itertools.chain(*pairs), *[0] * (2 * (taps - len(pairs)))
-        products += columns * len(pairs)
+        there = [(t, d * step) for t, d in enumerate(distances) if d is not None]
+        few = tuple(tap_list(there, taps, header.block * channels))
+        products += columns * len(there)
         body.append(Run(at * step, columns, lists.setdefault(few, len(lists) * len(few))))
         if len(lists) * len(few) > _LISTS:
             return None
-    weights, first = 2 * out + blocks * block * lanes, len(fields(ImagesHeader))
-    header = ImagesHeader(
-        channels=channels,
-        pixels=out // step,
-        taps=taps,
-        block=block,
-        blocks=blocks,
-        images=lanes,
-        bands=1,
-        out=out,
-        spare=2 * out,
-        weights=weights,
-        size=weights + blocks * block * taps * channels,
-        order=first,
-        lists=first + taps,
-        body=first + taps + len(lists) * (1 + 2 * taps),
-        runs=len(body),
-    )
-    numbers = itertools.chain(astuple(header), read.order, *lists, *map(astuple, body))
-    array = np.asarray(list(numbers), np.int64)
-    array.setflags(write=False)
-    return CorrelationProgram(array, header, products)
+    sections = {
+        "order": read.order,
+        "lists": list(itertools.chain(*lists)),
+        "body": numbers_of(body),
+    }
+    return CorrelationProgram.of(replace(header, runs=len(body)), sections, products)
 
 
 def _runs(read: Reading) -> list[tuple[int, int, list[int | None]]]:

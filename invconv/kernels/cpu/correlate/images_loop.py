@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from invconv.kernels.cpu import copies
@@ -16,6 +15,7 @@ from invconv.kernels.cpu.correlate.bands_loop import (
 )
 from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
 from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.program import size
 
 
 def write_images_correlation(w: Writer) -> None:
@@ -33,12 +33,12 @@ def write_images_correlation(w: Writer) -> None:
 def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
     """Write the correlation of the images in the lanes, the first one number ``image``."""
     here = (a["images"] - image).least(h["images"])
-    size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
-    x, y = (w.at(a[name], image * size) for name in ("x", "y"))
+    image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
+    x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
     out = w.at(a["z"], h["out"])
     integers = copies.in_order(
         lines_there=here,
-        line_step=size,
+        line_step=image_size,
         channel_stride=h["pixels"],
         count=h["pixels"],
         width=h["pixels"],
@@ -49,7 +49,7 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
     nowhere = a["program"]  # any address: places are not read for "wholes"
     w.call_inside("enter_wholes", (x, a["z"], nowhere), integers)
     with w.loop(0, h["runs"]) as i:
-        run = load_record(w, Run, a["program"], h["body"] + i * len(fields(Run)))
+        run = load_record(w, Run, a["program"], h["body"] + i * size(Run))
         taps = h["lists"] + run["taps"]
         call_sums(w, a, h, run["at"], run["columns"], step, h["images"], taps)
     w.call_inside("leave_wholes", (y, out, nowhere), integers)

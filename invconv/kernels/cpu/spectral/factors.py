@@ -7,7 +7,6 @@ matrix.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import address_of, in_buffers
+from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.program import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
 
-_KIND = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
-
 
 def prefers_lanes(count: int, channels: int) -> bool:
     """Tell whether the compiled function runs here and is faster than LAPACK.
@@ -36,7 +34,7 @@ def prefers_lanes(count: int, channels: int) -> bool:
     """
     if channels > costs.PIVOT_ROWS or machine.reason(8) is not None:
         return False
-    return count >= host().bits // 64
+    return count >= host().lanes(8)
 
 
 def eliminate(
@@ -48,8 +46,8 @@ def eliminate(
     two. The target is this processor unless given.
     """
     target = target or host()
-    lanes, numbers = target.bits // 64, channels * channels * parts
-    function, _ = _function(target, parts)
+    lanes, numbers = target.lanes(8), channels * channels * parts
+    function = machine.compiled(target, 8, _write, parts).call
     places = address_of(_places(numbers, lanes))
 
     def work(buffer: int) -> None:
@@ -62,13 +60,6 @@ def eliminate(
 def _places(numbers: int, lanes: int) -> Any:
     """Return the places of numbers in the buffer; a square of the copy may read beyond the last."""
     return np.arange(numbers + lanes) * lanes
-
-
-@functools.lru_cache(maxsize=8)
-def _function(target: Target, parts: int) -> tuple[Any, machine.Code]:
-    write = functools.partial(_write, parts=parts)
-    code = machine.compiled(target, 8, "eliminate", write)
-    return _KIND(code.address), code
 
 
 def _write(w: Writer, parts: int) -> None:

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.compiled import address_of, in_buffers, require_images
+from invconv.kernels.cpu.compiled import in_buffers, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.program import Assembled, address_of
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
 Floats = np.ndarray[Any, Any]
 
-_PRODUCT = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
 _LARGEST = 2**24  # bytes of a buffer, or of matrices
 
 
@@ -33,16 +32,14 @@ class Frame:
     """A compiled product on a grid without the matrices of the frequencies."""
 
     transform: RealTransform
-    header: Header
-    # the program, and the matrices of the axes
-    numbers: Ints
-    transforms: Floats
+    program: Assembled[Header]
+    transforms: Floats  # the matrices of the axes
     blocks: Blocks  # blocks of channels
     lanes: int
     itemsize: int
     seconds: float  # about how long the images in the lanes of a vector take
-    call: Any  # the compiled function
-    code: tuple[machine.Code, ...]  # owners of the functions' memory
+    code: machine.Code
+    sums: list[machine.Code]  # functions that the code calls
 
 
 @functools.lru_cache(maxsize=64)
@@ -54,38 +51,29 @@ def frame(
     target: Target | None = None,
 ) -> Frame:
     """Compile products on a grid, for any matrices of the frequencies."""
+    from invconv.kernels.cpu.spectral.product_loop import write_product
+
     target = target or host()
-    lanes = target.bits // 8 // itemsize
-    most = target.most_channels
+    lanes, most = target.lanes(itemsize), target.most_channels
     blocks = [*(Blocks.along(n, most) for n in shape), Blocks.of(channels, most)]
-    code = [machine.sums(target, itemsize, "images", b.block, False) for b in blocks[:-1]]
-    code.append(machine.sums(target, itemsize, "images", blocks[-1].block, blocks[-1].count == 1))
+    single = [*[False] * len(shape), blocks[-1].count == 1]
+    settings = zip([b.block for b in blocks], single, strict=True)
+    code = [machine.sums(target, itemsize, "images", *block) for block in settings]
     sums = [c.address for c in code]
-    header, numbers = program(channels, shape, transform, blocks, sums, lanes, itemsize)
     axes = [*zip(blocks, transform.there, strict=False), *zip(blocks, transform.back, strict=False)]
     transforms = np.concatenate([b.packed([m[None]]).reshape(-1) for b, m in axes])
-    main = _code(target, itemsize)
-    size = lanes * channels * header.pixels
     products = 2 * sum(shape) + (1 if transform.reals == len(transform.places) else 2) * channels
     return Frame(
         transform,
-        header,
-        numbers,
+        program(channels, shape, transform, blocks, sums, lanes, itemsize),
         transforms.astype(f"f{itemsize}"),
         blocks[-1],
         lanes,
         itemsize,
-        costs.seconds(size, products, itemsize, target),
-        _PRODUCT(main.address),
-        (main, *code),
+        costs.seconds(lanes * channels * math.prod(shape), products, itemsize, target),
+        machine.compiled(target, itemsize, write_product),
+        code,
     )
-
-
-@functools.lru_cache(maxsize=8)
-def _code(target: Target, itemsize: int) -> machine.Code:
-    from invconv.kernels.cpu.spectral.product_loop import write_product
-
-    return machine.compiled(target, itemsize, "product", write_product)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +85,7 @@ class CompiledProduct:
 
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
-        h = self.frame.header
+        h = self.frame.program.header
         require_images((h.channels, h.pixels, self.frame.itemsize), shape, itemsize)
 
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
@@ -110,13 +98,13 @@ class CompiledProduct:
         if workers > 1:
             workers = min(workers, units) if units * f.seconds >= costs.SHARED else 1
         shared = ctypes.c_int64()  # the ticket
-        arrays = map(address_of, (f.transforms, self.weights, f.numbers))
+        arrays = *map(address_of, (f.transforms, self.weights)), f.program.address
         given = y, x, *arrays, ctypes.addressof(shared)
 
         def work(z: int) -> None:
-            f.call(*given, z, batch)
+            f.code.call(*given, z, batch)
 
-        in_buffers(work, f.header.size * f.itemsize, workers, self, shared, keeps)
+        in_buffers(work, f.program.header.size * f.itemsize, workers, self, shared, keeps)
 
 
 def compiled_product(
@@ -150,7 +138,7 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
     """
     if machine.reason(itemsize) is not None:
         return False
-    lanes = host().bits // 8 // itemsize
+    lanes = host().lanes(itemsize)
     image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
     if (
         filled * image * (2 * sum(shape) + 2 * channels)

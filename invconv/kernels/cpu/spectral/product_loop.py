@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from invconv.kernels.cpu import copies, sums
 from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 
 POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
@@ -64,7 +64,7 @@ def _transform(
 ) -> None:
     """Write the products of a plane with a matrix along each axis."""
     with w.loop(0, h["stages"]) as i:
-        s = load_record(w, Stage, a["program"], h["axes"] + i * len(fields(Stage)))
+        s = load_record(w, Stage, a["program"], h["axes"] + i * size(Stage))
         sums.call(
             w,
             w.b.inttoptr(s["sums"].value, POINTER),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.geometry import Shape, blocks_of
+from invconv.kernels.cpu.program import Assembled, Ints, numbers_of, tap_list
 
 Floats = np.ndarray[Any, Any]
 
@@ -57,8 +57,7 @@ class Blocks:
     @staticmethod
     def of(outputs: int, most: int) -> Blocks:
         """Return as few blocks as possible, of equal size, at most ``most``."""
-        count = -(-outputs // most)
-        return Blocks(count, -(-outputs // count))
+        return Blocks(*blocks_of(outputs, most))
 
     @staticmethod
     def along(points: int, most: int) -> Blocks:
@@ -106,22 +105,21 @@ class Header:
     # place of a pixel's sums in the buffer, and its length
     spare: int
     size: int
-    # number of stages (`Stage`) of a transform, their place in the program, and the place of the
-    # way back's matrices among the matrices of the axes
+    # number of stages (`Stage`) of a transform, and the place of the way back's matrices among the
+    # matrices of the axes
     stages: int
-    axes: int
     back: int
-    # number of pairs, and their place in the program
     pairs: int
-    paired: int
-    # number of real and imaginary parts, and place of their records of `OUTPUT` numbers
-    outputs: int
-    multiplied: int
-    # places in the program of the list for `invconv.kernels.cpu.copies`, and of the list of one tap
-    # for `invconv.kernels.cpu.sums`
-    places: int
-    one: int
+    outputs: int  # number of real and imaginary parts
     sums: int  # the address of the function that sums over channels
+    # places in the program of the stages, of the pairs, of the outputs' records of `OUTPUT`
+    # numbers, of the list for `invconv.kernels.cpu.copies`, and of the list of one tap for
+    # `invconv.kernels.cpu.sums`
+    axes: int = 0
+    paired: int = 0
+    multiplied: int = 0
+    places: int = 0
+    one: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,8 +148,8 @@ def program(
     sums: Sequence[int],
     lanes: int,
     itemsize: int,
-) -> tuple[Header, Ints]:
-    """Return the header, and all numbers.
+) -> Assembled[Header]:
+    """Return the program.
 
     For each axis, and then for the channels, there are the ``blocks`` of the sums, and the address
     of the function that computes these ``sums``.
@@ -160,15 +158,6 @@ def program(
     plane = pixels * lanes
     plane += _PADDING // itemsize * (plane * itemsize % _PAGE == 0)
     spare = 2 * channels * plane
-    stages = list(_stages(shape, blocks, sums, lanes))
-    parts: list[Any] = [
-        [n for stage in stages for n in astuple(stage)],
-        transform.pairs.reshape(-1) * lanes,
-        list(_outputs(channels, transform, blocks[-1], lanes)),
-        np.arange(pixels + lanes) * lanes,  # a square of the copy may read beyond the last pixel
-        [1, 0, 0],
-    ]
-    starts = np.cumsum([len(fields(Header)), *map(len, parts)])
     header = Header(
         channels=channels,
         pixels=pixels,
@@ -177,19 +166,20 @@ def program(
         spare=spare,
         size=spare + max(b.size for b in blocks) * lanes,
         stages=len(shape),
-        axes=int(starts[0]),
         back=sum(n * b.size for n, b in zip(shape, blocks, strict=False)),
         pairs=len(transform.pairs),
-        paired=int(starts[1]),
-        outputs=len(parts[2]) // OUTPUT,
-        multiplied=int(starts[2]),
-        places=int(starts[3]),
-        one=int(starts[4]),
+        outputs=transform.places.size - transform.reals,
         sums=sums[-1],
     )
-    numbers = np.concatenate([np.asarray(p, np.int64) for p in (astuple(header), *parts)])
-    numbers.setflags(write=False)
-    return header, numbers
+    sections = {
+        "axes": numbers_of(_stages(shape, blocks, sums, lanes)),
+        "paired": transform.pairs.reshape(-1) * lanes,
+        "multiplied": list(_outputs(channels, transform, blocks[-1], lanes)),
+        # a square of the copy may read beyond the last pixel
+        "places": np.arange(pixels + lanes) * lanes,
+        "one": tap_list([(0, 0)], 1, 0),
+    }
+    return Assembled.of(header, sections)
 
 
 def _stages(
