@@ -8,10 +8,9 @@ read row by row, transposed in registers, and stored vector by vector; or the ot
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
-
-from llvmlite import ir
 
 from invconv.kernels.cpu.compiler.integers import I32, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -38,16 +37,11 @@ INTEGERS = (
 )
 
 
-def in_order(**given: Int | int) -> list[Int | int]:
-    """Return the integer arguments of `write_copy` in their order; missing ones are zero."""
-    return [given.get(name, 0) for name in INTEGERS]
-
-
-def write_copy(w: Writer, name: str, kind: str) -> None:
-    """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
+def write_copies(w: Writer, kind: str) -> None:
+    """Write two functions: "enter" copies lines into the buffer, and "leave" back.
 
     The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too),
-    "channels", or "rows". Arguments of the written function:
+    "channels", or "rows". Arguments of the functions:
 
     lines, z, places
         The address of position 0 of line 0; the buffer; and, for "images" and "channels", the
@@ -65,15 +59,16 @@ def write_copy(w: Writer, name: str, kind: str) -> None:
     lanes
         The number of channels in the buffer, if the lines are "channels".
     """
-    with w.function(f"{name}_{kind}", POINTERS, INTEGERS, inside=True) as a:
-        side = min(w.lanes, _SIDES[kind])
-        narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
-        with w.loop(0, a["channels"]) as c, w.loop(0, lanes, side) as lane:
-            lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
-            start = a["place"] + c * a["channel_step"] + lane
-            there = a["lines_there"] - lane
-            part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
-            _copy_lines(narrow, part, start, lane, into=name == "enter", kind=kind)
+    side = min(w.lanes, _SIDES[kind])
+    for name in ("enter", "leave"):
+        with w.function(name, POINTERS, INTEGERS, inside=True) as a:
+            narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
+            with w.loop(0, a["channels"]) as c, w.loop(0, lanes, side) as lane:
+                lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
+                start = a["place"] + c * a["channel_step"] + lane
+                there = a["lines_there"] - lane
+                part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
+                _copy_lines(narrow, part, start, lane, into=name == "enter", kind=kind)
 
 
 def _copy_lines(
@@ -95,24 +90,15 @@ def _copy_lines(
         lines = _Lines(w, a, j, rows)
         positions = _Positions(w, a, j, places)
         source, target = (lines, positions) if into else (positions, lines)
-        whole, square = _all_there(w, a, j), [w.variable(w.vector) for _ in rows]
-        with w.b.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                _keep(w, source.load(), square)
-            with otherwise:
-                _keep(w, source.load_edge(), square)
-        columns = w.transposed([w.b.load(vector, typ=w.vector) for vector in square])
-        with w.b.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                target.store(columns)
-            with otherwise:
-                target.store_edge(columns)
-
-
-def _keep(w: Writer, vectors: list[Value], variables: list[Value]) -> None:
-    """Store vectors in variables, since values of a branch are not seen outside it."""
-    for vector, variable in zip(vectors, variables, strict=True):
-        w.b.store(vector, variable)
+        whole, square = _all_there(w, a, j), [w.new(w.zero) for _ in rows]
+        with w.branches(whole, likely=True) as branches:
+            for inside in branches:
+                for variable, vector in zip(square, source.load(inside), strict=True):
+                    variable.set(vector)
+        columns = w.transposed([variable.value for variable in square])
+        with w.branches(whole, likely=True) as branches:
+            for inside in branches:
+                target.store(columns, inside)
 
 
 def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
@@ -136,16 +122,12 @@ def _masks(
     A line without such positions gets the address of line 0: a masked load of unmapped memory is
     slow, even if nothing is read.
     """
-    kind = ir.VectorType(I32, w.lanes)
-    iota = w.indices(range(w.lanes))
     masks, places = [], []
     for line, row in enumerate(rows):
         first = a["first"] - a["skew"] * line
         width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
         start, end = -first, (width - first).least(a["count"] - j)
-        low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (start, end))
-        inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)
-        masks.append(w.b.and_(*inside))
+        masks.append(w.b.and_(w.lanes_are(">=", start), w.lanes_are("<", end)))
         some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
         places.append(w.b.select(some, row, a["safe"]))
     return masks, places
@@ -153,42 +135,39 @@ def _masks(
 
 @dataclass(frozen=True)
 class _Lines:
-    """One vector of each line in memory; at an edge, only positions that exist and are copied."""
+    """One vector of each line in memory; unless all is inside, what exists and is copied."""
 
     w: Writer
-    # pointers and integers of `write_copy`, and ``first``, the position of line 0 at which these
+    # pointers and integers of `write_copies`, and ``first``, the position of line 0 at which these
     # vectors start
     a: dict[str, Any]
     j: Int  # number of positions that were copied before
     rows: list[Value]  # addresses of the vectors
 
-    def load(self) -> list[Value]:
-        vectors = [self.w.b.load(row, typ=self.w.vector) for row in self.rows]
-        for vector in vectors:
-            vector.align = self.w.itemsize
-        return vectors
-
-    def load_edge(self) -> list[Value]:
-        pairs = zip(*_masks(self.w, self.a, self.j, self.rows), strict=True)
-        return [self.w.masked_load(row, mask) for mask, row in pairs]
-
-    def store(self, vectors: list[Value]) -> None:
+    def load(self, inside: bool) -> list[Value]:
         w = self.w
+        if inside:
+            return [w.load(row, 0) for row in self.rows]
+        pairs = zip(*_masks(w, self.a, self.j, self.rows), strict=True)
+        return [w.masked_load(row, mask) for mask, row in pairs]
+
+    def store(self, vectors: list[Value], inside: bool) -> None:
+        w = self.w
+        if not inside:
+            pairs = zip(*_masks(w, self.a, self.j, self.rows), strict=True)
+            for vector, (mask, row) in zip(vectors, pairs, strict=True):
+                w.masked_store(vector, row, mask)
+            return
         for row in self.rows:
-            ahead = w.b.gep(row, [I32(_AHEAD * w.lanes)], source_etype=w.number)
+            ahead = w.at(row, _AHEAD * w.lanes)
             w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
         for vector, row in zip(vectors, self.rows, strict=True):
-            w.b.store(vector, row, align=w.itemsize)
-
-    def store_edge(self, vectors: list[Value]) -> None:
-        masks, rows = _masks(self.w, self.a, self.j, self.rows)
-        for vector, row, mask in zip(vectors, rows, masks, strict=True):
-            self.w.masked_store(vector, row, mask)
+            w.store(vector, row, 0)
 
 
 @dataclass(frozen=True)
 class _Positions:
-    """One vector of each position in the buffer; at an edge, only positions that are copied."""
+    """One vector of each position in the buffer; unless all is inside, those that are copied."""
 
     # as in `_Lines`
     w: Writer
@@ -196,22 +175,19 @@ class _Positions:
     j: Int
     places: list[Int]  # positions of the vectors in the buffer
 
-    def load(self) -> list[Value]:
-        return [self.w.load(self.a["z"], place) for place in self.places]
-
-    def load_edge(self) -> list[Value]:
+    def load(self, inside: bool) -> list[Value]:
         """Load the vectors; a position that is not copied loads the first one, which exists."""
-        pairs = zip(self.places, self._here(), strict=True)
-        return [self.w.load(self.a["z"], p.if_(here, self.places[0])) for p, here in pairs]
+        places = self.places
+        if not inside:
+            first = places[0]
+            places = [p.if_(here, first) for p, here in zip(places, self._here(), strict=True)]
+        return [self.w.load(self.a["z"], place) for place in places]
 
-    def store(self, vectors: list[Value]) -> None:
-        for vector, place in zip(vectors, self.places, strict=True):
-            self.w.store(vector, self.a["z"], place)
-
-    def store_edge(self, vectors: list[Value]) -> None:
+    def store(self, vectors: list[Value], inside: bool) -> None:
         w, z = self.w, self.a["z"]
-        for vector, place, here in zip(vectors, self.places, self._here(), strict=True):
-            with w.b.if_then(here):
+        here = [] if inside else self._here()
+        for i, (vector, place) in enumerate(zip(vectors, self.places, strict=True)):
+            with nullcontext() if inside else w.b.if_then(here[i]):
                 w.store(vector, z, place)
 
     def _here(self) -> list[Value]:

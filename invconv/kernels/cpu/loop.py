@@ -28,9 +28,8 @@ def write_fold(w: Writer) -> None:
     with w.function("prepare", pointers, inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))
         first, step = _channels(w, h)
-        order = _entries(w, a["program"], h["order"])
-        integers = h["taps"], h["channels"], h["block"], h["blocks"], first, step
-        w.call_inside("fold", [a["matrices"], order, a["weights"], a["scratch"]], integers)
+        order = w.entries(a["program"], h["order"])
+        w.call_inside("fold", **h | a | {"order": order, "first": first, "step": step})
 
 
 def write_solve(w: Writer, lanes: str) -> None:
@@ -43,7 +42,7 @@ def write_solve(w: Writer, lanes: str) -> None:
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))
         w.clear(a["z"], h["cleared"])
-        groups = (a["images"] + (h["images"] - 1)) // h["images"]
+        groups = a["images"].over(h["images"])
         total = groups * h["units"]
         with each_unit(w, a["shared"], total) as taken:
             _unit(w, a | {"lines": lanes}, h, taken % groups, taken // groups)
@@ -66,7 +65,7 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
             w.move(w.at(a["z"], s["move_to"]), w.at(a["z"], s["move_from"]), s["move_count"])
         _segment(w, a, h, s)
         with w.b.if_then(s["done"].is_(">", 0)):
-            address = w.b.gep(a["shared"], [progress.value], source_etype=I64)
+            address = w.entries(a["shared"], progress)
             w.b.store_atomic(s["done"].value, w.typed(address, I64), "release", 8)
 
 
@@ -76,37 +75,28 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
     if kind == "recursion":
         _solve_pixels(w, a, h, s, images)
         return
-    lines = {
+    copied = h | {
         "lines_there": images if kind == "images" else s["lines"],
         "channel_stride": h["pixels"],
-        "channels": h["channels"],
+        "start": s["start"],
+        "place": s["place"],
+        "places": w.entries(a["program"], h["places"]),
+        "z": a["z"],
     }
     if kind == "channels":
-        lines = {
+        copied |= {
             "lines_there": h["channels"],
             "channel_stride": h["channels"] * h["pixels"],
             "channels": images,
             "lanes": h["channel_step"],
         }
-    copied = lines | {
-        "line_step": h["line_step"],
-        "skew": h["skew"],
-        "start": s["start"],
-        "width": h["width"],
-        "place": s["place"],
-        "channel_step": h["channel_step"],
-        "step": h["step"],
-    }
-    places = _entries(w, a["program"], h["places"])
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
-    pointers = w.at(a["y"], s["memory"]), a["z"], places
-    w.call_inside(f"enter_{kind}", pointers, copies.in_order(**copied, count=s["entered"]))
+    w.call_inside("enter", **copied | {"lines": w.at(a["y"], s["memory"]), "count": s["entered"]})
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
-    pointers = w.at(a["x"], s["memory"]), a["z"], places
-    w.call_inside(f"leave_{kind}", pointers, copies.in_order(**copied, count=s["left"]))
+    w.call_inside("leave", **copied | {"lines": w.at(a["x"], s["memory"]), "count": s["left"]})
 
 
 def _solve_pixels(
@@ -117,20 +107,20 @@ def _solve_pixels(
     substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
     first, step = _channels(w, h)
     from_memory = a["lines"] == "recursion"
-    pointers = {
+    given = {
         "z": a["y"] if from_memory else a["z"],
         "out": a["x"] if from_memory else a["z"],
         "w": a["weights"],
         "diagonal": w.at(a["weights"], diagonal),
         "spare": w.at(a["z"], h["spare"]),
-        "lists": _entries(w, a["program"], h["lists"] + s["lists"]),
-        "keep": _entries(w, a["program"], h["keep"] + s["keep"]),
+        "lists": w.entries(a["program"], h["lists"] + s["lists"]),
+        "keep": w.entries(a["program"], h["keep"] + s["keep"]),
+        "substitute": substitute,
+        "first": first,
+        "order": step,
+        "images": images,
     }
-    of_segment = {name: s[name] for name in ("at", "rows", "columns", "top")}
-    others = "row_step", "column_step", "taps", "channels", "channel_step"
-    of_all = {name: h[name] for name in (*others, "last_row", "last_column", "masked", "lag")}
-    last = {"substitute": substitute, "first": first, "order": step, "images": images}
-    sums.call(w, a["sums"], pointers, **of_segment, **of_all, **last)
+    w.call_outside(a["sums"], sums.SIGNATURE, **h | s | given)
 
 
 def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
@@ -184,17 +174,16 @@ def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
 @contextmanager
 def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
     """Write the loop over the units that this thread takes; no two threads take the same one."""
-    unit = w.variable(I64)
-    w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+    unit = w.new(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
     with w.loop(0, total):
-        taken = w.integer(w.b.load(unit, typ=I64))
+        taken = unit.number
         with w.b.if_then(taken.is_("<", total)):
             yield taken
-            w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+            unit.set(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
 
 
 def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
-    address = w.b.gep(shared, [place.value], source_etype=I64)
+    address = w.entries(shared, place)
     with w.repeat_while() as condition:
         done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
         condition.append(done.is_("<", needed))
@@ -203,10 +192,6 @@ def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
 def load_record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
     """Load the numbers of a record of `invconv.kernels.cpu.program`."""
     return {field.name: w.entry(program, start + i) for i, field in enumerate(fields(record))}
-
-
-def _entries(w: Writer, program: Value, place: Int) -> Value:
-    return w.b.gep(program, [place.value], source_etype=I64)
 
 
 def write_weights_module(w: Writer) -> None:
@@ -218,6 +203,5 @@ def write_weights_module(w: Writer) -> None:
 def write_solve_module(w: Writer, lanes: str) -> None:
     """Write "solve" and its copies, if it has any; the sums are elsewhere."""
     if lanes != "recursion":
-        copies.write_copy(w, "enter", lanes)
-        copies.write_copy(w, "leave", lanes)
+        copies.write_copies(w, lanes)
     write_solve(w, lanes)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from invconv.kernels.cpu.compiler.integers import Int, Value
-from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cpu.sums import INTEGERS, POINTERS, READ
+from invconv.kernels.cpu.compiler.ir import Variable, Writer
+from invconv.kernels.cpu.sums import READ, SIGNATURE
 
 
 def write_recursion(w: Writer, near: int) -> None:
@@ -21,57 +21,50 @@ def write_recursion(w: Writer, near: int) -> None:
     """
     w = w.narrowed(1)
     with (
-        w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a,
-        w.b.if_else(a["substitute"].is_("!=", 0), likely=False) as (then, otherwise),
+        w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
+        w.branches(a["substitute"].is_("!=", 0), likely=False) as branches,
     ):
-        with then:
-            _solve(w, a, near, substitute=True)
-        with otherwise:
-            _solve(w, a, near, substitute=False)
+        for substitute in branches:
+            _solve(w, a, near, substitute)
 
 
-def _solve(w: Writer, a: dict[str, Any], near: int, *, substitute: bool) -> None:
+def _solve(w: Writer, a: dict[str, Any], near: int, substitute: bool) -> None:
     step, far = a["row_step"], a["taps"] - near
     weights = [w.load(a["w"], far + i) for i in range(near)]
     first = a["last_row"].least(a["rows"])
     pivot = w.load(a["diagonal"], 0)
 
-    def put(total: Value, here: Int) -> Value:
-        x = w.b.fdiv(total, pivot) if substitute else total
+    def product_with_y(here: Int) -> Variable:
+        total = w.new(w.zero)
+        total.add_product(w.load(a["w"], 0), w.load(a["z"], here))
+        return total
+
+    def put(total: Variable, here: Int) -> Value:
+        x = w.b.fdiv(total.value, pivot) if substitute else total.value
         w.store(x, a["out"], here)
         return x
 
-    total = w.variable(w.vector)
     with w.loop(0, first) as t:  # some taps read before the first number
         here = a["at"] + t * step
-        _product_with_y(w, a, here, total)
+        total = product_with_y(here)
         with w.loop(1, a["taps"]) as tap:
             back = w.entry(a["lists"], tap * 2 + 2)
             with w.b.if_then(back.is_("<=", t)):
-                _add(w, w.load(a["w"], tap), w.load(a["out"], here - back * step), total)
-        put(w.b.load(total, typ=w.vector), here)
-    solved = [w.variable(w.vector) for _ in range(near)]  # the last one first
+                total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
+        put(total, here)
+    solved = [w.new(w.zero) for _ in range(near)]  # the last one first
     with w.b.if_then(first.is_("<", a["rows"])):
         for i, variable in enumerate(solved):
-            w.b.store(w.load(a["out"], a["at"] + (first - i - 1) * step), variable)
+            variable.set(w.load(a["out"], a["at"] + (first - i - 1) * step))
     with w.loop(first, a["rows"]) as t:
         here = a["at"] + t * step
-        _product_with_y(w, a, here, total)
+        total = product_with_y(here)
         with w.loop(1, far) as tap:
             back = w.entry(a["lists"], tap * 2 + 2)
-            _add(w, w.load(a["w"], tap), w.load(a["out"], here - back * step), total)
-        known = [w.b.load(variable, typ=w.vector) for variable in solved]
+            total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
+        known = [variable.value for variable in solved]
         for weight, x in zip(weights, reversed(known), strict=True):
-            _add(w, weight, x, total)
-        now = put(w.b.load(total, typ=w.vector), here)
+            total.add_product(weight, x)
+        now = put(total, here)
         for variable, x in zip(solved, [now, *known], strict=False):
-            w.b.store(x, variable)
-
-
-def _product_with_y(w: Writer, a: dict[str, Any], here: Int, total: Value) -> None:
-    w.b.store(w.zero, total)
-    _add(w, w.load(a["w"], 0), w.load(a["z"], here), total)
-
-
-def _add(w: Writer, weight: Value, x: Value, total: Value) -> None:
-    w.b.store(w.fma(weight, x, w.b.load(total, typ=w.vector)), total)
+            variable.set(x)

@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.integers import I8, I64, POINTER, VOID, Int, Value
+from invconv.kernels.cpu.compiler.integers import I8, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import accumulators, unrolled
 
 POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
-READ = ("w", "diagonal", "lists", "keep")
+READ = "w", "diagonal", "lists", "keep"
 INTEGERS = (
     "at",
     "rows",
@@ -36,14 +35,7 @@ INTEGERS = (
     "images",
     "lag",
 )
-
-
-def call(w: Writer, function: Value, pointers: dict[str, Value], **integers: Int | int) -> None:
-    """Write a call of a function that `write_sums` wrote; missing integers are zero."""
-    kind = ir.FunctionType(VOID, [POINTER] * len(POINTERS) + [I64] * len(INTEGERS))
-    addresses = [pointers.get(name, pointers["lists"]) for name in POINTERS]  # some are not read
-    values = [w.integer(integers.get(name, 0)).value for name in INTEGERS]
-    w.b.call(w.typed(function, kind), [*addresses, *values])
+SIGNATURE = POINTERS, INTEGERS
 
 
 def write_sums(w: Writer, block: int, single: bool) -> None:
@@ -60,7 +52,7 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
     has all channels.
     """
     with (
-        w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a,
+        w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
         w.loop(0, a["rows"]) as row,
         w.loop(0, a["columns"]) as column,
     ):
@@ -76,37 +68,33 @@ def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
     """Return the list of a pixel's taps."""
     number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
     number = number + column.least(a["last_column"])
-    place = number * (a["taps"] * 2 + 1)
-    return w.b.gep(a["lists"], [place.value], source_etype=I64)
+    return w.entries(a["lists"], number * (a["taps"] * 2 + 1))
 
 
 def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
     """Write steps 1 to 3 of `invconv.kernels.order`."""
     at_once, count = unrolled(block, single), accumulators(block, single)
-    sums = [[w.variable(w.vector) for _ in range(block)] for _ in range(count)]
-    weight, place, taps = w.variable(I64), w.variable(I64), a["taps read"]
+    taps = a["taps read"]
     with w.loop(0, 1 if single else a["channels"], block) as channel:
         before = channel * (a["taps"] * a["channels"])  # weights of the blocks before this one
-        w.b.store(before.value, weight)
+        weight = w.new(before)
         some_missing = w.entry(taps, 0).is_("<", a["taps"])
-        for variable in itertools.chain(*sums):
-            w.b.store(w.zero, variable)
+        sums = [[w.new(w.zero) for _ in range(block)] for _ in range(count)]
         with w.loop(0, w.entry(taps, 0)) as i:
             with w.b.if_then(some_missing):  # else weights follow each other: no load to wait for
-                w.b.store((before + w.entry(taps, i * 2 + 1)).value, weight)
-            w.b.store((here + w.entry(taps, i * 2 + 2)).value, place)
+                weight.set(before + w.entry(taps, i * 2 + 1))
+            place = w.new(here + w.entry(taps, i * 2 + 2))
             with w.loop(0, a["channels"], at_once):
-                k, z_place = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
+                k, z_place = weight.number, place.number
                 for u in range(at_once):
                     z = w.load(a["z"], z_place + a["channel_step"] * u)
-                    for o, variable in enumerate(sums[u % count]):
+                    for o, total in enumerate(sums[u % count]):
                         number = w.load(a["w"], k + (u * block + o), w.number)
-                        total = w.fma(w.splat(number), z, w.b.load(variable, typ=w.vector))
-                        w.b.store(total, variable)
-                w.b.store((k + at_once * block).value, weight)
-                w.b.store((z_place + a["channel_step"] * at_once).value, place)
+                        total.add_product(w.splat(number), z)
+                weight.set(k + at_once * block)
+                place.set(z_place + a["channel_step"] * at_once)
         for o in range(block):
-            parts = (w.b.load(variables[o], typ=w.vector) for variables in sums)
+            parts = (totals[o].value for totals in sums)
             total = functools.reduce(w.b.fadd, parts)
             if single:
                 w.store(total, a["out"], here + a["channel_step"] * o)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from invconv.kernels.cpu.compiler.integers import I32, Int, Value
+from invconv.kernels.cpu.compiler.integers import Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import INVERSE_LIMIT
 
@@ -38,7 +38,7 @@ def write_weights(w: Writer) -> None:
         First channel of the substitution, and step to the next: 1 or -1.
     """
     with w.function("fold", POINTERS, INTEGERS, inside=True) as a:
-        a["row"] = ((a["taps"] * a["channels"]) + (w.lanes - 1)) // w.lanes * w.lanes
+        a["row"] = (a["taps"] * a["channels"]).over(w.lanes) * w.lanes
         _right_hand_sides(w, a)
         _substitute(w, a)
         condition = w.b.fmul(
@@ -110,25 +110,21 @@ def _subtract(w: Writer, a: dict[str, Any], rows: list[Int], solved: list[Int]) 
 
 def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
     """Return the largest sum of magnitudes in one of the first C columns."""
-    largest, totals = w.variable(w.number), w.variable(w.vector)
-    indices = w.indices(range(w.lanes))
-    w.b.store(w.number(0.0), largest)
+    largest = w.new(w.number(0.0))
     with w.loop(0, a["channels"], w.lanes) as k:
         left = (a["channels"] - k).least(w.lanes)
-        there = w.b.icmp_signed("<", indices, w.splat(w.b.trunc(left.value, I32), indices.type))
-        w.b.store(w.zero, totals)
+        there, totals = w.lanes_are("<", left), w.new(w.zero)
         with w.loop(0, a["channels"]) as o:
             column = w.masked_load(w.at(matrix, o * row + k), there)
-            size = w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, column)
-            w.b.store(w.b.fadd(w.b.load(totals, typ=w.vector), size), totals)
+            totals.set(w.b.fadd(totals.value, w.absolute(column)))
         with w.loop(0, left) as lane:
-            total = w.b.extract_element(w.b.load(totals, typ=w.vector), lane.value)
-            known = w.b.load(largest, typ=w.number)
+            total = w.b.extract_element(totals.value, lane.value)
+            known = largest.value
             # keep NaN, which no comparison would
             larger = w.b.fcmp_unordered(">", total, known)
             take = w.b.and_(larger, w.b.fcmp_ordered("ord", known, known))
-            w.b.store(w.b.select(take, total, known), largest)
-    return w.b.load(largest, typ=w.number)
+            largest.set(w.b.select(take, total, known))
+    return largest.value
 
 
 def _pack(w: Writer, a: dict[str, Any]) -> None:

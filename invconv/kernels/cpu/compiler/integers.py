@@ -46,6 +46,10 @@ class Int:
         """Return self % other of numbers that are not negative."""
         return self._do("urem", other)
 
+    def over(self, other: Number) -> Int:
+        """Return self / other rounded up, of numbers that are not negative."""
+        return (self + (other - 1)) // other
+
     def __neg__(self) -> Int:
         return Int(self.builder, self.builder.neg(self.value))
 

@@ -6,8 +6,9 @@ Pointers have no type of their own; every load states the type.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 from llvmlite import ir
@@ -25,6 +26,8 @@ from invconv.kernels.cpu.compiler.integers import (
 )
 from invconv.kernels.cpu.compiler.target import Target
 
+Signature = tuple[Sequence[str], Sequence[str]]  # names of a function's pointers and integers
+
 
 class Control:
     """Functions of a module, and loops."""
@@ -32,6 +35,7 @@ class Control:
     def __init__(self) -> None:
         self.module = ir.Module()
         self.b: Any = None  # the builder of the function that is being written
+        self.signatures: dict[str, Signature] = {}  # of the functions that were written
 
     def integer(self, value: Any) -> Int:
         """Return an integer, a constant or a value, as `Int`."""
@@ -61,6 +65,7 @@ class Control:
         if inside:
             function.linkage = "internal"
         self.b = ir.IRBuilder(function.append_basic_block())
+        self.signatures[name] = tuple(pointers), tuple(integers)
         given = dict(zip(pointers, function.args, strict=False))
         for pointer in constant:
             given[pointer].add_attribute("noalias")
@@ -71,16 +76,15 @@ class Control:
     @contextmanager
     def loop(self, start: Number, stop: Number, step: Number = 1) -> Iterator[Int]:
         """Write the body of ``for i in range(start, stop, step)``, for a step > 0."""
-        i = self.variable(I64)
-        self.b.store(self.integer(start).value, i)
+        i = self.new(start)
         test, body, after = (self.b.function.append_basic_block() for _ in range(3))
         self.b.branch(test)
         self.b.position_at_end(test)
-        self.b.cbranch(self.integer(self.b.load(i, typ=I64)).is_("<", stop), body, after)
+        self.b.cbranch(i.number.is_("<", stop), body, after)
         self.b.position_at_end(body)
-        now = self.integer(self.b.load(i, typ=I64))
+        now = i.number
         yield now
-        self.b.store((now + step).value, i)
+        i.set(now + step)
         self.b.branch(test)
         self.b.position_at_end(after)
 
@@ -95,10 +99,56 @@ class Control:
         self.b.cbranch(condition[0], body, after)
         self.b.position_at_end(after)
 
+    @contextmanager
+    def branches(self, condition: Value, *, likely: bool) -> Iterator[Iterator[bool]]:
+        """Write the body of a loop over True and False where the condition is so."""
+
+        def each() -> Iterator[bool]:
+            for branch, holds in zip(both, (True, False), strict=True):
+                with branch:
+                    yield holds
+
+        with self.b.if_else(condition, likely=likely) as both:
+            yield each()
+
     def variable(self, kind: Any) -> Value:
-        """Return the address of a new local variable."""
+        """Return the address of new local memory."""
         with self.b.goto_entry_block():
             return self.b.alloca(kind)
+
+    def new(self, value: Value | Number) -> Variable:
+        """Return a new local variable with a value."""
+        value = value if isinstance(value, ir.Value) else self.integer(value).value
+        variable = Variable(self, self.variable(value.type), value.type)
+        variable.set(value)
+        return variable
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A local variable; LLVM puts it into a register."""
+
+    w: Any  # the writer
+    place: Value
+    kind: Any  # the type
+
+    @property
+    def value(self) -> Value:
+        """The value now."""
+        return self.w.b.load(self.place, typ=self.kind)
+
+    @property
+    def number(self) -> Int:
+        """The value now, of an integer."""
+        return Int(self.w.b, self.value)
+
+    def set(self, value: Value | Int) -> None:
+        """Change the value."""
+        self.w.b.store(value.value if isinstance(value, Int) else value, self.place)
+
+    def add_product(self, a: Value, b: Value) -> None:
+        """Add a product of vectors."""
+        self.set(self.w.fma(a, b, self.value))
 
 
 class Memory(Control):
@@ -119,10 +169,21 @@ class Memory(Control):
             function = ir.Function(self.module, kind, name)
         return self.b.call(function, arguments)
 
-    def call_inside(self, name: str, pointers: Sequence[Value], integers: Sequence[Number]) -> None:
-        """Call a function that `function` wrote."""
-        values = [self.integer(n).value for n in integers]
-        self.b.call(self.module.globals[name], [*pointers, *values])
+    def call_inside(self, name: str, **given: Value | Number) -> None:
+        """Call a function that `function` wrote; missing arguments are zero."""
+        self.b.call(self.module.globals[name], self.ordered(self.signatures[name], given))
+
+    def call_outside(self, address: Value, signature: Signature, **given: Value | Number) -> None:
+        """Call a function of another module; missing arguments are zero."""
+        pointers, integers = signature
+        kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
+        self.b.call(self.typed(address, kind), self.ordered(signature, given))
+
+    def ordered(self, signature: Signature, given: Mapping[str, Value | Number]) -> list[Value]:
+        """Return the arguments of a call."""
+        pointers, integers = signature
+        addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
+        return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
 
     def typed(self, address: Value, kind: Any) -> Value:
         """Return a typed address, which indirect calls and atomic stores need."""
@@ -132,10 +193,13 @@ class Memory(Control):
         """Return the address of a number of an array."""
         return self.b.gep(pointer, [self.integer(place).value], source_etype=self.number)
 
+    def entries(self, pointer: Value, place: Number) -> Value:
+        """Return the address of an entry of an array of integers."""
+        return self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
+
     def entry(self, pointer: Value, place: Number) -> Int:
         """Return an entry of an array of integers."""
-        address = self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
-        return self.integer(self.b.load(address, typ=I64))
+        return self.integer(self.b.load(self.entries(pointer, place), typ=I64))
 
     def link(self, pointer: Value, place: int) -> Value:
         """Return an entry of an array of addresses."""
@@ -204,6 +268,12 @@ class Writer(Memory):
         """Return a constant vector of 32-bit integers."""
         return ir.Constant(ir.VectorType(I32, len(values)), list(values))
 
+    def lanes_are(self, relation: str, number: Int) -> Value:
+        """Return the mask of lanes l with ``l relation number``, such as "<"."""
+        lanes = self.indices(range(self.lanes))
+        other = self.splat(self.b.trunc(number.value, I32), lanes.type)
+        return self.b.icmp_signed(relation, lanes, other)
+
     def splat(self, value: Value, kind: Any = None) -> Value:
         """Return a vector with a number in every lane."""
         blank = ir.Constant(kind or self.vector, ir.Undefined)
@@ -215,6 +285,10 @@ class Writer(Memory):
         if not self.target.fma:
             return self.b.fadd(self.b.fmul(a, b), c)
         return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)
+
+    def absolute(self, vector: Value) -> Value:
+        """Return the magnitudes of a vector's numbers."""
+        return self.call(f"llvm.fabs.v{self.lanes}{self.suffix}", self.vector, vector)
 
     def sum(self, vector: Value) -> Value:
         """Return the sum of a vector's numbers, by adding halves repeatedly."""

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from llvmlite import ir
 
-from invconv.kernels.cpu import sums
-from invconv.kernels.cpu.compiler.integers import I1, I32, I64, Int, Value
+from invconv.kernels.cpu.compiler.integers import I1, I64, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
 from invconv.kernels.cpu.loop import each_unit, load_record
 from invconv.kernels.cpu.program import size
+from invconv.kernels.cpu.sums import SIGNATURE
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
 PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
@@ -31,9 +31,8 @@ def write_correlation(w: Writer) -> None:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
         pack(w, a, h)
         clear(w, a["z"], h, a["images"])
-        groups = (a["images"] + (h["images"] - 1)) // h["images"]
-        total = groups * h["bands"]
-        with each_unit(w, a["shared"], total) as taken:
+        groups = a["images"].over(h["images"])
+        with each_unit(w, a["shared"], groups * h["bands"]) as taken:
             _band(w, a, h, taken % groups * h["images"], taken // groups)
 
 
@@ -83,47 +82,29 @@ def copy_pieces(
         in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + target)
         if way == "in" or back:
             flag = w.integer(w.b.zext(there, I64))
-            w.call_inside("copy_run", [in_buffer, in_memory], [many, flag])
+            w.call_inside("copy_run", target=in_buffer, source=in_memory, count=many, there=flag)
         else:
-            w.call_inside("copy_run", [in_memory, in_buffer], [many, 1])
+            w.call_inside("copy_run", target=in_memory, source=in_buffer, count=many, there=1)
 
 
 def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:
     positions = (here - 1) * h["image_step"] + band["positions"]
-    columns = (positions + (w.lanes - 1)) // w.lanes
-    call_sums(w, a, h, band["at"], columns, w.integer(w.lanes), h["channel_step"], h["taps_read"])
+    columns, lists = positions.over(w.lanes), h["taps_read"]
+    call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
 
 
 def call_sums(
-    w: Writer,
-    a: dict[str, Any],
-    h: dict[str, Int],
-    at: Int,
-    columns: Int,
-    step: Int,
-    channel_step: Int,
-    taps_read: Int,
+    w: Writer, a: dict[str, Any], h: dict[str, Int], lists: Int, **given: Int | int
 ) -> None:
-    """Write the sums of ``columns`` vectors of pixels, ``step`` apart, which share a tap list."""
+    """Write the sums of a row of pixels that share the list of taps at a place of the program."""
     pointers = {
         "z": a["z"],
         "out": w.at(a["z"], h["out"]),
         "w": w.at(a["z"], h["weights"]),
         "spare": w.at(a["z"], h["spare"]),
-        "lists": w.b.gep(a["program"], [taps_read.value], source_etype=I64),
+        "lists": w.entries(a["program"], lists),
     }
-    sums.call(
-        w,
-        a["sums"],
-        pointers,
-        at=at,
-        rows=1,
-        columns=columns,
-        column_step=step,
-        taps=h["taps"],
-        channels=h["channels"],
-        channel_step=channel_step,
-    )
+    w.call_outside(a["sums"], SIGNATURE, **h | pointers | {"rows": 1} | given)
 
 
 def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
@@ -155,8 +136,6 @@ def write_run(w: Writer) -> None:
     """Write the function "copy_run": copy adjacent numbers, or write zeros."""
     with w.function("copy_run", ("target", "source"), ("count", "there"), inside=True) as a:
         there = a["there"].is_("!=", 0)
-        kind = ir.VectorType(I32, w.lanes)
-        iota = w.indices(range(w.lanes))
         with w.loop(0, a["count"], w.lanes) as j:
             left = a["count"] - j
             whole = w.b.and_(there, left.is_(">=", w.lanes))
@@ -164,8 +143,7 @@ def write_run(w: Writer) -> None:
                 with then:
                     w.store(w.load(a["source"], j), a["target"], j)
                 with otherwise:
-                    count = w.splat(w.b.trunc(left.least(w.lanes).value, I32), kind)
-                    mask = w.b.icmp_signed("<", iota, count)
+                    mask = w.lanes_are("<", left.least(w.lanes))
                     given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
                     vector = w.masked_load(w.at(a["source"], j), given)
                     w.masked_store(vector, w.at(a["target"], j), mask)

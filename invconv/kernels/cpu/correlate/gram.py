@@ -86,7 +86,6 @@ def _products(
 
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])
-    sums = [[w.variable(w.vector) for _ in range(inputs)] for _ in range(outputs)]
     with (
         w.loop(0, h["taps"]) as t,
         w.loop(0, channels, outputs) as first,
@@ -96,16 +95,14 @@ def _products(
         # beyond the last channel, the last one is read again, and its products are not added
         rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
         columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]
-        for variable in (v for row in sums for v in row):
-            w.b.store(w.zero, variable)
+        sums = [[w.new(w.zero) for _ in range(inputs)] for _ in range(outputs)]
         with w.loop(0, positions, w.lanes) as j:
             place = at + j
             bars = [w.load(out, row + place) for row in rows]
             for k, column in enumerate(columns):
                 x = w.load(a["z"], column + place)
                 for o, bar in enumerate(bars):
-                    total = w.fma(bar, x, w.b.load(sums[o][k], typ=w.vector))
-                    w.b.store(total, sums[o][k])
+                    sums[o][k].add_product(bar, x)
         tap = w.entry(a["program"], h["order"] + t)
         for o in range(outputs):
             for k in range(inputs):
@@ -113,7 +110,7 @@ def _products(
                 inside = w.b.and_(row.is_("<", channels), column.is_("<", channels))
                 with w.b.if_then(w.b.and_(inside, counts(a, tap, row, column))):
                     entry = place_of(a, tap, row, column)
-                    total = w.sum(w.b.load(sums[o][k], typ=w.vector))
+                    total = w.sum(sums[o][k].value)
                     known = w.load(a["total"], entry, w.number)
                     w.store(w.b.fadd(known, total), a["total"], entry)
 

@@ -64,29 +64,27 @@ def _places(numbers: int, lanes: int) -> Any:
 
 def _write(w: Writer, parts: int) -> None:
     """Write the function "eliminate" of matrices, places, a buffer, and two sizes."""
-    from invconv.kernels.cpu import copies
+    from invconv.kernels.cpu.copies import write_copies
 
-    for way in ("enter", "leave"):
-        copies.write_copy(w, way, "images")
+    write_copies(w, "images")
     pointers, integers = ("matrices", "places", "z"), ("count", "channels")
     with w.function("eliminate", pointers, integers, inside=False) as a:
         m = _Matrix(w, a["z"], a["channels"], parts)
         numbers = a["channels"] * a["channels"] * parts
         with w.loop(0, a["count"], w.lanes) as first:
-            copied = copies.in_order(
-                lines_there=(a["count"] - first).least(w.lanes),
-                line_step=numbers,
-                count=numbers,
-                width=numbers,
-                step=w.lanes,
-                channels=1,
-            )
-            given = w.at(a["matrices"], first * numbers), a["z"], a["places"]
-            w.call_inside("enter_images", given, copied)
+            copied = a | {
+                "lines": w.at(a["matrices"], first * numbers),
+                "lines_there": (a["count"] - first).least(w.lanes),
+                "line_step": numbers,
+                "count": numbers,
+                "width": numbers,
+                "channels": 1,
+            }
+            w.call_inside("enter", **copied)
             with w.loop(0, a["channels"]) as k:
                 _swap(m, k, _find_pivot(m, k))
                 _eliminate(m, k)
-            w.call_inside("leave_images", given, copied)
+            w.call_inside("leave", **copied)
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,6 @@ class _Matrix:
             self.w.store(value, self.z, self.place(i, j, part))
 
 
-def _absolute(w: Writer, value: Value) -> Value:
-    return w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, value)
-
-
 def _number(w: Writer, i: Int) -> Value:
     """Return an integer as a floating-point number in every lane."""
     return w.splat(w.b.sitofp(i.value, w.number))
@@ -124,16 +118,13 @@ def _number(w: Writer, i: Int) -> Value:
 def _find_pivot(m: _Matrix, k: Int) -> Value:
     """Return the row of the largest number of column k from row k on."""
     w, b = m.w, m.w.b
-    most, row = w.variable(w.vector), w.variable(w.vector)
-    b.store(w.zero, most)  # a column of zeros or NaN keeps row k
-    b.store(_number(w, k), row)
+    most, row = w.new(w.zero), w.new(_number(w, k))  # a column of zeros or NaN keeps row k
     with w.loop(k, m.n) as i:
-        size = functools.reduce(b.fadd, (_absolute(w, part) for part in m.read(i, k)))
-        known = b.load(most, typ=w.vector)
-        larger = b.fcmp_ordered(">", size, known)
-        b.store(b.select(larger, size, known), most)
-        b.store(b.select(larger, _number(w, i), b.load(row, typ=w.vector)), row)
-    return b.load(row, typ=w.vector)
+        size = functools.reduce(b.fadd, map(w.absolute, m.read(i, k)))
+        larger = b.fcmp_ordered(">", size, most.value)
+        most.set(b.select(larger, size, most.value))
+        row.set(b.select(larger, _number(w, i), row.value))
+    return row.value
 
 
 def _swap(m: _Matrix, k: Int, pivots: Value) -> None:
@@ -179,7 +170,7 @@ def _divider(w: Writer, pivot: Parts) -> Callable[[Parts], list[Value]]:
     if len(pivot) == 1:
         by = or_one(pivot[0])
         return lambda a: [b.fdiv(a[0], by)]
-    re, im = (_absolute(w, part) for part in pivot)
+    re, im = map(w.absolute, pivot)
     scale = or_one(b.select(b.fcmp_ordered(">", re, im), re, im))
     c, s = (b.fdiv(part, scale) for part in pivot)
     by = or_one(w.fma(pivot[0], c, b.fmul(pivot[1], s)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from invconv.kernels.cpu import copies, sums
-from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
+from invconv.kernels.cpu.compiler.integers import POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.loop import each_unit, load_record
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
+from invconv.kernels.cpu.sums import SIGNATURE
 
 POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
 
@@ -20,12 +21,10 @@ def write_product(w: Writer) -> None:
     ``transforms`` and ``weights`` are the matrices of the axes and of the frequencies. The other
     arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
-    copies.write_copy(w, "enter", "images")
-    copies.write_copy(w, "leave", "images")
+    write_copies(w, "images")
     with w.function("product", POINTERS, ("images",), inside=False) as a:
         h = load_record(w, Header, a["program"], w.integer(0))
-        total = (a["images"] + (w.lanes - 1)) // w.lanes
-        with each_unit(w, a["shared"], total) as taken:
+        with each_unit(w, a["shared"], a["images"].over(w.lanes)) as taken:
             a["image"] = taken * w.lanes
             with w.loop(0, h["channels"]) as c:
                 plane = w.at(a["z"], c * h["plane"])
@@ -45,18 +44,17 @@ def write_product(w: Writer) -> None:
 def _copy(
     w: Writer, a: dict[str, Any], h: dict[str, Int], way: str, images: Value, c: Int, plane: Value
 ) -> None:
-    start = w.at(images, (a["image"] * h["channels"] + c) * h["pixels"])
-    integers = copies.in_order(
+    w.call_inside(
+        way,
+        lines=w.at(images, (a["image"] * h["channels"] + c) * h["pixels"]),
+        z=plane,
+        places=w.entries(a["program"], h["places"]),
         lines_there=(a["images"] - a["image"]).least(w.lanes),
         line_step=h["channels"] * h["pixels"],
-        channel_stride=h["pixels"],
         count=h["pixels"],
         width=h["pixels"],
-        channel_step=h["plane"],
-        step=w.lanes,
         channels=1,
     )
-    w.call_inside(f"{way}_images", (start, plane, _list(w, a, h["places"])), integers)
 
 
 def _transform(
@@ -65,24 +63,18 @@ def _transform(
     """Write the products of a plane with a matrix along each axis."""
     with w.loop(0, h["stages"]) as i:
         s = load_record(w, Stage, a["program"], h["axes"] + i * size(Stage))
-        sums.call(
-            w,
-            w.b.inttoptr(s["sums"].value, POINTER),
-            {
-                "z": plane,
-                "out": plane,
-                "w": w.at(a["transforms"], s["weights"] + first),
-                "spare": w.at(a["z"], h["spare"]),
-                "lists": _list(w, a, h["one"]),
-            },
-            rows=s["rows"],
-            row_step=s["row_step"],
-            columns=s["columns"],
-            column_step=w.lanes,
-            taps=1,
-            channels=s["points"],
-            channel_step=s["apart"],
-        )
+        given = {
+            "z": plane,
+            "out": plane,
+            "w": w.at(a["transforms"], s["weights"] + first),
+            "spare": w.at(a["z"], h["spare"]),
+            "lists": w.entries(a["program"], h["one"]),
+            "column_step": w.lanes,
+            "taps": 1,
+            "channels": s["points"],
+            "channel_step": s["apart"],
+        }
+        w.call_outside(w.b.inttoptr(s["sums"].value, POINTER), SIGNATURE, **s | given)
 
 
 def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) -> None:
@@ -99,16 +91,17 @@ def _multiply(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
     with w.loop(0, h["outputs"]) as i:
         start = h["multiplied"] + i * OUTPUT
         here, taps, weights = (w.entry(a["program"], start + k) for k in range(3))
-        pointers = {
+        given = {
             "z": a["z"],
             "out": w.at(a["z"], h["step"]),
             "w": w.at(a["weights"], weights),
             "spare": w.at(a["z"], h["spare"]),
-            "lists": _list(w, a, start + 3),
+            "lists": w.entries(a["program"], start + 3),
+            "at": here,
+            "rows": 1,
+            "columns": 1,
+            "taps": taps,
+            "channels": h["channels"],
+            "channel_step": h["plane"],
         }
-        sizes = {"taps": taps, "channels": h["channels"], "channel_step": h["plane"]}
-        sums.call(w, function, pointers, at=here, rows=1, columns=1, **sizes)
-
-
-def _list(w: Writer, a: dict[str, Any], place: Int) -> Value:
-    return w.b.gep(a["program"], [place.value], source_etype=I64)
+        w.call_outside(function, SIGNATURE, **given)
