@@ -92,32 +92,30 @@ class Grid:
         axes = [rows, *(range(-low, n + high) for n, low, high in others)]
         copies = list[tuple[int, int, int]]()
         for index in itertools.product(*axes):
-            target = self.flat((index[0] - rows.start, *self._from_low(index), 0))
-            copies += self._row(index, target)
+            target = self.flat((index[0] - rows.start, *self._from_low(index), self.low[-1]))
+            pairs = zip(index, self.shape, strict=False)
+            there = tuple(repeated(i, n, self.wrap) for i, n in pairs)
+            if all(0 <= i < n for i, n in zip(there, self.shape, strict=False)):
+                source = int(np.ravel_multi_index(there, self.shape[:-1])) * self.shape[-1]
+                copies += [(source + i, target + j, count) for i, j, count in self._along]
+            elif not 0 <= index[0] < self.shape[0]:  # other rows are never written
+                copies.append((-1, target, self.shape[-1]))
         return copies
 
     def _from_low(self, index: Offset) -> Iterator[int]:
         return (i + low for i, low in zip(index[1:], self.low[1:-1], strict=True))
 
-    def _row(self, index: Offset, target: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the copies in for a row of the last axis, which may be outside the grid."""
+    @functools.cached_property
+    def _along(self) -> list[tuple[int, int, int]]:
+        """The copies in for a row of the last axis, from its first pixel on."""
         n, low, high = self.shape[-1], self.low[-1], self.high[-1]
-        inside = all(0 <= i < m for i, m in zip(index, self.shape, strict=False))
-        if not inside and not self.wrap:
-            if not 0 <= index[0] < self.shape[0]:  # other rows are never written
-                yield -1, target + low, n
-            return
-        index = tuple(repeated(i, m, self.wrap) for i, m in zip(index, self.shape, strict=False))
-        source = int(np.ravel_multi_index(index, self.shape[:-1])) * n
-        yield source, target + low, n
+        copies = [(0, 0, n)]
         if self.wrap == "mirror":
-            for i in (*range(-low, 0), *range(n, n + high)):
-                yield source + repeated(i, n, self.wrap), target + low + i, 1
-            return
-        if self.wrap and low:
-            yield source + n - low, target, low
-        if self.wrap and high:
-            yield source, target + low + n, high
+            beyond = (*range(-low, 0), *range(n, n + high))
+            copies += [(repeated(i, n, self.wrap), i, 1) for i in beyond]
+        elif self.wrap:
+            copies += [(n - low, -low, low), (0, n, high)]
+        return [copy for copy in copies if copy[2]]
 
     def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
         """Return the copies out, (source, target, count), for rows first to stop of axis 0."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine
@@ -22,10 +25,14 @@ from invconv.kernels.cpu.correlate.bands import (
     Places,
     Reading,
     correlation_program,
+    of_taps,
     reading,
 )
 from invconv.kernels.cpu.correlate.images import images_program
 from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.program import address_of
+
+Floats = np.ndarray[Any, Any]
 
 Lanes = Literal["images", "pixels"]
 
@@ -83,6 +90,44 @@ class CompiledCorrelation:
         size = way.program.header.size * way.itemsize
         in_buffers(work, size, workers, way, shared, keeps)
 
+    def parts(self, batch: int, workers: int) -> int:
+        """Return the number of parts of a batch in `run_vjp`; each is summed by one thread."""
+        h = self.program.header
+        numbers, products = batch * h.channels * h.pixels, h.channels * h.taps
+        seconds = costs.seconds(numbers, products, self.itemsize, self.target, copy=0.0)
+        return min(workers, batch) if seconds >= costs.SHARED else 1
+
+    def run_vjp(
+        self,
+        x: int,
+        y_bar: int,
+        totals: int,
+        places: Places,
+        apart: int,
+        batch: int,
+        parts: int,
+        *keeps: object,
+    ) -> None:
+        """Add the gradient of <y_bar, correlate(taps, x)> by the taps, in parts, to ``totals``.
+
+        ``totals`` is the address of the first tap's matrix of the first part, and ``apart`` the
+        bytes from a part's matrices to the next part's. The other arguments are as for `run`.
+        """
+        from invconv.kernels.cpu.correlate.gram import write_gram
+
+        h, take, wide = self.program.header, itertools.count().__next__, self.target.registers == 32
+        image = h.channels * h.pixels * self.itemsize
+        block = min(h.channels, 4 if wide else 3), min(h.channels, 6 if wide else 4)
+        code = machine.compiled(self.target, self.itemsize, write_gram, *block, thorough=True)
+
+        def work(z: int) -> None:
+            while (i := take()) < parts:
+                start, stop = batch * i // parts, batch * (i + 1) // parts
+                given = x + start * image, y_bar + start * image, totals + i * apart
+                code.call(*given, self.program.address, z, stop - start, *places)
+
+        in_buffers(work, h.size * self.itemsize, parts, self, code, keeps)
+
 
 @functools.lru_cache(maxsize=256)
 def compiled_correlation(
@@ -134,3 +179,28 @@ def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
     """Return a correlation with images in the lanes, or None if the images are too large."""
     channels = given.program.header.channels
     return _compiled(given.target, given.reading, channels, given.itemsize, "images")
+
+
+def compiled_kernel_vjp(
+    x: Floats,
+    y_bar: Floats,
+    offsets: tuple[Offset, ...],
+    wrap: bool,
+    workers: int = 1,
+    target: Target | None = None,
+) -> Floats:
+    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
+
+    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial). Each worker sums over a part of the
+    batch.
+    """
+    channels = x.shape[1]
+    correlation = compiled_correlation(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
+    parts = 1 if correlation is None else correlation.parts(len(x), workers)
+    totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
+    if correlation is not None:
+        given = address_of(x), address_of(y_bar), address_of(totals)
+        places, apart = of_taps(channels), totals[0].nbytes
+        correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
+    total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
+    return total

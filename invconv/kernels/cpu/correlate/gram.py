@@ -10,35 +10,22 @@ registers.
 
 from __future__ import annotations
 
-import functools
-import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from invconv.arrays.stencil import Offset
-from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import in_buffers
-from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.bands import (
-    Band,
-    Border,
-    CorrelationHeader,
-    CorrelationProgram,
-    Places,
-    correlation_program,
-    of_taps,
-    reading,
+from invconv.kernels.cpu.compiler.integers import Int
+from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
+from invconv.kernels.cpu.correlate.bands_loop import (
+    PLACES,
+    clear,
+    copy_pieces,
+    counts,
+    place_of,
+    write_run,
 )
-from invconv.kernels.cpu.geometry import Shape
-from invconv.kernels.cpu.program import address_of, size
+from invconv.kernels.cpu.loop import load_record
+from invconv.kernels.cpu.program import size
 
-if TYPE_CHECKING:
-    from invconv.kernels.cpu.compiler.integers import Int
-    from invconv.kernels.cpu.compiler.ir import Writer
-
-Floats = np.ndarray[Any, Any]
 POINTERS = ("x", "y_bar", "total", "program", "z")
 
 
@@ -48,9 +35,6 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
     sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
     """
-    from invconv.kernels.cpu.correlate.bands_loop import PLACES, clear, copy_pieces, write_run
-    from invconv.kernels.cpu.loop import load_record
-
     write_run(w)
     with w.function("gram", POINTERS, ("images", *PLACES), inside=False) as a:
         h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
@@ -82,8 +66,6 @@ def _products(
     inputs: int,
 ) -> None:
     """Write the products of all pairs of channels, for each tap."""
-    from invconv.kernels.cpu.correlate.bands_loop import counts, place_of
-
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])
     with (
@@ -113,93 +95,3 @@ def _products(
                     total = w.sum(sums[o][k].value)
                     known = w.load(a["total"], entry, w.number)
                     w.store(w.b.fadd(known, total), a["total"], entry)
-
-
-@dataclass(frozen=True, eq=False)
-class CompiledGram:
-    """The gradient of <y_bar, correlate(taps, x)> by the taps on a grid, for any images."""
-
-    program: CorrelationProgram
-    code: machine.Code
-    itemsize: int
-    seconds: float  # about how long an image takes
-
-    def parts(self, batch: int, workers: int) -> int:
-        """Return the number of parts of a batch; each is summed by one thread."""
-        return min(workers, batch) if workers > 1 and batch * self.seconds >= costs.SHARED else 1
-
-    def run(
-        self,
-        x: int,
-        y_bar: int,
-        totals: int,
-        places: Places,
-        apart: int,
-        batch: int,
-        parts: int,
-        *keeps: object,
-    ) -> None:
-        """Add the sums over parts of a batch to ``totals``.
-
-        ``x`` and ``y_bar`` are addresses of contiguous arrays (batch, C, *shape), ``totals`` is
-        that of the first tap's matrix of the first part, and ``apart`` the bytes from a part's
-        matrices to the next part's. ``keeps`` own the memory, for threads that go on after an
-        interrupt.
-        """
-        h, take = self.program.header, itertools.count().__next__
-        image = h.channels * h.pixels * self.itemsize
-
-        def work(z: int) -> None:
-            while (i := take()) < parts:
-                start, stop = batch * i // parts, batch * (i + 1) // parts
-                given = x + start * image, y_bar + start * image, totals + i * apart
-                self.code.call(*given, self.program.address, z, stop - start, *places)
-
-        in_buffers(work, h.size * self.itemsize, parts, self, keeps)
-
-
-@functools.lru_cache(maxsize=256)
-def compiled_gram(
-    channels: int,
-    shape: Shape,
-    offsets: tuple[Offset, ...],
-    wrap: Border,
-    itemsize: int,
-    target: Target | None = None,
-) -> CompiledGram | None:
-    """Return the gradient by taps at some offsets, or None if no tap reaches a pixel."""
-    target, read = target or host(), reading(shape, offsets, wrap)
-    if read is None:
-        return None
-    program = correlation_program(read, channels, target, itemsize)
-    wide, h = target.registers == 32, program.header
-    block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
-    code = machine.compiled(target, itemsize, write_gram, *block, thorough=True)
-    seconds = costs.seconds(channels * h.pixels, channels * len(offsets), itemsize, target, 0.0)
-    return CompiledGram(program, code, itemsize, seconds)
-
-
-def compiled_kernel_vjp(
-    x: Floats,
-    y_bar: Floats,
-    offsets: tuple[Offset, ...],
-    wrap: bool,
-    workers: int = 1,
-    target: Target | None = None,
-) -> Floats:
-    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
-
-    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial), ``wrap`` is as in
-    `invconv.kernels.primitives.correlate`. There are at most so many ``workers``; each sums over a
-    part of the batch.
-    """
-    channels = x.shape[1]
-    gram = compiled_gram(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
-    parts = 1 if gram is None else gram.parts(len(x), workers)
-    totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
-    if gram is not None:
-        given = address_of(x), address_of(y_bar), address_of(totals)
-        places, apart = of_taps(channels), totals[0].nbytes
-        gram.run(*given, places, apart, len(x), parts, x, y_bar, totals)
-    total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
-    return total
