@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.kernels.cpu.compiler.integers import Int, Value
-from invconv.kernels.cpu.compiler.ir import Variable, Writer
+from invconv.kernels.cpu.compiler.integers import Int, Value, Variable
+from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.lanes.channels import TOGETHER, Vectors
 from invconv.kernels.cpu.sums import READ, SIGNATURE
 from invconv.kernels.order import accumulators

@@ -9,38 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
-from invconv.kernels.cpu import copies, sums, weights
+from invconv.kernels.cpu import copies, sums
 from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header, Segment, size
+from invconv.kernels.cpu.weights import order_of_channels
 
 _LINE = 64  # bytes of a line of the cache
 
 POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")
 
 
-def write_fold(w: Writer) -> None:
-    """Write the function "prepare" of (matrices, weights, program, scratch)."""
-    pointers = ("matrices", "weights", "program", "scratch")
-    with w.function("prepare", pointers, inside=False) as a:
-        h = load_record(w, Header, a["program"], w.integer(0))
-        first, step = _channels(w, h)
-        order = w.entries(a["program"], h["order"])
-        w.call_inside("fold", **h | a | {"order": order, "first": first, "step": step})
-
-
 def write_solve(w: Writer, lanes: str) -> None:
-    """Write the function "solve" of `POINTERS` and the number of images.
+    """Write the function "solve" of `POINTERS` and the number of images; the sums are elsewhere.
 
     ``lanes`` is the module of `cpu.lanes` that assigns them. ``shared`` has the next unit to be
     taken, and for each unit the number of its solved columns: zeros at first, the same memory for
     all threads. ``z`` is the buffer of one thread. ``sums`` is the compiled function.
     """
+    if lanes != "recursion":
+        copies.write_copies(w, lanes)
     with w.function("solve", POINTERS, ("images",), inside=False) as a:
-        h = load_record(w, Header, a["program"], w.integer(0))
+        h = w.record(Header, a["program"])
         w.clear(a["z"], h["cleared"])
         groups = a["images"].over(h["images"])
         total = groups * h["units"]
@@ -56,7 +48,7 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
     a = a | {"image": image, "y": w.at(a["y"], plane), "x": w.at(a["x"], plane)}
     with w.loop(0, h["segments"]) as i:
         place = h["body"] + (unit * h["segments"] + i) * size(Segment)
-        s = load_record(w, Segment, a["program"], place)
+        s = w.record(Segment, a["program"], place)
         with w.b.if_then(s["clear_count"].is_(">", 0)):
             w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
         with w.b.if_then(s["needed"].is_(">", 0)):
@@ -105,7 +97,7 @@ def _solve_pixels(
     diagonal = h["blocks"] * h["block"] * h["taps"] * h["channels"]
     flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
     substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
-    first, step = _channels(w, h)
+    first, step = order_of_channels(w, h)
     from_memory = a["lines"] == "recursion"
     given = {
         "z": a["y"] if from_memory else a["z"],
@@ -165,12 +157,6 @@ def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
     return channel * h["pixels"] + h["above_step"] * up + in_memory
 
 
-def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
-    """Return the first channel that a substitution solves, and the step to the next."""
-    lower = h["lower"].is_("!=", 0)
-    return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
-
-
 @contextmanager
 def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
     """Write the loop over the units that this thread takes; no two threads take the same one."""
@@ -187,21 +173,3 @@ def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
     with w.repeat_while() as condition:
         done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
         condition.append(done.is_("<", needed))
-
-
-def load_record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
-    """Load the numbers of a record of `invconv.kernels.cpu.program`."""
-    return {field.name: w.entry(program, start + i) for i, field in enumerate(fields(record))}
-
-
-def write_weights_module(w: Writer) -> None:
-    """Write "prepare" and the functions that it calls."""
-    weights.write_weights(w)
-    write_fold(w)
-
-
-def write_solve_module(w: Writer, lanes: str) -> None:
-    """Write "solve" and its copies, if it has any; the sums are elsewhere."""
-    if lanes != "recursion":
-        copies.write_copies(w, lanes)
-    write_solve(w, lanes)

@@ -96,23 +96,22 @@ def compiled(
 
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
-    from invconv.kernels.cpu.loop import write_weights_module
+    from invconv.kernels.cpu.weights import write_weights
 
-    return compiled(target, itemsize, write_weights_module)
+    return compiled(target, itemsize, write_weights)
 
 
 def solve(target: Target, itemsize: int, way: str) -> Code:
     """Compile "solve" for lanes that a module of `cpu.lanes` assigns, without the sums."""
-    from invconv.kernels.cpu.loop import write_solve_module
+    from invconv.kernels.cpu.loop import write_solve
 
-    return compiled(target, itemsize, write_solve_module, way)
+    return compiled(target, itemsize, write_solve, way)
 
 
 def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
     """Compile the sums for these lanes; for images or rows, of a block of output channels."""
     from invconv.kernels.cpu.channel_sums import write_channel_sums
-    from invconv.kernels.cpu.recursion_sums import write_recursion
-    from invconv.kernels.cpu.sums import write_sums
+    from invconv.kernels.cpu.sums import write_recursion, write_sums
 
     writers: dict[str, Callable[..., None]] = {
         "channels": write_channel_sums,

@@ -16,28 +16,29 @@ from typing import Any
 
 from invconv.kernels.cpu.compiler.integers import Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.program import Header
 from invconv.kernels.order import INVERSE_LIMIT
 
-POINTERS = ("matrices", "order", "weights", "scratch")
-INTEGERS = ("taps", "channels", "block", "blocks", "first", "step")
+POINTERS = ("matrices", "weights", "program", "scratch")
 _ROWS = 4  # rows that are solved at a time, so that they are read from the cache a quarter as often
 
 
+def order_of_channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
+    """Return the first channel that a substitution solves, and the step to the next."""
+    lower = h["lower"].is_("!=", 0)
+    return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
+
+
 def write_weights(w: Writer) -> None:
-    """Write the function "fold".
+    """Write the function "prepare" of `POINTERS`.
 
-    Its arguments:
-
-    matrices, order
-        D, then K_t, each C x C; and for each tap of the kernel the index of its matrix, D's first.
-    weights, scratch
-        Memory for the weights, and for C rows of taps C numbers, each padded to whole vectors.
-    taps, channels, block, blocks
-        Numbers of taps, of channels, of channels of a block, and of blocks of output channels.
-    first, step
-        First channel of the substitution, and step to the next: 1 or -1.
+    ``matrices`` are D and then K_t, each C x C. ``scratch`` is memory for C rows of taps C numbers,
+    each padded to whole vectors.
     """
-    with w.function("fold", POINTERS, INTEGERS, inside=True) as a:
+    with w.function("prepare", POINTERS, inside=False) as a:
+        a |= w.record(Header, a["program"])
+        a["first"], a["step"] = order_of_channels(w, a)
+        a["order"] = w.entries(a["program"], a["order"])
         a["row"] = (a["taps"] * a["channels"]).over(w.lanes) * w.lanes
         _right_hand_sides(w, a)
         _substitute(w, a)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any, Self
 
 from llvmlite import ir
@@ -23,6 +23,7 @@ from invconv.kernels.cpu.compiler.integers import (
     Int,
     Number,
     Value,
+    Variable,
 )
 from invconv.kernels.cpu.compiler.target import Target
 
@@ -124,33 +125,6 @@ class Control:
         return variable
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A local variable; LLVM puts it into a register."""
-
-    w: Any  # the writer
-    place: Value
-    kind: Any  # the type
-
-    @property
-    def value(self) -> Value:
-        """The value now."""
-        return self.w.b.load(self.place, typ=self.kind)
-
-    @property
-    def number(self) -> Int:
-        """The value now, of an integer."""
-        return Int(self.w.b, self.value)
-
-    def set(self, value: Value | Int) -> None:
-        """Change the value."""
-        self.w.b.store(value.value if isinstance(value, Int) else value, self.place)
-
-    def add_product(self, a: Value, b: Value) -> None:
-        """Add a product of vectors."""
-        self.set(self.w.fma(a, b, self.value))
-
-
 class Memory(Control):
     """Calls, and numbers of one dtype in memory."""
 
@@ -200,6 +174,11 @@ class Memory(Control):
     def entry(self, pointer: Value, place: Number) -> Int:
         """Return an entry of an array of integers."""
         return self.integer(self.b.load(self.entries(pointer, place), typ=I64))
+
+    def record(self, kind: type, pointer: Value, start: Number = 0) -> dict[str, Int]:
+        """Return the numbers of a record, a dataclass, in an array of integers."""
+        first = self.integer(start)
+        return {f.name: self.entry(pointer, first + i) for i, f in enumerate(fields(kind))}
 
     def link(self, pointer: Value, place: int) -> Value:
         """Return an entry of an array of addresses."""

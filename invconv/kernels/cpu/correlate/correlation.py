@@ -113,7 +113,7 @@ class CompiledCorrelation:
         ``totals`` is the address of the first tap's matrix of the first part, and ``apart`` the
         bytes from a part's matrices to the next part's. The other arguments are as for `run`.
         """
-        from invconv.kernels.cpu.correlate.gram import write_gram
+        from invconv.kernels.cpu.correlate.loops import write_gram
 
         h, take, wide = self.program.header, itertools.count().__next__, self.target.registers == 32
         image = h.channels * h.pixels * self.itemsize
@@ -149,8 +149,7 @@ def _compiled(
     target: Target, read: Reading, channels: int, itemsize: int, lanes: Lanes
 ) -> CompiledCorrelation | None:
     """Return a correlation, or None if images are too large for the lanes."""
-    from invconv.kernels.cpu.correlate.bands_loop import write_correlation
-    from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
+    from invconv.kernels.cpu.correlate.loops import write_correlation, write_images_correlation
 
     by_pixels = lanes == "pixels"
     program = (correlation_program if by_pixels else images_program)(

@@ -7,7 +7,7 @@ from typing import Any
 from invconv.kernels.cpu.compiler.integers import POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
-from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.loop import each_unit
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 from invconv.kernels.cpu.sums import SIGNATURE
@@ -23,7 +23,7 @@ def write_product(w: Writer) -> None:
     """
     write_copies(w, "images")
     with w.function("product", POINTERS, ("images",), inside=False) as a:
-        h = load_record(w, Header, a["program"], w.integer(0))
+        h = w.record(Header, a["program"])
         with each_unit(w, a["shared"], a["images"].over(w.lanes)) as taken:
             a["image"] = taken * w.lanes
             with w.loop(0, h["channels"]) as c:
@@ -62,7 +62,7 @@ def _transform(
 ) -> None:
     """Write the products of a plane with a matrix along each axis."""
     with w.loop(0, h["stages"]) as i:
-        s = load_record(w, Stage, a["program"], h["axes"] + i * size(Stage))
+        s = w.record(Stage, a["program"], h["axes"] + i * size(Stage))
         given = {
             "z": plane,
             "out": plane,

@@ -1,6 +1,11 @@
-"""The loop of a correlation: bands of images, copied in, summed by `cpu.sums`, and out.
+"""The loops of a correlation, and of its gradient by the taps.
 
-y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
+    y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
+    taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
+
+Bands of images, or the images in the lanes, are copied in, summed by `cpu.sums`, and copied out.
+For the gradient, x and y_bar lie in buffers like the images and results of a correlation, so that
+for every tap a vector of y_bar is multiplied with the vector of x at a fixed distance.
 """
 
 from __future__ import annotations
@@ -11,12 +16,15 @@ from llvmlite import ir
 
 from invconv.kernels.cpu.compiler.integers import I1, I64, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
-from invconv.kernels.cpu.loop import each_unit, load_record
+from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
+from invconv.kernels.cpu.loop import each_unit
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.sums import SIGNATURE
 
 POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
+GRAM = ("x", "y_bar", "total", "program", "z")
 PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
 
 
@@ -28,7 +36,7 @@ def write_correlation(w: Writer) -> None:
     """
     write_run(w)
     with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
-        h = load_record(w, CorrelationHeader, a["program"], w.integer(0))
+        h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
         clear(w, a["z"], h, a["images"])
         groups = a["images"].over(h["images"])
@@ -38,7 +46,7 @@ def write_correlation(w: Writer) -> None:
 
 def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
     """Write the correlation of a band of some images."""
-    band = load_record(w, Band, a["program"], h["body"] + number * size(Band))
+    band = w.record(Band, a["program"], h["body"] + number * size(Band))
     here = (a["images"] - image).least(h["images"])
     place = image * h["channels"] * h["pixels"]
     copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "in")
@@ -147,3 +155,103 @@ def write_run(w: Writer) -> None:
                     given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
                     vector = w.masked_load(w.at(a["source"], j), given)
                     w.masked_store(vector, w.at(a["target"], j), mask)
+
+
+def write_images_correlation(w: Writer) -> None:
+    """Write the function "correlate": the lanes are images."""
+    write_copies(w, "wholes")
+    with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
+        h = w.record(ImagesHeader, a["program"])
+        pack(w, a, h)
+        with each_unit(w, a["shared"], a["images"].over(h["images"])) as group:
+            _group(w, a, h, group * h["images"])
+
+
+def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
+    """Write the correlation of the images in the lanes, the first one number ``image``."""
+    image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
+    x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
+    copied = {
+        "lines_there": (a["images"] - image).least(h["images"]),
+        "line_step": image_size,
+        "channel_stride": h["pixels"],
+        "count": h["pixels"],
+        "width": h["pixels"],
+        "channel_step": h["images"],
+        "step": step,
+        "channels": h["channels"],
+    }
+    w.call_inside("enter", lines=x, z=a["z"], **copied)
+    with w.loop(0, h["runs"]) as i:
+        run = w.record(Run, a["program"], h["body"] + i * size(Run))
+        steps = {"column_step": step, "channel_step": h["images"]}
+        call_sums(w, a, h, h["lists"] + run["taps"], at=run["at"], columns=run["columns"], **steps)
+    w.call_inside("leave", lines=y, z=w.at(a["z"], h["out"]), **copied)
+
+
+def write_gram(w: Writer, outputs: int, inputs: int) -> None:
+    """Write the function "gram" of `GRAM`, the number of images, and `PLACES`.
+
+    The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
+    sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
+    """
+    write_run(w)
+    with w.function("gram", GRAM, ("images", *PLACES), inside=False) as a:
+        h = w.record(CorrelationHeader, a["program"])
+        out = w.at(a["z"], h["out"])
+        for buffer in (a["z"], out):
+            clear(w, buffer, h, a["images"])
+        with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["bands"]) as number:
+            band = w.record(Band, a["program"], h["body"] + number * size(Band))
+            here = (a["images"] - image).least(h["images"])
+            place = image * h["channels"] * h["pixels"]
+            images = w.at(a["x"], place), a["z"]
+            copy_pieces(w, a["program"], h, band, here, *images, "in")
+            bars = w.at(a["y_bar"], place), out
+            copy_pieces(w, a["program"], h, band, here, *bars, "out", back=True)
+            positions = (here - 1) * h["image_step"] + band["positions"]
+            with w.loop(0, h["channels"]) as c:  # the last vector ends in zeros
+                end = c * h["channel_step"] + band["at"] + positions
+                w.clear(w.at(out, end), w.integer(w.lanes))
+            _products(w, a, h, band["at"], positions, outputs, inputs)
+
+
+def _products(
+    w: Writer,
+    a: dict[str, Any],
+    h: dict[str, Int],
+    at: Int,
+    positions: Int,
+    outputs: int,
+    inputs: int,
+) -> None:
+    """Write the products of all pairs of channels, for each tap."""
+    channels, last = h["channels"], h["channels"] - 1
+    out = w.at(a["z"], h["out"])
+    with (
+        w.loop(0, h["taps"]) as t,
+        w.loop(0, channels, outputs) as first,
+        w.loop(0, channels, inputs) as start,
+    ):
+        offset = w.entry(a["program"], h["taps_read"] + t * 2 + 2)
+        # beyond the last channel, the last one is read again, and its products are not added
+        rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
+        columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]
+        sums = [[w.new(w.zero) for _ in range(inputs)] for _ in range(outputs)]
+        with w.loop(0, positions, w.lanes) as j:
+            place = at + j
+            bars = [w.load(out, row + place) for row in rows]
+            for k, column in enumerate(columns):
+                x = w.load(a["z"], column + place)
+                for o, bar in enumerate(bars):
+                    sums[o][k].add_product(bar, x)
+        tap = w.entry(a["program"], h["order"] + t)
+        for o in range(outputs):
+            for k in range(inputs):
+                row, column = first + o, start + k
+                inside = w.b.and_(row.is_("<", channels), column.is_("<", channels))
+                with w.b.if_then(w.b.and_(inside, counts(a, tap, row, column))):
+                    entry = place_of(a, tap, row, column)
+                    total = w.sum(sums[o][k].value)
+                    known = w.load(a["total"], entry, w.number)
+                    w.store(w.b.fadd(known, total), a["total"], entry)
