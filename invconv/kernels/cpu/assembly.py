@@ -13,7 +13,6 @@ import numpy as np
 from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.lanes import channels, images, recursion, rows
-from invconv.kernels.cpu.lanes.strips import Strips
 from invconv.kernels.cpu.program import Assembled, Header, numbers_of, tap_list
 
 Way = Literal["images", "rows", "channels", "recursion"]  # the modules of `cpu.lanes`
@@ -108,7 +107,7 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
         "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
     }
     if rows.possible(g):
-        strips = Strips(g, shared=False)
+        strips = rows.Strips(g)
         levels = sum(map(strips.levels, range(strips.count)))
         if len(g.shape) > 2:
             levels *= -(-batch // workers) * math.prod(g.shape[:-2])

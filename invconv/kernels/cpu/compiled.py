@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import operator
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,8 +30,6 @@ Buffer = tuple[int, Floats]
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
-_state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
-
 
 def available(itemsize: int) -> bool:
     """Tell whether the kernel runs here; `machine.reason` says why it does not."""
@@ -46,15 +43,10 @@ class CompiledSolve:
     geometry: Geometry
     target: Target
     matrices: Floats  # (1 + T, C, C): D, and those of the taps
-    shape: Shape  # the grid
     # the weights in the layouts that were needed, by the channels of a block
     _weights: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
     # the last batch and number of threads, and their runs
     _last: Any = field(default=(None, (None, None, 1, 0)), init=False, repr=False)
-
-    @functools.cached_property
-    def _sample(self) -> Shape:
-        return self.geometry.channels, *self.shape
 
     def weights(self, plan: Program) -> Floats:
         """Return the weights for a program, in the layout of `invconv.kernels.cpu.weights`."""
@@ -71,28 +63,24 @@ class CompiledSolve:
 
     def layouts(self) -> list[Floats]:
         """Return the weights for all ways but "channels", and for "channels"."""
-        ways: tuple[Way, ...] = (
-            ("images", "channels") if self.geometry.channels > 1 else ("images",)
-        )
-        return [self.weights(program(self.geometry, way)) for way in ways]
+        more: list[Way] = ["channels"] if self.geometry.channels > 1 else []
+        return [self.weights(program(self.geometry, way)) for way in ("images", *more)]
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        first = best_program(self.geometry, 1, 1)
+        g, first = self.geometry, best_program(self.geometry, 1, 1)
         substitutes = self.weights(first)[first.flag]
-        corner = "triangular solve" if substitutes else "cached inverse"
         return {
             "method": "compiled kernel",
-            "at the pixel": corner,
-            "vectors": f"{self.geometry.lanes} numbers of {8 * self.geometry.itemsize} bits",
+            "at the pixel": "triangular solve" if substitutes else "cached inverse",
+            "vectors": f"{g.lanes} numbers of {8 * g.itemsize} bits",
         }
 
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
         g = self.geometry
-        if shape[1:] != self._sample or itemsize != g.itemsize:
-            require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
+        require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
 
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
@@ -106,7 +94,7 @@ class CompiledSolve:
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
             places = [address_of(self.weights(run.plan)) for run in runs]
             vars(self).update(_last=((batch, workers), (runs, places, most, size)))
-        states = list(map(_state, runs))
+        states = [run.shared() for run in runs]
 
         def work(z: int) -> None:
             for run, weights, state in zip(runs, places, states, strict=True):
@@ -145,7 +133,7 @@ def compiled_solve(
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
-    return CompiledSolve(g, target, matrices, shape)
+    return CompiledSolve(g, target, matrices)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from invconv.arrays.stencil import Offset
@@ -32,6 +33,12 @@ def blocks_of(channels: int, most: int) -> tuple[int, int]:
     return blocks, -(-channels // blocks)
 
 
+def strides_of(shape: Shape, margins: Iterable[int]) -> tuple[int, ...]:
+    """Return the positions from one pixel to the next along each axis, with margins between."""
+    sides = [n + margin for n, margin in zip(shape, margins, strict=True)]
+    return tuple(math.prod(sides[axis + 1 :]) for axis in range(len(shape)))
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """Settings of a solve, without values, for grids of at least two axes.
@@ -46,22 +53,13 @@ class Geometry:
     order: tuple[int, ...]  # the index of each tap's matrix
     direction: tuple[int, ...]
     lower: bool  # whether D is lower triangular
-    # lanes of a vector, and output channels that may be solved at once, at most
-    lanes: int
-    most: int
+    # blocks of output channels, which are solved one after the other, and channels of a block
+    blocks: int
+    block: int
+    lanes: int  # of a vector
     itemsize: int  # bytes of a number
 
-    @functools.cached_property
-    def blocks(self) -> int:
-        """The number of blocks of output channels, which are solved one after the other."""
-        return blocks_of(self.channels, self.most)[0]
-
-    @functools.cached_property
-    def block(self) -> int:
-        """The number of output channels of a block."""
-        return blocks_of(self.channels, self.most)[1]
-
-    @functools.cached_property
+    @property
     def single(self) -> bool:
         """Whether one block has all channels."""
         return self.blocks == 1
@@ -71,12 +69,12 @@ class Geometry:
         """Pixels of an image."""
         return math.prod(self.shape)
 
-    @functools.cached_property
+    @property
     def spare(self) -> int:
         """Numbers of the sums of a pixel."""
         return self.blocks * self.block * self.lanes
 
-    @functools.cached_property
+    @property
     def scratch(self) -> int:
         """Numbers of the scratch memory in which the weights are computed."""
         return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
@@ -89,6 +87,11 @@ class Geometry:
         """
         taps = [o for o in self.reach if not any(o[:-2]) and o[-2] > 0]
         return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
+
+    @property
+    def above(self) -> int:
+        """The most rows above that a tap reads."""
+        return self.margins[-2]
 
     @functools.cached_property
     def margins(self) -> tuple[int, ...]:
@@ -123,7 +126,7 @@ def geometry_of(
         (0, *(1 + t for t in kept)),
         direction,
         lower,
-        target.bits // 8 // itemsize,
-        target.most_channels,
+        *blocks_of(channels, target.most_channels),
+        target.lanes(itemsize),
         itemsize,
     )

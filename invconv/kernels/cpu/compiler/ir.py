@@ -128,7 +128,9 @@ class Control:
 class Memory(Control):
     """Calls, and numbers of one dtype in memory."""
 
-    vector: Any  # the type of several of them
+    # types of a number, and of a vector of them
+    number: Any
+    vector: Any
 
     def __init__(self, itemsize: int) -> None:
         super().__init__()
@@ -207,20 +209,9 @@ class Memory(Control):
 
 
 class Writer(Memory):
-    """Writes a module of functions on numbers of one dtype, for one processor.
+    """Writes a module of functions on float32 or float64 numbers, for one processor."""
 
-    Parameters
-    ----------
-    target : Target
-    itemsize : int
-        4 for float32, 8 for float64.
-
-    Attributes
-    ----------
-    lanes : int
-        How many numbers a vector has.
-    number, vector : types
-    """
+    lanes: int  # how many numbers a vector has
 
     def __init__(self, target: Target, itemsize: int) -> None:
         super().__init__(itemsize)

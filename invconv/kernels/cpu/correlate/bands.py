@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -19,7 +20,7 @@ import numpy as np
 
 from invconv.arrays.stencil import Offset, reaching
 from invconv.kernels.cpu.compiler.target import Target
-from invconv.kernels.cpu.geometry import Shape, blocks_of
+from invconv.kernels.cpu.geometry import Shape, blocks_of, strides_of
 from invconv.kernels.cpu.program import Assembled, numbers_of, tap_list
 from invconv.kernels.primitives import fold
 
@@ -70,13 +71,10 @@ class Grid:
     high: Offset
     wrap: Border  # continuation of the image there: periodic if True, zeros if False, or mirrored
 
-    @property
+    @functools.cached_property
     def strides(self) -> tuple[int, ...]:
         """Positions from one pixel to the next along each axis."""
-        strides, sides = [1], zip(self.shape, self.low, self.high, strict=True)
-        for n, low, high in list(sides)[:0:-1]:
-            strides.insert(0, strides[0] * (low + n + high))
-        return tuple(strides)
+        return strides_of(self.shape, map(operator.add, self.low, self.high))
 
     def flat(self, index: Offset) -> int:
         """Return the distance between two positions."""
