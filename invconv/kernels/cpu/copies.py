@@ -20,19 +20,9 @@ from invconv.kernels.cpu.compiler.ir import Writer
 _SIDES = {"images": 8, "wholes": 8, "channels": 8, "rows": 64}
 _AHEAD = 1  # vectors: memory this far ahead is prefetched before it is written
 
-POINTERS = ("lines", "z", "places")
-INTEGERS = (
-    "lines_there",
-    "line_step",
-    "channel_stride",
-    "skew",
-    "start",
-    "count",
-    "width",
-    "place",
-    "channel_step",
-    "step",
-    "channels",
+SIGNATURE = (
+    "lines z places",
+    "lines_there line_step channel_stride skew start count width place channel_step step channels "
     "lanes",
 )
 
@@ -61,7 +51,7 @@ def write_copies(w: Writer, kind: str) -> None:
     """
     side = min(w.lanes, _SIDES[kind])
     for name in ("enter", "leave"):
-        with w.function(name, POINTERS, INTEGERS, inside=True) as a:
+        with w.function(name, *SIGNATURE, inside=True) as a:
             narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
             with w.loop(0, a["channels"]) as c, w.loop(0, lanes, side) as lane:
                 lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])

@@ -47,7 +47,9 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     weights = w.b.select(to_make, computed, xla.data(w, given))
     w.clear(shared, words * (8 // w.itemsize))
     arrays = xla.data(w, y), xla.data(w, x), weights
-    known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
+    known = dict(
+        zip(loop.POINTERS.split(), (*arrays, program, shared, _address(w, z)), strict=False)
+    )
     known["sums"] = _address(w, w.integer(sums))
     _call(w, solve, *known.values(), images.value)
 

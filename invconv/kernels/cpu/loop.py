@@ -19,7 +19,7 @@ from invconv.kernels.cpu.weights import order_of_channels
 
 _LINE = 64  # bytes of a line of the cache
 
-POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")
+POINTERS = "y x weights program shared z sums"
 
 
 def write_solve(w: Writer, lanes: str) -> None:
@@ -31,7 +31,7 @@ def write_solve(w: Writer, lanes: str) -> None:
     """
     if lanes != "recursion":
         copies.write_copies(w, lanes)
-    with w.function("solve", POINTERS, ("images",), inside=False) as a:
+    with w.function("solve", POINTERS, "images", inside=False) as a:
         h = w.record(Header, a["program"])
         w.clear(a["z"], h["cleared"])
         groups = a["images"].over(h["images"])

@@ -14,28 +14,12 @@ from invconv.kernels.cpu.compiler.integers import I8, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import accumulators, unrolled
 
-POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
-READ = "w", "diagonal", "lists", "keep"
-INTEGERS = (
-    "at",
-    "rows",
-    "row_step",
-    "columns",
-    "column_step",
-    "taps",
-    "channels",
-    "channel_step",
-    "top",
-    "last_row",
-    "last_column",
-    "substitute",
-    "first",
-    "order",
-    "masked",
-    "images",
-    "lag",
+SIGNATURE = (
+    "z out w diagonal spare lists keep",
+    "at rows row_step columns column_step taps channels channel_step top last_row last_column "
+    "substitute first order masked images lag",
 )
-SIGNATURE = POINTERS, INTEGERS
+READ = "w diagonal lists keep"
 
 
 def write_sums(w: Writer, block: int, single: bool) -> None:

@@ -19,7 +19,7 @@ from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header
 from invconv.kernels.order import INVERSE_LIMIT
 
-POINTERS = ("matrices", "weights", "program", "scratch")
+POINTERS = "matrices weights program scratch"
 _ROWS = 4  # rows that are solved at a time, so that they are read from the cache a quarter as often
 
 

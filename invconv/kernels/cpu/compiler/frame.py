@@ -37,7 +37,7 @@ def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
 
     Yields the call frame.
     """
-    with w.function("handler", ("frame",), inside=False, result=POINTER) as a:
+    with w.function("handler", "frame", inside=False, result=POINTER) as a:
         frame, extended = a["frame"], w.entry(a["frame"], 1).is_("!=", 0)
         with w.b.if_else(extended, likely=False) as (then, otherwise):
             with then:

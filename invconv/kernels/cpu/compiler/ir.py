@@ -27,7 +27,13 @@ from invconv.kernels.cpu.compiler.integers import (
 )
 from invconv.kernels.cpu.compiler.target import Target
 
-Signature = tuple[Sequence[str], Sequence[str]]  # names of a function's pointers and integers
+Signature = tuple[str, str]  # names of a function's pointers, and of its integers
+
+
+def _type_of(signature: Signature, result: Any = VOID) -> Any:
+    """Return the type of a function."""
+    pointers, integers = (len(names.split()) for names in signature)
+    return ir.FunctionType(result, [POINTER] * pointers + [I64] * integers)
 
 
 class Control:
@@ -48,11 +54,11 @@ class Control:
     def function(
         self,
         name: str,
-        pointers: Sequence[str],
-        integers: Sequence[str] = (),
+        pointers: str,
+        integers: str = "",
         *,
         inside: bool,
-        constant: Sequence[str] = (),
+        constant: str = "",
         result: Any = VOID,
     ) -> Iterator[dict[str, Any]]:
         """Write a function, of pointers and then integers, inside this context.
@@ -61,17 +67,15 @@ class Control:
         inlined. The function never writes to the memory of ``constant`` pointers. A result, if the
         function has one, is zero.
         """
-        kind = ir.FunctionType(result, [POINTER] * len(pointers) + [I64] * len(integers))
-        function = ir.Function(self.module, kind, name)
+        function = ir.Function(self.module, _type_of((pointers, integers), result), name)
         if inside:
             function.linkage = "internal"
         self.b = ir.IRBuilder(function.append_basic_block())
-        self.signatures[name] = tuple(pointers), tuple(integers)
-        given = dict(zip(pointers, function.args, strict=False))
-        for pointer in constant:
+        self.signatures[name] = pointers, integers
+        given = dict(zip(f"{pointers} {integers}".split(), function.args, strict=True))
+        for pointer in constant.split():
             given[pointer].add_attribute("noalias")
-        numbers = function.args[len(pointers) :]
-        yield given | {n: self.integer(v) for n, v in zip(integers, numbers, strict=True)}
+        yield given | {n: self.integer(given[n]) for n in integers.split()}
         self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))
 
     @contextmanager
@@ -151,13 +155,11 @@ class Memory(Control):
 
     def call_outside(self, address: Value, signature: Signature, **given: Value | Number) -> None:
         """Call a function of another module; missing arguments are zero."""
-        pointers, integers = signature
-        kind = ir.FunctionType(VOID, [POINTER] * len(pointers) + [I64] * len(integers))
-        self.b.call(self.typed(address, kind), self.ordered(signature, given))
+        self.b.call(self.typed(address, _type_of(signature)), self.ordered(signature, given))
 
     def ordered(self, signature: Signature, given: Mapping[str, Value | Number]) -> list[Value]:
         """Return the arguments of a call."""
-        pointers, integers = signature
+        pointers, integers = (names.split() for names in signature)
         addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
         return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
 

@@ -81,9 +81,10 @@ class Grid:
         return sum(i * stride for i, stride in zip(index, self.strides, strict=True))
 
     def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the copies in, (source, target, count), for rows first to stop of axis 0.
+        """Return the copies in, (place in memory, place in the buffer, count).
 
-        A source of -1 stands for zeros. Target 0 is the start of row first - low.
+        They are for rows first to stop of axis 0. Place -1 in memory stands for zeros; place 0 in
+        the buffer is the start of row first - low.
         """
         rows = range(first - self.low[0], stop + self.high[0])
         others = zip(self.shape[1:-1], self.low[1:-1], self.high[1:-1], strict=True)
@@ -116,12 +117,12 @@ class Grid:
         return [copy for copy in copies if copy[2]]
 
     def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the copies out, (source, target, count), for rows first to stop of axis 0."""
+        """Return the copies out for rows first to stop of axis 0, in the same form."""
         copies = []
         for index in itertools.product(range(first, stop), *map(range, self.shape[1:-1])):
             padded = (index[0] - first + self.low[0], *self._from_low(index), self.low[-1])
-            target = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
-            copies.append((self.flat(padded), target, self.shape[-1]))
+            outside = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
+            copies.append((outside, self.flat(padded), self.shape[-1]))
         return copies
 
 
@@ -205,7 +206,7 @@ def correlation_program(
     for first in range(0, grid.shape[0], rows):
         band = first, min(grid.shape[0], first + rows)
         read, written = grid.read(*band), grid.written(*band)
-        place, at, end = 3 * len(pieces), written[0][0], written[-1][0] + written[-1][2]
+        place, at, end = 3 * len(pieces), written[0][1], written[-1][1] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
         pieces += [*read, *written]
     distances = list(enumerate(map(grid.flat, reading.offsets)))

@@ -23,19 +23,18 @@ from invconv.kernels.cpu.loop import each_unit
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.sums import SIGNATURE
 
-POINTERS = ("x", "y", "taps", "program", "shared", "z", "sums")
-GRAM = ("x", "y_bar", "total", "program", "z")
-PLACES = ("tap", "row", "column", "triangle")  # `invconv.kernels.cpu.correlate.bands.Places`
+POINTERS = "x y taps program shared z sums"
+INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.bands.Places`
 
 
 def write_correlation(w: Writer) -> None:
-    """Write the function "correlate" of `POINTERS`, the number of images, and `PLACES`.
+    """Write the function "correlate" of `POINTERS` and `INTEGERS`.
 
     ``taps`` is the address of the first tap's matrix. The other arguments are as for "solve" of
     `invconv.kernels.cpu.loop`.
     """
     write_run(w)
-    with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
+    with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
         clear(w, a["z"], h, a["images"])
@@ -46,13 +45,21 @@ def write_correlation(w: Writer) -> None:
 
 def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
     """Write the correlation of a band of some images."""
+    band, positions = _place(w, a, h, image, number)
+    out = w.at(a["z"], h["out"])
+    _copy(w, a, h, band, image, "read", a["x"], a["z"], into=True)
+    columns, lists = positions.over(w.lanes), h["taps_read"]
+    call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
+    _copy(w, a, h, band, image, "written", a["y"], out, into=False)
+
+
+def _place(
+    w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int
+) -> tuple[dict[str, Int], Int]:
+    """Return the record of a band, and the number of positions of the images in the buffer."""
     band = w.record(Band, a["program"], h["body"] + number * size(Band))
     here = (a["images"] - image).least(h["images"])
-    place = image * h["channels"] * h["pixels"]
-    copy_pieces(w, a["program"], h, band, here, w.at(a["x"], place), a["z"], "in")
-    _sums(w, a, h, band, here)
-    out = w.at(a["z"], h["out"])
-    copy_pieces(w, a["program"], h, band, here, w.at(a["y"], place), out, "out")
+    return band, (here - 1) * h["image_step"] + band["positions"]
 
 
 def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
@@ -63,42 +70,32 @@ def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
         w.clear(w.at(buffer, c * h["channel_step"]), count)
 
 
-def copy_pieces(
+def _copy(
     w: Writer,
-    program: Value,
+    a: dict[str, Any],
     h: dict[str, Int],
     band: dict[str, Int],
-    images: Int,
+    image: Int,
+    pieces: Literal["read", "written"],
     memory: Value,
     buffer: Value,
-    way: Literal["in", "out"],
     *,
-    back: bool = False,
+    into: bool,
 ) -> None:
-    """Write the copies of a band: the way in, from memory to a buffer, or the way out.
-
-    With ``back``, the pieces of the way out are copied from memory into the buffer.
-    """
-    start, count = ("read", "reads") if way == "in" else ("written", "writes")
-    first = h["pieces"] + band[start]
-    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, band[count]) as n:
-        source, target, many = (w.entry(program, first + n * 3 + k) for k in range(3))
-        if way == "out":
-            source, target = target, source
-        there = source.is_(">=", 0)
-        in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + source.if_(there, 0))
-        in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + target)
-        if way == "in" or back:
+    """Write copies of the pieces of a band ``into`` a buffer, or from there to memory."""
+    images = (a["images"] - image).least(h["images"])
+    memory = w.at(memory, image * h["channels"] * h["pixels"])
+    first, count = h["pieces"] + band[pieces], band["reads" if pieces == "read" else "writes"]
+    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
+        outside, inside, many = (w.entry(a["program"], first + n * 3 + k) for k in range(3))
+        there = outside.is_(">=", 0)
+        in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + outside.if_(there, 0))
+        in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + inside)
+        if into:
             flag = w.integer(w.b.zext(there, I64))
             w.call_inside("copy_run", target=in_buffer, source=in_memory, count=many, there=flag)
         else:
             w.call_inside("copy_run", target=in_memory, source=in_buffer, count=many, there=1)
-
-
-def _sums(w: Writer, a: dict[str, Any], h: dict[str, Int], band: dict[str, Int], here: Int) -> None:
-    positions = (here - 1) * h["image_step"] + band["positions"]
-    columns, lists = positions.over(w.lanes), h["taps_read"]
-    call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
 
 
 def call_sums(
@@ -142,7 +139,7 @@ def counts(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Value:
 
 def write_run(w: Writer) -> None:
     """Write the function "copy_run": copy adjacent numbers, or write zeros."""
-    with w.function("copy_run", ("target", "source"), ("count", "there"), inside=True) as a:
+    with w.function("copy_run", "target source", "count there", inside=True) as a:
         there = a["there"].is_("!=", 0)
         with w.loop(0, a["count"], w.lanes) as j:
             left = a["count"] - j
@@ -160,7 +157,7 @@ def write_run(w: Writer) -> None:
 def write_images_correlation(w: Writer) -> None:
     """Write the function "correlate": the lanes are images."""
     write_copies(w, "wholes")
-    with w.function("correlate", POINTERS, ("images", *PLACES), inside=False) as a:
+    with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(ImagesHeader, a["program"])
         pack(w, a, h)
         with each_unit(w, a["shared"], a["images"].over(h["images"])) as group:
@@ -190,26 +187,21 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
-    """Write the function "gram" of `GRAM`, the number of images, and `PLACES`.
+    """Write the function "gram".
 
     The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
     sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
     """
     write_run(w)
-    with w.function("gram", GRAM, ("images", *PLACES), inside=False) as a:
+    with w.function("gram", "x y_bar total program z", INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         out = w.at(a["z"], h["out"])
         for buffer in (a["z"], out):
             clear(w, buffer, h, a["images"])
         with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["bands"]) as number:
-            band = w.record(Band, a["program"], h["body"] + number * size(Band))
-            here = (a["images"] - image).least(h["images"])
-            place = image * h["channels"] * h["pixels"]
-            images = w.at(a["x"], place), a["z"]
-            copy_pieces(w, a["program"], h, band, here, *images, "in")
-            bars = w.at(a["y_bar"], place), out
-            copy_pieces(w, a["program"], h, band, here, *bars, "out", back=True)
-            positions = (here - 1) * h["image_step"] + band["positions"]
+            band, positions = _place(w, a, h, image, number)
+            _copy(w, a, h, band, image, "read", a["x"], a["z"], into=True)
+            _copy(w, a, h, band, image, "written", a["y_bar"], out, into=True)
             with w.loop(0, h["channels"]) as c:  # the last vector ends in zeros
                 end = c * h["channel_step"] + band["at"] + positions
                 w.clear(w.at(out, end), w.integer(w.lanes))

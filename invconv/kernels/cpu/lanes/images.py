@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from invconv.kernels.cpu.geometry import BAND, Geometry, TapList, strides_of
+from invconv.kernels.cpu.geometry import BAND, Geometry, Shape, TapList, strides_of
 from invconv.kernels.cpu.program import Header, Parts, Segment
 
 _LISTS = 16  # lists of taps, at most, to keep programs short
@@ -152,7 +152,7 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
     downwards = g.direction[0] > 0
     top = first if downwards else g.shape[0] - first - slices  # in memory
     shift = (g.margins[0] if downwards else window.slices - slices) - top  # to the buffer
-    rows, starts = slices, [(top, 0)]
+    rows, starts = slices, list[Shape]([(top, 0)])
     if len(g.shape) > 2:
         rows = g.shape[-2]
         axes = [range(top, top + slices), *map(range, g.shape[1:-2])]

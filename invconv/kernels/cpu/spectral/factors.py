@@ -67,8 +67,7 @@ def _write(w: Writer, parts: int) -> None:
     from invconv.kernels.cpu.copies import write_copies
 
     write_copies(w, "images")
-    pointers, integers = ("matrices", "places", "z"), ("count", "channels")
-    with w.function("eliminate", pointers, integers, inside=False) as a:
+    with w.function("eliminate", "matrices places z", "count channels", inside=False) as a:
         m = _Matrix(w, a["z"], a["channels"], parts)
         numbers = a["channels"] * a["channels"] * parts
         with w.loop(0, a["count"], w.lanes) as first:

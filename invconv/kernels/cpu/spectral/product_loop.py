@@ -12,7 +12,7 @@ from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.spectral.product_program import OUTPUT, Header, Stage
 from invconv.kernels.cpu.sums import SIGNATURE
 
-POINTERS = ("y", "x", "transforms", "weights", "program", "shared", "z")
+POINTERS = "y x transforms weights program shared z"
 
 
 def write_product(w: Writer) -> None:
@@ -22,7 +22,7 @@ def write_product(w: Writer) -> None:
     arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
     write_copies(w, "images")
-    with w.function("product", POINTERS, ("images",), inside=False) as a:
+    with w.function("product", POINTERS, "images", inside=False) as a:
         h = w.record(Header, a["program"])
         with each_unit(w, a["shared"], a["images"].over(w.lanes)) as taken:
             a["image"] = taken * w.lanes
