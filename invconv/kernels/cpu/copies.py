@@ -33,21 +33,17 @@ def write_copies(w: Writer, kind: str) -> None:
     The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too),
     "channels", or "rows". Arguments of the functions:
 
-    lines, z, places
-        The address of position 0 of line 0; the buffer; and, for "images" and "channels", the
-        distance in the buffer of each copied position from the first one.
-    lines_there, line_step, channel_stride
-        The number of lines, and the distance between lines and between channels, less the skew.
-    skew, start, count, width
-        Positions ``start`` to ``start + count`` are copied. A line has the numbers 0 to width - 1;
-        positions outside get zeros.
-    place, channel_step, step
-        Position ``start`` is at ``place`` in the buffer; the next channel is ``channel_step``
-        further, and the next position ``step``, unless ``places`` are given.
-    channels
-        The number of channels; of images, if the lines are "channels".
-    lanes
-        The number of channels in the buffer, if the lines are "channels".
+    - lines, z: the addresses of position 0 of line 0, and of the buffer;
+    - places: for "images" and "channels", the distance in the buffer of each copied position from
+      the first one; for others it is ``step``;
+    - lines_there, line_step, channel_stride: the number of lines, and the distance between lines
+      and between channels, less the skew;
+    - skew, start, count, width: positions ``start`` to ``start + count`` are copied. A line has the
+      numbers 0 to width - 1; positions outside get zeros;
+    - place, channel_step: position ``start`` is at ``place`` in the buffer, the next channel is
+      ``channel_step`` further;
+    - channels: their number, or that of images, if the lines are "channels"; then ``lanes`` is the
+      number of channels in the buffer.
     """
     side = min(w.lanes, _SIDES[kind])
     for name in ("enter", "leave"):

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.program import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,13 +25,9 @@ if TYPE_CHECKING:
 
 
 def prefers_lanes(count: int, channels: int) -> bool:
-    """Tell whether the compiled function runs here and is faster than LAPACK.
-
-    There are ``count`` matrices of ``channels`` rows.
-    """
-    if channels > costs.PIVOT_ROWS or machine.reason(8) is not None:
-        return False
-    return count >= host().lanes(8)
+    """Tell whether the compiled function runs here and is faster than LAPACK on matrices."""
+    few_rows = channels <= costs.PIVOT_ROWS
+    return few_rows and machine.reason(8) is None and count >= host().lanes(8)
 
 
 def eliminate(
@@ -48,26 +41,19 @@ def eliminate(
     target = target or host()
     lanes, numbers = target.lanes(8), channels * channels * parts
     function = machine.compiled(target, 8, _write, parts).call
-    places = address_of(_places(numbers, lanes))
 
     def work(buffer: int) -> None:
-        function(matrices, places, buffer, count, channels)
+        function(matrices, buffer, count, channels)
 
     in_buffers(work, (numbers + 2 * lanes) * lanes * 8, 1)
 
 
-@functools.lru_cache(maxsize=16)
-def _places(numbers: int, lanes: int) -> Any:
-    """Return the places of numbers in the buffer; a square of the copy may read beyond the last."""
-    return np.arange(numbers + lanes) * lanes
-
-
 def _write(w: Writer, parts: int) -> None:
-    """Write the function "eliminate" of matrices, places, a buffer, and two sizes."""
+    """Write the function "eliminate" of matrices, a buffer, and two sizes."""
     from invconv.kernels.cpu.copies import write_copies
 
-    write_copies(w, "images")
-    with w.function("eliminate", "matrices places z", "count channels", inside=False) as a:
+    write_copies(w, "wholes")
+    with w.function("eliminate", "matrices z", "count channels", inside=False) as a:
         m = _Matrix(w, a["z"], a["channels"], parts)
         numbers = a["channels"] * a["channels"] * parts
         with w.loop(0, a["count"], w.lanes) as first:
@@ -77,6 +63,7 @@ def _write(w: Writer, parts: int) -> None:
                 "line_step": numbers,
                 "count": numbers,
                 "width": numbers,
+                "step": w.lanes,
                 "channels": 1,
             }
             w.call_inside("enter", **copied)

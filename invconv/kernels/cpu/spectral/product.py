@@ -18,7 +18,7 @@ import numpy as np
 from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.geometry import Shape, blocks_of
 from invconv.kernels.cpu.program import Assembled, address_of
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
@@ -55,7 +55,7 @@ def frame(
 
     target = target or host()
     lanes, most = target.lanes(itemsize), target.most_channels
-    blocks = [*(Blocks.along(n, most) for n in shape), Blocks.of(channels, most)]
+    blocks = [*(Blocks.along(n, most) for n in shape), Blocks(*blocks_of(channels, most))]
     single = [*[False] * len(shape), blocks[-1].count == 1]
     settings = zip([b.block for b in blocks], single, strict=True)
     code = [machine.sums(target, itemsize, "images", *block) for block in settings]
@@ -140,10 +140,8 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
         return False
     lanes = host().lanes(itemsize)
     image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
-    if (
-        filled * image * (2 * sum(shape) + 2 * channels)
-        > costs.AN_FFT * batch * image + costs.A_CALL
-    ):
+    products = filled * image * 2 * (sum(shape) + channels)
+    if products > costs.AN_FFT * batch * image + costs.A_CALL:
         return False
     # the buffer mostly stays in the cache, and preparing few matrices is quick
     return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST

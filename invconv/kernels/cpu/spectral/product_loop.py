@@ -21,7 +21,7 @@ def write_product(w: Writer) -> None:
     ``transforms`` and ``weights`` are the matrices of the axes and of the frequencies. The other
     arguments are as for "solve" of `invconv.kernels.cpu.loop`.
     """
-    write_copies(w, "images")
+    write_copies(w, "wholes")
     with w.function("product", POINTERS, "images", inside=False) as a:
         h = w.record(Header, a["program"])
         with each_unit(w, a["shared"], a["images"].over(w.lanes)) as taken:
@@ -48,7 +48,7 @@ def _copy(
         way,
         lines=w.at(images, (a["image"] * h["channels"] + c) * h["pixels"]),
         z=plane,
-        places=w.entries(a["program"], h["places"]),
+        step=w.lanes,
         lines_there=(a["images"] - a["image"]).least(w.lanes),
         line_step=h["channels"] * h["pixels"],
         count=h["pixels"],

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.kernels.cpu.geometry import Shape, blocks_of
+from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.cpu.program import Assembled, Ints, numbers_of, tap_list
 
 Floats = np.ndarray[Any, Any]
@@ -55,15 +55,9 @@ class Blocks:
     block: int
 
     @staticmethod
-    def of(outputs: int, most: int) -> Blocks:
-        """Return as few blocks as possible, of equal size, at most ``most``."""
-        return Blocks(*blocks_of(outputs, most))
-
-    @staticmethod
     def along(points: int, most: int) -> Blocks:
         """Return blocks of 8 or 16, so that axes of any length share the compiled code."""
-        few = -(-points // 8)
-        many = -(-points // 16)
+        few, many = -(-points // 8), -(-points // 16)
         return Blocks(many, 16) if most >= 16 and 5 * 2 * many <= 6 * few else Blocks(few, 8)
 
     @property
@@ -72,24 +66,14 @@ class Blocks:
         return self.count * self.block
 
     def packed(self, taps: Sequence[Floats]) -> Floats:
-        """Return matrices in the layout of `invconv.kernels.cpu.sums`.
+        """Return taps (N, outputs, inputs) in the layout of `invconv.kernels.cpu.sums`.
 
-        Parameters
-        ----------
-        taps : sequence of array, shape (N, outputs, inputs)
-
-        Returns
-        -------
-        array, shape (N, blocks, taps, inputs, outputs of a block)
+        The result has the shape (N, blocks, taps, inputs, outputs of a block).
         """
         number, outputs, inputs = taps[0].shape
-        shape = number, self.count, len(taps), inputs, self.block
-        laid_out = np.zeros(shape, taps[0].dtype)
-        for b, first in enumerate(range(0, outputs, self.block)):
-            for t, matrices in enumerate(taps):
-                rows = matrices[:, first : first + self.block].swapaxes(1, 2)
-                laid_out[:, b, t, :, : rows.shape[2]] = rows
-        return laid_out
+        padded = np.zeros((len(taps), number, inputs, self.count, self.block), taps[0].dtype)
+        padded.reshape(len(taps), number, inputs, -1)[..., :outputs] = np.swapaxes(taps, 2, 3)
+        return padded.transpose(1, 3, 0, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -113,12 +97,10 @@ class Header:
     outputs: int  # number of real and imaginary parts
     sums: int  # the address of the function that sums over channels
     # places in the program of the stages, of the pairs, of the outputs' records of `OUTPUT`
-    # numbers, of the list for `invconv.kernels.cpu.copies`, and of the list of one tap for
-    # `invconv.kernels.cpu.sums`
+    # numbers, and of the list of one tap for `invconv.kernels.cpu.sums`
     axes: int = 0
     paired: int = 0
     multiplied: int = 0
-    places: int = 0
     one: int = 0
 
 
@@ -175,8 +157,6 @@ def program(
         "axes": numbers_of(_stages(shape, blocks, sums, lanes)),
         "paired": transform.pairs.reshape(-1) * lanes,
         "multiplied": list(_outputs(channels, transform, blocks[-1], lanes)),
-        # a square of the copy may read beyond the last pixel
-        "places": np.arange(pixels + lanes) * lanes,
         "one": tap_list([(0, 0)], 1, 0),
     }
     return Assembled.of(header, sections)
@@ -187,21 +167,17 @@ def _stages(
 ) -> Iterator[Stage]:
     weights = 0
     for axis, n in enumerate(shape):
-        rest = math.prod(shape[axis + 1 :])
-        rows = math.prod(shape[:axis])
+        rows, rest = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
         yield Stage(n, rest * lanes, rows, n * rest * lanes, rest, weights, sums[axis])
         weights += n * blocks[axis].size
 
 
 def _outputs(channels: int, transform: RealTransform, blocks: Blocks, lanes: int) -> Iterator[int]:
     """Yield each output's record: place, number of taps, place of weights, and list of taps."""
-    matrix, weights = blocks.size * channels, 0
-    next_tap = blocks.block * channels  # in a block's weights
+    weights = 0
     for real, imag in (transform.places * lanes).tolist():
-        if imag < 0:
-            yield from (real, 1, weights, 1, 0, 0, 0, 0)
-            weights += matrix
-            continue
-        for here in (real, imag):
-            yield from (here, 2, weights, 2, 0, real - here, next_tap, imag - here)
-            weights += 2 * matrix
+        parts = [real] if imag < 0 else [real, imag]
+        for here in parts:
+            taps = [(t, there - here) for t, there in enumerate(parts)]
+            yield from (here, len(parts), weights, *tap_list(taps, 2, blocks.block * channels))
+            weights += len(parts) * blocks.size * channels
