@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llvmlite import ir
-
-from invconv.kernels.cpu import loop
+from invconv.kernels.cpu import loop, weights
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I32, I64, POINTER, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -43,15 +41,22 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     computed, scratch, shared = (_address(w, z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
-        _call(w, prepare, xla.data(w, given), computed, program, scratch)
-    weights = w.b.select(to_make, computed, xla.data(w, given))
+        arrays = {"matrices": xla.data(w, given), "weights": computed, "scratch": scratch}
+        signature = weights.POINTERS, ""
+        w.call_outside(_address(w, prepare), signature, program=program, **arrays)
     w.clear(shared, words * (8 // w.itemsize))
-    arrays = xla.data(w, y), xla.data(w, x), weights
-    known = dict(
-        zip(loop.POINTERS.split(), (*arrays, program, shared, _address(w, z)), strict=False)
+    w.call_outside(
+        _address(w, solve),
+        (loop.POINTERS, "images"),
+        y=xla.data(w, y),
+        x=xla.data(w, x),
+        weights=w.b.select(to_make, computed, xla.data(w, given)),
+        program=program,
+        shared=shared,
+        z=_address(w, z),
+        sums=_address(w, sums),
+        images=images,
     )
-    known["sums"] = _address(w, w.integer(sums))
-    _call(w, solve, *known.values(), images.value)
 
 
 @contextmanager
@@ -74,11 +79,5 @@ def _denormal_numbers(w: Writer) -> Iterator[None]:
         yield
 
 
-def _call(w: Writer, address: int, *arguments: Value) -> None:
-    """Write the call of a compiled function."""
-    kind = ir.FunctionType(VOID, [a.type for a in arguments])
-    w.b.call(w.b.inttoptr(I64(address), kind.as_pointer()), arguments)
-
-
-def _address(w: Writer, number: Int) -> Value:
-    return w.b.inttoptr(number.value, POINTER)
+def _address(w: Writer, number: Int | int) -> Value:
+    return w.b.inttoptr(w.integer(number).value, POINTER)

@@ -71,6 +71,7 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         "lines_there": images if kind == "images" else s["lines"],
         "channel_stride": h["pixels"],
         "start": s["start"],
+        "count": s["count"],
         "place": s["place"],
         "places": w.entries(a["program"], h["places"]),
         "z": a["z"],
@@ -84,11 +85,11 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
         }
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
-    w.call_inside("enter", **copied | {"lines": w.at(a["y"], s["memory"]), "count": s["entered"]})
+    w.call_inside("enter", lines=w.at(a["y"], s["memory"]), **copied)
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
-    w.call_inside("leave", **copied | {"lines": w.at(a["x"], s["memory"]), "count": s["left"]})
+    w.call_inside("leave", lines=w.at(a["x"], s["memory"]), **copied)
 
 
 def _solve_pixels(
@@ -121,9 +122,9 @@ def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict
     with (
         w.loop(1, h["above"] + 1) as up,
         w.loop(0, h["channels"]) as c,
-        w.loop(0, s["entered"], _LINE // w.itemsize) as level,
+        w.loop(0, s["count"], _LINE // w.itemsize) as level,
     ):
-        column = (s["level"] + level + h["lag"] * up).least(h["wide"] - 1)
+        column = (s["level"] + level + h["lag"] * up).least(h["width"] - 1)
         place = w.at(solved, _place_above(h, c, up, column))
         w.call("llvm.prefetch.p0", VOID, place, I32(0), I32(3), I32(1))
 
@@ -136,24 +137,24 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
     zero.
     """
     solved = w.at(a["x"], s["memory"])
-    step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
+    step = h["column_step"]
     with w.loop(1, h["above"] + 1) as up:
         start = s["level"] + h["lag"] * up  # the column of level 0
-        first = (-start).most(s["low"]).least(s["entered"])
-        last = (h["wide"] - start).most(first).least(s["entered"])
+        first = (-start).most(s["low"]).least(s["count"])
+        last = (h["width"] - start).most(first).least(s["count"])
         last = last.if_(s["first"].is_("!=", 0), first)
         with w.loop(0, h["channels"]) as c:
-            there = w.at(a["z"], s["origin"] + c * h["channel_step"] - up)
+            there = w.at(a["z"], s["at"] + c * h["channel_step"] - up)
             with w.loop(first, last) as level:
                 place = _place_above(h, c, up, start + level)
                 w.store(w.load(solved, place, w.number), there, level * step)
-            with w.loop(last, s["entered"]) as level:
+            with w.loop(last, s["count"]) as level:
                 w.store(w.number(0.0), there, level * step)
 
 
 def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
     """Return the position in memory of a pixel above a strip, relative to the strip's first one."""
-    in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
+    in_memory = column.if_(h["along"].is_(">", 0), h["width"] - 1 - column)
     return channel * h["pixels"] + h["above_step"] * up + in_memory
 
 
@@ -170,6 +171,9 @@ def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
 
 def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
     address = w.entries(shared, place)
-    with w.repeat_while() as condition:
-        done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
-        condition.append(done.is_("<", needed))
+    again, after = (w.b.function.append_basic_block() for _ in range(2))
+    w.b.branch(again)
+    w.b.position_at_end(again)
+    done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
+    w.b.cbranch(done.is_("<", needed), again, after)
+    w.b.position_at_end(after)

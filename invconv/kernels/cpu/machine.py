@@ -113,11 +113,8 @@ def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
     from invconv.kernels.cpu.channel_sums import write_channel_sums
     from invconv.kernels.cpu.sums import write_recursion, write_sums
 
-    writers: dict[str, Callable[..., None]] = {
-        "channels": write_channel_sums,
-        "recursion": write_recursion,
-    }
-    return compiled(target, itemsize, writers.get(way, write_sums), *settings, thorough=True)
+    others: Any = {"channels": write_channel_sums, "recursion": write_recursion}
+    return compiled(target, itemsize, others.get(way, write_sums), *settings, thorough=True)
 
 
 def optimised(module: Any, target: Target, *, thorough: bool) -> Any:

@@ -100,9 +100,7 @@ class Header:
     # the number of rows above a strip that it reads, and the distance between them in memory
     above: int = 0
     above_step: int = 0
-    # +1 or -1, the direction of a strip's row in memory, and its length
-    along: int = 0
-    wide: int = 0
+    along: int = 0  # +1 or -1, the direction of a strip's row in memory
     masked: int = 0  # whether lanes outside the grid are cleared after each pixel
     # the count of numbers at the buffer's start that must be zero at first, the place of a pixel's
     # sums, and the length of the buffer
@@ -135,11 +133,10 @@ class Segment:
     # place of line 0 in a channel of an image, and number of lines
     memory: int = 0
     lines: int = 0
-    # first position of the lines to be copied, number of positions copied in and copied out, and
-    # place of the first position in the buffer
+    # first position of the lines to be copied in and out, number of positions, and place of the
+    # first position in the buffer
     start: int = 0
-    entered: int = 0
-    left: int = 0
+    count: int = 0
     place: int = 0
     # place of the first pixel to be solved, its row in the grid, and numbers of rows and columns
     at: int = 0
@@ -153,7 +150,6 @@ class Segment:
     first: int = 0
     low: int = 0
     level: int = 0
-    origin: int = 0  # for a strip: the place of level ``level``, row 0, channel 0
     # columns of the unit before that must be solved first, and columns of this unit that are solved
     # afterwards
     needed: int = 0

@@ -94,17 +94,6 @@ class Control:
         self.b.position_at_end(after)
 
     @contextmanager
-    def repeat_while(self) -> Iterator[list[Value]]:
-        """Write the body of a loop; it appends the condition for another turn to the list."""
-        body, after = (self.b.function.append_basic_block() for _ in range(2))
-        self.b.branch(body)
-        self.b.position_at_end(body)
-        condition: list[Value] = []
-        yield condition
-        self.b.cbranch(condition[0], body, after)
-        self.b.position_at_end(after)
-
-    @contextmanager
     def branches(self, condition: Value, *, likely: bool) -> Iterator[Iterator[bool]]:
         """Write the body of a loop over True and False where the condition is so."""
 

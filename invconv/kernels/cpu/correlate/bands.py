@@ -138,8 +138,8 @@ def of_taps(channels: int) -> Places:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The first fields of the header of every correlation; 64-bit integers."""
+class CorrelationHeader:
+    """The settings of all bands, or of all runs of pixels (`correlate.images`)."""
 
     # as in `invconv.kernels.cpu.program.Header`
     channels: int
@@ -147,35 +147,29 @@ class Sizes:
     taps: int
     block: int
     blocks: int
-    # number of images in the buffer together, and of bands that an image is cut into
+    # number of images in the buffer together, and of bands or runs that an image is cut into
     images: int
-    bands: int
+    pieces: int
+    channel_step: int  # distance in numbers from channel to channel in the buffer
     # places in the buffer of the results, of a pixel's sums and of the weights; and its length
     out: int
     spare: int
     weights: int
     size: int
-
-
-@dataclass(frozen=True)
-class CorrelationHeader(Sizes):
-    """The settings of all bands."""
-
-    image_step: int  # distance in positions from one whole image in the buffer to the next
-    channel_step: int  # distance in numbers from channel to channel in the buffer
-    # places in the program of the indices of the taps' matrices, of the list of taps for
-    # `invconv.kernels.cpu.sums`, of the bands, and of their copies
+    image_step: int = 0  # distance in positions from one whole image in the buffer to the next
+    # places in the program of the indices of the taps' matrices, of the lists of taps for
+    # `invconv.kernels.cpu.sums`, of the bands or runs, and of the bands' copies
     order: int = 0
-    taps_read: int = 0
+    lists: int = 0
     body: int = 0
-    pieces: int = 0
+    copies: int = 0
 
 
 @dataclass(frozen=True)
 class Band:
     """Rows of an image, or all of them: the copies in and out, and the results."""
 
-    # first place among the pieces, and number, of the copies in, and of the copies out
+    # first place among the copies, and number, of those in and of those out
     read: int
     reads: int
     written: int
@@ -202,21 +196,21 @@ def correlation_program(
     low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
     grid, taps = Grid(reading.shape, low, high, reading.wrap), len(reading.order)
     rows, header = _header(grid, channels, taps, target, itemsize)
-    body, pieces = list[Band](), list[tuple[int, int, int]]()
+    body, copies = list[Band](), list[tuple[int, int, int]]()
     for first in range(0, grid.shape[0], rows):
         band = first, min(grid.shape[0], first + rows)
         read, written = grid.read(*band), grid.written(*band)
-        place, at, end = 3 * len(pieces), written[0][1], written[-1][1] + written[-1][2]
+        place, at, end = 3 * len(copies), written[0][1], written[-1][1] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
-        pieces += [*read, *written]
+        copies += [*read, *written]
     distances = list(enumerate(map(grid.flat, reading.offsets)))
     sections = {
         "order": reading.order,
-        "taps_read": tap_list(distances, taps, header.block * channels),
+        "lists": tap_list(distances, taps, header.block * channels),
         "body": numbers_of(body),
-        "pieces": np.ravel(pieces),
+        "copies": np.ravel(copies),
     }
-    return CorrelationProgram.of(header, sections, header.bands * header.image_step * taps)
+    return CorrelationProgram.of(header, sections, header.pieces * header.image_step * taps)
 
 
 def _header(
@@ -238,7 +232,7 @@ def _header(
         **sizes(channels, channels * step + margin + lanes, taps, target, itemsize),
         pixels=math.prod(grid.shape),
         images=images,
-        bands=-(-n // rows),
+        pieces=-(-n // rows),
         image_step=image_step,
         channel_step=step,
     )

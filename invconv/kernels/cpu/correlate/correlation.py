@@ -62,17 +62,10 @@ class CompiledCorrelation:
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
         h = self.program.header
-        return int(-(-batch // h.images) * h.bands)
+        return int(-(-batch // h.images) * (h.pieces if self.lanes == "pixels" else 1))
 
     def run(
-        self,
-        taps: int,
-        places: Places,
-        x: int,
-        y: int,
-        batch: int,
-        workers: int,
-        *keeps: object,
+        self, taps: int, places: Places, x: int, y: int, batch: int, workers: int, *keeps: object
     ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
@@ -151,14 +144,12 @@ def _compiled(
     """Return a correlation, or None if images are too large for the lanes."""
     from invconv.kernels.cpu.correlate.loops import write_correlation, write_images_correlation
 
-    by_pixels = lanes == "pixels"
-    program = (correlation_program if by_pixels else images_program)(
-        read, channels, target, itemsize
-    )
+    make: Any = correlation_program if lanes == "pixels" else images_program
+    program = make(read, channels, target, itemsize)
     if program is None:
         return None
-    write, h = write_correlation if by_pixels else write_images_correlation, program.header
-    code = machine.compiled(target, itemsize, write)
+    write = write_correlation if lanes == "pixels" else write_images_correlation
+    h, code = program.header, machine.compiled(target, itemsize, write)
     sums = machine.sums(target, itemsize, "images", h.block, h.blocks == 1)
     return CompiledCorrelation(target, read, program, lanes, itemsize, code, sums)
 

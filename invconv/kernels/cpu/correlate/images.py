@@ -11,13 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.correlate.bands import (
+    CorrelationHeader,
     CorrelationProgram,
     Reading,
-    Sizes,
     repeated,
     sizes,
 )
@@ -25,17 +25,6 @@ from invconv.kernels.cpu.program import numbers_of, tap_list
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
 _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
-
-
-@dataclass(frozen=True)
-class ImagesHeader(Sizes):
-    """The settings of all runs: there are as many images as lanes, each in one band."""
-
-    runs: int  # their number
-    # places in the program of the indices of the taps' matrices, of the lists, and of the runs
-    order: int = 0
-    lists: int = 0
-    body: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,17 +45,11 @@ def images_program(
     step = channels * lanes
     if 2 * pixels * step * itemsize > _BUFFER:
         return None
-    header = ImagesHeader(
-        **sizes(channels, pixels * step, taps, target, itemsize),
-        pixels=pixels,
-        images=lanes,
-        bands=1,
-        runs=0,
-    )
+    fields = sizes(channels, pixels * step, taps, target, itemsize)
     lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
     for at, columns, distances in _runs(read):
         there = [(t, d * step) for t, d in enumerate(distances) if d is not None]
-        few = tuple(tap_list(there, taps, header.block * channels))
+        few = tuple(tap_list(there, taps, fields["block"] * channels))
         products += columns * len(there)
         body.append(Run(at * step, columns, lists.setdefault(few, len(lists) * len(few))))
         if len(lists) * len(few) > _LISTS:
@@ -76,7 +59,10 @@ def images_program(
         "lists": list(itertools.chain(*lists)),
         "body": numbers_of(body),
     }
-    return CorrelationProgram.of(replace(header, runs=len(body)), sections, products)
+    header = CorrelationHeader(
+        **fields, pixels=pixels, images=lanes, pieces=len(body), channel_step=lanes
+    )
+    return CorrelationProgram.of(header, sections, products)
 
 
 def _runs(read: Reading) -> list[tuple[int, int, list[int | None]]]:

@@ -18,7 +18,7 @@ from invconv.kernels.cpu.compiler.integers import I1, I64, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
-from invconv.kernels.cpu.correlate.images import ImagesHeader, Run
+from invconv.kernels.cpu.correlate.images import Run
 from invconv.kernels.cpu.loop import each_unit
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.sums import SIGNATURE
@@ -39,7 +39,7 @@ def write_correlation(w: Writer) -> None:
         pack(w, a, h)
         clear(w, a["z"], h, a["images"])
         groups = a["images"].over(h["images"])
-        with each_unit(w, a["shared"], groups * h["bands"]) as taken:
+        with each_unit(w, a["shared"], groups * h["pieces"]) as taken:
             _band(w, a, h, taken % groups * h["images"], taken // groups)
 
 
@@ -48,7 +48,7 @@ def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: I
     band, positions = _place(w, a, h, image, number)
     out = w.at(a["z"], h["out"])
     _copy(w, a, h, band, image, "read", a["x"], a["z"], into=True)
-    columns, lists = positions.over(w.lanes), h["taps_read"]
+    columns, lists = positions.over(w.lanes), h["lists"]
     call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
     _copy(w, a, h, band, image, "written", a["y"], out, into=False)
 
@@ -85,7 +85,7 @@ def _copy(
     """Write copies of the pieces of a band ``into`` a buffer, or from there to memory."""
     images = (a["images"] - image).least(h["images"])
     memory = w.at(memory, image * h["channels"] * h["pixels"])
-    first, count = h["pieces"] + band[pieces], band["reads" if pieces == "read" else "writes"]
+    first, count = h["copies"] + band[pieces], band["reads" if pieces == "read" else "writes"]
     with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
         outside, inside, many = (w.entry(a["program"], first + n * 3 + k) for k in range(3))
         there = outside.is_(">=", 0)
@@ -158,7 +158,7 @@ def write_images_correlation(w: Writer) -> None:
     """Write the function "correlate": the lanes are images."""
     write_copies(w, "wholes")
     with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
-        h = w.record(ImagesHeader, a["program"])
+        h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
         with each_unit(w, a["shared"], a["images"].over(h["images"])) as group:
             _group(w, a, h, group * h["images"])
@@ -168,21 +168,19 @@ def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
     """Write the correlation of the images in the lanes, the first one number ``image``."""
     image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
-    copied = {
+    copied = h | {
         "lines_there": (a["images"] - image).least(h["images"]),
         "line_step": image_size,
         "channel_stride": h["pixels"],
         "count": h["pixels"],
         "width": h["pixels"],
-        "channel_step": h["images"],
         "step": step,
-        "channels": h["channels"],
     }
     w.call_inside("enter", lines=x, z=a["z"], **copied)
-    with w.loop(0, h["runs"]) as i:
+    with w.loop(0, h["pieces"]) as i:
         run = w.record(Run, a["program"], h["body"] + i * size(Run))
-        steps = {"column_step": step, "channel_step": h["images"]}
-        call_sums(w, a, h, h["lists"] + run["taps"], at=run["at"], columns=run["columns"], **steps)
+        place, lists = {"at": run["at"], "columns": run["columns"]}, h["lists"] + run["taps"]
+        call_sums(w, a, h, lists, **place, column_step=step)
     w.call_inside("leave", lines=y, z=w.at(a["z"], h["out"]), **copied)
 
 
@@ -198,7 +196,7 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
         out = w.at(a["z"], h["out"])
         for buffer in (a["z"], out):
             clear(w, buffer, h, a["images"])
-        with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["bands"]) as number:
+        with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["pieces"]) as number:
             band, positions = _place(w, a, h, image, number)
             _copy(w, a, h, band, image, "read", a["x"], a["z"], into=True)
             _copy(w, a, h, band, image, "written", a["y_bar"], out, into=True)
@@ -225,7 +223,7 @@ def _products(
         w.loop(0, channels, outputs) as first,
         w.loop(0, channels, inputs) as start,
     ):
-        offset = w.entry(a["program"], h["taps_read"] + t * 2 + 2)
+        offset = w.entry(a["program"], h["lists"] + t * 2 + 2)
         # beyond the last channel, the last one is read again, and its products are not added
         rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
         columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]

@@ -164,8 +164,7 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
         place = window.place((start[0] + shift, *start[1:]))
         yield Segment(
             memory=int(np.ravel_multi_index(start, g.shape)),
-            entered=rows * g.shape[-1],
-            left=rows * g.shape[-1],
+            count=rows * g.shape[-1],
             place=place,
             at=place + to_first,
             top=first if len(g.shape) == 2 else 0,

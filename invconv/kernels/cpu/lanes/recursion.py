@@ -13,24 +13,18 @@ def possible(g: Geometry) -> bool:
     return g.channels == 1 and g.pixels == g.shape[0]
 
 
-def near(g: Geometry) -> int:
-    """Return how many of the numbers solved last are all read: these stay in registers."""
-    read, count = {o[0] for o in g.reach}, 0
-    while count < _REGISTERS and count + 1 in read:
-        count += 1
-    return count
-
-
 def parts(g: Geometry) -> Parts:
     """Return the parts of a program: one segment is a whole signal.
 
     The distance of a tap is the number of samples back.
     """
     back = [o[0] for o in g.reach]
+    # of the numbers solved last, those that are all read stay in registers
+    near = next(n for n in range(_REGISTERS + 1) if n == _REGISTERS or n + 1 not in back)
     start = 0 if g.direction[0] > 0 else g.pixels - 1
     return Parts(
         Header(images=1, units=1, row_step=g.direction[0], last_row=max(back)),
         [list(enumerate(back))],
         [[Segment(at=start, rows=g.pixels, columns=1)]],
-        (near(g),),
+        (near,),
     )

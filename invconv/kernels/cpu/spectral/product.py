@@ -108,10 +108,7 @@ class CompiledProduct:
 
 
 def compiled_product(
-    matrices: Floats,
-    shape: Shape,
-    transform: RealTransform,
-    target: Target | None = None,
+    matrices: Floats, shape: Shape, transform: RealTransform, target: Target | None = None
 ) -> CompiledProduct:
     """Return the product with a matrix a frequency, in the precision of the matrices.
 
