@@ -22,9 +22,8 @@ from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import Floats, address_of
 
-Floats = np.ndarray[Any, Any]
 Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps

@@ -100,23 +100,21 @@ def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
     return functools.reduce(w.b.and_, conditions)
 
 
-def _masks(
-    w: Writer, a: dict[str, Any], j: Int, rows: list[Value]
-) -> tuple[list[Value], list[Value]]:
-    """Return, for each line, the mask of the positions that exist and are copied; and addresses.
+def _masks(w: Writer, a: dict[str, Any], j: Int, rows: list[Value]) -> list[tuple[Value, Value]]:
+    """Return, for each line, its address and the mask of the positions that exist and are copied.
 
     A line without such positions gets the address of line 0: a masked load of unmapped memory is
     slow, even if nothing is read.
     """
-    masks, places = [], []
+    pairs = []
     for line, row in enumerate(rows):
         first = a["first"] - a["skew"] * line
         width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
         start, end = -first, (width - first).least(a["count"] - j)
-        masks.append(w.b.and_(w.lanes_are(">=", start), w.lanes_are("<", end)))
+        mask = w.b.and_(w.lanes_are(">=", start), w.lanes_are("<", end))
         some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
-        places.append(w.b.select(some, row, a["safe"]))
-    return masks, places
+        pairs.append((w.b.select(some, row, a["safe"]), mask))
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -134,15 +132,14 @@ class _Lines:
         w = self.w
         if inside:
             return [w.load(row, 0) for row in self.rows]
-        pairs = zip(*_masks(w, self.a, self.j, self.rows), strict=True)
-        return [w.masked_load(row, mask) for mask, row in pairs]
+        return [w.masked_load(*pair) for pair in _masks(w, self.a, self.j, self.rows)]
 
     def store(self, vectors: list[Value], inside: bool) -> None:
         w = self.w
         if not inside:
-            pairs = zip(*_masks(w, self.a, self.j, self.rows), strict=True)
-            for vector, (mask, row) in zip(vectors, pairs, strict=True):
-                w.masked_store(vector, row, mask)
+            pairs = _masks(w, self.a, self.j, self.rows)
+            for vector, pair in zip(vectors, pairs, strict=True):
+                w.masked_store(vector, *pair)
             return
         for row in self.rows:
             ahead = w.at(row, _AHEAD * w.lanes)

@@ -1,13 +1,4 @@
-"""The geometry of a compiled solve: shapes, taps and the processor, but no values.
-
-The lanes of a vector can be assigned in several ways:
-
-- `cpu.lanes.images`: the lanes are images of a batch, solved pixel after pixel.
-- `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 so far that the
-  pixels it reads are solved: the lanes are a wavefront.
-- `cpu.lanes.channels`: the lanes are the output channels of a pixel.
-- `cpu.lanes.recursion`: there are no lanes; a signal of one channel is solved number by number.
-"""
+"""The geometry of a compiled solve: shapes, taps and the processor, but no values."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from invconv.kernels.cpu.geometry import TapList
 
+Floats = np.ndarray[Any, Any]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Record = TypeVar("Record", bound=Any)  # a dataclass of integers
 
@@ -44,7 +45,7 @@ class Assembled(Generic[Record]):
         return address_of(self.numbers)
 
 
-def address_of(array: np.ndarray[Any, Any]) -> int:
+def address_of(array: Floats) -> int:
     """Return the address of an array's first number."""
     address: int = array.__array_interface__["data"][0]
     return address

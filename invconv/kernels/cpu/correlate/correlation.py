@@ -30,9 +30,7 @@ from invconv.kernels.cpu.correlate.bands import (
 )
 from invconv.kernels.cpu.correlate.images import images_program
 from invconv.kernels.cpu.geometry import Shape
-from invconv.kernels.cpu.program import address_of
-
-Floats = np.ndarray[Any, Any]
+from invconv.kernels.cpu.program import Floats, address_of
 
 Lanes = Literal["images", "pixels"]
 

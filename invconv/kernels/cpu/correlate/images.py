@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from invconv.kernels.cpu.compiler.target import Target
@@ -21,6 +21,7 @@ from invconv.kernels.cpu.correlate.bands import (
     repeated,
     sizes,
 )
+from invconv.kernels.cpu.geometry import TapList
 from invconv.kernels.cpu.program import numbers_of, tap_list
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
@@ -48,7 +49,7 @@ def images_program(
     fields = sizes(channels, pixels * step, taps, target, itemsize)
     lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
     for at, columns, distances in _runs(read):
-        there = [(t, d * step) for t, d in enumerate(distances) if d is not None]
+        there = [(t, d * step) for t, d in distances]
         few = tuple(tap_list(there, taps, fields["block"] * channels))
         products += columns * len(there)
         body.append(Run(at * step, columns, lists.setdefault(few, len(lists) * len(few))))
@@ -65,27 +66,23 @@ def images_program(
     return CorrelationProgram.of(header, sections, products)
 
 
-def _runs(read: Reading) -> list[tuple[int, int, list[int | None]]]:
-    """Return (first pixel, number of pixels, distances of the taps, None outside) of each run."""
+def _runs(read: Reading) -> Iterator[tuple[int, int, TapList]]:
+    """Yield each run: its first pixel, number of pixels, and taps that read inside the grid."""
     axes = [_along(read, axis) for axis in range(len(read.shape))]
     columns = [(distances, len(list(same))) for distances, same in itertools.groupby(axes[-1])]
-    runs, at = list[tuple[int, int, list[int | None]]](), 0
+    at = 0
     for outer in itertools.product(*axes[:-1]):
         for last, count in columns:
-            runs.append((at, count, list(map(_sum, zip(*outer, last, strict=True)))))
+            inside = [t for t in last if all(t in distances for distances in outer)]
+            yield at, count, [(t, last[t] + sum(d[t] for d in outer)) for t in inside]
             at += count
-    return runs
 
 
-def _along(read: Reading, axis: int) -> list[list[int | None]]:
-    """Return, for each pixel of an axis, the distance along it of each tap, or None outside."""
+def _along(read: Reading, axis: int) -> list[dict[int, int]]:
+    """Return, for each pixel of an axis, the distance along it of each tap that reads inside."""
     n, stride = read.shape[axis], math.prod(read.shape[axis + 1 :])
     there = [[repeated(i + o[axis], n, read.wrap) for o in read.offsets] for i in range(n)]
     return [
-        [(j - i) * stride if 0 <= j < n else None for j in pixels] for i, pixels in enumerate(there)
+        {t: (j - i) * stride for t, j in enumerate(pixels) if 0 <= j < n}
+        for i, pixels in enumerate(there)
     ]
-
-
-def _sum(distances: Sequence[int | None]) -> int | None:
-    known = [d for d in distances if d is not None]
-    return sum(known) if len(known) == len(distances) else None

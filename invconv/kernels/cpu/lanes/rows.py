@@ -135,11 +135,7 @@ class Strips:
 
 
 def possible(g: Geometry) -> bool:
-    """Tell whether the lanes can be rows.
-
-    No tap may read a row below, or more rows above than there are lanes, and a buffer for whole
-    planes must not be too large.
-    """
+    """Tell whether taps read few rows above and none below, and the buffer is not too large."""
     ups = [o[-2] for o in g.reach]
     if g.shape[-1] == 1 or min(ups) < 0 or max(ups) > g.lanes:  # of one column: a signal
         return False
@@ -232,8 +228,7 @@ def _parts(s: Strips, strip: int) -> Iterator[Segment]:
 def _volume(s: Strips) -> Iterator[Segment]:
     """Yield the segments of all planes' strips; an empty plane between them clears its slot."""
     g = s.geometry
-    lead, clear = g.shape[:-2], (0, s.slots * s.slot_size)
-    number = 0
+    lead, clear, number = g.shape[:-2], s.slots * s.slot_size, 0
     for index in itertools.product(*map(range, lead)):
         plane = sum(i * stride for i, stride in zip(index, s.planes, strict=True))
         for empty in range(number, plane):
@@ -243,10 +238,9 @@ def _volume(s: Strips) -> Iterator[Segment]:
         there = [i if way > 0 else n - 1 - i for i, n, way in pairs]
         memory = int(np.ravel_multi_index(there, lead)) * math.prod(g.shape[-2:])
         for strip in range(s.count):
-            start = dict(zip(("clear", "clear_count"), clear, strict=True))
-            slot = plane % s.slots
-            yield _segment(s, strip, 0, s.levels(strip), slot=slot, memory=memory, **start)
-            clear = (0, 0)
+            levels, slot = s.levels(strip), plane % s.slots
+            yield _segment(s, strip, 0, levels, slot, memory, clear_count=clear)
+            clear = 0
 
 
 def _segment(

@@ -11,7 +11,6 @@ import ctypes
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,8 @@ from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers, require_images
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape, blocks_of
-from invconv.kernels.cpu.program import Assembled, address_of
+from invconv.kernels.cpu.program import Assembled, Floats, address_of
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
-
-Floats = np.ndarray[Any, Any]
 
 _LARGEST = 2**24  # bytes of a buffer, or of matrices
 
@@ -44,16 +41,11 @@ class Frame:
 
 @functools.lru_cache(maxsize=64)
 def frame(
-    channels: int,
-    shape: Shape,
-    transform: RealTransform,
-    itemsize: int,
-    target: Target | None = None,
+    channels: int, shape: Shape, transform: RealTransform, itemsize: int, target: Target
 ) -> Frame:
     """Compile products on a grid, for any matrices of the frequencies."""
     from invconv.kernels.cpu.spectral.product_loop import write_product
 
-    target = target or host()
     lanes, most = target.lanes(itemsize), target.most_channels
     blocks = [*(Blocks.along(n, most) for n in shape), Blocks(*blocks_of(channels, most))]
     single = [*[False] * len(shape), blocks[-1].count == 1]
@@ -95,8 +87,7 @@ class CompiledProduct:
         """
         f = self.frame
         units = -(-batch // f.lanes)
-        if workers > 1:
-            workers = min(workers, units) if units * f.seconds >= costs.SHARED else 1
+        workers = min(workers, units) if units * f.seconds >= costs.SHARED else 1
         shared = ctypes.c_int64()  # the ticket
         arrays = *map(address_of, (f.transforms, self.weights)), f.program.address
         given = y, x, *arrays, ctypes.addressof(shared)
@@ -115,7 +106,7 @@ def compiled_product(
     ``matrices`` (F, C, C) are real or complex. The target is this processor unless given.
     """
     channels, number = matrices.shape[1], matrices.real.dtype
-    shared = frame(channels, tuple(shape), transform, number.itemsize, target)
+    shared = frame(channels, tuple(shape), transform, number.itemsize, target or host())
     chosen = matrices[transform.frequencies] * transform.scale[:, None, None].astype(number)
     first, blocks = transform.reals, shared.blocks
     parts = [blocks.packed([chosen.real[:first]])]

@@ -27,14 +27,14 @@ def write_product(w: Writer) -> None:
         with each_unit(w, a["shared"], a["images"].over(w.lanes)) as taken:
             a["image"] = taken * w.lanes
             with w.loop(0, h["channels"]) as c:
-                plane = w.at(a["z"], c * h["plane"])
+                plane = w.at(a["z"], c * h["channel_step"])
                 _copy(w, a, h, "enter", a["y"], c, plane)
                 _transform(w, a, h, plane, 0)
                 with w.loop(0, h["pairs"]) as i:
                     _turn(w, a, plane, h["paired"] + i * 2, 0)
             _multiply(w, a, h)
             with w.loop(0, h["channels"]) as c:
-                plane = w.at(a["z"], h["step"] + c * h["plane"])
+                plane = w.at(a["z"], h["step"] + c * h["channel_step"])
                 with w.loop(0, h["pairs"]) as i:
                     _turn(w, a, plane, h["paired"] + (h["pairs"] - 1 - i) * 2, 1)
                 _transform(w, a, h, plane, h["back"])
@@ -71,8 +71,6 @@ def _transform(
             "lists": w.entries(a["program"], h["one"]),
             "column_step": w.lanes,
             "taps": 1,
-            "channels": s["points"],
-            "channel_step": s["apart"],
         }
         w.call_outside(w.b.inttoptr(s["sums"].value, POINTER), SIGNATURE, **s | given)
 
@@ -101,7 +99,5 @@ def _multiply(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
             "rows": 1,
             "columns": 1,
             "taps": taps,
-            "channels": h["channels"],
-            "channel_step": h["plane"],
         }
-        w.call_outside(function, SIGNATURE, **given)
+        w.call_outside(function, SIGNATURE, **h | given)

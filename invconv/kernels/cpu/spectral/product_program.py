@@ -10,14 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from invconv.kernels.cpu.geometry import Shape
-from invconv.kernels.cpu.program import Assembled, Ints, numbers_of, tap_list
-
-Floats = np.ndarray[Any, Any]
+from invconv.kernels.cpu.program import Assembled, Floats, Ints, numbers_of, tap_list
 
 _PADDING = 64  # bytes, so that planes do not lie whole pages apart
 _PAGE = 4096
@@ -84,7 +81,7 @@ class Header:
     pixels: int
     # distances in the buffer from channel to channel, and from its first half, where images enter,
     # to the second, from which they leave
-    plane: int
+    channel_step: int
     step: int
     # place of a pixel's sums in the buffer, and its length
     spare: int
@@ -109,8 +106,8 @@ class Stage:
     """The transform of a plane along one axis."""
 
     # number of points of the axis, and distance from one to the next
-    points: int
-    apart: int
+    channels: int
+    channel_step: int
     # lines along the axis: the number of rows, the distance between them, and adjacent columns
     rows: int
     row_step: int
@@ -143,7 +140,7 @@ def program(
     header = Header(
         channels=channels,
         pixels=pixels,
-        plane=plane,
+        channel_step=plane,
         step=channels * plane,
         spare=spare,
         size=spare + max(b.size for b in blocks) * lanes,
