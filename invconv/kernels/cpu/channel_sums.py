@@ -10,9 +10,8 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from invconv.kernels.cpu.compiler.integers import Int, Value, Variable
+from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.lanes.channels import TOGETHER, Vectors
 from invconv.kernels.cpu.sums import READ, SIGNATURE
@@ -41,7 +40,7 @@ def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None
 
 
 @contextmanager
-def _levels(w: Writer, a: dict[str, Any]) -> Iterator[tuple[Int, Int, Int]]:
+def _levels(w: Writer, a: Arguments) -> Iterator[tuple[Int, Int, Int]]:
     """Write the loop over levels: the place of the first pixel, the number of pixels, and the step.
 
     Row l lags behind the row above it by the lag.
@@ -57,9 +56,7 @@ def _levels(w: Writer, a: dict[str, Any]) -> Iterator[tuple[Int, Int, Int]]:
         yield first, end - start + 1, step
 
 
-def _each(
-    w: Writer, a: dict[str, Any], first: Int, rows: Int, step: Int, together: Together
-) -> None:
+def _each(w: Writer, a: Arguments, first: Int, rows: Int, step: Int, together: Together) -> None:
     """Write the work on pixels, a step apart, of all images: some at a time."""
     place, image, left = w.new(first), w.new(0), w.new(rows * a["images"])
     most = TOGETHER if w.target.registers == 32 else TOGETHER // 2
@@ -84,7 +81,7 @@ class _Sums:
     """Sums of some pixels at once."""
 
     w: Writer
-    a: dict[str, Any]
+    a: Arguments
     vectors: Vectors
 
     def product_with_y(self, places: list[Int]) -> None:
@@ -172,7 +169,7 @@ class _Sums:
                 self.w.store(total.value, self.a["z"], place + o + j * self.w.lanes)
 
 
-def _substitute(w: Writer, a: dict[str, Any], padded: int, place: Int) -> None:
+def _substitute(w: Writer, a: Arguments, padded: int, place: Int) -> None:
     """Write step 4 of `invconv.kernels.order`; the other channels keep their bits."""
     with w.loop(0, a["channels"]) as i:
         c = a["first"] + i * a["order"]

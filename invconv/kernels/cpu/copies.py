@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-from invconv.kernels.cpu.compiler.integers import I32, VOID, Int, Value
+from invconv.kernels.cpu.compiler.integers import I32, VOID, Arguments, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 
 # Lines of a square at most. Images often lie whole pages apart, so that all go to one set of the
@@ -57,9 +56,7 @@ def write_copies(w: Writer, kind: str) -> None:
                 _copy_lines(narrow, part, start, lane, into=name == "enter", kind=kind)
 
 
-def _copy_lines(
-    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, kind: str
-) -> None:
+def _copy_lines(w: Writer, a: Arguments, start: Int, lane: Int, *, into: bool, kind: str) -> None:
     """Write the copy of a square's lines, from line ``lane`` on, of one channel."""
     with w.loop(0, a["count"], w.lanes) as j:
         t = a["start"] + j
@@ -87,7 +84,7 @@ def _copy_lines(
                 target.store(columns, inside)
 
 
-def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
+def _all_there(w: Writer, a: Arguments, j: Int) -> Value:
     """Return the condition that every line has all positions of the square, and all are copied."""
     t = a["first"]
     last = t - a["skew"] * (w.lanes - 1)
@@ -100,7 +97,7 @@ def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
     return functools.reduce(w.b.and_, conditions)
 
 
-def _masks(w: Writer, a: dict[str, Any], j: Int, rows: list[Value]) -> list[tuple[Value, Value]]:
+def _masks(w: Writer, a: Arguments, j: Int, rows: list[Value]) -> list[tuple[Value, Value]]:
     """Return, for each line, its address and the mask of the positions that exist and are copied.
 
     A line without such positions gets the address of line 0: a masked load of unmapped memory is
@@ -124,7 +121,7 @@ class _Lines:
     w: Writer
     # pointers and integers of `write_copies`, and ``first``, the position of line 0 at which these
     # vectors start
-    a: dict[str, Any]
+    a: Arguments
     j: Int  # number of positions that were copied before
     rows: list[Value]  # addresses of the vectors
 
@@ -154,7 +151,7 @@ class _Positions:
 
     # as in `_Lines`
     w: Writer
-    a: dict[str, Any]
+    a: Arguments
     j: Int
     places: list[Int]  # positions of the vectors in the buffer
 

@@ -32,8 +32,8 @@ def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
 def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     """Write the computation of the weights, unless they are given, and the solve."""
     prepare, solve, sums = addresses
-    given, y = (xla.argument(w, frame, i) for i in range(2))
-    x, memory = (xla.result(w, frame, i) for i in range(2))
+    given, y = (xla.array(w, frame, xla.ARGUMENTS, i) for i in range(2))
+    x, memory = (xla.array(w, frame, xla.RESULTS, i) for i in range(2))
     program, room = (xla.attribute(w, frame, i) for i in range(2))
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))

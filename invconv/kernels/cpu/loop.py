@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from invconv.kernels.cpu import copies, sums
-from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Int, Value
+from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header, Segment, size
 from invconv.kernels.cpu.weights import order_of_channels
@@ -40,7 +39,7 @@ def write_solve(w: Writer, lanes: str) -> None:
             _unit(w, a | {"lines": lanes}, h, taken % groups, taken // groups)
 
 
-def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int) -> None:
+def _unit(w: Writer, a: Arguments, h: Numbers, group: Int, unit: Int) -> None:
     """Write the work of one unit; ``group`` is the number of an image, or of a group of images."""
     image = group * h["images"]
     progress = group * h["units"] + unit + 1
@@ -61,7 +60,7 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
             w.b.store_atomic(s["done"].value, w.typed(address, I64), "release", 8)
 
 
-def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write the code of a segment: copy in, solve, copy out."""
     kind, images = a["lines"], (a["images"] - a["image"]).least(h["images"])
     if kind == "recursion":
@@ -92,9 +91,7 @@ def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int])
     w.call_inside("leave", lines=w.at(a["x"], s["memory"]), **copied)
 
 
-def _solve_pixels(
-    w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int], images: Int
-) -> None:
+def _solve_pixels(w: Writer, a: Arguments, h: Numbers, s: Numbers, images: Int) -> None:
     diagonal = h["blocks"] * h["block"] * h["taps"] * h["channels"]
     flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
     substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
@@ -116,7 +113,7 @@ def _solve_pixels(
     w.call_outside(a["sums"], sums.SIGNATURE, **h | s | given)
 
 
-def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _ask_for_rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write prefetches of all rows above a strip, which another thread's cache may hold."""
     solved = w.at(a["x"], s["memory"])
     with (
@@ -129,7 +126,7 @@ def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict
         w.call("llvm.prefetch.p0", VOID, place, I32(0), I32(3), I32(1))
 
 
-def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write the copy of the solved rows above a strip that its taps read.
 
     They are put before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes
@@ -152,7 +149,7 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
                 w.store(w.number(0.0), there, level * step)
 
 
-def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
+def _place_above(h: Numbers, channel: Int, up: Int, column: Int) -> Int:
     """Return the position in memory of a pixel above a strip, relative to the strip's first one."""
     in_memory = column.if_(h["along"].is_(">", 0), h["width"] - 1 - column)
     return channel * h["pixels"] + h["above_step"] * up + in_memory

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.integers import I8, Int, Value, Variable
+from invconv.kernels.cpu.compiler.integers import I8, Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import accumulators, unrolled
 
@@ -41,24 +40,23 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
         w.loop(0, a["columns"]) as column,
     ):
         here = a["at"] + row * a["row_step"] + column * a["column_step"]
-        _sum(w, a | {"taps read": _taps(w, a, row, column)}, here, block, single)
+        _sum(w, a, _taps(w, a, row, column), here, block, single)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             _substitute(w, a, here)
         with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
             _mask(w, a, here, row * a["columns"] + column)
 
 
-def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
+def _taps(w: Writer, a: Arguments, row: Int, column: Int) -> Value:
     """Return the list of a pixel's taps."""
     number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
     number = number + column.least(a["last_column"])
     return w.entries(a["lists"], number * (a["taps"] * 2 + 1))
 
 
-def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
+def _sum(w: Writer, a: Arguments, taps: Value, here: Int, block: int, single: bool) -> None:
     """Write steps 1 to 3 of `invconv.kernels.order`."""
     at_once, count = unrolled(block, single), accumulators(block, single)
-    taps = a["taps read"]
     with w.loop(0, 1 if single else a["channels"], block) as channel:
         before = channel * (a["taps"] * a["channels"])  # weights of the blocks before this one
         weight = w.new(before)
@@ -90,7 +88,7 @@ def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> N
             w.store(total, a["out"], here + c * a["channel_step"])
 
 
-def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
+def _substitute(w: Writer, a: Arguments, here: Int) -> None:
     """Write step 4 of `invconv.kernels.order`."""
     with w.loop(0, a["channels"]) as i:
         c = a["first"] + i * a["order"]
@@ -106,7 +104,7 @@ def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
             w.store(s, a["out"], there)
 
 
-def _mask(w: Writer, a: dict[str, Any], here: Int, step: Int) -> None:
+def _mask(w: Writer, a: Arguments, here: Int, step: Int) -> None:
     """Write zeros into the lanes outside the grid, since some taps read ahead in a row."""
     bytes_ = ir.VectorType(I8, w.lanes)
     address = w.b.gep(a["keep"], [(step * w.lanes).value], source_etype=I8)
@@ -135,7 +133,7 @@ def write_recursion(w: Writer, near: int) -> None:
             _recur(w, a, near, substitute)
 
 
-def _recur(w: Writer, a: dict[str, Any], near: int, substitute: bool) -> None:
+def _recur(w: Writer, a: Arguments, near: int, substitute: bool) -> None:
     step, far = a["row_step"], a["taps"] - near
     weights = [w.load(a["w"], far + i) for i in range(near)]
     first = a["last_row"].least(a["rows"])

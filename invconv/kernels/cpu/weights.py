@@ -12,9 +12,7 @@ else 0.
 
 from __future__ import annotations
 
-from typing import Any
-
-from invconv.kernels.cpu.compiler.integers import Int, Value
+from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header
 from invconv.kernels.order import INVERSE_LIMIT
@@ -23,7 +21,7 @@ POINTERS = "matrices weights program scratch"
 _ROWS = 4  # rows that are solved at a time, so that they are read from the cache a quarter as often
 
 
-def order_of_channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
+def order_of_channels(w: Writer, h: Numbers) -> tuple[Int, Int]:
     """Return the first channel that a substitution solves, and the step to the next."""
     lower = h["lower"].is_("!=", 0)
     return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
@@ -58,7 +56,7 @@ def write_weights(w: Writer) -> None:
         w.store(flag, a["weights"], size + square)
 
 
-def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
+def _right_hand_sides(w: Writer, a: Arguments) -> None:
     """Write [1 | -K_1 | -K_2 ...] to the scratch."""
     channels = a["channels"]
     w.clear(a["scratch"], channels * a["row"])
@@ -71,7 +69,7 @@ def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
                 w.store(entry, a["scratch"], o * a["row"] + t * channels + k)
 
 
-def _substitute(w: Writer, a: dict[str, Any]) -> None:
+def _substitute(w: Writer, a: Arguments) -> None:
     """Write the substitution with D for all columns of the scratch, some rows at a time."""
     channels = a["channels"]
     with w.loop(0, channels, _ROWS) as i:
@@ -92,7 +90,7 @@ def _substitute(w: Writer, a: dict[str, Any]) -> None:
                 w.store(w.b.fdiv(w.load(a["scratch"], place), pivot), a["scratch"], place)
 
 
-def _subtract(w: Writer, a: dict[str, Any], rows: list[Int], solved: list[Int]) -> None:
+def _subtract(w: Writer, a: Arguments, rows: list[Int], solved: list[Int]) -> None:
     """Write the subtraction of solved rows from others, in the order of the substitution."""
     places = [a["first"] + o * a["step"] for o in rows]
     known = [a["first"] + j * a["step"] for j in solved]
@@ -109,7 +107,7 @@ def _subtract(w: Writer, a: dict[str, Any], rows: list[Int], solved: list[Int]) 
             w.store(total, a["scratch"], o * a["row"] + k)
 
 
-def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
+def _norm(w: Writer, a: Arguments, matrix: Value, row: Int) -> Value:
     """Return the largest sum of magnitudes in one of the first C columns."""
     largest = w.new(w.number(0.0))
     with w.loop(0, a["channels"], w.lanes) as k:
@@ -128,7 +126,7 @@ def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
     return largest.value
 
 
-def _pack(w: Writer, a: dict[str, Any]) -> None:
+def _pack(w: Writer, a: Arguments) -> None:
     """Write the weights of each block, with zeros for channels beyond the last."""
     taps, channels, block = a["taps"], a["channels"], a["block"]
     width = taps * channels

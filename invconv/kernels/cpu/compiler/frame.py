@@ -25,7 +25,7 @@ from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 
 _METADATA, _EXECUTE = 1, 3  # a kind of extension, and a stage
-_API, _CONTEXT, _ARGUMENTS, _RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20
+_API, _CONTEXT, ARGUMENTS, RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20
 _MAKE_ERROR, _GET_STREAM = 6, 10
 _INTERNAL = 13  # the code of an error
 RECORDABLE = 1  # a trait: a command buffer, such as a CUDA graph, may record the call
@@ -50,14 +50,9 @@ def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
                 yield frame
 
 
-def argument(w: Writer, frame: Value, place: int) -> Value:
-    """Return the record of an input array."""
-    return w.link(w.link(frame, _ARGUMENTS), place)
-
-
-def result(w: Writer, frame: Value, place: int) -> Value:
-    """Return the record of an output array."""
-    return w.link(w.link(frame, _RESULTS), place)
+def array(w: Writer, frame: Value, kind: int, place: int) -> Value:
+    """Return the record of one of the `ARGUMENTS`, or of the `RESULTS`."""
+    return w.link(w.link(frame, kind), place)
 
 
 def attribute(w: Writer, frame: Value, place: int) -> Value:

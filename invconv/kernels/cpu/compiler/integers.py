@@ -98,3 +98,7 @@ class Variable:
     def add_product(self, a: Value, b: Value) -> None:
         """Add a product of vectors."""
         self.set(self.w.fma(a, b, self.value))
+
+
+Arguments = dict[str, Any]  # addresses and integers, by name
+Numbers = dict[str, Int]

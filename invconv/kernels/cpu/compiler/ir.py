@@ -20,8 +20,10 @@ from invconv.kernels.cpu.compiler.integers import (
     I64,
     POINTER,
     VOID,
+    Arguments,
     Int,
     Number,
+    Numbers,
     Value,
     Variable,
 )
@@ -60,7 +62,7 @@ class Control:
         inside: bool,
         constant: str = "",
         result: Any = VOID,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Arguments]:
         """Write a function, of pointers and then integers, inside this context.
 
         Yields the arguments by name. A function that is only called ``inside`` the module may be
@@ -168,7 +170,7 @@ class Memory(Control):
         """Return an entry of an array of integers."""
         return self.integer(self.b.load(self.entries(pointer, place), typ=I64))
 
-    def record(self, kind: type, pointer: Value, start: Number = 0) -> dict[str, Int]:
+    def record(self, kind: type, pointer: Value, start: Number = 0) -> Numbers:
         """Return the numbers of a record, a dataclass, in an array of integers."""
         first = self.integer(start)
         return {f.name: self.entry(pointer, first + i) for i, f in enumerate(fields(kind))}

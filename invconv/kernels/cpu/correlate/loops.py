@@ -10,11 +10,9 @@ for every tap a vector of y_bar is multiplied with the vector of x at a fixed di
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.integers import I1, I64, Int, Value
+from invconv.kernels.cpu.compiler.integers import I1, I64, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
@@ -43,26 +41,23 @@ def write_correlation(w: Writer) -> None:
             _band(w, a, h, taken % groups * h["images"], taken // groups)
 
 
-def _band(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int) -> None:
+def _band(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> None:
     """Write the correlation of a band of some images."""
     band, positions = _place(w, a, h, image, number)
-    out = w.at(a["z"], h["out"])
-    _copy(w, a, h, band, image, "read", a["x"], a["z"], into=True)
+    _copy(w, a, h, band, image, "x")
     columns, lists = positions.over(w.lanes), h["lists"]
     call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
-    _copy(w, a, h, band, image, "written", a["y"], out, into=False)
+    _copy(w, a, h, band, image, "y")
 
 
-def _place(
-    w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int, number: Int
-) -> tuple[dict[str, Int], Int]:
+def _place(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> tuple[Numbers, Int]:
     """Return the record of a band, and the number of positions of the images in the buffer."""
     band = w.record(Band, a["program"], h["body"] + number * size(Band))
     here = (a["images"] - image).least(h["images"])
     return band, (here - 1) * h["image_step"] + band["positions"]
 
 
-def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
+def clear(w: Writer, buffer: Value, h: Numbers, images: Int) -> None:
     """Write zeros into the part of a buffer that so many images take, at most all of it."""
     unused = h["images"] - images.least(h["images"])
     count = h["channel_step"] - unused * h["image_step"]
@@ -70,37 +65,29 @@ def clear(w: Writer, buffer: Value, h: dict[str, Int], images: Int) -> None:
         w.clear(w.at(buffer, c * h["channel_step"]), count)
 
 
-def _copy(
-    w: Writer,
-    a: dict[str, Any],
-    h: dict[str, Int],
-    band: dict[str, Int],
-    image: Int,
-    pieces: Literal["read", "written"],
-    memory: Value,
-    buffer: Value,
-    *,
-    into: bool,
-) -> None:
-    """Write copies of the pieces of a band ``into`` a buffer, or from there to memory."""
+def _copy(w: Writer, a: Arguments, h: Numbers, band: Numbers, image: Int, array: str) -> None:
+    """Write copies between "x" and the buffer, or between "y" or "y_bar" and results in the buffer.
+
+    Only "y" is copied from the buffer.
+    """
     images = (a["images"] - image).least(h["images"])
-    memory = w.at(memory, image * h["channels"] * h["pixels"])
-    first, count = h["copies"] + band[pieces], band["reads" if pieces == "read" else "writes"]
+    memory = w.at(a[array], image * h["channels"] * h["pixels"])
+    buffer = a["z"] if array == "x" else w.at(a["z"], h["out"])
+    pieces, number = ("read", "reads") if array == "x" else ("written", "writes")
+    first, count = h["copies"] + band[pieces], band[number]
     with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
         outside, inside, many = (w.entry(a["program"], first + n * 3 + k) for k in range(3))
         there = outside.is_(">=", 0)
         in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + outside.if_(there, 0))
         in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + inside)
-        if into:
+        if array != "y":
             flag = w.integer(w.b.zext(there, I64))
             w.call_inside("copy_run", target=in_buffer, source=in_memory, count=many, there=flag)
         else:
             w.call_inside("copy_run", target=in_memory, source=in_buffer, count=many, there=1)
 
 
-def call_sums(
-    w: Writer, a: dict[str, Any], h: dict[str, Int], lists: Int, **given: Int | int
-) -> None:
+def call_sums(w: Writer, a: Arguments, h: Numbers, lists: Int, **given: Int | int) -> None:
     """Write the sums of a row of pixels that share the list of taps at a place of the program."""
     pointers = {
         "z": a["z"],
@@ -112,7 +99,7 @@ def call_sums(
     w.call_outside(a["sums"], SIGNATURE, **h | pointers | {"rows": 1} | given)
 
 
-def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
+def pack(w: Writer, a: Arguments, h: Numbers) -> None:
     """Write the weights in the layout of `cpu.weights`, with zeros for channels beyond the last."""
     channels, block, taps = h["channels"], h["block"], h["taps"]
     with w.loop(0, h["blocks"]) as b, w.loop(0, taps) as t:
@@ -125,13 +112,13 @@ def pack(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
             w.store(w.b.select(there, entry, w.number(0.0)), a["z"], place)
 
 
-def place_of(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Int:
+def place_of(a: Arguments, tap: Int, row: Int, column: Int) -> Int:
     """Return the place of an entry of a tap's matrix."""
     place: Int = tap * a["tap"] + row * a["row"] + column * a["column"]
     return place
 
 
-def counts(a: dict[str, Any], tap: Int, row: Int, column: Int) -> Value:
+def counts(a: Arguments, tap: Int, row: Int, column: Int) -> Value:
     """Return the condition that an entry of a tap's matrix is not masked."""
     triangle = a["triangle"].if_(tap.is_("==", 0), 0)
     return ((row - column) * triangle).is_(">=", 0)
@@ -164,7 +151,7 @@ def write_images_correlation(w: Writer) -> None:
             _group(w, a, h, group * h["images"])
 
 
-def _group(w: Writer, a: dict[str, Any], h: dict[str, Int], image: Int) -> None:
+def _group(w: Writer, a: Arguments, h: Numbers, image: Int) -> None:
     """Write the correlation of the images in the lanes, the first one number ``image``."""
     image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
@@ -198,8 +185,8 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
             clear(w, buffer, h, a["images"])
         with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["pieces"]) as number:
             band, positions = _place(w, a, h, image, number)
-            _copy(w, a, h, band, image, "read", a["x"], a["z"], into=True)
-            _copy(w, a, h, band, image, "written", a["y_bar"], out, into=True)
+            _copy(w, a, h, band, image, "x")
+            _copy(w, a, h, band, image, "y_bar")
             with w.loop(0, h["channels"]) as c:  # the last vector ends in zeros
                 end = c * h["channel_step"] + band["at"] + positions
                 w.clear(w.at(out, end), w.integer(w.lanes))
@@ -207,13 +194,7 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
 
 
 def _products(
-    w: Writer,
-    a: dict[str, Any],
-    h: dict[str, Int],
-    at: Int,
-    positions: Int,
-    outputs: int,
-    inputs: int,
+    w: Writer, a: Arguments, h: Numbers, at: Int, positions: Int, outputs: int, inputs: int
 ) -> None:
     """Write the products of all pairs of channels, for each tap."""
     channels, last = h["channels"], h["channels"] - 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from invconv.kernels.cpu.compiler.integers import POINTER, Int, Value
+from invconv.kernels.cpu.compiler.integers import POINTER, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.loop import each_unit
@@ -42,7 +40,7 @@ def write_product(w: Writer) -> None:
 
 
 def _copy(
-    w: Writer, a: dict[str, Any], h: dict[str, Int], way: str, images: Value, c: Int, plane: Value
+    w: Writer, a: Arguments, h: Numbers, way: str, images: Value, c: Int, plane: Value
 ) -> None:
     w.call_inside(
         way,
@@ -57,9 +55,7 @@ def _copy(
     )
 
 
-def _transform(
-    w: Writer, a: dict[str, Any], h: dict[str, Int], plane: Value, first: Int | int
-) -> None:
+def _transform(w: Writer, a: Arguments, h: Numbers, plane: Value, first: Int | int) -> None:
     """Write the products of a plane with a matrix along each axis."""
     with w.loop(0, h["stages"]) as i:
         s = w.record(Stage, a["program"], h["axes"] + i * size(Stage))
@@ -75,7 +71,7 @@ def _transform(
         w.call_outside(w.b.inttoptr(s["sums"].value, POINTER), SIGNATURE, **s | given)
 
 
-def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) -> None:
+def _turn(w: Writer, a: Arguments, plane: Value, start: Int, first: int) -> None:
     """Write (u, v) -> (u - v, u + v) for a pair of places; u is the one with index ``first``."""
     places = [w.entry(a["program"], start + i) for i in (first, 1 - first)]
     u, v = (w.load(plane, place) for place in places)
@@ -83,7 +79,7 @@ def _turn(w: Writer, a: dict[str, Any], plane: Value, start: Int, first: int) ->
     w.store(w.b.fadd(u, v), plane, places[1])
 
 
-def _multiply(w: Writer, a: dict[str, Any], h: dict[str, Int]) -> None:
+def _multiply(w: Writer, a: Arguments, h: Numbers) -> None:
     """Write the product with a matrix a frequency, from the buffer's first half to the second."""
     function = w.b.inttoptr(h["sums"].value, POINTER)
     with w.loop(0, h["outputs"]) as i:
