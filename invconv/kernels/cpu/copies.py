@@ -69,73 +69,77 @@ def _copy_lines(w: Writer, a: Arguments, start: Int, lane: Int, *, into: bool, k
         rows = [w.at(a["lines"], t)]
         for _ in range(1, w.lanes):
             rows.append(w.at(rows[-1], a["line_step"]))
-        a = a | {"first": t - a["skew"] * lane}
-        lines = _Lines(w, a, j, rows)
-        positions = _Positions(w, a, j, places)
-        source, target = (lines, positions) if into else (positions, lines)
-        whole, square = _all_there(w, a, j), [w.new(w.zero) for _ in rows]
+        square = _Square(w, a | {"first": t - a["skew"] * lane}, j, rows, places)
+        load, store = square.load_positions, square.store_lines
+        if into:
+            load, store = square.load_lines, square.store_positions
+        whole, vectors = square.all_there(), [w.new(w.zero) for _ in rows]
         with w.branches(whole, likely=True) as branches:
             for inside in branches:
-                for variable, vector in zip(square, source.load(inside), strict=True):
+                for variable, vector in zip(vectors, load(inside), strict=True):
                     variable.set(vector)
-        columns = w.transposed([variable.value for variable in square])
+        columns = w.transposed([variable.value for variable in vectors])
         with w.branches(whole, likely=True) as branches:
             for inside in branches:
-                target.store(columns, inside)
-
-
-def _all_there(w: Writer, a: Arguments, j: Int) -> Value:
-    """Return the condition that every line has all positions of the square, and all are copied."""
-    t = a["first"]
-    last = t - a["skew"] * (w.lanes - 1)
-    conditions = (
-        a["lines_there"].is_(">=", w.lanes),
-        (j + w.lanes).is_("<=", a["count"]),
-        t.least(last).is_(">=", 0),
-        (t.most(last) + w.lanes).is_("<=", a["width"]),
-    )
-    return functools.reduce(w.b.and_, conditions)
-
-
-def _masks(w: Writer, a: Arguments, j: Int, rows: list[Value]) -> list[tuple[Value, Value]]:
-    """Return, for each line, its address and the mask of the positions that exist and are copied.
-
-    A line without such positions gets the address of line 0: a masked load of unmapped memory is
-    slow, even if nothing is read.
-    """
-    pairs = []
-    for line, row in enumerate(rows):
-        first = a["first"] - a["skew"] * line
-        width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
-        start, end = -first, (width - first).least(a["count"] - j)
-        mask = w.b.and_(w.lanes_are(">=", start), w.lanes_are("<", end))
-        some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
-        pairs.append((w.b.select(some, row, a["safe"]), mask))
-    return pairs
+                store(columns, inside)
 
 
 @dataclass(frozen=True)
-class _Lines:
-    """One vector of each line in memory; unless all is inside, what exists and is copied."""
+class _Square:
+    """One vector of each line in memory, and one of each position in the buffer.
+
+    Unless all is ``inside``, only positions that exist and are copied are loaded and stored.
+    """
 
     w: Writer
     # pointers and integers of `write_copies`, and ``first``, the position of line 0 at which these
     # vectors start
     a: Arguments
     j: Int  # number of positions that were copied before
-    rows: list[Value]  # addresses of the vectors
+    rows: list[Value]  # addresses of the vectors of lines
+    places: list[Int]  # positions of the vectors in the buffer
 
-    def load(self, inside: bool) -> list[Value]:
-        w = self.w
+    def all_there(self) -> Value:
+        """Return the condition that every line has all positions, and all are copied."""
+        w, a, t = self.w, self.a, self.a["first"]
+        last = t - a["skew"] * (w.lanes - 1)
+        conditions = (
+            a["lines_there"].is_(">=", w.lanes),
+            (self.j + w.lanes).is_("<=", a["count"]),
+            t.least(last).is_(">=", 0),
+            (t.most(last) + w.lanes).is_("<=", a["width"]),
+        )
+        return functools.reduce(w.b.and_, conditions)
+
+    def _masks(self) -> list[tuple[Value, Value]]:
+        """Return, for each line, its address and the mask of positions that exist and are copied.
+
+        A line without such positions gets the address of line 0: a masked load of unmapped memory
+        is slow, even if nothing is read.
+        """
+        w, a, pairs = self.w, self.a, []
+        for line, row in enumerate(self.rows):
+            first = a["first"] - a["skew"] * line
+            width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
+            start, end = -first, (width - first).least(a["count"] - self.j)
+            mask = w.b.and_(w.lanes_are(">=", start), w.lanes_are("<", end))
+            some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
+            pairs.append((w.b.select(some, row, a["safe"]), mask))
+        return pairs
+
+    def _copied(self) -> list[Value]:
+        """Return whether each position is to be copied."""
+        return [(self.j + i).is_("<", self.a["count"]) for i in range(self.w.lanes)]
+
+    def load_lines(self, inside: bool) -> list[Value]:
         if inside:
-            return [w.load(row, 0) for row in self.rows]
-        return [w.masked_load(*pair) for pair in _masks(w, self.a, self.j, self.rows)]
+            return [self.w.load(row, 0) for row in self.rows]
+        return [self.w.masked_load(*pair) for pair in self._masks()]
 
-    def store(self, vectors: list[Value], inside: bool) -> None:
+    def store_lines(self, vectors: list[Value], inside: bool) -> None:
         w = self.w
         if not inside:
-            pairs = _masks(w, self.a, self.j, self.rows)
-            for vector, pair in zip(vectors, pairs, strict=True):
+            for vector, pair in zip(vectors, self._masks(), strict=True):
                 w.masked_store(vector, *pair)
             return
         for row in self.rows:
@@ -144,32 +148,16 @@ class _Lines:
         for vector, row in zip(vectors, self.rows, strict=True):
             w.store(vector, row, 0)
 
-
-@dataclass(frozen=True)
-class _Positions:
-    """One vector of each position in the buffer; unless all is inside, those that are copied."""
-
-    # as in `_Lines`
-    w: Writer
-    a: Arguments
-    j: Int
-    places: list[Int]  # positions of the vectors in the buffer
-
-    def load(self, inside: bool) -> list[Value]:
+    def load_positions(self, inside: bool) -> list[Value]:
         """Load the vectors; a position that is not copied loads the first one, which exists."""
         places = self.places
         if not inside:
             first = places[0]
-            places = [p.if_(here, first) for p, here in zip(places, self._here(), strict=True)]
+            places = [p.if_(here, first) for p, here in zip(places, self._copied(), strict=True)]
         return [self.w.load(self.a["z"], place) for place in places]
 
-    def store(self, vectors: list[Value], inside: bool) -> None:
-        w, z = self.w, self.a["z"]
-        here = [] if inside else self._here()
+    def store_positions(self, vectors: list[Value], inside: bool) -> None:
+        here = [] if inside else self._copied()
         for i, (vector, place) in enumerate(zip(vectors, self.places, strict=True)):
-            with nullcontext() if inside else w.b.if_then(here[i]):
-                w.store(vector, z, place)
-
-    def _here(self) -> list[Value]:
-        """Return whether each position is to be copied."""
-        return [(self.j + i).is_("<", self.a["count"]) for i in range(self.w.lanes)]
+            with nullcontext() if inside else self.w.b.if_then(here[i]):
+                self.w.store(vector, self.a["z"], place)

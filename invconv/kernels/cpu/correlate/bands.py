@@ -35,41 +35,22 @@ Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a
 
 @dataclass(frozen=True)
 class Reading:
-    """The taps of a correlation that reach a pixel, and the border of its images."""
+    """The taps of a correlation that reach a pixel, and what they read beyond a grid."""
 
     shape: Shape  # the grid, of at least two axes
     order: tuple[int, ...]  # indices of the taps that reach a pixel
     offsets: tuple[Offset, ...]  # the offsets of these taps
-    wrap: Border
+    wrap: Border  # continuation of the image: periodic if True, zeros if False, or mirrored
 
+    @functools.cached_property
+    def low(self) -> Offset:
+        """Pixels read before the first one along each axis."""
+        return tuple(max(0, *(-o for o in axis)) for axis in zip(*self.offsets, strict=True))
 
-def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading | None:
-    """Return the reading of taps at some offsets, or None if no tap reaches a pixel."""
-    if len(shape) == 1:  # an image of one row
-        shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
-    offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
-    order = range(len(offsets)) if wrap == "mirror" else reaching(offsets, shape)
-    if not order:
-        return None
-    return Reading(shape, tuple(order), tuple(offsets[t] for t in order), wrap)
-
-
-def repeated(i: int, n: int, wrap: Border) -> int:
-    """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
-    if wrap == "mirror":
-        return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
-    return i % n if wrap else i
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A grid of at least two axes, with margins that taps read beyond it."""
-
-    shape: Shape
-    # number of pixels read before the first one and after the last one along each axis
-    low: Offset
-    high: Offset
-    wrap: Border  # continuation of the image there: periodic if True, zeros if False, or mirrored
+    @functools.cached_property
+    def high(self) -> Offset:
+        """Pixels read after the last one along each axis."""
+        return tuple(max(0, *axis) for axis in zip(*self.offsets, strict=True))
 
     @functools.cached_property
     def strides(self) -> tuple[int, ...]:
@@ -124,6 +105,24 @@ class Grid:
             outside = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
             copies.append((outside, self.flat(padded), self.shape[-1]))
         return copies
+
+
+def repeated(i: int, n: int, wrap: Border) -> int:
+    """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
+    if wrap == "mirror":
+        return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
+    return i % n if wrap else i
+
+
+def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading | None:
+    """Return the reading of taps at some offsets, or None if no tap reaches a pixel."""
+    if len(shape) == 1:  # an image of one row
+        shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
+    offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
+    order = range(len(offsets)) if wrap == "mirror" else reaching(offsets, shape)
+    if not order:
+        return None
+    return Reading(shape, tuple(order), tuple(offsets[t] for t in order), wrap)
 
 
 # The layout of the matrices of taps in memory: the distances in numbers from one tap's matrix to
@@ -192,29 +191,26 @@ def correlation_program(
     reading: Reading, channels: int, target: Target, itemsize: int
 ) -> CorrelationProgram:
     """Return the program of a correlation for any batch."""
-    axes = list(zip(*reading.offsets, strict=True))
-    low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
-    grid, taps = Grid(reading.shape, low, high, reading.wrap), len(reading.order)
-    rows, header = _header(grid, channels, taps, target, itemsize)
+    rows, header = _header(reading, channels, target, itemsize)
     body, copies = list[Band](), list[tuple[int, int, int]]()
-    for first in range(0, grid.shape[0], rows):
-        band = first, min(grid.shape[0], first + rows)
-        read, written = grid.read(*band), grid.written(*band)
+    for first in range(0, reading.shape[0], rows):
+        band = first, min(reading.shape[0], first + rows)
+        read, written = reading.read(*band), reading.written(*band)
         place, at, end = 3 * len(copies), written[0][1], written[-1][1] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
         copies += [*read, *written]
-    distances = list(enumerate(map(grid.flat, reading.offsets)))
+    distances = list(enumerate(map(reading.flat, reading.offsets)))
     sections = {
         "order": reading.order,
-        "lists": tap_list(distances, taps, header.block * channels),
+        "lists": tap_list(distances, header.taps, header.block * channels),
         "body": numbers_of(body),
         "copies": np.ravel(copies),
     }
-    return CorrelationProgram.of(header, sections, header.pieces * header.image_step * taps)
+    return CorrelationProgram.of(header, sections, header.pieces * header.image_step * header.taps)
 
 
 def _header(
-    grid: Grid, channels: int, taps: int, target: Target, itemsize: int
+    grid: Reading, channels: int, target: Target, itemsize: int
 ) -> tuple[int, CorrelationHeader]:
     """Return the number of rows of the first axis in a band, and the header."""
     n, beside = grid.shape[0], grid.low[0] + grid.high[0]
@@ -229,7 +225,7 @@ def _header(
     if step * itemsize % _PAGE == 0:
         step += _PADDING // itemsize
     return rows, CorrelationHeader(
-        **sizes(channels, channels * step + margin + lanes, taps, target, itemsize),
+        **sizes(channels, channels * step + margin + lanes, len(grid.order), target, itemsize),
         pixels=math.prod(grid.shape),
         images=images,
         pieces=-(-n // rows),
