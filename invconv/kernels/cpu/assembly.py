@@ -12,10 +12,13 @@ import numpy as np
 
 from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry
-from invconv.kernels.cpu.lanes import channels, images, recursion, rows
-from invconv.kernels.cpu.program import Assembled, Header, numbers_of, tap_list
+from invconv.kernels.cpu.lanes import channels, images, rows
+from invconv.kernels.cpu.program import Assembled, Header, Parts, Segment, numbers_of, tap_list
 
-Way = Literal["images", "rows", "channels", "recursion"]  # the modules of `cpu.lanes`
+_REGISTERS = 8  # solved numbers, at most, that stay in registers
+
+# the modules of `cpu.lanes`, and a recursion without lanes
+Way = Literal["images", "rows", "channels", "recursion"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
     elif way == "channels":
         parts = channels.parts(g, together)
     else:
-        parts = (images if way == "images" else recursion).parts(g)
+        parts = images.parts(g) if way == "images" else _recursion(g)
     taps, masks = len(g.reach), parts.masks + bytes(-len(parts.masks) % 8)
     header = replace(
         parts.header,
@@ -74,6 +77,23 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
         "body": numbers_of(itertools.chain(*parts.segments)),
     }
     return Program.of(header, sections, way, parts.sums)
+
+
+def _recursion(g: Geometry) -> Parts:
+    """Return the parts of a program of signals of one channel: one segment is a whole signal.
+
+    It is solved number by number, from memory to memory. A tap's distance is in samples.
+    """
+    back = [o[0] for o in g.reach]
+    # of the numbers solved last, those that are all read stay in registers
+    near = next(n for n in range(_REGISTERS + 1) if n == _REGISTERS or n + 1 not in back)
+    start = 0 if g.direction[0] > 0 else g.pixels - 1
+    return Parts(
+        Header(images=1, units=1, row_step=g.direction[0], last_row=max(back)),
+        [list(enumerate(back))],
+        [[Segment(at=start, rows=g.pixels, columns=1)]],
+        (near,),
+    )
 
 
 def best_program(g: Geometry, batch: int, workers: int) -> Program:
@@ -114,7 +134,7 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
         by_way["rows"] = levels * (products + BESIDE["rows"])
-    if recursion.possible(g):
+    if g.channels == 1 and g.pixels == g.shape[0]:  # signals
         by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + BESIDE["recursion"])
     elif g.channels > 1:
         by_way["channels"] = channels.cost(g, batch, workers)

@@ -17,8 +17,6 @@ from invconv.kernels.cpu.lanes.channels import TOGETHER, Vectors
 from invconv.kernels.cpu.sums import READ, SIGNATURE
 from invconv.kernels.order import accumulators
 
-Together = Callable[[list[Int]], None]  # writes the work on pixels at some places
-
 
 def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None:
     """Write the function "sums" for the vectors of a pixel (`lanes.channels.Vectors`).
@@ -41,10 +39,7 @@ def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None
 
 @contextmanager
 def _levels(w: Writer, a: Arguments) -> Iterator[tuple[Int, Int, Int]]:
-    """Write the loop over levels: the place of the first pixel, the number of pixels, and the step.
-
-    Row l lags behind the row above it by the lag.
-    """
+    """Write the loop over levels: the place of the first pixel, the number of pixels, the step."""
     lag, last_row = a["lag"], a["rows"] - 1
     divisor = lag.most(1)
     step = a["row_step"] - lag * a["column_step"]
@@ -56,8 +51,10 @@ def _levels(w: Writer, a: Arguments) -> Iterator[tuple[Int, Int, Int]]:
         yield first, end - start + 1, step
 
 
-def _each(w: Writer, a: Arguments, first: Int, rows: Int, step: Int, together: Together) -> None:
-    """Write the work on pixels, a step apart, of all images: some at a time."""
+def _each(
+    w: Writer, a: Arguments, first: Int, rows: Int, step: Int, together: Callable[[list[Int]], None]
+) -> None:
+    """Write the work ``together`` on pixels, a step apart, of all images: on some at a time."""
     place, image, left = w.new(first), w.new(0), w.new(rows * a["images"])
     most = TOGETHER if w.target.registers == 32 else TOGETHER // 2
     while most:

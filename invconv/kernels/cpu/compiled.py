@@ -1,8 +1,6 @@
 """Solves of causal stencils by the compiled kernel, on arrays in host memory.
 
-    x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
-
-`compiled_solve` factors: it finds the geometry, compiles the code, and computes the weights.
+x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
 """
 
 from __future__ import annotations
@@ -53,9 +51,9 @@ class CompiledSolve:
         if known is None:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
-            prepare = machine.prepare(self.target, g.itemsize).call
+            prepare = machine.prepare(self.target, g.itemsize)
             arrays = address_of(matrices), address_of(known), plan.address
-            in_buffers(functools.partial(prepare, *arrays), g.scratch * g.itemsize, 1)
+            in_buffers(lambda z: prepare.call(*arrays, z), g.scratch * g.itemsize, 1)
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -139,11 +137,9 @@ def compiled_solve(
 class _Run:
     """A prepared solve of some images of a batch, for any addresses of images."""
 
-    # bytes before the first image, and number of images
-    start: int
+    start: int  # bytes before the first image
     batch: int
     plan: Program
-    # the compiled functions
     solve: machine.Code
     sums: machine.Code
     shared: Any  # the type of the shared state: the ticket, and each unit's progress

@@ -14,7 +14,6 @@ from invconv.kernels.order import tap_order
 Shape = tuple[int, ...]
 TapList = list[tuple[int, int]]  # (index, distance) of each tap that reads inside the grid
 
-
 BAND = 2**18  # bytes of a buffer that stay in the cache, beside images and weights
 
 

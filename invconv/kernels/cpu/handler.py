@@ -1,7 +1,4 @@
-"""The kernel's handler for XLA's foreign function interface.
-
-`compiler.frame` has the calling convention.
-"""
+"""The kernel's handler for XLA's foreign function interface (`compiler.frame`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Compile the kernel to machine code by llvmlite; `reason` says why that is impossible.
-
-Code is cached for each processor and precision.
-"""
+"""Compile the kernel to machine code by llvmlite; `reason` says why that is impossible."""
 
 from __future__ import annotations
 
@@ -58,10 +55,7 @@ def reason(itemsize: int = 4) -> str | None:
 
 
 def _may_make_code() -> bool:
-    """Tell whether memory that was written to may be executed: some systems forbid it.
-
-    LLVM does not report it.
-    """
+    """Tell whether this system lets code be written and executed; LLVM does not report it."""
     try:
         mprotect = ctypes.CDLL(None).mprotect
     except (OSError, AttributeError, TypeError):  # a system without mprotect

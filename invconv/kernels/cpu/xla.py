@@ -1,7 +1,4 @@
-"""The compiled kernel as a custom call of XLA: program, working memory and handler.
-
-`handler` has the calling convention.
-"""
+"""The compiled kernel as a custom call of XLA: program, working memory and handler."""
 
 from __future__ import annotations
 

@@ -209,17 +209,15 @@ class Writer(Memory):
     def __init__(self, target: Target, itemsize: int) -> None:
         super().__init__(itemsize)
         self.target = target
-        self._set_lanes(target.lanes(itemsize))
+        self.lanes = target.lanes(itemsize)
+        self.vector = ir.VectorType(self.number, self.lanes)
         self.suffix = f"f{8 * itemsize}"
         self.module.triple = target.triple
-
-    def _set_lanes(self, lanes: int) -> None:
-        self.lanes, self.vector = lanes, ir.VectorType(self.number, lanes)
 
     def narrowed(self, lanes: int) -> Self:
         """Return a writer of the function that is being written, with shorter vectors."""
         other = copy.copy(self)
-        other._set_lanes(lanes)
+        other.lanes, other.vector = lanes, ir.VectorType(self.number, lanes)
         return other
 
     @property

@@ -29,7 +29,6 @@ _LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are
 _PADDING = 64  # bytes, so that channels do not lie whole pages apart
 _PAGE = 4096
 
-
 Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
 
 

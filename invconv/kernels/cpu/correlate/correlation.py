@@ -74,12 +74,8 @@ class CompiledCorrelation:
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
         given = x, y, taps, way.program.address, ctypes.addressof(shared)
-
-        def work(z: int) -> None:
-            way.code.call(*given, z, way.sums.address, batch, *places)
-
-        size = way.program.header.size * way.itemsize
-        in_buffers(work, size, workers, way, shared, keeps)
+        last, size = (way.sums.address, batch, *places), way.program.header.size * way.itemsize
+        in_buffers(lambda z: way.code.call(*given, z, *last), size, workers, way, shared, keeps)
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch in `run_vjp`; each is summed by one thread."""

@@ -87,10 +87,7 @@ def header(window: Window) -> Header:
 
 
 def places(window: Window) -> tuple[int, ...]:
-    """Return the distance in the buffer of each pixel of a segment from the first one.
-
-    Zeros follow, for the rest of a vector.
-    """
+    """Return the distance of each pixel of a segment from the first one, and a vector of zeros."""
     g = window.geometry
     rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
     pixels = itertools.product(range(rows), range(g.shape[-1]))

@@ -46,16 +46,11 @@ class Strips:
         """The most levels back that a tap reads."""
         return max(self.levels_back)
 
-    @property
-    def channel_step(self) -> int:
-        """Numbers from channel to channel of a level."""
-        g = self.geometry
-        return (2 if g.above else 1) * g.lanes
-
     @functools.cached_property
     def level(self) -> int:
         """Numbers of a level."""
-        return self.geometry.channels * self.channel_step
+        g = self.geometry
+        return g.channels * (2 if g.above else 1) * g.lanes
 
     @property
     def count(self) -> int:
@@ -161,7 +156,7 @@ def _header(s: Strips, masked: bool) -> Header:
         skew=skew,
         width=wide,
         step=along * s.level,
-        channel_step=s.channel_step,
+        channel_step=s.level // g.channels,
         column_step=s.level,
         above=g.above,
         above_step=-down,

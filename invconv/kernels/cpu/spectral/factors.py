@@ -40,12 +40,9 @@ def eliminate(
     """
     target = target or host()
     lanes, numbers = target.lanes(8), channels * channels * parts
-    function = machine.compiled(target, 8, _write, parts).call
-
-    def work(buffer: int) -> None:
-        function(matrices, buffer, count, channels)
-
-    in_buffers(work, (numbers + 2 * lanes) * lanes * 8, 1)
+    code = machine.compiled(target, 8, _write, parts)
+    size = (numbers + 2 * lanes) * lanes * 8
+    in_buffers(lambda buffer: code.call(matrices, buffer, count, channels), size, 1)
 
 
 def _write(w: Writer, parts: int) -> None:

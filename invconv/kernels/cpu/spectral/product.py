@@ -1,8 +1,6 @@
 """Products with a matrix a frequency by the compiled kernel, on arrays in host memory.
 
-    x_hat(f) = A(f) y_hat(f)
-
-`compiled_product` prepares the matrices.
+x_hat(f) = A(f) y_hat(f)
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,8 +23,8 @@ _LARGEST = 2**24  # bytes of a buffer, or of matrices
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """A compiled product on a grid without the matrices of the frequencies."""
+class CompiledProduct:
+    """The map y -> x with x_hat(f) = A(f) y_hat(f) on a grid."""
 
     transform: RealTransform
     program: Assembled[Header]
@@ -37,13 +35,34 @@ class Frame:
     seconds: float  # about how long the images in the lanes of a vector take
     code: machine.Code
     sums: list[machine.Code]  # functions that the code calls
+    # the matrices of the frequencies, as `invconv.kernels.cpu.sums` reads them
+    weights: Floats = field(default_factory=lambda: np.empty(0))
+
+    def require(self, shape: Shape, itemsize: int) -> None:
+        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
+        h = self.program.header
+        require_images((h.channels, h.pixels, self.itemsize), shape, itemsize)
+
+    def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
+        """Map images at the address ``y``, and put the results at ``x``.
+
+        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        """
+        units = -(-batch // self.lanes)
+        workers = min(workers, units) if units * self.seconds >= costs.SHARED else 1
+        shared = ctypes.c_int64()  # the ticket
+        arrays = *map(address_of, (self.transforms, self.weights)), self.program.address
+        given = y, x, *arrays, ctypes.addressof(shared)
+
+        size = self.program.header.size * self.itemsize
+        in_buffers(lambda z: self.code.call(*given, z, batch), size, workers, self, shared, keeps)
 
 
 @functools.lru_cache(maxsize=64)
-def frame(
+def _without(
     channels: int, shape: Shape, transform: RealTransform, itemsize: int, target: Target
-) -> Frame:
-    """Compile products on a grid, for any matrices of the frequencies."""
+) -> CompiledProduct:
+    """Compile a product on a grid without matrices of the frequencies."""
     from invconv.kernels.cpu.spectral.product_loop import write_product
 
     lanes, most = target.lanes(itemsize), target.most_channels
@@ -55,7 +74,7 @@ def frame(
     axes = [*zip(blocks, transform.there, strict=False), *zip(blocks, transform.back, strict=False)]
     transforms = np.concatenate([b.packed([m[None]]).reshape(-1) for b, m in axes])
     products = 2 * sum(shape) + (1 if transform.reals == len(transform.places) else 2) * channels
-    return Frame(
+    return CompiledProduct(
         transform,
         program(channels, shape, transform, blocks, sums, lanes, itemsize),
         transforms.astype(f"f{itemsize}"),
@@ -68,36 +87,6 @@ def frame(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledProduct:
-    """The map y -> x with x_hat(f) = A(f) y_hat(f)."""
-
-    frame: Frame
-    weights: Floats  # the matrices, in the layout of `invconv.kernels.cpu.sums`
-
-    def require(self, shape: Shape, itemsize: int) -> None:
-        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
-        h = self.frame.program.header
-        require_images((h.channels, h.pixels, self.frame.itemsize), shape, itemsize)
-
-    def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
-        """Map images at the address ``y``, and put the results at ``x``.
-
-        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
-        """
-        f = self.frame
-        units = -(-batch // f.lanes)
-        workers = min(workers, units) if units * f.seconds >= costs.SHARED else 1
-        shared = ctypes.c_int64()  # the ticket
-        arrays = *map(address_of, (f.transforms, self.weights)), f.program.address
-        given = y, x, *arrays, ctypes.addressof(shared)
-
-        def work(z: int) -> None:
-            f.code.call(*given, z, batch)
-
-        in_buffers(work, f.program.header.size * f.itemsize, workers, self, shared, keeps)
-
-
 def compiled_product(
     matrices: Floats, shape: Shape, transform: RealTransform, target: Target | None = None
 ) -> CompiledProduct:
@@ -106,7 +95,7 @@ def compiled_product(
     ``matrices`` (F, C, C) are real or complex. The target is this processor unless given.
     """
     channels, number = matrices.shape[1], matrices.real.dtype
-    shared = frame(channels, tuple(shape), transform, number.itemsize, target or host())
+    shared = _without(channels, tuple(shape), transform, number.itemsize, target or host())
     chosen = matrices[transform.frequencies] * transform.scale[:, None, None].astype(number)
     first, blocks = transform.reals, shared.blocks
     parts = [blocks.packed([chosen.real[:first]])]
@@ -115,7 +104,7 @@ def compiled_product(
         pairs = blocks.packed([real, -imag]), blocks.packed([imag, real])
         parts.append(np.stack(pairs, axis=1))
     weights = np.concatenate([part.reshape(-1) for part in parts])
-    return CompiledProduct(shared, weights)
+    return replace(shared, weights=weights)
 
 
 def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bool:
