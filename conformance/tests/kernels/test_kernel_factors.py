@@ -9,7 +9,7 @@ import pytest
 from scipy.linalg import lu_factor
 
 from invconv.kernels import numpy_primitives
-from invconv.kernels.cpu.compiled import address_of
+from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate
 from tests.kernels.test_kernels import narrower
 

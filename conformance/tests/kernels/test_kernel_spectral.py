@@ -9,7 +9,7 @@ import pytest
 import scipy.fft
 
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.compiled import address_of
+from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.basis import Basis
 from tests.kernels.test_kernels import narrower
