@@ -30,6 +30,8 @@ class ArrayOps:
         The import name of the library.
     xp : namespace
         Of array-api-compat.
+    primitives : module or None
+        With native primitives.
     flushes_subnormals : bool
         Whether arithmetic takes numbers below the smallest normal one for zero.
     gathers_transforms : bool
@@ -47,6 +49,7 @@ class ArrayOps:
 
     def __init__(self, name: str, xp: Namespace) -> None:
         self.name, self.xp = name, xp
+        self.primitives = backend(name)
         self.bits: dict[Any, int] = {}
 
     def require(self, name: str, x: Array) -> None:

@@ -177,7 +177,7 @@ def _refused(xp: Any, dtype: str) -> bool:
 @functools.cache
 def unadapted(name: str) -> Library:
     """Return a library by its import name, such as "dask.array"."""
-    expected = "expected an import name such as dask.array"
+    expected = "expected an import name such as dask.array or array_api_strict"
     if not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(f"--namespace: {expected}, got {name!r}")
     try:

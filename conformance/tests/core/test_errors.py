@@ -28,6 +28,7 @@ CORNER: Any = ic.AutoregressiveConv.init(3, rng=RNG)
 PERIODIC: Any = ic.PeriodicConv.init(3, rng=RNG)
 ONE: Any = ic.Conv1x1.init(3, rng=RNG)
 X: Any = RNG.standard_normal((2, 3, 4, 5))
+BLUR: Any = ic.from_psf(np.outer([1, 4, 1], [1, 4, 1]) / 36)
 KERNEL: Any = CORNER.kernel
 EYE: Any = np.eye(3)
 ONES: Any = np.ones(3)
@@ -237,6 +238,8 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: ONE.forward(X[0]), "of one image it is x[None], or say ndim=2 when it is made"),
         (lambda: ic.EmergingConv.init(2, rng=jax.random.key(0)), "invconv_jax.init takes a key"),
         (lambda: PERIODIC.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, -3)"),
+        (lambda: BLUR.inverse(np.ones((5, 5))), "without its channel axis is x[None]"),
+        (lambda: BLUR.inverse(np.ones((3, 5, 5))), "their channel axis are x[..., None, :, :]"),
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
