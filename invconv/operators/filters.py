@@ -35,7 +35,7 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
 
     Parameters
     ----------
-    b, a : array, number or sequence of numbers, shape (..., k)
+    b, a : array, sequence of numbers, shape (..., k), or number
         Numerator and denominator; a[0] is not zero. Axes before the last broadcast against the
         other axes of x: there a filter of its own runs for each index.
     x : array
@@ -132,8 +132,8 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
     """Return coefficients as an array of x's library."""
-    if isinstance(values, np.ndarray | np.number | Sequence | int | float):
-        numbers = np.atleast_1d(values)
+    if isinstance(values, np.ndarray | np.number | Sequence | float | int):
+        numbers = np.atleast_1d(values)  # SciPy's filters without feedback have a = 1
         if numbers.dtype.kind not in "fiu":
             raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")
         values = constant(numbers, x, x.dtype)

@@ -211,6 +211,8 @@ def required_functions() -> dict[str, list[str]]:
                     ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), extension), name
                 ):
                     found.get(extension, set()).add(name)
+                case ast.Attribute(ast.Call(ast.Name("_fft_of")), name):
+                    found["fft"].add(name)
     found[""] -= {*_EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
 

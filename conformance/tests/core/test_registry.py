@@ -78,8 +78,9 @@ def test_a_third_party_backend_replaces_a_primitive(
         "[invconv.backends]\narray_api_strict = toy_backend\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
+    assert array_ops.ops_of(x).primitives is None
+    monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
     monkeypatch.delitem(array_ops.KNOWN, type(x))
     monkeypatch.delitem(array_ops._by_name, "array_api_strict")
     conv = ic.PeriodicConv.init(2, rng=RNG, like=x)

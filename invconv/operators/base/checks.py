@@ -73,10 +73,10 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
     judgement = remembered(conv, shape, precision)
     left, worst = judgement.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"
+    if hasattr(conv, "least_squares"):
+        advice = f"use least_squares(y, damp), or {advice}"
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
-    if hasattr(conv, "least_squares"):
-        advice += ", or undo a blur with least_squares(y, damp)"
     with np.errstate(all="ignore"):
         path = conv._in_working_precision()._path()
         log_det = paths.log_det(path, shape)[0] if state is None else state.log_det
