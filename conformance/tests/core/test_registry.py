@@ -68,6 +68,8 @@ def correlate(stencil, x, *, wrap=False):
 def test_a_third_party_backend_replaces_a_primitive(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
+    assert array_ops.ops_of(x).primitives is None
     (tmp_path / "toy_backend.py").write_text(TOY)
     information = tmp_path / "toy_backend-1.0.dist-info"
     information.mkdir()
@@ -78,8 +80,6 @@ def test_a_third_party_backend_replaces_a_primitive(
         "[invconv.backends]\narray_api_strict = toy_backend\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
-    assert array_ops.ops_of(x).primitives is None
     monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
     monkeypatch.delitem(array_ops.KNOWN, type(x))
     monkeypatch.delitem(array_ops._by_name, "array_api_strict")
