@@ -83,7 +83,7 @@ def test_sections_are_scipys_and_pieces_are_the_whole(carry: Callable[[Any], Any
     whole = scipy.signal.sosfilt(sos, x)
     alike(ic.sosfilt(sos, carry(x)), whole)
     pieces = []
-    for part in np.split(x, 10, axis=1):
+    for part in np.split(x, [0, 300, 301], axis=1):  # the first is empty
         y, state = ic.sosfilt(sos, carry(part), zi=carry(np.asarray(state)))
         pieces.append(np.asarray(y))
     alike(np.concatenate(pieces, axis=1), whole)

@@ -18,6 +18,7 @@ from invconv.kernels.convolutions import causal_family
 from invconv.kernels.spectral import spectral_family
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Both
+from tests.programs import python
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "periodic-2d", "symmetric-1d", "qr")
@@ -83,6 +84,16 @@ def test_an_exponential_has_no_decomposition() -> None:
     program = torch.export.export(it.ExponentialConv1d(2), (torch.zeros(1, 2, 4),))
     with pytest.raises(NotImplementedError, match="leave its operators in the program"):
         program.run_decompositions(it.decompositions())
+
+
+@pytest.mark.slow
+def test_a_process_may_begin_with_a_compiled_call() -> None:
+    code = (
+        "import torch, invconv_torch as it; layer = it.EmergingConv2d(2);"
+        "run = lambda x: layer.operator().inverse(x);"
+        "torch.compile(run, fullgraph=True, backend='eager')(torch.ones(1, 2, 3, 3))"
+    )
+    python("-c", code)
 
 
 @pytest.mark.slow
