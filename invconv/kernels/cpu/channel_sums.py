@@ -91,14 +91,14 @@ class _Sums:
         with self._some_vectors(len(places)) as (o, count):
             sums = [[w.new(w.zero) for _ in range(count)] for _ in places]
             with w.loop(0, a["channels"]) as c:
-                self._add(a["spare"], copies, w.integer(0), c, o, sums)
+                self.add(a["spare"], copies, w.integer(0), c, o, sums)
             self._store(sums, places, o)
 
     def solve(self, places: list[Int]) -> None:
         """Write the solution of pixels whose taps read solved ones."""
         w, a = self.w, self.a
         if self.vectors.unrolled:
-            self._solve_unrolled(places)
+            _solve_unrolled(self, places)
         else:
             with self._some_vectors(len(places)) as (o, count):
                 starts = [p + o for p in places]
@@ -106,35 +106,16 @@ class _Sums:
                     [w.new(w.load(a["z"], s + j * w.lanes)) for j in range(count)] for s in starts
                 ]
                 with w.loop(1, a["taps"]) as tap:
-                    weight, distance = self._tap(tap)
+                    weight, distance = self.tap(tap)
                     read = [p + distance for p in places]
                     with w.loop(0, a["channels"]) as c:
-                        self._add(a["z"], read, weight, c, o, sums)
+                        self.add(a["z"], read, weight, c, o, sums)
                 self._store(sums, places, o)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             for place in places:
                 _substitute(w, a, self.vectors.padded, place)
 
-    def _solve_unrolled(self, places: list[Int]) -> None:
-        """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
-        w, v = self.w, self.vectors
-        parts = [
-            [[w.new(w.zero) for _ in range(v.count)] for _ in places]
-            for _ in range(accumulators(v.unrolled, True))
-        ]
-        with w.loop(0, self.a["taps"]) as tap:
-            weight, distance = self._tap(tap)
-            read = [p + distance for p in places]
-            for c in range(v.unrolled):
-                self._add(
-                    self.a["z"], read, weight, w.integer(c), w.integer(0), parts[c % len(parts)]
-                )
-        for i, pixels in enumerate(zip(*parts, strict=True)):
-            for j, sums in enumerate(zip(*pixels, strict=True)):
-                total = functools.reduce(w.b.fadd, (s.value for s in sums))
-                w.store(total, self.a["z"], places[i] + j * w.lanes)
-
-    def _tap(self, tap: Int) -> tuple[Int, Int]:
+    def tap(self, tap: Int) -> tuple[Int, Int]:
         """Return the place of a tap's weights, and the distance of the pixel that it reads."""
         lists = self.a["lists"]
         return self.w.entry(lists, tap * 2 + 1), self.w.entry(lists, tap * 2 + 2)
@@ -148,7 +129,7 @@ class _Sums:
         with w.loop(0, vectors.padded, count * w.lanes) as o:
             yield o, count
 
-    def _add(
+    def add(
         self, z: Value, places: list[Int], weight: Int, c: Int, o: Int, sums: list[list[Variable]]
     ) -> None:
         """Write the products of one channel of a tap, for the vectors from place ``o`` on."""
@@ -164,6 +145,24 @@ class _Sums:
         for place, of_pixel in zip(places, sums, strict=True):
             for j, total in enumerate(of_pixel):
                 self.w.store(total.value, self.a["z"], place + o + j * self.w.lanes)
+
+
+def _solve_unrolled(s: _Sums, places: list[Int]) -> None:
+    """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
+    w, v = s.w, s.vectors
+    parts = [
+        [[w.new(w.zero) for _ in range(v.count)] for _ in places]
+        for _ in range(accumulators(v.unrolled, True))
+    ]
+    with w.loop(0, s.a["taps"]) as tap:
+        weight, distance = s.tap(tap)
+        read = [p + distance for p in places]
+        for c in range(v.unrolled):
+            s.add(s.a["z"], read, weight, w.integer(c), w.integer(0), parts[c % len(parts)])
+    for i, pixels in enumerate(zip(*parts, strict=True)):
+        for j, sums in enumerate(zip(*pixels, strict=True)):
+            total = functools.reduce(w.b.fadd, (part.value for part in sums))
+            w.store(total, s.a["z"], places[i] + j * w.lanes)
 
 
 def _substitute(w: Writer, a: Arguments, padded: int, place: Int) -> None:
