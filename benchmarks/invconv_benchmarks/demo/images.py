@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from skimage import data
 from skimage.io import imread
-from skimage.util import img_as_float64
+from skimage.util import img_as_float64, montage, view_as_blocks
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.report.figures import save, stretch
@@ -53,16 +53,15 @@ def as_rgb(pixels: Image) -> Image:
 
 def tiles(image: Image) -> Image:
     """Cut (H, W, 3) into non-overlapping tiles (rows columns, 3, 32, 32); the rest is left out."""
-    rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
-    cut = image[: rows * TILE, : columns * TILE].reshape(rows, TILE, columns, TILE, 3)
-    return cut.transpose(0, 2, 4, 1, 3).reshape(rows * columns, 3, TILE, TILE)
+    height, width = (n // TILE * TILE for n in image.shape[:2])
+    blocks = view_as_blocks(np.ascontiguousarray(image[:height, :width]), (TILE, TILE, 3))
+    return np.moveaxis(blocks.reshape(-1, TILE, TILE, 3), -1, 1)
 
 
 def assemble(cut: Image, image: Image) -> Image:
     """Undo `tiles` for tiles of ``image``."""
-    rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
-    grid = cut.reshape(rows, columns, 3, TILE, TILE).transpose(0, 3, 1, 4, 2)
-    return grid.reshape(rows * TILE, columns * TILE, 3)
+    shape = image.shape[0] // TILE, image.shape[1] // TILE
+    return np.asarray(montage(cut, grid_shape=shape, channel_axis=1))
 
 
 def draw_demo(image: Image, panels: dict[str, tuple[Image, Image]], path: Path) -> None:

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.markdown import Markdown
 
@@ -20,7 +21,6 @@ from invconv.arrays.settings import choice
 from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.compare.comparison import perform
 from invconv_benchmarks.density.compare.report import markdown
-from invconv_benchmarks.density.compare.result import standard_error
 from invconv_benchmarks.density.compare.rows import Comparison, around
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import NAMES, load
@@ -180,7 +180,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if data.fingerprint != stored.data:
         raise CommandError(f"--path: {stored.recipe.data} there has other images than the run had")
     bits = evaluation.bits_per_dim(model, data)
-    error = standard_error(bits) or math.nan
+    error = np.std(bits, ddof=1) / len(bits) ** 0.5
     _say(
         f"{_words(stored.recipe)}, step {stored.step} of {stored.steps}: {bits.mean():.4f} "
         f"bits/dim of {len(bits)} test images (± {error:.4f} over the images)"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from invconv.files.whole_files import write_text
-from invconv_benchmarks.results import committed as kept
+from invconv_benchmarks.results.committed import newest
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
@@ -74,30 +74,15 @@ def _table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def replaced(text: str, start: str, end: str, new: str) -> str:
-    """Return a text with another block, with its marks, in place of the one between two marks."""
-    pattern = f"{re.escape(start)}.*?{re.escape(end)}"
-    text, count = re.subn(pattern, lambda _: new, text, flags=re.DOTALL)
+def updated(text: str) -> str:
+    """Return the README with the block of the newest results in the repository."""
+    new = block([read(path) for path in newest("benchmark-*.json")])
+    text, count = re.subn(f"{START}.*?{END}", lambda _: new, text, flags=re.DOTALL)
     if count != 1:
-        raise ValueError(f"expected the marks {start} and {end}")
+        raise ValueError(f"expected the marks {START} and {END}")
     return text
 
 
-def updated(text: str, results: Sequence[Result]) -> str:
-    """Return the README with the block renewed."""
-    return replaced(text, START, END, block(results))
-
-
-def committed() -> list[Result]:
-    """Return the newest results that are in the repository."""
-    return [read(path) for path in kept.newest("benchmark-*.json")]
-
-
-def main() -> None:
-    """Renew the README's block."""
-    path = ROOT / "README.md"
-    write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
-
-
 if __name__ == "__main__":
-    main()
+    path = ROOT / "README.md"
+    write_text(path, updated(path.read_text(encoding="utf-8")))

@@ -21,8 +21,7 @@ from rich.progress import track
 import invconv as ic
 from invconv_benchmarks.report import figures
 from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_conformance.truth.extended import ExtendedLU
-from invconv_conformance.truth.oracle import substitute
+from invconv_benchmarks.studies.silent_error.truth import maps
 
 Floats = np.ndarray[Any, Any]
 Build = Callable[[float], ic.InvertibleConv]
@@ -60,7 +59,7 @@ class Point(NamedTuple):
     def bound(self) -> float:
         """Condition x eps, at least the rounding of the result."""
         method = self.method
-        own = np.finfo(method.inside if self.task == "sampling" else method.dtype).eps
+        own = float(np.finfo(method.inside if self.task == "sampling" else method.dtype).eps)
         return float(max(self.condition * own, np.finfo(method.dtype).eps))
 
 
@@ -92,18 +91,6 @@ FAMILIES: dict[str, tuple[Build, tuple[int, ...], tuple[float, ...]]] = {
 }
 
 
-def truth(conv: ic.InvertibleConv, y: Floats) -> Floats:
-    """Return K^-1 y, shape (C, H, W), in extended precision."""
-    if isinstance(conv, ic.EmergingConv):
-        return truth(conv.first, truth(conv.second, y))
-    if isinstance(conv, ic.AutoregressiveConv):
-        return substitute(conv, y)
-    n = y.size
-    matrix = conv.forward(np.eye(n).reshape(n, *y.shape)).reshape(n, n).T  # taps, not sums of them
-    solution: Floats = ExtendedLU(matrix).solve(y.reshape(n, 1)).reshape(y.shape)
-    return solution
-
-
 def points(quick: bool) -> Iterator[Point]:
     """Yield the error of every method, family, size and strength; ``quick``: of small sizes."""
     jobs = [
@@ -117,7 +104,7 @@ def points(quick: bool) -> Iterator[Point]:
         exact = conv.asarrays(np.empty(0, np.float16)).asarrays(np.empty(0))
         draw = np.random.default_rng(1).standard_normal((conv.channels, *grid))
         y = draw.astype(np.float16).astype(np.float64)
-        solution = truth(exact, y)
+        solution = maps(exact, grid)[1](y[None])[0]
         for method in METHODS:
             prepared, x = _prepared(conv, grid, method), draw.astype(method.dtype)
             with np.errstate(all="ignore"):  # float16 overflows

@@ -61,7 +61,6 @@ LEFT_OUT = {
     "python -m invconv conformance --namespace some.module": "test_namespaces.py runs it",
     "python -m invconv docs": "test_docs.py builds the site",
     "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
-    "python -m invconv_benchmarks.density.compare.readme": "as above",
     "python -m invconv_conformance.cuda": ".ci/run runs it",
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from skimage.util import view_as_blocks
 
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
 
@@ -72,6 +73,6 @@ def planes(image: Any) -> Bytes:
 
 def tiles(image: Bytes, side: int) -> Bytes:
     """Cut (C, H, W) into tiles (N, C, side, side) that do not overlap; the rest is left out."""
-    channels, rows, columns = image.shape[0], image.shape[1] // side, image.shape[2] // side
-    cut = image[:, : rows * side, : columns * side].reshape(channels, rows, side, columns, side)
-    return np.ascontiguousarray(np.concatenate(cut.transpose(1, 3, 0, 2, 4)))
+    channels, height, width = len(image), *(n // side * side for n in image.shape[1:])
+    whole = np.ascontiguousarray(image[:, :height, :width])
+    return np.array(view_as_blocks(whole, (channels, side, side))).reshape(-1, channels, side, side)
