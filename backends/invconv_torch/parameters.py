@@ -128,7 +128,6 @@ class OperatorParameters(HeldOperator):
         return conv
 
     def _collect(self, tensors: list[Tensor]) -> None:
-        """Append all tensors of the operator to a list."""
         own = self._parameters
         for name in self._array_names:
             tensor = own[name] if name in own else getattr(self, name)

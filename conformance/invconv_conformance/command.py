@@ -65,7 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
-    """Return pytest's arguments."""
     here = Path(__file__).parent
     found = [str(plugin.SUITE), f"--rootdir={here}", "-c", str(here / "pytest.ini"), *_QUIET]
     found += [f"-p{name}" for name in _PLUGINS]
@@ -94,7 +93,6 @@ def _require_places(arguments: argparse.Namespace) -> None:
 
 
 def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:
-    """Return how many processes are worth their start."""
     groups = {(c.column.library, c.case) for c in checks(columns, quick=arguments.quick)}
     slow = any(column.library in COMPILING_EAGERLY for column in columns)
     if arguments.keyword is not None or len(groups) <= (2 if slow else 20):

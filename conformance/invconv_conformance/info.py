@@ -56,7 +56,6 @@ def _kernel() -> str:
 
 
 def _libraries() -> Iterator[tuple[str, str, str, str]]:
-    """Yield the rows of the table of libraries."""
     for library in LIBRARIES:
         if reason := library.absent():
             yield library.title, "-", reason.partition(": ")[2], ""

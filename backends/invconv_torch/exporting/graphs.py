@@ -160,7 +160,6 @@ def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
 
 
 def _waves(n: int) -> Matrix:
-    """Return exp(-2 pi i p f / n), shape (n, n)."""
     waves: Matrix = np.conj(turns(np.outer(np.arange(n), np.arange(n)), n))
     return waves
 

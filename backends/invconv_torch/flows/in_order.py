@@ -120,7 +120,6 @@ class LayersInOrder(nn.Module):  # type: ignore[misc]
 
     @property
     def _like(self) -> Tensor:
-        """Return a tensor of the flow's dtype, on its device."""
         return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
 
     def _require_fits(self, x: Tensor, context: Tensor | None) -> None:

@@ -120,7 +120,7 @@ def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
     stride = w.stride()
     if isinstance(family, StencilFamily):  # the taps come first
         return w, w.data_ptr(), (*stride, 0)
-    if not w.is_contiguous() and stride[2:] != _dense(family.kernel_size):
+    if not w.is_contiguous() and stride[2:] != _contiguous_strides(family.kernel_size):
         # the taps of a pair of channels must be adjacent
         w = w.contiguous()
         stride = w.stride()
@@ -129,8 +129,7 @@ def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
 
 
 @functools.lru_cache(maxsize=256)
-def _dense(shape: Shape) -> Shape:
-    """Return the strides of a contiguous array."""
+def _contiguous_strides(shape: Shape) -> Shape:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 

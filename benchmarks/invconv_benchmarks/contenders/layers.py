@@ -69,7 +69,6 @@ def _steps_or_forwards(name: str, layer: Any, x: Any, plain: Any, padded: Any) -
 
 
 def _pointwise(name: str, shape: Shape) -> Pair:
-    """Return a prepared inverse and a 1x1 convolution."""
     y, channels = torch.randn(shape), shape[1]
     images = y.numpy() if name.endswith("numpy") else y
     plain = nn.Conv2d(channels, channels, 1, bias=False).requires_grad_(False)
@@ -108,7 +107,6 @@ def _beside_ours(name: str, shape: Shape) -> Pair:
 
 
 def _glow(name: str, shape: Shape) -> Pair:
-    """Return a training step or samples, of a Glow with a mixing layer and with plain 1x1s."""
     mixing, plain = name.partition(", ")[2].split(" / ")
     make = _glow_step if "step" in name else _glow_samples
     return make(mixing, shape), make(plain, shape)

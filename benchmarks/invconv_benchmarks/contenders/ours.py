@@ -34,7 +34,6 @@ def contenders(setup: Setup) -> list[Contender]:
 
 
 def _prepared(setup: Setup) -> Call:
-    """Return the inverse with its plan made."""
     return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
 
 

@@ -41,14 +41,12 @@ def contenders(setup: Setup) -> list[Contender]:
 
 
 def _kernel(setup: Setup) -> Array:
-    """Return a random kernel (C, C, *k) in the library."""
     channels, k = setup.group.shape[1], int(setup.group.map.partition(" ")[2] or 1)
     size = channels, channels, *[k] * len(setup.grid)
     return setup.asarray(np.random.default_rng(2).standard_normal(size))
 
 
 def _wraps(setup: Setup) -> bool:
-    """Tell whether the padding is circular."""
     return setup.group.map.startswith("periodic")
 
 
@@ -84,7 +82,6 @@ def _jax(setup: Setup) -> Call:
 
 
 def _im2col(setup: Setup) -> Call:
-    """Return the convolution as one matrix product with all windows."""
     xp, w, mode = setup.target.library.namespace(), _kernel(setup), {"mode": "wrap"}
     _, channels, height, width = setup.group.shape
     k = w.shape[2]
@@ -105,7 +102,6 @@ def _im2col(setup: Setup) -> Call:
 
 
 def _fft(setup: Setup) -> Call:
-    """Return the circular convolution by real FFTs and a product with each frequency's matrix."""
     w = to_numpy(_kernel(setup))
     matrices = spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
     known, xp = constant(matrices, setup.x), namespace(setup.x)

@@ -69,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleConv]:
-    """Return the paper's convolutions, moved away from their initialisation."""
     return {
         "emerging 3x3": perturbed(ic.EmergingConv.init(channels, rng=rng), rng, 0.03),
         "periodic 3x3": perturbed(ic.PeriodicConv.init(channels, rng=rng), rng, 0.02),
@@ -78,7 +77,6 @@ def _maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleCon
 
 
 def _panels(conv: ic.InvertibleConv, x: Floats, image: Floats) -> tuple[Floats, Floats]:
-    """Return the image under a map, and its reconstruction in float32."""
     y = conv.forward(x)
     back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
     mapped, restored = (images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
@@ -86,7 +84,6 @@ def _panels(conv: ic.InvertibleConv, x: Floats, image: Floats) -> tuple[Floats, 
 
 
 def _table(name: str, conv: ic.InvertibleConv, x: Floats, step: Callable[[str], None]) -> Table:
-    """Run one map everywhere, and return its table."""
     step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
     truth = float(np.linalg.slogdet(oracle.affine(conv, tuple(x.shape[2:]))[0])[1])
     table = new(name, ("", "library"), ("log-det", "- dense", "spread", "error", "ms"))
@@ -111,7 +108,6 @@ def _table(name: str, conv: ic.InvertibleConv, x: Floats, step: Callable[[str], 
 def _measured(
     conv: ic.InvertibleConv, x: Floats, target: Target, dtype: str
 ) -> tuple[float, float, str]:
-    """Return the log-determinant, the error of a round trip, and the times of both ways."""
     there, grid, library = target.asarray(x, dtype), tuple(x.shape[2:]), target.library
     map_there = conv.asarrays(there)
     forward = library.compile(map_there.forward)

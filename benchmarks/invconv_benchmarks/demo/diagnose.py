@@ -71,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, str | None]:
-    """Return what to diagnose, what to call it, and in which dtype."""
     if arguments.example:
         return growing.authors(), "the authors' issue", arguments.dtype or "float32"
     path = arguments.file

@@ -92,7 +92,6 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
-    """Declare the preset, the data, and the settings that replace the preset's."""
     names = f"presets: {', '.join(presets())}; or a .toml file"
     parser.add_argument("--preset", default=preset, help=names)
     parser.add_argument("--data", choices=NAMES, help="instead of the preset's")

@@ -33,12 +33,10 @@ def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
 
 
 def _lines(section: tables.Section) -> list[Line]:
-    """Return a table's lines, the last cell in the style of its verdict."""
     return [Line((*cells, Styled(last, last))) for *cells, last in section.lines]
 
 
 def _machine(result: Result) -> list[tuple[str, str]]:
-    """Return what the run was made with, by name."""
     environment = result.environment
     return [
         ("processor", f"{environment['cpu']}, {environment['cores']} cores"),

@@ -56,7 +56,6 @@ _targets: list[Target] = []
 
 
 def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
-    """Prepare a worker process."""
     # Ctrl-C ends this process; the parent keeps earlier results
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     warnings.simplefilter("ignore")

@@ -84,7 +84,6 @@ def _gradient(run: Callable[..., Any], tensors: list[torch.Tensor]) -> Any:
 
 
 def _judged(name: str, calls: dict[str, Call], rounds: int) -> Iterator[Verdict]:
-    """Judge our calls by all others."""
     times: dict[str, list[float]] = {who: [] for who in calls}
     for _ in range(rounds):
         for who, call in calls.items():

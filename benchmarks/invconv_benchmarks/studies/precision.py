@@ -64,7 +64,6 @@ class Point(NamedTuple):
 
 
 def _corner(channels: int, strength: float) -> ic.AutoregressiveConv:
-    """Return an autoregressive 2 x 2 convolution with taps of a strength."""
     rng = np.random.default_rng(0)
     kernel = strength * rng.standard_normal((channels, channels, 2, 2)) / channels**0.5
     kernel[:, :, 0, 0] = np.eye(channels)
@@ -140,7 +139,6 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
 
 
 def _draw(every: list[Point], path: Path) -> None:
-    """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
     shared: dict[str, Any] = {"sharex": True, "sharey": True, "layout": "constrained"}

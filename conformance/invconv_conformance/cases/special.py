@@ -79,7 +79,6 @@ def _triangle(channels: int, first: float, others: float, rng: np.random.Generat
 
 
 def _two_taps(cls: Any, tap: float, beside: float, rng: np.random.Generator) -> Any:
-    """Return one that almost cancels at a frequency."""
     kernel = np.zeros((3, 3, 1, 2))
     kernel[:, :, 0, 0] = np.eye(3)
     kernel[:, :, 0, 1] = np.eye(3) * tap + beside * np.triu(rng.standard_normal((3, 3)), 1)
@@ -128,7 +127,6 @@ def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:
 
 
 def _scaled() -> Iterator[Case]:
-    """Yield operators of huge and of tiny numbers."""
     classes: list[Any] = [ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv, ic.Conv1x1]
     for name, factor in (("huge", _FACTOR), ("tiny", 1 / _FACTOR)):
         for cls in classes:

@@ -56,7 +56,6 @@ def _periodic() -> Iterator[Case]:
 
 
 def _exponential() -> Iterator[Case]:
-    """Yield borders, sizes, grids, and norms up to 20."""
     for padding in ("zeros", "circular"):
         name = f"exponential-{padding}"
         for ndim, grid in GRIDS.items():
@@ -80,8 +79,6 @@ def _exponential() -> Iterator[Case]:
 
 
 def _of_norm(norm: float, build: Any) -> Build:
-    """Return what makes the operator with M of a norm."""
-
     def scaled(rng: np.random.Generator) -> ic.InvertibleConv:
         conv = build(rng)
         rows = np.abs(conv.kernel).sum(axis=(1, 2, 3)).max()
@@ -95,7 +92,6 @@ def _random(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
 
 
 def _skew(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
-    """Return one that is orthogonal."""
     kernel = _random(padding, rng).kernel
     turned = kernel.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
     return ic.ExponentialConv(kernel - turned, padding=padding)

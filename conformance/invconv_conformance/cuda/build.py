@@ -155,7 +155,6 @@ class Builder:
         return self._compiled(name, *_KERNEL, *warnings, kernel, *harness)
 
     def _compiled(self, name: str, *arguments: str | Path) -> Path:
-        """Compile arguments unless that was done, and return where the result is."""
         target = self.folder / f"{self.mode}-{name}"
         if target.exists():
             return target

@@ -62,8 +62,6 @@ def same_bits(s: Setting) -> Iterator[Measure]:
 def _however_called(
     s: Setting, prepared: ic.PreparedInverse, images: Floats, wanted: Floats
 ) -> Iterator[Measure]:
-    """Solve images in a batch, and one by one in several threads."""
-
     def solve(some: Floats) -> Floats:
         return to_numpy(prepared.inverse(s.array(some)))
 
@@ -76,7 +74,6 @@ def _however_called(
 
 
 def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
-    """Solve images that go through a buffer in parts, alone and in a batch."""
     solve, y = _two_images(s, grid)
     wanted = np.concatenate([solve(image[None]) for image in y])
     batch = np.resize(y, (_FULL, *y.shape[1:]))
@@ -86,7 +83,6 @@ def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
 
 
 def _shared(s: Setting) -> Iterator[Measure]:
-    """Solve an image whose rows threads share."""
     solve, y = _two_images(s, _WIDE)
     wanted = [solve(image[None])[0] for image in y]
     with _shared_out():
@@ -109,7 +105,6 @@ def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
 
 
 def _is_kernel(plan: Plan) -> bool:
-    """Tell whether all that a plan does is the compiled kernel's work."""
     return all(map(_is_kernel, plan.steps)) if plan.steps else plan.method == "compiled kernel"
 
 

@@ -113,7 +113,6 @@ def file(s: Setting) -> Iterator[Measure]:
 
 
 def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
-    """Load numbers that are infinite, or zero, in another dtype into it."""
     name, array = _largest_parameter(s.plain)
     like = s.target.asarray(np.zeros(()), "float32")
     for number in (2.0**200, 2.0**-200):

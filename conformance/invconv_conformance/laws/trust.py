@@ -49,7 +49,6 @@ def condition(s: Setting) -> Iterator[Measure]:
 
 @contextmanager
 def _warned() -> Iterator[list[str]]:
-    """Give the warnings of ill-conditioned inverses inside this context."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ic.IllConditionedWarning)

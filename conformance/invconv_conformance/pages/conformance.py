@@ -134,7 +134,6 @@ def _name(column: Found) -> str:
 
 
 def _edges(columns: Sequence[Found]) -> list[str]:
-    """Return for each column whether a library or a device begins with it."""
     edges = []
     for one, two in zip([{}, *columns], columns, strict=False):
         new = [name for name in _COLUMN[:3] if one.get(name) != two[name]]

@@ -120,7 +120,6 @@ def choose(options: Any) -> tuple[list[Column], list[str]]:
 
 
 def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]]:
-    """Return the libraries that run, and why others do not."""
     if name is not None and named is not None:
         raise CommandError("--library and --namespace: expected one of them")
     if name is not None and name not in KNOWN:

@@ -86,7 +86,6 @@ def scales(
 def _leaf(
     conv: ic.InvertibleConv, shape: Shape, log_values: float, condition: float
 ) -> tuple[float, float]:
-    """Return m and the log-determinant's scale of one matrix."""
     channels, pixels = conv.channels, math.prod(shape)
     if isinstance(conv, ic.AutoregressiveConv):
         centre = (0, *((k - 1) // 2 for k in conv.kernel.shape[3:]))

@@ -176,7 +176,6 @@ def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]
 
 
 def _begin(stop: Any) -> None:
-    """Prepare a worker process."""
     global _stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop` instead
     torch.set_num_threads(1)
