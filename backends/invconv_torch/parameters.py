@@ -12,13 +12,12 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import invconv as ic
 from invconv.operators.base.fields import require_operator
 from invconv_torch.private import is_tracing
 
-Tensor: TypeAlias = torch.Tensor
 Read: TypeAlias = Callable[[Tensor], Any]
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape, size
@@ -41,7 +42,6 @@ from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
 from invconv_torch.native import correlation
 
-Tensor: TypeAlias = torch.Tensor
 Matrix: TypeAlias = np.ndarray[Any, Any]
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.running import Watch
 from invconv_torch.traced import device_kind
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class LayersInOrder(nn.Module):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
@@ -21,7 +22,6 @@ from invconv.kernels.primitives import pad_periodic
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
-Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

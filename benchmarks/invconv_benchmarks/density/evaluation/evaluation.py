@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from skimage.util import montage
+from torch import Tensor
 
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing
@@ -19,7 +20,6 @@ from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
 from invconv_benchmarks.report.figures import stretch
 from invconv_torch.flows import Multiscale
 
-Tensor: TypeAlias = torch.Tensor
 Floats = np.ndarray[Any, Any]
 
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import lightning
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv import IllConditionedWarning
 from invconv.arrays.errors import CommandError
@@ -24,7 +24,6 @@ from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_torch import InverseGuard, InvertibleModule
 from invconv_torch.flows import Multiscale
 
-Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 MEASUREMENTS = 20  # of the tiles held out, in a run
