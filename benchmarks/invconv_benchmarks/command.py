@@ -1,7 +1,5 @@
 """``invconv benchmark``: libraries, devices and layers side by side, and how limits are kept."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import shlex

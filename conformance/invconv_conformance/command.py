@@ -1,7 +1,5 @@
 """``invconv conformance``: a short front for pytest with `invconv_conformance.plugin`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """``invconv info``: which libraries are here, and what the core needs of one."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import platform

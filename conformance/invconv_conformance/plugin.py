@@ -6,8 +6,6 @@
 ``--dist loadscope`` one process runs all laws of a case and what it compiles for one serves others.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

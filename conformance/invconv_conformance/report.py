@@ -1,7 +1,5 @@
 """A run as JSON, which ``conformance.schema.json`` describes, and in the terminal; who agrees."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import itertools

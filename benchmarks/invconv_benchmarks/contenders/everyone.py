@@ -1,7 +1,5 @@
 """Every call that is timed for a group, and the targets that it is timed on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from invconv_benchmarks.contenders import ours, plain, references

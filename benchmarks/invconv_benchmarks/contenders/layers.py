@@ -3,8 +3,6 @@
 A step is forward and backward, with gradients set to None before; a Glow's is one of Adamax, too.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from functools import partial

@@ -3,8 +3,6 @@
 That is solves with one thread and with two, and with and without a check.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache, partial
 

@@ -5,8 +5,6 @@ library has several ways, ratios are taken to the fastest. PyTorch's, on images 
 already, is the one yardstick of all libraries besides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

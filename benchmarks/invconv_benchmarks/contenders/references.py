@@ -1,7 +1,5 @@
 """Peers: what a user could run instead of invconv to invert an autoregressive convolution."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

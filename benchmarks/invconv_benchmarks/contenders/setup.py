@@ -1,7 +1,5 @@
 """A group on one library and device: the map and random images there."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``invconv demo``: a real image through every kind of convolution, on every installed library."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``invconv diagnose``: whether the inverse of saved parameters can be trusted, and why not."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The picture of a diagnosis: the inverse's impulse response, and the digits left by grid size."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 z = K x is rounded to float32, and then inverted without any further error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Real images, their tiles, and the picture of what maps make of one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``invconv density``: train, sample from, evaluate and compare density models of images."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import math

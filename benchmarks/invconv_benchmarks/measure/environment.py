@@ -1,7 +1,5 @@
 """A description of the machine, the versions and the commit that a run was made with."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

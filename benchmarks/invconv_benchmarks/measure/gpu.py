@@ -1,7 +1,5 @@
 """Clocks on CUDA devices, and PyTorch's captured graphs. Not yet run on a GPU."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

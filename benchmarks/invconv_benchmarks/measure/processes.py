@@ -1,7 +1,5 @@
 """Worker processes, which end with their parent."""
 
-from __future__ import annotations
-
 import functools
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Statistics of samples: quantiles, ratios with their spread, fitted exponents."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ class Interval:
         bound = -bound if least else bound
         return "pass" if high <= bound else "miss" if low > bound else "unclear"
 
-    def inverse(self) -> Interval:
+    def inverse(self) -> "Interval":
         """Return 1 / it."""
         return Interval(1 / self.value, 1 / self.high, 1 / self.low)
 

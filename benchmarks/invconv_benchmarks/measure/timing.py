@@ -1,7 +1,5 @@
 """Wall-clock times of calls: one call, and medians of calls that take turns."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping

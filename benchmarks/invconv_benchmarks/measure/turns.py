@@ -1,7 +1,5 @@
 """Times of calls that take turns, so that changes of the machine's speed affect all alike."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

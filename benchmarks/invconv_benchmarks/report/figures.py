@@ -1,7 +1,5 @@
 """Writing figures, and brightening images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

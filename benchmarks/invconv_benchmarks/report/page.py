@@ -1,7 +1,5 @@
 """A result as one HTML page that needs nothing else, and its picture."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 ``python -m invconv_benchmarks.report.readme`` writes it, in a clone of the repository.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

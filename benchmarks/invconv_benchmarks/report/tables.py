@@ -1,7 +1,5 @@
 """The tables of a result, for a terminal and for a page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The limits that we set ourselves, with a verdict on each row that one speaks of."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

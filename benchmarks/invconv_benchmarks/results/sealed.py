@@ -3,8 +3,6 @@
 A file that was cut off, edited or made by another version is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

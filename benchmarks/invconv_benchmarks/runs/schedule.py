@@ -1,7 +1,5 @@
 """The schedule of a run: passes of worker processes, until time is up or the user stops it."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import tempfile

@@ -1,7 +1,5 @@
 """A worker process that measures. Its threads are limited before a library is loaded."""
 
-from __future__ import annotations
-
 import signal
 import warnings
 from collections.abc import Generator, Sequence

@@ -3,8 +3,6 @@
 A comprehension is such a function in Python 3.11.
 """
 
-from __future__ import annotations
-
 import cProfile
 import gc
 from pathlib import Path

@@ -5,8 +5,6 @@ slower the chosen way is than the quickest, and for each constant how much the m
 would fall if the constant were half or twice as large.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -6,8 +6,6 @@ that is blurred with what is beyond its frame, and noise of a grey level. Calls 
 thread, each after a call of its own that does not count; the medians count.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial

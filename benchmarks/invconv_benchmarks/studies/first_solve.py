@@ -4,8 +4,6 @@ A solve is timed twice: what the first takes longer is the import of llvmlite an
 numbers of channels have kernels of their own. A spread is from the least process to the most.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import statistics
 import subprocess

@@ -6,8 +6,6 @@ error max |x - x*| / max |x*| is held to the condition number x eps: for samplin
 solve, for the round trip that of the data, since no solve restores a digit that y has lost.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -60,7 +58,7 @@ class Point(NamedTuple):
         """Condition x eps, at least the rounding of the result."""
         method = self.method
         own = float(np.finfo(method.inside if self.task == "sampling" else method.dtype).eps)
-        return float(max(self.condition * own, np.finfo(method.dtype).eps))
+        return max(self.condition * own, float(np.finfo(method.dtype).eps))
 
 
 def _corner(channels: int, strength: float) -> ic.AutoregressiveConv:

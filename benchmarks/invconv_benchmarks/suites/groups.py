@@ -1,7 +1,5 @@
 """All groups that the benchmark measures, suite by suite."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

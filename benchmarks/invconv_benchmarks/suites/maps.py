@@ -1,7 +1,5 @@
 """The maps that are measured, as the paper initialises them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The cases of autoregressive convolutions: directions, kernels, grids, and batches."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterator

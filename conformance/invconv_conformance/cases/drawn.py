@@ -3,8 +3,6 @@
 Most grids are small enough for a dense matrix in extended precision.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Cases at the edge: singular, badly conditioned, and of huge or tiny numbers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The list of cases: operators, kernels and grids that every library is held to."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator

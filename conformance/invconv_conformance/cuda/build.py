@@ -1,7 +1,5 @@
 """Jobs, which are solves, and the kernel's source, compiled for this processor and run on them."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Jobs: random ones, those of the case list, and small ones whose every thread can be followed."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace

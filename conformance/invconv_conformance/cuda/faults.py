@@ -5,8 +5,6 @@ weakened or a step early. Each must be caught: as a race, a wait for ever, a bar
 reach, another result, or (blocks that no longer go on together) more steps.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -76,7 +74,7 @@ def _changes(text: str) -> Iterator[tuple[int, int, str, str]]:
         yield *found.span(), "no ticket", "(int)blockIdx.x"
 
 
-def caught(fault: Fault, watchers: Sequence[Watcher]) -> str | None:
+def caught(fault: Fault, watchers: Sequence["Watcher"]) -> str | None:
     """Return how the fault shows, or None: on a busy machine a race may not happen at once."""
     return next(filter(None, (watcher.look(fault) for watcher in [*watchers] * 3)), None)
 

@@ -4,8 +4,6 @@ Those marked ``long`` take the place of those marked ``brief`` unless ``--quick`
 """
 
 # ruff: noqa: D103
-from __future__ import annotations
-
 import os
 import re
 import shutil

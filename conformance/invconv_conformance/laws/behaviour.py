@@ -1,7 +1,5 @@
 """The laws of behaviour: kinds of arrays, memory, and other ways to the same numbers."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

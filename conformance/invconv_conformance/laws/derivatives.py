@@ -1,7 +1,5 @@
 """The laws of derivatives: exact gradients in both directions, of each sample by itself."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The laws at the edge: singular operators, and arguments that are refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

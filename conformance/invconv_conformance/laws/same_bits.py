@@ -1,7 +1,5 @@
 """The law of the compiled kernel: one order of the sums, whatever else runs and whoever asks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

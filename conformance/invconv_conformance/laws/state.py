@@ -1,7 +1,5 @@
 """The laws of what is kept: copies, files, and what was remembered of arrays that then change."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib.util

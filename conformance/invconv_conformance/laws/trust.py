@@ -1,7 +1,5 @@
 """The laws of trust: condition numbers, warnings, diagnoses and guards."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator

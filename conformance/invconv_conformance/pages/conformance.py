@@ -1,7 +1,5 @@
 """A conformance run as an HTML page: the share of its bound that each law uses up, and failures."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Hold one case to one law, in one column."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import shlex

@@ -1,7 +1,5 @@
 """Which libraries, devices, modes and dtypes run, on which cases and laws; known failures."""
 
-from __future__ import annotations
-
 import fnmatch
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence

@@ -19,8 +19,6 @@ type's own eps times its norm.
 |K| is the 2-norm, for a composition the product of its steps' (an intermediate may be that large).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import astuple, dataclass
 

@@ -4,8 +4,6 @@ Loops over pixels and taps in extended precision, sharing no code with the core:
 operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator

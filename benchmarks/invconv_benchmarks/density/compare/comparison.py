@@ -1,7 +1,5 @@
 """All mixing layers on equal terms: the same tiles in the same order, noise, seeds and steps."""
 
-from __future__ import annotations
-
 import datetime
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """A comparison as a picture: learning curves, paired differences, reconstructions, samples."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A comparison in tables of Markdown, the same for the terminal and for the README."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

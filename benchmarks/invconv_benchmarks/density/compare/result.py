@@ -4,8 +4,6 @@ Of each row "bits" has the mean, std and count over seeds, "difference" the same
 the plain row, seed by seed, with each of them.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ them is the largest or the smallest, the sweep goes on there; a run that is stop
 are not finite counts as the worst. The test part sees models of the chosen rate alone.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import signal

@@ -4,8 +4,6 @@ What a step sees is a function of the seed and the step alone: no generator has 
 checkpoint would have to keep, every model sees the same, and so do several processes together.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

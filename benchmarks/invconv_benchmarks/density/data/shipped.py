@@ -3,8 +3,6 @@
 Parts are a tile's width apart, so that none holds the edge of an object of another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

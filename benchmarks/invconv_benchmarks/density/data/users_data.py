@@ -1,7 +1,5 @@
 """Data sets from a path of the user's: those of the paper, and a folder of any images."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

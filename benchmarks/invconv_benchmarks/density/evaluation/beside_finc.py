@@ -9,8 +9,6 @@ captured graph. The published numbers are of FInC Flow's repository, of other ha
 parameters and a batch that is not stated: what can be compared are orders of magnitude.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

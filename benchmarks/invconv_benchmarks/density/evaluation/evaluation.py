@@ -1,7 +1,5 @@
 """Evaluation of a trained model: bits/dim, round trips of images and of samples, a picture."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 No generator's state is needed, as batches and noise are functions of the seed and the step.
 """
 
-from __future__ import annotations
-
 import pickle
 import zipfile
 from collections.abc import Mapping

@@ -9,14 +9,12 @@ of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs doe
   moved by whole pixels, and the edges are repeated.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -73,7 +71,7 @@ class Recipe:
                 raise ValueError(f"{name}: expected a number from 0 to below 1, got {value!r}")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Recipe:
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """Return the recipe with these values; those that are wrong are a CommandError."""
         with as_command_errors():
             return cls(**values)

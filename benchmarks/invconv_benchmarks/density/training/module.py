@@ -1,7 +1,5 @@
 """A density model as a module of Lightning: its steps, the average of its parameters, its data."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math

@@ -3,8 +3,6 @@
 The inverse of these is wrong in float32, though the 1-norm's condition number looks fine.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -6,8 +6,6 @@ for y = conv.forward(x), whose x is known, and for random y, whose x is found st
 factors runs in PyTorch, too, with parameters that want gradients: it is solved factor by factor.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings
