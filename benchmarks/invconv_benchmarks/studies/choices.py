@@ -139,16 +139,9 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
 
 
 def _correlations() -> Iterator[Callable[[], Choice]]:
-    grids = (
-        (3, (32, 32)),
-        (12, (16, 16)),
-        (12, (8, 8)),
-        (24, (8, 8)),
-        (48, (4, 4)),
-        (48, (16, 16)),
-    )
-    for batch, (channels, grid) in itertools.product((9, 12, 16, 20, 64, 100), grids):
-        yield partial(_correlation, batch, channels, grid)
+    sizes = ((3, 32), (12, 16), (12, 8), (24, 8), (48, 4), (48, 16))
+    for batch, (channels, n) in itertools.product((9, 12, 16, 20, 64, 100), sizes):
+        yield partial(_correlation, batch, channels, (n, n))
 
 
 def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
@@ -168,9 +161,9 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     def chosen() -> str:
         return min(known, key=lambda way: known[way].seconds(batch))
 
-    ways: dict[str, Call] = dict.fromkeys(known, lambda: conv.forward(x))
+    seconds = _timed(dict.fromkeys(known, partial(conv.forward, x)), force)
     what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
-    return Choice("correlation", what, _timed(ways, force), chosen)
+    return Choice("correlation", what, seconds, chosen)
 
 
 def _frequencies() -> Iterator[Callable[[], Choice]]:
@@ -192,8 +185,8 @@ def _product(batch: int, channels: int, n: int) -> Choice:
     def chosen() -> str:
         return "kernel" if prefers_kernel(batch, channels, (n, n), 4) else "FFT"
 
-    ways: dict[str, Call] = dict.fromkeys(("kernel", "FFT"), lambda: prepared.inverse(y))
-    return Choice("product", f"{batch}x{channels}x{n}x{n}", _timed(ways, force), chosen)
+    seconds = _timed(dict.fromkeys(("kernel", "FFT"), partial(prepared.inverse, y)), force)
+    return Choice("product", f"{batch}x{channels}x{n}x{n}", seconds, chosen)
 
 
 def _pivots(channels: int, n: int) -> Choice:
@@ -206,7 +199,6 @@ def _pivots(channels: int, n: int) -> Choice:
     def chosen() -> str:
         return "kernel" if prefers_lanes(len(matrices), channels) else "LAPACK"
 
-    ways: dict[str, Call] = dict.fromkeys(
-        ("kernel", "LAPACK"), lambda: numpy_primitives.log_abs_det(matrices)
-    )
-    return Choice("pivots", f"{len(matrices)} of {channels}", _timed(ways, force), chosen)
+    run = partial(numpy_primitives.log_abs_det, matrices)
+    seconds = _timed(dict.fromkeys(("kernel", "LAPACK"), run), force)
+    return Choice("pivots", f"{len(matrices)} of {channels}", seconds, chosen)

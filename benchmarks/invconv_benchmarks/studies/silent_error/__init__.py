@@ -1,4 +1,1 @@
-"""Is there an inverse that is wrong and says nothing? Constructions and random operators.
-
-May import what the other studies may.
-"""
+"""Is there an inverse that is wrong and says nothing? May import what other studies may."""
