@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -107,7 +108,7 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     measured = result.read(folder / "result.json")
     pictures = pictures | page.draw(measured, folder)
     write_text(folder / "index.html", page.as_page(measured, pictures))
-    for section in tables.all_of(measured):
+    for section in (*tables.times(measured.rows), *tables.limits(measured.limits)):
         console.print(section.table())
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
@@ -191,13 +192,9 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _shape(text: str) -> Shape:
-    try:
-        shape = tuple(int(n) for n in text.split("x"))
-    except ValueError:
-        shape = ()
-    if len(shape) != 4 or min(shape) < 1:
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
         raise CommandError(f"--shapes: expected B x C x H x W such as 64x12x16x16, got {text!r}")
-    return shape
+    return tuple(map(int, text.split("x")))
 
 
 _NOTES = """\

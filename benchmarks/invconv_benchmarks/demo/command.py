@@ -58,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in filter(None, (library.absent() for library in LIBRARIES)):
         console.print(f"not run: {reason}")
     with console.status("drawing"):
-        panels = {name: _panels(conv, x, image) for name, conv in convs.items()}
+        panels = {}
+        for name, conv in convs.items():
+            y = conv.forward(x)
+            back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
+            panels[name] = [images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back)]
         images.draw_demo(image, panels, arguments.out)
     console.print(
         f"[bold]{escape(str(arguments.out))}[/]: the image, its image under each map, and back"
@@ -72,13 +76,6 @@ def _maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleCon
         "periodic 3x3": perturbed(ic.PeriodicConv.init(channels, rng=rng), rng, 0.02),
         "QR 1x1": perturbed(ic.QRConv1x1.init(channels, rng=rng), rng, 0.1),
     }
-
-
-def _panels(conv: ic.InvertibleConv, x: Floats, image: Floats) -> tuple[Floats, Floats]:
-    y = conv.forward(x)
-    back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
-    mapped, restored = (images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
-    return mapped, restored
 
 
 def _table(name: str, conv: ic.InvertibleConv, x: Floats, step: Callable[[str], None]) -> Table:

@@ -62,7 +62,7 @@ def assemble(cut: Image, image: Image) -> Image:
     return np.asarray(montage(cut, grid_shape=shape, channel_axis=1))
 
 
-def draw_demo(image: Image, panels: dict[str, tuple[Image, Image]], path: Path) -> None:
+def draw_demo(image: Image, panels: dict[str, list[Image]], path: Path) -> None:
     """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
 
     ``panels`` has (mapped, restored) by the map's name.

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.limits import Verdict
-from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row, grouped
 from invconv_benchmarks.suites.group import CONV2D
 
@@ -73,12 +72,6 @@ def times(rows: Sequence[Row]) -> Iterator[Section]:
     if peers:
         columns = ("ms", "x ours", f"÷ {CONV2D}")
         yield Section("what else there is", ("what", "instead", "in"), columns, peers)
-
-
-def all_of(result: Result) -> Iterator[Section]:
-    """Yield all tables of a result."""
-    yield from times(result.rows)
-    yield from limits(result.limits)
 
 
 def place(row: Row) -> str:
