@@ -1,4 +1,4 @@
-"""The proof as tests: what the kernel computes, that faults in it show, and what NVRTC makes of it.
+"""The proof as tests: what the kernel computes, and what NVRTC makes of it.
 
 Those marked ``long`` take the place of those marked ``brief`` unless ``--quick`` is asked for.
 """
@@ -23,7 +23,7 @@ from invconv.kernels.cuda.compile import compile_text, library, source
 from invconv.kernels.cuda.plan import SHARED_MEMORY, Device
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
-from invconv_conformance.cuda import draws, faults, values
+from invconv_conformance.cuda import draws, values
 from invconv_conformance.cuda.build import Builder, Job, Mode, plan_for
 
 Build = Callable[[Mode], Builder]
@@ -125,24 +125,6 @@ def test_memory_that_is_one_number_too_small_is_noticed(memory: str, build: Buil
     less = {"shared": job.launch.shared - job.y.itemsize, "counters": job.launch.counters - 1}
     launch = replace(job.launch, **{memory: less[memory]})  # type: ignore[arg-type]
     assert values.judge(build("edges"), [replace(job, launch=launch)])[0].failure
-
-
-def test_every_line_on_which_threads_wait_has_a_fault() -> None:
-    assert not faults.unspoilt()
-
-
-@needs_compiler
-def test_faults_in_the_source_are_caught(build: Build, workers: Executor) -> None:
-    planes = draws.in_volumes()
-    pairs = [(build("races"), planes), (build("values"), planes)]
-    pairs += [(build("races"), group) for group in draws.small_jobs()]
-    watchers = [faults.Watcher(*pair) for pair in pairs]
-    planted = list(faults.planted())
-    found = list(workers.map(lambda fault: faults.caught(fault, watchers), planted))
-    for fault, how in zip(planted, found, strict=True):
-        print(f"\n  {fault.file}:{fault.line}: {fault.what}: {how or 'not caught'}", end="")
-    print(f"\n{len(found)} planted, {len(found) - found.count(None)} caught", end=" ")
-    assert None not in found
 
 
 REGISTERS = 65_536  # of a multiprocessor
