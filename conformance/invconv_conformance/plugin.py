@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import json
 import math
 import re
 import shlex
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -29,7 +31,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.report import Output, Packed, agreement, document, dumps, packed, show
+from invconv_conformance.report import Output, Packed, agreement, document, packed, show
 from invconv_conformance.run import selection
 from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
 from invconv_conformance.run.selection import Expected, checks, expected
@@ -217,6 +219,7 @@ class Collected:
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
         run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
         show(printing.console(), run)
-        for name, written in (("json", dumps), ("html", as_page)):
+        strict = partial(json.dumps, indent=1, allow_nan=False)
+        for name, written in (("json", strict), ("html", as_page)):
             if (path := self.config.getoption(name)) is not None:
                 write_text(Path(path), written(run))

@@ -21,7 +21,7 @@ from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler import target
 from invconv.kernels.cpu.correlate import correlation
 from invconv_conformance import info
-from invconv_conformance.cases import CASES
+from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.run.check import perform

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from invconv_conformance.cases import CASES
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
+from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import LIBRARIES
 from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.run.check import Check, perform
 from invconv_conformance.run.selection import checks
 
