@@ -79,7 +79,6 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
 
 
 def _require_places(arguments: argparse.Namespace) -> None:
-    """Raise unless each file that is to be written has a folder, and a path of its own."""
     named = [getattr(arguments, name) for name in _FILES]
     paths = [Path(name).absolute() for name in named if name is not None]
     for path in paths:

@@ -63,7 +63,6 @@ def _libraries() -> Iterator[tuple[str, str, str, str]]:
 
 
 def _drop_ins() -> Iterator[tuple[str, str, str]]:
-    """Yield the rows of the table of drop-ins for flow libraries, without importing those."""
     for adapter in ("invconv_torch", "invconv_jax"):
         try:
             interop = importlib.import_module(f"{adapter}.interop")

@@ -131,7 +131,6 @@ def show(console: Console, run: Document) -> None:
 
 
 def _print_failures(console: Console, bad: list[Found]) -> None:
-    """Print each kind of failure once, with its worst case."""
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for r in bad:
         kind = r["what"] if r["status"] == "error" else r["law"]
@@ -153,7 +152,6 @@ def _print_failures(console: Console, bad: list[Found]) -> None:
 
 
 def _tables(run: Document) -> Iterator[Table]:
-    """Yield a table a library: how much of its bound the worst case of a law uses up."""
     found = {(cell.law, cell.column): cell for cell in cells(run)}
     for name in dict.fromkeys(column["library"] for column in run["columns"]):
         places = [i for i, column in enumerate(run["columns"]) if column["library"] == name]

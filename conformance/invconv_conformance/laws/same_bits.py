@@ -116,7 +116,6 @@ def _same(x: Floats, y: Floats) -> bool:
 
 @contextmanager
 def _shared_out() -> Iterator[None]:
-    """Let threads share solves of any size, inside this context."""
     number = threads.number()
     compiled._runs.cache_clear()
     ic.set_num_threads(_THREADS)

@@ -134,7 +134,6 @@ def _edges(columns: Sequence[Found]) -> list[str]:
 
 
 def _details(columns: Sequence[Found], number: int, found: list[Cell], law: str) -> Iterator[Line]:
-    """Yield a line for the worst pass of each column, and for every result that does not pass."""
     for cell in sorted((c for c in found if c.law == law), key=lambda c: c.column):
         at = f"law-{number}-{cell.column}"  # a link leads to the first
         for result in ([cell.worst] if cell.worst else []) + cell.bad:
