@@ -46,7 +46,6 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _kernel() -> str:
-    """Say which way autoregressive convolutions are solved in host memory, and why."""
     if (reason := machine.reason()) is not None:
         return f"wavefronts of matrix products, since {reason}"
     there = f"llvmlite {version('llvmlite')}, {host().cpu}, vectors of {host().bits} bits"

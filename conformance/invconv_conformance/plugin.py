@@ -43,7 +43,6 @@ _ID = re.compile(
     r"\[(?P<device>[^-]+)-(?P<mode>[^-]+)-(?P<dtype>\w+)\]$"
 )
 
-
 _MODES = "only these modes: eager, jit; torch also aot_eager, inductor"
 _QUICK = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
 _SECONDS = "that a library of --namespace may take in all; 60 unless given"

@@ -130,7 +130,6 @@ def _scaled() -> Iterator[Case]:
         for cls in classes:
             build = functools.partial(_with_factor, cls, factor)
             yield Case(f"{name}-{cls.__name__.lower()}", build, (4, 5), wide=True)
-
         log_scaled = functools.partial(_log_scaled, np.log(factor))
         yield Case(f"{name}-actnorm", log_scaled, (4, 5), wide=True)
 

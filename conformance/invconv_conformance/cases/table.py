@@ -26,7 +26,6 @@ def _emerging() -> Iterator[Case]:
     yield Case("emerging-k1x3", _EMERGING(kernel_size=(1, 3)), (4, 5))
     yield Case("emerging-raster", _EMERGING(mask="raster"), (4, 5))
     yield Case("emerging-dilated", _EMERGING(dilation=(1, 2)), (4, 5), ())
-
     yield Case("emerging-biases", _with_biases, (4, 5), (1, 2, 1))
 
 

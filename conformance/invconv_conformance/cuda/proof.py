@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -42,16 +42,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return lambda mode: Builder(folder, mode)
 
 
-@pytest.fixture(scope="session")
-def workers() -> Iterator[Executor]:
-    """Give a thread for each core: they wait for compilers and programs."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        yield pool
-
-
-def require(builder: Builder, groups: Iterable[Sequence[Job]], workers: Executor) -> None:
+def require(builder: Builder, groups: Iterable[Sequence[Job]]) -> None:
     """Run groups of jobs, and hold their results to the definition and to the CPU's kernel."""
-    found = [v for some in workers.map(lambda g: values.judge(builder, g), groups) for v in some]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # they wait for compilers and programs
+        found = [v for some in pool.map(lambda g: values.judge(builder, g), groups) for v in some]
     compared = [v.same_bits for v in found if v.same_bits is not None]
     worst = max((v.error for v in found if not v.failure), default=0.0)
     print(
@@ -85,9 +79,9 @@ JOBS: list[Any] = [
 @needs_compiler
 @pytest.mark.parametrize("jobs", JOBS)
 def test_results_are_those_of_the_definition_and_of_the_cpu_bit_for_bit(
-    jobs: Callable[[], Iterator[Job]], build: Build, workers: Executor
+    jobs: Callable[[], Iterator[Job]], build: Build
 ) -> None:
-    require(build("values"), values.grouped(jobs()), workers)
+    require(build("values"), values.grouped(jobs()))
 
 
 @needs_compiler
@@ -104,21 +98,19 @@ def test_special_numbers_have_the_bits_that_the_cpu_gives_them(
 
 
 @needs_compiler
-def test_no_race(build: Build, workers: Executor) -> None:
-    require(build("races"), draws.small_jobs(), workers)
+def test_no_race(build: Build) -> None:
+    require(build("races"), draws.small_jobs())
 
 
 @needs_compiler
 @pytest.mark.parametrize(
     "quick", [pytest.param(True, marks=brief), pytest.param(False, marks=long)]
 )
-def test_no_wrong_address_and_no_undefined_behaviour(
-    quick: bool, build: Build, workers: Executor
-) -> None:
+def test_no_wrong_address_and_no_undefined_behaviour(quick: bool, build: Build) -> None:
     groups = list(draws.small_jobs())
     few = [j for j in draws.random_jobs(_EDGES, seed=1) if j.conv.channels <= 9]  # real threads
     every = [*groups, *values.grouped(few)]
-    require(build("edges"), groups[:1] if quick else every, workers)
+    require(build("edges"), groups[:1] if quick else every)
 
 
 @needs_compiler

@@ -160,7 +160,6 @@ def unsealed(content: bytes) -> bytes:
 
 
 def _edited(content: bytes, entry: str, old: str, new: str) -> bytes:
-    """Return a file in whose description an entry begins with something else."""
     size = int.from_bytes(content[:8], "little")
     before, after = (f'"{entry}":{value}'.replace('"', '\\"').encode() for value in (old, new))
     header = content[8 : 8 + size].replace(before, after, 1)
