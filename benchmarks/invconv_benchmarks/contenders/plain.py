@@ -13,11 +13,10 @@ import numpy as np
 
 from invconv.arrays.namespaces import constant, namespace, to_numpy
 from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.measure.contender import Call, Contender, Floats
 from invconv_benchmarks.suites.group import CONV1D, CONV2D
 
 Array = Any
-Floats = np.ndarray[Any, Any]
 FFT = "FFT, one GEMM a frequency"
 
 

@@ -1,7 +1,6 @@
 """Real images, their tiles, and the picture of what maps make of one."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,19 +10,17 @@ from skimage.io import imread
 from skimage.util import img_as_float64, montage, view_as_blocks
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.report.figures import save, stretch
-
-Image = np.ndarray[Any, Any]
+from invconv_benchmarks.report.figures import Floats, save, stretch
 
 TILE = 32
 
 
-def hubble() -> Image:
+def hubble() -> Floats:
     """Return the Hubble deep field (NASA, public domain) that scikit-image ships, in [0, 1]."""
     return as_rgb(data.hubble_deep_field())
 
 
-def read(path: Path) -> Image:
+def read(path: Path) -> Floats:
     """Read an image file as RGB in [0, 1]."""
     if not path.is_file():
         raise CommandError(f"--image: expected an image file, but there is no file {path}")
@@ -34,7 +31,7 @@ def read(path: Path) -> Image:
     return as_rgb(pixels)
 
 
-def as_rgb(pixels: Image) -> Image:
+def as_rgb(pixels: Floats) -> Floats:
     """Return (H, W, 3) in [0, 1] from grey, RGB or RGBA pixels of any depth."""
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=-1)
@@ -49,20 +46,20 @@ def as_rgb(pixels: Image) -> Image:
     return np.asarray(img_as_float64(pixels[..., :3]))
 
 
-def tiles(image: Image) -> Image:
+def tiles(image: Floats) -> Floats:
     """Cut (H, W, 3) into non-overlapping tiles (rows columns, 3, 32, 32); the rest is left out."""
     height, width = (n // TILE * TILE for n in image.shape[:2])
     blocks = view_as_blocks(np.ascontiguousarray(image[:height, :width]), (TILE, TILE, 3))
     return np.moveaxis(blocks.reshape(-1, TILE, TILE, 3), -1, 1)
 
 
-def assemble(cut: Image, image: Image) -> Image:
+def assemble(cut: Floats, image: Floats) -> Floats:
     """Undo `tiles` for tiles of ``image``."""
     shape = image.shape[0] // TILE, image.shape[1] // TILE
     return np.asarray(montage(cut, grid_shape=shape, channel_axis=1))
 
 
-def draw_demo(image: Image, panels: dict[str, list[Image]], path: Path) -> None:
+def draw_demo(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
     """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
 
     ``panels`` has (mapped, restored) by the map's name.
@@ -87,7 +84,7 @@ def draw_demo(image: Image, panels: dict[str, list[Image]], path: Path) -> None:
     save(figure, path)
 
 
-def spread(pixels: Image) -> Image:
+def spread(pixels: Floats) -> Floats:
     """Scale values of any range to [0, 1], all but the most extreme of a thousand."""
     low, high = np.quantile(pixels, [0.0005, 0.9995])
     return np.asarray(((pixels - low) / max(high - low, 1e-12)).clip(0, 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invconv_benchmarks.measure.contender import Call, Contender, wait
-from invconv_benchmarks.measure.gpu import clock
+from invconv_benchmarks.measure.gpu import mean_seconds
 from invconv_benchmarks.measure.timing import seconds as seconds_of
 
 _SAMPLE = 1e-3  # a sample lasts at least so many seconds: short calls are repeated
@@ -65,7 +65,7 @@ class _Runner:
         self.contender.before()
         if self.estimate < _LONG and not self.alternating:
             self._run()  # the cache holds the data of other contenders
-        return clock(self.contender.target)(self.call, self.timing.calls)
+        return mean_seconds(self.contender.target, self.call, self.timing.calls)
 
     def _build(self) -> None:
         self.call = self.contender.build()

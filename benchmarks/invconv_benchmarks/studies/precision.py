@@ -17,11 +17,10 @@ from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
-from invconv_benchmarks.report import figures
+from invconv_benchmarks.report.figures import Floats, save
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_benchmarks.studies.silent_error.truth import maps
 
-Floats = np.ndarray[Any, Any]
 Build = Callable[[float], ic.InvertibleConv]
 
 _TASKS = ("sampling", "round trip")
@@ -164,4 +163,4 @@ def _draw(every: list[Point], path: Path) -> None:
     figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=3)
     markers = ", ".join(f"{m} {f}" for f, m in zip(FAMILIES, "●▲■◆", strict=True))
     figure.suptitle(f"What an inverse keeps   ({markers}; lines: condition x eps)", fontsize=11)
-    figures.save(figure, path)
+    save(figure, path)

@@ -112,8 +112,8 @@ def test_tensors_on_a_device_are_timed_by_its_events(monkeypatch: pytest.MonkeyP
     for name in ("Event", "device"):
         monkeypatch.setattr(torch.cuda, name, getattr(device, name))
     device.Event.return_value.elapsed_time.return_value = 6.0  # milliseconds
-    clock = gpu.clock(Target(KNOWN["torch"], "cuda:1"))
-    assert clock(device.solve, 3) == pytest.approx(2e-3)
+    seconds = gpu.mean_seconds(Target(KNOWN["torch"], "cuda:1"), device.solve, 3)
+    assert seconds == pytest.approx(2e-3)
     device.device.assert_called_with("cuda:1")
     assert device.Event.call_args_list == [call(enable_timing=True)] * 2
     in_turn = ["Event().record", *["solve"] * 3, "Event().record", "Event().synchronize"]

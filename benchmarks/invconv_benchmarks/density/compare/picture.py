@@ -13,10 +13,8 @@ from invconv_benchmarks.density.compare.report import color, title
 from invconv_benchmarks.density.compare.result import BASELINE, Result
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.report.figures import save, stretch
+from invconv_benchmarks.report.figures import Floats, save, stretch
 from invconv_torch.flows import Multiscale
-
-Floats = np.ndarray[Any, Any]
 
 RESTORED, SAMPLED = 4, 10  # tiles of each model
 # test images, their reconstructions and samples, bytes (N, C, H, W); then the error (N, H, W), the

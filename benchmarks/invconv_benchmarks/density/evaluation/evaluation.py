@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,8 @@ from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
-from invconv_benchmarks.report.figures import stretch
+from invconv_benchmarks.report.figures import Floats, stretch
 from invconv_torch.flows import Multiscale
-
-Floats = np.ndarray[Any, Any]
 
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
