@@ -1,7 +1,4 @@
-"""The calls into invconv that are timed, and what is compared with itself.
-
-That is solves with one thread and with two, and with and without a check.
-"""
+"""The calls into invconv that are timed, with one thread and two, with a check and without."""
 
 from collections.abc import Callable
 from functools import cache, partial

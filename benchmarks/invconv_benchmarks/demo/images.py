@@ -60,10 +60,7 @@ def assemble(cut: Floats, image: Floats) -> Floats:
 
 
 def draw_demo(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
-    """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
-
-    ``panels`` has (mapped, restored) by the map's name.
-    """
+    """Draw, a row per map: the image, the two images of its panel, and the error of the second."""
     size = 13.4, 3.1 * image.shape[0] / image.shape[1] * len(panels) + 0.3
     figure, axes = plt.subplots(len(panels), 4, figsize=size, squeeze=False, layout="compressed")
     for line, (name, (mapped, restored)) in zip(axes, panels.items(), strict=True):

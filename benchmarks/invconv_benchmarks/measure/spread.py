@@ -92,10 +92,7 @@ def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Interval:
-    """Fit a power law seconds = c size^value by least squares of the logarithms.
-
-    The interval is the 95 % one of the fit alone; of too few sizes it excludes nothing.
-    """
+    """Fit seconds = c size^value by least squares of the logarithms, with a 95 % interval."""
     if len(sizes) < LEAST_SIZES:
         raise ValueError(f"expected at least {LEAST_SIZES} sizes, got {len(sizes)}")
     fit = stats.linregress(np.log(sizes), np.log(seconds))

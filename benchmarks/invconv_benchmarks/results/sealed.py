@@ -33,10 +33,7 @@ def write(path: Path, document: Document) -> None:
 
 
 def read(path: Path, schema: Document) -> Document:
-    """Return the document of a file that `write` wrote, checked against its checksum and schema.
-
-    The JSON schema has its own name as the constant of "schema".
-    """
+    """Return the document of a file that `write` wrote, checked against its checksum and schema."""
     name = schema["properties"]["schema"]["const"]
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))

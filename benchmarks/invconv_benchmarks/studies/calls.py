@@ -1,7 +1,4 @@
-"""The number of Python functions that calls of ours enter: their cost however small the arrays are.
-
-A comprehension is such a function in Python 3.11.
-"""
+"""The number of Python functions that calls enter: their cost however small the arrays are."""
 
 import cProfile
 import gc

@@ -81,10 +81,7 @@ def spread(values: Sequence[float]) -> Result | None:
 
 
 def difference(runs: Mapping[int, Outcome], plain: Mapping[int, Outcome]) -> Result | None:
-    """Return the difference of bits/dim from the baseline, seed by seed.
-
-    Both see the same tiles in the same order with the same noise, in training and in the test.
-    """
+    """Return the difference of bits/dim from the baseline, which sees the same, seed by seed."""
     pairs = [
         np.subtract(run["bits"], plain[seed]["bits"])
         for seed, run in sorted(runs.items())

@@ -16,10 +16,7 @@ _JPEG = 8  # tiles off the grid of a JPEG's blocks cost .05 bits/dim, as much as
 
 
 def hubble() -> Dataset:
-    """Return the Hubble deep field (NASA, public domain).
-
-    Its left two thirds are to train on, three columns of tiles to choose by, the last six to test.
-    """
+    """Return the Hubble deep field (NASA, public domain); its left two thirds are to train on."""
     from skimage.data import hubble_deep_field
 
     image = planes(hubble_deep_field())
@@ -29,10 +26,7 @@ def hubble() -> Dataset:
 
 
 def photos() -> Dataset:
-    """Return photographs of scikit-image and scikit-learn, each split from left to right.
-
-    The last fifth of the columns of tiles is for the test, a tenth before it to choose by.
-    """
+    """Return photographs; of each the right fifth is for the test, a tenth to choose by."""
     train, validation, test = [], [], []
     for photograph in _photographs():
         image = planes(photograph)

@@ -152,10 +152,7 @@ def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
 
 
 def _read(path: Path, side: int, *, exactly: bool = False) -> Bytes:
-    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
-
-    A CommandError names the file that is no image, is cut off, or has another size.
-    """
+    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size

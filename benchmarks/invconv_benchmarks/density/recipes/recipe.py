@@ -86,10 +86,7 @@ class Recipe:
         return min(1.0, (step + 1) / max(1, length))
 
     def flow(self, image_shape: tuple[int, int, int]) -> Glow:
-        """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU.
-
-        PyTorch's own generator is left as it was. What cannot be is a CommandError.
-        """
+        """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU."""
         names = ("levels", "depth", "width", "mixing", "scale_floor", "kernel_size")
         with as_command_errors(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)

@@ -1,7 +1,4 @@
-"""Operators to judge: random ones, and some that were silent while the condition alone judged.
-
-The inverse of these is wrong in float32, though the 1-norm's condition number looks fine.
-"""
+"""Operators to judge: random ones, and some that were silent while the condition alone judged."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -56,10 +53,7 @@ def undone() -> ic.Chain:
 
 
 def wide_sum() -> ic.AutoregressiveConv:
-    """Return K = D (1 - 1.5 S), S a shift by a pixel, D = I with a last row of 3s for 64 channels.
-
-    The 1-norm does not see the sums, the infinity norm does.
-    """
+    """Return D (1 - 1.5 S), S a shift by a pixel, D = I with a last row of 3s for 64 channels."""
     at_pixel = np.eye(_CHANNELS)
     at_pixel[-1] = 3
     return ic.AutoregressiveConv(np.stack([at_pixel, -_GROWTH * at_pixel], axis=-1))
