@@ -29,14 +29,8 @@ from invconv_conformance.libraries.table import LIBRARIES
 _NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
 _CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
-STUDIES = {  # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
-    "overhead": "calls",  # beside the suite of this name
-    "choices": "choices",
-    "filters": "filters",
-    "first_solve": "first_solve",
-    "precision": "precision",
-    "silent_error": "silent_error.study",
-}
+# modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
+STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "silent_error")
 _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 
 
@@ -76,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(exist_ok=True)
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and arguments.only == "*":
-        study = importlib.import_module(f"invconv_benchmarks.studies.{STUDIES[arguments.suite]}")
+        study = importlib.import_module(f"invconv_benchmarks.studies.{arguments.suite}")
         verdicts, pictures = study.measure(arguments.quick, folder)
     words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 from skimage import data
+from skimage.color import gray2rgb
 from skimage.io import imread
 from skimage.util import img_as_float64, montage, view_as_blocks
 
@@ -33,8 +34,7 @@ def read(path: Path) -> Floats:
 
 def as_rgb(pixels: Floats) -> Floats:
     """Return (H, W, 3) in [0, 1] from grey, RGB or RGBA pixels of any depth."""
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, axis=-1)
+    pixels = gray2rgb(pixels) if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         expected = "expected a grey, RGB or RGBA picture"
         raise CommandError(f"--image: {expected}, got shape {pixels.shape}")

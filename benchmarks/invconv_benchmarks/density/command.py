@@ -201,18 +201,17 @@ def _compare(arguments: argparse.Namespace) -> int:
         rates = (one,) if arguments.quick or arguments.learning_rate else around(one)
     seeds = numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int)
     folder = arguments.out or Path(f"invconv-density-{preset.name}")
-    of_all = preset, changes, seeds, rates, arguments.path, folder, arguments.mixings
-    comparison = Comparison(*of_all)
+    runs = Comparison(preset, changes, seeds, rates, arguments.path, folder, arguments.mixings)
     if arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
-    data = load(changes["data"] or preset.settings["data"], comparison.path)
+    data = load(changes["data"] or preset.settings["data"], arguments.path)
     if len(rates) > 1:
         data.held_out("validation")  # raises where there is none to choose by
     folder.mkdir(parents=True, exist_ok=True)
     _say(f"training in {folder}: interrupted, the same command goes on from there")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does
     try:
-        result = perform(comparison, data, arguments.workers)
+        result = perform(runs, data, arguments.workers)
     except KeyboardInterrupt:
         _say("interrupted: the same command goes on from here")
         return 130

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from invconv.files.whole_files import write_text
+from invconv_benchmarks.report.tables import markdown
 from invconv_benchmarks.results.committed import newest
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
@@ -23,10 +24,9 @@ def block(results: Sequence[Result]) -> str:
     parts = [START]
     for result in results:
         shown = [r for r in result.rows if _is_shown(r)]
-        for device, mode in dict.fromkeys((r.device, r.mode == "graph") for r in shown):
-            rows = [r for r in shown if (r.device, r.mode == "graph") == (device, mode)]
-            caption = _caption(result, device, ", in a captured graph" * mode)
-            parts += ["", caption, "", *_table(rows)]
+        for device in dict.fromkeys(r.device for r in shown):
+            rows = [r for r in shown if r.device == device]
+            parts += ["", _caption(result, device), "", *_table(rows)]
     return "\n".join([*parts, "", END])
 
 
@@ -36,10 +36,11 @@ def _is_shown(row: Row) -> bool:
         and (row.role, row.dtype, row.threads) == ("ours", "float32", 1)
         and row.shape in PAGE_SHAPES
         and row.ratio is not None
+        and row.mode != "graph"
     )
 
 
-def _caption(result: Result, device: str, mode: str) -> str:
+def _caption(result: Result, device: str) -> str:
     environment = result.environment
     versions = [f"{n} {environment['versions'][n]}" for n in ("numpy", "torch", "jax")]
     versions += [f"OpenBLAS's kernels for {kernel}" for kernel in environment["blas"]]
@@ -47,7 +48,7 @@ def _caption(result: Result, device: str, mode: str) -> str:
     return (
         f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
         f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
-        f"{where}{mode}, {', '.join(versions)}, {result.date[:10]}"
+        f"{where}, {', '.join(versions)}, {result.date[:10]}"
         f"{', on a machine that was busy with other work' if result.busy else ''}. "
         f"In brackets what the run states as its spread. "
         f"{len(PAGE_SHAPES)} of {len(LIMIT_SHAPES)} shapes; all are in the committed results."
@@ -65,11 +66,10 @@ def _table(rows: list[Row]) -> list[str]:
             if ratio is not None:
                 cell = f"{ratio.value:.2g} ({ratio.low:.2g}–{ratio.high:.2g})"
                 ratios.setdefault(f"{TITLES[row.library]} ÷ {other}", {})[row.shape] = cell
-    lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
-    for shape in PAGE_SHAPES:
-        cells = [column.get(shape, "–") for column in ratios.values()]
-        lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
-    return lines
+    cells = [[column.get(shape, "–") for column in ratios.values()] for shape in PAGE_SHAPES]
+    shapes = [", ".join(map(str, shape)) for shape in PAGE_SHAPES]
+    lines = [[shape, *line] for shape, line in zip(shapes, cells, strict=True)]
+    return markdown(["B, C, H, W", *ratios], lines)
 
 
 def updated(text: str) -> str:

@@ -26,6 +26,12 @@ def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     return table
 
 
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return [lines[0], "|---" * len(heads) + "|", *lines[1:]]
+
+
 @dataclass(frozen=True)
 class Section:
     """A titled table: heads of words, heads of numbers, and cells; the last may be a verdict."""

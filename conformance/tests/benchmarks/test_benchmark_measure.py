@@ -19,7 +19,7 @@ from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import gpu, turns
 from invconv_benchmarks.measure.contender import Contender
-from invconv_benchmarks.studies import calls, first_solve
+from invconv_benchmarks.studies import first_solve, overhead
 from invconv_benchmarks.suites.group import LFILTER, LIMIT_SHAPES, SPECTRAL, SUITES, Group
 from invconv_benchmarks.suites.groups import GROUPS
 from invconv_conformance.libraries.table import LIBRARIES, Target
@@ -132,7 +132,7 @@ def test_every_group_belongs_to_a_suite_and_is_unique() -> None:
 
 @compiled
 def test_calls_of_python_keep_their_limits(tmp_path: Path) -> None:
-    found, _ = calls.measure(True, tmp_path)
+    found, _ = overhead.measure(True, tmp_path)
     assert {v.what: v.value for v in found if v.verdict != "pass" or v.value <= 0} == {}
 
 

@@ -35,13 +35,6 @@ class Dataset:
     symmetry: Literal["none", "horizontal", "all"] = "none"
     shift: int = 0  # tiles are moved by up to so many pixels each way, their edges repeated
 
-    def __post_init__(self) -> None:
-        if not len(self.train) or not len(self.test):
-            got = f"got {len(self.train)} and {len(self.test)}"
-            raise CommandError(f"{self.name}: expected images to train and to test on, {got}")
-        if min(min(image.shape[1:]) for image in self.train) < self.image_shape[1]:
-            raise CommandError(f"{self.name}: a training image is smaller than those of the test")
-
     @property
     def watched(self) -> Part:
         """The part that learning curves show: the test's where there is no validation part."""
