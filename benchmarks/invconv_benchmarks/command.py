@@ -24,7 +24,7 @@ from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, words
 from invconv_conformance.libraries.environment import share_the_card
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries.table import KNOWN
 
 _NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
 _CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
@@ -39,9 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = (*_NAMES, "all")
     about = f"one of {', '.join(choices)}; all (the default) are the first {len(LIBRARY_SUITES)}"
     parser.add_argument("suite", nargs="?", default="all", choices=choices, help=about)
-    names = ", ".join(library.name for library in LIBRARIES)
     lists = {
-        "--library": f"a comma-separated list of {names}; default: all",
+        "--library": f"a comma-separated list of {', '.join(KNOWN)}; default: all",
         "--device": "only these devices, such as cpu,cuda:0; cuda means all",
         "--dtype": "such as float32,float64 (the default)",
         "--threads": f"such as 1,2; default: 1 and all cores; --quick, {', '.join(ONE_THREAD)}: 1",
@@ -147,25 +146,24 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return libraries with their devices, and why others do not run."""
-    known = {library.name: library for library in LIBRARIES}
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
-    every = tuple(n for n in known if n not in _CHECKERS)
+    every = tuple(n for n in KNOWN if n not in _CHECKERS)
     names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)
     chosen, absent = [], []
     for name in names:
-        if name not in known:
-            raise CommandError(f"--library: expected some of {', '.join(known)}, got {name!r}")
-        if reason := known[name].absent():
+        if name not in KNOWN:
+            raise CommandError(f"--library: expected some of {', '.join(KNOWN)}, got {name!r}")
+        if reason := KNOWN[name].absent():
             if asked:
                 raise CommandError(f"--library: {reason}")
             absent.append(reason)
             continue
-        devices = known[name].devices()
+        devices = KNOWN[name].devices()
         chosen += [
             (name, d) for d in devices if not wanted or d in wanted or d.partition(":")[0] in wanted
         ]
         if name in ("torch", "jax") and len(devices) == 1:
-            absent.append(f"{known[name].title} on CUDA: not yet run on a GPU, there is none here")
+            absent.append(f"{KNOWN[name].title} on CUDA: not yet run on a GPU, there is none here")
     if not chosen and {d.partition(":")[0] for d in wanted} == {"cuda"}:
         raise CommandError(f"--device: {','.join(wanted)} {_NEEDS}")
     if not chosen:

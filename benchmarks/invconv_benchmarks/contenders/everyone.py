@@ -7,15 +7,14 @@ from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.gpu import with_graphs
 from invconv_benchmarks.suites.group import Group
-from invconv_conformance.libraries.table import LIBRARIES, Target
+from invconv_conformance.libraries.table import KNOWN, Target
 
 
 def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     """Return the targets of (library, device) names, compiled where the library compiles."""
-    known = {library.name: library for library in LIBRARIES}
     targets = []
     for name, device in names:
-        library = known[name]
+        library = KNOWN[name]
         library.devices()  # this enables float64 in JAX
         targets.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
     return with_graphs(targets)

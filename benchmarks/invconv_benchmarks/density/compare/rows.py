@@ -66,10 +66,6 @@ class Row:
     runs: dict[int, Outcome]  # at that rate, by seed
 
 
-class StoppedError(Exception):
-    """The user stopped the runs."""
-
-
 def around(rate: float) -> tuple[float, ...]:
     """Return a learning rate and its neighbours among 1, 3, 10, 30, ... times a power of ten.
 
@@ -108,7 +104,7 @@ _stop: Any = None  # an event that all worker processes share
 
 
 def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
-    """Train and evaluate all runs of a row, from where they were left; StoppedError if told so."""
+    """Train and evaluate all runs of a row, from where they were left."""
     first, waiting = comparison.seeds[0], sorted(comparison.rates)
     best, sweep = waiting[0], dict[float, Outcome]()
     images = _load(data, comparison.path)
@@ -140,7 +136,7 @@ def outcome_of(
     try:
         run = train(recipe, data, folder, should_stop=_stop.is_set, seconds=30)
         if run.step < run.steps:
-            raise StoppedError
+            raise KeyboardInterrupt  # the parent was, and told this process
         outcome = {
             "parameters": sum(p.numel() for p in run.flow.parameters()),
             "history": run.history,
