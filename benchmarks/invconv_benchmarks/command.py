@@ -145,7 +145,6 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Return libraries with their devices, and why others do not run."""
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
     every = tuple(n for n in KNOWN if n not in _CHECKERS)
     names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)

@@ -54,7 +54,6 @@ def _emerging(name: str, shape: Shape) -> Pair:
 
 
 def _periodic(name: str, shape: Shape) -> Pair:
-    """Return forwards or steps; the convolution of the same receptive field wraps around."""
     channels, x = shape[1], torch.randn(shape)
     layer: nn.Module = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")

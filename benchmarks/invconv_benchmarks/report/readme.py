@@ -23,21 +23,17 @@ def block(results: Sequence[Result]) -> str:
     """Return the marked block: a table for each machine and device."""
     parts = [START]
     for result in results:
-        shown = [r for r in result.rows if _is_shown(r)]
+        shown = [
+            r
+            for r in result.rows
+            if (r.suite, r.map, r.does, r.role) == ("inverse", "corner 2", "inverse", "ours")
+            if (r.dtype, r.threads) == ("float32", 1) and r.mode != "graph"
+            if r.shape in PAGE_SHAPES and r.ratio is not None
+        ]
         for device in dict.fromkeys(r.device for r in shown):
             rows = [r for r in shown if r.device == device]
             parts += ["", _caption(result, device), "", *_table(rows)]
     return "\n".join([*parts, "", END])
-
-
-def _is_shown(row: Row) -> bool:
-    return (
-        (row.suite, row.map, row.does) == ("inverse", "corner 2", "inverse")
-        and (row.role, row.dtype, row.threads) == ("ours", "float32", 1)
-        and row.shape in PAGE_SHAPES
-        and row.ratio is not None
-        and row.mode != "graph"
-    )
 
 
 def _caption(result: Result, device: str) -> str:

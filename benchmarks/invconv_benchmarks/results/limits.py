@@ -129,7 +129,6 @@ _SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {
 
 
 def _growth(rows: Sequence[Row]) -> Iterator[Verdict]:
-    """Judge the exponents of cost, of every series of enough sizes."""
     series: dict[Key, list[Row]] = {}
     for row in rows:
         if row.axis and row.role == "ours" and row.passes:

@@ -133,7 +133,6 @@ def _kind(row: Row) -> Key:
 
 
 def _baseline(row: Row, group: list[Row]) -> Row | None:
-    """Return the fastest plain convolution of the row's library, device and mode."""
     plain = [r for r in group if r.role == "plain" and r.passes and r.place == row.place]
     return min(plain, key=lambda r: r.seconds, default=None)
 

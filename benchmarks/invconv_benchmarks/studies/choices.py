@@ -84,8 +84,6 @@ def _mean_loss(choices: list[Choice], name: str, key: str, by: float) -> float:
 
 
 def _timed(ways: dict[str, Call], force: Callable[[str], Any]) -> dict[str, float]:
-    """Return the least seconds of each way, which take turns."""
-
     def run(way: str, times: int) -> None:
         with force(way):
             for _ in range(times):

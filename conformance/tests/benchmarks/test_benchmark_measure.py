@@ -15,10 +15,10 @@ import torch
 
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import ours, plain, references
-from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import gpu, turns
 from invconv_benchmarks.measure.contender import Contender
+from invconv_benchmarks.runs.worker import targets_of
 from invconv_benchmarks.studies import first_solve, overhead
 from invconv_benchmarks.suites.group import LFILTER, LIMIT_SHAPES, SPECTRAL, SUITES, Group
 from invconv_benchmarks.suites.groups import GROUPS

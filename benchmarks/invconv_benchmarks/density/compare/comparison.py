@@ -36,9 +36,8 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         for mixing, seconds in sampling_seconds(models).items()
     ]
     recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
-    training = asdict(recipe) | {"steps": recipe.length(len(data))}
-    for own in ("mixing", "seed", "learning_rate"):  # of each row
-        del training[own]
+    of_all = asdict(recipe) | {"steps": recipe.length(len(data))}
+    of_rows = ("mixing", "seed", "learning_rate")
     measured: Result = {
         "invconv": invconv.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -53,7 +52,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
             "validation": 0 if data.validation is None else len(data.validation),
             "test": len(data.test),
         },
-        "training": training,
+        "training": {name: value for name, value in of_all.items() if name not in of_rows},
         "seeds": list(comparison.seeds),
         "sampling": sampling,
         "seconds": round(time.monotonic() - start, 1),

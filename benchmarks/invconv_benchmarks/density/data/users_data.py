@@ -128,7 +128,6 @@ def _folder(path: Path) -> Dataset:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, hidden ones left out, or raise FileNotFoundError."""
     names = folder.iterdir() if folder.is_dir() else ()
     paths = sorted(p for p in names if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
     if not paths:

@@ -134,6 +134,5 @@ def load_preset(name: str) -> Preset:
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with others in their place, or in their unit's."""
     gone = {_UNITS[name] for name in changes if name in _UNITS}
     return {n: v for n, v in values.items() if n not in gone} | dict(changes)

@@ -128,7 +128,6 @@ def chains(count: int, seed: int = 0) -> Iterator[Construction]:
 
 
 def _step(rng: np.random.Generator, channels: int, scale: float) -> ic.InvertibleConv:
-    """Return a step whose parameters are moved by N(0, scale^2) from their initialisation."""
     cls = _STEPS[int(rng.integers(len(_STEPS)))]
     conv: ic.InvertibleConv = perturbed(cls.init(channels, rng=rng), rng, scale)
     return ic.Inverse(conv) if rng.random() < 0.2 else conv
