@@ -27,7 +27,6 @@ from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import KNOWN
 
 _NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
-_CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
 STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "silent_error")
@@ -146,7 +145,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
-    every = tuple(n for n in KNOWN if n not in _CHECKERS)
+    every = tuple(n for n in KNOWN if n != "array_api_strict")  # made to find mistakes
     names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)
     chosen, absent = [], []
     for name in names:

@@ -1,7 +1,4 @@
-"""Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells.
-
-A step is forward and backward, with gradients set to None before; a Glow's is one of Adamax, too.
-"""
+"""Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells."""
 
 import functools
 from collections.abc import Callable

@@ -52,10 +52,7 @@ def threads(setup: Setup) -> list[Contender]:
 
 
 def checks(setup: Setup) -> list[Contender]:
-    """Return a solve without its check, one with it, and a diagnosis, of NumPy arrays.
-
-    Operators remember what was found, so each call has an operator that remembers nothing.
-    """
+    """Return a solve, one with its check, and a diagnosis, of operators that remember nothing."""
     group, grid, y, build = setup.group, setup.grid, setup.values, cache(checked.build)
     calls: dict[str, Call] = {
         "solve": lambda: build(group).replace().prepare(grid, check=False).inverse(y),

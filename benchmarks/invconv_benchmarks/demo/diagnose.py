@@ -19,8 +19,6 @@ _PICTURED = (
     ("taps -0.5: errors grow", growing.corner(-0.5)),
     ("the authors' issue", growing.authors()),
 )
-
-
 _GROWTH = """\
 z = K x is rounded to float32 and inverted exactly. How many digits of x are left, as diagnose says
 and as measured in extended precision: at worst (an error of eps |z| where it harms most), and in

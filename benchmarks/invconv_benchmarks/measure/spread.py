@@ -93,8 +93,6 @@ def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Interval:
     """Fit seconds = c size^value by least squares of the logarithms, with a 95 % interval."""
-    if len(sizes) < LEAST_SIZES:
-        raise ValueError(f"expected at least {LEAST_SIZES} sizes, got {len(sizes)}")
     fit = stats.linregress(np.log(sizes), np.log(seconds))
     half = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2)) * float(fit.stderr)
     return Interval(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)

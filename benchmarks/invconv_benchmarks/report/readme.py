@@ -62,9 +62,8 @@ def _table(rows: list[Row]) -> list[str]:
             if ratio is not None:
                 cell = f"{ratio.value:.2g} ({ratio.low:.2g}–{ratio.high:.2g})"
                 ratios.setdefault(f"{TITLES[row.library]} ÷ {other}", {})[row.shape] = cell
-    cells = [[column.get(shape, "–") for column in ratios.values()] for shape in PAGE_SHAPES]
-    shapes = [", ".join(map(str, shape)) for shape in PAGE_SHAPES]
-    lines = [[shape, *line] for shape, line in zip(shapes, cells, strict=True)]
+    cells = {s: [column.get(s, "–") for column in ratios.values()] for s in PAGE_SHAPES}
+    lines = [[", ".join(map(str, shape)), *line] for shape, line in cells.items()]
     return markdown(["B, C, H, W", *ratios], lines)
 
 

@@ -59,7 +59,7 @@ class Choice:
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge every choice, and every constant; with ``quick`` of every third call."""
-    calls = list(itertools.chain(_solves(), _correlations(), _frequencies()))[:: 3 if quick else 1]
+    calls = list(_calls())[:: 3 if quick else 1]
     shown = track(calls, "timing", console=Console(stderr=True), transient=True)
     choices = [make() for make in shown]
     lines = [judged(f"{c.kind}: chosen way / quickest", c.what, c.loss, _LOSS) for c in choices]
@@ -98,7 +98,7 @@ def _timed(ways: dict[str, Call], force: Callable[[str], Any]) -> dict[str, floa
     return {way: min(taken) / times[way] for way, taken in samples.items()}
 
 
-def _solves() -> Iterator[Callable[[], Choice]]:
+def _calls() -> Iterator[Callable[[], Choice]]:
     grids = ((8, 8), (32, 32))
     sizes = (1, 2, 4, 8, 16, 64), (2, 3, 8, 12, 24, 48, 96)
     cases: list[tuple[int, int, tuple[int, ...]]] = list(itertools.product(*sizes, grids))
@@ -107,6 +107,14 @@ def _solves() -> Iterator[Callable[[], Choice]]:
     for batch, channels, grid in cases:
         if batch * channels * np.prod(grid) <= 2**20:
             yield partial(_solve, batch, channels, grid)
+    images = ((3, 32), (12, 16), (12, 8), (24, 8), (48, 4), (48, 16))
+    for batch, (channels, n) in itertools.product((9, 12, 16, 20, 64, 100), images):
+        yield partial(_correlation, batch, channels, (n, n))
+    for batch, n in itertools.product((1, 4, 16, 64), (4, 8, 16, 32, 64)):
+        if batch * n**2 <= 2**15:
+            yield partial(_product, batch, 8, n)
+    for channels, n in itertools.product((2, 4, 8, 16, 32), (8, 32)):
+        yield partial(_pivots, channels, n)
 
 
 def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
@@ -136,12 +144,6 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)
 
 
-def _correlations() -> Iterator[Callable[[], Choice]]:
-    sizes = ((3, 32), (12, 16), (12, 8), (24, 8), (48, 4), (48, 16))
-    for batch, (channels, n) in itertools.product((9, 12, 16, 20, 64, 100), sizes):
-        yield partial(_correlation, batch, channels, (n, n))
-
-
 def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, channels, *grid)).astype("float32")
@@ -162,14 +164,6 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     seconds = _timed(dict.fromkeys(known, partial(conv.forward, x)), force)
     what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
     return Choice("correlation", what, seconds, chosen)
-
-
-def _frequencies() -> Iterator[Callable[[], Choice]]:
-    for batch, n in itertools.product((1, 4, 16, 64), (4, 8, 16, 32, 64)):
-        if batch * n**2 <= 2**15:
-            yield partial(_product, batch, 8, n)
-    for channels, n in itertools.product((2, 4, 8, 16, 32), (8, 32)):
-        yield partial(_pivots, channels, n)
 
 
 def _product(batch: int, channels: int, n: int) -> Choice:

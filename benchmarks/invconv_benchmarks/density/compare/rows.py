@@ -162,8 +162,7 @@ def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]
             yield from (row.result() for row in as_completed(rows))
         except BrokenProcessPool:
             killed = "a worker process was killed, perhaps for want of memory"
-            goes_on = "the same command goes on from the last checkpoints"
-            raise CommandError(f"{killed}; {goes_on}") from None
+            raise CommandError(f"{killed}; the same command goes on") from None
         finally:
             stop.set()  # runs that go on save themselves and end
             pool.shutdown(wait=True, cancel_futures=True)
