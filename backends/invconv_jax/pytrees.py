@@ -30,13 +30,6 @@ _exported: set[str] = set()
 
 
 def _register(cls: type[ic.InvertibleConv]) -> None:
-    """Make a class of operators a pytree.
-
-    Arrays are leaves, parts are subtrees, and settings (mask, direction, ndim, ...) belong to the
-    structure: jit compiles anew if they change. A tree is built without validation, so that its
-    leaves may be any objects: tracers, arrays with a further axis for vmap or scan, ints for
-    ``in_axes``, None. Constants, such as PLU's sign, have no gradient.
-    """
     static = cls._setting_names
     children = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in static]
 

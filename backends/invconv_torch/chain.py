@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 import invconv as ic
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class Chain(nn.ModuleList):  # type: ignore[misc]

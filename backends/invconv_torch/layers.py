@@ -6,9 +6,9 @@ Each is initialised as in the paper, from PyTorch's random generator.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
+from torch import Tensor
 
 import invconv as ic
 from invconv.arrays.settings import choice
@@ -16,8 +16,6 @@ from invconv.flows.architecture import POINTWISE
 from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.parameters import Read
 from invconv_torch.pointwise_layers import Conv1x1
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class _AutoregressiveConv(Convolution):
@@ -45,6 +43,7 @@ class _AutoregressiveConv(Convolution):
 
     Examples
     --------
+    >>> import torch
     >>> from invconv_torch import AutoregressiveConv2d
     >>> layer = AutoregressiveConv2d(3, kernel_size=2, mask="raster")
     >>> x = torch.randn(5, 3, 8, 8)
@@ -94,6 +93,7 @@ class _EmergingConv(Convolution):
 
     Examples
     --------
+    >>> import torch
     >>> from invconv_torch import EmergingConv2d
     >>> layer = EmergingConv2d(3, kernel_size=5, mixing="qr")
     >>> x = torch.randn(5, 3, 8, 8)

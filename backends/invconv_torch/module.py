@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.operator import evaluate
@@ -20,7 +21,6 @@ from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refused_trace, traced
 
-Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 

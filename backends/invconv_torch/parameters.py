@@ -12,13 +12,12 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import invconv as ic
 from invconv.operators.base.fields import require_operator
 from invconv_torch.private import is_tracing
 
-Tensor: TypeAlias = torch.Tensor
 Read: TypeAlias = Callable[[Tensor], Any]
 
 
@@ -128,7 +127,6 @@ class OperatorParameters(HeldOperator):
         return conv
 
     def _collect(self, tensors: list[Tensor]) -> None:
-        """Append all tensors of the operator to a list."""
         own = self._parameters
         for name in self._array_names:
             tensor = own[name] if name in own else getattr(self, name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import invconv as ic
 from invconv.arrays.settings import choice
@@ -14,8 +14,6 @@ from invconv.flows.architecture import POINTWISE
 from invconv.operators.base.register import mixings
 from invconv_torch.layer import Layer
 from invconv_torch.traced import device_kind
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class Conv1x1(Layer):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
+from torch import Tensor
 
 from invconv.kernels.families import LinearFamily, TriangularFamily
 from invconv.kernels.frequencies.products import SpectralProduct
@@ -25,7 +25,6 @@ from invconv_torch.native.whole import evaluate as evaluate
 from invconv_torch.native.whole import records
 from invconv_torch.traced import require_onnx_form, traced
 
-Tensor: TypeAlias = torch.Tensor
 ARRAY_OPS = TorchOps
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
 

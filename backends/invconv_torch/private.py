@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from invconv.arrays.versions import Versions
 
-Tensor: TypeAlias = torch.Tensor
 F = TypeVar("F", bound=Callable[[], object])
 
 VERSIONS = Versions("PyTorch", "torch", oldest="2.9", newest="2.13.0")

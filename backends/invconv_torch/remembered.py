@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 import invconv as ic
@@ -19,7 +20,6 @@ from invconv_torch.native import host
 from invconv_torch.private import forward_level
 from invconv_torch.traced import traced
 
-Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
@@ -27,7 +27,6 @@ from invconv_torch.native.host import owned
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind, traced
 
-Tensor: TypeAlias = torch.Tensor
 Places: TypeAlias = tuple[tuple[int, str], ...]  # number of a layer, and name of a weight in it
 Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]
 

@@ -1,9 +1,8 @@
 """``invconv benchmark``: libraries, devices and layers side by side, and how limits are kept."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -25,19 +24,12 @@ from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, words
 from invconv_conformance.libraries.environment import share_the_card
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries.table import KNOWN
 
 _NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
-_CHECKERS = ("array_api_strict",)  # these libraries are made to find mistakes, not to be fast
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
-STUDIES = {  # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
-    "overhead": "calls",  # beside the suite of this name
-    "choices": "choices",
-    "filters": "filters",
-    "first_solve": "first_solve",
-    "precision": "precision",
-    "silent_error": "silent_error.study",
-}
+# modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
+STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "silent_error")
 _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 
 
@@ -46,9 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = (*_NAMES, "all")
     about = f"one of {', '.join(choices)}; all (the default) are the first {len(LIBRARY_SUITES)}"
     parser.add_argument("suite", nargs="?", default="all", choices=choices, help=about)
-    names = ", ".join(library.name for library in LIBRARIES)
     lists = {
-        "--library": f"a comma-separated list of {names}; default: all",
+        "--library": f"a comma-separated list of {', '.join(KNOWN)}; default: all",
         "--device": "only these devices, such as cpu,cuda:0; cuda means all",
         "--dtype": "such as float32,float64 (the default)",
         "--threads": f"such as 1,2; default: 1 and all cores; --quick, {', '.join(ONE_THREAD)}: 1",
@@ -77,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(exist_ok=True)
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and arguments.only == "*":
-        study = importlib.import_module(f"invconv_benchmarks.studies.{STUDIES[arguments.suite]}")
+        study = importlib.import_module(f"invconv_benchmarks.studies.{arguments.suite}")
         verdicts, pictures = study.measure(arguments.quick, folder)
     words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)
@@ -109,7 +100,7 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     measured = result.read(folder / "result.json")
     pictures = pictures | page.draw(measured, folder)
     write_text(folder / "index.html", page.as_page(measured, pictures))
-    for section in tables.all_of(measured):
+    for section in (*tables.times(measured.rows), *tables.limits(measured.limits)):
         console.print(section.table())
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
@@ -153,26 +144,24 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Return libraries with their devices, and why others do not run."""
-    known = {library.name: library for library in LIBRARIES}
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
-    every = tuple(n for n in known if n not in _CHECKERS)
+    every = tuple(n for n in KNOWN if n != "array_api_strict")  # made to find mistakes
     names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)
     chosen, absent = [], []
     for name in names:
-        if name not in known:
-            raise CommandError(f"--library: expected some of {', '.join(known)}, got {name!r}")
-        if reason := known[name].absent():
+        if name not in KNOWN:
+            raise CommandError(f"--library: expected some of {', '.join(KNOWN)}, got {name!r}")
+        if reason := KNOWN[name].absent():
             if asked:
                 raise CommandError(f"--library: {reason}")
             absent.append(reason)
             continue
-        devices = known[name].devices()
+        devices = KNOWN[name].devices()
         chosen += [
             (name, d) for d in devices if not wanted or d in wanted or d.partition(":")[0] in wanted
         ]
         if name in ("torch", "jax") and len(devices) == 1:
-            absent.append(f"{known[name].title} on CUDA: not yet run on a GPU, there is none here")
+            absent.append(f"{KNOWN[name].title} on CUDA: not yet run on a GPU, there is none here")
     if not chosen and {d.partition(":")[0] for d in wanted} == {"cuda"}:
         raise CommandError(f"--device: {','.join(wanted)} {_NEEDS}")
     if not chosen:
@@ -193,13 +182,9 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _shape(text: str) -> Shape:
-    try:
-        shape = tuple(int(n) for n in text.split("x"))
-    except ValueError:
-        shape = ()
-    if len(shape) != 4 or min(shape) < 1:
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
         raise CommandError(f"--shapes: expected B x C x H x W such as 64x12x16x16, got {text!r}")
-    return shape
+    return tuple(map(int, text.split("x")))
 
 
 _NOTES = """\

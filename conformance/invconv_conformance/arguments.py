@@ -1,7 +1,5 @@
 """Types of command-line arguments that several commands share. Imports nothing of ours."""
 
-from __future__ import annotations
-
 import argparse
 
 

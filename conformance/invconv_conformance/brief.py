@@ -3,8 +3,6 @@
 `invconv_conformance.command` takes it in, for a tenth of the time; others' plugins may need all.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from invconv_conformance.plugin import LawTest

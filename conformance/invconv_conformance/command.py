@@ -1,7 +1,5 @@
 """``invconv conformance``: a short front for pytest with `invconv_conformance.plugin`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -65,7 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
-    """Return pytest's arguments."""
     here = Path(__file__).parent
     found = [str(plugin.SUITE), f"--rootdir={here}", "-c", str(here / "pytest.ini"), *_QUIET]
     found += [f"-p{name}" for name in _PLUGINS]
@@ -82,7 +79,6 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
 
 
 def _require_places(arguments: argparse.Namespace) -> None:
-    """Raise unless each file that is to be written has a folder, and a path of its own."""
     named = [getattr(arguments, name) for name in _FILES]
     paths = [Path(name).absolute() for name in named if name is not None]
     for path in paths:
@@ -94,7 +90,6 @@ def _require_places(arguments: argparse.Namespace) -> None:
 
 
 def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:
-    """Return how many processes are worth their start."""
     groups = {(c.column.library, c.case) for c in checks(columns, quick=arguments.quick)}
     slow = any(column.library in COMPILING_EAGERLY for column in columns)
     if arguments.keyword is not None or len(groups) <= (2 if slow else 20):

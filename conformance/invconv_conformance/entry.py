@@ -1,7 +1,5 @@
 """What pytest finds through its entry points: the plugin, for those who run this suite alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

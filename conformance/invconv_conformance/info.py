@@ -1,7 +1,5 @@
 """``invconv info``: which libraries are here, and what the core needs of one."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import platform
@@ -49,7 +47,6 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _kernel() -> str:
-    """Say which way autoregressive convolutions are solved in host memory, and why."""
     if (reason := machine.reason()) is not None:
         return f"wavefronts of matrix products, since {reason}"
     there = f"llvmlite {version('llvmlite')}, {host().cpu}, vectors of {host().bits} bits"
@@ -57,7 +54,6 @@ def _kernel() -> str:
 
 
 def _libraries() -> Iterator[tuple[str, str, str, str]]:
-    """Yield the rows of the table of libraries."""
     for library in LIBRARIES:
         if reason := library.absent():
             yield library.title, "-", reason.partition(": ")[2], ""
@@ -67,7 +63,6 @@ def _libraries() -> Iterator[tuple[str, str, str, str]]:
 
 
 def _drop_ins() -> Iterator[tuple[str, str, str]]:
-    """Yield the rows of the table of drop-ins for flow libraries, without importing those."""
     for adapter in ("invconv_torch", "invconv_jax"):
         try:
             interop = importlib.import_module(f"{adapter}.interop")

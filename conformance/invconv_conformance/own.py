@@ -1,7 +1,5 @@
 """Every law that holds for any operator, on an operator of one's own."""
 
-from __future__ import annotations
-
 import functools
 import math
 import sys

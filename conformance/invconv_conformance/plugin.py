@@ -6,9 +6,8 @@
 ``--dist loadscope`` one process runs all laws of a case and what it compiles for one serves others.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import json
 import math
 import re
 import shlex
@@ -17,6 +16,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -31,7 +31,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.report import Output, Packed, agreement, document, dumps, packed, show
+from invconv_conformance.report import Output, Packed, agreement, document, packed, show
 from invconv_conformance.run import selection
 from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
 from invconv_conformance.run.selection import Expected, checks, expected
@@ -42,7 +42,6 @@ _ID = re.compile(
     rf"{re.escape(SUITE.name)}::(?P<library>[^:-]+)-(?P<case>.+)::(?P<law>[a-z_.]+)"
     r"\[(?P<device>[^-]+)-(?P<mode>[^-]+)-(?P<dtype>\w+)\]$"
 )
-
 
 _MODES = "only these modes: eager, jit; torch also aot_eager, inductor"
 _QUICK = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
@@ -219,6 +218,7 @@ class Collected:
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
         run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
         show(printing.console(), run)
-        for name, written in (("json", dumps), ("html", as_page)):
+        strict = partial(json.dumps, indent=1, allow_nan=False)
+        for name, written in (("json", strict), ("html", as_page)):
             if (path := self.config.getoption(name)) is not None:
                 write_text(Path(path), written(run))

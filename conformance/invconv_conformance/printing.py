@@ -1,7 +1,5 @@
 """Where the commands print: in a terminal as wide as that is, elsewhere so that nothing is cut."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

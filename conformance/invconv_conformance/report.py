@@ -1,11 +1,8 @@
 """A run as JSON, which ``conformance.schema.json`` describes, and in the terminal; who agrees."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import itertools
-import json
 import math
 import platform
 from collections import Counter
@@ -22,7 +19,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, largest
 from invconv_conformance.libraries.library import Column, lacking
 from invconv_conformance.libraries.table import target_of
-from invconv_conformance.pages.conformance import Found, cells, or_inf, share
+from invconv_conformance.pages.conformance import Found, cells, share
 from invconv_conformance.run.check import NAMED, Result
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 
@@ -110,11 +107,6 @@ def _plain(fields: Document) -> Document:
     return fields | dict.fromkeys(infinite)
 
 
-def dumps(document: Document) -> str:
-    """Return strict JSON."""
-    return json.dumps(document, indent=1, allow_nan=False)
-
-
 _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 
 
@@ -139,17 +131,16 @@ def show(console: Console, run: Document) -> None:
 
 
 def _print_failures(console: Console, bad: list[Found]) -> None:
-    """Print each kind of failure once, with its worst case."""
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for r in bad:
         kind = r["what"] if r["status"] == "error" else r["law"]
         groups.setdefault((r["library"], r["status"], kind), []).append(r)
     for group in list(groups.values())[:_SHOWN]:
-        worst = max(group, key=lambda r: or_inf(share(r)))
+        worst = max(group, key=share)
         console.print(f"[red]{worst['status']}[/] {worst['law']}, {worst['case']}: ", end="")
         lines = [worst["what"]]
         if worst["status"] == "fail":
-            error, bound = (or_inf(worst[n]) for n in ("error", "bound"))
+            error, bound = (math.inf if worst[n] is None else worst[n] for n in ("error", "bound"))
             lines.append(f"  error {error:.3g}, bound {bound:.3g}")
         if len(group) > 1:
             laws = ", ".join(dict.fromkeys(r["law"] for r in group))
@@ -161,7 +152,6 @@ def _print_failures(console: Console, bad: list[Found]) -> None:
 
 
 def _tables(run: Document) -> Iterator[Table]:
-    """Yield a table a library: how much of its bound the worst case of a law uses up."""
     found = {(cell.law, cell.column): cell for cell in cells(run)}
     for name in dict.fromkeys(column["library"] for column in run["columns"]):
         places = [i for i, column in enumerate(run["columns"]) if column["library"] == name]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import CASES
 
 # how each library carries NumPy's arrays over
 CARRY: dict[str, Callable[[Any], Any]] = {

@@ -84,7 +84,6 @@ def _substitute(matrix: Array, rhs: Array, *, lower: bool) -> Array:
 
 
 def _eliminate(matrices: Array, rhs: Array) -> Array:
-    """Solve M_f x_f = b_f for b of shape (F, C, ...)."""
     columns = rhs.reshape(*rhs.shape[:2], -1)
     return jnp.linalg.solve(matrices, columns).reshape(rhs.shape)
 

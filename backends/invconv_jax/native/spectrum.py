@@ -141,7 +141,6 @@ def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Ar
 
 
 def _multiply(matrices: Array, y_hat: Array) -> Array:
-    """Return A(f) y_hat(f), (F, C, B)."""
     if matrices.shape[-1] > FEW:
         return matmul(matrices, y_hat)
     matrices = beside(matrices, y_hat)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape, size
@@ -41,7 +42,6 @@ from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
 from invconv_torch.native import correlation
 
-Tensor: TypeAlias = torch.Tensor
 Matrix: TypeAlias = np.ndarray[Any, Any]
 
 
@@ -66,7 +66,6 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
 
 
 def _run(path: Path, x: Tensor) -> Tensor:
-    """Return the result of factors of NumPy's arrays."""
     for run in runs(path):
         factor = run[0]
         if factor.is_shift:
@@ -95,7 +94,6 @@ def _refusal(family: Any) -> NotImplementedError:
 
 
 def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
-    """Return A(w) x, by the kind of map that a family lowers to."""
     kind = getattr(family, "lowers", None)
     if kind == "matrix":
         return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
@@ -155,7 +153,6 @@ def _exponential(family: Exponential, w: Matrix, x: Tensor, sign: int) -> Tensor
 
 
 def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
-    """Return A(w)^-1 y for a family that solves as a whole."""
     shape = tuple(y.shape[2:])
     if isinstance(family, Exponential):
         return _exponential(family, w, y, -1)

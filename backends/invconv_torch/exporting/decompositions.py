@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from invconv.kernels.bordered import BorderedFamily, seen
 from invconv.kernels.convolutions import CausalFamily
@@ -16,8 +17,6 @@ from invconv.kernels.lanes import lanes_of
 from invconv.kernels.spectral import SpectralFamily
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
@@ -24,8 +25,6 @@ from invconv.kernels.frequencies.turns import turns
 from invconv.kernels.lanes import Lanes
 from invconv.kernels.wavefront import CausalStencil
 from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -160,7 +159,6 @@ def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
 
 
 def _waves(n: int) -> Matrix:
-    """Return exp(-2 pi i p f / n), shape (n, n)."""
     waves: Matrix = np.conj(turns(np.outer(np.arange(n), np.arange(n)), n))
     return waves
 

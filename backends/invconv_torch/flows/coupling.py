@@ -7,16 +7,14 @@ NVP, ICLR 2017. Scale and shift have the form of D. P. Kingma, P. Dhariwal, Glow
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv.arrays.settings import flag, positive_int
 from invconv.flows import affine as maps
 from invconv.flows.affine import affine, beside, inverse_affine, optional_context
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def network(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv.arrays.namespaces import readable
 from invconv.flows.density import VALUES, dequantized, one_or_nan
 from invconv_torch.traced import device_kind
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.running import Watch
 from invconv_torch.traced import device_kind
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class LayersInOrder(nn.Module):  # type: ignore[misc]
@@ -120,7 +117,6 @@ class LayersInOrder(nn.Module):  # type: ignore[misc]
 
     @property
     def _like(self) -> Tensor:
-        """Return a tensor of the flow's dtype, on its device."""
         return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
 
     def _require_fits(self, x: Tensor, context: Tensor | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv.arrays.settings import flag, positive_int, sizes
 from invconv.flows import density
@@ -19,7 +19,6 @@ from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.in_order import LayersInOrder
 from invconv_torch.traced import device_kind
 
-Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 
 

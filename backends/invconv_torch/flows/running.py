@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv_torch.chain import invertible
 from invconv_torch.flows.coupling import AffineCoupling, Split
@@ -18,7 +18,6 @@ from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import Squeeze
 from invconv_torch.reversible import ReversibleChain
 
-Tensor: TypeAlias = torch.Tensor
 Layers: TypeAlias = Mapping[str, nn.Module]
 Watch: TypeAlias = Callable[[str, Tensor], Tensor]
 Shape: TypeAlias = tuple[int, int, int]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from invconv.arrays.namespaces import size
@@ -15,8 +14,6 @@ from invconv.operators.dropins import batch_and_event, event_ndim, on_batch
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
 from invconv_torch.precision import autocasting
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class TorchTransform(Transform, nn.Module):  # type: ignore[misc]

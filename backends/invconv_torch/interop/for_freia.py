@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-import torch
 from FrEIA.modules import InvertibleModule as Base
+from torch import Tensor
 
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of, viewable
 from invconv_torch.module import InvertibleModule
 
-Tensor: TypeAlias = torch.Tensor
 Dims: TypeAlias = tuple[int, ...]
 
 
@@ -30,6 +29,7 @@ class FreiaModule(Base):  # type: ignore[misc]
 
     Examples
     --------
+    >>> import torch
     >>> from FrEIA.framework import SequenceINN
     >>> from invconv_torch import EmergingConv2d
     >>> from invconv_torch.interop import FreiaModule

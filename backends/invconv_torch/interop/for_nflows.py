@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import torch
 from nflows.transforms.base import Transform
+from torch import Tensor
 
 from invconv_torch.interop.layer import Layer, layer_of, viewable
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class NflowsTransform(Transform):  # type: ignore[misc]
@@ -23,6 +19,7 @@ class NflowsTransform(Transform):  # type: ignore[misc]
 
     Examples
     --------
+    >>> import torch
     >>> from invconv_torch import EmergingConv2d
     >>> from invconv_torch.interop import NflowsTransform
     >>> z, log_det = NflowsTransform(EmergingConv2d(3))(torch.zeros(2, 3, 8, 8))

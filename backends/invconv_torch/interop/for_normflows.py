@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import torch
 from normflows.flows import Flow
+from torch import Tensor
 
 from invconv_torch.interop.layer import Layer, layer_of, viewable
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class NormflowsFlow(Flow):  # type: ignore[misc]
@@ -24,6 +20,7 @@ class NormflowsFlow(Flow):  # type: ignore[misc]
 
     Examples
     --------
+    >>> import torch
     >>> from invconv_torch import EmergingConv2d
     >>> from invconv_torch.interop import NormflowsFlow
     >>> z, log_det = NormflowsFlow(EmergingConv2d(3)).inverse(torch.zeros(2, 3, 8, 8))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import torch
+from torch import Tensor
 from torch.distributions import Transform
 from zuko.lazy import LazyTransform
 
 from invconv_torch.interop.for_distributions import TorchTransform
 from invconv_torch.interop.layer import Layer
-
-Tensor: TypeAlias = torch.Tensor
 
 
 class ZukoTransform(LazyTransform):  # type: ignore[misc]
@@ -26,6 +22,7 @@ class ZukoTransform(LazyTransform):  # type: ignore[misc]
 
     Examples
     --------
+    >>> import torch
     >>> from invconv_torch import EmergingConv2d
     >>> from invconv_torch.interop import ZukoTransform
     >>> z, log_det = ZukoTransform(EmergingConv2d(3))().call_and_ladj(torch.zeros(2, 3, 8, 8))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 import invconv as ic
 from invconv_torch.module import InvertibleModule
 
-Tensor: TypeAlias = torch.Tensor
 Layer: TypeAlias = ic.InvertibleConv | nn.Module
 
 

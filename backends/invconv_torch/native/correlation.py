@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
@@ -20,7 +21,6 @@ from invconv.kernels.primitives import pad_periodic
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
-Tensor: TypeAlias = torch.Tensor
 Shape: TypeAlias = tuple[int, ...]
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -119,7 +119,7 @@ def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
     stride = w.stride()
     if isinstance(family, StencilFamily):  # the taps come first
         return w, w.data_ptr(), (*stride, 0)
-    if not w.is_contiguous() and stride[2:] != _dense(family.kernel_size):
+    if not w.is_contiguous() and stride[2:] != _contiguous_strides(family.kernel_size):
         # the taps of a pair of channels must be adjacent
         w = w.contiguous()
         stride = w.stride()
@@ -128,8 +128,7 @@ def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
 
 
 @functools.lru_cache(maxsize=256)
-def _dense(shape: Shape) -> Shape:
-    """Return the strides of a contiguous array."""
+def _contiguous_strides(shape: Shape) -> Shape:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 

@@ -11,9 +11,10 @@ of torch.export has the formula itself, since it must run without our operators.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 
 from invconv.kernels.frequencies import spectrum
@@ -21,8 +22,6 @@ from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.kernels import run
 from invconv_torch.native.ops import Rule, Settings
 from invconv_torch.traced import Watch, watch
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def log_of_pivots(matrices: Tensor) -> Tensor:

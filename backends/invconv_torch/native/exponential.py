@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from invconv.arrays.registry import Primitive
 from invconv.kernels import exponential as core
@@ -15,8 +16,6 @@ from invconv_torch.native.host import PLAIN
 from invconv_torch.native.kernels import run
 from invconv_torch.native.ops import Cotangents, Rule, Settings, as_node
 from invconv_torch.traced import traced
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def has_values(w: Tensor) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from invconv.arrays.array_ops import ArrayOps
 from invconv_torch.private import open_modes, version
 from invconv_torch.traced import traced
-
-Tensor: TypeAlias = torch.Tensor
 
 PLAIN = (Tensor, torch.nn.Parameter)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 
 from invconv.kernels import maps, primitives
@@ -37,8 +38,6 @@ from invconv_torch.traced import (
     refuse_nested_forward_mode,
     watch,
 )
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import torch
+from torch import Tensor
 
 from invconv.kernels.families import LinearFamily
 
-Tensor: TypeAlias = torch.Tensor
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
 _ALONE = ("apply", "gram", "matmul")

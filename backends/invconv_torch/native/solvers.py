@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from invconv.arrays.namespaces import readable
 from invconv.kernels.convolutions import CausalFamily
@@ -26,8 +27,6 @@ from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, in_host_memory
 from invconv_torch.precision import full_precision
 from invconv_torch.traced import Watch, watch
-
-Tensor: TypeAlias = torch.Tensor
 
 
 def _as_strided(x: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Tensor:

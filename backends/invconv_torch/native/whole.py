@@ -11,6 +11,7 @@ import operator
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 
 from invconv.families.factored import State
@@ -21,7 +22,6 @@ from invconv_torch.native.host import in_host_memory, laid_out, owned
 from invconv_torch.private import apply_of, forward_level, is_functorch_wrapped_tensor
 from invconv_torch.traced import traced
 
-Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 

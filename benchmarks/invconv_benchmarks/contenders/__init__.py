@@ -1,4 +1,1 @@
-"""The calls that are timed: ours, plain convolutions, and what a user could run instead.
-
-May import `measure` and `suites`.
-"""
+"""The timed calls: ours, plain convolutions, and peers. May import `measure` and `suites`."""

@@ -1,9 +1,4 @@
-"""Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells.
-
-A step is forward and backward, with gradients set to None before; a Glow's is one of Adamax, too.
-"""
-
-from __future__ import annotations
+"""Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells."""
 
 import functools
 from collections.abc import Callable
@@ -56,7 +51,6 @@ def _emerging(name: str, shape: Shape) -> Pair:
 
 
 def _periodic(name: str, shape: Shape) -> Pair:
-    """Return forwards or steps; the convolution of the same receptive field wraps around."""
     channels, x = shape[1], torch.randn(shape)
     layer: nn.Module = it.PeriodicConv2d(channels)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
@@ -69,7 +63,6 @@ def _steps_or_forwards(name: str, layer: Any, x: Any, plain: Any, padded: Any) -
 
 
 def _pointwise(name: str, shape: Shape) -> Pair:
-    """Return a prepared inverse and a 1x1 convolution."""
     y, channels = torch.randn(shape), shape[1]
     images = y.numpy() if name.endswith("numpy") else y
     plain = nn.Conv2d(channels, channels, 1, bias=False).requires_grad_(False)
@@ -108,7 +101,6 @@ def _beside_ours(name: str, shape: Shape) -> Pair:
 
 
 def _glow(name: str, shape: Shape) -> Pair:
-    """Return a training step or samples, of a Glow with a mixing layer and with plain 1x1s."""
     mixing, plain = name.partition(", ")[2].split(" / ")
     make = _glow_step if "step" in name else _glow_samples
     return make(mixing, shape), make(plain, shape)

@@ -1,9 +1,4 @@
-"""The calls into invconv that are timed, and what is compared with itself.
-
-That is solves with one thread and with two, and with and without a check.
-"""
-
-from __future__ import annotations
+"""The calls into invconv that are timed, with one thread and two, with a check and without."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -34,7 +29,6 @@ def contenders(setup: Setup) -> list[Contender]:
 
 
 def _prepared(setup: Setup) -> Call:
-    """Return the inverse with its plan made."""
     return setup.on_images(setup.conv.prepare(setup.grid, check=False).inverse)
 
 
@@ -58,10 +52,7 @@ def threads(setup: Setup) -> list[Contender]:
 
 
 def checks(setup: Setup) -> list[Contender]:
-    """Return a solve without its check, one with it, and a diagnosis, of NumPy arrays.
-
-    Operators remember what was found, so each call has an operator that remembers nothing.
-    """
+    """Return a solve, one with its check, and a diagnosis, of operators that remember nothing."""
     group, grid, y, build = setup.group, setup.grid, setup.values, cache(checked.build)
     calls: dict[str, Call] = {
         "solve": lambda: build(group).replace().prepare(grid, check=False).inverse(y),

@@ -5,8 +5,6 @@ library has several ways, ratios are taken to the fastest. PyTorch's, on images 
 already, is the one yardstick of all libraries besides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,11 +13,10 @@ import numpy as np
 
 from invconv.arrays.namespaces import constant, namespace, to_numpy
 from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.measure.contender import Call, Contender, Floats
 from invconv_benchmarks.suites.group import CONV1D, CONV2D
 
 Array = Any
-Floats = np.ndarray[Any, Any]
 FFT = "FFT, one GEMM a frequency"
 
 
@@ -41,14 +38,12 @@ def contenders(setup: Setup) -> list[Contender]:
 
 
 def _kernel(setup: Setup) -> Array:
-    """Return a random kernel (C, C, *k) in the library."""
     channels, k = setup.group.shape[1], int(setup.group.map.partition(" ")[2] or 1)
     size = channels, channels, *[k] * len(setup.grid)
     return setup.asarray(np.random.default_rng(2).standard_normal(size))
 
 
 def _wraps(setup: Setup) -> bool:
-    """Tell whether the padding is circular."""
     return setup.group.map.startswith("periodic")
 
 
@@ -84,7 +79,6 @@ def _jax(setup: Setup) -> Call:
 
 
 def _im2col(setup: Setup) -> Call:
-    """Return the convolution as one matrix product with all windows."""
     xp, w, mode = setup.target.library.namespace(), _kernel(setup), {"mode": "wrap"}
     _, channels, height, width = setup.group.shape
     k = w.shape[2]
@@ -105,7 +99,6 @@ def _im2col(setup: Setup) -> Call:
 
 
 def _fft(setup: Setup) -> Call:
-    """Return the circular convolution by real FFTs and a product with each frequency's matrix."""
     w = to_numpy(_kernel(setup))
     matrices = spectrum(w, setup.grid).astype(np.result_type(w.dtype, np.complex64))
     known, xp = constant(matrices, setup.x), namespace(setup.x)

@@ -1,7 +1,5 @@
 """Peers: what a user could run instead of invconv to invert an autoregressive convolution."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -66,7 +64,6 @@ def _sparse(setup: Setup) -> Call:
 
 
 def _lfilter(setup: Setup) -> Call:
-    """Run the recursion of one channel."""
     import scipy.signal
 
     (taps,) = setup.host.parameters()["kernel"][0].astype(setup.group.dtype)
@@ -75,7 +72,6 @@ def _lfilter(setup: Setup) -> Call:
 
 
 def _spectral(setup: Setup) -> Call:
-    """Multiply with the inverse matrix of each frequency."""
     import scipy.fft
 
     w, grid, y = setup.host.parameters()["kernel"], setup.grid, setup.values

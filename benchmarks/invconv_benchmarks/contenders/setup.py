@@ -1,7 +1,5 @@
 """A group on one library and device: the map and random images there."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +8,12 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.measure.contender import Call, Contender, Floats
 from invconv_benchmarks.suites import maps
 from invconv_benchmarks.suites.group import Group
 from invconv_conformance.libraries.table import Target
 
 Array = Any
-Floats = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,1 @@
-"""``invconv demo`` and ``invconv diagnose``: real images, and kernels whose inverse grows.
-
-May import `measure` and `report`.
-"""
+"""``invconv demo`` and ``invconv diagnose``. May import `measure` and `report`."""

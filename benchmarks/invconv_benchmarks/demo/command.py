@@ -1,7 +1,5 @@
 """``invconv demo``: a real image through every kind of convolution, on every installed library."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in filter(None, (library.absent() for library in LIBRARIES)):
         console.print(f"not run: {reason}")
     with console.status("drawing"):
-        panels = {name: _panels(conv, x, image) for name, conv in convs.items()}
+        panels = {}
+        for name, conv in convs.items():
+            y = conv.forward(x)
+            back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
+            panels[name] = [images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back)]
         images.draw_demo(image, panels, arguments.out)
     console.print(
         f"[bold]{escape(str(arguments.out))}[/]: the image, its image under each map, and back"
@@ -69,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleConv]:
-    """Return the paper's convolutions, moved away from their initialisation."""
     return {
         "emerging 3x3": perturbed(ic.EmergingConv.init(channels, rng=rng), rng, 0.03),
         "periodic 3x3": perturbed(ic.PeriodicConv.init(channels, rng=rng), rng, 0.02),
@@ -77,16 +78,7 @@ def _maps(channels: int, rng: np.random.Generator) -> dict[str, ic.InvertibleCon
     }
 
 
-def _panels(conv: ic.InvertibleConv, x: Floats, image: Floats) -> tuple[Floats, Floats]:
-    """Return the image under a map, and its reconstruction in float32."""
-    y = conv.forward(x)
-    back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
-    mapped, restored = (images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back))
-    return mapped, restored
-
-
 def _table(name: str, conv: ic.InvertibleConv, x: Floats, step: Callable[[str], None]) -> Table:
-    """Run one map everywhere, and return its table."""
     step(f"{name}: dense {x[0].size} x {x[0].size} matrix")
     truth = float(np.linalg.slogdet(oracle.affine(conv, tuple(x.shape[2:]))[0])[1])
     table = new(name, ("", "library"), ("log-det", "- dense", "spread", "error", "ms"))
@@ -111,7 +103,6 @@ def _table(name: str, conv: ic.InvertibleConv, x: Floats, step: Callable[[str], 
 def _measured(
     conv: ic.InvertibleConv, x: Floats, target: Target, dtype: str
 ) -> tuple[float, float, str]:
-    """Return the log-determinant, the error of a round trip, and the times of both ways."""
     there, grid, library = target.asarray(x, dtype), tuple(x.shape[2:]), target.library
     map_there = conv.asarrays(there)
     forward = library.compile(map_there.forward)

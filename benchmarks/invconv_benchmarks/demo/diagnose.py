@@ -1,7 +1,5 @@
 """``invconv diagnose``: whether the inverse of saved parameters can be trusted, and why not."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ _PICTURED = (
     ("taps -0.5: errors grow", growing.corner(-0.5)),
     ("the authors' issue", growing.authors()),
 )
-
-
 _GROWTH = """\
 z = K x is rounded to float32 and inverted exactly. How many digits of x are left, as diagnose says
 and as measured in extended precision: at worst (an error of eps |z| where it harms most), and in
@@ -71,7 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, str | None]:
-    """Return what to diagnose, what to call it, and in which dtype."""
     if arguments.example:
         return growing.authors(), "the authors' issue", arguments.dtype or "float32"
     path = arguments.file

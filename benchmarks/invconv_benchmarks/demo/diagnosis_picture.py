@@ -1,7 +1,5 @@
 """The picture of a diagnosis: the inverse's impulse response, and the digits left by grid size."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +66,6 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
 
 
 def _digits(axis: Any, shown: Shown) -> None:
-    """Plot the digits left at worst against the longest axis, the grid's shape being kept."""
     axis.axhspan(0, 2, color="0.88")
     where = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center"}
     axis.text(0.98, 1, "the inverse warns", fontsize=9, **where)
@@ -88,7 +85,6 @@ def _digits(axis: Any, shown: Shown) -> None:
 
 
 def _grids(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return grids of about the same shape, up to this one."""
     longest = max(shape)
     some = np.concatenate([np.arange(1, 8), np.linspace(1, longest, _SIZES)])
     sides = np.unique(some[some <= longest].round().astype(int))

@@ -1,9 +1,4 @@
-"""Kernels whose inverse does or does not grow along the image, and the digits that it loses.
-
-z = K x is rounded to float32, and then inverted without any further error.
-"""
-
-from __future__ import annotations
+"""Kernels whose inverse does or does not grow along the image, and the digits that it loses."""
 
 import math
 from collections.abc import Iterator

@@ -1,31 +1,27 @@
 """Real images, their tiles, and the picture of what maps make of one."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 from skimage import data
+from skimage.color import gray2rgb
 from skimage.io import imread
-from skimage.util import img_as_float64
+from skimage.util import img_as_float64, montage, view_as_blocks
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.report.figures import save, stretch
-
-Image = np.ndarray[Any, Any]
+from invconv_benchmarks.report.figures import Floats, save, stretch
 
 TILE = 32
 
 
-def hubble() -> Image:
+def hubble() -> Floats:
     """Return the Hubble deep field (NASA, public domain) that scikit-image ships, in [0, 1]."""
     return as_rgb(data.hubble_deep_field())
 
 
-def read(path: Path) -> Image:
+def read(path: Path) -> Floats:
     """Read an image file as RGB in [0, 1]."""
     if not path.is_file():
         raise CommandError(f"--image: expected an image file, but there is no file {path}")
@@ -36,10 +32,9 @@ def read(path: Path) -> Image:
     return as_rgb(pixels)
 
 
-def as_rgb(pixels: Image) -> Image:
+def as_rgb(pixels: Floats) -> Floats:
     """Return (H, W, 3) in [0, 1] from grey, RGB or RGBA pixels of any depth."""
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, axis=-1)
+    pixels = gray2rgb(pixels) if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         expected = "expected a grey, RGB or RGBA picture"
         raise CommandError(f"--image: {expected}, got shape {pixels.shape}")
@@ -51,25 +46,21 @@ def as_rgb(pixels: Image) -> Image:
     return np.asarray(img_as_float64(pixels[..., :3]))
 
 
-def tiles(image: Image) -> Image:
+def tiles(image: Floats) -> Floats:
     """Cut (H, W, 3) into non-overlapping tiles (rows columns, 3, 32, 32); the rest is left out."""
-    rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
-    cut = image[: rows * TILE, : columns * TILE].reshape(rows, TILE, columns, TILE, 3)
-    return cut.transpose(0, 2, 4, 1, 3).reshape(rows * columns, 3, TILE, TILE)
+    height, width = (n // TILE * TILE for n in image.shape[:2])
+    blocks = view_as_blocks(np.ascontiguousarray(image[:height, :width]), (TILE, TILE, 3))
+    return np.moveaxis(blocks.reshape(-1, TILE, TILE, 3), -1, 1)
 
 
-def assemble(cut: Image, image: Image) -> Image:
+def assemble(cut: Floats, image: Floats) -> Floats:
     """Undo `tiles` for tiles of ``image``."""
-    rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
-    grid = cut.reshape(rows, columns, 3, TILE, TILE).transpose(0, 3, 1, 4, 2)
-    return grid.reshape(rows * TILE, columns * TILE, 3)
+    shape = image.shape[0] // TILE, image.shape[1] // TILE
+    return np.asarray(montage(cut, grid_shape=shape, channel_axis=1))
 
 
-def draw_demo(image: Image, panels: dict[str, tuple[Image, Image]], path: Path) -> None:
-    """Draw, a row per map: the image, the image under the map, the reconstruction, its error.
-
-    ``panels`` has (mapped, restored) by the map's name.
-    """
+def draw_demo(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
+    """Draw, a row per map: the image, the two images of its panel, and the error of the second."""
     size = 13.4, 3.1 * image.shape[0] / image.shape[1] * len(panels) + 0.3
     figure, axes = plt.subplots(len(panels), 4, figsize=size, squeeze=False, layout="compressed")
     for line, (name, (mapped, restored)) in zip(axes, panels.items(), strict=True):
@@ -90,7 +81,7 @@ def draw_demo(image: Image, panels: dict[str, tuple[Image, Image]], path: Path) 
     save(figure, path)
 
 
-def spread(pixels: Image) -> Image:
+def spread(pixels: Floats) -> Floats:
     """Scale values of any range to [0, 1], all but the most extreme of a thousand."""
     low, high = np.quantile(pixels, [0.0005, 0.9995])
     return np.asarray(((pixels - low) / max(high - low, 1e-12)).clip(0, 1))

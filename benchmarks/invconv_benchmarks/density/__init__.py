@@ -1,4 +1,1 @@
-"""Density models of images: flows of `invconv_torch.flows` trained by Lightning, and compared.
-
-Rooms, which import downwards: command, compare, training, evaluation, recipes, data.
-"""
+"""Density models of images: flows of `invconv_torch.flows` trained by Lightning, and compared."""

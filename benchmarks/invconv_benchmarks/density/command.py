@@ -1,7 +1,5 @@
 """``invconv density``: train, sample from, evaluate and compare density models of images."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import math
@@ -12,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.markdown import Markdown
 
@@ -20,7 +19,6 @@ from invconv.arrays.settings import choice
 from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.compare.comparison import perform
 from invconv_benchmarks.density.compare.report import markdown
-from invconv_benchmarks.density.compare.result import standard_error
 from invconv_benchmarks.density.compare.rows import Comparison, around
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import NAMES, load
@@ -92,7 +90,6 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
-    """Declare the preset, the data, and the settings that replace the preset's."""
     names = f"presets: {', '.join(presets())}; or a .toml file"
     parser.add_argument("--preset", default=preset, help=names)
     parser.add_argument("--data", choices=NAMES, help="instead of the preset's")
@@ -180,7 +177,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if data.fingerprint != stored.data:
         raise CommandError(f"--path: {stored.recipe.data} there has other images than the run had")
     bits = evaluation.bits_per_dim(model, data)
-    error = standard_error(bits) or math.nan
+    error = np.std(bits, ddof=1) / len(bits) ** 0.5
     _say(
         f"{_words(stored.recipe)}, step {stored.step} of {stored.steps}: {bits.mean():.4f} "
         f"bits/dim of {len(bits)} test images (± {error:.4f} over the images)"
@@ -204,18 +201,17 @@ def _compare(arguments: argparse.Namespace) -> int:
         rates = (one,) if arguments.quick or arguments.learning_rate else around(one)
     seeds = numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int)
     folder = arguments.out or Path(f"invconv-density-{preset.name}")
-    of_all = preset, changes, seeds, rates, arguments.path, folder, arguments.mixings
-    comparison = Comparison(*of_all)
+    runs = Comparison(preset, changes, seeds, rates, arguments.path, folder, arguments.mixings)
     if arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
-    data = load(changes["data"] or preset.settings["data"], comparison.path)
+    data = load(changes["data"] or preset.settings["data"], arguments.path)
     if len(rates) > 1:
         data.held_out("validation")  # raises where there is none to choose by
     folder.mkdir(parents=True, exist_ok=True)
     _say(f"training in {folder}: interrupted, the same command goes on from there")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does
     try:
-        result = perform(comparison, data, arguments.workers)
+        result = perform(runs, data, arguments.workers)
     except KeyboardInterrupt:
         _say("interrupted: the same command goes on from here")
         return 130

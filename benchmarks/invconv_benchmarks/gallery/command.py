@@ -1,7 +1,5 @@
 """``invconv example NAME``: a short program that ends in a picture."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import importlib

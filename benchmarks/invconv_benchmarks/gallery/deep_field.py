@@ -41,9 +41,7 @@ def draw(out: Path) -> None:
     for column, (title, image) in zip(axes.T, images.items(), strict=True):
         error = np.sqrt(np.mean((image - sharp) ** 2))
         edge = np.sqrt(np.mean((image - sharp)[:, :8] ** 2))
-        print(
-            f"{title}: off by {error:.3g} (root of the mean square), {edge:.3g} at the upper edge"
-        )
+        print(f"{title}: off by {error:.3g} (rms), {edge:.3g} at the upper edge")
         named = title if image is sharp else f"{title}\noff by {error:.2g}, at the edge {edge:.2g}"
         figures.show(column[0], image[0], named, cmap="gray", vmin=0, vmax=0.6)
         figures.show(column[1], image[0, :96, :96], "", cmap="gray", vmin=0, vmax=0.6)

@@ -1,7 +1,5 @@
 """A call to time, its name and its role in the comparison; its threads, and its end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,9 +1,8 @@
 """A description of the machine, the versions and the commit that a run was made with."""
 
-from __future__ import annotations
-
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,12 +52,9 @@ def busy(loads: Mapping[str, float | None], cores: int) -> bool:
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    known = Path("/proc/cpuinfo")
+    name = re.search(r"model name\s*: (.*)", known.read_text()) if known.exists() else None
+    return name[1].strip() if name else platform.processor() or platform.machine()
 
 
 def _memory() -> int | None:

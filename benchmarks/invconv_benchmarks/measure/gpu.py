@@ -1,28 +1,22 @@
 """Clocks on CUDA devices, and PyTorch's captured graphs. Not yet run on a GPU."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from invconv_benchmarks.measure.contender import Call, wait
 from invconv_conformance.libraries.table import Target
 
-Clock = Callable[[Call, int], float]
 
-
-def clock(target: Target) -> Clock:
-    """Return a function of (call, number of calls) that gives the mean seconds of a call."""
+def mean_seconds(target: Target, call: Call, count: int) -> float:
+    """Return the mean time of so many calls: on CUDA devices, of the device's own clock."""
     if target.library.name == "cupy":
-        return _cupy_events
-    events = target.on_cuda and target.library.name == "torch"
-    return partial(_torch_events if events else _wall_clock, target)
+        from cupyx.profiler import benchmark
 
-
-def _wall_clock(target: Target, call: Call, count: int) -> float:
+        return float(benchmark(call, n_repeat=count, n_warmup=0).gpu_times.mean())
+    if target.on_cuda and target.library.name == "torch":
+        return _torch_events(target, call, count)
     start = time.perf_counter()
     for _ in range(count):
         wait(target, call())  # wait for every call: JAX would run several at a time
@@ -40,13 +34,6 @@ def _torch_events(target: Target, call: Call, count: int) -> float:
         end.record()
         end.synchronize()
     return float(start.elapsed_time(end)) / 1e3 / count
-
-
-def _cupy_events(call: Call, count: int) -> float:
-    from cupyx.profiler import benchmark
-
-    times = benchmark(call, n_repeat=count, n_warmup=0)
-    return float(times.gpu_times.mean())
 
 
 @dataclass(frozen=True)
@@ -67,12 +54,8 @@ class GraphTarget(Target):
 
 def with_graphs(targets: list[Target]) -> list[Target]:
     """Return targets, and each that can capture graphs a second time in mode "graph"."""
-    ways = []
-    for target in targets:
-        ways.append(target)
-        if target.on_cuda and target.library.name == "torch":
-            ways.append(GraphTarget(target.library, target.device, "graph"))
-    return ways
+    captured = [GraphTarget(t.library, t.device, "graph") for t in targets if t.on_cuda]
+    return [*targets, *(t for t in captured if t.library.name == "torch")]
 
 
 def full_precision(target: Target) -> None:

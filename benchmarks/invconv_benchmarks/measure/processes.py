@@ -1,7 +1,5 @@
 """Worker processes, which end with their parent."""
 
-from __future__ import annotations
-
 import functools
 import multiprocessing
 import os
@@ -9,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from invconv_conformance.libraries.environment import environment
 
@@ -19,10 +18,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def pool(
     workers: int, variables: Mapping[str, str], begin: Callable[..., None], *args: object
 ) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of new processes that end when their parent dies.
-
-    They start with these variables in their environment, and run ``begin`` first.
-    """
+    """Yield a pool of new processes, with these variables, that run ``begin`` first."""
     with (
         environment(variables),
         ProcessPoolExecutor(workers, SPAWN, functools.partial(_begin, begin, *args)) as executor,
@@ -31,12 +27,11 @@ def pool(
 
 
 def _begin(begin: Callable[..., None], *args: object) -> None:
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     begin(*args)
 
 
-def _end_with_the_parent() -> None:
-    """Wait until the parent has died, and end this process. No file is ever half written."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os._exit(1)
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)  # no file is ever half written

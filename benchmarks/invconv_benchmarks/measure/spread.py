@@ -1,7 +1,5 @@
 """Statistics of samples: quantiles, ratios with their spread, fitted exponents."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ class Interval:
         bound = -bound if least else bound
         return "pass" if high <= bound else "miss" if low > bound else "unclear"
 
-    def inverse(self) -> Interval:
+    def inverse(self) -> "Interval":
         """Return 1 / it."""
         return Interval(1 / self.value, 1 / self.high, 1 / self.low)
 
@@ -94,12 +92,7 @@ def _bootstrap(a: Any, b: Any) -> tuple[float, float]:
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> Interval:
-    """Fit a power law seconds = c size^value by least squares of the logarithms.
-
-    The interval is the 95 % one of the fit alone; of too few sizes it excludes nothing.
-    """
-    if len(sizes) < LEAST_SIZES:
-        raise ValueError(f"expected at least {LEAST_SIZES} sizes, got {len(sizes)}")
+    """Fit seconds = c size^value by least squares of the logarithms, with a 95 % interval."""
     fit = stats.linregress(np.log(sizes), np.log(seconds))
     half = float(stats.t.ppf(0.5 + _LEVEL / 2, len(sizes) - 2)) * float(fit.stderr)
     return Interval(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)

@@ -1,13 +1,9 @@
 """Wall-clock times of calls: one call, and medians of calls that take turns."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
-K = TypeVar("K")
+from typing import Any
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -17,7 +13,7 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def medians(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]:
+def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median time of each call; they take turns, so that all meet the same load.
 
     Each is called once before, which compiles, plans and fills caches.
@@ -27,9 +23,9 @@ def medians(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]
     return {name: statistics.median(times) for name, times in samples(calls, rounds).items()}
 
 
-def samples(calls: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, list[float]]:
+def samples(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Return so many times of each call; they take turns, one call each."""
-    times: dict[K, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             times[name].append(seconds(call))

@@ -1,13 +1,11 @@
 """Times of calls that take turns, so that changes of the machine's speed affect all alike."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from invconv_benchmarks.measure.contender import Call, Contender, wait
-from invconv_benchmarks.measure.gpu import clock
+from invconv_benchmarks.measure.gpu import mean_seconds
 from invconv_benchmarks.measure.timing import seconds as seconds_of
 
 _SAMPLE = 1e-3  # a sample lasts at least so many seconds: short calls are repeated
@@ -33,7 +31,7 @@ class _Runner:
     contender: Contender
     alternating: bool
     timing: Timing = field(default_factory=Timing)
-    call: Call | None = None
+    call: Call = lambda: None
     estimate: float = 0.0
 
     def start(self) -> None:
@@ -46,7 +44,7 @@ class _Runner:
             if self.estimate < _LONG:  # the least of three: a busy machine interrupts some
                 self.estimate = min(self.estimate, *(seconds_of(self._run) for _ in range(2)))
         except Exception as error:  # any error of a library; the row reports it
-            self.call, lines = None, str(error).strip().splitlines() or [""]
+            lines = str(error).strip().splitlines() or [""]
             self.timing.error = f"{type(error).__name__}: {lines[0][:200]}"
         if not self.alternating:
             self.timing.calls = min(1000, math.ceil(_SAMPLE / max(self.estimate, 1e-7)))
@@ -63,17 +61,15 @@ class _Runner:
 
     def sample(self) -> float:
         """Return the mean time of a call, after one that is not counted where calls are short."""
-        assert self.call is not None
         self.contender.before()
         if self.estimate < _LONG and not self.alternating:
             self._run()  # the cache holds the data of other contenders
-        return clock(self.contender.target)(self.call, self.timing.calls)
+        return mean_seconds(self.contender.target, self.call, self.timing.calls)
 
     def _build(self) -> None:
         self.call = self.contender.build()
 
     def _run(self) -> None:
-        assert self.call is not None
         self.timing.result = self.call()
         wait(self.contender.target, self.timing.result)
 
@@ -89,7 +85,7 @@ def measure(
     runners = [_Runner(c, alternating) for c in contenders]
     for runner in runners:
         runner.start()
-    ready = [r for r in runners if r.call is not None]
+    ready = [r for r in runners if not r.timing.error]
     rounds = [r.rounds(seconds) for r in ready]
     if alternating:
         rounds = [min(rounds, default=0)] * len(ready)

@@ -1,4 +1,1 @@
-"""Results for readers: tables, a picture, the HTML page, the README's table.
-
-May import `results` and the rooms below it; extends the template of `invconv_conformance.pages`.
-"""
+"""Results for readers: tables, pictures, pages. May import `results` and the rooms below it."""

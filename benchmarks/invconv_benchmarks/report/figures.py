@@ -1,8 +1,5 @@
-"""Writing figures, labels at the ends of lines, and brightening images."""
+"""Writing figures, and brightening images."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from invconv.files.whole_files import replacing
 
@@ -29,26 +25,6 @@ def show(panel: Any, image: Floats, title: str, **settings: Any) -> None:
     panel.imshow(image, **settings)
     panel.set_title(title, fontsize=10)
     panel.set_axis_off()
-
-
-def label_ends(axis: Any, ends: Sequence[tuple[str, float, float, str]], gap: float = 0.05) -> None:
-    """Write the names of lines (name, x, y, color) to the right of an axis, near to their ends.
-
-    ``gap`` is the least distance between two names, as a share of the axis's height.
-    """
-    to_share = axis.transData + axis.transAxes.inverted()
-    ends = sorted(ends, key=lambda end: end[2])
-    heights = np.asarray([to_share.transform(end[1:3])[1] for end in ends]).clip(0, 1)
-    steps = gap * np.arange(len(ends))
-    highest = max(0.0, 1 - steps[-1])  # of the lowest name, for all to stay beside the axis
-    places = isotonic_regression(heights - steps).x.clip(0, highest) + steps
-    for (name, x, y, color), place in zip(ends, places, strict=True):
-        axis.annotate(
-            name, (x, y), (1.04, place), textcoords=axis.transAxes, color=color, va="center",
-            fontsize=8, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkA": 2, "shrinkB": 0,
-                        "relpos": (0.0, 0.5)},
-        )  # fmt: skip
 
 
 def save(figure: Any, path: Path) -> None:

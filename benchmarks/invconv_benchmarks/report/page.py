@@ -1,7 +1,5 @@
 """A result as one HTML page that needs nothing else, and its picture."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,29 +26,11 @@ def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
         pictures=[(caption, data.decode()) for caption, data in images.items()],
         limits=[(s, _lines(s)) for s in tables.limits(result.limits)],
         times=[(s, _lines(s)) for s in tables.times(result.rows)],
-        machine=_machine(result),
     )
 
 
 def _lines(section: tables.Section) -> list[Line]:
-    """Return a table's lines, the last cell in the style of its verdict."""
     return [Line((*cells, Styled(last, last))) for *cells, last in section.lines]
-
-
-def _machine(result: Result) -> list[tuple[str, str]]:
-    """Return what the run was made with, by name."""
-    environment = result.environment
-    return [
-        ("processor", f"{environment['cpu']}, {environment['cores']} cores"),
-        ("memory", f"{(environment['memory_bytes'] or 0) / 2**30:.0f} GiB"),
-        ("GPU", ", ".join(environment["gpus"]) or "none; not yet run on one"),
-        ("system", f"{environment['platform']}, Python {environment['python']}"),
-        ("load", ", ".join(f"{v} at the {k}" for k, v in result.load.items())),
-        ("versions", ", ".join(f"{k} {v}" for k, v in environment["versions"].items())),
-        ("BLAS's kernels for", ", ".join(environment["blas"])),
-        ("commit", environment["commit"]),
-        ("command", result.command),
-    ]
 
 
 def draw(result: Result, folder: Path) -> dict[str, Path]:

@@ -3,14 +3,13 @@
 ``python -m invconv_benchmarks.report.readme`` writes it, in a clone of the repository.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from invconv.files.whole_files import write_text
-from invconv_benchmarks.results import committed as kept
+from invconv_benchmarks.report.tables import markdown
+from invconv_benchmarks.results.committed import newest
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
@@ -24,24 +23,20 @@ def block(results: Sequence[Result]) -> str:
     """Return the marked block: a table for each machine and device."""
     parts = [START]
     for result in results:
-        shown = [r for r in result.rows if _is_shown(r)]
-        for device, mode in dict.fromkeys((r.device, r.mode == "graph") for r in shown):
-            rows = [r for r in shown if (r.device, r.mode == "graph") == (device, mode)]
-            caption = _caption(result, device, ", in a captured graph" * mode)
-            parts += ["", caption, "", *_table(rows)]
+        shown = [
+            r
+            for r in result.rows
+            if (r.suite, r.map, r.does, r.role) == ("inverse", "corner 2", "inverse", "ours")
+            if (r.dtype, r.threads) == ("float32", 1) and r.mode != "graph"
+            if r.shape in PAGE_SHAPES and r.ratio is not None
+        ]
+        for device in dict.fromkeys(r.device for r in shown):
+            rows = [r for r in shown if r.device == device]
+            parts += ["", _caption(result, device), "", *_table(rows)]
     return "\n".join([*parts, "", END])
 
 
-def _is_shown(row: Row) -> bool:
-    return (
-        (row.suite, row.map, row.does) == ("inverse", "corner 2", "inverse")
-        and (row.role, row.dtype, row.threads) == ("ours", "float32", 1)
-        and row.shape in PAGE_SHAPES
-        and row.ratio is not None
-    )
-
-
-def _caption(result: Result, device: str, mode: str) -> str:
+def _caption(result: Result, device: str) -> str:
     environment = result.environment
     versions = [f"{n} {environment['versions'][n]}" for n in ("numpy", "torch", "jax")]
     versions += [f"OpenBLAS's kernels for {kernel}" for kernel in environment["blas"]]
@@ -49,7 +44,7 @@ def _caption(result: Result, device: str, mode: str) -> str:
     return (
         f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
         f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
-        f"{where}{mode}, {', '.join(versions)}, {result.date[:10]}"
+        f"{where}, {', '.join(versions)}, {result.date[:10]}"
         f"{', on a machine that was busy with other work' if result.busy else ''}. "
         f"In brackets what the run states as its spread. "
         f"{len(PAGE_SHAPES)} of {len(LIMIT_SHAPES)} shapes; all are in the committed results."
@@ -67,37 +62,20 @@ def _table(rows: list[Row]) -> list[str]:
             if ratio is not None:
                 cell = f"{ratio.value:.2g} ({ratio.low:.2g}–{ratio.high:.2g})"
                 ratios.setdefault(f"{TITLES[row.library]} ÷ {other}", {})[row.shape] = cell
-    lines = [f"| B, C, H, W | {' | '.join(ratios)} |", "|---" * (1 + len(ratios)) + "|"]
-    for shape in PAGE_SHAPES:
-        cells = [column.get(shape, "–") for column in ratios.values()]
-        lines.append(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |")
-    return lines
+    cells = {s: [column.get(s, "–") for column in ratios.values()] for s in PAGE_SHAPES}
+    lines = [[", ".join(map(str, shape)), *line] for shape, line in cells.items()]
+    return markdown(["B, C, H, W", *ratios], lines)
 
 
-def replaced(text: str, start: str, end: str, new: str) -> str:
-    """Return a text with another block, with its marks, in place of the one between two marks."""
-    pattern = f"{re.escape(start)}.*?{re.escape(end)}"
-    text, count = re.subn(pattern, lambda _: new, text, flags=re.DOTALL)
+def updated(text: str) -> str:
+    """Return the README with the block of the newest results in the repository."""
+    new = block([read(path) for path in newest("benchmark-*.json")])
+    text, count = re.subn(f"{START}.*?{END}", lambda _: new, text, flags=re.DOTALL)
     if count != 1:
-        raise ValueError(f"expected the marks {start} and {end}")
+        raise ValueError(f"expected the marks {START} and {END}")
     return text
 
 
-def updated(text: str, results: Sequence[Result]) -> str:
-    """Return the README with the block renewed."""
-    return replaced(text, START, END, block(results))
-
-
-def committed() -> list[Result]:
-    """Return the newest results that are in the repository."""
-    return [read(path) for path in kept.newest("benchmark-*.json")]
-
-
-def main() -> None:
-    """Renew the README's block."""
-    path = ROOT / "README.md"
-    write_text(path, updated(path.read_text(encoding="utf-8"), committed()))
-
-
 if __name__ == "__main__":
-    main()
+    path = ROOT / "README.md"
+    write_text(path, updated(path.read_text(encoding="utf-8")))

@@ -1,7 +1,5 @@
 """The tables of a result, for a terminal and for a page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,6 @@ from rich.table import Table
 
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.limits import Verdict
-from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row, grouped
 from invconv_benchmarks.suites.group import CONV2D
 
@@ -27,6 +24,12 @@ def new(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return [lines[0], "|---" * len(heads) + "|", *lines[1:]]
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,6 @@ def times(rows: Sequence[Row]) -> Iterator[Section]:
     if peers:
         columns = ("ms", "x ours", f"÷ {CONV2D}")
         yield Section("what else there is", ("what", "instead", "in"), columns, peers)
-
-
-def all_of(result: Result) -> Iterator[Section]:
-    """Yield all tables of a result."""
-    yield from times(result.rows)
-    yield from limits(result.limits)
 
 
 def place(row: Row) -> str:

@@ -1,7 +1,5 @@
 """The results in the repository, not in the wheel: a folder for each version that measured any."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import invconv

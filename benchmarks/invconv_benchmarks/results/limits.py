@@ -1,7 +1,5 @@
 """The limits that we set ourselves, with a verdict on each row that one speaks of."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +57,6 @@ def _ours(group: list[Row], does: str) -> list[Row]:
 
 
 def _inverse(group: list[Row]) -> Iterator[Verdict]:
-    """Judge inverses by other calls of the group, and by their residual."""
     for row in _ours(group, "inverse"):
         kind, _, size = row.map.partition(" ")
         what, bound = _what(row), _against_conv2d(row)
@@ -91,7 +88,6 @@ def _against_conv2d(row: Row) -> float | None:
 
 
 def _odd(group: list[Row]) -> Iterator[Verdict]:
-    """Judge inverses by the yardstick of the group."""
     for row in _ours(group, "inverse"):
         if row.limit is not None and row.yardstick and row.library in _TIMES:
             name = f"odd shapes, {TITLES[row.library]}: inverse / yardstick"
@@ -99,14 +95,12 @@ def _odd(group: list[Row]) -> Iterator[Verdict]:
 
 
 def _stated(group: list[Row]) -> Iterator[Verdict]:
-    """Judge ratios by the limits that the groups have."""
     for row in group:
         if row.role == "ours" and row.limit is not None and row.ratio is not None:
             yield judged(f"{row.suite}: time / {row.against}", _what(row), row.ratio, row.limit)
 
 
 def _threads(group: list[Row]) -> Iterator[Verdict]:
-    """Judge what a second thread gains."""
     for row in group:
         if row.role == "ours" and row.ratio is not None:
             (one,) = (r for r in group if r.role == "plain" and r.place == row.place)
@@ -116,7 +110,6 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
 
 
 def _checks(group: list[Row]) -> Iterator[Verdict]:
-    """Judge the least seconds of a check and of a diagnosis by those of a solve."""
     least = {row.does: min(map(min, row.passes)) for row in group if row.passes}
     for does, (solves, rest) in _CHECKS.items():
         if does in least and "solve" in least:
@@ -136,7 +129,6 @@ _SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {
 
 
 def _growth(rows: Sequence[Row]) -> Iterator[Verdict]:
-    """Judge the exponents of cost, of every series of enough sizes."""
     series: dict[Key, list[Row]] = {}
     for row in rows:
         if row.axis and row.role == "ours" and row.passes:
@@ -154,7 +146,6 @@ def _growth(rows: Sequence[Row]) -> Iterator[Verdict]:
 
 
 def _size(row: Row) -> float:
-    """Return where a row is on its axis."""
     grid = row.shape[2:]
     taps = int(row.map.partition(" ")[2] or 1) ** len(grid)
     sizes = {"pixels": math.prod(grid), "batch": row.shape[0], "channels": row.shape[1]}

@@ -1,7 +1,5 @@
 """The result of a benchmark, and its file."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from importlib.resources import files

@@ -1,10 +1,8 @@
 """A row of a result: the measurements of a contender, and its ratios to others of its group."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.contender import Contender
@@ -74,7 +72,7 @@ class Row:
         assert self.median is not None
         return self.median
 
-    def ratio_to(self, other: Row) -> Interval:
+    def ratio_to(self, other: Self) -> Interval:
         """Return the ratio of medians to another row of the group."""
         return spread.ratio(self.passes, other.passes, self.between)
 
@@ -135,7 +133,6 @@ def _kind(row: Row) -> Key:
 
 
 def _baseline(row: Row, group: list[Row]) -> Row | None:
-    """Return the fastest plain convolution of the row's library, device and mode."""
     plain = [r for r in group if r.role == "plain" and r.passes and r.place == row.place]
     return min(plain, key=lambda r: r.seconds, default=None)
 

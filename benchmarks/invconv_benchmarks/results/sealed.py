@@ -3,8 +3,6 @@
 A file that was cut off, edited or made by another version is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -35,10 +33,7 @@ def write(path: Path, document: Document) -> None:
 
 
 def read(path: Path, schema: Document) -> Document:
-    """Return the document of a file that `write` wrote, checked against its checksum and schema.
-
-    The JSON schema has its own name as the constant of "schema".
-    """
+    """Return the document of a file that `write` wrote, checked against its checksum and schema."""
     name = schema["properties"]["schema"]["const"]
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,1 @@
-"""Worker processes that measure, and the schedule of their passes.
-
-May import `measure`, `suites`, `contenders` and `results`.
-"""
+"""Worker processes, and the schedule of their passes. May import `results` and what it may."""

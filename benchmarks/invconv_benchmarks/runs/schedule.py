@@ -1,7 +1,5 @@
 """The schedule of a run: passes of worker processes, until time is up or the user stops it."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import tempfile
@@ -45,10 +43,7 @@ class Plan:
 
 
 def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
-    """Measure, and return the result, which has the verdicts of a study too.
-
-    ``step`` is told what comes next, how many groups are done, and of how many.
-    """
+    """Measure; ``step`` is told what comes next, how many groups are done, and of how many."""
     start, rows, loads = time.monotonic(), list[Row](), {"start": environment.load()}
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
         jobs = list(plan.jobs(cache))

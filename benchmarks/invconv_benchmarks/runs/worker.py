@@ -1,7 +1,5 @@
 """A worker process that measures. Its threads are limited before a library is loaded."""
 
-from __future__ import annotations
-
 import signal
 import warnings
 from collections.abc import Generator, Sequence
@@ -11,16 +9,16 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from invconv_benchmarks.contenders.everyone import contenders, targets_of
+from invconv_benchmarks.contenders import ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import processes, turns
 from invconv_benchmarks.measure.contender import Contender, set_threads
-from invconv_benchmarks.measure.gpu import full_precision
+from invconv_benchmarks.measure.gpu import full_precision, with_graphs
 from invconv_benchmarks.measure.turns import Timing
 from invconv_benchmarks.results.row import Row, row_of
 from invconv_benchmarks.suites.group import ALTERNATING, Group
 from invconv_conformance.libraries.environment import settings
-from invconv_conformance.libraries.table import Target
+from invconv_conformance.libraries.table import KNOWN, Target
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ _targets: list[Target] = []
 
 
 def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
-    """Prepare a worker process."""
     # Ctrl-C ends this process; the parent keeps earlier results
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     warnings.simplefilter("ignore")
@@ -67,8 +64,30 @@ def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
     threadpool_limits(threads)
 
 
+def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
+    """Return the targets of (library, device) names, compiled where the library compiles."""
+    targets = []
+    for name, device in names:
+        library = KNOWN[name]
+        library.devices()  # this enables float64 in JAX
+        targets.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
+    return with_graphs(targets)
+
+
+def _contenders(group: Group) -> list[Contender]:
+    ways = [ours.contenders, *[plain.contenders, references.contenders] * (not group.axis)]
+    if group.suite in ("threads", "checks"):
+        ways = [getattr(ours, group.suite)]
+    elif group.suite == "overhead":
+        from invconv_benchmarks.contenders import layers  # which imports PyTorch
+
+        ways = [layers.contenders]
+    setups = [Setup(group, target) for target in _targets]
+    return [contender for setup in setups for way in ways for contender in way(setup)]
+
+
 def _measure(group: Group, threads: int, seconds: float) -> list[Row]:
-    calls = contenders(group, _targets)
+    calls = _contenders(group)
     timings = turns.measure(calls, seconds, alternating=group.suite in ALTERNATING)
     return [_row(group, c, threads, t) for c, t in zip(calls, timings, strict=True)]
 

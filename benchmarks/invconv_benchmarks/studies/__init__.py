@@ -1,4 +1,1 @@
-"""Suites that time nothing in turns: each has ``measure(quick, folder)``, which judges by limits.
-
-May import every room but `demo` and `density`, and the adapters.
-"""
+"""Suites that judge: ``measure(quick, folder)``. May import all rooms but `demo` and `density`."""

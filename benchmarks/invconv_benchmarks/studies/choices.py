@@ -5,8 +5,6 @@ slower the chosen way is than the quickest, and for each constant how much the m
 would fall if the constant were half or twice as large.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -62,7 +60,7 @@ class Choice:
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge every choice, and every constant; with ``quick`` of every third call."""
-    calls = list(itertools.chain(_solves(), _correlations(), _frequencies()))[:: 3 if quick else 1]
+    calls = list(_calls())[:: 3 if quick else 1]
     shown = track(calls, "timing", console=Console(stderr=True), transient=True)
     choices = [make() for make in shown]
     lines = [judged(f"{c.kind}: chosen way / quickest", c.what, c.loss, _LOSS) for c in choices]
@@ -87,8 +85,6 @@ def _mean_loss(choices: list[Choice], name: str, key: str, by: float) -> float:
 
 
 def _timed(ways: dict[str, Call], force: Callable[[str], Any]) -> dict[str, float]:
-    """Return the least seconds of each way, which take turns."""
-
     def run(way: str, times: int) -> None:
         with force(way):
             for _ in range(times):
@@ -103,7 +99,7 @@ def _timed(ways: dict[str, Call], force: Callable[[str], Any]) -> dict[str, floa
     return {way: min(taken) / times[way] for way, taken in samples.items()}
 
 
-def _solves() -> Iterator[Callable[[], Choice]]:
+def _calls() -> Iterator[Callable[[], Choice]]:
     grids = ((8, 8), (32, 32))
     sizes = (1, 2, 4, 8, 16, 64), (2, 3, 8, 12, 24, 48, 96)
     cases: list[tuple[int, int, tuple[int, ...]]] = list(itertools.product(*sizes, grids))
@@ -112,6 +108,14 @@ def _solves() -> Iterator[Callable[[], Choice]]:
     for batch, channels, grid in cases:
         if batch * channels * np.prod(grid) <= 2**20:
             yield partial(_solve, batch, channels, grid)
+    images = ((3, 32), (12, 16), (12, 8), (24, 8), (48, 4), (48, 16))
+    for batch, (channels, n) in itertools.product((9, 12, 16, 20, 64, 100), images):
+        yield partial(_correlation, batch, channels, (n, n))
+    for batch, n in itertools.product((1, 4, 16, 64), (4, 8, 16, 32, 64)):
+        if batch * n**2 <= 2**15:
+            yield partial(_product, batch, 8, n)
+    for channels, n in itertools.product((2, 4, 8, 16, 32), (8, 32)):
+        yield partial(_pivots, channels, n)
 
 
 def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
@@ -141,19 +145,6 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)
 
 
-def _correlations() -> Iterator[Callable[[], Choice]]:
-    grids = (
-        (3, (32, 32)),
-        (12, (16, 16)),
-        (12, (8, 8)),
-        (24, (8, 8)),
-        (48, (4, 4)),
-        (48, (16, 16)),
-    )
-    for batch, (channels, grid) in itertools.product((9, 12, 16, 20, 64, 100), grids):
-        yield partial(_correlation, batch, channels, grid)
-
-
 def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, channels, *grid)).astype("float32")
@@ -171,17 +162,9 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     def chosen() -> str:
         return min(known, key=lambda way: known[way].seconds(batch))
 
-    ways: dict[str, Call] = dict.fromkeys(known, lambda: conv.forward(x))
+    seconds = _timed(dict.fromkeys(known, partial(conv.forward, x)), force)
     what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
-    return Choice("correlation", what, _timed(ways, force), chosen)
-
-
-def _frequencies() -> Iterator[Callable[[], Choice]]:
-    for batch, n in itertools.product((1, 4, 16, 64), (4, 8, 16, 32, 64)):
-        if batch * n**2 <= 2**15:
-            yield partial(_product, batch, 8, n)
-    for channels, n in itertools.product((2, 4, 8, 16, 32), (8, 32)):
-        yield partial(_pivots, channels, n)
+    return Choice("correlation", what, seconds, chosen)
 
 
 def _product(batch: int, channels: int, n: int) -> Choice:
@@ -195,8 +178,8 @@ def _product(batch: int, channels: int, n: int) -> Choice:
     def chosen() -> str:
         return "kernel" if prefers_kernel(batch, channels, (n, n), 4) else "FFT"
 
-    ways: dict[str, Call] = dict.fromkeys(("kernel", "FFT"), lambda: prepared.inverse(y))
-    return Choice("product", f"{batch}x{channels}x{n}x{n}", _timed(ways, force), chosen)
+    seconds = _timed(dict.fromkeys(("kernel", "FFT"), partial(prepared.inverse, y)), force)
+    return Choice("product", f"{batch}x{channels}x{n}x{n}", seconds, chosen)
 
 
 def _pivots(channels: int, n: int) -> Choice:
@@ -209,7 +192,6 @@ def _pivots(channels: int, n: int) -> Choice:
     def chosen() -> str:
         return "kernel" if prefers_lanes(len(matrices), channels) else "LAPACK"
 
-    ways: dict[str, Call] = dict.fromkeys(
-        ("kernel", "LAPACK"), lambda: numpy_primitives.log_abs_det(matrices)
-    )
-    return Choice("pivots", f"{len(matrices)} of {channels}", _timed(ways, force), chosen)
+    run = partial(numpy_primitives.log_abs_det, matrices)
+    seconds = _timed(dict.fromkeys(("kernel", "LAPACK"), run), force)
+    return Choice("pivots", f"{len(matrices)} of {channels}", seconds, chosen)

@@ -6,8 +6,6 @@ that is blurred with what is beyond its frame, and noise of a grey level. Calls 
 thread, each after a call of its own that does not count; the medians count.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -84,7 +82,6 @@ def _gradient(run: Callable[..., Any], tensors: list[torch.Tensor]) -> Any:
 
 
 def _judged(name: str, calls: dict[str, Call], rounds: int) -> Iterator[Verdict]:
-    """Judge our calls by all others."""
     times: dict[str, list[float]] = {who: [] for who in calls}
     for _ in range(rounds):
         for who, call in calls.items():

@@ -4,13 +4,10 @@ A solve is timed twice: what the first takes longer is the import of llvmlite an
 numbers of channels have kernels of their own. A spread is from the least process to the most.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -48,9 +45,11 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     for dtype in ("float32", "float64"):
         names += [(f"{dtype}, {_CHANNELS[0]} channels: the first solve", _FIRST)]
         names += [(f"{dtype}, then {channels} channels", _FURTHER) for channels in _CHANNELS[1:]]
-    steps = zip(names, zip(*seconds, strict=True), strict=True)
+    taken = np.transpose(1e3 * np.asarray(seconds)).tolist()
+    spans = [Interval(statistics.median(step), min(step), max(step)) for step in taken]
+    steps = zip(names, spans, strict=True)
     limit = "milliseconds, once a process"
-    return [judged(limit, what, _stated(taken), 1e3 * most) for (what, most), taken in steps], {}
+    return [judged(limit, what, span, 1e3 * most) for (what, most), span in steps], {}
 
 
 def imported() -> float:
@@ -63,10 +62,6 @@ def in_a_process(dtype: str) -> list[float]:
     """Return the extra seconds of the first solve of each number of channels, in a new process."""
     with ProcessPoolExecutor(1, processes.SPAWN) as executor:
         return executor.submit(_extras, dtype).result()
-
-
-def _stated(seconds: Sequence[float]) -> Interval:
-    return Interval(*(1e3 * of(seconds) for of in (statistics.median, min, max)))
 
 
 def _extras(dtype: str) -> list[float]:

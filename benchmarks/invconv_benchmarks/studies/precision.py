@@ -6,8 +6,6 @@ error max |x - x*| / max |x*| is held to the condition number x eps: for samplin
 solve, for the round trip that of the data, since no solve restores a digit that y has lost.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,12 +17,10 @@ from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
-from invconv_benchmarks.report import figures
+from invconv_benchmarks.report.figures import Floats, save
 from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_conformance.truth.extended import ExtendedLU
-from invconv_conformance.truth.oracle import substitute
+from invconv_benchmarks.studies.silent_error.truth import maps
 
-Floats = np.ndarray[Any, Any]
 Build = Callable[[float], ic.InvertibleConv]
 
 _TASKS = ("sampling", "round trip")
@@ -60,12 +56,11 @@ class Point(NamedTuple):
     def bound(self) -> float:
         """Condition x eps, at least the rounding of the result."""
         method = self.method
-        own = np.finfo(method.inside if self.task == "sampling" else method.dtype).eps
-        return float(max(self.condition * own, np.finfo(method.dtype).eps))
+        own = float(np.finfo(method.inside if self.task == "sampling" else method.dtype).eps)
+        return max(self.condition * own, float(np.finfo(method.dtype).eps))
 
 
 def _corner(channels: int, strength: float) -> ic.AutoregressiveConv:
-    """Return an autoregressive 2 x 2 convolution with taps of a strength."""
     rng = np.random.default_rng(0)
     kernel = strength * rng.standard_normal((channels, channels, 2, 2)) / channels**0.5
     kernel[:, :, 0, 0] = np.eye(channels)
@@ -92,18 +87,6 @@ FAMILIES: dict[str, tuple[Build, tuple[int, ...], tuple[float, ...]]] = {
 }
 
 
-def truth(conv: ic.InvertibleConv, y: Floats) -> Floats:
-    """Return K^-1 y, shape (C, H, W), in extended precision."""
-    if isinstance(conv, ic.EmergingConv):
-        return truth(conv.first, truth(conv.second, y))
-    if isinstance(conv, ic.AutoregressiveConv):
-        return substitute(conv, y)
-    n = y.size
-    matrix = conv.forward(np.eye(n).reshape(n, *y.shape)).reshape(n, n).T  # taps, not sums of them
-    solution: Floats = ExtendedLU(matrix).solve(y.reshape(n, 1)).reshape(y.shape)
-    return solution
-
-
 def points(quick: bool) -> Iterator[Point]:
     """Yield the error of every method, family, size and strength; ``quick``: of small sizes."""
     jobs = [
@@ -117,7 +100,7 @@ def points(quick: bool) -> Iterator[Point]:
         exact = conv.asarrays(np.empty(0, np.float16)).asarrays(np.empty(0))
         draw = np.random.default_rng(1).standard_normal((conv.channels, *grid))
         y = draw.astype(np.float16).astype(np.float64)
-        solution = truth(exact, y)
+        solution = maps(exact, grid)[1](y[None])[0]
         for method in METHODS:
             prepared, x = _prepared(conv, grid, method), draw.astype(method.dtype)
             with np.errstate(all="ignore"):  # float16 overflows
@@ -153,7 +136,6 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
 
 
 def _draw(every: list[Point], path: Path) -> None:
-    """Draw error against condition, a panel a task, with the bounds as lines."""
     import matplotlib.pyplot as plt
 
     shared: dict[str, Any] = {"sharex": True, "sharey": True, "layout": "constrained"}
@@ -181,4 +163,4 @@ def _draw(every: list[Point], path: Path) -> None:
     figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=3)
     markers = ", ".join(f"{m} {f}" for f, m in zip(FAMILIES, "●▲■◆", strict=True))
     figure.suptitle(f"What an inverse keeps   ({markers}; lines: condition x eps)", fontsize=11)
-    figures.save(figure, path)
+    save(figure, path)

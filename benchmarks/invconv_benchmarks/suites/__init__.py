@@ -1,4 +1,1 @@
-"""Groups of maps and shapes to measure.
-
-May import the core alone.
-"""
+"""Groups of maps and shapes to measure. May import the core alone."""

@@ -1,7 +1,5 @@
 """Operators whose check is timed: of every class, with kernels that no cheap bound clears."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """A group: a map on images that all contenders run in turns in one process."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]

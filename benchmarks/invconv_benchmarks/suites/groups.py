@@ -1,8 +1,7 @@
 """All groups that the benchmark measures, suite by suite."""
 
-from __future__ import annotations
-
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -22,11 +21,30 @@ _SOLVERS = ("pixel by pixel", "SciPy sparse solve")
 _LEVEL, _WIDE = (64, 12, 16, 16), (16, 48, 64, 64)
 
 
-def _forward() -> Iterator[Group]:
-    for name in ("corner 2", "corner 3", "emerging 3", "exponential 3"):
-        for shape in (_LEVEL, (100, 3, 32, 32), _WIDE, (1, 12, 512, 512)):
-            quick = shape == _LEVEL and name == "emerging 3"
-            yield Group("forward", name, shape, ("forward",), quick=quick)
+# of each suite: maps, shapes, calls, and the map that --quick runs on the first shape
+_TABLES: dict[str, tuple[tuple[str, ...], tuple[Shape, ...], tuple[str, ...], str]] = {
+    "forward": (
+        ("corner 2", "corner 3", "emerging 3", "exponential 3"),
+        (_LEVEL, (100, 3, 32, 32), _WIDE, (1, 12, 512, 512)),
+        *(("forward",), "emerging 3"),
+    ),
+    "periodic": (
+        ("periodic 3", "periodic 5", "symmetric 3"),
+        (_LEVEL, (100, 3, 32, 32), _WIDE),
+        *((*_BOTH, "unprepared"), "periodic 5"),
+    ),
+    "pointwise": (
+        ("plain", "plu", "qr", "orthogonal", "circulant", "actnorm"),
+        (_LEVEL, _WIDE, (64, 192, 8, 8)),
+        *((*_BOTH, "unprepared"), "plu"),
+    ),
+}
+
+
+def _tables() -> Iterator[Group]:
+    for suite, (names, shapes, does, quick) in _TABLES.items():
+        for name, shape in itertools.product(names, shapes):
+            yield Group(suite, name, shape, does, quick=(name, shape) == (quick, _LEVEL))
 
 
 def _inverse() -> Iterator[Group]:
@@ -44,20 +62,6 @@ def _inverse() -> Iterator[Group]:
     yield replace(corner, map="symmetric 3", quick=True)
     yield replace(corner, map="exponential 3")
     yield replace(corner, map="circular 3")
-
-
-def _periodic() -> Iterator[Group]:
-    for name in ("periodic 3", "periodic 5", "symmetric 3"):
-        for shape in (_LEVEL, (100, 3, 32, 32), _WIDE):
-            quick = shape == _LEVEL and name == "periodic 5"
-            yield Group("periodic", name, shape, (*_BOTH, "unprepared"), quick=quick)
-
-
-def _pointwise() -> Iterator[Group]:
-    for name in ("plain", "plu", "qr", "orthogonal", "circulant", "actnorm"):
-        for shape in (_LEVEL, _WIDE, (64, 192, 8, 8)):
-            quick = shape == _LEVEL and name == "plu"
-            yield Group("pointwise", name, shape, (*_BOTH, "unprepared"), quick=quick)
 
 
 # of each axis, the shapes in two dimensions and in one; of "taps" those along an axis, too
@@ -107,26 +111,23 @@ def _overhead() -> Iterator[Group]:
 
 def _odd() -> Iterator[Group]:
     """Yield inverses where images and rows are few, and wide periodic ones, with our limits."""
-    corners: list[tuple[int, Shape, float]] = [
-        (2, (1, 256, 8, 8), 1.2),
-        (2, (8, 128, 16, 16), 1.6),
-        (2, (4, 256, 16, 16), 1.5),
-        (2, (1, 48, 8, 8), 1.4),
-        (2, (2, 96, 12, 20), 1.3),
-        (2, (1, 8, 100_000), 3.5),
-        (2, (1, 64, 10_000), 2.5),
-        (3, (1, 12, 50_000), 3.0),
-        (2, (1, 256, 1000), 2.5),
+    lines: list[tuple[str, Shape, float, tuple[str, ...]]] = [
+        ("corner 2", (1, 256, 8, 8), 1.2, ()),
+        ("corner 2", (8, 128, 16, 16), 1.6, ()),
+        ("corner 2", (4, 256, 16, 16), 1.5, ()),
+        ("corner 2", (1, 48, 8, 8), 1.4, ()),
+        ("corner 2", (2, 96, 12, 20), 1.3, ()),
+        ("corner 2", (1, 8, 100_000), 3.5, ()),
+        ("corner 2", (1, 64, 10_000), 2.5, ()),
+        ("corner 3", (1, 12, 50_000), 3.0, ()),
+        ("corner 2", (1, 256, 1000), 2.5, ()),
+        ("corner 3", (1, 1, 1_000_000), 0.5, (LFILTER,)),
+        ("periodic 9", (1, 1, 1024, 1024), 1.5, (SPECTRAL,)),
+        ("periodic 3", (1, 3, 512, 512), 2.2, (SPECTRAL,)),
     ]
-    others: list[tuple[str, Shape, str, float]] = [
-        ("corner 3", (1, 1, 1_000_000), LFILTER, 0.5),
-        ("periodic 9", (1, 1, 1024, 1024), SPECTRAL, 1.5),
-        ("periodic 3", (1, 3, 512, 512), SPECTRAL, 2.2),
-    ]
-    for k, shape, most in corners:
-        yield Group("odd", f"corner {k}", shape, ("inverse",), quick=shape[1] == 48, limit=most)
-    for name, shape, peer, most in others:
-        yield Group("odd", name, shape, ("inverse",), (peer,), quick=peer == LFILTER, limit=most)
+    for name, size, most, peers in lines:
+        quick = size[1] == 48 or peers == (LFILTER,)
+        yield Group("odd", name, size, ("inverse",), peers, quick=quick, limit=most)
 
 
 def _threads() -> Iterator[Group]:
@@ -135,17 +136,7 @@ def _threads() -> Iterator[Group]:
         yield Group("threads", "corner 2", shape, ("inverse",), quick=quick, thorough=True)
 
 
-_ALL = (
-    _inverse,
-    _forward,
-    _periodic,
-    _pointwise,
-    _growth,
-    _odd,
-    _overhead,
-    _threads,
-    checked.groups,
-)
+_ALL = (_inverse, _tables, _growth, _odd, _overhead, _threads, checked.groups)
 GROUPS = tuple(group for groups in _ALL for group in groups())
 
 

@@ -1,7 +1,5 @@
 """The cases of autoregressive convolutions: directions, kernels, grids, and batches."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterator
@@ -40,7 +38,6 @@ def _skewed(rng: np.random.Generator) -> ic.InvertibleConv:
 
 
 def _directions() -> Iterator[Case]:
-    """Yield cases of both masks in one to four dimensions, in all or some directions."""
     some: dict[int, list[Shape]] = {3: [(1, 1, 1), (1, -1, 1)]}
     some[4] = [(-1, 1, 1, -1), (-1, -1, -1, -1)]
     for ndim, grid in GRIDS.items():
@@ -57,7 +54,6 @@ def _directions() -> Iterator[Case]:
 
 
 def _kernels() -> Iterator[Case]:
-    """Yield kernels of several sizes and dilations, and grids that are as small as they."""
     options: list[tuple[str, dict[str, Any], Shape]] = [
         ("corner-k1", {"kernel_size": 1}, (4, 5)),
         ("corner-k3", {"kernel_size": 3}, (4, 5)),

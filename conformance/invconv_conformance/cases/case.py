@@ -1,7 +1,5 @@
 """What a case is, and what cases are made with."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass

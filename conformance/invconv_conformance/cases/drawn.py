@@ -3,8 +3,6 @@
 Most grids are small enough for a dense matrix in extended precision.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
@@ -32,7 +30,6 @@ def _grid(rng: Rng, ndim: int, channels: int, largest: int | None = None) -> Sha
 
 
 def _scaled(conv: Any, rng: Rng, largest: float) -> Any:
-    """Return a copy with N(0, s^2) added to every parameter, s up to ``largest``."""
     return perturbed(conv, rng, largest * 10.0 ** rng.uniform(-2, 0))
 
 
@@ -41,7 +38,6 @@ def _numbers(rng: Rng, ndim: int, low: int, high: int) -> Shape:
 
 
 def _size(rng: Rng) -> tuple[int, int]:
-    """Return numbers of axes and channels."""
     return int(rng.integers(1, 4)), int(rng.integers(1, 5))
 
 
@@ -120,7 +116,6 @@ def _one_by_one(build: Callable[[Rng, int], ic.InvertibleConv], rng: Rng) -> Dra
 
 
 def _chain(rng: Rng) -> Drawn:
-    """Return one to three steps; a 1x1 first, as in the paper, half the time."""
     conv, grid = list(FAMILIES.values())[int(rng.integers(4))](rng)
     channels = conv.channels
     steps: list[ic.InvertibleConv] = [conv]

@@ -1,7 +1,5 @@
 """The cases of ``--quick``."""
 
-from __future__ import annotations
-
 # one case of each kind, enough to see within half a minute that a library is wired up
 _ONE_OF_EACH = """
     corner-bias raster-k2x3-dilated periodic-even-dilated exponential-norm-0.0001 pluconv1x1-2d

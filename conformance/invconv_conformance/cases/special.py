@@ -1,7 +1,5 @@
 """Cases at the edge: singular, badly conditioned, and of huge or tiny numbers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -79,7 +77,6 @@ def _triangle(channels: int, first: float, others: float, rng: np.random.Generat
 
 
 def _two_taps(cls: Any, tap: float, beside: float, rng: np.random.Generator) -> Any:
-    """Return one that almost cancels at a frequency."""
     kernel = np.zeros((3, 3, 1, 2))
     kernel[:, :, 0, 0] = np.eye(3)
     kernel[:, :, 0, 1] = np.eye(3) * tap + beside * np.triu(rng.standard_normal((3, 3)), 1)
@@ -128,13 +125,11 @@ def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:
 
 
 def _scaled() -> Iterator[Case]:
-    """Yield operators of huge and of tiny numbers."""
     classes: list[Any] = [ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv, ic.Conv1x1]
     for name, factor in (("huge", _FACTOR), ("tiny", 1 / _FACTOR)):
         for cls in classes:
             build = functools.partial(_with_factor, cls, factor)
             yield Case(f"{name}-{cls.__name__.lower()}", build, (4, 5), wide=True)
-
         log_scaled = functools.partial(_log_scaled, np.log(factor))
         yield Case(f"{name}-actnorm", log_scaled, (4, 5), wide=True)
 

@@ -1,7 +1,5 @@
 """The list of cases: operators, kernels and grids that every library is held to."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -28,7 +26,6 @@ def _emerging() -> Iterator[Case]:
     yield Case("emerging-k1x3", _EMERGING(kernel_size=(1, 3)), (4, 5))
     yield Case("emerging-raster", _EMERGING(mask="raster"), (4, 5))
     yield Case("emerging-dilated", _EMERGING(dilation=(1, 2)), (4, 5), ())
-
     yield Case("emerging-biases", _with_biases, (4, 5), (1, 2, 1))
 
 
@@ -56,7 +53,6 @@ def _periodic() -> Iterator[Case]:
 
 
 def _exponential() -> Iterator[Case]:
-    """Yield borders, sizes, grids, and norms up to 20."""
     for padding in ("zeros", "circular"):
         name = f"exponential-{padding}"
         for ndim, grid in GRIDS.items():
@@ -80,8 +76,6 @@ def _exponential() -> Iterator[Case]:
 
 
 def _of_norm(norm: float, build: Any) -> Build:
-    """Return what makes the operator with M of a norm."""
-
     def scaled(rng: np.random.Generator) -> ic.InvertibleConv:
         conv = build(rng)
         rows = np.abs(conv.kernel).sum(axis=(1, 2, 3)).max()
@@ -95,7 +89,6 @@ def _random(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
 
 
 def _skew(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
-    """Return one that is orthogonal."""
     kernel = _random(padding, rng).kernel
     turned = kernel.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
     return ic.ExponentialConv(kernel - turned, padding=padding)

@@ -1,7 +1,5 @@
 """``python -m invconv_conformance.cuda [--quick]``: the proof, by pytest."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

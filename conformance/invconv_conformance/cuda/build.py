@@ -1,7 +1,5 @@
 """Jobs, which are solves, and the kernel's source, compiled for this processor and run on them."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os
@@ -155,7 +153,6 @@ class Builder:
         return self._compiled(name, *_KERNEL, *warnings, kernel, *harness)
 
     def _compiled(self, name: str, *arguments: str | Path) -> Path:
-        """Compile arguments unless that was done, and return where the result is."""
         target = self.folder / f"{self.mode}-{name}"
         if target.exists():
             return target

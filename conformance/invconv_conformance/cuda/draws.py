@@ -1,7 +1,5 @@
 """Jobs: random ones, those of the case list, and small ones whose every thread can be followed."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,9 +9,8 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape
-from invconv.kernels.cuda.plan import LEAST_SHARED_MEMORY, SHARED_MEMORY, Device
+from invconv.kernels.cuda.plan import Device
 from invconv_conformance.cases.case import Case
-from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda.build import LARGE, Floats, Job, in_precision, plan_for
 
 _SMALL = Device(75, 48 * 1024, 40)
@@ -97,18 +94,6 @@ def factors(operator: Any) -> Iterator[ic.AutoregressiveConv]:
         yield operator
     for part in operator._parts().values() if operator._part_names else ():
         yield from factors(part)
-
-
-def without_plan() -> tuple[int, list[str]]:
-    """Return how many plans were asked for, of all cases and sizes of memory, and which lack."""
-    plans, sizes = {}, sorted({LEAST_SHARED_MEMORY, *SHARED_MEMORY.values()})
-    for case in CASES:
-        parts = enumerate(factors(case.conv()))
-        for (part, conv), shared, itemsize in itertools.product(parts, sizes, (4, 8)):
-            what = f"{case.name} {part} ({shared} bytes, float{8 * itemsize})"
-            device = Device(90, shared, 132)
-            plans[what] = plan_for(conv, case.spatial_shape, itemsize, device)
-    return len(plans), [what for what, plan in plans.items() if plan is None]
 
 
 def _jobs(

@@ -1,7 +1,5 @@
 """What the kernel computes on a CPU, against the definition and against the CPU's own kernel."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The laws of behaviour: kinds of arrays, memory, and other ways to the same numbers."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +32,6 @@ def kind(s: Setting) -> Iterator[Measure]:
 
 
 def _shapes(s: Setting, x: Array, found: dict[str, Array]) -> Iterator[Measure]:
-    """Hold results to the shape of the image, of its batch axes, or of a parameter."""
     parameters = s.conv.parameters()
     for what, array in found.items():
         like: Any = parameters.get(what.rpartition(" by ")[2], x)

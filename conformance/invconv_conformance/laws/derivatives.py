@@ -1,7 +1,5 @@
 """The laws of derivatives: exact gradients in both directions, of each sample by itself."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator
@@ -88,7 +86,6 @@ def autodiff(s: Setting) -> Iterator[Measure]:
 def _differences(
     s: Setting, name: str, direction: Floats, s_bar: Floats
 ) -> list[tuple[float, float]]:
-    """Return derivatives and sizes of numbers, of both directions without and with log_det."""
     x, y, bar = (image.reshape(-1, len(s.affine[0])) for image in s.images)
     array = s.host.parameters()[name]
     linear = name.rpartition(".")[2] in ("kernel", "weight")
@@ -198,7 +195,6 @@ def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
 def _gradients(
     target: Target, dtype: str, judged: ic.Chain, trained: ic.Chain, x: Floats, bar: Floats
 ) -> tuple[dict[str, Floats], Floats]:
-    """Return the gradients after a chain was judged and trained, NaN where there are none."""
     library: Any = target.library
     array = functools.partial(target.asarray, dtype=dtype)
     run = library.recomputing(judged.asarrays(array(x)), array(x))

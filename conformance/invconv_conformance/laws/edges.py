@@ -1,7 +1,5 @@
 """The laws at the edge: singular operators, and arguments that are refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -121,7 +119,6 @@ def errors(s: Setting) -> Iterator[Measure]:
 
 
 def _wrong_parameters(s: Setting) -> Iterator[Measure]:
-    """Try every parameter with twice the rows, which none but reflectors may have."""
     parameters = s.plain.parameters()
     for name, array in parameters.items():
         last = name.rpartition(".")[2]
@@ -138,7 +135,6 @@ _WRONG |= {"padding": "reflect", "boundary": "disc"}
 
 
 def _wrong_settings(s: Setting) -> Iterator[Measure]:
-    """Try settings that are out of range, of the operators that have them."""
     for name in s.plain._setting_names:
         change = functools.partial(dataclasses.replace, s.plain, **{name: _WRONG[name]})
         yield _refuses(name, ValueError, f"{name}: expected", change)

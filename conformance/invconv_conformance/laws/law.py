@@ -1,7 +1,5 @@
 """What a law is, and what it measures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The law of the compiled kernel: one order of the sums, whatever else runs and whoever asks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -62,8 +60,6 @@ def same_bits(s: Setting) -> Iterator[Measure]:
 def _however_called(
     s: Setting, prepared: ic.PreparedInverse, images: Floats, wanted: Floats
 ) -> Iterator[Measure]:
-    """Solve images in a batch, and one by one in several threads."""
-
     def solve(some: Floats) -> Floats:
         return to_numpy(prepared.inverse(s.array(some)))
 
@@ -76,7 +72,6 @@ def _however_called(
 
 
 def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
-    """Solve images that go through a buffer in parts, alone and in a batch."""
     solve, y = _two_images(s, grid)
     wanted = np.concatenate([solve(image[None]) for image in y])
     batch = np.resize(y, (_FULL, *y.shape[1:]))
@@ -86,7 +81,6 @@ def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
 
 
 def _shared(s: Setting) -> Iterator[Measure]:
-    """Solve an image whose rows threads share."""
     solve, y = _two_images(s, _WIDE)
     wanted = [solve(image[None])[0] for image in y]
     with _shared_out():
@@ -109,7 +103,6 @@ def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
 
 
 def _is_kernel(plan: Plan) -> bool:
-    """Tell whether all that a plan does is the compiled kernel's work."""
     return all(map(_is_kernel, plan.steps)) if plan.steps else plan.method == "compiled kernel"
 
 
@@ -123,7 +116,6 @@ def _same(x: Floats, y: Floats) -> bool:
 
 @contextmanager
 def _shared_out() -> Iterator[None]:
-    """Let threads share solves of any size, inside this context."""
     number = threads.number()
     compiled._runs.cache_clear()
     ic.set_num_threads(_THREADS)

@@ -1,7 +1,5 @@
 """A case on a library, device and dtype, and the truth about it in extended precision."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -43,7 +41,7 @@ def everything(conv: Any, x: Array, pullbacks: Sequence[str] = PULLBACKS) -> dic
 class Compiled:
     """An operator whose methods run in one compiled program, since compilers are slow."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: "Setting") -> None:
         self._setting, self.parameters = setting, setting.plain.parameters
         self._program = setting.target.compile(self._everything)
 

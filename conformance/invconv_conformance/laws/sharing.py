@@ -1,7 +1,5 @@
 """The laws of what calls share: one operator in several threads, and the memory of results."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence

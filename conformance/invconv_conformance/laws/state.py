@@ -1,7 +1,5 @@
 """The laws of what is kept: copies, files, and what was remembered of arrays that then change."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib.util
@@ -113,7 +111,6 @@ def file(s: Setting) -> Iterator[Measure]:
 
 
 def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
-    """Load numbers that are infinite, or zero, in another dtype into it."""
     name, array = _largest_parameter(s.plain)
     like = s.target.asarray(np.zeros(()), "float32")
     for number in (2.0**200, 2.0**-200):
@@ -163,7 +160,6 @@ def unsealed(content: bytes) -> bytes:
 
 
 def _edited(content: bytes, entry: str, old: str, new: str) -> bytes:
-    """Return a file in whose description an entry begins with something else."""
     size = int.from_bytes(content[:8], "little")
     before, after = (f'"{entry}":{value}'.replace('"', '\\"').encode() for value in (old, new))
     header = content[8 : 8 + size].replace(before, after, 1)

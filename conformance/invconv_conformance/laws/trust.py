@@ -1,7 +1,5 @@
 """The laws of trust: condition numbers, warnings, diagnoses and guards."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 _TOLERATED = 1e-2  # error of an entry, over the largest: what a warning promises
 _SAMPLES_DIFFER = 2.0  # digits, of the few images of a case and the worst of many kinds
+_ON_THE_HOST = "numpy", "float32"  # what runs there whatever the library is checked once
 _ENOUGH = 2.0  # digits, with which nothing is to be done
 
 
@@ -49,7 +48,6 @@ def condition(s: Setting) -> Iterator[Measure]:
 
 @contextmanager
 def _warned() -> Iterator[list[str]]:
-    """Give the warnings of ill-conditioned inverses inside this context."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ic.IllConditionedWarning)
@@ -95,17 +93,12 @@ def _error(s: Setting) -> float:
     return float(max(errors))
 
 
-def _on_the_host(s: Setting) -> bool:
-    """Tell whether to check what runs there whatever the library: for NumPy's float32 alone."""
-    return s.target.library.name == "numpy" and s.dtype == "float32"
-
-
 @law("diagnosis", eager=True)
 def diagnosis(s: Setting) -> Iterator[Measure]:
     """Diagnose says the condition, the log-determinant, the worst column and the digits as they
     are.
     """
-    if not _on_the_host(s):
+    if (s.target.library.name, s.dtype) != _ON_THE_HOST:
         return
     shape = s.case.spatial_shape
     found = ic.diagnose(s.plain, shape)
@@ -131,7 +124,7 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
 @law("guard", eager=True)
 def guard(s: Setting) -> Iterator[Measure]:
     """A guard looks at every layer in turn, knows the worst one, and warns below its digits."""
-    if not _on_the_host(s):
+    if (s.target.library.name, s.dtype) != _ON_THE_HOST:
         return
     shape = s.case.spatial_shape
     good = ic.ActNorm(np.zeros(s.plain.channels, np.float32), None, ndim=len(shape))

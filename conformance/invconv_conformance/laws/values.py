@@ -1,7 +1,5 @@
 """The laws of values: what an operator, its inverse and its log-determinant must equal."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

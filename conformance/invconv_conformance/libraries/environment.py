@@ -1,7 +1,5 @@
 """Processes: the threads and the folder of compiled programs that workers get, and their memory."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

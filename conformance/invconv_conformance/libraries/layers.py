@@ -1,7 +1,5 @@
 """What adapters have that remembers: layers that keep factors, chains that were judged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any

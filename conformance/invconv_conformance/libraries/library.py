@@ -1,7 +1,5 @@
 """What an array library is to the conformance suite, the demo and the benchmarks."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import importlib

@@ -3,8 +3,6 @@
 Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,1 @@
-"""HTML pages that need nothing else: the shared base template, and the page of a conformance run.
-
-May import nothing of ours; `invconv_benchmarks.report` extends the same base template.
-"""
+"""HTML pages that need nothing else, and their templates. May import nothing of ours."""

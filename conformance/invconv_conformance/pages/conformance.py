@@ -1,7 +1,5 @@
 """A conformance run as an HTML page: the share of its bound that each law uses up, and failures."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +61,7 @@ class Cell:
     @property
     def share(self) -> float:
         """The share of its bound that the worst pass uses up."""
-        return 0.0 if self.worst is None else or_inf(share(self.worst))
+        return 0.0 if self.worst is None else share(self.worst)
 
     @property
     def broken(self) -> int:
@@ -109,24 +107,18 @@ def cells(document: Mapping[str, Any]) -> list[Cell]:
     for key, group in groups.items():
         passed = [r for r in group if r["status"] == "pass"]
         bad = [r for r in group if r["status"] in _SEVERITY]
-        bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -or_inf(share(r))))
-        worst = max(passed, key=lambda r: or_inf(share(r)), default=None)
+        bad.sort(key=lambda r: (_SEVERITY.index(r["status"]), -share(r)))
+        worst = max(passed, key=share, default=None)
         found.append(Cell(*key, Counter(r["status"] for r in group), worst, bad))
     return found
 
 
-def share(result: Found) -> float | None:
-    """Return how much of its bound a result uses up, None for an infinite share."""
+def share(result: Found) -> float:
+    """Return how much of its bound a result uses up; None in the document is an infinite number."""
     error, bound = result["error"], result["bound"]
     if error == 0:
         return 0.0
-    value = error / bound if error is not None and bound else math.inf
-    return value if math.isfinite(value) else None
-
-
-def or_inf(value: float | None) -> float:
-    """Return a number of the document, in which None is an infinite one."""
-    return math.inf if value is None else value
+    return float(error / bound) if error is not None and bound else math.inf
 
 
 def _name(column: Found) -> str:
@@ -134,7 +126,6 @@ def _name(column: Found) -> str:
 
 
 def _edges(columns: Sequence[Found]) -> list[str]:
-    """Return for each column whether a library or a device begins with it."""
     edges = []
     for one, two in zip([{}, *columns], columns, strict=False):
         new = [name for name in _COLUMN[:3] if one.get(name) != two[name]]
@@ -143,13 +134,12 @@ def _edges(columns: Sequence[Found]) -> list[str]:
 
 
 def _details(columns: Sequence[Found], number: int, found: list[Cell], law: str) -> Iterator[Line]:
-    """Yield a line for the worst pass of each column, and for every result that does not pass."""
     for cell in sorted((c for c in found if c.law == law), key=lambda c: c.column):
         at = f"law-{number}-{cell.column}"  # a link leads to the first
         for result in ([cell.worst] if cell.worst else []) + cell.bad:
-            used, status = share(result), result["status"]
+            status = result["status"]
             numbers = [short(result[name]) for name in ("error", "bound")]
-            numbers.append("∞" if used is None else percent(used))
+            numbers.append(percent(share(result)))
             texts = (
                 _name(columns[cell.column]),
                 Styled(status, _KIND.get(status, "miss")),
@@ -185,8 +175,8 @@ def tally(counts: Mapping[str, int]) -> list[str]:
 def percent(value: float) -> str:
     """Return a share in percent, rounded down from 10 % on."""
     number = 100 * value
-    if number == 0:
-        return "0"
+    if number in (0, math.inf):
+        return "∞" if number else "0"
     if number < 0.01:
         return "<0.01%"
     digits = 2 if number < 1 else 1 if number < 10 else 0

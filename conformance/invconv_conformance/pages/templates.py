@@ -1,7 +1,5 @@
 """Jinja templates that extend ``base.html``: every value is escaped, no name may be missing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

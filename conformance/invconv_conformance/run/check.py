@@ -1,13 +1,11 @@
 """Hold one case to one law, in one column."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import shlex
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -82,11 +80,6 @@ class Check(NamedTuple):
     def run(self) -> Result:
         """Return what comes out."""
         return check(LAWS[self.law], setting(self.case, self.column))
-
-
-def perform(checks: Iterable[Check]) -> list[Result]:
-    """Run checks in this process; those of one case and column should stand together."""
-    return [one.run() for one in checks]
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,7 +1,5 @@
 """Which libraries, devices, modes and dtypes run, on which cases and laws; known failures."""
 
-from __future__ import annotations
-
 import fnmatch
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +118,6 @@ def choose(options: Any) -> tuple[list[Column], list[str]]:
 
 
 def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]]:
-    """Return the libraries that run, and why others do not."""
     if name is not None and named is not None:
         raise CommandError("--library and --namespace: expected one of them")
     if name is not None and name not in KNOWN:

@@ -19,8 +19,6 @@ type's own eps times its norm.
 |K| is the 2-norm, for a composition the product of its steps' (an intermediate may be that large).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import astuple, dataclass
 
@@ -86,7 +84,6 @@ def scales(
 def _leaf(
     conv: ic.InvertibleConv, shape: Shape, log_values: float, condition: float
 ) -> tuple[float, float]:
-    """Return m and the log-determinant's scale of one matrix."""
     channels, pixels = conv.channels, math.prod(shape)
     if isinstance(conv, ic.AutoregressiveConv):
         centre = (0, *((k - 1) // 2 for k in conv.kernel.shape[3:]))

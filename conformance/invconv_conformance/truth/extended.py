@@ -1,7 +1,5 @@
 """Dense linear algebra in extended precision, which LAPACK does not have."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

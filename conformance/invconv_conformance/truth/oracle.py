@@ -4,8 +4,6 @@ Loops over pixels and taps in extended precision, sharing no code with the core:
 operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -74,7 +72,6 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
 
 
 def _weight(conv: Any) -> Any:
-    """Return the matrix W of an operator that is one at every pixel."""
     if isinstance(conv, ic.Conv1x1):
         return np.asarray(conv.weight)
     if isinstance(conv, ic.PLUConv1x1):  # P L (U + diag(sign exp(log_scale)))
@@ -165,7 +162,6 @@ def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Ma
 
 
 def _centred(conv: Any) -> Iterator[tuple[Shape, Matrix]]:
-    """Yield dilation (t - (k - 1) // 2) and K[..., t]."""
     size = conv.kernel.shape[2:]
     for t in itertools.product(*map(range, size)):
         places = zip(t, size, conv.dilation, strict=True)
@@ -173,7 +169,6 @@ def _centred(conv: Any) -> Iterator[tuple[Shape, Matrix]]:
 
 
 def _even(conv: ic.SymmetricConv) -> Iterator[tuple[Shape, Matrix]]:
-    """Yield the offsets of a symmetric kernel, and its tap there."""
     sides = list(zip(conv.kernel.shape[2:], conv.boundary, strict=True))
     first = [(k - 1) // 2 if word == "periodic" else k - 1 for k, word in sides]
     ends = [k // 2 if word == "periodic" else k - 1 for k, word in sides]

@@ -15,11 +15,11 @@ import torch
 
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import ours, plain, references
-from invconv_benchmarks.contenders.everyone import targets_of
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import gpu, turns
 from invconv_benchmarks.measure.contender import Contender
-from invconv_benchmarks.studies import calls, first_solve
+from invconv_benchmarks.runs.worker import targets_of
+from invconv_benchmarks.studies import first_solve, overhead
 from invconv_benchmarks.suites.group import LFILTER, LIMIT_SHAPES, SPECTRAL, SUITES, Group
 from invconv_benchmarks.suites.groups import GROUPS
 from invconv_conformance.libraries.table import LIBRARIES, Target
@@ -112,8 +112,8 @@ def test_tensors_on_a_device_are_timed_by_its_events(monkeypatch: pytest.MonkeyP
     for name in ("Event", "device"):
         monkeypatch.setattr(torch.cuda, name, getattr(device, name))
     device.Event.return_value.elapsed_time.return_value = 6.0  # milliseconds
-    clock = gpu.clock(Target(KNOWN["torch"], "cuda:1"))
-    assert clock(device.solve, 3) == pytest.approx(2e-3)
+    seconds = gpu.mean_seconds(Target(KNOWN["torch"], "cuda:1"), device.solve, 3)
+    assert seconds == pytest.approx(2e-3)
     device.device.assert_called_with("cuda:1")
     assert device.Event.call_args_list == [call(enable_timing=True)] * 2
     in_turn = ["Event().record", *["solve"] * 3, "Event().record", "Event().synchronize"]
@@ -132,7 +132,7 @@ def test_every_group_belongs_to_a_suite_and_is_unique() -> None:
 
 @compiled
 def test_calls_of_python_keep_their_limits(tmp_path: Path) -> None:
-    found, _ = calls.measure(True, tmp_path)
+    found, _ = overhead.measure(True, tmp_path)
     assert {v.what: v.value for v in found if v.verdict != "pass" or v.value <= 0} == {}
 
 

@@ -46,8 +46,6 @@ def test_exponent_of_an_exact_power_law() -> None:
     found = spread.exponent(sizes, [3e-7 * n**2.1 for n in sizes])
     assert found.value == pytest.approx(2.1, abs=1e-9)
     assert found.high - found.low < 1e-6
-    with pytest.raises(ValueError, match="at least 5 sizes, got 4"):
-        spread.exponent([1, 2, 3, 4], [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(
@@ -149,13 +147,10 @@ def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
 
 def test_the_readme_shows_the_committed_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.committed()
-    assert readme.updated(text, readme.committed()) == text, (
-        "run python -m invconv_benchmarks.report.readme"
-    )
+    assert readme.updated(text) == text, "run python -m invconv_benchmarks.report.readme"
     changed = text.replace("| 64, 12, 16, 16 |", "| 0 |")
     assert changed != text
-    assert readme.updated(changed, readme.committed()) == text
+    assert readme.updated(changed) == text
 
 
 def test_results_of_the_newest_version_that_has_any(

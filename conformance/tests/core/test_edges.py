@@ -17,8 +17,8 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import namespace, to_numpy
 from invconv.extend import Transposed
-from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import CASES
 from invconv_torch import InvertibleModule
 
 jax.config.update("jax_enable_x64", True)

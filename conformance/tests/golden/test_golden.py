@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv_conformance.cases import CASES
+from invconv_conformance.cases.table import CASES
 from tests.golden.files import FOLDER, VERSIONS, document, read, write
 from tests.golden.vectors import make, moved
 

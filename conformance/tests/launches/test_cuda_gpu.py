@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import invconv_torch
-from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.libraries.table import LIBRARIES
 from tests.conftest import TORCH_LAYERS
 from tests.launches import checks
 from tests.libraries.gpus import CUPY

@@ -11,9 +11,9 @@ import pytest
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
+from invconv_conformance.cases.table import CASES
 
 mx: Any = pytest.importorskip("mlx.core")
 

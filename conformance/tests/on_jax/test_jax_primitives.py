@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv_conformance.cases import CASES
+from invconv_conformance.cases.table import CASES
 from tests.selected import of_each_class
 
 jax.config.update("jax_enable_x64", True)

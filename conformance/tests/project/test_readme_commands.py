@@ -57,11 +57,9 @@ LEFT_OUT = {
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
     "python -m invconv conformance --device cuda": CUDA,
     "python -m invconv benchmark inverse --device cuda": CUDA,
-    "python -m invconv_benchmarks.density.evaluation.beside_finc": CUDA,
     "python -m invconv conformance --namespace some.module": "test_namespaces.py runs it",
     "python -m invconv docs": "test_docs.py builds the site",
     "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
-    "python -m invconv_benchmarks.density.compare.readme": "as above",
     "python -m invconv_conformance.cuda": ".ci/run runs it",
 }
 

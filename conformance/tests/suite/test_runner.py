@@ -22,7 +22,7 @@ from invconv.kernels import numpy_primitives
 from invconv_conformance import plugin
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import truth
-from invconv_conformance.libraries import LIBRARIES
+from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.report import difference
 from tests.programs import python
 

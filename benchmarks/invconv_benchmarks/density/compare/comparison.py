@@ -1,13 +1,11 @@
 """All mixing layers on equal terms: the same tiles in the same order, noise, seeds and steps."""
 
-from __future__ import annotations
-
 import datetime
 import shlex
-import statistics
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 
 import torch
 
@@ -33,17 +31,13 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         for row in sorted(rows, key=lambda row: MIXINGS.index(row.mixing))
         if "bits" in row.runs[seed]
     }
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     sampling = [
-        {"model": mixing, "count": _SAMPLES, "seconds": sampling_seconds(model)}
-        for mixing, model in models.items()
+        {"model": mixing, "count": _SAMPLES, "seconds": seconds}
+        for mixing, seconds in sampling_seconds(models).items()
     ]
-    torch.set_num_threads(threads)
     recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
-    training = asdict(recipe) | {"steps": recipe.length(len(data))}
-    for own in ("mixing", "seed", "learning_rate"):  # of each row
-        del training[own]
+    of_all = asdict(recipe) | {"steps": recipe.length(len(data))}
+    of_rows = ("mixing", "seed", "learning_rate")
     measured: Result = {
         "invconv": invconv.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -58,7 +52,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
             "validation": 0 if data.validation is None else len(data.validation),
             "test": len(data.test),
         },
-        "training": training,
+        "training": {name: value for name, value in of_all.items() if name not in of_rows},
         "seeds": list(comparison.seeds),
         "sampling": sampling,
         "seconds": round(time.monotonic() - start, 1),
@@ -72,8 +66,11 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def sampling_seconds(model: Multiscale) -> float:
-    """Return the median time of 100 samples."""
-    zs = model.draw_latents(_SAMPLES, torch.Generator().manual_seed(0))
-    model.decode(zs)
-    return statistics.median(timing.seconds(lambda: model.decode(zs)) for _ in range(3))
+def sampling_seconds(models: dict[str, Multiscale]) -> dict[str, float]:
+    """Return the median time of 100 samples of each model, on one thread."""
+    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    torch.set_num_threads(1)
+    calls = {n: partial(m.decode, m.draw_latents(_SAMPLES, generator)) for n, m in models.items()}
+    seconds = timing.medians(calls, rounds=3)
+    torch.set_num_threads(threads)
+    return seconds

@@ -1,7 +1,5 @@
 """A comparison as a picture: learning curves, paired differences, reconstructions, samples."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,8 @@ from invconv_benchmarks.density.compare.report import color, title
 from invconv_benchmarks.density.compare.result import BASELINE, Result
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.report.figures import label_ends, save, stretch
+from invconv_benchmarks.report.figures import Floats, save, stretch
 from invconv_torch.flows import Multiscale
-
-Floats = np.ndarray[Any, Any]
 
 RESTORED, SAMPLED = 4, 10  # tiles of each model
 # test images, their reconstructions and samples, bytes (N, C, H, W); then the error (N, H, W), the
@@ -62,15 +58,15 @@ def _curves(axis: Any, result: Result) -> None:
         steps = [entry["step"] for entry in runs[0][:length]]
         values = np.asarray([[entry["held_out"] for entry in run[:length]] for run in runs])
         mean = values.mean(axis=0)
-        axis.plot(steps, mean, color=color(mixing))
+        ends.append((mean[-1], axis.plot(steps, mean, color=color(mixing), label=title(mixing))))
         ends_of_all = values.min(axis=0), values.max(axis=0)
         axis.fill_between(steps, *ends_of_all, color=color(mixing), alpha=0.15)
-        ends.append((title(mixing), steps[-1], mean[-1], color(mixing)))
         last += [values[:, -1].min(), np.median(values)]
     if last:
         low, high = min(last), max(last)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.6 * (high - low))
-        label_ends(axis, ends, gap=0.07)
+        lines = [line for _, (line,) in sorted(ends, key=lambda end: -end[0])]
+        axis.legend(handles=lines, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set(xlabel="steps", ylabel=f"bits/dim of the {result['data']['watched']} tiles")
     axis.set_title("learning curves, averaged parameters; shaded: all seeds", fontsize=10)
     axis.grid(alpha=0.3)

@@ -1,12 +1,10 @@
 """A comparison in tables of Markdown, the same for the terminal and for the README."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Any
 
 from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.measure.environment import busy
+from invconv_benchmarks.report import tables
 
 APPEARANCE = {
     "plain": ("plain 1×1", "#333333"),
@@ -38,7 +36,11 @@ def color(mixing: str) -> str:
 def markdown(result: Result) -> list[str]:
     """Return the lines of the tables: the rows, the sweep of learning rates, runs that stopped."""
     heads = ("", "rate", "params", "bits/dim", "from plain", "lower", "ms", "100 of", "paper")
-    lines = [_about(result), "", *_table(heads, [_cells(row, result) for row in result["rows"]])]
+    lines = [
+        _about(result),
+        "",
+        *tables.markdown(heads, [_cells(row, result) for row in result["rows"]]),
+    ]
     if result["sweep"]:
         lines += ["", *_sweep(result)]
     stopped = [
@@ -64,11 +66,6 @@ def _about(result: Result) -> str:
         f"step; 100 of: time for 100 samples; paper: **other images**, "
         f"{result['paper'].get('of', 'no numbers')}."
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
-    return [lines[0], "|---" * len(heads) + "|", *lines[1:]]
 
 
 def _cells(row: Result, result: Result) -> list[str]:
@@ -124,5 +121,5 @@ def _sweep(result: Result) -> list[str]:
         f"bits/dim of {data['validation']} validation tiles by learning rate, seed "
         f"{entries[0]['seed']}, * the best:",
         "",
-        *_table(("", *(f"{rate:g}" for rate in rates)), rows),
+        *tables.markdown(("", *(f"{rate:g}" for rate in rates)), rows),
     ]

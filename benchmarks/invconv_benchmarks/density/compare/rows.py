@@ -5,8 +5,6 @@ them is the largest or the smallest, the sweep goes on there; a run that is stop
 are not finite counts as the worst. The test part sees models of the chosen rate alone.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import signal
@@ -68,10 +66,6 @@ class Row:
     runs: dict[int, Outcome]  # at that rate, by seed
 
 
-class StoppedError(Exception):
-    """The user stopped the runs."""
-
-
 def around(rate: float) -> tuple[float, ...]:
     """Return a learning rate and its neighbours among 1, 3, 10, 30, ... times a power of ten.
 
@@ -110,7 +104,7 @@ _stop: Any = None  # an event that all worker processes share
 
 
 def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
-    """Train and evaluate all runs of a row, from where they were left; StoppedError if told so."""
+    """Train and evaluate all runs of a row, from where they were left."""
     first, waiting = comparison.seeds[0], sorted(comparison.rates)
     best, sweep = waiting[0], dict[float, Outcome]()
     images = _load(data, comparison.path)
@@ -142,7 +136,7 @@ def outcome_of(
     try:
         run = train(recipe, data, folder, should_stop=_stop.is_set, seconds=30)
         if run.step < run.steps:
-            raise StoppedError
+            raise KeyboardInterrupt  # the parent was, and told this process
         outcome = {
             "parameters": sum(p.numel() for p in run.flow.parameters()),
             "history": run.history,
@@ -168,15 +162,13 @@ def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]
             yield from (row.result() for row in as_completed(rows))
         except BrokenProcessPool:
             killed = "a worker process was killed, perhaps for want of memory"
-            goes_on = "the same command goes on from the last checkpoints"
-            raise CommandError(f"{killed}; {goes_on}") from None
+            raise CommandError(f"{killed}; the same command goes on") from None
         finally:
             stop.set()  # runs that go on save themselves and end
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(stop: Any) -> None:
-    """Prepare a worker process."""
     global _stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop` instead
     torch.set_num_threads(1)

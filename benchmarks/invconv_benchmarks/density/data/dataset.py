@@ -4,8 +4,6 @@ What a step sees is a function of the seed and the step alone: no generator has 
 checkpoint would have to keep, every model sees the same, and so do several processes together.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,13 +34,6 @@ class Dataset:
     # tiles are flipped at random, or brought into one of the square's eight positions
     symmetry: Literal["none", "horizontal", "all"] = "none"
     shift: int = 0  # tiles are moved by up to so many pixels each way, their edges repeated
-
-    def __post_init__(self) -> None:
-        if not len(self.train) or not len(self.test):
-            got = f"got {len(self.train)} and {len(self.test)}"
-            raise CommandError(f"{self.name}: expected images to train and to test on, {got}")
-        if min(min(image.shape[1:]) for image in self.train) < self.image_shape[1]:
-            raise CommandError(f"{self.name}: a training image is smaller than those of the test")
 
     @property
     def watched(self) -> Part:

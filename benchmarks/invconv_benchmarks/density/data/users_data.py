@@ -1,7 +1,5 @@
 """Data sets from a path of the user's: those of the paper, and a folder of any images."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -130,7 +128,6 @@ def _folder(path: Path) -> Dataset:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, hidden ones left out, or raise FileNotFoundError."""
     names = folder.iterdir() if folder.is_dir() else ()
     paths = sorted(p for p in names if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
     if not paths:
@@ -154,10 +151,7 @@ def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
 
 
 def _read(path: Path, side: int, *, exactly: bool = False) -> Bytes:
-    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
-
-    A CommandError names the file that is no image, is cut off, or has another size.
-    """
+    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size

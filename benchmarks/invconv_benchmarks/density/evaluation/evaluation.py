@@ -1,26 +1,21 @@
 """Evaluation of a trained model: bits/dim, round trips of images and of samples, a picture."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from skimage.util import montage
+from torch import Tensor
 
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
-from invconv_benchmarks.report.figures import stretch
+from invconv_benchmarks.report.figures import Floats, stretch
 from invconv_torch.flows import Multiscale
-
-Tensor: TypeAlias = torch.Tensor
-Floats = np.ndarray[Any, Any]
 
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 

@@ -1,9 +1,4 @@
-"""Reading a run's checkpoint: a file of Lightning, in which a run is described beside its state.
-
-No generator's state is needed, as batches and noise are functions of the seed and the step.
-"""
-
-from __future__ import annotations
+"""Reading a run's checkpoint: a file of Lightning, in which a run is described beside its state."""
 
 import pickle
 import zipfile

@@ -9,14 +9,12 @@ of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs doe
   moved by whole pixels, and the edges are repeated.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -73,7 +71,7 @@ class Recipe:
                 raise ValueError(f"{name}: expected a number from 0 to below 1, got {value!r}")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Recipe:
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """Return the recipe with these values; those that are wrong are a CommandError."""
         with as_command_errors():
             return cls(**values)
@@ -88,10 +86,7 @@ class Recipe:
         return min(1.0, (step + 1) / max(1, length))
 
     def flow(self, image_shape: tuple[int, int, int]) -> Glow:
-        """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU.
-
-        PyTorch's own generator is left as it was. What cannot be is a CommandError.
-        """
+        """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU."""
         names = ("levels", "depth", "width", "mixing", "scale_floor", "kernel_size")
         with as_command_errors(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -139,6 +134,5 @@ def load_preset(name: str) -> Preset:
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with others in their place, or in their unit's."""
     gone = {_UNITS[name] for name in changes if name in _UNITS}
     return {n: v for n, v in values.items() if n not in gone} | dict(changes)

@@ -1,7 +1,5 @@
 """A density model as a module of Lightning: its steps, the average of its parameters, its data."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math
@@ -13,7 +11,7 @@ from typing import Any, TypeAlias
 
 import lightning
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invconv import IllConditionedWarning
 from invconv.arrays.errors import CommandError
@@ -24,7 +22,6 @@ from invconv_benchmarks.density.recipes.recipe import Recipe
 from invconv_torch import InverseGuard, InvertibleModule
 from invconv_torch.flows import Multiscale
 
-Tensor: TypeAlias = torch.Tensor
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 MEASUREMENTS = 20  # of the tiles held out, in a run

@@ -4,8 +4,6 @@ Two things are ours: Lightning writes checkpoints through a file elsewhere that 
 kill or a full disk leaves in part, and at Ctrl-C it leaves amid a step, from which no run goes on.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os
@@ -69,7 +67,7 @@ def train(
     return module
 
 
-def _fit(module: DensityModule, keeper: Keeper, device: str, goes_on: bool, bar: bool) -> None:
+def _fit(module: DensityModule, keeper: "Keeper", device: str, goes_on: bool, bar: bool) -> None:
     here, world = (int(os.environ.get(f"{n}WORLD_SIZE", 1)) for n in ("LOCAL_", ""))  # torchrun's
     if (batch := module.recipe.batch) % world:
         raise CommandError(f"batch: expected a multiple of the {world} processes, got {batch}")

@@ -1,4 +1,3 @@
-"""Is there an inverse that is wrong and says nothing? Constructions and random operators.
+"""Is there an inverse that is wrong and says nothing? May import what other studies may."""
 
-May import what the other studies may.
-"""
+from invconv_benchmarks.studies.silent_error.study import measure as measure

@@ -1,9 +1,4 @@
-"""Operators to judge: random ones, and some that were silent while the condition alone judged.
-
-The inverse of these is wrong in float32, though the 1-norm's condition number looks fine.
-"""
-
-from __future__ import annotations
+"""Operators to judge: random ones, and some that were silent while the condition alone judged."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -58,10 +53,7 @@ def undone() -> ic.Chain:
 
 
 def wide_sum() -> ic.AutoregressiveConv:
-    """Return K = D (1 - 1.5 S), S a shift by a pixel, D = I with a last row of 3s for 64 channels.
-
-    The 1-norm does not see the sums, the infinity norm does.
-    """
+    """Return D (1 - 1.5 S), S a shift by a pixel, D = I with a last row of 3s for 64 channels."""
     at_pixel = np.eye(_CHANNELS)
     at_pixel[-1] = 3
     return ic.AutoregressiveConv(np.stack([at_pixel, -_GROWTH * at_pixel], axis=-1))
@@ -136,7 +128,6 @@ def chains(count: int, seed: int = 0) -> Iterator[Construction]:
 
 
 def _step(rng: np.random.Generator, channels: int, scale: float) -> ic.InvertibleConv:
-    """Return a step whose parameters are moved by N(0, scale^2) from their initialisation."""
     cls = _STEPS[int(rng.integers(len(_STEPS)))]
     conv: ic.InvertibleConv = perturbed(cls.init(channels, rng=rng), rng, scale)
     return ic.Inverse(conv) if rng.random() < 0.2 else conv

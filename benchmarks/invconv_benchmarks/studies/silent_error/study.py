@@ -5,8 +5,6 @@ precision: the constructions that were silent once, random operators of thirteen
 2 to 8 steps, large grids in float64.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

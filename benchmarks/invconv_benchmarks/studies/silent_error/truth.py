@@ -6,15 +6,12 @@ for y = conv.forward(x), whose x is known, and for random y, whose x is found st
 factors runs in PyTorch, too, with parameters that want gradients: it is solved factor by factor.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 import invconv as ic
 from invconv_benchmarks.studies.silent_error.operators import Floats, Shape
@@ -62,6 +59,8 @@ def _has_factors(conv: ic.InvertibleConv) -> bool:
 
 def _recorded(conv: ic.InvertibleConv, y: Floats) -> Floats:
     """Return conv.inverse(y) as it runs where derivatives are recorded."""
+    import torch
+
     there = conv.asarrays(torch.as_tensor(y[:0]))
     wanted = {name: p.clone().requires_grad_() for name, p in there.parameters().items()}
     prepared = there.replace(**wanted).prepare(tuple(y.shape[2:]), check=False)

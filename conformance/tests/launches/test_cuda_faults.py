@@ -1,19 +1,28 @@
-"""Faults in how threads wait for each other, planted into the source one at a time.
+"""The proof of `invconv_conformance.cuda` sees faults in how the kernel's threads wait.
 
-They are found in the text: barriers, waits, memory orders, flags and tickets, each left out,
-weakened or a step early. Each must be caught: as a race, a wait for ever, a barrier that not all
+Barriers, waits, memory orders, flags and tickets are found in the source, and each is left out,
+weakened or a step early. Each must show: as a race, a wait for ever, a barrier that not all
 reach, another result, or (blocks that no longer go on together) more steps.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 from invconv.kernels.cuda.compile import sources
+from invconv_conformance.cuda import draws
 from invconv_conformance.cuda.build import Builder, Job, Result, RunError
+from invconv_conformance.cuda.proof import needs_compiler
+
+Fault = tuple[str, dict[str, str]]  # its place and what it is, and all texts with it
 
 _ORDER = re.compile(r'"(acquire|release)\.gpu"')
 _CALL = re.compile(r"\b(?P<name>wait|publish)\((?!int).*, (?P<value>[^,\n]*)\);")
@@ -24,39 +33,16 @@ _SECONDS = 60  # of a run that may never end
 _WORDS = ("__syncthreads(", "atomicAdd(", "wait(", "publish(", "acquire", "release")
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A change of the source: its place, and all texts with it."""
-
-    what: str
-    file: str
-    line: int
-    texts: dict[str, str]
-
-
 def planted() -> Iterator[Fault]:
     """Yield every fault, in the order of the text."""
     texts = sources()
     for file, text in texts.items():
-        for start, end, what, new in sorted(_changes(text)):
-            spoilt = text[:start] + new + text[end:]
-            yield Fault(what, file, text.count("\n", 0, start) + 1, texts | {file: spoilt})
+        for start, end, what, new in sorted(changes(text)):
+            line = text.count("\n", 0, start) + 1
+            yield f"{file}:{line} {what}", texts | {file: text[:start] + new + text[end:]}
 
 
-def unspoilt() -> list[str]:
-    """Return the lines of code that make threads wait for each other, and have no fault."""
-    spoilt = {f"{fault.file}:{fault.line}" for fault in planted()}
-    waits = set()
-    for file, text in sources().items():
-        for number, line in enumerate(text.splitlines(), start=1):
-            code = line.partition("//")[0]
-            defined = code.startswith("DEVICE") and '"' not in code
-            if any(word in code for word in _WORDS) and not defined:
-                waits.add(f"{file}:{number}")
-    return sorted(waits - spoilt)
-
-
-def _changes(text: str) -> Iterator[tuple[int, int, str, str]]:
+def changes(text: str) -> Iterator[tuple[int, int, str, str]]:
     """Yield where a fault begins and ends, what it is, and what takes its place."""
     for pattern, what in _WHOLE.items():
         for found in re.finditer(pattern, text):
@@ -76,9 +62,15 @@ def _changes(text: str) -> Iterator[tuple[int, int, str, str]]:
         yield *found.span(), "no ticket", "(int)blockIdx.x"
 
 
-def caught(fault: Fault, watchers: Sequence[Watcher]) -> str | None:
-    """Return how the fault shows, or None: on a busy machine a race may not happen at once."""
-    return next(filter(None, (watcher.look(fault) for watcher in [*watchers] * 3)), None)
+def test_every_line_on_which_threads_wait_has_a_fault() -> None:
+    spoilt, waits = {where.split()[0] for where, _ in planted()}, set()
+    for file, text in sources().items():
+        for number, line in enumerate(text.splitlines(), start=1):
+            code = line.partition("//")[0]
+            defined = code.startswith("DEVICE") and '"' not in code
+            if any(word in code for word in _WORDS) and not defined:
+                waits.add(f"{file}:{number}")
+    assert waits <= spoilt
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +85,10 @@ class Watcher:
         """What the source as it is gives."""
         return self.builder.solve(self.jobs)
 
-    def look(self, fault: Fault) -> str | None:
+    def look(self, texts: dict[str, str]) -> str | None:
         """Return how a fault shows in these jobs, or None."""
         try:
-            results = self.builder.solve(self.jobs, fault.texts, _SECONDS)
+            results = self.builder.solve(self.jobs, texts, _SECONDS)
         except RunError as error:
             return str(error).splitlines()[0]
         for result, sound in zip(results, self.sound, strict=True):
@@ -105,3 +97,21 @@ class Watcher:
             if result.rounds > sound.rounds:
                 return "takes more steps"
         return None
+
+
+def caught(fault: Fault, watchers: Sequence[Watcher]) -> str | None:
+    """Return how a fault shows: on a busy machine a race may not happen at once."""
+    return next(filter(None, (w.look(fault[1]) for w in [*watchers] * 3)), None)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_faults_in_the_source_are_caught(tmp_path: Path) -> None:
+    races, planes = Builder(tmp_path, "races"), draws.in_volumes()
+    watchers = [Watcher(races, planes), Watcher(Builder(tmp_path, "values"), planes)]
+    watchers += [Watcher(races, group) for group in draws.small_jobs()]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = list(pool.map(lambda fault: caught(fault, watchers), planted()))
+    for (what, _), how in zip(planted(), found, strict=True):
+        print(f"\n  {what}: {how or 'not caught'}", end="")
+    assert None not in found
