@@ -31,8 +31,8 @@ def conv_of(borders: tuple[str, ...], rng: np.random.Generator) -> ic.SymmetricC
     """Return an operator of two channels, with five taps an axis where it may have so many."""
     size = tuple({"zero": 2, "periodic": 4}.get(border, 3) for border in borders)
     kernel = 0.3 * rng.standard_normal((2, 2, *size)) / math.prod(size)
-    place = tuple(1 if border == "periodic" else 0 for border in borders)
-    kernel[(slice(None), slice(None), *place)] += np.asarray([[0.6, 0.8], [-0.8, 0.6]])
+    place: tuple[Any, ...] = (..., *(1 if border == "periodic" else 0 for border in borders))
+    kernel[place] += np.asarray([[0.6, 0.8], [-0.8, 0.6]])
     return ic.SymmetricConv(kernel, rng.standard_normal(2), boundary=borders)
 
 
