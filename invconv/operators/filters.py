@@ -31,7 +31,8 @@ from invconv.operators.blocks import added, carried_over, resized
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     """Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
 
-    Every step is differentiable, in b, a, x and zi.
+    Every step is differentiable, in b, a, x and zi. JAX's ``jit`` compiles it; `torch.compile` runs
+    it as it is, and refuses it with ``fullgraph=True``.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ def _convolve(conv: Conv, x: Array) -> Array:
     data_fields=["levels"],
     meta_fields=["architecture", "initialized"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Glow:
     """A multi-scale flow of images in [0, 1): a pytree, which `invconv_jax.load` reads.
 
@@ -140,6 +140,9 @@ class Glow:
     levels: tuple[Level, ...]
     architecture: GlowArchitecture
     initialized: bool = True
+
+    def __repr__(self) -> str:
+        return f"Glow({self.architecture!r}, initialized={self.initialized})"
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:

@@ -17,7 +17,7 @@ Differences from the code of the paper's authors (github.com/ehoogeboom/emerging
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -94,7 +94,7 @@ class Glow(Multiscale):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: tuple[int, ...],
         levels: int = 3,
         depth: int = 32,
         width: int = 512,
@@ -111,7 +111,7 @@ class Glow(Multiscale):
         if not callable(mixing):
             choice("mixing", mixing, MIXINGS)
         named = None if callable(mixing) else mixing
-        sizes, last = (tuple(shape), levels, depth, width), (kernel_size, context)
+        sizes, last = (shape, levels, depth, width), (kernel_size, context)
         architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)
         where = {"device": device, "dtype": dtype}
         make = mixing if callable(mixing) else partial(mixing_layer, mixing, kernel_size, **where)
