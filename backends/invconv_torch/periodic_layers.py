@@ -96,8 +96,7 @@ class _SymmetricConv(Convolution):
         conv: Any = self.operator()
         pairs = zip(taps, conv.boundary, strict=True)
         whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
-        said: str = super().extra_repr().replace(f"kernel_size={taps}", f"kernel_size={whole}")
-        return said
+        return str(super().extra_repr()).replace(f"kernel_size={taps}", f"kernel_size={whole}")
 
 
 class _ExponentialConv(Convolution):

@@ -104,8 +104,7 @@ def _convolve(conv: Conv, x: Array) -> Array:
 class Glow:
     """A multi-scale flow of images in [0, 1): a pytree, which `invconv_jax.load` reads.
 
-    It is made and initialized in PyTorch, as ``invconv_torch.flows.Glow((3, 32, 32))``, and saved
-    there.
+    It is made, initialized and saved in PyTorch, as ``invconv_torch.flows.Glow((3, 32, 32))``.
 
     Parameters
     ----------

@@ -176,14 +176,12 @@ def _at_the_end(basis: Basis) -> tuple[list[int], list[int]]:
 def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
     """Transform along axes that are not periodic; no reshape joins short ones with the batch."""
     for axis, waves in enumerate(basis.waves, 2):
-        if waves is None:
-            continue
-        if x.shape[axis] > BY_MATRIX:
+        if waves is not None and x.shape[axis] > BY_MATRIX:
             x = waves.transform(x, (axis,), back=back)
-            continue
-        matrix = waves.matrix(x.shape[axis])
-        turned = jnp.asarray(matrix if back else matrix.T, x.dtype)
-        x = jnp.moveaxis(matmul(jnp.moveaxis(x, axis, -1), turned), -1, axis)
+        elif waves is not None:
+            matrix = waves.matrix(x.shape[axis])
+            turned = jnp.asarray(matrix if back else matrix.T, x.dtype)
+            x = jnp.moveaxis(matmul(jnp.moveaxis(x, axis, -1), turned), -1, axis)
     return x
 
 

@@ -106,8 +106,7 @@ def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
     if isinstance(whole.wrap, bool):
         return _correlation(stencil, whole.wrap, x)(x)
     x = whole.continued(x)
-    cropped: Tensor = whole.cropped(_correlation(stencil, False, x)(x))
-    return cropped
+    return torch.as_tensor(whole.cropped(_correlation(stencil, False, x)(x)))
 
 
 def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], Tensor]:

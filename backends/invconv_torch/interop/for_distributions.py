@@ -76,8 +76,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
         return type(self)(self.layer, ndim=self._axes - 1, cache_size=cache_size)
 
     def __repr__(self) -> str:
-        text: str = nn.Module.__repr__(self)
-        return text
+        return str(nn.Module.__repr__(self))
 
     def __hash__(self) -> int:
         return object.__hash__(self)

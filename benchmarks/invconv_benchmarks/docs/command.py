@@ -3,8 +3,6 @@
 mkdocs builds them with the theme material; mkdocstrings reads the docstrings.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re

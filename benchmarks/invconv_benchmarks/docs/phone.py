@@ -1,7 +1,5 @@
 """Whether pages fit a phone, as a headless browser draws them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
