@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import invconv as ic
 from invconv.arrays import array_ops, registry
 from invconv.arrays.registry import agnostic
 from invconv_conformance.libraries.library import required_functions
+from tests.programs import python
 
 RNG = np.random.default_rng(0)
 
@@ -28,7 +28,7 @@ def test_importing_the_core_imports_no_framework() -> None:
         "found = {'torch', 'jax', 'cupy', 'rich', 'matplotlib', 'skimage'} & set(sys.modules);"
         "assert not found, found"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python("-c", code)
 
 
 def test_required_functions_exist_in_the_standard() -> None:
@@ -47,10 +47,8 @@ def test_required_functions_exist_in_the_standard() -> None:
 )
 def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
     message = f"invconv_{library} needs {title}: pip install 'invconv[{library}]'"
-    assert f"ImportError: {message}" in done.stderr
+    assert f"ImportError: {message}" in python("-c", code, status=1).stderr
 
 
 TOY = """

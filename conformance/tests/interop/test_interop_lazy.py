@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from tests.interop.peers.jax_flows import JAX
 from tests.interop.peers.torch_flows import TORCH
+from tests.programs import python
 
 FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
-
-
-def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def test_adapters_import_no_flow_library_and_no_compiler() -> None:
@@ -22,7 +15,7 @@ def test_adapters_import_no_flow_library_and_no_compiler() -> None:
         "invconv_torch.interop, invconv_jax.interop;"
         "print(*sys.modules)"
     )
-    loaded = set(python(code).split())
+    loaded = set(python("-c", code).stdout.split())
     assert {"torch", "jax"} <= loaded
     late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}
     assert loaded & (FLOW_LIBRARIES | late) == set()
@@ -40,7 +33,7 @@ for package, name in (
     try: getattr(package, name)
     except ImportError as error: print(error)
 """
-    messages = python(code).splitlines()
+    messages = python("-c", code).stdout.splitlines()
     pips = {"NflowsTransform": "nflows", "PyroTransform": "pyro-ppl", "DistraxBijector": "distrax"}
     for message, (name, pip) in zip(messages, pips.items(), strict=True):
         assert message.startswith(f"{name} needs {pip}, which cannot be imported (")

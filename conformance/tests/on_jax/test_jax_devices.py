@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,11 @@ from jax import export
 from jax import numpy as jnp
 
 from invconv.operators.base.register import own_operators
+from tests.programs import python
 from tests.selected import of_each_class
 
-HERE = Path(__file__).parent
-
+SHARDINGS = Path(__file__).with_name("jax_shardings.py")
+FOUR_DEVICES = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
 NAMES = (
     "actnorm-2d",
     "conv1x1-2d",
@@ -32,16 +30,6 @@ NAMES = (
     "exponential-zeros-2d",
     "chain-inverses",
 )
-
-
-def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *argv],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
-    )
 
 
 ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
@@ -59,9 +47,7 @@ ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "di
 )
 def test_images_split_along_any_axes_give_the_same(arguments: list[str]) -> None:
     """Values and gradients of both directions; the program is beside this."""
-    done = run(str(HERE / "jax_shardings.py"), *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == "the same\n"
+    assert python(SHARDINGS, *arguments, **FOUR_DEVICES).stdout == "the same\n"
 
 
 def lower_for_cuda(function: Any, *arguments: Any) -> str:
@@ -99,5 +85,4 @@ def test_the_core_imports_the_adapter_when_it_sees_a_jax_array() -> None:
         "conv.forward(x)\n"
         "print(len(jax.tree.leaves(conv)), 'invconv_jax' in sys.modules)\n"
     )
-    done = run("-c", program, JAX_PLATFORMS="cpu")
-    assert done.stdout == "2 True\n", done.stderr[-2000:]
+    assert python("-c", program, JAX_PLATFORMS="cpu").stdout == "2 True\n"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from invconv.kernels.convolutions import causal_family
 from invconv.kernels.spectral import spectral_family
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Both
+from tests.programs import python
 
 Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "periodic-2d", "symmetric-1d", "qr")
@@ -57,8 +56,7 @@ def test_a_program_runs_without_invconv(
     torch.export.save(program, tmp_path / "program.pt2")
     wanted = [result.detach() for result in module(*others)]
     torch.save([*others, wanted], tmp_path / "images.pt")
-    files = [str(tmp_path / name) for name in ("program.pt2", "images.pt")]
-    subprocess.run([sys.executable, "-c", ELSEWHERE, *files], check=True, timeout=300)
+    python("-c", ELSEWHERE, tmp_path / "program.pt2", tmp_path / "images.pt")
 
 
 @pytest.mark.parametrize("operator", ["solve", "apply", "gram"])
