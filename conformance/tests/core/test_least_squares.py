@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import scipy.sparse.linalg
 import torch
 from jax.test_util import check_grads
 
@@ -86,18 +85,11 @@ def test_it_is_the_dense_matrixs(
     wanted = (vh.T * gains) @ u.T @ (y.reshape(2, -1) - np.ravel(bias)).T
     size = np.abs(wanted).max()
     np.testing.assert_allclose(np.asarray(x).reshape(2, -1).T, wanted, rtol=0, atol=1e-8 * size)
-
-
-def test_it_is_lsqr_and_float32_keeps_its_dtype() -> None:
-    conv, rng = operator(ic.PeriodicConv, 1, (6, 6), singular=True), np.random.default_rng(0)
-    matrix, bias = affine(conv, (6, 6))
-    y = rng.standard_normal((1, 6, 6))
-    known = scipy.sparse.linalg.lsqr(matrix, y.ravel() - np.ravel(bias), 0.1, 1e-15, 1e-15)[0]
-    np.testing.assert_allclose(conv.least_squares(y, 0.1).ravel(), known, atol=1e-9)
-    small = y.astype("float32")
-    x = conv.asarrays(small).least_squares(small, 0.1)
-    assert x.dtype == np.float32
-    np.testing.assert_allclose(x.ravel(), known, rtol=0, atol=1e-4 * np.abs(known).max())
+    if damp == 1.0:  # enough for float32
+        small = carry(y.astype("float32"))
+        x = np.asarray(conv.asarrays(small).least_squares(small, damp))
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x.reshape(2, -1).T, wanted, rtol=0, atol=1e-4 * size)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -11,25 +11,13 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from tests.selected import of_each_class
+from tests.selected import COMPILED, of_each_class
 
 jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-NAMES = (
-    "pluconv1x1-2d",
-    "qrconv1x1-2d",
-    "corner-bias",
-    "raster-k3",
-    "emerging-biases",
-    "periodic-bias",
-    "symmetric-bias",
-    "exponential-bias",
-    "chain-flow-step",
-    "inverse-emerging-biases",
-)
 VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias")
-some_cases = pytest.mark.parametrize("case", of_each_class(*NAMES))
+some_cases = pytest.mark.parametrize("case", of_each_class(*COMPILED))
 
 
 def on_jax(case: Any) -> tuple[Any, Any]:
