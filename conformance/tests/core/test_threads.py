@@ -18,10 +18,7 @@ import invconv_torch as it
 from invconv.arrays.namespaces import to_numpy
 
 GRID = (12, 12)
-LIKE: dict[str, Any] = {
-    "numpy": np.empty(0, np.float32),
-    "torch": torch.empty(0),
-}
+LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
 
 
 def _at_every_line(run: Callable[[], Any], do: Callable[[int], None]) -> Any:

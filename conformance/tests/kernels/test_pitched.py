@@ -15,10 +15,7 @@ from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.solvers import TORCH
 from tests.kernels.test_kernels import backward_error, random_case
 
-LIBRARIES: dict[str, Any] = {
-    "numpy": (NUMPY, np.asarray),
-    "torch": (TORCH, torch.as_tensor),
-}
+LIBRARIES: dict[str, Any] = {"numpy": (NUMPY, np.asarray), "torch": (TORCH, torch.as_tensor)}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

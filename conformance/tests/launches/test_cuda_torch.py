@@ -15,9 +15,7 @@ from tests.launches.stand_in_driver import STREAM, Driver, forget
 
 Build = Callable[..., tuple[Any, Any]]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 
 
 @pytest.mark.parametrize(

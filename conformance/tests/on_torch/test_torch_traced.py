@@ -22,9 +22,7 @@ from tests.programs import python
 Build = Callable[..., tuple[Any, Any]]
 
 # PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 COMPILED = ("emerging-2d", "periodic-2d")
 # of less or of the same code; one or three axes make no difference, but 1-D exponentials close
 SLOW = [name for name in TORCH_LAYERS if name not in COMPILED and not name.endswith(("1d", "3d"))]
