@@ -148,25 +148,19 @@ def stacked() -> ic.InvertibleConv:
     return stack
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (
-            lambda: np.eye(2),
-            TypeError,
-            "model: expected an InvertibleConv or a layer that holds one, got ndarray",
-        ),
-        (lambda: ic.Conv1x1(np.eye(2) * np.nan), ValueError, "weight: expected finite numbers"),
-        (lambda: nested(DEEPEST + 1), ValueError, f"nested {DEEPEST} deep at most"),
-        (stacked, ValueError, r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)"),
-        (lambda: ic.Chain([ic.ActNorm.init(1)] * 9000), ValueError, "18000 arrays are more than"),
-    ],
-)
-def test_what_cannot_be_read_again_is_not_written(
-    make: Callable[[], Any], error: type[Exception], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(error, match=message):
-        ic.save(make(), tmp_path / "conv.safetensors")
+UNREADABLE: dict[str, Callable[[], Any]] = {
+    "model: expected an InvertibleConv or a layer that holds one, got nd": lambda: np.eye(2),
+    "weight: expected finite numbers": lambda: ic.Conv1x1(np.eye(2) * np.nan),
+    f"nested {DEEPEST} deep at most": lambda: nested(DEEPEST + 1),
+    r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)": stacked,
+    "18000 arrays are more than": lambda: ic.Chain([ic.ActNorm.init(1)] * 9000),
+}
+
+
+@pytest.mark.parametrize("message", UNREADABLE)
+def test_what_cannot_be_read_again_is_not_written(message: str, tmp_path: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        ic.save(UNREADABLE[message](), tmp_path / "conv.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -110,6 +110,10 @@ def scaled(self: Any) -> Any:
     return [(Scale(), self.scale)]
 
 
+def vjp(method: Any) -> Any:
+    return {"factors": scaled, "factors_vjp": method}
+
+
 FACTORS = r"Wrong.factors: expected pairs of a family, such as Matrix\(\)"
 
 
@@ -120,16 +124,8 @@ FACTORS = r"Wrong.factors: expected pairs of a family, such as Matrix\(\)"
         ({"factors": scaled}, TypeError, "Wrong: expected a method `factors_vjp` beside `factors`"),
         ({"factors": lambda self: [Scale(), self.scale]}, TypeError, FACTORS),
         ({"factors": lambda self: [(Scale, self.scale)]}, TypeError, FACTORS),
-        (
-            {"factors": scaled, "factors_vjp": lambda self, bars: {"scales": bars[0]}},
-            ValueError,
-            "expected gradients by scale, got one by scales",
-        ),
-        (
-            {"factors": scaled, "factors_vjp": lambda self, bars: {}},
-            ValueError,
-            "expected gradients by scale, got none by scale",
-        ),
+        (vjp(lambda self, bars: {"scales": bars[0]}), ValueError, "by scale, got one by scales"),
+        (vjp(lambda self, bars: {}), ValueError, "by scale, got none by scale"),
     ],
 )
 def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> None:
