@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes.util
 import re
-import re
 import threading
 import warnings
 from typing import Any
