@@ -14,6 +14,10 @@ import torch
 
 from invconv_conformance.cases import CASES
 from invconv_conformance.cases.case import Case
+from invconv_conformance.libraries import LIBRARIES
+
+(CUPY,) = [library for library in LIBRARIES if library.name == "cupy"]
+without_gpu = pytest.mark.skipif(CUPY.absent() is None, reason="CuPy can use a GPU")
 
 # how each library carries NumPy's arrays over
 CARRY: dict[str, Callable[[Any], Any]] = {

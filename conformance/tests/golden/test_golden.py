@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from invconv_conformance.cases import CASES
-from tests.golden.files import FOLDER, VERSIONS, document, read, write
-from tests.golden.vectors import check, make
+from tests.golden.vectors import FOLDER, VERSIONS, check, document, make, read, write
 
 COUNTS = {1: 58, 2: 30, 3: 8}  # of cases, by version
 

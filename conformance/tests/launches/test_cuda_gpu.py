@@ -19,8 +19,8 @@ import invconv_torch
 from invconv_conformance.libraries import LIBRARIES
 from tests.conftest import TORCH_LAYERS
 from tests.launches import checks
-from tests.libraries.gpus import CUPY
 from tests.programs import python
+from tests.selected import CUPY
 
 (JAX,) = [library for library in LIBRARIES if library.name == "jax"]
 

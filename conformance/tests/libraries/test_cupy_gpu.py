@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from tests.libraries.gpus import CUPY
+from tests.selected import CUPY
 
 pytestmark = pytest.mark.gpu
 

@@ -1,4 +1,4 @@
-"""Programs of torch.export that run elsewhere, and code that inductor compiles."""
+"""Programs of torch.export that run elsewhere, code of inductor, the documented torchrun."""
 
 from __future__ import annotations
 
@@ -163,3 +163,12 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
             compiled = torch._inductor.aoti_load_package(path)
             for got, want in zip(compiled(*images), module(*images), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--sharded"]], ids=["copies", "sharded"])
+def test_two_processes_train_as_one(options: list[str]) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = Path(__file__).with_name("torch_ddp.py")
+    done = python(*launch, program, *options, timeout=100)
+    assert "2 processes, gloo: losses and gradients of 3 steps equal" in done.stdout

@@ -16,8 +16,8 @@ from skimage.io import imsave
 
 from invconv import _cli
 from invconv_conformance import info
-from tests.libraries.gpus import CUPY, without_gpu
 from tests.programs import python
+from tests.selected import CUPY, without_gpu
 
 
 def status(arguments: list[str]) -> int | str | None:
