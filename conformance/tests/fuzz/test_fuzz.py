@@ -26,8 +26,8 @@ import invconv as ic
 from invconv.files.description import build, describe
 from invconv_torch.flows import Glow
 from tests.fuzz import judge
-from tests.fuzz.calls import Call, Op
 from tests.fuzz.damage import damaged
+from tests.fuzz.judge import Call, Op
 from tests.fuzz.strategies import calls
 from tests.selected import FEW
 

@@ -2,7 +2,7 @@
 
 A batch that is split is gathered nowhere in the compiled programs.
 
-It is a program of its own, which `test_jax_devices` starts with four virtual CPU devices. Its
+It is a program of its own, which `test_jax_primitives` starts with four virtual CPU devices. Its
 arguments: "some" for a few operators and the splits that XLA is known to get wrong, or the name of
 one operator for every split; and "explicit" for a mesh whose axes are part of the arrays' types.
 """

@@ -144,7 +144,7 @@ def test_what_cannot_be_reversed_is_refused(message: str) -> None:
 
 
 def test_judges_every_layer_on_its_own_grid_and_one_that_replaces_it() -> None:
-    """Training that loses an inverse is `stability.test_reversible_losses`."""
+    """Training that loses an inverse is in `stability.test_promises`."""
     weak = it.AutoregressiveConv2d(4)
     with torch.no_grad():
         weak.kernel[:, :, 0, 1] = weak.kernel[:, :, 1, 0] = -1.5 * torch.eye(4)
