@@ -56,7 +56,9 @@ def init(
     """
     make: Any = cls
     if not (isinstance(cls, type) and issubclass(cls, ic.InvertibleConv) and hasattr(cls, "init")):
-        raise TypeError(f"cls: expected a class of invconv with an init, got {cls!r:.80}")
+        raise TypeError(
+            f"cls: expected a class of invconv with an init, got {cls!r:.80}; the key comes first"
+        )
     if "rng" in settings:
         raise TypeError("rng: expected none, since the numbers come from the key")
     if "like" in settings:

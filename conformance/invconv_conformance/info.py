@@ -27,8 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     _print_table(("library", "version", "devices", "dtypes"), list(_libraries()))
     _print_table(("flow library", "version", "drop-in"), list(_drop_ins()))
     for library in LIBRARIES:
-        native = [name for name, p in PRIMITIVES.items() if p.native(library.name)]
-        if native and not library.absent():
+        if library.absent():
+            continue  # its adapter cannot be imported
+        if native := [name for name, p in PRIMITIVES.items() if p.native(library.name)]:
             print(f"native primitives of {library.title}: {', '.join(native)}")
     print(f"autoregressive inverses on the CPU: {_kernel()}")
     for library in LIBRARIES:

@@ -123,7 +123,7 @@ def _take_filled(buffers: compiled._Buffers, size: int) -> compiled.Buffer:
 
 def _solve_filled(w: Writer, frame: Any, addresses: Any) -> None:
     """Write what fills the memory, up to the end of the state of the units, and the solve."""
-    memory = xla.data(w, xla.result(w, frame, 1))
+    memory = xla.data(w, xla.array(w, frame, xla.RESULTS, 1))
     place, words = (w.entry(xla.attribute(w, frame, 1), i) for i in (3, 4))
     with w.loop(0, place // 8 + words + handler.ALIGNED // 8) as i:
         w.b.store(I64(_NAN), w.b.gep(memory, [i.value], source_etype=I64))

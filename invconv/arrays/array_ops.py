@@ -30,6 +30,8 @@ class ArrayOps:
         The import name of the library.
     xp : namespace
         Of array-api-compat.
+    primitives : module or None
+        With native primitives.
     flushes_subnormals : bool
         Whether arithmetic takes numbers below the smallest normal one for zero.
     gathers_transforms : bool
@@ -47,6 +49,7 @@ class ArrayOps:
 
     def __init__(self, name: str, xp: Namespace) -> None:
         self.name, self.xp = name, xp
+        self.primitives = backend(name)
         self.bits: dict[Any, int] = {}
 
     def require(self, name: str, x: Array) -> None:
@@ -165,9 +168,11 @@ def register_backend(import_name: str, module: ModuleType) -> None:
     Parameters
     ----------
     import_name : str
-        The name of its library, of which no array may have been seen yet.
+        The name of its library without dots, such as "dask", of which no array may have been seen
+        yet.
     module : module
-        With native primitives by their names, and ``ARRAY_OPS``; both may be left out.
+        With native primitives by their names, and ``ARRAY_OPS``, a subclass of `ArrayOps`; both may
+        be left out.
 
     Examples
     --------
@@ -175,6 +180,15 @@ def register_backend(import_name: str, module: ModuleType) -> None:
     >>> from invconv.extend import register_backend
     >>> register_backend("my_arrays", ModuleType("my_primitives"))
     """
+    if not isinstance(import_name, str) or not import_name.isidentifier():
+        raise ValueError(
+            f"import_name: expected one without dots, 'dask' of dask.array, got {import_name!r:.80}"
+        )
+    if not isinstance(module, ModuleType):
+        raise TypeError(f"module: expected a module, got {module!r:.80}")
+    ops = getattr(module, "ARRAY_OPS", ArrayOps)
+    if not isinstance(ops, type) or not issubclass(ops, ArrayOps):
+        raise TypeError(f"module: expected ARRAY_OPS to be a subclass of ArrayOps, got {ops!r:.80}")
     if import_name in _by_name:
         raise ValueError(
             f"import_name: expected a library that was not used before, got {import_name!r}"

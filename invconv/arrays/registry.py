@@ -22,10 +22,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from invconv.arrays.array_ops import backend, ops_of
+from invconv.arrays.array_ops import KNOWN, backend, ops_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +32,6 @@ R = TypeVar("R")
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
 _forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
 _counting = threading.RLock()  # into a ContextVar, and need not while this is zero
-_modules: dict[type, ModuleType | None] = {}  # by the type of an array: quick
 PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 
 
@@ -100,13 +98,8 @@ class Primitive(Generic[P, R]):
         if _forcing and _forced_agnostic.get():
             return self.agnostic(*args, **kwargs)
         array = args[self._on]
-        kind = type(array)
-        if kind not in _modules:
-            array = getattr(array, "taps", array)
-            kind = type(array)
-            if kind not in _modules:
-                _modules[kind] = backend(ops_of(array).name)
-        return (getattr(_modules[kind], self.name, None) or self.agnostic)(*args, **kwargs)
+        ops = KNOWN.get(type(array)) or ops_of(getattr(array, "taps", array))
+        return (getattr(ops.primitives, self.name, None) or self.agnostic)(*args, **kwargs)
 
 
 def method(name: str, *, on: int) -> Primitive[..., Any]:

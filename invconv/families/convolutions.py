@@ -68,7 +68,8 @@ class Spectral(Linear):
 
     linear: SpectralFamily
     hint: ClassVar[str] = (
-        "K_hat(f) is singular at a frequency f; change the kernel or the grid size"
+        "K_hat(f) is singular at a frequency f; change the kernel or the grid size, or use "
+        "least_squares(y), which is the solution of least norm"
     )
     closed: ClassVar[bool] = True
     spectral: ClassVar[bool] = True

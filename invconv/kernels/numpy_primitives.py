@@ -23,9 +23,9 @@ from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
 from invconv.kernels.cpu.correlate.bands import of_taps
-from invconv.kernels.cpu.correlate.correlation import compiled_correlation
-from invconv.kernels.cpu.correlate.gram import compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
+from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
@@ -63,7 +63,7 @@ def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
     if correlation is None:
         return np.zeros_like(x)
     taps = np.ascontiguousarray(stencil.taps, x.dtype.newbyteorder("="))
-    places = compiled.address_of(taps), of_taps(x.shape[1])
+    places = address_of(taps), of_taps(x.shape[1])
     return _mapped(x, lambda *images: correlation.run(*places, *images, taps))
 
 
@@ -71,7 +71,7 @@ def _mapped(x: Floats, run: Callable[..., object]) -> Floats:
     """Return the images that ``run`` makes of images (B, C, *shape), in as many threads as set."""
     given = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
     y = np.empty(x.shape, given.dtype)
-    addresses = compiled.address_of(given), compiled.address_of(y)
+    addresses = address_of(given), address_of(y)
     run(*addresses, len(x), threads.number(), given, y)
     return y.astype(x.dtype, copy=False)
 
@@ -131,7 +131,7 @@ def log_abs_det(matrices: Floats) -> Floats:
         by_library: Floats = primitives.log_abs_det.agnostic(matrices)
         return by_library
     factors = np.array(matrices, kind, order="C")
-    eliminate(compiled.address_of(factors), count, channels, parts)
+    eliminate(address_of(factors), count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
     return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype.newbyteorder("="))
 

@@ -35,7 +35,7 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
 
     Parameters
     ----------
-    b, a : array or sequence of numbers, shape (..., k)
+    b, a : array, sequence of numbers, shape (..., k), or number
         Numerator and denominator; a[0] is not zero. Axes before the last broadcast against the
         other axes of x: there a filter of its own runs for each index.
     x : array
@@ -132,8 +132,8 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
     """Return coefficients as an array of x's library."""
-    if isinstance(values, np.ndarray | Sequence):
-        numbers = np.asarray(values)
+    if isinstance(values, np.ndarray | np.number | Sequence | float | int):
+        numbers = np.atleast_1d(values)  # SciPy's filters without feedback have a = 1
         if numbers.dtype.kind not in "fiu":
             raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")
         values = constant(numbers, x, x.dtype)
@@ -196,7 +196,7 @@ def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]
     def rows(array: Array, shape: tuple[int, ...]) -> Array:
         """Return filters or signals, the axes of the filters as one."""
         array = xp.permute_dims(xp.broadcast_to(array, (*shape, array.shape[-1])), order)
-        return xp.reshape(array, (count, -1, array.shape[-1]))
+        return xp.reshape(array, (count, size(shape) // count, array.shape[-1]))
 
     def restored(parts: list[Array]) -> Array:
         length = parts[0].shape[-1]
@@ -217,7 +217,7 @@ def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
     """Run one filter on signals of shape (..., time), and return y and the state at the end."""
     xp, length, order = namespace(x), int(x.shape[-1]), _order(b, a)
     b, a = b / a[0], a / a[0]
-    rows = xp.reshape(x, (-1, 1, length))
+    rows = xp.reshape(x, (size(x.shape[:-1]), 1, length))
     state = None if zi is None else xp.reshape(zi, (rows.shape[0], 1, order))
     if 0 in rows.shape:
         return x, zeros((*x.shape[:-1], order), x) if zi is None else zi

@@ -38,6 +38,8 @@ _ELSEWHERE = {
     **dict.fromkeys(("reflect", "grid-mirror"), "symmetric"),
     **dict.fromkeys(("wrap", "grid-wrap", "circular"), "periodic"),
     **dict.fromkeys(("constant", "grid-constant", "zeros"), "zero"),
+    "neumann": "symmetric",
+    "dirichlet": "odd",
 }
 
 
@@ -62,9 +64,9 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
     boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one an axis
-        "symmetric": mirrored, d c b a | a b c d | d c b a. "odd": -c -b -a 0 | a b c d | 0 -d -c
-        -b, a wall at zero (Dirichlet). "zero": zeros, for three taps at most, h <= 2. "periodic":
-        a b c d | a b c d | a b c d.
+        "symmetric": mirrored, d c b a | a b c d | d c b a, a wall without flow (Neumann). "odd":
+        -c -b -a 0 | a b c d | 0 -d -c -b, a wall at zero (Dirichlet). "zero": zeros, for three
+        taps at most, h <= 2. "periodic": a b c d | a b c d | a b c d.
 
     Warns
     -----

@@ -91,7 +91,10 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
             f"the condition is at most e^(2 |S|), |S| <= {norm:.3g}; the rest loses nothing"
         )
     if isinstance(host, SpectralConv):
-        return "change the kernel or the grid, so that the spectrum stays away from zero there"
+        return (
+            "change the kernel or the grid, so that the spectrum stays away from zero there, or "
+            "damp what is lost there with least_squares(y, damp)"
+        )
     most = "" if d.channel is None else f": errors in channel {d.channel} grow most"
     return f"make the matrix less singular{most}"
 

@@ -104,6 +104,9 @@ def _convolve(conv: Conv, x: Array) -> Array:
 class Glow:
     """A multi-scale flow of images in [0, 1): a pytree, which `invconv_jax.load` reads.
 
+    It is made and initialized in PyTorch, as ``invconv_torch.flows.Glow((3, 32, 32))``, and saved
+    there.
+
     Parameters
     ----------
     levels : tuple of Level

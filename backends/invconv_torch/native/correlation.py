@@ -13,7 +13,6 @@ from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.cpu.correlate.bands import Places
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
-from invconv.kernels.cpu.correlate.gram import compiled_gram
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily, TapsFamily
 from invconv.kernels.plain.tap_grid import TapGrid, grid_of
@@ -101,17 +100,17 @@ def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by the weights by the compiled kernel; masked entries are zero."""
     channels, settings = x.shape[1], (family.offsets, family.wrap, x.element_size())
     shape = family.shape_of(x)
-    gram = compiled_gram(channels, tuple(x.shape[2:]), *settings)
-    if gram is None:  # no tap reaches a pixel
+    correlation = compiled_correlation(channels, tuple(x.shape[2:]), *settings)
+    if correlation is None:  # no tap reaches a pixel
         return x.new_zeros(shape)
     x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
     batch = x.shape[0]
-    parts = gram.parts(batch, torch.get_num_threads())
+    parts = correlation.parts(batch, torch.get_num_threads())
     totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
     total = totals if parts == 1 else totals[0]
     _, first, places = _placed(family, total)
     given = x.data_ptr(), y_bar.data_ptr(), first, places, total.nbytes
-    gram.run(*given, batch, parts, x, y_bar, totals)
+    correlation.run_vjp(*given, batch, parts, x, y_bar, totals)
     return total if parts == 1 else totals.sum(0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import shutil
 import tempfile
 from html import unescape
 from pathlib import Path
@@ -36,16 +37,21 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
         raise CommandError(f"--out: {out} exists, and is no folder of pages of this command")
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with tempfile.TemporaryDirectory() as sources:
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
+        sources, site = Path(folder, "sources"), Path(folder, "site")
+        navigation = pages.write(sources)
         settings = str(Path(__file__).with_name("mkdocs.yml"))
-        config = load_config(settings, docs_dir=sources, site_dir=str(out))
-        config.nav = [*(config.nav or []), *pages.write(Path(sources))]
+        config = load_config(settings, docs_dir=str(sources), site_dir=str(site))
+        config.nav = [*(config.nav or []), *navigation]
         config.plugins["mathml"] = MathML()
         try:
             build(config)
         except Abort as error:
             raise CommandError("docs: the lines above say which link is dead") from error
+        shutil.rmtree(out, ignore_errors=True)  # now that its successor is whole
+        site.rename(out)
     print(f"wrote {len(list(out.rglob('*.html')))} pages: open {out / 'index.html'}")
     print(f"with the search, which browsers allow a server only: python -m http.server -d {out}")
     wide = phone.too_wide(out) if arguments.check else []

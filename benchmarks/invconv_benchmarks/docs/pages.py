@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import invconv
-from invconv import extend
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.gallery.command import NAMES, source
 from invconv_benchmarks.results.committed import RESULTS
 
-CHECKOUT = Path(invconv.__file__).parents[1]
+CHECKOUT = RESULTS.parents[1]
 TEXTS = ("*.md", "*/*.md", "benchmarks/guide/*.md")
 PACKAGES = {
     "invconv": "any array library",
@@ -34,9 +32,9 @@ def write(folder: Path) -> list[dict[str, Any]]:
     """Write the sources into a folder, and return the gallery's and the names' navigation."""
     if not RESULTS.is_dir():
         raise CommandError("docs: expected a clone of invconv, with the texts that no wheel holds")
-    shutil.copy(Path(__file__).with_name("wide.css"), folder)
     data = shutil.ignore_patterns("*.json")
     shutil.copytree(RESULTS, folder / "benchmarks" / "results", ignore=data)
+    shutil.copy(Path(__file__).with_name("wide.css"), folder)
     for text in (path for pattern in TEXTS for path in sorted(CHECKOUT.glob(pattern))):
         target = folder / text.relative_to(CHECKOUT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +84,8 @@ def _toolbox(folder: Path) -> str:
     """Write one page for authors of operators and of array libraries: an example, and the names."""
     page, names = "api/invconv.extend.md", public("invconv.extend")
     table = _table([(f"`{n.name}`", n.summary) for n in names])
-    text = f"# invconv.extend\n\n{inspect.getdoc(extend)}\n\n{table}\n"
-    (folder / page).write_text(text, encoding="utf-8")
+    doc = inspect.getdoc(importlib.import_module("invconv.extend"))
+    (folder / page).write_text(f"# invconv.extend\n\n{doc}\n\n{table}\n", encoding="utf-8")
     return page
 
 

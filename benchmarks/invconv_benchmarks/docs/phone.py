@@ -10,7 +10,6 @@ from pathlib import Path
 
 from invconv.arrays.errors import CommandError
 
-WIDTH = 375  # CSS pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
             "--disable-background-networking", "--allow-file-access-from-files")  # fmt: skip
@@ -28,7 +27,7 @@ def too_wide(site: Path) -> list[str]:
     if browser is None:
         print(f"only the links were checked: widths need one of {', '.join(BROWSERS)}")
         return []
-    page = f'<iframe width="{WIDTH}" height="700" frameborder="0" title="{{}}" src="{{}}"></iframe>'
+    page = '<iframe width="375" height="700" frameborder="0" title="{}" src="{}"></iframe>'
     files = site.absolute().rglob("*.html")
     pages = "".join(page.format(f.relative_to(site.absolute()), f.as_uri()) for f in files)
     with tempfile.TemporaryDirectory() as folder:

@@ -24,8 +24,9 @@ from scipy.stats import gmean
 import invconv as ic
 from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu import assembly, compiled, costs
-from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.correlate import correlation
+from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import prefers_lanes
 from invconv.kernels.cpu.spectral.product import prefers_kernel
 from invconv.kernels.frequencies import products

@@ -11,8 +11,9 @@ import numpy as np
 
 import invconv as ic
 from invconv.kernels.cpu.assembly import program
-from invconv.kernels.cpu.compiled import address_of, available, compiled_solve
+from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cpu.program import address_of
 from invconv_conformance.cuda.build import Builder, Floats, Job, RunError, in_precision
 from invconv_conformance.truth.extended import EXTENDED
 from invconv_conformance.truth.oracle import convolve

@@ -177,7 +177,7 @@ def _refused(xp: Any, dtype: str) -> bool:
 @functools.cache
 def unadapted(name: str) -> Library:
     """Return a library by its import name, such as "dask.array"."""
-    expected = "expected an import name such as dask.array"
+    expected = "expected an import name such as dask.array or array_api_strict"
     if not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(f"--namespace: {expected}, got {name!r}")
     try:
@@ -211,6 +211,8 @@ def required_functions() -> dict[str, list[str]]:
                     ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), extension), name
                 ):
                     found.get(extension, set()).add(name)
+                case ast.Attribute(ast.Call(ast.Name("_fft_of")), name):
+                    found["fft"].add(name)
     found[""] -= {*_EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays import array_ops, registry
+from invconv.arrays import array_ops
 from invconv.arrays.registry import agnostic
 from invconv_conformance.libraries.library import required_functions
 from tests.programs import python
@@ -227,6 +227,8 @@ def correlate(stencil, x, *, wrap=False):
 def test_a_third_party_backend_replaces_a_primitive(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
+    assert array_ops.ops_of(x).primitives is None
     (tmp_path / "toy_backend.py").write_text(TOY)
     information = tmp_path / "toy_backend-1.0.dist-info"
     information.mkdir()
@@ -238,8 +240,8 @@ def test_a_third_party_backend_replaces_a_primitive(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
-    monkeypatch.setattr(registry, "_modules", {})
-    x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
+    monkeypatch.delitem(array_ops.KNOWN, type(x))
+    monkeypatch.delitem(array_ops._by_name, "array_api_strict")
     conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
     conv.forward(x)
     toy = sys.modules["toy_backend"]

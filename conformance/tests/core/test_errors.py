@@ -17,6 +17,7 @@ import torch
 import invconv as ic
 import invconv_jax
 import invconv_torch as it
+from invconv.extend import ArrayOps, register_backend
 from invconv_conformance.cases.case import Case
 from tests.selected import ONE_OF_EACH, cases_named
 
@@ -27,6 +28,7 @@ CORNER: Any = ic.AutoregressiveConv.init(3, rng=RNG)
 PERIODIC: Any = ic.PeriodicConv.init(3, rng=RNG)
 ONE: Any = ic.Conv1x1.init(3, rng=RNG)
 X: Any = RNG.standard_normal((2, 3, 4, 5))
+BLUR: Any = ic.from_psf(np.outer([1, 4, 1], [1, 4, 1]) / 36)
 KERNEL: Any = CORNER.kernel
 EYE: Any = np.eye(3)
 ONES: Any = np.ones(3)
@@ -167,7 +169,7 @@ def test_stacked_operators_are_not_taken_for_one(case: Case) -> None:
     "cls", [c for c in vars(ic).values() if isinstance(c, type) and hasattr(c, "init")]
 )
 def test_without_a_generator_init_draws_anew(cls: Any) -> None:
-    one, other = (cls.init(3).parameters() for _ in range(2))
+    one, other = (cls.init(16).parameters() for _ in range(2))
     assert all(np.isfinite(a).all() for a in one.values())
     drawn = [n for n in one if not np.array_equal(one[n], other[n])]
     assert drawn or cls is ic.ActNorm  # which begins at the identity
@@ -195,12 +197,20 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: ONE.forward(X[0]), "of one image it is x[None], or say ndim=2 when it is made"),
         (lambda: ic.EmergingConv.init(2, rng=jax.random.key(0)), "invconv_jax.init takes a key"),
         (lambda: PERIODIC.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, -3)"),
+        (lambda: ONE.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, 1)"),
+        (lambda: BLUR.inverse(np.ones((5, 5))), "without its channel axis is x[None]"),
+        (lambda: BLUR.inverse(np.ones((3, 5, 5))), "their channel axis are x[..., None, :, :]"),
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
         (lambda: LAYER(torch.as_tensor(X)), "call layer.double() or x.float()"),
         (lambda: LAYER.inverse(torch.as_tensor(X)), "call layer.double() or z.float()"),
         (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),
+        (
+            lambda: register_backend("dask.array", np),
+            "without dots, 'dask' of dask.array, got 'dask.",
+        ),
+        (lambda: register_backend("dask", ArrayOps), "module: expected a module, got <class"),  # type: ignore[arg-type]
         (lambda: it.ReversibleChain([Flip()]).operator(), "got Flip at 0, which is no operator"),
         (lambda: torch.fx.symbolic_trace(LAYER), "symbolic_trace, which sees no shapes; torch.exp"),
         pytest.param(

@@ -19,7 +19,6 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler import target
-from invconv.kernels.cpu.correlate import correlation
 from invconv_conformance import info
 from invconv_conformance.cases import CASES
 from invconv_conformance.laws import LAWS
@@ -55,14 +54,7 @@ ABSENT: dict[str, tuple[Any, str, Any, str]] = {
 
 def forget() -> None:
     """Let the next question about this processor be a new one."""
-    for known in (
-        machine.reason,
-        machine.prepare,
-        machine.solve,
-        machine.sums,
-        correlation.code,
-        target.host,
-    ):
+    for known in (machine.reason, machine.compiled, machine.prepare, target.host):
         known.cache_clear()
 
 

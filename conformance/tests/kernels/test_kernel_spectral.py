@@ -11,7 +11,7 @@ from scipy.linalg import lu_factor
 
 from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.compiled import address_of
+from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.basis import Basis

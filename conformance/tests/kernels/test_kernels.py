@@ -16,11 +16,13 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import assembly, compiled, costs, machine, sums, threads
 from invconv.kernels.cpu.channel_sums import write_channel_sums
-from invconv.kernels.cpu.compiled import CompiledSolve, address_of, compiled_solve
+from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
-from invconv.kernels.cpu.loop import write_solve_module, write_weights_module
+from invconv.kernels.cpu.correlate.loops import write_images_correlation
+from invconv.kernels.cpu.loop import write_solve
+from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
@@ -159,10 +161,10 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     modules: dict[str, Callable[[Writer], None]] = {
-        "weights": write_weights_module,
-        "images": lambda w: write_solve_module(w, "images"),
-        "rows": lambda w: write_solve_module(w, "rows"),
-        "channels": lambda w: write_solve_module(w, "channels"),
+        "weights": write_weights,
+        "images": lambda w: write_solve(w, "images"),
+        "rows": lambda w: write_solve(w, "rows"),
+        "channels": lambda w: write_solve(w, "channels"),
         "sums": lambda w: sums.write_sums(w, 12, single=True),
         "sums of channels": lambda w: write_channel_sums(w, w.lanes, 3, 0),
         "correlated images": write_images_correlation,

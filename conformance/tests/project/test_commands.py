@@ -176,8 +176,9 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
     program = (
-        "import sys; sys.modules['rich'] = sys.modules['matplotlib'] = None; import invconv as ic;"
-        "ic.diagnose = None; from invconv._cli import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; sys.modules.update(dict.fromkeys(('jax', 'matplotlib', 'rich', 'torch')));"
+        "import invconv as ic; ic.diagnose = None; from invconv._cli import main;"
+        "sys.exit(main(sys.argv[1:]))"
     )
     assert "NumPy" in python("-c", program, "info", cwd=tmp_path).stdout
     picture = ("diagnose", "--example", "authors", "--picture", "a.png")

@@ -82,8 +82,9 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
 
     readable = pages._readable
     monkeypatch.setattr(pages, "_readable", lambda text: f"{readable(text)}\n\n[dead](#nowhere)")
-    assert main(["docs", "--out", str(site)]) == 2  # it replaces the other, as far as it gets
+    assert main(["docs", "--out", str(site)]) == 2
     assert "'#nowhere', but there is no such anchor" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]  # the whole one is still there
 
 
 def test_a_page_that_is_too_wide_for_a_phone_is_named(

@@ -1,4 +1,4 @@
-"""The program of a solve: one array of integers with header, lists of taps, masks and segments."""
+"""The program of a solve, and the choice of the quickest way."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from invconv.kernels.cpu.costs import BESIDE
-from invconv.kernels.cpu.geometry import Geometry, TapList
-from invconv.kernels.cpu.lanes import channels, images, recursion, rows
-from invconv.kernels.cpu.lanes.strips import Strips
-from invconv.kernels.cpu.program import Header, names, numbers
+from invconv.kernels.cpu.geometry import Geometry
+from invconv.kernels.cpu.lanes import channels, images, rows
+from invconv.kernels.cpu.program import Assembled, Header, Parts, Segment, numbers_of, tap_list
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Way = Literal["images", "rows", "channels", "recursion"]  # the modules of `cpu.lanes`
+_REGISTERS = 8  # solved numbers, at most, that stay in registers
+
+# the modules of `cpu.lanes`, and a recursion without lanes
+Way = Literal["images", "rows", "channels", "recursion"]
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """The integers that the compiled code reads to run a solve."""
+class Program(Assembled[Header]):
+    """The program of a solve."""
 
-    numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
-    header: Header  # its first numbers
     way: Way  # the assignment of the lanes
     sums: tuple[int, ...]  # settings of the sums' code (`machine.sums`)
 
@@ -57,10 +56,8 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
     elif way == "channels":
         parts = channels.parts(g, together)
     else:
-        parts = (images if way == "images" else recursion).parts(g)
-    lists, places, masks = parts.lists, parts.places, _whole_integers(parts.masks)
-    first, taps = len(names(Header)), len(g.reach)
-    after_lists = first + taps + len(lists) * (1 + 2 * taps)
+        parts = images.parts(g) if way == "images" else _recursion(g)
+    taps, masks = len(g.reach), parts.masks + bytes(-len(parts.masks) % 8)
     header = replace(
         parts.header,
         segments=len(parts.segments[0]),
@@ -70,32 +67,33 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
         lower=g.lower,
         block=parts.header.block or g.block,
         blocks=parts.header.blocks or g.blocks,
-        order=first,
-        lists=first + taps,
-        places=after_lists,
-        keep=after_lists + len(places),
-        body=after_lists + len(places) + masks.size,
     )
-    taps_read = itertools.chain(*(_filled(read, taps, header.block * g.channels) for read in lists))
-    start = [*numbers(header), *g.order, *taps_read, *places]
-    segments = [numbers(segment) for unit in parts.segments for segment in unit]
-    integers = np.concatenate([np.asarray(start, np.int64), masks, np.ravel(segments)])
-    integers.setflags(write=False)
-    return Program(integers, header, way, parts.sums)
+    weights = header.block * g.channels
+    sections = {
+        "order": g.order,
+        "lists": [n for read in parts.lists for n in tap_list(read, taps, weights)],
+        "places": parts.places,
+        "keep": np.frombuffer(masks, np.int64),
+        "body": numbers_of(itertools.chain(*parts.segments)),
+    }
+    return Program.of(header, sections, way, parts.sums)
 
 
-def _filled(taps: TapList, count: int, size: int) -> list[int]:
-    """Return a list of taps in the layout of `cpu.sums`, padded to the length of all taps.
+def _recursion(g: Geometry) -> Parts:
+    """Return the parts of a program of signals of one channel: one segment is a whole signal.
 
-    ``size`` is the number of weights of one tap in a block.
+    It is solved number by number, from memory to memory. A tap's distance is in samples.
     """
-    pairs = [n for tap, distance in taps for n in (tap * size, distance)]
-    return [len(taps), *pairs, *[0] * (2 * count - len(pairs))]
-
-
-def _whole_integers(masks: bytes) -> Ints:
-    """Return bytes as 64-bit integers, padded with zeros."""
-    return np.frombuffer(masks + bytes(-len(masks) % 8), np.int64)
+    back = [o[0] for o in g.reach]
+    # of the numbers solved last, those that are all read stay in registers
+    near = next(n for n in range(_REGISTERS + 1) if n == _REGISTERS or n + 1 not in back)
+    start = 0 if g.direction[0] > 0 else g.pixels - 1
+    return Parts(
+        Header(images=1, units=1, row_step=g.direction[0], last_row=max(back)),
+        [list(enumerate(back))],
+        [[Segment(at=start, rows=g.pixels, columns=1)]],
+        (near,),
+    )
 
 
 def best_program(g: Geometry, batch: int, workers: int) -> Program:
@@ -129,14 +127,14 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
         "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
     }
     if rows.possible(g):
-        strips = Strips(g, shared=False)
+        strips = rows.Strips(g)
         levels = sum(map(strips.levels, range(strips.count)))
         if len(g.shape) > 2:
             levels *= -(-batch // workers) * math.prod(g.shape[:-2])
         else:  # threads share an image, too
             levels = -(-batch * levels // workers)
         by_way["rows"] = levels * (products + BESIDE["rows"])
-    if recursion.possible(g):
+    if g.channels == 1 and g.pixels == g.shape[0]:  # signals
         by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + BESIDE["recursion"])
     elif g.channels > 1:
         by_way["channels"] = channels.cost(g, batch, workers)

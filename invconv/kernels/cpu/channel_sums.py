@@ -10,17 +10,12 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from llvmlite import ir
-
-from invconv.kernels.cpu.compiler.integers import I32, I64, Int, Value
+from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.lanes.channels import TOGETHER, Vectors
-from invconv.kernels.cpu.sums import INTEGERS, POINTERS, READ
+from invconv.kernels.cpu.sums import READ, SIGNATURE
 from invconv.kernels.order import accumulators
-
-Together = Callable[[list[Int]], None]  # writes the work on pixels at some places
 
 
 def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None:
@@ -32,7 +27,7 @@ def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None
     """
     w = w.narrowed(width)
     vectors = Vectors(width, count, unrolled)
-    with w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a:
+    with w.function("sums", *SIGNATURE, inside=False, constant=READ) as a:
         sums = _Sums(w, a, vectors)
         if not unrolled:
             with w.loop(0, a["columns"]) as column:
@@ -43,11 +38,8 @@ def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None
 
 
 @contextmanager
-def _levels(w: Writer, a: dict[str, Any]) -> Iterator[tuple[Int, Int, Int]]:
-    """Write the loop over levels: the place of the first pixel, the number of pixels, and the step.
-
-    Row l lags behind the row above it by the lag.
-    """
+def _levels(w: Writer, a: Arguments) -> Iterator[tuple[Int, Int, Int]]:
+    """Write the loop over levels: the place of the first pixel, the number of pixels, the step."""
     lag, last_row = a["lag"], a["rows"] - 1
     divisor = lag.most(1)
     step = a["row_step"] - lag * a["column_step"]
@@ -60,35 +52,25 @@ def _levels(w: Writer, a: dict[str, Any]) -> Iterator[tuple[Int, Int, Int]]:
 
 
 def _each(
-    w: Writer, a: dict[str, Any], first: Int, rows: Int, step: Int, together: Together
+    w: Writer, a: Arguments, first: Int, rows: Int, step: Int, together: Callable[[list[Int]], None]
 ) -> None:
-    """Write the work on pixels, a step apart, of all images: some at a time."""
-    place, image, left = (w.variable(I64) for _ in range(3))
-    w.b.store(first.value, place)
-    w.b.store(I64(0), image)
-    w.b.store((rows * a["images"]).value, left)
+    """Write the work ``together`` on pixels, a step apart, of all images: on some at a time."""
+    place, image, left = w.new(first), w.new(0), w.new(rows * a["images"])
     most = TOGETHER if w.target.registers == 32 else TOGETHER // 2
     while most:
-        with _while_left(w, left, most):
+        now = left.number
+        with w.loop(0, now // most):
             places = []
             for _ in range(most):
-                here, number = (w.integer(w.b.load(v, typ=I64)) for v in (place, image))
+                here, number = place.number, image.number
                 places.append(here)
                 last = (number + 1).is_("==", a["images"])
                 next_row = here + step - number * a["channel_step"]
-                w.b.store(next_row.if_(last, here + a["channel_step"]).value, place)
-                w.b.store(w.integer(0).if_(last, number + 1).value, image)
+                place.set(next_row.if_(last, here + a["channel_step"]))
+                image.set(w.integer(0).if_(last, number + 1))
             together(places)
+        left.set(now % most)
         most //= 2
-
-
-@contextmanager
-def _while_left(w: Writer, left: Value, count: int) -> Iterator[None]:
-    """Write a loop that runs while so many pixels are left, and takes as many."""
-    now = w.integer(w.b.load(left, typ=I64))
-    with w.loop(0, now // count):
-        yield
-    w.b.store((now % count).value, left)
 
 
 @dataclass(frozen=True)
@@ -96,7 +78,7 @@ class _Sums:
     """Sums of some pixels at once."""
 
     w: Writer
-    a: dict[str, Any]
+    a: Arguments
     vectors: Vectors
 
     def product_with_y(self, places: list[Int]) -> None:
@@ -107,28 +89,55 @@ class _Sums:
             with w.loop(0, padded, w.lanes) as c:
                 w.store(w.load(a["z"], place + c), a["spare"], copied + c)
         with self._some_vectors(len(places)) as (o, count):
-            sums = [[_new(w, w.zero) for _ in range(count)] for _ in places]
-            self._add(a["spare"], copies, w.integer(0), o, sums)
+            sums = [[w.new(w.zero) for _ in range(count)] for _ in places]
+            with w.loop(0, a["channels"]) as c:
+                self._add(a["spare"], copies, w.integer(0), c, o, sums)
             self._store(sums, places, o)
 
     def solve(self, places: list[Int]) -> None:
         """Write the solution of pixels whose taps read solved ones."""
         w, a = self.w, self.a
         if self.vectors.unrolled:
-            _solve_unrolled(w, a, self.vectors, places)
+            self._solve_unrolled(places)
         else:
             with self._some_vectors(len(places)) as (o, count):
+                starts = [p + o for p in places]
                 sums = [
-                    [_new(w, w.load(a["z"], p + o + j * w.lanes)) for j in range(count)]
-                    for p in places
+                    [w.new(w.load(a["z"], s + j * w.lanes)) for j in range(count)] for s in starts
                 ]
                 with w.loop(1, a["taps"]) as tap:
-                    weight, distance = _tap(w, a, tap)
-                    self._add(a["z"], [p + distance for p in places], weight, o, sums)
+                    weight, distance = self._tap(tap)
+                    read = [p + distance for p in places]
+                    with w.loop(0, a["channels"]) as c:
+                        self._add(a["z"], read, weight, c, o, sums)
                 self._store(sums, places, o)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             for place in places:
                 _substitute(w, a, self.vectors.padded, place)
+
+    def _solve_unrolled(self, places: list[Int]) -> None:
+        """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
+        w, v = self.w, self.vectors
+        parts = [
+            [[w.new(w.zero) for _ in range(v.count)] for _ in places]
+            for _ in range(accumulators(v.unrolled, True))
+        ]
+        with w.loop(0, self.a["taps"]) as tap:
+            weight, distance = self._tap(tap)
+            read = [p + distance for p in places]
+            for c in range(v.unrolled):
+                self._add(
+                    self.a["z"], read, weight, w.integer(c), w.integer(0), parts[c % len(parts)]
+                )
+        for i, pixels in enumerate(zip(*parts, strict=True)):
+            for j, sums in enumerate(zip(*pixels, strict=True)):
+                total = functools.reduce(w.b.fadd, (s.value for s in sums))
+                w.store(total, self.a["z"], places[i] + j * w.lanes)
+
+    def _tap(self, tap: Int) -> tuple[Int, Int]:
+        """Return the place of a tap's weights, and the distance of the pixel that it reads."""
+        lists = self.a["lists"]
+        return self.w.entry(lists, tap * 2 + 1), self.w.entry(lists, tap * 2 + 2)
 
     @contextmanager
     def _some_vectors(self, pixels: int) -> Iterator[tuple[Int, int]]:
@@ -140,62 +149,25 @@ class _Sums:
             yield o, count
 
     def _add(
-        self, z: Value, places: list[Int], weight: Int, o: Int, sums: list[list[Value]]
+        self, z: Value, places: list[Int], weight: Int, c: Int, o: Int, sums: list[list[Variable]]
     ) -> None:
-        """Write the products of one tap, channel after channel."""
-        w, padded = self.w, self.vectors.padded
-        with w.loop(0, self.a["channels"]) as c:
-            row = weight + c * padded + o
-            weights = [w.load(self.a["w"], row + j * w.lanes) for j in range(len(sums[0]))]
-            for place, of_pixel in zip(places, sums, strict=True):
-                x = w.splat(w.load(z, place + c, w.number))
-                for vector, variable in zip(weights, of_pixel, strict=True):
-                    total = w.fma(vector, x, w.b.load(variable, typ=w.vector))
-                    w.b.store(total, variable)
-
-    def _store(self, sums: list[list[Value]], places: list[Int], o: Int) -> None:
+        """Write the products of one channel of a tap, for the vectors from place ``o`` on."""
         w = self.w
+        row = weight + c * self.vectors.padded + o
+        weights = [w.load(self.a["w"], row + j * w.lanes) for j in range(len(sums[0]))]
         for place, of_pixel in zip(places, sums, strict=True):
-            for j, variable in enumerate(of_pixel):
-                w.store(w.b.load(variable, typ=w.vector), self.a["z"], place + o + j * w.lanes)
+            x = w.splat(w.load(z, place + c, w.number))
+            for vector, total in zip(weights, of_pixel, strict=True):
+                total.add_product(vector, x)
+
+    def _store(self, sums: list[list[Variable]], places: list[Int], o: Int) -> None:
+        for place, of_pixel in zip(places, sums, strict=True):
+            for j, total in enumerate(of_pixel):
+                self.w.store(total.value, self.a["z"], place + o + j * self.w.lanes)
 
 
-def _tap(w: Writer, a: dict[str, Any], tap: Int) -> tuple[Int, Int]:
-    """Return the place of a tap's weights, and the distance of the pixel that it reads."""
-    return w.entry(a["lists"], tap * 2 + 1), w.entry(a["lists"], tap * 2 + 2)
-
-
-def _new(w: Writer, value: Value) -> Value:
-    """Return a new variable."""
-    variable = w.variable(w.vector)
-    w.b.store(value, variable)
-    return variable
-
-
-def _solve_unrolled(w: Writer, a: dict[str, Any], v: Vectors, places: list[Int]) -> None:
-    """Write all sums of few channels; channel k belongs to the sum k mod accumulators."""
-    number = accumulators(v.unrolled, True)
-    vectors = [(p, j * w.lanes) for p in places for j in range(v.count)]
-    several = [[_new(w, w.zero) for _ in range(number)] for _ in vectors]
-    with w.loop(0, a["taps"]) as tap:
-        weight, distance = _tap(w, a, tap)
-        for c in range(v.unrolled):
-            weights = [
-                w.load(a["w"], weight + (c * v.padded + j * w.lanes)) for j in range(v.count)
-            ]
-            for i, ((place, _), sums) in enumerate(zip(vectors, several, strict=True)):
-                x = w.splat(w.load(a["z"], place + distance + c, w.number))
-                variable = sums[c % number]
-                total = w.fma(weights[i % v.count], x, w.b.load(variable, typ=w.vector))
-                w.b.store(total, variable)
-    for (place, o), sums in zip(vectors, several, strict=True):
-        parts = (w.b.load(variable, typ=w.vector) for variable in sums)
-        w.store(functools.reduce(w.b.fadd, parts), a["z"], place + o)
-
-
-def _substitute(w: Writer, a: dict[str, Any], padded: int, place: Int) -> None:
+def _substitute(w: Writer, a: Arguments, padded: int, place: Int) -> None:
     """Write step 4 of `invconv.kernels.order`; the other channels keep their bits."""
-    indices = ir.VectorType(I32, w.lanes)
     with w.loop(0, a["channels"]) as i:
         c = a["first"] + i * a["order"]
         column = c * a["channels"]
@@ -209,8 +181,5 @@ def _substitute(w: Writer, a: dict[str, Any], padded: int, place: Int) -> None:
             entries = w.load(a["diagonal"], column + m)
             s = w.load(a["z"], place + m)
             solved = w.fma(w.b.fneg(entries), w.splat(x), s)
-            number = w.splat(w.b.trunc((c - m).value, I32), indices)
-            lanes = w.indices(range(w.lanes))
-            after = w.b.icmp_signed(">", lanes, number)
-            before = w.b.icmp_signed("<", lanes, number)
+            after, before = (w.lanes_are(relation, c - m) for relation in "><")
             w.store(w.b.select(w.b.select(lower, after, before), solved, s), a["z"], place + m)

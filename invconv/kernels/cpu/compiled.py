@@ -1,8 +1,6 @@
 """Solves of causal stencils by the compiled kernel, on arrays in host memory.
 
-    x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
-
-`compiled_solve` factors: it finds the geometry, compiles the code, and computes the weights.
+x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import operator
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,17 +20,12 @@ from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
+from invconv.kernels.cpu.program import Floats, address_of
 
-Floats = np.ndarray[Any, Any]
 Buffer = tuple[int, Floats]
 
 _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
-
-_state = operator.methodcaller("shared")  # makes the shared state of a `_Run`
-
-_PREPARE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
-_SOLVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, ctypes.c_int64)
 
 
 def available(itemsize: int) -> bool:
@@ -48,15 +40,10 @@ class CompiledSolve:
     geometry: Geometry
     target: Target
     matrices: Floats  # (1 + T, C, C): D, and those of the taps
-    shape: Shape  # the grid
     # the weights in the layouts that were needed, by the channels of a block
     _weights: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
     # the last batch and number of threads, and their runs
     _last: Any = field(default=(None, (None, None, 1, 0)), init=False, repr=False)
-
-    @functools.cached_property
-    def _sample(self) -> Shape:
-        return self.geometry.channels, *self.shape
 
     def weights(self, plan: Program) -> Floats:
         """Return the weights for a program, in the layout of `invconv.kernels.cpu.weights`."""
@@ -64,37 +51,33 @@ class CompiledSolve:
         if known is None:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
-            prepare, numbers = _prepare(self.target, g.itemsize, plan)
-            work = functools.partial(prepare, address_of(matrices), address_of(known), numbers)
-            in_buffers(work, g.scratch * g.itemsize, 1, known)
+            prepare = machine.prepare(self.target, g.itemsize)
+            arrays = address_of(matrices), address_of(known), plan.address
+            in_buffers(lambda z: prepare.call(*arrays, z), g.scratch * g.itemsize, 1)
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
 
     def layouts(self) -> list[Floats]:
         """Return the weights for all ways but "channels", and for "channels"."""
-        ways: tuple[Way, ...] = (
-            ("images", "channels") if self.geometry.channels > 1 else ("images",)
-        )
-        return [self.weights(program(self.geometry, way)) for way in ways]
+        more: list[Way] = ["channels"] if self.geometry.channels > 1 else []
+        return [self.weights(program(self.geometry, way)) for way in ("images", *more)]
 
     @property
     def plan(self) -> dict[str, Any]:
         """How the solve runs."""
-        first = best_program(self.geometry, 1, 1)
+        g, first = self.geometry, best_program(self.geometry, 1, 1)
         substitutes = self.weights(first)[first.flag]
-        corner = "triangular solve" if substitutes else "cached inverse"
         return {
             "method": "compiled kernel",
-            "at the pixel": corner,
-            "vectors": f"{self.geometry.lanes} numbers of {8 * self.geometry.itemsize} bits",
+            "at the pixel": "triangular solve" if substitutes else "cached inverse",
+            "vectors": f"{g.lanes} numbers of {8 * g.itemsize} bits",
         }
 
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
         g = self.geometry
-        if shape[1:] != self._sample or itemsize != g.itemsize:
-            require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
+        require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
 
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
@@ -108,12 +91,12 @@ class CompiledSolve:
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
             places = [address_of(self.weights(run.plan)) for run in runs]
             vars(self).update(_last=((batch, workers), (runs, places, most, size)))
-        states = list(map(_state, runs))
+        states = [run.shared() for run in runs]
 
         def work(z: int) -> None:
             for run, weights, state in zip(runs, places, states, strict=True):
-                given = y + run.start, x + run.start, weights, run.program
-                run.solve(*given, ctypes.addressof(state), z, run.sums, run.batch)
+                given = y + run.start, x + run.start, weights, run.plan.address
+                run.solve.call(*given, ctypes.addressof(state), z, run.sums.address, run.batch)
 
         in_buffers(work, size, most, self, states, keeps)
 
@@ -147,31 +130,19 @@ def compiled_solve(
     matrices = np.ascontiguousarray(matrices)
     target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
     g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
-    return CompiledSolve(g, target, matrices, shape)
-
-
-@functools.lru_cache(maxsize=256)
-def _prepare(target: Target, itemsize: int, plan: Program) -> tuple[Any, int]:
-    """Return the function that computes weights, and the address of a program, which it keeps."""
-    return _PREPARE(machine.prepare(target, itemsize).address), address_of(plan.numbers)
+    return CompiledSolve(g, target, matrices)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
     """A prepared solve of some images of a batch, for any addresses of images."""
 
-    # bytes before the first image, and number of images
-    start: int
+    start: int  # bytes before the first image
     batch: int
-    solve: Any  # the compiled function
-    # addresses of the compiled sums and of the program
-    sums: int
-    program: int
     plan: Program
-    keeps: tuple[Any, ...]  # owners of the memory at these addresses
+    solve: machine.Code
+    sums: machine.Code
     shared: Any  # the type of the shared state: the ticket, and each unit's progress
-    size: int  # bytes of a thread's buffer
-    workers: int
 
 
 @functools.lru_cache(maxsize=256)
@@ -190,23 +161,11 @@ def _runs(
         plan = best_program(g, count, workers)
         solve = machine.solve(target, g.itemsize, plan.way)
         sums = machine.sums(target, g.itemsize, plan.way, *plan.sums)
-        units = plan.units(count)
-        runs.append(
-            _Run(
-                start=start * image,
-                batch=count,
-                solve=_SOLVE(solve.address),
-                sums=sums.address,
-                program=address_of(plan.numbers),
-                plan=plan,
-                keeps=(solve, sums),
-                shared=ctypes.c_int64 * (1 + units),
-                size=plan.header.size * g.itemsize,
-                workers=min(workers, units),
-            )
-        )
+        shared = ctypes.c_int64 * (1 + plan.units(count))
+        runs.append(_Run(start * image, count, plan, solve, sums, shared))
         start += count
-    return tuple(runs), max(run.workers for run in runs), max(run.size for run in runs)
+    most = max(min(workers, run.plan.units(run.batch)) for run in runs)
+    return tuple(runs), most, max(run.plan.header.size for run in runs) * g.itemsize
 
 
 class _Buffers(threading.local):
@@ -247,9 +206,3 @@ def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: o
             BUFFERS.kept = buffer
     else:
         threads.together(functools.partial(in_thread, keeps), workers)
-
-
-def address_of(array: Floats) -> int:
-    """Return the address of an array's first number."""
-    address: int = array.__array_interface__["data"][0]
-    return address

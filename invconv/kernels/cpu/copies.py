@@ -8,12 +8,10 @@ read row by row, transposed in registers, and stored vector by vector; or the ot
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-from llvmlite import ir
-
-from invconv.kernels.cpu.compiler.integers import I32, VOID, Int, Value
+from invconv.kernels.cpu.compiler.integers import I32, VOID, Arguments, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 
 # Lines of a square at most. Images often lie whole pages apart, so that all go to one set of the
@@ -21,64 +19,44 @@ from invconv.kernels.cpu.compiler.ir import Writer
 _SIDES = {"images": 8, "wholes": 8, "channels": 8, "rows": 64}
 _AHEAD = 1  # vectors: memory this far ahead is prefetched before it is written
 
-POINTERS = ("lines", "z", "places")
-INTEGERS = (
-    "lines_there",
-    "line_step",
-    "channel_stride",
-    "skew",
-    "start",
-    "count",
-    "width",
-    "place",
-    "channel_step",
-    "step",
-    "channels",
+SIGNATURE = (
+    "lines z places",
+    "lines_there line_step channel_stride skew start count width place channel_step step channels "
     "lanes",
 )
 
 
-def in_order(**given: Int | int) -> list[Int | int]:
-    """Return the integer arguments of `write_copy` in their order; missing ones are zero."""
-    return [given.get(name, 0) for name in INTEGERS]
-
-
-def write_copy(w: Writer, name: str, kind: str) -> None:
-    """Write a function, such as "enter_rows": "enter" copies lines into the buffer, "leave" back.
+def write_copies(w: Writer, kind: str) -> None:
+    """Write two functions: "enter" copies lines into the buffer, and "leave" back.
 
     The kind of lines is "images", "wholes" (images with adjacent pixels in the buffer, too),
-    "channels", or "rows". Arguments of the written function:
+    "channels", or "rows". Arguments of the functions:
 
-    lines, z, places
-        The address of position 0 of line 0; the buffer; and, for "images" and "channels", the
-        distance in the buffer of each copied position from the first one.
-    lines_there, line_step, channel_stride
-        The number of lines, and the distance between lines and between channels, less the skew.
-    skew, start, count, width
-        Positions ``start`` to ``start + count`` are copied. A line has the numbers 0 to width - 1;
-        positions outside get zeros.
-    place, channel_step, step
-        Position ``start`` is at ``place`` in the buffer; the next channel is ``channel_step``
-        further, and the next position ``step``, unless ``places`` are given.
-    channels
-        The number of channels; of images, if the lines are "channels".
-    lanes
-        The number of channels in the buffer, if the lines are "channels".
+    - lines, z: the addresses of position 0 of line 0, and of the buffer;
+    - places: for "images" and "channels", the distance in the buffer of each copied position from
+      the first one; for others it is ``step``;
+    - lines_there, line_step, channel_stride: the number of lines, and the distance between lines
+      and between channels, less the skew;
+    - skew, start, count, width: positions ``start`` to ``start + count`` are copied. A line has the
+      numbers 0 to width - 1; positions outside get zeros;
+    - place, channel_step: position ``start`` is at ``place`` in the buffer, the next channel is
+      ``channel_step`` further;
+    - channels: their number, or that of images, if the lines are "channels"; then ``lanes`` is the
+      number of channels in the buffer.
     """
-    with w.function(f"{name}_{kind}", POINTERS, INTEGERS, inside=True) as a:
-        side = min(w.lanes, _SIDES[kind])
-        narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
-        with w.loop(0, a["channels"]) as c, w.loop(0, lanes, side) as lane:
-            lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
-            start = a["place"] + c * a["channel_step"] + lane
-            there = a["lines_there"] - lane
-            part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
-            _copy_lines(narrow, part, start, lane, into=name == "enter", kind=kind)
+    side = min(w.lanes, _SIDES[kind])
+    for name in ("enter", "leave"):
+        with w.function(name, *SIGNATURE, inside=True) as a:
+            narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
+            with w.loop(0, a["channels"]) as c, w.loop(0, lanes, side) as lane:
+                lines = w.at(a["lines"], c * a["channel_stride"] + lane * a["line_step"])
+                start = a["place"] + c * a["channel_step"] + lane
+                there = a["lines_there"] - lane
+                part = a | {"safe": a["lines"], "lines": lines, "lines_there": there}
+                _copy_lines(narrow, part, start, lane, into=name == "enter", kind=kind)
 
 
-def _copy_lines(
-    w: Writer, a: dict[str, Any], start: Int, lane: Int, *, into: bool, kind: str
-) -> None:
+def _copy_lines(w: Writer, a: Arguments, start: Int, lane: Int, *, into: bool, kind: str) -> None:
     """Write the copy of a square's lines, from line ``lane`` on, of one channel."""
     with w.loop(0, a["count"], w.lanes) as j:
         t = a["start"] + j
@@ -91,129 +69,95 @@ def _copy_lines(
         rows = [w.at(a["lines"], t)]
         for _ in range(1, w.lanes):
             rows.append(w.at(rows[-1], a["line_step"]))
-        a = a | {"first": t - a["skew"] * lane}
-        lines = _Lines(w, a, j, rows)
-        positions = _Positions(w, a, j, places)
-        source, target = (lines, positions) if into else (positions, lines)
-        whole, square = _all_there(w, a, j), [w.variable(w.vector) for _ in rows]
-        with w.b.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                _keep(w, source.load(), square)
-            with otherwise:
-                _keep(w, source.load_edge(), square)
-        columns = w.transposed([w.b.load(vector, typ=w.vector) for vector in square])
-        with w.b.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                target.store(columns)
-            with otherwise:
-                target.store_edge(columns)
+        square = _Square(w, a | {"first": t - a["skew"] * lane}, j, rows, places)
+        load, store = square.load_positions, square.store_lines
+        if into:
+            load, store = square.load_lines, square.store_positions
+        whole, vectors = square.all_there(), [w.new(w.zero) for _ in rows]
+        with w.branches(whole, likely=True) as branches:
+            for inside in branches:
+                for variable, vector in zip(vectors, load(inside), strict=True):
+                    variable.set(vector)
+        columns = w.transposed([variable.value for variable in vectors])
+        with w.branches(whole, likely=True) as branches:
+            for inside in branches:
+                store(columns, inside)
 
 
-def _keep(w: Writer, vectors: list[Value], variables: list[Value]) -> None:
-    """Store vectors in variables, since values of a branch are not seen outside it."""
-    for vector, variable in zip(vectors, variables, strict=True):
-        w.b.store(vector, variable)
+@dataclass(frozen=True)
+class _Square:
+    """One vector of each line in memory, and one of each position in the buffer.
 
-
-def _all_there(w: Writer, a: dict[str, Any], j: Int) -> Value:
-    """Return the condition that every line has all positions of the square, and all are copied."""
-    t = a["first"]
-    last = t - a["skew"] * (w.lanes - 1)
-    conditions = (
-        a["lines_there"].is_(">=", w.lanes),
-        (j + w.lanes).is_("<=", a["count"]),
-        t.least(last).is_(">=", 0),
-        (t.most(last) + w.lanes).is_("<=", a["width"]),
-    )
-    return functools.reduce(w.b.and_, conditions)
-
-
-def _masks(
-    w: Writer, a: dict[str, Any], j: Int, rows: list[Value]
-) -> tuple[list[Value], list[Value]]:
-    """Return, for each line, the mask of the positions that exist and are copied; and addresses.
-
-    A line without such positions gets the address of line 0: a masked load of unmapped memory is
-    slow, even if nothing is read.
+    Unless all is ``inside``, only positions that exist and are copied are loaded and stored.
     """
-    kind = ir.VectorType(I32, w.lanes)
-    iota = w.indices(range(w.lanes))
-    masks, places = [], []
-    for line, row in enumerate(rows):
-        first = a["first"] - a["skew"] * line
-        width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
-        start, end = -first, (width - first).least(a["count"] - j)
-        low, high = (w.splat(w.b.trunc(n.value, I32), kind) for n in (start, end))
-        inside = w.b.icmp_signed(">=", iota, low), w.b.icmp_signed("<", iota, high)
-        masks.append(w.b.and_(*inside))
-        some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
-        places.append(w.b.select(some, row, a["safe"]))
-    return masks, places
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """One vector of each line in memory; at an edge, only positions that exist and are copied."""
 
     w: Writer
-    # pointers and integers of `write_copy`, and ``first``, the position of line 0 at which these
+    # pointers and integers of `write_copies`, and ``first``, the position of line 0 at which these
     # vectors start
-    a: dict[str, Any]
+    a: Arguments
     j: Int  # number of positions that were copied before
-    rows: list[Value]  # addresses of the vectors
-
-    def load(self) -> list[Value]:
-        vectors = [self.w.b.load(row, typ=self.w.vector) for row in self.rows]
-        for vector in vectors:
-            vector.align = self.w.itemsize
-        return vectors
-
-    def load_edge(self) -> list[Value]:
-        pairs = zip(*_masks(self.w, self.a, self.j, self.rows), strict=True)
-        return [self.w.masked_load(row, mask) for mask, row in pairs]
-
-    def store(self, vectors: list[Value]) -> None:
-        w = self.w
-        for row in self.rows:
-            ahead = w.b.gep(row, [I32(_AHEAD * w.lanes)], source_etype=w.number)
-            w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
-        for vector, row in zip(vectors, self.rows, strict=True):
-            w.b.store(vector, row, align=w.itemsize)
-
-    def store_edge(self, vectors: list[Value]) -> None:
-        masks, rows = _masks(self.w, self.a, self.j, self.rows)
-        for vector, row, mask in zip(vectors, rows, masks, strict=True):
-            self.w.masked_store(vector, row, mask)
-
-
-@dataclass(frozen=True)
-class _Positions:
-    """One vector of each position in the buffer; at an edge, only positions that are copied."""
-
-    # as in `_Lines`
-    w: Writer
-    a: dict[str, Any]
-    j: Int
+    rows: list[Value]  # addresses of the vectors of lines
     places: list[Int]  # positions of the vectors in the buffer
 
-    def load(self) -> list[Value]:
-        return [self.w.load(self.a["z"], place) for place in self.places]
+    def all_there(self) -> Value:
+        """Return the condition that every line has all positions, and all are copied."""
+        w, a, t = self.w, self.a, self.a["first"]
+        last = t - a["skew"] * (w.lanes - 1)
+        conditions = (
+            a["lines_there"].is_(">=", w.lanes),
+            (self.j + w.lanes).is_("<=", a["count"]),
+            t.least(last).is_(">=", 0),
+            (t.most(last) + w.lanes).is_("<=", a["width"]),
+        )
+        return functools.reduce(w.b.and_, conditions)
 
-    def load_edge(self) -> list[Value]:
-        """Load the vectors; a position that is not copied loads the first one, which exists."""
-        pairs = zip(self.places, self._here(), strict=True)
-        return [self.w.load(self.a["z"], p.if_(here, self.places[0])) for p, here in pairs]
+    def _masks(self) -> list[tuple[Value, Value]]:
+        """Return, for each line, its address and the mask of positions that exist and are copied.
 
-    def store(self, vectors: list[Value]) -> None:
-        for vector, place in zip(vectors, self.places, strict=True):
-            self.w.store(vector, self.a["z"], place)
+        A line without such positions gets the address of line 0: a masked load of unmapped memory
+        is slow, even if nothing is read.
+        """
+        w, a, pairs = self.w, self.a, []
+        for line, row in enumerate(self.rows):
+            first = a["first"] - a["skew"] * line
+            width = a["width"].if_(w.integer(line).is_("<", a["lines_there"]), 0)
+            start, end = -first, (width - first).least(a["count"] - self.j)
+            mask = w.b.and_(w.lanes_are(">=", start), w.lanes_are("<", end))
+            some = w.b.and_(start.is_("<", w.lanes), end.is_(">", start.most(0)))
+            pairs.append((w.b.select(some, row, a["safe"]), mask))
+        return pairs
 
-    def store_edge(self, vectors: list[Value]) -> None:
-        w, z = self.w, self.a["z"]
-        for vector, place, here in zip(vectors, self.places, self._here(), strict=True):
-            with w.b.if_then(here):
-                w.store(vector, z, place)
-
-    def _here(self) -> list[Value]:
+    def _copied(self) -> list[Value]:
         """Return whether each position is to be copied."""
         return [(self.j + i).is_("<", self.a["count"]) for i in range(self.w.lanes)]
+
+    def load_lines(self, inside: bool) -> list[Value]:
+        if inside:
+            return [self.w.load(row, 0) for row in self.rows]
+        return [self.w.masked_load(*pair) for pair in self._masks()]
+
+    def store_lines(self, vectors: list[Value], inside: bool) -> None:
+        w = self.w
+        if not inside:
+            for vector, pair in zip(vectors, self._masks(), strict=True):
+                w.masked_store(vector, *pair)
+            return
+        for row in self.rows:
+            ahead = w.at(row, _AHEAD * w.lanes)
+            w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
+        for vector, row in zip(vectors, self.rows, strict=True):
+            w.store(vector, row, 0)
+
+    def load_positions(self, inside: bool) -> list[Value]:
+        """Load the vectors; a position that is not copied loads the first one, which exists."""
+        places = self.places
+        if not inside:
+            first = places[0]
+            places = [p.if_(here, first) for p, here in zip(places, self._copied(), strict=True)]
+        return [self.w.load(self.a["z"], place) for place in places]
+
+    def store_positions(self, vectors: list[Value], inside: bool) -> None:
+        here = [] if inside else self._copied()
+        for i, (vector, place) in enumerate(zip(vectors, self.places, strict=True)):
+            with nullcontext() if inside else self.w.b.if_then(here[i]):
+                self.w.store(vector, self.a["z"], place)

@@ -1,18 +1,10 @@
-"""The geometry of a compiled solve: shapes, taps and the processor, but no values.
-
-The lanes of a vector can be assigned in several ways:
-
-- `cpu.lanes.images`: the lanes are images of a batch, solved pixel after pixel.
-- `cpu.lanes.rows`: the lanes are rows of one image. Row l lags behind row l - 1 so far that the
-  pixels it reads are solved: the lanes are a wavefront.
-- `cpu.lanes.channels`: the lanes are the output channels of a pixel.
-- `cpu.lanes.recursion`: there are no lanes; a signal of one channel is solved number by number.
-"""
+"""The geometry of a compiled solve: shapes, taps and the processor, but no values."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from invconv.arrays.stencil import Offset
@@ -22,7 +14,6 @@ from invconv.kernels.order import tap_order
 Shape = tuple[int, ...]
 TapList = list[tuple[int, int]]  # (index, distance) of each tap that reads inside the grid
 
-
 BAND = 2**18  # bytes of a buffer that stay in the cache, beside images and weights
 
 
@@ -30,6 +21,12 @@ def blocks_of(channels: int, most: int) -> tuple[int, int]:
     """Return the number of blocks of output channels, and a block's channels, at most ``most``."""
     blocks = -(-channels // most)
     return blocks, -(-channels // blocks)
+
+
+def strides_of(shape: Shape, margins: Iterable[int]) -> tuple[int, ...]:
+    """Return the positions from one pixel to the next along each axis, with margins between."""
+    sides = [n + margin for n, margin in zip(shape, margins, strict=True)]
+    return tuple(math.prod(sides[axis + 1 :]) for axis in range(len(shape)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +43,13 @@ class Geometry:
     order: tuple[int, ...]  # the index of each tap's matrix
     direction: tuple[int, ...]
     lower: bool  # whether D is lower triangular
-    # lanes of a vector, and output channels that may be solved at once, at most
-    lanes: int
-    most: int
+    # blocks of output channels, which are solved one after the other, and channels of a block
+    blocks: int
+    block: int
+    lanes: int  # of a vector
     itemsize: int  # bytes of a number
 
-    @functools.cached_property
-    def blocks(self) -> int:
-        """The number of blocks of output channels, which are solved one after the other."""
-        return blocks_of(self.channels, self.most)[0]
-
-    @functools.cached_property
-    def block(self) -> int:
-        """The number of output channels of a block."""
-        return blocks_of(self.channels, self.most)[1]
-
-    @functools.cached_property
+    @property
     def single(self) -> bool:
         """Whether one block has all channels."""
         return self.blocks == 1
@@ -71,12 +59,12 @@ class Geometry:
         """Pixels of an image."""
         return math.prod(self.shape)
 
-    @functools.cached_property
+    @property
     def spare(self) -> int:
         """Numbers of the sums of a pixel."""
         return self.blocks * self.block * self.lanes
 
-    @functools.cached_property
+    @property
     def scratch(self) -> int:
         """Numbers of the scratch memory in which the weights are computed."""
         return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
@@ -89,6 +77,11 @@ class Geometry:
         """
         taps = [o for o in self.reach if not any(o[:-2]) and o[-2] > 0]
         return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
+
+    @property
+    def above(self) -> int:
+        """The most rows above that a tap reads."""
+        return self.margins[-2]
 
     @functools.cached_property
     def margins(self) -> tuple[int, ...]:
@@ -123,7 +116,7 @@ def geometry_of(
         (0, *(1 + t for t in kept)),
         direction,
         lower,
-        target.bits // 8 // itemsize,
-        target.most_channels,
+        *blocks_of(channels, target.most_channels),
+        target.lanes(itemsize),
         itemsize,
     )

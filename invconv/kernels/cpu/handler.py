@@ -1,16 +1,11 @@
-"""The kernel's handler for XLA's foreign function interface.
-
-`compiler.frame` has the calling convention.
-"""
+"""The kernel's handler for XLA's foreign function interface (`compiler.frame`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llvmlite import ir
-
-from invconv.kernels.cpu import loop
+from invconv.kernels.cpu import loop, weights
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I32, I64, POINTER, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -18,13 +13,12 @@ from invconv.kernels.cpu.compiler.ir import Writer
 ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 
-def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
+def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
     """Write the function "handler" of a call frame.
 
     Arguments of the custom call are the matrices (1 + T, C, C), or the weights computed from them,
-    an array of one axis; and the images. Results are the
-    images, and memory to work in. Attributes are the numbers of `cpu.program` and of
-    `cpu.xla.Call`.
+    an array of one axis; and the images. Results are the images, and memory to work in. Attributes
+    are the numbers of `cpu.program` and of `cpu.xla.Call`.
 
     ``addresses`` are those of the compiled functions "prepare", "solve" and "sums".
     """
@@ -32,10 +26,11 @@ def write_handler(w: Writer, addresses: Mapping[str, int]) -> None:
         _solve(w, frame, addresses)
 
 
-def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
+def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     """Write the computation of the weights, unless they are given, and the solve."""
-    given, y = (xla.argument(w, frame, i) for i in range(2))
-    x, memory = (xla.result(w, frame, i) for i in range(2))
+    prepare, solve, sums = addresses
+    given, y = (xla.array(w, frame, xla.ARGUMENTS, i) for i in range(2))
+    x, memory = (xla.array(w, frame, xla.RESULTS, i) for i in range(2))
     program, room = (xla.attribute(w, frame, i) for i in range(2))
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
@@ -43,13 +38,22 @@ def _solve(w: Writer, frame: Value, addresses: Mapping[str, int]) -> None:
     computed, scratch, shared = (_address(w, z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
-        _call(w, addresses["prepare"], xla.data(w, given), computed, program, scratch)
-    weights = w.b.select(to_make, computed, xla.data(w, given))
+        arrays = {"matrices": xla.data(w, given), "weights": computed, "scratch": scratch}
+        signature = weights.POINTERS, ""
+        w.call_outside(_address(w, prepare), signature, program=program, **arrays)
     w.clear(shared, words * (8 // w.itemsize))
-    arrays = xla.data(w, y), xla.data(w, x), weights
-    known = dict(zip(loop.POINTERS, (*arrays, program, shared, _address(w, z)), strict=False))
-    known["sums"] = _address(w, w.integer(addresses["sums"]))
-    _call(w, addresses["solve"], *known.values(), images.value)
+    w.call_outside(
+        _address(w, solve),
+        (loop.POINTERS, "images"),
+        y=xla.data(w, y),
+        x=xla.data(w, x),
+        weights=w.b.select(to_make, computed, xla.data(w, given)),
+        program=program,
+        shared=shared,
+        z=_address(w, z),
+        sums=_address(w, sums),
+        images=images,
+    )
 
 
 @contextmanager
@@ -72,11 +76,5 @@ def _denormal_numbers(w: Writer) -> Iterator[None]:
         yield
 
 
-def _call(w: Writer, address: int, *arguments: Value) -> None:
-    """Write the call of a compiled function."""
-    kind = ir.FunctionType(VOID, [a.type for a in arguments])
-    w.b.call(w.b.inttoptr(I64(address), kind.as_pointer()), arguments)
-
-
-def _address(w: Writer, number: Int) -> Value:
-    return w.b.inttoptr(number.value, POINTER)
+def _address(w: Writer, number: Int | int) -> Value:
+    return w.b.inttoptr(w.integer(number).value, POINTER)

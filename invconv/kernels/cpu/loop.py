@@ -9,55 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from invconv.kernels.cpu import copies, sums, weights
-from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Int, Value
+from invconv.kernels.cpu import copies, sums
+from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cpu.program import Header, Segment, names
+from invconv.kernels.cpu.program import Header, Segment, size
+from invconv.kernels.cpu.weights import order_of_channels
 
 _LINE = 64  # bytes of a line of the cache
 
-POINTERS = ("y", "x", "weights", "program", "shared", "z", "sums")
-
-
-def write_fold(w: Writer) -> None:
-    """Write the function "prepare" of (matrices, weights, program, scratch)."""
-    pointers = ("matrices", "weights", "program", "scratch")
-    with w.function("prepare", pointers, inside=False) as a:
-        h = load_record(w, Header, a["program"], w.integer(0))
-        first, step = _channels(w, h)
-        order = _entries(w, a["program"], h["order"])
-        integers = h["taps"], h["channels"], h["block"], h["blocks"], first, step
-        w.call_inside("fold", [a["matrices"], order, a["weights"], a["scratch"]], integers)
+POINTERS = "y x weights program shared z sums"
 
 
 def write_solve(w: Writer, lanes: str) -> None:
-    """Write the function "solve" of `POINTERS` and the number of images.
+    """Write the function "solve" of `POINTERS` and the number of images; the sums are elsewhere.
 
     ``lanes`` is the module of `cpu.lanes` that assigns them. ``shared`` has the next unit to be
     taken, and for each unit the number of its solved columns: zeros at first, the same memory for
     all threads. ``z`` is the buffer of one thread. ``sums`` is the compiled function.
     """
-    with w.function("solve", POINTERS, ("images",), inside=False) as a:
-        h = load_record(w, Header, a["program"], w.integer(0))
+    if lanes != "recursion":
+        copies.write_copies(w, lanes)
+    with w.function("solve", POINTERS, "images", inside=False) as a:
+        h = w.record(Header, a["program"])
         w.clear(a["z"], h["cleared"])
-        groups = (a["images"] + (h["images"] - 1)) // h["images"]
+        groups = a["images"].over(h["images"])
         total = groups * h["units"]
         with each_unit(w, a["shared"], total) as taken:
             _unit(w, a | {"lines": lanes}, h, taken % groups, taken // groups)
 
 
-def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int) -> None:
+def _unit(w: Writer, a: Arguments, h: Numbers, group: Int, unit: Int) -> None:
     """Write the work of one unit; ``group`` is the number of an image, or of a group of images."""
     image = group * h["images"]
     progress = group * h["units"] + unit + 1
     plane = image * h["channels"] * h["pixels"]
     a = a | {"image": image, "y": w.at(a["y"], plane), "x": w.at(a["x"], plane)}
-    size = len(names(Segment))
     with w.loop(0, h["segments"]) as i:
-        place = h["body"] + (unit * h["segments"] + i) * size
-        s = load_record(w, Segment, a["program"], place)
+        place = h["body"] + (unit * h["segments"] + i) * size(Segment)
+        s = w.record(Segment, a["program"], place)
         with w.b.if_then(s["clear_count"].is_(">", 0)):
             w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
         with w.b.if_then(s["needed"].is_(">", 0)):
@@ -66,87 +56,77 @@ def _unit(w: Writer, a: dict[str, Any], h: dict[str, Int], group: Int, unit: Int
             w.move(w.at(a["z"], s["move_to"]), w.at(a["z"], s["move_from"]), s["move_count"])
         _segment(w, a, h, s)
         with w.b.if_then(s["done"].is_(">", 0)):
-            address = w.b.gep(a["shared"], [progress.value], source_etype=I64)
+            address = w.entries(a["shared"], progress)
             w.b.store_atomic(s["done"].value, w.typed(address, I64), "release", 8)
 
 
-def _segment(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write the code of a segment: copy in, solve, copy out."""
     kind, images = a["lines"], (a["images"] - a["image"]).least(h["images"])
     if kind == "recursion":
         _solve_pixels(w, a, h, s, images)
         return
-    lines = {
+    copied = h | {
         "lines_there": images if kind == "images" else s["lines"],
         "channel_stride": h["pixels"],
-        "channels": h["channels"],
+        "start": s["start"],
+        "count": s["count"],
+        "place": s["place"],
+        "places": w.entries(a["program"], h["places"]),
+        "z": a["z"],
     }
     if kind == "channels":
-        lines = {
+        copied |= {
             "lines_there": h["channels"],
             "channel_stride": h["channels"] * h["pixels"],
             "channels": images,
             "lanes": h["channel_step"],
         }
-    copied = lines | {
-        "line_step": h["line_step"],
-        "skew": h["skew"],
-        "start": s["start"],
-        "width": h["width"],
-        "place": s["place"],
-        "channel_step": h["channel_step"],
-        "step": h["step"],
-    }
-    places = _entries(w, a["program"], h["places"])
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
-    pointers = w.at(a["y"], s["memory"]), a["z"], places
-    w.call_inside(f"enter_{kind}", pointers, copies.in_order(**copied, count=s["entered"]))
+    w.call_inside("enter", lines=w.at(a["y"], s["memory"]), **copied)
     with w.b.if_then(h["above"].is_(">", 0)):
         _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
-    pointers = w.at(a["x"], s["memory"]), a["z"], places
-    w.call_inside(f"leave_{kind}", pointers, copies.in_order(**copied, count=s["left"]))
+    w.call_inside("leave", lines=w.at(a["x"], s["memory"]), **copied)
 
 
-def _solve_pixels(
-    w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int], images: Int
-) -> None:
+def _solve_pixels(w: Writer, a: Arguments, h: Numbers, s: Numbers, images: Int) -> None:
     diagonal = h["blocks"] * h["block"] * h["taps"] * h["channels"]
     flag = w.load(a["weights"], diagonal + h["channels"] * h["channels"], w.number)
     substitute = w.integer(w.b.zext(w.b.fcmp_ordered("!=", flag, w.number(0.0)), I64))
-    first, step = _channels(w, h)
+    first, step = order_of_channels(w, h)
     from_memory = a["lines"] == "recursion"
-    pointers = {
+    given = {
         "z": a["y"] if from_memory else a["z"],
         "out": a["x"] if from_memory else a["z"],
         "w": a["weights"],
         "diagonal": w.at(a["weights"], diagonal),
         "spare": w.at(a["z"], h["spare"]),
-        "lists": _entries(w, a["program"], h["lists"] + s["lists"]),
-        "keep": _entries(w, a["program"], h["keep"] + s["keep"]),
+        "lists": w.entries(a["program"], h["lists"] + s["lists"]),
+        "keep": w.entries(a["program"], h["keep"] + s["keep"]),
+        "substitute": substitute,
+        "first": first,
+        "order": step,
+        "images": images,
     }
-    of_segment = {name: s[name] for name in ("at", "rows", "columns", "top")}
-    others = "row_step", "column_step", "taps", "channels", "channel_step"
-    of_all = {name: h[name] for name in (*others, "last_row", "last_column", "masked", "lag")}
-    last = {"substitute": substitute, "first": first, "order": step, "images": images}
-    sums.call(w, a["sums"], pointers, **of_segment, **of_all, **last)
+    w.call_outside(a["sums"], sums.SIGNATURE, **h | s | given)
 
 
-def _ask_for_rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _ask_for_rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write prefetches of all rows above a strip, which another thread's cache may hold."""
     solved = w.at(a["x"], s["memory"])
     with (
         w.loop(1, h["above"] + 1) as up,
         w.loop(0, h["channels"]) as c,
-        w.loop(0, s["entered"], _LINE // w.itemsize) as level,
+        w.loop(0, s["count"], _LINE // w.itemsize) as level,
     ):
-        column = (s["level"] + level + h["lag"] * up).least(h["wide"] - 1)
+        column = (s["level"] + level + h["lag"] * up).least(h["width"] - 1)
         place = w.at(solved, _place_above(h, c, up, column))
         w.call("llvm.prefetch.p0", VOID, place, I32(0), I32(3), I32(1))
 
 
-def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, Int]) -> None:
+def _rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write the copy of the solved rows above a strip that its taps read.
 
     They are put before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes
@@ -154,70 +134,43 @@ def _rows_above(w: Writer, a: dict[str, Any], h: dict[str, Int], s: dict[str, In
     zero.
     """
     solved = w.at(a["x"], s["memory"])
-    step = h["step"].if_(h["along"].is_(">", 0), -h["step"])
+    step = h["column_step"]
     with w.loop(1, h["above"] + 1) as up:
         start = s["level"] + h["lag"] * up  # the column of level 0
-        first = (-start).most(s["low"]).least(s["entered"])
-        last = (h["wide"] - start).most(first).least(s["entered"])
+        first = (-start).most(s["low"]).least(s["count"])
+        last = (h["width"] - start).most(first).least(s["count"])
         last = last.if_(s["first"].is_("!=", 0), first)
         with w.loop(0, h["channels"]) as c:
-            there = w.at(a["z"], s["origin"] + c * h["channel_step"] - up)
+            there = w.at(a["z"], s["at"] + c * h["channel_step"] - up)
             with w.loop(first, last) as level:
                 place = _place_above(h, c, up, start + level)
                 w.store(w.load(solved, place, w.number), there, level * step)
-            with w.loop(last, s["entered"]) as level:
+            with w.loop(last, s["count"]) as level:
                 w.store(w.number(0.0), there, level * step)
 
 
-def _place_above(h: dict[str, Int], channel: Int, up: Int, column: Int) -> Int:
+def _place_above(h: Numbers, channel: Int, up: Int, column: Int) -> Int:
     """Return the position in memory of a pixel above a strip, relative to the strip's first one."""
-    in_memory = column.if_(h["along"].is_(">", 0), h["wide"] - 1 - column)
+    in_memory = column.if_(h["along"].is_(">", 0), h["width"] - 1 - column)
     return channel * h["pixels"] + h["above_step"] * up + in_memory
-
-
-def _channels(w: Writer, h: dict[str, Int]) -> tuple[Int, Int]:
-    """Return the first channel that a substitution solves, and the step to the next."""
-    lower = h["lower"].is_("!=", 0)
-    return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
 
 
 @contextmanager
 def each_unit(w: Writer, shared: Value, total: Int) -> Iterator[Int]:
     """Write the loop over the units that this thread takes; no two threads take the same one."""
-    unit = w.variable(I64)
-    w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+    unit = w.new(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
     with w.loop(0, total):
-        taken = w.integer(w.b.load(unit, typ=I64))
+        taken = unit.number
         with w.b.if_then(taken.is_("<", total)):
             yield taken
-            w.b.store(w.b.atomic_rmw("add", shared, I64(1), "monotonic"), unit)
+            unit.set(w.b.atomic_rmw("add", shared, I64(1), "monotonic"))
 
 
 def _wait(w: Writer, shared: Value, place: Int, needed: Int) -> None:
-    address = w.b.gep(shared, [place.value], source_etype=I64)
-    with w.repeat_while() as condition:
-        done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
-        condition.append(done.is_("<", needed))
-
-
-def load_record(w: Writer, record: type, program: Value, start: Int) -> dict[str, Int]:
-    """Load the numbers of a record of `invconv.kernels.cpu.program`."""
-    return {name: w.entry(program, start + i) for i, name in enumerate(names(record))}
-
-
-def _entries(w: Writer, program: Value, place: Int) -> Value:
-    return w.b.gep(program, [place.value], source_etype=I64)
-
-
-def write_weights_module(w: Writer) -> None:
-    """Write "prepare" and the functions that it calls."""
-    weights.write_weights(w)
-    write_fold(w)
-
-
-def write_solve_module(w: Writer, lanes: str) -> None:
-    """Write "solve" and its copies, if it has any; the sums are elsewhere."""
-    if lanes != "recursion":
-        copies.write_copy(w, "enter", lanes)
-        copies.write_copy(w, "leave", lanes)
-    write_solve(w, lanes)
+    address = w.entries(shared, place)
+    again, after = (w.b.function.append_basic_block() for _ in range(2))
+    w.b.branch(again)
+    w.b.position_at_end(again)
+    done = w.integer(w.b.load_atomic(address, "acquire", 8, typ=I64))
+    w.b.cbranch(done.is_("<", needed), again, after)
+    w.b.position_at_end(after)

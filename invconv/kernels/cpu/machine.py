@@ -1,7 +1,4 @@
-"""Compile the kernel to machine code by llvmlite; `reason` says why that is impossible.
-
-Code is cached for each processor and precision.
-"""
+"""Compile the kernel to machine code by llvmlite; `reason` says why that is impossible."""
 
 from __future__ import annotations
 
@@ -11,23 +8,26 @@ import mmap
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invconv.arrays.versions import release
 from invconv.kernels.cpu.compiler.target import Target, host
-
-if TYPE_CHECKING:
-    from invconv.kernels.cpu.compiler.ir import Writer
 
 OLDEST = "0.45"  # llvmlite, as in pyproject.toml
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """A compiled function."""
+    """A compiled function of addresses and integers."""
 
     address: int
+    count: int  # of its arguments
     engine: Any  # the owner of the code's memory
+
+    @functools.cached_property
+    def call(self) -> Callable[..., None]:
+        """The function, for Python; ctypes takes integers the quickest as addresses."""
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * self.count)(self.address)
 
 
 @functools.cache
@@ -55,10 +55,7 @@ def reason(itemsize: int = 4) -> str | None:
 
 
 def _may_make_code() -> bool:
-    """Tell whether memory that was written to may be executed: some systems forbid it.
-
-    LLVM does not report it.
-    """
+    """Tell whether this system lets code be written and executed; LLVM does not report it."""
     try:
         mprotect = ctypes.CDLL(None).mprotect
     except (OSError, AttributeError, TypeError):  # a system without mprotect
@@ -69,56 +66,50 @@ def _may_make_code() -> bool:
     return bool(mprotect(start, ctypes.c_size_t(mmap.PAGESIZE), read_and_execute) == 0)
 
 
-@functools.lru_cache(maxsize=64)
-def prepare(target: Target, itemsize: int) -> Code:
-    """Compile the function "prepare", which computes the weights."""
-    from invconv.kernels.cpu.loop import write_weights_module
-
-    return compiled(target, itemsize, "prepare", write_weights_module)
-
-
-@functools.lru_cache(maxsize=64)
-def solve(target: Target, itemsize: int, way: str) -> Code:
-    """Compile "solve" for lanes that a module of `cpu.lanes` assigns, without the sums."""
-    from invconv.kernels.cpu.loop import write_solve_module
-
-    return compiled(target, itemsize, "solve", lambda w: write_solve_module(w, way))
-
-
-@functools.lru_cache(maxsize=256)
-def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
-    """Compile the sums for these lanes; for images or rows, of a block of output channels."""
-    from invconv.kernels.cpu.channel_sums import write_channel_sums
-    from invconv.kernels.cpu.recursion_sums import write_recursion
-    from invconv.kernels.cpu.sums import write_sums
-
-    writers: dict[str, Callable[..., None]] = {
-        "channels": write_channel_sums,
-        "recursion": write_recursion,
-    }
-    write = writers.get(way, write_sums)
-    return compiled(target, itemsize, "sums", lambda w: write(w, *settings), thorough=True)
-
-
+@functools.lru_cache(maxsize=512)
 def compiled(
     target: Target,
     itemsize: int,
-    name: str,
-    write: Callable[[Writer], object],
-    *,
+    write: Callable[..., object],
+    *settings: Any,
     thorough: bool = False,
 ) -> Code:
-    """Compile a module that ``write`` writes, and return its function ``name``."""
+    """Compile a module that ``write(writer, *settings)`` writes; return the function outside."""
     from llvmlite import binding
 
     from invconv.kernels.cpu.compiler.ir import Writer
 
     writer = Writer(target, itemsize)
-    write(writer)
+    write(writer, *settings)
     module = binding.parse_assembly(str(writer.module))
     engine = binding.create_mcjit_compiler(module, optimised(module, target, thorough=thorough))
     engine.finalize_object()
-    return Code(engine.get_function_address(name), engine)
+    (main,) = (f for f in writer.module.functions if f.blocks and f.linkage != "internal")
+    return Code(engine.get_function_address(main.name), len(main.args), engine)
+
+
+@functools.lru_cache(maxsize=64)
+def prepare(target: Target, itemsize: int) -> Code:
+    """Compile the function "prepare", which computes the weights."""
+    from invconv.kernels.cpu.weights import write_weights
+
+    return compiled(target, itemsize, write_weights)
+
+
+def solve(target: Target, itemsize: int, way: str) -> Code:
+    """Compile "solve" for lanes that a module of `cpu.lanes` assigns, without the sums."""
+    from invconv.kernels.cpu.loop import write_solve
+
+    return compiled(target, itemsize, write_solve, way)
+
+
+def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
+    """Compile the sums for these lanes; for images or rows, of a block of output channels."""
+    from invconv.kernels.cpu.channel_sums import write_channel_sums
+    from invconv.kernels.cpu.sums import write_recursion, write_sums
+
+    others: Any = {"channels": write_channel_sums, "recursion": write_recursion}
+    return compiled(target, itemsize, others.get(way, write_sums), *settings, thorough=True)
 
 
 def optimised(module: Any, target: Target, *, thorough: bool) -> Any:

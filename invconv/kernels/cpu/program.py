@@ -1,4 +1,4 @@
-"""The records of a solve's program, of 64-bit integers: one header, and segments.
+"""Programs: the integers that compiled code reads to run; and the records of a solve's.
 
 The work on an image, or on as many images as there are lanes, is divided into *units*, which follow
 each other. A unit is divided into *segments*: pixels that are copied in, solved and copied out
@@ -7,9 +7,67 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import functools
+import itertools
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields, replace
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
 
 from invconv.kernels.cpu.geometry import TapList
+
+Floats = np.ndarray[Any, Any]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Record = TypeVar("Record", bound=Any)  # a dataclass of integers
+
+
+@dataclass(frozen=True, eq=False)
+class Assembled(Generic[Record]):
+    """A program: a header, and sections."""
+
+    header: Record
+    numbers: Ints  # all of them; the compiled code reads them in place, so they are never edited
+
+    @classmethod
+    def of(cls, header: Record, sections: dict[str, Any], *others: Any) -> Self:
+        """Return a program, with the place of each section in the header's field of its name."""
+        starts = itertools.accumulate(map(len, sections.values()), initial=size(type(header)))
+        header = replace(header, **dict(zip(sections, starts, strict=False)))
+        parts = astuple(header), *sections.values()
+        numbers = np.concatenate([np.asarray(part, np.int64) for part in parts])
+        numbers.setflags(write=False)
+        return cls(header, numbers, *others)
+
+    @functools.cached_property
+    def address(self) -> int:
+        """The address of the numbers."""
+        return address_of(self.numbers)
+
+
+def address_of(array: Floats) -> int:
+    """Return the address of an array's first number."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def size(record: type) -> int:
+    """Return how many numbers a record has."""
+    return len(fields(record))
+
+
+def numbers_of(records: Iterable[Any]) -> list[int]:
+    """Return the numbers of records, one after the other."""
+    return [n for record in records for n in astuple(record)]
+
+
+def tap_list(taps: TapList, count: int, weights: int) -> list[int]:
+    """Return a list of taps in the layout of `cpu.sums`, as long as a list of ``count`` taps.
+
+    ``weights`` is the number of weights of one tap in a block.
+    """
+    pairs = [n for tap, distance in taps for n in (tap * weights, distance)]
+    return [len(taps), *pairs, *[0] * (2 * count - len(pairs))]
 
 
 @dataclass(frozen=True)
@@ -43,9 +101,7 @@ class Header:
     # the number of rows above a strip that it reads, and the distance between them in memory
     above: int = 0
     above_step: int = 0
-    # +1 or -1, the direction of a strip's row in memory, and its length
-    along: int = 0
-    wide: int = 0
+    along: int = 0  # +1 or -1, the direction of a strip's row in memory
     masked: int = 0  # whether lanes outside the grid are cleared after each pixel
     # the count of numbers at the buffer's start that must be zero at first, the place of a pixel's
     # sums, and the length of the buffer
@@ -78,11 +134,10 @@ class Segment:
     # place of line 0 in a channel of an image, and number of lines
     memory: int = 0
     lines: int = 0
-    # first position of the lines to be copied, number of positions copied in and copied out, and
-    # place of the first position in the buffer
+    # first position of the lines to be copied in and out, number of positions, and place of the
+    # first position in the buffer
     start: int = 0
-    entered: int = 0
-    left: int = 0
+    count: int = 0
     place: int = 0
     # place of the first pixel to be solved, its row in the grid, and numbers of rows and columns
     at: int = 0
@@ -96,7 +151,6 @@ class Segment:
     first: int = 0
     low: int = 0
     level: int = 0
-    origin: int = 0  # for a strip: the place of level ``level``, row 0, channel 0
     # columns of the unit before that must be solved first, and columns of this unit that are solved
     # afterwards
     needed: int = 0
@@ -113,13 +167,3 @@ class Parts:
     sums: tuple[int, ...]  # settings of the code of the sums
     places: tuple[int, ...] = ()
     masks: bytes = b""
-
-
-def names(record: type) -> tuple[str, ...]:
-    """Return the names of a record's numbers, in their order in memory."""
-    return tuple(f.name for f in fields(record))
-
-
-def numbers(record: Header | Segment) -> tuple[int, ...]:
-    """Return the numbers of a record."""
-    return tuple(map(int, vars(record).values()))

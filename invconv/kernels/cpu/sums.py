@@ -6,44 +6,19 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.integers import I8, I64, POINTER, VOID, Int, Value
+from invconv.kernels.cpu.compiler.integers import I8, Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.order import accumulators, unrolled
 
-POINTERS = ("z", "out", "w", "diagonal", "spare", "lists", "keep")
-READ = ("w", "diagonal", "lists", "keep")
-INTEGERS = (
-    "at",
-    "rows",
-    "row_step",
-    "columns",
-    "column_step",
-    "taps",
-    "channels",
-    "channel_step",
-    "top",
-    "last_row",
-    "last_column",
-    "substitute",
-    "first",
-    "order",
-    "masked",
-    "images",
-    "lag",
+SIGNATURE = (
+    "z out w diagonal spare lists keep",
+    "at rows row_step columns column_step taps channels channel_step top last_row last_column "
+    "substitute first order masked images lag",
 )
-
-
-def call(w: Writer, function: Value, pointers: dict[str, Value], **integers: Int | int) -> None:
-    """Write a call of a function that `write_sums` wrote; missing integers are zero."""
-    kind = ir.FunctionType(VOID, [POINTER] * len(POINTERS) + [I64] * len(INTEGERS))
-    addresses = [pointers.get(name, pointers["lists"]) for name in POINTERS]  # some are not read
-    values = [w.integer(integers.get(name, 0)).value for name in INTEGERS]
-    w.b.call(w.typed(function, kind), [*addresses, *values])
+READ = "w diagonal lists keep"
 
 
 def write_sums(w: Writer, block: int, single: bool) -> None:
@@ -60,53 +35,48 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
     has all channels.
     """
     with (
-        w.function("sums", POINTERS, INTEGERS, inside=False, constant=READ) as a,
+        w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
         w.loop(0, a["rows"]) as row,
         w.loop(0, a["columns"]) as column,
     ):
         here = a["at"] + row * a["row_step"] + column * a["column_step"]
-        _sum(w, a | {"taps read": _taps(w, a, row, column)}, here, block, single)
+        _sum(w, a, _taps(w, a, row, column), here, block, single)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             _substitute(w, a, here)
         with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
             _mask(w, a, here, row * a["columns"] + column)
 
 
-def _taps(w: Writer, a: dict[str, Any], row: Int, column: Int) -> Value:
+def _taps(w: Writer, a: Arguments, row: Int, column: Int) -> Value:
     """Return the list of a pixel's taps."""
     number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
     number = number + column.least(a["last_column"])
-    place = number * (a["taps"] * 2 + 1)
-    return w.b.gep(a["lists"], [place.value], source_etype=I64)
+    return w.entries(a["lists"], number * (a["taps"] * 2 + 1))
 
 
-def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> None:
+def _sum(w: Writer, a: Arguments, taps: Value, here: Int, block: int, single: bool) -> None:
     """Write steps 1 to 3 of `invconv.kernels.order`."""
     at_once, count = unrolled(block, single), accumulators(block, single)
-    sums = [[w.variable(w.vector) for _ in range(block)] for _ in range(count)]
-    weight, place, taps = w.variable(I64), w.variable(I64), a["taps read"]
     with w.loop(0, 1 if single else a["channels"], block) as channel:
         before = channel * (a["taps"] * a["channels"])  # weights of the blocks before this one
-        w.b.store(before.value, weight)
+        weight = w.new(before)
         some_missing = w.entry(taps, 0).is_("<", a["taps"])
-        for variable in itertools.chain(*sums):
-            w.b.store(w.zero, variable)
+        sums = [[w.new(w.zero) for _ in range(block)] for _ in range(count)]
         with w.loop(0, w.entry(taps, 0)) as i:
             with w.b.if_then(some_missing):  # else weights follow each other: no load to wait for
-                w.b.store((before + w.entry(taps, i * 2 + 1)).value, weight)
-            w.b.store((here + w.entry(taps, i * 2 + 2)).value, place)
+                weight.set(before + w.entry(taps, i * 2 + 1))
+            place = w.new(here + w.entry(taps, i * 2 + 2))
             with w.loop(0, a["channels"], at_once):
-                k, z_place = (w.integer(w.b.load(v, typ=I64)) for v in (weight, place))
+                k, z_place = weight.number, place.number
                 for u in range(at_once):
                     z = w.load(a["z"], z_place + a["channel_step"] * u)
-                    for o, variable in enumerate(sums[u % count]):
+                    for o, total in enumerate(sums[u % count]):
                         number = w.load(a["w"], k + (u * block + o), w.number)
-                        total = w.fma(w.splat(number), z, w.b.load(variable, typ=w.vector))
-                        w.b.store(total, variable)
-                w.b.store((k + at_once * block).value, weight)
-                w.b.store((z_place + a["channel_step"] * at_once).value, place)
+                        total.add_product(w.splat(number), z)
+                weight.set(k + at_once * block)
+                place.set(z_place + a["channel_step"] * at_once)
         for o in range(block):
-            parts = (w.b.load(variables[o], typ=w.vector) for variables in sums)
+            parts = (totals[o].value for totals in sums)
             total = functools.reduce(w.b.fadd, parts)
             if single:
                 w.store(total, a["out"], here + a["channel_step"] * o)
@@ -118,7 +88,7 @@ def _sum(w: Writer, a: dict[str, Any], here: Int, block: int, single: bool) -> N
             w.store(total, a["out"], here + c * a["channel_step"])
 
 
-def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
+def _substitute(w: Writer, a: Arguments, here: Int) -> None:
     """Write step 4 of `invconv.kernels.order`."""
     with w.loop(0, a["channels"]) as i:
         c = a["first"] + i * a["order"]
@@ -134,7 +104,7 @@ def _substitute(w: Writer, a: dict[str, Any], here: Int) -> None:
             w.store(s, a["out"], there)
 
 
-def _mask(w: Writer, a: dict[str, Any], here: Int, step: Int) -> None:
+def _mask(w: Writer, a: Arguments, here: Int, step: Int) -> None:
     """Write zeros into the lanes outside the grid, since some taps read ahead in a row."""
     bytes_ = ir.VectorType(I8, w.lanes)
     address = w.b.gep(a["keep"], [(step * w.lanes).value], source_etype=I8)
@@ -144,3 +114,62 @@ def _mask(w: Writer, a: dict[str, Any], here: Int, step: Int) -> None:
     with w.loop(0, a["channels"]) as c:
         place = here + c * a["channel_step"]
         w.store(w.b.select(mask, w.load(a["out"], place), w.zero), a["out"], place)
+
+
+def write_recursion(w: Writer, near: int) -> None:
+    """Write the function "sums" for signals of one channel, from memory to memory.
+
+    The numbers solved last stay in registers, so that a number waits for one product alone: the
+    nearest tap is the last. The function solves a signal in ``z`` and puts the result in ``out``.
+    The last ``near`` taps read the numbers solved last. The signal has ``rows`` numbers, a
+    ``row_step`` apart from ``at`` on; ``last_row`` is the farthest that a tap reads back.
+    """
+    w = w.narrowed(1)
+    with (
+        w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
+        w.branches(a["substitute"].is_("!=", 0), likely=False) as branches,
+    ):
+        for substitute in branches:
+            _recur(w, a, near, substitute)
+
+
+def _recur(w: Writer, a: Arguments, near: int, substitute: bool) -> None:
+    step, far = a["row_step"], a["taps"] - near
+    weights = [w.load(a["w"], far + i) for i in range(near)]
+    first = a["last_row"].least(a["rows"])
+    pivot = w.load(a["diagonal"], 0)
+
+    def product_with_y(here: Int) -> Variable:
+        total = w.new(w.zero)
+        total.add_product(w.load(a["w"], 0), w.load(a["z"], here))
+        return total
+
+    def put(total: Variable, here: Int) -> Value:
+        x = w.b.fdiv(total.value, pivot) if substitute else total.value
+        w.store(x, a["out"], here)
+        return x
+
+    with w.loop(0, first) as t:  # some taps read before the first number
+        here = a["at"] + t * step
+        total = product_with_y(here)
+        with w.loop(1, a["taps"]) as tap:
+            back = w.entry(a["lists"], tap * 2 + 2)
+            with w.b.if_then(back.is_("<=", t)):
+                total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
+        put(total, here)
+    solved = [w.new(w.zero) for _ in range(near)]  # the last one first
+    with w.b.if_then(first.is_("<", a["rows"])):
+        for i, variable in enumerate(solved):
+            variable.set(w.load(a["out"], a["at"] + (first - i - 1) * step))
+    with w.loop(first, a["rows"]) as t:
+        here = a["at"] + t * step
+        total = product_with_y(here)
+        with w.loop(1, far) as tap:
+            back = w.entry(a["lists"], tap * 2 + 2)
+            total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
+        known = [variable.value for variable in solved]
+        for weight, x in zip(weights, reversed(known), strict=True):
+            total.add_product(weight, x)
+        now = put(total, here)
+        for variable, x in zip(solved, [now, *known], strict=False):
+            variable.set(x)

@@ -1,7 +1,4 @@
-"""Threads of the process that solve parts of the same work, and sleep while there is none.
-
-`set_num_threads` is the public `invconv.set_num_threads`.
-"""
+"""Threads of the process that solve parts of the same work, and sleep while there is none."""
 
 from __future__ import annotations
 

@@ -12,33 +12,32 @@ else 0.
 
 from __future__ import annotations
 
-from typing import Any
-
-from invconv.kernels.cpu.compiler.integers import I32, Int, Value
+from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.program import Header
 from invconv.kernels.order import INVERSE_LIMIT
 
-POINTERS = ("matrices", "order", "weights", "scratch")
-INTEGERS = ("taps", "channels", "block", "blocks", "first", "step")
+POINTERS = "matrices weights program scratch"
 _ROWS = 4  # rows that are solved at a time, so that they are read from the cache a quarter as often
 
 
+def order_of_channels(w: Writer, h: Numbers) -> tuple[Int, Int]:
+    """Return the first channel that a substitution solves, and the step to the next."""
+    lower = h["lower"].is_("!=", 0)
+    return w.integer(0).if_(lower, h["channels"] - 1), w.integer(1).if_(lower, -1)
+
+
 def write_weights(w: Writer) -> None:
-    """Write the function "fold".
+    """Write the function "prepare" of `POINTERS`.
 
-    Its arguments:
-
-    matrices, order
-        D, then K_t, each C x C; and for each tap of the kernel the index of its matrix, D's first.
-    weights, scratch
-        Memory for the weights, and for C rows of taps C numbers, each padded to whole vectors.
-    taps, channels, block, blocks
-        Numbers of taps, of channels, of channels of a block, and of blocks of output channels.
-    first, step
-        First channel of the substitution, and step to the next: 1 or -1.
+    ``matrices`` are D and then K_t, each C x C. ``scratch`` is memory for C rows of taps C numbers,
+    each padded to whole vectors.
     """
-    with w.function("fold", POINTERS, INTEGERS, inside=True) as a:
-        a["row"] = ((a["taps"] * a["channels"]) + (w.lanes - 1)) // w.lanes * w.lanes
+    with w.function("prepare", POINTERS, inside=False) as a:
+        a |= w.record(Header, a["program"])
+        a["first"], a["step"] = order_of_channels(w, a)
+        a["order"] = w.entries(a["program"], a["order"])
+        a["row"] = (a["taps"] * a["channels"]).over(w.lanes) * w.lanes
         _right_hand_sides(w, a)
         _substitute(w, a)
         condition = w.b.fmul(
@@ -57,7 +56,7 @@ def write_weights(w: Writer) -> None:
         w.store(flag, a["weights"], size + square)
 
 
-def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
+def _right_hand_sides(w: Writer, a: Arguments) -> None:
     """Write [1 | -K_1 | -K_2 ...] to the scratch."""
     channels = a["channels"]
     w.clear(a["scratch"], channels * a["row"])
@@ -70,7 +69,7 @@ def _right_hand_sides(w: Writer, a: dict[str, Any]) -> None:
                 w.store(entry, a["scratch"], o * a["row"] + t * channels + k)
 
 
-def _substitute(w: Writer, a: dict[str, Any]) -> None:
+def _substitute(w: Writer, a: Arguments) -> None:
     """Write the substitution with D for all columns of the scratch, some rows at a time."""
     channels = a["channels"]
     with w.loop(0, channels, _ROWS) as i:
@@ -91,7 +90,7 @@ def _substitute(w: Writer, a: dict[str, Any]) -> None:
                 w.store(w.b.fdiv(w.load(a["scratch"], place), pivot), a["scratch"], place)
 
 
-def _subtract(w: Writer, a: dict[str, Any], rows: list[Int], solved: list[Int]) -> None:
+def _subtract(w: Writer, a: Arguments, rows: list[Int], solved: list[Int]) -> None:
     """Write the subtraction of solved rows from others, in the order of the substitution."""
     places = [a["first"] + o * a["step"] for o in rows]
     known = [a["first"] + j * a["step"] for j in solved]
@@ -108,30 +107,26 @@ def _subtract(w: Writer, a: dict[str, Any], rows: list[Int], solved: list[Int]) 
             w.store(total, a["scratch"], o * a["row"] + k)
 
 
-def _norm(w: Writer, a: dict[str, Any], matrix: Value, row: Int) -> Value:
+def _norm(w: Writer, a: Arguments, matrix: Value, row: Int) -> Value:
     """Return the largest sum of magnitudes in one of the first C columns."""
-    largest, totals = w.variable(w.number), w.variable(w.vector)
-    indices = w.indices(range(w.lanes))
-    w.b.store(w.number(0.0), largest)
+    largest = w.new(w.number(0.0))
     with w.loop(0, a["channels"], w.lanes) as k:
         left = (a["channels"] - k).least(w.lanes)
-        there = w.b.icmp_signed("<", indices, w.splat(w.b.trunc(left.value, I32), indices.type))
-        w.b.store(w.zero, totals)
+        there, totals = w.lanes_are("<", left), w.new(w.zero)
         with w.loop(0, a["channels"]) as o:
             column = w.masked_load(w.at(matrix, o * row + k), there)
-            size = w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, column)
-            w.b.store(w.b.fadd(w.b.load(totals, typ=w.vector), size), totals)
+            totals.set(w.b.fadd(totals.value, w.absolute(column)))
         with w.loop(0, left) as lane:
-            total = w.b.extract_element(w.b.load(totals, typ=w.vector), lane.value)
-            known = w.b.load(largest, typ=w.number)
+            total = w.b.extract_element(totals.value, lane.value)
+            known = largest.value
             # keep NaN, which no comparison would
             larger = w.b.fcmp_unordered(">", total, known)
             take = w.b.and_(larger, w.b.fcmp_ordered("ord", known, known))
-            w.b.store(w.b.select(take, total, known), largest)
-    return w.b.load(largest, typ=w.number)
+            largest.set(w.b.select(take, total, known))
+    return largest.value
 
 
-def _pack(w: Writer, a: dict[str, Any]) -> None:
+def _pack(w: Writer, a: Arguments) -> None:
     """Write the weights of each block, with zeros for channels beyond the last."""
     taps, channels, block = a["taps"], a["channels"], a["block"]
     width = taps * channels

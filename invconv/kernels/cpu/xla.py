@@ -1,19 +1,17 @@
-"""The compiled kernel as a custom call of XLA: program, working memory and handler.
-
-`handler` has the calling convention.
-"""
+"""The compiled kernel as a custom call of XLA: program, working memory and handler."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from invconv.kernels.cpu import machine
-from invconv.kernels.cpu.assembly import Ints, Program, best_program
+from invconv.kernels.cpu.assembly import Program, best_program
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.geometry import Geometry
+from invconv.kernels.cpu.program import Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +51,10 @@ def handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> m
     """Compile the handler of calls with these lanes and sums."""
     from invconv.kernels.cpu.handler import write_handler
 
-    parts = {
-        "prepare": machine.prepare(target, itemsize),
-        "solve": machine.solve(target, itemsize, way),
-        "sums": machine.sums(target, itemsize, way, *sums),
-    }
-    write = functools.partial(write_handler, addresses={n: c.address for n, c in parts.items()})
-    code = machine.compiled(target, itemsize, "handler", write)
-    return machine.Code(code.address, (code, parts))
+    parts = (
+        machine.prepare(target, itemsize),
+        machine.solve(target, itemsize, way),
+        machine.sums(target, itemsize, way, *sums),
+    )
+    code = machine.compiled(target, itemsize, write_handler, tuple(c.address for c in parts))
+    return replace(code, engine=(code, parts))

@@ -46,10 +46,8 @@ def write_handler(
         stream, rows = xla.stream(w, frame), xla.attribute(w, frame, 0)
         data = {}
         for name, place in arrays.items():
-            record = (
-                xla.argument(w, frame, place) if place >= 0 else xla.result(w, frame, -1 - place)
-            )
-            data[name] = xla.data(w, record)
+            position = (xla.ARGUMENTS, place) if place >= 0 else (xla.RESULTS, -1 - place)
+            data[name] = xla.data(w, xla.array(w, frame, *position))
         context = w.variable(POINTER)
         driver.call("cuStreamGetCtx", stream, context)
         driver.call("cuCtxPushCurrent_v2", w.b.load(context, typ=POINTER))

@@ -99,4 +99,4 @@ def _handler(task: str, kernels: tuple[tuple[str, int], ...]) -> machine.Code:
     write = functools.partial(
         write_handler, addresses=addresses, kernels=dict(kernels), arrays=_ARRAYS[task]
     )
-    return machine.compiled(host(), 4, "handler", write)
+    return machine.compiled(host(), 4, write)

@@ -118,8 +118,11 @@ def as_batch(conv: Factored, name: str, x: Any) -> Call:
         spatial = "any number of spatial axes" if ndim is None else f"{ndim} spatial axes"
         batch = "batch" if ndim is None else "*batch"
         hint = "; one image without its channel axis is x[None]" if channels == 1 else ""
-        if ndim is not None and x.ndim > ndim and x.shape[-1] == channels > 1:
-            hint = f"; channels that are last go before the pixels by moveaxis(x, -1, {-1 - ndim})"
+        if ndim is not None and x.ndim > ndim and channels == 1:
+            hint = f"; images without their channel axis are x[..., None{', :' * ndim}]"
+        if x.ndim > (ndim or 1) and x.shape[-1] == channels:
+            to = 1 if ndim is None else -1 - ndim
+            hint = f"; channels that are last go before the pixels by moveaxis(x, -1, {to})"
         if ndim is None and x.ndim > 1 and x.shape[0] == channels:
             hint = f"; of one image it is x[None], or say ndim={x.ndim - 1} when it is made"
         raise ValueError(

@@ -73,6 +73,8 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
     judgement = remembered(conv, shape, precision)
     left, worst = judgement.digits(precision), digits_left(number, EPS[precision])
     advice = "bring the parameters closer to their initialisation"
+    if hasattr(conv, "least_squares"):
+        advice = f"use least_squares(y, damp), or {advice}"
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
     with np.errstate(all="ignore"):

@@ -25,39 +25,32 @@ from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 
 _METADATA, _EXECUTE = 1, 3  # a kind of extension, and a stage
-_API, _CONTEXT, _ARGUMENTS, _RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20
+_API, _CONTEXT, ARGUMENTS, RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20
 _MAKE_ERROR, _GET_STREAM = 6, 10
 _INTERNAL = 13  # the code of an error
+_LOW = 2**32  # a number of 32 bits is the rest of its word by this
 RECORDABLE = 1  # a trait: a command buffer, such as a CUDA graph, may record the call
 
 
 @contextmanager
 def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
-    """Write the function "handler"; code written inside this context runs when XLA calls it.
-
-    Yields the call frame.
-    """
-    with w.function("handler", ("frame",), inside=False, result=POINTER) as a:
+    """Write the function "handler", of a call frame, inside this context."""
+    with w.function("handler", "frame", inside=False, result=POINTER) as a:
         frame, extended = a["frame"], w.entry(a["frame"], 1).is_("!=", 0)
         with w.b.if_else(extended, likely=False) as (then, otherwise):
             with then:
                 extension = w.link(frame, 1)
-                with w.b.if_then(_short(w, extension, 1).is_("==", _METADATA)):
+                with w.b.if_then((w.entry(extension, 1) % _LOW).is_("==", _METADATA)):
                     metadata, version = w.link(extension, 3), w.entry(w.link(frame, _API), 4)
                     put(w, metadata, 3, version)
                     put(w, metadata, 4, w.integer(traits))
-            with otherwise, w.b.if_then(_short(w, frame, 4).is_("==", _EXECUTE)):
+            with otherwise, w.b.if_then((w.entry(frame, 4) % _LOW).is_("==", _EXECUTE)):
                 yield frame
 
 
-def argument(w: Writer, frame: Value, place: int) -> Value:
-    """Return the record of an input array."""
-    return w.link(w.link(frame, _ARGUMENTS), place)
-
-
-def result(w: Writer, frame: Value, place: int) -> Value:
-    """Return the record of an output array."""
-    return w.link(w.link(frame, _RESULTS), place)
+def array(w: Writer, frame: Value, kind: int, place: int) -> Value:
+    """Return the record of one of the `ARGUMENTS`, or of the `RESULTS`."""
+    return w.link(w.link(frame, kind), place)
 
 
 def attribute(w: Writer, frame: Value, place: int) -> Value:
@@ -110,8 +103,3 @@ def _ask(w: Writer, frame: Value, place: int, record: Value) -> Value:
     kind = ir.FunctionType(POINTER, [record.type])
     function = w.entry(w.link(frame, _API), place)
     return w.b.call(w.b.inttoptr(function.value, kind.as_pointer()), [record])
-
-
-def _short(w: Writer, record: Value, place: int) -> Int:
-    """Return the 32-bit number in the low half of a word; the high half is undefined."""
-    return w.entry(record, place) % 2**32

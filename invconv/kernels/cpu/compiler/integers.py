@@ -1,10 +1,12 @@
-"""64-bit integers of a function in LLVM's representation, with Python's operators.
+"""Integers and variables of a function in LLVM's representation.
 
-A kernel is then written as `here = at + r * rs` instead of calls of an IR builder.
+With Python's operators a kernel is written as `here = at + r * rs` instead of calls of an IR
+builder.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llvmlite import ir
@@ -46,6 +48,10 @@ class Int:
         """Return self % other of numbers that are not negative."""
         return self._do("urem", other)
 
+    def over(self, other: Number) -> Int:
+        """Return self / other rounded up, of numbers that are not negative."""
+        return (self + (other - 1)) // other
+
     def __neg__(self) -> Int:
         return Int(self.builder, self.builder.neg(self.value))
 
@@ -65,3 +71,34 @@ class Int:
         """Return self if a condition holds, else another number."""
         chosen = self.builder.select(condition, self.value, self._other(otherwise))
         return Int(self.builder, chosen)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A local variable; LLVM puts it into a register."""
+
+    w: Any  # the writer
+    place: Value
+    kind: Any  # the type
+
+    @property
+    def value(self) -> Value:
+        """The value now."""
+        return self.w.b.load(self.place, typ=self.kind)
+
+    @property
+    def number(self) -> Int:
+        """The value now, of an integer."""
+        return Int(self.w.b, self.value)
+
+    def set(self, value: Value | Int) -> None:
+        """Change the value."""
+        self.w.b.store(value.value if isinstance(value, Int) else value, self.place)
+
+    def add_product(self, a: Value, b: Value) -> None:
+        """Add a product of vectors."""
+        self.set(self.w.fma(a, b, self.value))
+
+
+Arguments = dict[str, Any]  # addresses and integers, by name
+Numbers = dict[str, Int]

@@ -6,8 +6,9 @@ Pointers have no type of their own; every load states the type.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, Self
 
 from llvmlite import ir
@@ -19,11 +20,22 @@ from invconv.kernels.cpu.compiler.integers import (
     I64,
     POINTER,
     VOID,
+    Arguments,
     Int,
     Number,
+    Numbers,
     Value,
+    Variable,
 )
 from invconv.kernels.cpu.compiler.target import Target
+
+Signature = tuple[str, str]  # names of a function's pointers, and of its integers
+
+
+def _type_of(signature: Signature, result: Any = VOID) -> Any:
+    """Return the type of a function."""
+    pointers, integers = (len(names.split()) for names in signature)
+    return ir.FunctionType(result, [POINTER] * pointers + [I64] * integers)
 
 
 class Control:
@@ -32,6 +44,7 @@ class Control:
     def __init__(self) -> None:
         self.module = ir.Module()
         self.b: Any = None  # the builder of the function that is being written
+        self.signatures: dict[str, Signature] = {}  # of the functions that were written
 
     def integer(self, value: Any) -> Int:
         """Return an integer, a constant or a value, as `Int`."""
@@ -43,68 +56,76 @@ class Control:
     def function(
         self,
         name: str,
-        pointers: Sequence[str],
-        integers: Sequence[str] = (),
+        pointers: str,
+        integers: str = "",
         *,
         inside: bool,
-        constant: Sequence[str] = (),
+        constant: str = "",
         result: Any = VOID,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Arguments]:
         """Write a function, of pointers and then integers, inside this context.
 
         Yields the arguments by name. A function that is only called ``inside`` the module may be
         inlined. The function never writes to the memory of ``constant`` pointers. A result, if the
         function has one, is zero.
         """
-        kind = ir.FunctionType(result, [POINTER] * len(pointers) + [I64] * len(integers))
-        function = ir.Function(self.module, kind, name)
+        function = ir.Function(self.module, _type_of((pointers, integers), result), name)
         if inside:
             function.linkage = "internal"
         self.b = ir.IRBuilder(function.append_basic_block())
-        given = dict(zip(pointers, function.args, strict=False))
-        for pointer in constant:
+        self.signatures[name] = pointers, integers
+        given = dict(zip(f"{pointers} {integers}".split(), function.args, strict=True))
+        for pointer in constant.split():
             given[pointer].add_attribute("noalias")
-        numbers = function.args[len(pointers) :]
-        yield given | {n: self.integer(v) for n, v in zip(integers, numbers, strict=True)}
+        yield given | {n: self.integer(given[n]) for n in integers.split()}
         self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))
 
     @contextmanager
     def loop(self, start: Number, stop: Number, step: Number = 1) -> Iterator[Int]:
         """Write the body of ``for i in range(start, stop, step)``, for a step > 0."""
-        i = self.variable(I64)
-        self.b.store(self.integer(start).value, i)
+        i = self.new(start)
         test, body, after = (self.b.function.append_basic_block() for _ in range(3))
         self.b.branch(test)
         self.b.position_at_end(test)
-        self.b.cbranch(self.integer(self.b.load(i, typ=I64)).is_("<", stop), body, after)
+        self.b.cbranch(i.number.is_("<", stop), body, after)
         self.b.position_at_end(body)
-        now = self.integer(self.b.load(i, typ=I64))
+        now = i.number
         yield now
-        self.b.store((now + step).value, i)
+        i.set(now + step)
         self.b.branch(test)
         self.b.position_at_end(after)
 
     @contextmanager
-    def repeat_while(self) -> Iterator[list[Value]]:
-        """Write the body of a loop; it appends the condition for another turn to the list."""
-        body, after = (self.b.function.append_basic_block() for _ in range(2))
-        self.b.branch(body)
-        self.b.position_at_end(body)
-        condition: list[Value] = []
-        yield condition
-        self.b.cbranch(condition[0], body, after)
-        self.b.position_at_end(after)
+    def branches(self, condition: Value, *, likely: bool) -> Iterator[Iterator[bool]]:
+        """Write the body of a loop over True and False where the condition is so."""
+
+        def each() -> Iterator[bool]:
+            for branch, holds in zip(both, (True, False), strict=True):
+                with branch:
+                    yield holds
+
+        with self.b.if_else(condition, likely=likely) as both:
+            yield each()
 
     def variable(self, kind: Any) -> Value:
-        """Return the address of a new local variable."""
+        """Return the address of new local memory."""
         with self.b.goto_entry_block():
             return self.b.alloca(kind)
+
+    def new(self, value: Value | Number) -> Variable:
+        """Return a new local variable with a value."""
+        value = value if isinstance(value, ir.Value) else self.integer(value).value
+        variable = Variable(self, self.variable(value.type), value.type)
+        variable.set(value)
+        return variable
 
 
 class Memory(Control):
     """Calls, and numbers of one dtype in memory."""
 
-    vector: Any  # the type of several of them
+    # types of a number, and of a vector of them
+    number: Any
+    vector: Any
 
     def __init__(self, itemsize: int) -> None:
         super().__init__()
@@ -119,10 +140,19 @@ class Memory(Control):
             function = ir.Function(self.module, kind, name)
         return self.b.call(function, arguments)
 
-    def call_inside(self, name: str, pointers: Sequence[Value], integers: Sequence[Number]) -> None:
-        """Call a function that `function` wrote."""
-        values = [self.integer(n).value for n in integers]
-        self.b.call(self.module.globals[name], [*pointers, *values])
+    def call_inside(self, name: str, **given: Value | Number) -> None:
+        """Call a function that `function` wrote; missing arguments are zero."""
+        self.b.call(self.module.globals[name], self.ordered(self.signatures[name], given))
+
+    def call_outside(self, address: Value, signature: Signature, **given: Value | Number) -> None:
+        """Call a function of another module; missing arguments are zero."""
+        self.b.call(self.typed(address, _type_of(signature)), self.ordered(signature, given))
+
+    def ordered(self, signature: Signature, given: Mapping[str, Value | Number]) -> list[Value]:
+        """Return the arguments of a call."""
+        pointers, integers = (names.split() for names in signature)
+        addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
+        return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
 
     def typed(self, address: Value, kind: Any) -> Value:
         """Return a typed address, which indirect calls and atomic stores need."""
@@ -132,10 +162,18 @@ class Memory(Control):
         """Return the address of a number of an array."""
         return self.b.gep(pointer, [self.integer(place).value], source_etype=self.number)
 
+    def entries(self, pointer: Value, place: Number) -> Value:
+        """Return the address of an entry of an array of integers."""
+        return self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
+
     def entry(self, pointer: Value, place: Number) -> Int:
         """Return an entry of an array of integers."""
-        address = self.b.gep(pointer, [self.integer(place).value], source_etype=I64)
-        return self.integer(self.b.load(address, typ=I64))
+        return self.integer(self.b.load(self.entries(pointer, place), typ=I64))
+
+    def record(self, kind: type, pointer: Value, start: Number = 0) -> Numbers:
+        """Return the numbers of a record, a dataclass, in an array of integers."""
+        first = self.integer(start)
+        return {f.name: self.entry(pointer, first + i) for i, f in enumerate(fields(kind))}
 
     def link(self, pointer: Value, place: int) -> Value:
         """Return an entry of an array of addresses."""
@@ -164,35 +202,22 @@ class Memory(Control):
 
 
 class Writer(Memory):
-    """Writes a module of functions on numbers of one dtype, for one processor.
+    """Writes a module of functions on float32 or float64 numbers, for one processor."""
 
-    Parameters
-    ----------
-    target : Target
-    itemsize : int
-        4 for float32, 8 for float64.
-
-    Attributes
-    ----------
-    lanes : int
-        How many numbers a vector has.
-    number, vector : types
-    """
+    lanes: int  # how many numbers a vector has
 
     def __init__(self, target: Target, itemsize: int) -> None:
         super().__init__(itemsize)
         self.target = target
-        self._set_lanes(target.bits // 8 // itemsize)
+        self.lanes = target.lanes(itemsize)
+        self.vector = ir.VectorType(self.number, self.lanes)
         self.suffix = f"f{8 * itemsize}"
         self.module.triple = target.triple
-
-    def _set_lanes(self, lanes: int) -> None:
-        self.lanes, self.vector = lanes, ir.VectorType(self.number, lanes)
 
     def narrowed(self, lanes: int) -> Self:
         """Return a writer of the function that is being written, with shorter vectors."""
         other = copy.copy(self)
-        other._set_lanes(lanes)
+        other.lanes, other.vector = lanes, ir.VectorType(self.number, lanes)
         return other
 
     @property
@@ -203,6 +228,12 @@ class Writer(Memory):
     def indices(self, values: Sequence[int]) -> Value:
         """Return a constant vector of 32-bit integers."""
         return ir.Constant(ir.VectorType(I32, len(values)), list(values))
+
+    def lanes_are(self, relation: str, number: Int) -> Value:
+        """Return the mask of lanes l with ``l relation number``, such as "<"."""
+        lanes = self.indices(range(self.lanes))
+        other = self.splat(self.b.trunc(number.value, I32), lanes.type)
+        return self.b.icmp_signed(relation, lanes, other)
 
     def splat(self, value: Value, kind: Any = None) -> Value:
         """Return a vector with a number in every lane."""
@@ -215,6 +246,10 @@ class Writer(Memory):
         if not self.target.fma:
             return self.b.fadd(self.b.fmul(a, b), c)
         return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)
+
+    def absolute(self, vector: Value) -> Value:
+        """Return the magnitudes of a vector's numbers."""
+        return self.call(f"llvm.fabs.v{self.lanes}{self.suffix}", self.vector, vector)
 
     def sum(self, vector: Value) -> Value:
         """Return the sum of a vector's numbers, by adding halves repeatedly."""

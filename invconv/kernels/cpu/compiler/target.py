@@ -18,6 +18,10 @@ class Target:
     registers: int  # number of vector registers
     fma: bool  # whether it multiplies and adds with one rounding
 
+    def lanes(self, itemsize: int) -> int:
+        """Return how many numbers of so many bytes a vector has."""
+        return self.bits // 8 // itemsize
+
     @property
     def most_channels(self) -> int:
         """The number of sums that fit into registers, beside a vector that is read and a weight."""

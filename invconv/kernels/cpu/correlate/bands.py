@@ -11,15 +11,17 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from invconv.arrays.stencil import Offset, reaching
-from invconv.kernels.cpu.assembly import Ints
-from invconv.kernels.cpu.geometry import Shape, blocks_of
+from invconv.kernels.cpu.compiler.target import Target
+from invconv.kernels.cpu.geometry import Shape, blocks_of, strides_of
+from invconv.kernels.cpu.program import Assembled, numbers_of, tap_list
 from invconv.kernels.primitives import fold
 
 _BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
@@ -27,18 +29,88 @@ _LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are
 _PADDING = 64  # bytes, so that channels do not lie whole pages apart
 _PAGE = 4096
 
-
 Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The taps of a correlation that reach a pixel, and the border of its images."""
+    """The taps of a correlation that reach a pixel, and what they read beyond a grid."""
 
     shape: Shape  # the grid, of at least two axes
     order: tuple[int, ...]  # indices of the taps that reach a pixel
     offsets: tuple[Offset, ...]  # the offsets of these taps
-    wrap: Border
+    wrap: Border  # continuation of the image: periodic if True, zeros if False, or mirrored
+
+    @functools.cached_property
+    def low(self) -> Offset:
+        """Pixels read before the first one along each axis."""
+        return tuple(max(0, *(-o for o in axis)) for axis in zip(*self.offsets, strict=True))
+
+    @functools.cached_property
+    def high(self) -> Offset:
+        """Pixels read after the last one along each axis."""
+        return tuple(max(0, *axis) for axis in zip(*self.offsets, strict=True))
+
+    @functools.cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Positions from one pixel to the next along each axis."""
+        return strides_of(self.shape, map(operator.add, self.low, self.high))
+
+    def flat(self, index: Offset) -> int:
+        """Return the distance between two positions."""
+        return sum(i * stride for i, stride in zip(index, self.strides, strict=True))
+
+    def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the copies in, (place in memory, place in the buffer, count).
+
+        They are for rows first to stop of axis 0. Place -1 in memory stands for zeros; place 0 in
+        the buffer is the start of row first - low.
+        """
+        rows = range(first - self.low[0], stop + self.high[0])
+        others = zip(self.shape[1:-1], self.low[1:-1], self.high[1:-1], strict=True)
+        axes = [rows, *(range(-low, n + high) for n, low, high in others)]
+        copies = list[tuple[int, int, int]]()
+        for index in itertools.product(*axes):
+            target = self.flat((index[0] - rows.start, *self._from_low(index), self.low[-1]))
+            pairs = zip(index, self.shape, strict=False)
+            there = tuple(repeated(i, n, self.wrap) for i, n in pairs)
+            if all(0 <= i < n for i, n in zip(there, self.shape, strict=False)):
+                source = int(np.ravel_multi_index(there, self.shape[:-1])) * self.shape[-1]
+                copies += [(source + i, target + j, count) for i, j, count in self._along]
+            elif not 0 <= index[0] < self.shape[0]:  # other rows are never written
+                copies.append((-1, target, self.shape[-1]))
+        return copies
+
+    def _from_low(self, index: Offset) -> Iterator[int]:
+        return (i + low for i, low in zip(index[1:], self.low[1:-1], strict=True))
+
+    @functools.cached_property
+    def _along(self) -> list[tuple[int, int, int]]:
+        """The copies in for a row of the last axis, from its first pixel on."""
+        n, low, high = self.shape[-1], self.low[-1], self.high[-1]
+        copies = [(0, 0, n)]
+        if self.wrap == "mirror":
+            beyond = (*range(-low, 0), *range(n, n + high))
+            copies += [(repeated(i, n, self.wrap), i, 1) for i in beyond]
+        elif self.wrap:
+            copies += [(n - low, -low, low), (0, n, high)]
+        return [copy for copy in copies if copy[2]]
+
+    def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the copies out for rows first to stop of axis 0, in the same form."""
+        copies = []
+        for index in itertools.product(range(first, stop), *map(range, self.shape[1:-1])):
+            padded = (index[0] - first + self.low[0], *self._from_low(index), self.low[-1])
+            outside = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
+            copies.append((outside, self.flat(padded), self.shape[-1]))
+        return copies
+
+
+def repeated(i: int, n: int, wrap: Border) -> int:
+    """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
+    if wrap == "mirror":
+        return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
+    return i % n if wrap else i
 
 
 def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading | None:
@@ -50,82 +122,6 @@ def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading 
     if not order:
         return None
     return Reading(shape, tuple(order), tuple(offsets[t] for t in order), wrap)
-
-
-def repeated(i: int, n: int, wrap: Border) -> int:
-    """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
-    if wrap == "mirror":
-        return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
-    return i % n if wrap else i
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A grid of at least two axes, with margins that taps read beyond it."""
-
-    shape: Shape
-    # number of pixels read before the first one and after the last one along each axis
-    low: Offset
-    high: Offset
-    wrap: Border  # continuation of the image there: periodic if True, zeros if False, or mirrored
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Positions from one pixel to the next along each axis."""
-        strides, sides = [1], zip(self.shape, self.low, self.high, strict=True)
-        for n, low, high in list(sides)[:0:-1]:
-            strides.insert(0, strides[0] * (low + n + high))
-        return tuple(strides)
-
-    def flat(self, index: Offset) -> int:
-        """Return the distance between two positions."""
-        return sum(i * stride for i, stride in zip(index, self.strides, strict=True))
-
-    def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the copies in, (source, target, count), for rows first to stop of axis 0.
-
-        A source of -1 stands for zeros. Target 0 is the start of row first - low.
-        """
-        rows = range(first - self.low[0], stop + self.high[0])
-        others = zip(self.shape[1:-1], self.low[1:-1], self.high[1:-1], strict=True)
-        axes = [rows, *(range(-low, n + high) for n, low, high in others)]
-        copies = list[tuple[int, int, int]]()
-        for index in itertools.product(*axes):
-            target = self.flat((index[0] - rows.start, *self._from_low(index), 0))
-            copies += self._row(index, target)
-        return copies
-
-    def _from_low(self, index: Offset) -> Iterator[int]:
-        return (i + low for i, low in zip(index[1:], self.low[1:-1], strict=True))
-
-    def _row(self, index: Offset, target: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the copies in for a row of the last axis, which may be outside the grid."""
-        n, low, high = self.shape[-1], self.low[-1], self.high[-1]
-        inside = all(0 <= i < m for i, m in zip(index, self.shape, strict=False))
-        if not inside and not self.wrap:
-            if not 0 <= index[0] < self.shape[0]:  # other rows are never written
-                yield -1, target + low, n
-            return
-        index = tuple(repeated(i, m, self.wrap) for i, m in zip(index, self.shape, strict=False))
-        source = int(np.ravel_multi_index(index, self.shape[:-1])) * n
-        yield source, target + low, n
-        if self.wrap == "mirror":
-            for i in (*range(-low, 0), *range(n, n + high)):
-                yield source + repeated(i, n, self.wrap), target + low + i, 1
-            return
-        if self.wrap and low:
-            yield source + n - low, target, low
-        if self.wrap and high:
-            yield source, target + low + n, high
-
-    def written(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the copies out, (source, target, count), for rows first to stop of axis 0."""
-        copies = []
-        for index in itertools.product(range(first, stop), *map(range, self.shape[1:-1])):
-            padded = (index[0] - first + self.low[0], *self._from_low(index), self.low[-1])
-            target = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
-            copies.append((self.flat(padded), target, self.shape[-1]))
-        return copies
 
 
 # The layout of the matrices of taps in memory: the distances in numbers from one tap's matrix to
@@ -140,8 +136,8 @@ def of_taps(channels: int) -> Places:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The first fields of the header of every correlation; 64-bit integers."""
+class CorrelationHeader:
+    """The settings of all bands, or of all runs of pixels (`correlate.images`)."""
 
     # as in `invconv.kernels.cpu.program.Header`
     channels: int
@@ -149,33 +145,29 @@ class Sizes:
     taps: int
     block: int
     blocks: int
-    # number of images in the buffer together, and of bands that an image is cut into
+    # number of images in the buffer together, and of bands or runs that an image is cut into
     images: int
-    bands: int
+    pieces: int
+    channel_step: int  # distance in numbers from channel to channel in the buffer
     # places in the buffer of the results, of a pixel's sums and of the weights; and its length
     out: int
     spare: int
     weights: int
     size: int
-    order: int  # place in the program of the indices of the taps' matrices
-
-
-@dataclass(frozen=True)
-class CorrelationHeader(Sizes):
-    """The settings of all bands."""
-
-    image_step: int  # distance in positions from one whole image in the buffer to the next
-    channel_step: int  # distance in numbers from channel to channel in the buffer
-    # places in the program of the list of taps for `invconv.kernels.cpu.sums`, and of the bands
-    taps_read: int
-    body: int
+    image_step: int = 0  # distance in positions from one whole image in the buffer to the next
+    # places in the program of the indices of the taps' matrices, of the lists of taps for
+    # `invconv.kernels.cpu.sums`, of the bands or runs, and of the bands' copies
+    order: int = 0
+    lists: int = 0
+    body: int = 0
+    copies: int = 0
 
 
 @dataclass(frozen=True)
 class Band:
     """Rows of an image, or all of them: the copies in and out, and the results."""
 
-    # place in the program and number of the copies in, and of the copies out
+    # first place among the copies, and number, of those in and of those out
     read: int
     reads: int
     written: int
@@ -186,54 +178,38 @@ class Band:
 
 
 @dataclass(frozen=True, eq=False)
-class CorrelationProgram:
-    """The integers that the compiled code reads to run a correlation."""
+class CorrelationProgram(Assembled[Any]):
+    """The program of a correlation."""
 
-    numbers: Ints  # the program; the compiled code reads it in place, so it is never edited
-    header: Any  # its first numbers; or `invconv.kernels.cpu.correlate.images.ImagesHeader`
     # number of products of a C x C matrix with a pixel for one image, gaps between rows included
     products: int
 
 
 @functools.lru_cache(maxsize=64)
 def correlation_program(
-    reading: Reading, channels: int, lanes: int, most: int, itemsize: int
+    reading: Reading, channels: int, target: Target, itemsize: int
 ) -> CorrelationProgram:
-    """Return the program of a correlation for any batch.
-
-    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
-    """
-    shape, kept = reading.shape, reading.order
-    axes = list(zip(*reading.offsets, strict=True))
-    low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
-    grid = Grid(shape, low, high, reading.wrap)
-    rows, header = _header(grid, channels, len(kept), lanes, most, itemsize)
-    body, pieces = list[Band](), list[tuple[int, int, int]]()
-    start = header.body + header.bands * len(fields(Band))
-    for first in range(0, shape[0], rows):
-        band = first, min(shape[0], first + rows)
-        read, written = grid.read(*band), grid.written(*band)
-        place = start + 3 * len(pieces)
-        at, end = written[0][0], written[-1][0] + written[-1][2]
+    """Return the program of a correlation for any batch."""
+    rows, header = _header(reading, channels, target, itemsize)
+    body, copies = list[Band](), list[tuple[int, int, int]]()
+    for first in range(0, reading.shape[0], rows):
+        band = first, min(reading.shape[0], first + rows)
+        read, written = reading.read(*band), reading.written(*band)
+        place, at, end = 3 * len(copies), written[0][1], written[-1][1] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
-        pieces += [*read, *written]
-    size = header.block * channels  # weights of a tap and a block
-    numbers = [
-        *astuple(header),
-        *kept,
-        len(kept),
-        *itertools.chain(*((i * size, grid.flat(o)) for i, o in enumerate(reading.offsets))),
-        *itertools.chain(*map(astuple, body)),
-        *itertools.chain(*pieces),
-    ]
-    array = np.asarray(numbers, np.int64)
-    array.setflags(write=False)
-    products = header.bands * header.image_step * header.taps
-    return CorrelationProgram(array, header, products)
+        copies += [*read, *written]
+    distances = list(enumerate(map(reading.flat, reading.offsets)))
+    sections = {
+        "order": reading.order,
+        "lists": tap_list(distances, header.taps, header.block * channels),
+        "body": numbers_of(body),
+        "copies": np.ravel(copies),
+    }
+    return CorrelationProgram.of(header, sections, header.pieces * header.image_step * header.taps)
 
 
 def _header(
-    grid: Grid, channels: int, taps: int, lanes: int, most: int, itemsize: int
+    grid: Reading, channels: int, target: Target, itemsize: int
 ) -> tuple[int, CorrelationHeader]:
     """Return the number of rows of the first axis in a band, and the header."""
     n, beside = grid.shape[0], grid.low[0] + grid.high[0]
@@ -241,31 +217,33 @@ def _header(
     rows, images = max(1, beside, _LARGEST // row - beside), 1
     if (n + beside) * row <= _LARGEST:
         rows, images = n, max(1, _BAND // ((n + beside) * row))
+    lanes = target.lanes(itemsize)
     image_step = (rows + beside) * grid.strides[0]
     margin = grid.flat(grid.low) + grid.flat(grid.high) + lanes  # for vectors that run beyond
     step = -(-(images * image_step + margin) // lanes) * lanes
     if step * itemsize % _PAGE == 0:
         step += _PADDING // itemsize
-    blocks, block = blocks_of(channels, most)
-    out = channels * step + margin + lanes
-    spare = 2 * out
-    weights = spare + blocks * block * lanes
-    first = len(fields(CorrelationHeader))
     return rows, CorrelationHeader(
-        channels=channels,
+        **sizes(channels, channels * step + margin + lanes, len(grid.order), target, itemsize),
         pixels=math.prod(grid.shape),
-        taps=taps,
-        block=block,
-        blocks=blocks,
         images=images,
+        pieces=-(-n // rows),
         image_step=image_step,
         channel_step=step,
-        out=out,
-        spare=spare,
-        weights=weights,
-        size=weights + blocks * block * taps * channels,
-        bands=-(-n // rows),
-        order=first,
-        taps_read=first + taps,
-        body=first + taps + 1 + 2 * taps,
     )
+
+
+def sizes(channels: int, out: int, taps: int, target: Target, itemsize: int) -> dict[str, int]:
+    """Return some fields of a header, for results from place ``out`` of the buffer on."""
+    blocks, block = blocks_of(channels, target.most_channels)
+    weights = 2 * out + blocks * block * target.lanes(itemsize)
+    return {
+        "channels": channels,
+        "taps": taps,
+        "block": block,
+        "blocks": blocks,
+        "out": out,
+        "spare": 2 * out,
+        "weights": weights,
+        "size": weights + blocks * block * taps * channels,
+    }

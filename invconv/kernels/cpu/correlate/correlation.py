@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+import numpy as np
 
 from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import address_of, in_buffers
+from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.bands import (
     Border,
@@ -22,14 +25,14 @@ from invconv.kernels.cpu.correlate.bands import (
     Places,
     Reading,
     correlation_program,
+    of_taps,
     reading,
 )
 from invconv.kernels.cpu.correlate.images import images_program
 from invconv.kernels.cpu.geometry import Shape
+from invconv.kernels.cpu.program import Floats, address_of
 
 Lanes = Literal["images", "pixels"]
-
-_CORRELATE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,33 +44,9 @@ class CompiledCorrelation:
     program: CorrelationProgram
     lanes: Lanes  # {"pixels", "images"}: the contents of the lanes of a vector
     itemsize: int
-    call: Any  # the compiled function
-    # addresses of the compiled sums and of the program
-    sums: int
-    numbers: int
-    code: tuple[machine.Code, ...]  # owners of the functions' memory
-
-    @functools.cached_property
-    def size(self) -> int:
-        """Bytes of a thread's buffer."""
-        return int(self.program.header.size) * self.itemsize
-
-    @classmethod
-    def of(
-        cls,
-        target: Target,
-        read: Reading,
-        program: CorrelationProgram,
-        lanes: Lanes,
-        itemsize: int,
-    ) -> Self:
-        """Compile the functions that run a program."""
-        h = program.header
-        shared = code(target, itemsize, lanes)
-        sums = machine.sums(target, itemsize, "images", h.block, h.blocks == 1)
-        call = _CORRELATE(shared.address)
-        addresses = sums.address, address_of(program.numbers)
-        return cls(target, read, program, lanes, itemsize, call, *addresses, (shared, sums))
+    # the compiled functions
+    code: machine.Code
+    sums: machine.Code
 
     def seconds(self, batch: int, workers: int = 1) -> float:
         """Return about how long a batch takes."""
@@ -81,17 +60,10 @@ class CompiledCorrelation:
     def units(self, batch: int) -> int:
         """Return the number of units of work of a batch."""
         h = self.program.header
-        return int(-(-batch // h.images) * h.bands)
+        return int(-(-batch // h.images) * (h.pieces if self.lanes == "pixels" else 1))
 
     def run(
-        self,
-        taps: int,
-        places: Places,
-        x: int,
-        y: int,
-        batch: int,
-        workers: int,
-        *keeps: object,
+        self, taps: int, places: Places, x: int, y: int, batch: int, workers: int, *keeps: object
     ) -> None:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
@@ -101,12 +73,47 @@ class CompiledCorrelation:
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
-        given = x, y, taps, way.numbers, ctypes.addressof(shared)
+        given = x, y, taps, way.program.address, ctypes.addressof(shared)
+        last, size = (way.sums.address, batch, *places), way.program.header.size * way.itemsize
+        in_buffers(lambda z: way.code.call(*given, z, *last), size, workers, way, shared, keeps)
+
+    def parts(self, batch: int, workers: int) -> int:
+        """Return the number of parts of a batch in `run_vjp`; each is summed by one thread."""
+        h = self.program.header
+        numbers, products = batch * h.channels * h.pixels, h.channels * h.taps
+        seconds = costs.seconds(numbers, products, self.itemsize, self.target, copy=0.0)
+        return min(workers, batch) if seconds >= costs.SHARED else 1
+
+    def run_vjp(
+        self,
+        x: int,
+        y_bar: int,
+        totals: int,
+        places: Places,
+        apart: int,
+        batch: int,
+        parts: int,
+        *keeps: object,
+    ) -> None:
+        """Add the gradient of <y_bar, correlate(taps, x)> by the taps, in parts, to ``totals``.
+
+        ``totals`` is the address of the first tap's matrix of the first part, and ``apart`` the
+        bytes from a part's matrices to the next part's. The other arguments are as for `run`.
+        """
+        from invconv.kernels.cpu.correlate.loops import write_gram
+
+        h, take, wide = self.program.header, itertools.count().__next__, self.target.registers == 32
+        image = h.channels * h.pixels * self.itemsize
+        block = min(h.channels, 4 if wide else 3), min(h.channels, 6 if wide else 4)
+        code = machine.compiled(self.target, self.itemsize, write_gram, *block, thorough=True)
 
         def work(z: int) -> None:
-            way.call(*given, z, way.sums, batch, *places)
+            while (i := take()) < parts:
+                start, stop = batch * i // parts, batch * (i + 1) // parts
+                given = x + start * image, y_bar + start * image, totals + i * apart
+                code.call(*given, self.program.address, z, stop - start, *places)
 
-        in_buffers(work, way.size, workers, way, shared, keeps)
+        in_buffers(work, h.size * self.itemsize, parts, self, code, keeps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -119,20 +126,33 @@ def compiled_correlation(
     target: Target | None = None,
 ) -> CompiledCorrelation | None:
     """Return the correlation with taps at some offsets, or None if no tap reaches a pixel."""
-    target, read = target or host(), reading(shape, offsets, wrap)
+    read = reading(shape, offsets, wrap)
     if read is None:
         return None
-    lanes = target.bits // 8 // itemsize
-    program = correlation_program(read, channels, lanes, target.most_channels, itemsize)
-    return CompiledCorrelation.of(target, read, program, "pixels", itemsize)
+    return _compiled(target or host(), read, channels, itemsize, "pixels")
+
+
+def _compiled(
+    target: Target, read: Reading, channels: int, itemsize: int, lanes: Lanes
+) -> CompiledCorrelation | None:
+    """Return a correlation, or None if images are too large for the lanes."""
+    from invconv.kernels.cpu.correlate.loops import write_correlation, write_images_correlation
+
+    make: Any = correlation_program if lanes == "pixels" else images_program
+    program = make(read, channels, target, itemsize)
+    if program is None:
+        return None
+    write = write_correlation if lanes == "pixels" else write_images_correlation
+    h, code = program.header, machine.compiled(target, itemsize, write)
+    sums = machine.sums(target, itemsize, "images", h.block, h.blocks == 1)
+    return CompiledCorrelation(target, read, program, lanes, itemsize, code, sums)
 
 
 @functools.lru_cache(maxsize=256)
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
     ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
-    lanes = given.target.bits // 8 // given.itemsize
-    if 2 * batch > lanes and (by_images := _by_images(given)):
+    if 2 * batch > given.target.lanes(given.itemsize) and (by_images := _by_images(given)):
         ways.append(by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))
     return best, min(workers, best.units(batch))
@@ -141,19 +161,30 @@ def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[Compiled
 @functools.lru_cache(maxsize=256)
 def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
     """Return a correlation with images in the lanes, or None if the images are too large."""
-    target, itemsize, channels = given.target, given.itemsize, given.program.header.channels
-    lanes = target.bits // 8 // itemsize
-    program = images_program(given.reading, channels, lanes, target.most_channels, itemsize)
-    if program is None:
-        return None
-    return CompiledCorrelation.of(target, given.reading, program, "images", itemsize)
+    channels = given.program.header.channels
+    return _compiled(given.target, given.reading, channels, given.itemsize, "images")
 
 
-@functools.lru_cache(maxsize=64)
-def code(target: Target, itemsize: int, lanes: Lanes) -> machine.Code:
-    """Compile "correlate", which serves any number of channels."""
-    from invconv.kernels.cpu.correlate.bands_loop import write_correlation
-    from invconv.kernels.cpu.correlate.images_loop import write_images_correlation
+def compiled_kernel_vjp(
+    x: Floats,
+    y_bar: Floats,
+    offsets: tuple[Offset, ...],
+    wrap: bool,
+    workers: int = 1,
+    target: Target | None = None,
+) -> Floats:
+    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
 
-    write = write_correlation if lanes == "pixels" else write_images_correlation
-    return machine.compiled(target, itemsize, "correlate", write)
+    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial). Each worker sums over a part of the
+    batch.
+    """
+    channels = x.shape[1]
+    correlation = compiled_correlation(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
+    parts = 1 if correlation is None else correlation.parts(len(x), workers)
+    totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
+    if correlation is not None:
+        given = address_of(x), address_of(y_bar), address_of(totals)
+        places, apart = of_taps(channels), totals[0].nbytes
+        correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
+    total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
+    return total

@@ -8,29 +8,24 @@ transposed on the way in and out.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
-from invconv.kernels.cpu.correlate.bands import CorrelationProgram, Reading, Sizes, repeated
-from invconv.kernels.cpu.geometry import blocks_of
+from invconv.kernels.cpu.compiler.target import Target
+from invconv.kernels.cpu.correlate.bands import (
+    CorrelationHeader,
+    CorrelationProgram,
+    Reading,
+    repeated,
+    sizes,
+)
+from invconv.kernels.cpu.geometry import TapList
+from invconv.kernels.cpu.program import numbers_of, tap_list
 
 _BUFFER = 2**21  # bytes of images and results, at most, to stay in the cache
 _LISTS = 2**14  # numbers of all lists of taps, at most, to stay there too
-
-
-@dataclass(frozen=True)
-class ImagesHeader(Sizes):
-    """The settings of all runs: there are as many images as lanes, each in one band."""
-
-    # places of the lists of taps and of the runs in the program, and the number of runs
-    lists: int
-    body: int
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -43,71 +38,51 @@ class Run:
     taps: int  # place of their list of taps among all lists
 
 
-@functools.lru_cache(maxsize=64)
 def images_program(
-    read: Reading, channels: int, lanes: int, most: int, itemsize: int
+    read: Reading, channels: int, target: Target, itemsize: int
 ) -> CorrelationProgram | None:
-    """Return the program of a correlation for any batch, or None if the cache is too small for it.
-
-    ``lanes``, ``most`` and ``itemsize`` are as in `invconv.kernels.cpu.geometry.Geometry`.
-    """
-    taps, (blocks, block), step = len(read.order), blocks_of(channels, most), channels * lanes
-    out = math.prod(read.shape) * step
-    if 2 * out * itemsize > _BUFFER:
+    """Return the program of a correlation for any batch, or None if the cache is too small."""
+    taps, lanes, pixels = len(read.order), target.lanes(itemsize), math.prod(read.shape)
+    step = channels * lanes
+    if 2 * pixels * step * itemsize > _BUFFER:
         return None
+    fields = sizes(channels, pixels * step, taps, target, itemsize)
     lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
     for at, columns, distances in _runs(read):
-        pairs = [(t * block * channels, d * step) for t, d in enumerate(distances) if d is not None]
-        few = len(pairs), *itertools.chain(*pairs), *[0] * (2 * (taps - len(pairs)))
-        products += columns * len(pairs)
+        there = [(t, d * step) for t, d in distances]
+        few = tuple(tap_list(there, taps, fields["block"] * channels))
+        products += columns * len(there)
         body.append(Run(at * step, columns, lists.setdefault(few, len(lists) * len(few))))
         if len(lists) * len(few) > _LISTS:
             return None
-    weights, first = 2 * out + blocks * block * lanes, len(fields(ImagesHeader))
-    header = ImagesHeader(
-        channels=channels,
-        pixels=out // step,
-        taps=taps,
-        block=block,
-        blocks=blocks,
-        images=lanes,
-        bands=1,
-        out=out,
-        spare=2 * out,
-        weights=weights,
-        size=weights + blocks * block * taps * channels,
-        order=first,
-        lists=first + taps,
-        body=first + taps + len(lists) * (1 + 2 * taps),
-        runs=len(body),
+    sections = {
+        "order": read.order,
+        "lists": list(itertools.chain(*lists)),
+        "body": numbers_of(body),
+    }
+    header = CorrelationHeader(
+        **fields, pixels=pixels, images=lanes, pieces=len(body), channel_step=lanes
     )
-    numbers = itertools.chain(astuple(header), read.order, *lists, *map(astuple, body))
-    array = np.asarray(list(numbers), np.int64)
-    array.setflags(write=False)
-    return CorrelationProgram(array, header, products)
+    return CorrelationProgram.of(header, sections, products)
 
 
-def _runs(read: Reading) -> list[tuple[int, int, list[int | None]]]:
-    """Return (first pixel, number of pixels, distances of the taps, None outside) of each run."""
+def _runs(read: Reading) -> Iterator[tuple[int, int, TapList]]:
+    """Yield each run: its first pixel, number of pixels, and taps that read inside the grid."""
     axes = [_along(read, axis) for axis in range(len(read.shape))]
     columns = [(distances, len(list(same))) for distances, same in itertools.groupby(axes[-1])]
-    runs, at = list[tuple[int, int, list[int | None]]](), 0
+    at = 0
     for outer in itertools.product(*axes[:-1]):
         for last, count in columns:
-            runs.append((at, count, list(map(_sum, zip(*outer, last, strict=True)))))
+            inside = [t for t in last if all(t in distances for distances in outer)]
+            yield at, count, [(t, last[t] + sum(d[t] for d in outer)) for t in inside]
             at += count
-    return runs
 
 
-def _along(read: Reading, axis: int) -> list[list[int | None]]:
-    """Return, for each pixel of an axis, the distance along it of each tap, or None outside."""
+def _along(read: Reading, axis: int) -> list[dict[int, int]]:
+    """Return, for each pixel of an axis, the distance along it of each tap that reads inside."""
     n, stride = read.shape[axis], math.prod(read.shape[axis + 1 :])
     there = [[repeated(i + o[axis], n, read.wrap) for o in read.offsets] for i in range(n)]
     return [
-        [(j - i) * stride if 0 <= j < n else None for j in pixels] for i, pixels in enumerate(there)
+        {t: (j - i) * stride for t, j in enumerate(pixels) if 0 <= j < n}
+        for i, pixels in enumerate(there)
     ]
-
-
-def _sum(distances: Sequence[int | None]) -> int | None:
-    known = [d for d in distances if d is not None]
-    return sum(known) if len(known) == len(distances) else None

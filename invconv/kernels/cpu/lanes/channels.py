@@ -13,7 +13,7 @@ from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.lanes import images
 from invconv.kernels.cpu.lanes.images import Window
-from invconv.kernels.cpu.program import Header, Parts
+from invconv.kernels.cpu.program import Parts
 from invconv.kernels.order import accumulators
 
 TOGETHER = 8  # pixels, at most, that share a load of the weights
@@ -68,26 +68,18 @@ def parts(g: Geometry, together: int) -> Parts:
     """Return the parts of a program that solves some images together."""
     v = vectors_of(g)
     window = Window(g, together * v.padded).widened(_ROOM)
-    return Parts(
-        _header(window, together),
-        [list(enumerate(images.distances(window)))],  # outside the grid all taps read zeros
-        images.segments(window),
-        (v.width, v.count, v.unrolled),
-        images.places(window),
-    )
-
-
-def _header(window: Window, together: int) -> Header:
-    g, padded = window.geometry, vectors_of(window.geometry).padded
-    return replace(
+    header = replace(
         images.header(window),
         images=together,
         line_step=g.pixels,
-        channel_step=padded,
+        channel_step=v.padded,
         lag=g.lag,
-        block=padded,
+        block=v.padded,
         blocks=1,
         last_row=0,
         last_column=0,
-        size=window.size + TOGETHER * padded,
+        size=window.size + TOGETHER * v.padded,
     )
+    lists = [list(enumerate(images.distances(window)))]  # outside the grid all taps read zeros
+    sums = v.width, v.count, v.unrolled
+    return Parts(header, lists, images.segments(window), sums, images.places(window))

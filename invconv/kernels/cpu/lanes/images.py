@@ -14,7 +14,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from invconv.kernels.cpu.geometry import BAND, Geometry, TapList
+import numpy as np
+
+from invconv.kernels.cpu.geometry import BAND, Geometry, Shape, TapList, strides_of
 from invconv.kernels.cpu.program import Header, Parts, Segment
 
 _LISTS = 16  # lists of taps, at most, to keep programs short
@@ -37,10 +39,7 @@ class Window:
     @functools.cached_property
     def strides(self) -> tuple[int, ...]:
         """Pixels from one to the next along each axis."""
-        g, strides = self.geometry, [1]
-        for n, margin in zip(g.shape[:0:-1], g.margins[:0:-1], strict=True):
-            strides.insert(0, strides[0] * (n + margin))
-        return tuple(strides)
+        return strides_of(self.geometry.shape, self.geometry.margins)
 
     @property
     def lead(self) -> int:
@@ -49,14 +48,9 @@ class Window:
         return sum(margin * stride for margin, stride in pairs)
 
     @property
-    def behind(self) -> int:
-        """Number of solved slices that taps read."""
-        return self.geometry.margins[0]
-
-    @property
     def size(self) -> int:
         """Numbers of the buffer."""
-        pixels = 2 * self.lead + (self.slices + self.behind) * self.strides[0]
+        pixels = 2 * self.lead + (self.slices + self.geometry.margins[0]) * self.strides[0]
         return pixels * self.pixel
 
     def place(self, index: tuple[int, ...]) -> int:
@@ -75,6 +69,7 @@ def parts(g: Geometry) -> Parts:
 def header(window: Window) -> Header:
     """Return the header of the program."""
     g = window.geometry
+    last_row, last_column = _last(g)
     return Header(
         images=g.lanes,
         units=1,
@@ -83,8 +78,8 @@ def header(window: Window) -> Header:
         channel_step=g.lanes,
         row_step=g.direction[-2] * window.strides[-2] * window.pixel,
         column_step=g.direction[-1] * window.pixel,
-        last_row=_last(g)[0],
-        last_column=_last(g)[1],
+        last_row=last_row,
+        last_column=last_column,
         cleared=window.size,
         spare=window.size,
         size=window.size + g.spare,
@@ -92,10 +87,7 @@ def header(window: Window) -> Header:
 
 
 def places(window: Window) -> tuple[int, ...]:
-    """Return the distance in the buffer of each pixel of a segment from the first one.
-
-    Zeros follow, for the rest of a vector.
-    """
+    """Return the distance of each pixel of a segment from the first one, and a vector of zeros."""
     g = window.geometry
     rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
     pixels = itertools.product(range(rows), range(g.shape[-1]))
@@ -142,14 +134,12 @@ def segments(window: Window) -> list[list[Segment]]:
 
 def _before(window: Window, first: int) -> dict[str, int]:
     """Return fields of a band's first segment, which move solved slices to where the band reads."""
-    upwards = window.geometry.direction[0] < 0
-    count = window.behind * window.strides[0] * window.pixel
-    here, there = window.slices * window.strides[0] * window.pixel, 0
-    here, there = (there, here) if upwards else (here, there)
-    lead = window.lead * window.pixel
+    g, lead = window.geometry, window.lead * window.pixel
+    size = window.strides[0] * window.pixel  # of a slice
+    target, source = [lead, lead + window.slices * size][:: g.direction[0]]
     if first > 0:
-        return {"move_to": lead + there, "move_from": lead + here, "move_count": count}
-    return {"clear": lead + there, "clear_count": count}
+        return {"move_to": target, "move_from": source, "move_count": g.margins[0] * size}
+    return {"clear": target, "clear_count": g.margins[0] * size}
 
 
 def _band(window: Window, first: int) -> Iterator[Segment]:
@@ -158,33 +148,23 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
     slices = min(window.slices, g.shape[0] - first)
     downwards = g.direction[0] > 0
     top = first if downwards else g.shape[0] - first - slices  # in memory
-    shift = (window.behind if downwards else window.slices - slices) - top  # to the buffer
-    rows, outer = slices, [tuple[int, ...]()]
+    shift = (g.margins[0] if downwards else window.slices - slices) - top  # to the buffer
+    rows, starts = slices, list[Shape]([(top, 0)])
     if len(g.shape) > 2:
         rows = g.shape[-2]
         axes = [range(top, top + slices), *map(range, g.shape[1:-2])]
         ordered = (axis[::s] for axis, s in zip(axes, g.direction, strict=False))
-        outer = list(itertools.product(*ordered))
-    for index in outer:
-        start = (*index, 0, 0) if index else (top, 0)
-        last = (*index, rows - 1, 0) if index else (top + rows - 1, 0)
-        row = start if g.direction[-2] > 0 else last
-        pixel = (*row[:-1], 0 if g.direction[-1] > 0 else g.shape[-1] - 1)
+        starts = [(*index, 0, 0) for index in itertools.product(*ordered)]
+    ends = zip(g.direction[-2:], (rows, g.shape[-1]), window.strides[-2:], strict=True)
+    to_first = sum((n - 1) * stride for s, n, stride in ends if s < 0) * window.pixel
+    for start in starts:
+        place = window.place((start[0] + shift, *start[1:]))
         yield Segment(
-            memory=_flat(start, g.shape),
-            entered=rows * g.shape[-1],
-            left=rows * g.shape[-1],
-            place=window.place(_shifted(start, shift)),
-            at=window.place(_shifted(pixel, shift)),
+            memory=int(np.ravel_multi_index(start, g.shape)),
+            count=rows * g.shape[-1],
+            place=place,
+            at=place + to_first,
             top=first if len(g.shape) == 2 else 0,
             rows=rows,
             columns=g.shape[-1],
         )
-
-
-def _shifted(index: tuple[int, ...], shift: int) -> tuple[int, ...]:
-    return (index[0] + shift, *index[1:])
-
-
-def _flat(index: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    return sum(i * math.prod(shape[a + 1 :]) for a, i in enumerate(index))

@@ -7,15 +7,12 @@ matrix.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import address_of, in_buffers
+from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 
 if TYPE_CHECKING:
@@ -26,17 +23,11 @@ if TYPE_CHECKING:
 
     Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
 
-_KIND = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
-
 
 def prefers_lanes(count: int, channels: int) -> bool:
-    """Tell whether the compiled function runs here and is faster than LAPACK.
-
-    There are ``count`` matrices of ``channels`` rows.
-    """
-    if channels > costs.PIVOT_ROWS or machine.reason(8) is not None:
-        return False
-    return count >= host().bits // 64
+    """Tell whether the compiled function runs here and is faster than LAPACK on matrices."""
+    few_rows = channels <= costs.PIVOT_ROWS
+    return few_rows and machine.reason(8) is None and count >= host().lanes(8)
 
 
 def eliminate(
@@ -48,54 +39,35 @@ def eliminate(
     two. The target is this processor unless given.
     """
     target = target or host()
-    lanes, numbers = target.bits // 64, channels * channels * parts
-    function, _ = _function(target, parts)
-    places = address_of(_places(numbers, lanes))
-
-    def work(buffer: int) -> None:
-        function(matrices, places, buffer, count, channels)
-
-    in_buffers(work, (numbers + 2 * lanes) * lanes * 8, 1)
-
-
-@functools.lru_cache(maxsize=16)
-def _places(numbers: int, lanes: int) -> Any:
-    """Return the places of numbers in the buffer; a square of the copy may read beyond the last."""
-    return np.arange(numbers + lanes) * lanes
-
-
-@functools.lru_cache(maxsize=8)
-def _function(target: Target, parts: int) -> tuple[Any, machine.Code]:
-    write = functools.partial(_write, parts=parts)
-    code = machine.compiled(target, 8, "eliminate", write)
-    return _KIND(code.address), code
+    lanes, numbers = target.lanes(8), channels * channels * parts
+    code = machine.compiled(target, 8, _write, parts)
+    size = (numbers + 2 * lanes) * lanes * 8
+    in_buffers(lambda buffer: code.call(matrices, buffer, count, channels), size, 1)
 
 
 def _write(w: Writer, parts: int) -> None:
-    """Write the function "eliminate" of matrices, places, a buffer, and two sizes."""
-    from invconv.kernels.cpu import copies
+    """Write the function "eliminate" of matrices, a buffer, and two sizes."""
+    from invconv.kernels.cpu.copies import write_copies
 
-    for way in ("enter", "leave"):
-        copies.write_copy(w, way, "images")
-    pointers, integers = ("matrices", "places", "z"), ("count", "channels")
-    with w.function("eliminate", pointers, integers, inside=False) as a:
+    write_copies(w, "wholes")
+    with w.function("eliminate", "matrices z", "count channels", inside=False) as a:
         m = _Matrix(w, a["z"], a["channels"], parts)
         numbers = a["channels"] * a["channels"] * parts
         with w.loop(0, a["count"], w.lanes) as first:
-            copied = copies.in_order(
-                lines_there=(a["count"] - first).least(w.lanes),
-                line_step=numbers,
-                count=numbers,
-                width=numbers,
-                step=w.lanes,
-                channels=1,
-            )
-            given = w.at(a["matrices"], first * numbers), a["z"], a["places"]
-            w.call_inside("enter_images", given, copied)
+            copied = a | {
+                "lines": w.at(a["matrices"], first * numbers),
+                "lines_there": (a["count"] - first).least(w.lanes),
+                "line_step": numbers,
+                "count": numbers,
+                "width": numbers,
+                "step": w.lanes,
+                "channels": 1,
+            }
+            w.call_inside("enter", **copied)
             with w.loop(0, a["channels"]) as k:
                 _swap(m, k, _find_pivot(m, k))
                 _eliminate(m, k)
-            w.call_inside("leave_images", given, copied)
+            w.call_inside("leave", **copied)
 
 
 @dataclass(frozen=True)
@@ -121,10 +93,6 @@ class _Matrix:
             self.w.store(value, self.z, self.place(i, j, part))
 
 
-def _absolute(w: Writer, value: Value) -> Value:
-    return w.call(f"llvm.fabs.v{w.lanes}{w.suffix}", w.vector, value)
-
-
 def _number(w: Writer, i: Int) -> Value:
     """Return an integer as a floating-point number in every lane."""
     return w.splat(w.b.sitofp(i.value, w.number))
@@ -133,16 +101,13 @@ def _number(w: Writer, i: Int) -> Value:
 def _find_pivot(m: _Matrix, k: Int) -> Value:
     """Return the row of the largest number of column k from row k on."""
     w, b = m.w, m.w.b
-    most, row = w.variable(w.vector), w.variable(w.vector)
-    b.store(w.zero, most)  # a column of zeros or NaN keeps row k
-    b.store(_number(w, k), row)
+    most, row = w.new(w.zero), w.new(_number(w, k))  # a column of zeros or NaN keeps row k
     with w.loop(k, m.n) as i:
-        size = functools.reduce(b.fadd, (_absolute(w, part) for part in m.read(i, k)))
-        known = b.load(most, typ=w.vector)
-        larger = b.fcmp_ordered(">", size, known)
-        b.store(b.select(larger, size, known), most)
-        b.store(b.select(larger, _number(w, i), b.load(row, typ=w.vector)), row)
-    return b.load(row, typ=w.vector)
+        size = functools.reduce(b.fadd, map(w.absolute, m.read(i, k)))
+        larger = b.fcmp_ordered(">", size, most.value)
+        most.set(b.select(larger, size, most.value))
+        row.set(b.select(larger, _number(w, i), row.value))
+    return row.value
 
 
 def _swap(m: _Matrix, k: Int, pivots: Value) -> None:
@@ -188,7 +153,7 @@ def _divider(w: Writer, pivot: Parts) -> Callable[[Parts], list[Value]]:
     if len(pivot) == 1:
         by = or_one(pivot[0])
         return lambda a: [b.fdiv(a[0], by)]
-    re, im = (_absolute(w, part) for part in pivot)
+    re, im = map(w.absolute, pivot)
     scale = or_one(b.select(b.fcmp_ordered(">", re, im), re, im))
     c, s = (b.fdiv(part, scale) for part in pivot)
     by = or_one(w.fma(pivot[0], c, b.fmul(pivot[1], s)))

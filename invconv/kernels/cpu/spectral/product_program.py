@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.kernels.cpu.assembly import Ints
 from invconv.kernels.cpu.geometry import Shape
-
-Floats = np.ndarray[Any, Any]
+from invconv.kernels.cpu.program import Assembled, Floats, Ints, numbers_of, tap_list
 
 _PADDING = 64  # bytes, so that planes do not lie whole pages apart
 _PAGE = 4096
@@ -55,16 +52,9 @@ class Blocks:
     block: int
 
     @staticmethod
-    def of(outputs: int, most: int) -> Blocks:
-        """Return as few blocks as possible, of equal size, at most ``most``."""
-        count = -(-outputs // most)
-        return Blocks(count, -(-outputs // count))
-
-    @staticmethod
     def along(points: int, most: int) -> Blocks:
         """Return blocks of 8 or 16, so that axes of any length share the compiled code."""
-        few = -(-points // 8)
-        many = -(-points // 16)
+        few, many = -(-points // 8), -(-points // 16)
         return Blocks(many, 16) if most >= 16 and 5 * 2 * many <= 6 * few else Blocks(few, 8)
 
     @property
@@ -73,24 +63,14 @@ class Blocks:
         return self.count * self.block
 
     def packed(self, taps: Sequence[Floats]) -> Floats:
-        """Return matrices in the layout of `invconv.kernels.cpu.sums`.
+        """Return taps (N, outputs, inputs) in the layout of `invconv.kernels.cpu.sums`.
 
-        Parameters
-        ----------
-        taps : sequence of array, shape (N, outputs, inputs)
-
-        Returns
-        -------
-        array, shape (N, blocks, taps, inputs, outputs of a block)
+        The result has the shape (N, blocks, taps, inputs, outputs of a block).
         """
         number, outputs, inputs = taps[0].shape
-        shape = number, self.count, len(taps), inputs, self.block
-        laid_out = np.zeros(shape, taps[0].dtype)
-        for b, first in enumerate(range(0, outputs, self.block)):
-            for t, matrices in enumerate(taps):
-                rows = matrices[:, first : first + self.block].swapaxes(1, 2)
-                laid_out[:, b, t, :, : rows.shape[2]] = rows
-        return laid_out
+        padded = np.zeros((len(taps), number, inputs, self.count, self.block), taps[0].dtype)
+        padded.reshape(len(taps), number, inputs, -1)[..., :outputs] = np.swapaxes(taps, 2, 3)
+        return padded.transpose(1, 3, 0, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -101,27 +81,24 @@ class Header:
     pixels: int
     # distances in the buffer from channel to channel, and from its first half, where images enter,
     # to the second, from which they leave
-    plane: int
+    channel_step: int
     step: int
     # place of a pixel's sums in the buffer, and its length
     spare: int
     size: int
-    # number of stages (`Stage`) of a transform, their place in the program, and the place of the
-    # way back's matrices among the matrices of the axes
+    # number of stages (`Stage`) of a transform, and the place of the way back's matrices among the
+    # matrices of the axes
     stages: int
-    axes: int
     back: int
-    # number of pairs, and their place in the program
     pairs: int
-    paired: int
-    # number of real and imaginary parts, and place of their records of `OUTPUT` numbers
-    outputs: int
-    multiplied: int
-    # places in the program of the list for `invconv.kernels.cpu.copies`, and of the list of one tap
-    # for `invconv.kernels.cpu.sums`
-    places: int
-    one: int
+    outputs: int  # number of real and imaginary parts
     sums: int  # the address of the function that sums over channels
+    # places in the program of the stages, of the pairs, of the outputs' records of `OUTPUT`
+    # numbers, and of the list of one tap for `invconv.kernels.cpu.sums`
+    axes: int = 0
+    paired: int = 0
+    multiplied: int = 0
+    one: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,8 +106,8 @@ class Stage:
     """The transform of a plane along one axis."""
 
     # number of points of the axis, and distance from one to the next
-    points: int
-    apart: int
+    channels: int
+    channel_step: int
     # lines along the axis: the number of rows, the distance between them, and adjacent columns
     rows: int
     row_step: int
@@ -150,8 +127,8 @@ def program(
     sums: Sequence[int],
     lanes: int,
     itemsize: int,
-) -> tuple[Header, Ints]:
-    """Return the header, and all numbers.
+) -> Assembled[Header]:
+    """Return the program.
 
     For each axis, and then for the channels, there are the ``blocks`` of the sums, and the address
     of the function that computes these ``sums``.
@@ -160,36 +137,26 @@ def program(
     plane = pixels * lanes
     plane += _PADDING // itemsize * (plane * itemsize % _PAGE == 0)
     spare = 2 * channels * plane
-    stages = list(_stages(shape, blocks, sums, lanes))
-    parts: list[Any] = [
-        [n for stage in stages for n in astuple(stage)],
-        transform.pairs.reshape(-1) * lanes,
-        list(_outputs(channels, transform, blocks[-1], lanes)),
-        np.arange(pixels + lanes) * lanes,  # a square of the copy may read beyond the last pixel
-        [1, 0, 0],
-    ]
-    starts = np.cumsum([len(fields(Header)), *map(len, parts)])
     header = Header(
         channels=channels,
         pixels=pixels,
-        plane=plane,
+        channel_step=plane,
         step=channels * plane,
         spare=spare,
         size=spare + max(b.size for b in blocks) * lanes,
         stages=len(shape),
-        axes=int(starts[0]),
         back=sum(n * b.size for n, b in zip(shape, blocks, strict=False)),
         pairs=len(transform.pairs),
-        paired=int(starts[1]),
-        outputs=len(parts[2]) // OUTPUT,
-        multiplied=int(starts[2]),
-        places=int(starts[3]),
-        one=int(starts[4]),
+        outputs=transform.places.size - transform.reals,
         sums=sums[-1],
     )
-    numbers = np.concatenate([np.asarray(p, np.int64) for p in (astuple(header), *parts)])
-    numbers.setflags(write=False)
-    return header, numbers
+    sections = {
+        "axes": numbers_of(_stages(shape, blocks, sums, lanes)),
+        "paired": transform.pairs.reshape(-1) * lanes,
+        "multiplied": list(_outputs(channels, transform, blocks[-1], lanes)),
+        "one": tap_list([(0, 0)], 1, 0),
+    }
+    return Assembled.of(header, sections)
 
 
 def _stages(
@@ -197,21 +164,17 @@ def _stages(
 ) -> Iterator[Stage]:
     weights = 0
     for axis, n in enumerate(shape):
-        rest = math.prod(shape[axis + 1 :])
-        rows = math.prod(shape[:axis])
+        rows, rest = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
         yield Stage(n, rest * lanes, rows, n * rest * lanes, rest, weights, sums[axis])
         weights += n * blocks[axis].size
 
 
 def _outputs(channels: int, transform: RealTransform, blocks: Blocks, lanes: int) -> Iterator[int]:
     """Yield each output's record: place, number of taps, place of weights, and list of taps."""
-    matrix, weights = blocks.size * channels, 0
-    next_tap = blocks.block * channels  # in a block's weights
+    weights = 0
     for real, imag in (transform.places * lanes).tolist():
-        if imag < 0:
-            yield from (real, 1, weights, 1, 0, 0, 0, 0)
-            weights += matrix
-            continue
-        for here in (real, imag):
-            yield from (here, 2, weights, 2, 0, real - here, next_tap, imag - here)
-            weights += 2 * matrix
+        parts = [real] if imag < 0 else [real, imag]
+        for here in parts:
+            taps = [(t, there - here) for t, there in enumerate(parts)]
+            yield from (here, len(parts), weights, *tap_list(taps, 2, blocks.block * channels))
+            weights += len(parts) * blocks.size * channels

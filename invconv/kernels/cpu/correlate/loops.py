@@ -1,0 +1,228 @@
+"""The loops of a correlation, and of its gradient by the taps.
+
+    y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
+    taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
+
+Bands of images, or the images in the lanes, are copied in, summed by `cpu.sums`, and copied out.
+For the gradient, x and y_bar lie in buffers like the images and results of a correlation, so that
+for every tap a vector of y_bar is multiplied with the vector of x at a fixed distance.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from invconv.kernels.cpu.compiler.integers import I1, I64, Arguments, Int, Numbers, Value
+from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.copies import write_copies
+from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
+from invconv.kernels.cpu.correlate.images import Run
+from invconv.kernels.cpu.loop import each_unit
+from invconv.kernels.cpu.program import size
+from invconv.kernels.cpu.sums import SIGNATURE
+
+POINTERS = "x y taps program shared z sums"
+INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.bands.Places`
+
+
+def write_correlation(w: Writer) -> None:
+    """Write the function "correlate" of `POINTERS` and `INTEGERS`.
+
+    ``taps`` is the address of the first tap's matrix. The other arguments are as for "solve" of
+    `invconv.kernels.cpu.loop`.
+    """
+    write_run(w)
+    with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
+        h = w.record(CorrelationHeader, a["program"])
+        pack(w, a, h)
+        clear(w, a["z"], h, a["images"])
+        groups = a["images"].over(h["images"])
+        with each_unit(w, a["shared"], groups * h["pieces"]) as taken:
+            _band(w, a, h, taken % groups * h["images"], taken // groups)
+
+
+def _band(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> None:
+    """Write the correlation of a band of some images."""
+    band, positions = _place(w, a, h, image, number)
+    _copy(w, a, h, band, image, "x")
+    columns, lists = positions.over(w.lanes), h["lists"]
+    call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
+    _copy(w, a, h, band, image, "y")
+
+
+def _place(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> tuple[Numbers, Int]:
+    """Return the record of a band, and the number of positions of the images in the buffer."""
+    band = w.record(Band, a["program"], h["body"] + number * size(Band))
+    here = (a["images"] - image).least(h["images"])
+    return band, (here - 1) * h["image_step"] + band["positions"]
+
+
+def clear(w: Writer, buffer: Value, h: Numbers, images: Int) -> None:
+    """Write zeros into the part of a buffer that so many images take, at most all of it."""
+    unused = h["images"] - images.least(h["images"])
+    count = h["channel_step"] - unused * h["image_step"]
+    with w.loop(0, h["channels"]) as c:
+        w.clear(w.at(buffer, c * h["channel_step"]), count)
+
+
+def _copy(w: Writer, a: Arguments, h: Numbers, band: Numbers, image: Int, array: str) -> None:
+    """Write copies between "x" and the buffer, or between "y" or "y_bar" and results in the buffer.
+
+    Only "y" is copied from the buffer.
+    """
+    images = (a["images"] - image).least(h["images"])
+    memory = w.at(a[array], image * h["channels"] * h["pixels"])
+    buffer = a["z"] if array == "x" else w.at(a["z"], h["out"])
+    pieces, number = ("read", "reads") if array == "x" else ("written", "writes")
+    first, count = h["copies"] + band[pieces], band[number]
+    with w.loop(0, images) as i, w.loop(0, h["channels"]) as c, w.loop(0, count) as n:
+        outside, inside, many = (w.entry(a["program"], first + n * 3 + k) for k in range(3))
+        there = outside.is_(">=", 0)
+        in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + outside.if_(there, 0))
+        in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + inside)
+        if array != "y":
+            flag = w.integer(w.b.zext(there, I64))
+            w.call_inside("copy_run", target=in_buffer, source=in_memory, count=many, there=flag)
+        else:
+            w.call_inside("copy_run", target=in_memory, source=in_buffer, count=many, there=1)
+
+
+def call_sums(w: Writer, a: Arguments, h: Numbers, lists: Int, **given: Int | int) -> None:
+    """Write the sums of a row of pixels that share the list of taps at a place of the program."""
+    pointers = {
+        "z": a["z"],
+        "out": w.at(a["z"], h["out"]),
+        "w": w.at(a["z"], h["weights"]),
+        "spare": w.at(a["z"], h["spare"]),
+        "lists": w.entries(a["program"], lists),
+    }
+    w.call_outside(a["sums"], SIGNATURE, **h | pointers | {"rows": 1} | given)
+
+
+def pack(w: Writer, a: Arguments, h: Numbers) -> None:
+    """Write the weights in the layout of `cpu.weights`, with zeros for channels beyond the last."""
+    channels, block, taps = h["channels"], h["block"], h["taps"]
+    with w.loop(0, h["blocks"]) as b, w.loop(0, taps) as t:
+        tap = w.entry(a["program"], h["order"] + t)
+        with w.loop(0, channels) as k, w.loop(0, block) as o:
+            channel = b * block + o
+            there = w.b.and_(channel.is_("<", channels), counts(a, tap, channel, k))
+            entry = w.load(a["taps"], place_of(a, tap, channel.if_(there, 0), k), w.number)
+            place = h["weights"] + ((b * taps + t) * channels + k) * block + o
+            w.store(w.b.select(there, entry, w.number(0.0)), a["z"], place)
+
+
+def place_of(a: Arguments, tap: Int, row: Int, column: Int) -> Int:
+    """Return the place of an entry of a tap's matrix."""
+    place: Int = tap * a["tap"] + row * a["row"] + column * a["column"]
+    return place
+
+
+def counts(a: Arguments, tap: Int, row: Int, column: Int) -> Value:
+    """Return the condition that an entry of a tap's matrix is not masked."""
+    triangle = a["triangle"].if_(tap.is_("==", 0), 0)
+    return ((row - column) * triangle).is_(">=", 0)
+
+
+def write_run(w: Writer) -> None:
+    """Write the function "copy_run": copy adjacent numbers, or write zeros."""
+    with w.function("copy_run", "target source", "count there", inside=True) as a:
+        there = a["there"].is_("!=", 0)
+        with w.loop(0, a["count"], w.lanes) as j:
+            left = a["count"] - j
+            whole = w.b.and_(there, left.is_(">=", w.lanes))
+            with w.b.if_else(whole) as (then, otherwise):
+                with then:
+                    w.store(w.load(a["source"], j), a["target"], j)
+                with otherwise:
+                    mask = w.lanes_are("<", left.least(w.lanes))
+                    given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
+                    vector = w.masked_load(w.at(a["source"], j), given)
+                    w.masked_store(vector, w.at(a["target"], j), mask)
+
+
+def write_images_correlation(w: Writer) -> None:
+    """Write the function "correlate": the lanes are images."""
+    write_copies(w, "wholes")
+    with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
+        h = w.record(CorrelationHeader, a["program"])
+        pack(w, a, h)
+        with each_unit(w, a["shared"], a["images"].over(h["images"])) as group:
+            _group(w, a, h, group * h["images"])
+
+
+def _group(w: Writer, a: Arguments, h: Numbers, image: Int) -> None:
+    """Write the correlation of the images in the lanes, the first one number ``image``."""
+    image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
+    x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
+    copied = h | {
+        "lines_there": (a["images"] - image).least(h["images"]),
+        "line_step": image_size,
+        "channel_stride": h["pixels"],
+        "count": h["pixels"],
+        "width": h["pixels"],
+        "step": step,
+    }
+    w.call_inside("enter", lines=x, z=a["z"], **copied)
+    with w.loop(0, h["pieces"]) as i:
+        run = w.record(Run, a["program"], h["body"] + i * size(Run))
+        place, lists = {"at": run["at"], "columns": run["columns"]}, h["lists"] + run["taps"]
+        call_sums(w, a, h, lists, **place, column_step=step)
+    w.call_inside("leave", lines=y, z=w.at(a["z"], h["out"]), **copied)
+
+
+def write_gram(w: Writer, outputs: int, inputs: int) -> None:
+    """Write the function "gram".
+
+    The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
+    sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
+    """
+    write_run(w)
+    with w.function("gram", "x y_bar total program z", INTEGERS, inside=False) as a:
+        h = w.record(CorrelationHeader, a["program"])
+        out = w.at(a["z"], h["out"])
+        for buffer in (a["z"], out):
+            clear(w, buffer, h, a["images"])
+        with w.loop(0, a["images"], h["images"]) as image, w.loop(0, h["pieces"]) as number:
+            band, positions = _place(w, a, h, image, number)
+            _copy(w, a, h, band, image, "x")
+            _copy(w, a, h, band, image, "y_bar")
+            with w.loop(0, h["channels"]) as c:  # the last vector ends in zeros
+                end = c * h["channel_step"] + band["at"] + positions
+                w.clear(w.at(out, end), w.integer(w.lanes))
+            _products(w, a, h, band["at"], positions, outputs, inputs)
+
+
+def _products(
+    w: Writer, a: Arguments, h: Numbers, at: Int, positions: Int, outputs: int, inputs: int
+) -> None:
+    """Write the products of all pairs of channels, for each tap."""
+    channels, last = h["channels"], h["channels"] - 1
+    out = w.at(a["z"], h["out"])
+    with (
+        w.loop(0, h["taps"]) as t,
+        w.loop(0, channels, outputs) as first,
+        w.loop(0, channels, inputs) as start,
+    ):
+        offset = w.entry(a["program"], h["lists"] + t * 2 + 2)
+        # beyond the last channel, the last one is read again, and its products are not added
+        rows = [(first + o).least(last) * h["channel_step"] for o in range(outputs)]
+        columns = [(start + k).least(last) * h["channel_step"] + offset for k in range(inputs)]
+        sums = [[w.new(w.zero) for _ in range(inputs)] for _ in range(outputs)]
+        with w.loop(0, positions, w.lanes) as j:
+            place = at + j
+            bars = [w.load(out, row + place) for row in rows]
+            for k, column in enumerate(columns):
+                x = w.load(a["z"], column + place)
+                for o, bar in enumerate(bars):
+                    sums[o][k].add_product(bar, x)
+        tap = w.entry(a["program"], h["order"] + t)
+        for o in range(outputs):
+            for k in range(inputs):
+                row, column = first + o, start + k
+                inside = w.b.and_(row.is_("<", channels), column.is_("<", channels))
+                with w.b.if_then(w.b.and_(inside, counts(a, tap, row, column))):
+                    entry = place_of(a, tap, row, column)
+                    total = w.sum(sums[o][k].value)
+                    known = w.load(a["total"], entry, w.number)
+                    w.store(w.b.fadd(known, total), a["total"], entry)
