@@ -125,7 +125,10 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
 
 
 SHARDINGS = Path(__file__).with_name("jax_shardings.py")
-FOUR_DEVICES = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+FOUR_DEVICES: dict[str, Any] = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+}
 
 ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
 
