@@ -1,4 +1,7 @@
-"""What several test files need: PyTorch layers, a disk soon full, quick compilation, no COLUMNS."""
+"""What several test files need: PyTorch layers, a disk soon full, quick compilation, no COLUMNS.
+
+Memory that the compiled kernels work in is full of NaN: a result that rests on it is NaN, too.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests import scratch
+from invconv.kernels.cpu import compiled, handler
+from invconv.kernels.cpu.compiler import frame as xla
+from invconv.kernels.cpu.compiler.integers import I64
+from invconv.kernels.cpu.compiler.ir import Writer
 
-scratch.fill()
 os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests
 
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
@@ -97,3 +102,32 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+# 64 bits that are NaN as float64 and as two of float32, and as a ticket leave no unit to take
+_NAN = 0x7FFFFFFF7FFFFFFF
+_take, _solve = compiled._Buffers.take, handler._solve
+
+
+def fill() -> None:
+    """Fill a thread's buffer before each use, and the memory that XLA gives the handler."""
+    compiled._Buffers.take = _take_filled  # type: ignore[assignment,method-assign]
+    handler._solve = _solve_filled
+
+
+def _take_filled(buffers: compiled._Buffers, size: int) -> compiled.Buffer:
+    address, memory = _take(buffers, size)
+    memory.fill(-1)  # all bits: NaN of either dtype
+    return address, memory
+
+
+def _solve_filled(w: Writer, frame: Any, addresses: Any) -> None:
+    """Write what fills the memory, up to the end of the state of the units, and the solve."""
+    memory = xla.data(w, xla.array(w, frame, xla.RESULTS, 1))
+    place, words = (w.entry(xla.attribute(w, frame, 1), i) for i in (3, 4))
+    with w.loop(0, place // 8 + words + handler.ALIGNED // 8) as i:
+        w.b.store(I64(_NAN), w.b.gep(memory, [i.value], source_etype=I64))
+    _solve(w, frame, addresses)
+
+
+fill()

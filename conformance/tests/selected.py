@@ -14,6 +14,10 @@ import torch
 
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
+from invconv_conformance.libraries.table import LIBRARIES
+
+(CUPY,) = [library for library in LIBRARIES if library.name == "cupy"]
+without_gpu = pytest.mark.skipif(CUPY.absent() is None, reason="CuPy can use a GPU")
 
 # how each library carries NumPy's arrays over
 CARRY: dict[str, Callable[[Any], Any]] = {
@@ -33,20 +37,16 @@ def cases_named(*names: str) -> list[Case]:
 
 
 _CHOSEN = (
-    "actnorm-2d",
-    "conv1x1-2d",
-    "pluconv1x1-2d",
-    "qrconv1x1-2d",
-    "orthogonalconv1x1-2d",
-    "circulantconv1x1-2d",
-    "corner-bias",
-    "emerging-biases",
-    "periodic-bias",
-    "symmetric-bias",
-    "exponential-bias",
-    "chain-flow-step",
-    "inverse-emerging-biases",
-    "transposed-emerging-biases",
+    *("actnorm-2d", "conv1x1-2d", "pluconv1x1-2d", "qrconv1x1-2d", "orthogonalconv1x1-2d"),
+    *("circulantconv1x1-2d", "corner-bias", "emerging-biases", "periodic-bias", "symmetric-bias"),
+    *("exponential-bias", "chain-flow-step"),
+    *("inverse-emerging-biases", "transposed-emerging-biases"),
+)
+# of each kind of factor, for what compiles: the slow run has every class
+COMPILED = (
+    *("actnorm-2d", "conv1x1-batch-axes", "pluconv1x1-2d", "qrconv1x1-2d", "corner-4d-++-"),
+    *("raster-k2x3-dilated", "emerging-biases", "periodic-even-dilated", "symmetric-bias"),
+    *("exponential-bias", "chain-inverses"),
 )
 
 

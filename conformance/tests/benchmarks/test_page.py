@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from invconv_conformance.libraries.library import Column
 from invconv_conformance.pages.conformance import as_page, cells
 from invconv_conformance.run.check import Result
 
-HOSTILE = "</script><script>alert('x')</script><!--&amp;\u2028\u2029"
+HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"
 
 
 def result(case: str, error: float, status: str = "pass", **others: Any) -> Result:
@@ -30,26 +30,10 @@ def document(*results: Result, **others: Any) -> dict[str, Any]:
     return run | {"date": "2026-11-24T19:40:00+00:00"} | others
 
 
-class Elements(HTMLParser):
-    """The elements of a page, its style, and the text of the elements that are shown."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.style = ""
-        self.texts: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep an element."""
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        """Keep the text of the style, or of an element that is shown."""
-        if self.lasttag == "style" and not self.style:
-            self.style = data
-        elif data.strip():
-            self.texts.append(data.strip())
+def texts(page: str) -> list[str]:
+    """Return the text of each element that is shown."""
+    parts = re.split(r"<[^>]+>", page.partition("</style>")[2])
+    return [html.unescape(part).strip() for part in parts if part.strip()]
 
 
 def test_the_page_holds_the_worst_case_and_all_that_fails() -> None:
@@ -66,10 +50,10 @@ def test_the_page_holds_the_worst_case_and_all_that_fails() -> None:
     assert cell.worst["case"] == "case-499"
     assert cell.share == pytest.approx(0.499)
     page = as_page(run)
-    shown, links = Elements(page).texts, [a.get("href") for _, a in Elements(page).tags]
+    shown = texts(page)
     for text in (passes[-1].reproduce, "49%", "ValueError: no", "200%", "✕ 3"):
         assert text in shown
-    assert "https://github.com/jax-ml/jax/issues/1" in links
+    assert 'href="https://github.com/jax-ml/jax/issues/1"' in page
     cases = [text for text in shown if text in {r.case for r in bad} | {"case-499"}]
     assert cases == ["case-499", "infinite", "over", "raises", "known"]
     assert "case-498" not in page
@@ -86,7 +70,7 @@ def test_a_share_beyond_any_bound_is_the_worst() -> None:
 
 def test_no_name_becomes_an_element() -> None:
 
-    def page(name: str) -> Elements:
+    def page(name: str) -> str:
         bad = result(name, 2e-12, "fail", what=name, law=name, reason=name)
         pair = {"a": name, "b": f"{name}2", "difference": 2.0, "condition": 3.0}
         others: dict[str, Any] = {
@@ -95,26 +79,19 @@ def test_no_name_becomes_an_element() -> None:
             "lacks": {name: [name]},
             "agreement": [dict.fromkeys(("dtype", "quantity", "case"), name) | pair],
         }
-        return Elements(as_page(document(bad, platform=name, command=name, **others)))
+        return as_page(document(bad, platform=name, command=name, **others))
 
-    held, usual = page(HOSTILE), page("x")
-    hidden = [{k: v for k, v in a.items() if k != "title"} for _, a in held.tags]
-    assert hidden == [{k: v for k, v in a.items() if k != "title"} for _, a in usual.tags]
-    assert [tag for tag, _ in held.tags] == [tag for tag, _ in usual.tags]
-    assert held.style == usual.style
-    assert held.texts.count(HOSTILE.strip()) >= 9
-    assert "{{ run }}" in " ".join(page("{{ run }}").texts)  # no name is a template
+    hostile, usual = page(HOSTILE), page("x")
+    assert all(hostile.count(mark) == usual.count(mark) for mark in '<>"')
+    assert texts(hostile).count(HOSTILE.strip()) >= 9
+    assert "{{ run }}" in " ".join(texts(page("{{ run }}")))  # no name is a template
 
 
 def test_the_page_loads_and_runs_nothing() -> None:
-    elements = Elements(as_page(document(result("a", 1e-13))))
-    policies = [a.get("content") for tag, a in elements.tags if tag == "meta" and "http-equiv" in a]
-    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-    loading = {"img", "iframe", "object", "embed", "audio", "video", "source", "form", "base"}
-    assert not (loading | {"script"}) & {tag for tag, _ in elements.tags}
-    for _, attributes in elements.tags:
-        assert "src" not in attributes
-        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
-        assert not [name for name in attributes if name.startswith("on")]
-    assert elements.style
-    assert not re.search(r"url\(|@import|@font-face", elements.style)
+    page = as_page(document(result("a", 1e-13)))
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+    loading = "img|iframe|object|embed|audio|video|source|form|base|script"
+    assert not re.search(rf"<({loading})\b|\s(src|on\w+)=|url\(|@import|@font-face", page)
+    links = re.findall(r'href="([^"]*)', page)
+    assert links
+    assert all(link.startswith(("#", "data:,")) for link in links)

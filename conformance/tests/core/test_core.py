@@ -1,18 +1,22 @@
-"""The core's own promises: parameters, copies, layouts, plans and prepared inverses."""
+"""The core's own promises: parameters, copies, plans, any precision; how it finds a library."""
 
 from __future__ import annotations
 
 import pickle
+import sys
+from pathlib import Path
+from typing import Any
 
 import array_api_strict as strict
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage, signal
 
 import invconv as ic
+from invconv.arrays import array_ops
 from invconv.arrays.registry import agnostic
-from invconv.operators.base.register import own_operators
+from invconv_conformance.libraries.library import required_functions
+from tests.programs import python
 from tests.selected import cases_named
 
 RNG = np.random.default_rng(0)
@@ -101,34 +105,10 @@ def test_init_is_the_papers() -> None:
     assert not raster.kernel[:, :, 0, 0].any()
 
 
-def test_point_spread_functions_are_flipped_as_the_docstrings_say() -> None:
-    x, blur = RNG.standard_normal((2, 8, 9)), RNG.standard_normal((3, 5))
-    periodic = ic.PeriodicConv(blur[::-1, ::-1][None, None])
-    causal = ic.AutoregressiveConv(blur[None, None])
-    backwards = ic.AutoregressiveConv(blur[None, None], direction=-1)
-    for image in x:
-        for conv, expected in (
-            (periodic, ndimage.convolve(image, blur, mode="wrap")),
-            (causal, signal.convolve2d(image, blur)[:8, :9]),
-            (backwards, signal.correlate2d(image, blur)[2:, 4:]),
-        ):
-            found = conv.forward(image[None])[0]
-            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_random_operators_differ_from_call_to_call_unless_rng_says_otherwise() -> None:
-    for cls in own_operators():
-        if hasattr(cls, "init") and cls is not ic.ActNorm:  # whose start is the identity
-            first, second = (list(cls.init(16).parameters().values()) for _ in range(2))
-            assert any((a != b).any() for a, b in zip(first, second, strict=True)), cls
-
-
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
     prepared = conv.prepare((3, 5))
-    assert prepared.plan.method == "compiled kernel"
     assert prepared.plan.at_the_pixel == "cached inverse"
-    assert pickle.loads(pickle.dumps(prepared)).plan == prepared.plan
     with pytest.raises(TypeError, match=r"write plan\.at_the_pixel"):
         prepared.plan["at the pixel"]
     with agnostic():
@@ -160,3 +140,113 @@ def test_a_chain_is_a_sequence_of_its_steps() -> None:
     assert list(chain[1:]) == steps[1:]
     with pytest.raises(IndexError):
         chain[3]
+
+
+CONV: Any = ic.AutoregressiveConv.init(4, rng=RNG, like=np.empty(0, np.float32))
+
+
+def test_the_plan_says_float64_where_that_is_wider() -> None:
+    assert CONV.prepare((4, 5), precision="float64").plan.precision == "float64"
+    wide = CONV.asarrays(np.empty(0))
+    assert wide.prepare((4, 5), precision="float64").plan.precision is None
+    for setting in ("auto", "float32"):
+        with pytest.raises(ValueError, match=f"precision: expected 'float64', got '{setting}'"):
+            CONV.prepare((4, 5), precision=setting)
+
+
+def test_gradients_pass_through() -> None:
+    y, gradients = RNG.standard_normal((2, 4, 6, 7)).astype(np.float32), []
+    for dtype in (torch.float32, torch.float64):
+        there = CONV.asarrays(torch.empty(0, dtype=dtype))
+        kernel = there.kernel.clone().requires_grad_()
+        data = torch.as_tensor(y, dtype=dtype).requires_grad_()
+        prepared = there.replace(kernel=kernel).prepare((6, 7), precision="float64")
+        prepared.inverse(data).square().sum().backward()
+        gradients.append((data.grad, kernel.grad))
+    for single, double in zip(*gradients, strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-5)
+
+
+def test_jax_without_float64_says_so() -> None:
+    code = """if True:
+        import jax, invconv, invconv_jax
+        conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 2)
+        try:
+            conv.prepare((4, 4), precision="float64")
+        except ValueError as error:
+            assert "jax_enable_x64" in str(error)
+            print("refused")
+    """
+    assert python("-c", code).stdout == "refused\n"
+
+
+def test_importing_the_core_imports_no_framework() -> None:
+    code = (
+        "import sys, invconv, numpy as np;"
+        "assert 'scipy' not in sys.modules, 'it takes as long as the rest';"
+        "conv = invconv.EmergingConv.init(2, rng=np.random.default_rng(0));"
+        "conv.inverse(conv.forward(np.ones((1, 2, 3, 3))));"
+        "found = {'torch', 'jax', 'cupy', 'rich', 'matplotlib', 'skimage'} & set(sys.modules);"
+        "assert not found, found"
+    )
+    python("-c", code)
+
+
+def test_required_functions_exist_in_the_standard() -> None:
+    required = required_functions()
+    assert {"matmul", "take", "concat"} <= set(required[""])
+    assert required["linalg"] == ["diagonal", "inv", "pinv", "qr", "slogdet", "solve"]
+    assert required["fft"] == ["irfft", "irfftn", "rfft", "rfftn"]
+    for extension, names in required.items():
+        where: Any = getattr(strict, extension) if extension else strict
+        for name in names:
+            assert hasattr(where, name), name
+
+
+@pytest.mark.parametrize(
+    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"), ("mlx", "MLX")]
+)
+def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
+    message = f"invconv_{library} needs {title}: pip install 'invconv[{library}]'"
+    assert f"ImportError: {message}" in python("-c", code, status=1).stderr
+
+
+TOY = """
+from invconv.arrays.registry import PRIMITIVES
+
+calls = []
+
+
+def correlate(stencil, x, *, wrap=False):
+    calls.append(wrap)
+    return PRIMITIVES["correlate"].agnostic(stencil, x, wrap=wrap)
+"""
+
+
+def test_a_third_party_backend_replaces_a_primitive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
+    assert array_ops.ops_of(x).primitives is None
+    (tmp_path / "toy_backend.py").write_text(TOY)
+    information = tmp_path / "toy_backend-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n"
+    )
+    (information / "entry_points.txt").write_text(
+        "[invconv.backends]\narray_api_strict = toy_backend\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
+    monkeypatch.delitem(array_ops.KNOWN, type(x))
+    monkeypatch.delitem(array_ops._by_name, "array_api_strict")
+    conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
+    conv.forward(x)
+    toy = sys.modules["toy_backend"]
+    assert toy.calls == [True]
+    with agnostic():
+        conv.forward(x)
+    assert toy.calls == [True]
+    conv.inverse(x)  # primitives that the backend leaves out stay agnostic

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import array_api_strict as strict
 import jax
 import numpy as np
 import pytest
@@ -20,20 +19,14 @@ from invconv.extend import Transposed
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
 from invconv_torch import InvertibleModule
+from tests.selected import CARRY
 
 jax.config.update("jax_enable_x64", True)
 
 RNG = np.random.default_rng(0)
 
 
-LIKE: dict[str, Any] = {
-    "numpy": np.zeros(()),
-    "strict": strict.zeros((), dtype=strict.float64),
-    "torch": torch.zeros((), dtype=torch.float64),
-    "jax": jnp.zeros((), dtype=jnp.float64),
-}
-
-
+LIKE: dict[str, Any] = {name: carry(np.zeros(())) for name, carry in CARRY.items()}
 SINGULAR = [case for case in CASES if case.singular]
 
 
@@ -182,18 +175,15 @@ def test_a_singular_step_of_a_transpose_is_named() -> None:
         Transposed(ic.Chain(steps)).inverse(np.ones((1, 2, 4)))
 
 
-FLOAT32: dict[str, Callable[[Any], Any]] = {
-    "numpy": lambda a: np.asarray(a, np.float32),
-    "array_api_strict": lambda a: strict.asarray(np.asarray(a, np.float32)),
-    "torch": lambda a: torch.tensor(np.asarray(a, np.float32)),
-    "jax": lambda a: jnp.asarray(a, jnp.float32),
-}
+def single(library: str, values: Any) -> Any:
+    """Return values as a library's array, in float32."""
+    return CARRY[library](np.asarray(values, np.float32))
 
 
-@pytest.mark.parametrize("library", [*FLOAT32, "jax, jitted"])
+@pytest.mark.parametrize("library", [*CARRY, "jax, jitted"])
 def test_a_periodic_inverse_whose_sums_over_the_grid_leave_the_range(library: str) -> None:
     """1e35 at every one of 4,096 pixels; a sample beside it keeps its every digit."""
-    rng, make = np.random.default_rng(0), FLOAT32[library.partition(",")[0]]
+    rng, make = np.random.default_rng(0), partial(single, library.partition(",")[0])
     conv = ic.PeriodicConv.init(3, rng=rng)
     conv = conv.replace(kernel=conv.kernel / np.linalg.norm(conv.kernel))
     like = conv.asarrays(make(np.zeros(())))
@@ -207,15 +197,15 @@ def test_a_periodic_inverse_whose_sums_over_the_grid_leave_the_range(library: st
     np.testing.assert_allclose(found[0] / scale, alone[0], rtol=0, atol=1e-5 * alone.max())
 
 
-@pytest.mark.parametrize("library", FLOAT32)
+@pytest.mark.parametrize("library", CARRY)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad: float) -> None:
     conv = ic.QRConv1x1.init(3, rng=np.random.default_rng(0))
     reflectors = conv.reflectors.copy()
     reflectors[1, 2] = bad
-    broken = conv.replace(reflectors=reflectors).asarrays(FLOAT32[library](np.zeros(())))
+    broken = conv.replace(reflectors=reflectors).asarrays(single(library, np.zeros(())))
     with np.errstate(invalid="ignore"):
-        y, log_det = broken.forward_and_log_det(FLOAT32[library](np.ones((2, 3, 4))))
+        y, log_det = broken.forward_and_log_det(single(library, np.ones((2, 3, 4))))
     assert np.isnan(to_numpy(y)).all()
     assert np.isnan(to_numpy(log_det)).all()
 
@@ -237,7 +227,7 @@ def scaled(conv: Any, size: float) -> ic.InvertibleConv:
 )
 def test_weights_below_the_smallest_normal_number_are_told(cls: Any, library: str) -> None:
     """They have lost digits, and so has what is solved with them: there are seven below 1e-44."""
-    make, rng = FLOAT32[library], np.random.default_rng(0)
+    make, rng = partial(single, library), np.random.default_rng(0)
     conv = scaled(cls.init(3, **({} if cls is ic.ActNorm else {"rng": rng})), 1e-44)
     like = conv.asarrays(make(np.zeros(())))
     y = like.forward(make(rng.standard_normal((1, 3, 4, 5))))

@@ -7,7 +7,6 @@ What every operator refuses alike (grids, channels, dtypes, devices, cotangents)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,7 +35,14 @@ ONES: Any = np.ones(3)
 LAYER = it.ActNorm(3)
 MASKED: Any = np.ma.masked_invalid(np.full((1, 3, 4, 4), np.nan))
 SPARSE: Any = torch.ones(2, 3, 4, 4).to_sparse()
-none: Any = None
+NESTED: Any = torch.nested.nested_tensor([torch.ones(3, 4)], layout=torch.jagged)
+RECORDS: Any = np.rec.array(np.zeros((2, 3, 4), [("a", "f8")]))
+SIGNAL: Any = ic.AutoregressiveConv.init(3, ndim=1)
+SMALL: Any = np.ones(3, "float32")
+RASTER: Any = {"mask": "raster"}
+TURNED: Any = RASTER | {"direction": (1, -1)}
+GAP: Any = EYE * [[1], [0], [1]]
+PAIR: Any = np.ones((2, 2))
 
 
 def plu(**changes: Any) -> ic.PLUConv1x1:
@@ -53,124 +59,76 @@ def one(matrix: Any, **settings: Any) -> ic.Conv1x1:
     return ic.Conv1x1(matrix, **settings)
 
 
-VALUES: dict[str, Callable[[], Any]] = {
-    r"x: expected shape \(\*batch, 3, \*spatial\) with 3 channel.* got \(4, 5\)": lambda: (
-        CORNER.forward(X[0, 0])
-    ),
-    r"x: expected shape \(batch, 3": lambda: ONE.forward(X[0, :, 0, 0]),
-    "norm: expected 1 or inf, or None, got 2": lambda: CORNER.condition((4, 5), norm=2),
-    r"one pixel .* at most, got": lambda: CORNER.log_det((2**70, 5)),
-    "kernel_size: expected odd sizes, .* got 4": lambda: ic.EmergingConv.init(3, 4),
-    r"kernel_size: expected odd sizes, .*got 4": lambda: ic.SymmetricConv.init(2, 4),
-    r"kernel_size: expected at least 1": lambda: ic.PeriodicConv.init(2, kernel_size=0),
-    r"dilation: .* axis, 2147483647 at most, got 92": lambda: ic.PeriodicConv(
-        KERNEL, dilation=2**63
-    ),
-    r"dilation: .* got 3": lambda: ic.PeriodicConv(KERNEL, dilation=(1, 1, 1)),
-    r"mask: expected 'corner' or 'raster', got array": lambda: corner(mask=np.ones(2)),
-    r"direction: a raster mask has one direction for all axes, got \(1, -1\)": lambda: (
-        ic.AutoregressiveConv.init(2, mask="raster", direction=(1, -1))
-    ),
-    r"a raster mask needs an odd size along every axis but the first, got \(2, 2\)": lambda: corner(
-        mask="raster"
-    ),
-    r"second: expected the direction opposite to first's \(1, 1\), got \(1, 1\)": lambda: (
-        ic.EmergingConv(CORNER, CORNER)
-    ),
-    r"second: expected 2 spatial axes as first has, got 1": lambda: ic.EmergingConv(
-        CORNER, ic.AutoregressiveConv.init(3, ndim=1)
-    ),
-    r"kernel: expected an odd size along every axis.*\(3, 2\)": lambda: ic.ExponentialConv(
-        np.zeros((1, 1, 3, 2))
-    ),
-    r"permutation: expected each of 0 to 2 once, got \[0, 0, 1\]": lambda: plu(
-        permutation=np.asarray([0, 0, 1])
-    ),
-    r"sign: expected a positive or negative number": lambda: plu(sign=np.asarray([1.0, 0.0, 1.0])),
-    r"reflectors: expected no zero vector, got one in row 1": lambda: ic.QRConv1x1(
-        EYE[[0, 0, 1]] * [[1], [0], [1]], EYE, ONES
-    ),
-    r"reflectors: expected shape \(m, C\), got \(3,\)": lambda: ic.OrthogonalConv1x1(ONES),
-    r"upper: expected shape \(C, C\) with C = 2 as reflectors has, got \(3, 3\)": lambda: (
-        ic.QRConv1x1(np.ones((2, 2)), EYE, ONES)
-    ),
-    r"channels: expected a positive": lambda: ic.ActNorm.init(0),
-    r"steps: expected at least one operator": lambda: ic.Chain([]),
-    r"steps\[1\]: expected 3 channels as steps\[0\] has, got 2": lambda: ic.Chain(
-        [ONE, ic.Conv1x1.init(2)]
-    ),
-    r"steps\[1\]: expected 2 spatial axes as steps\[0\] has, got 1": lambda: ic.Chain(
-        [CORNER, ic.PeriodicConv.init(3, ndim=1)]
-    ),
-    r"x: .* divisible by 2, got \(4, 5\)": lambda: ic.squeeze(X, 2),
-    r"x: .* divisible by 4, got 3": lambda: ic.unsqueeze(X),
-    r"factor: expected a power of 2 .* got 3": lambda: ic.squeeze(X, 3, basis="haar"),
-    "basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'": lambda: ic.squeeze(
-        X, basis="wavelet"
-    ),
+VALUES = {
+    r"x: expected shape \(\*batch, 3, \*spatial\) .* got \(4, 5\)": "CORNER.forward(X[0, 0])",
+    r"x: expected shape \(batch, 3": "ONE.forward(X[0, :, 0, 0])",
+    "norm: expected 1 or inf, or None, got 2": "CORNER.condition((4, 5), norm=2)",
+    r"one pixel .* at most, got": "CORNER.log_det((2**70, 5))",
+    "kernel_size: expected odd sizes, .* got 4": "ic.EmergingConv.init(3, 4)",
+    r"kernel_size: expected odd sizes, .*got 4": "ic.SymmetricConv.init(2, 4)",
+    r"kernel_size: expected at least 1": "ic.PeriodicConv.init(2, kernel_size=0)",
+    r"dilation: .* axis, 2147483647 at most, got 92": "ic.PeriodicConv(KERNEL, dilation=2**63)",
+    r"dilation: .* got 3": "ic.PeriodicConv(KERNEL, dilation=(1, 1, 1))",
+    r"mask: expected 'corner' or 'raster', got array": "corner(mask=np.ones(2))",
+    r"direction: a raster mask has one .* \(1, -1\)": "ic.AutoregressiveConv.init(2, **TURNED)",
+    r"a raster mask needs an odd size along every axis but .*\(2, 2\)": "corner(**RASTER)",
+    r"second: expected the direction opposite .* got \(1, 1\)": "ic.EmergingConv(CORNER, CORNER)",
+    r"second: expected 2 spatial axes as first has, got 1": "ic.EmergingConv(CORNER, SIGNAL)",
+    r"kernel: expected an odd size .*\(3, 2\)": "ic.ExponentialConv(np.zeros((1, 1, 3, 2)))",
+    r"permutation: .* 2 once, got \[0, 0, 1\]": "plu(permutation=np.asarray([0, 0, 1]))",
+    r"sign: expected a positive or negative number": "plu(sign=np.asarray([1.0, 0.0, 1.0]))",
+    r"reflectors: expected no zero vector, got one in row 1": "ic.QRConv1x1(GAP, EYE, ONES)",
+    r"reflectors: expected shape \(m, C\), got \(3,\)": "ic.OrthogonalConv1x1(ONES)",
+    r"upper: expected shape \(C, C\) with C = 2 as reflectors has": "ic.QRConv1x1(PAIR, EYE, ONES)",
+    r"channels: expected a positive": "ic.ActNorm.init(0)",
+    r"steps: expected at least one operator": "ic.Chain([])",
+    r"steps\[1\]: expected 3 channels as steps\[0\] .* 2": "ic.Chain([ONE, ic.Conv1x1.init(2)])",
+    r"steps\[1\]: expected 2 spatial axes as steps\[0\] has, got 1": "ic.Chain([CORNER, SIGNAL])",
+    r"x: .* divisible by 2, got \(4, 5\)": "ic.squeeze(X, 2)",
+    r"x: .* divisible by 4, got 3": "ic.unsqueeze(X)",
+    r"factor: expected a power of 2 .* got 3": "ic.squeeze(X, 3, basis='haar')",
+    "basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'": "ic.squeeze(X, basis='wavelet')",
 }
-TYPES: dict[str, Callable[[], Any]] = {
-    r"y: .* got complex128; cast it": lambda: CORNER.inverse(X + 0j),
-    r"got \w*float\d+;": lambda: CORNER.inverse(X.astype(np.longdouble)),
-    r"of numpy as kernel is, got one of torch; .*asarrays\(like=": lambda: CORNER.forward(
-        torch.as_tensor(X)
-    ),
-    "spatial_shape: expected a tuple of integers .* got {4, 5}": lambda: ONE.log_det({4, 5}),
-    "bias: expected dtype float64 as kernel has, got float32": lambda: ic.PeriodicConv(
-        KERNEL, ONES.astype("float32")
-    ),
-    r"dilation: expected an integer, or 2 of them, .* got 1\.0": lambda: ic.PeriodicConv(
-        KERNEL,
-        dilation=1.0,  # type: ignore[arg-type]
-    ),
-    "direction: expected an integer": lambda: corner(direction=1.0),
-    "steps: expected a list of operators, got None": lambda: ic.Chain(none),
-    "first: expected an AutoregressiveConv, got PeriodicConv": lambda: ic.EmergingConv(
-        PERIODIC, CORNER
-    ),
-    "permutation: expected integers, got float64": lambda: plu(permutation=ONES),
-    "permutation: expected an array of numpy as lower is, got one of torch": lambda: plu(
-        permutation=torch.arange(3)
-    ),
-    "ndim: .* got True": lambda: one(EYE, ndim=True),
-    "kernel_size: .* got True": lambda: ic.PeriodicConv.init(2, (True, 3)),
-    r"channels: .* got 2\.0": lambda: ic.ActNorm.init(2.0),  # type: ignore[arg-type]
-    r"steps\[1\]: expected an InvertibleConv, got ndarray": lambda: ic.Chain([ONE, EYE]),
-    "conv: expected an InvertibleConv": lambda: ic.Inverse(EYE),
-    "kernel: expected an array .* got NoneType": lambda: CORNER.replace(kernel=None),
-    "rng: expected a numpy.random.Generator .* got int": lambda: ic.EmergingConv.init(
-        3,
-        rng=0,  # type: ignore[arg-type]
-    ),
-    r'in foreign byte order; .*: cast x with x.astype\("f8"\)': lambda: CORNER.forward(
-        X.astype(">f8")
-    ),
-    r'cast x with x.astype\(">f8"\)': lambda: CORNER.asarrays(X.astype(">f8")).forward(X),
-    "x: expected a dense tensor, got one of layout .*coo": lambda: one(torch.eye(3)).forward(
-        SPARSE
-    ),
-    "x: expected a dense tensor, got a nested tensor": lambda: one(torch.eye(3)).forward(
-        torch.nested.nested_tensor([torch.ones(3, 4)], layout=torch.jagged)
-    ),
-    "x: expected a real floating dtype": lambda: one(EYE).forward(
-        np.rec.array(np.zeros((2, 3, 4), [("a", "f8")]))
-    ),
-    "x: expected an array without a mask.*filled": lambda: CORNER.forward(MASKED),
-    "weight: expected an array without a mask": lambda: one(np.ma.masked_equal(EYE, 1)),
+TYPES = {
+    r"y: .* got complex128; cast it": "CORNER.inverse(X + 0j)",
+    r"got \w*float\d+;": "CORNER.inverse(X.astype(np.longdouble))",
+    r"of numpy as kernel is, got .* torch; .*asarrays\(like=": "CORNER.forward(torch.as_tensor(X))",
+    "spatial_shape: expected a tuple of integers .* got {4, 5}": "ONE.log_det({4, 5})",
+    "bias: expected dtype float64 as kernel has, got float32": "ic.PeriodicConv(KERNEL, SMALL)",
+    r"dilation: expected an integer, or 2 .* got 1\.0": "ic.PeriodicConv(KERNEL, dilation=1.0)",
+    "direction: expected an integer": "corner(direction=1.0)",
+    "steps: expected a list of operators, got None": "ic.Chain(None)",
+    "first: expected an AutoregressiveConv, got PeriodicConv": "ic.EmergingConv(PERIODIC, CORNER)",
+    "permutation: expected integers, got float64": "plu(permutation=ONES)",
+    "permutation: expected an array of numpy as lower is": "plu(permutation=torch.arange(3))",
+    "ndim: .* got True": "one(EYE, ndim=True)",
+    "kernel_size: .* got True": "ic.PeriodicConv.init(2, (True, 3))",
+    r"channels: .* got 2\.0": "ic.ActNorm.init(2.0)",
+    r"steps\[1\]: expected an InvertibleConv, got ndarray": "ic.Chain([ONE, EYE])",
+    "conv: expected an InvertibleConv": "ic.Inverse(EYE)",
+    "kernel: expected an array .* got NoneType": "CORNER.replace(kernel=None)",
+    "rng: expected a numpy.random.Generator .* got int": "ic.EmergingConv.init(3, rng=0)",
+    r'in foreign byte order; .*: cast x with x.astype\("f8"\)': "CORNER.forward(X.astype('>f8'))",
+    r'cast x with x.astype\(">f8"\)': "CORNER.asarrays(X.astype('>f8')).forward(X)",
+    "x: expected a dense tensor, got one of layout .*coo": "one(torch.eye(3)).forward(SPARSE)",
+    "x: expected a dense tensor, got a nested tensor": "one(torch.eye(3)).forward(NESTED)",
+    "x: expected a real floating dtype": "one(EYE).forward(RECORDS)",
+    "x: expected an array without a mask.*filled": "CORNER.forward(MASKED)",
+    "weight: expected an array without a mask": "one(np.ma.masked_equal(EYE, 1))",
 }
 
 
 @pytest.mark.parametrize("message", VALUES)
 def test_a_wrong_value(message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        VALUES[message]()
+        eval(VALUES[message])
     assert type(caught.value) is ValueError
 
 
 @pytest.mark.parametrize("message", TYPES)
 def test_a_wrong_type(message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        TYPES[message]()
+        eval(TYPES[message])
 
 
 class Flip(torch.nn.Module):  # type: ignore[misc]
@@ -211,7 +169,7 @@ def test_stacked_operators_are_not_taken_for_one(case: Case) -> None:
     "cls", [c for c in vars(ic).values() if isinstance(c, type) and hasattr(c, "init")]
 )
 def test_without_a_generator_init_draws_anew(cls: Any) -> None:
-    one, other = (cls.init(3).parameters() for _ in range(2))
+    one, other = (cls.init(16).parameters() for _ in range(2))
     assert all(np.isfinite(a).all() for a in one.values())
     drawn = [n for n in one if not np.array_equal(one[n], other[n])]
     assert drawn or cls is ic.ActNorm  # which begins at the identity
@@ -245,14 +203,8 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
-        (
-            lambda: LAYER(torch.as_tensor(X)),
-            "call layer.double() or x.float()",
-        ),
-        (
-            lambda: LAYER.inverse(torch.as_tensor(X)),
-            "call layer.double() or z.float()",
-        ),
+        (lambda: LAYER(torch.as_tensor(X)), "call layer.double() or x.float()"),
+        (lambda: LAYER.inverse(torch.as_tensor(X)), "call layer.double() or z.float()"),
         (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),
         (
             lambda: register_backend("dask.array", np),

@@ -127,14 +127,6 @@ def test_a_condition_by_norms_sees_the_factors(grid: tuple[int, int]) -> None:
     assert chain.condition(grid) == pytest.approx(4e17)
 
 
-def test_the_oracle_agrees_with_scipy() -> None:
-    for norm in (0.0, 1e-3, 1.0, 20.0):
-        matrix = RNG.standard_normal((12, 12))
-        matrix *= norm / np.linalg.norm(matrix, 2)
-        truth, found = scipy.linalg.expm(matrix), oracle.exponential(matrix)
-        assert np.abs(found - truth).max() <= 1e-13 * np.abs(truth).max()
-
-
 def test_an_exponential_that_loses_everything_says_what_to_do() -> None:
     conv = ic.ExponentialConv(np.full((1, 1, 3), 10.0))
     found = ic.diagnose(conv, (12,))

@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
-import safetensors  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-
-import invconv as ic  # noqa: E402
-import invconv_torch  # noqa: E402
-from invconv.files.flow_files import arrays_of, step_names  # noqa: E402
-from invconv.flows.architecture import MIXINGS, GlowArchitecture, mixing_operator  # noqa: E402
-from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
+import invconv as ic
+import invconv_torch
+from invconv.files.flow_files import arrays_of, step_names
+from invconv.flows.architecture import MIXINGS, GlowArchitecture, mixing_operator
+from tests.flows.small_flows import SHAPE, glow, moved, own_parts
 
 NAME = "flow.safetensors"
 

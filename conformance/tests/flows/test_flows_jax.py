@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-jax = pytest.importorskip("jax", reason="jax is not installed")
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
-import invconv as ic  # noqa: E402
-import invconv_jax  # noqa: E402
-import invconv_torch  # noqa: E402
-from invconv.flows.architecture import MIXINGS  # noqa: E402
-from tests.flows.small_flows import glow, moved  # noqa: E402
+import invconv as ic
+import invconv_jax
+import invconv_torch
+from invconv.flows.architecture import MIXINGS
+from tests.flows.small_flows import glow, moved
 
 SHAPE = (3, 4, 4)
 

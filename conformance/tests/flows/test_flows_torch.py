@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
-from invconv.flows.architecture import MIXINGS  # noqa: E402
-from invconv_torch import Conv1x1, EmergingConv1d  # noqa: E402
-from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale, Split  # noqa: E402
-from tests.flows.small_flows import SHAPE, glow, moved, own_parts  # noqa: E402
+from invconv.flows.architecture import MIXINGS
+from invconv_torch import Conv1x1, EmergingConv1d
+from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale, Split
+from tests.flows.small_flows import SHAPE, glow, moved, own_parts
 
 FLOWS: dict[str, Callable[[], Multiscale]] = {
     **{name: partial(glow, name) for name in MIXINGS},

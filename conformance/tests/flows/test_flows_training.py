@@ -6,16 +6,14 @@ import copy
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-
-from torch import nn  # noqa: E402
-
-from invconv import SingularConvError  # noqa: E402
-from invconv_torch import ActNorm, Squeeze  # noqa: E402
-from invconv_torch.flows import AffineCoupling, Multiscale  # noqa: E402
-from invconv_torch.remembered import RememberedInverses  # noqa: E402
-from tests.flows.small_flows import SHAPE, glow, moved  # noqa: E402
+from invconv import SingularConvError
+from invconv_torch import ActNorm, Squeeze
+from invconv_torch.flows import AffineCoupling, Multiscale
+from invconv_torch.remembered import RememberedInverses
+from tests.flows.small_flows import SHAPE, glow, moved
 
 
 def test_initialize_normalises_what_leaves_an_actnorm_once() -> None:

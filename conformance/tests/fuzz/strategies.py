@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, library_name, to_numpy
 from invconv.operators.base.register import own_operators
-from tests.fuzz.calls import LIBRARIES, Call, Named, Op, as_array
+from tests.fuzz.judge import LIBRARIES, Call, Named, Op, as_array
 
 _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax
 from invconv_jax import interop
-from tests.interop.peers.jax_flows import JAX as LIBRARIES
+from tests.interop.peers import JAX as LIBRARIES
 from tests.selected import installed
 
 jax.config.update("jax_enable_x64", True)

@@ -12,7 +12,7 @@ from torch.distributions import AffineTransform, ComposeTransform, Normal, Trans
 import invconv as ic
 import invconv_torch as it
 from invconv_torch import interop
-from tests.interop.peers.torch_flows import TORCH as LIBRARIES
+from tests.interop.peers import TORCH as LIBRARIES
 from tests.selected import installed
 
 every_library = pytest.mark.parametrize("library", installed(LIBRARIES))

@@ -1,4 +1,4 @@
-"""The drop-ins in their libraries, in float64, against dense matrices and automatic Jacobians."""
+"""The drop-ins in their libraries against dense matrices; the adapters import none unasked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv_conformance.truth import oracle
-from tests.interop.peers import Flow
-from tests.interop.peers.jax_flows import JAX
-from tests.interop.peers.torch_flows import TORCH
+from tests.interop.peers import JAX, TORCH, Flow
+from tests.programs import python
 from tests.selected import installed
 
 EVENT = (2, 3)
@@ -131,3 +130,37 @@ def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, libr
         gradients = s.gradients(x)
         for name, gradient in conv.forward_vjp(host(x), -z, np.ones(s.batch))[0].items():
             close(gradients[name], gradient)
+
+
+FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
+
+
+def test_adapters_import_no_flow_library_and_no_compiler() -> None:
+    code = (
+        "import sys, invconv_torch, invconv_jax;"
+        "invconv_torch.interop, invconv_jax.interop;"
+        "print(*sys.modules)"
+    )
+    loaded = set(python("-c", code).stdout.split())
+    assert {"torch", "jax"} <= loaded
+    late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}
+    assert loaded & (FLOW_LIBRARIES | late) == set()
+
+
+def test_a_missing_library_is_named() -> None:
+    code = """
+import sys
+sys.modules |= dict.fromkeys(("nflows", "pyro", "distrax"))  # None: not to be imported
+import invconv_torch.interop as of_torch
+import invconv_jax.interop as of_jax
+for package, name in (
+    (of_torch, "NflowsTransform"), (of_torch, "PyroTransform"), (of_jax, "DistraxBijector")
+):
+    try: getattr(package, name)
+    except ImportError as error: print(error)
+"""
+    messages = python("-c", code).stdout.splitlines()
+    pips = {"NflowsTransform": "nflows", "PyroTransform": "pyro-ppl", "DistraxBijector": "distrax"}
+    for message, (name, pip) in zip(messages, pips.items(), strict=True):
+        assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
+        assert f"pip install {pip}, or 'invconv[interop]'" in message

@@ -1,14 +1,19 @@
-"""The core's launcher: NumPy's arrays are the device's memory, a stand-in is the driver."""
+"""Launches on the stand-in for the driver: the core's on NumPy's memory, PyTorch's, CuPy's."""
 
 from __future__ import annotations
 
 import ctypes.util
+import re
 import threading
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import invconv as ic
 from invconv.kernels.cuda import compile as compiler
@@ -17,8 +22,11 @@ from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import Code, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import Plan
+from invconv_torch.native import solvers
+from tests.launches import checks
 from tests.launches.checks import Floats, check, images
-from tests.launches.stand_in_driver import STREAM, Driver
+from tests.launches.stand_in_driver import STREAM, Driver, forget
+from tests.libraries.stand_in_cupy import runner
 
 RNG = np.random.default_rng(0)
 
@@ -51,8 +59,11 @@ def solve_and_check(shape: tuple[int, ...], dtype: str = "float32") -> DeviceSol
     return solve
 
 
+@pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_is_launched_solves(driver: Driver, dtype: str) -> None:
+def test_what_is_launched_solves(driver: Driver, dtype: str, captured: bool) -> None:
+    """A graph records what was not compiled before, too."""
+    driver.library.stand_in_capture(captured)
     solve_and_check((2, 3, 5, 7), dtype)
     assert [launched.kernel for launched in driver.launches] == ["fold", "decide", "solve", "solve"]
     assert {(launched.device, launched.stream) for launched in driver.launches} == {(1, STREAM)}
@@ -77,11 +88,6 @@ def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
         solve_and_check((1, 3, 8, 140))
 
 
-def test_a_graph_records_what_was_not_compiled_before(driver: Driver) -> None:
-    driver.library.stand_in_capture(True)
-    solve_and_check((2, 3, 5, 7))
-
-
 def test_more_images_than_a_launch_may_have_are_several(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,22 +106,12 @@ def test_a_thread_without_a_context_launches(driver: Driver) -> None:
     check(conv, y, found[0])
 
 
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [
-        (np.zeros((2, 3, 5, 7)), "got (3, 5, 7) of float64 on cpu"),
-        (np.zeros((2, 3, 7, 5), "float32"), "got (3, 7, 5) of float32 on cpu"),
-        (np.zeros((2, 2, 5, 7), "float32"), "got (2, 5, 7) of float32 on cpu"),
-    ],
-    ids=["dtype", "grid", "channels"],
-)
-def test_other_images_than_the_kernel_reads_are_refused(
-    driver: Driver, y: Floats, message: str
-) -> None:
+def test_other_images_than_the_kernel_reads_are_refused(driver: Driver) -> None:
     solve = factored(convolution(), (5, 7))
-    with pytest.raises(ValueError, match="expected images") as caught:
-        solve(y)
-    assert message in str(caught.value)
+    for shape, dtype in (((3, 5, 7), "float64"), ((3, 7, 5), "float32"), ((2, 5, 7), "float32")):
+        message = re.escape(f"got {shape} of {dtype} on cpu")
+        with pytest.raises(ValueError, match=f"expected images .*{message}"):
+            solve(np.zeros((2, *shape), dtype))
     assert len(driver.launches) == 2
 
 
@@ -158,3 +154,78 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         require_no_solve()
+
+
+Build = Callable[..., tuple[Any, Any]]
+
+pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
+
+
+@pytest.mark.parametrize(
+    "shapes", [checks.SMALL, pytest.param(checks.SHAPES, marks=pytest.mark.slow)]
+)
+def test_what_torch_must_do_on_a_gpu(shapes: Any, on_this_processor: Driver) -> None:
+    torch._dynamo.reset()
+    checks.of_torch("cpu", shapes)
+    assert [launched.kernel for launched in on_this_processor.launches].count("solve") >= 8
+
+
+def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
+    on_this_processor: Driver, torch_layer: Build
+) -> None:
+    layer, x = torch_layer("autoregressive-2d")
+    with torch.no_grad():
+        prepared = layer.operator().prepare((3, 4), check=False)
+        assert prepared.plan.method == "CUDA kernel"
+        before = len(on_this_processor.launches)
+        one, two = prepared.inverse(x), prepared.inverse(x.to(memory_format=torch.channels_last))
+    after = on_this_processor.launches[before:]
+    assert [launched.kernel for launched in after] == ["solve", "solve"]
+    assert torch.equal(one, two)
+    assert two.is_contiguous(memory_format=torch.channels_last)
+    assert {launched.stream for launched in after} == {STREAM}
+
+
+def test_without_a_kernel_wavefronts_solve(
+    on_this_processor: Driver, torch_layer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invconv.kernels.cuda.driver.NAMES", ())
+    forget()
+    layer, _ = torch_layer("autoregressive-2d")
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="the CUDA driver was not found"):
+        prepared = layer.operator().prepare((3, 4), check=False)
+    assert prepared.plan.method == "pitched wavefront"
+
+
+def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Build) -> None:
+    on_this_processor.library.stand_in_attribute(97, 512)  # bytes of shared memory
+    layer, x = torch_layer("autoregressive-2d", grid_factor=8)
+    with torch.no_grad():
+        prepared = layer.operator().prepare(tuple(x.shape[2:]), check=False)
+        assert prepared.plan.method == "pitched wavefront"
+        back = layer.forward(prepared.inverse(x))[0]
+    torch.testing.assert_close(back, x)
+    assert on_this_processor.launches == []
+
+
+def test_tensors_in_host_memory_and_fake_ones_are_not_launched() -> None:
+    assert solvers.CUDA.ordinal(torch.zeros(1)) is None
+    with FakeTensorMode():
+        assert solvers.CUDA.ordinal(torch.empty(1, device="cuda")) is None
+
+
+PROGRAM = """\
+import sys
+from pathlib import Path
+from tests.launches.stand_in_driver import STREAM, Driver
+driver = Driver(Path(sys.argv[1])).install()
+from tests.launches import checks
+checks.of_cupy(checks.SMALL)
+solves = [launch for launch in driver.launches if launch.kernel == "solve"]
+assert {(n.device, n.stream, n.grid["images"]) for n in solves} == {(0, STREAM, 4)}, solves
+"""
+
+
+def test_what_cupy_must_do_on_a_gpu(tmp_path: Path, compiled_kernels: Path) -> None:
+    done = runner(tmp_path, STAND_IN_DRIVER="1")("-c", PROGRAM, str(compiled_kernels))
+    assert done.returncode == 0, done.stderr

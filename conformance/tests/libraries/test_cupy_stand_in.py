@@ -1,6 +1,6 @@
 """The CuPy adapter without a GPU: what it runs and calls, on a stand-in for CuPy.
 
-Not yet run on a GPU: ``pytest -m gpu`` does that where there is one (`tests.test_cupy_gpu`).
+Not yet run on a GPU: ``pytest -m gpu`` does that where there is one (`launches.test_cuda_gpu`).
 """
 
 from __future__ import annotations

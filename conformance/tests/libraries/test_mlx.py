@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
+from tests.programs import python
 
 mx: Any = pytest.importorskip("mlx.core")
 
@@ -27,9 +26,7 @@ DIFFERENTIATED = [
 
 def test_the_laws_hold() -> None:
     command = ["-m", "invconv", "conformance", "--namespace", "mlx.core", "--quick"]
-    command += ["--workers=1", "--seconds=600"]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    python(*command, "--workers=1", "--seconds=600")
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])

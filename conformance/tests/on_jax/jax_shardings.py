@@ -2,19 +2,27 @@
 
 A batch that is split is gathered nowhere in the compiled programs.
 
-It is a program of its own, which `test_jax_devices` starts, since the number of virtual CPU devices
-is set before JAX starts. Its arguments: "some" for a few operators and the splits that XLA is known
-to get wrong, or the name of one operator for every split; and "explicit" for a mesh whose axes are
-part of the arrays' types.
+It is a program of its own, which `test_jax_primitives` starts with four virtual CPU devices. Its
+arguments: "some" for a few operators and the splits that XLA is known to get wrong, or the name of
+one operator for every split; and "explicit" for a mesh whose axes are part of the arrays' types.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import sys
 from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import invconv as ic
+import invconv_jax  # noqa: F401 - makes operators pytrees
+from invconv.operators.base.register import own_operators
+from invconv_conformance.cases.case import perturbed
 
 SHAPE = (4, 4, 4, 8)  # of the images
 COLLECTIVES = r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)(?:-start)?\("
@@ -28,12 +36,6 @@ EVERY = [
 
 def operators(name: str) -> list[Any]:
     """Return operators of NumPy arrays: one by its name, or some."""
-    import numpy as np
-
-    import invconv as ic
-    from invconv.operators.base.register import own_operators
-    from invconv_conformance.cases.case import perturbed
-
     rng = np.random.default_rng(0)
     classes: dict[str, Any] = {cls.__name__: cls for cls in own_operators()}
     if name in classes:
@@ -54,7 +56,6 @@ def values(convs: list[Any], x: Any) -> Any:
 
 def differentiated(convs: list[Any], x: Any, weights: Any) -> Any:
     """Return them, and the gradients by the operators and the images."""
-    import jax
 
     def loss(convs: list[Any], x: Any) -> Any:
         found = values(convs, x)
@@ -69,17 +70,12 @@ def differentiated(convs: list[Any], x: Any, weights: Any) -> Any:
 
 def twice_differentiated(conv: Any, x: Any) -> Any:
     """Return a product with the matrix of second derivatives by the parameters."""
-    import jax
-
     gradient = jax.grad(lambda conv: (conv.forward(x) ** 3).sum())
     return jax.jvp(gradient, (conv,), (conv,))[1]
 
 
 def compare(got: Any, expected: Any, what: str) -> None:
     """Raise where arrays differ, and name those that do."""
-    import jax
-    import numpy as np
-
     leaves, wrong = jax.tree_util.tree_leaves_with_path(expected), []
     for (path, b), a in zip(leaves, jax.tree.leaves(got), strict=True):
         if b.dtype == jax.dtypes.float0:
@@ -91,8 +87,6 @@ def compare(got: Any, expected: Any, what: str) -> None:
 
 def require_no_gather(convs: list[Any], split: Any, weights: Any) -> None:
     """Raise where a program for a split batch moves it; a parameter's gradient is a sum over it."""
-    import jax
-
     programs = {
         "values": jax.jit(values).lower(convs, split),
         "gradients": jax.jit(differentiated).lower(convs, split, weights),
@@ -109,14 +103,6 @@ def require_no_gather(convs: list[Any], split: Any, weights: Any) -> None:
 
 def main(name: str, explicit: bool) -> None:
     """Check all splits, and that explicit axes come back as they went in."""
-    import jax
-    import numpy as np
-    from jax import numpy as jnp
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-    import invconv as ic
-    import invconv_jax  # noqa: F401 - makes operators pytrees
-
     jax.config.update("jax_enable_x64", True)
     kind = AxisType.Explicit if explicit else AxisType.Auto
     mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind, kind))
@@ -173,6 +159,4 @@ def main(name: str, explicit: bool) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-    os.environ["JAX_PLATFORMS"] = "cpu"
     main(sys.argv[1], sys.argv[2:] == ["explicit"])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cpu import machine
 from invconv_conformance.cases.case import Case
+from tests.programs import python
 from tests.selected import cases_named
 
 jax.config.update("jax_enable_x64", True)
@@ -71,15 +69,14 @@ def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) 
         "found = jax.jit(lambda c, y: c.inverse(y))(conv.asarrays(jax.numpy.zeros(())), y)\n"
         "assert np.array_equal(found, conv.inverse(y))\n"
     )
-    settings = {
+    settings: dict[str, Any] = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     kept = []
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | settings)
+        python("-c", program, **settings)
         kept.append({p.name for p in tmp_path.iterdir() if not p.name.endswith("-atime")})
     assert kept[0] == kept[1] != set()
 

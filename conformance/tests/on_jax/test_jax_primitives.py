@@ -1,41 +1,31 @@
-"""JAX's native primitives: derivatives, vectorisation and cost."""
+"""JAX's native primitives: derivatives, cost, and devices that are not here."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 import pytest
+from jax import export
 from jax import numpy as jnp
 from jax.test_util import check_grads
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
+from invconv.operators.base.register import own_operators
 from invconv_conformance.cases.table import CASES
-from tests.selected import of_each_class
+from tests.programs import python
+from tests.selected import COMPILED, of_each_class
 
 jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-NAMES = (
-    "actnorm-2d",
-    "conv1x1-batch-axes",
-    "pluconv1x1-2d",
-    "qrconv1x1-2d",
-    "corner-ill-conditioned-at-the-pixel",
-    "raster-k2x3-dilated",
-    "emerging-biases",
-    "periodic-even-dilated",
-    "symmetric-bias",
-    "exponential-bias",
-    "chain-inverses",
-)
 
-
-@pytest.mark.parametrize("case", of_each_class(*NAMES))
+@pytest.mark.parametrize("case", of_each_class(*COMPILED, "corner-ill-conditioned-at-the-pixel"))
 def test_forward_mode_pairs_with_the_cores_gradients(case: Any) -> None:
     """<bar, J dots> = <J^T bar, dots> of images and log-determinants, in both directions."""
     x, bar, dot = case.images(3)
@@ -132,3 +122,65 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
         x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
     assert x.dtype == np.float32
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
+
+
+SHARDINGS = Path(__file__).with_name("jax_shardings.py")
+FOUR_DEVICES: dict[str, Any] = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+}
+
+ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["some"],
+        ["some", "explicit"],
+        *(pytest.param([name], marks=pytest.mark.slow) for name in ALONE),
+        *(pytest.param([name, "explicit"], marks=pytest.mark.slow) for name in ALONE),
+    ],
+    ids=" ".join,
+)
+def test_images_split_along_any_axes_give_the_same(arguments: list[str]) -> None:
+    """Values and gradients of both directions; the program is beside this."""
+    assert python(SHARDINGS, *arguments, **FOUR_DEVICES).stdout == "the same\n"
+
+
+def lower_for_cuda(function: Any, *arguments: Any) -> str:
+    """Lower for a GPU; raises where the program calls anything but CUDA's libraries."""
+    exported = export.export(jax.jit(function), platforms=["cuda"])(*arguments)
+    text: str = exported.mlir_module()
+    called = set(re.findall(r"custom_call @(\w+)", text))
+    strangers = sorted(name for name in called if not name.startswith("cu"))
+    assert not strangers, f"the program for CUDA calls {strangers}"
+    return text
+
+
+def value_and_gradients(conv: Any, x: Any) -> Any:
+    def loss(conv: Any, x: Any) -> Any:
+        y, log_det = conv.forward_and_log_det(x)
+        z, inverse_log_det = conv.inverse_and_log_det(x)
+        return (y * y + z * z).sum() + log_det.sum() - 2 * inverse_log_det.sum()
+
+    return jax.value_and_grad(loss, argnums=(0, 1), allow_int=True)(conv, x)
+
+
+@pytest.mark.parametrize("case", of_each_class(*COMPILED, "periodic-3d"))
+def test_every_operator_is_lowered_for_cuda(case: Any) -> None:
+    """Values, log-determinants and gradients of both directions, in one program."""
+    x = jnp.asarray(case.images(1)[0], "float32")
+    conv = case.conv().asarrays(x)
+    assert "stablehlo" in lower_for_cuda(value_and_gradients, conv, x)
+
+
+def test_the_core_imports_the_adapter_when_it_sees_a_jax_array() -> None:
+    program = (
+        "import sys, invconv, numpy as np, jax\n"
+        "x = jax.numpy.ones((1, 2, 4, 4))\n"
+        "conv = invconv.EmergingConv.init(2, rng=np.random.default_rng(0), like=x)\n"
+        "conv.forward(x)\n"
+        "print(len(jax.tree.leaves(conv)), 'invconv_jax' in sys.modules)\n"
+    )
+    assert python("-c", program, JAX_PLATFORMS="cpu").stdout == "2 True\n"

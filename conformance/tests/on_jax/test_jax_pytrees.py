@@ -1,35 +1,28 @@
-"""Operators as JAX pytrees: transformations, odd leaves, channels-last data."""
+"""Operators as JAX pytrees: keys, transformations, odd leaves, channels-last data, checkpoints."""
 
 from __future__ import annotations
 
+import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from jax import export
 from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from tests.selected import of_each_class
+from invconv.operators.base.register import own_operators
+from tests.selected import COMPILED, of_each_class
 
 jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-NAMES = (
-    "pluconv1x1-2d",
-    "qrconv1x1-2d",
-    "corner-bias",
-    "raster-k3",
-    "emerging-biases",
-    "periodic-bias",
-    "symmetric-bias",
-    "exponential-bias",
-    "chain-flow-step",
-    "inverse-emerging-biases",
-)
 VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias")
-some_cases = pytest.mark.parametrize("case", of_each_class(*NAMES))
+some_cases = pytest.mark.parametrize("case", of_each_class(*COMPILED))
 
 
 def on_jax(case: Any) -> tuple[Any, Any]:
@@ -148,3 +141,120 @@ def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
     right = np.linalg.slogdet(matrix)[1]
     np.testing.assert_allclose(conv.log_det((1,)), right, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=0, atol=1e-4)
+
+
+CLASSES = [cls for cls in own_operators() if hasattr(cls, "init")]
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+
+
+@every_class
+def test_init_depends_on_the_key_alone(cls: Any) -> None:
+    key = jax.random.key(3)
+    conv = invconv_jax.init(key, cls, 4)
+    again = invconv_jax.init(jax.random.key(3), cls, 4)
+    traced = jax.jit(lambda key: invconv_jax.init(key, cls, 4))(key)
+    raw = invconv_jax.init(jax.random.key_data(key), cls, 4)
+    for other in (again, traced, raw):
+        assert type(other) is cls
+        for a, b in zip(jax.tree.leaves(conv), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    different = jax.tree.leaves(invconv_jax.init(jax.random.key(4), cls, 4))
+    alike = [bool((a == b).all()) for a, b in zip(jax.tree.leaves(conv), different, strict=True)]
+    assert all(alike) == (cls is ic.ActNorm)
+
+
+def test_init_passes_settings_on() -> None:
+    conv = invconv_jax.init(
+        jax.random.key(0), ic.AutoregressiveConv, 2, 3, ndim=3, mask="raster", dtype="bfloat16"
+    )
+    assert conv.kernel.shape == (2, 2, 3, 5, 5)
+    assert conv.kernel.dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"use jax\.vmap"):
+        invconv_jax.init(jax.random.split(jax.random.key(0)), ic.Conv1x1, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "error", "message"),
+    [
+        (("ActNorm", 3), {}, TypeError, "cls: expected a class of invconv with an init, got 'A"),
+        ((ic.Chain, 3), {}, TypeError, "cls: expected a class of invconv"),
+        ((ic.ActNorm, 3), {"rng": np.random.default_rng(0)}, TypeError, "come from the key"),
+        ((ic.ActNorm, 3), {"like": jnp.zeros(0, jnp.bfloat16)}, TypeError, "dtype= says"),
+        ((ic.ActNorm, 3), {"dtype": "int32"}, TypeError, "expected a real floating dtype"),
+    ],
+)
+def test_init_says_what_it_takes(arguments: Any, settings: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        invconv_jax.init(jax.random.key(0), *arguments, **settings)
+
+
+def test_init_promotes_nothing_silently() -> None:
+    with jax.enable_x64(False), pytest.raises(ValueError, match="dtype: JAX has no float64 here"):
+        invconv_jax.init(jax.random.key(0), ic.ActNorm, 3, dtype="float64")
+
+
+FEW: list[Any] = [ic.ActNorm, ic.PLUConv1x1, ic.EmergingConv]
+
+
+def chain(seed: int, classes: list[Any] = FEW) -> ic.Chain:
+    keys = jax.random.split(jax.random.key(seed), len(classes))
+    return ic.Chain([invconv_jax.init(k, c, 2) for k, c in zip(keys, classes, strict=True)])
+
+
+X = jax.random.normal(jax.random.key(9), (2, 2, 4, 5))
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(one, jax.Array)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_pickles_and_copies_of_pytrees(duplicate: Any) -> None:
+    conv = chain(0, CLASSES)
+    reversible = invconv_jax.reversible(chain(0), (4, 5))
+    for one in (conv, invconv_jax.channels_last(conv), reversible):
+        assert_same(duplicate(one), one)
+    wanted = reversible.forward_and_log_det(X)[0]
+    np.testing.assert_array_equal(duplicate(reversible).forward_and_log_det(X)[0], wanted)
+
+
+def test_flax_serialization_of_operators() -> None:
+    serialization = pytest.importorskip("flax.serialization")
+    invconv_jax.register_with_flax()
+    conv, other = chain(0, CLASSES), chain(1, CLASSES)
+    data = serialization.to_bytes({"flow": conv, "step": 3})
+    found = serialization.from_bytes({"flow": other, "step": 0}, data)
+    assert found["step"] == 3
+    assert_same(found["flow"], conv)
+    with pytest.raises(ValueError, match=r"state: expected the arrays .*0\.bias"):
+        serialization.from_bytes(chain(0)[0], serialization.to_bytes(conv))
+
+
+def test_orbax_writes_and_reads_operators(tmp_path: Path) -> None:
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    conv = chain(0, CLASSES)
+    with checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "flow", conv)
+        checkpointer.wait_until_finished()
+        assert_same(checkpointer.restore(tmp_path / "flow", chain(1, CLASSES)), conv)
+
+
+def test_an_exported_program_takes_and_returns_operators() -> None:
+    """Of serialized programs; the structure travels as class names and settings."""
+    conv = chain(0, CLASSES)
+
+    def step(conv: Any, x: Any) -> Any:
+        z, log_det = conv.forward_and_log_det(x)
+        return jax.tree.map(lambda leaf: leaf, conv), z, log_det
+
+    program = export.export(jax.jit(step))(conv, X).serialize()
+    found, z, log_det = export.deserialize(bytearray(program)).call(conv, X)
+    assert_same(found, conv)
+    expected = jax.jit(step)(conv, X)[1:]
+    np.testing.assert_allclose(z, expected[0], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(log_det, expected[1], rtol=1e-10)

@@ -142,25 +142,12 @@ def test_a_state_of_another_class_is_refused_in_a_model_too() -> None:
             other.load_state_dict(one.state_dict(), strict=strict)
 
 
-def test_dtypes_and_devices(layer_name: str, torch_layer: Build) -> None:
+def test_a_layer_is_moved(layer_name: str, torch_layer: Build) -> None:
     layer, x = torch_layer(layer_name)
-    for half in (torch.float16, torch.bfloat16):
-        small, y = copy.deepcopy(layer).to(half), x.to(half)
-        single = copy.deepcopy(small).float()
-        for method in ("forward", "inverse"):
-            value, log_det = getattr(small, method)(y)
-            expected, expected_log_det = getattr(single, method)(y.float())
-            assert value.dtype == half
-            assert log_det.dtype == torch.float32
-            assert torch.equal(value, expected.to(half))
-            assert torch.equal(log_det, expected_log_det)
-        value.float().sum().backward()
-        assert all(p.grad is not None and p.grad.dtype == half for p in small.parameters())
     assert copy.deepcopy(layer).float().double()(x)[0].dtype == torch.float64
-    meta, _ = torch_layer(layer_name)
-    meta = meta.to("meta")
-    assert all(t.is_meta for t in meta.state_dict().values())
-    assert all(t.is_meta for t in meta.forward(x.to("meta")))
+    layer = layer.to("meta")
+    assert all(t.is_meta for t in layer.state_dict().values())
+    assert all(t.is_meta for t in layer.forward(x.to("meta")))
 
 
 def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: Build) -> None:

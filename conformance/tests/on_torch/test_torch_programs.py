@@ -1,10 +1,8 @@
-"""Programs of torch.export that run elsewhere, and code that inductor compiles."""
+"""Programs of torch.export that run elsewhere, code of inductor, the documented torchrun."""
 
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,8 +56,7 @@ def test_a_program_runs_without_invconv(
     torch.export.save(program, tmp_path / "program.pt2")
     wanted = [result.detach() for result in module(*others)]
     torch.save([*others, wanted], tmp_path / "images.pt")
-    files = [str(tmp_path / name) for name in ("program.pt2", "images.pt")]
-    subprocess.run([sys.executable, "-c", ELSEWHERE, *files], check=True, timeout=300)
+    python("-c", ELSEWHERE, tmp_path / "program.pt2", tmp_path / "images.pt")
 
 
 @pytest.mark.parametrize("operator", ["solve", "apply", "gram"])
@@ -176,3 +173,12 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
             compiled = torch._inductor.aoti_load_package(path)
             for got, want in zip(compiled(*images), module(*images), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--sharded"]], ids=["copies", "sharded"])
+def test_two_processes_train_as_one(options: list[str]) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = Path(__file__).with_name("torch_ddp.py")
+    done = python(*launch, program, *options, timeout=100)
+    assert "2 processes, gloo: losses and gradients of 3 steps equal" in done.stdout

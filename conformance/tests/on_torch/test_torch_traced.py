@@ -1,11 +1,9 @@
-"""Code that PyTorch traces: torch.compile, torch.export, and CUDA tensors without a GPU."""
+"""Code that PyTorch traces: torch.compile, torch.export, and tensors without memory."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,20 +11,18 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
+from tests.programs import python
 
 Build = Callable[..., tuple[Any, Any]]
 
 # PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 COMPILED = ("emerging-2d", "periodic-2d")
 # of less or of the same code; one or three axes make no difference, but 1-D exponentials close
 SLOW = [name for name in TORCH_LAYERS if name not in COMPILED and not name.endswith(("1d", "3d"))]
@@ -78,51 +74,11 @@ got = torch.compile(layer.inverse, fullgraph=True, backend="aot_eager")(x)
 for a, b in zip(got, layer.inverse(x), strict=True):
     torch.testing.assert_close(a, b)
 """
-    command = [sys.executable, "-W", "error:Dynamo detected:UserWarning", "-c", code]
-    subprocess.run(command, check=True, timeout=100)
-
-
-class WithoutDriver(TorchFunctionMode):  # type: ignore[misc]
-    """Says by other operators what PyTorch does to CUDA tensors only after asking the driver."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a function, or what amounts to it."""
-        kwargs = kwargs or {}
-        if func is torch.Tensor.__getitem__:
-            return sliced(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
-        if func is torch.Tensor.contiguous:
-            layout = kwargs.get("memory_format", torch.contiguous_format)
-            return torch.ops.aten.contiguous(args[0], memory_format=layout)
-        if func is torch.Tensor.copy_:
-            return args[0].zero_().add_(args[1])
-        if func is torch.addmm and "out" in kwargs:
-            return kwargs["out"].zero_().add_(torch.addmm(*args))
-        return func(*args, **kwargs)
-
-
-def sliced(x: Any, index: tuple[Any, ...]) -> Any:
-    """Return x[index] for integers, slices, None and an ellipsis."""
-    if Ellipsis in index:
-        at, axes = index.index(Ellipsis), sum(isinstance(i, int | slice) for i in index)
-        index = (*index[:at], *[slice(None)] * (x.ndim - axes), *index[at + 1 :])
-    axis = 0
-    for item in index:
-        if isinstance(item, int):
-            x = x.select(axis, item)
-            continue
-        if item is None:
-            x = x.unsqueeze(axis)
-        else:
-            x = torch.ops.aten.slice(x, axis, item.start, item.stop, item.step or 1)
-        axis += 1
-    return x
+    python("-W", "error:Dynamo detected:UserWarning", "-c", code)
 
 
 class Everything(Method):
-    """A direction, and its gradients by the core's rule.
-
-    Autograd itself looks for the driver as soon as a CUDA tensor needs a gradient.
-    """
+    """A direction, and its gradients by the core's rule."""
 
     def forward(self, x: Any) -> Any:
         """Return all that there is to compute."""
@@ -158,25 +114,24 @@ class WithoutWaits(TorchDispatchMode):  # type: ignore[misc]
         return frame is not None
 
 
-def on_cuda(layer: Any, direction: str, x: Any, watch: Any = None) -> list[Any]:
-    """Run a direction and its gradient on CUDA tensors that have no memory."""
+@directions
+def test_runs_on_a_device_without_waiting(
+    layer_name: str, direction: str, torch_layer: Build
+) -> None:
+    """No constant stays on the CPU, no value is read by the host, and nothing else waits.
+
+    The tensors have no memory; as "lazy" ones they need no driver, as those of "cuda" do.
+    """
+    layer, x = torch_layer(layer_name, dtype=torch.float16)  # what float32 runs, and casts
     module = Everything(layer, direction)
     state = module.state_dict()
-    with FakeTensorMode(), WithoutDriver(), watch or nullcontext(), torch.no_grad():
-        fake = {n: torch.empty(t.shape, dtype=t.dtype, device="cuda") for n, t in state.items()}
-        image = torch.empty(x.shape, dtype=x.dtype, device="cuda")
+    with FakeTensorMode(), WithoutWaits(), torch.no_grad():
+        fake = {n: torch.empty(t.shape, dtype=t.dtype, device="lazy") for n, t in state.items()}
+        image = torch.empty(x.shape, dtype=x.dtype, device="lazy")
         results: list[Any] = functional_call(module, fake, (image,))
-    return results
-
-
-@directions
-def test_runs_on_cuda_tensors(layer_name: str, direction: str, torch_layer: Build) -> None:
-    """No constant stays on the CPU, no value is read by the host, and nothing else waits."""
-    layer, x = torch_layer(layer_name, dtype=torch.float16)  # what float32 runs, and casts
-    results = on_cuda(layer, direction, x, WithoutWaits())
-    assert {r.device.type for r in results} == {"cuda"}
+    assert {r.device.type for r in results} == {"lazy"}
     assert results[0].shape == results[1].shape == x.shape
-    assert results[0].dtype == torch.float16
+    assert (results[0].dtype, results[2].dtype) == (torch.float16, torch.float32)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

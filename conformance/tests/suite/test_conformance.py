@@ -1,4 +1,4 @@
-"""The conformance suite: every library obeys every law."""
+"""The conformance suite: every library obeys every law; tests know every operator and layer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+import invconv_torch as it
+from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, POINTWISE
+from invconv.operators.base.register import mixings, own_operators
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
@@ -15,6 +18,9 @@ from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.run.check import Check
 from invconv_conformance.run.selection import checks
+from invconv_torch.layer import Layer
+from tests.conftest import TORCH_LAYERS
+from tests.selected import ONE_OF_EACH, cases_named
 
 _SOME = (  # of each kind of factor, and of what is judged
     *("corner-bias", "periodic-even-dilated", "pluconv1x1-2d"),
@@ -127,3 +133,20 @@ def test_every_law_and_case_says_something() -> None:
     spoken = [r for r in results if r.status == "pass"]
     assert {r.law for r in spoken} == set(LAWS)
     assert {r.case for r in spoken} == {*QUICK, *QUICK_MORE}
+
+
+def test_every_operator_is_listed() -> None:
+    assert {*own_operators()} == {type(case.conv()) for case in cases_named(*ONE_OF_EACH)}
+
+
+def test_every_mixing_is_listed() -> None:
+    assert {*MIXINGS} == {*mixings(), *BEFORE_EMERGING}
+
+
+def test_every_layer_is_listed() -> None:
+    public = [getattr(it, name) for name in it.__all__]
+    layers = {c.__name__ for c in public if isinstance(c, type) and issubclass(c, Layer)}
+    assert len(layers) > 15
+    assert layers <= {kind for kind, *_ in TORCH_LAYERS.values()}
+    matrices = [arguments for kind, arguments, *_ in TORCH_LAYERS.values() if kind == "Conv1x1"]
+    assert {*POINTWISE} <= {(*arguments, "plain")[1] for arguments in matrices}

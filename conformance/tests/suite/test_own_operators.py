@@ -1,4 +1,4 @@
-"""`check_operator`: a user's operator is held to the laws of any operator."""
+"""A user's operator: held to the laws of any by `check_operator`, and in the register."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ import pytest
 import torch
 
 import invconv as ic
+import invconv_jax  # noqa: F401 - makes operators pytrees
 import invconv_torch as it
+from invconv import extend
 from invconv.extend import Householder, LogScale, Matrix, Pointwise, Scale, array, part
+from invconv.operators.base.register import own_operators
 from invconv_conformance import check_operator
 from tests.libraries.onnx_programs import exported, run
+from tests.programs import python
 
 RNG = np.random.default_rng(0)
 
@@ -110,6 +114,10 @@ def scaled(self: Any) -> Any:
     return [(Scale(), self.scale)]
 
 
+def vjp(method: Any) -> Any:
+    return {"factors": scaled, "factors_vjp": method}
+
+
 FACTORS = r"Wrong.factors: expected pairs of a family, such as Matrix\(\)"
 
 
@@ -120,16 +128,8 @@ FACTORS = r"Wrong.factors: expected pairs of a family, such as Matrix\(\)"
         ({"factors": scaled}, TypeError, "Wrong: expected a method `factors_vjp` beside `factors`"),
         ({"factors": lambda self: [Scale(), self.scale]}, TypeError, FACTORS),
         ({"factors": lambda self: [(Scale, self.scale)]}, TypeError, FACTORS),
-        (
-            {"factors": scaled, "factors_vjp": lambda self, bars: {"scales": bars[0]}},
-            ValueError,
-            "expected gradients by scale, got one by scales",
-        ),
-        (
-            {"factors": scaled, "factors_vjp": lambda self, bars: {}},
-            ValueError,
-            "expected gradients by scale, got none by scale",
-        ),
+        (vjp(lambda self, bars: {"scales": bars[0]}), ValueError, "by scale, got one by scales"),
+        (vjp(lambda self, bars: {}), ValueError, "by scale, got none by scale"),
     ],
 )
 def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> None:
@@ -184,3 +184,47 @@ def test_it_is_bounded_and_judged() -> None:
     assert conv.condition((2, 2)) == pytest.approx(np.exp(21))
     assert np.linalg.norm(np.linalg.inv(ic.bounded(conv, 5.0).matrix()), 2) <= 5
     assert ic.diagnose(conv, (2, 2), "float32").digits < 2
+
+
+class Plain(ic.PeriodicConv):
+    """A periodic convolution, unchanged."""
+
+
+def test_the_library_knows_its_own() -> None:
+    public = [getattr(of, name) for of in (ic, extend) for name in of.__all__]
+    bases = ic.InvertibleConv, extend.Pointwise
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, ic.InvertibleConv)}
+    expected = classes - {*bases}
+    assert set(own_operators()) == expected
+    assert Plain not in own_operators()
+
+
+def test_a_file_says_what_to_import(tmp_path: Path) -> None:
+    (tmp_path / "sharpening.py").write_text(
+        "import invconv\n\n\nclass Sharpen(invconv.Conv1x1):\n    pass\n", encoding="utf-8"
+    )
+    save = "import numpy, invconv, sharpening as s; invconv.save(s.Sharpen(numpy.eye(2)), 'a.st')"
+    load = "import invconv; print(type(invconv.load('a.st')).__name__)"
+    for program, status, output in (
+        (save, 0, ""),
+        (load, 1, "unknown class 'Sharpen'; first import sharpening, which defines it"),
+        (f"import sharpening; {load}", 0, "Sharpen"),
+    ):
+        done = python("-c", program, cwd=tmp_path, status=status)
+        assert output in done.stdout + done.stderr
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    """Where they differ; one that is defined once more, as in a notebook, takes its own place."""
+
+    def define(name: str, module: str) -> type[ic.Conv1x1]:
+        return type(name, (ic.Conv1x1,), {"__module__": module})
+
+    old, new = (define("Twice", "a_notebook") for _ in range(2))
+    with pytest.raises(TypeError, match=r"class Twice: .* got that of a_notebook.Twice; give"):
+        define("Twice", "another")
+    with pytest.raises(TypeError, match=r"got that of invconv\..*\.PeriodicConv"):
+        define("PeriodicConv", "mine")
+    with pytest.raises(TypeError, match="of the class Twice as it is defined now"):
+        ic.save(old(np.eye(2)), "never.safetensors")
+    assert jax.tree.leaves(new(jnp.eye(2)))
