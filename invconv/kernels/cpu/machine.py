@@ -26,8 +26,8 @@ class Code:
 
     @functools.cached_property
     def call(self) -> Callable[..., None]:
-        """The function, for Python."""
-        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * self.count)(self.address)
+        """The function, for Python; ctypes takes integers the quickest as addresses."""
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * self.count)(self.address)
 
 
 @functools.cache
@@ -88,6 +88,7 @@ def compiled(
     return Code(engine.get_function_address(main.name), len(main.args), engine)
 
 
+@functools.lru_cache(maxsize=64)
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
     from invconv.kernels.cpu.weights import write_weights
