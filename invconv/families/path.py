@@ -16,33 +16,16 @@ from invconv.families.family import Family, Shift
 
 
 class Factor(NamedTuple):
-    """A factor A(w), or A(w)^-1.
-
-    Attributes
-    ----------
-    family : Family
-    w : array, or tuple of arrays
-        The weights.
-    inverted : bool
-        Whether A(w)^-1 runs.
-    """
+    """A factor A(w), or A(w)^-1."""
 
     family: Family
-    w: Any
-    inverted: bool = False
+    w: Any  # the weights: an array, or a tuple of arrays
+    inverted: bool = False  # whether A(w)^-1 runs
 
     @property
     def is_shift(self) -> bool:
         """Whether the factor is a bias."""
         return type(self.family) is Shift
-
-    def turned(self) -> Factor:
-        """Return the factor that undoes this one."""
-        return Factor(self.family, self.w, not self.inverted)
-
-    def transposed(self) -> Factor:
-        """Return the factor of the transposed matrix."""
-        return Factor(*self.family.transposed(self.w), self.inverted)
 
 
 Path = Sequence[Factor]
@@ -52,7 +35,7 @@ Bars = list[Any]  # the gradients by the weights of each factor; None stands for
 
 def inverse(path: Path) -> list[Factor]:
     """Return the path that undoes a path."""
-    return [factor.turned() for factor in reversed(path)]
+    return [Factor(family, w, not inverted) for family, w, inverted in reversed(path)]
 
 
 def linear(path: Path) -> list[Factor]:
@@ -62,7 +45,8 @@ def linear(path: Path) -> list[Factor]:
 
 def transposed(path: Path) -> list[Factor]:
     """Return the path of the transposed matrix."""
-    return [factor.transposed() for factor in reversed(linear(path))]
+    turned = ((*f.family.transposed(f.w), f.inverted) for f in reversed(linear(path)))
+    return [Factor(family, w, inverted) for family, w, inverted in turned]
 
 
 def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, list[Any]]:

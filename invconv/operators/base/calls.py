@@ -23,26 +23,16 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
 from invconv.arrays.validation import require_alike, require_current_device
-from invconv.operators.base.factored import Factored
+from invconv.operators.base.factors import Factored
 
 
 class Call(NamedTuple):
-    """A validated call: the operator and its argument in the working precision.
-
-    Attributes
-    ----------
-    conv : operator
-    name : str
-        The name of the argument, for errors.
-    original : array, shape (*batch, C, *spatial)
-    x : array, shape (B, C, *spatial)
-    batch_shape : tuple of int
-    """
+    """A validated call: the operator and its argument in the working precision."""
 
     conv: Any
-    name: str
-    original: Array
-    x: Array
+    name: str  # the name of the argument, for errors
+    original: Array  # shape (*batch, C, *spatial)
+    x: Array  # shape (B, C, *spatial)
     batch_shape: Shape
 
     @property

@@ -13,15 +13,14 @@ from typing import Any
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
-from invconv.families.factored import Solvers, State, Unshifted, solvers_by_factor, units
-from invconv.families.family import arrays_of
+from invconv.families.factored import State, solvers_by_factor, units
+from invconv.families.family import Bias, arrays_of
 from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
 from invconv.families.route import Route, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import Map, per_channel
-from invconv.operators.base.factored import Factored
-from invconv.operators.base.factors import require_regular
+from invconv.kernels.primitives import Map, in_turn
+from invconv.operators.base.factors import Factored, require_regular
 from invconv.trust.measured import Step
 
 
@@ -57,19 +56,13 @@ def _step(
 ) -> Step:
     """Return the step of factors that are applied forwards."""
     if all(factor.is_shift for factor in path):
-        bias = path[0].w
-        return Step(
-            label[0],
-            "bias",
-            lambda x: x + per_channel(bias, x),
-            lambda y: y - per_channel(bias, y),
-            lambda y: y,
-        )
+        add, subtract = (Bias(path[0].w, inverted) for inverted in (False, True))
+        return Step(label[0], "bias", add, subtract, lambda y: y)
     solves: tuple[Map, Map] = _not_factored, _not_factored
     if solved:
         solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
-        linear = [solver for solver in solvers if not isinstance(solver, Unshifted)]
-        solves = Solvers(tuple(solvers)), Solvers(tuple(linear))
+        linear = [solver for solver in solvers if not isinstance(solver, Bias)]
+        solves = in_turn(solvers), in_turn(linear)
     return Step(*label, _forward(path, shape), *solves)
 
 
@@ -100,7 +93,7 @@ def _solver(unit: list[Factor], shape: Shape, known: dict[int, Any]) -> Any:
     """Return the solver of a unit; of several matrices the one that undoes them one by one."""
     first = unit[0]
     if first.is_shift:
-        return Unshifted(first.w)
+        return Bias(first.w, True)
     if isinstance(first.family, Pointwise) and undone_as_one(unit):
         steps = (step for f in unit for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
         return PixelSteps(tuple(steps))
