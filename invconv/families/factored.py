@@ -13,9 +13,9 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, cast, size, to_numpy
 from invconv.families.family import Bias, Family, Shift
 from invconv.families.legs import undoing
-from invconv.families.path import Factor, Path
+from invconv.families.path import Factor, Path, inverse
 from invconv.families.route import Route, runs, undone_as_one
-from invconv.kernels.primitives import Solver, nan_where_singular
+from invconv.kernels.primitives import nan_where_singular
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +97,19 @@ def _solver(unit: list[Factor], shape: Shape) -> Any:
     return undoing(unit) if undone_as_one(unit) else first.family.factor(first.w, shape)
 
 
-def solvers_by_factor(state: State, path: Path) -> dict[int, Solver]:
-    """Return the solvers of a state on NumPy arrays, by the places of their factors in the path.
+def solvers_by_factor(state: State | None, path: Path) -> list[Any]:
+    """Return the solver, on NumPy arrays, of each factor of a path that a state undoes.
 
-    Solvers that undo several factors at once, or of other libraries, are left out.
+    It is None if the solver undoes several factors at once or is of another library, or no state
+    is known.
     """
-    known, place = {}, 0
-    for unit, solver in zip(units(path), state.solvers, strict=True):
-        if len(unit) == 1 and unit[0].inverted and not undone_as_one(unit):
-            known[place] = _on_numpy(solver, state.log_det)
-        place += len(unit)
-    return {place: solver for place, solver in known.items() if solver is not None}
+    if state is None:
+        return [None] * len(path)
+    known: list[Any] = []
+    for unit, solver in zip(units(inverse(path)), state.solvers, strict=True):
+        alone = len(unit) == 1 and unit[0].inverted and not undone_as_one(unit)
+        known += [_on_numpy(solver, state.log_det)] if alone else [None] * len(unit)
+    return known[::-1]
 
 
 def _on_numpy(solver: Any, log_det: Array) -> Any:

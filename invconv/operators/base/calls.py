@@ -9,7 +9,7 @@ import operator
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-from invconv.arrays.array_ops import KNOWN
+from invconv.arrays.array_ops import KNOWN, ops_of
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -22,7 +22,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import require_alike, require_current_device
+from invconv.arrays.validation import require_alike
 from invconv.operators.base.factors import Factored
 
 
@@ -147,7 +147,8 @@ def require_spatial_shape(
     conv: Factored, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
-    require_current_device(*conv._reference())
+    given, array = conv._reference()
+    ops_of(array).require_current_device(given, array)
     _require_one(conv)
     try:
         if isinstance(shape, Set | Mapping):  # unordered, or keyed by names

@@ -32,22 +32,17 @@ def computation_of(
     ``state`` is the operator factored for the grid, in any library, if it is known.
     """
     path = conv._path()
-    back = paths.inverse(path)
     if solved:  # raises if a factor is exactly singular
         require_regular(conv, shape, back=True)
         require_regular(conv, shape)
-    from_back = {} if state is None else solvers_by_factor(state, back)
-    known = {len(path) - 1 - place: solver for place, solver in from_back.items()}
-    places = range(len(path))
-    keys = [(label, f.inverted) for label, f in zip(conv._labels, path, strict=True)]
+    rows = zip(conv._labels, path, solvers_by_factor(state, path), strict=True)
     steps = []
-    for (label, inverted), group in groupby(places, lambda place: keys[place]):
-        own = list(group)
-        factors = [path[i] for i in own]
+    for (label, inverted), group in groupby(rows, lambda row: (row[0], row[1].inverted)):
+        _, factors, solvers = zip(*group, strict=True)
         base = paths.inverse(factors) if inverted else factors
-        given = {id(path[i].w): known[i] for i in own if i in known}  # each has arrays of its own
-        step = _step(label, base, shape, solved, given)
-        steps.append(replace(step, turned=inverted))
+        pairs = zip(factors, solvers, strict=True)
+        known = {id(factor.w): solver for factor, solver in pairs}  # each has arrays of its own
+        steps.append(replace(_step(label, base, shape, solved, known), turned=inverted))
     return steps
 
 

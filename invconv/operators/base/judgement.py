@@ -23,7 +23,6 @@ import numpy as np
 
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Shape, dtype_name, readable, size
-from invconv.families import path as paths
 from invconv.families.factored import State, solvers_by_factor
 from invconv.kernels.primitives import Solver
 from invconv.operators.base.computation import computation_of
@@ -104,9 +103,7 @@ def judge(
     higher = "float64" if precision == "float32" else "longdouble"
     error, against = 0.0, f"on random samples, against {higher}"
     if smaller != shape:
-        back = paths.inverse(conv._on_host(np.dtype(precision))._path())
-        known = {} if state is None else solvers_by_factor(state, back)
-        solvers = [known.get(place) for place in reversed(range(len(back)))]
+        solvers = solvers_by_factor(state, conv._on_host(np.dtype(precision))._path())
         error = _by_frequencies(conv, shape, precision, solvers)
         if conv._spectral:
             return Judgement(error, "measured", f"{against} at single frequencies")
