@@ -16,7 +16,8 @@ from jax import numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
-from invconv.families.factored import Forward, Solvers, State, Unshifted
+from invconv.families.factored import Forward, State
+from invconv.families.family import Bias
 from invconv.kernels.exponential import ExponentialSolver
 from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant import CirculantStep
@@ -81,9 +82,8 @@ for_each_operator(_register)
 # register themselves
 _PREPARED: dict[type, tuple[str, ...]] = {
     PreparedInverse: ("conv", "_state"),
-    State: ("solver", "log_det", "bias", "guard"),
-    Solvers: ("solvers",),
-    Unshifted: ("bias",),
+    State: ("solvers", "log_det", "guard"),
+    Bias: ("b",),
     Forward: ("weights",),
     CausalStencil: ("diagonal", "taps"),
     CirculantStep: ("given", "inverse"),

@@ -78,11 +78,7 @@ class IllConditionedWarning(UserWarning):
 def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a ``__getattr__`` for a package: it says what took the place of names of 0.2.0.
 
-    Parameters
-    ----------
-    package : str
-    names : mapping of str to str
-        A sentence for each name.
+    ``names`` has a sentence for each name.
     """
 
     def lost(name: str) -> Any:

@@ -72,14 +72,8 @@ def _count(step: int) -> None:
 class Primitive(Generic[P, R]):
     """A function with an agnostic twin; calling it runs the native one of the array's library.
 
-    Parameters
-    ----------
-    function : callable
-        The agnostic twin.
-    name : str, optional
-        That of the native functions; the twin's own unless given.
-    on : int
-        The position of the argument that decides the library: an array, or what has ``taps``.
+    ``function`` is the twin. ``name`` is that of the native functions, unless it is the twin's own.
+    The argument at position ``on``, an array or an object with ``taps``, decides the library.
     """
 
     def __init__(self, function: Callable[P, R], name: str | None = None, *, on: int = 0) -> None:

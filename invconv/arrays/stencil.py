@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from invconv.arrays.namespaces import Array, Shape, namespace, size, zeros
 
@@ -16,18 +17,20 @@ Offset = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Stencil:
-    """y[p] = sum over t of taps[t] x[p + offsets[t]].
+    """y[p] = sum over t of taps[t] x[p + offsets[t]]."""
 
-    Attributes
-    ----------
-    offsets : tuple of T offsets
-        In pixels, one integer per spatial axis.
-    taps : array, shape (T, C, C)
-        The matrix of each offset.
-    """
+    offsets: tuple[Offset, ...]  # in pixels, one integer per spatial axis
+    taps: Array  # shape (T, C, C): the matrix of each offset
 
-    offsets: tuple[Offset, ...]
-    taps: Array
+
+class CausalGrid(NamedTuple):
+    """The settings of a causal stencil (`kernels.wavefront.CausalStencil`) on a grid."""
+
+    shape: Shape  # the grid
+    reach: tuple[Offset, ...]
+    direction: tuple[int, ...]
+    dilation: tuple[int, ...]
+    lower: bool
 
 
 def reaching(offsets: Sequence[Offset], shape: Shape) -> list[int]:

@@ -72,8 +72,3 @@ def _cast(name: str, x: Array, like: Array) -> str:
         return f"cast {name}"
     code = like.dtype.str[1:] if like.dtype.isnative else like.dtype.str
     return f'cast {name} with {name}.astype("{code}")'
-
-
-def require_current_device(name: str, x: Array) -> None:
-    """Raise ValueError where an array is not on the device on which its library works now."""
-    ops_of(x).require_current_device(name, x)

@@ -99,7 +99,7 @@ class Spectral(Linear):
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
         if not np.isfinite(w).all():
             raise SolveOverflowError
-        taps = float(np.linalg.norm(taps_of(w), 2, axis=(1, 2)) @ self.counts())
+        taps = float(np.linalg.norm(taps_of(w), 2, axis=(1, 2)) @ self.linear.counts())
         rounding = len(w) * taps * condition.EPS["float64"]
         basis = self.linear.basis
         spectral = condition.of_spectrum(kernel_spectrum(w, basis, shape), rounding)
@@ -107,13 +107,9 @@ class Spectral(Linear):
         place = np.unravel_index(worst, basis.frequencies(shape))
         return replace(spectral, frequency=basis.periods(tuple(map(int, place))))
 
-    def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Return the number of offsets of each tap, shape (T,)."""
-        return self.linear.counts()
-
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         """See `Family`; along a periodic axis all pixels are alike."""
         return tuple(0 if border == "periodic" else None for border in self.linear.borders)
 
     def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
-        return float(len(w) ** 2 * self.counts().sum() * size(shape))
+        return float(len(w) ** 2 * self.linear.counts().sum() * size(shape))

@@ -6,64 +6,42 @@ x = K^-1 (y - b)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, cast, size, to_numpy
-from invconv.families.family import Family, Shift
+from invconv.families.family import Bias, Family, Shift
 from invconv.families.legs import undoing
-from invconv.families.path import Factor, Path
+from invconv.families.path import Factor, Path, inverse
 from invconv.families.route import Route, runs, undone_as_one
-from invconv.kernels.primitives import Solver, nan_where_singular, per_channel
+from invconv.kernels.primitives import nan_where_singular
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """An affine map y = K x + b, factored for one grid.
+    """An affine map y = K x + b, factored for one grid."""
 
-    Attributes
-    ----------
-    solver : Solver
-        y -> K^-1 y, for y (B, C, *spatial).
-    log_det : 0-d array
-        log|det K|.
-    bias : array, shape (C,), or None
-        b.
-    guard : 0-d array, or None
-        log|det| of the factors that are solved, if it was not readable when K was factored: the
-        result is NaN where it is -inf.
-    dtype : dtype, or None
-        The dtype of K^-1, if data of another dtype are cast to it.
-    """
-
-    solver: Solver
-    log_det: Array
-    bias: Array | None = None
+    solvers: tuple[Any, ...]  # y -> K^-1 (y - b), one after the other: the last factor comes first
+    log_det: Array  # 0-d: log|det K|
+    # 0-d: log|det| of the factors that are solved, if it was not readable when K was factored: the
+    # result is NaN where it is -inf
     guard: Array | None = None
-    dtype: Any = None
+    dtype: Any = None  # the dtype of K^-1, if data of another dtype are cast to it
 
     def solve(self, y: Array) -> Array:
         """Return x = K^-1 (y - b), shape (B, C, *spatial)."""
-        given = y.dtype
-        if self.dtype is not None:
-            y = cast(y, self.dtype)
-        if self.bias is not None:
-            y = y - per_channel(self.bias, y)
-        x = self.solver(y)
+        x = y if self.dtype is None else cast(y, self.dtype)
+        for solver in self.solvers:
+            x = solver(x)
         if self.guard is not None:
             x = nan_where_singular(x, self.guard)
-        return x if self.dtype is None else cast(x, given)
+        return x if self.dtype is None else cast(x, y.dtype)
 
     def as_numpy(self) -> State | None:
         """Return the state on NumPy arrays, or None if K would have to be factored again."""
-        if isinstance(self.log_det, np.ndarray | np.generic):
-            return self
-        solver = getattr(self.solver, "as_numpy", lambda: None)()
-        if solver is None:
-            return None
-        bias = None if self.bias is None else to_numpy(self.bias)
-        return State(solver, to_numpy(self.log_det), bias)
+        solvers = tuple(_on_numpy(solver, self.log_det) for solver in self.solvers)
+        return None if None in solvers else State(solvers, to_numpy(self.log_det))
 
     def for_data_in(self, dtype: Any) -> State:
         """Return a state that casts data of another dtype to its own dtype and solves there."""
@@ -75,23 +53,9 @@ class State:
     def plan(self) -> dict[str, Any]:
         """How the solve runs: the method, and its choices."""
         inside = {} if self.dtype is None else {"precision": "float64"}
-        return self.solver.plan | inside
-
-
-@dataclass(frozen=True, eq=False)
-class Unshifted:
-    """x = y - b."""
-
-    bias: Array
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "subtraction"}
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        return y - per_channel(self.bias, y)
+        steps = [s.plan for s in reversed(self.solvers) if not isinstance(s, Bias)]
+        several = {"method": "steps, last first", "steps": steps}
+        return (steps[0] if len(steps) == 1 else several) | inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +64,7 @@ class Forward:
 
     families: tuple[Family, ...]
     weights: tuple[Any, ...]
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "forward"}
+    plan: ClassVar[dict[str, Any]] = {"method": "forward"}
 
     def __call__(self, y: Array) -> Array:
         """Return the forward map of y, shape (B, C, *spatial)."""
@@ -112,44 +72,9 @@ class Forward:
         return Route(path, shape, pixels=y.shape[0] * size(shape))(y)
 
 
-@dataclass(frozen=True, eq=False)
-class Solvers:
-    """Several solvers, in the order in which they run: the last factor is undone first."""
-
-    solvers: tuple[Solver, ...]
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        steps = [s.plan for s in reversed(self.solvers) if not isinstance(s, Unshifted)]
-        return {"method": "steps, last first", "steps": steps}
-
-    def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
-        for solver in self.solvers:
-            y = solver(y)
-        return y
-
-
-def factored(path: Path, shape: Shape, log_det: Array, guard: Array | None) -> State:
-    """Return the state of a path that solves, such as the inverse of an operator's path.
-
-    Parameters
-    ----------
-    path : sequence of Factor
-    shape : tuple of int
-        The grid.
-    log_det : 0-d array
-        log|det| of the map that the path undoes.
-    guard : 0-d array, or None
-        As for `State`.
-    """
-    solvers: list[Any] = [_solver(unit, shape) for unit in units(path)]
-    bias = None
-    if len(solvers) == 2 and isinstance(solvers[0], Unshifted):
-        bias = solvers.pop(0).bias
-    solver = solvers[0] if len(solvers) == 1 else Solvers(tuple(solvers))
-    return State(solver, log_det, bias, guard)
+def solvers_of(path: Path, shape: Shape) -> tuple[Any, ...]:
+    """Return the solvers of a path that solves, such as the inverse of an operator's path."""
+    return tuple(_solver(unit, shape) for unit in units(path))
 
 
 def units(path: Path) -> list[list[Factor]]:
@@ -163,28 +88,28 @@ def units(path: Path) -> list[list[Factor]]:
     return split
 
 
-def _solver(unit: list[Factor], shape: Shape) -> Solver:
+def _solver(unit: list[Factor], shape: Shape) -> Any:
     first = unit[0]
     if not first.inverted:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
-        return Unshifted(first.w)
+        return Bias(first.w, True)
     return undoing(unit) if undone_as_one(unit) else first.family.factor(first.w, shape)
 
 
-def solvers_by_factor(state: State, path: Path) -> dict[int, Solver]:
-    """Return the solvers of a state on NumPy arrays, by the places of their factors in the path.
+def solvers_by_factor(state: State | None, path: Path) -> list[Any]:
+    """Return the solver, on NumPy arrays, of each factor of a path that a state undoes.
 
-    Solvers that undo several factors at once, or of other libraries, are left out.
+    It is None if the solver undoes several factors at once or is of another library, or no state
+    is known.
     """
-    inner = state.solver.solvers if isinstance(state.solver, Solvers) else (state.solver,)
-    solvers = inner if state.bias is None else (None, *inner)
-    known, place = {}, 0
-    for unit, solver in zip(units(path), solvers, strict=True):
-        if len(unit) == 1 and unit[0].inverted and not undone_as_one(unit):
-            known[place] = _on_numpy(solver, state.log_det)
-        place += len(unit)
-    return {place: solver for place, solver in known.items() if solver is not None}
+    if state is None:
+        return [None] * len(path)
+    known: list[Any] = []
+    for unit, solver in zip(units(inverse(path)), state.solvers, strict=True):
+        alone = len(unit) == 1 and unit[0].inverted and not undone_as_one(unit)
+        known += [_on_numpy(solver, state.log_det)] if alone else [None] * len(unit)
+    return known[::-1]
 
 
 def _on_numpy(solver: Any, log_det: Array) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, namespace, size
+from invconv.arrays.namespaces import Array, Shape, namespace, size, to_numpy
 from invconv.kernels import maps
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.primitives import Map, Solver, per_channel
@@ -138,15 +138,9 @@ class Family:
 
 @dataclass(frozen=True)
 class Linear(Family):
-    """Maps that are linear in w: `invconv.kernels.maps` has their derivatives.
+    """Maps that are linear in w: `invconv.kernels.maps` has their derivatives."""
 
-    Attributes
-    ----------
-    linear : LinearFamily
-        The family that runs.
-    """
-
-    linear: Any  # a LinearFamily
+    linear: Any  # the LinearFamily that runs
 
     def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
         return maps.apply(self.linear, w, x)
@@ -193,16 +187,10 @@ Pulled = tuple[list[Any], Any]  # gradients by the weights of a leg's factors, a
 
 @dataclass(eq=False)
 class Leg:
-    """A part of a route, y = A x + b for one factor or several.
+    """A part of a route, y = A x + b for one factor or several."""
 
-    Attributes
-    ----------
-    keeps_start, keeps_end : bool
-        Whether `pull_back` needs x, and y.
-    """
-
-    keeps_start = True
-    keeps_end = False
+    keeps_start = True  # whether `pull_back` needs x
+    keeps_end = False  # whether it needs y
 
     def __call__(self, x: Array) -> Array:
         """Return y."""
@@ -246,6 +234,10 @@ class Bias(Leg):
             return [None], bar
         b_bar = namespace(bar).sum(bar, axis=(0, *range(2, bar.ndim)))
         return [-b_bar if self.inverted else b_bar], bar
+
+    def as_numpy(self) -> Bias:
+        """Return the same on NumPy arrays."""
+        return Bias(to_numpy(self.b), self.inverted)
 
 
 @dataclass(eq=False)

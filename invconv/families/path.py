@@ -16,43 +16,27 @@ from invconv.families.family import Family, Shift
 
 
 class Factor(NamedTuple):
-    """A factor A(w), or A(w)^-1.
-
-    Attributes
-    ----------
-    family : Family
-    w : array, or tuple of arrays
-        The weights.
-    inverted : bool
-        Whether A(w)^-1 runs.
-    """
+    """A factor A(w), or A(w)^-1."""
 
     family: Family
-    w: Any
-    inverted: bool = False
+    w: Any  # the weights: an array, or a tuple of arrays
+    inverted: bool = False  # whether A(w)^-1 runs
 
     @property
     def is_shift(self) -> bool:
         """Whether the factor is a bias."""
         return type(self.family) is Shift
 
-    def turned(self) -> Factor:
-        """Return the factor that undoes this one."""
-        return Factor(self.family, self.w, not self.inverted)
-
-    def transposed(self) -> Factor:
-        """Return the factor of the transposed matrix."""
-        return Factor(*self.family.transposed(self.w), self.inverted)
-
 
 Path = Sequence[Factor]
 FactorLike = tuple[Family, Any] | Factor  # what a class gives for a factor
+Pair = tuple[list[Array], list[Array]]
 Bars = list[Any]  # the gradients by the weights of each factor; None stands for zero
 
 
 def inverse(path: Path) -> list[Factor]:
     """Return the path that undoes a path."""
-    return [factor.turned() for factor in reversed(path)]
+    return [Factor(family, w, not inverted) for family, w, inverted in reversed(path)]
 
 
 def linear(path: Path) -> list[Factor]:
@@ -62,47 +46,39 @@ def linear(path: Path) -> list[Factor]:
 
 def transposed(path: Path) -> list[Factor]:
     """Return the path of the transposed matrix."""
-    return [factor.transposed() for factor in reversed(linear(path))]
+    turned = ((*f.family.transposed(f.w), f.inverted) for f in reversed(linear(path)))
+    return [Factor(family, w, inverted) for family, w, inverted in turned]
 
 
 def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, list[Any]]:
     """Return log|det| on a grid, a 0-d array, and intermediate results for `add_log_det_vjp`."""
-    applied, undone = _Terms(), _Terms()
+    pivots: Pair = [], []  # of the factors that are applied, and of those that are undone
+    others: Pair = [], []
     memos: list[Any] = []
     for family, w, inverted in path:
         memo = None
         if type(family) is not Shift:
-            terms = undone if inverted else applied
             memo = family.pivots(w)
             if memo is not None:
-                terms.pivots.append(memo)
+                pivots[inverted].append(memo)
             else:
                 term, memo = family.log_det(w, shape, saving)
-                terms.others.append(term)
+                others[inverted].append(term)
         memos.append(memo)
     # the factors of an inverse come in the opposite order: so K K^-1 has exactly 0
-    back = undone.total(shape, -1)
-    total = applied.total(shape)
-    if total is None:
+    back = _sum(pivots[1][::-1], others[1][::-1], shape)
+    there = _sum(pivots[0], others[0], shape)
+    if there is None:
         return -back, memos
-    return total if back is None else total - back, memos
+    return there if back is None else there - back, memos
 
 
-class _Terms:
-    """The terms of a log-determinant of factors that run in one direction."""
-
-    def __init__(self) -> None:
-        self.pivots: list[Array] = []
-        self.others: list[Array] = []
-
-    def total(self, shape: Shape, order: int = 1) -> Any:
-        """Return the sum of all terms, the pivots of all factors at once, or None of none."""
-        terms = self.others[::order]
-        if self.pivots:
-            vectors = self.pivots[::order]
-            every = vectors[0] if len(vectors) == 1 else namespace(vectors[0]).concat(vectors)
-            terms.append(size(shape) * total(log_abs(every)))
-        return sum(terms[1:], start=terms[0]) if terms else None
+def _sum(pivots: list[Array], terms: list[Array], shape: Shape) -> Any:
+    """Return the sum of the terms, the pivots of all factors at once, or None of none."""
+    if pivots:
+        every = pivots[0] if len(pivots) == 1 else namespace(pivots[0]).concat(pivots)
+        terms = [*terms, size(shape) * total(log_abs(every))]
+    return sum(terms[1:], start=terms[0]) if terms else None
 
 
 def add_log_det_vjp(

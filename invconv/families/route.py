@@ -22,19 +22,9 @@ from invconv.kernels.primitives import nan_where_singular
 class Route:
     """The legs of a path, on one grid.
 
-    Parameters
-    ----------
-    path : sequence of Factor
-    shape : tuple of int
-        The grid.
-    guard : 0-d array, or None
-        log|det| of the factors that are solved, if it was not readable; the result is NaN where it
-        is -inf.
-    pixels : int
-        The number of pixels of all images: a matrix goes into the taps of a convolution if there
-        are fewer taps.
-    bare : bool
-        True if the legs only pull back: nothing is factored to solve.
+    ``guard`` is log|det| of the factors that are solved, if it was not readable; the result is NaN
+    where it is -inf. ``pixels`` is the number of pixels of all images: a matrix goes into the taps
+    of a convolution if there are fewer taps. ``bare`` legs only pull back: nothing is factored.
     """
 
     def __init__(

@@ -87,11 +87,9 @@ class GlowArchitecture:
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
         """The shape (C, H, W) of each level's noise, the coarsest last."""
-        channels, (_, height, width) = (
-            [self.channels(i) // 2 for i in range(self.levels)],
-            self.shape,
-        )
+        channels = [self.channels(i) // 2 for i in range(self.levels)]
         channels[-1] *= 2
+        _, height, width = self.shape
         return [(c, height >> i, width >> i) for i, c in enumerate(channels, 1)]
 
     def arrays(self) -> dict[str, tuple[int, ...]]:

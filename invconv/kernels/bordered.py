@@ -15,7 +15,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels.families import MIRROR, TapsFamily, centred_offsets
-from invconv.kernels.primitives import correlate, correlate_kernel_vjp, flat, pad_zero
+from invconv.kernels.primitives import correlate, correlate_kernel_vjp, flat, pad
 
 _ONE_BORDER: dict[str, Any] = {"periodic": True, "zero": False, "symmetric": MIRROR}
 
@@ -75,7 +75,7 @@ class BorderedFamily(TapsFamily):
     def in_zeros(self, y: Array) -> Array:
         """Return y (B, C, *spatial) with zeros for margins."""
         for axis, (before, behind) in enumerate(self.margins, 2):
-            y = pad_zero(y, axis, before, behind)
+            y = pad(y, axis, before, behind)
         return y
 
     def cropped(self, y: Array) -> Array:

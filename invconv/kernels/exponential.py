@@ -31,7 +31,8 @@ from invconv.kernels.frequencies.turns import complex_dtype, turns
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 
-def _exponential(
+@partial(Primitive, on=1)
+def exponential(
     family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
@@ -42,7 +43,8 @@ def _exponential(
     return series(family, w, directions, counts)(x)
 
 
-def _exponential_gram(
+@partial(Primitive, on=1)
+def exponential_gram(
     family: StencilFamily,
     w: Array,
     x: Array,
@@ -55,7 +57,8 @@ def _exponential_gram(
     return taylor.pull_back(x, y)[0]
 
 
-def _counted(
+@partial(Primitive, on=1)
+def counted(
     family: StencilFamily, w: Array, kernel: Array, shape: Shape
 ) -> tuple[Array, Counts | None]:
     """Return taps with their `Counts`; to count, the host may have to wait for a device.
@@ -64,11 +67,6 @@ def _counted(
     returns NaN for taps that need more terms. None if the series counts as it runs, or is traced.
     """
     return w, counts_of(family, w)
-
-
-exponential = Primitive(_exponential, "exponential", on=1)
-exponential_gram = Primitive(_exponential_gram, "exponential_gram", on=1)
-counted = Primitive(_counted, "counted", on=1)
 
 
 def exponential_vjp(

@@ -272,11 +272,7 @@ class Division:
     """x = y / scale, per channel."""
 
     scale: Array
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
-        return {"method": "division"}
+    plan: ClassVar[dict[str, Any]] = {"method": "division"}
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *spatial)."""

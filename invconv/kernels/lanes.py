@@ -21,39 +21,21 @@ Index: TypeAlias = Any  # integers or bools of NumPy or torch
 
 
 class Lanes(NamedTuple):
-    """The places of a grid's pixels: L levels, M lanes, N pixels.
+    """The places of a grid's pixels: L levels, M lanes, N pixels."""
 
-    Attributes
-    ----------
-    gather : shape (L, M)
-        The pixel of each place; N for a place without a pixel.
-    inside : bool, shape (L, M)
-        Whether the place has a pixel.
-    reads : shape (T, M)
-        The place in the window that each tap reads; the window's end outside the grid.
-    places : shape (N,)
-        The place of each pixel.
-    back : int
-        The number of levels of the window.
-    """
-
-    gather: Index
-    inside: Index
+    gather: Index  # shape (L, M): the pixel of each place; N for a place without a pixel
+    inside: Index  # bool, shape (L, M): whether the place has a pixel
+    # shape (T, M): the place in the window that each tap reads; the window's end outside the grid
     reads: Index
-    places: Index
-    back: int
+    places: Index  # shape (N,): the place of each pixel
+    back: int  # the number of levels of the window
 
 
 def lanes_of(c: Any, shape: Shape, xp: Any, **device: Any) -> Lanes:
     """Return the lanes of a grid.
 
-    Parameters
-    ----------
-    c : CausalStencil, or settings with its ``reach``, ``direction``, ``dilation``, ``slope``
-        The stencil `within` the grid.
-    shape : tuple of int
-    xp : numpy or torch
-        The library of the result; ``device`` is passed on.
+    ``c`` is a `CausalStencil`, `within` the grid, or settings with its ``reach``, ``direction``,
+    ``dilation`` and ``slope``. ``xp`` is numpy or torch, to which ``device`` is passed on.
     """
     *others, last = range(len(shape))
     n, step = shape[last], c.dilation[last]

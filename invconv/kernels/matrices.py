@@ -42,17 +42,7 @@ class Product:
 
 @Primitive
 def matrix_solver(matrix: Array) -> Solver:
-    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y at every pixel.
-
-    Parameters
-    ----------
-    matrix : array, shape (C, C)
-
-    Returns
-    -------
-    callable
-        With a ``plan``, a dict that says how it works; it can be pickled.
-    """
+    """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y for W (C, C) at every pixel."""
     if readable(matrix) and not recorded(matrix):
         values, inverse = to_numpy(matrix).astype(np.float64, copy=False), None
         with contextlib.suppress(np.linalg.LinAlgError):

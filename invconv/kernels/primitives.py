@@ -9,7 +9,7 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from invconv.arrays.namespaces import (
@@ -40,18 +40,22 @@ class Solver(Protocol):
         """Solve for x."""
 
 
+def in_turn(maps: Sequence[Map]) -> Map:
+    """Return the map that applies some maps, one after the other."""
+
+    def run(x: Array) -> Array:
+        for each in maps:
+            x = each(x)
+        return x
+
+    return run
+
+
 @Primitive
 def matmul(a: Array, b: Array) -> Array:
-    """Return the product A B; a primitive, since libraries differ in how to ask for all digits.
+    """Return A B, shape (..., N, M), for (..., N, K) and (..., K, M); leading axes broadcast.
 
-    Parameters
-    ----------
-    a, b : array, shapes (..., N, K) and (..., K, M)
-        Leading axes broadcast.
-
-    Returns
-    -------
-    array, shape (..., N, M)
+    A primitive, since libraries differ in how to ask for all digits.
     """
     return namespace(a).matmul(a, b)
 
@@ -64,19 +68,9 @@ def conjugate(a: Array) -> Array:
 
 @Primitive
 def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
-    """y[b, :, p] = sum over t of taps[t] x[b, :, p + offsets[t]].
+    """y[b, :, p] = sum over t of taps[t] x[b, :, p + offsets[t]], for x and y (B, C, *spatial).
 
-    Parameters
-    ----------
-    stencil : Stencil
-        T offsets and C x C matrices.
-    x : array, shape (B, C, *spatial)
-    wrap : bool
-        True if the image continues periodically outside the grid; else pixels there are zero.
-
-    Returns
-    -------
-    array, shape (B, C, *spatial)
+    If ``wrap``, the image continues periodically outside the grid; else pixels there are zero.
     """
     xp = namespace(x)
     y = zeros(x.shape, x)
@@ -89,20 +83,9 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
 def correlate_kernel_vjp(
     x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Array:
-    """Return the gradient of <y_bar, correlate(stencil, x)> with respect to the taps.
+    """Return the gradient of <y_bar, correlate(stencil, x)> by the taps, shape (T, C, C).
 
     taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T
-
-    Parameters
-    ----------
-    x, y_bar : array, shape (B, C, *spatial)
-    offsets : tuple of T offsets
-    wrap : bool
-        As in `correlate`.
-
-    Returns
-    -------
-    array, shape (T, C, C)
     """
     xp = namespace(x)
     channels = x.shape[1]
@@ -115,19 +98,9 @@ def correlate_kernel_vjp(
 
 @Primitive
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """Return T^-1 B, by substitution if the library offers it.
+    """Return T^-1 B, shape (C, M), by substitution if the library offers it.
 
-    Parameters
-    ----------
-    matrix : array, shape (C, C)
-        Triangular: the entries of the other triangle are zero.
-    rhs : array, shape (C, M)
-    lower : bool
-        True if T is lower triangular.
-
-    Returns
-    -------
-    array, shape (C, M)
+    T is lower or upper triangular: the entries of the other triangle are zero.
     """
     # Some libraries raise at a zero pivot. An operator refuses singular matrices if it can read
     # them; so here the values do not matter, as long as nothing is raised.
@@ -205,7 +178,7 @@ def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int,
     for a in range(len(shape)):
         before = max([0, *(-offsets[t][a] for t in kept)])
         after = max([0, *(offsets[t][a] for t in kept)])
-        padded = (pad_periodic if wrap else pad_zero)(padded, 2 + a, before, after)
+        padded = pad(padded, 2 + a, before, after, wrap)
         low.append(before)
     windows = []
     for t in kept:
@@ -220,28 +193,14 @@ def fold(offset: Offset, shape: Shape) -> Offset:
     return tuple((o + n // 2) % n - n // 2 for o, n in zip(offset, shape, strict=True))
 
 
-def pad_zero(x: Array, axis: int, before: int, after: int) -> Array:
-    """Put zeros before and after an array along one axis."""
-    shape = list(x.shape)
-    parts = [x]
-    if before:
-        shape[axis] = before
-        parts.insert(0, zeros(tuple(shape), x))
-    if after:
-        shape[axis] = after
-        parts.append(zeros(tuple(shape), x))
-    return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
-
-
-def pad_periodic(x: Array, axis: int, before: int, after: int) -> Array:
-    """Continue an array periodically before and after, by at most its length along the axis."""
-    lead = (slice(None),) * axis
-    n = x.shape[axis]
-    parts = [x]
-    if before:
-        parts.insert(0, x[(*lead, slice(n - before, n), ...)])
-    if after:
-        parts.append(x[(*lead, slice(0, after), ...)])
+def pad(x: Array, axis: int, before: int, after: int, wrap: bool = False) -> Array:
+    """Put zeros before and after an array along one axis, or if ``wrap`` its other end."""
+    parts, n = [x], x.shape[axis]
+    for place, first, count in ((0, n - before, before), (2, 0, after)):
+        if count and wrap:
+            parts.insert(place, x[(*(slice(None),) * axis, slice(first, first + count), ...)])
+        elif count:
+            parts.insert(place, zeros((*x.shape[:axis], count, *x.shape[axis + 1 :]), x))
     return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
 
 

@@ -31,7 +31,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import Offset, Stencil, reaching
+from invconv.arrays.stencil import CausalGrid, Offset, Stencil, reaching
 from invconv.kernels.lanes import Lanes, lanes_of
 from invconv.kernels.order import INVERSE_LIMIT
 from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows, triangular_solve
@@ -56,6 +56,10 @@ class CausalStencil:
             tuple(-s * d * o for s, d, o in zip(self.direction, self.dilation, reach, strict=True))
             for reach in self.reach
         )
+
+    def on(self, shape: Shape) -> CausalGrid:
+        """Return the settings on a grid."""
+        return CausalGrid(shape, self.reach, self.direction, self.dilation, self.lower)
 
     def within(self, shape: Shape) -> CausalStencil:
         """Return the same map on a grid, without taps that read outside it from every pixel.

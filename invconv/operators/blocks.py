@@ -17,7 +17,7 @@ from invconv.arrays.namespaces import Array, cast, mesh_axes, namespace
 from invconv.arrays.validation import require_alike
 from invconv.families.convolutions import Causal
 from invconv.families.family import BOTH
-from invconv.kernels.primitives import pad_zero
+from invconv.kernels.primitives import pad
 from invconv.operators.base.calls import Call, as_batch, spread
 from invconv.operators.base.factors import Gradients
 from invconv.operators.convolution import WithKernel
@@ -27,7 +27,7 @@ def resized(x: Array, length: int, *, last: bool = False) -> Array:
     """Return the first rows of x (B, C, n, ...), or the last ones, zeros where x has none."""
     missing = length - int(x.shape[2])
     if missing > 0:
-        return pad_zero(x, 2, missing * last, missing * (not last))
+        return pad(x, 2, missing * last, missing * (not last))
     return x[:, :, -missing:, ...] if last else x[:, :, :length, ...]
 
 

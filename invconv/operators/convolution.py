@@ -52,7 +52,7 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
-        return least_squares(self.kernel, family.counts(), family.linear.basis, y, damp)
+        return least_squares(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
 
     def _own_place(self) -> Offset:
         """Return the tap at the pixel itself."""
@@ -61,7 +61,8 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
     def within(self, gain: float) -> Self:
         size = self._kernel_size
         centre = tap_indices(size).index(self._own_place())
-        often = constant(self._family.counts(), self.kernel, self.kernel.dtype)[:, None, None]
+        often = constant(self._family.linear.counts(), self.kernel, self.kernel.dtype)
+        often = often[:, None, None]
         taps = taps_of(self.kernel) * often
         concat = namespace(taps).concat
         others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)

@@ -52,10 +52,7 @@ def require_conv(conv: Any) -> None:
 def event_ndim(own: int | None, ndim: int | None) -> int:
     """Return the number of axes of a sample, channels included.
 
-    Parameters
-    ----------
-    own, ndim : int or None
-        The number of spatial axes of the operator, and the number that the user passes.
+    ``own`` is the operator's number of spatial axes, and ``ndim`` the one that the user passes.
     """
     if ndim is None:
         ndim = own
@@ -79,18 +76,8 @@ def on_batch(
 ) -> tuple[Array, Array]:
     """Run a ``*_and_log_det`` that takes one batch axis on arrays with any number of them.
 
-    Parameters
-    ----------
-    run : callable
-        From (B, C, *spatial) to the same shape and the log-determinants (B,).
-    x : array, shape (*batch, C, *spatial)
-    axes : int
-        The result of `event_ndim`.
-
-    Returns
-    -------
-    y : array, shape (*batch, C, *spatial)
-    log_det : array, shape batch
+    ``run`` takes (B, C, *spatial) and returns the same shape and log-determinants (B,). ``axes`` is
+    the result of `event_ndim`.
     """
     batch, event = batch_and_event(x, axes)
     y, log_det = run(x.reshape((size(batch), *event)))

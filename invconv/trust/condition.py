@@ -47,18 +47,10 @@ def norms(
 ) -> tuple[Norm, Norm]:
     """Return |K|_1 and |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
 
-    Parameters
-    ----------
-    maps : pair of callable
-        x -> K x and y -> K^-1 y, on float64 arrays (B, *sample).
-    transposed : callable
-        Returns x -> K^T x and y -> K^-T y; only an estimate calls it.
-    sample : tuple of int
-        (C, *spatial).
-    first : tuple of int or None, one per axis
-        A pixel such that every column is a shift of its column; None along an axis without one.
-    products : float
-        Number of products that K x takes for one sample.
+    ``maps`` are x -> K x and y -> K^-1 y, on float64 arrays (B, *sample), sample = (C, *spatial).
+    ``transposed`` returns x -> K^T x and y -> K^-T y; only an estimate calls it. Every column is a
+    shift of the column of the pixel ``first``, which is None along an axis without such a pixel.
+    K x takes ``products`` products for one sample.
     """
     apply, solve = maps
     numbers = np.arange(size(sample)).reshape(sample)

@@ -30,7 +30,7 @@ _FEWEST, _MOST, _LOSSY_MOST = 6, 96, 24  # samples of a batch; of all batches if
 _KINDS = 3  # kinds of samples
 _LOSSY = 1e3  # eps: a larger error counts as much
 _SMALL = 2.0**-100  # size of y = K x: if it is below, x of an ordinary y may overflow
-_NEAR = 0.3  # errors of random y count if they exceed this part of the errors of y = K x
+NEAR = 0.3  # errors of random y count if they exceed this part of the errors of y = K x
 _REFINEMENTS = 8
 _CONVERGES = 0.5  # relative change of x by the last refinement, at most, for x to be trusted
 _QUICKLY = 0.05  # refinement ends if x changes by less than this part of the change before
@@ -131,7 +131,7 @@ class Computation:
     def error(self) -> float:
         """Return the larger of both errors: inf if the working precision overflows."""
         given = self.error_of_given_x()
-        return max(given, self.error_of_random_y(_NEAR * given))
+        return max(given, self.error_of_random_y(NEAR * given))
 
     def error_of_given_x(self) -> float:
         """Return the error on y = K x with a known x: no solve runs in the higher precision.

@@ -22,6 +22,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
+from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
@@ -97,8 +98,8 @@ def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
     g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
     if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
-    stencil = g.shape, g.reach, g.direction, g.dilation, g.lower
-    return cuda.common_program(channels, *stencil, dtype.itemsize, ordinals)
+    stencil = CausalGrid(g.shape, g.reach, g.direction, g.dilation, g.lower)
+    return cuda.common_program(channels, stencil, dtype.itemsize, ordinals)
 
 
 def _ordinals() -> tuple[int, ...]:

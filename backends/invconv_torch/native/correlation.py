@@ -17,7 +17,7 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.families import StencilFamily, TapsFamily
 from invconv.kernels.plain.tap_grid import TapGrid, grid_of
-from invconv.kernels.primitives import pad_periodic
+from invconv.kernels.primitives import pad
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
 
@@ -156,6 +156,6 @@ def _padded(x: Tensor, grid: TapGrid, wrap: bool) -> Tensor:
     ends = list(zip(grid.low, grid.high, strict=True))
     if wrap:
         for axis, (low, high) in enumerate(ends, 2):
-            x = pad_periodic(x, axis, -low, high)
+            x = pad(x, axis, -low, high, wrap=True)
         return x
     return F.pad(x, [side for low, high in reversed(ends) for side in (-low, high)])

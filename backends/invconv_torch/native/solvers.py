@@ -108,11 +108,10 @@ def _causal_state(
     c: CausalStencil, shape: tuple[int, ...]
 ) -> CompiledSolve | DeviceSolve | PitchedSolver:
     """Return a factored solve, by the quickest way that runs on the device."""
-    stencil = shape, c.reach, c.direction, c.dilation, c.lower
     if in_host_memory(c.taps) and available(c.taps.element_size()):
-        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), *stencil)
+        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), *c.on(shape))
     if CUDA.ordinal(c.taps) is not None:
-        state = device_solve(torch.cat([c.diagonal[None], c.taps]), *stencil, CUDA)
+        state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.on(shape), CUDA)
         if state is not None:
             return state
     return PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)

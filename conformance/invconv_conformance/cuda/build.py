@@ -98,9 +98,7 @@ def plan_for(
     conv: ic.AutoregressiveConv, shape: Shape, itemsize: int, device: Device
 ) -> Plan | None:
     """Return the plan of an operator's solve."""
-    c = conv._causal()
-    settings = c.reach, c.direction, c.dilation, c.lower
-    return plan_of(conv.channels, shape, *settings, itemsize, device)
+    return plan_of(conv.channels, conv._causal().on(shape), itemsize, device)
 
 
 def in_precision(conv: ic.AutoregressiveConv, dtype: str) -> ic.AutoregressiveConv:

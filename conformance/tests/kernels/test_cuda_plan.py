@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cuda.arguments import GRID
 from invconv.kernels.cuda.compile import CompileError, compile_text, compiled, library, source
 from invconv.kernels.cuda.plan import Device, Plan, plan_of
@@ -27,7 +28,8 @@ def planned(
     channels: int, shape: tuple[int, ...], size: int = 2, itemsize: int = 4, device: Device = HOPPER
 ) -> Plan | None:
     ones = (1,) * len(shape)
-    return plan_of(channels, shape, corner(size, len(shape)), ones, ones, True, itemsize, device)
+    grid = CausalGrid(shape, corner(size, len(shape)), ones, ones, True)
+    return plan_of(channels, grid, itemsize, device)
 
 
 # channels, grid, taps an axis, bytes: images that fit whole, in bands, and that do not fit

@@ -67,7 +67,7 @@ def check_solves(
         y = carry(values)
         prepared = conv.asarrays(y).prepare(shape[2:], check=False)
         assert prepared.plan.method == "CUDA kernel", prepared.plan
-        check(conv, values, to_host(prepared._state.solver(y)))
+        check(conv, values, to_host(prepared._state.solve(y)))
 
 
 def of_torch(device: str, shapes: Sequence[Shape] = SHAPES) -> None:

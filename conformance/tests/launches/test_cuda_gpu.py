@@ -167,7 +167,7 @@ def test_cupys_streams() -> None:
 
     host, values = checks.convolution(12, "float32", 2), checks.images((1, 12, 512, 64), "float32")
     y = cupy.asarray(values)
-    solve = host.asarrays(y).prepare((512, 64), check=False)._state.solver
+    solve = host.asarrays(y).prepare((512, 64), check=False)._state.solve
     expected = solve(y)
     cupy.cuda.Device().synchronize()
     streams, found = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)], []

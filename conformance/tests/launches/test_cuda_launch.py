@@ -40,8 +40,7 @@ MEMORY = DeviceOps(lambda x: 1, address, lambda x: STREAM, np.ascontiguousarray)
 
 def factored(conv: ic.AutoregressiveConv, grid: tuple[int, ...]) -> DeviceSolve:
     c = conv._causal()
-    stencil = c.reach, c.direction, c.dilation, c.lower
-    found = device_solve(np.concatenate([c.diagonal[None], c.taps]), grid, *stencil, MEMORY)
+    found = device_solve(np.concatenate([c.diagonal[None], c.taps]), c.on(grid), MEMORY)
     assert found is not None
     return found
 
@@ -144,10 +143,9 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
         monkeypatch.setattr(cuda_driver if name == "NAMES" else compiler, name, value)
     c = convolution()._causal()
     matrices = np.concatenate([c.diagonal[None], c.taps])
-    stencil = (5, 7), c.reach, c.direction, c.dilation, c.lower
 
     def require_no_solve() -> None:
-        assert device_solve(matrices, *stencil, MEMORY) is None
+        assert device_solve(matrices, c.on((5, 7)), MEMORY) is None
 
     with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {words}"):
         require_no_solve()

@@ -56,7 +56,7 @@ class Sandwich(ic.InvertibleConv):
     def factors(self) -> Any:
         """Go there, scale, and come back."""
         path = self.inside._path()
-        back = [factor.turned() for factor in reversed(path)]
+        back = [f._replace(inverted=not f.inverted) for f in reversed(path)]
         return [*path, (Scale(), self.scale), *back]
 
     def factors_vjp(self, bars: Any) -> Any:

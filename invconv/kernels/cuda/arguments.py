@@ -1,26 +1,17 @@
-"""The arguments of the kernels of `common.cuh`, `weights.cu`, `solve.cu`.
+"""The launches of the kernels of `common.cuh`, `weights.cu`, `solve.cu`, and their arguments.
 
-`launch` does this for any library, on the library's current stream, and nothing on the host waits:
-
-1. `plan.plan_of` gives a `Plan`, or None: then wavefronts solve.
-2. `compile.compiled` gives machine code for the plan's constants and the device's architecture, or
-   None: then wavefronts solve. `driver` loads it, once for all devices of an architecture; the
-   functions in it are "fold", "decide", "solve". So that a launch may have more than 48 KiB of
-   shared memory, the attribute CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of "solve" is the
-   device's limit.
-3. To factor an operator, allocate ``plan.weights`` numbers of the data's dtype, and launch the two
-   kernels of ``plan.weigh()``. Their arguments, in this order:
+`launch` does this for any library, on the library's current stream, and nothing on the host waits.
+The two kernels of ``plan.weigh()`` factor an operator. Their arguments, in this order:
 
    =============  ==================================================================
-   matrices       pointer: D, then the taps of the stencil, (1 + T, C, C), contiguous
-   weights        pointer: the allocated memory; it need not be zeroed
+   matrices       pointer: D, with zeros in its other triangle, then the taps of the
+                  stencil in its own order, (1 + T, C, C), contiguous
+   weights        pointer: ``plan.weights`` numbers of memory; they need not be zeroed
    grid           the launch's ``integers``, by value: one struct of 18 ints
    =============  ==================================================================
 
-   The matrices are all matrices of the stencil, in its own order; D has zeros in its other
-   triangle. "decide" decides on the device whether D^-1 is folded in, and "solve" reads the
-   decision there: the host never knows.
-4. To solve, launch ``plan.solve(batch)``. Its arguments, in this order:
+"decide" decides on the device whether D^-1 is folded in, and "solve" reads the decision there: the
+host never knows. The arguments of ``plan.solve(batch)``, in this order:
 
    =============  ==================================================================
    y              pointer: (batch, C, *shape), contiguous

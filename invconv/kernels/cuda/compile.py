@@ -71,10 +71,9 @@ class CompileError(RuntimeError):
 def compiled(constants: Constants, architecture: int, driver: int | None = None) -> Code | None:
     """Return the code for a plan's constants on an architecture, such as 90.
 
-    If it cannot be compiled, one warning says why, and the result is None.
-
-    An architecture is a number such as 90. ``driver`` is the result of cuDriverGetVersion, such as
-    12080: a driver of CUDA 12 does not load code from NVRTC of CUDA 13.
+    If it cannot be compiled, one warning says why, and the result is None. ``driver`` is the result
+    of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load code from NVRTC of CUDA
+    13.
     """
     try:
         return compile_text(source(constants), architecture, driver=driver)
@@ -99,16 +98,8 @@ def compile_text(
     if verbose:
         options.append("--ptxas-options=-v")
     program = ctypes.c_void_p()
-    _call(
-        nvrtc,
-        "nvrtcCreateProgram",
-        ctypes.byref(program),
-        text.encode(),
-        b"solve.cu",
-        0,
-        None,
-        None,
-    )
+    named = text.encode(), b"solve.cu"
+    _call(nvrtc, "nvrtcCreateProgram", ctypes.byref(program), *named, 0, None, None)
     try:
         encoded = [option.encode() for option in options]
         given = (ctypes.c_char_p * len(encoded))(*encoded)

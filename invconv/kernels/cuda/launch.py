@@ -14,10 +14,10 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import POINTERS, Launch
 from invconv.kernels.cuda.compile import compiled
@@ -71,34 +71,23 @@ def _solve_launch(program: Program, batch: int) -> Launch:
 
 
 @functools.lru_cache(maxsize=256)
-def program_of(
-    channels: int,
-    shape: Shape,
-    reach: tuple[Offset, ...],
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-    itemsize: int,
-    ordinal: int,
-) -> Program | None:
+def program_of(channels: int, stencil: CausalGrid, itemsize: int, ordinal: int) -> Program | None:
     """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
 
-    ``ordinal`` is the number of the device; the other parameters are those of
-    `invconv.kernels.cuda.plan.plan_of`. If the driver or the compiler is missing or refuses, a
+    ``ordinal`` is the number of the device. If the driver or the compiler is missing or refuses, a
     warning says why.
     """
-    settings = channels, shape, reach, direction, dilation, lower, itemsize
     try:
         with driver.loading():
-            return _program(settings, ordinal)
+            return _program(channels, stencil, itemsize, ordinal)
     except driver.DriverError as error:
         warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
         return None
 
 
-def _program(settings: tuple[Any, ...], ordinal: int) -> Program | None:
+def _program(channels: int, stencil: CausalGrid, itemsize: int, ordinal: int) -> Program | None:
     described = _described(ordinal)
-    plan = plan_of(*settings, described)
+    plan = plan_of(channels, stencil, itemsize, described)
     kernels = None if plan is None else _loaded(plan.constants, described.architecture)
     if plan is None or kernels is None:
         return None
@@ -129,12 +118,10 @@ class DeviceSolve:
     weights: Array  # shape (plan.weights,)
     shape: Shape  # the shape of one image, (C, *grid)
     ops: DeviceOps
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """How the solve runs; only the device knows the way at the pixel."""
-        corner = "cached inverse where accurate, else triangular solve"
-        return {"method": "CUDA kernel", "at the pixel": corner}
+    plan: ClassVar[dict[str, Any]] = {  # only the device knows the way at the pixel
+        "method": "CUDA kernel",
+        "at the pixel": "cached inverse where accurate, else triangular solve",
+    }
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
@@ -168,29 +155,19 @@ class DeviceSolve:
             raise ValueError(f"y: expected images {expected}, got {got}")
 
 
-def device_solve(
-    matrices: Array,
-    shape: Shape,
-    reach: tuple[Offset, ...],
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-    ops: DeviceOps,
-) -> DeviceSolve | None:
+def device_solve(matrices: Array, stencil: CausalGrid, ops: DeviceOps) -> DeviceSolve | None:
     """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
 
-    ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps; the settings
-    are as in `program_of`.
+    ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps.
     """
     ordinal, xp = ops.ordinal(matrices), namespace(matrices)
     if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):
         return None
     channels, itemsize = matrices.shape[-1], matrices.dtype.itemsize
-    program = program_of(channels, shape, reach, direction, dilation, lower, itemsize, ordinal)
+    program = program_of(channels, stencil, itemsize, ordinal)
     if program is None:
         return None
     matrices = ops.contiguous(matrices)
-    sizes = program.plan.weights
-    weights = xp.empty((sizes,), dtype=matrices.dtype, device=device(matrices))
+    weights = xp.empty((program.plan.weights,), dtype=matrices.dtype, device=device(matrices))
     program.weigh(ops.address(matrices), ops.address(weights), ops.stream(matrices))
-    return DeviceSolve(program, weights, (channels, *shape), ops)
+    return DeviceSolve(program, weights, (channels, *stencil.shape), ops)

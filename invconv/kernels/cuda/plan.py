@@ -18,7 +18,7 @@ import operator
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cuda.arguments import HEAD, Launch
 from invconv.kernels.cuda.layout import PIXELS, Constants, Layout
 from invconv.kernels.order import tap_order
@@ -172,22 +172,12 @@ class Plan(Bands):
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of(
-    channels: int,
-    shape: Shape,
-    reach: tuple[Offset, ...],
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-    itemsize: int,
-    device: Device,
-) -> Plan | None:
+def plan_of(channels: int, stencil: CausalGrid, itemsize: int, device: Device) -> Plan | None:
     """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
 
-    The grid ``shape`` has one to four axes; the settings are as in
-    `invconv.kernels.wavefront.CausalStencil`; taps that read beyond the grid from every pixel are
-    left out.
+    The grid has one to four axes; taps that read beyond it from every pixel are left out.
     """
+    shape, reach, direction, dilation, lower = stencil
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None
     if channels > MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:

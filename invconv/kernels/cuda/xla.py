@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cuda import driver
@@ -46,23 +45,15 @@ class Call:
 
 
 def common_program(
-    channels: int,
-    shape: Shape,
-    reach: tuple[Offset, ...],
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-    itemsize: int,
-    ordinals: tuple[int, ...],
+    channels: int, stencil: CausalGrid, itemsize: int, ordinals: tuple[int, ...]
 ) -> Program | None:
     """Return a program of `launch.program_of` that runs on each of some devices, or None.
 
     The result is None if a device has no program, if the devices' plans differ, or without devices.
     """
-    stencil = reach, direction, dilation, lower
     common: Program | None = None
     for ordinal in ordinals:
-        program = program_of(channels, shape, *stencil, itemsize, ordinal)
+        program = program_of(channels, stencil, itemsize, ordinal)
         if program is None or (common is not None and program.plan != common.plan):
             return None
         common = program

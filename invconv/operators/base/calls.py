@@ -9,7 +9,7 @@ import operator
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-from invconv.arrays.array_ops import KNOWN
+from invconv.arrays.array_ops import KNOWN, ops_of
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -22,27 +22,17 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import require_alike, require_current_device
-from invconv.operators.base.factored import Factored
+from invconv.arrays.validation import require_alike
+from invconv.operators.base.factors import Factored
 
 
 class Call(NamedTuple):
-    """A validated call: the operator and its argument in the working precision.
-
-    Attributes
-    ----------
-    conv : operator
-    name : str
-        The name of the argument, for errors.
-    original : array, shape (*batch, C, *spatial)
-    x : array, shape (B, C, *spatial)
-    batch_shape : tuple of int
-    """
+    """A validated call: the operator and its argument in the working precision."""
 
     conv: Any
-    name: str
-    original: Array
-    x: Array
+    name: str  # the name of the argument, for errors
+    original: Array  # shape (*batch, C, *spatial)
+    x: Array  # shape (B, C, *spatial)
     batch_shape: Shape
 
     @property
@@ -160,7 +150,8 @@ def require_spatial_shape(
     conv: Factored, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
-    require_current_device(*conv._reference())
+    given, array = conv._reference()
+    ops_of(array).require_current_device(given, array)
     _require_one(conv)
     try:
         if isinstance(shape, Set | Mapping):  # unordered, or keyed by names

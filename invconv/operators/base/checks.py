@@ -27,7 +27,7 @@ from invconv.arrays.namespaces import (
 from invconv.families import path as paths
 from invconv.families.factored import State
 from invconv.operators.base.conditions import about_condition, broken
-from invconv.operators.base.factored import Factored
+from invconv.operators.base.factors import Factored
 from invconv.operators.base.judgement import blame, exceeds, remembered
 from invconv.trust.condition import EPS, digits_left
 
@@ -94,16 +94,11 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
-    """Compare images x with their recomputation from an output z.
+    """Return the errors of images x that were recomputed from an output z, and whether all is well.
 
-    Returns
-    -------
-    error : array, shape (B,)
-        |again - x| / |x| of each image, in the 2-norm or in the largest entry: the larger of both.
-    right : bool array, shape (B,)
-        Whether the error is tolerated. An input far smaller than its output may have an error of
-        the output's rounding. An input that is not finite counts as right: its gradient is NaN
-        anyway.
+    An error is |again - x| / |x|, in the 2-norm or in the largest entry: the larger of both. An
+    input far smaller than its output may have an error of the output's rounding. An input that is
+    not finite counts as right: its gradient is NaN anyway.
     """
     xp = namespace(x)
     eps = xp.finfo(x.dtype).eps

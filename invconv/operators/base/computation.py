@@ -13,15 +13,14 @@ from typing import Any
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
-from invconv.families.factored import Solvers, State, Unshifted, solvers_by_factor, units
-from invconv.families.family import arrays_of
+from invconv.families.factored import State, solvers_by_factor, units
+from invconv.families.family import Bias, arrays_of
 from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
 from invconv.families.route import Route, undone_as_one
 from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.primitives import Map, per_channel
-from invconv.operators.base.factored import Factored
-from invconv.operators.base.factors import require_regular
+from invconv.kernels.primitives import Map, in_turn
+from invconv.operators.base.factors import Factored, require_regular
 from invconv.trust.measured import Step
 
 
@@ -33,22 +32,17 @@ def computation_of(
     ``state`` is the operator factored for the grid, in any library, if it is known.
     """
     path = conv._path()
-    back = paths.inverse(path)
     if solved:  # raises if a factor is exactly singular
         require_regular(conv, shape, back=True)
         require_regular(conv, shape)
-    from_back = {} if state is None else solvers_by_factor(state, back)
-    known = {len(path) - 1 - place: solver for place, solver in from_back.items()}
-    places = range(len(path))
-    keys = [(label, f.inverted) for label, f in zip(conv._labels, path, strict=True)]
+    rows = zip(conv._labels, path, solvers_by_factor(state, path), strict=True)
     steps = []
-    for (label, inverted), group in groupby(places, lambda place: keys[place]):
-        own = list(group)
-        factors = [path[i] for i in own]
+    for (label, inverted), group in groupby(rows, lambda row: (row[0], row[1].inverted)):
+        _, factors, solvers = zip(*group, strict=True)
         base = paths.inverse(factors) if inverted else factors
-        given = {id(path[i].w): known[i] for i in own if i in known}  # each has arrays of its own
-        step = _step(label, base, shape, solved, given)
-        steps.append(replace(step, turned=inverted))
+        pairs = zip(factors, solvers, strict=True)
+        known = {id(factor.w): solver for factor, solver in pairs}  # each has arrays of its own
+        steps.append(replace(_step(label, base, shape, solved, known), turned=inverted))
     return steps
 
 
@@ -57,19 +51,13 @@ def _step(
 ) -> Step:
     """Return the step of factors that are applied forwards."""
     if all(factor.is_shift for factor in path):
-        bias = path[0].w
-        return Step(
-            label[0],
-            "bias",
-            lambda x: x + per_channel(bias, x),
-            lambda y: y - per_channel(bias, y),
-            lambda y: y,
-        )
+        add, subtract = (Bias(path[0].w, inverted) for inverted in (False, True))
+        return Step(label[0], "bias", add, subtract, lambda y: y)
     solves: tuple[Map, Map] = _not_factored, _not_factored
     if solved:
         solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
-        linear = [solver for solver in solvers if not isinstance(solver, Unshifted)]
-        solves = Solvers(tuple(solvers)), Solvers(tuple(linear))
+        linear = [solver for solver in solvers if not isinstance(solver, Bias)]
+        solves = in_turn(solvers), in_turn(linear)
     return Step(*label, _forward(path, shape), *solves)
 
 
@@ -100,7 +88,7 @@ def _solver(unit: list[Factor], shape: Shape, known: dict[int, Any]) -> Any:
     """Return the solver of a unit; of several matrices the one that undoes them one by one."""
     first = unit[0]
     if first.is_shift:
-        return Unshifted(first.w)
+        return Bias(first.w, True)
     if isinstance(first.family, Pointwise) and undone_as_one(unit):
         steps = (step for f in unit for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
         return PixelSteps(tuple(steps))

@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Array, Shape, size, to_numpy
+from invconv.arrays.namespaces import Shape, size, to_numpy
 from invconv.families import path as paths
 from invconv.families.factored import State
 from invconv.families.path import Path
 from invconv.families.pointwise import Matrix
-from invconv.kernels.primitives import Map
-from invconv.operators.base.factored import Factored
-from invconv.operators.base.factors import require_regular
+from invconv.kernels.primitives import Map, in_turn
+from invconv.operators.base.factors import Factored, require_regular
 from invconv.trust.condition import (
     FAILURES,
     OVERFLOW,
@@ -122,18 +121,7 @@ def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
     for family, w, inverted in path:
         pair = family.made_ready(w, shape), family.factor(w, shape)
         pairs.append(pair[::-1] if inverted else pair)
-
-    def apply(x: Array) -> Array:
-        for run, _ in pairs:
-            x = run(x)
-        return x
-
-    def solve(y: Array) -> Array:
-        for _, run in reversed(pairs):
-            y = run(y)
-        return y
-
-    return apply, solve
+    return in_turn([apply for apply, _ in pairs]), in_turn([solve for _, solve in pairs[::-1]])
 
 
 # The cost of K x of an image is counted in additions of arrays. With BLAS a product costs _BLAS and

@@ -1,4 +1,4 @@
-"""Copies of an operator: with other arrays, in another library, or in another dtype."""
+"""The arrays of an operator by name, and its copies: with others, in another library or dtype."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import array_api_compat as compat
+
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     cast,
     copy_of,
+    describe,
     from_host,
     is_half,
     library_name,
@@ -19,7 +23,96 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.settings import choice
 from invconv.arrays.validation import require_real
-from invconv.operators.base.parameters import Parametrised
+from invconv.operators.base.fields import Fields
+from invconv.trust.condition import ConditionCache
+
+
+class Parametrised(Fields, abstract=True):
+    """The arrays of an operator by name."""
+
+    @derived
+    def _conditions(self) -> ConditionCache:
+        return ConditionCache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a snapshot of the fields without conditions; other threads may add fields."""
+        fields = dict(vars(self))
+        return {n: v for n, v in fields.items() if n not in ("_conditions", "_turned")}
+
+    def _own(self) -> dict[str, Array]:
+        """Return the operator's own arrays, constants included, but no absent ones."""
+        own = ((name, getattr(self, name)) for name in self._specs)
+        return {name: value for name, value in own if value is not None}
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
+
+        A bias that is absent is left out.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Chain, Conv1x1, EmergingConv
+        >>> mix = EmergingConv.init(2, rng=np.random.default_rng(0))
+        >>> list(Chain([Conv1x1(np.eye(2)), mix]).parameters())
+        ['0.weight', '1.first.kernel', '1.second.kernel']
+        """
+        inner = {
+            f"{prefix}.{name}": array
+            for prefix, part in self._parts().items()
+            for name, array in part.parameters().items()
+        }
+        own = {name: getattr(self, name) for name in self._array_names}
+        return inner | {name: array for name, array in own.items() if array is not None}
+
+    def _names(self) -> list[str]:
+        """Return all names that `replace` accepts."""
+        inner = [f"{p}.{name}" for p, part in self._parts().items() for name in part._names()]
+        return [*inner, *self._specs]
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return all arrays by name, constants included."""
+        inner = {
+            f"{p}.{n}": a for p, part in self._parts().items() for n, a in part._arrays().items()
+        }
+        return inner | self._own()
+
+    @derived
+    def _parameter_names(self) -> tuple[str, ...]:
+        return tuple(self.parameters())
+
+    def _trained(self, arrays: list[Array]) -> None:
+        """Append the trained arrays to a list, in the order of `parameters`."""
+        if self._part_names:
+            for part in self._parts().values():
+                part._trained(arrays)
+        for name in self._array_names:
+            if (array := getattr(self, name)) is not None:
+                arrays.append(array)
+
+    def _reference(self) -> tuple[str, Array]:
+        """Return the name and value of one array; all have its library, dtype and device."""
+        prefix, conv = "", self
+        while conv._part_names:
+            name = conv._part_names[0]
+            part = getattr(conv, name)
+            name, conv = ("0", part[0]) if isinstance(part, tuple) else (name, part)
+            prefix += f"{name}."
+        for name in conv._array_names:  # a generator would take twice as long
+            if (array := getattr(conv, name)) is not None:
+                return prefix + name, array
+        raise AssertionError("an operator has an array of its own, or a part")
+
+    def __repr__(self) -> str:
+        """Show the shapes of the arrays instead of their values."""
+        shown = []
+        for name in (*self._part_names, *self._specs, *self._setting_names):
+            value = getattr(self, name)
+            # under JAX a tree of this structure may hold any object in the place of an array
+            is_array = compat.is_array_api_obj(value)
+            text = f"<{describe(value)}>" if is_array else repr(value)
+            shown.append(f"{name}={text}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class Copies(Parametrised, abstract=True):
@@ -89,6 +182,11 @@ class Copies(Parametrised, abstract=True):
         """Remember the arguments with which `invconv.bounded` made this operator."""
         object.__setattr__(self, "_bounded_from", (free, gain))
 
+    def _each(self, function: Callable[[Array], Array]) -> Self:
+        """Return a copy with a function applied to every array, without validation."""
+        own = {n: function(a) for n, a in self._own().items()}
+        return self._with(own, [part._each(function) for part in self._parts().values()])
+
     @classmethod
     def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
         """Return an operator with these fields, without validation."""
@@ -99,12 +197,7 @@ class Copies(Parametrised, abstract=True):
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
         """Return a copy with these arrays and parts, without validation.
 
-        Parameters
-        ----------
-        own : mapping of str to array or None
-            Own arrays, by name.
-        parts : sequence of operators, optional
-            New parts in the order of ``_parts()``; if empty, the parts stay.
+        ``parts`` are new ones in the order of ``_parts()``; if empty, the parts stay.
         """
         copy = object.__new__(type(self))
         fields = copy.__dict__
@@ -121,10 +214,6 @@ class Copies(Parametrised, abstract=True):
 
 class Carried(Copies, abstract=True):
     """Copies in another library or dtype."""
-
-    def _held(self) -> Self:
-        own = {n: copy_of(a) for n, a in self._own().items()}
-        return self._with(own, [part._held() for part in self._parts().values()])
 
     def asarrays(self, like: Array) -> Self:
         """Return a copy in the library, dtype and device of ``like``.
@@ -151,9 +240,12 @@ class Carried(Copies, abstract=True):
 
     def _on_host(self, dtype: Any) -> Self:
         """Return a copy of NumPy arrays in a dtype; longdouble too, which users may not choose."""
-        present = {n: to_numpy(a) for n, a in self._own().items()}
-        own = {n: a if a.dtype.kind in "iu" else a.astype(dtype) for n, a in present.items()}
-        return self._with(own, [part._on_host(dtype) for part in self._parts().values()])
+
+        def carried(array: Array) -> Array:
+            values = to_numpy(array)
+            return values if values.dtype.kind in "iu" else values.astype(dtype)
+
+        return self._each(carried)
 
     def _in_dtype(self, dtype: Any) -> Self:
         """Return this operator with its real arrays in another dtype."""

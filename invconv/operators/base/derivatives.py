@@ -1,6 +1,6 @@
 """The derivatives of every invertible convolution, without an autodiff library.
 
-They follow from the factors (`base.factored`).
+They follow from the factors (`base.factors`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from invconv.arrays.validation import require_alike
 from invconv.families.factored import State
 from invconv.operators.base import register
 from invconv.operators.base.calls import Call, as_batch
-from invconv.operators.base.factored import Factored
-from invconv.operators.base.factors import FactorList, Gradients, require_regular
+from invconv.operators.base.factors import Factored, FactorList, Gradients, require_regular
 
 
 class Differentiable(Factored, abstract=True):

@@ -1,9 +1,16 @@
-"""What an operator's class says, its factors, and what they tell without their values."""
+"""An operator as a list of factors, from which its maps and their derivatives follow.
+
+    K = A_n ... A_1,    y = K x + b
+
+A class says its factors, and how gradients by their weights become gradients by its own arrays.
+A part, and a bias, are factors by themselves. `invconv.families` has the factors.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -11,11 +18,12 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Array, Shape, grid_text, readable, to_float
+from invconv.arrays.namespaces import Array, Shape, grid_text, namespace, readable, size, to_float
 from invconv.families import path as paths
-from invconv.families.family import SHIFT, Family
-from invconv.families.path import Factor, FactorLike, Path
-from invconv.families.route import runs, undone_as_one
+from invconv.families.factored import State
+from invconv.families.family import BOTH, SHIFT, Family, Wanted
+from invconv.families.path import Bars, Factor, FactorLike, Path
+from invconv.families.route import Memo, Route, runs, undone_as_one
 from invconv.operators.base.copies import Carried
 
 Gradients = dict[str, Array]
@@ -164,6 +172,56 @@ class Traits(FactorList, abstract=True):
         _ = self._inverts_forward, self._needs_y, self._keeps_y
 
 
+class Factored(Traits, abstract=True):
+    """What follows from an operator's factors, on arrays (B, C, *spatial) that can be solved in."""
+
+    def _route(self, x: Array) -> Route:
+        """Return the route of K x + b for images like x."""
+        shape = tuple(x.shape[2:])
+        guard = require_regular(self, shape) if self._inverts_forward else None
+        return Route(self._path(), shape, guard, pixels=x.shape[0] * size(shape))
+
+    @abstractmethod
+    def _factor(self, shape: Shape) -> State:
+        """Return the factored map, with its bias."""
+
+    def _pull_back(
+        self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
+    ) -> tuple[Gradients, Any]:
+        """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, and those by x."""
+        bars, x_bar = memo.pull_back(y_bar, log_det_bar, wanted)
+        gradients = self._gradients(self._filled(memo.route.path, bars)) if wanted[0] else {}
+        return gradients, x_bar
+
+    def _inverse_vjp(
+        self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None
+    ) -> tuple[Gradients, Array]:
+        """Pull x_bar back through x = inverse(y), without solving for x again.
+
+        y may be None unless `_needs_y`. ``log_det_bar`` is the cotangent of log|det K|.
+        """
+        path, shape = self._path(), tuple(x.shape[2:])
+        back = paths.inverse(path)
+        guard = None if readable(x) else require_regular(self, shape, back=True)
+        route = Route(back, shape, guard, bare=True)
+        ends = _ends(back, route, y, x)
+        bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
+        bars = bars[::-1]
+        if log_det_bar is not None:
+            memos = paths.log_det(path, shape, saving=True)[1]
+            bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
+        return self._gradients(self._filled(path, bars)), y_bar
+
+    def _filled(self, path: Path, bars: Bars) -> Bars:
+        """Return the gradients, with zeros for None if another factor of the part has one."""
+        labels = self._labels
+        given = {label for label, bar in zip(labels, bars, strict=True) if bar is not None}
+        return [
+            _zeros(factor.w, bar) if label in given and not factor.is_shift else bar
+            for factor, label, bar in zip(path, labels, bars, strict=True)
+        ]
+
+
 def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Return the labels of a part, as they are in the whole."""
     return tuple((f"{prefix}.{name}" if name else prefix, kind) for name, kind in labels)
@@ -174,17 +232,8 @@ def require_regular(
 ) -> Array | None:
     """Raise if a factor that is solved is exactly singular, as far as it is readable.
 
-    Parameters
-    ----------
-    back : bool
-        True for the factors that the inverse solves, False for those of the forward map.
-    log_det : 0-d array, optional
-        log|det| of these factors, if it is known.
-
-    Returns
-    -------
-    0-d array or None
-        log|det| of these factors if it is not readable.
+    The factors are those that the inverse solves if ``back``, else those of the forward map;
+    ``log_det`` is their log|det|, if it is known. It is returned if it is not readable.
     """
     if log_det is None:
         if not (solved := paths.solved(conv._path(), back)):
@@ -197,18 +246,6 @@ def require_regular(
             if to_float(paths.log_det([factor], shape)[0]) == -math.inf:
                 raise SingularConvError(_singular(conv, factor.family, place, shape))
     return None
-
-
-def log_det_and_guard(conv: Traits, path: Path, shape: Shape) -> tuple[Array, Array | None]:
-    """Return log|det K|, and that of the factors that the inverse solves if it is not readable.
-
-    Raises if one of them is exactly singular, as far as it is readable.
-    """
-    guard = require_regular(conv, shape, back=True) if conv._inverts_forward else None
-    log_det = paths.log_det(path, shape)[0]
-    if not conv._inverts_forward:  # the inverse solves all factors
-        guard = require_regular(conv, shape, back=True, log_det=log_det)
-    return log_det, guard
 
 
 def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str:
@@ -224,3 +261,21 @@ def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str
         f"{conv._labels[place][1]} is exactly singular on a grid of {grid_text(shape)} "
         f"(log_det is -inf{note}), so it has no inverse: {family.hint}"
     )
+
+
+def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
+    """Return y and the result of each leg of the inverse: from x, by the forward map."""
+    points, split = [x], runs(back)
+    biased = len(split) > 1 and split[0][0].is_shift
+    for run in split[:biased:-1]:
+        leg = Route(paths.inverse(run), tuple(x.shape[2:]))
+        points.append(leg(points[-1]))
+    if biased:
+        points.append(None if y is None else route.legs[0](y))
+    return [y, *points[::-1]]
+
+
+def _zeros(w: Any, bar: Any) -> Any:
+    if isinstance(w, tuple):
+        return tuple(map(_zeros, w, (None,) * len(w) if bar is None else bar))
+    return namespace(w).zeros_like(w) if bar is None else bar

@@ -29,21 +29,11 @@ Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array tha
 
 
 class ArraySpec(NamedTuple):
-    """What a class says of one of its arrays.
+    """What a class says of one of its arrays."""
 
-    Attributes
-    ----------
-    shape : tuple of str
-        The names of the axes.
-    optional : bool
-        Whether the array may be None.
-    constant : bool
-        Whether it is neither trained nor given a gradient.
-    """
-
-    shape: tuple[str, ...]
-    optional: bool
-    constant: bool
+    shape: tuple[str, ...]  # the names of the axes
+    optional: bool  # whether the array may be None
+    constant: bool  # whether it is neither trained nor given a gradient
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -260,10 +250,7 @@ def _require_same(name: str, conv: Any, like_name: str, like: Any) -> None:
 def _require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
     """Raise ValueError unless an array has the shape that its class says.
 
-    Parameters
-    ----------
-    sizes : dict of str to (int, str)
-        The sizes that other arrays have, and the name of one; those of this array are added.
+    ``sizes`` has the sizes of other arrays, with the name of one; those of this array are added.
     """
     shape, fixed = tuple(map(int, value.shape)), spec.fixed
     fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)

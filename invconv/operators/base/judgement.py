@@ -23,19 +23,16 @@ import numpy as np
 
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Shape, dtype_name, readable, size
-from invconv.families import path as paths
 from invconv.families.factored import State, solvers_by_factor
 from invconv.kernels.primitives import Solver
 from invconv.operators.base.computation import computation_of
 from invconv.operators.base.conditions import affordable, carried_on, samples, tried
-from invconv.operators.base.factored import Factored
-from invconv.operators.base.factors import FactorList
+from invconv.operators.base.factors import Factored, FactorList
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES, digits_left
 from invconv.trust.frequencies import error_by_frequencies
-from invconv.trust.measured import Computation, Step
+from invconv.trust.measured import NEAR, Computation, Step
 
-_NEAR = 0.3  # errors of random y count if they exceed this part of the errors of y = K x
 _PIXELS = 64  # enough pixels to judge a map that is the same at every pixel
 _HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
 _HIGHER = {"float32": np.float64, "float64": np.longdouble}
@@ -106,9 +103,7 @@ def judge(
     higher = "float64" if precision == "float32" else "longdouble"
     error, against = 0.0, f"on random samples, against {higher}"
     if smaller != shape:
-        back = paths.inverse(conv._on_host(np.dtype(precision))._path())
-        known = {} if state is None else solvers_by_factor(state, back)
-        solvers = [known.get(place) for place in reversed(range(len(back)))]
+        solvers = solvers_by_factor(state, conv._on_host(np.dtype(precision))._path())
         error = _by_frequencies(conv, shape, precision, solvers)
         if conv._spectral:
             return Judgement(error, "measured", f"{against} at single frequencies")
@@ -124,7 +119,7 @@ def judge(
         return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
     if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x is enough
         return Judgement(given, "measured", against)
-    random = tried(lambda: steps(smaller).error_of_random_y(_NEAR * given))
+    random = tried(lambda: steps(smaller).error_of_random_y(NEAR * given))
     return Judgement(max(error, given, random), "measured", against)
 
 

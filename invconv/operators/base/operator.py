@@ -2,24 +2,24 @@
 
     y = K x + b,    x = K^-1 (y - b),    log|det K|
 
-A method validates its arguments, and runs the operator's factors (`base.factored`).
+A method validates its arguments, and runs the operator's factors (`base.factors`).
 """
 
 from __future__ import annotations
 
 import math
 
-from invconv.arrays.namespaces import Array, Shape, as_array, namespace
+from invconv.arrays.namespaces import Array, Shape, as_array, copy_of, namespace
 from invconv.arrays.registry import Primitive
 from invconv.arrays.settings import flag
 from invconv.families import path as paths
-from invconv.families.factored import State, factored
+from invconv.families.factored import State, solvers_of
 from invconv.operators.base import register
 from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
 from invconv.operators.base.derivatives import Differentiable
-from invconv.operators.base.factors import log_det_and_guard
+from invconv.operators.base.factors import require_regular
 from invconv.operators.base.prepared import PreparedInverse
 
 
@@ -207,7 +207,7 @@ class InvertibleConv(Differentiable, abstract=True):
         [True, True]
         """
         shape = require_spatial_shape(self, spatial_shape)
-        held = self._held()  # later edits of the arrays do not reach it
+        held = self._each(copy_of)  # later edits of the arrays do not reach it
         wide = self._wants_float64(precision)
         return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
 
@@ -223,8 +223,11 @@ class InvertibleConv(Differentiable, abstract=True):
 
     def _factor(self, shape: Shape) -> State:
         path = self._path()
-        log_det, guard = log_det_and_guard(self, path, shape)
-        return factored(paths.inverse(path), shape, log_det, guard)
+        guard = require_regular(self, shape, back=True) if self._inverts_forward else None
+        log_det = paths.log_det(path, shape)[0]
+        if not self._inverts_forward:  # the inverse solves all factors
+            guard = require_regular(self, shape, back=True, log_det=log_det)
+        return State(solvers_of(paths.inverse(path), shape), log_det, guard)
 
     # --- condition ---------------------------------------------------------------------------
 

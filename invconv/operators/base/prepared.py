@@ -121,7 +121,7 @@ class PreparedInverse:
         >>> bool((prepared.inverse(np.ones((2, 1, 4, 4))) == 0).all())
         True
         """
-        if before is None and self._takes(y):
+        if before is None and fits(self.conv, y) and y.shape[2:] == self.spatial_shape:
             return self._state.solve(y)
         call = self._as_batch(y)
         y = call.x
@@ -177,15 +177,11 @@ class PreparedInverse:
         >>> log_det
         array([-8., -8.])
         """
-        if self._takes(y):
+        if fits(self.conv, y) and y.shape[2:] == self.spatial_shape:
             return self._state.solve(y), for_each(y.shape[:1], -self._state.log_det)
         call = self._as_batch(y)
         x = call.restore_shape(self._state.solve(call.x))
         return x, call.broadcast(-self._state.log_det)
-
-    def _takes(self, y: Array) -> bool:
-        """Tell cheaply whether y can be solved for as it is; if False, `_as_batch` validates it."""
-        return fits(self.conv, y) and tuple(y.shape[2:]) == self.spatial_shape
 
     def _as_batch(self, y: Array) -> Call:
         call = as_batch(self.conv, "y", y)

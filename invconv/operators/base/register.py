@@ -17,11 +17,7 @@ def enter(cls: type[Any]) -> None:
     """Put a class into the register.
 
     A class that is defined again, as in a notebook's cell that runs twice, replaces the first one.
-
-    Raises
-    ------
-    TypeError
-        If another class has the name, by which files identify a class.
+    A TypeError is raised if another class has the name, by which files identify a class.
     """
     known = _operators.get(cls.__name__)
     if known is not None and _place(known) != _place(cls):
