@@ -115,7 +115,6 @@ def _symmetric() -> Iterator[Case]:
     yield Case("symmetric-one-row", _SYMMETRIC(), (1, 6), ())
     yield Case("symmetric-long", _SYMMETRIC(1, ndim=1), (131,))
     yield Case("symmetric-bias", biased(_SYMMETRIC()), (4, 5), (2, 2))
-    # sizes of whole kernels; some are wider than the grid
     for boundary, size, grid in (
         (("odd",), 7, (4,)),
         (("zero", "zero"), 3, (4, 5)),
