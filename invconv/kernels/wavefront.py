@@ -33,7 +33,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import CausalGrid, Offset, Stencil, reaching
 from invconv.kernels.lanes import Lanes, lanes_of
-from invconv.kernels.order import INVERSE_LIMIT
+from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows, triangular_solve
 
 
@@ -110,19 +110,19 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
     # |D|_1 max 1/|d_ii| <= |D|_1 |D^-1|_1, since 1/d_ii are on the diagonal of D^-1. If that bound
     # is too large, as for a zero pivot or an inf, do not solve: a library might raise.
     values = np.abs(to_numpy(d))
-    norm = values.sum(axis=0).max()
-    if not norm < INVERSE_LIMIT * values.diagonal().min():
+    norm, limit = values.sum(axis=0).max(), inverse_limit(len(values))
+    if not norm < limit * values.diagonal().min():
         return None
     inverse = triangular_solve(d, identity(d.shape[0], d), lower=stencil.lower)
     inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
-    return inverse if norm * inverse_norm <= INVERSE_LIMIT else None
+    return inverse if norm * inverse_norm <= limit else None
 
 
 def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:
     """Tell, as a 0-d bool array, whether a product with D^-1 is as accurate as a solve with D."""
     xp = namespace(matrix)
     norm, inverse_norm = (xp.max(xp.sum(xp.abs(m), axis=0)) for m in (matrix, inverse))
-    return norm * inverse_norm <= INVERSE_LIMIT
+    return norm * inverse_norm <= inverse_limit(int(matrix.shape[0]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from llvmlite import binding
 
@@ -23,6 +24,7 @@ from invconv.kernels.cpu.correlate.loops import write_images_correlation
 from invconv.kernels.cpu.loop import write_solve
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.weights import write_weights
+from invconv.kernels.order import inverse_limit
 from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
@@ -140,6 +142,23 @@ def test_many_channels_have_the_same_bits_whatever_is_in_the_lanes(
     assert len({x.tobytes() for x in solutions.values()}) == 1
     x = solutions["images"]
     assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("channels", [4, 48, 128, 256])
+def test_a_folded_inverse_is_as_accurate_as_substitution(channels: int) -> None:
+    """At the limit of D's condition, in float32, beside LAPACK's substitution."""
+    rng = np.random.default_rng(channels)
+    noise = np.tril(rng.standard_normal((channels, channels)))
+    kernels = (np.eye(channels) + size * noise for size in np.geomspace(1e-3, 1, 400))
+    limit = inverse_limit(channels)
+    matrix = [k for k in kernels if np.linalg.cond(k, 1) <= 0.99 * limit][-1].astype("f4")
+    y = rng.standard_normal((channels, 64)).astype("f4")
+    prepared = ic.AutoregressiveConv(matrix[:, :, None]).prepare((64,))
+    assert prepared.plan.at_the_pixel == "cached inverse"
+    exact = np.linalg.solve(matrix.astype("f8"), y.astype("f8"))
+    substituted = scipy.linalg.solve_triangular(matrix, y, lower=True)
+    folded = prepared.inverse(y)
+    assert np.linalg.norm(folded - exact) <= 1.2 * np.linalg.norm(substituted - exact)
 
 
 @pytest.mark.parametrize("bits", [128, 256])

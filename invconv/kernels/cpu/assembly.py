@@ -14,6 +14,7 @@ from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.lanes import channels, images, rows
 from invconv.kernels.cpu.program import Assembled, Header, Parts, Segment, numbers_of, tap_list
+from invconv.kernels.order import inverse_limit
 
 _REGISTERS = 8  # solved numbers, at most, that stay in registers
 
@@ -65,6 +66,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
         pixels=g.pixels,
         taps=taps,
         lower=g.lower,
+        limit=inverse_limit(g.channels),
         block=parts.header.block or g.block,
         blocks=parts.header.blocks or g.blocks,
     )

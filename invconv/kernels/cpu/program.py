@@ -83,6 +83,7 @@ class Header:
     pixels: int = 0
     taps: int = 0
     lower: int = 0  # whether D is lower triangular
+    limit: int = 0  # the condition of D up to which D^-1 is folded in
     # output channels that are solved at once, and the number of such blocks
     block: int = 0
     blocks: int = 0

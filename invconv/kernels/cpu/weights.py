@@ -2,8 +2,8 @@
 
 With D the triangular C x C matrix at the pixel itself and K_t the matrices of the other taps, the
 weights are W_0 = D^-1 and W_t = -D^-1 K_t, computed by substitution. A product with D^-1 is as
-accurate as substitution at every pixel if |D|_1 |D^-1|_1 is at most 10. Otherwise W_0 = 1 and
-W_t = -K_t, and the kernel substitutes.
+accurate as substitution at every pixel up to `invconv.kernels.order.inverse_limit` of
+|D|_1 |D^-1|_1. Otherwise W_0 = 1 and W_t = -K_t, and the kernel substitutes.
 
 The weights of a block of output channels lie together; within it, the weights of one input channel
 of one tap. After all blocks come D by columns, and one number: 1 if the kernel is to substitute,
@@ -15,7 +15,6 @@ from __future__ import annotations
 from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header
-from invconv.kernels.order import INVERSE_LIMIT
 
 POINTERS = "matrices weights program scratch"
 _ROWS = 4  # rows that are solved at a time, so that they are read from the cache a quarter as often
@@ -43,7 +42,8 @@ def write_weights(w: Writer) -> None:
         condition = w.b.fmul(
             _norm(w, a, a["matrices"], a["channels"]), _norm(w, a, a["scratch"], a["row"])
         )
-        accurate = w.b.fcmp_ordered("<=", condition, w.number(INVERSE_LIMIT))
+        limit = w.b.sitofp(a["limit"].value, w.number)
+        accurate = w.b.fcmp_ordered("<=", condition, limit)
         with w.b.if_then(w.b.not_(accurate)):
             _right_hand_sides(w, a)
         _pack(w, a)

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from invconv.arrays.stencil import Offset
-from invconv.kernels.order import INVERSE_LIMIT, accumulators, unrolled
+from invconv.kernels.order import accumulators, inverse_limit, unrolled
 
 Constants = tuple[tuple[str, str], ...]
 
@@ -92,7 +92,7 @@ class Layout:
             "PIXELS": PIXELS,
             "KEPT": int(self.weights_kept),
             "SHARED_WEIGHTS": int(weights_shared),
-            "LIMIT": INVERSE_LIMIT,
+            "LIMIT": inverse_limit(self.channels),
             "MAX_THREADS": self.threads,
         }
         return tuple((name, str(value)) for name, value in values.items())
