@@ -136,7 +136,11 @@ class Basis:
 
 
 def _multiplicity(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.where(2 * np.arange(n // 2 + 1) % n == 0, 1.0, 2.0)
+    counts = np.full(n // 2 + 1, 2.0)  # Dynamo makes float32 of numbers in np.where
+    counts[0] = 1.0
+    if n % 2 == 0:
+        counts[-1] = 1.0
+    return counts
 
 
 def _fft_of(x: Array) -> Any:
