@@ -38,7 +38,7 @@ class BorderedFamily(TapsFamily):
         offsets = centred_offsets(self.kernel_size, (1,) * len(self.kernel_size))
         vars(self).update(wrap=wrap, offsets=offsets)
 
-    @property
+    @functools.cached_property
     def inside(self) -> BorderedFamily:
         """The family with zeros beyond the border, for images that are continued already."""
         return BorderedFamily(self.kernel_size, ("zero",) * len(self.borders))
@@ -85,7 +85,7 @@ class BorderedFamily(TapsFamily):
         return y[(slice(None), slice(None), *inner)]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _continuation(
     margins: tuple[tuple[int, int], ...], borders: tuple[str, ...], shape: Shape
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None, Shape]:

@@ -84,3 +84,14 @@ def test_gradients_of_a_mixture_are_differences(borders: tuple[str, ...]) -> Non
         return of.forward(x), of.inverse(x), of.log_det(grid), of.least_squares(x, 0.3)
 
     assert torch.autograd.gradcheck(run, (kernel, x), fast_mode=True)
+
+
+@pytest.mark.parametrize("border", ["symmetric", "odd"])
+def test_a_long_axis_needs_no_matrix(border: str) -> None:
+    """One of all pairs of 200,000 points would take 320 GB."""
+    conv = conv_of((border,), np.random.default_rng(2))
+    y = np.random.default_rng(3).standard_normal((1, 2, 200_000))
+    wanted = conv.inverse(y)
+    for asarray in (torch.as_tensor, jax.numpy.asarray):
+        op = conv.asarrays(asarray(y))
+        np.testing.assert_allclose(op.inverse(asarray(y)), wanted, atol=1e-12)

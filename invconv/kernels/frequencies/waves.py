@@ -10,7 +10,7 @@ a matrix along short axes, and one FFT along longer ones (of the cosines: J. Mak
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,25 +58,25 @@ class Waves:
             return (fft.idctn if back else fft.dctn)(x, axes=axes, norm="ortho")
         quick = _sines if self.first else _cosines_back if back else _cosines
         for axis in axes:
-            matrix = self.matrix(int(x.shape[axis]))
-            x = _along(x, axis, matrix.T if back else matrix, quick)
+            n, shape = int(x.shape[axis]), x.shape
+            lead, rest = size(shape[:axis]), size(shape[axis + 1 :])
+            rows = namespace(x).reshape(x, (lead, n, rest))
+            if n > BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
+                rows = quick(rows)
+            else:
+                rows = _multiplied(self.matrix(n).T if back else self.matrix(n), rows)
+            x = namespace(x).reshape(rows, shape)
         return x
 
 
 COSINES, SINES = Waves(0), Waves(1)
 
 
-def _along(x: Array, axis: int, matrix: Floats, quick: Callable[[Array], Array]) -> Array:
-    """Transform along one axis, by a matrix or by an FFT of the middle axis of (lead, n, rest)."""
-    xp, shape = namespace(x), x.shape
-    n, lead, rest = len(matrix), size(shape[:axis]), size(shape[axis + 1 :])
-    if n > BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
-        return xp.reshape(quick(xp.reshape(x, (lead, n, rest))), shape)
-    if rest == 1:
-        rows = matmul(xp.reshape(x, (lead, n)), constant(matrix.T, x, x.dtype))
-    else:
-        rows = matmul(constant(matrix, x, x.dtype), xp.reshape(x, (lead, n, rest)))
-    return xp.reshape(rows, shape)
+def _multiplied(matrix: Floats, rows: Array) -> Array:
+    """Return the product of a matrix with the middle axis of (lead, n, rest)."""
+    if rows.shape[2] == 1:  # one product instead of many
+        return matmul(rows[:, :, 0], constant(matrix.T, rows, rows.dtype))
+    return matmul(constant(matrix, rows, rows.dtype), rows)
 
 
 def _sines(rows: Array) -> Array:
