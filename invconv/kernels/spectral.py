@@ -158,6 +158,12 @@ def _flipped(w: Array, axes: tuple[int, ...]) -> Array:
     return w
 
 
+def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
+    """Return the tap at the pixel itself."""
+    pairs = zip(kernel_size, borders, strict=True)
+    return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in pairs)
+
+
 def _odd(kernel_size: Shape, borders: tuple[str, ...]) -> Shape:
     """Return the sizes, larger by one along periodic axes where they are even."""
     pairs = zip(kernel_size, borders, strict=True)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
+from invconv.arrays.namespaces import Array, cast, constant, namespace
+from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.families.convolutions import Spectral
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares
+from invconv.kernels.spectral import centre_of
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.least_squares import LeastSquares
@@ -54,13 +55,18 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
         family = self._family
         return least_squares(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
 
-    def _own_place(self) -> Offset:
-        """Return the tap at the pixel itself."""
-        return (0,) * len(self._kernel_size)
+    def transpose(self) -> Self:
+        """Return the operator of K^T, without bias: transposed matrices, flipped periodic axes.
+
+        The centre of an even periodic axis is the left one of the two middle taps. A flip moves it
+        to the right; one zero tap behind the flipped taps moves it back.
+        """
+        kernel = self._family.linear.adjoint(self.kernel)
+        return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size
-        centre = tap_indices(size).index(self._own_place())
+        centre = tap_indices(size).index(centre_of(size, self._family.linear.borders))
         often = constant(self._family.linear.counts(), self.kernel, self.kernel.dtype)
         often = often[:, None, None]
         taps = taps_of(self.kernel) * often

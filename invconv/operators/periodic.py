@@ -14,11 +14,10 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, cast
+from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import generator, positive_int, sizes
-from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import Spectral
-from invconv.kernels.spectral import spectral_family
+from invconv.kernels.spectral import centre_of, spectral_family
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 
@@ -110,8 +109,7 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)
         kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-        centre = tuple((k - 1) // 2 for k in taps)
-        flat = np.ravel_multi_index(centre, taps)
+        flat = np.ravel_multi_index(centre_of(taps, ("periodic",) * ndim), taps)
         kernel.reshape(channels, channels, -1)[:, :, flat] += random_orthogonal(channels, rng)
         conv = cls(kernel, dilation=dilation)
         return conv if like is None else conv.asarrays(like)
@@ -121,17 +119,3 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
         assert isinstance(self.dilation, tuple)
         borders = ("periodic",) * len(self._kernel_size)
         return Spectral(spectral_family(self._kernel_size, borders, self.dilation))
-
-    def _own_place(self) -> Offset:
-        return tuple((k - 1) // 2 for k in self._kernel_size)
-
-    def transpose(self) -> PeriodicConv:
-        """Return the operator of K^T: flipped taps, transposed matrices.
-
-        The centre of an even axis is the left one of the two middle taps. A flip moves it to the
-        right; one zero tap behind the flipped taps moves it back.
-        """
-        kernel = cast(
-            self._family.linear.adjoint(self.kernel), self.kernel.dtype
-        )  # NumPy: its byte order
-        return PeriodicConv(kernel, dilation=self.dilation)

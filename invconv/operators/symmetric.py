@@ -23,12 +23,11 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, cast, readable, to_numpy
+from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.arrays.settings import generator, positive_int, sizes
-from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
-from invconv.kernels.spectral import spectral_family
+from invconv.kernels.spectral import centre_of, spectral_family
 from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
@@ -154,7 +153,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
             )
         taps = tuple(k if border == "periodic" else (k + 1) // 2 for k, border in pairs)
         kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-        place = np.ravel_multi_index(_centre(taps, borders), taps)
+        place = np.ravel_multi_index(centre_of(taps, borders), taps)
         kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
         conv = cls(kernel, boundary=borders)
         return conv if like is None else conv.asarrays(like)
@@ -164,15 +163,6 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         assert isinstance(self.boundary, tuple)
         size = self._kernel_size
         return Spectral(spectral_family(size, self.boundary, (1,) * len(size)))
-
-    def _own_place(self) -> Offset:
-        assert isinstance(self.boundary, tuple)
-        return _centre(self._kernel_size, self.boundary)
-
-    def transpose(self) -> SymmetricConv:
-        """Return the operator of K^T, without bias; see `PeriodicConv.transpose`."""
-        kernel = cast(self._family.linear.adjoint(self.kernel), self.kernel.dtype)
-        return SymmetricConv(kernel, boundary=self.boundary)
 
 
 def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
@@ -189,12 +179,6 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
             hint = f"; {word!r} elsewhere is {_ELSEWHERE[word]!r}" if word in _ELSEWHERE else ""
             raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
     return tuple(words)
-
-
-def _centre(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
-    """Return the tap at the pixel itself."""
-    pairs = zip(kernel_size, borders, strict=True)
-    return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in pairs)
 
 
 def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:
