@@ -32,13 +32,15 @@ from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 
-# words of scipy.ndimage, numpy.pad and PyTorch; "reflect" is SciPy's
+_NONE = "which does not repeat the last pixel, is none of these"
+# what the words of scipy.ndimage, numpy.pad, PyTorch and physicists are here
 _ELSEWHERE = {
-    **dict.fromkeys(("reflect", "grid-mirror"), "symmetric"),
-    **dict.fromkeys(("wrap", "grid-wrap", "circular"), "periodic"),
-    **dict.fromkeys(("constant", "grid-constant", "zeros"), "zero"),
-    "neumann": "symmetric",
-    "dirichlet": "odd",
+    **dict.fromkeys(("wrap", "grid-wrap", "circular"), "is 'periodic'"),
+    **dict.fromkeys(("constant", "grid-constant", "zeros"), "is 'zero'"),
+    **dict.fromkeys(("grid-mirror", "neumann"), "is 'symmetric'"),
+    "dirichlet": "is 'odd'",
+    "reflect": f"of scipy.ndimage is 'symmetric'; that of NumPy and PyTorch, {_NONE}",
+    "mirror": f"of scipy.ndimage, {_NONE}",
 }
 
 
@@ -176,7 +178,7 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
         )
     for word in words:
         if word not in WAVES:
-            hint = f"; {word!r} elsewhere is {_ELSEWHERE[word]!r}" if word in _ELSEWHERE else ""
+            hint = f"; {word!r} {_ELSEWHERE[word]}" if word in _ELSEWHERE else ""
             raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
     return tuple(words)
 
