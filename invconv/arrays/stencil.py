@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from invconv.arrays.namespaces import Array, Shape, namespace, size, zeros
 
@@ -62,3 +62,18 @@ def kernel_of(taps: Array, kernel_size: Shape) -> Array:
     if missing := size(kernel_size) - count:
         taps = xp.concat([zeros((missing, c_out, c_in), taps), taps], axis=0)
     return xp.reshape(xp.permute_dims(taps, (1, 2, 0)), (c_out, c_in, *kernel_size))
+
+
+def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
+    """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0."""
+    one = 1 + 0 * i
+    if border == "periodic":
+        return i % n, one
+    if border == "symmetric":
+        i = i % (2 * n)
+        return i + (i >= n) * (2 * n - 1 - 2 * i), one
+    if border == "zero":
+        return i % n, one * (i >= 0) * (i < n)
+    i = i % (2 * n + 2)
+    beyond = i > n
+    return (i + beyond * (2 * n - 2 * i)) % n, (one - 2 * beyond) * (i != n) * (i != 2 * n + 1)

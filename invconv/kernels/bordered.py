@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
-from invconv.arrays.stencil import Offset, Stencil
-from invconv.kernels.families import MIRROR, TapsFamily, centred_offsets
+from invconv.arrays.stencil import Offset, Stencil, seen
+from invconv.kernels.families import TapsFamily, centred_offsets
 from invconv.kernels.primitives import correlate, correlate_kernel_vjp, flat, pad
 
-_ONE_BORDER: dict[str, Any] = {"periodic": True, "zero": False, "symmetric": MIRROR}
+_ONE_BORDER: dict[str, Any] = {"periodic": True, "zero": False, "symmetric": "symmetric"}
 
 
 @dataclass(frozen=True)
@@ -104,18 +104,3 @@ def _continuation(
         return places, None, wide
     places = np.where(signs == 0, np.prod(shape, dtype=np.int64), places)
     return places, np.where(signs == 0, 1.0, signs), wide
-
-
-def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
-    """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0."""
-    one = 1 + 0 * i
-    if border == "periodic":
-        return i % n, one
-    if border == "symmetric":
-        i = i % (2 * n)
-        return i + (i >= n) * (2 * n - 1 - 2 * i), one
-    if border == "zero":
-        return i % n, one * (i >= 0) * (i < n)
-    i = i % (2 * n + 2)
-    beyond = i > n
-    return (i + beyond * (2 * n - 2 * i)) % n, (one - 2 * beyond) * (i != n) * (i != 2 * n + 1)

@@ -28,8 +28,6 @@ from invconv.kernels.primitives import (
     pixel_rows,
 )
 
-MIRROR = "mirror"  # a border: the image is continued by mirroring
-
 
 class LinearFamily:
     """Matrices A(w) that depend linearly on weights w; hashable, and registered under its name."""
@@ -74,7 +72,7 @@ class TapsFamily(LinearFamily):
     lowers = "taps"
     kernel_size: Shape  # w is a kernel (C, C, *kernel_size)
     offsets: tuple[Offset, ...]
-    wrap: Any  # the border: periodic, zero, or mirrored
+    wrap: Any  # the border: True if periodic, False if zero, "symmetric", or a word for each axis
     first: int = 0  # the flat position in the kernel of the first tap; those before it are masked
     kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
 

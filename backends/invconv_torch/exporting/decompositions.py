@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invconv.kernels.bordered import BorderedFamily, seen
+from invconv.arrays.stencil import seen
+from invconv.kernels.bordered import BorderedFamily
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.products import within_range

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from invconv.kernels import maps, primitives
-from invconv.kernels.families import MIRROR, LinearFamily
+from invconv.kernels.families import LinearFamily
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.correlation import (
     compiled_vjp,
@@ -60,7 +60,7 @@ def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
 
 def _continues(whole: Any, x: Tensor) -> bool:
     """Tell whether images are copied with their margins: correlations do not know the border."""
-    return not (isinstance(whole.wrap, bool) or (whole.wrap == MIRROR and prefers_kernel(x)))
+    return not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and prefers_kernel(x)))
 
 
 def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def run(found: CompiledCorrelation, taps: Floats, x: Floats, workers: int = 1) -
 
 
 def expected(
-    taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool | Literal["mirror"]
+    taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool | Literal["symmetric"]
 ) -> Floats:
     """Return the sum over taps of their matrix times the image, shifted pixel by pixel."""
     y = np.zeros(x.shape)
@@ -52,7 +52,7 @@ def expected(
             there: Any = tuple(i + o for i, o in zip(p, offset, strict=True))
             if wrap is True:
                 there = tuple(i % n for i, n in zip(there, x.shape[2:], strict=True))
-            if wrap == "mirror":  # dcba|abcd|dcba
+            if wrap == "symmetric":  # dcba|abcd|dcba
                 both = zip(there, x.shape[2:], strict=True)
                 there = tuple([*range(n), *reversed(range(n))][i % (2 * n)] for i, n in both)
             if all(0 <= i < n for i, n in zip(there, x.shape[2:], strict=True)):
@@ -73,7 +73,7 @@ def random_case(rng: np.random.Generator) -> tuple[Floats, tuple[Offset, ...], F
 
 
 @pytest.mark.parametrize("bits", [128, 256, None])
-@pytest.mark.parametrize("wrap", [False, True, "mirror"], ids=["zeros", "periodic", "mirror"])
+@pytest.mark.parametrize("wrap", [False, True, "symmetric"], ids=["zeros", "periodic", "symmetric"])
 @pytest.mark.parametrize("seed", range(10))
 def test_pixels_or_images_in_the_lanes(
     seed: int, wrap: Any, bits: int | None, monkeypatch: pytest.MonkeyPatch

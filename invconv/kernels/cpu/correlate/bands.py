@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from invconv.arrays.stencil import Offset, reaching
+from invconv.arrays.stencil import Offset, reaching, seen
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.geometry import Shape, blocks_of, strides_of
 from invconv.kernels.cpu.program import Assembled, numbers_of, tap_list
@@ -29,7 +29,7 @@ _LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are
 _PADDING = 64  # bytes, so that channels do not lie whole pages apart
 _PAGE = 4096
 
-Border = bool | Literal["mirror"]  # zero, periodic, or mirrored pixels beyond a grid
+Border = bool | Literal["symmetric"]  # zero, periodic, or mirrored pixels beyond a grid
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Reading:
         """The copies in for a row of the last axis, from its first pixel on."""
         n, low, high = self.shape[-1], self.low[-1], self.high[-1]
         copies = [(0, 0, n)]
-        if self.wrap == "mirror":
+        if self.wrap == "symmetric":
             beyond = (*range(-low, 0), *range(n, n + high))
             copies += [(repeated(i, n, self.wrap), i, 1) for i in beyond]
         elif self.wrap:
@@ -108,9 +108,7 @@ class Reading:
 
 def repeated(i: int, n: int, wrap: Border) -> int:
     """Return the pixel of an axis of n pixels that position i repeats; i itself without wrap."""
-    if wrap == "mirror":
-        return min(i % (2 * n), 2 * n - 1 - i % (2 * n))
-    return i % n if wrap else i
+    return int(seen("periodic" if wrap is True else wrap, i, n)[0]) if wrap else i
 
 
 def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading | None:
@@ -118,7 +116,7 @@ def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading 
     if len(shape) == 1:  # an image of one row
         shape, offsets = (1, *shape), tuple((0, *o) for o in offsets)
     offsets = tuple(fold(o, shape) for o in offsets) if wrap is True else offsets
-    order = range(len(offsets)) if wrap == "mirror" else reaching(offsets, shape)
+    order = range(len(offsets)) if wrap == "symmetric" else reaching(offsets, shape)
     if not order:
         return None
     return Reading(shape, tuple(order), tuple(offsets[t] for t in order), wrap)
