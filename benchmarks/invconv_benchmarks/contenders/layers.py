@@ -46,7 +46,7 @@ def _emerging(name: str, shape: Shape) -> Pair:
     batch, channels, height, width = shape
     x, padded = torch.randn(shape), torch.randn(batch, channels, height + 2, width + 2)
     plain = nn.Sequential(nn.Conv2d(channels, channels, 2), nn.Conv2d(channels, channels, 2))
-    layer: nn.Module = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else "plain")
+    layer: nn.Module = it.EmergingConv2d(channels, mixing="qr" if "QR" in name else None)
     return _steps_or_forwards(name, layer, x, plain, padded)
 
 
