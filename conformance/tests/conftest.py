@@ -3,8 +3,6 @@
 Memory that the compiled kernels work in is full of NaN: a result that rests on it is NaN, too.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable, Iterator

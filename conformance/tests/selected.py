@@ -1,7 +1,5 @@
 """What a test takes of many: cases by name, seeds, libraries that may be missing."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """A result of invented samples, for the tests of reports."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Benchmarks: what is timed is right, in turns, by the right clock; runs may die or be stopped."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

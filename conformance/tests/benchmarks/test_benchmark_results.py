@@ -1,7 +1,5 @@
 """Results: ratios with their spread, exponents, verdicts, files, the page, the README's table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The report's page: what it holds, and that nothing in it can break out or be loaded."""
 
-from __future__ import annotations
-
 import html
 import math
 import re

@@ -1,7 +1,5 @@
 """Signals and images in blocks: the blocks are the whole, with its gradients, on every library."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Every mixture of borders in one to three dimensions, beside its dense matrix, pixel by pixel."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import Any

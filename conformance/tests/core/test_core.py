@@ -1,7 +1,5 @@
 """The core's own promises: parameters, copies, plans, any precision; how it finds a library."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 from pathlib import Path

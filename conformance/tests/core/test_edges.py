@@ -1,7 +1,5 @@
 """Singular operators, and numbers at the ends of a dtype's range: right, or said to be wrong."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from functools import partial

@@ -4,8 +4,6 @@ What every operator refuses alike (grids, channels, dtypes, devices, cotangents)
 "errors", "no_promotion" and "no_transfer"; here is what single classes and functions refuse.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Beyond the laws: random operators, factors, exponentials, symmetric ones, squeezes."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

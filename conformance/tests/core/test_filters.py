@@ -1,7 +1,5 @@
 """Recursive filters and point-spread functions beside SciPy's, on four libraries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

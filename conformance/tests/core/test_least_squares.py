@@ -1,7 +1,5 @@
 """Regularised inverses: beside the dense matrix, singular ones too; gradients by differences."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Comparisons: the sweep of rates, paired statistics, the files, and the commands around them."""
 
-from __future__ import annotations
-
 import math
 import re
 import signal

@@ -1,7 +1,5 @@
 """What density models are trained on and how: images, noise, presets with the paper's numbers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

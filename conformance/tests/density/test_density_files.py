@@ -1,7 +1,5 @@
 """The user's own images: layouts of files, and files that are not what they should be."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs: as one after an interruption or in two processes, stopped when wrong; their checkpoints."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Operators in files: every class, library, dtype and bound comes back exactly as it was."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import pickle

@@ -3,8 +3,6 @@
 The law "file" damages every operator's file; here is what it does not think of.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Kept files: those of 0.2.0 are read, a flipped bit is refused, a good file stays whole."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

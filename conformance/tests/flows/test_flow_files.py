@@ -1,7 +1,5 @@
 """A flow is a file: what is written is read, and what is no flow is refused with a sentence."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

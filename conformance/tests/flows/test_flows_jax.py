@@ -1,7 +1,5 @@
 """A flow's file in JAX: the same likelihoods, noise and samples as in PyTorch, and back again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

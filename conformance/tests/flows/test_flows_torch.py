@@ -1,7 +1,5 @@
 """Flows of invconv_torch: densities against brute force, and what they do in training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Flows in training: initialisation, memory, compiled and half precision, copies, samples."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

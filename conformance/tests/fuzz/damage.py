@@ -1,7 +1,5 @@
 """Damage to a parameter file: blind, to its bytes, and knowing, to its header and description."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import json

@@ -1,7 +1,5 @@
 """Random calls for Hypothesis: mostly right ones, and right ones with up to two faults."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from dataclasses import replace

@@ -3,8 +3,6 @@
 ``--hypothesis-profile=long`` makes 100,000 examples of each, new ones every time.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle

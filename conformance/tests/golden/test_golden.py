@@ -1,7 +1,5 @@
 """The golden files hold, and are written as they are read."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

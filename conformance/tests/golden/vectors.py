@@ -4,8 +4,6 @@ The format, "invconv-golden/1" to "/3", is described in the JSON itself. A versi
 operators that there were: what has been published is never edited, a later version adds files.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
@@ -66,6 +64,21 @@ def truth(conv: ic.InvertibleConv, spatial_shape: Shape, x: Matrix, z: Matrix) -
     return Truth(outputs, numbers, tolerance)
 
 
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """An operator on a grid, what goes in and what comes out."""
+
+    name: str
+    conv: ic.InvertibleConv
+    spatial_shape: Shape
+    batch_shape: Shape
+    x: Matrix
+    z: Matrix
+    outputs: dict[str, Matrix]  # y, x2 and log_det
+    numbers: dict[str, float]  # norm, inverse_norm and condition
+    tolerance: dict[str, float]  # of each output
+
+
 def make(case: Case) -> Golden:
     """Compute a case, its numbers rounded to float32 first."""
     conv = case.conv()
@@ -100,21 +113,6 @@ def check(golden: Golden) -> None:
 
 FOLDER = Path(__file__).parents[2] / "golden"
 VERSIONS = (1, 2, 3)
-
-
-@dataclass(frozen=True, eq=False)
-class Golden:
-    """An operator on a grid, what goes in and what comes out."""
-
-    name: str
-    conv: ic.InvertibleConv
-    spatial_shape: Shape
-    batch_shape: Shape
-    x: Matrix
-    z: Matrix
-    outputs: dict[str, Matrix]  # y, x2 and log_det
-    numbers: dict[str, float]  # norm, inverse_norm and condition
-    tolerance: dict[str, float]  # of each output
 
 
 def write(folder: Path, goldens: Sequence[Golden], document: Json) -> list[Path]:

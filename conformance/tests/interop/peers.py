@@ -1,7 +1,5 @@
 """Drop-ins for flow libraries as flows of those libraries, in each library's own terms."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

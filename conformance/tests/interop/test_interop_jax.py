@@ -1,7 +1,5 @@
 """What JAX's flow libraries ask of an operator, in the real packages; `test_peers` has values."""
 
-from __future__ import annotations
-
 import math
 import pickle
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What PyTorch's flow libraries and torch.distributions ask of a layer; `test_peers` has values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The drop-ins in their libraries against dense matrices; the adapters import none unasked."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator

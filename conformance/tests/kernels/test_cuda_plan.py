@@ -1,7 +1,5 @@
 """The plan of the CUDA kernel, and what NVRTC makes of it without a device."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import warnings

@@ -1,7 +1,5 @@
 """Where the compiled kernel cannot run, the plain way does, and `info` says why."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """Compiled correlations and their gradients against sums over shifted images, in float64."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any, Literal
 

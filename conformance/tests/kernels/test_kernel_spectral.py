@@ -1,7 +1,5 @@
 """Compiled products with a matrix a frequency beside SciPy's, and pivots beside LAPACK's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

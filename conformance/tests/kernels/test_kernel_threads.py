@@ -1,7 +1,5 @@
 """Threads and interruptions: solves beside and within others, after a fork, copied, cut off."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import itertools

@@ -1,7 +1,5 @@
 """The compiled kernel and the plain wavefront by themselves, against the dense oracle."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ solution is not that of the dense matrix or has other bits than the CPU's, and w
 solve (compiled, mapped, differentiated) is not what it is by the dense matrix.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any

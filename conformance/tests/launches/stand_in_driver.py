@@ -6,8 +6,6 @@ it gives them, reach compiled code. Kernels come from g++ in NVRTC's place, over
 promises in `invconv.kernels.cuda.arguments` fails.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import subprocess
@@ -53,7 +51,7 @@ class Driver:
     runs: bool = True  # whether launches run
     launches: list[Launched] = field(default_factory=list)
 
-    def install(self, put: Callable[[Any, str, Any], object] = setattr) -> Driver:
+    def install(self, put: Callable[[Any, str, Any], object] = setattr) -> "Driver":
         """Take the place of driver and compiler, by ``put`` (module, name, value)."""
         path = _built(self.folder, HERE / "libcuda.cpp", HERE.joinpath("libcuda.cpp").read_text())
         self.library = ctypes.CDLL(str(path))

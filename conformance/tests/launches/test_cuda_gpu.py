@@ -3,8 +3,6 @@
 What is in `checks` has run on the stand-in for the driver (`test_cuda_launch`, `test_cuda_jax`).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """JAX's launches: programs lowered for CUDA, and the same ones run by XLA on a CPU's memory."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from pathlib import Path

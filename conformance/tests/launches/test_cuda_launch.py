@@ -1,7 +1,5 @@
 """Launches on the stand-in for the driver: the core's on NumPy's memory, PyTorch's, CuPy's."""
 
-from __future__ import annotations
-
 import ctypes.util
 import re
 import threading

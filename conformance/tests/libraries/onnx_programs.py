@@ -1,7 +1,5 @@
 """ONNX programs of modules, and what onnxruntime computes with them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -11,8 +11,6 @@ file that the environment names as STAND_IN_CALLS.
 - Singular matrices do not raise, and stacks do not broadcast in ``linalg.solve``, as in CuPy.
 """
 
-from __future__ import annotations
-
 import functools
 import operator
 import os
@@ -94,7 +92,7 @@ class ndarray:
         """Return (CUDA, 0)."""
         return (2, 0)
 
-    def __getitem__(self, key: Any) -> ndarray:
+    def __getitem__(self, key: Any) -> "ndarray":
         """Return a view, or gather; a mask would make the host wait."""
         return ndarray(self._values[_key(key)])
 
@@ -237,7 +235,7 @@ class Device:
         """Refuse, as CuPy does."""
         raise TypeError("unhashable type: 'Device'")
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> "Device":
         return self
 
     def __exit__(self, *error: object) -> None:

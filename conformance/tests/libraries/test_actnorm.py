@@ -1,7 +1,5 @@
 """Data-dependent initialisation of actnorm in every library, and the flag of torch's layer."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

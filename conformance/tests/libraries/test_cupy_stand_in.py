@@ -3,8 +3,6 @@
 Not yet run on a GPU: ``pytest -m gpu`` does that where there is one (`launches.test_cuda_gpu`).
 """
 
-from __future__ import annotations
-
 import importlib
 import operator
 import subprocess

@@ -1,7 +1,5 @@
 """MLX on its CPU: the laws, and `mlx.core.grad`, which they do not know."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

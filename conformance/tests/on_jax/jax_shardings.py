@@ -7,8 +7,6 @@ arguments: "some" for a few operators and the splits that XLA is known to get wr
 one operator for every split; and "explicit" for a mesh whose axes are part of the arrays' types.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import sys

@@ -1,7 +1,5 @@
 """JAX on a CPU calls the compiled kernel: memory, processes, exports; its bits are a law."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

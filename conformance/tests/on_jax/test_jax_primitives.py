@@ -1,7 +1,5 @@
 """JAX's native primitives: derivatives, cost, and devices that are not here."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Operators as JAX pytrees: keys, transformations, odd leaves, channels-last data, checkpoints."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JAX chains without stored activations: the stored version's gradients, in less memory."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

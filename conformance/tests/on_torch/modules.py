@@ -1,7 +1,5 @@
 """Modules of layers, for what takes a module: `functional_call`, exports, compilers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """PyTorch chains without stored activations: the stored version's gradients, in less memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial

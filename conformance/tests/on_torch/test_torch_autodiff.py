@@ -1,7 +1,5 @@
 """PyTorch's derivatives of every layer, against differences and the dense matrix."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """PyTorch layers as modules: how they begin, copies, states, dtypes, memory formats, autocast."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import io

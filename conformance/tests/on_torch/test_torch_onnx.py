@@ -1,7 +1,5 @@
 """Layers in ONNX files: onnxruntime's numbers against the core's in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """TF32 and its like never decide a result, and the user's switches are as they were."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress

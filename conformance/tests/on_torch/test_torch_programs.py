@@ -1,7 +1,5 @@
 """Programs of torch.export that run elsewhere, code of inductor, the documented torchrun."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from pathlib import Path

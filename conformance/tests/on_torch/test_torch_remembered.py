@@ -1,7 +1,5 @@
 """An inverse in eval mode is factored once, and never stale."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

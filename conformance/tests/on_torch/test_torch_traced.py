@@ -1,7 +1,5 @@
 """Code that PyTorch traces: torch.compile, torch.export, and tensors without memory."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Any

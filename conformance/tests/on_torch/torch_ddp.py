@@ -8,8 +8,6 @@ With ``--sharded`` the parameters are shared out among the processes (FSDP2), an
 ``--backend nccl`` each process takes a GPU of its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -3,8 +3,6 @@
 ``python lowest_versions.py torch jax`` prints ``name==version`` for the core and those extras.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib

@@ -1,7 +1,5 @@
 """The command line as a user runs it, the gallery too: what it says, returns and draws."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """The sdist and the wheel as a user installs them: imports, types, size, contents, Pythons."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

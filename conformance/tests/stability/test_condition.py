@@ -1,7 +1,5 @@
 """When an inverse cannot be right: the warning, the numbers behind it, and large grids."""
 
-from __future__ import annotations
-
 import math
 import re
 import statistics

@@ -1,7 +1,5 @@
 """`diagnose`: the digits it promises, against extended precision, and what it says."""
 
-from __future__ import annotations
-
 import math
 import re
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The training guard: it names each layer that goes bad, in the layer's turn."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings

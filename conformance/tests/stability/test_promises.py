@@ -3,8 +3,6 @@
 The law "isolation.gradients" has an image that is lost beside a large one.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,8 +3,6 @@
 ``python -m invconv benchmark silent_error`` does the same for thousands of operators.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 

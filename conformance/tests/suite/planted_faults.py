@@ -4,8 +4,6 @@ The faults are in ``planted_faults.toml``, slips that no operator of a mutation 
 names the cases whose laws catch it, or a test: of flows, and of devices that are not here.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import functools
 import json

@@ -1,7 +1,5 @@
 """The conformance suite: every library obeys every law; tests know every operator and layer."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ cosmic-ray itself rewrites the checkout, one mutant at a time, and starts a Pyth
 its operators edit copies, which forks judge of a process that has imported NumPy and SciPy.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A user's operator: held to the laws of any by `check_operator`, and in the register."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Each planted fault is caught: by laws of ``--quick``, or by the test that it names."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.suite.planted_faults import Fault, copied, load

@@ -1,7 +1,5 @@
 """The suite by pytest and by its front: what it selects, shows, refuses, keeps and survives."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
