@@ -1,4 +1,4 @@
-"""What several test files need: PyTorch layers, a disk soon full, quick compilation, no COLUMNS.
+"""What several test files need: JAX in float64, PyTorch layers, a disk soon full, no COLUMNS.
 
 Memory that the compiled kernels work in is full of NaN: a result that rests on it is NaN, too.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I64
 from invconv.kernels.cpu.compiler.ir import Writer
 
+jax.config.update("jax_enable_x64", True)
 os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests
 
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
@@ -95,8 +97,6 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
     """Have XLA spend less on programs that run once."""
-    import jax
-
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

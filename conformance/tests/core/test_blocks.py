@@ -14,8 +14,6 @@ import invconv as ic
 from invconv_jax import channels_last
 from tests.selected import CARRY
 
-jax.config.update("jax_enable_x64", True)
-
 # kernel size and settings
 MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "signal": ((3,), {}),

@@ -13,7 +13,6 @@ import torch
 import invconv as ic
 from invconv_conformance.truth.oracle import affine
 
-jax.config.update("jax_enable_x64", True)
 LIBRARIES = np.asarray, strict.asarray, torch.as_tensor
 WORDS = ("periodic", "symmetric", "odd", "zero")
 GRIDS = {1: ((5,), (1,)), 2: ((4, 3), (2, 5)), 3: ((2, 3, 2),)}  # odd, even, narrower than a kernel

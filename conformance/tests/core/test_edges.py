@@ -19,8 +19,6 @@ from invconv_conformance.cases.table import CASES
 from invconv_torch import InvertibleModule
 from tests.selected import CARRY
 
-jax.config.update("jax_enable_x64", True)
-
 RNG = np.random.default_rng(0)
 
 

@@ -19,8 +19,6 @@ from invconv.extend import ArrayOps, register_backend
 from invconv_conformance.cases.case import Case
 from tests.selected import ONE_OF_EACH, cases_named
 
-jax.config.update("jax_enable_x64", True)
-
 RNG = np.random.default_rng(0)
 CORNER: Any = ic.AutoregressiveConv.init(3, rng=RNG)
 PERIODIC: Any = ic.PeriodicConv.init(3, rng=RNG)

@@ -14,8 +14,6 @@ from jax.test_util import check_grads
 import invconv as ic
 from tests.selected import CARRY
 
-jax.config.update("jax_enable_x64", True)
-
 libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 DESIGNS: dict[str, tuple[Any, Any]] = {
     "butterworth": scipy.signal.butter(4, 0.2),

@@ -15,8 +15,6 @@ from invconv.arrays.namespaces import from_host
 from invconv_conformance.truth.oracle import affine
 from tests.selected import CARRY
 
-jax.config.update("jax_enable_x64", True)
-
 
 def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) -> Any:
     """Return an operator with a bias; a singular one loses constant images, or most of them."""

@@ -24,8 +24,6 @@ from invconv.arrays.namespaces import library_name
 from invconv.files.description import DEEPEST, describe
 from tests.selected import FEW
 
-jax.config.update("jax_enable_x64", True)
-
 OPERATORS = {case.name: case.conv() for case in FEW}
 PLU = OPERATORS["pluconv1x1-2d"]
 CHAIN = ic.Chain([PLU, ic.Inverse(OPERATORS["corner-bias"]), OPERATORS["qrconv1x1-m0"]])

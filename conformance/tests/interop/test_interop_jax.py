@@ -17,7 +17,6 @@ from invconv_jax import interop
 from tests.interop.peers import JAX as LIBRARIES
 from tests.selected import installed
 
-jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 every_library = pytest.mark.parametrize("library", installed(LIBRARIES))

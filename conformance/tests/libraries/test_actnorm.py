@@ -13,7 +13,6 @@ import invconv as ic
 import invconv_jax  # noqa: F401 - operators become pytrees
 import invconv_torch as it
 
-jax.config.update("jax_enable_x64", True)
 MEAN, DEVIATION = np.asarray([3.0, -40.0, 1e-3]), np.asarray([1e-4, 7.0, 100.0])
 
 

@@ -16,7 +16,6 @@ from invconv_conformance.cases.case import Case
 from tests.programs import python
 from tests.selected import cases_named
 
-jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RNG = np.random.default_rng(0)

@@ -19,7 +19,6 @@ from invconv_conformance.cases.table import CASES
 from tests.programs import python
 from tests.selected import COMPILED, of_each_class
 
-jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 

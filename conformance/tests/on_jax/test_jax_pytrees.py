@@ -16,7 +16,6 @@ import invconv_jax
 from invconv.operators.base.register import own_operators
 from tests.selected import COMPILED, of_each_class
 
-jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias")

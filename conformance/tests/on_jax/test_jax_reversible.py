@@ -12,8 +12,6 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax as ij
 
-jax.config.update("jax_enable_x64", True)
-
 SHAPE = (4, 4, 5)  # C = H
 
 

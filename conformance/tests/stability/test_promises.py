@@ -18,8 +18,6 @@ import invconv_torch as it
 from invconv_conformance.cases.case import Case
 from tests.selected import cases_named
 
-jax.config.update("jax_enable_x64", True)
-
 Operator = ic.InvertibleConv
 MAX_GAIN = 10.0
 GRID = (4, 4)
