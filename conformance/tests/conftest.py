@@ -21,13 +21,9 @@ from invconv.kernels.cpu.compiler.ir import Writer
 jax.config.update("jax_enable_x64", True)
 os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests
 
+TURNED = {"direction": -1, "channel_order": "upper"}
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
-    "autoregressive-1d": (
-        "AutoregressiveConv1d",
-        (2, 3),
-        {"direction": -1, "channel_order": "upper"},
-        (4,),
-    ),
+    "autoregressive-1d": ("AutoregressiveConv1d", (2, 3), TURNED, (4,)),
     "autoregressive-2d": ("AutoregressiveConv2d", (2,), {"direction": (1, -1)}, (3, 4)),
     "autoregressive-3d": ("AutoregressiveConv3d", (2,), {"dilation": (1, 2, 1)}, (2, 3, 2)),
     "raster-2d": ("AutoregressiveConv2d", (2,), {"mask": "raster"}, (3, 4)),
@@ -56,8 +52,7 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
 @pytest.fixture(params=TORCH_LAYERS)
 def layer_name(request: pytest.FixtureRequest) -> str:
     """Return the name of each of `TORCH_LAYERS` in turn."""
-    name: str = request.param
-    return name
+    return str(request.param)
 
 
 @pytest.fixture

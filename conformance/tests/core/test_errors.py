@@ -58,6 +58,7 @@ def one(matrix: Any, **settings: Any) -> ic.Conv1x1:
 VALUES = {
     r"x: expected shape \(\*batch, 3, \*spatial\) .* got \(4, 5\)": "CORNER.forward(X[0, 0])",
     r"x: expected shape \(batch, 3": "ONE.forward(X[0, :, 0, 0])",
+    "precision: expected 'float64', got 'auto'": "CORNER.prepare((4, 5), precision='auto')",
     "norm: expected 1 or inf, or None, got 2": "CORNER.condition((4, 5), norm=2)",
     r"one pixel .* at most, got": "CORNER.log_det((2**70, 5))",
     "kernel_size: expected odd sizes, .* got 4": "ic.EmergingConv.init(3, 4)",
