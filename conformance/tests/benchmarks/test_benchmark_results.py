@@ -1,6 +1,7 @@
 """Results: ratios with their spread, exponents, verdicts, files, the page, the README's table."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +123,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
         ('"limits": [', "", "the file is cut off or damaged"),
     ],
 )
-def test_a_file_that_was_changed_is_refused(
-    old: str, new: str, message: str, tmp_path: Path
-) -> None:
+def test_a_changed_file_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     result.write(path, invented())
     assert old in path.read_text()
@@ -151,9 +150,7 @@ def test_the_readme_shows_the_committed_results() -> None:
     assert readme.updated(changed) == text
 
 
-def test_results_of_the_newest_version_that_has_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_the_newest_version_that_has_any(tmp_path: Path, monkeypatch: Any) -> None:
     for path in ("0.9.0/a-1.json", "0.10.0/a-2.json", "0.10.0/a-3.json", "0.11.0/b.json"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()

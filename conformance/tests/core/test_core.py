@@ -205,9 +205,7 @@ def correlate(stencil, x, *, wrap=False):
 """
 
 
-def test_a_third_party_backend_replaces_a_primitive(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_third_party_backend_replaces_a_primitive(monkeypatch: Any, tmp_path: Path) -> None:
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
     assert array_ops.ops_of(x).primitives is None
     (tmp_path / "toy_backend.py").write_text(TOY)

@@ -77,9 +77,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(mixing: str, tmp_p
         assert torch.equal(stored[f"average.{name}"], weight)
 
 
-def test_the_average_is_polyaks_with_less_weight_on_the_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_average_is_polyaks_with_a_light_start(monkeypatch: Any, tmp_path: Path) -> None:
     modules = remembered(monkeypatch)
     name, values = "layers.level1_step0_coupling.net.2.weight", list[Any]()
 
@@ -178,9 +176,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert bits[0] == pytest.approx(bits[1], abs=1e-4)
 
 
-def test_a_batch_that_the_processes_cannot_share(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_batch_that_the_processes_cannot_share(monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="a multiple of the 3 processes, got 16"):
         train(recipe("plain"), DIGITS, tmp_path)
@@ -249,9 +245,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(
     assert names(tmp_path) == [checkpoint.NAME]
 
 
-def test_a_checkpoint_of_another_run_or_of_other_images_is_refused(
-    done: bytes, tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_run_is_refused(done: bytes, tmp_path: Path) -> None:
     path = tmp_path / checkpoint.NAME
     path.write_bytes(done)
     other = load_preset("digits").recipe("plain", seed=1, steps=60, learning_rate=0.5)
@@ -268,9 +262,7 @@ def test_a_checkpoint_of_another_run_or_of_other_images_is_refused(
 
 # room for one checkpoint, and not for two
 @pytest.mark.parametrize("small_disk", ["110k"], indirect=True)
-def test_on_a_full_disk_the_last_checkpoint_stays(
-    small_disk: Path, done: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_on_a_full_disk_the_checkpoint_stays(small_disk: Path, done: bytes, capsys: Any) -> None:
     assert 56_000 < len(done) < 110_000
     path = small_disk / checkpoint.NAME
     path.write_bytes(done)

@@ -179,9 +179,7 @@ def test_a_file_is_in_memory_once(tmp_path: Path) -> None:
     assert peak < 1.1 * path.stat().st_size
 
 
-def test_without_safetensors_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_safetensors_it_says_what_to_install(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for call in (lambda path: ic.save(PLU, path), ic.load):
         with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):

@@ -117,9 +117,7 @@ def all_of(loaded: Any) -> Any:
 @pytest.mark.parametrize(
     ("what", "load", "step"), [("operator", ic.load, 1), ("flow", invconv_torch.load, 9)]
 )
-def test_no_flipped_bit_changes_a_file_in_silence(
-    what: str, load: Any, step: int, tmp_path: Path
-) -> None:
+def test_no_flipped_bit_is_silent(what: str, load: Any, step: int, tmp_path: Path) -> None:
     path = tmp_path / "file"
     if what == "operator":
         ic.save(small(), path)
@@ -147,9 +145,7 @@ def test_a_checksum_tells_what_nothing_else_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", SAVERS)
-def test_a_file_is_read_again_before_it_replaces_another(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_before_it_replaces_one(what: str, tmp_path: Path, monkeypatch: Any) -> None:
     path, written = tmp_path / "file", container._contents
     SAVERS[what](path)
     before = path.read_bytes()

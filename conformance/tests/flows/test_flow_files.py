@@ -120,7 +120,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_file_that_was_changed_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(name: str, tmp_path: Path) -> None:
     changes, arrays, message = CHANGES[name]
     path = tmp_path / NAME
     invconv_torch.save(glow("plu", levels=1), path)

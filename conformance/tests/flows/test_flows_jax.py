@@ -106,7 +106,7 @@ def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path
         (torch.float32, "float32", 1e-39),  # which XLA takes for zero
     ],
 )
-def test_numbers_of_a_flow_that_become_zero_are_told(
+def test_numbers_that_become_zero_are_told(
     source: Any, dtype: str, small: float, tmp_path: Path
 ) -> None:
     flow = glow("qr", dtype=source, levels=1)

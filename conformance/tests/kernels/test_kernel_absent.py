@@ -95,9 +95,7 @@ def test_the_plain_way_runs(how: str, library: str, forgetful: pytest.MonkeyPatc
 
 
 @libraries
-def test_a_processor_of_an_unknown_name_runs_the_kernel(
-    library: str, forgetful: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_processor_runs_the_kernel(library: str, forgetful: pytest.MonkeyPatch) -> None:
     """LLVM knows what it can do all the same."""
     forgetful.setattr(binding, "get_host_cpu_name", lambda: "generic")
     conv, x, y = corner(library)
@@ -112,7 +110,7 @@ def test_a_processor_of_an_unknown_name_runs_the_kernel(
 @libraries
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.slow
-def test_the_laws_hold_without_llvmlite(
+def test_laws_hold_without_llvmlite(
     dtype: str, library: str, forgetful: pytest.MonkeyPatch
 ) -> None:
     forgetful.setitem(sys.modules, "llvmlite", None)

@@ -73,9 +73,7 @@ def random_case(rng: np.random.Generator) -> tuple[Floats, tuple[Offset, ...], F
 @pytest.mark.parametrize("bits", [128, 256, None])
 @pytest.mark.parametrize("wrap", [False, True, "symmetric"], ids=["zeros", "periodic", "symmetric"])
 @pytest.mark.parametrize("seed", range(10))
-def test_pixels_or_images_in_the_lanes(
-    seed: int, wrap: Any, bits: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_and_images_agree(seed: int, wrap: Any, bits: int | None, monkeypatch: Any) -> None:
     """The same bits by both ways, and both are right."""
     target = host() if bits is None else narrower(bits)
     taps, offsets, x = random_case(np.random.default_rng(100 + seed))

@@ -117,9 +117,7 @@ def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_many_channels_have_the_same_bits_whatever_is_in_the_lanes(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_channels_have_the_same_bits_in_any_lanes(seed: int, monkeypatch: Any) -> None:
     """Every second pixel's matrix is one whose inverse would cost digits: it is substituted."""
     rng = np.random.default_rng(seed)
     conv, grid = random_case(rng, largest=2, channels=(1, 6, 17, 25, 48, 70))

@@ -69,9 +69,7 @@ def by_scan(text: str) -> bool:
     return "invconv_cuda" not in text and "stablehlo.while" in text
 
 
-def test_wavefronts_solve_where_no_launch_can(
-    devices: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wavefronts_solve_where_no_launch_can(devices: Driver, monkeypatch: Any) -> None:
     conv = convolution()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -4,7 +4,6 @@ import ctypes.util
 import re
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +72,7 @@ def test_bands_follow_each_other_by_counters(driver: Driver) -> None:
     assert solved.pointers["counters"] != 0
 
 
-def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launch_may_have_more_shared_memory(driver: Driver, monkeypatch: Any) -> None:
     solve_and_check((1, 3, 8, 140))
     assert 48 * 1024 < driver.launches[-1].shared <= 227 * 1024
     launch.program_of.cache_clear()
@@ -85,9 +82,7 @@ def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
         solve_and_check((1, 3, 8, 140))
 
 
-def test_more_images_than_a_launch_may_have_are_several(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_images_than_a_launch_may_have_are_several(driver: Driver, monkeypatch: Any) -> None:
     assert factored(convolution(), (5, 7)).program.plan.most_images == (2**31 - 2) // 5
     monkeypatch.setattr(Plan, "most_images", 2)
     solve_and_check((5, 3, 5, 7))
@@ -133,9 +128,7 @@ ABSENT: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("why", ABSENT)
-def test_where_nothing_can_be_launched_one_warning_says_why(
-    driver: Driver, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_warning_says_why_none_is_launched(driver: Driver, why: str, monkeypatch: Any) -> None:
     changes, words = ABSENT[why]
     for name, value in changes.items():
         monkeypatch.setattr(cuda_driver if name == "NAMES" else compiler, name, value)
@@ -152,8 +145,6 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
         require_no_solve()
 
 
-Build = Callable[..., tuple[Any, Any]]
-
 pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 
 
@@ -166,9 +157,7 @@ def test_what_torch_must_do_on_a_gpu(shapes: Any, on_this_processor: Driver) -> 
     assert [launched.kernel for launched in on_this_processor.launches].count("solve") >= 8
 
 
-def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
-    on_this_processor: Driver, torch_layer: Build
-) -> None:
+def test_a_prepared_solve_is_one_launch(on_this_processor: Driver, torch_layer: Any) -> None:
     layer, x = torch_layer("autoregressive-2d")
     with torch.no_grad():
         prepared = layer.operator().prepare((3, 4), check=False)
@@ -183,7 +172,7 @@ def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
 
 
 def test_without_a_kernel_wavefronts_solve(
-    on_this_processor: Driver, torch_layer: Build, monkeypatch: pytest.MonkeyPatch
+    on_this_processor: Driver, torch_layer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("invconv.kernels.cuda.driver.NAMES", ())
     forget()
@@ -193,7 +182,7 @@ def test_without_a_kernel_wavefronts_solve(
     assert prepared.plan.method == "pitched wavefront"
 
 
-def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Build) -> None:
+def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Any) -> None:
     on_this_processor.library.stand_in_attribute(97, 512)  # bytes of shared memory
     layer, x = torch_layer("autoregressive-2d", grid_factor=8)
     with torch.no_grad():

@@ -22,9 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return runner(tmp_path_factory.mktemp("cupy"))
 
 
-def test_the_suite_holds_reads_no_value_and_calls_what_is_in_the_real_package(
-    run: Run, tmp_path: Path
-) -> None:
+def test_the_suite_holds_and_calls_what_cupy_has(run: Run, tmp_path: Path) -> None:
     """No transfer to the host, no wait: a read raises, see `tests.libraries.stand_in_cupy`."""
     suite = ("-m", "invconv", "conformance", "--library", "cupy", "--dtype", "float32", "--quick")
     calls = tmp_path / "calls"

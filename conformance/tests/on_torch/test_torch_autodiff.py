@@ -17,8 +17,6 @@ from tests.on_torch.modules import Method
 # what PyTorch's own forward mode imports
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 
-Build = Callable[..., tuple[Any, Any]]
-
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
 
 
@@ -34,7 +32,7 @@ def as_function(layer: Any, direction: str) -> tuple[Callable[..., Any], dict[st
 
 
 @directions
-def test_gradcheck(layer_name: str, torch_layer: Build, direction: str) -> None:
+def test_gradcheck(layer_name: str, torch_layer: Any, direction: str) -> None:
     """The Jacobian in random directions, in which any wrong entry shows."""
     layer, x = torch_layer(layer_name)
     function, parameters = as_function(layer, direction)
@@ -44,7 +42,7 @@ def test_gradcheck(layer_name: str, torch_layer: Build, direction: str) -> None:
     assert gradgradcheck(function, inputs, atol=1e-4, fast_mode=True)
 
 
-def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Build) -> None:
+def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name)
     layer.eval()
     function, parameters = as_function(layer, "inverse")
@@ -67,7 +65,7 @@ def _scalar(outputs: tuple[Any, Any]) -> Any:
 
 
 @directions
-def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Build, direction: str) -> None:
+def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Any, direction: str) -> None:
     layer, x = torch_layer(layer_name)
     function, parameters = as_function(layer, direction)
     primals = (x, *(p.detach() for p in parameters.values()))
@@ -94,7 +92,7 @@ def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Build, direction: str)
 
 
 @pytest.mark.parametrize("name", ["autoregressive-2d", "emerging-3d", "periodic-2d"])
-def test_an_inverse_keeps_one_image(name: str, torch_layer: Build) -> None:
+def test_an_inverse_keeps_one_image(name: str, torch_layer: Any) -> None:
     """For the backward pass: not one for every wavefront, as autograd through the solve would."""
     layer, x = torch_layer(name, grid_factor=4)
     x = x.repeat(20, *[1] * (x.ndim - 1)).requires_grad_()
@@ -111,9 +109,7 @@ def test_an_inverse_keeps_one_image(name: str, torch_layer: Build) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "periodic-2d"])
-def test_log_determinants_have_second_derivatives_in_every_order_of_modes(
-    name: str, torch_layer: Build
-) -> None:
+def test_log_determinants_have_second_derivatives_in_all_modes(name: str, torch_layer: Any) -> None:
     """PyTorch's slogdet gives zero for reverse over forward mode."""
     layer, x = torch_layer(name)
     key, weight = next((n, p.detach()) for n, p in layer.named_parameters() if n != "bias")
@@ -131,9 +127,7 @@ def test_log_determinants_have_second_derivatives_in_every_order_of_modes(
 
 @directions
 @pytest.mark.parametrize("name", ["autoregressive-2d", "qr"])
-def test_forward_mode_of_forward_mode_is_refused(
-    name: str, direction: str, torch_layer: Build
-) -> None:
+def test_forward_of_forward_mode_is_refused(name: str, direction: str, torch_layer: Any) -> None:
     """PyTorch would drop derivatives without a word."""
     layer, x = torch_layer(name)
     f, _ = as_function(layer, direction)
@@ -176,7 +170,7 @@ def test_singular_layers_have_gradients_and_no_exception() -> None:
 
 @directions
 @pytest.mark.parametrize("layer_name", ["autoregressive-1d", "periodic-1d", "plain", "qr", "plu"])
-def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Build) -> None:
+def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name)
     x = x[:1]
 

@@ -4,7 +4,6 @@ import copy
 import inspect
 import io
 import pickle
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,8 +16,6 @@ import invconv as ic
 import invconv_torch as it
 from invconv_torch.interop import TorchTransform
 from tests.conftest import TORCH_LAYERS
-
-Build = Callable[..., tuple[Any, Any]]
 
 
 def make(name: str) -> Any:
@@ -68,7 +65,7 @@ def test_an_operator_keeps_its_dtype(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
-def test_channels_last_comes_back(name: str, torch_layer: Build) -> None:
+def test_channels_last_comes_back(name: str, torch_layer: Any) -> None:
     """For layers in the same format, too."""
     layer, _ = torch_layer(name)
     x = torch.randn(2, TORCH_LAYERS[name][1][0], 5, 4, dtype=torch.float64)
@@ -83,7 +80,7 @@ def test_channels_last_comes_back(name: str, torch_layer: Build) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if n not in ("actnorm", "circulant")])
-def test_parametrizations(name: str, torch_layer: Build) -> None:
+def test_parametrizations(name: str, torch_layer: Any) -> None:
     """PyTorch's weight_norm of the largest parameter: the same map, and gradients beneath it."""
     layer, x = torch_layer(name)
     largest, _ = max(layer.named_parameters(), key=lambda item: item[1].numel())
@@ -101,7 +98,7 @@ def test_parametrizations(name: str, torch_layer: Build) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in beneath)
 
 
-def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Build) -> None:
+def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Any) -> None:
     """Pickled, copied, or by a file of its state, which only a layer of its own kind takes."""
     layer, x = torch_layer(layer_name)
     layer.eval().inverse(x)  # what is remembered does not travel
@@ -140,7 +137,7 @@ def test_a_state_of_another_class_is_refused_in_a_model_too() -> None:
             other.load_state_dict(one.state_dict(), strict=strict)
 
 
-def test_a_layer_is_moved(layer_name: str, torch_layer: Build) -> None:
+def test_a_layer_is_moved(layer_name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name)
     assert copy.deepcopy(layer).float().double()(x)[0].dtype == torch.float64
     layer = layer.to("meta")
@@ -148,7 +145,7 @@ def test_a_layer_is_moved(layer_name: str, torch_layer: Build) -> None:
     assert all(t.is_meta for t in layer.forward(x.to("meta")))
 
 
-def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: Build) -> None:
+def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name, dtype=torch.float32)
     for method in ("forward", "inverse"):
         call = getattr(layer, method)

@@ -1,6 +1,6 @@
 """Layers in ONNX files: onnxruntime's numbers against the core's in float64."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.on_torch.modules import Both
 from tests.selected import cases_named
 
-Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all
 pytestmark = [
     # PyTorch's own
@@ -47,7 +46,7 @@ def eagerly(layer: Any, x: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Build) -> None:
+def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name, dtype=dtype)
     check(layer, x, eagerly(layer, x))
 
@@ -76,7 +75,7 @@ def test_half_types_are_computed_in_float32() -> None:
         torch.testing.assert_close(got, want)
 
 
-def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Build) -> None:
+def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Any) -> None:
     """Check layers, exported as one model, on another number of samples than exported with."""
     layers, images = zip(*(torch_layer(name, dtype=dtype) for name in names), strict=True)
     program = exported(Both(layers), images)
@@ -86,13 +85,13 @@ def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Build) -> None
         check(layer, x, results[4 * i : 4 * i + 4])
 
 
-def test_layers_in_onnxruntime(torch_layer: Build) -> None:
+def test_layers_in_onnxruntime(torch_layer: Any) -> None:
     in_onnxruntime(FEW, torch.float32, torch_layer)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_layer_in_onnxruntime(dtype: Any, torch_layer: Build) -> None:
+def test_every_layer_in_onnxruntime(dtype: Any, torch_layer: Any) -> None:
     from tests.conftest import TORCH_LAYERS
 
     in_onnxruntime(tuple(TORCH_LAYERS), dtype, torch_layer)

@@ -1,7 +1,6 @@
 """Programs of torch.export that run elsewhere, code of inductor, the documented torchrun."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Both
 from tests.programs import python
 
-Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "periodic-2d", "symmetric-1d", "qr")
 MORE = tuple(n for n in TORCH_LAYERS if n not in FEW and "exponential" not in n)
 pytestmark = [
@@ -38,9 +36,7 @@ assert not any("invconv" in name for name in sys.modules)
 @pytest.mark.parametrize(
     "names", [FEW[:2], *(pytest.param(names, marks=pytest.mark.slow) for names in (FEW, MORE))]
 )
-def test_a_program_runs_without_invconv(
-    names: tuple[str, ...], torch_layer: Build, tmp_path: Path
-) -> None:
+def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_path: Path) -> None:
     layers, images = zip(*(torch_layer(name) for name in names), strict=True)
     module = Both(layers)
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in images)
@@ -126,7 +122,7 @@ def test_inductor_trains_and_samples() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["periodic-2d", "exponential-2d"])
-def test_compile_around_torch_func(name: str, torch_layer: Build) -> None:
+def test_compile_around_torch_func(name: str, torch_layer: Any) -> None:
     """A gradient is compiled; what the compiler would take for zero in silence runs as it is."""
     layer, x = torch_layer(name)
     names = [name for name, _ in layer.named_parameters()]

@@ -1,6 +1,5 @@
 """An inverse in eval mode is factored once, and never stale."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from invconv.operators.base.operator import InvertibleConv
 from invconv_torch import remembered
 from invconv_torch.remembered import Kept
 from tests.on_torch.modules import Method
-
-Build = Callable[..., tuple[Any, Any]]
 
 
 @pytest.fixture
@@ -30,7 +27,7 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_factored_once(layer_name: str, torch_layer: Build, factored: list[str]) -> None:
+def test_factored_once(layer_name: str, torch_layer: Any, factored: list[str]) -> None:
     layer, x = torch_layer(layer_name)
     expected = layer.inverse(x)
     factored.clear()

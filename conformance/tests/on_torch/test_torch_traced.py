@@ -17,8 +17,6 @@ from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
 from tests.programs import python
 
-Build = Callable[..., tuple[Any, Any]]
-
 # PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
 pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 COMPILED = ("emerging-2d", "periodic-2d")
@@ -42,7 +40,7 @@ def gradients(function: Callable[..., Any], layer: Any, x: Any) -> list[Any]:
 
 @compiled_layers
 @directions
-def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Build) -> None:
+def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Any) -> None:
     layer, x = torch_layer(name)
     torch._dynamo.reset()
     function = getattr(layer, direction)
@@ -53,7 +51,7 @@ def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Bu
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_a_prepared_inverse_of_the_core_is_compiled(name: str, torch_layer: Build) -> None:
+def test_a_prepared_inverse_of_the_core_is_compiled(name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(name)
     prepared = layer.requires_grad_(False).operator().prepare(tuple(x.shape[2:]))
     torch._dynamo.reset()
@@ -113,9 +111,7 @@ class WithoutWaits(TorchDispatchMode):  # type: ignore[misc]
 
 
 @directions
-def test_runs_on_a_device_without_waiting(
-    layer_name: str, direction: str, torch_layer: Build
-) -> None:
+def test_it_runs_without_waiting(layer_name: str, direction: str, torch_layer: Any) -> None:
     """No constant stays on the CPU, no value is read by the host, and nothing else waits.
 
     The tensors have no memory; as "lazy" ones they need no driver, as those of "cuda" do.

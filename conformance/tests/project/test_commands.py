@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +123,7 @@ def test_a_process_exits_with_what_is_wrong(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_comes_before_what_a_command_needs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_comes_before_what_a_command_needs(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "invconv_benchmarks.command", None)
     assert _cli.main(["benchmark", "--help"]) == 0
     shown = capsys.readouterr().out

@@ -85,9 +85,7 @@ KNOWN = 1e8  # up to which float64 knows a condition number
 
 
 @pytest.mark.parametrize("family", ESTIMATED)
-def test_an_estimate_is_within_a_factor_of_three(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) -> None:
     """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
     monkeypatch.setattr(condition, "_EXACT_NUMBERS", 0)
     monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
@@ -179,9 +177,7 @@ LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", LARGE)
-def test_a_part_of_a_grid_tells_what_the_whole_loses(
-    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_of_a_grid_tells_of_the_whole(name: str, dtype: str, monkeypatch: Any) -> None:
     conv, shape = LARGE[name]
     conv = conv.asarrays(np.empty(0, dtype))
 
@@ -201,9 +197,7 @@ def test_a_part_of_a_grid_tells_what_the_whole_loses(
 
 @pytest.mark.parametrize("within", [False, True], ids=["alone", "within a chain"])
 @pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
-def test_a_frequency_that_alone_is_wrong_is_found(
-    library: Any, within: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_wrong_frequency_is_found(library: Any, within: bool, monkeypatch: Any) -> None:
     """K_hat is 1e-5 there, all that 1,024 taps leave of 1; no part of the grid has it."""
     monkeypatch.setattr(conditions, "WORK", 1.0)
     wave = np.cos(2 * np.pi * (np.arange(32) - 15) / 32)[:, None] * np.ones((1, 1, 32, 32))

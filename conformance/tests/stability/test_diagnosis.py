@@ -162,9 +162,7 @@ def test_dtypes_of_every_library() -> None:
         ic.diagnose(conv, (4,))
 
 
-def test_the_command_reads_files_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_reads_files_and_draws(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(
         measured, "_drawn", lambda shape: np.random.default_rng(0).standard_normal(shape)
     )
@@ -195,9 +193,7 @@ def test_the_command_reads_files_and_draws(
         (ic.Conv1x1(np.eye(2)), (1,), "none: a larger grid loses no more"),
     ],
 )
-def test_growth_that_no_tap_has_shown_is_not_known(
-    conv: ic.InvertibleConv, grid: Shape, growth: str
-) -> None:
+def test_growth_that_no_tap_shows(conv: ic.InvertibleConv, grid: Shape, growth: str) -> None:
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)

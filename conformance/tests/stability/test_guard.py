@@ -98,9 +98,7 @@ def trained(row: Row, model: Any, tap: float) -> Any:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_a_layer_that_goes_bad_is_named_in_its_turn(
-    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_that_goes_bad_is_named(row: Row, tmp_path: Path, monkeypatch: Any) -> None:
     model, judge = row.make(tmp_path), Mock(wraps=judgement.judge)
     monkeypatch.setattr(judgement, "judge", judge)
     guard = row.library.InverseGuard(model, row.told, every=2)

@@ -5,6 +5,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -139,9 +140,7 @@ def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
         assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
 
 
-def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(monkeypatch: Any) -> None:
     monkeypatch.setattr(judgement, "_HAS_WIDER", False)
     for _, conv, shape in constructions("float64"):
         found = judgement.judge(conv, shape, "float64")

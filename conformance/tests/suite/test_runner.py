@@ -99,9 +99,7 @@ def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_primitives, "correlate", wrong)
 
 
-def test_a_failure_is_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     _off_by_one(monkeypatch)
     few = ["--dtype", "float64", "-k", "numpy-periodic-2d and value"]
     assert main(["conformance", "--library", "numpy", *few]) == 1
@@ -114,9 +112,7 @@ def test_a_failure_is_shown(
     assert "0 of 1 hold: 1 laws on 1 cases" in capsys.readouterr().out
 
 
-def test_expected_failures(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_expected_failures(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
     """An expected failure passes; one that does not fail is an error."""
     known = tmp_path / "known.toml"
     known.write_text('"numpy-periodic-2d forward.value *" = "planted: https://example.org/1"\n')
@@ -173,9 +169,7 @@ def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
     assert "1 of 1 hold" in done.stdout
 
 
-def test_a_library_that_is_slow_ends_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_library_that_is_slow_ends_in_time(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     def slow(s: Any) -> Any:
         yield truth(True, "begun")
         time.sleep(60)
@@ -211,9 +205,7 @@ def asarray(values, dtype=float32, **options):
 """
 
 
-def test_what_arrays_lack_is_said_in_one_sentence(
-    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_arrays_lack_is_said_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "few_functions.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     files = {kind: tmp_path / f"found.{kind}" for kind in ("json", "html")}
