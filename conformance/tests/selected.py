@@ -71,12 +71,7 @@ def of_each_class(*names: str) -> list[Any]:
 
 def installed(libraries: Iterable[str]) -> list[Any]:
     """Return libraries as parameters of a test, those that are not installed to be skipped."""
-    return [
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
-            ),
-        )
-        for name in libraries
-    ]
+    absent = {name for name in libraries if importlib.util.find_spec(name) is None}
+    reasons = {name: f"{name} is not installed" for name in libraries}
+    skips = {n: pytest.mark.skipif(n in absent, reason=why) for n, why in reasons.items()}
+    return [pytest.param(name, marks=skip) for name, skip in skips.items()]

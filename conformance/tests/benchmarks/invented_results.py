@@ -30,13 +30,11 @@ def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) 
 
 def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
     """Return a result of one group in two passes, and of a series over image sizes."""
-    found = []
+    found, ours = [], samples(inverse, noise, seed=9)
     for number in range(2):
         found += [
             row("invconv forward", "ours", "forward", samples(1.1e-3, noise, seed=number)),
-            row(
-                "invconv inverse", "ours", "inverse", samples(inverse, noise, seed=9), residual=1e-7
-            ),
+            row("invconv inverse", "ours", "inverse", ours, residual=1e-7),
             row("im2col", "plain", "forward", samples(1e-3, noise, seed=20 + number)),
             row("F.conv2d", "plain", "forward", samples(1.5e-3, noise, seed=30), library="torch"),
             row("slow one", "peer", "inverse", samples(1.0, noise, 2)),
@@ -45,9 +43,8 @@ def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
     for n in (4, 8, 12, 16, 20):
         for does, power in (("forward", 1.0), ("inverse", 1.5)):
             place = {"suite": "growth", "shape": (1, 3, n, n), "axis": "pixels"}
-            found.append(
-                row(f"invconv {does}", "ours", does, [1e-6 * n ** (2 * power)] * 3, **place)
-            )
+            seconds = [1e-6 * n ** (2 * power)] * 3
+            found.append(row(f"invconv {does}", "ours", does, seconds, **place))
     rows = merged(found)
     return Result(
         invconv="0.1.0",

@@ -29,9 +29,8 @@ def conv_of(borders: tuple[str, ...], rng: np.random.Generator) -> ic.SymmetricC
     size = tuple({"zero": 2, "periodic": 4}.get(border, 3) for border in borders)
     kernel = 0.3 * rng.standard_normal((2, 2, *size)) / math.prod(size)
     place = tuple(1 if border == "periodic" else 0 for border in borders)
-    kernel.reshape(2, 2, -1)[:, :, np.ravel_multi_index(place, size)] += np.asarray(
-        [[0.6, 0.8], [-0.8, 0.6]]
-    )
+    turn = np.asarray([[0.6, 0.8], [-0.8, 0.6]])
+    kernel.reshape(2, 2, -1)[:, :, np.ravel_multi_index(place, size)] += turn
     return ic.SymmetricConv(kernel, rng.standard_normal(2), boundary=borders)
 
 

@@ -20,8 +20,6 @@ from invconv_torch import InvertibleModule
 from tests.selected import CARRY
 
 RNG = np.random.default_rng(0)
-
-
 LIKE: dict[str, Any] = {name: carry(np.zeros(())) for name, carry in CARRY.items()}
 SINGULAR = [case for case in CASES if case.singular]
 
@@ -65,9 +63,10 @@ def test_a_zero_put_into_the_constants_of_plu_is_singular(name: str) -> None:
 
 
 def test_scales_out_of_range_are_those_of_the_map_that_ran() -> None:
-    with np.errstate(over="ignore"):
-        assert float(ic.ActNorm(np.asarray([800.0, 0]), None).log_det((2,))) == math.inf
-    assert float(ic.ActNorm(np.asarray([-800.0, 0]), None).log_det((2,))) == -math.inf
+    for sign in (1, -1):
+        with np.errstate(over="ignore"):
+            log_det = ic.ActNorm(np.asarray([sign * 800.0, 0]), None).log_det((2,))
+        assert float(log_det) == sign * math.inf
 
 
 def test_a_number_that_is_zero_only_here_is_told() -> None:
@@ -94,20 +93,19 @@ def test_a_chain_that_is_no_map() -> None:
                 call(x)
 
 
+KINDS = ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv, ic.PLUConv1x1
+
+
 @pytest.mark.filterwarnings("ignore")  # of NumPy, of what overflows, and of what is lost
 @pytest.mark.parametrize("number", [np.inf, np.nan, 1e300])
 @pytest.mark.parametrize("library", LIKE)
-@pytest.mark.parametrize(
-    "cls", ["AutoregressiveConv", "EmergingConv", "PeriodicConv", "PLUConv1x1"]
-)
-def test_one_number_out_of_range_is_no_error_of_the_library(
-    cls: str, library: str, number: float, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("cls", KINDS)
+def test_one_bad_number_is_no_error(cls: Any, library: str, number: float, capfd: Any) -> None:
     """Elimination may take the pivots beside a large number for zeros, and raise.
 
     JAX raises nothing, and array-api-strict is NumPy with checks: some places will do.
     """
-    conv = getattr(ic, cls).init(2, rng=np.random.default_rng(0))
+    conv = cls.init(2, rng=np.random.default_rng(0))
     y = LIKE[library] + namespace(LIKE[library]).ones((1, 2, 3, 4), dtype=LIKE[library].dtype)
     for name, array in conv.parameters().items():
         for place in range(0, array.size, 1 if library in ("numpy", "torch") else 7):
@@ -217,10 +215,7 @@ def scaled(conv: Any, size: float) -> ic.InvertibleConv:
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-@pytest.mark.parametrize(
-    "cls",
-    [ic.ActNorm, ic.AutoregressiveConv, ic.Conv1x1, ic.PeriodicConv, ic.PLUConv1x1, ic.QRConv1x1],
-)
+@pytest.mark.parametrize("cls", [*KINDS[::2], KINDS[3], ic.ActNorm, ic.Conv1x1, ic.QRConv1x1])
 def test_weights_below_the_smallest_normal_number_are_told(cls: Any, library: str) -> None:
     """They have lost digits, and so has what is solved with them: there are seven below 1e-44."""
     make, rng = partial(single, library), np.random.default_rng(0)

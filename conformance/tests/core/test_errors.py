@@ -16,6 +16,7 @@ import invconv as ic
 import invconv_jax
 import invconv_torch as it
 from invconv.extend import ArrayOps, register_backend
+from invconv.operators.base.register import own_operators
 from invconv_conformance.cases.case import Case
 from tests.selected import ONE_OF_EACH, cases_named
 
@@ -162,9 +163,7 @@ def test_stacked_operators_are_not_taken_for_one(case: Case) -> None:
                     function(argument)
 
 
-@pytest.mark.parametrize(
-    "cls", [c for c in vars(ic).values() if isinstance(c, type) and hasattr(c, "init")]
-)
+@pytest.mark.parametrize("cls", [cls for cls in own_operators() if hasattr(cls, "init")])
 def test_without_a_generator_init_draws_anew(cls: Any) -> None:
     one, other = (cls.init(16).parameters() for _ in range(2))
     assert all(np.isfinite(a).all() for a in one.values())

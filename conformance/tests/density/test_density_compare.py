@@ -69,9 +69,8 @@ def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> 
         return rows.Row(mixing, {}, 0.01, outcomes)
 
     plain = row("plain", [3.0, 4.0], [3.1, 4.1], [3.2, 4.2])
-    found = result.statistics_of(
-        [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.0])], 0
-    )["rows"]
+    rows_of_three = [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.0])]
+    found = result.statistics_of(rows_of_three, 0)["rows"]
     assert [entry["mixing"] for entry in found] == ["plain", "qr", "periodic"]
     assert found[0]["difference"] is None
     assert found[0]["bits"]["std"] == pytest.approx(0.1)
@@ -147,9 +146,8 @@ def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, 
 @pytest.mark.slow
 def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys: Any) -> None:
     run = compared[0] / "periodic-seed1-rate0.01"
-    (row,) = (
-        r for r in result.read(compared[0] / "result.json")["rows"] if r["mixing"] == "periodic"
-    )
+    rows_found = result.read(compared[0] / "result.json")["rows"]
+    (row,) = (r for r in rows_found if r["mixing"] == "periodic")
     assert main(["density", "evaluate", str(run), "--count", "4"]) == 0
     out = capsys.readouterr().out
     (bits,) = re.findall(r"([\d.]+) bits/dim of 297 test images", out)

@@ -186,13 +186,11 @@ def test_without_safetensors_it_says_what_to_install(tmp_path: Path, monkeypatch
             call(tmp_path / "conv.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("path", "error"), [(3, TypeError), ("", ValueError), ("a\0b", ValueError)]
-)
-def test_what_is_no_name_of_a_file(path: Any, error: type[Exception]) -> None:
-    for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
-        with pytest.raises(error, match="path: expected the name of a file"):
-            call(path)
+def test_what_is_no_name_of_a_file() -> None:
+    for path, error in ((3, TypeError), ("", ValueError), ("a\0b", ValueError)):
+        for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
+            with pytest.raises(error, match="path: expected the name of a file"):
+                call(path)
 
 
 BOUNDED: dict[str, Callable[[], Any]] = {

@@ -144,6 +144,5 @@ def test_an_image_in_a_file_may_be_large_and_takes_no_memory(tmp_path: Path) -> 
 def test_architectures_are_what_their_values_say() -> None:
     made = GlowArchitecture((3, 8, 8), 2, 4, 32, context=np.int64(2))  # type: ignore[arg-type]
     assert GlowArchitecture.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    assert (
-        made.scale_floor == glow().architecture.scale_floor == 0.5
-    )  # without one, samples explode
+    # without one, samples explode
+    assert made.scale_floor == glow().architecture.scale_floor == 0.5

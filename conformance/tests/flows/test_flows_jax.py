@@ -65,9 +65,7 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
         zs, _ = found.encode(sample, as_jax(context))
         for one, other in zip(zs, found.draw_latents(key, 2), strict=True):
             np.testing.assert_allclose(one, 0.5 * other, rtol=0, atol=1e-9)
-        with pytest.raises(
-            ValueError, match=r"context: expected float64 of shape \(2, 2\) or images"
-        ):
+        with pytest.raises(ValueError, match=r"context: expected float64 of shape \(2, 2\) or"):
             found.log_prob(as_jax(x))
         for bad in (as_jax(x)[:, :, :2], as_jax(x)[:, :2]):
             with pytest.raises(ValueError, match=r"x: expected shape \(B, 3, 4, 4\)"):
@@ -166,7 +164,5 @@ def test_files_that_jax_cannot_hold_are_refused(tmp_path: Path) -> None:
     (tmp_path / "flow.safetensors").write_bytes(b"no file")
     with pytest.raises(ic.InvalidFileError):
         invconv_jax.load(tmp_path / "flow.safetensors")
-    with pytest.raises(
-        TypeError, match="model: expected an InvertibleConv or a layer that holds one, got Tensor"
-    ):
+    with pytest.raises(TypeError, match="an InvertibleConv or a layer that holds one, got Tensor"):
         invconv_jax.save(torch.zeros(1), tmp_path / "flow.safetensors")

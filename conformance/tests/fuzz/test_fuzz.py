@@ -163,9 +163,8 @@ class Life(RuleBasedStateMachine):
         """Compute on some grid, with the bits of an operator that remembers nothing."""
         x, new = self.image(n), self.fresh()
         for method in ("forward_and_log_det", "inverse_and_log_det"):
-            for found, wanted in zip(
-                getattr(self.conv, method)(x), getattr(new, method)(x), strict=True
-            ):
+            pair = getattr(self.conv, method)(x), getattr(new, method)(x)
+            for found, wanted in zip(*pair, strict=True):
                 assert np.array_equal(found, wanted), method
         assert np.array_equal(self.inverse_of(self.conv, n), self.inverse_of(new, n))
 

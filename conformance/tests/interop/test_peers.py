@@ -14,21 +14,20 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
+from invconv_conformance.cases.case import with_bias
 from invconv_conformance.truth import oracle
 from tests.interop.peers import JAX, TORCH, Flow
 from tests.programs import python
 from tests.selected import installed
 
-EVENT = (2, 3)
+EVENT, RNG = (2, 3), np.random.default_rng(0)
 OPERATORS: dict[str, Callable[[], ic.InvertibleConv]] = {
-    "periodic": lambda: ic.PeriodicConv.init(2, ndim=1, rng=np.random.default_rng(1)).replace(
-        bias=np.ones(2)
-    ),
+    "periodic": lambda: with_bias(ic.PeriodicConv.init(2, ndim=1, rng=RNG), RNG),
     "chain": lambda: ic.Chain(
         [
             ic.ActNorm(np.asarray([0.5, -0.3]), np.ones(2), ndim=1),
-            ic.PLUConv1x1.init(2, ndim=1, rng=np.random.default_rng(3)),
-            ic.AutoregressiveConv.init(2, 2, 1, rng=np.random.default_rng(4)),
+            ic.PLUConv1x1.init(2, ndim=1, rng=RNG),
+            ic.AutoregressiveConv.init(2, 2, 1, rng=RNG),
         ]
     ),
 }
@@ -151,14 +150,12 @@ import sys
 sys.modules |= dict.fromkeys(("nflows", "pyro", "distrax"))  # None: not to be imported
 import invconv_torch.interop as of_torch
 import invconv_jax.interop as of_jax
-for package, name in (
-    (of_torch, "NflowsTransform"), (of_torch, "PyroTransform"), (of_jax, "DistraxBijector")
-):
-    try: getattr(package, name)
+for name in sys.argv[1:]:
+    try: getattr(of_torch if name in of_torch.__all__ else of_jax, name)
     except ImportError as error: print(error)
 """
-    messages = python("-c", code).stdout.splitlines()
     pips = {"NflowsTransform": "nflows", "PyroTransform": "pyro-ppl", "DistraxBijector": "distrax"}
+    messages = python("-c", code, *pips).stdout.splitlines()
     for message, (name, pip) in zip(messages, pips.items(), strict=True):
         assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
         assert f"pip install {pip}, or 'invconv[interop]'" in message

@@ -110,9 +110,7 @@ def test_an_unknown_processor_runs_the_kernel(library: str, forgetful: pytest.Mo
 @libraries
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.slow
-def test_laws_hold_without_llvmlite(
-    dtype: str, library: str, forgetful: pytest.MonkeyPatch
-) -> None:
+def test_laws_hold_without_llvm(dtype: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
     forgetful.setitem(sys.modules, "llvmlite", None)
     assert machine.reason() is not None
     names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")

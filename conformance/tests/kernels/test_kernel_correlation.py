@@ -143,9 +143,8 @@ def test_kernels_are_read_where_they_are(
     y = maps.apply(conv._family.linear, kernel, x)
     wanted = maps.apply.agnostic(conv._family.linear, known, x)
     torch.testing.assert_close(y, wanted)
-    found, wanted = (
-        gram(conv._family.linear, x, y_bar) for gram in (maps.gram, maps.gram.agnostic)
-    )
+    grams = maps.gram, maps.gram.agnostic
+    found, wanted = (gram(conv._family.linear, x, y_bar) for gram in grams)
     torch.testing.assert_close(found, wanted)
     assert not found[known == 0].any()
 

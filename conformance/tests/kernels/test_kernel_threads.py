@@ -212,9 +212,8 @@ def test_a_solve_within_a_solve(method: str, batch: int, library: str) -> None:
 def test_what_was_interrupted_leaves_no_trace(batch: int) -> None:
     """Two operators take turns in one buffer; the second is interrupted wherever it can be."""
     rng = np.random.default_rng(0)
-    first, second = (
-        ic.AutoregressiveConv.init(3, 2, rng=rng).prepare((4, 4), check=False) for _ in range(2)
-    )
+    convs = (ic.AutoregressiveConv.init(3, 2, rng=rng) for _ in range(2))
+    first, second = (conv.prepare((4, 4), check=False) for conv in convs)
     y = rng.standard_normal((batch, 3, 4, 4))
     wanted = first.inverse(y)
     lines: list[int] = []

@@ -90,10 +90,8 @@ def require_no_gather(convs: list[Any], split: Any, weights: Any) -> None:
         "gradients": jax.jit(differentiated).lower(convs, split, weights),
     }
     for what, program in programs.items():
-        text = program.compile().as_text()
-        moves = set(re.findall(COLLECTIVES, text)) - (
-            {"all-reduce"} if what == "gradients" else set()
-        )
+        moves = set(re.findall(COLLECTIVES, program.compile().as_text()))
+        moves -= {"all-reduce"} if what == "gradients" else set()
         assert not moves, f"{convs}, {what}: {moves}"
     gather = jax.jit(jax.numpy.fft.rfft2).lower(split).compile().as_text()
     assert re.search(COLLECTIVES, gather), "the check saw no gather where there is one"

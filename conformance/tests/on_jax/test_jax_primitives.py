@@ -37,9 +37,8 @@ def test_forward_mode_pairs_with_the_cores_gradients(case: Any) -> None:
     primals = conv.parameters(), jnp.asarray(x)
     tangents = jax.jit(lambda *dots: jax.jvp(both_ways, primals, dots)[1])(dots, dot)
     lever = max(1.0, host.condition(case.spatial_shape)) ** 2
-    for pull_back, (y_dot, log_det_dot) in zip(
-        (host.forward_vjp, host.inverse_vjp), tangents, strict=True
-    ):
+    ways = host.forward_vjp, host.inverse_vjp
+    for pull_back, (y_dot, log_det_dot) in zip(ways, tangents, strict=True):
         gradients, x_bar = pull_back(x, bar, ones)
         terms = [x_bar * dot, *(gradients[n] * dots[n] for n in dots)]
         size = sum(np.abs(term).sum() for term in terms)
@@ -57,9 +56,8 @@ def test_second_derivatives_agree_with_finite_differences(name: str) -> None:
     def loss(kernel: Any, y: Any) -> Any:
         return jnp.tanh(conv.replace(kernel=kernel).inverse(y)).sum()
 
-    check_grads(
-        loss, (conv.parameters()["kernel"], y), order=2, modes=("rev",), atol=1e-4, rtol=1e-4
-    )
+    given = conv.parameters()["kernel"], y
+    check_grads(loss, given, order=2, modes=("rev",), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cls", [ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1])

@@ -161,9 +161,8 @@ def test_init_depends_on_the_key_alone(cls: Any) -> None:
 
 
 def test_init_passes_settings_on() -> None:
-    conv = invconv_jax.init(
-        jax.random.key(0), ic.AutoregressiveConv, 2, 3, ndim=3, mask="raster", dtype="bfloat16"
-    )
+    settings: dict[str, Any] = {"ndim": 3, "mask": "raster", "dtype": "bfloat16"}
+    conv = invconv_jax.init(jax.random.key(0), ic.AutoregressiveConv, 2, 3, **settings)
     assert conv.kernel.shape == (2, 2, 3, 5, 5)
     assert conv.kernel.dtype == jnp.bfloat16
     with pytest.raises(ValueError, match=r"use jax\.vmap"):

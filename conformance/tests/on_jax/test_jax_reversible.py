@@ -27,17 +27,12 @@ def jax_chains() -> dict[str, ic.Chain]:
     def init(cls: Any, *args: Any, **settings: Any) -> Any:
         return ij.init(next(keys), cls, 4, *args, dtype="float64", **settings)
 
+    kinds = ic.ActNorm, ic.PLUConv1x1, ic.PeriodicConv
+    unlike = init(ic.QRConv1x1), init(ic.AutoregressiveConv, 3), init(ic.PLUConv1x1)
     return {
         "alike": ic.Chain([init(ic.EmergingConv) for _ in range(3)]),
-        "alike chains": ic.Chain(
-            [
-                ic.Chain([init(ic.ActNorm), init(ic.PLUConv1x1), init(ic.PeriodicConv)])
-                for _ in range(3)
-            ]
-        ),
-        "unlike": ic.Chain(
-            [init(ic.QRConv1x1), init(ic.AutoregressiveConv, 3), init(ic.PLUConv1x1)]
-        ),
+        "alike chains": ic.Chain([ic.Chain(list(map(init, kinds))) for _ in range(3)]),
+        "unlike": ic.Chain(unlike),
         "one": ic.Chain([init(ic.Conv1x1)]),
         "an array twice": ic.Chain([_of_one_kernel(next(keys))]),
     }
@@ -65,9 +60,8 @@ def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
         grad = jax.jit(jax.grad(both, argnums=(0, 1), allow_int=True, has_aux=True))
         (expected, x_bar), outputs = grad(chain, x)
         (found, found_x_bar), found_outputs = grad(ij.reversible(chain, SHAPE[1:]), x)
-        pairs = [
-            (gradient, expected.parameters()[n]) for n, gradient in found.chain.parameters().items()
-        ]
+        names = expected.parameters()
+        pairs = [(found.chain.parameters()[n], names[n]) for n in names]
         pairs += [(found_x_bar, x_bar), *zip(found_outputs, outputs, strict=True)]
         for one, other in pairs:
             assert one.shape == other.shape

@@ -161,9 +161,8 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
         for name in ("ours", "decomposed"):
             if name == "decomposed":
                 program = program.run_decompositions(it.decompositions())
-            path = torch._inductor.aoti_compile_and_package(
-                program, package_path=str(tmp_path / f"{name}.pt2")
-            )
+            path = str(tmp_path / f"{name}.pt2")
+            torch._inductor.aoti_compile_and_package(program, package_path=path)
             compiled = torch._inductor.aoti_load_package(path)
             for got, want in zip(compiled(*images), module(*images), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

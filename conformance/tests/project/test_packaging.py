@@ -59,9 +59,8 @@ def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an environment with the wheel installed and our dependencies at hand."""
     folder = tmp_path_factory.mktemp("environment")
     output(sys.executable, "-m", "venv", folder)
-    output(
-        folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel
-    )
+    install = "-m", "pip", "install", "-q", "--no-deps", "--no-index"
+    output(folder / "bin" / "python", *install, wheel)
     (site,) = folder.glob("lib/*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder

@@ -26,6 +26,10 @@ def chain(like: Any) -> ic.Chain:
     return ic.Chain([ic.AutoregressiveConv.init(2, rng=rng) for _ in range(3)]).asarrays(like)
 
 
+def on_jax(dtype: str = "float32") -> ic.Chain:
+    return chain(jax.numpy.empty(0, dtype))
+
+
 def layers(dtype: torch.dtype = torch.float32) -> list[torch.nn.Module]:
     return [it.InvertibleModule(step) for step in chain(torch.empty(0, dtype=dtype)).steps]
 
@@ -57,16 +61,9 @@ ROWS = {
     "torch-reversible": Row(it, lambda _: it.ReversibleChain(layers()), None, "0"),
     "torch-flow": Row(it, flow, None, "layers.level0_step0_mixing", "first.kernel", (2, 4), 4),
     "torch-conv": Row(it, lambda _: chain(torch.empty(0)), GRID, ".steps[1]"),
-    "jax": Row(
-        ij, lambda _: {"a": chain(jax.numpy.empty(0, "float32")), "b": 1}, GRID, "['a'].steps[2]"
-    ),
-    "jax-half": Row(ij, lambda _: list(chain(jax.numpy.empty(0, "float16")).steps), GRID, "[1]"),
-    "jax-reversible": Row(
-        ij,
-        lambda _: ij.reversible(chain(jax.numpy.empty(0, "float32")), GRID),
-        GRID,
-        ".chain.steps[0]",
-    ),
+    "jax": Row(ij, lambda _: {"a": on_jax(), "b": 1}, GRID, "['a'].steps[2]"),
+    "jax-half": Row(ij, lambda _: list(on_jax("float16").steps), GRID, "[1]"),
+    "jax-reversible": Row(ij, lambda _: ij.reversible(on_jax(), GRID), GRID, ".chain.steps[0]"),
     "jax-flow": Row(
         ij,
         flow_of_jax,

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[3]
 # what the suite imports that is not ours; what is missing here is imported in every fork
@@ -176,8 +177,7 @@ def _error(folder: Path, test: str) -> str:
     options += [f"pythonpath={' '.join(map(str, paths))}", f"conformance/tests/{test}"]
     settings = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
     command = [sys.executable, "-m", "pytest", *options]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=600
-    )
+    kept: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, **kept)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return next((line for line in done.stdout.splitlines() if line.startswith("E ")), "")

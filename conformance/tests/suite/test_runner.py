@@ -66,9 +66,8 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
     """Run the suite by pytest's own command, as the author of an array library does."""
     suite = ["--pyargs", "invconv_conformance", "-c", os.devnull, "--library=numpy"]
     suite += ["-p", "invconv_conformance.plugin", "--dtype=float64"]
-    return python(
-        "-m", "pytest", *suite, *words, cwd=folder, status=status, PYTEST_ADDOPTS=""
-    ).stdout
+    command = "-m", "pytest", *suite, *words
+    return python(*command, cwd=folder, status=status, PYTEST_ADDOPTS="").stdout
 
 
 def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -105,9 +104,8 @@ def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]
     assert main(["conformance", "--library", "numpy", *few]) == 1
     out = capsys.readouterr().out
     assert "fail" in out
-    (again,) = re.findall(
-        r"python -m invconv (conformance .* -k 'numpy-periodic-2d and forward.value.*')", out
-    )
+    command = r"python -m invconv (conformance .* -k 'numpy-periodic-2d and forward.value.*')"
+    (again,) = re.findall(command, out)
     assert main(shlex.split(again)) == 1
     assert "0 of 1 hold: 1 laws on 1 cases" in capsys.readouterr().out
 
