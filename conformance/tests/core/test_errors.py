@@ -16,6 +16,7 @@ import invconv as ic
 import invconv_jax
 import invconv_torch as it
 from invconv.extend import ArrayOps, register_backend
+from invconv.kernels.cpu import threads
 from invconv.operators.base.register import own_operators
 from invconv_conformance.cases.case import Case
 from tests.selected import ONE_OF_EACH, cases_named
@@ -29,7 +30,7 @@ BLUR: Any = ic.from_psf(np.outer([1, 4, 1], [1, 4, 1]) / 36)
 KERNEL: Any = CORNER.kernel
 EYE: Any = np.eye(3)
 ONES: Any = np.ones(3)
-LAYER = it.ActNorm(3)
+LAYER, IMAGES = it.ActNorm(3), torch.zeros(1, 3, 2, 2)
 MASKED: Any = np.ma.masked_invalid(np.full((1, 3, 4, 4), np.nan))
 SPARSE: Any = torch.ones(2, 3, 4, 4).to_sparse()
 NESTED: Any = torch.nested.nested_tensor([torch.ones(3, 4)], layout=torch.jagged)
@@ -82,9 +83,15 @@ VALUES = {
     r"steps: expected at least one operator": "ic.Chain([])",
     r"steps\[1\]: expected 3 channels as steps\[0\] .* 2": "ic.Chain([ONE, ic.Conv1x1.init(2)])",
     r"steps\[1\]: expected 2 spatial axes as steps\[0\] has, got 1": "ic.Chain([CORNER, SIGNAL])",
+    "at least 1 thread, got 0": "ic.set_num_threads(0)",
+    "at least 1 thread, got -3": "ic.set_num_threads(-3)",
     r"x: .* divisible by 2, got \(4, 5\)": "ic.squeeze(X, 2)",
     r"x: .* divisible by 4, got 3": "ic.unsqueeze(X)",
     r"factor: expected a power of 2 .* got 3": "ic.squeeze(X, 3, basis='haar')",
+    "mixing: expected": "it.EmergingConv2d(4, mixing='lu')",
+    "mask: expected": "it.EmergingConv2d(4, mask='circle')",
+    "kernel_size: expected odd": "it.EmergingConv2d(4, kernel_size=2)",
+    "parametrization: expected": "it.Conv1x1(4, 'lu')",
     "basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'": "ic.squeeze(X, basis='wavelet')",
 }
 TYPES = {
@@ -99,6 +106,8 @@ TYPES = {
     "first: expected an AutoregressiveConv, got PeriodicConv": "ic.EmergingConv(PERIODIC, CORNER)",
     "permutation: expected integers, got float64": "plu(permutation=ONES)",
     "permutation: expected an array of numpy as lower is": "plu(permutation=torch.arange(3))",
+    "expected an integer, got float": "ic.set_num_threads(1.5)",
+    "expected an integer, got a bool": "ic.set_num_threads(True)",
     "ndim: .* got True": "one(EYE, ndim=True)",
     "kernel_size: .* got True": "ic.PeriodicConv.init(2, (True, 3))",
     r"channels: .* got 2\.0": "ic.ActNorm.init(2.0)",
@@ -111,6 +120,9 @@ TYPES = {
     "x: expected a dense tensor, got one of layout .*coo": "one(torch.eye(3)).forward(SPARSE)",
     "x: expected a dense tensor, got a nested tensor": "one(torch.eye(3)).forward(NESTED)",
     "x: expected a real floating dtype": "one(EYE).forward(RECORDS)",
+    "positional arguments": "it.EmergingConv2d(3, 3, 3)",  # not in, out, size, as PyTorch's own
+    r"got ActNorm; of a layer pass layer.operator\(\)": "it.InvertibleModule(LAYER)",
+    r"got tuple; a layer returns \(z, log_det\)": "torch.nn.Sequential(LAYER, LAYER)(IMAGES)",
     "x: expected an array without a mask.*filled": "CORNER.forward(MASKED)",
     "weight: expected an array without a mask": "one(np.ma.masked_equal(EYE, 1))",
 }
@@ -121,6 +133,7 @@ def test_a_wrong_value(message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         eval(VALUES[message])
     assert type(caught.value) is ValueError
+    assert threads.number() == 1  # whatever number was refused
 
 
 @pytest.mark.parametrize("message", TYPES)

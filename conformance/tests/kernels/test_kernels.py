@@ -13,7 +13,7 @@ from llvmlite import binding
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import assembly, compiled, costs, machine, sums, threads
+from invconv.kernels.cpu import assembly, compiled, costs, machine, sums
 from invconv.kernels.cpu.channel_sums import write_channel_sums
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -229,21 +229,6 @@ def test_memory_stays_bounded_over_many_batch_sizes() -> None:
     kept = compiled.BUFFERS.kept
     assert kept is not None
     assert kept[1].nbytes <= compiled._KEPT
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "words"),
-    [
-        (0, ValueError, "at least 1 thread, got 0"),
-        (-3, ValueError, "at least 1 thread, got -3"),
-        (1.5, TypeError, "expected an integer, got float"),
-        (True, TypeError, "expected an integer, got a bool"),
-    ],
-)
-def test_a_wrong_number_of_threads(wrong: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        ic.set_num_threads(wrong)
-    assert threads.number() == 1
 
 
 LIBRARIES: dict[str, Any] = {"numpy": (NUMPY, np.asarray), "torch": (TORCH, torch.as_tensor)}

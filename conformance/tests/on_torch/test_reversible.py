@@ -18,9 +18,9 @@ SHAPE = (2, 4, 6, 5)
 class Coupling(torch.nn.Module):  # type: ignore[misc]
     """A layer that is not invconv's."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        self.net = torch.nn.Conv2d(2, 2, 3, padding=1, dtype=torch.float64)
+        self.net = torch.nn.Conv2d(2, 2, 3, padding=1, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Shift one half by what the other one says."""
@@ -159,21 +159,14 @@ def test_judges_every_layer_on_its_own_grid_and_one_that_replaces_it() -> None:
 
 
 def test_recomputes_as_autocast_computed() -> None:
-    class Mixed(Coupling):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Conv2d(2, 2, 3, padding=1)  # which autocast runs in bfloat16
-
     torch.manual_seed(0)
-    chain = it.ReversibleChain([it.ActNorm(4), Mixed(), Mixed()])
+    couplings = [Coupling(torch.float32) for _ in range(2)]  # which autocast runs in bfloat16
+    chain = it.ReversibleChain([it.ActNorm(4), *couplings])
     x = torch.randn(SHAPE)
     with torch.autocast("cpu", torch.bfloat16):
         found, expected = loss_of(chain(x)), loss_of(stored(list(chain), x))
-    for a, b in zip(
-        torch.autograd.grad(found, chain.parameters()),
-        torch.autograd.grad(expected, chain.parameters()),
-        strict=True,
-    ):
+    pair = (torch.autograd.grad(loss, chain.parameters()) for loss in (found, expected))
+    for a, b in zip(*pair, strict=True):
         assert (a - b).norm() < 1e-2 * b.norm()
 
 

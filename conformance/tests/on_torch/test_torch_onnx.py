@@ -14,8 +14,9 @@ from invconv.operators.base.calls import as_batch
 from invconv_conformance.cases.case import Case
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.graphs import values_of
+from tests.conftest import TORCH_LAYERS
 from tests.libraries.onnx_programs import BATCH, exported, run
-from tests.on_torch.modules import Both
+from tests.on_torch.modules import Both, Method
 from tests.selected import cases_named
 
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all
@@ -75,8 +76,17 @@ def test_half_types_are_computed_in_float32() -> None:
         torch.testing.assert_close(got, want)
 
 
-def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Any) -> None:
-    """Check layers, exported as one model, on another number of samples than exported with."""
+@pytest.mark.parametrize(
+    ("names", "dtype"),
+    [
+        (FEW, torch.float32),
+        pytest.param(TORCH_LAYERS, torch.float32, marks=pytest.mark.slow),
+        pytest.param(TORCH_LAYERS, torch.float64, marks=pytest.mark.slow),
+    ],
+    ids=["a few in float32", "float32", "float64"],
+)
+def test_layers_in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Any) -> None:
+    """Exported as one model, on another number of samples than exported with."""
     layers, images = zip(*(torch_layer(name, dtype=dtype) for name in names), strict=True)
     program = exported(Both(layers), images)
     others = [torch.randn(3, *x.shape[1:], dtype=dtype) for x in images]
@@ -85,40 +95,14 @@ def in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Any) -> None:
         check(layer, x, results[4 * i : 4 * i + 4])
 
 
-def test_layers_in_onnxruntime(torch_layer: Any) -> None:
-    in_onnxruntime(FEW, torch.float32, torch_layer)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_layer_in_onnxruntime(dtype: Any, torch_layer: Any) -> None:
-    from tests.conftest import TORCH_LAYERS
-
-    in_onnxruntime(tuple(TORCH_LAYERS), dtype, torch_layer)
-
-
 @pytest.mark.slow
 def test_a_graph_does_not_grow_with_the_grid() -> None:
-    class Inverse(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = it.EmergingConv2d(2)
-
-        def forward(self, z: Any) -> Any:
-            return self.layer.inverse(z)
-
-    programs = [exported(Inverse(), (torch.randn(2, 2, n, n),)) for n in (4, 12)]
+    inverse = Method(it.EmergingConv2d(2), "inverse")
+    programs = [exported(inverse, (torch.randn(2, 2, n, n),)) for n in (4, 12)]
     assert len({len(program.model.graph) for program in programs}) == 1
     # what depends on parameters only was computed when it was exported
     inputs = {name for node in programs[0].model_proto.graph.node for name in node.input}
     assert not inputs & {"layer.first.kernel", "layer.second.kernel"}
-
-
-def residual(layer: Any, y: Any) -> float:
-    """Return how far K x is from y, for x of what an export traces, in float64."""
-    x = eagerly(layer, y)[2].double().numpy()
-    conv = layer.operator().asarrays(np.zeros(1))
-    return float(abs(conv.forward(x) - y.numpy()).max() / abs(y.numpy()).max())
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "qr"])
@@ -131,7 +115,9 @@ def test_an_ill_conditioned_triangle_is_refined(kind: str) -> None:
         else:
             layer.kernel[:, :, 0] += 2 * torch.randn(8, 8).tril(-1)
         y = layer(torch.randn(4, 8, 12))[0]
-    assert residual(layer, y) < 4e-7  # 8e-7 where it is not refined
+    x = eagerly(layer, y)[2].double().numpy()
+    residual = abs(layer.operator().asarrays(np.zeros(1)).forward(x) - y.numpy()).max()
+    assert residual / abs(y.numpy()).max() < 4e-7  # 8e-7 where it is not refined
 
 
 def test_the_older_exporter_is_refused(tmp_path: Path) -> None:

@@ -78,16 +78,6 @@ def test_an_exponential_has_no_decomposition() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_may_begin_with_a_compiled_call() -> None:
-    code = (
-        "import torch, invconv_torch as it; layer = it.EmergingConv2d(2);"
-        "run = lambda x: layer.operator().inverse(x);"
-        "torch.compile(run, fullgraph=True, backend='eager')(torch.ones(1, 2, 3, 3))"
-    )
-    python("-c", code)
-
-
-@pytest.mark.slow
 def test_inductor_trains_and_samples() -> None:
     """Of complex numbers, as a PeriodicConv's log-determinant has them, it has to see none."""
     torch.manual_seed(0)
