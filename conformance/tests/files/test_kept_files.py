@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,7 @@ import invconv_torch
 from invconv.files import container
 from invconv.files.description import describe
 from invconv.files.whole_files import write_text
-from invconv_conformance.laws.state import unsealed
 from tests.flows.small_flows import glow
-from tests.programs import python
 
 OF_0_2_0 = Path(__file__).with_name("of_0_2_0")  # its `save` wrote them
 SAVERS: dict[str, Callable[[Path], Any]] = {
@@ -134,16 +133,6 @@ def test_no_flipped_bit_is_silent(what: str, load: Any, step: int, tmp_path: Pat
     assert 0 < ends.count(True) < 200 / step  # of white space, and of the checksum's name
 
 
-def test_a_checksum_tells_what_nothing_else_does(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
-    ic.save(small(), path)
-    path.write_bytes(path.read_bytes().replace(b'dilation\\":[1', b'dilation\\":[9'))
-    with pytest.raises(ic.InvalidFileError, match="damaged: its contents do not fit the checksum"):
-        ic.load(path)
-    path.write_bytes(unsealed(path.read_bytes()))
-    assert ic.load(path).dilation == (9, 1)
-
-
 @pytest.mark.parametrize("what", SAVERS)
 def test_a_file_is_read_before_it_replaces_one(what: str, tmp_path: Path, monkeypatch: Any) -> None:
     path, written = tmp_path / "file", container._contents
@@ -156,22 +145,10 @@ def test_a_file_is_read_before_it_replaces_one(what: str, tmp_path: Path, monkey
         yield last[:-1] + bytes([last[-1] ^ 1])
 
     monkeypatch.setattr(container, "_contents", as_a_faulty_disk)
-    with pytest.raises(ValueError, match="cannot be saved: damaged"):
+    with pytest.raises(ValueError, match="cannot be saved: damaged: its contents do not fit the"):
         SAVERS[what](path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-BEYOND_A_LIMIT = """
-import resource, sys
-import numpy as np
-import invconv as ic
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-try:
-    ic.save(ic.Conv1x1(np.full((1000, 1000), 2.0)), sys.argv[1])
-except OSError as error:
-    print(error)
-"""
 
 
 def names(folder: Path) -> list[str]:
@@ -179,12 +156,15 @@ def names(folder: Path) -> list[str]:
 
 
 def test_at_a_limit_of_the_file_size_the_old_file_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
+    path, (soft, hard) = tmp_path / "conv.safetensors", getrlimit(RLIMIT_FSIZE)
     ic.save(ic.Conv1x1(np.eye(3)), path)
     before = path.read_bytes()
-    done = python("-c", BEYOND_A_LIMIT, path)
-    assert "cannot be written" in done.stdout
-    assert "File too large" in done.stdout
+    setrlimit(RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(OSError, match="cannot be written: File too large"):
+            ic.save(ic.Conv1x1(np.full((1000, 1000), 2.0)), path)
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert names(tmp_path) == [path.name]
 

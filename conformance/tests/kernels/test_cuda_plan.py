@@ -91,13 +91,11 @@ def nothing_remembered() -> Iterator[None]:
     compiled.cache_clear()
 
 
-@pytest.fixture
-def needs_nvrtc() -> None:
-    if library() is None:
-        pytest.skip("not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12")
+NO_NVRTC = "not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12"
+needs_nvrtc = pytest.mark.skipif(library() is None, reason=NO_NVRTC)
 
 
-@pytest.mark.usefixtures("needs_nvrtc")
+@needs_nvrtc
 def test_machine_code_for_devices_that_are_known_and_ptx_for_newer_ones() -> None:
     plan = planned(3, (4, 8, 8))
     assert plan is not None
@@ -115,7 +113,7 @@ def test_machine_code_for_devices_that_are_known_and_ptx_for_newer_ones() -> Non
     assert newer.image.count(b"st.release.gpu") == 3
 
 
-@pytest.mark.usefixtures("needs_nvrtc")
+@needs_nvrtc
 def test_a_failed_compile_warns_once_and_says_why() -> None:
     plan = planned(3, (8, 8))
     assert plan is not None
@@ -129,7 +127,7 @@ def test_a_failed_compile_warns_once_and_says_why() -> None:
         compile_text(source(plan.constants), 20)
 
 
-@pytest.mark.usefixtures("needs_nvrtc")
+@needs_nvrtc
 def test_a_compiler_that_is_newer_than_the_driver_is_passed_over() -> None:
     plan = planned(3, (8, 8))
     assert plan is not None

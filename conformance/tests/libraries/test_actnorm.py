@@ -34,13 +34,9 @@ def test_channels_leave_with_mean_0_and_variance_1(convert: Any) -> None:
     np.testing.assert_allclose(scaled.mean((0, 2, 3)), mean / deviation)
     one = ic.ActNorm.init(3, ndim=2, like=x).initialize(x[0])  # without batch axes
     np.testing.assert_allclose(one.log_scale, -np.log(images()[0].std((1, 2))))
-
-
-def test_inside_jit() -> None:
-    x = jnp.asarray(images())
-    conv = ic.ActNorm.init(3, like=x)
-    found = jax.jit(lambda conv, x: conv.initialize(x))(conv, x)
-    np.testing.assert_allclose(found.log_scale, conv.initialize(x).log_scale)
+    if convert is jnp.asarray:
+        jitted = jax.jit(lambda conv, x: conv.initialize(x))(conv, x)
+        np.testing.assert_allclose(jitted.log_scale, conv.initialize(x).log_scale)
 
 
 def test_half_types_are_measured_in_float32() -> None:

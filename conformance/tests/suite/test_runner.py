@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import jsonschema
@@ -85,10 +86,6 @@ def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> 
     assert "crashed" in out
 
 
-def test_results_of_different_shapes_do_not_agree() -> None:
-    assert difference(np.zeros((2, 3)), np.zeros((2, 1)), "forward", "float64") == np.inf
-
-
 def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     right = numpy_primitives.correlate
 
@@ -152,12 +149,9 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     assert ("conv1x1-2d", "log_det.value") not in held
 
 
-def test_pytest_selects(tmp_path: Path) -> None:
+def test_pytest_selects_and_the_front_reads_no_configuration(tmp_path: Path) -> None:
     out = pytest_alone(tmp_path, "-k", "actnorm-2d and forward", status=0)
     assert "1 of 1 hold: 1 laws on 1 cases" in out
-
-
-def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('a conftest of the user')\n")
     few = ["--library", "numpy", "--dtype", "float64", "-k", "numpy-actnorm-2d and forward"]
@@ -223,10 +217,8 @@ def test_what_arrays_lack_is_said_once(tmp_path: Path, monkeypatch: Any, capsys:
         ic.Conv1x1(np.eye(2)).asarrays(like=x)
 
 
-def test_values_that_cannot_be_read_are_not_compared(monkeypatch: Any) -> None:
-    def refuse(x: Any) -> Any:
-        raise RuntimeError("no values for the host")
-
-    monkeypatch.setattr(check, "to_numpy", refuse)
+def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatch: Any) -> None:
+    assert difference(np.zeros((2, 3)), np.zeros((2, 1)), "forward", "float64") == np.inf
+    monkeypatch.setattr(check, "to_numpy", Mock(side_effect=RuntimeError("no values")))
     column = Column("numpy", "cpu", "eager", "float64")
     assert check.outputs(check.setting("corner-bias", column)) == {}
