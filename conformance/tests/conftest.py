@@ -49,6 +49,12 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
 }
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Have PyTorch draw the same for a test each time."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=TORCH_LAYERS)
 def layer_name(request: pytest.FixtureRequest) -> str:
     """Return the name of each of `TORCH_LAYERS` in turn."""

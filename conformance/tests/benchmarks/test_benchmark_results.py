@@ -12,8 +12,7 @@ from invconv_benchmarks.report import page, readme
 from invconv_benchmarks.results import committed, limits, result
 from invconv_benchmarks.results.row import merged
 from tests.benchmarks.invented_results import invented, row, samples
-
-ROOT = Path(__file__).parents[3]
+from tests.programs import ROOT
 
 
 def test_ratio_of_samples_that_drift_together() -> None:

@@ -23,9 +23,8 @@ from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.results.committed import newest
-from tests.programs import ENVIRONMENT
+from tests.programs import ENVIRONMENT, ROOT
 
-ROOT = Path(__file__).parents[3]
 MIXINGS = ("plain", "emerging", "periodic")
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
 OPTIONS += ["--learning-rate", "1e-2", "--mixings", ",".join(MIXINGS)]

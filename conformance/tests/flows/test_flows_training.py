@@ -15,7 +15,6 @@ from tests.flows.small_flows import SHAPE, glow, moved
 
 
 def test_initialize_normalises_what_leaves_an_actnorm_once() -> None:
-    torch.manual_seed(0)
     flow, x = glow("periodic", (3, 8, 8), depth=2, context=2), torch.rand(32, 3, 8, 8)
     context = torch.randn(32, 2)
     assert not flow.initialized
@@ -57,7 +56,6 @@ class Stops(nn.Module):  # type: ignore[misc]
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()], ids=lambda e: repr(e))
 def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
-    torch.manual_seed(0)
     flow = Multiscale(SHAPE, [ActNorm(1), Stops(error), Squeeze(), ActNorm(4)])
     flow.layers["0"].load_state_dict({"log_scale": torch.ones(1), "bias": torch.ones(1)}, False)
     before, first, x = (
@@ -77,7 +75,6 @@ def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
 
 
 def test_reversible_gradients_are_those_of_stored_activations() -> None:
-    torch.manual_seed(0)
     stored = moved(glow("plu", depth=2)).train()
     reversible = moved(glow("plu", depth=2, reversible=True)).train()
     reversible.load_state_dict(stored.state_dict())
@@ -128,7 +125,6 @@ def test_samples_are_decoded_noise_times_the_temperature() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_step_and_sampler_compile_in_one_piece() -> None:
-    torch.manual_seed(0)
     flow = moved(glow(levels=1), 0.05, torch.float32).train()
     images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
     noise = torch.rand(images.shape)

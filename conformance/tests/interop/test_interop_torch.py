@@ -19,7 +19,6 @@ every_library = pytest.mark.parametrize("library", installed(LIBRARIES))
 @pytest.fixture(autouse=True)
 def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
     yield
     torch.set_default_dtype(torch.float32)
 

@@ -127,7 +127,6 @@ def test_kernels_are_read_where_they_are(
 ) -> None:
     """Masked entries, NaN here, are neither read nor given a gradient."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
-    torch.manual_seed(0)
     conv = ic.AutoregressiveConv(torch.randn(5, 5, 3, 3), mask=mask, channel_order=order)
     known = conv._family.linear.kernel(conv._causal().stencil().taps)
     kernel = torch.where(known == 0, torch.nan, known)

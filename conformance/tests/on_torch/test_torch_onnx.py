@@ -107,7 +107,6 @@ def test_a_graph_does_not_grow_with_the_grid() -> None:
 
 @pytest.mark.parametrize("kind", ["autoregressive", "qr"])
 def test_an_ill_conditioned_triangle_is_refined(kind: str) -> None:
-    torch.manual_seed(0)
     layer: Any = it.AutoregressiveConv1d(8) if kind == "autoregressive" else it.Conv1x1(8, "qr")
     with torch.no_grad():
         if kind == "qr":

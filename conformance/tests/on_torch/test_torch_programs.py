@@ -56,7 +56,6 @@ def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_p
 @pytest.mark.parametrize("operator", ["solve", "apply", "gram"])
 def test_a_decomposition_is_the_operator(operator: str) -> None:
     """What torch.export does not reach: each family, and the gradient."""
-    torch.manual_seed(0)
     causal = causal_family((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
     for borders in itertools.product(("periodic", "symmetric", "odd"), repeat=2):
@@ -80,7 +79,6 @@ def test_an_exponential_has_no_decomposition() -> None:
 @pytest.mark.slow
 def test_inductor_trains_and_samples() -> None:
     """Of complex numbers, as a PeriodicConv's log-determinant has them, it has to see none."""
-    torch.manual_seed(0)
     kinds = it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d, it.ActNorm
     emerging = it.EmergingConv2d(3, mixing="qr")
     flow = torch.nn.ModuleList([*(kind(3) for kind in kinds), emerging])

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+from tests.programs import ROOT
+
 # what the suite imports that is not ours; what is missing here is imported in every fork
 _PRELOADED = ["array_api_compat.numpy", "array_api_strict", "llvmlite.binding", "scipy.linalg"]
 _PRELOADED += ["rich.table", "tests.suite.planted_faults"]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.suite.planted_faults import ROOT, Laws, copied, rewrite
+from tests.programs import ROOT
+from tests.suite.planted_faults import Laws, copied, rewrite
 
 pytest.importorskip("cosmic_ray")
 
