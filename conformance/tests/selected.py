@@ -24,6 +24,7 @@ CARRY: dict[str, Callable[[Any], Any]] = {
     "torch": torch.as_tensor,
     "jax": jax.numpy.asarray,
 }
+libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 
 
 def cases_named(*names: str) -> list[Case]:

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 from invconv_jax import channels_last
-from tests.selected import CARRY
+from tests.selected import libraries
 
 # kernel size and settings
 MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -58,9 +58,9 @@ def in_blocks(conv: Any, run: Callable[..., Any], x: Any, known: Any = None) -> 
     return whole
 
 
-@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@libraries
 @every_map
-def test_blocks_are_the_whole(name: str, carry: Callable[[Any], Any]) -> None:
+def test_blocks_are_the_whole(name: str, carry: Any) -> None:
     conv = operator(name)
     grid = (sum(LENGTHS), 5)[: conv.ndim]
     x = np.random.default_rng(0).standard_normal((1, 2, *grid))

@@ -30,7 +30,8 @@ BLUR: Any = ic.from_psf(np.outer([1, 4, 1], [1, 4, 1]) / 36)
 KERNEL: Any = CORNER.kernel
 EYE: Any = np.eye(3)
 ONES: Any = np.ones(3)
-LAYER, IMAGES = it.ActNorm(3), torch.zeros(1, 3, 2, 2)
+LAYER, LINEAR, IMAGES = it.ActNorm(3), torch.nn.Linear(3, 3), torch.zeros(1, 3, 2, 2)
+KEY = jax.random.key(0)
 MASKED: Any = np.ma.masked_invalid(np.full((1, 3, 4, 4), np.nan))
 SPARSE: Any = torch.ones(2, 3, 4, 4).to_sparse()
 NESTED: Any = torch.nested.nested_tensor([torch.ones(3, 4)], layout=torch.jagged)
@@ -91,6 +92,8 @@ VALUES = {
     "mixing: expected": "it.EmergingConv2d(4, mixing='lu')",
     "mask: expected": "it.EmergingConv2d(4, mask='circle')",
     "kernel_size: expected odd": "it.EmergingConv2d(4, kernel_size=2)",
+    "layers: expected modules .* got none": "it.ReversibleChain([])",
+    r"x: expected shape \(batch, 3, \*spatial\)": "it.ReversibleChain([LAYER])(IMAGES[:, :2])",
     "parametrization: expected": "it.Conv1x1(4, 'lu')",
     "basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'": "ic.squeeze(X, basis='wavelet')",
 }
@@ -120,6 +123,15 @@ TYPES = {
     "x: expected a dense tensor, got one of layout .*coo": "one(torch.eye(3)).forward(SPARSE)",
     "x: expected a dense tensor, got a nested tensor": "one(torch.eye(3)).forward(NESTED)",
     "x: expected a real floating dtype": "one(EYE).forward(RECORDS)",
+    "layers: expected modules with forward.* Linear at 1": "it.ReversibleChain([LAYER, LINEAR])",
+    "in a list, got one ActNorm": "it.ReversibleChain(LAYER)",
+    r"got Autoreg.* at 0; InvertibleModule\(conv\) is one": "it.ReversibleChain([CORNER])",
+    "x: expected a torch.Tensor, got ndarray": "it.ReversibleChain([LAYER])(X)",
+    "cls: expected a class of invconv with an init, got 'A": "invconv_jax.init(KEY, 'ActNorm', 3)",
+    "cls: expected a class of invconv": "invconv_jax.init(KEY, ic.Chain, 3)",
+    "come from the key": "invconv_jax.init(KEY, ic.ActNorm, 3, rng=RNG)",
+    "dtype= says": "invconv_jax.init(KEY, ic.ActNorm, 3, like=jax.numpy.zeros(0))",
+    "expected a real floating dtype": "invconv_jax.init(KEY, ic.ActNorm, 3, dtype='int32')",
     "positional arguments": "it.EmergingConv2d(3, 3, 3)",  # not in, out, size, as PyTorch's own
     r"got ActNorm; of a layer pass layer.operator\(\)": "it.InvertibleModule(LAYER)",
     r"got tuple; a layer returns \(z, log_det\)": "torch.nn.Sequential(LAYER, LAYER)(IMAGES)",

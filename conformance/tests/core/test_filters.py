@@ -1,6 +1,5 @@
 """Recursive filters and point-spread functions beside SciPy's, on four libraries."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +11,8 @@ import torch
 from jax.test_util import check_grads
 
 import invconv as ic
-from tests.selected import CARRY
+from tests.selected import libraries
 
-libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 DESIGNS: dict[str, tuple[Any, Any]] = {
     "butterworth": scipy.signal.butter(4, 0.2),
     "chebyshev": scipy.signal.cheby1(5, 1, 0.3),
@@ -35,9 +33,7 @@ def alike(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize(
     ("shape", "axis"), [((40,), -1), ((3, 30), 1), ((9, 2, 3), 0), ((2, 3), 1)]
 )
-def test_lfilter_is_scipys(
-    design: str, shape: tuple[int, ...], axis: int, carry: Callable[[Any], Any]
-) -> None:
+def test_lfilter_is_scipys(design: str, shape: tuple[int, ...], axis: int, carry: Any) -> None:
     (b, a), rng = DESIGNS[design], np.random.default_rng(0)
     x, states = rng.standard_normal(shape), list(shape)
     states[axis] = max(np.size(b), np.size(a)) - 1
@@ -60,7 +56,7 @@ def test_ten_seconds_of_audio_in_ten_pieces() -> None:
 
 
 @libraries
-def test_a_filter_for_each_channel(carry: Callable[[Any], Any]) -> None:
+def test_a_filter_for_each_channel(carry: Any) -> None:
     rng = np.random.default_rng(0)
     b, a = rng.standard_normal((4, 1, 3)), 0.3 * rng.standard_normal((5, 3))
     a[:, 0] = rng.uniform(0.5, 2, 5)
@@ -73,7 +69,7 @@ def test_a_filter_for_each_channel(carry: Callable[[Any], Any]) -> None:
 
 
 @libraries
-def test_sections_are_scipys_and_pieces_are_the_whole(carry: Callable[[Any], Any]) -> None:
+def test_sections_are_scipys_and_pieces_are_the_whole(carry: Any) -> None:
     sos, rng = scipy.signal.butter(6, 0.1, output="sos"), np.random.default_rng(0)
     x, state = rng.standard_normal((2, 1000)), np.zeros((3, 2, 2))
     whole = scipy.signal.sosfilt(sos, x)

@@ -1,6 +1,5 @@
 """Regularised inverses: beside the dense matrix, singular ones too; gradients by differences."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from jax.test_util import check_grads
 import invconv as ic
 from invconv.arrays.namespaces import from_host
 from invconv_conformance.truth.oracle import affine
-from tests.selected import CARRY
+from tests.selected import libraries
 
 
 def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) -> Any:
@@ -55,19 +54,14 @@ SHAPES = (1, (7,)), (1, (4, 5)), (3, (3, 4))
 SPECTRAL = [(cls, *shape) for cls in (ic.PeriodicConv, ic.SymmetricConv) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@libraries
 @pytest.mark.parametrize("singular", [False, True])
 @pytest.mark.parametrize("damp", [0.0, 1e-3, 1.0])
 @pytest.mark.parametrize(
     ("cls", "channels", "grid"), [*SPECTRAL, *((cls, n, (1, 2)) for cls in LOST for n in (1, 3))]
 )
 def test_it_is_the_dense_matrixs(
-    carry: Callable[[Any], Any],
-    cls: Any,
-    singular: bool,
-    damp: float,
-    channels: int,
-    grid: tuple[int, ...],
+    carry: Any, cls: Any, singular: bool, damp: float, channels: int, grid: tuple[int, ...]
 ) -> None:
     make = pointwise if cls in LOST else partial(operator, grid=grid)
     conv = make(cls, channels, singular=singular)
@@ -138,9 +132,9 @@ def test_images_of_any_size_and_none() -> None:
     assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)
 
 
-@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@libraries
 @pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv, ic.Conv1x1])
-def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Callable[[Any], Any]) -> None:
+def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Any) -> None:
     conv: Any
     rng, sigma = np.random.default_rng(0), 0.02
     x = rng.standard_normal((2, 1, 40, 30)).cumsum(-1).cumsum(-2) / 100

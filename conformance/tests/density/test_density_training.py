@@ -16,11 +16,8 @@ from invconv._cli import main
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
-from invconv_benchmarks.density.training.module import (
-    DensityModule,
-    DivergedError,
-    first_non_finite,
-)
+from invconv_benchmarks.density.training.module import DensityModule, DivergedError
+from invconv_benchmarks.density.training.module import first_non_finite as non_finite
 from invconv_benchmarks.density.training.run import train
 from tests.programs import python
 
@@ -142,7 +139,7 @@ def test_a_run_that_goes_wrong_stops_with_the_layers_name_and_can_go_on(
 
     def spoil_after_seven() -> bool:
         if modules[0].step == 7:
-            assert first_non_finite(modules[0].flow, torch.full((2, 1, 8, 8), 0.5)) is None
+            assert non_finite(modules[0].flow, torch.full((2, 1, 8, 8), 0.5)) is None
             with torch.no_grad():
                 SPOILT[name, message](modules[0].flow.layers[name])
         return modules[0].step == 7 and "coupling" in name  # it would be saved now
@@ -221,11 +218,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_refused_and_left_alone(
-    damage: Callable[[bytes], bytes],
-    done: bytes,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_a_damaged_checkpoint_is_refused(
+    damage: Callable[[bytes], bytes], done: bytes, tmp_path: Path, capsys: Any
 ) -> None:
     path, content = tmp_path / checkpoint.NAME, damage(done)
     path.write_bytes(content)

@@ -39,14 +39,13 @@ def undamaged(kind: str) -> tuple[bytes, ...]:
     if kind == "operator":
         pairs = [(case.conv(), narrow[i % 3]) for i, case in enumerate(FEW)]
         models = [conv for own, like in pairs for conv in (own, own.asarrays(like))]
+    contents = []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        return tuple(unsealed(_saved(model, path)) for model in models)
-
-
-def _saved(model: Any, path: Path) -> bytes:
-    ic.save(model, path)
-    return path.read_bytes()
+        for model in models:
+            ic.save(model, path)
+            contents.append(unsealed(path.read_bytes()))
+    return tuple(contents)
 
 
 def damaged(rng: Random, kind: str) -> bytes:

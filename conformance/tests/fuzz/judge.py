@@ -15,13 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
+import array_api_strict
+import jax
 import numpy as np
+import torch
 
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, to_numpy
 from invconv.operators.base.checks import TOLERATED
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
+_LARGEST = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
 _DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
 
 
@@ -45,16 +49,10 @@ def as_array(library: str, dtype: str, numbers: np.ndarray[Any, Any]) -> Any:
         if "float" not in dtype:
             numbers = np.nan_to_num(numbers).astype(dtype)
     if library == "torch":
-        import torch
-
         return torch.asarray(numbers).to(getattr(torch, dtype))
     if library == "jax":
-        from jax import numpy as jnp
-
-        return jnp.asarray(numbers, dtype=dtype)
-    import array_api_strict as strict
-
-    return strict.asarray(numbers.astype(dtype))
+        return jax.numpy.asarray(numbers, dtype=dtype)
+    return array_api_strict.asarray(numbers.astype(dtype))
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def judge(call: Call) -> str:
         return "a result with IllConditionedWarning"
     if not _tame(call):
         return "a result of NaN, inf, huge or tiny numbers"
-    if not _finite(result):
+    if not all(np.isfinite(values).all() for values in host_values(result)):
         _require_right(call, result)
         return "a result that is right not to be finite"
     if kinds:
@@ -183,10 +181,6 @@ def _is_ours(error: Exception) -> bool:
     return raised and module.partition(".")[0] in _OURS
 
 
-def _finite(result: Any) -> bool:
-    return all(np.isfinite(values).all() for values in host_values(result))
-
-
 def _require_right(call: Call, result: Any) -> None:
     """Raise Undocumented unless the call in float64 shows that what is not finite is right."""
     exact = changed(call, _in_float64)
@@ -197,7 +191,7 @@ def _require_right(call: Call, result: Any) -> None:
         except Exception as error:
             raise Undocumented(f"{call}\nsilence, where float64 says: {error}") from None
         singular = call.method.endswith("log_det") and _is_singular(exact)
-    largest = min(map(_largest, arrays_of(call)))
+    largest = min(_LARGEST.get(dtype_name(a.dtype), 1.8e308) for a in arrays_of(call))
     values = host_values(result)
     if singular:
         values, truth = values[:-1], truth[:-1]
@@ -230,8 +224,3 @@ def _tame(call: Call) -> bool:
 def _in_float64(array: Any) -> Any:
     values = host_values(array)
     return values[0] if values else to_numpy(array)
-
-
-def _largest(array: Any) -> float:
-    largest = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
-    return largest.get(dtype_name(array.dtype), 1.8e308)

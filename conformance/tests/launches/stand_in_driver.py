@@ -75,16 +75,13 @@ class Driver:
     def _seen(self, name: bytes, *rest: Any) -> bool:
         device, blocks, threads, shared, stream, arguments = rest
         names = POINTERS[name.decode()]
-        pointers = {n: _at(ctypes.c_void_p, arguments[i]) or 0 for i, n in enumerate(names)}
+        values = (ctypes.c_void_p.from_address(a).value or 0 for a in arguments[: len(names)])
+        pointers = dict(zip(names, values, strict=True))
         grid = list((ctypes.c_int * len(GRID)).from_address(arguments[len(names)]))
         given = dict(zip(GRID, grid, strict=True))
         sizes = device, blocks, threads, shared, stream or 0
         self.launches.append(Launched(name.decode(), *sizes, pointers, given))
         return self.runs
-
-
-def _at(kind: Any, address: int) -> Any:
-    return kind.from_address(address).value
 
 
 def forget() -> None:

@@ -107,10 +107,7 @@ def test_other_images_are_refused_and_none_are_not_launched(driver: Driver) -> N
     assert len(driver.launches) == 2  # of the weights
 
 
-def not_loaded(*_: Any, **__: Any) -> Code:
-    return Code(b"/dev/null", "")
-
-
+EMPTY = Code(b"/dev/null", "")
 ABSENT: dict[str, tuple[dict[str, Any], str]] = {
     "no driver": ({"NAMES": ("libabsent.so.1",)}, "the CUDA driver was not found"),
     "an old driver": ({"NAMES": (ctypes.util.find_library("c"),)}, "the CUDA driver has no cu"),
@@ -118,7 +115,10 @@ ABSENT: dict[str, tuple[dict[str, Any], str]] = {
         {"library": lambda newest: None, "compile_text": compile_text},
         "NVRTC of CUDA 12 or before was not found",
     ),
-    "another kind": ({"compile_text": not_loaded}, "cuLibraryLoadData failed: invalid argument"),
+    "another kind": (
+        {"compile_text": lambda *_, **__: Code(b"/dev/null", "")},
+        "cuLibraryLoadData failed: invalid argument",
+    ),
 }
 
 

@@ -66,12 +66,6 @@ def differentiated(convs: list[Any], x: Any, weights: Any) -> Any:
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)(convs, x)
 
 
-def twice_differentiated(conv: Any, x: Any) -> Any:
-    """Return a product with the matrix of second derivatives by the parameters."""
-    gradient = jax.grad(lambda conv: (conv.forward(x) ** 3).sum())
-    return jax.jvp(gradient, (conv,), (conv,))[1]
-
-
 def compare(got: Any, expected: Any, what: str) -> None:
     """Raise where arrays differ, and name those that do."""
     leaves, wrong = jax.tree_util.tree_leaves_with_path(expected), []
@@ -129,7 +123,12 @@ def main(name: str, explicit: bool) -> None:
                 assert y.sharding.is_equivalent_to(like.sharding, y.ndim), (name, axes, y.sharding)
     if name == "some" and explicit:
         conv = operators("ExponentialConv")[0].asarrays(x)
-        twice = jax.jit(twice_differentiated)
+
+        @jax.jit  # type: ignore[untyped-decorator]
+        def twice(conv: Any, x: Any) -> Any:
+            gradient = jax.grad(lambda conv: (conv.forward(x) ** 3).sum())
+            return jax.jvp(gradient, (conv,), (conv,))[1]
+
         expected = twice(conv, x)
         with jax.set_mesh(mesh):
             conv = jax.device_put(conv, NamedSharding(mesh, PartitionSpec()))

@@ -22,6 +22,9 @@ from invconv_conformance import info
 from tests.programs import python
 from tests.selected import CUPY, without_gpu
 
+NO_GPU = "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built"
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
 
 def status(arguments: list[str]) -> int | str | None:
     """Run a command in this process; argparse exits."""
@@ -83,11 +86,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("benchmark --library abacus", "--library: expected some of"),
         pytest.param("benchmark --library cupy", "--library: CuPy: not", marks=without_gpu),
         ("benchmark --device tpu:7", "--device: nothing that is installed here has 'tpu:7'"),
-        pytest.param(
-            "benchmark inverse --device cuda",
-            "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
+        pytest.param("benchmark inverse --device cuda", NO_GPU, marks=without_cuda),
         ("benchmark --out nowhere/there", "--out: expected a folder"),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
         ("density compare --seeds a", "--seeds: expected numbers with commas between, got 'a'"),
@@ -104,11 +103,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(
-    arguments: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: str, message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     imsave("small.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)

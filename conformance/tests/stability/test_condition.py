@@ -1,4 +1,7 @@
-"""When an inverse cannot be right: the warning, the numbers behind it, and large grids."""
+"""When an inverse cannot be right: the warning, the numbers behind it, and large grids.
+
+Where no warning is expected, one is an error (pyproject.toml).
+"""
 
 import math
 import re
@@ -15,6 +18,7 @@ from invconv.operators.base.judgement import Judgement
 from invconv.trust import condition
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
+from invconv_conformance.cases.case import perturbed
 from invconv_conformance.cases.drawn import FAMILIES
 from invconv_conformance.truth import oracle
 
@@ -141,15 +145,9 @@ _GAUSSIAN = np.exp(-np.add.outer(_AROUND, _AROUND) / 1.3)
 _BOX = ic.PeriodicConv(np.ones((1, 1, 3, 3)) / 9, bias=np.ones(1))
 
 
-def _moved(conv: ic.InvertibleConv) -> ic.InvertibleConv:
-    rng = np.random.default_rng(1)
-    moved = {n: p + 0.1 * rng.standard_normal(p.shape) for n, p in conv.parameters().items()}
-    return conv.replace(**moved)
-
-
 _GROWING = ic.AutoregressiveConv(np.asarray([[[[1, -0.55], [-0.55, 0]]]]), bias=np.ones(1))
 _PAIR, _SERIES = (
-    _moved(cls.init(2, rng=np.random.default_rng(0)))
+    perturbed(cls.init(2, rng=np.random.default_rng(0)), np.random.default_rng(1))
     for cls in (ic.EmergingConv, ic.ExponentialConv)
 )
 LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
