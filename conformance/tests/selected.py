@@ -24,7 +24,15 @@ CARRY: dict[str, Callable[[Any], Any]] = {
     "torch": torch.as_tensor,
     "jax": jax.numpy.asarray,
 }
+processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
+    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
+)
 libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+
+
+def slow(*values: Any, **options: Any) -> Any:
+    """Return a parameter whose test is slow."""
+    return pytest.param(*values, marks=pytest.mark.slow, **options)
 
 
 def cases_named(*names: str) -> list[Case]:
@@ -66,8 +74,8 @@ def of_each_class(*names: str) -> list[Any]:
     chosen = cases_named(*names)
     there = {type(case.conv()) for case in chosen}
     rest = [case for case in cases_named(*ONE_OF_EACH) if type(case.conv()) not in there]
-    slow = [pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in rest]
-    return [*(pytest.param(case, id=case.name) for case in chosen), *slow]
+    slowly = (slow(case, id=case.name) for case in rest)
+    return [*(pytest.param(case, id=case.name) for case in chosen), *slowly]
 
 
 def installed(libraries: Iterable[str]) -> list[Any]:

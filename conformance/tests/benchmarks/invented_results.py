@@ -46,17 +46,7 @@ def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
             seconds = [1e-6 * n ** (2 * power)] * 3
             found.append(row(f"invconv {does}", "ours", does, seconds, **place))
     rows = merged(found)
-    return Result(
-        invconv="0.1.0",
-        date="2026-01-01T00:00:00+00:00",
-        command="python -m invconv benchmark <inverse>",
-        seconds=1.0,
-        complete=True,
-        quick=False,
-        passes=2,
-        environment=dict(ENVIRONMENT),
-        load={"start": 0.1, "end": 9.0},
-        not_run=["CuPy: not installed"],
-        rows=rows,
-        limits=limits.verdicts(rows),
-    )
+    run: dict[str, Any] = {"invconv": "0.1.0", "date": "2026-01-01T00:00:00+00:00", "passes": 2}
+    run |= {"command": "python -m invconv benchmark <inverse>", "not_run": ["CuPy: not installed"]}
+    run |= {"seconds": 1.0, "complete": True, "quick": False, "load": {"start": 0.1, "end": 9.0}}
+    return Result(environment=dict(ENVIRONMENT), rows=rows, limits=limits.verdicts(rows), **run)

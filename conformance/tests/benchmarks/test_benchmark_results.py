@@ -37,8 +37,7 @@ def test_passes_that_differ_widen_the_interval() -> None:
     low = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low
     assert low == pytest.approx(2 * np.exp(-0.3))
 
-
-def test_exponent_of_an_exact_power_law() -> None:
+    # the exponent of an exact power law
     sizes = [4.0, 16.0, 64.0, 256.0, 16e6]
     found = spread.exponent(sizes, [3e-7 * n**2.1 for n in sizes])
     assert found.value == pytest.approx(2.1, abs=1e-9)

@@ -183,10 +183,9 @@ def test_required_functions_exist_in_the_standard() -> None:
             assert hasattr(where, name), name
 
 
-@pytest.mark.parametrize(
-    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"), ("mlx", "MLX")]
-)
-def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
+@pytest.mark.parametrize("title", ["PyTorch", "JAX", "CuPy", "MLX"])
+def test_without_a_library_its_adapter_says_what_to_install(title: str) -> None:
+    library = title.lower().removeprefix("py")
     code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
     message = f"invconv_{library} needs {title}: pip install 'invconv[{library}]'"
     assert f"ImportError: {message}" in python("-c", code, status=1).stderr

@@ -29,13 +29,12 @@ def test_every_way_to_an_inverse_says_so(case: Case) -> None:
     """The law "singular" asks the others, in every library."""
     conv, grid = case.conv(), case.spatial_shape
     size = " x ".join(map(str, grid))
-    for way in (
-        lambda: conv.prepare(grid),
-        lambda: conv.prepare(grid, check=False),
-        lambda: ic.Inverse(conv).forward(case.images(1)[0]),
-    ):
-        with pytest.raises(ic.SingularConvError, match=f"exactly singular on a grid of {size} .*:"):
-            way()
+    message = f"exactly singular on a grid of {size} .*:"
+    for check in (True, False):
+        with pytest.raises(ic.SingularConvError, match=message):
+            conv.prepare(grid, check=check)
+    with pytest.raises(ic.SingularConvError, match=message):
+        ic.Inverse(conv).forward(case.images(1)[0])
     assert conv.condition(grid) == math.inf
 
 
@@ -137,10 +136,8 @@ def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name:
     host = SMALL[name]
     y = np.ones((3, 1, 2, 5))
     parameters = {n: np.stack([p] * 3) for n, p in host.parameters().items()}
-    for vmap, convert in (
-        (lambda run: jax.jit(jax.vmap(run)), jnp.asarray),
-        (torch.func.vmap, torch.as_tensor),
-    ):
+    in_jax = (lambda run: jax.jit(jax.vmap(run)), jnp.asarray)
+    for vmap, convert in (in_jax, (torch.func.vmap, torch.as_tensor)):
         there = host.asarrays(convert(y))
 
         def solve(values: dict[str, Any], y: Any, there: Any = there) -> Any:

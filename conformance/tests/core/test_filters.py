@@ -136,8 +136,8 @@ def test_a_function_for_each_channel_and_other_libraries() -> None:
     rng = np.random.default_rng(0)
     psf, x = rng.random((2, 3, 5)), rng.standard_normal((2, 8, 9))
     y = ic.from_psf(psf, boundary=("periodic", "periodic")).forward(x)
-    for c in range(2):
-        alike(y[c], scipy.ndimage.convolve(x[c], psf[c], mode="wrap"))
+    for found, image, function in zip(y, x, psf, strict=True):
+        alike(found, scipy.ndimage.convolve(image, function, mode="wrap"))
     of_file = ic.from_psf(np.ones((3, 3), ">f4"), like=torch.zeros(1))
     assert of_file.kernel.dtype == torch.float32
     grown = torch.tensor([0.2, 1.0, 0.2], requires_grad=True)

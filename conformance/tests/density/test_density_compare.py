@@ -61,11 +61,9 @@ def test_a_sweep_goes_on_until_the_best_is_inside_and_the_test_part_sees_no_othe
 
 def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
     def row(mixing: str, *seeds: list[float]) -> rows.Row:
-        outcomes = {
-            seed: {"bits": bits, "parameters": 5, "history": []} if bits else {"error": "a NaN"}
-            for seed, bits in enumerate(seeds)
-        }
-        return rows.Row(mixing, {}, 0.01, outcomes)
+        bad, good = {"error": "a NaN"}, {"parameters": 5, "history": []}
+        outcomes = [good | {"bits": bits} if bits else bad for bits in seeds]
+        return rows.Row(mixing, {}, 0.01, dict(enumerate(outcomes)))
 
     plain = row("plain", [3.0, 4.0], [3.1, 4.1], [3.2, 4.2])
     rows_of_three = [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.0])]

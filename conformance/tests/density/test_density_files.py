@@ -8,12 +8,7 @@ import pytest
 from PIL import Image
 
 from invconv_benchmarks.density.data.users_data import LAYOUTS, load
-
-RNG = np.random.default_rng(0)
-
-
-def numbers(*shape: int) -> Any:
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
+from tests.density.test_density_data import numbers
 
 
 def picture(path: Path, height: int, width: int) -> Any:

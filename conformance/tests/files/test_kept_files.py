@@ -96,10 +96,9 @@ def all_of(loaded: Any) -> Any:
 
 
 # of a flow every ninth bit: 9 and 8 have no factor in common
-@pytest.mark.parametrize(
-    ("what", "load", "step"), [("operator", ic.load, 1), ("flow", invconv_torch.load, 9)]
-)
-def test_no_flipped_bit_is_silent(what: str, load: Any, step: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["operator", "flow"])
+def test_no_flipped_bit_is_silent(what: str, tmp_path: Path) -> None:
+    load, step = (ic.load, 1) if what == "operator" else (invconv_torch.load, 9)
     path = tmp_path / "file"
     if what == "operator":
         ic.save(small(), path)

@@ -23,11 +23,8 @@ NAME = "flow.safetensors"
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_names_and_shapes_are_those_of_torch_and_operators_the_same(mixing: str) -> None:
     flow = moved(glow(mixing, kernel_size=5, context=2, levels=2))
-    state = {
-        n.removeprefix("layers."): t
-        for n, t in flow.state_dict().items()
-        if not n.endswith(".initialized")
-    }
+    state = {n.removeprefix("layers."): t for n, t in flow.state_dict().items()}
+    state = {n: t for n, t in state.items() if not n.endswith(".initialized")}
     assert {n: tuple(t.shape) for n, t in state.items()} == flow.architecture.arrays()
     assert flow.architecture.latent_shapes == flow.latent_shapes
     names = flow.layers.keys()
@@ -62,10 +59,7 @@ def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
 def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its mixing is a function, which no file describes"):
         invconv_torch.save(glow(lambda c: invconv_torch.Conv1x1(c)), tmp_path / NAME)
-    with pytest.raises(
-        TypeError,
-        match="model: expected an InvertibleConv or a layer that holds one, got Multiscale",
-    ):
+    with pytest.raises(TypeError, match="an InvertibleConv or a layer that holds one, got Multi"):
         invconv_torch.save(own_parts(), tmp_path / NAME)
     for name, layer in (
         ("level0_step0_mixing", invconv_torch.PeriodicConv2d(4, dilation=2, bias=False)),

@@ -58,11 +58,7 @@ class Stops(nn.Module):  # type: ignore[misc]
 def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
     flow = Multiscale(SHAPE, [ActNorm(1), Stops(error), Squeeze(), ActNorm(4)])
     flow.layers["0"].load_state_dict({"log_scale": torch.ones(1), "bias": torch.ones(1)}, False)
-    before, first, x = (
-        copy.deepcopy(flow.state_dict()),
-        torch.rand(8, *SHAPE),
-        torch.rand(8, *SHAPE),
-    )
+    before, (first, x) = copy.deepcopy(flow.state_dict()), torch.rand(2, 8, *SHAPE)
     with pytest.raises(type(error)):
         flow.initialize(first)
     for name, tensor in flow.state_dict().items():

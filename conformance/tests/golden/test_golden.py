@@ -133,17 +133,11 @@ def _as_json(golden: Golden, arrays: dict[str, Matrix]) -> Json:
     operator = describe(golden.conv, arrays, prefix)
     images = {"x": golden.x, "y": golden.outputs["y"], "z": golden.z, "x2": golden.outputs["x2"]}
     arrays |= {prefix + name: image for name, image in images.items()}
-    return {
-        "name": golden.name,
-        "operator": operator,
-        "channels": golden.conv.channels,
-        "spatial_shape": list(golden.spatial_shape),
-        "batch_shape": list(golden.batch_shape),
-        **{name: prefix + name for name in images},
-        "log_det": float(golden.outputs["log_det"]),
-        **golden.numbers,
-        "tolerance": golden.tolerance,
-    }
+    case: Json = {"name": golden.name, "operator": operator, "channels": golden.conv.channels}
+    case |= {name: list(getattr(golden, name)) for name in ("spatial_shape", "batch_shape")}
+    case |= {name: prefix + name for name in images}
+    case["log_det"] = float(golden.outputs["log_det"])
+    return case | golden.numbers | {"tolerance": golden.tolerance}
 
 
 def _dumps(document: Json) -> str:

@@ -21,15 +21,11 @@ from tests.programs import python
 from tests.selected import installed
 
 EVENT, RNG = (2, 3), np.random.default_rng(0)
+NORM = ic.ActNorm(np.asarray([0.5, -0.3]), np.ones(2), ndim=1)
+MIXED = ic.PLUConv1x1, ic.AutoregressiveConv
 OPERATORS: dict[str, Callable[[], ic.InvertibleConv]] = {
     "periodic": lambda: with_bias(ic.PeriodicConv.init(2, ndim=1, rng=RNG), RNG),
-    "chain": lambda: ic.Chain(
-        [
-            ic.ActNorm(np.asarray([0.5, -0.3]), np.ones(2), ndim=1),
-            ic.PLUConv1x1.init(2, ndim=1, rng=RNG),
-            ic.AutoregressiveConv.init(2, 2, 1, rng=RNG),
-        ]
-    ),
+    "chain": lambda: ic.Chain([NORM, *(cls.init(2, ndim=1, rng=RNG) for cls in MIXED)]),
 }
 
 
@@ -133,11 +129,7 @@ FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
 
 
 def test_adapters_import_no_flow_library_and_no_compiler() -> None:
-    code = (
-        "import sys, invconv_torch, invconv_jax;"
-        "invconv_torch.interop, invconv_jax.interop;"
-        "print(*sys.modules)"
-    )
+    code = "import sys, invconv_torch.interop, invconv_jax.interop; print(*sys.modules)"
     loaded = set(python("-c", code).stdout.split())
     assert {"torch", "jax"} <= loaded
     late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}

@@ -23,13 +23,11 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.run.selection import checks
 from tests.programs import python
+from tests.selected import processes
 
 LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torch.float64)}
 
 libraries = pytest.mark.parametrize("library", LIKE)
-processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
-    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
-)
 
 
 def fail(*arguments: Any, **options: Any) -> Any:
@@ -79,10 +77,7 @@ def corner(library: str) -> tuple[ic.InvertibleConv, Any, Any]:
 def test_the_plain_way_runs(how: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
     conv, x, y = corner(library)
     place, name, value, words = ABSENT[how]
-    if place is sys.modules:
-        forgetful.setitem(place, name, value)
-    else:
-        forgetful.setattr(place, name, value)
+    (forgetful.setitem if place is sys.modules else forgetful.setattr)(place, name, value)
     forget()
     prepared = conv.prepare((5, 6))
     assert prepared.plan.method == "pitched wavefront"

@@ -14,11 +14,7 @@ from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.correlate.bands import of_taps
-from invconv.kernels.cpu.correlate.correlation import (
-    CompiledCorrelation,
-    compiled_correlation,
-    compiled_kernel_vjp,
-)
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.program import address_of
 from tests.kernels.test_kernels import narrower
 
@@ -31,7 +27,7 @@ def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SHARED", 0.0)
 
 
-def run(found: CompiledCorrelation, taps: Floats, x: Floats, workers: int = 1) -> Floats:
+def run(found: Any, taps: Floats, x: Floats, workers: int = 1) -> Floats:
     """Return what a compiled correlation makes of images, in memory that holds NaN before."""
     y = np.full_like(x, np.nan)
     first, *images = map(address_of, (taps, x, y))
@@ -103,9 +99,8 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
     ndim, channels = len(shape) - 2, shape[1]
     kernel = rng.standard_normal((channels, channels, *[3] * ndim))
     mode = "circular" if wrap else "zeros"
-    layer = getattr(torch.nn, f"Conv{ndim}d")(
-        channels, channels, 3, padding=1, padding_mode=mode, bias=False, dtype=torch.float64
-    )
+    settings = {"padding": 1, "padding_mode": mode, "bias": False, "dtype": torch.float64}
+    layer = getattr(torch.nn, f"Conv{ndim}d")(channels, channels, 3, **settings)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(kernel))
         wanted = layer(torch.from_numpy(x)).numpy()

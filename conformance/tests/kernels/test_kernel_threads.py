@@ -20,15 +20,11 @@ import invconv_torch as it
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, costs, threads
 from tests.programs import python
+from tests.selected import CARRY, processes
 
 GRID = (40, 300)
 LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
-CARRY: dict[str, Callable[[Any], Any]] = {"numpy": np.asarray, "torch": torch.as_tensor}
-
 libraries = pytest.mark.parametrize("library", LIKE)
-processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
-    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
-)
 
 
 @pytest.fixture
@@ -61,10 +57,8 @@ def images(library: str, count: int) -> list[Any]:
 
 def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:
     """Return what one thread gives, image by image."""
-    return [
-        np.concatenate([to_numpy(made.inverse(y[i : i + 1])) for i in range(len(y))])
-        for y in batches
-    ]
+    singly = ([to_numpy(made.inverse(y[i : i + 1])) for i in range(len(y))] for y in batches)
+    return list(map(np.concatenate, singly))
 
 
 @libraries

@@ -78,16 +78,11 @@ def random_case(
     ndim = int(rng.integers(1, largest + 1))
     mask = str(rng.choice(["corner", "raster"]))
     direction = rng.choice([-1, 1], ndim)
-    conv = ic.AutoregressiveConv.init(
-        int(rng.choice(channels)),
-        tuple(int(k) for k in rng.integers(1, 4, ndim)),
-        ndim,
-        mask=mask,
-        direction=int(direction[0]) if mask == "raster" else tuple(map(int, direction)),
-        channel_order=str(rng.choice(["lower", "upper"])),
-        dilation=tuple(int(d) for d in rng.integers(1, 4, ndim)),
-        rng=rng,
-    )
+    sizes = int(rng.choice(channels)), tuple(map(int, rng.integers(1, 4, ndim))), ndim
+    settings: dict[str, Any] = {"mask": mask, "channel_order": str(rng.choice(["lower", "upper"]))}
+    settings["direction"] = int(direction[0]) if mask == "raster" else tuple(map(int, direction))
+    settings["dilation"] = tuple(map(int, rng.integers(1, 4, ndim)))
+    conv = ic.AutoregressiveConv.init(*sizes, rng=rng, **settings)
     terms = conv.channels * len(conv._family.linear.reach)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     most = {1: 50, 2: 21, 3: 6, 4: 4}[ndim]

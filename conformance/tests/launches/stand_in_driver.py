@@ -86,17 +86,9 @@ class Driver:
 
 def forget() -> None:
     """Forget what is remembered of devices and code."""
-    remembered: tuple[Any, ...] = (
-        driver.library,
-        driver.version,
-        driver.attribute,
-        driver._device,
-        driver._context,
-        launch.program_of,
-        launch._loaded,
-        launch._solve_launch,
-        compiler.compiled,
-    )
+    of_devices = driver.library, driver.version, driver.attribute, driver._device, driver._context
+    of_code = launch.program_of, launch._loaded, launch._solve_launch, compiler.compiled
+    remembered: tuple[Any, ...] = *of_devices, *of_code
     for function in remembered:
         function.cache_clear()
 

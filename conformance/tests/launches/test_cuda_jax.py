@@ -15,6 +15,7 @@ from invconv.kernels.cuda import launch
 from invconv_jax.native import wavefront
 from tests.launches.stand_in_driver import Driver
 from tests.programs import python
+from tests.selected import slow
 
 CALL = re.compile(r"custom_call @invconv_cuda_(\w+?)_[0-9a-f]+\(.* : \((.*?)\) -> ")
 
@@ -113,7 +114,7 @@ for _ in range(2):  # whose counters are zero again
 CHECKS = "from tests.launches import checks\nchecks.of_jax(checks.SMALL)\n"
 
 
-@pytest.mark.parametrize("code", [VALUES, pytest.param(CHECKS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("code", [VALUES, slow(CHECKS)])
 def test_xla_launches_what_solves(code: str, compiled_kernels: Path) -> None:
     """In a process in which JAX's CPU devices are CUDA's."""
     flags = "--xla_force_host_platform_device_count=2"

@@ -23,6 +23,7 @@ from tests.launches import checks
 from tests.launches.checks import Floats, check, images
 from tests.launches.stand_in_driver import STREAM, Driver, forget
 from tests.libraries.stand_in_cupy import runner
+from tests.selected import slow
 
 RNG = np.random.default_rng(0)
 
@@ -111,14 +112,8 @@ EMPTY = Code(b"/dev/null", "")
 ABSENT: dict[str, tuple[dict[str, Any], str]] = {
     "no driver": ({"NAMES": ("libabsent.so.1",)}, "the CUDA driver was not found"),
     "an old driver": ({"NAMES": (ctypes.util.find_library("c"),)}, "the CUDA driver has no cu"),
-    "no compiler": (
-        {"library": lambda newest: None, "compile_text": compile_text},
-        "NVRTC of CUDA 12 or before was not found",
-    ),
-    "another kind": (
-        {"compile_text": lambda *_, **__: Code(b"/dev/null", "")},
-        "cuLibraryLoadData failed: invalid argument",
-    ),
+    "no compiler": ({"library": lambda _: None, "compile_text": compile_text}, "NVRTC of CUDA 12 "),
+    "another kind": ({"compile_text": lambda *_, **__: EMPTY}, "cuLibraryLoadData failed: invalid"),
 }
 
 
@@ -141,9 +136,7 @@ def test_one_warning_says_why_none_is_launched(driver: Driver, why: str, monkeyp
 pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 
 
-@pytest.mark.parametrize(
-    "shapes", [checks.SMALL, pytest.param(checks.SHAPES, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("shapes", [checks.SMALL, slow(checks.SHAPES)])
 def test_what_torch_must_do_on_a_gpu(shapes: Any, on_this_processor: Driver) -> None:
     torch._dynamo.reset()
     checks.of_torch("cpu", shapes)

@@ -79,14 +79,11 @@ def compare(got: Any, expected: Any, what: str) -> None:
 
 def require_no_gather(convs: list[Any], split: Any, weights: Any) -> None:
     """Raise where a program for a split batch moves it; a parameter's gradient is a sum over it."""
-    programs = {
-        "values": jax.jit(values).lower(convs, split),
-        "gradients": jax.jit(differentiated).lower(convs, split, weights),
-    }
-    for what, program in programs.items():
-        moves = set(re.findall(COLLECTIVES, program.compile().as_text()))
-        moves -= {"all-reduce"} if what == "gradients" else set()
-        assert not moves, f"{convs}, {what}: {moves}"
+    for function, given in ((values, (split,)), (differentiated, (split, weights))):
+        text = jax.jit(function).lower(convs, *given).compile().as_text()
+        moves = set(re.findall(COLLECTIVES, text))
+        moves -= {"all-reduce"} if function is differentiated else set()
+        assert not moves, f"{convs}, {function.__name__}: {moves}"
     gather = jax.jit(jax.numpy.fft.rfft2).lower(split).compile().as_text()
     assert re.search(COLLECTIVES, gather), "the check saw no gather where there is one"
 
@@ -142,13 +139,8 @@ def main(name: str, explicit: bool) -> None:
         found = jax.jit(exported.call)(everywhere[0], split, everywhere[1])
         compare(found, run(kept, x, weights), f"exported, {axes}")
         rows = PartitionSpec("b")  # and what the function splits along "a" is up to XLA
-        part = jax.shard_map(
-            lambda x: kept[0].inverse(kept[0].forward(x)),
-            mesh=mesh,
-            in_specs=rows,
-            out_specs=rows,
-            axis_names={"b"},
-        )
+        given = {"mesh": mesh, "in_specs": rows, "out_specs": rows, "axis_names": {"b"}}
+        part = jax.shard_map(lambda x: kept[0].inverse(kept[0].forward(x)), **given)
         compare(jax.jit(part)(split), x, f"jax.shard_map of some axes, {axes}")
     print("the same")
 

@@ -16,7 +16,7 @@ import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.operators.base.register import own_operators
 from invconv_conformance.cases.table import CASES
 from tests.programs import python
-from tests.selected import COMPILED, of_each_class
+from tests.selected import COMPILED, of_each_class, slow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -119,27 +119,16 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
 
 
 SHARDINGS = Path(__file__).with_name("jax_shardings.py")
-FOUR_DEVICES: dict[str, Any] = {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-}
-
+FOUR_DEVICES: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}
+FOUR_DEVICES["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["some"],
-        ["some", "explicit"],
-        *(pytest.param([name], marks=pytest.mark.slow) for name in ALONE),
-        *(pytest.param([name, "explicit"], marks=pytest.mark.slow) for name in ALONE),
-    ],
-    ids=" ".join,
-)
-def test_images_split_along_any_axes_give_the_same(arguments: list[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["explicit"]], ids=["auto", "explicit"])
+@pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
+def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
     """Values and gradients of both directions; the program is beside this."""
-    assert python(SHARDINGS, *arguments, **FOUR_DEVICES).stdout == "the same\n"
+    assert python(SHARDINGS, name, *more, **FOUR_DEVICES).stdout == "the same\n"
 
 
 def value_and_gradients(conv: Any, x: Any) -> Any:

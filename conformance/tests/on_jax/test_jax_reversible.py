@@ -103,21 +103,14 @@ def test_jax_memory_does_not_grow_with_depth() -> None:
     assert planned(12, lambda chain: chain) > 2 * ours[1]
 
 
-def one() -> Any:
-    return jax_chains()["one"]
-
-
-def judged(chain: Any) -> Any:
-    return ij.reversible(chain, (4, 4))
-
-
 HOST, TALL = ic.Chain([ic.ActNorm.init(2)]), jnp.zeros((1, 4, 5, 4))
+ONE, GRID = ic.Chain([ic.Conv1x1(jnp.eye(4))]), (4, 4)
 REFUSED = {
     "chain: expected an invconv.Chain, got list": "ij.reversible([], (4,))",
     "chain: expected arrays of JAX, got .* numpy as 0.log_scale": "ij.reversible(HOST, (4,))",
-    "spatial_shape: expected a tup": "ij.reversible(one(), 4)",
-    "got a traced 0.weight; call this outside jit": "jax.jit(lambda c: judged(c).chain)(one())",
-    r"expected the grid \(4, 4\) on .*, got \(5, 4\)": "judged(one()).forward_and_log_det(TALL)",
+    "spatial_shape: expected a tup": "ij.reversible(ONE, 4)",
+    "got a traced 0.weight; call this": "jax.jit(lambda c: ij.reversible(c, GRID).chain)(ONE)",
+    r"grid \(4, 4\) on .*, got \(5, 4\)": "ij.reversible(ONE, GRID).forward_and_log_det(TALL)",
 }
 
 

@@ -45,10 +45,8 @@ def torch_layers() -> list[torch.nn.Module]:
         it.Conv1x1(4, "qr", dtype=dtype),
         shared,  # its gradients add up
         it.AutoregressiveConv2d(4, max_gain=5.0, dtype=dtype),
-        it.SymmetricConv2d(4, dtype=dtype),
-        it.ExponentialConv2d(4, dtype=dtype),
-        it.Conv1x1(4, "orthogonal", dtype=dtype),
-        it.Conv1x1(4, "circulant", dtype=dtype),
+        *(kind(4, dtype=dtype) for kind in (it.SymmetricConv2d, it.ExponentialConv2d)),
+        *(it.Conv1x1(4, name, dtype=dtype) for name in ("orthogonal", "circulant")),
     ]
 
 

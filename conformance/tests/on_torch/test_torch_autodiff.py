@@ -48,17 +48,16 @@ def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Any
     layer.inverse(x)
     assert layer._inverses is not None
     inputs = (x.requires_grad_(), *parameters.values())
-    expected = torch.autograd.grad(scalar(layer.train().inverse(x)), inputs)
+    expected = torch.autograd.grad(scalar(*layer.train().inverse(x)), inputs)
     layer.eval().inverse(x)
-    got = torch.autograd.grad(scalar(layer.inverse(x)), inputs)
+    got = torch.autograd.grad(scalar(*layer.inverse(x)), inputs)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
     if layer_name == "emerging-2d":
         assert gradgradcheck(function, inputs, atol=1e-4, fast_mode=True)
 
 
-def scalar(outputs: tuple[Any, Any]) -> Any:
-    x, log_det = outputs
+def scalar(x: Any, log_det: Any) -> Any:
     weights = torch.linspace(-1, 2, x.numel(), dtype=x.dtype).reshape(x.shape)
     return (weights * x * x).sum() + (log_det * torch.arange(len(log_det))).sum()
 
@@ -70,7 +69,7 @@ def test_func_grad_jvp_vmap(layer_name: str, torch_layer: Any, direction: str) -
     primals = (x, *(p.detach() for p in parameters.values()))
 
     def total(*primals: Any) -> Any:
-        return scalar(function(*primals))
+        return scalar(*function(*primals))
 
     leaves = [p.clone().requires_grad_() for p in primals]
     grads = torch.func.grad(total, argnums=tuple(range(len(primals))))(*primals)

@@ -119,10 +119,8 @@ def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Any)
 
 
 def test_a_state_of_another_class_is_refused_in_a_model_too() -> None:
-    one, other = (
-        torch.nn.Sequential(layer, it.ActNorm(2))
-        for layer in (it.PeriodicConv2d(2), it.ExponentialConv2d(2))
-    )
+    layers = it.PeriodicConv2d(2), it.ExponentialConv2d(2)
+    one, other = (torch.nn.Sequential(layer, it.ActNorm(2)) for layer in layers)
     message = r"0: expected the state of ExponentialConv\(.*, got that of PeriodicConv\("
     for strict in (True, False):
         with pytest.raises(RuntimeError, match=message):

@@ -17,7 +17,7 @@ from invconv_torch.exporting.graphs import values_of
 from tests.conftest import TORCH_LAYERS
 from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.on_torch.modules import Both, Method
-from tests.selected import cases_named
+from tests.selected import cases_named, slow
 
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all
 pytestmark = [
@@ -52,13 +52,11 @@ def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Any) -> None:
     check(layer, x, eagerly(layer, x))
 
 
-OTHERS = (
-    *("corner-4d-++-", "corner-3d-dilated", "raster-k2x3-dilated", "chain-merged"),
-    *("inverse-emerging-biases", "periodic-k7"),
-)
+OTHERS = "corner-4d-++-", "corner-3d-dilated", "raster-k2x3-dilated", "chain-merged"
+CASES = cases_named(*OTHERS, "inverse-emerging-biases", "periodic-k7")
 
 
-@pytest.mark.parametrize("case", cases_named(*OTHERS), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_operators(case: Case) -> None:
     convs = [case.conv()]
     if case.name == "periodic-k7":
@@ -76,15 +74,10 @@ def test_half_types_are_computed_in_float32() -> None:
         torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize(
-    ("names", "dtype"),
-    [
-        (FEW, torch.float32),
-        pytest.param(TORCH_LAYERS, torch.float32, marks=pytest.mark.slow),
-        pytest.param(TORCH_LAYERS, torch.float64, marks=pytest.mark.slow),
-    ],
-    ids=["a few in float32", "float32", "float64"],
-)
+SLOWLY = [slow(TORCH_LAYERS, dtype) for dtype in (torch.float32, torch.float64)]
+
+
+@pytest.mark.parametrize(("names", "dtype"), [(FEW, torch.float32), *SLOWLY])
 def test_layers_in_onnxruntime(names: Sequence[str], dtype: Any, torch_layer: Any) -> None:
     """Exported as one model, on another number of samples than exported with."""
     layers, images = zip(*(torch_layer(name, dtype=dtype) for name in names), strict=True)

@@ -14,6 +14,7 @@ from invconv.kernels.spectral import spectral_family
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Both
 from tests.programs import python
+from tests.selected import slow
 
 FEW = ("raster-2d", "periodic-2d", "symmetric-1d", "qr")
 MORE = tuple(n for n in TORCH_LAYERS if n not in FEW and "exponential" not in n)
@@ -33,9 +34,7 @@ assert not any("invconv" in name for name in sys.modules)
 """
 
 
-@pytest.mark.parametrize(
-    "names", [FEW[:2], *(pytest.param(names, marks=pytest.mark.slow) for names in (FEW, MORE))]
-)
+@pytest.mark.parametrize("names", [FEW[:2], slow(FEW), slow(MORE)])
 def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_path: Path) -> None:
     layers, images = zip(*(torch_layer(name) for name in names), strict=True)
     module = Both(layers)

@@ -16,6 +16,7 @@ from invconv.arrays.namespaces import constant
 from tests.conftest import TORCH_LAYERS
 from tests.on_torch.modules import Method
 from tests.programs import python
+from tests.selected import slow
 
 # PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
 pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
@@ -23,9 +24,7 @@ COMPILED = ("emerging-2d", "periodic-2d")
 # of less or of the same code; one or three axes make no difference, but 1-D exponentials close
 SLOW = [name for name in TORCH_LAYERS if name not in COMPILED and not name.endswith(("1d", "3d"))]
 SLOW += ["exponential-1d"]
-compiled_layers = pytest.mark.parametrize(
-    "name", [*COMPILED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+compiled_layers = pytest.mark.parametrize("name", [*COMPILED, *map(slow, SLOW)])
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
 
 
@@ -137,7 +136,7 @@ def test_a_jit_trace_is_refused() -> None:
         torch.jit.trace(it.ActNorm(2), torch.zeros(1, 2, 3))
 
 
-@pytest.mark.parametrize("direction", [pytest.param("forward", marks=pytest.mark.slow), "inverse"])
+@pytest.mark.parametrize("direction", [slow("forward"), "inverse"])
 def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
     layer = it.PeriodicConv2d(3, 2)
     run = getattr(layer, direction)

@@ -127,15 +127,13 @@ def test_no_number_without_an_explanation(conv: ic.InvertibleConv, words: str) -
     assert "nan" not in text.replace("log-det      nan", "")
 
 
-def test_beyond_the_range_it_is_continued() -> None:
+def test_a_condition_beyond_the_range_or_the_digits() -> None:
     found = ic.diagnose(growing.authors(), (32, 256))
     assert found.condition == math.inf
     truth = 255 * math.log10(1.3683 / 0.0462) - math.log10(0.0462) + math.log10(1.4145)
     assert f"about 1e+{truth:.0f}, by its growth on a grid of" in found.trouble
     assert found.growth == pytest.approx((1, 29.617), rel=1e-3)
-
-
-def test_a_tiny_number_in_place_of_a_zero_is_not_believed() -> None:
+    # a tiny number in place of a zero is not believed
     found = ic.diagnose(ic.PeriodicConv(np.ones((1, 1, 3))), (9,))
     assert not found.resolved
     assert not found.exact

@@ -23,6 +23,7 @@ from invconv.trust.condition import EPS
 from invconv_benchmarks.studies.silent_error import operators, study
 from invconv_benchmarks.studies.silent_error.operators import Shape, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+from tests.selected import slow
 
 ALL = list(constructions())
 SILENT = Judgement(0.0, "measured", "by nobody")
@@ -109,7 +110,7 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
     assert 4.5 < found.worst_float64 < found.digits_float64 < 8
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: int) -> None:
     """Of random operators of all families and of chains."""
     several = [*operators.random_operators(4, seed), *operators.chains(10, seed)]

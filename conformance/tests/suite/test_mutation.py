@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.programs import ROOT
-from tests.suite.planted_faults import Laws, copied, rewrite
+from tests.suite.test_planted_faults import Laws, copied, rewrite
 
 pytest.importorskip("cosmic_ray")
 

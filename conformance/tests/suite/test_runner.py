@@ -73,9 +73,8 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
 
 def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
     """As of a library that crashes: the process of pytest-xdist dies, not the run."""
-    (tmp_path / "crashing.py").write_text(
-        "import os\ndef pytest_runtest_call(item): '::kind' in item.name and os._exit(7)\n"
-    )
+    text = "import os\ndef pytest_runtest_call(item): '::kind' in item.name and os._exit(7)\n"
+    (tmp_path / "crashing.py").write_text(text)
     few = ["-p", "crashing", "-n", "1", "--dist=loadscope", "-k", "numpy-actnorm-2d and (kind or"]
     few[-1] += " value)"
     out = pytest_alone(tmp_path, *few, "--json", "found.json", status=1)
