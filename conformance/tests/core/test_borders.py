@@ -12,6 +12,7 @@ import torch
 
 import invconv as ic
 from invconv_conformance.truth.oracle import affine
+from tests.selected import slow
 
 LIBRARIES = np.asarray, strict.asarray, torch.as_tensor
 WORDS = ("periodic", "symmetric", "odd", "zero")
@@ -34,8 +35,11 @@ def conv_of(borders: tuple[str, ...], rng: np.random.Generator) -> ic.SymmetricC
     return ic.SymmetricConv(kernel, rng.standard_normal(2), boundary=borders)
 
 
-def check(conv: ic.SymmetricConv, grid: tuple[int, ...], libraries: tuple[Any, ...]) -> None:
-    """Compare every map with the dense matrix."""
+# XLA compiles for a second or two a mixture
+@pytest.mark.parametrize("libraries", [LIBRARIES, slow((jax.numpy.asarray,))])
+@pytest.mark.parametrize(("borders", "grid"), CASES)
+def test_a_mixture_is_its_dense_matrix(borders: Any, grid: Any, libraries: Any) -> None:
+    conv = conv_of(borders, np.random.default_rng(0))
     matrix, shift = affine(conv, grid)
     x = np.random.default_rng(1).standard_normal((2, 2, *grid))
     rows = x.reshape(2, -1)
@@ -55,17 +59,6 @@ def check(conv: ic.SymmetricConv, grid: tuple[int, ...], libraries: tuple[Any, .
         ):
             assert isinstance(found, type(given))
             np.testing.assert_allclose(np.asarray(found), truth.astype(float), atol=1e-13)
-
-
-@pytest.mark.parametrize(("borders", "grid"), CASES)
-def test_a_mixture_is_its_dense_matrix(borders: tuple[str, ...], grid: tuple[int, ...]) -> None:
-    check(conv_of(borders, np.random.default_rng(0)), grid, LIBRARIES)
-
-
-@pytest.mark.slow  # XLA compiles for a second or two a mixture
-@pytest.mark.parametrize(("borders", "grid"), CASES)
-def test_it_is_so_in_jax(borders: tuple[str, ...], grid: tuple[int, ...]) -> None:
-    check(conv_of(borders, np.random.default_rng(0)), grid, (jax.numpy.asarray,))
 
 
 @pytest.mark.parametrize("borders", list(itertools.product(WORDS, repeat=2)), ids="-".join)

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,11 @@ from tests.programs import python
 DIGITS = load("digits")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Make sums the same, whatever the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def recipe(mixing: str, **changes: Any) -> Recipe:
     return load_preset("digits").recipe(mixing, **changes)
 
 
 def content(folder: Path) -> Any:
-    """Return a run's checkpoint."""
     return torch.load(folder / checkpoint.NAME, weights_only=True)
 
 
@@ -194,7 +184,6 @@ class _Code:
 
 
 def saved(content: Any) -> bytes:
-    """Return a file of PyTorch."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()

@@ -53,11 +53,6 @@ def float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def subject(library: str, conv: ic.InvertibleConv) -> Subject:
-    """Return the drop-in of a library for an operator of NumPy arrays."""
-    return (in_torch if library in TORCH else in_jax)(library, conv)
-
-
 def in_torch(library: str, conv: ic.InvertibleConv) -> Subject:
     flow = TORCH[library](conv, EVENT)
 
@@ -105,7 +100,7 @@ def close(found: Any, expected: Any) -> None:
 def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, library: str) -> None:
     with float64():
         conv = OPERATORS[operator]()
-        s = subject(library, conv)
+        s = (in_torch if library in TORCH else in_jax)(library, conv)
         matrix, shift = oracle.affine(conv, EVENT[1:])
         x = s.normal(s.batch)
         latent, log_det = s.flow.to_latent(x)  # K x + b, whatever a library calls forward
