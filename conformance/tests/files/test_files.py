@@ -19,7 +19,7 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-import invconv_torch
+import invconv_torch as it
 from invconv.arrays.namespaces import library_name
 from invconv.files.description import DEEPEST, describe
 from tests.selected import FEW
@@ -185,12 +185,10 @@ def test_what_is_no_name_of_a_file() -> None:
 
 
 BOUNDED: dict[str, Callable[[], Any]] = {
-    "periodic": lambda: invconv_torch.PeriodicConv2d(3, max_gain=4.0),
-    "emerging": lambda: invconv_torch.EmergingConv2d(3, mixing="plu", max_gain=4.0),
-    "qr": lambda: invconv_torch.Conv1x1(3, "qr", max_gain=4.0, dtype=torch.bfloat16),
-    "chain": lambda: invconv_torch.ReversibleChain(
-        [invconv_torch.ActNorm(3), invconv_torch.AutoregressiveConv2d(3, max_gain=4.0)]
-    ),
+    "periodic": lambda: it.PeriodicConv2d(3, max_gain=4.0),
+    "emerging": lambda: it.EmergingConv2d(3, mixing="plu", max_gain=4.0),
+    "qr": lambda: it.Conv1x1(3, "qr", max_gain=4.0, dtype=torch.bfloat16),
+    "chain": lambda: it.ReversibleChain([it.ActNorm(3), it.AutoregressiveConv2d(3, max_gain=4.0)]),
 }
 
 
@@ -204,7 +202,7 @@ def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
     loaded = ic.load(path, like=x)
     assert describe(loaded, {}) == describe(conv, {})
     torch.testing.assert_close(loaded.parameters(), conv.parameters())  # bounded by NumPy
-    again = invconv_torch.InvertibleModule(ic.load(path, like=x))
+    again = it.InvertibleModule(ic.load(path, like=x))
     for module in (layer, again):
         for weight in module.parameters():
             torch.manual_seed(weight.numel())  # in whatever order they come
@@ -217,7 +215,7 @@ def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
     matrix = (bounded(units)[0] - bounded(0 * units)[0]).detach().reshape(60, 60)
     assert 1 / torch.linalg.svdvals(matrix)[-1] < 4.001
     with pytest.raises(ValueError, match=r"expected 4\.0, by which conv is bounded, got 5"):
-        invconv_torch.InvertibleModule(bounded.operator(), max_gain=5.0)
+        it.InvertibleModule(bounded.operator(), max_gain=5.0)
 
 
 def test_a_bound_travels_with_copies_and_not_with_other_arrays(tmp_path: Path) -> None:

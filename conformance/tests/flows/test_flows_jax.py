@@ -101,9 +101,7 @@ LOST = ("float64", "float32", 1e-50), ("float64", "float16", 1e-9), ("float32", 
 
 
 @pytest.mark.parametrize(("source", "dtype", "small"), LOST)
-def test_numbers_that_become_zero_are_told(
-    source: str, dtype: str, small: float, tmp_path: Path
-) -> None:
+def test_lost_numbers_are_told(source: str, dtype: str, small: float, tmp_path: Path) -> None:
     flow = glow("qr", dtype=getattr(torch, source), levels=1)
     with torch.no_grad():
         flow.layers["level0_step0_mixing"].scale[:2] = small

@@ -1,7 +1,7 @@
 """Compiled correlations and their gradients against sums over shifted images, in float64."""
 
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +35,7 @@ def run(found: Any, taps: Floats, x: Floats, workers: int = 1) -> Floats:
     return y
 
 
-def expected(
-    taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool | Literal["symmetric"]
-) -> Floats:
+def expected(taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: Any) -> Floats:
     """Return the sum over taps of their matrix times the image, shifted pixel by pixel."""
     y = np.zeros(x.shape)
     for matrix, offset in zip(taps.astype("float64"), offsets, strict=True):

@@ -50,9 +50,7 @@ def expected(matrices: Array, basis: Basis, y: Array) -> Array:
     return np.asarray(x)
 
 
-def spectrum(
-    rng: np.random.Generator, basis: Basis, shape: tuple[int, ...], channels: int
-) -> Array:
+def spectrum(rng: Any, basis: Basis, shape: tuple[int, ...], channels: int) -> Array:
     """Return matrices of a random real kernel that is as large as the grid along periodic axes."""
     count = int(np.prod(basis.frequencies(shape)))
     kernel: Array = rng.standard_normal((channels, channels, *shape))

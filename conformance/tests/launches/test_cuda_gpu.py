@@ -23,6 +23,7 @@ from tests.selected import CUPY
 
 (JAX,) = [library for library in LIBRARIES if library.name == "jax"]
 
+NO_JAX = JAX.absent() is not None or len(JAX.devices()) == 1
 on_torch = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
 pytestmark = pytest.mark.gpu
 
@@ -204,9 +205,7 @@ for x in found: np.testing.assert_array_equal(x, host.inverse(values))
 """
 
 
-@pytest.mark.skipif(
-    JAX.absent() is not None or len(JAX.devices()) == 1, reason="no GPU that JAX can use"
-)
+@pytest.mark.skipif(NO_JAX, reason="no GPU that JAX can use")
 def test_jax() -> None:
     """In a process of its own: JAX's float64 and memory are the process's."""
     python("-c", ON_JAX, XLA_PYTHON_CLIENT_PREALLOCATE="false")

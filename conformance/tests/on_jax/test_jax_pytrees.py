@@ -141,10 +141,9 @@ def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
 
 
 CLASSES = [cls for cls in own_operators() if hasattr(cls, "init")]
-every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 
 
-@every_class
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_init_depends_on_the_key_alone(cls: Any) -> None:
     key = jax.random.key(3)
     conv = invconv_jax.init(key, cls, 4)

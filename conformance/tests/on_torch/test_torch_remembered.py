@@ -98,9 +98,7 @@ def test_several_grids_are_kept() -> None:
     assert layer._inverses.grids() == [(7, 4), (8, 4), (9, 4), (3, 4)]
 
 
-def test_a_stream_has_its_own_and_a_graph_keeps_what_it_was_recorded_with(
-    monkeypatch: pytest.MonkeyPatch, factored: list[str]
-) -> None:
+def test_a_stream_has_its_own_and_a_graph_keeps_its(monkeypatch: Any, factored: list[str]) -> None:
     """As on a CUDA device, whose streams run beside each other."""
     layer, x = it.PeriodicConv2d(2).eval(), torch.randn(1, 2, 3, 4)
 
