@@ -5,7 +5,7 @@ Memory that the compiled kernels work in is full of NaN: a result that rests on 
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,34 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
     "circulant": ("Conv1x1", (3, "circulant"), {}, (2, 2)),
     "actnorm": ("ActNorm", (3,), {}, (2, 2)),
 }
+
+
+class Method(torch.nn.Module):  # type: ignore[misc]
+    """A layer whose forward is one of its directions."""
+
+    def __init__(self, layer: Any, direction: str) -> None:
+        super().__init__()
+        self.layer, self.direction = layer, direction
+
+    def forward(self, x: Any) -> Any:
+        """Run the direction."""
+        return getattr(self.layer, self.direction)(x)
+
+
+class Both(torch.nn.Module):  # type: ignore[misc]
+    """Each layer's forward and inverse, on an image of its own."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(layers)
+
+    def forward(self, *images: Any) -> Any:
+        """Return (z, log_det, x, log_det) of each layer."""
+        return [
+            result
+            for layer, x in zip(self.layers, images, strict=True)
+            for result in (*layer(x), *layer.inverse(x))
+        ]
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,8 @@
-"""Results: ratios with their spread, exponents, verdicts, files, the page, the README's table."""
+"""Results: ratios with their spread, verdicts, files, the README's table, pages of both reports."""
 
+import html
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,10 @@ from invconv_benchmarks.report import page, readme
 from invconv_benchmarks.results import committed, limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
+from invconv_conformance import report
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.pages.conformance import as_page, cells
+from invconv_conformance.run.check import Result as Checked
 from tests.programs import ROOT
 
 ENVIRONMENT = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "gpus": []}
@@ -192,3 +199,83 @@ def test_results_of_the_newest_version_that_has_any(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(committed, "RESULTS", tmp_path)
     assert [path.name for path in committed.newest("a-*.json")] == ["a-2.json", "a-3.json"]
     assert committed.newest("c-*.json") == []
+
+
+HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"
+
+
+def checked(case: str, error: float, status: str = "pass", **others: Any) -> Checked:
+    fields: dict[str, Any] = {"law": "forward.value", "what": "y", "bound": 1e-12, "seconds": 0.1}
+    column = Column("torch", "cpu", "eager", "float64")._asdict()
+    return Checked(case=case, error=error, status=status, **fields | column | others)
+
+
+def document(*results: Checked, **others: Any) -> dict[str, Any]:
+    columns = list(dict.fromkeys(one.column for one in results))
+    not_run = ["CuPy: not executed, no GPU"]
+    run = report.document("invconv conformance", columns, results, not_run, [], 1.5)
+    return run | {"date": "2026-11-24T19:40:00+00:00"} | others
+
+
+def texts(page: str) -> list[str]:
+    """Return the text of each element that is shown."""
+    parts = re.split(r"<[^>]+>", page.partition("</style>")[2])
+    return [html.unescape(part).strip() for part in parts if part.strip()]
+
+
+def test_the_page_holds_the_worst_case_and_all_that_fails() -> None:
+    (cell,) = cells(document(checked("a", 1e-13), checked("b", math.inf), checked("c", 1e-13)))
+    assert cell.worst is not None
+    assert (cell.worst["case"], cell.share) == ("b", math.inf)
+    passes = [checked(f"case-{i}", i * 1e-15) for i in range(500)]
+    bad = [
+        checked("known", 4e-12, "expected", reason="https://github.com/jax-ml/jax/issues/1"),
+        checked("raises", math.inf, "error", what="ValueError: no"),
+        checked("over", 2e-12, "fail"),
+        checked("infinite", math.inf, "fail"),
+    ]
+    run = document(*passes, *bad, checked("none", 0.0, "not applicable"))
+    (cell,) = cells(run)
+    assert cell.worst is not None
+    assert cell.worst["case"] == "case-499"
+    assert cell.share == pytest.approx(0.499)
+    page = as_page(run)
+    shown = texts(page)
+    for text in (passes[-1].reproduce, "49%", "ValueError: no", "200%", "✕ 3"):
+        assert text in shown
+    assert 'href="https://github.com/jax-ml/jax/issues/1"' in page
+    cases = [text for text in shown if text in {r.case for r in bad} | {"case-499"}]
+    assert cases == ["case-499", "infinite", "over", "raises", "known"]
+    assert "case-498" not in page
+    (lead,) = [text for text in shown if text.startswith("500 checks hold")]
+    counts = "2 fail; 1 ends in an error; 1 fails as expected; 1 does not apply"
+    assert lead == f"500 checks hold; {counts}. Not run: CuPy: not executed, no GPU."
+
+
+def test_no_name_becomes_an_element() -> None:
+
+    def page(name: str) -> str:
+        bad = checked(name, 2e-12, "fail", what=name, law=name, reason=name)
+        pair = {"a": name, "b": f"{name}2", "difference": 2.0, "condition": 3.0}
+        others: dict[str, Any] = {
+            "laws": {name: {"definition": name, "source": name}},
+            "not_run": [name],
+            "lacks": {name: [name]},
+            "agreement": [dict.fromkeys(("dtype", "quantity", "case"), name) | pair],
+        }
+        return as_page(document(bad, platform=name, command=name, **others))
+
+    hostile, usual = page(HOSTILE), page("x")
+    assert all(hostile.count(mark) == usual.count(mark) for mark in '<>"')
+    assert texts(hostile).count(HOSTILE.strip()) >= 9
+    assert "{{ run }}" in " ".join(texts(page("{{ run }}")))  # no name is a template
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    page = as_page(document(checked("a", 1e-13)))
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+    loading = "img|iframe|object|embed|audio|video|source|form|base|script"
+    assert not re.search(rf"<({loading})\b|\s(src|on\w+)=|url\(|@import|@font-face", page)
+    links = re.findall(r'href="([^"]*)', page)
+    assert links
+    assert all(link.startswith(("#", "data:,")) for link in links)

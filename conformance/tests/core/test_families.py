@@ -42,7 +42,8 @@ def test_a_random_operator(family: str, dtype: str, monkeypatch: pytest.MonkeyPa
         rng = draws.pop()
         conv, grid = FAMILIES[family](rng)
         batch = (2,) if conv.ndim is None else tuple(int(n) for n in rng.integers(0, 3, 2))
-        setting = Setting(Case(family, lambda rng, c=conv: c, grid, batch), NUMPY, dtype)
+        case = Case(family, lambda rng, c=conv: c, grid, batch)  # type: ignore[misc]
+        setting = Setting(case, NUMPY, dtype)
         with np.errstate(all="ignore"):  # of what leaves the range, which is not compared
             matrix = np.nan_to_num(setting.affine[0].astype(float), nan=1e300, posinf=1e300)
             logs = np.log(np.linalg.svd(matrix, compute_uv=False))

@@ -178,7 +178,8 @@ def test_without_safetensors_it_says_what_to_install(tmp_path: Path, monkeypatch
 
 
 def test_what_is_no_name_of_a_file() -> None:
-    for path, error in ((3, TypeError), ("", ValueError), ("a\0b", ValueError)):
+    wrong: dict[Any, type[Exception]] = {3: TypeError, "": ValueError, "a\0b": ValueError}
+    for path, error in wrong.items():
         for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
             with pytest.raises(error, match="path: expected the name of a file"):
                 call(path)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.on_torch.modules import Both
+from tests.conftest import Both
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

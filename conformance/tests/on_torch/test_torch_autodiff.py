@@ -11,7 +11,7 @@ from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
 import invconv_torch as it
-from tests.on_torch.modules import Method
+from tests.conftest import Method
 
 # what PyTorch's own forward mode imports
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")

@@ -14,9 +14,8 @@ from invconv.operators.base.calls import as_batch
 from invconv_conformance.cases.case import Case
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.graphs import values_of
-from tests.conftest import TORCH_LAYERS
+from tests.conftest import TORCH_LAYERS, Both, Method
 from tests.libraries.onnx_programs import BATCH, exported, run
-from tests.on_torch.modules import Both, Method
 from tests.selected import cases_named, slow
 
 FEW = ("raster-2d", "qr", "actnorm")  # the slow run has all

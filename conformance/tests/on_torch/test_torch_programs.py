@@ -11,8 +11,7 @@ from torch.func import functional_call
 import invconv_torch as it
 from invconv.kernels.convolutions import causal_family
 from invconv.kernels.spectral import spectral_family
-from tests.conftest import TORCH_LAYERS
-from tests.on_torch.modules import Both
+from tests.conftest import TORCH_LAYERS, Both
 from tests.programs import python
 from tests.selected import slow
 
@@ -145,11 +144,10 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
     images = (*torch.randn(3, 2, 3, 4, 5), *torch.randn(2, 2, 3, 4))
     with torch.no_grad():
         program = torch.export.export(module, images)
-        for name in ("ours", "decomposed"):
-            if name == "decomposed":
-                program = program.run_decompositions(it.decompositions())
+        decomposed = program.run_decompositions(it.decompositions())
+        for name, one in (("ours", program), ("decomposed", decomposed)):
             path = str(tmp_path / f"{name}.pt2")
-            torch._inductor.aoti_compile_and_package(program, package_path=path)
+            torch._inductor.aoti_compile_and_package(one, package_path=path)
             compiled = torch._inductor.aoti_load_package(path)
             for got, want in zip(compiled(*images), module(*images), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ import invconv_torch as it
 from invconv.operators.base.operator import InvertibleConv
 from invconv_torch import remembered
 from invconv_torch.remembered import Kept
-from tests.on_torch.modules import Method
+from tests.conftest import Method
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
-from tests.conftest import TORCH_LAYERS
-from tests.on_torch.modules import Method
+from tests.conftest import TORCH_LAYERS, Method
 from tests.programs import python
 from tests.selected import slow
 

@@ -182,8 +182,7 @@ FOUND = {
 
 def test_the_list_is_the_folder() -> None:
     files = {p.stem for p in Path(command.__file__).parent.glob("*.py")}
-    assert files == {*command.NAMES, "command", "__init__"}
-    assert set(command.NAMES) == set(FOUND)
+    assert files == {*command.NAMES, "command", "__init__"} == {*FOUND, "command", "__init__"}
     for name in command.NAMES:
         assert re.fullmatch(r"[A-Z].{30,}[.:].*", command.summary(name))
 
