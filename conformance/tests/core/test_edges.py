@@ -71,10 +71,8 @@ def test_scales_out_of_range_are_those_of_the_map_that_ran() -> None:
 def test_a_number_that_is_zero_only_here_is_told() -> None:
     """Below the range of float32, and subnormal in JAX: XLA takes such numbers for zero."""
     small = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-38]))
-    for conv in (
-        ic.ActNorm(np.asarray([0.0, -120.0], np.float32), None),
-        small.asarrays(jnp.zeros((), dtype=jnp.float32)),
-    ):
+    tiny = ic.ActNorm(np.asarray([0.0, -120.0], np.float32), None)
+    for conv in (tiny, small.asarrays(jnp.zeros((), dtype=jnp.float32))):
         assert float(conv.log_det((4,))) == -math.inf
         with pytest.raises(ic.SingularConvError, match=r"-inf, and -\d+\.?\d* in NumPy's float64"):
             conv.prepare((4,))

@@ -50,9 +50,8 @@ def prepared(library: str) -> ic.PreparedInverse:
 def images(library: str, count: int) -> list[Any]:
     """Return batches of one image, of few, and of more than a vector holds."""
     rng = np.random.default_rng(1)
-    shapes = [(b, 3, *GRID) for b in (1, 2, 17)]
-    found = [rng.standard_normal(shapes[i % 3]).astype(np.float32) for i in range(count)]
-    return [CARRY[library](y) for y in found]
+    shapes = [((1, 2, 17)[i % 3], 3, *GRID) for i in range(count)]
+    return [CARRY[library](rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
 
 
 def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:

@@ -216,10 +216,8 @@ def _functions(prefix: str, source: Any = None, **own: Any) -> dict[str, Any]:
     """Return the functions of a module of NumPy's, and others, as they are on the device."""
     names = [] if source is None else source.__all__
     found = {name: getattr(source, name) for name in names if name != "test"} | own
-    return {
-        name: value if isinstance(value, type) else _on_device(f"{prefix}.{name}", value)
-        for name, value in found.items()
-    }
+    functions = {name: f for name, f in found.items() if not isinstance(f, type)}
+    return found | {n: _on_device(f"{prefix}.{n}", f) for n, f in functions.items()}
 
 
 class Device:

@@ -30,10 +30,9 @@ def test_the_authors_condition_is_that_of_exact_fractions() -> None:
         found = ic.diagnose(growing.authors(), (n, n), "float32")
         assert found.condition == pytest.approx(float(truth), rel=1e-12)
         assert (found.norm, found.exact, found.resolved) == ("1-norm", True, True)
-        for digits, worst, eps in (
-            (found.digits_float32, found.worst_float32, EPS),
-            (found.digits_float64, found.worst_float64, 2.0**-52),
-        ):
+        single = found.digits_float32, found.worst_float32, EPS
+        double = found.digits_float64, found.worst_float64, 2.0**-52
+        for digits, worst, eps in (single, double):
             at_worst = max(0.0, -math.log10(float(truth) * eps))
             assert worst == pytest.approx(min(digits, at_worst), abs=1e-9)
         assert found.growth == pytest.approx((1, 1.3683 / 0.0462), rel=0.04)

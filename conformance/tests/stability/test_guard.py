@@ -55,6 +55,8 @@ class Row(NamedTuple):
     layers: int = 3  # of the model
 
 
+MIXING = ".levels[0].steps[0].mixing.steps[2]"
+grid_of: Any = lambda name: (2, 4) if "levels[0]" in name else None  # noqa: E731
 ROWS = {
     "torch": Row(it, lambda _: torch.nn.Sequential(*layers()), None, "2"),
     "torch-half": Row(it, lambda _: torch.nn.Sequential(*layers(torch.bfloat16)), GRID, "1"),
@@ -64,14 +66,7 @@ ROWS = {
     "jax": Row(ij, lambda _: {"a": on_jax(), "b": 1}, GRID, "['a'].steps[2]"),
     "jax-half": Row(ij, lambda _: list(on_jax("float16").steps), GRID, "[1]"),
     "jax-reversible": Row(ij, lambda _: ij.reversible(on_jax(), GRID), GRID, ".chain.steps[0]"),
-    "jax-flow": Row(
-        ij,
-        flow_of_jax,
-        lambda name: (2, 4) if "levels[0]" in name else None,
-        ".levels[0].steps[0].mixing.steps[2]",
-        "first.kernel",
-        (2, 4),
-    ),
+    "jax-flow": Row(ij, flow_of_jax, grid_of, MIXING, "first.kernel", (2, 4)),
 }
 
 

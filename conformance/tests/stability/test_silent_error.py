@@ -126,11 +126,8 @@ def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: 
 def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
     """Of (x - b) / 1e-4, whose result is large for the sake of b."""
     x = np.random.default_rng(0).uniform(-1, 1, (64, 1, 4)).astype(np.float32)
-    for conv in (
-        ic.Conv1x1(np.full((1, 1), 1e-4)),
-        ic.ActNorm(np.full(1, math.log(1e-4)), None),
-        ic.AutoregressiveConv(np.asarray([[[1e-4, 2e-5]]])),
-    ):
+    pointwise = ic.Conv1x1(np.full((1, 1), 1e-4)), ic.ActNorm(np.full(1, math.log(1e-4)), None)
+    for conv in (*pointwise, ic.AutoregressiveConv(np.asarray([[[1e-4, 2e-5]]]))):
         biased = conv.replace(bias=np.full(1, 1e3)).asarrays(like=np.empty(0, np.float32))
         inverted = ic.Inverse(biased)
         error = float(np.abs(inverted.inverse(inverted.forward(x)) - x).max())

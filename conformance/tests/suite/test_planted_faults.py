@@ -187,14 +187,10 @@ def _error(folder: Path, test: str) -> str:
 
 
 FAULTS = load()
-DEFAULT = (
-    "the pair transposed without being exchanged",
-    "a stale halo before the first part of a strip",
-)
-CHOSEN = [
-    pytest.param(fault, id=fault.name, marks=[] if fault.name in DEFAULT else pytest.mark.slow)
-    for fault in FAULTS
-]
+PAIR = "the pair transposed without being exchanged"
+DEFAULT = (PAIR, "a stale halo before the first part of a strip")
+MARKS = {fault.name: [] if fault.name in DEFAULT else pytest.mark.slow for fault in FAULTS}
+CHOSEN = [pytest.param(fault, id=fault.name, marks=MARKS[fault.name]) for fault in FAULTS]
 
 
 @pytest.mark.parametrize("fault", CHOSEN)
