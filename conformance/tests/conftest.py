@@ -1,16 +1,15 @@
-"""What several test files need: PyTorch layers, a disk soon full, quick compilation, no COLUMNS.
+"""What several test files need: JAX in float64, PyTorch layers, a disk soon full, no COLUMNS.
 
 Memory that the compiled kernels work in is full of NaN: a result that rests on it is NaN, too.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import torch
 
@@ -19,15 +18,12 @@ from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I64
 from invconv.kernels.cpu.compiler.ir import Writer
 
+jax.config.update("jax_enable_x64", True)
 os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests
 
+TURNED = {"direction": -1, "channel_order": "upper"}
 TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
-    "autoregressive-1d": (
-        "AutoregressiveConv1d",
-        (2, 3),
-        {"direction": -1, "channel_order": "upper"},
-        (4,),
-    ),
+    "autoregressive-1d": ("AutoregressiveConv1d", (2, 3), TURNED, (4,)),
     "autoregressive-2d": ("AutoregressiveConv2d", (2,), {"direction": (1, -1)}, (3, 4)),
     "autoregressive-3d": ("AutoregressiveConv3d", (2,), {"dilation": (1, 2, 1)}, (2, 3, 2)),
     "raster-2d": ("AutoregressiveConv2d", (2,), {"mask": "raster"}, (3, 4)),
@@ -53,11 +49,44 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
 }
 
 
+class Method(torch.nn.Module):  # type: ignore[misc]
+    """A layer whose forward is one of its directions."""
+
+    def __init__(self, layer: Any, direction: str) -> None:
+        super().__init__()
+        self.layer, self.direction = layer, direction
+
+    def forward(self, x: Any) -> Any:
+        """Run the direction."""
+        return getattr(self.layer, self.direction)(x)
+
+
+class Both(torch.nn.Module):  # type: ignore[misc]
+    """Each layer's forward and inverse, on an image of its own."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(layers)
+
+    def forward(self, *images: Any) -> Any:
+        """Return (z, log_det, x, log_det) of each layer."""
+        return [
+            result
+            for layer, x in zip(self.layers, images, strict=True)
+            for result in (*layer(x), *layer.inverse(x))
+        ]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Have PyTorch draw the same for a test each time."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=TORCH_LAYERS)
 def layer_name(request: pytest.FixtureRequest) -> str:
     """Return the name of each of `TORCH_LAYERS` in turn."""
-    name: str = request.param
-    return name
+    return str(request.param)
 
 
 @pytest.fixture
@@ -97,8 +126,6 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
     """Have XLA spend less on programs that run once."""
-    import jax
-
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

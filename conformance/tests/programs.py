@@ -1,13 +1,12 @@
 """Python in processes of its own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]  # of the project
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 

@@ -1,7 +1,5 @@
 """What a test takes of many: cases by name, seeds, libraries that may be missing."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,6 +24,15 @@ CARRY: dict[str, Callable[[Any], Any]] = {
     "torch": torch.as_tensor,
     "jax": jax.numpy.asarray,
 }
+processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
+    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
+)
+libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+
+
+def slow(*values: Any, **options: Any) -> Any:
+    """Return a parameter whose test is slow."""
+    return pytest.param(*values, marks=pytest.mark.slow, **options)
 
 
 def cases_named(*names: str) -> list[Case]:
@@ -67,18 +74,13 @@ def of_each_class(*names: str) -> list[Any]:
     chosen = cases_named(*names)
     there = {type(case.conv()) for case in chosen}
     rest = [case for case in cases_named(*ONE_OF_EACH) if type(case.conv()) not in there]
-    slow = [pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in rest]
-    return [*(pytest.param(case, id=case.name) for case in chosen), *slow]
+    slowly = (slow(case, id=case.name) for case in rest)
+    return [*(pytest.param(case, id=case.name) for case in chosen), *slowly]
 
 
 def installed(libraries: Iterable[str]) -> list[Any]:
     """Return libraries as parameters of a test, those that are not installed to be skipped."""
-    return [
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
-            ),
-        )
-        for name in libraries
-    ]
+    absent = {name for name in libraries if importlib.util.find_spec(name) is None}
+    reasons = {name: f"{name} is not installed" for name in libraries}
+    skips = {n: pytest.mark.skipif(n in absent, reason=why) for n, why in reasons.items()}
+    return [pytest.param(name, marks=skip) for name, skip in skips.items()]

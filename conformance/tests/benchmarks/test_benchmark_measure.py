@@ -1,7 +1,5 @@
 """Benchmarks: what is timed is right, in turns, by the right clock; runs may die or be stopped."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -26,7 +24,7 @@ from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.results import result
 from invconv_benchmarks.runs import schedule
 from invconv_benchmarks.runs.worker import Job, run, targets_of
-from invconv_benchmarks.studies import first_solve, overhead
+from invconv_benchmarks.studies import overhead
 from invconv_benchmarks.suites.group import LFILTER, LIMIT_SHAPES, SPECTRAL, SUITES, Group
 from invconv_benchmarks.suites.groups import GROUPS
 from invconv_conformance.libraries.table import LIBRARIES, Target
@@ -34,7 +32,6 @@ from invconv_conformance.libraries.table import LIBRARIES, Target
 KNOWN = {library.name: library for library in LIBRARIES}
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))
-compiled = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="needs llvmlite")
 
 
 def setup(name: str, does: tuple[str, ...], target: Any = NUMPY, **changes: Any) -> Setup:
@@ -53,11 +50,8 @@ def test_our_contenders_run_and_invert(name: str, target: tuple[str, str]) -> No
 
 @pytest.mark.parametrize("name", ["corner 2", "corner 3", "periodic 2", "periodic 3", "plain"])
 def test_plain_convolutions_agree(name: str) -> None:
-    found = [
-        to_numpy(c.build()())
-        for target in ALL
-        for c in plain.contenders(setup(name, ("forward",), target))
-    ]
+    setups = (setup(name, ("forward",), target) for target in ALL)
+    found = [to_numpy(c.build()()) for there in setups for c in plain.contenders(there)]
     assert len(found) == (7 if name.startswith("periodic") else 4)
     for y in found:
         np.testing.assert_allclose(y, found[0], atol=1e-12)
@@ -70,23 +64,18 @@ def test_no_clock_sees_the_yardstick_pad(monkeypatch: pytest.MonkeyPatch) -> Non
     run()
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "peers"),
-    [
+def test_the_peers_solve_the_same_equation() -> None:
+    for name, shape, peers in (
         ("corner 2", (2, 4, 5, 6), ("pixel by pixel", "SciPy sparse solve")),
         ("corner 3", (2, 1, 9), (LFILTER,)),
         ("periodic 3", (2, 3, 5, 6), (SPECTRAL,)),
-    ],
-)
-def test_the_peers_solve_the_same_equation(
-    name: str, shape: tuple[int, ...], peers: tuple[str, ...]
-) -> None:
-    for target, count in zip(ALL, (len(peers), len(peers) - 1, 0), strict=True):
-        there = setup(name, ("inverse",), target, shape=shape, peers=peers)
-        found = references.contenders(there)
-        assert len(found) == count
-        for contender in found:
-            assert there.residual(to_numpy(contender.build()())) < 1e-14, contender.name
+    ):
+        for target, count in zip(ALL, (len(peers), len(peers) - 1, 0), strict=True):
+            there = setup(name, ("inverse",), target, shape=shape, peers=peers)
+            found = references.contenders(there)
+            assert len(found) == count
+            for contender in found:
+                assert there.residual(to_numpy(contender.build()())) < 1e-14, contender.name
 
 
 def test_contenders_take_turns() -> None:
@@ -137,16 +126,10 @@ def test_every_group_belongs_to_a_suite_and_is_unique() -> None:
             assert sum(g.axis == axis and len(g.shape) == ndim for g in GROUPS) >= 5
 
 
-@compiled
+@pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="needs llvmlite")
 def test_calls_of_python_keep_their_limits(tmp_path: Path) -> None:
     found, _ = overhead.measure(True, tmp_path)
     assert {v.what: v.value for v in found if v.verdict != "pass" or v.value <= 0} == {}
-
-
-@compiled
-def test_a_first_solve_is_of_a_new_process() -> None:
-    seconds = first_solve.in_a_process("float32")  # raises if anything else imports llvmlite
-    assert seconds[0] > 1e-3  # llvmlite alone takes longer to import
 
 
 GOOD = Group("inverse", "corner 2", (1, 2, 3, 3), ("inverse",), dtype="float32")
@@ -195,14 +178,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 @pytest.mark.slow
 def test_control_c_writes_the_report(tmp_path: Path) -> None:
     command = ("-m", "invconv", "benchmark", "inverse", "--library", "numpy", "--threads", "1")
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEARING, sys.executable, *command],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    hearing = [sys.executable, "-c", HEARING, sys.executable, *command]
+    process = subprocess.Popen(hearing, cwd=tmp_path, start_new_session=True, **pipes)
     while not (tmp_path / "invconv-benchmark").exists() and process.poll() is None:
         time.sleep(0.1)  # it is made when all is imported and the options are right
     time.sleep(5)

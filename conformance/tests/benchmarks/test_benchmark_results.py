@@ -1,8 +1,10 @@
-"""Results: ratios with their spread, exponents, verdicts, files, the page, the README's table."""
+"""Results: ratios with their spread, verdicts, files, the README's table, pages of both reports."""
 
-from __future__ import annotations
-
+import html
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,56 @@ from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report import page, readme
 from invconv_benchmarks.results import committed, limits, result
-from invconv_benchmarks.results.row import merged
-from tests.benchmarks.invented_results import invented, row, samples
+from invconv_benchmarks.results.result import Result
+from invconv_benchmarks.results.row import Row, merged
+from invconv_conformance import report
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.pages.conformance import as_page, cells
+from invconv_conformance.run.check import Result as Checked
+from tests.programs import ROOT
 
-ROOT = Path(__file__).parents[3]
+ENVIRONMENT = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "gpus": []}
+ENVIRONMENT |= {"platform": "Linux", "python": "3.11", "blas": ["Haswell"], "commit": "abc"}
+ENVIRONMENT |= {"versions": {"numpy": "2", "torch": "2", "jax": "0"}}
+
+
+def row(contender: str, role: str, does: str, samples: list[float], **others: Any) -> Row:
+    """Return what a worker tells of a contender in one pass."""
+    fields: dict[str, Any] = {"suite": "inverse", "map": "corner 2", "shape": (64, 12, 16, 16)}
+    fields |= {"axis": "", "dtype": "float32", "limit": None, "threads": 1}
+    fields |= {"library": "numpy", "device": "cpu", "mode": "eager", "plan": 1e-3, "first": 2e-3}
+    fields |= {"contender": contender, "role": role, "does": does}
+    return Row(**fields | {"passes": [samples] if samples else []} | others)
+
+
+def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) -> list[float]:
+    """Return seconds around a centre."""
+    factors = 1 + noise * np.random.default_rng(seed).standard_normal(count)
+    return [float(center * f) for f in factors]
+
+
+def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
+    """Return a result of one group in two passes, and of a series over image sizes."""
+    found, ours = [], samples(inverse, noise, seed=9)
+    for number in range(2):
+        found += [
+            row("invconv forward", "ours", "forward", samples(1.1e-3, noise, seed=number)),
+            row("invconv inverse", "ours", "inverse", ours, residual=1e-7),
+            row("im2col", "plain", "forward", samples(1e-3, noise, seed=20 + number)),
+            row("F.conv2d", "plain", "forward", samples(1.5e-3, noise, seed=30), library="torch"),
+            row("slow one", "peer", "inverse", samples(1.0, noise, 2)),
+            row("broken one", "peer", "inverse", [], error="RuntimeError: <no> such thing"),
+        ]
+    for n in (4, 8, 12, 16, 20):
+        for does, power in (("forward", 1.0), ("inverse", 1.5)):
+            place = {"suite": "growth", "shape": (1, 3, n, n), "axis": "pixels"}
+            seconds = [1e-6 * n ** (2 * power)] * 3
+            found.append(row(f"invconv {does}", "ours", does, seconds, **place))
+    rows = merged(found)
+    run: dict[str, Any] = {"invconv": "0.1.0", "date": "2026-01-01T00:00:00+00:00", "passes": 2}
+    run |= {"command": "python -m invconv benchmark <inverse>", "not_run": ["CuPy: not installed"]}
+    run |= {"seconds": 1.0, "complete": True, "quick": False, "load": {"start": 0.1, "end": 9.0}}
+    return Result(environment=dict(ENVIRONMENT), rows=rows, limits=limits.verdicts(rows), **run)
 
 
 def test_ratio_of_samples_that_drift_together() -> None:
@@ -36,33 +84,26 @@ def test_passes_that_differ_widen_the_interval() -> None:
     pairs = [([[2 * np.exp(a)], [2 * np.exp(b)]], [[1.0]] * 2) for a, b in logs]
     assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
     assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
-    assert spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low == pytest.approx(
-        2 * np.exp(-0.3)
-    )
+    low = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low
+    assert low == pytest.approx(2 * np.exp(-0.3))
 
-
-def test_exponent_of_an_exact_power_law() -> None:
+    # the exponent of an exact power law
     sizes = [4.0, 16.0, 64.0, 256.0, 16e6]
     found = spread.exponent(sizes, [3e-7 * n**2.1 for n in sizes])
     assert found.value == pytest.approx(2.1, abs=1e-9)
     assert found.high - found.low < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "bound", "least", "verdict"),
-    [
+def test_a_verdict_is_of_the_whole_spread() -> None:
+    for low, high, bound, least, verdict in (
         (0.7, 0.9, 0.9, False, "pass"),
         (0.7, 0.9, 0.89, False, "unclear"),
         (0.7, 0.9, 0.69, False, "miss"),
         (1.6, 1.8, 1.6, True, "pass"),
         (1.5, 1.8, 1.6, True, "unclear"),
         (1.3, 1.5, 1.6, True, "miss"),
-    ],
-)
-def test_a_verdict_is_of_the_whole_spread(
-    low: float, high: float, bound: float, least: bool, verdict: str
-) -> None:
-    assert Interval((low + high) / 2, low, high).verdict(bound, least=least) == verdict
+    ):
+        assert Interval((low + high) / 2, low, high).verdict(bound, least=least) == verdict
 
 
 def test_limits_have_verdicts() -> None:
@@ -124,9 +165,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
         ('"limits": [', "", "the file is cut off or damaged"),
     ],
 )
-def test_a_file_that_was_changed_is_refused(
-    old: str, new: str, message: str, tmp_path: Path
-) -> None:
+def test_a_changed_file_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     result.write(path, invented())
     assert old in path.read_text()
@@ -153,12 +192,90 @@ def test_the_readme_shows_the_committed_results() -> None:
     assert readme.updated(changed) == text
 
 
-def test_results_of_the_newest_version_that_has_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_the_newest_version_that_has_any(tmp_path: Path, monkeypatch: Any) -> None:
     for path in ("0.9.0/a-1.json", "0.10.0/a-2.json", "0.10.0/a-3.json", "0.11.0/b.json"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     monkeypatch.setattr(committed, "RESULTS", tmp_path)
     assert [path.name for path in committed.newest("a-*.json")] == ["a-2.json", "a-3.json"]
     assert committed.newest("c-*.json") == []
+
+
+HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"
+
+
+def checked(case: str, error: float, status: str = "pass", **others: Any) -> Checked:
+    fields: dict[str, Any] = {"law": "forward.value", "what": "y", "bound": 1e-12, "seconds": 0.1}
+    column = Column("torch", "cpu", "eager", "float64")._asdict()
+    return Checked(case=case, error=error, status=status, **fields | column | others)
+
+
+def document(*results: Checked, **others: Any) -> dict[str, Any]:
+    columns = list(dict.fromkeys(one.column for one in results))
+    not_run = ["CuPy: not executed, no GPU"]
+    run = report.document("invconv conformance", columns, results, not_run, [], 1.5)
+    return run | {"date": "2026-11-24T19:40:00+00:00"} | others
+
+
+def texts(page: str) -> list[str]:
+    """Return the text of each element that is shown."""
+    parts = re.split(r"<[^>]+>", page.partition("</style>")[2])
+    return [html.unescape(part).strip() for part in parts if part.strip()]
+
+
+def test_the_page_holds_the_worst_case_and_all_that_fails() -> None:
+    (cell,) = cells(document(checked("a", 1e-13), checked("b", math.inf), checked("c", 1e-13)))
+    assert cell.worst is not None
+    assert (cell.worst["case"], cell.share) == ("b", math.inf)
+    passes = [checked(f"case-{i}", i * 1e-15) for i in range(500)]
+    bad = [
+        checked("known", 4e-12, "expected", reason="https://github.com/jax-ml/jax/issues/1"),
+        checked("raises", math.inf, "error", what="ValueError: no"),
+        checked("over", 2e-12, "fail"),
+        checked("infinite", math.inf, "fail"),
+    ]
+    run = document(*passes, *bad, checked("none", 0.0, "not applicable"))
+    (cell,) = cells(run)
+    assert cell.worst is not None
+    assert cell.worst["case"] == "case-499"
+    assert cell.share == pytest.approx(0.499)
+    page = as_page(run)
+    shown = texts(page)
+    for text in (passes[-1].reproduce, "49%", "ValueError: no", "200%", "✕ 3"):
+        assert text in shown
+    assert 'href="https://github.com/jax-ml/jax/issues/1"' in page
+    cases = [text for text in shown if text in {r.case for r in bad} | {"case-499"}]
+    assert cases == ["case-499", "infinite", "over", "raises", "known"]
+    assert "case-498" not in page
+    (lead,) = [text for text in shown if text.startswith("500 checks hold")]
+    counts = "2 fail; 1 ends in an error; 1 fails as expected; 1 does not apply"
+    assert lead == f"500 checks hold; {counts}. Not run: CuPy: not executed, no GPU."
+
+
+def test_no_name_becomes_an_element() -> None:
+
+    def page(name: str) -> str:
+        bad = checked(name, 2e-12, "fail", what=name, law=name, reason=name)
+        pair = {"a": name, "b": f"{name}2", "difference": 2.0, "condition": 3.0}
+        others: dict[str, Any] = {
+            "laws": {name: {"definition": name, "source": name}},
+            "not_run": [name],
+            "lacks": {name: [name]},
+            "agreement": [dict.fromkeys(("dtype", "quantity", "case"), name) | pair],
+        }
+        return as_page(document(bad, platform=name, command=name, **others))
+
+    hostile, usual = page(HOSTILE), page("x")
+    assert all(hostile.count(mark) == usual.count(mark) for mark in '<>"')
+    assert texts(hostile).count(HOSTILE.strip()) >= 9
+    assert "{{ run }}" in " ".join(texts(page("{{ run }}")))  # no name is a template
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    page = as_page(document(checked("a", 1e-13)))
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+    loading = "img|iframe|object|embed|audio|video|source|form|base|script"
+    assert not re.search(rf"<({loading})\b|\s(src|on\w+)=|url\(|@import|@font-face", page)
+    links = re.findall(r'href="([^"]*)', page)
+    assert links
+    assert all(link.startswith(("#", "data:,")) for link in links)

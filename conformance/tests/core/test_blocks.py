@@ -1,7 +1,5 @@
 """Signals and images in blocks: the blocks are the whole, with its gradients, on every library."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +12,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 from invconv_jax import channels_last
-from tests.selected import CARRY
-
-jax.config.update("jax_enable_x64", True)
+from tests.selected import libraries
 
 # kernel size and settings
 MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -62,26 +58,24 @@ def in_blocks(conv: Any, run: Callable[..., Any], x: Any, known: Any = None) -> 
     return whole
 
 
-@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@libraries
 @every_map
-def test_blocks_are_the_whole(name: str, carry: Callable[[Any], Any]) -> None:
+def test_blocks_are_the_whole(name: str, carry: Any) -> None:
     conv = operator(name)
     grid = (sum(LENGTHS), 5)[: conv.ndim]
     x = np.random.default_rng(0).standard_normal((1, 2, *grid))
     y, other = conv.forward(x), conv.asarrays(carry(x))
 
     def prepared(block: Any, before: Any) -> Any:
-        return other.prepare(block.shape[2:]).inverse(carry(block), carry(before))
+        return other.prepare(block.shape[2:]).inverse(block, before)
 
-    def forward(block: Any, before: Any) -> Any:
-        return other.forward(carry(block), before=carry(before))
+    def carried(run: Any) -> Any:
+        return lambda block, before: run(carry(block), carry(before))
 
-    def inverse(block: Any, before: Any) -> Any:
-        return other.inverse(carry(block), carry(before))
-
-    np.testing.assert_allclose(in_blocks(conv, forward, x, x), y, rtol=0, atol=1e-14)
-    for run in (inverse, prepared):
-        np.testing.assert_allclose(in_blocks(conv, run, y), x, rtol=0, atol=1e-13)
+    found = in_blocks(conv, carried(other.forward), x, x)
+    np.testing.assert_allclose(found, y, rtol=0, atol=1e-14)
+    for run in (other.inverse, prepared):
+        np.testing.assert_allclose(in_blocks(conv, carried(run), y), x, rtol=0, atol=1e-13)
 
 
 @every_map

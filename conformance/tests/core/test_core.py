@@ -1,13 +1,12 @@
 """The core's own promises: parameters, copies, plans, any precision; how it finds a library."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import array_api_strict as strict
+import jax
 import numpy as np
 import pytest
 import torch
@@ -33,9 +32,8 @@ def test_no_float64_and_older_standards(version: str) -> None:
             y, log_det = conv.forward_and_log_det(x)
             assert float(strict.max(strict.abs(conv.inverse(y) - x))) < 1e-4
             for gradients, _ in (conv.forward_vjp(x, y, log_det), conv.inverse_vjp(y, x, log_det)):
-                assert {(g.dtype, g.device) for g in gradients.values()} == {
-                    (strict.float32, like.device)
-                }
+                kinds = {(g.dtype, g.device) for g in gradients.values()}
+                assert kinds == {(strict.float32, like.device)}
 
 
 def test_parameters_and_replace() -> None:
@@ -46,13 +44,8 @@ def test_parameters_and_replace() -> None:
     assert list(biased.replace(bias=None).parameters())[-1] == "second.kernel"
     assert biased.replace(**biased.parameters()).first.kernel is conv.first.kernel
     chain = ic.Chain([ic.PLUConv1x1.init(2, rng=RNG), ic.Inverse(conv)])
-    assert list(chain.parameters()) == [
-        "0.lower",
-        "0.upper",
-        "0.log_scale",
-        "1.conv.first.kernel",
-        "1.conv.second.kernel",
-    ]
+    kernels = "1.conv.first.kernel", "1.conv.second.kernel"
+    assert list(chain.parameters()) == ["0.lower", "0.upper", "0.log_scale", *kernels]
     assert chain.ndim == 2
     assert chain.channels == 2
     replaced = chain.replace(**{"0.permutation": np.asarray([1, 0])})
@@ -65,9 +58,8 @@ def test_operators_are_frozen_compare_by_identity_and_print_shapes() -> None:
         conv.kernel = conv.kernel  # type: ignore[misc]
     assert conv != ic.PeriodicConv(conv.kernel)
     assert len({conv, conv}) == 1
-    assert repr(conv) == (
-        "PeriodicConv(kernel=<(2, 2, 3, 3) float64 numpy>, bias=None, dilation=(1, 1))"
-    )
+    shown = "PeriodicConv(kernel=<(2, 2, 3, 3) float64 numpy>, bias=None, dilation=(1, 1))"
+    assert repr(conv) == shown
 
 
 def test_asarrays_stays_differentiable_within_a_library() -> None:
@@ -145,16 +137,11 @@ def test_a_chain_is_a_sequence_of_its_steps() -> None:
 CONV: Any = ic.AutoregressiveConv.init(4, rng=RNG, like=np.empty(0, np.float32))
 
 
-def test_the_plan_says_float64_where_that_is_wider() -> None:
+def test_a_float64_inverse_of_narrower_data_says_so_and_has_gradients() -> None:
+    """The law "precision" has its values."""
     assert CONV.prepare((4, 5), precision="float64").plan.precision == "float64"
     wide = CONV.asarrays(np.empty(0))
     assert wide.prepare((4, 5), precision="float64").plan.precision is None
-    for setting in ("auto", "float32"):
-        with pytest.raises(ValueError, match=f"precision: expected 'float64', got '{setting}'"):
-            CONV.prepare((4, 5), precision=setting)
-
-
-def test_gradients_pass_through() -> None:
     y, gradients = RNG.standard_normal((2, 4, 6, 7)).astype(np.float32), []
     for dtype in (torch.float32, torch.float64):
         there = CONV.asarrays(torch.empty(0, dtype=dtype))
@@ -167,23 +154,16 @@ def test_gradients_pass_through() -> None:
         torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")  # JAX's own
 def test_jax_without_float64_says_so() -> None:
-    code = """if True:
-        import jax, invconv, invconv_jax
-        conv = invconv_jax.init(jax.random.key(0), invconv.EmergingConv, 2)
-        try:
-            conv.prepare((4, 4), precision="float64")
-        except ValueError as error:
-            assert "jax_enable_x64" in str(error)
-            print("refused")
-    """
-    assert python("-c", code).stdout == "refused\n"
+    with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
+        CONV.asarrays(jax.numpy.zeros(0)).prepare((4, 4), precision="float64")
 
 
 def test_importing_the_core_imports_no_framework() -> None:
     code = (
         "import sys, invconv, numpy as np;"
-        "assert 'scipy' not in sys.modules, 'it takes as long as the rest';"
+        "assert not {'scipy', 'llvmlite'} & set(sys.modules), 'each takes as long as the rest';"
         "conv = invconv.EmergingConv.init(2, rng=np.random.default_rng(0));"
         "conv.inverse(conv.forward(np.ones((1, 2, 3, 3))));"
         "found = {'torch', 'jax', 'cupy', 'rich', 'matplotlib', 'skimage'} & set(sys.modules);"
@@ -203,10 +183,9 @@ def test_required_functions_exist_in_the_standard() -> None:
             assert hasattr(where, name), name
 
 
-@pytest.mark.parametrize(
-    ("library", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("cupy", "CuPy"), ("mlx", "MLX")]
-)
-def test_without_a_library_its_adapter_says_what_to_install(library: str, title: str) -> None:
+@pytest.mark.parametrize("title", ["PyTorch", "JAX", "CuPy", "MLX"])
+def test_without_a_library_its_adapter_says_what_to_install(title: str) -> None:
+    library = title.lower().removeprefix("py")
     code = f"import sys; sys.modules[{library!r}] = None; import invconv_{library}"
     message = f"invconv_{library} needs {title}: pip install 'invconv[{library}]'"
     assert f"ImportError: {message}" in python("-c", code, status=1).stderr
@@ -224,20 +203,15 @@ def correlate(stencil, x, *, wrap=False):
 """
 
 
-def test_a_third_party_backend_replaces_a_primitive(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_third_party_backend_replaces_a_primitive(monkeypatch: Any, tmp_path: Path) -> None:
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
     assert array_ops.ops_of(x).primitives is None
     (tmp_path / "toy_backend.py").write_text(TOY)
     information = tmp_path / "toy_backend-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n"
-    )
-    (information / "entry_points.txt").write_text(
-        "[invconv.backends]\narray_api_strict = toy_backend\n"
-    )
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    entry = "[invconv.backends]\narray_api_strict = toy_backend\n"
+    (information / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
     monkeypatch.delitem(array_ops.KNOWN, type(x))

@@ -1,7 +1,5 @@
 """Beyond the laws: random operators, factors, exponentials, symmetric ones, squeezes."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math
@@ -20,79 +18,58 @@ import torch
 import invconv as ic
 from invconv.arrays.registry import agnostic
 from invconv_conformance.cases import drawn
+from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.drawn import FAMILIES
+from invconv_conformance.laws import LAWS
+from invconv_conformance.laws.setting import Setting
+from invconv_conformance.libraries.table import KNOWN, Target
+from invconv_conformance.run.check import check
 from invconv_conformance.truth import oracle
 
 RNG = np.random.default_rng(0)
-EPS_BOUND = {"float64": 1e-12, "float32": 2e-6}
+NUMPY = Target(KNOWN["numpy"], "cpu")
+VALUES = "forward.value", "inverse.value", "inverse.residual", "log_det.value", "kind"
 ENOUGH = 8  # of 150 draws, which are well and badly conditioned, up to overflow
 
 
-def require_that_it_is_the_oracles(
-    host: ic.InvertibleConv, grid: tuple[int, ...], dtype: str, rng: np.random.Generator
-) -> bool:
-    """Compare where the condition leaves digits, and tell whether it does."""
-    with np.errstate(all="ignore"):  # of what leaves the range, which is not compared
-        conv = host.asarrays(np.empty(0, dtype))
-        matrix, shift = oracle.affine(conv.asarrays(np.empty(0)), grid)
-        if not np.isfinite(matrix).all():
-            return False
-        values = np.linalg.svd(matrix, compute_uv=False)
-        condition = float(values[0] / values[-1]) if values[-1] > 0 else math.inf
-    within_range = condition < math.inf and np.abs(np.log(values)).max() < 30
-    if not within_range or not condition * EPS_BOUND[dtype] < 1e-3:
-        return False
-    bound = EPS_BOUND[dtype] * condition
-    batch = (2,) if host.ndim is None else tuple(int(n) for n in rng.integers(0, 3, 2))
-    x = rng.standard_normal((*batch, host.channels, *grid)).astype(dtype)
-    rows = x.reshape(math.prod(batch), len(matrix)).astype(float)
-    expected = (rows @ matrix.T + shift).reshape(x.shape)
-    with agnostic() if rng.random() < 0.5 else contextlib.nullcontext():
-        y, log_det = conv.forward_and_log_det(x)
-        back = conv.prepare(grid, check=False).inverse(expected.astype(dtype))
-    assert float(np.linalg.norm(y - expected)) <= bound * float(np.linalg.norm(expected))
-    assert float(np.linalg.norm(back - x)) <= 3 * bound * float(np.linalg.norm(x))
-    rounding = bound * max(1.0, float(np.abs(np.log(values)).sum()))
-    if isinstance(host, ic.PeriodicConv):
-        # taps that fall onto one pixel may cancel; the rounding of each stays, in every logarithm
-        reach = float(np.abs(host.kernel).sum() / values[-1])
-        rounding += float(np.finfo(dtype).eps) * len(matrix) * reach
-    assert np.all(np.abs(log_det - np.linalg.slogdet(matrix)[1]) <= rounding)
-    assert log_det.shape == batch
-    assert y.dtype == back.dtype == log_det.dtype == np.dtype(dtype)
-    return True
-
-
-@pytest.mark.parametrize("dtype", EPS_BOUND)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_random_operator(family: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It obeys the laws of values where its condition leaves digits, by native code or not."""
     monkeypatch.setattr(drawn, "LARGE", 300)  # unknowns
     compared, draws = 0, np.random.default_rng([7, list(FAMILIES).index(family)]).spawn(150)
     while compared < ENOUGH:
         rng = draws.pop()
         conv, grid = FAMILIES[family](rng)
-        compared += require_that_it_is_the_oracles(conv, grid, dtype, rng)
+        batch = (2,) if conv.ndim is None else tuple(int(n) for n in rng.integers(0, 3, 2))
+        case = Case(family, lambda rng, c=conv: c, grid, batch)  # type: ignore[misc]
+        setting = Setting(case, NUMPY, dtype)
+        with np.errstate(all="ignore"):  # of what leaves the range, which is not compared
+            matrix = np.nan_to_num(setting.affine[0].astype(float), nan=1e300, posinf=1e300)
+            logs = np.log(np.linalg.svd(matrix, compute_uv=False))
+        if not np.abs(logs).max() < 30 or not setting.lever < 1e-2:
+            continue
+        with agnostic() if rng.random() < 0.5 else contextlib.nullcontext():
+            found = [check(LAWS[law], setting) for law in VALUES]
+        assert not [(r.law, r.what, r.error, r.bound) for r in found if r.bad]
+        compared += 1
 
 
-def ill_conditioned_plu(rng: np.random.Generator) -> ic.PLUConv1x1:
-    """Return factors of a condition of some 1e5, of which W itself would lose half the digits."""
-    conv = ic.PLUConv1x1.init(5, rng=rng)
-    log_scale = np.asarray([0, -2.0, 1, -9, 2])
-    return conv.replace(lower=2 * rng.standard_normal((5, 5)), log_scale=log_scale)
+# factors of a condition of some 1e5, of which W itself would lose half the digits
+ILL_CONDITIONED: dict[Any, dict[str, Any]] = {
+    ic.PLUConv1x1: {"log_scale": np.asarray([0, -2.0, 1, -9, 2])},
+    ic.QRConv1x1: {"scale": np.asarray([1e-2, 3.0, -1e-3, 1.0, 20.0])},
+}
 
 
-def ill_conditioned_qr(rng: np.random.Generator) -> ic.QRConv1x1:
-    conv = ic.QRConv1x1.init(5, rng=rng)
-    scale = np.asarray([1e-2, 3.0, -1e-3, 1.0, 20.0])
-    return conv.replace(upper=rng.standard_normal((5, 5)), scale=scale)
-
-
-@pytest.mark.parametrize("kind", [ill_conditioned_plu, ill_conditioned_qr])
+@pytest.mark.parametrize("cls", ILL_CONDITIONED)
 @pytest.mark.parametrize("seed", range(4))
-def test_gradients_of_an_inverse_keep_the_digits_of_float32(kind: Any, seed: int) -> None:
+def test_gradients_of_an_inverse_keep_the_digits_of_float32(cls: Any, seed: int) -> None:
     """Against float64, which the laws hold to the dense matrix."""
-    rng = np.random.default_rng(seed)
-    conv = kind(rng).asarrays(np.empty(0, np.float32))
+    rng, triangle = np.random.default_rng(seed), "lower" if cls is ic.PLUConv1x1 else "upper"
+    moved = {triangle: (2 if triangle == "lower" else 1) * rng.standard_normal((5, 5))}
+    conv = cls.init(5, rng=rng).replace(**ILL_CONDITIONED[cls], **moved)
+    conv = conv.asarrays(np.empty(0, np.float32))
     y, x_bar = rng.standard_normal((2, 3, 5, 2, 3)).astype(np.float32)
     exact = conv.asarrays(np.empty(0))
     assert 1e4 < float(np.linalg.cond(exact.matrix())) < 1e9
@@ -127,15 +104,12 @@ def test_a_condition_by_norms_sees_the_factors(grid: tuple[int, int]) -> None:
     assert chain.condition(grid) == pytest.approx(4e17)
 
 
-def test_an_exponential_that_loses_everything_says_what_to_do() -> None:
-    conv = ic.ExponentialConv(np.full((1, 1, 3), 10.0))
-    found = ic.diagnose(conv, (12,))
-    assert found.digits < 2
-    assert "make the symmetric part of the kernel smaller" in found.advice[0]
-
-
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
 def test_a_skew_kernel_loses_nothing_and_needs_no_bound(padding: str) -> None:
+    """One that loses everything is told what to do."""
+    lost = ic.diagnose(ic.ExponentialConv(np.full((1, 1, 3), 10.0)), (12,))
+    assert lost.digits < 2
+    assert "make the symmetric part of the kernel smaller" in lost.advice[0]
     kernel = RNG.standard_normal((2, 2, 3))
     kernel = 10 * (kernel - kernel.transpose(1, 0, 2)[:, :, ::-1])
     conv = ic.ExponentialConv(kernel, padding=padding)
@@ -189,6 +163,9 @@ def test_blocks_go_through_an_orthonormal_matrix(basis: str, ndim: int, factor: 
     """Two axes are the law "squeeze"."""
     dense = functools.reduce(np.kron, [oracle.block_transform(basis, factor).astype(float)] * ndim)
     np.testing.assert_allclose(dense @ dense.T, np.eye(len(dense)), atol=1e-15)
+    cosines = scipy.fft.dct(np.eye(factor), norm="ortho", axis=0)
+    wanted = oracle.block_transform("dct", factor).astype(float)
+    np.testing.assert_allclose(cosines, wanted, atol=1e-15)
     x = RNG.standard_normal((2, 3, *(factor * n for n in range(1, ndim + 1))))
     pairs = x.reshape(2, 3, *(n for size in x.shape[2:] for n in (size // factor, factor)))
     inside, places = range(3, 3 + 2 * ndim, 2), range(2, 2 + 2 * ndim, 2)
@@ -197,13 +174,6 @@ def test_blocks_go_through_an_orthonormal_matrix(basis: str, ndim: int, factor: 
         found = ic.squeeze(x, factor, ndim=ndim, basis=how)
         np.testing.assert_allclose(found.reshape(blocks.shape), wanted, atol=1e-14)
         np.testing.assert_allclose(ic.unsqueeze(found, factor, ndim=ndim, basis=how), x, atol=1e-14)
-
-
-def test_cosines_are_scipys() -> None:
-    x = RNG.standard_normal((1, 6, 3))
-    found = ic.squeeze(x, 3, basis="dct").reshape(3, 3, 2)
-    blocks = x.reshape(2, 3, 3).transpose(1, 2, 0)
-    np.testing.assert_allclose(found, scipy.fft.dctn(blocks, axes=(0, 1), norm="ortho"), atol=1e-15)
 
 
 def test_libraries_differentiate_it() -> None:

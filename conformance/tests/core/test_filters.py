@@ -1,10 +1,10 @@
-"""Recursive filters and point-spread functions beside SciPy's, on four libraries."""
+"""Recursive filters, point-spread functions and borders: SciPy's, or their dense matrices."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import itertools
+import math
 from typing import Any
 
+import array_api_strict as strict
 import jax
 import numpy as np
 import pytest
@@ -14,11 +14,9 @@ import torch
 from jax.test_util import check_grads
 
 import invconv as ic
-from tests.selected import CARRY
+from invconv_conformance.truth.oracle import affine
+from tests.selected import libraries, slow
 
-jax.config.update("jax_enable_x64", True)
-
-libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 DESIGNS: dict[str, tuple[Any, Any]] = {
     "butterworth": scipy.signal.butter(4, 0.2),
     "chebyshev": scipy.signal.cheby1(5, 1, 0.3),
@@ -36,14 +34,11 @@ def alike(found: Any, wanted: Any) -> None:
 
 @libraries
 @pytest.mark.parametrize("design", DESIGNS)
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((40,), -1), ((3, 30), 1), ((9, 2, 3), 0), ((2, 3), 1)]
-)
-def test_lfilter_is_scipys(
-    design: str, shape: tuple[int, ...], axis: int, carry: Callable[[Any], Any]
-) -> None:
+@pytest.mark.parametrize("axis_and_shape", [(-1, 40), (1, 3, 30), (0, 9, 2, 3), (1, 2, 3)])
+def test_lfilter_is_scipys(design: str, axis_and_shape: tuple[int, ...], carry: Any) -> None:
+    axis, *shape = axis_and_shape
     (b, a), rng = DESIGNS[design], np.random.default_rng(0)
-    x, states = rng.standard_normal(shape), list(shape)
+    x, states = rng.standard_normal(shape), shape.copy()
     states[axis] = max(np.size(b), np.size(a)) - 1
     zi = rng.standard_normal(states)
     alike(ic.lfilter(b, a, carry(x), axis), scipy.signal.lfilter(b, a, x, axis))
@@ -64,7 +59,7 @@ def test_ten_seconds_of_audio_in_ten_pieces() -> None:
 
 
 @libraries
-def test_a_filter_for_each_channel(carry: Callable[[Any], Any]) -> None:
+def test_a_filter_for_each_channel(carry: Any) -> None:
     rng = np.random.default_rng(0)
     b, a = rng.standard_normal((4, 1, 3)), 0.3 * rng.standard_normal((5, 3))
     a[:, 0] = rng.uniform(0.5, 2, 5)
@@ -77,7 +72,7 @@ def test_a_filter_for_each_channel(carry: Callable[[Any], Any]) -> None:
 
 
 @libraries
-def test_sections_are_scipys_and_pieces_are_the_whole(carry: Callable[[Any], Any]) -> None:
+def test_sections_are_scipys_and_pieces_are_the_whole(carry: Any) -> None:
     sos, rng = scipy.signal.butter(6, 0.1, output="sos"), np.random.default_rng(0)
     x, state = rng.standard_normal((2, 1000)), np.zeros((3, 2, 2))
     whole = scipy.signal.sosfilt(sos, x)
@@ -144,13 +139,85 @@ def test_a_function_for_each_channel_and_other_libraries() -> None:
     rng = np.random.default_rng(0)
     psf, x = rng.random((2, 3, 5)), rng.standard_normal((2, 8, 9))
     y = ic.from_psf(psf, boundary=("periodic", "periodic")).forward(x)
-    for c in range(2):
-        alike(y[c], scipy.ndimage.convolve(x[c], psf[c], mode="wrap"))
+    for found, image, function in zip(y, x, psf, strict=True):
+        alike(found, scipy.ndimage.convolve(image, function, mode="wrap"))
     of_file = ic.from_psf(np.ones((3, 3), ">f4"), like=torch.zeros(1))
     assert of_file.kernel.dtype == torch.float32
     grown = torch.tensor([0.2, 1.0, 0.2], requires_grad=True)
     ic.from_psf(grown, boundary="periodic").forward(torch.ones(1, 4)).sum().backward()
     torch.testing.assert_close(grown.grad, torch.full((3,), 4.0))
+
+
+AS_ARRAYS = np.asarray, strict.asarray, torch.as_tensor
+WORDS = ("periodic", "symmetric", "odd", "zero")
+GRIDS = {1: ((5,), (1,)), 2: ((4, 3), (2, 5)), 3: ((2, 3, 2),)}  # odd, even, narrower than a kernel
+CASES = [
+    pytest.param(borders, grid, id=f"{'-'.join(borders)}-on-{'x'.join(map(str, grid))}")
+    for ndim, grids in GRIDS.items()
+    for borders in itertools.product(WORDS, repeat=ndim)
+    for grid in grids
+]
+
+
+def conv_of(borders: tuple[str, ...], rng: np.random.Generator) -> ic.SymmetricConv:
+    """Return an operator of two channels, with five taps an axis where it may have so many."""
+    size = tuple({"zero": 2, "periodic": 4}.get(border, 3) for border in borders)
+    kernel = 0.3 * rng.standard_normal((2, 2, *size)) / math.prod(size)
+    place = tuple(1 if border == "periodic" else 0 for border in borders)
+    turn = np.asarray([[0.6, 0.8], [-0.8, 0.6]])
+    kernel.reshape(2, 2, -1)[:, :, np.ravel_multi_index(place, size)] += turn
+    return ic.SymmetricConv(kernel, rng.standard_normal(2), boundary=borders)
+
+
+# XLA compiles for a second or two a mixture
+@pytest.mark.parametrize("as_arrays", [AS_ARRAYS, slow((jax.numpy.asarray,))])
+@pytest.mark.parametrize(("borders", "grid"), CASES)
+def test_a_mixture_is_its_dense_matrix(borders: Any, grid: Any, as_arrays: Any) -> None:
+    conv = conv_of(borders, np.random.default_rng(0))
+    matrix, shift = affine(conv, grid)
+    x = np.random.default_rng(1).standard_normal((2, 2, *grid))
+    rows = x.reshape(2, -1)
+    y = (rows @ matrix.T + shift).reshape(x.shape)
+    log_det = np.linalg.slogdet(matrix)[1]
+    damped = np.concatenate([matrix, 0.3 * np.eye(len(matrix))]).astype(float)
+    aims = np.concatenate([rows - shift, 0 * rows], axis=1).astype(float)
+    least = np.linalg.lstsq(damped, aims.T)[0].T.reshape(x.shape)
+    for given in (asarray(x) for asarray in as_arrays):
+        op = conv.asarrays(given)
+        for found, truth in (
+            (op.forward(given), y),
+            (op.inverse(op.forward(given)), x),
+            (op.log_det(grid), log_det),
+            (op.transpose().forward(given), (rows @ matrix).reshape(x.shape)),
+            (op.least_squares(given, 0.3), least),
+        ):
+            assert isinstance(found, type(given))
+            np.testing.assert_allclose(np.asarray(found), truth.astype(float), atol=1e-13)
+
+
+@pytest.mark.parametrize("borders", list(itertools.product(WORDS, repeat=2)), ids="-".join)
+def test_gradients_of_a_mixture_are_differences(borders: tuple[str, ...]) -> None:
+    conv, grid = conv_of(borders, np.random.default_rng(1)), (3, 4)
+    x = torch.randn(1, 2, *grid, dtype=torch.float64, requires_grad=True)
+    kernel = torch.tensor(conv.kernel, requires_grad=True)
+    op = conv.asarrays(x.detach())
+
+    def run(kernel: Any, x: Any) -> Any:
+        of = op.replace(kernel=kernel)
+        return of.forward(x), of.inverse(x), of.log_det(grid), of.least_squares(x, 0.3)
+
+    assert torch.autograd.gradcheck(run, (kernel, x), fast_mode=True)
+
+
+@pytest.mark.parametrize("border", ["symmetric", "odd"])
+def test_a_long_axis_needs_no_matrix(border: str) -> None:
+    """One of all pairs of 200,000 points would take 320 GB."""
+    conv = conv_of((border,), np.random.default_rng(2))
+    y = np.random.default_rng(3).standard_normal((1, 2, 200_000))
+    wanted = conv.inverse(y)
+    for asarray in (torch.as_tensor, jax.numpy.asarray):
+        op = conv.asarrays(asarray(y))
+        np.testing.assert_allclose(op.inverse(asarray(y)), wanted, atol=1e-12)
 
 
 X, QUARTER, MIXED = np.zeros(8), np.ones((1, 1, 2, 2)), ("symmetric", "zero")

@@ -1,8 +1,5 @@
 """Regularised inverses: beside the dense matrix, singular ones too; gradients by differences."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,9 +12,7 @@ from jax.test_util import check_grads
 import invconv as ic
 from invconv.arrays.namespaces import from_host
 from invconv_conformance.truth.oracle import affine
-from tests.selected import CARRY
-
-jax.config.update("jax_enable_x64", True)
+from tests.selected import libraries
 
 
 def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) -> Any:
@@ -56,22 +51,16 @@ def pointwise(cls: Any, channels: int, *, singular: bool) -> Any:
 
 
 SHAPES = (1, (7,)), (1, (4, 5)), (3, (3, 4))
+POINTWISE = [(cls, channels, (1, 2)) for cls in LOST for channels in (1, 3)]
 SPECTRAL = [(cls, *shape) for cls in (ic.PeriodicConv, ic.SymmetricConv) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@libraries
 @pytest.mark.parametrize("singular", [False, True])
 @pytest.mark.parametrize("damp", [0.0, 1e-3, 1.0])
-@pytest.mark.parametrize(
-    ("cls", "channels", "grid"), [*SPECTRAL, *((cls, n, (1, 2)) for cls in LOST for n in (1, 3))]
-)
+@pytest.mark.parametrize(("cls", "channels", "grid"), [*SPECTRAL, *POINTWISE])
 def test_it_is_the_dense_matrixs(
-    carry: Callable[[Any], Any],
-    cls: Any,
-    singular: bool,
-    damp: float,
-    channels: int,
-    grid: tuple[int, ...],
+    carry: Any, cls: Any, singular: bool, damp: float, channels: int, grid: tuple[int, ...]
 ) -> None:
     make = pointwise if cls in LOST else partial(operator, grid=grid)
     conv = make(cls, channels, singular=singular)
@@ -127,28 +116,10 @@ def test_a_prepared_operator_has_it() -> None:
         ic.EmergingConv.init(3, rng=rng).prepare((4, 5)).least_squares(y)
 
 
-def test_wrong_damping() -> None:
-    conv = operator(ic.PeriodicConv, 1, (5,), singular=False)
-    for damp in (-1.0, np.nan):
-        with pytest.raises(ValueError, match="damp: expected a finite number of at least 0"):
-            conv.least_squares(np.zeros((1, 5)), damp)
-    with pytest.raises(TypeError, match="damp: expected an array of a library"):
-        conv.least_squares(np.zeros((1, 5)), "little")
-
-
 def test_a_scale_is_known_to_all_its_digits() -> None:
     norm = ic.ActNorm(np.asarray([0.0, -90.0, 400.0]), None)
     y = np.ones((1, 3, 2))
     np.testing.assert_allclose(norm.least_squares(y), norm.inverse(y), rtol=1e-13)
-    with pytest.raises(ValueError, match="log_scale: expected finite numbers"):
-        norm.replace(log_scale=np.asarray([0.0, np.nan, 0.0])).least_squares(y)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_a_kernel_of_nan_is_no_singular_one(channels: int) -> None:
-    conv = ic.PeriodicConv(np.full((channels, channels, 3), np.nan))
-    with pytest.raises(ValueError, match="kernel: expected finite numbers"):
-        conv.least_squares(np.zeros((channels, 5)))
 
 
 def test_images_of_any_size_and_none() -> None:
@@ -160,9 +131,9 @@ def test_images_of_any_size_and_none() -> None:
     assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)
 
 
-@pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
+@libraries
 @pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv, ic.Conv1x1])
-def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Callable[[Any], Any]) -> None:
+def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Any) -> None:
     conv: Any
     rng, sigma = np.random.default_rng(0), 0.02
     x = rng.standard_normal((2, 1, 40, 30)).cumsum(-1).cumsum(-2) / 100
@@ -185,7 +156,15 @@ def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Callable[[Any], Any]
 
 NORM = ic.ActNorm(np.asarray([0.0, -np.inf]), None)
 INVERSE, Y = ic.Inverse(NORM), np.ones((1, 2, 8))
+UNKNOWN, ONE = ic.ActNorm(np.asarray([np.nan, 0]), None), ic.PeriodicConv(np.ones((1, 1, 2)))
+NO_NUMBERS = [ic.PeriodicConv(np.full((n, n, 3), np.nan)) for n in (1, 2)]
 WRONG = {
+    "damp: expected a finite number of at least 0, got -1": "ONE.least_squares(Y[:, :1], -1.0)",
+    "damp: expected a finite number of at least 0, got nan": "ONE.least_squares(Y[:, :1], np.nan)",
+    "damp: expected an array of a library": "ONE.least_squares(Y[:, :1], 'little')",
+    "log_scale: expected finite numbers": "UNKNOWN.least_squares(Y)",
+    "kernel: expected finite numbers": "NO_NUMBERS[0].least_squares(Y[:, :1])",
+    "kernel: expected finite .*": "NO_NUMBERS[1].least_squares(Y)",
     "conv: expected an operator with least_squares, .* Inverse": "ic.damp_for_noise(INVERSE, Y, 1)",
     "sigma: expected a finite number above 0, got 0; without": "ic.damp_for_noise(NORM, Y, 0)",
     "sigma: expected a finite number above 0, got -1": "ic.damp_for_noise(NORM, Y, -1)",
@@ -196,7 +175,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_wrong_noise(words: str) -> None:
+def test_wrong_arguments(words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         eval(WRONG[words])
 

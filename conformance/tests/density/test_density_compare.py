@@ -1,7 +1,5 @@
 """Comparisons: the sweep of rates, paired statistics, the files, and the commands around them."""
 
-from __future__ import annotations
-
 import math
 import re
 import signal
@@ -25,9 +23,8 @@ from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.results.committed import newest
-from tests.programs import ENVIRONMENT
+from tests.programs import ENVIRONMENT, ROOT
 
-ROOT = Path(__file__).parents[3]
 MIXINGS = ("plain", "emerging", "periodic")
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
 OPTIONS += ["--learning-rate", "1e-2", "--mixings", ",".join(MIXINGS)]
@@ -64,16 +61,13 @@ def test_a_sweep_goes_on_until_the_best_is_inside_and_the_test_part_sees_no_othe
 
 def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
     def row(mixing: str, *seeds: list[float]) -> rows.Row:
-        outcomes = {
-            seed: {"bits": bits, "parameters": 5, "history": []} if bits else {"error": "a NaN"}
-            for seed, bits in enumerate(seeds)
-        }
-        return rows.Row(mixing, {}, 0.01, outcomes)
+        bad, good = {"error": "a NaN"}, {"parameters": 5, "history": []}
+        outcomes = [good | {"bits": bits} if bits else bad for bits in seeds]
+        return rows.Row(mixing, {}, 0.01, dict(enumerate(outcomes)))
 
     plain = row("plain", [3.0, 4.0], [3.1, 4.1], [3.2, 4.2])
-    found = result.statistics_of(
-        [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.0])], 0
-    )["rows"]
+    rows_of_three = [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.0])]
+    found = result.statistics_of(rows_of_three, 0)["rows"]
     assert [entry["mixing"] for entry in found] == ["plain", "qr", "periodic"]
     assert found[0]["difference"] is None
     assert found[0]["bits"]["std"] == pytest.approx(0.1)
@@ -113,9 +107,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_the_result_is_what_the_models_say_on_the_same_images_and_noise(
-    compared: tuple[Path, str],
-) -> None:
+def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str]) -> None:
     folder, out = compared
     data, means = load("digits"), dict[tuple[str, int], float]()
     found = result.read(folder / "result.json")
@@ -149,13 +141,10 @@ def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, 
 
 
 @pytest.mark.slow
-def test_evaluate_and_sample(
-    compared: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys: Any) -> None:
     run = compared[0] / "periodic-seed1-rate0.01"
-    (row,) = (
-        r for r in result.read(compared[0] / "result.json")["rows"] if r["mixing"] == "periodic"
-    )
+    rows_found = result.read(compared[0] / "result.json")["rows"]
+    (row,) = (r for r in rows_found if r["mixing"] == "periodic")
     assert main(["density", "evaluate", str(run), "--count", "4"]) == 0
     out = capsys.readouterr().out
     (bits,) = re.findall(r"([\d.]+) bits/dim of 297 test images", out)
@@ -172,9 +161,7 @@ def test_evaluate_and_sample(
     assert "--out: expected a name that ends in .png" in capsys.readouterr().err
 
 
-def test_a_dry_run_prints_a_line_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["density", "train", "--preset", "digits", "--mixing", "plain", "--dry-run"]) == 0
     assert re.search(r"1,648 parameters, about .* h for 20 steps", capsys.readouterr().out)

@@ -1,7 +1,5 @@
 """The user's own images: layouts of files, and files that are not what they should be."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +8,7 @@ import pytest
 from PIL import Image
 
 from invconv_benchmarks.density.data.users_data import LAYOUTS, load
-
-RNG = np.random.default_rng(0)
-
-
-def numbers(*shape: int) -> Any:
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
+from tests.density.test_density_data import numbers
 
 
 def picture(path: Path, height: int, width: int) -> Any:
@@ -91,9 +84,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("", "")])
-def test_images_that_cannot_be_used_are_skipped_counted_and_named(
-    parts: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_useless_images_are_named(parts: tuple[str, str], tmp_path: Path, capsys: Any) -> None:
     whole = picture(tmp_path / parts[0] / "z.png", 40, 40)
     picture(tmp_path / parts[1] / "y.png", 32, 32)
     content = (tmp_path / parts[0] / "z.png").read_bytes()

@@ -1,7 +1,5 @@
 """Operators in files: every class, library, dtype and bound comes back exactly as it was."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import pickle
@@ -21,12 +19,10 @@ import torch
 from jax import numpy as jnp
 
 import invconv as ic
-import invconv_torch
+import invconv_torch as it
 from invconv.arrays.namespaces import library_name
 from invconv.files.description import DEEPEST, describe
 from tests.selected import FEW
-
-jax.config.update("jax_enable_x64", True)
 
 OPERATORS = {case.name: case.conv() for case in FEW}
 PLU = OPERATORS["pluconv1x1-2d"]
@@ -93,19 +89,15 @@ def test_without_like_arrays_are_numpys_in_the_dtype_of_the_file(tmp_path: Path)
             assert array.flags.writeable
 
 
-def test_bfloat16_needs_like(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
-    conv = PLU.asarrays(MAKERS["torch"]("bfloat16"))
-    ic.save(conv, path)
-    with pytest.raises(TypeError, match=r"like: .*conv\.safetensors holds bfloat16, which NumPy"):
-        ic.load(path)
-    assert_same(ic.load(path, like=np.empty(0, np.float32)), conv)
-
-
 def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
     path, like = tmp_path / "conv.safetensors", torch.empty(0, dtype=torch.float32)
     ic.save(CHAIN, path)
     assert_same(ic.load(path, like=like), CHAIN.asarrays(like))
+    half = PLU.asarrays(MAKERS["torch"]("bfloat16"))
+    ic.save(half, path)
+    with pytest.raises(TypeError, match=r"like: .*conv\.safetensors holds bfloat16, which NumPy"):
+        ic.load(path)
+    assert_same(ic.load(path, like=np.empty(0, np.float32)), half)
     ic.save(ic.ActNorm(np.asarray([1e300]), None), path)
     with pytest.raises(ValueError, match=r"like: .*log_scale, up to 1e\+300, got float32"):
         ic.load(path, like=like)
@@ -145,17 +137,12 @@ def nested(depth: int) -> ic.InvertibleConv:
     return conv
 
 
-def stacked() -> ic.InvertibleConv:
-    conv = ic.Conv1x1(jnp.eye(2))
-    stack: ic.InvertibleConv = jax.tree.map(lambda a: jnp.stack([a, a]), conv)
-    return stack
-
-
+STACK = jax.tree.map(lambda a: jnp.stack([a, a]), ic.Conv1x1(jnp.eye(2)))
 UNREADABLE: dict[str, Callable[[], Any]] = {
     "model: expected an InvertibleConv or a layer that holds one, got nd": lambda: np.eye(2),
     "weight: expected finite numbers": lambda: ic.Conv1x1(np.eye(2) * np.nan),
     f"nested {DEEPEST} deep at most": lambda: nested(DEEPEST + 1),
-    r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)": stacked,
+    r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)": lambda: STACK,
     "18000 arrays are more than": lambda: ic.Chain([ic.ActNorm.init(1)] * 9000),
 }
 
@@ -183,38 +170,32 @@ def test_a_file_is_in_memory_once(tmp_path: Path) -> None:
     assert peak < 1.1 * path.stat().st_size
 
 
-def test_without_safetensors_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_safetensors_it_says_what_to_install(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for call in (lambda path: ic.save(PLU, path), ic.load):
         with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):
             call(tmp_path / "conv.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("path", "error"), [(3, TypeError), ("", ValueError), ("a\0b", ValueError)]
-)
-def test_what_is_no_name_of_a_file(path: Any, error: type[Exception]) -> None:
-    for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
-        with pytest.raises(error, match="path: expected the name of a file"):
-            call(path)
+def test_what_is_no_name_of_a_file() -> None:
+    wrong: dict[Any, type[Exception]] = {3: TypeError, "": ValueError, "a\0b": ValueError}
+    for path, error in wrong.items():
+        for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
+            with pytest.raises(error, match="path: expected the name of a file"):
+                call(path)
 
 
 BOUNDED: dict[str, Callable[[], Any]] = {
-    "periodic": lambda: invconv_torch.PeriodicConv2d(3, max_gain=4.0),
-    "emerging": lambda: invconv_torch.EmergingConv2d(3, mixing="plu", max_gain=4.0),
-    "qr": lambda: invconv_torch.Conv1x1(3, "qr", max_gain=4.0, dtype=torch.bfloat16),
-    "chain": lambda: invconv_torch.ReversibleChain(
-        [invconv_torch.ActNorm(3), invconv_torch.AutoregressiveConv2d(3, max_gain=4.0)]
-    ),
+    "periodic": lambda: it.PeriodicConv2d(3, max_gain=4.0),
+    "emerging": lambda: it.EmergingConv2d(3, mixing="plu", max_gain=4.0),
+    "qr": lambda: it.Conv1x1(3, "qr", max_gain=4.0, dtype=torch.bfloat16),
+    "chain": lambda: it.ReversibleChain([it.ActNorm(3), it.AutoregressiveConv2d(3, max_gain=4.0)]),
 }
 
 
 @pytest.mark.parametrize("name", BOUNDED)
 def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
     """The layer of a loaded operator keeps the bound while it trains, as the one that was saved."""
-    torch.manual_seed(0)
     layer, path = BOUNDED[name](), tmp_path / "conv.safetensors"
     dtype = next(layer.parameters()).dtype
     conv, x = layer.operator(), torch.randn(2, 3, 5, 4).to(dtype)
@@ -222,7 +203,7 @@ def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
     loaded = ic.load(path, like=x)
     assert describe(loaded, {}) == describe(conv, {})
     torch.testing.assert_close(loaded.parameters(), conv.parameters())  # bounded by NumPy
-    again = invconv_torch.InvertibleModule(ic.load(path, like=x))
+    again = it.InvertibleModule(ic.load(path, like=x))
     for module in (layer, again):
         for weight in module.parameters():
             torch.manual_seed(weight.numel())  # in whatever order they come
@@ -235,7 +216,7 @@ def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
     matrix = (bounded(units)[0] - bounded(0 * units)[0]).detach().reshape(60, 60)
     assert 1 / torch.linalg.svdvals(matrix)[-1] < 4.001
     with pytest.raises(ValueError, match=r"expected 4\.0, by which conv is bounded, got 5"):
-        invconv_torch.InvertibleModule(bounded.operator(), max_gain=5.0)
+        it.InvertibleModule(bounded.operator(), max_gain=5.0)
 
 
 def test_a_bound_travels_with_copies_and_not_with_other_arrays(tmp_path: Path) -> None:

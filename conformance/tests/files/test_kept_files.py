@@ -1,10 +1,9 @@
 """Kept files: those of 0.2.0 are read, a flipped bit is refused, a good file stays whole."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,7 @@ import invconv_torch
 from invconv.files import container
 from invconv.files.description import describe
 from invconv.files.whole_files import write_text
-from invconv_conformance.laws.state import unsealed
 from tests.flows.small_flows import glow
-from tests.programs import python
 
 OF_0_2_0 = Path(__file__).with_name("of_0_2_0")  # its `save` wrote them
 SAVERS: dict[str, Callable[[Path], Any]] = {
@@ -40,14 +37,9 @@ def small() -> ic.InvertibleConv:
 
 def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
     found = ic.load(OF_0_2_0 / "operator.safetensors")
-    plu = ic.PLUConv1x1(
-        np.asarray([1, 0]),
-        np.tril(numbers((2, 2), 1), -1) + np.eye(2),
-        np.triu(numbers((2, 2), 2), 1),
-        np.asarray([1.0, -1.0]),
-        numbers((2,), 3),
-        ndim=2,
-    )
+    lower, upper = np.tril(numbers((2, 2), 1), -1) + np.eye(2), np.triu(numbers((2, 2), 2), 1)
+    order, sign = np.asarray([1, 0]), np.asarray([1.0, -1.0])
+    plu = ic.PLUConv1x1(order, lower, upper, sign, numbers((2,), 3), ndim=2)
     kernel, bias = numbers((2, 2, 2, 3), 4), numbers((2,), 5)
     conv = ic.AutoregressiveConv(kernel, bias, direction=(1, -1), dilation=(1, 2))
     bounded = ic.bounded(ic.PeriodicConv(numbers((2, 2, 3, 3), 6), dilation=3), 4.0)
@@ -60,26 +52,21 @@ def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
     assert describe(ic.load(tmp_path / "again"), {}) == describe(expected, {})
 
 
-def every_other_class() -> ic.Chain:
-    """Return an operator of each class of 0.2.0 that its other file leaves out."""
+def test_every_class_of_0_2_0_is_read() -> None:
+    """An operator of each class of 0.2.0 that its other file leaves out."""
     first = ic.AutoregressiveConv(numbers((2, 2, 2, 2), 15), direction=-1)
     second = ic.AutoregressiveConv(numbers((2, 2, 2, 2), 16), direction=1)
-    return ic.Chain(
-        [
-            ic.ActNorm(numbers((2,), 1), numbers((2,), 2)),
-            ic.Conv1x1(numbers((2, 2), 3), numbers((2,), 4)),
-            ic.QRConv1x1(numbers((1, 2), 5), numbers((2, 2), 6), numbers((2,), 7)),
-            ic.OrthogonalConv1x1(numbers((2, 2), 8)),
-            ic.CirculantConv1x1(*(numbers((2,), i) for i in (9, 10, 11))),
-            ic.EmergingConv(first, second, numbers((2,), 12)),
-            ic.SymmetricConv(numbers((2, 2, 2, 1), 13)),
-            ic.ExponentialConv(numbers((2, 2, 3, 1), 14), padding="circular", dilation=(2, 1)),
-        ]
-    )
-
-
-def test_every_class_of_0_2_0_is_read() -> None:
-    found, expected = ic.load(OF_0_2_0 / "classes.safetensors"), every_other_class()
+    steps = [
+        ic.ActNorm(numbers((2,), 1), numbers((2,), 2)),
+        ic.Conv1x1(numbers((2, 2), 3), numbers((2,), 4)),
+        ic.QRConv1x1(numbers((1, 2), 5), numbers((2, 2), 6), numbers((2,), 7)),
+        ic.OrthogonalConv1x1(numbers((2, 2), 8)),
+        ic.CirculantConv1x1(*(numbers((2,), i) for i in (9, 10, 11))),
+        ic.EmergingConv(first, second, numbers((2,), 12)),
+        ic.SymmetricConv(numbers((2, 2, 2, 1), 13)),
+        ic.ExponentialConv(numbers((2, 2, 3, 1), 14), padding="circular", dilation=(2, 1)),
+    ]
+    found, expected = ic.load(OF_0_2_0 / "classes.safetensors"), ic.Chain(steps)
     assert describe(found, {}) == describe(expected, {})
     for name, array in expected._arrays().items():
         np.testing.assert_array_equal(found._arrays()[name], array, name)
@@ -100,13 +87,6 @@ def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
     np.testing.assert_allclose(same.log_prob(x, context), said, rtol=1e-5)
 
 
-def flips(content: bytes) -> Iterator[bytes]:
-    """Yield a file with each of its bits flipped."""
-    for at, byte in enumerate(content):
-        for bit in range(8):
-            yield content[:at] + bytes([byte ^ 1 << bit]) + content[at + 1 :]
-
-
 def all_of(loaded: Any) -> Any:
     """Return all that a file says."""
     if isinstance(loaded, ic.InvertibleConv):
@@ -116,20 +96,18 @@ def all_of(loaded: Any) -> Any:
 
 
 # of a flow every ninth bit: 9 and 8 have no factor in common
-@pytest.mark.parametrize(
-    ("what", "load", "step"), [("operator", ic.load, 1), ("flow", invconv_torch.load, 9)]
-)
-def test_no_flipped_bit_changes_a_file_in_silence(
-    what: str, load: Any, step: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("what", ["operator", "flow"])
+def test_no_flipped_bit_is_silent(what: str, tmp_path: Path) -> None:
+    load, step = (ic.load, 1) if what == "operator" else (invconv_torch.load, 9)
     path = tmp_path / "file"
     if what == "operator":
         ic.save(small(), path)
     else:
         invconv_torch.save(glow("plu", (1, 2, 2), levels=1, width=1), path)
-    wanted, ends = all_of(load(path)), []
-    for damaged in list(flips(path.read_bytes()))[::step]:
-        path.write_bytes(damaged)
+    wanted, content, ends = all_of(load(path)), path.read_bytes(), []
+    for place in range(0, 8 * len(content), step):
+        at, bit = divmod(place, 8)
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
         try:
             ends.append(all_of(load(path)) == wanted)
         except ic.InvalidFileError:
@@ -138,20 +116,8 @@ def test_no_flipped_bit_changes_a_file_in_silence(
     assert 0 < ends.count(True) < 200 / step  # of white space, and of the checksum's name
 
 
-def test_a_checksum_tells_what_nothing_else_does(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
-    ic.save(small(), path)
-    path.write_bytes(path.read_bytes().replace(b'dilation\\":[1', b'dilation\\":[9'))
-    with pytest.raises(ic.InvalidFileError, match="damaged: its contents do not fit the checksum"):
-        ic.load(path)
-    path.write_bytes(unsealed(path.read_bytes()))
-    assert ic.load(path).dilation == (9, 1)
-
-
 @pytest.mark.parametrize("what", SAVERS)
-def test_a_file_is_read_again_before_it_replaces_another(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_before_it_replaces_one(what: str, tmp_path: Path, monkeypatch: Any) -> None:
     path, written = tmp_path / "file", container._contents
     SAVERS[what](path)
     before = path.read_bytes()
@@ -162,22 +128,10 @@ def test_a_file_is_read_again_before_it_replaces_another(
         yield last[:-1] + bytes([last[-1] ^ 1])
 
     monkeypatch.setattr(container, "_contents", as_a_faulty_disk)
-    with pytest.raises(ValueError, match="cannot be saved: damaged"):
+    with pytest.raises(ValueError, match="cannot be saved: damaged: its contents do not fit the"):
         SAVERS[what](path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-BEYOND_A_LIMIT = """
-import resource, sys
-import numpy as np
-import invconv as ic
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-try:
-    ic.save(ic.Conv1x1(np.full((1000, 1000), 2.0)), sys.argv[1])
-except OSError as error:
-    print(error)
-"""
 
 
 def names(folder: Path) -> list[str]:
@@ -185,12 +139,15 @@ def names(folder: Path) -> list[str]:
 
 
 def test_at_a_limit_of_the_file_size_the_old_file_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
+    path, (soft, hard) = tmp_path / "conv.safetensors", getrlimit(RLIMIT_FSIZE)
     ic.save(ic.Conv1x1(np.eye(3)), path)
     before = path.read_bytes()
-    done = python("-c", BEYOND_A_LIMIT, path)
-    assert "cannot be written" in done.stdout
-    assert "File too large" in done.stdout
+    setrlimit(RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(OSError, match="cannot be written: File too large"):
+            ic.save(ic.Conv1x1(np.full((1000, 1000), 2.0)), path)
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert names(tmp_path) == [path.name]
 

@@ -1,7 +1,5 @@
 """Small flows for the tests: Glows, one of a user's own parts, away from their start."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A flow is a file: what is written is read, and what is no flow is refused with a sentence."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -25,11 +23,8 @@ NAME = "flow.safetensors"
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_names_and_shapes_are_those_of_torch_and_operators_the_same(mixing: str) -> None:
     flow = moved(glow(mixing, kernel_size=5, context=2, levels=2))
-    state = {
-        n.removeprefix("layers."): t
-        for n, t in flow.state_dict().items()
-        if not n.endswith(".initialized")
-    }
+    state = {n.removeprefix("layers."): t for n, t in flow.state_dict().items()}
+    state = {n: t for n, t in state.items() if not n.endswith(".initialized")}
     assert {n: tuple(t.shape) for n, t in state.items()} == flow.architecture.arrays()
     assert flow.architecture.latent_shapes == flow.latent_shapes
     names = flow.layers.keys()
@@ -64,10 +59,7 @@ def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
 def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its mixing is a function, which no file describes"):
         invconv_torch.save(glow(lambda c: invconv_torch.Conv1x1(c)), tmp_path / NAME)
-    with pytest.raises(
-        TypeError,
-        match="model: expected an InvertibleConv or a layer that holds one, got Multiscale",
-    ):
+    with pytest.raises(TypeError, match="an InvertibleConv or a layer that holds one, got Multi"):
         invconv_torch.save(own_parts(), tmp_path / NAME)
     for name, layer in (
         ("level0_step0_mixing", invconv_torch.PeriodicConv2d(4, dilation=2, bias=False)),
@@ -122,7 +114,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_file_that_was_changed_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(name: str, tmp_path: Path) -> None:
     changes, arrays, message = CHANGES[name]
     path = tmp_path / NAME
     invconv_torch.save(glow("plu", levels=1), path)
@@ -146,6 +138,5 @@ def test_an_image_in_a_file_may_be_large_and_takes_no_memory(tmp_path: Path) -> 
 def test_architectures_are_what_their_values_say() -> None:
     made = GlowArchitecture((3, 8, 8), 2, 4, 32, context=np.int64(2))  # type: ignore[arg-type]
     assert GlowArchitecture.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    assert (
-        made.scale_floor == glow().architecture.scale_floor == 0.5
-    )  # without one, samples explode
+    # without one, samples explode
+    assert made.scale_floor == glow().architecture.scale_floor == 0.5

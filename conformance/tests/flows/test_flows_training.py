@@ -1,23 +1,87 @@
-"""Flows in training: initialisation, memory, compiled and half precision, copies, samples."""
-
-from __future__ import annotations
+"""Flows in training: initialisation, of each actnorm too, memory, half precision, samples."""
 
 import copy
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 import torch
+from jax import numpy as jnp
 from torch import nn
 
-from invconv import SingularConvError
+import invconv as ic
 from invconv_torch import ActNorm, Squeeze
 from invconv_torch.flows import AffineCoupling, Multiscale
 from invconv_torch.remembered import RememberedInverses
 from tests.flows.small_flows import SHAPE, glow, moved
 
+MEAN, DEVIATION = np.asarray([3.0, -40.0, 1e-3]), np.asarray([1e-4, 7.0, 100.0])
+
+
+def images(seed: int = 0) -> Any:
+    noise = np.random.default_rng(seed).standard_normal((6, 3, 5, 7))
+    return MEAN[:, None, None] + DEVIATION[:, None, None] * noise
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor, jnp.asarray])
+def test_channels_leave_with_mean_0_and_variance_1(convert: Any) -> None:
+    x, mean, deviation = convert(images()), images().mean((0, 2, 3)), images().std((0, 2, 3))
+    conv = ic.ActNorm.init(3, like=x)
+    y = np.asarray(conv.initialize(x).forward(x))
+    np.testing.assert_allclose(y.mean((0, 2, 3)), 0, atol=1e-8)
+    np.testing.assert_allclose(y.std((0, 2, 3)), 1, rtol=1e-10)
+    assert not np.asarray(conv.log_scale).any()  # a copy was made
+    scaled = np.asarray(conv.replace(bias=None).initialize(x).forward(x))
+    np.testing.assert_allclose(scaled.std((0, 2, 3)), 1, rtol=1e-10)
+    np.testing.assert_allclose(scaled.mean((0, 2, 3)), mean / deviation)
+    one = ic.ActNorm.init(3, ndim=2, like=x).initialize(x[0])  # without batch axes
+    np.testing.assert_allclose(one.log_scale, -np.log(images()[0].std((1, 2))))
+    if convert is jnp.asarray:
+        jitted = jax.jit(lambda conv, x: conv.initialize(x))(conv, x)
+        np.testing.assert_allclose(jitted.log_scale, conv.initialize(x).log_scale)
+
+
+def test_half_types_are_measured_in_float32() -> None:
+    x = torch.as_tensor(images() - MEAN[:, None, None], dtype=torch.bfloat16)
+    conv = ic.ActNorm.init(3, like=x).initialize(x)
+    assert conv.log_scale.dtype == torch.bfloat16
+    expected = -x.float().std((0, 2, 3), correction=0).log()
+    torch.testing.assert_close(conv.log_scale, expected.bfloat16(), rtol=0.01, atol=0)
+
+
+def test_channels_that_do_not_vary_are_refused() -> None:
+    for bad in (0.0, np.nan):
+        x = images()
+        x[:, 1] = bad
+        with pytest.raises(ValueError, match=r"x: expected images that vary in every channel"):
+            ic.ActNorm.init(3).initialize(x)
+        layer = ActNorm(3, dtype=torch.float64)
+        with pytest.raises(ValueError, match="vary in every channel"):
+            layer.initialize(torch.as_tensor(x))
+        assert not layer.initialized
+        assert not layer.log_scale.any()
+
+
+def test_a_layer_is_initialized_once_and_says_so_in_its_state() -> None:
+    layer, x = ActNorm(3, dtype=torch.float64), torch.as_tensor(images())
+    layer.eval()
+    layer.inverse(x)  # remembered, and to be forgotten
+    layer.initialize(x)
+    torch.testing.assert_close(layer(x)[0].mean((0, 2, 3)), torch.zeros(3).double())
+    torch.testing.assert_close(layer.inverse(layer(x)[0])[0], x)
+    assert all(p.requires_grad and p.grad is None for p in layer.parameters())
+    resumed = ActNorm(3, dtype=torch.float64)
+    resumed.load_state_dict(layer.state_dict())
+    for other in (layer, resumed, copy.deepcopy(layer)):
+        other.initialize(torch.as_tensor(7 * images(1)))
+        torch.testing.assert_close(other(x)[0], layer(x)[0])
+    layer.reset_parameters()
+    assert not layer.initialized
+    assert torch.equal(layer(x)[0], x)
+
 
 def test_initialize_normalises_what_leaves_an_actnorm_once() -> None:
-    torch.manual_seed(0)
     flow, x = glow("periodic", (3, 8, 8), depth=2, context=2), torch.rand(32, 3, 8, 8)
     context = torch.randn(32, 2)
     assert not flow.initialized
@@ -59,14 +123,9 @@ class Stops(nn.Module):  # type: ignore[misc]
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()], ids=lambda e: repr(e))
 def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
-    torch.manual_seed(0)
     flow = Multiscale(SHAPE, [ActNorm(1), Stops(error), Squeeze(), ActNorm(4)])
     flow.layers["0"].load_state_dict({"log_scale": torch.ones(1), "bias": torch.ones(1)}, False)
-    before, first, x = (
-        copy.deepcopy(flow.state_dict()),
-        torch.rand(8, *SHAPE),
-        torch.rand(8, *SHAPE),
-    )
+    before, (first, x) = copy.deepcopy(flow.state_dict()), torch.rand(2, 8, *SHAPE)
     with pytest.raises(type(error)):
         flow.initialize(first)
     for name, tensor in flow.state_dict().items():
@@ -79,7 +138,6 @@ def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
 
 
 def test_reversible_gradients_are_those_of_stored_activations() -> None:
-    torch.manual_seed(0)
     stored = moved(glow("plu", depth=2)).train()
     reversible = moved(glow("plu", depth=2, reversible=True)).train()
     reversible.load_state_dict(stored.state_dict())
@@ -116,7 +174,7 @@ def test_prepare_leaves_nothing_to_factor(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.undo()
     with torch.no_grad():
         flow.layers["level1_step0_mixing"].first.kernel[0, 0, 0, 0] = 0.0
-    with pytest.raises(SingularConvError):
+    with pytest.raises(ic.SingularConvError):
         flow.prepare()
 
 
@@ -130,7 +188,6 @@ def test_samples_are_decoded_noise_times_the_temperature() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_step_and_sampler_compile_in_one_piece() -> None:
-    torch.manual_seed(0)
     flow = moved(glow(levels=1), 0.05, torch.float32).train()
     images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
     noise = torch.rand(images.shape)

@@ -6,8 +6,6 @@ IllConditionedWarning. A result that is not finite, of ordinary numbers and with
 range, or the log-determinant of an operator that is singular, exactly or to rounding.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import dis
 import traceback
@@ -17,112 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
+import array_api_strict
+import jax
 import numpy as np
+import torch
 
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, to_numpy
 from invconv.operators.base.checks import TOLERATED
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
+_LARGEST = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
 _DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
-
-
-class Undocumented(Exception):
-    """A call ended as no documentation says."""
-
-
-def judge(call: Call) -> str:
-    """Run a call and say how it ended, or raise Undocumented."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        # documented: a kernel that SymmetricConv takes for a whole one
-        warnings.filterwarnings("ignore", "kernel: expected the part of an even kernel")
-        try:
-            result = call.run()
-            text = repr(result) if isinstance(result, ic.Diagnosis) else ""
-        except Exception as error:
-            if type(error) not in _DOCUMENTED or not _is_ours(error):
-                text = "".join(traceback.format_exception(error)[-4:])
-                raise Undocumented(f"{call}\n{text}") from None
-            return type(error).__name__
-    if "nan" in text and _tame(call):
-        raise Undocumented(f"{call}\n{text}")
-    kinds = {w.category.__name__ for w in caught}
-    if "IllConditionedWarning" in kinds:
-        return "a result with IllConditionedWarning"
-    if not _tame(call):
-        return "a result of NaN, inf, huge or tiny numbers"
-    if not _finite(result):
-        _require_right(call, result)
-        return "a result that is right not to be finite"
-    if kinds:
-        raise Undocumented(f"{call}\n{caught[0].message}")
-    return "a result"
-
-
-def _is_ours(error: Exception) -> bool:
-    """Tell whether invconv raised an exception itself, rather than what it calls."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    assert last is not None
-    code, module = last.tb_frame.f_code, str(last.tb_frame.f_globals.get("__name__"))
-    raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
-    return raised and module.partition(".")[0] in _OURS
-
-
-def _finite(result: Any) -> bool:
-    return all(np.isfinite(values).all() for values in host_values(result))
-
-
-def _require_right(call: Call, result: Any) -> None:
-    """Raise Undocumented unless the call in float64 shows that what is not finite is right."""
-    exact = changed(call, _in_float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            truth = host_values(exact.run())
-        except Exception as error:
-            raise Undocumented(f"{call}\nsilence, where float64 says: {error}") from None
-        singular = call.method.endswith("log_det") and _is_singular(exact)
-    largest = min(map(_largest, arrays_of(call)))
-    values = host_values(result)
-    if singular:
-        values, truth = values[:-1], truth[:-1]
-    for found, right in zip(values, truth, strict=True):
-        bad = ~np.isfinite(found)
-        with np.errstate(invalid="ignore"):
-            same = (found == right) | (np.abs(right) > 0.9 * largest) & ~np.isnan(found)
-        if (bad & ~same).any():
-            raise Undocumented(f"{call}\nsilence: {found} instead of {right}")
-
-
-def _is_singular(call: Call) -> bool:
-    """Tell whether an operator of float64 has no inverse on the grid that it is called with."""
-    conv = build(call.target)
-    arguments = {name: build(value) for name, value in call.arguments}
-    image = arguments.get("x", arguments.get("y"))
-    if image is None:
-        grid = arguments["spatial_shape"]
-    else:
-        grid = image.shape[2 if conv.ndim is None else image.ndim - conv.ndim :]
-    return bool(conv.condition(tuple(grid)) * 2.0**-52 > TOLERATED)
-
-
-def _tame(call: Call) -> bool:
-    """Tell whether all numbers are of ordinary size."""
-    sizes = np.concatenate([[1.0], *(np.abs(a).ravel() for a in host_values(arrays_of(call)))])
-    return bool((np.isfinite(sizes) & (sizes < 1e20) & ((sizes > 1e-20) | (sizes == 0))).all())
-
-
-def _in_float64(array: Any) -> Any:
-    values = host_values(array)
-    return values[0] if values else to_numpy(array)
-
-
-def _largest(array: Any) -> float:
-    largest = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
-    return largest.get(dtype_name(array.dtype), 1.8e308)
 
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
@@ -145,16 +49,10 @@ def as_array(library: str, dtype: str, numbers: np.ndarray[Any, Any]) -> Any:
         if "float" not in dtype:
             numbers = np.nan_to_num(numbers).astype(dtype)
     if library == "torch":
-        import torch
-
         return torch.asarray(numbers).to(getattr(torch, dtype))
     if library == "jax":
-        from jax import numpy as jnp
-
-        return jnp.asarray(numbers, dtype=dtype)
-    import array_api_strict as strict
-
-    return strict.asarray(numbers.astype(dtype))
+        return jax.numpy.asarray(numbers, dtype=dtype)
+    return array_api_strict.asarray(numbers.astype(dtype))
 
 
 @dataclass(frozen=True)
@@ -237,3 +135,92 @@ def host_values(result: Any) -> list[np.ndarray[Any, Any]]:
     if not xp.isdtype(result.dtype, "real floating"):
         return []
     return [to_numpy(result).astype(np.float64)]
+
+
+class Undocumented(Exception):
+    """A call ended as no documentation says."""
+
+
+def judge(call: Call) -> str:
+    """Run a call and say how it ended, or raise Undocumented."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # documented: a kernel that SymmetricConv takes for a whole one
+        warnings.filterwarnings("ignore", "kernel: expected the part of an even kernel")
+        try:
+            result = call.run()
+            text = repr(result) if isinstance(result, ic.Diagnosis) else ""
+        except Exception as error:
+            if type(error) not in _DOCUMENTED or not _is_ours(error):
+                text = "".join(traceback.format_exception(error)[-4:])
+                raise Undocumented(f"{call}\n{text}") from None
+            return type(error).__name__
+    if "nan" in text and _tame(call):
+        raise Undocumented(f"{call}\n{text}")
+    kinds = {w.category.__name__ for w in caught}
+    if "IllConditionedWarning" in kinds:
+        return "a result with IllConditionedWarning"
+    if not _tame(call):
+        return "a result of NaN, inf, huge or tiny numbers"
+    if not all(np.isfinite(values).all() for values in host_values(result)):
+        _require_right(call, result)
+        return "a result that is right not to be finite"
+    if kinds:
+        raise Undocumented(f"{call}\n{caught[0].message}")
+    return "a result"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell whether invconv raised an exception itself, rather than what it calls."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    assert last is not None
+    code, module = last.tb_frame.f_code, str(last.tb_frame.f_globals.get("__name__"))
+    raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+    return raised and module.partition(".")[0] in _OURS
+
+
+def _require_right(call: Call, result: Any) -> None:
+    """Raise Undocumented unless the call in float64 shows that what is not finite is right."""
+    exact = changed(call, _in_float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            truth = host_values(exact.run())
+        except Exception as error:
+            raise Undocumented(f"{call}\nsilence, where float64 says: {error}") from None
+        singular = call.method.endswith("log_det") and _is_singular(exact)
+    largest = min(_LARGEST.get(dtype_name(a.dtype), 1.8e308) for a in arrays_of(call))
+    values = host_values(result)
+    if singular:
+        values, truth = values[:-1], truth[:-1]
+    for found, right in zip(values, truth, strict=True):
+        bad = ~np.isfinite(found)
+        with np.errstate(invalid="ignore"):
+            same = (found == right) | (np.abs(right) > 0.9 * largest) & ~np.isnan(found)
+        if (bad & ~same).any():
+            raise Undocumented(f"{call}\nsilence: {found} instead of {right}")
+
+
+def _is_singular(call: Call) -> bool:
+    """Tell whether an operator of float64 has no inverse on the grid that it is called with."""
+    conv = build(call.target)
+    arguments = {name: build(value) for name, value in call.arguments}
+    image = arguments.get("x", arguments.get("y"))
+    if image is None:
+        grid = arguments["spatial_shape"]
+    else:
+        grid = image.shape[2 if conv.ndim is None else image.ndim - conv.ndim :]
+    return bool(conv.condition(tuple(grid)) * 2.0**-52 > TOLERATED)
+
+
+def _tame(call: Call) -> bool:
+    """Tell whether all numbers are of ordinary size."""
+    sizes = np.concatenate([[1.0], *(np.abs(a).ravel() for a in host_values(arrays_of(call)))])
+    return bool((np.isfinite(sizes) & (sizes < 1e20) & ((sizes > 1e-20) | (sizes == 0))).all())
+
+
+def _in_float64(array: Any) -> Any:
+    values = host_values(array)
+    return values[0] if values else to_numpy(array)

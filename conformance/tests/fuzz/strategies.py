@@ -1,7 +1,5 @@
 """Random calls for Hypothesis: mostly right ones, and right ones with up to two faults."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from dataclasses import replace
@@ -154,10 +152,9 @@ def _function(d: Draw) -> Call:
         arguments = ("channels", d.channels), ("rng", "rng"), ("like", d.image())
         return Call(name, kind, (*arguments, *d.settings(getattr(ic, name)).items()))
     image = d.array(2, 4 * d.channels, *(2 * n for n in d.grid))
-    settings = ("factor", d.one_of(1, 2)), ("ndim", d.ndim)
-    return Call(
-        "invconv", kind, (("x", image), *settings, ("basis", d.one_of("pixels", "haar", "dct")))
-    )
+    basis = ("basis", d.one_of("pixels", "haar", "dct"))
+    settings = ("factor", d.one_of(1, 2)), ("ndim", d.ndim), basis
+    return Call("invconv", kind, (("x", image), *settings))
 
 
 @st.composite
@@ -194,11 +191,8 @@ def _spoiled(d: Draw, value: Any) -> Any:
 
 def _spoiled_array(d: Draw, array: Any) -> Any:
     """Return an array of another library, dtype, shape or content."""
-    kind, shape, numbers = (
-        d.one_of("kind", "shape", "all", "one"),
-        array.shape,
-        np.real(to_numpy(array)),
-    )
+    kind, shape = d.one_of("kind", "shape", "all", "one"), array.shape
+    numbers = np.real(to_numpy(array))
     if kind == "kind":
         return d.any_array(numbers)
     if kind == "shape":

@@ -1,15 +1,188 @@
-"""The golden files hold, and are written as they are read."""
+"""The golden vectors in ``conformance/golden``: one reader, one writer, and whether they hold.
 
-from __future__ import annotations
+The format, "invconv-golden/1" to "/3", is described in the JSON itself. A version is of the
+operators that there were: what has been published is never edited, a later version adds files.
+"""
 
+import json
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+import invconv as ic
+from invconv.files.description import Json, build, describe
+from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
-from tests.golden.vectors import FOLDER, VERSIONS, check, document, make, read, write
+from invconv_conformance.truth import oracle
+from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
+from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import Matrix, Shape
+
+_SAME = 1e-6  # relative, of conditions and tolerances, which need no more digits
+
+
+class Truth(NamedTuple):
+    """What the definition gives in extended precision, and the tolerances of float64."""
+
+    outputs: dict[str, Matrix]  # y, x2 and log_det
+    numbers: dict[str, float]  # norm, inverse_norm and condition
+    tolerance: dict[str, float]  # of each output, from the derived bounds
+
+    def largest_error(self, what: str) -> Matrix:
+        """Return how far a stored output may be from this one, entry by entry.
+
+        It was rounded to float64 once, and may come from a platform whose extended precision is
+        this one's or a better one. In extended precision the derived bounds hold with its epsilon.
+        """
+        unit = EPS["float64"]
+        extended = self.tolerance[what] * float(np.finfo(EXTENDED).eps) / unit
+        return np.asarray(unit * np.abs(self.outputs[what]) + extended)
+
+
+def truth(conv: ic.InvertibleConv, spatial_shape: Shape, x: Matrix, z: Matrix) -> Truth:
+    """Return y = forward(x), x2 = inverse(z) and log_det by the dense matrix of the oracle."""
+    matrix, shift = oracle.affine(conv, spatial_shape, EXTENDED)
+    lu = ExtendedLU(matrix)
+    rows, rhs = (v.reshape(-1, len(matrix)).astype(EXTENDED) for v in (x, z))
+    y, x2, log_det = rows @ matrix.T + shift, lu.solve((rhs - shift).T).T, lu.log_det()
+    outputs = {"y": y.reshape(x.shape), "x2": x2.reshape(x.shape), "log_det": np.asarray(log_det)}
+    values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+    numbers = {"norm": float(values[0]), "inverse_norm": float(1 / values[-1])}
+    numbers["condition"] = numbers["norm"] * numbers["inverse_norm"]
+    s, unit = scales(conv, spatial_shape), C_FACTOR * EPS["float64"]
+    size, size2 = (float(np.linalg.norm(v.astype(float), axis=1).max()) for v in (rows, x2))
+    size_of_shift = float(np.linalg.norm(shift.astype(float)))
+    tolerance = {
+        "y": unit * s.terms * (s.gain * size + size_of_shift),
+        "x2": unit * s.terms * s.gain * s.loss * (size2 + s.loss * size_of_shift),
+        "log_det": unit * (s.logs + abs(float(log_det)) + 1),
+    }
+    return Truth(outputs, numbers, tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """An operator on a grid, what goes in and what comes out."""
+
+    name: str
+    conv: ic.InvertibleConv
+    spatial_shape: Shape
+    batch_shape: Shape
+    x: Matrix
+    z: Matrix
+    outputs: dict[str, Matrix]  # y, x2 and log_det
+    numbers: dict[str, float]  # norm, inverse_norm and condition
+    tolerance: dict[str, float]  # of each output
+
+
+def make(case: Case) -> Golden:
+    """Compute a case, its numbers rounded to float32 first."""
+    conv = case.conv()
+    conv = conv.replace(**{name: _rounded(a) for name, a in conv.parameters().items()})
+    x, z = map(_rounded, case.images(2))
+    found = truth(conv, case.spatial_shape, x, z)
+    outputs = {what: value.astype(np.float64) for what, value in found.outputs.items()}
+    shapes = case.spatial_shape, case.batch_shape
+    return Golden(case.name, conv, *shapes, x, z, outputs, found.numbers, found.tolerance)
+
+
+def _rounded(array: Matrix) -> Matrix:
+    return array.astype(np.float32).astype(np.float64)
+
+
+def check(golden: Golden) -> None:
+    """Raise AssertionError unless all numbers are those of the definition, and the core's."""
+    conv, outputs, grid = golden.conv, golden.outputs, golden.spatial_shape
+    found = truth(conv, grid, golden.x, golden.z)
+    for what, value in outputs.items():
+        right = np.abs(value - found.outputs[what]) <= found.largest_error(what)
+        assert right.all(), f"{golden.name}: {what} is not what the definition gives"
+    for stored, again in ((golden.numbers, found.numbers), (golden.tolerance, found.tolerance)):
+        assert stored == pytest.approx(again, rel=_SAME, abs=0), golden.name
+    ours = conv.forward(golden.x), conv.inverse(golden.z), conv.log_det(grid)
+    for what, by_core in zip(("y", "x2", "log_det"), ours, strict=True):
+        off = by_core - outputs[what]
+        rows = off.reshape(math.prod(golden.batch_shape) if off.ndim else 1, -1)
+        error = np.linalg.norm(rows, axis=1).max()
+        assert error <= found.tolerance[what], f"{golden.name}: {what} by the core, off by {error}"
+
+
+FOLDER = Path(__file__).parents[2] / "golden"
+VERSIONS = (1, 2, 3)
+
+
+def write(folder: Path, goldens: Sequence[Golden], document: Json) -> list[Path]:
+    """Write both files of a version, those of a document but for its cases; return their paths."""
+    arrays: dict[str, Any] = {}
+    text = _dumps(document | {"cases": [_as_json(golden, arrays) for golden in goldens]})
+    stem = document["schema"].replace("invconv-", "").replace("/", "-")
+    paths = [folder / f"{stem}{suffix}" for suffix in (".npz", ".json")]
+    np.savez_compressed(paths[0], **dict(sorted(arrays.items())))
+    paths[1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def _as_json(golden: Golden, arrays: dict[str, Matrix]) -> Json:
+    prefix = f"{golden.name}/"
+    operator = describe(golden.conv, arrays, prefix)
+    images = {"x": golden.x, "y": golden.outputs["y"], "z": golden.z, "x2": golden.outputs["x2"]}
+    arrays |= {prefix + name: image for name, image in images.items()}
+    case: Json = {"name": golden.name, "operator": operator, "channels": golden.conv.channels}
+    case |= {name: list(getattr(golden, name)) for name in ("spatial_shape", "batch_shape")}
+    case |= {name: prefix + name for name in images}
+    case["log_det"] = float(golden.outputs["log_det"])
+    return case | golden.numbers | {"tolerance": golden.tolerance}
+
+
+def _dumps(document: Json) -> str:
+    """Return strict JSON with a line a case, which keeps it small and its differences readable."""
+    cases = ",\n".join(json.dumps(case, allow_nan=False) for case in document["cases"])
+    head = json.dumps(document | {"cases": []}, indent=1, allow_nan=False)
+    return head.replace('"cases": []', f'"cases": [\n{cases}\n]') + "\n"
+
+
+def document(version: int, folder: Path = FOLDER) -> Json:
+    """Return the JSON of a version."""
+    text = (folder / f"golden-{version}.json").read_text(encoding="utf-8")
+    found: Json = json.loads(text)
+    return found
+
+
+def read(version: int, folder: Path = FOLDER) -> list[Golden]:
+    """Return the cases of a version, whose files must be right."""
+    with np.load(folder / f"golden-{version}.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, array in arrays.items():
+        assert array.dtype in (np.float64, np.int64), f"{name}: {array.dtype} is not float64"
+        assert np.isfinite(array).all(), f"{name} holds NaN or inf"
+    page, used = document(version, folder), set[str]()
+    assert page["schema"] == f"invconv-golden/{version}", f"{page['schema']} is another format"
+    goldens = [_read_case(case, arrays, used) for case in page["cases"]]
+    assert used == set(arrays), f"no case uses the arrays {sorted(set(arrays) - used)}"
+    return goldens
+
+
+def _read_case(case: Json, arrays: dict[str, Matrix], used: set[str]) -> Golden:
+    spatial, batch = tuple(case["spatial_shape"]), tuple(case["batch_shape"])
+    images = {image: arrays[case[image]] for image in ("x", "y", "z", "x2")}
+    used |= {case[image] for image in images}
+    shape = (*batch, case["channels"], *spatial)
+    for image, array in images.items():
+        assert array.shape == shape, f"{image} has shape {array.shape}, not {shape}"
+    outputs = {"y": images["y"], "x2": images["x2"], "log_det": np.asarray(case["log_det"])}
+    numbers = {name: case[name] for name in ("norm", "inverse_norm", "condition")}
+    found = [case["log_det"], *numbers.values(), *case["tolerance"].values()]
+    assert all(type(v) is float and math.isfinite(v) for v in found), "expected finite numbers"
+    conv = build(case["operator"], arrays, used)
+    x, z = images["x"], images["z"]
+    return Golden(case["name"], conv, spatial, batch, x, z, outputs, numbers, case["tolerance"])
+
 
 COUNTS = {1: 58, 2: 30, 3: 8}  # of cases, by version
 

@@ -1,7 +1,5 @@
 """Drop-ins for flow libraries as flows of those libraries, in each library's own terms."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial
@@ -77,12 +75,8 @@ def _in_numpyro(conv: Any, event: Shape) -> Flow:
     return Flow(part, flow.log_prob, partial(_with_log_det, part.inv), partial(_with_log_det, part))
 
 
-JAX: dict[str, Callable[[Any, Shape], Flow]] = {
-    "bijx": _in_bijx,
-    "distrax": _in_distrax,
-    "flowjax": _in_flowjax,
-    "numpyro": _in_numpyro,
-}
+_IN_JAX = (_in_bijx, _in_distrax, _in_flowjax, _in_numpyro)
+JAX = {of.__name__.removeprefix("_in_"): of for of in _IN_JAX}
 
 
 def _in_torch(layer: Any, event: Shape, of: Any = torch.distributions, kind: Any = None) -> Flow:
@@ -104,17 +98,13 @@ def _in_zuko(layer: Any, event: Shape) -> Flow:
     import zuko
 
     normal = zuko.distributions.DiagNormal
-    base = zuko.lazy.UnconditionalDistribution(
-        normal, torch.zeros(event), torch.ones(event), ndims=len(event), buffer=True
-    )
+    moments = torch.zeros(event), torch.ones(event)
+    settings = {"ndims": len(event), "buffer": True}
+    base = zuko.lazy.UnconditionalDistribution(normal, *moments, **settings)
     transform = invconv_torch.interop.ZukoTransform(layer, ndim=len(event) - 1)
     flow = zuko.lazy.Flow([transform], base)
-    return Flow(
-        transform,
-        lambda x: flow().log_prob(x),
-        lambda x: transform().call_and_ladj(x),
-        lambda z: transform.inv().call_and_ladj(z),
-    )
+    ways = (lambda x: transform().call_and_ladj(x), lambda z: transform.inv().call_and_ladj(z))
+    return Flow(transform, lambda x: flow().log_prob(x), *ways)
 
 
 def _in_nflows(layer: Any, event: Shape) -> Flow:
@@ -135,7 +125,7 @@ def _in_normflows(layer: Any, event: Shape) -> Flow:
     return Flow(step, flow.log_prob, step.inverse, step)
 
 
-def _in_freia(layer: Any, event: Shape) -> Flow:
+def _in_FrEIA(layer: Any, event: Shape) -> Flow:
     from FrEIA import framework
 
     flow = framework.SequenceINN(*event)
@@ -148,11 +138,6 @@ def _in_freia(layer: Any, event: Shape) -> Flow:
     return Flow(flow, log_prob, flow, lambda z: flow(z, rev=True))
 
 
-TORCH: dict[str, Callable[[Any, Shape], Flow]] = {
-    "torch": _in_torch,
-    "pyro": _in_pyro,
-    "zuko": _in_zuko,
-    "nflows": _in_nflows,
-    "normflows": _in_normflows,
-    "FrEIA": _in_freia,
-}
+_IN_TORCH = (_in_torch, _in_pyro, _in_zuko, _in_nflows, _in_normflows, _in_FrEIA)
+TORCH: dict[str, Callable[[Any, Shape], Flow]]
+TORCH = {of.__name__.removeprefix("_in_"): of for of in _IN_TORCH}

@@ -1,11 +1,8 @@
-"""The drop-ins in their libraries against dense matrices; the adapters import none unasked."""
-
-from __future__ import annotations
+"""The drop-ins in their libraries against dense matrices, and what PyTorch's ask of a layer."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +11,23 @@ import numpy as np
 import pytest
 import torch
 from jax import numpy as jnp
+from torch.distributions import AffineTransform, ComposeTransform, Normal, TransformedDistribution
 
 import invconv as ic
+import invconv_torch as it
+from invconv_conformance.cases.case import with_bias
 from invconv_conformance.truth import oracle
+from invconv_torch import interop
 from tests.interop.peers import JAX, TORCH, Flow
 from tests.programs import python
 from tests.selected import installed
 
 EVENT = (2, 3)
-OPERATORS: dict[str, Callable[[], ic.InvertibleConv]] = {
-    "periodic": lambda: ic.PeriodicConv.init(2, ndim=1, rng=np.random.default_rng(1)).replace(
-        bias=np.ones(2)
-    ),
-    "chain": lambda: ic.Chain(
-        [
-            ic.ActNorm(np.asarray([0.5, -0.3]), np.ones(2), ndim=1),
-            ic.PLUConv1x1.init(2, ndim=1, rng=np.random.default_rng(3)),
-            ic.AutoregressiveConv.init(2, 2, 1, rng=np.random.default_rng(4)),
-        ]
-    ),
+NORM = ic.ActNorm(np.asarray([0.5, -0.3]), np.ones(2), ndim=1)
+MIXED = ic.PLUConv1x1, ic.AutoregressiveConv
+OPERATORS: dict[str, Callable[[Any], ic.InvertibleConv]] = {
+    "periodic": lambda rng: with_bias(ic.PeriodicConv.init(2, ndim=1, rng=rng), rng),
+    "chain": lambda rng: ic.Chain([NORM, *(cls.init(2, ndim=1, rng=rng) for cls in MIXED)]),
 }
 
 
@@ -47,22 +42,11 @@ class Subject:
     gradients: Callable[[Any], dict[str, Any]]  # of the sum of log_prob(x), by the parameters
 
 
-@contextmanager
-def float64() -> Iterator[None]:
-    """Have both libraries make float64 arrays inside this context, from the same seeds."""
-    before = torch.get_default_dtype()
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
-    try:
-        with torch.random.fork_rng(), jax.enable_x64(True):
-            torch.manual_seed(0)
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def subject(library: str, conv: ic.InvertibleConv) -> Subject:
-    """Return the drop-in of a library for an operator of NumPy arrays."""
-    return (in_torch if library in TORCH else in_jax)(library, conv)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def in_torch(library: str, conv: ic.InvertibleConv) -> Subject:
@@ -110,41 +94,36 @@ def close(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("library", installed((*TORCH, *JAX)))
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, library: str) -> None:
-    with float64():
-        conv = OPERATORS[operator]()
-        s = subject(library, conv)
-        matrix, shift = oracle.affine(conv, EVENT[1:])
-        x = s.normal(s.batch)
-        latent, log_det = s.flow.to_latent(x)  # K x + b, whatever a library calls forward
-        z, rows = host(latent), host(x).reshape(-1, len(matrix))
-        close(z, (rows @ matrix.T + shift).reshape(x.shape))
-        close(log_det, np.full(s.batch, np.linalg.slogdet(matrix)[1]))
-        normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum(tuple(range(len(s.batch), z.ndim)))
-        close(s.flow.log_prob(x), host(log_det) + normal)
-        back, inverse_log_det = s.flow.to_data(latent)
-        close(back, x)
-        close(inverse_log_det, -log_det)
-        one = s.normal(tuple(1 for _ in s.batch))
-        dense = s.jacobian(lambda z: s.flow.to_data(z)[0].reshape(len(matrix)), one)
-        close(np.asarray(dense).reshape(matrix.shape), np.linalg.inv(matrix))
-        gradients = s.gradients(x)
-        for name, gradient in conv.forward_vjp(host(x), -z, np.ones(s.batch))[0].items():
-            close(gradients[name], gradient)
+    conv = OPERATORS[operator](np.random.default_rng(0))
+    s = (in_torch if library in TORCH else in_jax)(library, conv)
+    matrix, shift = oracle.affine(conv, EVENT[1:])
+    x = s.normal(s.batch)
+    latent, log_det = s.flow.to_latent(x)  # K x + b, whatever a library calls forward
+    z, rows = host(latent), host(x).reshape(-1, len(matrix))
+    close(z, (rows @ matrix.T + shift).reshape(x.shape))
+    close(log_det, np.full(s.batch, np.linalg.slogdet(matrix)[1]))
+    normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum(tuple(range(len(s.batch), z.ndim)))
+    close(s.flow.log_prob(x), host(log_det) + normal)
+    back, inverse_log_det = s.flow.to_data(latent)
+    close(back, x)
+    close(inverse_log_det, -log_det)
+    one = s.normal(tuple(1 for _ in s.batch))
+    dense = s.jacobian(lambda z: s.flow.to_data(z)[0].reshape(len(matrix)), one)
+    close(np.asarray(dense).reshape(matrix.shape), np.linalg.inv(matrix))
+    gradients = s.gradients(x)
+    for name, gradient in conv.forward_vjp(host(x), -z, np.ones(s.batch))[0].items():
+        close(gradients[name], gradient)
 
 
 FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
 
 
 def test_adapters_import_no_flow_library_and_no_compiler() -> None:
-    code = (
-        "import sys, invconv_torch, invconv_jax;"
-        "invconv_torch.interop, invconv_jax.interop;"
-        "print(*sys.modules)"
-    )
+    code = "import sys, invconv_torch.interop, invconv_jax.interop; print(*sys.modules)"
     loaded = set(python("-c", code).stdout.split())
     assert {"torch", "jax"} <= loaded
     late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}
-    assert loaded & (FLOW_LIBRARIES | late) == set()
+    assert loaded & (FLOW_LIBRARIES | late | {"llvmlite"}) == set()
 
 
 def test_a_missing_library_is_named() -> None:
@@ -153,14 +132,116 @@ import sys
 sys.modules |= dict.fromkeys(("nflows", "pyro", "distrax"))  # None: not to be imported
 import invconv_torch.interop as of_torch
 import invconv_jax.interop as of_jax
-for package, name in (
-    (of_torch, "NflowsTransform"), (of_torch, "PyroTransform"), (of_jax, "DistraxBijector")
-):
-    try: getattr(package, name)
+for name in sys.argv[1:]:
+    try: getattr(of_torch if name in of_torch.__all__ else of_jax, name)
     except ImportError as error: print(error)
 """
-    messages = python("-c", code).stdout.splitlines()
     pips = {"NflowsTransform": "nflows", "PyroTransform": "pyro-ppl", "DistraxBijector": "distrax"}
+    messages = python("-c", code, *pips).stdout.splitlines()
     for message, (name, pip) in zip(messages, pips.items(), strict=True):
         assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
         assert f"pip install {pip}, or 'invconv[interop]'" in message
+
+
+every_library = pytest.mark.parametrize("library", installed(TORCH))
+
+
+@every_library
+def test_reversible_chains_and_bounded_layers(library: str) -> None:
+    steps = [it.ActNorm(2), it.EmergingConv2d(2, max_gain=3.0)]
+    x = torch.randn(3, 2, 4, 4)
+    flow = TORCH[library](it.ReversibleChain(steps), (2, 4, 4))
+    density = flow.log_prob(x)
+    density.sum().backward()
+    assert all(p.grad is not None for step in steps for p in step.parameters())
+    chain = it.InvertibleModule(ic.Chain([step.operator() for step in steps]))
+    torch.testing.assert_close(TORCH[library](chain, (2, 4, 4)).log_prob(x), density)
+
+
+@every_library
+def test_what_is_no_layer_is_refused(library: str) -> None:
+    for wrong in (torch.nn.Linear(2, 2), np.eye(2)):
+        with pytest.raises(TypeError, match="conv: expected a layer"):
+            TORCH[library](wrong, (2, 4, 3))
+
+
+@pytest.mark.parametrize("library", installed(["nflows", "normflows", "zuko"]))
+def test_a_context_that_other_parts_have_is_taken_and_ignored(library: str) -> None:
+    layer = it.EmergingConv2d(4)
+    x, context = torch.randn(3, 4, 4, 4), torch.zeros(3, 2)
+    if library == "zuko":
+        z = interop.ZukoTransform(layer)(context)(x)
+    elif library == "nflows":
+        z, _ = interop.NflowsTransform(layer)(x, context)
+    else:
+        z, _ = interop.NormflowsFlow(layer).inverse(x, context=context)
+    torch.testing.assert_close(z, layer(x)[0])
+
+
+def test_pyro_finds_the_parameters_of_a_transform() -> None:
+    pyro = pytest.importorskip("pyro")
+    transform = interop.PyroTransform(it.EmergingConv2d(2), ndim=2)
+    assert isinstance(transform, pyro.distributions.TransformModule)
+    assert len(list(transform.parameters())) == 3
+
+
+def test_freia_refuses_other_inputs() -> None:
+    framework = pytest.importorskip("FrEIA.framework")
+    layer = it.EmergingConv2d(4)
+    with pytest.raises(ValueError, match=r"dims_in: expected one input .* with 2 spatial axes"):
+        framework.SequenceINN(4).append(interop.FreiaModule, conv=layer)
+    with pytest.raises(ValueError, match="dims_in: expected 4 channels"):
+        framework.SequenceINN(3, 4, 4).append(interop.FreiaModule, conv=layer)
+    given = {"cond": 0, "cond_shape": (2,), "conv": layer}
+    with pytest.raises(ValueError, match="dims_c: expected no conditions"):
+        framework.SequenceINN(4, 4, 4).append(interop.FreiaModule, **given)
+
+
+def test_a_transform_keeps_the_rules_of_torch_distributions() -> None:
+    transform = interop.TorchTransform(it.EmergingConv2d(2))
+    assert transform.bijective
+    assert transform.event_dim == transform.domain.event_dim == transform.codomain.event_dim == 3
+    assert transform.inv.inv is transform
+    assert transform == transform
+    assert transform != interop.TorchTransform(transform.layer)
+    assert len({transform, transform.inv.inv}) == 1
+    assert ComposeTransform([transform, AffineTransform(0.0, 2.0)]).event_dim == 3
+    assert transform.forward_shape((5, 2, 3, 3)) == (5, 2, 3, 3)
+    assert "EmergingConv2d" in repr(transform)
+    with pytest.raises(ValueError, match=r"expected shape \(\*batch, C, \*spatial\)"):
+        transform(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="cache_size must be 0 or 1"):
+        interop.TorchTransform(transform.layer, cache_size=2)
+
+
+def test_a_cache_remembers_the_last_pair() -> None:
+    plain = interop.TorchTransform(it.EmergingConv2d(2))
+    cached = plain.with_cache()
+    assert cached.with_cache() is cached
+    assert cached.layer is plain.layer
+    assert plain.inv.with_cache().inv.layer is plain.layer
+    z = torch.randn(3, 2, 4, 4)
+    x = cached(z)
+    assert cached.inv(x) is z
+    assert plain.inv(x) is not z
+    flow = TransformedDistribution(Normal(torch.zeros(2, 4, 4), 1.0), [cached])
+    x = flow.rsample((3,))
+    again = TransformedDistribution(flow.base_dist, [plain])
+    torch.testing.assert_close(flow.log_prob(x), again.log_prob(x))
+
+
+def test_the_number_of_axes() -> None:
+    open_ended = it.Conv1x1(3)
+    with pytest.raises(ValueError, match="ndim: expected the number of spatial axes"):
+        interop.TorchTransform(open_ended)
+    with pytest.raises(ValueError, match="ndim: expected the operator's, 2, got 1"):
+        interop.TorchTransform(it.EmergingConv2d(3), ndim=1)
+    with pytest.raises(ValueError, match="ndim: expected 0 or more"):
+        interop.TorchTransform(open_ended, ndim=-1)
+    with pytest.raises(TypeError, match=r"ndim: expected a number of spatial axes, got 2\.0"):
+        interop.TorchTransform(open_ended, ndim=2.0)  # type: ignore[arg-type]
+    vectors = interop.TorchTransform(open_ended, ndim=0)
+    assert vectors(torch.randn(4, 5, 3)).shape == (4, 5, 3)
+    assert vectors(torch.randn(0, 3)).shape == (0, 3)
+    chain = it.ReversibleChain([open_ended, it.PeriodicConv1d(3)])
+    assert interop.TorchTransform(chain).event_dim == 2

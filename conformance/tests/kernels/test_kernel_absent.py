@@ -1,7 +1,5 @@
 """Where the compiled kernel cannot run, the plain way does, and `info` says why."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 import textwrap
@@ -25,13 +23,11 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.run.selection import checks
 from tests.programs import python
+from tests.selected import processes
 
 LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torch.float64)}
 
 libraries = pytest.mark.parametrize("library", LIKE)
-processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
-    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
-)
 
 
 def fail(*arguments: Any, **options: Any) -> Any:
@@ -81,10 +77,7 @@ def corner(library: str) -> tuple[ic.InvertibleConv, Any, Any]:
 def test_the_plain_way_runs(how: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
     conv, x, y = corner(library)
     place, name, value, words = ABSENT[how]
-    if place is sys.modules:
-        forgetful.setitem(place, name, value)
-    else:
-        forgetful.setattr(place, name, value)
+    (forgetful.setitem if place is sys.modules else forgetful.setattr)(place, name, value)
     forget()
     prepared = conv.prepare((5, 6))
     assert prepared.plan.method == "pitched wavefront"
@@ -97,9 +90,7 @@ def test_the_plain_way_runs(how: str, library: str, forgetful: pytest.MonkeyPatc
 
 
 @libraries
-def test_a_processor_of_an_unknown_name_runs_the_kernel(
-    library: str, forgetful: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_processor_runs_the_kernel(library: str, forgetful: pytest.MonkeyPatch) -> None:
     """LLVM knows what it can do all the same."""
     forgetful.setattr(binding, "get_host_cpu_name", lambda: "generic")
     conv, x, y = corner(library)
@@ -114,9 +105,7 @@ def test_a_processor_of_an_unknown_name_runs_the_kernel(
 @libraries
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.slow
-def test_the_laws_hold_without_llvmlite(
-    dtype: str, library: str, forgetful: pytest.MonkeyPatch
-) -> None:
+def test_laws_hold_without_llvm(dtype: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
     forgetful.setitem(sys.modules, "llvmlite", None)
     assert machine.reason() is not None
     names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")

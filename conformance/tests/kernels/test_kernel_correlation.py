@@ -1,9 +1,7 @@
 """Compiled correlations and their gradients against sums over shifted images, in float64."""
 
-from __future__ import annotations
-
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +14,8 @@ from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.correlate.bands import of_taps
-from invconv.kernels.cpu.correlate.correlation import (
-    CompiledCorrelation,
-    compiled_correlation,
-    compiled_kernel_vjp,
-)
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.program import address_of
-from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
 
 Floats = np.ndarray[Any, Any]
@@ -34,7 +27,7 @@ def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SHARED", 0.0)
 
 
-def run(found: CompiledCorrelation, taps: Floats, x: Floats, workers: int = 1) -> Floats:
+def run(found: Any, taps: Floats, x: Floats, workers: int = 1) -> Floats:
     """Return what a compiled correlation makes of images, in memory that holds NaN before."""
     y = np.full_like(x, np.nan)
     first, *images = map(address_of, (taps, x, y))
@@ -42,9 +35,7 @@ def run(found: CompiledCorrelation, taps: Floats, x: Floats, workers: int = 1) -
     return y
 
 
-def expected(
-    taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: bool | Literal["symmetric"]
-) -> Floats:
+def expected(taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: Any) -> Floats:
     """Return the sum over taps of their matrix times the image, shifted pixel by pixel."""
     y = np.zeros(x.shape)
     for matrix, offset in zip(taps.astype("float64"), offsets, strict=True):
@@ -75,9 +66,7 @@ def random_case(rng: np.random.Generator) -> tuple[Floats, tuple[Offset, ...], F
 @pytest.mark.parametrize("bits", [128, 256, None])
 @pytest.mark.parametrize("wrap", [False, True, "symmetric"], ids=["zeros", "periodic", "symmetric"])
 @pytest.mark.parametrize("seed", range(10))
-def test_pixels_or_images_in_the_lanes(
-    seed: int, wrap: Any, bits: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_and_images_agree(seed: int, wrap: Any, bits: int | None, monkeypatch: Any) -> None:
     """The same bits by both ways, and both are right."""
     target = host() if bits is None else narrower(bits)
     taps, offsets, x = random_case(np.random.default_rng(100 + seed))
@@ -108,9 +97,8 @@ def test_bands_of_large_images(shape: tuple[int, ...], wrap: bool) -> None:
     ndim, channels = len(shape) - 2, shape[1]
     kernel = rng.standard_normal((channels, channels, *[3] * ndim))
     mode = "circular" if wrap else "zeros"
-    layer = getattr(torch.nn, f"Conv{ndim}d")(
-        channels, channels, 3, padding=1, padding_mode=mode, bias=False, dtype=torch.float64
-    )
+    settings = {"padding": 1, "padding_mode": mode, "bias": False, "dtype": torch.float64}
+    layer = getattr(torch.nn, f"Conv{ndim}d")(channels, channels, 3, **settings)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(kernel))
         wanted = layer(torch.from_numpy(x)).numpy()
@@ -132,7 +120,6 @@ def test_kernels_are_read_where_they_are(
 ) -> None:
     """Masked entries, NaN here, are neither read nor given a gradient."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
-    torch.manual_seed(0)
     conv = ic.AutoregressiveConv(torch.randn(5, 5, 3, 3), mask=mask, channel_order=order)
     known = conv._family.linear.kernel(conv._causal().stencil().taps)
     kernel = torch.where(known == 0, torch.nan, known)
@@ -147,24 +134,10 @@ def test_kernels_are_read_where_they_are(
     y = maps.apply(conv._family.linear, kernel, x)
     wanted = maps.apply.agnostic(conv._family.linear, known, x)
     torch.testing.assert_close(y, wanted)
-    found, wanted = (
-        gram(conv._family.linear, x, y_bar) for gram in (maps.gram, maps.gram.agnostic)
-    )
+    grams = maps.gram, maps.gram.agnostic
+    found, wanted = (gram(conv._family.linear, x, y_bar) for gram in grams)
     torch.testing.assert_close(found, wanted)
     assert not found[known == 0].any()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", [ic.PeriodicConv, ic.AutoregressiveConv, ic.ExponentialConv])
-def test_gradients_of_many_taps_and_channels(kind: Any, dtype: str) -> None:
-    """The gradient of <y, A(w) x>, against its definition in float64."""
-    rng = np.random.default_rng(0)
-    family = kind.init(48, 3, 2, rng=rng)._family.linear
-    x, y = rng.standard_normal((2, 9, 48, 7, 6)).astype(dtype)
-    tensors = torch.from_numpy(x), torch.from_numpy(y)
-    found = kernels.gram(family, *tensors).numpy()
-    wanted = family.gram(x.astype("float64"), y.astype("float64"))
-    assert np.abs(found - wanted).max() <= 1e3 * np.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("bits", [128, 256, None])

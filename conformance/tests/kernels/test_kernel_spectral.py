@@ -1,7 +1,5 @@
 """Compiled products with a matrix a frequency beside SciPy's, and pivots beside LAPACK's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -52,9 +50,7 @@ def expected(matrices: Array, basis: Basis, y: Array) -> Array:
     return np.asarray(x)
 
 
-def spectrum(
-    rng: np.random.Generator, basis: Basis, shape: tuple[int, ...], channels: int
-) -> Array:
+def spectrum(rng: Any, basis: Basis, shape: tuple[int, ...], channels: int) -> Array:
     """Return matrices of a random real kernel that is as large as the grid along periodic axes."""
     count = int(np.prod(basis.frequencies(shape)))
     kernel: Array = rng.standard_normal((channels, channels, *shape))
@@ -64,18 +60,15 @@ def spectrum(
     return np.asarray(kernel.reshape(channels, channels, count).transpose(2, 0, 1))
 
 
-def random_grid(rng: np.random.Generator) -> tuple[int, ...]:
-    ndim = int(rng.integers(1, 5))
-    return tuple(map(int, rng.integers(1, {1: 60, 2: 14, 3: 7, 4: 5}[ndim], ndim)))
-
-
 @pytest.mark.parametrize("words", ["periodic", "symmetric", "odd symmetric periodic"])
 @pytest.mark.parametrize("seed", range(8))
 def test_products_of_transforms(seed: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SHARED", 0.0)
     rng = np.random.default_rng(seed)
     bits = (None, None, None, 256, 128)[seed % 5]
-    shape = SHAPES[seed] if seed < len(SHAPES) else random_grid(rng)
+    ndim = int(rng.integers(1, 5))
+    grid = tuple(map(int, rng.integers(1, {1: 60, 2: 14, 3: 7, 4: 5}[ndim], ndim)))
+    shape = SHAPES[seed] if seed < len(SHAPES) else grid
     ndim = len(shape)
     channels, batch = int(rng.choice([1, 2, 3, 9, 25])), int(rng.choice([1, 2, 9, 33]))
     borders = tuple(map(str, rng.choice(words.split(), ndim)))

@@ -1,7 +1,5 @@
 """Threads and interruptions: solves beside and within others, after a fork, copied, cut off."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import itertools
@@ -22,15 +20,11 @@ import invconv_torch as it
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, costs, threads
 from tests.programs import python
+from tests.selected import CARRY, processes
 
 GRID = (40, 300)
 LIKE: dict[str, Any] = {"numpy": np.empty(0, np.float32), "torch": torch.empty(0)}
-CARRY: dict[str, Callable[[Any], Any]] = {"numpy": np.asarray, "torch": torch.as_tensor}
-
 libraries = pytest.mark.parametrize("library", LIKE)
-processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
-    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
-)
 
 
 @pytest.fixture
@@ -56,17 +50,14 @@ def prepared(library: str) -> ic.PreparedInverse:
 def images(library: str, count: int) -> list[Any]:
     """Return batches of one image, of few, and of more than a vector holds."""
     rng = np.random.default_rng(1)
-    shapes = [(b, 3, *GRID) for b in (1, 2, 17)]
-    found = [rng.standard_normal(shapes[i % 3]).astype(np.float32) for i in range(count)]
-    return [CARRY[library](y) for y in found]
+    shapes = [((1, 2, 17)[i % 3], 3, *GRID) for i in range(count)]
+    return [CARRY[library](rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
 
 
 def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:
     """Return what one thread gives, image by image."""
-    return [
-        np.concatenate([to_numpy(made.inverse(y[i : i + 1])) for i in range(len(y))])
-        for y in batches
-    ]
+    singly = ([to_numpy(made.inverse(y[i : i + 1])) for i in range(len(y))] for y in batches)
+    return list(map(np.concatenate, singly))
 
 
 @libraries
@@ -214,9 +205,8 @@ def test_a_solve_within_a_solve(method: str, batch: int, library: str) -> None:
 def test_what_was_interrupted_leaves_no_trace(batch: int) -> None:
     """Two operators take turns in one buffer; the second is interrupted wherever it can be."""
     rng = np.random.default_rng(0)
-    first, second = (
-        ic.AutoregressiveConv.init(3, 2, rng=rng).prepare((4, 4), check=False) for _ in range(2)
-    )
+    convs = (ic.AutoregressiveConv.init(3, 2, rng=rng) for _ in range(2))
+    first, second = (conv.prepare((4, 4), check=False) for conv in convs)
     y = rng.standard_normal((batch, 3, 4, 4))
     wanted = first.inverse(y)
     lines: list[int] = []

@@ -5,8 +5,6 @@ solution is not that of the dense matrix or has other bits than the CPU's, and w
 solve (compiled, mapped, differentiated) is not what it is by the dense matrix.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,9 +115,8 @@ def of_jax(shapes: Sequence[Shape] = SHAPES) -> None:
     mapped = jax.vmap(there.inverse)(y.reshape(2, -1, *y.shape[1:])).reshape(y.shape)
     for x in (compiled(there, y), mapped):
         check(host, values, np.asarray(x))
-    kernel_bar, y_bar = jax.jit(
-        jax.grad(lambda k, z: (there.replace(kernel=k).inverse(z) * y).sum(), argnums=(0, 1))
-    )(there.kernel, y)
+    pairing = jax.grad(lambda k, z: (there.replace(kernel=k).inverse(z) * y).sum(), argnums=(0, 1))
+    kernel_bar, y_bar = jax.jit(pairing)(there.kernel, y)
     _check_gradients(host, values, inverse, np.asarray(y_bar), np.asarray(kernel_bar))
 
 

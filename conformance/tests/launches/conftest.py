@@ -1,7 +1,5 @@
 """The stand-in driver as a fixture, what it compiles, once a session, and tensors for it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ XLA calls the handlers themselves, with its own call frames; only the stream, wh
 is ours. The stand-in driver has the launches.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 from collections.abc import Callable

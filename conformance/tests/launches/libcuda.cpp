@@ -54,11 +54,7 @@ int cuDriverGetVersion(int* version) {
 }
 
 int cuGetErrorString(int code, const char** text) {
-  static std::map<int, const char*> names{
-      {INVALID, "invalid argument"},       {NOT_INITIALIZED, "initialization error"},
-      {NO_DEVICE, "invalid device ordinal"}, {NO_CONTEXT, "invalid device context"},
-      {NOT_FOUND, "named symbol not found"}};
-  *text = names.count(code) ? names[code] : nullptr;
+  *text = code == INVALID ? "invalid argument" : nullptr;
   return *text ? OK : INVALID;
 }
 

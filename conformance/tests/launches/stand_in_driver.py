@@ -6,8 +6,6 @@ it gives them, reach compiled code. Kernels come from g++ in NVRTC's place, over
 promises in `invconv.kernels.cuda.arguments` fails.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import subprocess
@@ -53,7 +51,7 @@ class Driver:
     runs: bool = True  # whether launches run
     launches: list[Launched] = field(default_factory=list)
 
-    def install(self, put: Callable[[Any, str, Any], object] = setattr) -> Driver:
+    def install(self, put: Callable[[Any, str, Any], object] = setattr) -> "Driver":
         """Take the place of driver and compiler, by ``put`` (module, name, value)."""
         path = _built(self.folder, HERE / "libcuda.cpp", HERE.joinpath("libcuda.cpp").read_text())
         self.library = ctypes.CDLL(str(path))
@@ -77,7 +75,8 @@ class Driver:
     def _seen(self, name: bytes, *rest: Any) -> bool:
         device, blocks, threads, shared, stream, arguments = rest
         names = POINTERS[name.decode()]
-        pointers = {n: _at(ctypes.c_void_p, arguments[i]) or 0 for i, n in enumerate(names)}
+        values = (ctypes.c_void_p.from_address(a).value or 0 for a in arguments[: len(names)])
+        pointers = dict(zip(names, values, strict=True))
         grid = list((ctypes.c_int * len(GRID)).from_address(arguments[len(names)]))
         given = dict(zip(GRID, grid, strict=True))
         sizes = device, blocks, threads, shared, stream or 0
@@ -85,23 +84,11 @@ class Driver:
         return self.runs
 
 
-def _at(kind: Any, address: int) -> Any:
-    return kind.from_address(address).value
-
-
 def forget() -> None:
     """Forget what is remembered of devices and code."""
-    remembered: tuple[Any, ...] = (
-        driver.library,
-        driver.version,
-        driver.attribute,
-        driver._device,
-        driver._context,
-        launch.program_of,
-        launch._loaded,
-        launch._solve_launch,
-        compiler.compiled,
-    )
+    of_devices = driver.library, driver.version, driver.attribute, driver._device, driver._context
+    of_code = launch.program_of, launch._loaded, launch._solve_launch, compiler.compiled
+    remembered: tuple[Any, ...] = *of_devices, *of_code
     for function in remembered:
         function.cache_clear()
 

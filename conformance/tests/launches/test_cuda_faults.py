@@ -5,8 +5,6 @@ weakened or a step early. Each must show: as a race, a wait for ever, a barrier 
 reach, another result, or (blocks that no longer go on together) more steps.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,9 +1,6 @@
 """JAX's launches: programs lowered for CUDA, and the same ones run by XLA on a CPU's memory."""
 
-from __future__ import annotations
-
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from invconv.kernels.cuda import launch
 from invconv_jax.native import wavefront
 from tests.launches.stand_in_driver import Driver
 from tests.programs import python
+from tests.selected import slow
 
 CALL = re.compile(r"custom_call @invconv_cuda_(\w+?)_[0-9a-f]+\(.* : \((.*?)\) -> ")
 
@@ -71,21 +69,17 @@ def by_scan(text: str) -> bool:
     return "invconv_cuda" not in text and "stablehlo.while" in text
 
 
-def test_wavefronts_solve_where_no_launch_can(
-    devices: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wavefronts_solve_where_no_launch_can(devices: Driver, monkeypatch: Any) -> None:
     conv = convolution()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        exported = jax.export.export(jax.jit(inverse), platforms=["cuda"])(conv, Y)
-        assert by_scan(exported.mlir_module())
-        wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
-        raster = ic.AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
-        assert by_scan(lowered(inverse, raster.asarrays(conv.kernel), wide))
-        monkeypatch.setattr(wavefront, "_ordinals", lambda: ())
-        assert by_scan(lowered(inverse, conv, Y))
-        monkeypatch.undo()
-        assert by_scan(lowered(inverse, conv, Y))  # JAX on a CPU
+    exported = jax.export.export(jax.jit(inverse), platforms=["cuda"])(conv, Y)
+    assert by_scan(exported.mlir_module())
+    wide = jax.ShapeDtypeStruct((1, 3, 2, 20_000), np.float32)  # a row that does not fit
+    raster = ic.AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
+    assert by_scan(lowered(inverse, raster.asarrays(conv.kernel), wide))
+    monkeypatch.setattr(wavefront, "_ordinals", lambda: ())
+    assert by_scan(lowered(inverse, conv, Y))
+    monkeypatch.undo()
+    assert by_scan(lowered(inverse, conv, Y))  # JAX on a CPU
 
 
 BEFORE = """\
@@ -120,7 +114,7 @@ for _ in range(2):  # whose counters are zero again
 CHECKS = "from tests.launches import checks\nchecks.of_jax(checks.SMALL)\n"
 
 
-@pytest.mark.parametrize("code", [VALUES, pytest.param(CHECKS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("code", [VALUES, slow(CHECKS)])
 def test_xla_launches_what_solves(code: str, compiled_kernels: Path) -> None:
     """In a process in which JAX's CPU devices are CUDA's."""
     flags = "--xla_force_host_platform_device_count=2"

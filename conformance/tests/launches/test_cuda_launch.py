@@ -1,12 +1,8 @@
 """Launches on the stand-in for the driver: the core's on NumPy's memory, PyTorch's, CuPy's."""
 
-from __future__ import annotations
-
 import ctypes.util
 import re
 import threading
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from tests.launches import checks
 from tests.launches.checks import Floats, check, images
 from tests.launches.stand_in_driver import STREAM, Driver, forget
 from tests.libraries.stand_in_cupy import runner
+from tests.selected import slow
 
 RNG = np.random.default_rng(0)
 
@@ -75,9 +72,7 @@ def test_bands_follow_each_other_by_counters(driver: Driver) -> None:
     assert solved.pointers["counters"] != 0
 
 
-def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launch_may_have_more_shared_memory(driver: Driver, monkeypatch: Any) -> None:
     solve_and_check((1, 3, 8, 140))
     assert 48 * 1024 < driver.launches[-1].shared <= 227 * 1024
     launch.program_of.cache_clear()
@@ -87,9 +82,7 @@ def test_a_launch_may_have_more_shared_memory_than_other_kernels_have(
         solve_and_check((1, 3, 8, 140))
 
 
-def test_more_images_than_a_launch_may_have_are_several(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_images_than_a_launch_may_have_are_several(driver: Driver, monkeypatch: Any) -> None:
     assert factored(convolution(), (5, 7)).program.plan.most_images == (2**31 - 2) // 5
     monkeypatch.setattr(Plan, "most_images", 2)
     solve_and_check((5, 3, 5, 7))
@@ -105,39 +98,27 @@ def test_a_thread_without_a_context_launches(driver: Driver) -> None:
     check(conv, y, found[0])
 
 
-def test_other_images_than_the_kernel_reads_are_refused(driver: Driver) -> None:
+def test_other_images_are_refused_and_none_are_not_launched(driver: Driver) -> None:
     solve = factored(convolution(), (5, 7))
     for shape, dtype in (((3, 5, 7), "float64"), ((3, 7, 5), "float32"), ((2, 5, 7), "float32")):
         message = re.escape(f"got {shape} of {dtype} on cpu")
         with pytest.raises(ValueError, match=f"expected images .*{message}"):
             solve(np.zeros((2, *shape), dtype))
-    assert len(driver.launches) == 2
+    assert solve(images((0, 3, 5, 7), "float32")).shape == (0, 3, 5, 7)
+    assert len(driver.launches) == 2  # of the weights
 
 
-def test_an_empty_batch_is_not_launched(driver: Driver) -> None:
-    assert factored(convolution(), (5, 7))(images((0, 3, 5, 7), "float32")).shape == (0, 3, 5, 7)
-    assert len(driver.launches) == 2
-
-
-def not_loaded(*_: Any, **__: Any) -> Code:
-    return Code(b"/dev/null", "")
-
-
+EMPTY = Code(b"/dev/null", "")
 ABSENT: dict[str, tuple[dict[str, Any], str]] = {
     "no driver": ({"NAMES": ("libabsent.so.1",)}, "the CUDA driver was not found"),
     "an old driver": ({"NAMES": (ctypes.util.find_library("c"),)}, "the CUDA driver has no cu"),
-    "no compiler": (
-        {"library": lambda newest: None, "compile_text": compile_text},
-        "NVRTC of CUDA 12 or before was not found",
-    ),
-    "another kind": ({"compile_text": not_loaded}, "cuLibraryLoadData failed: invalid argument"),
+    "no compiler": ({"library": lambda _: None, "compile_text": compile_text}, "NVRTC of CUDA 12 "),
+    "another kind": ({"compile_text": lambda *_, **__: EMPTY}, "cuLibraryLoadData failed: invalid"),
 }
 
 
 @pytest.mark.parametrize("why", ABSENT)
-def test_where_nothing_can_be_launched_one_warning_says_why(
-    driver: Driver, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_warning_says_why_none_is_launched(driver: Driver, why: str, monkeypatch: Any) -> None:
     changes, words = ABSENT[why]
     for name, value in changes.items():
         monkeypatch.setattr(cuda_driver if name == "NAMES" else compiler, name, value)
@@ -149,28 +130,20 @@ def test_where_nothing_can_be_launched_one_warning_says_why(
 
     with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {words}"):
         require_no_solve()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        require_no_solve()
+    require_no_solve()
 
-
-Build = Callable[..., tuple[Any, Any]]
 
 pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
 
 
-@pytest.mark.parametrize(
-    "shapes", [checks.SMALL, pytest.param(checks.SHAPES, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("shapes", [checks.SMALL, slow(checks.SHAPES)])
 def test_what_torch_must_do_on_a_gpu(shapes: Any, on_this_processor: Driver) -> None:
     torch._dynamo.reset()
     checks.of_torch("cpu", shapes)
     assert [launched.kernel for launched in on_this_processor.launches].count("solve") >= 8
 
 
-def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
-    on_this_processor: Driver, torch_layer: Build
-) -> None:
+def test_a_prepared_solve_is_one_launch(on_this_processor: Driver, torch_layer: Any) -> None:
     layer, x = torch_layer("autoregressive-2d")
     with torch.no_grad():
         prepared = layer.operator().prepare((3, 4), check=False)
@@ -185,7 +158,7 @@ def test_a_prepared_solve_is_one_launch_and_its_plan_says_so(
 
 
 def test_without_a_kernel_wavefronts_solve(
-    on_this_processor: Driver, torch_layer: Build, monkeypatch: pytest.MonkeyPatch
+    on_this_processor: Driver, torch_layer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("invconv.kernels.cuda.driver.NAMES", ())
     forget()
@@ -195,7 +168,7 @@ def test_without_a_kernel_wavefronts_solve(
     assert prepared.plan.method == "pitched wavefront"
 
 
-def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Build) -> None:
+def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Any) -> None:
     on_this_processor.library.stand_in_attribute(97, 512)  # bytes of shared memory
     layer, x = torch_layer("autoregressive-2d", grid_factor=8)
     with torch.no_grad():

@@ -1,14 +1,12 @@
 """ONNX programs of modules, and what onnxruntime computes with them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from tests.on_torch.modules import Both
+from tests.conftest import Both
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -11,8 +11,6 @@ file that the environment names as STAND_IN_CALLS.
 - Singular matrices do not raise, and stacks do not broadcast in ``linalg.solve``, as in CuPy.
 """
 
-from __future__ import annotations
-
 import functools
 import operator
 import os
@@ -94,7 +92,7 @@ class ndarray:
         """Return (CUDA, 0)."""
         return (2, 0)
 
-    def __getitem__(self, key: Any) -> ndarray:
+    def __getitem__(self, key: Any) -> "ndarray":
         """Return a view, or gather; a mask would make the host wait."""
         return ndarray(self._values[_key(key)])
 
@@ -218,10 +216,8 @@ def _functions(prefix: str, source: Any = None, **own: Any) -> dict[str, Any]:
     """Return the functions of a module of NumPy's, and others, as they are on the device."""
     names = [] if source is None else source.__all__
     found = {name: getattr(source, name) for name in names if name != "test"} | own
-    return {
-        name: value if isinstance(value, type) else _on_device(f"{prefix}.{name}", value)
-        for name, value in found.items()
-    }
+    functions = {name: f for name, f in found.items() if not isinstance(f, type)}
+    return found | {n: _on_device(f"{prefix}.{n}", f) for n, f in functions.items()}
 
 
 class Device:
@@ -237,7 +233,7 @@ class Device:
         """Refuse, as CuPy does."""
         raise TypeError("unhashable type: 'Device'")
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> "Device":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,8 +3,6 @@
 Not yet run on a GPU: ``pytest -m gpu`` does that where there is one (`launches.test_cuda_gpu`).
 """
 
-from __future__ import annotations
-
 import importlib
 import operator
 import subprocess
@@ -24,9 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return runner(tmp_path_factory.mktemp("cupy"))
 
 
-def test_the_suite_holds_reads_no_value_and_calls_what_is_in_the_real_package(
-    run: Run, tmp_path: Path
-) -> None:
+def test_the_suite_holds_and_calls_what_cupy_has(run: Run, tmp_path: Path) -> None:
     """No transfer to the host, no wait: a read raises, see `tests.libraries.stand_in_cupy`."""
     suite = ("-m", "invconv", "conformance", "--library", "cupy", "--dtype", "float32", "--quick")
     calls = tmp_path / "calls"
@@ -88,13 +84,7 @@ assert core.get_compute_type("float32") == 3
 """
 
 
-PROGRAMS = {
-    "a device that is not current is named": SOLVE + ELSEWHERE,
-    "TF32 decides no result": PRECISION,
-}
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program(name: str, run: Run) -> None:
-    done = run("-c", PROGRAMS[name])
+@pytest.mark.parametrize("program", [SOLVE + ELSEWHERE, PRECISION], ids=["elsewhere", "TF32"])
+def test_another_device_is_named_and_tf32_decides_no_result(program: str, run: Run) -> None:
+    done = run("-c", program)
     assert done.returncode == 0, done.stderr

@@ -7,8 +7,6 @@ arguments: "some" for a few operators and the splits that XLA is known to get wr
 one operator for every split; and "explicit" for a mesh whose axes are part of the arrays' types.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import sys
@@ -68,12 +66,6 @@ def differentiated(convs: list[Any], x: Any, weights: Any) -> Any:
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)(convs, x)
 
 
-def twice_differentiated(conv: Any, x: Any) -> Any:
-    """Return a product with the matrix of second derivatives by the parameters."""
-    gradient = jax.grad(lambda conv: (conv.forward(x) ** 3).sum())
-    return jax.jvp(gradient, (conv,), (conv,))[1]
-
-
 def compare(got: Any, expected: Any, what: str) -> None:
     """Raise where arrays differ, and name those that do."""
     leaves, wrong = jax.tree_util.tree_leaves_with_path(expected), []
@@ -87,16 +79,11 @@ def compare(got: Any, expected: Any, what: str) -> None:
 
 def require_no_gather(convs: list[Any], split: Any, weights: Any) -> None:
     """Raise where a program for a split batch moves it; a parameter's gradient is a sum over it."""
-    programs = {
-        "values": jax.jit(values).lower(convs, split),
-        "gradients": jax.jit(differentiated).lower(convs, split, weights),
-    }
-    for what, program in programs.items():
-        text = program.compile().as_text()
-        moves = set(re.findall(COLLECTIVES, text)) - (
-            {"all-reduce"} if what == "gradients" else set()
-        )
-        assert not moves, f"{convs}, {what}: {moves}"
+    for function, given in ((values, (split,)), (differentiated, (split, weights))):
+        text = jax.jit(function).lower(convs, *given).compile().as_text()
+        moves = set(re.findall(COLLECTIVES, text))
+        moves -= {"all-reduce"} if function is differentiated else set()
+        assert not moves, f"{convs}, {function.__name__}: {moves}"
     gather = jax.jit(jax.numpy.fft.rfft2).lower(split).compile().as_text()
     assert re.search(COLLECTIVES, gather), "the check saw no gather where there is one"
 
@@ -133,7 +120,12 @@ def main(name: str, explicit: bool) -> None:
                 assert y.sharding.is_equivalent_to(like.sharding, y.ndim), (name, axes, y.sharding)
     if name == "some" and explicit:
         conv = operators("ExponentialConv")[0].asarrays(x)
-        twice = jax.jit(twice_differentiated)
+
+        @jax.jit  # type: ignore[untyped-decorator]
+        def twice(conv: Any, x: Any) -> Any:
+            gradient = jax.grad(lambda conv: (conv.forward(x) ** 3).sum())
+            return jax.jvp(gradient, (conv,), (conv,))[1]
+
         expected = twice(conv, x)
         with jax.set_mesh(mesh):
             conv = jax.device_put(conv, NamedSharding(mesh, PartitionSpec()))
@@ -147,13 +139,8 @@ def main(name: str, explicit: bool) -> None:
         found = jax.jit(exported.call)(everywhere[0], split, everywhere[1])
         compare(found, run(kept, x, weights), f"exported, {axes}")
         rows = PartitionSpec("b")  # and what the function splits along "a" is up to XLA
-        part = jax.shard_map(
-            lambda x: kept[0].inverse(kept[0].forward(x)),
-            mesh=mesh,
-            in_specs=rows,
-            out_specs=rows,
-            axis_names={"b"},
-        )
+        given = {"mesh": mesh, "in_specs": rows, "out_specs": rows, "axis_names": {"b"}}
+        part = jax.shard_map(lambda x: kept[0].inverse(kept[0].forward(x)), **given)
         compare(jax.jit(part)(split), x, f"jax.shard_map of some axes, {axes}")
     print("the same")
 

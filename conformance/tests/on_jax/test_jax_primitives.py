@@ -1,7 +1,5 @@
 """JAX's native primitives: derivatives, cost, and devices that are not here."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-from jax import export
 from jax import numpy as jnp
 from jax.test_util import check_grads
 
@@ -19,9 +16,8 @@ import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.operators.base.register import own_operators
 from invconv_conformance.cases.table import CASES
 from tests.programs import python
-from tests.selected import COMPILED, of_each_class
+from tests.selected import COMPILED, of_each_class, slow
 
-jax.config.update("jax_enable_x64", True)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -40,9 +36,8 @@ def test_forward_mode_pairs_with_the_cores_gradients(case: Any) -> None:
     primals = conv.parameters(), jnp.asarray(x)
     tangents = jax.jit(lambda *dots: jax.jvp(both_ways, primals, dots)[1])(dots, dot)
     lever = max(1.0, host.condition(case.spatial_shape)) ** 2
-    for pull_back, (y_dot, log_det_dot) in zip(
-        (host.forward_vjp, host.inverse_vjp), tangents, strict=True
-    ):
+    ways = host.forward_vjp, host.inverse_vjp
+    for pull_back, (y_dot, log_det_dot) in zip(ways, tangents, strict=True):
         gradients, x_bar = pull_back(x, bar, ones)
         terms = [x_bar * dot, *(gradients[n] * dots[n] for n in dots)]
         size = sum(np.abs(term).sum() for term in terms)
@@ -60,9 +55,8 @@ def test_second_derivatives_agree_with_finite_differences(name: str) -> None:
     def loss(kernel: Any, y: Any) -> Any:
         return jnp.tanh(conv.replace(kernel=kernel).inverse(y)).sum()
 
-    check_grads(
-        loss, (conv.parameters()["kernel"], y), order=2, modes=("rev",), atol=1e-4, rtol=1e-4
-    )
+    given = conv.parameters()["kernel"], y
+    check_grads(loss, given, order=2, modes=("rev",), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cls", [ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1])
@@ -125,37 +119,16 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
 
 
 SHARDINGS = Path(__file__).with_name("jax_shardings.py")
-FOUR_DEVICES: dict[str, Any] = {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-}
-
+FOUR_DEVICES: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}
+FOUR_DEVICES["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["some"],
-        ["some", "explicit"],
-        *(pytest.param([name], marks=pytest.mark.slow) for name in ALONE),
-        *(pytest.param([name, "explicit"], marks=pytest.mark.slow) for name in ALONE),
-    ],
-    ids=" ".join,
-)
-def test_images_split_along_any_axes_give_the_same(arguments: list[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["explicit"]], ids=["auto", "explicit"])
+@pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
+def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
     """Values and gradients of both directions; the program is beside this."""
-    assert python(SHARDINGS, *arguments, **FOUR_DEVICES).stdout == "the same\n"
-
-
-def lower_for_cuda(function: Any, *arguments: Any) -> str:
-    """Lower for a GPU; raises where the program calls anything but CUDA's libraries."""
-    exported = export.export(jax.jit(function), platforms=["cuda"])(*arguments)
-    text: str = exported.mlir_module()
-    called = set(re.findall(r"custom_call @(\w+)", text))
-    strangers = sorted(name for name in called if not name.startswith("cu"))
-    assert not strangers, f"the program for CUDA calls {strangers}"
-    return text
+    assert python(SHARDINGS, name, *more, **FOUR_DEVICES).stdout == "the same\n"
 
 
 def value_and_gradients(conv: Any, x: Any) -> Any:
@@ -169,10 +142,15 @@ def value_and_gradients(conv: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("case", of_each_class(*COMPILED, "periodic-3d"))
 def test_every_operator_is_lowered_for_cuda(case: Any) -> None:
-    """Values, log-determinants and gradients of both directions, in one program."""
+    """Values, log-determinants and gradients of both directions, in one program.
+
+    It calls nothing but CUDA's libraries.
+    """
     x = jnp.asarray(case.images(1)[0], "float32")
     conv = case.conv().asarrays(x)
-    assert "stablehlo" in lower_for_cuda(value_and_gradients, conv, x)
+    text = jax.export.export(jax.jit(value_and_gradients), platforms=["cuda"])(conv, x)
+    called = set(re.findall(r"custom_call @(\w+)", text.mlir_module()))
+    assert sorted(name for name in called if not name.startswith("cu")) == []
 
 
 def test_the_core_imports_the_adapter_when_it_sees_a_jax_array() -> None:

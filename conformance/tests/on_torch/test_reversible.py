@@ -1,7 +1,5 @@
 """PyTorch chains without stored activations: the stored version's gradients, in less memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -20,9 +18,9 @@ SHAPE = (2, 4, 6, 5)
 class Coupling(torch.nn.Module):  # type: ignore[misc]
     """A layer that is not invconv's."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        self.net = torch.nn.Conv2d(2, 2, 3, padding=1, dtype=torch.float64)
+        self.net = torch.nn.Conv2d(2, 2, 3, padding=1, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Shift one half by what the other one says."""
@@ -36,7 +34,6 @@ class Coupling(torch.nn.Module):  # type: ignore[misc]
 
 
 def torch_layers() -> list[torch.nn.Module]:
-    torch.manual_seed(0)
     dtype = torch.float64
     first, shared = it.ActNorm(4, dtype=dtype), it.PeriodicConv2d(4, dtype=dtype)
     torch.nn.init.constant_(first.log_scale, 0.1)  # a log-determinant of 0 would not be missed
@@ -48,10 +45,8 @@ def torch_layers() -> list[torch.nn.Module]:
         it.Conv1x1(4, "qr", dtype=dtype),
         shared,  # its gradients add up
         it.AutoregressiveConv2d(4, max_gain=5.0, dtype=dtype),
-        it.SymmetricConv2d(4, dtype=dtype),
-        it.ExponentialConv2d(4, dtype=dtype),
-        it.Conv1x1(4, "orthogonal", dtype=dtype),
-        it.Conv1x1(4, "circulant", dtype=dtype),
+        *(kind(4, dtype=dtype) for kind in (it.SymmetricConv2d, it.ExponentialConv2d)),
+        *(it.Conv1x1(4, name, dtype=dtype) for name in ("orthogonal", "circulant")),
     ]
 
 
@@ -125,24 +120,6 @@ def test_keeps_two_images_at_any_depth() -> None:
         assert kept(lambda x, layers=layers: stored(layers, x), depth) >= depth  # type: ignore[misc]
 
 
-ACTNORM, OPERATOR, LINEAR = it.ActNorm(2), ic.ActNorm.init(2), torch.nn.Linear(2, 2)
-IMAGES = torch.zeros(1, 3, 4)
-REFUSED = {
-    "layers: expected modules .* got none": "it.ReversibleChain([])",
-    "layers: expected modules with forward.* Linear at 1": "it.ReversibleChain([ACTNORM, LINEAR])",
-    "in a list, got one ActNorm": "it.ReversibleChain(ACTNORM)",
-    r"got ActNorm at 0; InvertibleModule\(conv\) is one": "it.ReversibleChain([OPERATOR])",
-    "x: expected a torch.Tensor, got ndarray": "it.ReversibleChain([ACTNORM])(IMAGES.numpy())",
-    r"x: expected shape \(batch, 2, \*spatial\)": "it.ReversibleChain([ACTNORM])(IMAGES)",
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_what_cannot_be_reversed_is_refused(message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        eval(REFUSED[message])
-
-
 def test_judges_every_layer_on_its_own_grid_and_one_that_replaces_it() -> None:
     """Training that loses an inverse is in `stability.test_promises`."""
     weak = it.AutoregressiveConv2d(4)
@@ -161,21 +138,13 @@ def test_judges_every_layer_on_its_own_grid_and_one_that_replaces_it() -> None:
 
 
 def test_recomputes_as_autocast_computed() -> None:
-    class Mixed(Coupling):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Conv2d(2, 2, 3, padding=1)  # which autocast runs in bfloat16
-
-    torch.manual_seed(0)
-    chain = it.ReversibleChain([it.ActNorm(4), Mixed(), Mixed()])
+    couplings = [Coupling(torch.float32) for _ in range(2)]  # which autocast runs in bfloat16
+    chain = it.ReversibleChain([it.ActNorm(4), *couplings])
     x = torch.randn(SHAPE)
     with torch.autocast("cpu", torch.bfloat16):
         found, expected = loss_of(chain(x)), loss_of(stored(list(chain), x))
-    for a, b in zip(
-        torch.autograd.grad(found, chain.parameters()),
-        torch.autograd.grad(expected, chain.parameters()),
-        strict=True,
-    ):
+    pair = (torch.autograd.grad(loss, chain.parameters()) for loss in (found, expected))
+    for a, b in zip(*pair, strict=True):
         assert (a - b).norm() < 1e-2 * b.norm()
 
 

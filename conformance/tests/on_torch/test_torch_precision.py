@@ -1,9 +1,7 @@
 """TF32 and its like never decide a result, and the user's switches are as they were."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from invconv_torch import precision
 from invconv_torch.precision import full_precision
 
-Build = Callable[..., tuple[Any, Any]]
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution", "convolution_backward", "mv", "dot")
 
 
@@ -59,7 +56,7 @@ class Watch(TorchDispatchMode):  # type: ignore[misc]
 @pytest.mark.parametrize("kernel", [True, False], ids=["compiled", "PyTorch's own"])
 @pytest.mark.usefixtures("reduced")
 def test_no_product_runs_in_reduced_precision(
-    layer_name: str, torch_layer: Build, kernel: bool, monkeypatch: pytest.MonkeyPatch
+    layer_name: str, torch_layer: Any, kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forward and inverse, and both their gradients."""
     if not kernel:

@@ -1,9 +1,6 @@
 """Programs of torch.export that run elsewhere, code of inductor, the documented torchrun."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,10 @@ from torch.func import functional_call
 import invconv_torch as it
 from invconv.kernels.convolutions import causal_family
 from invconv.kernels.spectral import spectral_family
-from tests.conftest import TORCH_LAYERS
-from tests.on_torch.modules import Both
+from tests.conftest import TORCH_LAYERS, Both
 from tests.programs import python
+from tests.selected import slow
 
-Build = Callable[..., tuple[Any, Any]]
 FEW = ("raster-2d", "periodic-2d", "symmetric-1d", "qr")
 MORE = tuple(n for n in TORCH_LAYERS if n not in FEW and "exponential" not in n)
 pytestmark = [
@@ -37,12 +33,8 @@ assert not any("invconv" in name for name in sys.modules)
 """
 
 
-@pytest.mark.parametrize(
-    "names", [FEW[:2], *(pytest.param(names, marks=pytest.mark.slow) for names in (FEW, MORE))]
-)
-def test_a_program_runs_without_invconv(
-    names: tuple[str, ...], torch_layer: Build, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("names", [FEW[:2], slow(FEW), slow(MORE)])
+def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_path: Path) -> None:
     layers, images = zip(*(torch_layer(name) for name in names), strict=True)
     module = Both(layers)
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in images)
@@ -62,7 +54,6 @@ def test_a_program_runs_without_invconv(
 @pytest.mark.parametrize("operator", ["solve", "apply", "gram"])
 def test_a_decomposition_is_the_operator(operator: str) -> None:
     """What torch.export does not reach: each family, and the gradient."""
-    torch.manual_seed(0)
     causal = causal_family((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
     for borders in itertools.product(("periodic", "symmetric", "odd"), repeat=2):
@@ -84,19 +75,8 @@ def test_an_exponential_has_no_decomposition() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_may_begin_with_a_compiled_call() -> None:
-    code = (
-        "import torch, invconv_torch as it; layer = it.EmergingConv2d(2);"
-        "run = lambda x: layer.operator().inverse(x);"
-        "torch.compile(run, fullgraph=True, backend='eager')(torch.ones(1, 2, 3, 3))"
-    )
-    python("-c", code)
-
-
-@pytest.mark.slow
 def test_inductor_trains_and_samples() -> None:
     """Of complex numbers, as a PeriodicConv's log-determinant has them, it has to see none."""
-    torch.manual_seed(0)
     kinds = it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d, it.ActNorm
     emerging = it.EmergingConv2d(3, mixing="qr")
     flow = torch.nn.ModuleList([*(kind(3) for kind in kinds), emerging])
@@ -128,7 +108,7 @@ def test_inductor_trains_and_samples() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["periodic-2d", "exponential-2d"])
-def test_compile_around_torch_func(name: str, torch_layer: Build) -> None:
+def test_compile_around_torch_func(name: str, torch_layer: Any) -> None:
     """A gradient is compiled; what the compiler would take for zero in silence runs as it is."""
     layer, x = torch_layer(name)
     names = [name for name, _ in layer.named_parameters()]
@@ -164,12 +144,10 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
     images = (*torch.randn(3, 2, 3, 4, 5), *torch.randn(2, 2, 3, 4))
     with torch.no_grad():
         program = torch.export.export(module, images)
-        for name in ("ours", "decomposed"):
-            if name == "decomposed":
-                program = program.run_decompositions(it.decompositions())
-            path = torch._inductor.aoti_compile_and_package(
-                program, package_path=str(tmp_path / f"{name}.pt2")
-            )
+        decomposed = program.run_decompositions(it.decompositions())
+        for name, one in (("ours", program), ("decomposed", decomposed)):
+            path = str(tmp_path / f"{name}.pt2")
+            torch._inductor.aoti_compile_and_package(one, package_path=path)
             compiled = torch._inductor.aoti_load_package(path)
             for got, want in zip(compiled(*images), module(*images), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -1,8 +1,5 @@
 """An inverse in eval mode is factored once, and never stale."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +10,7 @@ import invconv_torch as it
 from invconv.operators.base.operator import InvertibleConv
 from invconv_torch import remembered
 from invconv_torch.remembered import Kept
-from tests.on_torch.modules import Method
-
-Build = Callable[..., tuple[Any, Any]]
+from tests.conftest import Method
 
 
 @pytest.fixture
@@ -32,7 +27,7 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_factored_once(layer_name: str, torch_layer: Build, factored: list[str]) -> None:
+def test_factored_once(layer_name: str, torch_layer: Any, factored: list[str]) -> None:
     layer, x = torch_layer(layer_name)
     expected = layer.inverse(x)
     factored.clear()
@@ -103,9 +98,7 @@ def test_several_grids_are_kept() -> None:
     assert layer._inverses.grids() == [(7, 4), (8, 4), (9, 4), (3, 4)]
 
 
-def test_a_stream_has_its_own_and_a_graph_keeps_what_it_was_recorded_with(
-    monkeypatch: pytest.MonkeyPatch, factored: list[str]
-) -> None:
+def test_a_stream_has_its_own_and_a_graph_keeps_its(monkeypatch: Any, factored: list[str]) -> None:
     """As on a CUDA device, whose streams run beside each other."""
     layer, x = it.PeriodicConv2d(2).eval(), torch.randn(1, 2, 3, 4)
 

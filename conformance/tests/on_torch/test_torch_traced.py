@@ -1,7 +1,5 @@
 """Code that PyTorch traces: torch.compile, torch.export, and tensors without memory."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import invconv_torch as it
 from invconv.arrays.namespaces import constant
-from tests.conftest import TORCH_LAYERS
-from tests.on_torch.modules import Method
+from tests.conftest import TORCH_LAYERS, Method
 from tests.programs import python
-
-Build = Callable[..., tuple[Any, Any]]
+from tests.selected import slow
 
 # PyTorch's own: dynamo makes an instance of Function, export of a deprecated node
 pytestmark = [pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")]
@@ -27,9 +23,7 @@ COMPILED = ("emerging-2d", "periodic-2d")
 # of less or of the same code; one or three axes make no difference, but 1-D exponentials close
 SLOW = [name for name in TORCH_LAYERS if name not in COMPILED and not name.endswith(("1d", "3d"))]
 SLOW += ["exponential-1d"]
-compiled_layers = pytest.mark.parametrize(
-    "name", [*COMPILED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+compiled_layers = pytest.mark.parametrize("name", [*COMPILED, *map(slow, SLOW)])
 directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
 
 
@@ -44,7 +38,7 @@ def gradients(function: Callable[..., Any], layer: Any, x: Any) -> list[Any]:
 
 @compiled_layers
 @directions
-def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Build) -> None:
+def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Any) -> None:
     layer, x = torch_layer(name)
     torch._dynamo.reset()
     function = getattr(layer, direction)
@@ -55,7 +49,7 @@ def test_compile_without_graph_breaks(name: str, direction: str, torch_layer: Bu
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_a_prepared_inverse_of_the_core_is_compiled(name: str, torch_layer: Build) -> None:
+def test_a_prepared_inverse_of_the_core_is_compiled(name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(name)
     prepared = layer.requires_grad_(False).operator().prepare(tuple(x.shape[2:]))
     torch._dynamo.reset()
@@ -63,18 +57,21 @@ def test_a_prepared_inverse_of_the_core_is_compiled(name: str, torch_layer: Buil
     torch.testing.assert_close(compiled(x), prepared.inverse(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.slow
-def test_compile_before_anything_else_ran_and_in_eval_mode() -> None:
-    """In a process of its own: what is loaded and remembered lazily cannot be traced."""
-    code = """
+BEGIN = """
 import torch, invconv_torch
 layer = invconv_torch.EmergingConv2d(2, mixing="qr").eval()
 x = torch.randn(2, 2, 4, 5)
-got = torch.compile(layer.inverse, fullgraph=True, backend="aot_eager")(x)
-for a, b in zip(got, layer.inverse(x), strict=True):
-    torch.testing.assert_close(a, b)
+run = RUN
+got = torch.compile(run, fullgraph=True, backend="aot_eager")(x)
+torch.testing.assert_close(got, run(x))
 """
-    python("-W", "error:Dynamo detected:UserWarning", "-c", code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["layer.inverse", "lambda x: layer.operator().inverse(x)"])
+def test_a_process_may_begin_with_a_compiled_call(run: str) -> None:
+    """What is loaded and remembered lazily cannot be traced; in eval mode."""
+    python("-W", "error:Dynamo detected:UserWarning", "-c", BEGIN.replace("RUN", run))
 
 
 class Everything(Method):
@@ -115,9 +112,7 @@ class WithoutWaits(TorchDispatchMode):  # type: ignore[misc]
 
 
 @directions
-def test_runs_on_a_device_without_waiting(
-    layer_name: str, direction: str, torch_layer: Build
-) -> None:
+def test_it_runs_without_waiting(layer_name: str, direction: str, torch_layer: Any) -> None:
     """No constant stays on the CPU, no value is read by the host, and nothing else waits.
 
     The tensors have no memory; as "lazy" ones they need no driver, as those of "cuda" do.
@@ -140,7 +135,7 @@ def test_a_jit_trace_is_refused() -> None:
         torch.jit.trace(it.ActNorm(2), torch.zeros(1, 2, 3))
 
 
-@pytest.mark.parametrize("direction", [pytest.param("forward", marks=pytest.mark.slow), "inverse"])
+@pytest.mark.parametrize("direction", [slow("forward"), "inverse"])
 def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
     layer = it.PeriodicConv2d(3, 2)
     run = getattr(layer, direction)

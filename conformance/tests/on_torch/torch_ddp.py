@@ -8,8 +8,6 @@ With ``--sharded`` the parameters are shared out among the processes (FSDP2), an
 ``--backend nccl`` each process takes a GPU of its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -32,18 +30,10 @@ class Flow(nn.Module):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [
-                it.ActNorm(4),
-                it.EmergingConv2d(4, mixing="qr"),
-                it.PeriodicConv2d(4),
-                it.SymmetricConv2d(4),
-                it.ExponentialConv2d(4),
-                it.ExponentialConv2d(4, padding="circular"),
-                it.AutoregressiveConv2d(4, mask="raster"),
-                *(it.Conv1x1(4, name) for name in POINTWISE),
-            ]
-        )
+        kinds = it.ActNorm, it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d
+        layers = [*(kind(4) for kind in kinds), it.ExponentialConv2d(4, padding="circular")]
+        layers += [it.AutoregressiveConv2d(4, mask="raster"), it.EmergingConv2d(4, mixing="qr")]
+        self.layers = nn.ModuleList([*layers, *(it.Conv1x1(4, name) for name in POINTWISE)])
 
     def forward(self, x: Any) -> Any:
         """Return the loss of each sample."""
@@ -81,9 +71,8 @@ def sharded(model: Flow) -> Any:
 
 def main() -> None:
     """Compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--backend", default="gloo", choices=("gloo", "nccl"))
     parser.add_argument("--sharded", action="store_true")
     arguments = parser.parse_args()

@@ -3,8 +3,6 @@
 ``python lowest_versions.py torch jax`` prints ``name==version`` for the core and those extras.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib
@@ -16,11 +14,10 @@ PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text
 
 def lowest(*extras: str) -> dict[str, str]:
     """Return the lowest version of each package that the core and some extras need, by its name."""
-    return dict(_lowest(PROJECT["dependencies"])) | {
-        name: version
-        for extra in extras
-        for name, version in _lowest(PROJECT["optional-dependencies"][extra])
-    }
+    found = dict(_lowest(PROJECT["dependencies"]))
+    for extra in extras:
+        found |= _lowest(PROJECT["optional-dependencies"][extra])
+    return found
 
 
 def _lowest(requirements: list[str]) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,12 @@
 """The command line as a user runs it, the gallery too: what it says, returns and draws."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +21,9 @@ from invconv_benchmarks.gallery import command
 from invconv_conformance import info
 from tests.programs import python
 from tests.selected import CUPY, without_gpu
+
+NO_GPU = "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built"
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
 def status(arguments: list[str]) -> int | str | None:
@@ -83,11 +86,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("benchmark --library abacus", "--library: expected some of"),
         pytest.param("benchmark --library cupy", "--library: CuPy: not", marks=without_gpu),
         ("benchmark --device tpu:7", "--device: nothing that is installed here has 'tpu:7'"),
-        pytest.param(
-            "benchmark inverse --device cuda",
-            "--device: cuda needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
+        pytest.param("benchmark inverse --device cuda", NO_GPU, marks=without_cuda),
         ("benchmark --out nowhere/there", "--out: expected a folder"),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
         ("density compare --seeds a", "--seeds: expected numbers with commas between, got 'a'"),
@@ -104,11 +103,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(
-    arguments: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: str, message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     imsave("small.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)
@@ -117,16 +112,7 @@ def test_what_cannot_be_is_said_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
 
 
-def test_a_process_exits_with_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no image")
-    done = python("-m", "invconv", "demo", "--image", "text.png", cwd=tmp_path, status=2)
-    assert "--image: text.png cannot be read as an image" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_help_comes_before_what_a_command_needs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_comes_before_what_a_command_needs(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "invconv_benchmarks.command", None)
     assert _cli.main(["benchmark", "--help"]) == 0
     shown = capsys.readouterr().out
@@ -142,39 +128,21 @@ def test_info(tmp_path: Path) -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
+def test_no_traceback_for_what_is_no_fault_of_ours(monkeypatch: Any, capsys: Any) -> None:
+    for error, status, message in (
         (KeyboardInterrupt(), 130, "invconv: interrupted\n"),
         (MemoryError("224 GiB"), 2, "invconv: not enough memory for this: 224 GiB\n"),
         (OSError("no space"), 2, "invconv: no space\n"),
-    ],
-)
-def test_no_traceback_for_what_is_no_fault_of_ours(
-    error: BaseException,
-    status: int,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def run(arguments: object) -> int:
-        raise error
-
-    monkeypatch.setattr(info, "run", run)
-    assert _cli.main(["info"]) == status
-    assert capsys.readouterr().err == message
-
-
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(arguments: object) -> int:
-        return int("no number")
-
-    monkeypatch.setattr(info, "run", run)
+    ):
+        monkeypatch.setattr(info, "run", Mock(side_effect=error))
+        assert _cli.main(["info"]) == status
+        assert capsys.readouterr().err == message
+    monkeypatch.setattr(info, "run", lambda arguments: int("no number"))
     with pytest.raises(ValueError, match="invalid literal"):
         _cli.main(["info"])
 
 
-def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
+def test_what_is_missing_or_no_image_is_said_before_the_work(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'matplotlib', 'rich', 'torch')));"
         "import invconv as ic; ic.diagnose = None; from invconv._cli import main;"
@@ -184,6 +152,10 @@ def test_what_is_missing_is_said_before_the_work(tmp_path: Path) -> None:
     picture = ("diagnose", "--example", "authors", "--picture", "a.png")
     done = python("-c", program, *picture, cwd=tmp_path, status=2)
     assert "--picture needs matplotlib: pip install 'invconv[demo]'" in done.stderr
+    (tmp_path / "text.png").write_text("no image")
+    done = python("-m", "invconv", "demo", "--image", "text.png", cwd=tmp_path, status=2)
+    assert "--image: text.png cannot be read as an image" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
@@ -210,8 +182,7 @@ FOUND = {
 
 def test_the_list_is_the_folder() -> None:
     files = {p.stem for p in Path(command.__file__).parent.glob("*.py")}
-    assert files == {*command.NAMES, "command", "__init__"}
-    assert set(command.NAMES) == set(FOUND)
+    assert files == {*command.NAMES, "command", "__init__"} == {*FOUND, "command", "__init__"}
     for name in command.NAMES:
         assert re.fullmatch(r"[A-Z].{30,}[.:].*", command.summary(name))
 

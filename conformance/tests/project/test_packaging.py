@@ -1,7 +1,5 @@
 """The sdist and the wheel as a user installs them: imports, types, size, contents, Pythons."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -61,9 +59,8 @@ def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an environment with the wheel installed and our dependencies at hand."""
     folder = tmp_path_factory.mktemp("environment")
     output(sys.executable, "-m", "venv", folder)
-    output(
-        folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel
-    )
+    install = "-m", "pip", "install", "-q", "--no-deps", "--no-index"
+    output(folder / "bin" / "python", *install, wheel)
     (site,) = folder.glob("lib/*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder
@@ -113,10 +110,8 @@ def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path
 def test_an_index_takes_them(distributions: Path) -> None:
     pytest.importorskip("twine", reason="twine is not installed: pip install twine")
     files = sorted(map(str, distributions.iterdir()))
-    assert [Path(file).name for file in files] == [
-        f"invconv-{invconv.__version__}-py3-none-any.whl",
-        f"invconv-{invconv.__version__}.tar.gz",
-    ]
+    stem = f"invconv-{invconv.__version__}"
+    assert [Path(f).name for f in files] == [f"{stem}-py3-none-any.whl", f"{stem}.tar.gz"]
     checked = output(sys.executable, "-m", "twine", "check", "--strict", *files)
     assert checked.count("PASSED") == 2
 
@@ -159,13 +154,8 @@ def test_an_empty_environment_of_each_python(version: str, wheel: Path, tmp_path
 def test_the_wheel_type_checks_from_outside(outside: Path, tmp_path: Path) -> None:
     (tmp_path / "consumer.py").write_text(CONSUMER)
     python = str(outside / "bin" / "python")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "consumer.py"],
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "consumer.py"]
+    done = subprocess.run(mypy, cwd=tmp_path, check=False, capture_output=True, text=True)
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
     assert len(errors) == 1, done.stdout
     assert errors[0].startswith("consumer.py:7: error: Incompatible types in assignment")

@@ -1,11 +1,11 @@
-"""When an inverse cannot be right: the warning, the numbers behind it, and large grids."""
+"""When an inverse cannot be right: the warning, the numbers behind it, and large grids.
 
-from __future__ import annotations
+Where no warning is expected, one is an error (pyproject.toml).
+"""
 
 import math
 import re
 import statistics
-import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from invconv.operators.base.judgement import Judgement
 from invconv.trust import condition
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
+from invconv_conformance.cases.case import perturbed
 from invconv_conformance.cases.drawn import FAMILIES
 from invconv_conformance.truth import oracle
 
@@ -44,9 +45,7 @@ def test_the_authors_kernel_warns(dtype: str) -> None:
         assert f"0.0 digits are left in {dtype}" in text
         assert caught[0].filename == __file__
     assert math.isfinite(float(conv.log_det((32, 32))))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        conv.prepare((32, 32), check=False)
+    conv.prepare((32, 32), check=False)
 
 
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "float32"), (12, "float64"), (48, "float32")])
@@ -54,10 +53,8 @@ def test_the_papers_initialisation_gives_no_warning(channels: int, dtype: str) -
     rng, like = np.random.default_rng(channels), np.empty(0, dtype)
     classes = ic.EmergingConv, ic.PeriodicConv, ic.QRConv1x1
     steps = [cls.init(channels, rng=rng, like=like) for cls in classes]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for conv in (*steps, ic.Chain([steps[2], steps[0]])):
-            conv.prepare((64, 64))
+    for conv in (*steps, ic.Chain([steps[2], steps[0]])):
+        conv.prepare((64, 64))
 
 
 def test_scales_cost_condition_but_no_digit() -> None:
@@ -65,9 +62,7 @@ def test_scales_cost_condition_but_no_digit() -> None:
     conv = ic.ActNorm(np.asarray([35.0, 0.0], np.float32), None)
     x = np.random.default_rng(0).standard_normal((1, 2, 4)).astype(np.float32)
     assert conv.condition((4,)) > 1e15
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert np.abs(conv.inverse(conv.forward(x)) - x).max() < 1e-6
+    assert np.abs(conv.inverse(conv.forward(x)) - x).max() < 1e-6
 
 
 def test_parameters_that_are_no_numbers_warn_and_do_not_crash() -> None:
@@ -87,9 +82,7 @@ KNOWN = 1e8  # up to which float64 knows a condition number
 
 
 @pytest.mark.parametrize("family", ESTIMATED)
-def test_an_estimate_is_within_a_factor_of_three(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) -> None:
     """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
     monkeypatch.setattr(condition, "_EXACT_NUMBERS", 0)
     monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
@@ -107,17 +100,11 @@ def test_an_estimate_is_within_a_factor_of_three(
 def test_every_call_that_inverts_warns_at_the_callers_line() -> None:
     conv, x = authors_conv("float64"), np.ones((1, 1, 32, 32))
     inverse, chain = ic.Inverse(conv), ic.Chain([conv])
-    for attempt in (
-        lambda: conv.inverse_and_log_det(x),
-        lambda: conv.inverse_vjp(x, x),
-        lambda: inverse.forward(x),
-        lambda: inverse.forward_vjp(x, x),
-        lambda: ic.Chain([inverse]).forward(x),
-        lambda: ic.Inverse(inverse).inverse(x),
-        lambda: chain.inverse(x),
-    ):
+    calls = conv.inverse_and_log_det, inverse.forward, ic.Chain([inverse]).forward, chain.inverse
+    pulls = conv.inverse_vjp, inverse.forward_vjp
+    for call in (*calls, ic.Inverse(inverse).inverse, *pulls):
         with pytest.warns(ic.IllConditionedWarning, match="0.0 digits are left") as caught:
-            attempt()
+            call(*[x] * (1 + (call in pulls)))
         assert caught[0].filename == __file__
     conv.inverse_vjp(x, x, check=False)
     conv.inverse_vjp(x[..., :2, :2], x[..., :2, :2])
@@ -134,15 +121,10 @@ def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
     chain = ic.Chain([ic.Inverse(shrinking()), ic.ActNorm.init(2, like=one)])
     with pytest.warns(ic.IllConditionedWarning):
         chain.inverse_vjp(one, one)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        chain.inverse_vjp(one, one, check=False)
-        chain.prepare((2, 2), check=False).inverse(one)
-    for call in (
-        chain.forward,
-        ic.Inverse(shrinking()).forward,
-        ic.Inverse(chain.steps[0]).inverse,
-    ):
+    chain.inverse_vjp(one, one, check=False)
+    chain.prepare((2, 2), check=False).inverse(one)
+    inverted = ic.Inverse(shrinking()).forward, ic.Inverse(chain.steps[0]).inverse
+    for call in (chain.forward, *inverted):
         with pytest.warns(ic.IllConditionedWarning, match="the inverse of (Conv1x1|Inverse) on"):
             call(one)
 
@@ -154,15 +136,9 @@ _GAUSSIAN = np.exp(-np.add.outer(_AROUND, _AROUND) / 1.3)
 _BOX = ic.PeriodicConv(np.ones((1, 1, 3, 3)) / 9, bias=np.ones(1))
 
 
-def _moved(conv: ic.InvertibleConv) -> ic.InvertibleConv:
-    rng = np.random.default_rng(1)
-    moved = {n: p + 0.1 * rng.standard_normal(p.shape) for n, p in conv.parameters().items()}
-    return conv.replace(**moved)
-
-
 _GROWING = ic.AutoregressiveConv(np.asarray([[[[1, -0.55], [-0.55, 0]]]]), bias=np.ones(1))
 _PAIR, _SERIES = (
-    _moved(cls.init(2, rng=np.random.default_rng(0)))
+    perturbed(cls.init(2, rng=np.random.default_rng(0)), np.random.default_rng(1))
     for cls in (ic.EmergingConv, ic.ExponentialConv)
 )
 LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
@@ -171,19 +147,14 @@ LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
     "an emerging pair": (_PAIR, (40, 36)),
     "a blur": (ic.SymmetricConv(_GAUSSIAN * np.eye(2)[..., None, None]), (45, 52)),
     "a box": (_BOX, (47, 50)),
-    "boxes, singular on a half of the grid": (
-        ic.Chain([_BOX, ic.Conv1x1(np.ones((1, 1)))]),
-        (35, 44),
-    ),
+    "boxes, singular on a half": (ic.Chain([_BOX, ic.Conv1x1(np.ones((1, 1)))]), (35, 44)),
     "an exponential": (_SERIES, (40, 36)),
 }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", LARGE)
-def test_a_part_of_a_grid_tells_what_the_whole_loses(
-    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_of_a_grid_tells_of_the_whole(name: str, dtype: str, monkeypatch: Any) -> None:
     conv, shape = LARGE[name]
     conv = conv.asarrays(np.empty(0, dtype))
 
@@ -203,9 +174,7 @@ def test_a_part_of_a_grid_tells_what_the_whole_loses(
 
 @pytest.mark.parametrize("within", [False, True], ids=["alone", "within a chain"])
 @pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
-def test_a_frequency_that_alone_is_wrong_is_found(
-    library: Any, within: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_wrong_frequency_is_found(library: Any, within: bool, monkeypatch: Any) -> None:
     """K_hat is 1e-5 there, all that 1,024 taps leave of 1; no part of the grid has it."""
     monkeypatch.setattr(conditions, "WORK", 1.0)
     wave = np.cos(2 * np.pi * (np.arange(32) - 15) / 32)[:, None] * np.ones((1, 1, 32, 32))

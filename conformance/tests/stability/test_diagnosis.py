@@ -1,7 +1,5 @@
 """`diagnose`: the digits it promises, against extended precision, and what it says."""
 
-from __future__ import annotations
-
 import math
 import re
 from fractions import Fraction
@@ -32,10 +30,9 @@ def test_the_authors_condition_is_that_of_exact_fractions() -> None:
         found = ic.diagnose(growing.authors(), (n, n), "float32")
         assert found.condition == pytest.approx(float(truth), rel=1e-12)
         assert (found.norm, found.exact, found.resolved) == ("1-norm", True, True)
-        for digits, worst, eps in (
-            (found.digits_float32, found.worst_float32, EPS),
-            (found.digits_float64, found.worst_float64, 2.0**-52),
-        ):
+        single = found.digits_float32, found.worst_float32, EPS
+        double = found.digits_float64, found.worst_float64, 2.0**-52
+        for digits, worst, eps in (single, double):
             at_worst = max(0.0, -math.log10(float(truth) * eps))
             assert worst == pytest.approx(min(digits, at_worst), abs=1e-9)
         assert found.growth == pytest.approx((1, 1.3683 / 0.0462), rel=0.04)
@@ -57,9 +54,8 @@ def test_the_growth_table(name: str, conv: ic.AutoregressiveConv, grid: Shape) -
 @pytest.mark.parametrize("conv", [growing.corner(-0.5), growing.authors()])
 def test_two_digits_last_as_far_as_it_says(conv: ic.AutoregressiveConv) -> None:
     advice = ic.diagnose(conv, (32, 32), "float32").advice[-1]
-    match = re.fullmatch(
-        r"two digits last for grids of about (\d+) x \1 in float32, (\d+) x \2 in float64", advice
-    )
+    words = r"two digits last for grids of about (\d+) x \1 in float32, (\d+) x \2 in float64"
+    match = re.fullmatch(words, advice)
     assert match
     for side, digits in ((match[1], "digits_float32"), (match[2], "digits_float64")):
         n = int(side)
@@ -130,15 +126,13 @@ def test_no_number_without_an_explanation(conv: ic.InvertibleConv, words: str) -
     assert "nan" not in text.replace("log-det      nan", "")
 
 
-def test_beyond_the_range_it_is_continued() -> None:
+def test_a_condition_beyond_the_range_or_the_digits() -> None:
     found = ic.diagnose(growing.authors(), (32, 256))
     assert found.condition == math.inf
     truth = 255 * math.log10(1.3683 / 0.0462) - math.log10(0.0462) + math.log10(1.4145)
     assert f"about 1e+{truth:.0f}, by its growth on a grid of" in found.trouble
     assert found.growth == pytest.approx((1, 29.617), rel=1e-3)
-
-
-def test_a_tiny_number_in_place_of_a_zero_is_not_believed() -> None:
+    # a tiny number in place of a zero is not believed
     found = ic.diagnose(ic.PeriodicConv(np.ones((1, 1, 3))), (9,))
     assert not found.resolved
     assert not found.exact
@@ -156,20 +150,15 @@ def test_dtypes_of_every_library() -> None:
     with pytest.raises(ValueError, match="dtype: expected float32, float64"):
         ic.diagnose(conv, (4, 4), "int32")
     layer: Any = torch.nn.Identity()
-    with pytest.raises(
-        TypeError, match="conv: expected an InvertibleConv or a layer that holds one, got Identity"
-    ):
+    with pytest.raises(TypeError, match="an InvertibleConv or a layer that holds one, got Ident"):
         ic.diagnose(layer, (4, 4))
     with pytest.raises(ValueError, match="expected 2 spatial axes"):
         ic.diagnose(conv, (4,))
 
 
-def test_the_command_reads_files_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        measured, "_drawn", lambda shape: np.random.default_rng(0).standard_normal(shape)
-    )
+def test_the_command_reads_files_and_draws(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    drawn = lambda shape: np.random.default_rng(0).standard_normal(shape)  # noqa: E731
+    monkeypatch.setattr(measured, "_drawn", drawn)
     conv = growing.corner(-0.5).asarrays(np.empty(0, np.float32))
     ic.save(conv, tmp_path / "conv.safetensors")
     file, picture = str(tmp_path / "conv.safetensors"), str(tmp_path / "picture.png")
@@ -197,9 +186,7 @@ def test_the_command_reads_files_and_draws(
         (ic.Conv1x1(np.eye(2)), (1,), "none: a larger grid loses no more"),
     ],
 )
-def test_growth_that_no_tap_has_shown_is_not_known(
-    conv: ic.InvertibleConv, grid: Shape, growth: str
-) -> None:
+def test_growth_that_no_tap_shows(conv: ic.InvertibleConv, grid: Shape, growth: str) -> None:
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)

@@ -1,7 +1,5 @@
 """The training guard: it names each layer that goes bad, in the layer's turn."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings
@@ -26,6 +24,10 @@ GRID = (4, 8)
 def chain(like: Any) -> ic.Chain:
     rng = np.random.default_rng(0)
     return ic.Chain([ic.AutoregressiveConv.init(2, rng=rng) for _ in range(3)]).asarrays(like)
+
+
+def on_jax(dtype: str = "float32") -> ic.Chain:
+    return chain(jax.numpy.empty(0, dtype))
 
 
 def layers(dtype: torch.dtype = torch.float32) -> list[torch.nn.Module]:
@@ -53,30 +55,18 @@ class Row(NamedTuple):
     layers: int = 3  # of the model
 
 
+MIXING = ".levels[0].steps[0].mixing.steps[2]"
+grid_of: Any = lambda name: (2, 4) if "levels[0]" in name else None  # noqa: E731
 ROWS = {
     "torch": Row(it, lambda _: torch.nn.Sequential(*layers()), None, "2"),
     "torch-half": Row(it, lambda _: torch.nn.Sequential(*layers(torch.bfloat16)), GRID, "1"),
     "torch-reversible": Row(it, lambda _: it.ReversibleChain(layers()), None, "0"),
     "torch-flow": Row(it, flow, None, "layers.level0_step0_mixing", "first.kernel", (2, 4), 4),
     "torch-conv": Row(it, lambda _: chain(torch.empty(0)), GRID, ".steps[1]"),
-    "jax": Row(
-        ij, lambda _: {"a": chain(jax.numpy.empty(0, "float32")), "b": 1}, GRID, "['a'].steps[2]"
-    ),
-    "jax-half": Row(ij, lambda _: list(chain(jax.numpy.empty(0, "float16")).steps), GRID, "[1]"),
-    "jax-reversible": Row(
-        ij,
-        lambda _: ij.reversible(chain(jax.numpy.empty(0, "float32")), GRID),
-        GRID,
-        ".chain.steps[0]",
-    ),
-    "jax-flow": Row(
-        ij,
-        flow_of_jax,
-        lambda name: (2, 4) if "levels[0]" in name else None,
-        ".levels[0].steps[0].mixing.steps[2]",
-        "first.kernel",
-        (2, 4),
-    ),
+    "jax": Row(ij, lambda _: {"a": on_jax(), "b": 1}, GRID, "['a'].steps[2]"),
+    "jax-half": Row(ij, lambda _: list(on_jax("float16").steps), GRID, "[1]"),
+    "jax-reversible": Row(ij, lambda _: ij.reversible(on_jax(), GRID), GRID, ".chain.steps[0]"),
+    "jax-flow": Row(ij, flow_of_jax, grid_of, MIXING, "first.kernel", (2, 4)),
 }
 
 
@@ -100,9 +90,7 @@ def trained(row: Row, model: Any, tap: float) -> Any:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_a_layer_that_goes_bad_is_named_in_its_turn(
-    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_that_goes_bad_is_named(row: Row, tmp_path: Path, monkeypatch: Any) -> None:
     model, judge = row.make(tmp_path), Mock(wraps=judgement.judge)
     monkeypatch.setattr(judgement, "judge", judge)
     guard = row.library.InverseGuard(model, row.told, every=2)

@@ -3,10 +3,9 @@
 ``python -m invconv benchmark silent_error`` does the same for thousands of operators.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +23,7 @@ from invconv.trust.condition import EPS
 from invconv_benchmarks.studies.silent_error import operators, study
 from invconv_benchmarks.studies.silent_error.operators import Shape, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+from tests.selected import slow
 
 ALL = list(constructions())
 SILENT = Judgement(0.0, "measured", "by nobody")
@@ -37,9 +37,7 @@ def warned(conv: ic.InvertibleConv, shape: Shape) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "conv", "shape"), ALL, ids=lambda v: str(v)[:20])
-def test_what_was_silent_warns(
-    name: str, conv: ic.InvertibleConv, shape: Shape, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_silent_warns(name: str, conv: Any, shape: Shape, monkeypatch: Any) -> None:
     """The inverse is lost, which the condition does not tell; `diagnose` says what is left."""
     left = digits(error_of(conv, shape, np.random.default_rng(0)), "float32")
     assert left < 2.3
@@ -62,9 +60,7 @@ def test_what_was_silent_warns(
 
 @pytest.mark.parametrize(("name", "conv", "shape"), ALL, ids=lambda v: str(v)[:20])
 @pytest.mark.parametrize("library", ["torch", "jax"])
-def test_chains_that_recompute_refuse_it(
-    library: str, name: str, conv: ic.InvertibleConv, shape: Shape
-) -> None:
+def test_chains_that_recompute_refuse_it(library: str, name: str, conv: Any, shape: Shape) -> None:
     steps = list(conv.steps) if isinstance(conv, ic.Chain) else [conv]
     if library == "torch":
         flow = it.ReversibleChain([it.InvertibleModule(step) for step in steps])
@@ -110,7 +106,7 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
     assert 4.5 < found.worst_float64 < found.digits_float64 < 8
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: int) -> None:
     """Of random operators of all families and of chains."""
     several = [*operators.random_operators(4, seed), *operators.chains(10, seed)]
@@ -130,20 +126,15 @@ def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: 
 def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
     """Of (x - b) / 1e-4, whose result is large for the sake of b."""
     x = np.random.default_rng(0).uniform(-1, 1, (64, 1, 4)).astype(np.float32)
-    for conv in (
-        ic.Conv1x1(np.full((1, 1), 1e-4)),
-        ic.ActNorm(np.full(1, math.log(1e-4)), None),
-        ic.AutoregressiveConv(np.asarray([[[1e-4, 2e-5]]])),
-    ):
+    pointwise = ic.Conv1x1(np.full((1, 1), 1e-4)), ic.ActNorm(np.full(1, math.log(1e-4)), None)
+    for conv in (*pointwise, ic.AutoregressiveConv(np.asarray([[[1e-4, 2e-5]]]))):
         biased = conv.replace(bias=np.full(1, 1e3)).asarrays(like=np.empty(0, np.float32))
         inverted = ic.Inverse(biased)
         error = float(np.abs(inverted.inverse(inverted.forward(x)) - x).max())
         assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
 
 
-def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_wider_longdouble_rounding_on_purpose_has_to_do(monkeypatch: Any) -> None:
     monkeypatch.setattr(judgement, "_HAS_WIDER", False)
     for _, conv, shape in constructions("float64"):
         found = judgement.judge(conv, shape, "float64")

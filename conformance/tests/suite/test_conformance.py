@@ -1,7 +1,5 @@
 """The conformance suite: every library obeys every law; tests know every operator and layer."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +18,7 @@ from invconv_conformance.run.check import Check
 from invconv_conformance.run.selection import checks
 from invconv_torch.layer import Layer
 from tests.conftest import TORCH_LAYERS
-from tests.selected import ONE_OF_EACH, cases_named
+from tests.selected import ONE_OF_EACH, cases_named, slow
 
 _SOME = (  # of each kind of factor, and of what is judged
     *("corner-bias", "periodic-even-dilated", "pluconv1x1-2d"),
@@ -28,6 +26,7 @@ _SOME = (  # of each kind of factor, and of what is judged
 )
 # of what takes seconds to compile: a kernel, a spectrum, a triangle
 _COMPILED = ("corner-2d+-", "periodic-even-dilated", "pluconv1x1-2d")
+_MORE_COMPILED = ("qrconv1x1-m2", "singular-periodic")
 _PARTS = 6  # of the list of cases, so that processes share the work
 
 
@@ -106,10 +105,7 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
     ("case", "laws"),
     [
         ("corner-bias", ("forward.value", "inverse.value", "log_det.value", "round_trip")),
-        *(
-            pytest.param(case, tuple(LAWS), marks=pytest.mark.slow, id=case)
-            for case in ("corner-bias", "qrconv1x1-m2", "singular-periodic")
-        ),
+        *(slow(name, tuple(LAWS), id=name) for name in ("corner-bias", *_MORE_COMPILED)),
     ],
 )
 def test_torch_compiled_obeys_the_laws(case: str, laws: tuple[str, ...]) -> None:
@@ -122,11 +118,9 @@ def test_torch_compiled_obeys_the_laws(case: str, laws: tuple[str, ...]) -> None
 @pytest.mark.slow
 def test_every_law_and_case_says_something() -> None:
     """No law may pass because it never applies."""
-    columns = [
-        Column("numpy", "cpu", "eager", "float32"),
-        Column("array_api_strict", "device1", "eager", "float64"),
-        Column("torch", "cpu", "eager", "float64"),
-    ]
+    strict = Column("array_api_strict", "device1", "eager", "float64")
+    torch = Column("torch", "cpu", "eager", "float64")
+    columns = [Column("numpy", "cpu", "eager", "float32"), strict, torch]
     few = ("forward.value", "singular")  # the others have said something on the first cases
     todo = [*checks(columns, QUICK), *checks(columns[:1], QUICK_MORE, few)]
     results = [one.run() for one in todo]
@@ -135,15 +129,9 @@ def test_every_law_and_case_says_something() -> None:
     assert {r.case for r in spoken} == {*QUICK, *QUICK_MORE}
 
 
-def test_every_operator_is_listed() -> None:
+def test_every_operator_mixing_and_layer_is_listed() -> None:
     assert {*own_operators()} == {type(case.conv()) for case in cases_named(*ONE_OF_EACH)}
-
-
-def test_every_mixing_is_listed() -> None:
     assert {*MIXINGS} == {*mixings(), *BEFORE_EMERGING}
-
-
-def test_every_layer_is_listed() -> None:
     public = [getattr(it, name) for name in it.__all__]
     layers = {c.__name__ for c in public if isinstance(c, type) and issubclass(c, Layer)}
     assert len(layers) > 15

@@ -4,8 +4,6 @@ cosmic-ray itself rewrites the checkout, one mutant at a time, and starts a Pyth
 its operators edit copies, which forks judge of a process that has imported NumPy and SciPy.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.suite.planted_faults import ROOT, Laws, copied, rewrite
+from tests.programs import ROOT
+from tests.suite.test_planted_faults import Laws, copied, rewrite
 
 pytest.importorskip("cosmic_ray")
 

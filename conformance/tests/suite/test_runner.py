@@ -1,7 +1,5 @@
 """The suite by pytest and by its front: what it selects, shows, refuses, keeps and survives."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -12,6 +10,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import jsonschema
@@ -68,16 +67,14 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
     """Run the suite by pytest's own command, as the author of an array library does."""
     suite = ["--pyargs", "invconv_conformance", "-c", os.devnull, "--library=numpy"]
     suite += ["-p", "invconv_conformance.plugin", "--dtype=float64"]
-    return python(
-        "-m", "pytest", *suite, *words, cwd=folder, status=status, PYTEST_ADDOPTS=""
-    ).stdout
+    command = "-m", "pytest", *suite, *words
+    return python(*command, cwd=folder, status=status, PYTEST_ADDOPTS="").stdout
 
 
 def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
     """As of a library that crashes: the process of pytest-xdist dies, not the run."""
-    (tmp_path / "crashing.py").write_text(
-        "import os\ndef pytest_runtest_call(item): '::kind' in item.name and os._exit(7)\n"
-    )
+    text = "import os\ndef pytest_runtest_call(item): '::kind' in item.name and os._exit(7)\n"
+    (tmp_path / "crashing.py").write_text(text)
     few = ["-p", "crashing", "-n", "1", "--dist=loadscope", "-k", "numpy-actnorm-2d and (kind or"]
     few[-1] += " value)"
     out = pytest_alone(tmp_path, *few, "--json", "found.json", status=1)
@@ -86,10 +83,6 @@ def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> 
     assert "crashed" in results["kind"]["what"]
     assert results["forward.value"]["status"] == results["inverse.value"]["status"] == "pass"
     assert "crashed" in out
-
-
-def test_results_of_different_shapes_do_not_agree() -> None:
-    assert difference(np.zeros((2, 3)), np.zeros((2, 1)), "forward", "float64") == np.inf
 
 
 def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,24 +94,19 @@ def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_primitives, "correlate", wrong)
 
 
-def test_a_failure_is_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     _off_by_one(monkeypatch)
     few = ["--dtype", "float64", "-k", "numpy-periodic-2d and value"]
     assert main(["conformance", "--library", "numpy", *few]) == 1
     out = capsys.readouterr().out
     assert "fail" in out
-    (again,) = re.findall(
-        r"python -m invconv (conformance .* -k 'numpy-periodic-2d and forward.value.*')", out
-    )
+    command = r"python -m invconv (conformance .* -k 'numpy-periodic-2d and forward.value.*')"
+    (again,) = re.findall(command, out)
     assert main(shlex.split(again)) == 1
     assert "0 of 1 hold: 1 laws on 1 cases" in capsys.readouterr().out
 
 
-def test_expected_failures(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_expected_failures(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
     """An expected failure passes; one that does not fail is an error."""
     known = tmp_path / "known.toml"
     known.write_text('"numpy-periodic-2d forward.value *" = "planted: https://example.org/1"\n')
@@ -160,12 +148,9 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     assert ("conv1x1-2d", "log_det.value") not in held
 
 
-def test_pytest_selects(tmp_path: Path) -> None:
+def test_pytest_selects_and_the_front_reads_no_configuration(tmp_path: Path) -> None:
     out = pytest_alone(tmp_path, "-k", "actnorm-2d and forward", status=0)
     assert "1 of 1 hold: 1 laws on 1 cases" in out
-
-
-def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('a conftest of the user')\n")
     few = ["--library", "numpy", "--dtype", "float64", "-k", "numpy-actnorm-2d and forward"]
@@ -175,9 +160,7 @@ def test_the_front_reads_no_configuration_of_the_users(tmp_path: Path) -> None:
     assert "1 of 1 hold" in done.stdout
 
 
-def test_a_library_that_is_slow_ends_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_library_that_is_slow_ends_in_time(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     def slow(s: Any) -> Any:
         yield truth(True, "begun")
         time.sleep(60)
@@ -213,9 +196,7 @@ def asarray(values, dtype=float32, **options):
 """
 
 
-def test_what_arrays_lack_is_said_in_one_sentence(
-    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_arrays_lack_is_said_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "few_functions.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     files = {kind: tmp_path / f"found.{kind}" for kind in ("json", "html")}
@@ -235,10 +216,8 @@ def test_what_arrays_lack_is_said_in_one_sentence(
         ic.Conv1x1(np.eye(2)).asarrays(like=x)
 
 
-def test_values_that_cannot_be_read_are_not_compared(monkeypatch: Any) -> None:
-    def refuse(x: Any) -> Any:
-        raise RuntimeError("no values for the host")
-
-    monkeypatch.setattr(check, "to_numpy", refuse)
+def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatch: Any) -> None:
+    assert difference(np.zeros((2, 3)), np.zeros((2, 1)), "forward", "float64") == np.inf
+    monkeypatch.setattr(check, "to_numpy", Mock(side_effect=RuntimeError("no values")))
     column = Column("numpy", "cpu", "eager", "float64")
     assert check.outputs(check.setting("corner-bias", column)) == {}
