@@ -70,6 +70,7 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
         value = getattr(arguments, name.replace("-", "_"))
         if name in ("expected-failures", *_FILES) and value is not None:
             value = Path(value).absolute()
+        name = plugin.FILES.get(name, name)
         if isinstance(value, bool):
             found += [f"--{name}"] * value
         elif value is not None:
