@@ -87,9 +87,7 @@ def _require_places(arguments: argparse.Namespace) -> None:
         if not path.parent.is_dir():
             raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
     if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
-        raise CommandError(
-            "expected a file for each of --json, --html and --junit, each another one"
-        )
+        raise CommandError("expected a file for each of --json, --html, --junit, each another one")
 
 
 def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:
