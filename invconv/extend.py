@@ -15,6 +15,9 @@ values, inverses, log-determinants, all derivatives, files, layers of PyTorch, p
         def factors_vjp(self, bars):       # gradients by the arrays, from those by the weights
             return {"log_scale": bars[0], "reflectors": bars[1]}
 
+`Causal`, `Spectral` and `Exponential` are the families of convolutions. An operator of the library
+has them with its settings: ``PeriodicConv(2 * self.kernel).factors()``, which leaves a bias out.
+
 A class may also have ``validate`` (raise unless settings fit), ``transpose``, and ``within`` (a
 rule for `invconv.bounded`). A part is a factor list by itself, and needs neither method.
 

@@ -13,8 +13,9 @@ import invconv as ic
 class Chain(nn.ModuleList):  # type: ignore[misc]
     """Layers one after the other, as `torch.nn.Sequential` for layers with log-determinants.
 
-    `invconv.save` and `invconv.diagnose` take a chain of layers of this package as they take a
-    layer; `invconv_torch.load` returns it as one `InvertibleModule`, with the same numbers.
+    `invconv.save` and `invconv.diagnose` take a chain as they take a layer, if each of its layers
+    holds an operator: `Squeeze` and couplings do not. `invconv_torch.load` returns it as one
+    `InvertibleModule`, with the same numbers.
 
     Parameters
     ----------
@@ -57,13 +58,13 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
         Raises
         ------
         TypeError
-            If a layer is not of this package.
+            If a layer holds no operator, as `Squeeze` and couplings.
         """
         for i, layer in enumerate(self):
             if not hasattr(layer, "operator"):
                 raise TypeError(
-                    f"layers: expected layers of invconv_torch, got {type(layer).__name__} at {i}, "
-                    "which is no operator"
+                    "layers: expected layers that hold an operator, such as EmergingConv2d, got "
+                    f"{type(layer).__name__} at {i}"
                 )
         return ic.Chain([layer.operator() for layer in self])
 

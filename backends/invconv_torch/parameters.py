@@ -62,11 +62,12 @@ class HeldOperator(nn.Module):  # type: ignore[misc]
         self._settings = {name: getattr(conv, name) for name in conv._setting_names}
         for prefix, part in parts.items():
             assert isinstance(part, ic.InvertibleConv)
-            self.add_module(prefix, self._of_part(part, device=device, dtype=dtype))
+            # not by `add_module`, which refuses names of Module's own attributes, such as "half"
+            self._modules[prefix] = self._of_part(part, device=device, dtype=dtype)
         for name in conv._array_names:
             array = getattr(conv, name)
             value = None if array is None else nn.Parameter(copied(array, device, dtype))
-            self.register_parameter(name, value)
+            self._parameters[name] = value
         for name in conv._constant_names:
             self.register_buffer(name, copied(getattr(conv, name), device, dtype))
         self._array_names = (*conv._array_names, *conv._constant_names)

@@ -4,11 +4,7 @@ import argparse
 
 
 def positive(text: str) -> float:
-    """Return a number above zero.
-
-    >>> positive("0.5")
-    0.5
-    """
+    """Return a number above zero."""
     try:
         number = float(text)
     except ValueError:
@@ -19,11 +15,7 @@ def positive(text: str) -> float:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the parts of a list with commas between them, each once.
-
-    >>> words("float64, float32,float64")
-    ('float64', 'float32')
-    """
+    """Return the parts of a list with commas between them, each once."""
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not found:
         raise argparse.ArgumentTypeError(f"expected names with commas between, got {text!r}")

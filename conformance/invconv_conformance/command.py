@@ -5,12 +5,13 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import pytest
 
 from invconv.arrays.errors import CommandError
 from invconv_conformance import plugin
-from invconv_conformance.libraries.environment import environment, settings, share_the_card
+from invconv_conformance.libraries.environment import settings, share_the_card
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import COMPILING_EAGERLY
 from invconv_conformance.run.selection import checks, choose, load_expected
@@ -51,12 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     with TemporaryDirectory(prefix="invconv-") as programs:
         # each worker takes a core, unless the user says how many
         shared = settings(1, programs) if workers > 1 else {}
-        with environment(_OWN | {k: v for k, v in shared.items() if k not in os.environ}):
+        own = _OWN | {k: v for k, v in shared.items() if k not in os.environ}
+        with mock.patch.dict(os.environ, own):
             status = pytest.main(_words(arguments, workers))
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
-    nothing = status == pytest.ExitCode.NO_TESTS_COLLECTED
-    if nothing and columns:
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED and columns:
         why = "no test has such a name, or these laws say nothing of these cases"
         raise CommandError(f"nothing was checked: {why}")
     return 1 if status == pytest.ExitCode.TESTS_FAILED else 2 * (status != 0)
@@ -70,6 +71,7 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
         value = getattr(arguments, name.replace("-", "_"))
         if name in ("expected-failures", *_FILES) and value is not None:
             value = Path(value).absolute()
+        name = plugin.FILES.get(name, name)
         if isinstance(value, bool):
             found += [f"--{name}"] * value
         elif value is not None:
@@ -85,8 +87,7 @@ def _require_places(arguments: argparse.Namespace) -> None:
         if not path.parent.is_dir():
             raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
     if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
-        expected = "expected a file for each of --json, --html and --junit"
-        raise CommandError(f"{expected}, each another one")
+        raise CommandError("expected a file for each of --json, --html, --junit, each another one")
 
 
 def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:

@@ -4,18 +4,22 @@ import functools
 import math
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import library_name
+from invconv.operators.base.fields import require_operator
 from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.table import KNOWN, targets
+from invconv_conformance.libraries.library import unadapted
+from invconv_conformance.libraries.table import KNOWN, Target
 from invconv_conformance.run.check import check
 from invconv_conformance.truth.bounds import Scales
 from invconv_conformance.truth.extended import EXTENDED
@@ -29,6 +33,7 @@ class _Own(Setting):
     """A setting whose truth is a given matrix, or the operator's own forward map."""
 
     matrix: Floats | None = None
+    listed: ClassVar[bool] = False
 
     def dense(self, conv: ic.InvertibleConv) -> tuple[Floats, Floats]:
         """Return what the forward map of an operator does to unit images."""
@@ -91,25 +96,41 @@ def check_operator(
     >>> from invconv_conformance import check_operator
     >>> check_operator(invconv.Conv1x1(np.asarray([[2.0, 1.0], [0.0, 1.0]])), [[2, 1], [0, 1]])
     """
+    require_operator("conv", conv)
     host = conv.asarrays(np.empty(0))
     shape = tuple(spatial_shape or _AXES.get(host.ndim or 2, (2,) * (host.ndim or 2)))
     case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
-    name, known = library_name(xp.zeros(1)), ", ".join(KNOWN)
-    target = next((t for t in targets() if t.library.name == name), None)
-    if target is None:
-        raise ValueError(f"xp: expected a library that the suite knows ({known}), got {name}")
+    name = library_name(xp.zeros(1))
+    library = KNOWN.get(name) or unadapted(xp.__name__)
+    if not (library.adapted or library.native):
+        raise ValueError(f"xp: expected {', '.join(KNOWN)}, or one with an adapter, got {name}")
     # pickle finds a class by its name: not one that a function has defined
     can_be_found = getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
     left_out = _OTHERS if can_be_found else {*_OTHERS, "copies"}
     dense = None if matrix is None else np.asarray(matrix, dtype=np.float64)
-    for dtype in ("float64", "float32"):
-        if dtype not in target.library.dtypes:
-            continue
-        # in float32 the arrays are rounded: their matrix is another one
-        setting = _Own(case, target, dtype, dense if dtype == "float64" else None)
-        for law in (law for law in LAWS.values() if law.id not in left_out):
-            result = check(law, setting)
-            if result.bad:
-                numbers = f"error {result.error:.3g}, bound {result.bound:.3g} ({law.definition})"
-                where = f"{case.name}, {target.library.name} {dtype}: {law.id}"
-                raise AssertionError(f"{where}, {result.what}: {numbers}")
+    fitting = [(size, size) for size in (host.channels, host.channels * math.prod(shape))]
+    if dense is not None and dense.shape not in fitting:
+        raise ValueError(f"matrix: expected one of the shapes {fitting}, got {dense.shape}")
+    with _float64():
+        target = Target(library, library.devices()[0])
+        for dtype in (dtype for dtype in ("float64", "float32") if dtype in library.dtypes):
+            # in float32 the arrays are rounded: their matrix is another one
+            setting = _Own(case, target, dtype, dense if dtype == "float64" else None)
+            for law in (law for law in LAWS.values() if law.id not in left_out):
+                result = check(law, setting)
+                if result.bad:
+                    numbers = f"error {result.error:.3g}, bound {result.bound:.3g}"
+                    where = f"{case.name}, {name} {dtype}: {law.id}, {result.what}"
+                    raise AssertionError(f"{where}: {numbers} ({law.definition})")
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Leave JAX's float64 switched as the caller has it: the suite switches it on."""
+    jax = sys.modules.get("jax")
+    before = jax is not None and jax.config.jax_enable_x64
+    try:
+        yield
+    finally:
+        if jax is not None:
+            jax.config.update("jax_enable_x64", before)

@@ -58,13 +58,14 @@ OPTIONS: dict[str, dict[str, Any]] = {  # what to run, and what to write; of arg
     "json": {"help": "write every result here"},
     "html": {"help": "write a page to look at here"},
 }
+FILES = {"json": "invconv-json", "html": "invconv-html"}  # --html is pytest-html's
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     group = parser.getgroup("invconv conformance")
     for name, about in OPTIONS.items():
-        group.addoption(f"--{name}", **about)
+        group.addoption(f"--{FILES.get(name, name)}", **about)
 
 
 @dataclasses.dataclass
@@ -220,5 +221,5 @@ class Collected:
         show(printing.console(), run)
         strict = partial(json.dumps, indent=1, allow_nan=False)
         for name, written in (("json", strict), ("html", as_page)):
-            if (path := self.config.getoption(name)) is not None:
+            if (path := self.config.getoption(f"--{FILES[name]}")) is not None:
                 write_text(Path(path), written(run))

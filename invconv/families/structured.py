@@ -44,7 +44,7 @@ from invconv.trust.condition import Condition, SolveOverflowError
 
 @dataclass(frozen=True)
 class Triangular(Pointwise):
-    """Triangular matrices w (C, C); the entries beyond the triangle are zero.
+    """Triangular matrices w (C, C); the entries beyond the triangle must be zero, as of `tril(w)`.
 
     Attributes
     ----------

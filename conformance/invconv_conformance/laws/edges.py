@@ -114,8 +114,12 @@ def errors(s: Setting) -> Iterator[Measure]:
         yield _refuses(what, ValueError, message, function, *arguments)
     grid = (2.0,) * len(shape)
     yield _refuses("a grid of floats", TypeError, "spatial_shape", conv.log_det, grid)
-    yield from _wrong_parameters(s)
-    yield from _wrong_settings(s)
+    no_flag: dict[str, Any] = {"check": "no"}
+    prepare = functools.partial(conv.prepare, shape, **no_flag)
+    yield _refuses("check", TypeError, "check: expected", prepare)
+    if s.listed:  # what a class of one's own refuses, it alone knows
+        yield from _wrong_parameters(s)
+        yield from _wrong_settings(s)
 
 
 def _wrong_parameters(s: Setting) -> Iterator[Measure]:
@@ -138,9 +142,6 @@ def _wrong_settings(s: Setting) -> Iterator[Measure]:
     for name in s.plain._setting_names:
         change = functools.partial(dataclasses.replace, s.plain, **{name: _WRONG[name]})
         yield _refuses(name, ValueError, f"{name}: expected", change)
-    no_flag: dict[str, Any] = {"check": "no"}
-    prepare = functools.partial(s.plain.prepare, s.case.spatial_shape, **no_flag)
-    yield _refuses("check", TypeError, "check: expected", prepare)
 
 
 def _refuses(

@@ -1,8 +1,6 @@
 """Processes: the threads and the folder of compiled programs that workers get, and their memory."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
 
@@ -19,15 +17,3 @@ def settings(threads: int, cache: str) -> dict[str, str]:
 def share_the_card() -> None:
     """Keep JAX, here and in workers, from taking most of a GPU's memory when it is first used."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for processes that are started inside this context."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -28,8 +28,8 @@ def torch_layer(conv: Any) -> Callable[[Array], tuple[Array, Array]]:
     """Return the inverse of a layer in eval mode, which keeps the factors of several grids."""
     from invconv_torch import InvertibleModule
 
-    layer = InvertibleModule(conv).eval()
-    return lambda y: layer.inverse(y)
+    inverse: Callable[[Array], tuple[Array, Array]] = InvertibleModule(conv).eval().inverse
+    return inverse
 
 
 def _loaded(layer: Any, factor: float) -> None:

@@ -135,11 +135,8 @@ def outputs(setting: Setting) -> dict[str, Floats]:
     try:
         x, y = (setting.array(image) for image in setting.images[:2])
         with _strict():
-            found = {
-                "forward": setting.conv.forward(x),
-                "inverse": setting.conv.inverse(y),
-                "log_det": setting.more("log_det", x),
-            }
+            found = {"forward": setting.conv.forward(x), "inverse": setting.conv.inverse(y)}
+            found["log_det"] = setting.more("log_det", x)
             return {name: to_numpy(array).astype(float) for name, array in found.items()}
     except Exception:  # the laws have said so already
         return {}

@@ -77,7 +77,7 @@ def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> 
     (tmp_path / "crashing.py").write_text(text)
     few = ["-p", "crashing", "-n", "1", "--dist=loadscope", "-k", "numpy-actnorm-2d and (kind or"]
     few[-1] += " value)"
-    out = pytest_alone(tmp_path, *few, "--json", "found.json", status=1)
+    out = pytest_alone(tmp_path, *few, "--invconv-json", "found.json", status=1)
     results = {r["law"]: r for r in json.loads((tmp_path / "found.json").read_text())["results"]}
     assert results["kind"]["status"] == "error"
     assert "crashed" in results["kind"]["what"]

@@ -65,12 +65,14 @@ def array(*shape: str, optional: bool = False, constant: bool = False) -> Any:
     >>> array("C", optional=True).default is None
     True
     """
+    if not shape or "*k" in shape[:-1]:
+        raise ValueError(f'array: expected the names of axes, "*k" the last if any, got {shape}')
     given: Any = {"default": None} if optional else {}
     return dataclasses.field(metadata={"array": ArraySpec(shape, optional, constant)}, **given)
 
 
 def part() -> Any:
-    """Return a field for an operator, or for a tuple of operators.
+    """Return a field for an operator, or for a tuple of operators, which is then the only part.
 
     Examples
     --------
@@ -134,7 +136,10 @@ class Fields:
             return int(conv.channels)
         places = ((n, s.shape.index("C")) for n, s in self._specs.items() if "C" in s.shape)
         sizes = ((getattr(self, name), axis) for name, axis in places)
-        return next(int(value.shape[axis]) for value, axis in sizes if value is not None)
+        known = (int(value.shape[axis]) for value, axis in sizes if value is not None)
+        if (channels := next(known, None)) is None:
+            raise TypeError(f'{type(self).__name__}: expected a part, or an array with an axis "C"')
+        return channels
 
     @derived
     def ndim(self) -> int | None:
@@ -181,6 +186,10 @@ def require_parts_alike(whole: Any) -> None:
     """Raise unless parts are operators that agree in channels, axes, library, dtype and device."""
     first: tuple[str, Any] | None = None
     ndim: tuple[str, int] | None = None
+    several = len(whole._part_names) > 1
+    for name in whole._part_names:
+        if several and isinstance(getattr(whole, name), tuple):
+            raise TypeError(f"{name}: expected an operator, got a tuple beside another part")
     for prefix, conv in whole._parts().items():
         name = f"{whole._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
         require_operator(name, conv)

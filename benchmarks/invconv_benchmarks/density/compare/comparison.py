@@ -57,7 +57,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         "sampling": sampling,
         "seconds": round(time.monotonic() - start, 1),
         "load": load | {"end": environment.load()},
-        **result.statistics_of(rows, seed),
+        **result.statistics_of(rows),
     }
     result.write(comparison.folder / "result.json", measured)
     galleries = {mixing: picture.gallery(model, data) for mixing, model in models.items()}

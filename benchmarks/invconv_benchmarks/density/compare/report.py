@@ -1,5 +1,6 @@
 """A comparison in tables of Markdown, the same for the terminal and for the README."""
 
+import statistics
 from typing import Any
 
 from invconv_benchmarks.density.compare.result import Result
@@ -18,8 +19,6 @@ APPEARANCE = {
     "periodic": ("periodic 3×3", "#2a9d8f"),
     "symmetric": ("symmetric 3×3", "#70a01f"),
     "exponential": ("exponential 3×3", "#c2378f"),
-    "real_nvp": ("Real NVP", "#b07d2b"),
-    "maf": ("MAF", "#8e6bbf"),
 }
 
 
@@ -36,11 +35,8 @@ def color(mixing: str) -> str:
 def markdown(result: Result) -> list[str]:
     """Return the lines of the tables: the rows, the sweep of learning rates, runs that stopped."""
     heads = ("", "rate", "params", "bits/dim", "from plain", "lower", "ms", "100 of", "paper")
-    lines = [
-        _about(result),
-        "",
-        *tables.markdown(heads, [_cells(row, result) for row in result["rows"]]),
-    ]
+    table = tables.markdown(heads, [_cells(row, result) for row in result["rows"]])
+    lines = [_about(result), "", *table]
     if result["sweep"]:
         lines += ["", *_sweep(result)]
     stopped = [
@@ -104,22 +100,20 @@ def _spread(value: Any, absent: str, sign: str) -> str:
 def _sweep(result: Result) -> list[str]:
     entries, data = result["sweep"], result["data"]
     rates = sorted({entry["learning_rate"] for entry in entries})
-    bits = {(e["mixing"], e["learning_rate"]): e["validation"] for e in entries}
+    chosen = {row["mixing"]: row["learning_rate"] for row in result["rows"]}
 
     def cell(mixing: str, rate: float) -> str:
-        if (mixing, rate) not in bits:
-            return "–"
-        value = bits[mixing, rate]
-        if value is None:
+        of_rate = [e for e in entries if (e["mixing"], e["learning_rate"]) == (mixing, rate)]
+        values = [entry["validation"] for entry in of_rate]
+        if None in values:
             return "stopped"
-        of_row = [v for (m, _), v in bits.items() if m == mixing and v is not None]
-        return f"{value:.3f}{'*' if value == min(of_row) else ''}"
+        best = "*" if rate == chosen[mixing] else ""
+        return f"{statistics.fmean(values):.3f}{best}" if values else "–"
 
-    mixings = dict.fromkeys(mixing for mixing, _ in bits)
-    rows = [(title(mixing), *(cell(mixing, rate) for rate in rates)) for mixing in mixings]
+    rows = [(title(mixing), *(cell(mixing, rate) for rate in rates)) for mixing in chosen]
     return [
-        f"bits/dim of {data['validation']} validation tiles by learning rate, seed "
-        f"{entries[0]['seed']}, * the best:",
+        f"bits/dim of {data['validation']} validation tiles by learning rate, mean over the seeds, "
+        "* the best:",
         "",
         *tables.markdown(("", *(f"{rate:g}" for rate in rates)), rows),
     ]

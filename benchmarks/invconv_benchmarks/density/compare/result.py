@@ -31,7 +31,7 @@ def read(path: Path) -> Result:
     return sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})
 
 
-def statistics_of(rows: Sequence[Row], first_seed: int) -> Result:
+def statistics_of(rows: Sequence[Row]) -> Result:
     """Return "rows" and "sweep" of a result."""
     by_mixing = {row.mixing: row for row in rows}
     ordered = [by_mixing[mixing] for mixing in MIXINGS if mixing in by_mixing]
@@ -40,12 +40,13 @@ def statistics_of(rows: Sequence[Row], first_seed: int) -> Result:
         {
             "mixing": row.mixing,
             "learning_rate": rate,
-            "seed": first_seed,
+            "seed": seed,
             "validation": outcome.get("validation"),
             "error": outcome.get("error"),
         }
         for row in ordered
-        for rate, outcome in sorted(row.sweep.items())
+        for rate, outcomes in sorted(row.sweep.items())
+        for seed, outcome in outcomes.items()
     ]
     return {"rows": [_row(row, plain) for row in ordered], "sweep": sweep}
 

@@ -1,13 +1,14 @@
-"""The runs of a comparison, row by row: a sweep of learning rates, then all seeds at the best.
+"""The runs of a comparison, row by row: a sweep of learning rates, whose best is reported.
 
-A row's rates are tried with the first seed, and the validation part chooses one. While the best of
-them is the largest or the smallest, the sweep goes on there; a run that is stopped by numbers that
-are not finite counts as the worst. The test part sees models of the chosen rate alone.
+A row's rates are tried with all seeds, and the mean of the validation part chooses one. While the
+best of them is the largest or the smallest, the sweep goes on there; a rate with a run that is
+stopped by numbers that are not finite is the worst. The test part sees models of the chosen rate.
 """
 
 import json
 import math
 import signal
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -61,7 +62,7 @@ class Row:
     """A row's runs, each with an "error", or "parameters", "history", "validation" and "bits"."""
 
     mixing: str
-    sweep: dict[float, Outcome]  # by learning rate; the bits of test tiles are None
+    sweep: dict[float, dict[int, Outcome]]  # by learning rate and seed, without bits of test tiles
     rate: float  # the best one
     runs: dict[int, Outcome]  # at that rate, by seed
 
@@ -105,21 +106,27 @@ _stop: Any = None  # an event that all worker processes share
 
 def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
     """Train and evaluate all runs of a row, from where they were left."""
-    first, waiting = comparison.seeds[0], sorted(comparison.rates)
-    best, sweep = waiting[0], dict[float, Outcome]()
+    waiting = sorted(comparison.rates)
+    best, sweep = waiting[0], dict[float, dict[int, Outcome]]()
     images = _load(data, comparison.path)
+
+    def of_seeds(rate: float, final: bool) -> dict[int, Outcome]:
+        return {
+            seed: outcome_of(comparison, mixing, seed, rate, images, final=final)
+            for seed in comparison.seeds
+        }
+
     while len(comparison.rates) > 1 and waiting:
         rate = waiting.pop(0)
-        sweep[rate] = outcome_of(comparison, mixing, first, rate, images, final=False)
+        sweep[rate] = of_seeds(rate, final=False)
         if not waiting:
-            losses = {r: outcome.get("validation", math.inf) for r, outcome in sweep.items()}
+            losses = {
+                rate: statistics.fmean(one.get("validation", math.inf) for one in outcomes.values())
+                for rate, outcomes in sweep.items()
+            }
             best, further = best_rate(losses), next_rate(losses)
             waiting = [] if further is None else [further]
-    runs = {
-        seed: outcome_of(comparison, mixing, seed, best, images, final=True)
-        for seed in comparison.seeds
-    }
-    return Row(mixing, sweep, best, runs)
+    return Row(mixing, sweep, best, of_seeds(best, final=True))
 
 
 def outcome_of(
