@@ -16,7 +16,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.stencil import Offset
 from invconv.kernels.bordered import BorderedFamily
-from invconv.kernels.families import StencilFamily, TapsFamily, centred_offsets, kept
+from invconv.kernels.families import StencilFamily, TapsFamily, centred_offsets
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
@@ -108,7 +108,7 @@ class SpectralFamily(TapsFamily):
 
     def transpose(self) -> SpectralFamily:
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
-        return spectral_family(_odd(self.kernel_size, self.borders), self.borders, self.dilation)
+        return self.of(_odd(self.kernel_size, self.borders), self.borders, self.dilation)
 
     def adjoint(self, w: Array) -> Array:
         """Return transposed matrices, flipped along periodic axes, a zero tap behind even ones."""
@@ -168,20 +168,3 @@ def _odd(kernel_size: Shape, borders: tuple[str, ...]) -> Shape:
     """Return the sizes, larger by one along periodic axes where they are even."""
     pairs = zip(kernel_size, borders, strict=True)
     return tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in pairs)
-
-
-_spectral: dict[Any, SpectralFamily] = {}
-
-
-def spectral_family(
-    kernel_size: Shape, borders: tuple[str, ...], dilation: Shape
-) -> SpectralFamily:
-    """Return the `SpectralFamily` of these settings, the same one each time."""
-    key = kernel_size, borders, dilation
-
-    def make() -> dict[Any, SpectralFamily]:
-        turned = _odd(kernel_size, borders), borders, dilation
-        return {settings: SpectralFamily(*settings) for settings in (key, turned)}
-
-    family: SpectralFamily = kept(_spectral, key, make)
-    return family
