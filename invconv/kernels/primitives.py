@@ -198,10 +198,15 @@ def pad(x: Array, axis: int, before: int, after: int, wrap: bool = False) -> Arr
     parts, n = [x], x.shape[axis]
     for place, first, count in ((0, n - before, before), (2, 0, after)):
         if count and wrap:
-            parts.insert(place, x[(*(slice(None),) * axis, slice(first, first + count), ...)])
+            parts.insert(place, part(x, axis, first, first + count))
         elif count:
             parts.insert(place, zeros((*x.shape[:axis], count, *x.shape[axis + 1 :]), x))
     return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
+
+
+def part(x: Array, axis: int, start: int, stop: int | None = None) -> Array:
+    """Return x[start:stop] along one axis."""
+    return x[(*(slice(None),) * axis, slice(start, stop), ...)]
 
 
 def multiply(matrix: Array, x: Array) -> Array:
