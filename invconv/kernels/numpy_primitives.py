@@ -30,7 +30,7 @@ from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
-from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
+from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import Solver
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 

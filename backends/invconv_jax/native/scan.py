@@ -14,9 +14,8 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Offset
-from invconv.kernels.lanes import lanes_of
 from invconv.kernels.primitives import flat
-from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy
+from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.products import matmul, substitute, triangular_solve
 
 

@@ -13,8 +13,8 @@ from invconv.arrays.stencil import seen
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.products import within_range
-from invconv.kernels.lanes import lanes_of
 from invconv.kernels.spectral import BorderedFamily, SpectralFamily
+from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
 

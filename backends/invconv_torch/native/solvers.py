@@ -22,7 +22,7 @@ from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
-from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
+from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, in_host_memory
 from invconv_torch.precision import full_precision
