@@ -27,7 +27,7 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.products import SpectralProduct
-from invconv.kernels.frequencies.turns import complex_dtype, turns
+from invconv.kernels.frequencies.waves import complex_dtype, turns
 from invconv.kernels.series import Counts, counts_for, counts_of, series
 
 

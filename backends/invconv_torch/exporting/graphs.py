@@ -21,7 +21,7 @@ from torch import Tensor
 
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
-from invconv.kernels.frequencies.turns import turns
+from invconv.kernels.frequencies.waves import turns
 from invconv.kernels.wavefront import CausalStencil, Lanes
 from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
 

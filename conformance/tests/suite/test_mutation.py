@@ -82,7 +82,7 @@ ROOMS = {
 
 
 # no operators: core/test_filters.py, test_least_squares.py and test_blocks.py hold them
-_WITHOUT_LAWS = ("filters.py", "psf.py", "least_squares.py", "blocks.py", "pseudo_inverses.py")
+_WITHOUT_LAWS = ("filters.py", "psf.py", "least_squares.py", "blocks.py")
 
 
 class Mutant(NamedTuple):

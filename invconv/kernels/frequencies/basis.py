@@ -20,9 +20,15 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
 from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.real import real_transform
-from invconv.kernels.frequencies.turns import LONG_TURN, complex_dtype, turns
-from invconv.kernels.frequencies.waves import COSINES, SINES, Waves
+from invconv.kernels.frequencies.waves import (
+    COSINES,
+    LONG_TURN,
+    SINES,
+    Waves,
+    complex_dtype,
+    real_transform,
+    turns,
+)
 
 Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
 

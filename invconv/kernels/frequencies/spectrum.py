@@ -21,7 +21,7 @@ from invconv.arrays.namespaces import Array, Shape, constant, namespace, readabl
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.frequencies.turns import complex_of
+from invconv.kernels.frequencies.waves import complex_of
 from invconv.kernels.primitives import (
     Solver,
     conjugate,
