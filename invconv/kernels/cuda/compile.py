@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invconv.kernels.cuda.layout import Constants
+from invconv.kernels.cuda.plan import Constants
 
 FILES = ("common.cuh", "weights.cu", "solve.cu")
 

@@ -21,8 +21,7 @@ from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import POINTERS, Launch
 from invconv.kernels.cuda.compile import compiled
-from invconv.kernels.cuda.layout import Constants
-from invconv.kernels.cuda.plan import Device, Plan, plan_of
+from invconv.kernels.cuda.plan import Constants, Device, Plan, plan_of
 
 
 @dataclass(frozen=True)
