@@ -133,10 +133,11 @@ class StencilFamily(TapsFamily):
 
     offsets: tuple[Offset, ...]
     wrap: bool
-    text: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        vars(self).update(text=repr(self))
+    @property
+    def text(self) -> str:
+        """The ``repr``, which Dynamo does not trace."""
+        return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def taps(self, w: Array) -> Array:
         return w
@@ -166,7 +167,6 @@ class CentredFamily(StencilFamily):
     def __post_init__(self) -> None:
         apart = tuple(-d if self.flipped else d for d in self.dilation)
         vars(self).update(offsets=centred_offsets(self.size, apart))
-        super().__post_init__()
 
     def transpose(self) -> CentredFamily:
         return self.of(self.wrap, self.size, self.dilation, not self.flipped)

@@ -177,26 +177,10 @@ class SpectralFamily(TapsFamily):
         return self.folded(self.bordered.gram(x, y))
 
     def unfolded(self, w: Array) -> Array:
-        """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""
-        xp = namespace(w)
-        for axis in self._halved:
-            w = xp.concat([xp.flip(part(w, axis, 1), axis=axis), w], axis=axis)
-        return w
+        return _with_mirror_images(w, self.borders)
 
     def folded(self, bar: Array) -> Array:
-        """Return the transpose of `unfolded`."""
-        xp = namespace(bar)
-        for axis in self._halved:
-            h = (bar.shape[axis] + 1) // 2
-            before = xp.flip(part(bar, axis, 0, h - 1), axis=axis)
-            behind = part(bar, axis, h) + before
-            bar = xp.concat([part(bar, axis, h - 1, h), behind], axis=axis)
-        return bar
-
-    @property
-    def _halved(self) -> list[int]:
-        """The axes of w along which it holds half of the kernel."""
-        return [2 + axis for axis, waves in enumerate(self.basis.waves) if waves is not None]
+        return _sums_of_mirror_images(bar, self.borders)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
@@ -214,13 +198,32 @@ class SpectralFamily(TapsFamily):
 
     def adjoint(self, w: Array) -> Array:
         """Return transposed matrices, flipped along periodic axes, a zero tap behind even ones."""
-        xp, closed = namespace(w), tuple(2 + axis for axis in self.basis.closed)
-        w = super().adjoint(w)
-        w = xp.flip(w, axis=closed) if closed else w
+        w, closed = super().adjoint(w), tuple(2 + axis for axis in self.basis.closed)
+        w = namespace(w).flip(w, axis=closed) if closed else w
         for axis in closed:
-            if w.shape[axis] % 2 == 0:
-                w = pad(w, axis, 0, 1)
+            w = pad(w, axis, 0, 1 - w.shape[axis] % 2)
         return w
+
+
+def _with_mirror_images(w: Array, borders: tuple[str, ...]) -> Array:
+    """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""
+    xp = namespace(w)
+    for axis, border in enumerate(borders, 2):
+        if border != "periodic":
+            w = xp.concat([xp.flip(part(w, axis, 1), axis=axis), w], axis=axis)
+    return w
+
+
+def _sums_of_mirror_images(bar: Array, borders: tuple[str, ...]) -> Array:
+    """Return the transpose of `_with_mirror_images`."""
+    xp = namespace(bar)
+    for axis, border in enumerate(borders, 2):
+        if border != "periodic":
+            h = (bar.shape[axis] + 1) // 2
+            before = xp.flip(part(bar, axis, 0, h - 1), axis=axis)
+            behind = part(bar, axis, h) + before
+            bar = xp.concat([part(bar, axis, h - 1, h), behind], axis=axis)
+    return bar
 
 
 def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
