@@ -93,6 +93,5 @@ class CausalFamily(TapsFamily):
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> CausalFamily:
-        """Return the family with flipped directions and the other order of the channels."""
         away = tuple(-s for s in self.direction)
         return self.of(self.kernel_size, self.centre, away, self.dilation, not self.lower)

@@ -162,7 +162,6 @@ class ExponentialSolver:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         if self.product is not None:
             return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
@@ -174,7 +173,6 @@ class ExponentialSolver:
         return None if self.product is None else self.product.as_numpy()
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if self.product is None or not readable(y) or recorded(y):
             return exponential(self.family, self.taps, y, counts=self.counts)
         return self.product(y)

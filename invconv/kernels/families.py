@@ -136,7 +136,6 @@ class StencilFamily(TapsFamily):
 
     @property
     def text(self) -> str:
-        """The ``repr``, which Dynamo does not trace."""
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def taps(self, w: Array) -> Array:
@@ -215,7 +214,6 @@ class TriangularFamily(LinearFamily):
 
     @property
     def text(self) -> str:
-        """The ``repr``."""
         return "TriangularFamily(lower=True)" if self.lower else "TriangularFamily(lower=False)"
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -262,5 +260,4 @@ class Division:
     plan: ClassVar[dict[str, Any]] = {"method": "division"}
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
         return y / per_channel(self.scale, y)

@@ -49,7 +49,6 @@ class PixelStep:
 
     @property
     def matrix(self) -> Array:
-        """A."""
         return self.given
 
     def on_host(self) -> Self:
@@ -112,12 +111,10 @@ class PixelSteps:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         return {"method": self.method}
 
     @property
     def arrays(self) -> list[Array]:
-        """The arrays of which the steps were made."""
         return [step.given for step in self.steps]
 
     def on_host(self) -> tuple[Floats, Floats]:
@@ -129,7 +126,6 @@ class PixelSteps:
         return matrix, inverse
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
         return from_pixel_rows(self.undo(pixel_rows(y)), y.shape)
 
     def undo(self, rows: Array) -> Array:
@@ -154,11 +150,9 @@ class Product:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         return {"method": self.method, "at the pixel": "product with the inverse"}
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
         return multiply(self.inverse, y)
 
 

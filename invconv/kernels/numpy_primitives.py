@@ -156,11 +156,9 @@ class CompiledSolver:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         return self._factored.plan
 
     def __call__(self, y: Floats) -> Floats:
-        """Solve for x, shape (B, C, *shape)."""
         if y.size == 0:
             return y
         self._factored.require(y.shape, y.itemsize)

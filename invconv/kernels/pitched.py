@@ -195,7 +195,6 @@ class PitchedSolver:
         return {"method": "pitched wavefront", "at the pixel": corner, "levels": levels}
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if 0 in y.shape:
             return y
         x = namespace(y).empty(y.shape, dtype=y.dtype, device=device(y))

@@ -66,7 +66,6 @@ class BorderedFamily(TapsFamily):
         return tuple((d * ((k - 1) // 2), d * (k // 2)) for k, d in sides)
 
     def apply(self, w: Array, x: Array) -> Array:
-        """Return the correlation on the grid of x."""
         if isinstance(self.wrap, bool):
             return super().apply(w, x)
         return self.cropped(correlate(Stencil(self.offsets, self.taps(w)), self.continued(x)))

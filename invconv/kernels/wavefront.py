@@ -213,7 +213,6 @@ class WavefrontSolver:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         levels = len(self._lanes.inside)
         return {"method": "wavefront", "at the pixel": corner, "levels": levels}
@@ -223,7 +222,6 @@ class WavefrontSolver:
         return lanes_of(self.causal, self.shape, np)
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         xp, lanes, (batch, channels) = namespace(y), self._lanes, y.shape[:2]
         rows, taps, blank = pixel_rows(y), self.causal.taps, zeros((channels, 1, batch), y)
         if self.inverse is not None:

@@ -41,7 +41,6 @@ class Program(Assembled[Header]):
         return self.flag + 1 + self.header.blocks * self.header.block
 
     def units(self, batch: int) -> int:
-        """Return the number of units of work of a batch."""
         return -(-batch // self.header.images) * self.header.units
 
 

@@ -65,7 +65,6 @@ class CompiledSolve:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         g, first = self.geometry, best_program(self.geometry, 1, 1)
         substitutes = self.weights(first)[first.flag]
         return {

@@ -51,12 +51,10 @@ class Geometry:
 
     @property
     def single(self) -> bool:
-        """Whether one block has all channels."""
         return self.blocks == 1
 
     @functools.cached_property
     def pixels(self) -> int:
-        """Pixels of an image."""
         return math.prod(self.shape)
 
     @property

@@ -53,7 +53,6 @@ class Program:
         self._queue(_solve_launch(self, batch), stream, addresses)
 
     def counters(self, batch: int) -> int:
-        """Return the number of counters of a solve."""
         return _solve_launch(self, batch).counters
 
     def _queue(self, launch: Launch, stream: int, addresses: dict[str, int]) -> None:
@@ -123,7 +122,6 @@ class DeviceSolve:
     }
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         self._require(y)
         if 0 in y.shape:
             return y

@@ -93,7 +93,6 @@ class Layout:
 
     @property
     def threads(self) -> int:
-        """The number of threads of a block at most."""
         return max(_THREADS, -(-self.channels // 32) * 32)
 
     @property

@@ -32,7 +32,6 @@ class SpectralProduct:
     shape: Shape  # the grid
 
     def __call__(self, y: Array) -> Array:
-        """Return x."""
         if not y.shape[0]:
             return namespace(y).empty_like(y)
         return within_range(functools.partial(by_frequencies, self), y)

@@ -209,17 +209,14 @@ class SpectralSolver:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         kept = "solve" if self.product is None else "cached inverse"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
     def as_numpy(self) -> SpectralSolver:
-        """Return the solver on NumPy arrays."""
         product = None if self.product is None else self.product.as_numpy()
         return SpectralSolver(to_numpy(self.spectrum), product, self.basis, self.shape)
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if self.product is not None:
             return self.product(y)
         if not y.shape[0]:  # torch does not transform an empty batch

@@ -124,7 +124,6 @@ def _multiplied(matrix: Floats, rows: Array) -> Array:
 
 
 def _sines(rows: Array) -> Array:
-    """Return the DST-I along the middle axis, from an odd continuation."""
     xp, n = namespace(rows), rows.shape[1]
     zero = xp.zeros_like(rows[:, :1, :])
     whole = xp.concat([zero, rows, zero, -xp.flip(rows, axis=1)], axis=1)
@@ -147,7 +146,6 @@ def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
 
 
 def _cosines(rows: Array) -> Array:
-    """Return the DCT-II along the middle axis."""
     xp, n = namespace(rows), rows.shape[1]
     order, _, factor = _order(n)
     half = xp.fft.rfft(xp.take(rows, constant(order, rows), axis=1), axis=1)

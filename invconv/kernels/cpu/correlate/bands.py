@@ -137,22 +137,19 @@ def of_taps(channels: int) -> Places:
 class CorrelationHeader:
     """The settings of all bands, or of all runs of pixels (`correlate.images`)."""
 
-    # as in `invconv.kernels.cpu.program.Header`
-    channels: int
+    channels: int  # the first five are as in `invconv.kernels.cpu.program.Header`
     pixels: int
     taps: int
     block: int
     blocks: int
-    # number of images in the buffer together, and of bands or runs that an image is cut into
-    images: int
-    pieces: int
-    channel_step: int  # distance in numbers from channel to channel in the buffer
-    # places in the buffer of the results, of a pixel's sums and of the weights; and its length
-    out: int
-    spare: int
+    images: int  # in the buffer together
+    pieces: int  # bands or runs that an image is cut into
+    channel_step: int  # numbers from channel to channel in the buffer
+    out: int  # place in the buffer of the results
+    spare: int  # of a pixel's sums
     weights: int
-    size: int
-    image_step: int = 0  # distance in positions from one whole image in the buffer to the next
+    size: int  # of the buffer
+    image_step: int = 0  # positions from one whole image in the buffer to the next
     # places in the program of the indices of the taps' matrices, of the lists of taps for
     # `invconv.kernels.cpu.sums`, of the bands or runs, and of the bands' copies
     order: int = 0
@@ -165,13 +162,11 @@ class CorrelationHeader:
 class Band:
     """Rows of an image, or all of them: the copies in and out, and the results."""
 
-    # first place among the copies, and number, of those in and of those out
-    read: int
+    read: int  # first place among the copies of those in
     reads: int
-    written: int
+    written: int  # and of those out
     writes: int
-    # the first position that has a result, and the number of positions
-    at: int
+    at: int  # the first position that has a result
     positions: int
 
 

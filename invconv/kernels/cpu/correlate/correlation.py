@@ -49,7 +49,6 @@ class CompiledCorrelation:
     sums: machine.Code
 
     def seconds(self, batch: int, workers: int = 1) -> float:
-        """Return about how long a batch takes."""
         h, units = self.program.header, self.units(batch)
         if self.lanes == "images":
             batch = units * h.images  # idle lanes included
@@ -58,7 +57,6 @@ class CompiledCorrelation:
         return costs.seconds(numbers, products, self.itemsize, self.target)
 
     def units(self, batch: int) -> int:
-        """Return the number of units of work of a batch."""
         h = self.program.header
         return int(-(-batch // h.images) * (h.pieces if self.lanes == "pixels" else 1))
 

@@ -42,7 +42,6 @@ def write_correlation(w: Writer) -> None:
 
 
 def _band(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> None:
-    """Write the correlation of a band of some images."""
     band, positions = _place(w, a, h, image, number)
     _copy(w, a, h, band, image, "x")
     columns, lists = positions.over(w.lanes), h["lists"]
@@ -152,7 +151,6 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def _group(w: Writer, a: Arguments, h: Numbers, image: Int) -> None:
-    """Write the correlation of the images in the lanes, the first one number ``image``."""
     image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
     copied = h | {

@@ -49,7 +49,6 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Numbers of the buffer."""
         pixels = 2 * self.lead + (self.slices + self.geometry.margins[0]) * self.strides[0]
         return pixels * self.pixel
 
