@@ -153,7 +153,7 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         channels, grid, ((0, 0), (0, -1), (-1, 0), (-1, -1)), None, 4
     )
     assert given is not None
-    by_images = correlation._by_images(given)
+    by_images = given.by_images
     known = {"pixels": given} | ({"images": by_images} if by_images else {})
 
     def force(way: str) -> Any:

@@ -84,7 +84,7 @@ def test_pixels_or_images_in_the_lanes(
     given = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)
     if given is None:
         return
-    by_images = correlation._by_images(given)
+    by_images = given.by_images
     assert by_images is not None
     assert (given.lanes, by_images.lanes) == ("pixels", "images")
     found = []
