@@ -28,12 +28,12 @@ from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, turns
-from invconv.kernels.series import Counts, counts_for, counts_of, series
+from invconv.kernels.series import Counted, counts_for, counts_of, series
 
 
 @partial(Primitive, on=1)
 def exponential(
-    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
+    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
 
@@ -45,12 +45,7 @@ def exponential(
 
 @partial(Primitive, on=1)
 def exponential_gram(
-    family: StencilFamily,
-    w: Array,
-    x: Array,
-    y: Array,
-    *directions: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
     taylor = series(family, w, directions, counts, orders=1 + len(directions))
@@ -58,9 +53,7 @@ def exponential_gram(
 
 
 @partial(Primitive, on=1)
-def counted(
-    family: StencilFamily, w: Array, kernel: Array, shape: Shape
-) -> tuple[Array, Counts | None]:
+def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, Counted]:
     """Return taps with their `Counts`; to count, the host may have to wait for a device.
 
     ``w`` are the taps of ``kernel`` on a grid. A library may remember a kernel's counts; then it
@@ -70,7 +63,7 @@ def counted(
 
 
 def exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
+    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counted = None
 ) -> tuple[Array, Array]:
     """Return the cotangents of w and of x for y = e^M(w) x, from one pass if nothing is traced."""
     if counts is None or any(map(recorded, (w, x, y_bar))):
@@ -85,7 +78,7 @@ def _tangent(
     arrays: Sequence[Array],
     slot: int,
     tangent: Array,
-    counts: Counts | None = None,
+    counts: Counted = None,
 ) -> Array:
     """Return the part of the tangent of P or Q that comes from a tangent of argument ``slot``."""
     if slot:
@@ -98,11 +91,7 @@ gram_tangent = partial(_tangent, exponential_gram)
 
 
 def exponential_cotangent(
-    family: StencilFamily,
-    arrays: Sequence[Array],
-    slot: int,
-    bar: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
     """Return the cotangent of argument ``slot`` of P(w; x, ...)."""
     w, x, *directions = arrays
@@ -114,11 +103,7 @@ def exponential_cotangent(
 
 
 def gram_cotangent(
-    family: StencilFamily,
-    arrays: Sequence[Array],
-    slot: int,
-    bar: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
     """Return the cotangent of argument ``slot`` of Q(w; x, y, ...)."""
     w, x, y, *directions = arrays
@@ -132,7 +117,7 @@ def gram_cotangent(
 
 
 def _transposed_exponential(
-    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array], counts: Counts | None
+    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array], counts: Counted
 ) -> Array:
     adjoint, turned = family.adjoint, family.transpose()
     return exponential(turned, adjoint(w), y, *map(adjoint, directions), counts=counts)
@@ -144,14 +129,12 @@ class ExponentialSolver:
 
     family: StencilFamily
     taps: Array  # shape (T, C, C): the taps of -M
-    counts: Counts | None  # None if they are chosen as the solve runs
+    counts: Counted  # None if they are chosen as the solve runs
     # the product with e^-K_hat(f) at every frequency of a circular grid, if it was computed
     product: SpectralProduct | None = None
 
     @staticmethod
-    def of(
-        family: StencilFamily, taps: Array, counts: Counts | None, shape: Shape
-    ) -> ExponentialSolver:
+    def of(family: StencilFamily, taps: Array, counts: Counted, shape: Shape) -> ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
         if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:

@@ -18,7 +18,7 @@ from scipy.linalg import get_blas_funcs
 
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Shape
-from invconv.arrays.stencil import Offset, Stencil
+from invconv.arrays.stencil import CausalGrid, Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
@@ -151,8 +151,8 @@ class CompiledSolver:
         taps = kernel.reshape(channels, channels, -1).transpose(2, 0, 1)[f.first :]
         matrices = np.array(taps, kernel.dtype.newbyteorder("="), order="C")
         matrices[0][_masked(channels, f.lower)] = 0
-        settings = self.shape, f.reach[1:], f.direction, f.dilation, f.lower
-        vars(self).update(_factored=compiled.compiled_solve(matrices, *settings))
+        grid = CausalGrid(self.shape, f.reach[1:], f.direction, f.dilation, f.lower)
+        vars(self).update(_factored=compiled.compiled_solve(matrices, grid))
 
     @property
     def plan(self) -> dict[str, Any]:

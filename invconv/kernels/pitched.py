@@ -145,11 +145,7 @@ def _blocks(shifts: list[int], channels: int) -> tuple[Block, ...]:
 
 
 def _steps(
-    batch: int,
-    grid: tuple[int, ...],
-    strides: tuple[int, ...],
-    direction: tuple[int, ...],
-    slope: int,
+    batch: int, grid: Shape, strides: Shape, direction: tuple[int, ...], slope: int
 ) -> list[tuple[int, int]]:
     """Return (place, count) of every wavefront, places from the first pixel of sample 0 on.
 

@@ -22,7 +22,6 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
-from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
@@ -95,11 +94,10 @@ def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Arra
 
 def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
     """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
-    g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
+    ordinals, dtype = _ordinals(), np.dtype(dtype)
     if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
-    stencil = CausalGrid(g.shape, g.reach, g.direction, g.dilation, g.lower)
-    return cuda.common_program(channels, stencil, dtype.itemsize, ordinals)
+    return cuda.common_program(channels, geometry.grid, dtype.itemsize, ordinals)
 
 
 def _ordinals() -> tuple[int, ...]:
@@ -147,8 +145,7 @@ def weights_of(geometry: Geometry, matrices: Array) -> list[Array]:
     """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
     if not (readable(matrices) and available(matrices.dtype.itemsize)):
         return []
-    stencil = geometry.shape, geometry.reach, geometry.direction, geometry.dilation, geometry.lower
-    return list(map(jnp.asarray, compiled_solve(np.array(matrices), *stencil).layouts()))
+    return list(map(jnp.asarray, compiled_solve(np.array(matrices), geometry.grid).layouts()))
 
 
 def solve(geometry: Geometry, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
@@ -182,9 +179,8 @@ def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
 
 def _by_kernel(matrices: Array, *others: Array, geometry: Geometry) -> Array:
     *weights, y = others
-    g, itemsize, target = geometry, y.dtype.itemsize, host()
-    settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
-    compiled = geometry_of(y.shape[1], *settings)
+    itemsize, target = y.dtype.itemsize, host()
+    compiled = geometry_of(y.shape[1], geometry.grid, itemsize, target)
     call = cpu.call(compiled, target, y.shape[0])
     code = cpu.handler(target, itemsize, call.plan.way, call.plan.sums)
     with LOCK:

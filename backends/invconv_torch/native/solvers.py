@@ -109,7 +109,7 @@ def _causal_state(
 ) -> CompiledSolve | DeviceSolve | PitchedSolver:
     """Return a factored solve, by the quickest way that runs on the device."""
     if in_host_memory(c.taps) and available(c.taps.element_size()):
-        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), *c.on(shape))
+        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), c.on(shape))
     if CUDA.ordinal(c.taps) is not None:
         state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.on(shape), CUDA)
         if state is not None:

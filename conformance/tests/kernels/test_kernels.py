@@ -46,7 +46,7 @@ def factored(
     """Factor a convolution of NumPy arrays."""
     c = conv._causal()
     matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
-    return compiled_solve(matrices, *c.on(grid), target)
+    return compiled_solve(matrices, c.on(grid), target)
 
 
 def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:

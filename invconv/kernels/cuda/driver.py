@@ -159,21 +159,16 @@ def put_on_device(kernel: int) -> None:
 
 
 def launch(
-    kernel: int,
-    blocks: int,
-    threads: int,
-    shared: int,
-    stream: int,
-    pointers: tuple[int, ...],
-    struct: bytes,
+    kernel: int, sizes: tuple[int, int, int], stream: int, pointers: tuple[int, ...], struct: bytes
 ) -> None:
     """Queue a kernel whose arguments are pointers, and then a struct by value.
 
-    The driver copies the arguments before it returns.
+    ``sizes`` are the blocks, the threads of a block and its bytes of shared memory. The driver
+    copies the arguments before it returns.
     """
     addresses, last = (c_void_p * len(pointers))(*pointers), ctypes.create_string_buffer(struct)
     first, size = ctypes.addressof(addresses), ctypes.sizeof(c_void_p)
     places = [first + i * size for i in range(len(pointers))]
     arguments = (c_void_p * (len(pointers) + 1))(*places, ctypes.addressof(last))
-    sizes = blocks, 1, 1, threads, 1, 1, shared
-    call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)
+    blocks, threads, shared = sizes
+    call("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, shared, stream, arguments, None)

@@ -60,7 +60,7 @@ class Program:
         sizes = launch.blocks, launch.threads, launch.shared
         kernel, struct = self.kernels[launch.kernel], launch.struct.tobytes()
         with driver.current(self.ordinal):
-            driver.launch(kernel, *sizes, stream, pointers, struct)
+            driver.launch(kernel, sizes, stream, pointers, struct)
 
 
 @functools.lru_cache(maxsize=256)
