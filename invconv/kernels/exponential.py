@@ -67,8 +67,8 @@ def exponential_vjp(
 ) -> tuple[Array, Array]:
     """Return the cotangents of w and of x for y = e^M(w) x, from one pass if nothing is traced."""
     if counts is None or any(map(recorded, (w, x, y_bar))):
-        w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
-        return w_bar, _transposed_exponential(family, w, y_bar, (), counts)
+        w_bar, x_bar = (exponential_cotangent(family, (w, x), i, y_bar, counts) for i in (0, 1))
+        return w_bar, x_bar
     return series(family, w, (), counts, orders=1).pull_back(x, y_bar)
 
 
@@ -81,9 +81,10 @@ def _tangent(
     counts: Counted = None,
 ) -> Array:
     """Return the part of the tangent of P or Q that comes from a tangent of argument ``slot``."""
+    arguments = [*arrays, tangent]
     if slot:
-        return linear(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
-    return linear(family, *arrays, tangent, counts=counts)
+        arguments[slot] = arguments.pop()
+    return linear(family, *arguments, counts=counts)
 
 
 exponential_tangent = partial(_tangent, exponential)
@@ -96,7 +97,8 @@ def exponential_cotangent(
     """Return the cotangent of argument ``slot`` of P(w; x, ...)."""
     w, x, *directions = arrays
     if slot == 1:
-        return _transposed_exponential(family, w, bar, directions, counts)
+        adjoint, turned = family.adjoint, family.transpose()
+        return exponential(turned, adjoint(w), bar, *map(adjoint, directions), counts=counts)
     if slot > 1:
         del directions[slot - 2]
     return exponential_gram(family, w, x, bar, *directions, counts=counts)
@@ -105,22 +107,15 @@ def exponential_cotangent(
 def gram_cotangent(
     family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
-    """Return the cotangent of argument ``slot`` of Q(w; x, y, ...)."""
+    """Return the cotangent of argument ``slot`` of Q(w; x, y, ...).
+
+    It is a cotangent of <bar, Q(w; x, y, v_1 ... v_k)> = <y, P(w; x, v_1 ... v_k, bar)>.
+    """
     w, x, y, *directions = arrays
-    if slot == 1:
-        return _transposed_exponential(family, w, y, [*directions, bar], counts)
+    of_p = w, x, *directions, bar
     if slot == 2:
-        return exponential(family, w, x, *directions, bar, counts=counts)
-    if slot > 2:
-        del directions[slot - 3]
-    return exponential_gram(family, w, x, y, *directions, bar, counts=counts)
-
-
-def _transposed_exponential(
-    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array], counts: Counted
-) -> Array:
-    adjoint, turned = family.adjoint, family.transpose()
-    return exponential(turned, adjoint(w), y, *map(adjoint, directions), counts=counts)
+        return exponential(family, *of_p, counts=counts)
+    return exponential_cotangent(family, of_p, slot - (slot > 2), y, counts)
 
 
 @dataclass(frozen=True, eq=False)
