@@ -22,8 +22,8 @@ from invconv.arrays.stencil import CausalGrid, Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
-from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes

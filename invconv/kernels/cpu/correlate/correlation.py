@@ -19,8 +19,8 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate import bands, images
-from invconv.kernels.cpu.correlate.bands import Border, CorrelationProgram, Places, Reading
+from invconv.kernels.cpu.correlate import programs
+from invconv.kernels.cpu.correlate.programs import Border, CorrelationProgram, Places, Reading
 from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.cpu.program import Floats, address_of
 
@@ -122,7 +122,7 @@ def compiled_correlation(
     target: Target | None = None,
 ) -> CompiledCorrelation | None:
     """Return the correlation with taps at some offsets, or None if no tap reaches a pixel."""
-    read = bands.reading(shape, offsets, wrap)
+    read = programs.reading(shape, offsets, wrap)
     if read is None:
         return None
     return _compiled(target or host(), read, channels, itemsize, "pixels")
@@ -134,7 +134,7 @@ def _compiled(
     """Return a correlation, or None if images are too large for the lanes."""
     from invconv.kernels.cpu.correlate.loops import write_correlation, write_images_correlation
 
-    make: Any = bands.correlation_program if lanes == "pixels" else images.images_program
+    make: Any = programs.correlation_program if lanes == "pixels" else programs.images_program
     program = make(read, channels, target, itemsize)
     if program is None:
         return None
@@ -173,7 +173,7 @@ def compiled_kernel_vjp(
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
     if correlation is not None:
         given = address_of(x), address_of(y_bar), address_of(totals)
-        places, apart = bands.of_taps(channels), totals[0].nbytes
+        places, apart = programs.of_taps(channels), totals[0].nbytes
         correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
     total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
     return total

@@ -15,14 +15,13 @@ from llvmlite import ir
 from invconv.kernels.cpu.compiler.integers import I1, I64, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
-from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
-from invconv.kernels.cpu.correlate.images import Run
+from invconv.kernels.cpu.correlate.programs import Band, CorrelationHeader, Run
 from invconv.kernels.cpu.loop import each_unit
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.sums import SIGNATURE
 
 POINTERS = "x y taps program shared z sums"
-INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.bands.Places`
+INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.programs.Places`
 
 
 def write_correlation(w: Writer) -> None:
