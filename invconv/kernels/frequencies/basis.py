@@ -81,8 +81,7 @@ class Basis:
     ) -> list[np.ndarray[Any, Any]]:
         """Return the factors of each tap in each frequency, per axis, shape (k, frequencies).
 
-        The product of frequency and offset is reduced modulo the period in integers, so that
-        a kernel wider than the grid folds onto it. If ``places``, some frequencies along each axis,
+        A kernel wider than the grid folds onto it. If ``places``, some frequencies along each axis,
         are given, return only the factors at them, in longdouble.
         """
         result, turn = [], () if places is None else (LONG_TURN,)
@@ -97,16 +96,9 @@ class Basis:
         return result
 
     def to_frequencies(self, x: Array) -> Array:
-        """Return x_hat(f), the sum over the pixels of x times the conjugate of the wave.
+        """Return x_hat (F, C, B), real or complex, of images (B, C, *spatial).
 
-        Parameters
-        ----------
-        x : array, shape (B, C, *spatial)
-
-        Returns
-        -------
-        array, shape (F, C, B)
-            Real or complex.
+        x_hat(f) is the sum over the pixels of x times the conjugate of the wave.
         """
         xp, shape = namespace(x), x.shape[2:]
         batch, channels = x.shape[:2]

@@ -9,6 +9,7 @@ has one such matrix a frequency, x_hat(f) = K_hat(f)^+ y_hat(f).
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +26,8 @@ _ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 def damped_inverses(matrices: Array, scale: Array, damp: float | Array, name: str) -> Array:
     """Return the regularised inverses of matrices (F, C, C).
 
-    Parameters
-    ----------
-    matrices : array, shape (F, C, C)
-    scale : array
-        The size of the numbers whose sums the entries are: singular values that their rounding
-        alone would give count as zero.
-    damp : float or 0-d array
-    name : str
-        The name of the matrices' parameter, for errors.
+    ``scale`` is the size of the numbers whose sums the entries are: singular values that their
+    rounding alone would give count as zero. Errors call the matrices' parameter ``name``.
     """
     if readable(scale) and not bool(namespace(scale).all(namespace(scale).isfinite(scale))):
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
@@ -69,11 +63,7 @@ def _pseudo_inverse(matrices: Array, scale: Array, rounding: float) -> Array:
 
 
 def least_squares(
-    kernel: Array,
-    counts: np.ndarray[tuple[int], np.dtype[np.float64]],
-    basis: Basis,
-    y: Array,
-    damp: float | Array,
+    kernel: Array, counts: np.ndarray[Any, Any], basis: Basis, y: Array, damp: float | Array
 ) -> Array:
     """Return x for images y, both (B, C, *shape); ``counts`` are the offsets of each tap."""
     xp, shape = namespace(kernel), tuple(y.shape[2:])

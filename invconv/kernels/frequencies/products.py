@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class SpectralProduct:
     def __call__(self, y: Array) -> Array:
         if not y.shape[0]:
             return namespace(y).empty_like(y)
-        return within_range(functools.partial(by_frequencies, self), y)
+        return within_range(partial(by_frequencies, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
         """Tell whether the compiled kernel runs and is faster for a batch of this size."""
@@ -60,14 +61,9 @@ class SpectralProduct:
         return SpectralProduct, (self.matrices, self.basis, self.shape)
 
 
-def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
-    """Return x with x_hat(f) = A(f) y_hat(f), shape (B, C, *shape); the batch must not be empty.
-
-    Parameters
-    ----------
-    product : SpectralProduct
-    y : array, shape (B, C, *shape)
-    """
+@partial(Primitive, on=1)
+def by_frequencies(product: SpectralProduct, y: Array) -> Array:
+    """Return x with x_hat(f) = A(f) y_hat(f), both (B, C, *shape); the batch must not be empty."""
     x_hat = at_frequencies(product.matrices, product.basis.to_frequencies(y))
     return product.basis.from_frequencies(x_hat, product.shape)
 
@@ -87,9 +83,6 @@ def at_frequencies(matrices: Array, y_hat: Array) -> Array:
     return x_hat
 
 
-by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)
-
-
 def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
     """Return a linear map of y (B, C, *shape), scaling samples that might overflow on the way."""
     if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
@@ -102,18 +95,10 @@ def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
 
 
 def range_scale(y: Array) -> Array:
-    """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
+    """Return a power of two, so that it is exact, for each sample of y (B, C, *shape): (B, 1, ...).
 
-    Scaling by a power of two is exact. A sample that exceeds the root of the largest number of the
-    dtype gets the inverse of that root.
-
-    Parameters
-    ----------
-    y : array, shape (B, C, *shape)
-
-    Returns
-    -------
-    array, shape (B, 1, ...)
+    It is 1 unless sums over the pixels might overflow: a sample that exceeds the root of the
+    largest number of the dtype gets the inverse of that root.
     """
     xp, axes = namespace(y), tuple(range(1, y.ndim))
     limit = _root_of_largest(y)

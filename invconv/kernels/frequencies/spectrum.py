@@ -132,8 +132,7 @@ def taps_of_spectrum(
 ) -> Array:
     """Return the transpose of `kernel_spectrum`: Re sum over f of A(f) times the phases of a tap.
 
-    ``spectrum`` (F, C, C) is A, each matrix times the multiplicity of its frequency. The result (C,
-    C, *kernel_size) has the library and precision of ``like``.
+    ``spectrum`` (F, C, C) is A, each matrix times the multiplicity of its frequency.
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
     if readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE:
@@ -148,19 +147,14 @@ def taps_of_spectrum(
     for phase in basis.phases(kernel_size, shape):
         factor = constant(phase, like, basis.dtype(like))
         taps_by_axis = _contract(taps_by_axis, xp.matrix_transpose(factor))
-    return (
-        xp.real(taps_by_axis)
-        if xp.isdtype(taps_by_axis.dtype, "complex floating")
-        else taps_by_axis
-    )
+    return xp.real(taps_by_axis) if basis.closed else taps_by_axis
 
 
 @Primitive
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
 
-    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``. The
-    solver has a ``plan``, a dict that says how it works; it can be pickled.
+    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``.
     """
     if readable(spectrum):
         xp = namespace(spectrum)
