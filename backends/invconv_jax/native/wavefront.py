@@ -26,7 +26,7 @@ from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.geometry import geometry_of
-from invconv.kernels.cuda import xla as cuda
+from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.launch import Program
 from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.native import scan
@@ -97,7 +97,7 @@ def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
     ordinals, dtype = _ordinals(), np.dtype(dtype)
     if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
-    return cuda.common_program(channels, geometry.grid, dtype.itemsize, ordinals)
+    return launch.common_program(channels, geometry.grid, dtype.itemsize, ordinals)
 
 
 def _ordinals() -> tuple[int, ...]:
@@ -111,7 +111,7 @@ def _ordinals() -> tuple[int, ...]:
 @functools.partial(jax.jit, static_argnums=0)
 def _weigh(program: Program, matrices: Array) -> Array:
     """Return the weights of matrices (1 + T, C, C)."""
-    call = cuda.weigh(program)
+    call = launch.weighing_call(program)
     weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
     (weighed,) = _call(call, (weights,), matrices)
     return weighed
@@ -119,12 +119,12 @@ def _weigh(program: Program, matrices: Array) -> Array:
 
 def _launch(program: Program, weights: Array, y: Array) -> Array:
     """Return x, shape (B, C, *shape)."""
-    call = cuda.solve(program, y.shape[0])
+    call = launch.solving_call(program, y.shape[0])
     counters = jax.ShapeDtypeStruct((call.results,), np.int32)
     return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
-def _call(call: cuda.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+def _call(call: launch.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
     with LOCK:
         register(call.name, call.code, "CUDA")
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
