@@ -184,9 +184,13 @@ def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: o
     After an interrupt other threads go on for a while: they keep the memory they use, ``keeps``.
     """
     if workers > 1:
-        threads.together(lambda _=keeps: in_buffers(work, size, 1), workers)
+        threads.together(functools.partial(_in_thread, work, size, keeps), workers)
         return
     buffer = BUFFERS.take(size)
     work(buffer[0])
     if buffer[1].size <= _KEPT:
         BUFFERS.kept = buffer
+
+
+def _in_thread(work: Callable[[int], object], size: int, _: object) -> None:
+    in_buffers(work, size, 1)

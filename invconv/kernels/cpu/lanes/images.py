@@ -66,14 +66,13 @@ class Window:
 
 
 def parts(g: Geometry) -> Parts:
-    """Return the parts of a program."""
+    """Return the parts of a program with images in the lanes."""
     window = Window(g, g.channels * g.lanes).widened()
     sums = g.block, g.single
     return Parts(_header(window), _lists(window), _segments(window), sums, _places(window))
 
 
 def _header(window: Window) -> Header:
-    """Return the header of the program."""
     g = window.geometry
     last_row, last_column = _last(g)
     return Header(
@@ -102,7 +101,6 @@ def _places(window: Window) -> tuple[int, ...]:
 
 
 def _distances(window: Window) -> list[int]:
-    """Return the distance in the buffer of the pixel that each tap reads."""
     g = window.geometry
     scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
     return [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
@@ -130,7 +128,6 @@ def _last(g: Geometry) -> tuple[int, int]:
 
 
 def _segments(window: Window) -> list[list[Segment]]:
-    """Return the segments of the only unit, in the order of the solve."""
     g, solved = window.geometry, list[Segment]()
     for first in range(0, g.shape[0], window.slices):
         band = _band(window, first)
@@ -221,7 +218,7 @@ def cost_by_channels(g: Geometry, batch: int, workers: int) -> float:
 
 
 def parts_by_channels(g: Geometry, together: int) -> Parts:
-    """Return the parts of a program that solves some images together."""
+    """Return the parts of a program with channels in the lanes, of some images together."""
     v = vectors_of(g)
     window = Window(g, together * v.padded).widened(_ROOM)
     header = replace(
