@@ -132,11 +132,11 @@ class ExponentialSolver:
     def of(family: StencilFamily, taps: Array, counts: Counted, shape: Shape) -> ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
-        if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
-            return ExponentialSolver(family, taps, counts)
-        if ops_of(taps).gathers_transforms or not readable(taps) or recorded(taps):
-            return ExponentialSolver(family, taps, counts)
-        return ExponentialSolver(family, taps, counts, _exponential_product(family, taps, shape))
+        product, known = None, counts is not None and counts.steps > 0
+        known = known and readable(taps) and not recorded(taps)
+        if family.wrap and entries <= _ENTRIES and known and not ops_of(taps).gathers_transforms:
+            product = _exponential_product(family, taps, shape)
+        return ExponentialSolver(family, taps, counts, product)
 
     @property
     def plan(self) -> dict[str, Any]:

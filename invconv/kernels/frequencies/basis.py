@@ -130,7 +130,7 @@ class Basis:
 
     def real(self, shape: Shape) -> RealTransform:
         """Return the transform in real arithmetic, for the compiled kernel; it is cached."""
-        return real_transform(self.waves, tuple(shape))
+        return real_transform(self.waves, tuple(shape), self.frequencies(shape))
 
 
 def _multiplicity(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:

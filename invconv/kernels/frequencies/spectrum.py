@@ -98,18 +98,15 @@ def _contract(a: Array, factor: Array) -> Array:
 @Primitive
 def spectral_log_det(kernel: Array, family: Any, shape: Shape) -> Array:
     """Return the sum over all frequencies of log|det K_hat(f)| for a family with a ``basis``."""
-    return _summed(log_abs_det(kernel_spectrum(kernel, family.basis, shape)), family, shape)
+    return spectral_log_det_saving(kernel, family, shape)[0]
 
 
 def spectral_log_det_saving(kernel: Array, family: Any, shape: Shape) -> tuple[Array, Any]:
     """Return `spectral_log_det`, and the spectrum for `spectral_log_det_vjp`."""
     spectrum = kernel_spectrum(kernel, family.basis, shape)
-    return _summed(log_abs_det(spectrum), family, shape), spectrum
-
-
-def _summed(logs: Array, family: Any, shape: Shape) -> Array:
+    logs = log_abs_det(spectrum)
     weights = constant(family.basis.multiplicity(shape), logs, logs.dtype)
-    return namespace(logs).sum(weights * logs)
+    return namespace(logs).sum(weights * logs), spectrum
 
 
 def spectral_log_det_vjp(

@@ -166,11 +166,11 @@ def _cosines_back(rows: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=32)
-def real_transform(waves: tuple[Waves | None, ...], shape: Shape) -> RealTransform:
-    """Return the transform of images on a grid to half of their frequencies."""
+def real_transform(waves: tuple[Waves | None, ...], shape: Shape, counts: Shape) -> RealTransform:
+    """Return the transform of images on a grid to frequencies, so many along each axis."""
     parts: list[Number] = [((), 0, -1, 0)]
     pairs: list[tuple[int, int]] = []
-    step, counts = 1, list(shape)
+    step = 1
     for wave, n in zip(reversed(waves), reversed(shape), strict=True):
         pairs = [(u + j * step, v + j * step) for u, v in pairs for j in range(n)]
         grown = list[Number]()
@@ -181,8 +181,6 @@ def real_transform(waves: tuple[Waves | None, ...], shape: Shape) -> RealTransfo
             else:
                 grown += [_beside(number, k, step) for k in range(n)]
         parts, step = grown, step * n
-    for axis in [axis for axis, wave in enumerate(waves) if wave is None][-1:]:
-        counts[axis] = shape[axis] // 2 + 1
     parts.sort(key=lambda number: (number[2] >= 0, number[1]))
     along = list(zip(waves, shape, strict=True))
     return RealTransform(
@@ -206,7 +204,7 @@ def _along(number: Number, k: int, n: int, step: int, pairs: list[tuple[int, int
     f, real, imag, paired = number
     c, s = k * step, (n // 2 + k) * step
     if 2 * k % n == 0:
-        return [((k, *f), real + c, imag + c if imag >= 0 else -1, paired)]
+        return [_beside(number, k, step)]
     if imag < 0:
         return [((k, *f), real + c, real + s, paired)]
     pairs += [(real + c, imag + s), (imag + c, real + s)]
