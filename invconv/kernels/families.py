@@ -16,16 +16,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels import primitives
 from invconv.kernels.matrices import matrix_solver
-from invconv.kernels.primitives import (
-    Solver,
-    correlate,
-    correlate_kernel_vjp,
-    matmul,
-    multiply,
-    per_channel,
-    pixel_rows,
-)
+from invconv.kernels.primitives import Solver, matmul, multiply, per_channel, pixel_rows
 
 _MOST = 512  # families of a class that are remembered
 
@@ -121,10 +114,10 @@ class TapsFamily(LinearFamily):
         return (x.shape[1], x.shape[1], *self.kernel_size)
 
     def apply(self, w: Array, x: Array) -> Array:
-        return correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
+        return primitives.correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
 
     def gram(self, x: Array, y: Array) -> Array:
-        return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
+        return self.kernel(primitives.correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
 
 
 @dataclass(frozen=True)

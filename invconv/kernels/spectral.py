@@ -22,13 +22,8 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
 from invconv.arrays.stencil import Offset, Stencil, seen
 from invconv.kernels.families import StencilFamily, TapsFamily, centred_offsets
+from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.spectrum import (
-    kernel_spectrum,
-    spectral_apply,
-    spectral_gram,
-    spectral_solver,
-)
 from invconv.kernels.primitives import Solver, correlate, correlate_kernel_vjp, flat, pad, part
 
 WIDE = 600  # taps, from which a product a frequency is faster on most grids (November 2026)
@@ -167,12 +162,12 @@ class SpectralFamily(TapsFamily):
 
     def apply(self, w: Array, x: Array) -> Array:
         if self.by_frequencies(x):
-            return spectral_apply(w, self.basis, x)
+            return spectrum.spectral_apply(w, self.basis, x)
         return self.bordered.apply(self.unfolded(w), x)
 
     def gram(self, x: Array, y: Array) -> Array:
         if self.by_frequencies(x):
-            return spectral_gram(x, y, self.kernel_size, self.basis)
+            return spectrum.spectral_gram(x, y, self.kernel_size, self.basis)
         return self.folded(self.bordered.gram(x, y))
 
     def unfolded(self, w: Array) -> Array:
@@ -182,7 +177,9 @@ class SpectralFamily(TapsFamily):
         return _sums_of_mirror_images(bar, self.borders)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        return spectral_solver(kernel_spectrum(w, self.basis, shape), self.basis, shape)
+        return spectrum.spectral_solver(
+            spectrum.kernel_spectrum(w, self.basis, shape), self.basis, shape
+        )
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""

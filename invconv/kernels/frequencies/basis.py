@@ -19,16 +19,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
-from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.waves import (
-    COSINES,
-    LONG_TURN,
-    SINES,
-    Waves,
-    complex_dtype,
-    real_transform,
-    turns,
-)
+from invconv.kernels.frequencies.waves import COSINES, LONG_TURN, SINES, Waves, complex_dtype, turns
 
 Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
 
@@ -127,10 +118,6 @@ class Basis:
     def _axes(self, waves: Waves | None) -> tuple[int, ...]:
         """Return the axes of (B, C, *spatial) with these waves, periodic ones for None."""
         return tuple(2 + axis for axis, other in enumerate(self.waves) if other == waves)
-
-    def real(self, shape: Shape) -> RealTransform:
-        """Return the transform in real arithmetic, for the compiled kernel; it is cached."""
-        return real_transform(self.waves, tuple(shape), self.frequencies(shape))
 
 
 def _multiplicity(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:

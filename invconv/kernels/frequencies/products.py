@@ -19,6 +19,7 @@ from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_nump
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
 from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.waves import real_transform
 from invconv.kernels.primitives import conjugate, matmul
 
 FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
@@ -44,7 +45,9 @@ class SpectralProduct:
     @functools.cached_property
     def compiled(self) -> CompiledProduct:
         """The product in the layout of the compiled kernel."""
-        return compiled_product(to_numpy(self.matrices), self.shape, self.basis.real(self.shape))
+        basis, shape = self.basis, self.shape
+        transform = real_transform(basis.waves, tuple(shape), basis.frequencies(shape))
+        return compiled_product(to_numpy(self.matrices), shape, transform)
 
     @functools.cached_property
     def transposed(self) -> SpectralProduct:

@@ -22,14 +22,7 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.waves import complex_of
-from invconv.kernels.primitives import (
-    Solver,
-    conjugate,
-    inverse_or_nan,
-    log_abs_det,
-    matmul,
-    split_singular,
-)
+from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -245,5 +238,6 @@ def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array
     # weighted before the product, so that the product is no larger than the sums over pixels
     x_hat = basis.to_frequencies(x) * weights[:, None, None]
     y_hat = basis.to_frequencies(y)
-    products = matmul(conjugate(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    y_hat = xp.conj(y_hat) if basis.closed else y_hat
+    products = matmul(y_hat, xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
     return taps_of_spectrum(products, basis, kernel_size, x, shape)
