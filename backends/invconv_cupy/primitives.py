@@ -19,7 +19,7 @@ from cupy.lib.stride_tricks import as_strided
 
 from invconv.arrays.array_ops import ArrayOps
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
-from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
+from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 
 Array: TypeAlias = Any

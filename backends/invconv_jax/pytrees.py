@@ -21,8 +21,7 @@ from invconv.families.family import Bias
 from invconv.kernels.exponential import ExponentialSolver
 from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant import CirculantStep
-from invconv.kernels.matrices import Product
-from invconv.kernels.pixel_steps import Divided, PixelSteps, Triangle, Turned
+from invconv.kernels.matrices import Divided, PixelSteps, Product, Triangle, Turned
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.base.register import for_each_operator, is_own

@@ -11,8 +11,7 @@ from invconv.families.family import BOTH, Leg, Pulled, Wanted
 from invconv.families.path import Bars, Factor, Path
 from invconv.families.pointwise import MATRIX, Scale
 from invconv.kernels import maps
-from invconv.kernels.matrices import solver_of_steps
-from invconv.kernels.pixel_steps import PixelSteps
+from invconv.kernels.matrices import PixelSteps, solver_of_steps
 from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows
 
 
@@ -101,11 +100,11 @@ class Undo(Leg):
         solves = [PixelSteps(family.undoing(w)) for family, w in factors]
         points = [pixel_rows(x)]
         for solve in solves:
-            points.append(solve.points(points[-1])[-1])
+            points.append(solve.undo(points[-1]))
         rows, bars = pixel_rows(bar), []
         pairs = zip(factors, solves, points[1:], strict=True)
         for (family, w), solve, point in reversed(list(pairs)):
-            rows = solve.bars(rows)[0]
+            rows = solve.transposed(rows)
             bars.append(_negative(family.gram(w, rows, point)) if wanted[0] else None)
         return bars[::-1], from_pixel_rows(rows, bar.shape)
 

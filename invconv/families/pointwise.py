@@ -27,8 +27,7 @@ from invconv.arrays.namespaces import (
 from invconv.families.family import BOTH, Family, Wanted
 from invconv.kernels import maps
 from invconv.kernels.families import MatrixFamily, ScaleFamily
-from invconv.kernels.matrices import solver_of_steps
-from invconv.kernels.pixel_steps import Divided, PixelStep, PixelSteps
+from invconv.kernels.matrices import Divided, PixelStep, PixelSteps, solver_of_steps
 from invconv.kernels.primitives import (
     Solver,
     from_pixel_rows,
@@ -100,7 +99,7 @@ class Pointwise(Family):
         self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Array]:
         """See `Family`; for families that do not need y."""
-        rows = PixelSteps(self.undoing(w)).bars(pixel_rows(x_bar))[0]
+        rows = PixelSteps(self.undoing(w)).transposed(pixel_rows(x_bar))
         w_bar = self.gram(w, -rows, pixel_rows(x)) if wanted[0] else None
         return w_bar, from_pixel_rows(rows, x.shape)
 

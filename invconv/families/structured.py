@@ -34,8 +34,7 @@ from invconv.kernels.frequencies.circulant import (
     inverse_of,
     spectrum,
 )
-from invconv.kernels.matrices import Product
-from invconv.kernels.pixel_steps import PixelStep, Triangle, Turned, solved
+from invconv.kernels.matrices import PixelStep, Product, Triangle, Turned, solved
 from invconv.kernels.primitives import add_pivots, pivots
 from invconv.kernels.reflections import Reflections
 from invconv.trust.bound import Bounds, of_matrix

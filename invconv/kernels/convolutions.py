@@ -8,11 +8,10 @@ The weights are the kernels (C, C, *k) that users hold; their masked entries are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, kernel_of, tap_indices, taps_of
-from invconv.kernels.families import StencilFamily, TapsFamily, kept
+from invconv.kernels.families import StencilFamily, TapsFamily
 from invconv.kernels.primitives import Solver
 from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 
@@ -94,27 +93,5 @@ class CausalFamily(TapsFamily):
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> CausalFamily:
-        """Return the family with flipped directions and the other order of the channels."""
         away = tuple(-s for s in self.direction)
-        return causal_family(self.kernel_size, self.centre, away, self.dilation, not self.lower)
-
-
-_causal: dict[Any, CausalFamily] = {}
-
-
-def causal_family(
-    kernel_size: Shape,
-    centre: Offset,
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-) -> CausalFamily:
-    """Return the `CausalFamily` of these settings, the same one each time."""
-    key = kernel_size, centre, direction, dilation, lower
-
-    def make() -> dict[Any, CausalFamily]:
-        turned = kernel_size, centre, tuple(-s for s in direction), dilation, not lower
-        return {settings: CausalFamily(*settings) for settings in (key, turned)}
-
-    family: CausalFamily = kept(_causal, key, make)
-    return family
+        return self.of(self.kernel_size, self.centre, away, self.dilation, not self.lower)

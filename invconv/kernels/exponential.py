@@ -27,13 +27,13 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.products import SpectralProduct
-from invconv.kernels.frequencies.turns import complex_dtype, turns
-from invconv.kernels.series import Counts, counts_for, counts_of, series
+from invconv.kernels.frequencies.waves import complex_dtype, turns
+from invconv.kernels.series import Counted, counts_for, counts_of, series
 
 
 @partial(Primitive, on=1)
 def exponential(
-    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
+    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
 
@@ -45,12 +45,7 @@ def exponential(
 
 @partial(Primitive, on=1)
 def exponential_gram(
-    family: StencilFamily,
-    w: Array,
-    x: Array,
-    y: Array,
-    *directions: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
     taylor = series(family, w, directions, counts, orders=1 + len(directions))
@@ -58,9 +53,7 @@ def exponential_gram(
 
 
 @partial(Primitive, on=1)
-def counted(
-    family: StencilFamily, w: Array, kernel: Array, shape: Shape
-) -> tuple[Array, Counts | None]:
+def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, Counted]:
     """Return taps with their `Counts`; to count, the host may have to wait for a device.
 
     ``w`` are the taps of ``kernel`` on a grid. A library may remember a kernel's counts; then it
@@ -70,12 +63,12 @@ def counted(
 
 
 def exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counts | None = None
+    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counted = None
 ) -> tuple[Array, Array]:
     """Return the cotangents of w and of x for y = e^M(w) x, from one pass if nothing is traced."""
     if counts is None or any(map(recorded, (w, x, y_bar))):
-        w_bar = exponential_gram(family, w, x, y_bar, counts=counts)
-        return w_bar, _transposed_exponential(family, w, y_bar, (), counts)
+        w_bar, x_bar = (exponential_cotangent(family, (w, x), i, y_bar, counts) for i in (0, 1))
+        return w_bar, x_bar
     return series(family, w, (), counts, orders=1).pull_back(x, y_bar)
 
 
@@ -85,12 +78,13 @@ def _tangent(
     arrays: Sequence[Array],
     slot: int,
     tangent: Array,
-    counts: Counts | None = None,
+    counts: Counted = None,
 ) -> Array:
     """Return the part of the tangent of P or Q that comes from a tangent of argument ``slot``."""
+    arguments = [*arrays, tangent]
     if slot:
-        return linear(family, *arrays[:slot], tangent, *arrays[slot + 1 :], counts=counts)
-    return linear(family, *arrays, tangent, counts=counts)
+        arguments[slot] = arguments.pop()
+    return linear(family, *arguments, counts=counts)
 
 
 exponential_tangent = partial(_tangent, exponential)
@@ -98,44 +92,30 @@ gram_tangent = partial(_tangent, exponential_gram)
 
 
 def exponential_cotangent(
-    family: StencilFamily,
-    arrays: Sequence[Array],
-    slot: int,
-    bar: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
     """Return the cotangent of argument ``slot`` of P(w; x, ...)."""
     w, x, *directions = arrays
     if slot == 1:
-        return _transposed_exponential(family, w, bar, directions, counts)
+        adjoint, turned = family.adjoint, family.transpose()
+        return exponential(turned, adjoint(w), bar, *map(adjoint, directions), counts=counts)
     if slot > 1:
         del directions[slot - 2]
     return exponential_gram(family, w, x, bar, *directions, counts=counts)
 
 
 def gram_cotangent(
-    family: StencilFamily,
-    arrays: Sequence[Array],
-    slot: int,
-    bar: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
-    """Return the cotangent of argument ``slot`` of Q(w; x, y, ...)."""
+    """Return the cotangent of argument ``slot`` of Q(w; x, y, ...).
+
+    It is a cotangent of <bar, Q(w; x, y, v_1 ... v_k)> = <y, P(w; x, v_1 ... v_k, bar)>.
+    """
     w, x, y, *directions = arrays
-    if slot == 1:
-        return _transposed_exponential(family, w, y, [*directions, bar], counts)
+    of_p = w, x, *directions, bar
     if slot == 2:
-        return exponential(family, w, x, *directions, bar, counts=counts)
-    if slot > 2:
-        del directions[slot - 3]
-    return exponential_gram(family, w, x, y, *directions, bar, counts=counts)
-
-
-def _transposed_exponential(
-    family: StencilFamily, w: Array, y: Array, directions: Sequence[Array], counts: Counts | None
-) -> Array:
-    adjoint, turned = family.adjoint, family.transpose()
-    return exponential(turned, adjoint(w), y, *map(adjoint, directions), counts=counts)
+        return exponential(family, *of_p, counts=counts)
+    return exponential_cotangent(family, of_p, slot - (slot > 2), y, counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,25 +124,22 @@ class ExponentialSolver:
 
     family: StencilFamily
     taps: Array  # shape (T, C, C): the taps of -M
-    counts: Counts | None  # None if they are chosen as the solve runs
+    counts: Counted  # None if they are chosen as the solve runs
     # the product with e^-K_hat(f) at every frequency of a circular grid, if it was computed
     product: SpectralProduct | None = None
 
     @staticmethod
-    def of(
-        family: StencilFamily, taps: Array, counts: Counts | None, shape: Shape
-    ) -> ExponentialSolver:
+    def of(family: StencilFamily, taps: Array, counts: Counted, shape: Shape) -> ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
-        if not family.wrap or entries > _ENTRIES or counts is None or not counts.steps:
-            return ExponentialSolver(family, taps, counts)
-        if ops_of(taps).gathers_transforms or not readable(taps) or recorded(taps):
-            return ExponentialSolver(family, taps, counts)
-        return ExponentialSolver(family, taps, counts, _exponential_product(family, taps, shape))
+        product, known = None, counts is not None and counts.steps > 0
+        known = known and readable(taps) and not recorded(taps)
+        if family.wrap and entries <= _ENTRIES and known and not ops_of(taps).gathers_transforms:
+            product = _exponential_product(family, taps, shape)
+        return ExponentialSolver(family, taps, counts, product)
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         if self.product is not None:
             return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
         plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
@@ -174,7 +151,6 @@ class ExponentialSolver:
         return None if self.product is None else self.product.as_numpy()
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if self.product is None or not readable(y) or recorded(y):
             return exponential(self.family, self.taps, y, counts=self.counts)
         return self.product(y)

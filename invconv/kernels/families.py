@@ -11,35 +11,44 @@ runs families for every library, and differentiates them all alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
+from invconv.kernels import primitives
 from invconv.kernels.matrices import matrix_solver
-from invconv.kernels.primitives import (
-    Solver,
-    correlate,
-    correlate_kernel_vjp,
-    matmul,
-    multiply,
-    per_channel,
-    pixel_rows,
-)
+from invconv.kernels.primitives import Solver, matmul, multiply, per_channel, pixel_rows
+
+_MOST = 512  # families of a class that are remembered
 
 
 class LinearFamily:
     """Matrices A(w) that depend linearly on weights w; hashable, and registered under its name."""
 
     named: ClassVar[dict[str, type[LinearFamily]]] = {}
+    made: ClassVar[dict[Any, Any]]  # the families that `of` returned, by their settings
     lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"]]  # the kind of map that runs
     # the kind of solve
     solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
     text: Any  # the ``repr``, for libraries that pass settings as text
 
     def __init_subclass__(cls) -> None:
-        cls.named[cls.__name__] = cls
+        cls.named[cls.__name__], cls.made = cls, {}
+
+    @classmethod
+    def of(cls, *settings: Any) -> Self:
+        """Return the family of some settings, the same one each time.
+
+        Its transpose is made with it: torch.compile can look a family up, but cannot make one.
+        """
+        if settings not in cls.made:
+            if len(cls.made) >= _MOST:
+                cls.made.clear()
+            cls.made[settings] = cls(*settings)
+            cls.made[settings].transpose()
+        family: Self = cls.made[settings]
+        return family
 
     def apply(self, w: Array, x: Array) -> Array:
         """Return A(w) x."""
@@ -105,10 +114,10 @@ class TapsFamily(LinearFamily):
         return (x.shape[1], x.shape[1], *self.kernel_size)
 
     def apply(self, w: Array, x: Array) -> Array:
-        return correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
+        return primitives.correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
 
     def gram(self, x: Array, y: Array) -> Array:
-        return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
+        return self.kernel(primitives.correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,6 @@ class StencilFamily(TapsFamily):
 
     @property
     def text(self) -> str:
-        """The ``repr``."""
         return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
 
     def taps(self, w: Array) -> Array:
@@ -141,46 +149,19 @@ class StencilFamily(TapsFamily):
 
 @dataclass(frozen=True)
 class CentredFamily(StencilFamily):
-    """A `StencilFamily` of a whole kernel; text and transpose are kept: Dynamo traces neither."""
+    """The `StencilFamily` of all taps of a kernel; torch.compile cannot list their offsets."""
 
-    text: str = field(init=False, repr=False, compare=False)
-    turned: CentredFamily = field(init=False, repr=False, compare=False)
+    size: Shape  # of the kernel
+    dilation: Shape
+    flipped: bool = False  # the sign of the offsets
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        apart = tuple(-d if self.flipped else d for d in self.dilation)
+        vars(self).update(offsets=centred_offsets(self.size, apart))
 
     def transpose(self) -> CentredFamily:
-        return self.turned
-
-
-def kept(families: dict[Any, Any], key: Any, make: Callable[[], dict[Any, Any]]) -> Any:
-    """Return the family of some settings, the same one each time.
-
-    ``make`` returns it, with those that are its transposes, by their settings: torch.compile can
-    look a family up in a dict, but cannot make one.
-    """
-    if key not in families:
-        if len(families) >= _MOST:
-            families.clear()
-        families.update(make())
-    return families[key]
-
-
-_centred: dict[Any, CentredFamily] = {}
-_MOST = 512  # families that are kept
-
-
-def centred_family(kernel_size: Shape, dilation: Shape, wrap: bool) -> CentredFamily:
-    """Return the family of a whole kernel of odd sizes around its centre; always the same one."""
-    key = kernel_size, dilation, wrap
-
-    def make() -> dict[Any, CentredFamily]:
-        offsets = centred_offsets(kernel_size, dilation)
-        away = tuple(tuple(-o for o in offset) for offset in offsets)
-        family, turned = CentredFamily(offsets, wrap), CentredFamily(away, wrap)
-        for one, other in ((family, turned), (turned, family)):
-            vars(one).update(text=StencilFamily(one.offsets, wrap).text, turned=other)
-        return {key: family}
-
-    family: CentredFamily = kept(_centred, key, make)
-    return family
+        return self.of(self.wrap, self.size, self.dilation, not self.flipped)
 
 
 def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
@@ -226,7 +207,6 @@ class TriangularFamily(LinearFamily):
 
     @property
     def text(self) -> str:
-        """The ``repr``."""
         return "TriangularFamily(lower=True)" if self.lower else "TriangularFamily(lower=False)"
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -273,5 +253,4 @@ class Division:
     plan: ClassVar[dict[str, Any]] = {"method": "division"}
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
         return y / per_channel(self.scale, y)

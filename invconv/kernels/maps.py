@@ -26,7 +26,7 @@ from collections.abc import Callable
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import Solver, conjugate, matmul
+from invconv.kernels.primitives import Map, Solver, conjugate, matmul
 
 apply: Primitive[[LinearFamily, Array, Array], Array] = method("apply", on=1)
 gram: Primitive[[LinearFamily, Array, Array], Array] = method("gram", on=1)
@@ -52,7 +52,7 @@ def apply_vjp(
 
 
 def solve_jvp(
-    family: LinearFamily, solve: Callable[[Array], Array], x: Array, w_dot: Tangent, y_dot: Tangent
+    family: LinearFamily, solve: Map, x: Array, w_dot: Tangent, y_dot: Tangent
 ) -> Tangent:
     """Push tangents through x = A(w)^-1 y; ``solve`` is y -> A(w)^-1 y."""
     moved = None if w_dot is None else -apply(family, w_dot, x)
@@ -61,11 +61,7 @@ def solve_jvp(
 
 
 def solve_vjp(
-    family: LinearFamily,
-    solve_transposed: Callable[[Array], Array],
-    x: Array,
-    x_bar: Array,
-    wanted: tuple[bool, bool],
+    family: LinearFamily, solve_transposed: Map, x: Array, x_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (w_bar, y_bar) of x = A(w)^-1 y; ``solve_transposed`` is x_bar -> A(w)^-T x_bar."""
     y_bar = solve_transposed(x_bar)

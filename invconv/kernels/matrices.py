@@ -1,26 +1,144 @@
-"""Solves with one C x C matrix W at every pixel: by a product with W^-1 if that is as accurate.
+"""Solves with one C x C matrix W at every pixel, factor by factor or by a product with W^-1.
 
-W^-1 is formed once, in float64. If W is well conditioned, the product is as accurate as a solve.
-If it is not, or if its values cannot be read, each pixel is solved with factors of W.
+    x = A_1^-1 ... A_n^-1 y    for W = A_n ... A_1
+
+A step undoes one factor, for rows of pixels (C, M): a triangle by substitution, an orthogonal
+matrix by its transpose, a scale by division. W^-1 is formed once, in float64. If W is well
+conditioned, the product is as accurate as the steps. If it is not, or if its values cannot be read,
+each pixel is solved step by step.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, from_host, namespace, readable, recorded, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    diagonal_matrix,
+    from_host,
+    namespace,
+    readable,
+    recorded,
+    to_numpy,
+)
 from invconv.arrays.registry import Primitive
-from invconv.kernels.pixel_steps import PixelSteps, Triangle, Turned
-from invconv.kernels.primitives import Solver, multiply
+from invconv.kernels.primitives import (
+    Solver,
+    from_pixel_rows,
+    matmul,
+    multiply,
+    pixel_rows,
+    triangular_solve,
+)
 
-Matrix = np.ndarray[Any, np.dtype[np.float64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 # W^-1 is used if |W|_F |W^-1|_F is at most this number times C.
 _INVERSE_LIMIT = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class PixelStep:
+    """The inverse of a matrix A (C, C)."""
+
+    given: Array  # the array that says A: A itself, unless a class says otherwise
+
+    @property
+    def matrix(self) -> Array:
+        return self.given
+
+    def on_host(self) -> Self:
+        """Return the step in NumPy's float64."""
+        return replace(self, given=in_float64(self.given))
+
+    def __call__(self, rows: Array) -> Array:
+        """Return A^-1 times rows (C, M)."""
+        raise NotImplementedError
+
+    def transposed(self, rows: Array) -> Array:
+        """Return A^-T times rows (C, M)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Triangle(PixelStep):
+    """The inverse of a triangular matrix T."""
+
+    lower: bool
+
+    def __call__(self, rows: Array) -> Array:
+        return triangular_solve(self.given, rows, lower=self.lower)
+
+    def transposed(self, rows: Array) -> Array:
+        turned = namespace(rows).matrix_transpose(self.given)
+        return triangular_solve(turned, rows, lower=not self.lower)
+
+
+class Turned(PixelStep):
+    """The inverse of an orthogonal matrix, which is its transpose."""
+
+    def __call__(self, rows: Array) -> Array:
+        return matmul(namespace(rows).matrix_transpose(self.given), rows)
+
+    def transposed(self, rows: Array) -> Array:
+        return matmul(self.given, rows)
+
+
+class Divided(PixelStep):
+    """The inverse of a scale (C,)."""
+
+    @property
+    def matrix(self) -> Array:
+        return diagonal_matrix(self.given)
+
+    def __call__(self, rows: Array) -> Array:
+        return rows / self.given[:, None]
+
+    def transposed(self, rows: Array) -> Array:
+        return self(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSteps:
+    """The solve with W, one step after the other."""
+
+    steps: tuple[PixelStep, ...]  # the inverses of A_n, ..., A_1
+    method: str = "factors"  # the method that the plan states
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        return {"method": self.method}
+
+    @property
+    def arrays(self) -> list[Array]:
+        return [step.given for step in self.steps]
+
+    def on_host(self) -> tuple[Floats, Floats]:
+        """Return W and W^-1 in NumPy's float64."""
+        matrix = inverse = np.eye(self.steps[0].matrix.shape[0])
+        for step in self.steps:
+            there = step.on_host()
+            matrix, inverse = matrix @ there.matrix, there(inverse)
+        return matrix, inverse
+
+    def __call__(self, y: Array) -> Array:
+        return from_pixel_rows(self.undo(pixel_rows(y)), y.shape)
+
+    def undo(self, rows: Array) -> Array:
+        """Return W^-1 times rows (C, M)."""
+        for step in self.steps:
+            rows = step(rows)
+        return rows
+
+    def transposed(self, rows: Array) -> Array:
+        """Return W^-T times rows (C, M)."""
+        for step in reversed(self.steps):
+            rows = step.transposed(rows)
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +150,9 @@ class Product:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         return {"method": self.method, "at the pixel": "product with the inverse"}
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
         return multiply(self.inverse, y)
 
 
@@ -66,7 +182,7 @@ def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
     return steps if accurate is None else Product(accurate, steps.method)
 
 
-def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:
+def _accurate(matrix: Floats, inverse: Floats, like: Array) -> Array | None:
     """Return an inverse as an array like the given one, or None if it is not accurate enough."""
     with np.errstate(all="ignore"):
         condition = np.linalg.norm(matrix) * np.linalg.norm(inverse)
@@ -74,3 +190,16 @@ def _accurate(matrix: Matrix, inverse: Matrix, like: Array) -> Array | None:
         if not condition <= _INVERSE_LIMIT * len(matrix):
             return None
         return from_host(inverse, like)
+
+
+def in_float64(array: Array) -> Floats:
+    """Return an array in NumPy's float64."""
+    return to_numpy(array).astype(np.float64)
+
+
+def solved(triangle: Floats, rhs: Floats, *, lower: bool) -> Floats:
+    """Return T^-1 B of NumPy's arrays, by substitution."""
+    from scipy.linalg import solve_triangular  # here: it takes as long to import as invconv does
+
+    x: Floats = solve_triangular(triangle, rhs, lower=lower, check_finite=False)
+    return x

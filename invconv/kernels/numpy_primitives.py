@@ -17,20 +17,20 @@ import numpy as np
 from scipy.linalg import get_blas_funcs
 
 from invconv.arrays.array_ops import NumpyOps
-from invconv.arrays.namespaces import Shape
-from invconv.arrays.stencil import Offset, Stencil
+from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.stencil import CausalGrid, Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, threads
-from invconv.kernels.cpu.correlate.bands import of_taps
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
-from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
+from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import Solver
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 
@@ -47,17 +47,15 @@ _quiet = np.errstate(invalid="ignore")
 
 
 @_quiet
-def matmul(a: Floats, b: Floats) -> Floats:
+def matmul(a: Floats, b: Floats) -> Array:
     """See `invconv.kernels.primitives.matmul`."""
-    product: Floats = np.matmul(a, b)
-    return product
+    return np.matmul(a, b)
 
 
-def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Floats:
+def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Array:
     """See `invconv.kernels.primitives.correlate`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
-        by_taps: Floats = primitives.correlate.agnostic(stencil, x, wrap=wrap)
-        return by_taps
+        return primitives.correlate.agnostic(stencil, x, wrap=wrap)
     settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
     correlation = compiled_correlation(*settings)
     if correlation is None:
@@ -78,27 +76,25 @@ def _mapped(x: Floats, run: Callable[..., object]) -> Floats:
 
 def correlate_kernel_vjp(
     x: Floats, y_bar: Floats, offsets: tuple[Offset, ...], *, wrap: bool = False
-) -> Floats:
+) -> Array:
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
-        by_taps = primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
-        return np.asarray(by_taps)
+        return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
     native = x.dtype.newbyteorder("=")
     given, bar = (np.ascontiguousarray(a, native) for a in (x, y_bar))
     taps_bar = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
     return taps_bar.astype(x.dtype, copy=False)
 
 
-def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
+def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
     """See `invconv.kernels.primitives.triangular_solve`."""
     if rhs.dtype.itemsize > 8:
         return _substitute(matrix, rhs, lower=lower)
     trsm = get_blas_funcs("trsm", (matrix, rhs))
 
-    def solve(part: Floats) -> Floats:
+    def solve(part: Floats) -> Array:
         # X^T T^T = B^T, since BLAS takes the transpose of a row-major B without a copy
-        x: Floats = trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
-        return x
+        return trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
 
     step = max(1, (_SHARED_OUT - 1) // max(1, len(matrix)))
     starts = range(0, rhs.shape[1], step)
@@ -116,7 +112,7 @@ def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
 
 
 @np.errstate(divide="ignore", invalid="ignore")
-def log_abs_det(matrices: Floats) -> Floats:
+def log_abs_det(matrices: Floats) -> Array:
     """See `invconv.kernels.primitives.log_abs_det`; compiled for many small matrices.
 
     The factorisation runs in float64 for float32 matrices too, as NumPy's `slogdet` does.
@@ -128,8 +124,7 @@ def log_abs_det(matrices: Floats) -> Floats:
         logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
         return np.asarray(logs, matrices.real.dtype.newbyteorder("="))
     if wide or not prefers_lanes(count, channels):
-        by_library: Floats = primitives.log_abs_det.agnostic(matrices)
-        return by_library
+        return primitives.log_abs_det.agnostic(matrices)
     factors = np.array(matrices, kind, order="C")
     eliminate(address_of(factors), count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
@@ -151,16 +146,14 @@ class CompiledSolver:
         taps = kernel.reshape(channels, channels, -1).transpose(2, 0, 1)[f.first :]
         matrices = np.array(taps, kernel.dtype.newbyteorder("="), order="C")
         matrices[0][_masked(channels, f.lower)] = 0
-        settings = self.shape, f.reach[1:], f.direction, f.dilation, f.lower
-        vars(self).update(_factored=compiled.compiled_solve(matrices, *settings))
+        grid = CausalGrid(self.shape, f.reach[1:], f.direction, f.dilation, f.lower)
+        vars(self).update(_factored=compiled.compiled_solve(matrices, grid))
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         return self._factored.plan
 
     def __call__(self, y: Floats) -> Floats:
-        """Solve for x, shape (B, C, *shape)."""
         if y.size == 0:
             return y
         self._factored.require(y.shape, y.itemsize)
@@ -184,11 +177,10 @@ def factor(family: LinearFamily, w: Floats, shape: Shape) -> Solver:
     return family.factor(w, shape)
 
 
-def by_frequencies(product: SpectralProduct, y: Floats) -> Floats:
+def by_frequencies(product: SpectralProduct, y: Floats) -> Array:
     """See `invconv.kernels.frequencies.products.by_frequencies`."""
     if not product.prefers_kernel(len(y), y.dtype.itemsize):
-        by_fft: Floats = products.by_frequencies.agnostic(product, y)
-        return by_fft
+        return products.by_frequencies.agnostic(product, y)
     product.compiled.require(y.shape, y.itemsize)
     return _mapped(y, product.compiled.run)
 

@@ -8,8 +8,10 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from invconv.arrays.namespaces import (
@@ -193,15 +195,53 @@ def fold(offset: Offset, shape: Shape) -> Offset:
     return tuple((o + n // 2) % n - n // 2 for o, n in zip(offset, shape, strict=True))
 
 
+@dataclass(frozen=True)
+class TapGrid:
+    """Evenly spaced offsets along each axis, zero and all of a stencil's among them."""
+
+    taps: tuple[int, ...]  # that reach a pixel, in the order of `places`
+    places: tuple[int, ...]  # the flat index of each of these taps in the grid
+    low: Offset  # the first offset along each axis, at most 0
+    high: Offset  # the last one, at least 0
+    spacing: Offset  # distance between the grid's taps
+    size: Shape  # number of the grid's taps
+
+
+@functools.lru_cache(maxsize=256)
+def grid_of(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> TapGrid | None:
+    """Return the grid of the taps that reach a pixel, or None if no tap does."""
+    if wrap:
+        offsets = tuple(fold(offset, shape) for offset in offsets)
+    taps = tuple(reaching(offsets, shape))
+    if not taps:
+        return None
+    along = list(zip(*(offsets[t] for t in taps), strict=True))
+    low, high = (tuple(end(0, *axis) for axis in along) for end in (min, max))
+    spacing = tuple(math.gcd(*axis) or 1 for axis in along)
+    size = tuple((h - lo) // s + 1 for h, lo, s in zip(high, low, spacing, strict=True))
+    places = []
+    for t in taps:
+        place = 0
+        for o, lo, s, n in zip(offsets[t], low, spacing, size, strict=True):
+            place = place * n + (o - lo) // s
+        places.append(place)
+    return TapGrid(taps, tuple(places), low, high, spacing, size)
+
+
 def pad(x: Array, axis: int, before: int, after: int, wrap: bool = False) -> Array:
     """Put zeros before and after an array along one axis, or if ``wrap`` its other end."""
     parts, n = [x], x.shape[axis]
     for place, first, count in ((0, n - before, before), (2, 0, after)):
         if count and wrap:
-            parts.insert(place, x[(*(slice(None),) * axis, slice(first, first + count), ...)])
+            parts.insert(place, part(x, axis, first, first + count))
         elif count:
             parts.insert(place, zeros((*x.shape[:axis], count, *x.shape[axis + 1 :]), x))
     return namespace(x).concat(parts, axis=axis) if len(parts) > 1 else x
+
+
+def part(x: Array, axis: int, start: int, stop: int | None = None) -> Array:
+    """Return x[start:stop] along one axis."""
+    return x[(*(slice(None),) * axis, slice(start, stop), ...)]
 
 
 def multiply(matrix: Array, x: Array) -> Array:

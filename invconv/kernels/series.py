@@ -42,6 +42,9 @@ class Counts(NamedTuple):
     terms: int
 
 
+Counted = Counts | None  # None if the terms are counted as the series runs
+
+
 def norm_bound(w: Array) -> Array:
     """Return a bound of |M|_2, the smaller of the 1- and the infinity norm, as a 0-d array."""
     xp = namespace(w)

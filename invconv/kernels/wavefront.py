@@ -7,15 +7,16 @@ Pixel p depends on the pixels p + offset that come before it. Number the pixels 
 counted along the direction of the convolution. The pixels of one level do not depend on each
 other, and since the level is linear, all pixels that a tap reads for one level lie in one earlier
 level. So a solve is one matrix product and one triangular solve per level, for corner and
-raster masks, any direction, dilation and number of axes alike (`kernels.lanes`).
+raster masks, any direction, dilation and number of axes alike.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -32,9 +33,10 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import CausalGrid, Offset, Stencil, reaching
-from invconv.kernels.lanes import Lanes, lanes_of
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows, triangular_solve
+
+Index: TypeAlias = Any  # integers or bools of NumPy or torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,79 @@ def least_slope(reach: Sequence[Offset], ndim: int) -> tuple[int, ...]:
     return tuple(slope)
 
 
+class Lanes(NamedTuple):
+    """The places of a grid's pixels: L levels, M lanes, N pixels.
+
+    Counted along the convolution's direction, pixels that differ by multiples of the dilation in
+    the last axis only are a lane. A lane has at most one pixel a level, and for each level a tap
+    reads other lanes at a level that is a fixed number earlier:
+
+        x[level] = D^-1 (y[level] - [taps] window[reads])
+
+    with the last levels in a window. Plain wavefronts, torch's exported programs and JAX run this
+    loop.
+    """
+
+    gather: Index  # shape (L, M): the pixel of each place; N for a place without a pixel
+    inside: Index  # bool, shape (L, M): whether the place has a pixel
+    # shape (T, M): the place in the window that each tap reads; the window's end outside the grid
+    reads: Index
+    places: Index  # shape (N,): the place of each pixel
+    back: int  # the number of levels of the window
+
+
+def lanes_of(c: Any, shape: Shape, xp: Any, **device: Any) -> Lanes:
+    """Return the lanes of a grid.
+
+    ``c`` is a `CausalStencil`, `within` the grid, or settings with its ``reach``, ``direction``,
+    ``dilation`` and ``slope``. ``xp`` is numpy or torch, to which ``device`` is passed on.
+    """
+    *others, last = range(len(shape))
+    n, step = shape[last], c.dilation[last]
+    sizes = (*(shape[k] for k in others), step)
+    *along, residue = _unravel(xp.arange(math.prod(sizes), **device), sizes)
+    start = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + 0 * residue
+    levels = 1 + sum(w * ((s - 1) // d) for w, s, d in zip(c.slope, shape, c.dilation, strict=True))
+    at = xp.arange(levels, **device)[:, None] - start  # place of a level in its lane
+    inside = (at >= 0) & (at * step + residue < n)
+    pixel = _ravel(c.direction, shape, [*along, at * step + residue])
+    drops = [sum(w * o for w, o in zip(c.slope, offset, strict=True)) for offset in c.reach]
+    back, count = max(drops, default=0), math.prod(sizes)
+    reads = []
+    for offset, drop in zip(c.reach, drops, strict=True):
+        there = [along[k] - c.dilation[k] * offset[k] for k in others]
+        known = residue >= 0
+        for k in others:
+            known = known & (there[k] >= 0) & (there[k] < shape[k])
+        lane = _ravel((1,) * len(sizes), sizes, [*there, residue])
+        reads.append(xp.where(known, (back - drop) * count + lane, back * count))
+    *along, end = (
+        p if s > 0 else size - 1 - p
+        for p, s, size in zip(
+            _unravel(xp.arange(math.prod(shape), **device), shape), c.direction, shape, strict=True
+        )
+    )
+    level = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + end // step
+    places = level * count + _ravel((1,) * len(sizes), sizes, [*along, end % step])
+    gather = xp.where(inside, pixel, math.prod(shape))
+    return Lanes(gather, inside, xp.stack(reads) if reads else gather[:0], places, back)
+
+
+def _unravel(index: Index, shape: Shape) -> list[Index]:
+    return [
+        index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
+        for k, n in enumerate(shape)
+    ]
+
+
+def _ravel(direction: tuple[int, ...], shape: Shape, along: list[Index]) -> Index:
+    """Return the flat indices of coordinates that are counted along a direction."""
+    total = 0
+    for p, s, n in zip(along, direction, shape, strict=True):
+        total = total * n + (p if s > 0 else n - 1 - p)
+    return total
+
+
 @Primitive
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), that solves ``stencil.stencil()`` x = y.
@@ -138,7 +213,6 @@ class WavefrontSolver:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         levels = len(self._lanes.inside)
         return {"method": "wavefront", "at the pixel": corner, "levels": levels}
@@ -148,7 +222,6 @@ class WavefrontSolver:
         return lanes_of(self.causal, self.shape, np)
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         xp, lanes, (batch, channels) = namespace(y), self._lanes, y.shape[:2]
         rows, taps, blank = pixel_rows(y), self.causal.taps, zeros((channels, 1, batch), y)
         if self.inverse is not None:

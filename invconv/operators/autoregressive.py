@@ -22,7 +22,7 @@ from invconv.arrays.namespaces import Array, namespace
 from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
 from invconv.families.convolutions import Causal
-from invconv.kernels.convolutions import causal_family
+from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.blocks import InBlocks
 from invconv.trust.gains import taps_within, triangular_within
@@ -168,7 +168,7 @@ class AutoregressiveConv(InBlocks):
         assert isinstance(self.dilation, tuple)
         lower = self.channel_order == "lower"
         size, centre = self._kernel_size, self._centre
-        return Causal(causal_family(size, centre, self.direction, self.dilation, lower))
+        return Causal(CausalFamily.of(size, centre, self.direction, self.dilation, lower))
 
     def _causal(self) -> CausalStencil:
         return self._family.linear.stencil(self.kernel)

@@ -21,7 +21,7 @@ from invconv.arrays.namespaces import Array, namespace, size
 from invconv.arrays.settings import choice, generator, positive_int, sizes
 from invconv.arrays.stencil import taps_of
 from invconv.families.exponential import Exponential
-from invconv.kernels.families import centred_family
+from invconv.kernels.families import CentredFamily
 from invconv.kernels.series import LARGEST
 from invconv.operators.convolution import WithKernel
 from invconv.trust.gains import norm_bound, shrinking
@@ -146,7 +146,7 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         """Return the family of e^M."""
         assert isinstance(self.dilation, tuple)
         size = self._kernel_size
-        return Exponential(centred_family(size, self.dilation, self.padding == "circular"), size)
+        return Exponential(CentredFamily.of(self.padding == "circular", size, self.dilation), size)
 
     def transpose(self) -> ExponentialConv:
         """Return the operator of (e^M)^T = e^(M^T): flipped taps, transposed matrices."""

@@ -17,7 +17,7 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.families.convolutions import Spectral
-from invconv.kernels.spectral import centre_of, spectral_family
+from invconv.kernels.spectral import SpectralFamily, centre_of
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 
@@ -118,4 +118,4 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     def _family(self) -> Spectral:
         assert isinstance(self.dilation, tuple)
         borders = ("periodic",) * len(self._kernel_size)
-        return Spectral(spectral_family(self._kernel_size, borders, self.dilation))
+        return Spectral(SpectralFamily.of(self._kernel_size, borders, self.dilation))

@@ -27,7 +27,7 @@ from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.arrays.settings import generator, positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
-from invconv.kernels.spectral import centre_of, spectral_family
+from invconv.kernels.spectral import SpectralFamily, centre_of
 from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
@@ -164,7 +164,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     def _family(self) -> Spectral:
         assert isinstance(self.boundary, tuple)
         size = self._kernel_size
-        return Spectral(spectral_family(size, self.boundary, (1,) * len(size)))
+        return Spectral(SpectralFamily.of(size, self.boundary, (1,) * len(size)))
 
 
 def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:

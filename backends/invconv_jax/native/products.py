@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
-from invconv.kernels.plain.tap_grid import TapGrid, grid_of
+from invconv.kernels.primitives import TapGrid, grid_of
 from invconv_jax.native.partition import SplitByBatch, beside, whole
 
 # JAX's default allows products in TensorFloat-32 or bfloat16, which would decide the result.

@@ -13,10 +13,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
-from invconv.arrays.stencil import Offset
-from invconv.kernels.lanes import lanes_of
+from invconv.arrays.stencil import CausalGrid, Offset
 from invconv.kernels.primitives import flat
-from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy
+from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.products import matmul, substitute, triangular_solve
 
 
@@ -39,6 +38,11 @@ class Geometry:
         """Return the geometry of a stencil on a grid."""
         c = causal
         return cls(c.lower, c.reach, c.direction, c.dilation, c.slope, tuple(shape))
+
+    @property
+    def grid(self) -> CausalGrid:
+        """The settings for the compiled kernels."""
+        return CausalGrid(self.shape, self.reach, self.direction, self.dilation, self.lower)
 
     def transpose(self) -> Geometry:
         """Return the geometry of the transposed operator."""

@@ -22,12 +22,11 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
-from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.geometry import geometry_of
-from invconv.kernels.cuda import xla as cuda
+from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.launch import Program
 from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.native import scan
@@ -95,11 +94,10 @@ def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Arra
 
 def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
     """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
-    g, ordinals, dtype = geometry, _ordinals(), np.dtype(dtype)
+    ordinals, dtype = _ordinals(), np.dtype(dtype)
     if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
-    stencil = CausalGrid(g.shape, g.reach, g.direction, g.dilation, g.lower)
-    return cuda.common_program(channels, stencil, dtype.itemsize, ordinals)
+    return launch.common_program(channels, geometry.grid, dtype.itemsize, ordinals)
 
 
 def _ordinals() -> tuple[int, ...]:
@@ -113,7 +111,7 @@ def _ordinals() -> tuple[int, ...]:
 @functools.partial(jax.jit, static_argnums=0)
 def _weigh(program: Program, matrices: Array) -> Array:
     """Return the weights of matrices (1 + T, C, C)."""
-    call = cuda.weigh(program)
+    call = launch.weighing_call(program)
     weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
     (weighed,) = _call(call, (weights,), matrices)
     return weighed
@@ -121,12 +119,12 @@ def _weigh(program: Program, matrices: Array) -> Array:
 
 def _launch(program: Program, weights: Array, y: Array) -> Array:
     """Return x, shape (B, C, *shape)."""
-    call = cuda.solve(program, y.shape[0])
+    call = launch.solving_call(program, y.shape[0])
     counters = jax.ShapeDtypeStruct((call.results,), np.int32)
     return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
-def _call(call: cuda.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+def _call(call: launch.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
     with LOCK:
         register(call.name, call.code, "CUDA")
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
@@ -147,8 +145,7 @@ def weights_of(geometry: Geometry, matrices: Array) -> list[Array]:
     """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
     if not (readable(matrices) and available(matrices.dtype.itemsize)):
         return []
-    stencil = geometry.shape, geometry.reach, geometry.direction, geometry.dilation, geometry.lower
-    return list(map(jnp.asarray, compiled_solve(np.array(matrices), *stencil).layouts()))
+    return list(map(jnp.asarray, compiled_solve(np.array(matrices), geometry.grid).layouts()))
 
 
 def solve(geometry: Geometry, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
@@ -182,9 +179,8 @@ def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
 
 def _by_kernel(matrices: Array, *others: Array, geometry: Geometry) -> Array:
     *weights, y = others
-    g, itemsize, target = geometry, y.dtype.itemsize, host()
-    settings = g.shape, g.reach, g.direction, g.dilation, g.lower, itemsize, target
-    compiled = geometry_of(y.shape[1], *settings)
+    itemsize, target = y.dtype.itemsize, host()
+    compiled = geometry_of(y.shape[1], geometry.grid, itemsize, target)
     call = cpu.call(compiled, target, y.shape[0])
     code = cpu.handler(target, itemsize, call.plan.way, call.plan.sums)
     with LOCK:

@@ -30,13 +30,10 @@ from invconv.families.pointwise import Scale
 from invconv.families.route import multiplied, runs, undone_as_one
 from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
-from invconv.kernels.lanes import Lanes, lanes_of
-from invconv.kernels.matrices import Product
-from invconv.kernels.pixel_steps import PixelSteps
-from invconv.kernels.plain.tap_grid import grid_of
-from invconv.kernels.primitives import per_channel
+from invconv.kernels.matrices import PixelSteps, Product
+from invconv.kernels.primitives import grid_of, per_channel
 from invconv.kernels.series import series
-from invconv.kernels.wavefront import inverse_at_the_pixel
+from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
@@ -176,7 +173,7 @@ def _undo(solver: Any, y: Tensor) -> Tensor:
     if isinstance(solver, Product):
         steps = [(solver.inverse,)]
     elif isinstance(solver, PixelSteps):
-        steps = [_refined(matrix) for matrix in reversed(solver.factors())]
+        steps = [_refined(step.matrix) for step in solver.steps]
     else:
         raise _refusal(solver)
     x = y.flatten(2)

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.stencil import seen
-from invconv.kernels.bordered import BorderedFamily
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.products import within_range
-from invconv.kernels.lanes import lanes_of
-from invconv.kernels.spectral import SpectralFamily
+from invconv.kernels.spectral import BorderedFamily, SpectralFamily
+from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
 
@@ -55,7 +54,7 @@ def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[
 
 def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
     whole = getattr(known, "whole", None)
-    if not isinstance(whole, BorderedFamily):
+    if whole is None or isinstance(whole.wrap, bool):
         return kernels.apply(known, w, x)
     y = kernels.apply(
         StencilFamily(whole.offsets, False), whole.taps(known.unfolded(w)), _continued(whole, x)
@@ -65,7 +64,7 @@ def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
 
 def _gram(known: Any, x: Tensor, y: Tensor) -> Tensor:
     whole = getattr(known, "whole", None)
-    if not isinstance(whole, BorderedFamily):
+    if whole is None or isinstance(whole.wrap, bool):
         return kernels.gram(known, x, y)
     y = torch.as_tensor(whole.in_zeros(y))
     taps = kernels.gram(StencilFamily(whole.offsets, False), _continued(whole, x), y)

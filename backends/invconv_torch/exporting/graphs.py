@@ -1,8 +1,8 @@
 """Parts of graphs: constants, an autoregressive solve and a spectral one.
 
 An autoregressive solve is a scan over its wavefronts: a graph of one size for every grid. Its index
-arrays (`invconv.kernels.lanes`) are NumPy's, or made by torch in the graph, since the decomposition
-of an operator cannot hold constants.
+arrays (`invconv.kernels.wavefront.Lanes`) are NumPy's, or made by torch in the graph, since the
+decomposition of an operator cannot hold constants.
 
 A spectral solve is in real arithmetic, and transforms are products with cosines and sines. ONNX has
 a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector is its
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
-from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.lanes import Lanes
-from invconv.kernels.wavefront import CausalStencil
+from invconv.kernels.frequencies.waves import turns
+from invconv.kernels.wavefront import CausalStencil, Lanes
 from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
 
 

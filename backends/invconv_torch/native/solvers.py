@@ -22,7 +22,7 @@ from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
-from invconv.kernels.plain.pitched import PitchedSolver, StridedOps
+from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, in_host_memory
 from invconv_torch.precision import full_precision
@@ -109,7 +109,7 @@ def _causal_state(
 ) -> CompiledSolve | DeviceSolve | PitchedSolver:
     """Return a factored solve, by the quickest way that runs on the device."""
     if in_host_memory(c.taps) and available(c.taps.element_size()):
-        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), *c.on(shape))
+        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), c.on(shape))
     if CUDA.ordinal(c.taps) is not None:
         state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.on(shape), CUDA)
         if state is not None:

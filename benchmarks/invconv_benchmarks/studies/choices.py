@@ -126,7 +126,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     x = np.empty_like(y)
 
     def state(way: str) -> CompiledSolve:
-        made = compiled_solve(matrices, *c.on(grid))
+        made = compiled_solve(matrices, c.on(grid))
         with mock.patch.object(assembly, "best_way", return_value=way):
             compiled._runs.cache_clear()
             made.solve(address_of(y), address_of(x), batch, 1)  # it keeps its program
@@ -136,7 +136,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         assembly.costs.cache_clear()
         return assembly.best_way(geometry, batch, 1)
 
-    geometry = compiled_solve(matrices, *c.on(grid)).geometry
+    geometry = compiled_solve(matrices, c.on(grid)).geometry
     states = {way: state(way) for way in assembly.costs(geometry, batch, 1)}
     compiled._runs.cache_clear()
     given = address_of(y), address_of(x), batch, 1
@@ -153,7 +153,7 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         channels, grid, ((0, 0), (0, -1), (-1, 0), (-1, -1)), None, 4
     )
     assert given is not None
-    by_images = correlation._by_images(given)
+    by_images = given.by_images
     known = {"pixels": given} | ({"images": by_images} if by_images else {})
 
     def force(way: str) -> Any:

@@ -13,8 +13,12 @@ from invconv.kernels import maps
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.correlate import correlation
-from invconv.kernels.cpu.correlate.bands import of_taps
-from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
+from invconv.kernels.cpu.correlate.correlation import (
+    CompiledCorrelation,
+    compiled_correlation,
+    compiled_kernel_vjp,
+)
+from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.program import address_of
 from tests.kernels.test_kernels import narrower
 
@@ -73,7 +77,7 @@ def test_pixels_and_images_agree(seed: int, wrap: Any, bits: int | None, monkeyp
     given = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)
     if given is None:
         return
-    by_images = correlation._by_images(given)
+    by_images = given.by_images
     assert by_images is not None
     assert (given.lanes, by_images.lanes) == ("pixels", "images")
     found = []

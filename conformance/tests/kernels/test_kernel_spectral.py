@@ -24,7 +24,7 @@ def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, worker
     target = None if bits is None else narrower(bits)
     shape = y.shape[2:]
     x = np.full_like(y, np.nan)
-    found = compiled_product(matrices, shape, basis.real(shape), target)
+    found = compiled_product(matrices, shape, transform, target)
     found.run(address_of(y), address_of(x), len(y), workers, y, x)
     return x
 

@@ -23,7 +23,7 @@ from invconv.kernels.cpu.loop import write_solve
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
-from invconv.kernels.plain.pitched import NUMPY, PitchedSolver
+from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.solvers import TORCH
@@ -44,7 +44,7 @@ def factored(
     """Factor a convolution of NumPy arrays."""
     c = conv._causal()
     matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
-    return compiled_solve(matrices, *c.on(grid), target)
+    return compiled_solve(matrices, c.on(grid), target)
 
 
 def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:

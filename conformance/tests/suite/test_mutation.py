@@ -74,14 +74,14 @@ ROOMS = {
     "frequencies": Room("kernels/frequencies/*.py", _laws(_FREQUENCIES + "chain-merged"), 4),
     "kernels": Room("kernels/*.py", replace(_ALL, plain=True), 5),
     "plain": Room(  # tap_grid.py runs in JAX and PyTorch only
-        "kernels/plain/*.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 3
+        "kernels/pitched.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 3
     ),
     "operators": Room("operators/*.py", _laws(_CAUSAL + _FREQUENCIES + _STEPS), 6),
 }
 
 
 # no operators: core/test_filters.py, test_least_squares.py and test_blocks.py hold them
-_WITHOUT_LAWS = ("filters.py", "psf.py", "least_squares.py", "blocks.py", "pseudo_inverses.py")
+_WITHOUT_LAWS = ("filters.py", "psf.py", "least_squares.py", "blocks.py")
 
 
 class Mutant(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 
 from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import Geometry
-from invconv.kernels.cpu.lanes import channels, images, rows
+from invconv.kernels.cpu.lanes import images, rows
 from invconv.kernels.cpu.program import Assembled, Header, Parts, Segment, numbers_of, tap_list
 from invconv.kernels.order import inverse_limit
 
@@ -41,7 +41,6 @@ class Program(Assembled[Header]):
         return self.flag + 1 + self.header.blocks * self.header.block
 
     def units(self, batch: int) -> int:
-        """Return the number of units of work of a batch."""
         return -(-batch // self.header.images) * self.header.units
 
 
@@ -55,7 +54,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
     if way == "rows":
         parts = rows.parts(g, shared)
     elif way == "channels":
-        parts = channels.parts(g, together)
+        parts = images.parts_by_channels(g, together)
     else:
         parts = images.parts(g) if way == "images" else _recursion(g)
     taps, masks = len(g.reach), parts.masks + bytes(-len(parts.masks) % 8)
@@ -102,7 +101,7 @@ def best_program(g: Geometry, batch: int, workers: int) -> Program:
     """Return the program of the quickest way to solve a batch."""
     way = best_way(g, batch, workers)
     if way == "channels":
-        return program(g, way, False, channels.together(batch, workers))
+        return program(g, way, False, images.together(batch, workers))
     return program(g, way, way == "rows" and workers > 1)
 
 
@@ -139,5 +138,5 @@ def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
     if g.channels == 1 and g.pixels == g.shape[0]:  # signals
         by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + BESIDE["recursion"])
     elif g.channels > 1:
-        by_way["channels"] = channels.cost(g, batch, workers)
+        by_way["channels"] = images.cost_by_channels(g, batch, workers)
     return by_way

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cpu.lanes.channels import TOGETHER, Vectors
+from invconv.kernels.cpu.lanes.images import TOGETHER, Vectors
 from invconv.kernels.cpu.sums import READ, SIGNATURE
 from invconv.kernels.order import accumulators
 
 
 def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None:
-    """Write the function "sums" for the vectors of a pixel (`lanes.channels.Vectors`).
+    """Write the function "sums" for the vectors of a pixel (`lanes.images.Vectors`).
 
     The arguments are those of `cpu.sums.write_sums`, but all pixels share the first list of taps,
     and ``images`` images lie ``channel_step`` apart. With one accumulator the products with y come

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import CausalGrid
 from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
@@ -65,7 +65,6 @@ class CompiledSolve:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         g, first = self.geometry, best_program(self.geometry, 1, 1)
         substitutes = self.weights(first)[first.flag]
         return {
@@ -82,9 +81,9 @@ class CompiledSolve:
     def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
 
-        The addresses are of contiguous arrays (batch, C, *shape) of the stencil's dtype. At most so
-        many ``workers`` solve: one thread solves a few images. ``keeps`` must not be freed while
-        another thread may still be at work.
+        The addresses are of contiguous arrays (batch, C, *shape) of the stencil's dtype, which
+        ``keeps`` holds while another thread may still be at work. At most so many ``workers``
+        solve: one thread solves a few images.
         """
         key, (runs, places, most, size) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
@@ -113,23 +112,15 @@ def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) 
 
 
 def compiled_solve(
-    matrices: Floats,
-    shape: Shape,
-    reach: tuple[Offset, ...],
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-    target: Target | None = None,
+    matrices: Floats, stencil: CausalGrid, target: Target | None = None
 ) -> CompiledSolve:
     """Factor a causal stencil on a grid.
 
     ``matrices`` (1 + T, C, C), in float32 or float64, are D and then those of the taps; they are
-    not copied, and must not change. The settings are as in
-    `invconv.kernels.wavefront.CausalStencil`. The target is this processor unless given.
+    not copied, and must not change. The target is this processor unless given.
     """
-    matrices = np.ascontiguousarray(matrices)
-    target, channels, itemsize = target or host(), matrices.shape[1], matrices.dtype.itemsize
-    g = geometry_of(channels, shape, reach, direction, dilation, lower, itemsize, target)
+    matrices, target = np.ascontiguousarray(matrices), target or host()
+    g = geometry_of(matrices.shape[1], stencil, matrices.dtype.itemsize, target)
     return CompiledSolve(g, target, matrices)
 
 
@@ -149,10 +140,7 @@ class _Run:
 def _runs(
     g: Geometry, target: Target, batch: int, workers: int
 ) -> tuple[tuple[_Run, ...], int, int]:
-    """Return the runs of a batch, the number of threads and the bytes of the largest.
-
-    There is one run of all images, or one of the images that fill vectors and one of the rest.
-    """
+    """Return the runs of a batch's parts, the number of threads and the bytes of the largest."""
     numbers, products = batch * g.channels * g.pixels, g.channels * len(g.reach)
     if costs.seconds(numbers, products, g.itemsize, target) < costs.SHARED:
         workers = 1
@@ -195,14 +183,14 @@ def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: o
 
     After an interrupt other threads go on for a while: they keep the memory they use, ``keeps``.
     """
+    if workers > 1:
+        threads.together(functools.partial(_in_thread, work, size, keeps), workers)
+        return
+    buffer = BUFFERS.take(size)
+    work(buffer[0])
+    if buffer[1].size <= _KEPT:
+        BUFFERS.kept = buffer
 
-    def in_thread(*_: object) -> None:
-        in_buffers(work, size, 1)
 
-    if workers == 1:
-        buffer = BUFFERS.take(size)
-        work(buffer[0])
-        if buffer[1].size <= _KEPT:
-            BUFFERS.kept = buffer
-    else:
-        threads.together(functools.partial(in_thread, keeps), workers)
+def _in_thread(work: Callable[[int], object], size: int, _: object) -> None:
+    in_buffers(work, size, 1)

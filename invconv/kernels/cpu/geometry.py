@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import CausalGrid, Offset
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.order import tap_order
 
@@ -43,20 +43,17 @@ class Geometry:
     order: tuple[int, ...]  # the index of each tap's matrix
     direction: tuple[int, ...]
     lower: bool  # whether D is lower triangular
-    # blocks of output channels, which are solved one after the other, and channels of a block
-    blocks: int
-    block: int
+    blocks: int  # of output channels, which are solved one after the other
+    block: int  # channels of a block
     lanes: int  # of a vector
     itemsize: int  # bytes of a number
 
     @property
     def single(self) -> bool:
-        """Whether one block has all channels."""
         return self.blocks == 1
 
     @functools.cached_property
     def pixels(self) -> int:
-        """Pixels of an image."""
         return math.prod(self.shape)
 
     @property
@@ -90,17 +87,9 @@ class Geometry:
 
 
 @functools.lru_cache(maxsize=256)
-def geometry_of(
-    channels: int,
-    shape: Shape,
-    reach: tuple[Offset, ...],
-    direction: tuple[int, ...],
-    dilation: tuple[int, ...],
-    lower: bool,
-    itemsize: int,
-    target: Target,
-) -> Geometry:
-    """Return the geometry of a causal stencil (`kernels.wavefront.CausalStencil`) on a grid."""
+def geometry_of(channels: int, stencil: CausalGrid, itemsize: int, target: Target) -> Geometry:
+    """Return the geometry of a causal stencil on a grid."""
+    shape, reach, direction, dilation, lower = stencil
     pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
     kept = tap_order(pixels, shape)
     offsets = [(0,) * len(shape), *(pixels[t] for t in kept)]

@@ -61,7 +61,6 @@ def _unit(w: Writer, a: Arguments, h: Numbers, group: Int, unit: Int) -> None:
 
 
 def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
-    """Write the code of a segment: copy in, solve, copy out."""
     kind, images = a["lines"], (a["images"] - a["image"]).least(h["images"])
     if kind == "recursion":
         _solve_pixels(w, a, h, s, images)

@@ -68,11 +68,7 @@ def _may_make_code() -> bool:
 
 @functools.lru_cache(maxsize=512)
 def compiled(
-    target: Target,
-    itemsize: int,
-    write: Callable[..., object],
-    *settings: Any,
-    thorough: bool = False,
+    target: Target, itemsize: int, write: Any, *settings: Any, thorough: bool = False
 ) -> Code:
     """Compile a module that ``write(writer, *settings)`` writes; return the function outside."""
     from llvmlite import binding

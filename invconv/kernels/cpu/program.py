@@ -72,45 +72,34 @@ def tap_list(taps: TapList, count: int, weights: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Header:
-    """Settings of all segments."""
+    """Settings of all segments. Distances and places are in the buffer unless said otherwise."""
 
-    images: int = 0  # images of a unit at most
-    # units of one image (or of the images in the lanes), and segments of a unit
-    units: int = 0
-    segments: int = 0
-    # C, pixels of an image, and taps, the pixel itself included
+    images: int = 0  # of a unit, at most
+    units: int = 0  # of one image, or of the images in the lanes
+    segments: int = 0  # of a unit
     channels: int = 0
-    pixels: int = 0
-    taps: int = 0
+    pixels: int = 0  # of an image
+    taps: int = 0  # the pixel itself included
     lower: int = 0  # whether D is lower triangular
     limit: int = 0  # the condition of D up to which D^-1 is folded in
-    # output channels that are solved at once, and the number of such blocks
-    block: int = 0
+    block: int = 0  # output channels that are solved at once
     blocks: int = 0
-    # for `cpu.copies`: the distance from line to line in memory less the skew; the skew; and the
-    # length of a line, a huge integer if it is a whole image
-    line_step: int = 0
+    line_step: int = 0  # from line to line of `cpu.copies` in memory, less the skew
     skew: int = 0
-    width: int = 0
-    # distances in the buffer from position to position of a row, and from channel to channel
-    step: int = 0
+    width: int = 0  # of a line; a huge integer if it is a whole image
+    step: int = 0  # from position to position of a row
     channel_step: int = 0
-    # distances in the buffer from row to row and from column to column, in the order of the solve
-    row_step: int = 0
+    row_step: int = 0  # from row to row, in the order of the solve
     column_step: int = 0
-    lag: int = 0  # number of levels by which a row lags behind the one above it
-    # the number of rows above a strip that it reads, and the distance between them in memory
-    above: int = 0
-    above_step: int = 0
+    lag: int = 0  # levels by which a row lags behind the one above it
+    above: int = 0  # rows above a strip that it reads
+    above_step: int = 0  # from one of them to the next in memory
     along: int = 0  # +1 or -1, the direction of a strip's row in memory
     masked: int = 0  # whether lanes outside the grid are cleared after each pixel
-    # the count of numbers at the buffer's start that must be zero at first, the place of a pixel's
-    # sums, and the length of the buffer
-    cleared: int = 0
-    spare: int = 0
-    size: int = 0
-    # rows and columns up to these have lists of taps of their own; later ones share the last list
-    last_row: int = 0
+    cleared: int = 0  # numbers at the start that must be zero at first
+    spare: int = 0  # place of a pixel's sums
+    size: int = 0  # of the buffer
+    last_row: int = 0  # rows up to this one have lists of taps of their own, later ones share one
     last_column: int = 0
     # places in the program of the order of the taps, of the lists for `invconv.kernels.cpu.sums`,
     # of the places for `invconv.kernels.cpu.copies`, of the masks, and of the segments
@@ -125,37 +114,27 @@ class Header:
 class Segment:
     """Pixels that are copied in, solved and copied out together."""
 
-    # start and count of the buffer's numbers that are set to zero first
-    clear: int = 0
+    clear: int = 0  # place of the numbers that are set to zero first
     clear_count: int = 0
-    # numbers of the buffer that are then moved, so that the last pixels are where taps read them
-    move_to: int = 0
+    move_to: int = 0  # then these are moved, so that the last pixels are where taps read them
     move_from: int = 0
     move_count: int = 0
-    # place of line 0 in a channel of an image, and number of lines
-    memory: int = 0
+    memory: int = 0  # place of line 0 in a channel of an image
     lines: int = 0
-    # first position of the lines to be copied in and out, number of positions, and place of the
-    # first position in the buffer
-    start: int = 0
-    count: int = 0
-    place: int = 0
-    # place of the first pixel to be solved, its row in the grid, and numbers of rows and columns
-    at: int = 0
-    top: int = 0
+    start: int = 0  # first position of the lines to be copied in and out
+    count: int = 0  # of positions
+    place: int = 0  # of the first position
+    at: int = 0  # place of the first pixel to be solved
+    top: int = 0  # its row in the grid
     rows: int = 0
     columns: int = 0
     lists: int = 0  # place of this segment's lists of taps among all lists
     keep: int = 0  # place of the first column's masks
-    # for a strip: whether it has rows above, the first level at which these are copied, and the
-    # level of the first position, counted along the row
-    first: int = 0
-    low: int = 0
-    level: int = 0
-    # columns of the unit before that must be solved first, and columns of this unit that are solved
-    # afterwards
-    needed: int = 0
-    done: int = 0
+    first: int = 0  # whether a strip has rows above
+    low: int = 0  # the first level at which these are copied
+    level: int = 0  # of the first position, counted along the row
+    needed: int = 0  # columns of the unit before that must be solved first
+    done: int = 0  # columns of this unit that are solved afterwards
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,6 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
 
 
 def _taps(w: Writer, a: Arguments, row: Int, column: Int) -> Value:
-    """Return the list of a pixel's taps."""
     number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
     number = number + column.least(a["last_column"])
     return w.entries(a["lists"], number * (a["taps"] * 2 + 1))

@@ -1,30 +1,16 @@
 """The launches of the kernels of `common.cuh`, `weights.cu`, `solve.cu`, and their arguments.
 
-`launch` does this for any library, on the library's current stream, and nothing on the host waits.
-The two kernels of ``plan.weigh()`` factor an operator. Their arguments, in this order:
+A kernel takes the addresses of its `POINTERS` and then one struct of 18 ints, by value. Arrays are
+contiguous, of one dtype, float32 or float64:
 
-   =============  ==================================================================
-   matrices       pointer: D, with zeros in its other triangle, then the taps of the
-                  stencil in its own order, (1 + T, C, C), contiguous
-   weights        pointer: ``plan.weights`` numbers of memory; they need not be zeroed
-   grid           the launch's ``integers``, by value: one struct of 18 ints
-   =============  ==================================================================
+    matrices   (1 + T, C, C): D, with zeros in its other triangle, then the stencil's taps
+    weights    ``plan.weights`` numbers, which need not be zeroed
+    y, x       (batch, C, *shape), the batch not empty; x is other memory than y
+    counters   32-bit ints, set to zero in the same stream before every launch, used by no other
+               launch meanwhile; null if there are none
 
-"decide" decides on the device whether D^-1 is folded in, and "solve" reads the decision there: the
-host never knows. The arguments of ``plan.solve(batch)``, in this order:
-
-   =============  ==================================================================
-   y              pointer: (batch, C, *shape), contiguous
-   x              pointer: likewise, other memory than y
-   weights        pointer: as above; read only
-   counters       pointer: ``counters`` ints of 32 bits, set to zero in the same stream before
-                  every launch, used by no other launch meanwhile; null if there are none
-   grid           the launch's ``integers``, by value
-   =============  ==================================================================
-
-A grid of blocks is ``(blocks, 1, 1)``, a block ``(threads, 1, 1)``. The numbers are float32 or
-float64, y, x, matrices and weights of one dtype; half types are cast by the caller. Launches of a
-batch of 0 are left out. `Launch.struct` has the integers as bytes.
+"fold" and "decide" factor an operator: "decide" decides on the device whether D^-1 is folded in,
+and "solve" reads the decision there. The host never knows, and waits for nothing.
 """
 
 from __future__ import annotations

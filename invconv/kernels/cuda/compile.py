@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invconv.kernels.cuda.layout import Constants
+from invconv.kernels.cuda.plan import Constants
 
 FILES = ("common.cuh", "weights.cu", "solve.cu")
 
@@ -32,11 +32,7 @@ def sources() -> dict[str, str]:
 
 
 def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
-    """Return the whole text for some constants.
-
-    The constants are those of a `invconv.kernels.cuda.plan.Plan`; ``texts`` are compiled instead of
-    `sources`.
-    """
+    """Return the whole text for a plan's constants; ``texts`` are compiled instead of `sources`."""
     macros = [f"#define {name} {value}" for name, value in constants]
     parts = [f'#line 1 "{name}"\n{text}' for name, text in (texts or sources()).items()]
     return "\n".join([*macros, *parts])
@@ -44,23 +40,16 @@ def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
 
 # the sources call fma themselves, so the compiler must not fuse; the other options are the defaults
 OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true")
-_NAMES = (
-    "libnvrtc.so.13",
-    "libnvrtc.so.12",
-    "libnvrtc.so",
-    "nvrtc64_130_0.dll",
-    "nvrtc64_120_0.dll",
-)
+_LINUX = "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"
+_WINDOWS = "nvrtc64_130_0.dll", "nvrtc64_120_0.dll"
 
 
 @dataclass(frozen=True)
 class Code:
     """Machine code of a module with the functions "fold", "decide" and "solve"."""
 
-    # for cuModuleLoadData: a cubin, or PTX (with a zero at its end) if this NVRTC does not know the
-    # architecture
-    image: bytes
-    log: str  # the compiler's log: with ``verbose`` registers, spills and shared bytes
+    image: bytes  # a cubin, or PTX, zero at its end, if this NVRTC does not know the architecture
+    log: str  # the compiler's: with ``verbose`` registers, spills and shared bytes
 
 
 class CompileError(RuntimeError):
@@ -69,11 +58,10 @@ class CompileError(RuntimeError):
 
 @functools.lru_cache(maxsize=256)
 def compiled(constants: Constants, architecture: int, driver: int | None = None) -> Code | None:
-    """Return the code for a plan's constants on an architecture, such as 90.
+    """Return the code for a plan's constants on an architecture, such as 90, or warn.
 
-    If it cannot be compiled, one warning says why, and the result is None. ``driver`` is the result
-    of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load code from NVRTC of CUDA
-    13.
+    ``driver`` is the result of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load
+    code from NVRTC of CUDA 13.
     """
     try:
         return compile_text(source(constants), architecture, driver=driver)
@@ -114,13 +102,9 @@ def compile_text(
 
 def _call(nvrtc: Any, name: str, *arguments: Any) -> None:
     if failed := getattr(nvrtc, name)(*arguments):
-        raise CompileError(f"{name} failed: {_reason(nvrtc, failed)}")
-
-
-def _reason(nvrtc: Any, code: int) -> str:
-    nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
-    text: bytes = nvrtc.nvrtcGetErrorString(code)
-    return text.decode(errors="replace")
+        nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+        reason = nvrtc.nvrtcGetErrorString(failed).decode(errors="replace")
+        raise CompileError(f"{name} failed: {reason}")
 
 
 def _text(nvrtc: Any, program: Any, output: str) -> bytes:
@@ -141,12 +125,10 @@ def _architectures(nvrtc: Any) -> list[int]:
 
 @functools.cache
 def library(newest: int | None = None) -> Any:
-    """Return the newest NVRTC on this machine as a ctypes library, or None.
+    """Return the newest NVRTC here up to a major version as a ctypes library, or None.
 
     Wheels, Python's own environment (conda's), CUDA_PATH and CUDA_HOME are searched for the newest
     first, the system's own library last.
-
-    ``newest`` is the largest major version that is accepted.
     """
     for name in _candidates():
         try:
@@ -174,4 +156,4 @@ def _candidates() -> Iterator[str]:
         if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll", path.name)
     ]
     yield from map(str, sorted(paths, key=lambda p: p.name, reverse=True))
-    yield from _NAMES
+    yield from (*_LINUX, *_WINDOWS)

@@ -51,28 +51,28 @@ def library() -> Any:
         except OSError:
             continue
         for function, arguments in _ARGUMENTS.items():
-            try:
-                getattr(cuda, function).argtypes = arguments
-            except AttributeError:
-                raise DriverError(f"the CUDA driver has no {function}: it is too old") from None
+            _function(cuda, function).argtypes = arguments
         _check("cuInit", cuda.cuInit(0), cuda)
         return cuda
     raise DriverError("the CUDA driver was not found")
 
 
+def _function(cuda: Any, name: str) -> Any:
+    try:
+        return getattr(cuda, name)
+    except AttributeError:
+        raise DriverError(f"the CUDA driver has no {name}: it is too old") from None
+
+
 def call(name: str, *arguments: Any) -> None:
     """Call a function of the driver, or raise `DriverError`."""
     cuda = library()
-    if code := getattr(cuda, name)(*arguments):
-        _check(name, code, cuda)
+    _check(name, getattr(cuda, name)(*arguments), cuda)
 
 
 def address(name: str) -> int:
     """Return the address of a function of the driver, for machine code that calls it."""
-    try:
-        place = ctypes.cast(getattr(library(), name), c_void_p).value
-    except AttributeError:
-        raise DriverError(f"the CUDA driver has no {name}: it is too old") from None
+    place = ctypes.cast(_function(library(), name), c_void_p).value
     assert place is not None
     return place
 
@@ -159,21 +159,16 @@ def put_on_device(kernel: int) -> None:
 
 
 def launch(
-    kernel: int,
-    blocks: int,
-    threads: int,
-    shared: int,
-    stream: int,
-    pointers: tuple[int, ...],
-    struct: bytes,
+    kernel: int, sizes: tuple[int, int, int], stream: int, pointers: tuple[int, ...], struct: bytes
 ) -> None:
     """Queue a kernel whose arguments are pointers, and then a struct by value.
 
-    The driver copies the arguments before it returns.
+    ``sizes`` are the blocks, the threads of a block and its bytes of shared memory. The driver
+    copies the arguments before it returns.
     """
     addresses, last = (c_void_p * len(pointers))(*pointers), ctypes.create_string_buffer(struct)
     first, size = ctypes.addressof(addresses), ctypes.sizeof(c_void_p)
     places = [first + i * size for i in range(len(pointers))]
     arguments = (c_void_p * (len(pointers) + 1))(*places, ctypes.addressof(last))
-    sizes = blocks, 1, 1, threads, 1, 1, shared
-    call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)
+    blocks, threads, shared = sizes
+    call("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, shared, stream, arguments, None)

@@ -91,7 +91,6 @@ class _Driver:
         self.pushed = False
 
     def call(self, name: str, *arguments: Value) -> None:
-        """Write a call."""
         b, code = self.w.b, self._call(name, *arguments)
         with b.if_then(b.icmp_signed("!=", code, I32(0)), likely=False):
             if self.pushed:

@@ -5,24 +5,32 @@ memory is the library's. Nothing waits for the device and no value is read: a so
 and before it at most one array of counters is set to zero. A CUDA graph may record it, even if
 nothing was compiled before.
 
-Not yet run on a GPU. `arguments` describes the launches; `xla` has the launches for JAX's programs.
+XLA has the same launches as custom calls. A call's handler (`handler`) has the handles of its
+kernels in its code. Its name is a hash of their source constants, so that a program that XLA keeps
+on disk contains no address of a process.
+
+Not yet run on a GPU. `arguments` describes the launches.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from invconv.arrays.namespaces import Array, Shape, device, namespace
 from invconv.arrays.stencil import CausalGrid
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import POINTERS, Launch
 from invconv.kernels.cuda.compile import compiled
-from invconv.kernels.cuda.layout import Constants
-from invconv.kernels.cuda.plan import Device, Plan, plan_of
+from invconv.kernels.cuda.plan import Constants, Device, Plan, plan_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,6 @@ class Program:
         self._queue(_solve_launch(self, batch), stream, addresses)
 
     def counters(self, batch: int) -> int:
-        """Return the number of counters of a solve."""
         return _solve_launch(self, batch).counters
 
     def _queue(self, launch: Launch, stream: int, addresses: dict[str, int]) -> None:
@@ -62,7 +69,7 @@ class Program:
         sizes = launch.blocks, launch.threads, launch.shared
         kernel, struct = self.kernels[launch.kernel], launch.struct.tobytes()
         with driver.current(self.ordinal):
-            driver.launch(kernel, *sizes, stream, pointers, struct)
+            driver.launch(kernel, sizes, stream, pointers, struct)
 
 
 @functools.lru_cache(maxsize=256)
@@ -74,8 +81,7 @@ def _solve_launch(program: Program, batch: int) -> Launch:
 def program_of(channels: int, stencil: CausalGrid, itemsize: int, ordinal: int) -> Program | None:
     """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
 
-    ``ordinal`` is the number of the device. If the driver or the compiler is missing or refuses, a
-    warning says why.
+    If the driver or the compiler is missing or refuses, a warning says why.
     """
     try:
         with driver.loading():
@@ -124,7 +130,6 @@ class DeviceSolve:
     }
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         self._require(y)
         if 0 in y.shape:
             return y
@@ -171,3 +176,65 @@ def device_solve(matrices: Array, stencil: CausalGrid, ops: DeviceOps) -> Device
     weights = xp.empty((program.plan.weights,), dtype=matrices.dtype, device=device(matrices))
     program.weigh(ops.address(matrices), ops.address(weights), ops.stream(matrices))
     return DeviceSolve(program, weights, (channels, *stencil.shape), ops)
+
+
+# positions of the kernels' arrays in a call: i is argument i, and -1 - i is result i
+_ARRAYS = {
+    "weigh": {"matrices": 0, "weights": -1},
+    "solve": {"weights": 0, "y": 1, "x": -1, "counters": -2},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A custom call.
+
+    "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
+    returns images, and counters, which are working memory.
+    """
+
+    name: str  # the name of the handler
+    code: machine.Code  # the handler
+    launches: np.ndarray[Any, np.dtype[np.int32]]  # the attribute ``launches``
+    results: int  # size of the weights, or of the counters; at least one
+
+
+def common_program(
+    channels: int, stencil: CausalGrid, itemsize: int, ordinals: tuple[int, ...]
+) -> Program | None:
+    """Return a program that runs on each of some devices; None if one has none, or plans differ."""
+    programs = [program_of(channels, stencil, itemsize, ordinal) for ordinal in ordinals]
+    plans = {program and program.plan for program in programs}
+    return programs[0] if len(plans) == 1 else None
+
+
+def weighing_call(program: Program) -> Call:
+    """Return the call that computes weights from matrices."""
+    return _call(program, "weigh", program.plan.weigh(), program.plan.weights)
+
+
+def solving_call(program: Program, batch: int) -> Call:
+    """Return the call that solves a batch of at least one image."""
+    launch = program.plan.solve(batch)
+    return _call(program, "solve", (launch,), max(1, launch.counters))
+
+
+def _call(program: Program, task: str, launches: tuple[Launch, ...], results: int) -> Call:
+    rows = [(n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches]
+    numbers, plan = np.ravel(np.asarray(rows, np.int32)), program.plan
+    description = repr((plan.constants, plan.device.architecture)).encode()
+    name = f"invconv_cuda_{task}_{hashlib.sha256(description).hexdigest()[:20]}"
+    kernels = tuple((n.kernel, program.kernels[n.kernel]) for n in launches)
+    return Call(name, _handler(task, kernels), numbers, results)
+
+
+@functools.lru_cache(maxsize=256)
+def _handler(task: str, kernels: tuple[tuple[str, int], ...]) -> machine.Code:
+    """Compile the handler of a call for the task "weigh" or "solve"."""
+    from invconv.kernels.cuda.handler import DRIVER, write_handler
+
+    addresses = {name: driver.address(name) for name in DRIVER}
+    write = functools.partial(
+        write_handler, addresses=addresses, kernels=dict(kernels), arrays=_ARRAYS[task]
+    )
+    return machine.compiled(host(), 4, write)

@@ -19,10 +19,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
-from invconv.kernels.cpu.spectral.product_program import RealTransform
-from invconv.kernels.frequencies.real import real_transform
-from invconv.kernels.frequencies.turns import LONG_TURN, complex_dtype, turns
-from invconv.kernels.frequencies.waves import COSINES, SINES, Waves
+from invconv.kernels.frequencies.waves import COSINES, LONG_TURN, SINES, Waves, complex_dtype, turns
 
 Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
 
@@ -75,8 +72,7 @@ class Basis:
     ) -> list[np.ndarray[Any, Any]]:
         """Return the factors of each tap in each frequency, per axis, shape (k, frequencies).
 
-        The product of frequency and offset is reduced modulo the period in integers, so that
-        a kernel wider than the grid folds onto it. If ``places``, some frequencies along each axis,
+        A kernel wider than the grid folds onto it. If ``places``, some frequencies along each axis,
         are given, return only the factors at them, in longdouble.
         """
         result, turn = [], () if places is None else (LONG_TURN,)
@@ -91,16 +87,9 @@ class Basis:
         return result
 
     def to_frequencies(self, x: Array) -> Array:
-        """Return x_hat(f), the sum over the pixels of x times the conjugate of the wave.
+        """Return x_hat (F, C, B), real or complex, of images (B, C, *spatial).
 
-        Parameters
-        ----------
-        x : array, shape (B, C, *spatial)
-
-        Returns
-        -------
-        array, shape (F, C, B)
-            Real or complex.
+        x_hat(f) is the sum over the pixels of x times the conjugate of the wave.
         """
         xp, shape = namespace(x), x.shape[2:]
         batch, channels = x.shape[:2]
@@ -129,10 +118,6 @@ class Basis:
     def _axes(self, waves: Waves | None) -> tuple[int, ...]:
         """Return the axes of (B, C, *spatial) with these waves, periodic ones for None."""
         return tuple(2 + axis for axis, other in enumerate(self.waves) if other == waves)
-
-    def real(self, shape: Shape) -> RealTransform:
-        """Return the transform in real arithmetic, for the compiled kernel; it is cached."""
-        return real_transform(self.waves, tuple(shape))
 
 
 def _multiplicity(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:

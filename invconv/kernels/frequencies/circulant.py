@@ -16,8 +16,8 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
 from invconv.kernels.frequencies.basis import fourier
-from invconv.kernels.frequencies.turns import turns
-from invconv.kernels.pixel_steps import PixelStep, in_float64
+from invconv.kernels.frequencies.waves import turns
+from invconv.kernels.matrices import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

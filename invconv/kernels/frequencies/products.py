@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from invconv.arrays.namespaces import Array, Shape, namespace, readable, to_nump
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
 from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.waves import real_transform
 from invconv.kernels.primitives import conjugate, matmul
 
 FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
@@ -32,10 +34,9 @@ class SpectralProduct:
     shape: Shape  # the grid
 
     def __call__(self, y: Array) -> Array:
-        """Return x."""
         if not y.shape[0]:
             return namespace(y).empty_like(y)
-        return within_range(functools.partial(by_frequencies, self), y)
+        return within_range(partial(by_frequencies, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
         """Tell whether the compiled kernel runs and is faster for a batch of this size."""
@@ -44,7 +45,9 @@ class SpectralProduct:
     @functools.cached_property
     def compiled(self) -> CompiledProduct:
         """The product in the layout of the compiled kernel."""
-        return compiled_product(to_numpy(self.matrices), self.shape, self.basis.real(self.shape))
+        basis, shape = self.basis, self.shape
+        transform = real_transform(basis.waves, tuple(shape), basis.frequencies(shape))
+        return compiled_product(to_numpy(self.matrices), shape, transform)
 
     @functools.cached_property
     def transposed(self) -> SpectralProduct:
@@ -61,14 +64,9 @@ class SpectralProduct:
         return SpectralProduct, (self.matrices, self.basis, self.shape)
 
 
-def _by_frequencies(product: SpectralProduct, y: Array) -> Array:
-    """Return x with x_hat(f) = A(f) y_hat(f), shape (B, C, *shape); the batch must not be empty.
-
-    Parameters
-    ----------
-    product : SpectralProduct
-    y : array, shape (B, C, *shape)
-    """
+@partial(Primitive, on=1)
+def by_frequencies(product: SpectralProduct, y: Array) -> Array:
+    """Return x with x_hat(f) = A(f) y_hat(f), both (B, C, *shape); the batch must not be empty."""
     x_hat = at_frequencies(product.matrices, product.basis.to_frequencies(y))
     return product.basis.from_frequencies(x_hat, product.shape)
 
@@ -88,9 +86,6 @@ def at_frequencies(matrices: Array, y_hat: Array) -> Array:
     return x_hat
 
 
-by_frequencies = Primitive(_by_frequencies, "by_frequencies", on=1)
-
-
 def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
     """Return a linear map of y (B, C, *shape), scaling samples that might overflow on the way."""
     if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
@@ -103,18 +98,10 @@ def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
 
 
 def range_scale(y: Array) -> Array:
-    """Return a power of two for each sample: 1, unless sums over its pixels might overflow.
+    """Return a power of two, so that it is exact, for each sample of y (B, C, *shape): (B, 1, ...).
 
-    Scaling by a power of two is exact. A sample that exceeds the root of the largest number of the
-    dtype gets the inverse of that root.
-
-    Parameters
-    ----------
-    y : array, shape (B, C, *shape)
-
-    Returns
-    -------
-    array, shape (B, 1, ...)
+    It is 1 unless sums over the pixels might overflow: a sample that exceeds the root of the
+    largest number of the dtype gets the inverse of that root.
     """
     xp, axes = namespace(y), tuple(range(1, y.ndim))
     limit = _root_of_largest(y)

@@ -21,15 +21,8 @@ from invconv.arrays.namespaces import Array, Shape, constant, namespace, readabl
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.frequencies.turns import complex_of
-from invconv.kernels.primitives import (
-    Solver,
-    conjugate,
-    inverse_or_nan,
-    log_abs_det,
-    matmul,
-    split_singular,
-)
+from invconv.kernels.frequencies.waves import complex_of
+from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -98,18 +91,15 @@ def _contract(a: Array, factor: Array) -> Array:
 @Primitive
 def spectral_log_det(kernel: Array, family: Any, shape: Shape) -> Array:
     """Return the sum over all frequencies of log|det K_hat(f)| for a family with a ``basis``."""
-    return _summed(log_abs_det(kernel_spectrum(kernel, family.basis, shape)), family, shape)
+    return spectral_log_det_saving(kernel, family, shape)[0]
 
 
 def spectral_log_det_saving(kernel: Array, family: Any, shape: Shape) -> tuple[Array, Any]:
     """Return `spectral_log_det`, and the spectrum for `spectral_log_det_vjp`."""
     spectrum = kernel_spectrum(kernel, family.basis, shape)
-    return _summed(log_abs_det(spectrum), family, shape), spectrum
-
-
-def _summed(logs: Array, family: Any, shape: Shape) -> Array:
+    logs = log_abs_det(spectrum)
     weights = constant(family.basis.multiplicity(shape), logs, logs.dtype)
-    return namespace(logs).sum(weights * logs)
+    return namespace(logs).sum(weights * logs), spectrum
 
 
 def spectral_log_det_vjp(
@@ -132,8 +122,7 @@ def taps_of_spectrum(
 ) -> Array:
     """Return the transpose of `kernel_spectrum`: Re sum over f of A(f) times the phases of a tap.
 
-    ``spectrum`` (F, C, C) is A, each matrix times the multiplicity of its frequency. The result (C,
-    C, *kernel_size) has the library and precision of ``like``.
+    ``spectrum`` (F, C, C) is A, each matrix times the multiplicity of its frequency.
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
     if readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE:
@@ -148,19 +137,14 @@ def taps_of_spectrum(
     for phase in basis.phases(kernel_size, shape):
         factor = constant(phase, like, basis.dtype(like))
         taps_by_axis = _contract(taps_by_axis, xp.matrix_transpose(factor))
-    return (
-        xp.real(taps_by_axis)
-        if xp.isdtype(taps_by_axis.dtype, "complex floating")
-        else taps_by_axis
-    )
+    return xp.real(taps_by_axis) if basis.closed else taps_by_axis
 
 
 @Primitive
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
     """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
 
-    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``. The
-    solver has a ``plan``, a dict that says how it works; it can be pickled.
+    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``.
     """
     if readable(spectrum):
         xp = namespace(spectrum)
@@ -209,17 +193,14 @@ class SpectralSolver:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How the solve runs."""
         kept = "solve" if self.product is None else "cached inverse"
         return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
 
     def as_numpy(self) -> SpectralSolver:
-        """Return the solver on NumPy arrays."""
         product = None if self.product is None else self.product.as_numpy()
         return SpectralSolver(to_numpy(self.spectrum), product, self.basis, self.shape)
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if self.product is not None:
             return self.product(y)
         if not y.shape[0]:  # torch does not transform an empty batch
@@ -257,5 +238,6 @@ def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array
     # weighted before the product, so that the product is no larger than the sums over pixels
     x_hat = basis.to_frequencies(x) * weights[:, None, None]
     y_hat = basis.to_frequencies(y)
-    products = matmul(conjugate(y_hat), xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
+    y_hat = xp.conj(y_hat) if basis.closed else y_hat
+    products = matmul(y_hat, xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
     return taps_of_spectrum(products, basis, kernel_size, x, shape)

@@ -1,10 +1,22 @@
-"""Real waves along an axis that ends at walls: cosines between mirrors, sines between zeros.
+"""Waves along an axis, and the transforms of images to them.
 
+    periodic  exp(2 pi i k p / N)                   k = 0 ... N // 2
     cosines   cos(pi m (p + 1/2) / N)               m = 0 ... N - 1    DCT-II
     sines     sin(pi (m + 1) (p + 1) / (N + 1))     m = 0 ... N - 1    DST-I
 
+Cosines and sines are the waves of an axis that ends at walls: between mirrors, and between zeros.
 Both transforms are orthonormal. SciPy has them for NumPy's arrays; else each is a product with
 a matrix along short axes, and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
+
+The compiled kernel transforms in real arithmetic and in place (`real_transform`). Along a periodic
+axis of n points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold Im
+x_hat(k) for k = 1 ... (n - 1) // 2: C and S in exp(-2 pi i k p / n) = C + i S. Along two such axes
+
+    x_hat(k, f) = (C + i S)(re + i im) = (C re - S im) + i (C im + S re)
+    x_hat(-k, f) = (C - i S)(re + i im) = (C re + S im) + i (C im - S re)
+
+so that each of the pairs C re and S im, C im and S re is replaced by its difference and its sum.
+Along other axes place m holds the coefficient of wave m.
 """
 
 from __future__ import annotations
@@ -16,13 +28,45 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, constant, namespace, size
-from invconv.kernels.frequencies.turns import complex_dtype, complex_of, turns
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
+from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.primitives import matmul
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pairs it was made of
 
 BY_MATRIX = 128  # points: an axis of at most so many is transformed by a product with a matrix
+_TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
+LONG_TURN = 8j * np.arctan(np.longdouble(1))
+
+
+def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[Any, Any]:
+    """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact.
+
+    ``turn`` is 2 pi i, in the precision of the result.
+    """
+    n = int(n)  # a size is a tensor inside torch.jit.trace
+    steps = steps % n
+    if steps.size > n:  # all of them, once each
+        every = turns(np.arange(n), n, turn)
+        looked_up: np.ndarray[Any, Any] = every[steps]
+        return looked_up
+    quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
+    exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
+    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))
+    return result
+
+
+def complex_dtype(like: Array) -> Any:
+    """Return the complex dtype of the precision of ``like``."""
+    xp = namespace(like)
+    return xp.complex128 if xp.finfo(like.dtype).bits == 64 else xp.complex64
+
+
+def complex_of(real: Array, imag: Array) -> Array:
+    """Return real + i imag of two real arrays of one dtype."""
+    xp = namespace(real)
+    return xp.astype(real, complex_dtype(real)) + 1j * xp.astype(imag, complex_dtype(real))
 
 
 @dataclass(frozen=True)
@@ -80,7 +124,6 @@ def _multiplied(matrix: Floats, rows: Array) -> Array:
 
 
 def _sines(rows: Array) -> Array:
-    """Return the DST-I along the middle axis, from an odd continuation."""
     xp, n = namespace(rows), rows.shape[1]
     zero = xp.zeros_like(rows[:, :1, :])
     whole = xp.concat([zero, rows, zero, -xp.flip(rows, axis=1)], axis=1)
@@ -103,7 +146,6 @@ def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
 
 
 def _cosines(rows: Array) -> Array:
-    """Return the DCT-II along the middle axis."""
     xp, n = namespace(rows), rows.shape[1]
     order, _, factor = _order(n)
     half = xp.fft.rfft(xp.take(rows, constant(order, rows), axis=1), axis=1)
@@ -121,3 +163,61 @@ def _cosines_back(rows: Array) -> Array:
     half = complex_of(rows[:, : n // 2 + 1, :], -mirrored)
     half = half * constant(1 / factor[:, None], rows, complex_dtype(rows))
     return xp.take(xp.fft.irfft(half, n=n, axis=1), constant(places, rows), axis=1)
+
+
+@functools.lru_cache(maxsize=32)
+def real_transform(waves: tuple[Waves | None, ...], shape: Shape, counts: Shape) -> RealTransform:
+    """Return the transform of images on a grid to frequencies, so many along each axis."""
+    parts: list[Number] = [((), 0, -1, 0)]
+    pairs: list[tuple[int, int]] = []
+    step = 1
+    for wave, n in zip(reversed(waves), reversed(shape), strict=True):
+        pairs = [(u + j * step, v + j * step) for u, v in pairs for j in range(n)]
+        grown = list[Number]()
+        for number in parts:
+            if wave is None:
+                for k in range(n // 2 + 1):
+                    grown += _along(number, k, n, step, pairs)
+            else:
+                grown += [_beside(number, k, step) for k in range(n)]
+        parts, step = grown, step * n
+    parts.sort(key=lambda number: (number[2] >= 0, number[1]))
+    along = list(zip(waves, shape, strict=True))
+    return RealTransform(
+        tuple(_matrix(n) if wave is None else wave.matrix(n) for wave, n in along),
+        tuple(_matrix(n).T * _weights(n) if w is None else w.matrix(n).T for w, n in along),
+        np.asarray(pairs, np.int64).reshape(-1, 2),
+        np.asarray([(real, imag) for _, real, imag, _ in parts]),
+        np.asarray([np.ravel_multi_index(f, counts) for f, *_ in parts]),
+        np.asarray([0.5**paired for *_, paired in parts]),
+    )
+
+
+def _beside(number: Number, k: int, step: int) -> Number:
+    """Return the number for wave k of one more axis."""
+    f, real, imag, paired = number
+    return (k, *f), real + k * step, imag + k * step if imag >= 0 else -1, paired
+
+
+def _along(number: Number, k: int, n: int, step: int, pairs: list[tuple[int, int]]) -> list[Number]:
+    """Return the numbers for frequency k of one more axis, and append the pairs that they need."""
+    f, real, imag, paired = number
+    c, s = k * step, (n // 2 + k) * step
+    if 2 * k % n == 0:
+        return [_beside(number, k, step)]
+    if imag < 0:
+        return [((k, *f), real + c, real + s, paired)]
+    pairs += [(real + c, imag + s), (imag + c, real + s)]
+    plus = (k, *f), real + c, real + s, paired + 1
+    return [plus, ((n - k, *f), imag + s, imag + c, paired + 1)]
+
+
+def _matrix(n: int) -> Floats:
+    half = np.conj(turns(np.outer(np.arange(n // 2 + 1), np.arange(n)), n))
+    return np.concatenate([half.real, half.imag[1 : (n + 1) // 2]])
+
+
+def _weights(n: int) -> Floats:
+    """Return, for each place, how often its frequency occurs along the axis, divided by n."""
+    k = np.concatenate([np.arange(n // 2 + 1), np.arange(1, (n + 1) // 2)])
+    return np.where(2 * k % n == 0, 1.0, 2.0) / n

@@ -18,7 +18,7 @@ from invconv.families.family import Bias, arrays_of
 from invconv.families.path import Factor, Path
 from invconv.families.pointwise import Pointwise
 from invconv.families.route import Route, undone_as_one
-from invconv.kernels.pixel_steps import PixelSteps
+from invconv.kernels.matrices import PixelSteps
 from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.factors import Factored, require_regular
 from invconv.trust.measured import Step

@@ -14,7 +14,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_numpy
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
-from invconv.kernels.frequencies.pseudo_inverses import damped_inverses
+from invconv.kernels.frequencies.least_squares import damped_inverses
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients

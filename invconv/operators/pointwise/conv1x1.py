@@ -19,7 +19,7 @@ from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.legs import Multiply
 from invconv.families.pointwise import Matrix
-from invconv.kernels.frequencies.pseudo_inverses import damped_inverses
+from invconv.kernels.frequencies.least_squares import damped_inverses
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array

@@ -91,7 +91,6 @@ def memory(w: Writer, kind: Any, count: int) -> Value:
 
 
 def _record(w: Writer, *words: Int | int) -> Value:
-    """Return the address of a new record."""
     record = memory(w, I64, len(words))
     for place, word in enumerate(words):
         put(w, record, place, w.integer(word))

@@ -83,7 +83,6 @@ class Variable:
 
     @property
     def value(self) -> Value:
-        """The value now."""
         return self.w.b.load(self.place, typ=self.kind)
 
     @property
@@ -92,11 +91,9 @@ class Variable:
         return Int(self.w.b, self.value)
 
     def set(self, value: Value | Int) -> None:
-        """Change the value."""
         self.w.b.store(value.value if isinstance(value, Int) else value, self.place)
 
     def add_product(self, a: Value, b: Value) -> None:
-        """Add a product of vectors."""
         self.set(self.w.fma(a, b, self.value))
 
 

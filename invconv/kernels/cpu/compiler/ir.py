@@ -33,7 +33,6 @@ Signature = tuple[str, str]  # names of a function's pointers, and of its intege
 
 
 def _type_of(signature: Signature, result: Any = VOID) -> Any:
-    """Return the type of a function."""
     pointers, integers = (len(names.split()) for names in signature)
     return ir.FunctionType(result, [POINTER] * pointers + [I64] * integers)
 
@@ -149,7 +148,6 @@ class Memory(Control):
         self.b.call(self.typed(address, _type_of(signature)), self.ordered(signature, given))
 
     def ordered(self, signature: Signature, given: Mapping[str, Value | Number]) -> list[Value]:
-        """Return the arguments of a call."""
         pointers, integers = (names.split() for names in signature)
         addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
         return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
@@ -196,7 +194,6 @@ class Memory(Control):
         self.call("llvm.memmove.p0.p0.i64", VOID, target, source, size, I1(0))
 
     def clear(self, target: Value, count: Int) -> None:
-        """Set numbers to zero."""
         size = (count * self.itemsize).value
         self.call("llvm.memset.p0.i64", VOID, target, I8(0), size, I1(0))
 
@@ -222,7 +219,6 @@ class Writer(Memory):
 
     @property
     def zero(self) -> Value:
-        """A vector of zeros."""
         return ir.Constant(self.vector, None)
 
     def indices(self, values: Sequence[int]) -> Value:
@@ -248,7 +244,6 @@ class Writer(Memory):
         return self.call(f"llvm.fma.v{self.lanes}{self.suffix}", self.vector, a, b, c)
 
     def absolute(self, vector: Value) -> Value:
-        """Return the magnitudes of a vector's numbers."""
         return self.call(f"llvm.fabs.v{self.lanes}{self.suffix}", self.vector, vector)
 
     def sum(self, vector: Value) -> Value:

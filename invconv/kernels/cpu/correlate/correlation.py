@@ -19,16 +19,8 @@ from invconv.arrays.stencil import Offset
 from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.bands import (
-    Border,
-    CorrelationProgram,
-    Places,
-    Reading,
-    correlation_program,
-    of_taps,
-    reading,
-)
-from invconv.kernels.cpu.correlate.images import images_program
+from invconv.kernels.cpu.correlate import programs
+from invconv.kernels.cpu.correlate.programs import Border, CorrelationProgram, Places, Reading
 from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.cpu.program import Floats, address_of
 
@@ -48,8 +40,13 @@ class CompiledCorrelation:
     code: machine.Code
     sums: machine.Code
 
+    @functools.cached_property
+    def by_images(self) -> CompiledCorrelation | None:
+        """The same with images in the lanes, or None if the images are too large."""
+        given = self.reading, self.program.header.channels, self.itemsize
+        return _compiled(self.target, *given, "images")
+
     def seconds(self, batch: int, workers: int = 1) -> float:
-        """Return about how long a batch takes."""
         h, units = self.program.header, self.units(batch)
         if self.lanes == "images":
             batch = units * h.images  # idle lanes included
@@ -58,7 +55,6 @@ class CompiledCorrelation:
         return costs.seconds(numbers, products, self.itemsize, self.target)
 
     def units(self, batch: int) -> int:
-        """Return the number of units of work of a batch."""
         h = self.program.header
         return int(-(-batch // h.images) * (h.pieces if self.lanes == "pixels" else 1))
 
@@ -126,7 +122,7 @@ def compiled_correlation(
     target: Target | None = None,
 ) -> CompiledCorrelation | None:
     """Return the correlation with taps at some offsets, or None if no tap reaches a pixel."""
-    read = reading(shape, offsets, wrap)
+    read = programs.reading(shape, offsets, wrap)
     if read is None:
         return None
     return _compiled(target or host(), read, channels, itemsize, "pixels")
@@ -138,7 +134,7 @@ def _compiled(
     """Return a correlation, or None if images are too large for the lanes."""
     from invconv.kernels.cpu.correlate.loops import write_correlation, write_images_correlation
 
-    make: Any = correlation_program if lanes == "pixels" else images_program
+    make: Any = programs.correlation_program if lanes == "pixels" else programs.images_program
     program = make(read, channels, target, itemsize)
     if program is None:
         return None
@@ -152,17 +148,10 @@ def _compiled(
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
     ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
-    if 2 * batch > given.target.lanes(given.itemsize) and (by_images := _by_images(given)):
-        ways.append(by_images)
+    if 2 * batch > given.target.lanes(given.itemsize) and given.by_images:
+        ways.append(given.by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))
     return best, min(workers, best.units(batch))
-
-
-@functools.lru_cache(maxsize=256)
-def _by_images(given: CompiledCorrelation) -> CompiledCorrelation | None:
-    """Return a correlation with images in the lanes, or None if the images are too large."""
-    channels = given.program.header.channels
-    return _compiled(given.target, given.reading, channels, given.itemsize, "images")
 
 
 def compiled_kernel_vjp(
@@ -184,7 +173,7 @@ def compiled_kernel_vjp(
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
     if correlation is not None:
         given = address_of(x), address_of(y_bar), address_of(totals)
-        places, apart = of_taps(channels), totals[0].nbytes
+        places, apart = programs.of_taps(channels), totals[0].nbytes
         correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
     total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
     return total

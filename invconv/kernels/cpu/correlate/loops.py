@@ -15,14 +15,13 @@ from llvmlite import ir
 from invconv.kernels.cpu.compiler.integers import I1, I64, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
-from invconv.kernels.cpu.correlate.bands import Band, CorrelationHeader
-from invconv.kernels.cpu.correlate.images import Run
+from invconv.kernels.cpu.correlate.programs import Band, CorrelationHeader, Run
 from invconv.kernels.cpu.loop import each_unit
 from invconv.kernels.cpu.program import size
 from invconv.kernels.cpu.sums import SIGNATURE
 
 POINTERS = "x y taps program shared z sums"
-INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.bands.Places`
+INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.programs.Places`
 
 
 def write_correlation(w: Writer) -> None:
@@ -42,7 +41,6 @@ def write_correlation(w: Writer) -> None:
 
 
 def _band(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> None:
-    """Write the correlation of a band of some images."""
     band, positions = _place(w, a, h, image, number)
     _copy(w, a, h, band, image, "x")
     columns, lists = positions.over(w.lanes), h["lists"]
@@ -152,7 +150,6 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def _group(w: Writer, a: Arguments, h: Numbers, image: Int) -> None:
-    """Write the correlation of the images in the lanes, the first one number ``image``."""
     image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
     x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
     copied = h | {

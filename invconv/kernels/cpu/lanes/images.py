@@ -1,9 +1,12 @@
-"""The lanes are images of a batch: layout of the buffer, and segments of a solve.
+"""The lanes are images of a batch, or the output channels of a pixel: layout of the buffer.
 
-A pixel has C vectors; in `channels`, which shares this layout, it has other numbers. The buffer has
-some slices of the grid along the first axis, with zeros around the pixels of the other axes; one
-gap serves the pixels on both its sides. The slices that the taps still read are moved to the place
-where the next slices expect them.
+With images in the lanes a pixel has C vectors. With channels, for few images, it has the channels
+of some images, one after the other, padded to whole vectors; where a grid has rows that lag behind
+each other, pixels of one level share each load of the weights, as do the images.
+
+The buffer has some slices of the grid along the first axis, with zeros around the pixels of the
+other axes; one gap serves the pixels on both its sides. The slices that the taps still read are
+moved to the place where the next slices expect them.
 """
 
 from __future__ import annotations
@@ -16,9 +19,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from invconv.kernels.cpu.costs import BESIDE
 from invconv.kernels.cpu.geometry import BAND, Geometry, Shape, TapList, strides_of
 from invconv.kernels.cpu.program import Header, Parts, Segment
+from invconv.kernels.order import accumulators
 
+TOGETHER = 8  # pixels, at most, that share a load of weights with channels in the lanes
+_ROOM = 2**20  # bytes of the buffer then: with more rows, more pixels share weights
 _LISTS = 16  # lists of taps, at most, to keep programs short
 
 
@@ -49,7 +56,6 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Numbers of the buffer."""
         pixels = 2 * self.lead + (self.slices + self.geometry.margins[0]) * self.strides[0]
         return pixels * self.pixel
 
@@ -60,14 +66,13 @@ class Window:
 
 
 def parts(g: Geometry) -> Parts:
-    """Return the parts of a program."""
+    """Return the parts of a program with images in the lanes."""
     window = Window(g, g.channels * g.lanes).widened()
     sums = g.block, g.single
-    return Parts(header(window), lists(window), segments(window), sums, places(window))
+    return Parts(_header(window), _lists(window), _segments(window), sums, _places(window))
 
 
-def header(window: Window) -> Header:
-    """Return the header of the program."""
+def _header(window: Window) -> Header:
     g = window.geometry
     last_row, last_column = _last(g)
     return Header(
@@ -86,7 +91,7 @@ def header(window: Window) -> Header:
     )
 
 
-def places(window: Window) -> tuple[int, ...]:
+def _places(window: Window) -> tuple[int, ...]:
     """Return the distance of each pixel of a segment from the first one, and a vector of zeros."""
     g = window.geometry
     rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
@@ -95,19 +100,18 @@ def places(window: Window) -> tuple[int, ...]:
     return *apart, *[0] * g.lanes
 
 
-def distances(window: Window) -> list[int]:
-    """Return the distance in the buffer of the pixel that each tap reads."""
+def _distances(window: Window) -> list[int]:
     g = window.geometry
     scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
     return [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
 
 
-def lists(window: Window) -> list[TapList]:
+def _lists(window: Window) -> list[TapList]:
     """Return lists of (tap, distance in the buffer) of the taps that read inside the grid.
 
     Each of the first rows and columns has a list; all others share the last one.
     """
-    g, far = window.geometry, distances(window)
+    g, far = window.geometry, _distances(window)
     last = _last(g)
     if last == (0, 0):
         return [list(enumerate(far))]
@@ -123,8 +127,7 @@ def _last(g: Geometry) -> tuple[int, int]:
     return (last[0], last[1]) if math.prod(n + 1 for n in last) <= _LISTS else (0, 0)
 
 
-def segments(window: Window) -> list[list[Segment]]:
-    """Return the segments of the only unit, in the order of the solve."""
+def _segments(window: Window) -> list[list[Segment]]:
     g, solved = window.geometry, list[Segment]()
     for first in range(0, g.shape[0], window.slices):
         band = _band(window, first)
@@ -168,3 +171,68 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
             rows=rows,
             columns=g.shape[-1],
         )
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of a pixel of one image."""
+
+    width: int  # numbers of a vector: as many as the processor has, or 8 for few channels
+    count: int
+    unrolled: int  # the number of channels, if the sums are written out for it, or zero
+
+    @property
+    def padded(self) -> int:
+        """Channels of a pixel in the buffer."""
+        return self.width * self.count
+
+
+def vectors_of(g: Geometry) -> Vectors:
+    """Return the vectors of a pixel; their number has divisors, so that some are summed at once."""
+    width = min(g.lanes, 8 if g.channels <= 8 else g.lanes)
+    count = -(-g.channels // width)
+    if count > TOGETHER:
+        count = -(-count // 4) * 4
+    several = accumulators(g.block, g.single) > 1
+    return Vectors(width, count, g.channels if several else 0)
+
+
+def together(batch: int, workers: int) -> int:
+    """Return how many images of a batch share the weights, and a thread."""
+    return min(TOGETHER, -(-batch // workers))
+
+
+def cost_by_channels(g: Geometry, batch: int, workers: int) -> float:
+    """Return the cost of a solve for each channel, in products of a vector with a number.
+
+    Fewer sums than `TOGETHER` wait for each other; y's products wait for nothing.
+    """
+    v, images = vectors_of(g), together(batch, workers)
+    rows = min(g.shape[-2], TOGETHER)
+    levels = g.shape[-1] + g.lag * (rows - 1)
+    sums = v.count * accumulators(g.block, g.single)
+    at_once = sums * images * rows * g.shape[-1] / levels
+    waits = max(1.0, TOGETHER / at_once)
+    of_vector = 1 + (len(g.reach) - 1) * waits + BESIDE["channels"] / g.channels
+    return -(-batch // workers) * g.pixels * v.count * of_vector
+
+
+def parts_by_channels(g: Geometry, together: int) -> Parts:
+    """Return the parts of a program with channels in the lanes, of some images together."""
+    v = vectors_of(g)
+    window = Window(g, together * v.padded).widened(_ROOM)
+    header = replace(
+        _header(window),
+        images=together,
+        line_step=g.pixels,
+        channel_step=v.padded,
+        lag=g.lag,
+        block=v.padded,
+        blocks=1,
+        last_row=0,
+        last_column=0,
+        size=window.size + TOGETHER * v.padded,
+    )
+    lists = [list(enumerate(_distances(window)))]  # outside the grid all taps read zeros
+    sums = v.width, v.count, v.unrolled
+    return Parts(header, lists, _segments(window), sums, _places(window))

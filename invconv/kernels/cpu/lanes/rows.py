@@ -48,21 +48,17 @@ class Strips:
 
     @functools.cached_property
     def level(self) -> int:
-        """Numbers of a level."""
         g = self.geometry
         return g.channels * (2 if g.above else 1) * g.lanes
 
     @property
     def count(self) -> int:
-        """The number of strips of a plane."""
         return -(-self.geometry.shape[-2] // self.geometry.lanes)
 
     def lines(self, strip: int) -> int:
-        """Return the number of rows of a strip."""
         return min(self.geometry.lanes, self.geometry.shape[-2] - strip * self.geometry.lanes)
 
     def levels(self, strip: int) -> int:
-        """Return the number of levels of a strip."""
         return self.geometry.shape[-1] + self.geometry.lag * (self.lines(strip) - 1)
 
     @functools.cached_property
@@ -105,7 +101,6 @@ class Strips:
         return strides_of(self.geometry.shape[:-2], self.geometry.margins[:-2])
 
     def planes_back(self, reach: tuple[int, ...]) -> int:
-        """Return the number of planes back that a tap reads."""
         return sum(o * stride for o, stride in zip(reach, self.planes, strict=False))
 
     @functools.cached_property
@@ -115,7 +110,6 @@ class Strips:
 
     @functools.cached_property
     def slot_size(self) -> int:
-        """Numbers of a plane."""
         return self.strip_size * (self.count if len(self.geometry.shape) > 2 else 1)
 
     @property

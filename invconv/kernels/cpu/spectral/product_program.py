@@ -47,9 +47,8 @@ class RealTransform:
 class Blocks:
     """Blocks of outputs; the sums of a block are in registers."""
 
-    # the number of blocks, and of outputs of a block
     count: int
-    block: int
+    block: int  # outputs of a block
 
     @staticmethod
     def along(points: int, most: int) -> Blocks:
@@ -75,21 +74,16 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Header:
-    """The settings of all units."""
+    """The settings of all units. Distances and places are in the buffer unless said otherwise."""
 
     channels: int
     pixels: int
-    # distances in the buffer from channel to channel, and from its first half, where images enter,
-    # to the second, from which they leave
     channel_step: int
-    step: int
-    # place of a pixel's sums in the buffer, and its length
-    spare: int
-    size: int
-    # number of stages (`Stage`) of a transform, and the place of the way back's matrices among the
-    # matrices of the axes
-    stages: int
-    back: int
+    step: int  # from the first half, where images enter, to the second, from which they leave
+    spare: int  # place of a pixel's sums
+    size: int  # of the buffer
+    stages: int  # of a transform
+    back: int  # place of the way back's matrices among the matrices of the axes
     pairs: int
     outputs: int  # number of real and imaginary parts
     sums: int  # the address of the function that sums over channels
@@ -103,12 +97,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Stage:
-    """The transform of a plane along one axis."""
+    """The transform of a plane along one axis: lines in rows of adjacent columns."""
 
-    # number of points of the axis, and distance from one to the next
-    channels: int
-    channel_step: int
-    # lines along the axis: the number of rows, the distance between them, and adjacent columns
+    channels: int  # points of the axis
+    channel_step: int  # from one point to the next
     rows: int
     row_step: int
     columns: int

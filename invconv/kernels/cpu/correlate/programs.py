@@ -1,9 +1,13 @@
-"""The program of a compiled correlation: the lanes are adjacent pixels.
+"""The programs of compiled correlations: the lanes are adjacent pixels, or the images of a batch.
 
-The buffer has, channel by channel, some rows of an image or some small images, surrounded by the
-pixels that taps read beyond the grid: zeros, or pixels of the continued image. In flat memory a tap
-is a distance, the same for every pixel, so a vector may run on from one row into the next; results
-at the positions between rows are not copied out.
+With pixels in the lanes the buffer has, channel by channel, some rows of an image or some small
+images, surrounded by the pixels that taps read beyond the grid. In flat memory a tap is a distance,
+the same for every pixel, so a vector may run on from one row into the next; results at the
+positions between rows are not copied out.
+
+With images in the lanes, as in a solve, the buffer has C vectors for each pixel. Pixels that read
+at equal distances share a list of taps, without those that would read a zero beyond the grid. So no
+lane is idle and no product is with a zero; but images are transposed on the way in and out.
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ import numpy as np
 
 from invconv.arrays.stencil import Offset, reaching, seen
 from invconv.kernels.cpu.compiler.target import Target
-from invconv.kernels.cpu.geometry import Shape, blocks_of, strides_of
+from invconv.kernels.cpu.geometry import Shape, TapList, blocks_of, strides_of
 from invconv.kernels.cpu.program import Assembled, numbers_of, tap_list
 from invconv.kernels.primitives import fold
 
 _BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
 _LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are copied again
+_BUFFER = 2**21  # bytes of images in the lanes and their results, at most, to stay there
+_LISTS = 2**14  # numbers of all lists of taps of images in the lanes, at most, to stay there too
 _PADDING = 64  # bytes, so that channels do not lie whole pages apart
 _PAGE = 4096
 
@@ -60,18 +66,21 @@ class Reading:
         """Return the distance between two positions."""
         return sum(i * stride for i, stride in zip(index, self.strides, strict=True))
 
-    def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the copies in, (place in memory, place in the buffer, count).
+    def _place(self, index: Offset, first: int) -> int:
+        """Return the place of a row of pixels in a buffer that begins with row ``first - low``."""
+        return self.flat((index[0] - first, *index[1:], 0)) + self.flat(self.low)
 
-        They are for rows first to stop of axis 0. Place -1 in memory stands for zeros; place 0 in
-        the buffer is the start of row first - low.
+    def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the copies in for rows first to stop of axis 0.
+
+        They are (place in memory, place in the buffer, count); place -1 in memory stands for zeros.
         """
         rows = range(first - self.low[0], stop + self.high[0])
         others = zip(self.shape[1:-1], self.low[1:-1], self.high[1:-1], strict=True)
         axes = [rows, *(range(-low, n + high) for n, low, high in others)]
         copies = list[tuple[int, int, int]]()
         for index in itertools.product(*axes):
-            target = self.flat((index[0] - rows.start, *self._from_low(index), self.low[-1]))
+            target = self._place(index, first)
             pairs = zip(index, self.shape, strict=False)
             there = tuple(repeated(i, n, self.wrap) for i, n in pairs)
             if all(0 <= i < n for i, n in zip(there, self.shape, strict=False)):
@@ -80,9 +89,6 @@ class Reading:
             elif not 0 <= index[0] < self.shape[0]:  # other rows are never written
                 copies.append((-1, target, self.shape[-1]))
         return copies
-
-    def _from_low(self, index: Offset) -> Iterator[int]:
-        return (i + low for i, low in zip(index[1:], self.low[1:-1], strict=True))
 
     @functools.cached_property
     def _along(self) -> list[tuple[int, int, int]]:
@@ -100,9 +106,8 @@ class Reading:
         """Return the copies out for rows first to stop of axis 0, in the same form."""
         copies = []
         for index in itertools.product(range(first, stop), *map(range, self.shape[1:-1])):
-            padded = (index[0] - first + self.low[0], *self._from_low(index), self.low[-1])
             outside = int(np.ravel_multi_index(index, self.shape[:-1])) * self.shape[-1]
-            copies.append((outside, self.flat(padded), self.shape[-1]))
+            copies.append((outside, self._place(index, first), self.shape[-1]))
         return copies
 
 
@@ -122,9 +127,9 @@ def reading(shape: Shape, offsets: tuple[Offset, ...], wrap: Border) -> Reading 
     return Reading(shape, tuple(order), tuple(offsets[t] for t in order), wrap)
 
 
-# The layout of the matrices of taps in memory: the distances in numbers from one tap's matrix to
-# the next, from row to row, and from column to column; and 1 or -1 if only the lower or the upper
-# triangle of the first matrix is used, else 0. Other entries are neither read nor written.
+# The matrices of taps in memory: the distances in numbers from one tap's matrix to the next, from
+# row to row and from column to column; and 1 or -1 if only the lower or the upper triangle of the
+# first matrix is used, else 0. Other entries are neither read nor written.
 Places: TypeAlias = tuple[int, int, int, int]
 
 
@@ -135,24 +140,21 @@ def of_taps(channels: int) -> Places:
 
 @dataclass(frozen=True)
 class CorrelationHeader:
-    """The settings of all bands, or of all runs of pixels (`correlate.images`)."""
+    """The settings of all bands, or of all runs of pixels."""
 
-    # as in `invconv.kernels.cpu.program.Header`
-    channels: int
+    channels: int  # the first five are as in `invconv.kernels.cpu.program.Header`
     pixels: int
     taps: int
     block: int
     blocks: int
-    # number of images in the buffer together, and of bands or runs that an image is cut into
-    images: int
-    pieces: int
-    channel_step: int  # distance in numbers from channel to channel in the buffer
-    # places in the buffer of the results, of a pixel's sums and of the weights; and its length
-    out: int
-    spare: int
+    images: int  # in the buffer together
+    pieces: int  # bands or runs that an image is cut into
+    channel_step: int  # numbers from channel to channel in the buffer
+    out: int  # place in the buffer of the results
+    spare: int  # of a pixel's sums
     weights: int
-    size: int
-    image_step: int = 0  # distance in positions from one whole image in the buffer to the next
+    size: int  # of the buffer
+    image_step: int = 0  # positions from one whole image in the buffer to the next
     # places in the program of the indices of the taps' matrices, of the lists of taps for
     # `invconv.kernels.cpu.sums`, of the bands or runs, and of the bands' copies
     order: int = 0
@@ -165,13 +167,11 @@ class CorrelationHeader:
 class Band:
     """Rows of an image, or all of them: the copies in and out, and the results."""
 
-    # first place among the copies, and number, of those in and of those out
-    read: int
+    read: int  # first place among the copies of those in
     reads: int
-    written: int
+    written: int  # and of those out
     writes: int
-    # the first position that has a result, and the number of positions
-    at: int
+    at: int  # the first position that has a result
     positions: int
 
 
@@ -189,9 +189,9 @@ def correlation_program(
 ) -> CorrelationProgram:
     """Return the program of a correlation for any batch."""
     rows, header = _header(reading, channels, target, itemsize)
-    body, copies = list[Band](), list[tuple[int, int, int]]()
-    for first in range(0, reading.shape[0], rows):
-        band = first, min(reading.shape[0], first + rows)
+    body, copies, height = list[Band](), list[tuple[int, int, int]](), reading.shape[0]
+    for first in range(0, height, rows):
+        band = first, min(height, first + rows)
         read, written = reading.read(*band), reading.written(*band)
         place, at, end = 3 * len(copies), written[0][1], written[-1][1] + written[-1][2]
         body.append(Band(place, len(read), place + 3 * len(read), len(written), at, end - at))
@@ -222,7 +222,7 @@ def _header(
     if step * itemsize % _PAGE == 0:
         step += _PADDING // itemsize
     return rows, CorrelationHeader(
-        **sizes(channels, channels * step + margin + lanes, len(grid.order), target, itemsize),
+        **_sizes(channels, channels * step + margin + lanes, len(grid.order), target, itemsize),
         pixels=math.prod(grid.shape),
         images=images,
         pieces=-(-n // rows),
@@ -231,8 +231,7 @@ def _header(
     )
 
 
-def sizes(channels: int, out: int, taps: int, target: Target, itemsize: int) -> dict[str, int]:
-    """Return some fields of a header, for results from place ``out`` of the buffer on."""
+def _sizes(channels: int, out: int, taps: int, target: Target, itemsize: int) -> dict[str, int]:
     blocks, block = blocks_of(channels, target.most_channels)
     weights = 2 * out + blocks * block * target.lanes(itemsize)
     return {
@@ -245,3 +244,57 @@ def sizes(channels: int, out: int, taps: int, target: Target, itemsize: int) -> 
         "weights": weights,
         "size": weights + blocks * block * taps * channels,
     }
+
+
+@dataclass(frozen=True)
+class Run:
+    """Adjacent pixels that share a list of taps."""
+
+    at: int  # place of the first pixel in the buffer
+    columns: int
+    taps: int  # place of their list of taps among all lists
+
+
+def images_program(
+    read: Reading, channels: int, target: Target, itemsize: int
+) -> CorrelationProgram | None:
+    """Return the program of a correlation for any batch, or None if the cache is too small."""
+    taps, lanes, pixels = len(read.order), target.lanes(itemsize), math.prod(read.shape)
+    step = channels * lanes
+    if 2 * pixels * step * itemsize > _BUFFER:
+        return None
+    fields = _sizes(channels, pixels * step, taps, target, itemsize)
+    lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
+    for at, columns, distances in _runs(read):
+        there = [(t, d * step) for t, d in distances]
+        few = tuple(tap_list(there, taps, fields["block"] * channels))
+        products += columns * len(there)
+        body.append(Run(at * step, columns, lists.setdefault(few, len(lists) * len(few))))
+        if len(lists) * len(few) > _LISTS:
+            return None
+    together = list(itertools.chain(*lists))
+    sections = {"order": read.order, "lists": together, "body": numbers_of(body)}
+    settings = {"pixels": pixels, "images": lanes, "pieces": len(body), "channel_step": lanes}
+    return CorrelationProgram.of(CorrelationHeader(**fields, **settings), sections, products)
+
+
+def _runs(read: Reading) -> Iterator[tuple[int, int, TapList]]:
+    """Yield each run: its first pixel, number of pixels, and taps that read inside the grid."""
+    axes = [_distances(read, axis) for axis in range(len(read.shape))]
+    columns = [(distances, len(list(same))) for distances, same in itertools.groupby(axes[-1])]
+    at = 0
+    for outer in itertools.product(*axes[:-1]):
+        for last, count in columns:
+            inside = [t for t in last if all(t in distances for distances in outer)]
+            yield at, count, [(t, last[t] + sum(d[t] for d in outer)) for t in inside]
+            at += count
+
+
+def _distances(read: Reading, axis: int) -> list[dict[int, int]]:
+    """Return, for each pixel of an axis, the distance along it of each tap that reads inside."""
+    n, stride = read.shape[axis], math.prod(read.shape[axis + 1 :])
+    there = [[repeated(i + o[axis], n, read.wrap) for o in read.offsets] for i in range(n)]
+    return [
+        {t: (j - i) * stride for t, j in enumerate(pixels) if 0 <= j < n}
+        for i, pixels in enumerate(there)
+    ]
