@@ -1,7 +1,4 @@
-"""A sequence of operators.
-
-K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
-"""
+"""A sequence of operators."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from invconv.operators.base.operator import InvertibleConv
 
 class Chain(InvertibleConv):
     """One operator after another.
+
+        K = K_n ... K_1,    log|det K| = sum over i of log|det K_i|
 
     Parameters
     ----------
