@@ -55,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             status = pytest.main(_words(arguments, workers))
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
-    nothing = status == pytest.ExitCode.NO_TESTS_COLLECTED
-    if nothing and columns:
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED and columns:
         why = "no test has such a name, or these laws say nothing of these cases"
         raise CommandError(f"nothing was checked: {why}")
     return 1 if status == pytest.ExitCode.TESTS_FAILED else 2 * (status != 0)
@@ -79,14 +78,12 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
 
 
 def _require_places(arguments: argparse.Namespace) -> None:
-    named = [getattr(arguments, name) for name in _FILES]
-    paths = [Path(name).absolute() for name in named if name is not None]
+    paths = [Path(p).absolute() for n in _FILES if (p := getattr(arguments, n)) is not None]
     for path in paths:
         if not path.parent.is_dir():
             raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
     if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
-        expected = "expected a file for each of --json, --html and --junit"
-        raise CommandError(f"{expected}, each another one")
+        raise CommandError("expected a file for each of --json, --html, --junit, each another one")
 
 
 def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:

@@ -8,7 +8,7 @@ batch on its devices: `lax.fft` would gather a batch that is spread over devices
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -91,18 +91,14 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
     return inverse, inverses_keep_accuracy(spectrum, inverse)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["spectrum", "inverse", "accurate"],
-    meta_fields=["basis", "shape"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
     """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
 
     spectrum: Array  # (F, C, C)
-    basis: Basis
-    shape: Shape
+    basis: Basis = field(metadata={"static": True})
+    shape: Shape = field(metadata={"static": True})
     inverse: Array  # of each matrix
     accurate: Array  # 0-d bool: whether the inverse may be used
 

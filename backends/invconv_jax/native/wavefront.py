@@ -13,7 +13,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -50,16 +50,14 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     return CausalSolver(causal, weights, shape)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["causal", "weights"], meta_fields=["shape"]
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
     weights: list[Array]  # those of the compiled kernel, if they are known
-    shape: Shape
+    shape: Shape = field(metadata={"static": True})
 
     @property
     def plan(self) -> dict[str, Any]:
