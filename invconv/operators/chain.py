@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self, overload
 
+from invconv.arrays.errors import of_one_list
 from invconv.operators.base.fields import part
 from invconv.operators.base.operator import InvertibleConv
 
@@ -79,3 +80,6 @@ class Chain(InvertibleConv):
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""
         return Chain(tuple(step.transpose() for step in reversed(self.steps)))
+
+
+Chain.__init__ = of_one_list(Chain.__init__, "steps")  # type: ignore[method-assign]

@@ -98,6 +98,7 @@ TYPES = {
     r"dilation: expected an integer, or 2 .* got 1\.0": "ic.PeriodicConv(KERNEL, dilation=1.0)",
     "direction: expected an integer": "corner(direction=1.0)",
     "steps: expected a list of operators, got None": "ic.Chain(None)",
+    r"Chain takes one list of steps: Chain\(\[a, b\]\)": "ic.Chain(ONE, CORNER)",
     "first: expected an AutoregressiveConv, got PeriodicConv": "ic.EmergingConv(PERIODIC, CORNER)",
     "permutation: expected integers, got float64": "plu(permutation=ONES)",
     "permutation: expected an array of numpy as lower is": "plu(permutation=torch.arange(3))",

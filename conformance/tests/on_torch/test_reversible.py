@@ -131,6 +131,7 @@ REFUSED = {
     "layers: expected modules .* got none": "it.ReversibleChain([])",
     "layers: expected modules with forward.* Linear at 1": "it.ReversibleChain([ACTNORM, LINEAR])",
     "in a list, got one ActNorm": "it.ReversibleChain(ACTNORM)",
+    "takes one list of layers": "it.ReversibleChain(ACTNORM, ACTNORM)",
     r"got ActNorm at 0; InvertibleModule\(conv\) is one": "it.ReversibleChain([OPERATOR])",
     "x: expected a torch.Tensor, got ndarray": "it.ReversibleChain([ACTNORM])(IMAGES.numpy())",
     r"x: expected shape \(batch, 2, \*spatial\)": "it.ReversibleChain([ACTNORM])(IMAGES)",
