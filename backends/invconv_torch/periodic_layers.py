@@ -12,7 +12,8 @@ from invconv_torch.layer import Convolution, Sizes
 class _PeriodicConv(Convolution):
     """A convolution with circular padding.
 
-    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
+    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function. The
+    equations: `invconv.PeriodicConv`.
 
     Parameters
     ----------

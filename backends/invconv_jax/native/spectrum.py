@@ -7,8 +7,8 @@ batch on its devices: `lax.fft` would gather a batch that is spread over devices
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     return transpose(bar)[0]
 
 
-@functools.cache
+@cache
 def _run(ndim: int, back: bool) -> SplitByBatch:
     """Return the transform of the last axes, or its transpose: each is the other's transpose."""
     name = f"invconv_fft_of_{ndim}" + "_transposed" * back
@@ -121,7 +121,7 @@ class SpectralSolver:
         return _solve(self.basis, self.spectrum, self.inverse, self.accurate, y)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
 def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     if y.shape[0] == 0:
         return y
@@ -183,11 +183,5 @@ def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
 
 def _at_the_frequencies(spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     """Return K_hat(f)^-1 y(f) for y of shape (F, C, B)."""
-
-    def multiply(y: Array) -> Array:
-        return _multiply(inverse, y)
-
-    def solve(y: Array) -> Array:
-        return eliminate(spectrum, y)
-
+    multiply, solve = partial(_multiply, inverse), partial(eliminate, spectrum)
     return lax.cond(accurate, multiply, solve, y)

@@ -117,13 +117,6 @@ def _weigh(program: Program, matrices: Array) -> Array:
     return weighed
 
 
-def _launch(program: Program, weights: Array, y: Array) -> Array:
-    """Return x, shape (B, C, *shape)."""
-    call = cuda.solve(program, y.shape[0])
-    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
-    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
-
-
 def _call(call: cuda.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
     with LOCK:
         register(call.name, call.code, "CUDA")
@@ -200,7 +193,10 @@ def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
 
 
 def _by_launches(program: Program, matrices: Array, *others: Array, geometry: Geometry) -> Array:
-    return _launch(program, _weigh(program, matrices), others[-1])
+    weights, y = _weigh(program, matrices), others[-1]
+    call = cuda.solve(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
+    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
 def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
@@ -210,8 +206,7 @@ def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
     fits = program is not None and y.shape[0] <= program.plan.most_images
     if program is not None and fits and not is_exported(context):
         way = functools.partial(_by_launches, program)
-    lower = lower_fun(way, multiple_results=False)
-    return lower(context, *arrays, geometry=geometry)
+    return lower_fun(way, multiple_results=False)(context, *arrays, geometry=geometry)
 
 
 def _vectorise(

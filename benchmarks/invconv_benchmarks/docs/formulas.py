@@ -1,8 +1,7 @@
-r"""Formulas as MathML, which browsers draw without a script: a hook of mkdocs.
+"""Formulas as MathML, which browsers draw without a script, and links to classes: a hook of mkdocs.
 
 Pages write TeX between dollars. Docstrings write plain text: a block of code with " = " in every
-line is a formula, and so is a piece of code with one. So log|det K| = sum over c of log|s_c| is
-\log\left|\det K\right| = \sum_c \log\left|s_c\right|.
+line is a formula, and so is a piece of code with one: log|det K| = sum over c of log|s_c|.
 """
 
 import re
@@ -14,8 +13,9 @@ from latex2mathml.converter import convert
 _CODE = r'<div class="language-text highlight"><pre><span></span><code>'
 _BLOCK = _CODE + r"((?:[^<\n]* = [^<\n]*\n)+)</code></pre></div>"
 _INLINE = r"<code>([^<\n]* = [^<\n]*)</code>"
+_CLASS = r"<code>invconv\.([A-Z]\w+)</code>"
 _TERM = r"(?:(?<!\w)\(([^()]*)\)|([^-+=(),\s][^-+=(),]*))"
-_TEX = {  # of plain text, in this order
+_TEX = {  # of a formula in plain text, in this order
     rf"{_TERM} / (?:\(([^()]*)\)|([^\s(),]+))": r"\\frac{\1\2}{\3\4}",
     r"sum over (.*?) of ": r"\\sum_{\1} ",
     r"sum of ": r"\\sum ",
@@ -37,6 +37,7 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         html = re.sub(_INLINE, lambda m: _mathml(tex(m[1]), "span"), html)
         lines = lambda m: "\n".join(_mathml(tex(line), "div") for line in m[1].splitlines())  # noqa: E731
         html = re.sub(_BLOCK, lines, html)
+        html = re.sub(_CLASS, r'<a href="../invconv/\1.html">\g<0></a>', html)
     marked = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
     return re.sub(marked, lambda m: _mathml(unescape(m[2]), m[1]), html, flags=re.DOTALL)
 

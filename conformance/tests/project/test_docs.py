@@ -80,6 +80,8 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
         text = page.read_text(encoding="utf-8")
         assert re.findall(loaded, text) == [], page
         assert 'arithmatex">\\' not in text, page  # TeX
+        for linked in re.findall(r'"\.\./invconv/(\w+)\.html"><code>', text):
+            assert (site / "api" / "invconv" / f"{linked}.html").is_file(), page
     for name in names:
         text = (site / name.page).with_suffix(".html").read_text(encoding="utf-8")
         assert "Examples:" in text
