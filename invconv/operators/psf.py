@@ -1,7 +1,4 @@
-"""The operator of a centred point-spread function.
-
-Its `forward` is `scipy.ndimage.convolve` with the border of the operator.
-"""
+"""The operator of a centred point-spread function."""
 
 from __future__ import annotations
 
@@ -33,6 +30,9 @@ def from_psf(
     """Return the convolution with a centred point-spread function, whose inverse undoes the blur.
 
         y[p] = sum over o of h[o] x[p - o]
+
+    with h[0] in the middle of the array h: its `forward` is `scipy.ndimage.convolve` with the
+    border of the operator.
 
     Parameters
     ----------

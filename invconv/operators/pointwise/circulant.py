@@ -25,6 +25,7 @@ _CIRCULANT = Circulant()
 class CirculantConv1x1(Pointwise, mixing="circulant"):
     """A 1x1 convolution with scales around a circulant matrix: 3 C parameters.
 
+        y[:, p] = W x[:, p] + b
         W = diag(left) circ(c) diag(right),    circ(c)[i, j] = c[(i - j) mod C]
         log det = N sum over i of log|left[i] c_hat[i] right[i]|
 

@@ -23,7 +23,8 @@ _LOG_SCALE, _REFLECTIONS = LogScale(), Householder()
 class HouseholderConv1x1(Reflecting):
     """A 1x1 convolution of Householder reflections after positive scales.
 
-        W = H_1 ... H_m diag(exp(log_scale)),    H_i = I - 2 v_i v_i^T / (v_i^T v_i)
+        y[:, p] = W x[:, p] + b,    W = H_1 ... H_m diag(exp(log_scale))
+        H_i = I - 2 v_i v_i^T / (v_i^T v_i)
         W^-1 = diag(exp(-log_scale)) H_m ... H_1,    log det = N sum over c of log_scale[c]
 
     with N pixels. `init` gives C random reflections with scales of 1.

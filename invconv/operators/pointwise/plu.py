@@ -35,7 +35,8 @@ _PERMUTATION = Permutation()
 class PLUConv1x1(Pointwise, mixing="plu"):
     """A 1x1 convolution of PLU factors: a determinant that costs nothing.
 
-        W = P L (U + diag(sign exp(log_scale))),    log det = N sum over c of log_scale[c]
+        y[:, p] = W x[:, p] + b,    W = P L (U + diag(sign exp(log_scale)))
+        log det = N sum over c of log_scale[c]
 
     with N pixels. The permutation and the sign are not trained and get no gradient, so training
     cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a permutation,

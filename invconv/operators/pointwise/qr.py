@@ -23,8 +23,8 @@ _REFLECTIONS = Householder()
 class QRConv1x1(Reflecting, mixing="qr"):
     """A 1x1 convolution of QR factors, Q a product of Householder reflections.
 
-        W = Q (U + diag(scale)),    Q = H_1 ... H_m,    H_i = I - 2 v_i v_i^T / (v_i^T v_i)
-        log det = N sum over c of log|scale[c]|
+        y[:, p] = W x[:, p] + b,    W = Q (U + diag(scale)),    Q = H_1 ... H_m
+        H_i = I - 2 v_i v_i^T / (v_i^T v_i),    log det = N sum over c of log|scale[c]|
 
     with N pixels. `init` gives C random reflections, U = 0 and a scale of 1.
 
