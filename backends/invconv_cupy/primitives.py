@@ -107,11 +107,7 @@ def _stream(x: Array) -> int:
     return int(cupy.cuda.get_current_stream(x.device.id).ptr)
 
 
-def _contiguous(x: Array) -> Array:
-    return cupy.ascontiguousarray(x)
-
-
-CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
+CUDA = DeviceOps(_ordinal, _address, _stream, cupy.ascontiguousarray)
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,11 +63,11 @@ def init(
         raise TypeError("rng: expected none, since the numbers come from the key")
     if "like" in settings:
         raise TypeError("like: expected none, since JAX places the arrays; dtype= says their dtype")
-    conv: C = _drawn(key, functools.partial(make.init, channels, *args, **settings), dtype)
+    conv: C = drawn(key, functools.partial(make.init, channels, *args, **settings), dtype)
     return conv
 
 
-def _drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
+def drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     """Return ``draw(rng=...)`` in JAX arrays; the host draws now, or when the program runs."""
     dtype = jnp.result_type(float) if dtype is None else dtype
     if not jnp.issubdtype(dtype, jnp.floating):

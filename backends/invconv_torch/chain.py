@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 import invconv as ic
+from invconv.arrays.errors import of_one_list
 
 
 class Chain(nn.ModuleList):  # type: ignore[misc]
@@ -41,6 +43,7 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
     (True, 2)
     """
 
+    @partial(of_one_list, items="layers")
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__(invertible(layers))
 

@@ -74,7 +74,8 @@ class _AutoregressiveConv(Convolution):
 class _EmergingConv(Convolution):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
-    Their directions are -1 and +1, as `invconv.AutoregressiveConv` shows them.
+    Their directions are -1 and +1, as `invconv.AutoregressiveConv` shows them. The equations:
+    `invconv.EmergingConv`.
 
     Parameters
     ----------

@@ -12,7 +12,8 @@ from invconv_torch.layer import Convolution, Sizes
 class _PeriodicConv(Convolution):
     """A convolution with circular padding.
 
-    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function.
+    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function. The
+    equations: `invconv.PeriodicConv`.
 
     Parameters
     ----------
@@ -100,10 +101,12 @@ class _SymmetricConv(Convolution):
 
 
 class _ExponentialConv(Convolution):
-    """The exponential of a convolution, z = e^M x + b: invertible with every kernel, on every grid.
+    """The exponential of a convolution: invertible with every kernel, on every grid.
 
-    M's kernel is a cross-correlation, as in `torch.nn.Conv2d`; log det = tr M. Nearly the identity
-    at the start. What it takes: `invconv.ExponentialConv`.
+        z = e^M x + b,    log det = tr M
+
+    M's kernel is a cross-correlation, as in `torch.nn.Conv2d`. Nearly the identity at the start.
+    What it takes: `invconv.ExponentialConv`.
 
     Parameters
     ----------

@@ -19,6 +19,8 @@ from invconv_torch.traced import device_kind
 class Conv1x1(Layer):
     """One C x C matrix at every pixel, of any number of spatial axes.
 
+    The equations: `invconv.Conv1x1`, `invconv.PLUConv1x1`, `invconv.QRConv1x1`, ...
+
     Parameters
     ----------
     channels : int

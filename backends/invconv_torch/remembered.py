@@ -107,9 +107,8 @@ class RememberedInverses:
         stream, recorded = queue_of(tensors[0])
         with torch.inference_mode(False), torch.no_grad():
             kept = Kept.of(conv.prepare(shape, check=False), tensors)
-        if recorded:
-            return kept.prepared
-        self._keep((shape, stream), kept)
+        if not recorded:
+            self._keep((shape, stream), kept)
         return kept.prepared
 
     def grids(self) -> list[Shape]:

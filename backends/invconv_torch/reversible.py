@@ -60,10 +60,6 @@ class ReversibleChain(Chain):
     (torch.Size([2, 3, 8, 8]), 3)
     """
 
-    def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__(layers)
-        self._seen: set[tuple[int, int, Shape]] = set()
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and the sum of the log-determinants, one a sample.
 
@@ -90,7 +86,8 @@ class ReversibleChain(Chain):
         The last of several layers of this package in a row is also judged with those before it.
         """
         key = i, id(self[i]), tuple(x.shape[1:])
-        if key in self._seen or traced():
+        seen: set[tuple[int, int, Shape]] = self.__dict__.setdefault("_seen", set())
+        if key in seen or traced():
             return
         for row in _rows(self):
             if i in row:
@@ -100,7 +97,7 @@ class ReversibleChain(Chain):
                     require_invertible(f"layer {i}", operators[row.index(i)], grid)
                     if len(row) > 1 and i == row[-1]:
                         require_invertible(f"layers {row[0]} to {i}", ic.Chain(operators), grid)
-        self._seen.add(key)
+        seen.add(key)
 
 
 class _Reversible(Function):  # type: ignore[misc]

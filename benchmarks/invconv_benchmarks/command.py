@@ -24,9 +24,8 @@ from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, words
 from invconv_conformance.libraries.environment import share_the_card
-from invconv_conformance.libraries.table import KNOWN
+from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
 
-_NEEDS = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA: none here"
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
 STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "silent_error")
@@ -163,7 +162,7 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
         if name in ("torch", "jax") and len(devices) == 1:
             absent.append(f"{KNOWN[name].title} on CUDA: not yet run on a GPU, there is none here")
     if not chosen and {d.partition(":")[0] for d in wanted} == {"cuda"}:
-        raise CommandError(f"--device: {','.join(wanted)} {_NEEDS}")
+        raise CommandError(f"--device: {','.join(wanted)} {NEEDS_CUDA}: none here")
     if not chosen:
         raise CommandError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
     return tuple(chosen), tuple(absent) if arguments.suite in (*LIBRARY_SUITES, "all") else ()

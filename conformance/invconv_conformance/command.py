@@ -81,8 +81,7 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
 
 
 def _require_places(arguments: argparse.Namespace) -> None:
-    named = [getattr(arguments, name) for name in _FILES]
-    paths = [Path(name).absolute() for name in named if name is not None]
+    paths = [Path(p).absolute() for n in _FILES if (p := getattr(arguments, n)) is not None]
     for path in paths:
         if not path.parent.is_dir():
             raise CommandError(f"there is no folder {path.parent} to write {path.name} in")

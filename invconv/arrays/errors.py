@@ -1,5 +1,6 @@
 """The library's own errors and its warning."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +74,19 @@ class IllConditionedWarning(UserWarning):
     >>> issued[0].category.__name__
     'IllConditionedWarning'
     """
+
+
+def of_one_list(init: Callable[..., None], items: str) -> Any:
+    """Return an ``__init__`` of one list that says so to whom passes the items one by one."""
+
+    @functools.wraps(init)
+    def __init__(self: Any, *given: Any, **named: Any) -> None:
+        if len(given) > 1:
+            name = type(self).__name__
+            raise TypeError(f"{name} takes one list of {items}: {name}([a, b])")
+        init(self, *given, **named)
+
+    return __init__
 
 
 def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:

@@ -29,7 +29,7 @@ from invconv.trust.condition import SolveOverflowError
 
 @dataclass(frozen=True)
 class Causal(Linear):
-    """Autoregressive convolutions; log|det| = N sum over c of log|w[c, c, at 0]|."""
+    """Autoregressive convolutions; `log det = N sum over c of log|w[c, c, at 0]|`."""
 
     linear: CausalFamily
     hint: ClassVar[str] = (
@@ -64,7 +64,7 @@ class Causal(Linear):
 
 @dataclass(frozen=True)
 class Spectral(Linear):
-    """Convolutions with one matrix a frequency; log|det| = sum over f of log|det K_hat(f)|."""
+    """Convolutions with one matrix a frequency; `log det = sum over f of log|det K_hat(f)|`."""
 
     linear: SpectralFamily
     hint: ClassVar[str] = (

@@ -23,7 +23,7 @@ _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
 
 @dataclass(frozen=True)
 class Exponential(Family):
-    """e^M of the correlation M with the kernel w (C, C, *k); log|det| = tr M.
+    """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`.
 
     Attributes
     ----------

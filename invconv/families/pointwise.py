@@ -215,7 +215,7 @@ class Scale(Pointwise):
 
 @dataclass(frozen=True)
 class LogScale(Scale):
-    """A scale exp(w) for each channel; log|det| = N sum(w)."""
+    """A scale exp(w) for each channel; `log det = N sum over c of w[c]`."""
 
     hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
 

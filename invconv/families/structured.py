@@ -181,7 +181,7 @@ class Orthogonal(Pointwise):
 
 @dataclass(frozen=True)
 class Householder(Orthogonal):
-    """H_1 H_2 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i), v_1 ... v_m the rows of w (m, C)."""
+    """H_1 ... H_m, `H_i = I - 2 v_i v_i^T / (v_i^T v_i)`, v_1 ... v_m the rows of w (m, C)."""
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
         return self.times(w, identity(w.shape[1], w))
@@ -227,7 +227,10 @@ class Permutation(Orthogonal):
 
 @dataclass(frozen=True)
 class Circulant(Pointwise):
-    """circ(w)[i, j] = w[(i - j) mod C]; log|det| = N sum log|w_hat|, w_hat the transform of w."""
+    """Circulants circ(w); `log det = N sum over f of log|w_hat[f]|`, w_hat the transform of w.
+
+    circ(w)[i, j] is w[(i - j) mod C].
+    """
 
     hint: ClassVar[str] = "the Fourier transform of the circulant has a zero; change it"
 

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import choice, positive_int, sizes
@@ -124,13 +128,43 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
 @functools.cache
 def mixing_steps(mixing: str) -> dict[str, InvertibleConv]:
     """Return the operators of a mixing layer, of one channel and three taps, by arrays' prefix."""
+    return _drawn_mixing(mixing, 1, 3, None)
+
+
+def _drawn_mixing(
+    mixing: str, channels: int, taps: int, rng: np.random.Generator | None
+) -> dict[str, InvertibleConv]:
+    """Return the operators from which the training of a mixing layer starts, by arrays' prefix."""
     if mixing in BEFORE_EMERGING:
-        before = mixings()[BEFORE_EMERGING[mixing]]
-        return {"mixing.mixing.": before.init(1), "mixing.": EmergingConv.init(1)}
-    last = {"mixing.": mixings()[mixing].init(1)}
+        before = mixings()[BEFORE_EMERGING[mixing]].init(channels, rng=rng)
+        return {"mixing.mixing.": before, "mixing.": EmergingConv.init(channels, taps, rng=rng)}
+    size = () if mixing in POINTWISE else (taps,)
+    last = {"mixing.": mixings()[mixing].init(channels, *size, rng=rng)}
     if mixing == "exponential":  # which is nearly the identity at the start
-        return {"conv1x1.": mixings()["plain"].init(1)} | last
+        return {"conv1x1.": mixings()["plain"].init(channels, rng=rng)} | last
     return last
+
+
+def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the NumPy arrays from which training starts, by the names of `arrays`.
+
+    Mixing layers are drawn by their classes, the hidden convolutions of couplings as PyTorch's; all
+    else is zero.
+    """
+    if architecture.mixing is None:
+        raise ValueError(f"mixing: expected one of {', '.join(MIXINGS)}, got None")
+    shapes, a = architecture.arrays(), architecture
+    arrays: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
+    for name in arrays:
+        if ".net.0." in name or ".net.2." in name:
+            inputs = math.prod(shapes[f"{name.rpartition('.')[0]}.weight"][1:])
+            arrays[name] = rng.uniform(-(inputs**-0.5), inputs**-0.5, shapes[name])
+    for level, step in itertools.product(range(a.levels), range(a.depth)):
+        drawn = _drawn_mixing(architecture.mixing, a.channels(level), a.kernel_size, rng)
+        for prefix, conv in drawn.items():
+            at = f"level{level}_step{step}_{prefix}"
+            arrays |= {at + name: array for name, array in conv._arrays().items()}
+    return arrays
 
 
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:

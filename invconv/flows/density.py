@@ -46,7 +46,7 @@ def dequantized(images: Array, noise: Array) -> Array:
     below_one = 1 - xp.finfo(noise.dtype).eps / 2  # the largest number below 1
     x = xp.minimum((pixels + noise) / VALUES, (pixels + 1) * (below_one / VALUES))
     outside = (noise < 0) | (noise > 1)
-    if readable(noise):
+    if readable(outside):  # a constant inside jit is readable, and what is computed of it is not
         _require_none("noise", noise, outside, "numbers in [0, 1)")
         return x
     return xp.where(outside, xp.full_like(x, math.nan), x)
@@ -64,7 +64,7 @@ def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
     """
     for z in zs:
         log_det = log_det - 0.5 * sum_of_each(in_full(z) ** 2 + math.log(2 * math.pi))
-    return log_det if readable(x) else log_det * one_or_nan(_outside(x), log_det)
+    return log_det if readable(log_det) else log_det * one_or_nan(_outside(x), log_det)
 
 
 def one_or_nan(lost: Array, like: Array) -> Array:
@@ -85,9 +85,10 @@ def require_images(x: Any, shape: Shape) -> None:
 def require_in_range(x: Any) -> None:
     """Raise if images are readable and not in [0, 1); NaN passes."""
     require_array("x", x)
-    if readable(x):
+    outside = _outside(x)
+    if readable(outside):
         hint = "; bits_per_dim takes uint8 pixels"
-        _require_none("x", x, _outside(x), "images in [0, 1)", hint)
+        _require_none("x", x, outside, "images in [0, 1)", hint)
 
 
 def _outside(x: Array) -> Array:

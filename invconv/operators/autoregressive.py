@@ -1,13 +1,8 @@
 """Autoregressive convolutions: a masked kernel makes the matrix triangular (the paper's 3.1).
 
-    y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b,    zero outside the grid
-
 With every offset o(t) on one side of the pixel, K is block triangular in the order of the
-pixels, and at o = 0 the C x C matrix itself is triangular. So
-
-    log|det| = N sum over c of log|K[c, c, at 0]|,    N the number of pixels,
-
-and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does whole wavefronts).
+pixels, and at o = 0 the C x C matrix itself is triangular. So the inverse is a substitution, pixel
+after pixel (`kernels.wavefront` does whole wavefronts).
 """
 
 from __future__ import annotations
@@ -31,9 +26,11 @@ from invconv.trust.gains import taps_within, triangular_within
 class AutoregressiveConv(InBlocks):
     """A convolution with a kernel that sees only pixels on one side of each pixel.
 
-    y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b, zero outside the grid, and
-    log det = N sum over c of log|K[c, c, at o = 0]| with N pixels. The pixels o that the pixel #
-    sees, with kernels of 2 x 2 and a raster of 2 x 3:
+        y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b
+        log det = N sum over c of log|K[c, c, at o = 0]|
+
+    x is zero outside the grid of N pixels. The pixels o that the pixel # sees, with kernels of
+    2 x 2 and a raster of 2 x 3:
 
         direction  +1       -1     (1, -1)  raster +1  raster -1
                   o o .    . . .    . o o     o o o      . . .

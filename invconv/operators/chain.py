@@ -1,7 +1,4 @@
-"""A sequence of operators.
-
-K = K_n ... K_1,   log|det K| = sum of log|det K_i|,   K^-1 = K_1^-1 ... K_n^-1
-"""
+"""A sequence of operators."""
 
 from __future__ import annotations
 
@@ -9,12 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self, overload
 
+from invconv.arrays.errors import of_one_list
 from invconv.operators.base.fields import part
 from invconv.operators.base.operator import InvertibleConv
 
 
 class Chain(InvertibleConv):
     """One operator after another.
+
+        K = K_n ... K_1,    log|det K| = sum over i of log|det K_i|
 
     Parameters
     ----------
@@ -80,3 +80,6 @@ class Chain(InvertibleConv):
     def transpose(self) -> Chain:
         """Return the transposed steps in the opposite order, without biases."""
         return Chain(tuple(step.transpose() for step in reversed(self.steps)))
+
+
+Chain.__init__ = of_one_list(Chain.__init__, "steps")  # type: ignore[method-assign]

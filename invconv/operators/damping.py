@@ -1,9 +1,4 @@
-"""The damping that a noise level suggests, by the discrepancy principle (V. A. Morozov, 1966).
-
-Noise of standard deviation sigma leaves |K x + b - y|^2 = n sigma^2 at the true x, n the number of
-entries of y. The damp of `least_squares` is chosen so that its x leaves as much. The left side
-grows with the damp, from what no x can explain to |y - b|^2.
-"""
+"""The damping that a noise level suggests, by the discrepancy principle (V. A. Morozov, 1966)."""
 
 from __future__ import annotations
 
@@ -26,10 +21,13 @@ _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times a
 def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
     """Return the damp with which `least_squares` leaves as much of y unexplained as noise is in it.
 
-    It solves |K x + b - y|^2 = n sigma^2, x = conv.least_squares(y, damp), n the number of entries
-    of y (the discrepancy principle); it takes about a dozen solves. Values are looked at: call it
-    outside traced code. `least_squares` draws x towards zero, so of an image take its mean off
-    first, which would be drawn, too, and add it at the end.
+        |K x + b - y|^2 = n sigma^2
+
+    is what noise leaves at the true x, n the number of entries of y. This solves the equation for
+    x = conv.least_squares(y, damp), in about a dozen solves (the discrepancy principle of V. A.
+    Morozov, 1966): its left side grows with the damp, from what no x can explain to |y - b|^2.
+    Values are looked at: call it outside traced code. `least_squares` draws x towards zero, so of
+    an image take its mean off first, which would be drawn, too, and add it at the end.
 
     Parameters
     ----------

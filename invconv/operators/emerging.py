@@ -1,10 +1,4 @@
-"""Emerging convolutions: two autoregressive convolutions in a row (the paper's section 3.1).
-
-    y = K_2 (K_1 x),    log|det| = log|det K_1| + log|det K_2|
-
-K_1 and K_2 look in opposite directions, so the pair has the receptive field of a standard d x d
-convolution.
-"""
+"""Emerging convolutions: two autoregressive convolutions in a row (the paper's section 3.1)."""
 
 from __future__ import annotations
 
@@ -24,8 +18,10 @@ from invconv.operators.base.operator import InvertibleConv
 class EmergingConv(InvertibleConv):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
-    Kernels and directions are as in `AutoregressiveConv`. A point-spread function is the kernel of
-    neither.
+        y = K_2 K_1 x + b,    log det = log|det K_1| + log|det K_2|
+
+    The pair has the receptive field of a standard convolution. Kernels and directions are as in
+    `AutoregressiveConv`. A point-spread function is the kernel of neither.
 
     Parameters
     ----------

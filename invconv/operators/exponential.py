@@ -1,9 +1,5 @@
 """Exponentials of convolutions: invertible with every kernel, on every grid.
 
-    y = e^M x + b,    x = e^-M (y - b),    log|det e^M| = tr M
-
-M is the correlation with the kernel, zero outside the grid or on a grid that closes on itself.
-
 E. Hoogeboom, V. G. Satorras, J. M. Tomczak, M. Welling, The Convolution Exponential and
 Generalized Sylvester Flows, NeurIPS 2020, arXiv 2006.01910.
 """
@@ -28,12 +24,15 @@ from invconv.trust.gains import norm_bound, shrinking
 
 
 class ExponentialConv(WithKernel, mixing="exponential"):
-    """The exponential of a convolution, y = e^M x + b = x + M x + M^2 x / 2! + ... + b.
+    """The exponential of a convolution M, zero outside the grid or modulo the grid.
 
-    (M x)[p] = sum over t of K[..., t] x[p + dilation (t - (k - 1)/2)], zero outside the grid, or
-    modulo the grid: a cross-correlation, so flip a point-spread function. log det = tr M = N sum
-    over c of K[c, c, centre], N the number of pixels; on a circular grid that is narrower than K,
-    the sum goes over all taps that land on the pixel itself.
+        y = e^M x + b = x + M x + M^2 x / 2! + ... + b
+        (M x)[p] = sum over t of K[..., t] x[p + dilation (t - (k - 1)/2)]
+        log det = tr M = N sum over c of K[c, c, centre]
+
+    M is a cross-correlation, so flip a point-spread function; N is the number of pixels. On a
+    circular grid that is narrower than K, the last sum goes over all taps that land on the pixel
+    itself.
 
     The map is invertible with every kernel on every grid: the inverse is e^-M. Its condition is at
     most e^(2 |S|), S the symmetric part of M: if K[o, i, t] = -K[i, o, -t], e^M is orthogonal.

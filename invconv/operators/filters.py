@@ -1,9 +1,7 @@
 """Recursive filters with SciPy's signatures, on every library and differentiable in all arguments.
 
-    a[0] y[n] = b[0] x[n] + ... + b[K] x[n - K] - a[1] y[n - 1] - ... - a[K] y[n - K]
-
-is A y = B x with two autoregressive convolutions of one channel: y = A^-1 B x. An initial state zi
-of the transposed direct form II is added to the first K numbers of B x.
+A filter is A y = B x with two autoregressive convolutions of one channel: y = A^-1 B x. An initial
+state zi of the transposed direct form II is added to the first K numbers of B x.
 """
 
 from __future__ import annotations
@@ -30,6 +28,8 @@ from invconv.operators.blocks import added, carried_over, resized
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     """Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
+
+        a[0] y[n] = b[0] x[n] + ... + b[K] x[n - K] - a[1] y[n - 1] - ... - a[K] y[n - K]
 
     Every step is differentiable, in b, a, x and zi. JAX's ``jit`` compiles it; `torch.compile` runs
     it as it is, and refuses it with ``fullgraph=True``.

@@ -27,6 +27,8 @@ class OfOne(InvertibleConv, abstract=True):
 class Inverse(OfOne):
     """Forward and inverse exchanged: forward(x) solves conv(y) = x.
 
+        y = K^-1 (x - b),    log det = -log|det K|
+
     Parameters
     ----------
     conv : InvertibleConv

@@ -1,10 +1,4 @@
-"""Periodic convolutions, with any kernel, on a grid that closes on itself (section 3.2).
-
-    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
-
-In the frequency domain this is one C x C matrix K_hat(f) a frequency (`kernels.frequencies`), so
-log|det| = sum over f of log|det K_hat(f)| and x_hat(f) = K_hat(f)^-1 y_hat(f).
-"""
+"""Periodic convolutions, with any kernel, on a grid that closes on itself (section 3.2)."""
 
 from __future__ import annotations
 
@@ -25,12 +19,13 @@ from invconv.operators.pointwise.conv1x1 import random_orthogonal
 class PeriodicConv(SpectralConv, mixing="periodic"):
     """A standard convolution with circular padding, with its exact inverse.
 
-    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
-    torch and JAX, a cross-correlation. To undo a blur by a point-spread function h, a convolution
+        y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
+        log det = sum over f of log|det K_hat(f)|
+
+    In the frequency domain this is one C x C matrix K_hat(f) a frequency f of the grid. As in torch
+    and JAX, it is a cross-correlation. To undo a blur by a point-spread function h, a convolution
     in the sense of scipy.ndimage.convolve, flip it: for one channel and odd sizes the kernel is
     ``h[::-1, ::-1][None, None]``.
-
-    log det = sum over the frequencies f of log|det K_hat(f)|.
 
     For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
     its result is this one rolled by +dilation // 2.

@@ -1,14 +1,4 @@
-"""Squeeze: trade pixels for channels between the levels of a flow (Real NVP, Dinh et al., 2017).
-
-    out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]
-
-or an orthonormal transform of each f x f block, band (i, j) of an f x f matrix T along each axis:
-
-    out[c f^2 + i f + j, h, w] = sum over k, l of T[i, k] T[j, l] x[c, h f + k, w f + l]
-
-T is Haar's, or that of the discrete cosine transform (DCT-II). The log-determinant is 0: T is
-orthogonal.
-"""
+"""Squeeze: trade pixels for channels between the levels of a flow (Real NVP, Dinh et al., 2017)."""
 
 from __future__ import annotations
 
@@ -28,9 +18,14 @@ Matrix = np.ndarray[Any, np.dtype[np.float64]]
 def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
     """Turn every block of factor^ndim pixels into channels.
 
-    out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j] in two dimensions, as torch's
-    pixel_unshuffle; or the coefficients of the block in an orthonormal basis. The log-determinant
-    is 0 in all of them.
+        out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]
+
+    in two dimensions, as torch's pixel_unshuffle; or the coefficients of the block in an
+    orthonormal basis, with an f x f matrix T:
+
+        out[c f^2 + i f + j, h, w] = sum over k, l of T[i, k] T[j, l] x[c, h f + k, w f + l]
+
+    The log-determinant is 0 in all of them.
 
     Parameters
     ----------

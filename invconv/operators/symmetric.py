@@ -1,12 +1,7 @@
 """Convolutions with an even kernel and a border for each axis (Karami et al. 2019 have mirrors).
 
-    y[p] = sum over offsets o, |o| < h along each axis, of K[..., |o|] x~[p + o] + b
+Cosines, sines and Fourier's waves decouple them (`kernels.frequencies`):
 
-x~ continues the image: mirrored, d c b a | a b c d | d c b a, or with the sign changed beyond walls
-of zeros, -c -b -a 0 | a b c d | 0 -d -c -b, or periodic, where any kernel will do. Cosines, sines
-and Fourier's waves decouple it (`kernels.frequencies`):
-
-    log|det| = sum over m of log|det K_hat(m)|
     K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)          mirrors
                                                          or cos(pi (m + 1) t / (N + 1))  walls
 
@@ -47,8 +42,11 @@ _ELSEWHERE = {
 class SymmetricConv(SpectralConv, mixing="symmetric"):
     """An even kernel on an image that goes on beyond its border, with its exact inverse.
 
-    y[p] = sum over offsets o of K[..., |o|] x~[p + o] + b, |o| < h along each axis, where x~ is the
-    image, continued as ``boundary`` says. log det = sum over m of log|det K_hat(m)|.
+        y[p] = sum over o of K[..., |o|] x~[p + o] + b
+        log det = sum over m of log|det K_hat(m)|
+
+    with offsets |o| < h along each axis and x~ the image, continued as ``boundary`` says; m are the
+    waves of the grid.
 
     Use it for a blur with a symmetric point-spread function on images that do not close on
     themselves (`from_psf`), for heat between walls, and for a convolution with zero padding and

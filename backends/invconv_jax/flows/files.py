@@ -8,20 +8,11 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from invconv.files.flow_files import FLOWS, Flows, StoredFlow
+from invconv.files.flow_files import FLOWS, Flows
 from invconv.files.saving import load_as
-from invconv_jax.flows.glow import Glow, from_arrays, to_arrays
+from invconv_jax.flows.glow import Glow, from_stored, to_stored
 
-
-def _contents(flow: Glow) -> StoredFlow:
-    return StoredFlow(flow.architecture, to_arrays(flow), flow.initialized)
-
-
-def _build(stored: StoredFlow, like: jax.Array) -> Glow:
-    return from_arrays(stored.architecture, stored.arrays, stored.initialized)
-
-
-FLOWS["jax"] = Flows(Glow, _contents, _build)
+FLOWS["jax"] = Flows(Glow, to_stored, lambda stored, like: from_stored(stored))
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import jax
 from jax import lax
@@ -18,13 +18,18 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import Array
 from invconv.arrays.settings import positive_int
-from invconv.files.flow_files import arrays_of
+from invconv.files.flow_files import StoredFlow, arrays_of
+from invconv.flows import architecture as designs
 from invconv.flows import density
 from invconv.flows.affine import affine, beside, coupling_scale, inverse_affine, split_scale
-from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_steps
+from invconv.flows.architecture import GlowArchitecture
 from invconv.operators.chain import Chain
+from invconv_jax.initialise import drawn
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
+Context: TypeAlias = Array | None
+Design: TypeAlias = GlowArchitecture
+_STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
@@ -35,16 +40,14 @@ class Step:
     mixing: Chain
     network: tuple[Conv, ...]
 
-    def forward(
-        self, x: Array, context: Array | None, design: GlowArchitecture
-    ) -> tuple[Array, Array]:
+    def forward(self, x: Array, context: Context, design: Design) -> tuple[Array, Array]:
         """Return z and the log-determinants, shape (B,)."""
         x, log_det = self.mixing.forward_and_log_det(x)
         kept, changed = jnp.split(x, 2, axis=1)
         z, more = affine(changed, *self._shift_and_scale(kept, context, design))
         return jnp.concatenate([kept, z], axis=1), log_det + more
 
-    def inverse(self, z: Array, context: Array | None, design: GlowArchitecture) -> Array:
+    def inverse(self, z: Array, context: Context, design: Design) -> Array:
         """Return x."""
         kept, changed = jnp.split(z, 2, axis=1)
         changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, design))
@@ -53,7 +56,7 @@ class Step:
         return unmixed
 
     def _shift_and_scale(
-        self, kept: Array, context: Array | None, design: GlowArchitecture
+        self, kept: Array, context: Context, design: Design
     ) -> tuple[Array, Array]:
         x = beside(kept, context, design.context)
         *hidden, last = self.network
@@ -71,17 +74,38 @@ class Level:
     steps: tuple[Step, ...]
     prior: Conv | None
 
-    def split(self, x: Array, floor: float) -> tuple[Array, Array, Array]:
-        """Return the remaining channels, the noise, and the log-determinants."""
-        assert self.prior is not None
+    def forward(
+        self, x: Array, total: Array, context: Context, design: Design
+    ) -> tuple[tuple[Array, ...], Array]:
+        """Return the noise that is split off, if any, and the rest; log-dets are added to total."""
+        x = ic.squeeze(x, basis=design.squeeze)
+        for step in self.steps:
+            x, log_det = step.forward(x, context, design)
+            total = total + log_det
+        if self.prior is None:
+            return (x,), total
         kept, left = jnp.split(x, 2, axis=1)
-        return kept, *affine(left, *_shift_and_scale(self.prior, kept, floor))
+        z, log_det = affine(left, *_shift_and_scale(self.prior, kept, design.scale_floor))
+        return (z, kept), total + log_det
 
-    def join(self, kept: Array, z: Array, floor: float) -> Array:
-        """Undo `split`."""
-        assert self.prior is not None
-        left, _ = inverse_affine(z, *_shift_and_scale(self.prior, kept, floor))
-        return jnp.concatenate([kept, left], axis=1)
+    def inverse(self, x: Array, zs: list[Array], context: Context, design: Design) -> Array:
+        """Undo `forward`; the noise that it split off is the last of ``zs``, and is taken away."""
+        if self.prior is not None:
+            left, _ = inverse_affine(zs.pop(), *_shift_and_scale(self.prior, x, design.scale_floor))
+            x = jnp.concatenate([x, left], axis=1)
+        for step in reversed(self.steps):
+            x = step.inverse(x, context, design)
+        return ic.unsqueeze(x, basis=design.squeeze)
+
+    def initialize(self, x: Array, context: Context, design: Design) -> Level:
+        """Return it with actnorms that normalise what reaches them."""
+        x, steps = ic.squeeze(x, basis=design.squeeze), []
+        for step in self.steps:
+            actnorm, *mixing = step.mixing.steps
+            assert isinstance(actnorm, ic.ActNorm)
+            steps.append(replace(step, mixing=Chain([actnorm.initialize(x), *mixing])))
+            x, _ = steps[-1].forward(x, context, design)
+        return replace(self, steps=tuple(steps))
 
 
 def _shift_and_scale(prior: Conv, x: Array, floor: float) -> tuple[Array, Array]:
@@ -95,53 +119,82 @@ def _convolve(conv: Conv, x: Array) -> Array:
     return y + bias[:, None, None]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["levels"],
-    meta_fields=["architecture", "initialized"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class Glow:
-    """A multi-scale flow of images in [0, 1): a pytree, which `invconv_jax.load` reads.
+    """A multi-scale flow of images in [0, 1): a pytree; `invconv_torch.flows.Glow` describes it.
 
-    It is made, initialized and saved in PyTorch, as ``invconv_torch.flows.Glow((3, 32, 32))``.
+    `init` makes one, and `invconv_jax.load` reads one that PyTorch or JAX has saved.
 
     Parameters
     ----------
     levels : tuple of Level
-        The levels. Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as
-        it is.
+        Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as it is.
     architecture : invconv.flows.architecture.GlowArchitecture
         Static.
     initialized : bool
-        Whether the actnorms were initialized, in PyTorch, before training; files keep it. Static.
+        Whether the actnorms were initialized before training; files keep it. Static.
 
     Examples
     --------
-    >>> import tempfile, jax, invconv_jax, invconv_torch
-    >>> from invconv_torch.flows import Glow
-    >>> module = Glow((3, 8, 8), levels=2, depth=1, width=8, mixing="qr")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     invconv_torch.save(module, f"{folder}/flow.safetensors")
-    ...     flow = invconv_jax.load(f"{folder}/flow.safetensors")
-    >>> key, images = jax.random.key(0), jax.numpy.zeros((2, 3, 8, 8), "uint8")
+    >>> import jax
+    >>> from invconv_jax.flows import Glow
+    >>> key = jax.random.key(0)
+    >>> flow = Glow.init(key, (3, 8, 8), 2, depth=1, width=8, mixing="qr", dtype="float32")
+    >>> images = jax.random.randint(key, (2, 3, 8, 8), 0, 256).astype("uint8")
+    >>> flow = flow.initialize(x := images.astype("float32") / 256)
     >>> flow.bits_per_dim(images, jax.random.uniform(key, images.shape, "float32")).shape
     (2,)
-    >>> zs, log_det = flow.encode(images / 256)
-    >>> bool(abs(flow.decode(zs) - images / 256).max() < 1e-4)
+    >>> zs, log_det = flow.encode(x)
+    >>> bool(abs(flow.decode(zs) - x).max() < 1e-4)
     True
-    >>> flow.log_prob(images / 256).shape, len(flow.draw_latents(key, 2))
+    >>> flow.log_prob(x).shape, len(flow.draw_latents(key, 2))
     ((2,), 2)
     >>> flow.sample(key, 4, temperature=0.7).shape
     (4, 3, 8, 8)
     """
 
     levels: tuple[Level, ...]
-    architecture: GlowArchitecture
-    initialized: bool = True
+    architecture: GlowArchitecture = field(metadata=_STATIC)
+    initialized: bool = field(default=True, metadata=_STATIC)
 
     def __repr__(self) -> str:
         return f"Glow({self.architecture!r}, initialized={self.initialized})"
+
+    @classmethod
+    def init(cls, key: Array, *sizes: Any, dtype: Any = None, **settings: Any) -> Glow:
+        """Return a flow to train, with numbers from a key, drawn as by `invconv_jax.init`.
+
+        Parameters
+        ----------
+        key : array
+            From ``jax.random.key`` or ``jax.random.PRNGKey``.
+        *sizes, **settings
+            shape, levels, depth, width; mixing, ...: as for `invconv_torch.flows.Glow`.
+        dtype : dtype, optional
+            JAX's default floating dtype unless given.
+        """
+        design = GlowArchitecture(*sizes, **settings)
+        arrays = drawn(key, functools.partial(designs.initial_arrays, design), dtype)
+        return from_stored(StoredFlow(design, arrays, initialized=False))
+
+    def initialize(self, x: Array, context: Array | None = None) -> Glow:
+        """Return a flow whose actnorms give these images (B, C, H, W) mean 0 and variance 1.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            If the flow is initialized already; if a channel is constant or not finite.
+        """
+        if self.initialized:
+            raise RuntimeError("initialize: the flow is initialized already")
+        density.require_images(x, self.architecture.shape)
+        density.require_in_range(x)
+        x, levels = x - 0.5, []
+        for level in self.levels:
+            levels.append(level.initialize(x, context, self.architecture))
+            (*_, x), _ = levels[-1].forward(x, jnp.zeros(len(x)), context, self.architecture)
+        return Glow(tuple(levels), self.architecture)
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
@@ -162,14 +215,8 @@ class Glow:
         density.require_images(x, design.shape)
         zs, total, x = [], jnp.zeros(x.shape[0], x.dtype), x - 0.5
         for level in self.levels:
-            x = ic.squeeze(x, basis=design.squeeze)
-            for step in level.steps:
-                x, log_det = step.forward(x, context, design)
-                total = total + log_det
-            if level.prior is not None:
-                x, z, log_det = level.split(x, design.scale_floor)
-                total = total + log_det
-                zs.append(z)
+            (*left, x), total = level.forward(x, total, context, design)
+            zs += left
         return (*zs, x), total
 
     @jax.jit  # type: ignore[untyped-decorator]
@@ -179,11 +226,7 @@ class Glow:
         density.require_latents(zs, design.latent_shapes)
         *left, x = zs
         for level in reversed(self.levels):
-            if level.prior is not None:
-                x = level.join(x, left.pop(), design.scale_floor)
-            for step in reversed(level.steps):
-                x = step.inverse(x, context, design)
-            x = ic.unsqueeze(x, basis=design.squeeze)
+            x = level.inverse(x, left, context, design)
         return x + 0.5
 
     def log_prob(self, x: Array, context: Array | None = None) -> Array:
@@ -207,8 +250,7 @@ class Glow:
         """Return noise for n images."""
         keys, shapes = jax.random.split(key, len(self.levels)), self.latent_shapes
         count, dtype = positive_int("n", n), self.levels[0].steps[0].network[0][0].dtype
-        pairs = zip(keys, shapes, strict=True)
-        return [jax.random.normal(key, (count, *shape), dtype) for key, shape in pairs]
+        return [jax.random.normal(k, (count, *s), dtype) for k, s in zip(keys, shapes, strict=True)]
 
     def sample(
         self, key: Array, n: int, temperature: float = 1.0, context: Array | None = None
@@ -217,39 +259,37 @@ class Glow:
         return self.decode([temperature * z for z in self.draw_latents(key, n)], context)
 
 
-def from_arrays(
-    architecture: GlowArchitecture, arrays: Mapping[str, Array], initialized: bool
-) -> Glow:
-    """Return the flow with JAX's arrays named as in ``architecture.arrays()``."""
-    levels = []
-    for level in range(architecture.levels):
-        at, last = f"level{level}", level == architecture.levels - 1
-        steps = [_step(architecture, arrays, f"{at}_step{i}") for i in range(architecture.depth)]
+def from_stored(stored: StoredFlow) -> Glow:
+    """Return the flow of JAX's arrays."""
+    design, arrays, levels = stored.architecture, stored.arrays, []
+    for level in range(design.levels):
+        at, last = f"level{level}", level == design.levels - 1
+        steps = [_step(design, arrays, f"{at}_step{i}") for i in range(design.depth)]
         levels.append(Level(tuple(steps), None if last else _conv(arrays, f"{at}_split.prior")))
-    return Glow(tuple(levels), architecture, initialized)
+    return Glow(tuple(levels), design, stored.initialized)
 
 
-def to_arrays(flow: Glow) -> dict[str, Array]:
-    """Undo `from_arrays`."""
+def to_stored(flow: Glow) -> StoredFlow:
+    """Undo `from_stored`."""
     arrays: dict[str, Array] = {}
     for i, level in enumerate(flow.levels):
         for j, step in enumerate(level.steps):
             at = f"level{i}_step{j}"
-            prefixes = "actnorm.", *mixing_steps(str(flow.architecture.mixing))
+            prefixes = "actnorm.", *designs.mixing_steps(str(flow.architecture.mixing))
             for prefix, conv in zip(prefixes, step.mixing.steps, strict=True):
                 arrays |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
             for number, pair in zip((0, 2, 4), step.network, strict=True):
                 arrays |= _named(f"{at}_coupling.net.{number}", pair)
         if level.prior is not None:
             arrays |= _named(f"level{i}_split.prior", level.prior)
-    return arrays
+    return StoredFlow(flow.architecture, arrays, flow.initialized)
 
 
-def _step(architecture: GlowArchitecture, arrays: Mapping[str, Array], at: str) -> Step:
+def _step(design: Design, arrays: Mapping[str, Array], at: str) -> Step:
     actnorm = ic.ActNorm(arrays[f"{at}_actnorm.log_scale"], arrays[f"{at}_actnorm.bias"])
-    mixing = mixing_operator(architecture, arrays_of(at, arrays))
-    first, second, last = (_conv(arrays, f"{at}_coupling.net.{i}") for i in (0, 2, 4))
-    return Step(ic.Chain([actnorm, *mixing.steps]), (first, second, last))
+    mixing = designs.mixing_operator(design, arrays_of(at, arrays))
+    network = tuple(_conv(arrays, f"{at}_coupling.net.{i}") for i in (0, 2, 4))
+    return Step(ic.Chain([actnorm, *mixing.steps]), network)
 
 
 def _conv(arrays: Mapping[str, Array], name: str) -> Conv:

@@ -7,8 +7,8 @@ batch on its devices: `lax.fft` would gather a batch that is spread over devices
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     return transpose(bar)[0]
 
 
-@functools.cache
+@cache
 def _run(ndim: int, back: bool) -> SplitByBatch:
     """Return the transform of the last axes, or its transpose: each is the other's transpose."""
     name = f"invconv_fft_of_{ndim}" + "_transposed" * back
@@ -91,18 +91,14 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
     return inverse, inverses_keep_accuracy(spectrum, inverse)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["spectrum", "inverse", "accurate"],
-    meta_fields=["basis", "shape"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
     """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
 
     spectrum: Array  # (F, C, C)
-    basis: Basis
-    shape: Shape
+    basis: Basis = field(metadata={"static": True})
+    shape: Shape = field(metadata={"static": True})
     inverse: Array  # of each matrix
     accurate: Array  # 0-d bool: whether the inverse may be used
 
@@ -125,7 +121,7 @@ class SpectralSolver:
         return _solve(self.basis, self.spectrum, self.inverse, self.accurate, y)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
 def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     if y.shape[0] == 0:
         return y
@@ -187,11 +183,5 @@ def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
 
 def _at_the_frequencies(spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     """Return K_hat(f)^-1 y(f) for y of shape (F, C, B)."""
-
-    def multiply(y: Array) -> Array:
-        return _multiply(inverse, y)
-
-    def solve(y: Array) -> Array:
-        return eliminate(spectrum, y)
-
+    multiply, solve = partial(_multiply, inverse), partial(eliminate, spectrum)
     return lax.cond(accurate, multiply, solve, y)

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -49,16 +49,14 @@ def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     return CausalSolver(causal, weights, shape)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["causal", "weights"], meta_fields=["shape"]
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
     weights: list[Array]  # those of the compiled kernel, if they are known
-    shape: Shape
+    shape: Shape = field(metadata={"static": True})
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -115,13 +113,6 @@ def _weigh(program: Program, matrices: Array) -> Array:
     weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
     (weighed,) = _call(call, (weights,), matrices)
     return weighed
-
-
-def _launch(program: Program, weights: Array, y: Array) -> Array:
-    """Return x, shape (B, C, *shape)."""
-    call = launch.solving_call(program, y.shape[0])
-    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
-    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
 def _call(call: launch.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
@@ -198,7 +189,10 @@ def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
 
 
 def _by_launches(program: Program, matrices: Array, *others: Array, geometry: Geometry) -> Array:
-    return _launch(program, _weigh(program, matrices), others[-1])
+    weights, y = _weigh(program, matrices), others[-1]
+    call = launch.solving_call(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
+    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
 def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
@@ -208,8 +202,7 @@ def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
     fits = program is not None and y.shape[0] <= program.plan.most_images
     if program is not None and fits and not is_exported(context):
         way = functools.partial(_by_launches, program)
-    lower = lower_fun(way, multiple_results=False)
-    return lower(context, *arrays, geometry=geometry)
+    return lower_fun(way, multiple_results=False)(context, *arrays, geometry=geometry)
 
 
 def _vectorise(

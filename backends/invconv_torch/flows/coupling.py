@@ -46,11 +46,10 @@ def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tens
 class AffineCoupling(nn.Module):  # type: ignore[misc]
     """Scale and shift half of the channels; a network computes both from the other half.
 
-        z_1 = x_1,    z_2 = (x_2 + shift(x_1)) scale(x_1),    log det = sum of log scale,
+        z_1 = x_1,    z_2 = (x_2 + shift(x_1)) scale(x_1),    log det = sum of log scale
+        scale = floor + (1 - floor) sigmoid(h(x_1) + 2)
 
-        scale = floor + (1 - floor) sigmoid(h(x_1) + 2),
-
-    and the network begins with h = shift = 0. The paper's floor is 0: then the inverse, which
+    The network begins with h = shift = 0. The paper's floor is 0: then the inverse, which
     divides by the scale, may explode if the network's input is far from the training data.
 
     Parameters
@@ -143,12 +142,12 @@ def even_half(channels: int) -> int:
 class Split(nn.Module):  # type: ignore[misc]
     """A layer that splits off half of the channels, in units of a learned normal distribution.
 
-    z = (x_2 - mean(x_1)) scale(x_1), so that log N(x_2; mean, 1 / scale) is log N(z; 0, 1) plus
-    the log-determinant, the sum of log scale. At first mean is 0 and
-
+        z = (x_2 - mean(x_1)) scale(x_1),    log det = sum of log scale
         scale = floor + (1 - floor) exp(-h(x_1))
 
-    is 1. The paper's floor is 0: then samples, which are divided by the scale, may explode.
+    So log N(x_2; mean, 1 / scale) is log N(z; 0, 1) plus the log-determinant. At first mean is 0
+    and scale is 1. The paper's floor is 0: then samples, which are divided by the scale, may
+    explode.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from invconv_torch.traced import device_kind
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]
-    """A layer that turns pixels n into x = (n + u) / 256 with noise u, uniform in [0, 1).
+    """A layer that turns pixels n into `x = (n + u) / 256` with noise u, uniform in [0, 1).
 
     n/256 <= x < (n + 1)/256 holds for every u, despite rounding, so that the inverse returns the
     pixels.

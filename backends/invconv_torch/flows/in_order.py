@@ -59,10 +59,8 @@ class LayersInOrder(nn.Module):  # type: ignore[misc]
 
         Raises
         ------
-        RuntimeError
-            If the flow is initialized already.
-        ValueError
-            If a channel is constant, or not finite.
+        RuntimeError, ValueError
+            If the flow is initialized already; if a channel is constant, or not finite.
         """
         todo = self._to_be_initialized()
         if todo and self.initialized:

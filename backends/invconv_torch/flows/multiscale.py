@@ -1,7 +1,4 @@
-"""A density of images from layers: maps with log-determinants, and noise.
-
-log p(x) = sum of log N(z; 0, 1) + log|det dz/dx|
-"""
+"""A density of images from layers: maps with log-determinants, and noise."""
 
 from __future__ import annotations
 
@@ -24,6 +21,8 @@ Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 
 class Multiscale(LayersInOrder):
     """A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
+
+        log p(x) = sum of log N(z; 0, 1) + log|det dz/dx|
 
     The noise is the part that each `Split` splits off, and the output of the last layer. The model
     assumes independent N(0, 1) numbers.

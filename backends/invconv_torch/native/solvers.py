@@ -29,10 +29,6 @@ from invconv_torch.precision import full_precision
 from invconv_torch.traced import Watch, watch
 
 
-def _as_strided(x: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Tensor:
-    return x.as_strided(shape, strides, start)
-
-
 def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
     torch.mm(a, b, out=out)
 
@@ -41,17 +37,13 @@ def _substitute(diagonal: Tensor, rows: Tensor, lower: bool) -> Tensor:
     return torch.linalg.solve_triangular(diagonal.mT, rows, upper=lower, left=False)
 
 
-TORCH = StridedOps(_as_strided, _matmul, full_precision, torch.Tensor.copy_, _substitute)
+TORCH = StridedOps(Tensor.as_strided, _matmul, full_precision, Tensor.copy_, _substitute)
 
 
 def _ordinal(x: Tensor) -> int | None:
     """Return the number of the device; None for fake tensors and on AMD's devices, "cuda" too."""
     there = x.device.type == "cuda" and type(x) in PLAIN and torch.version.cuda is not None
     return x.device.index if there else None
-
-
-def _address(x: Tensor) -> int:
-    return int(x.data_ptr())
 
 
 def _stream(x: Tensor) -> int:
@@ -62,7 +54,7 @@ def _contiguous(x: Tensor) -> Tensor:
     return x.resolve_neg().contiguous()
 
 
-CUDA = DeviceOps(_ordinal, _address, _stream, _contiguous)
+CUDA = DeviceOps(_ordinal, Tensor.data_ptr, _stream, _contiguous)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +169,8 @@ def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
     """Return the product of `by_frequencies`, computed by the compiled kernel."""
     y = y.resolve_neg().contiguous()
     x = torch.empty_like(y)
-    workers = torch.get_num_threads()
     product.compiled.require(tuple(y.shape), y.element_size())
-    product.compiled.run(y.data_ptr(), x.data_ptr(), y.shape[0], workers, y, x)
+    product.compiled.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
     return x
 
 

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.markup import escape
@@ -16,13 +15,12 @@ from invconv.arrays.namespaces import to_float, to_numpy
 from invconv_benchmarks.demo import images
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.options import require_picture
+from invconv_benchmarks.report.figures import Floats, tiles
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.libraries.table import LIBRARIES, Target, targets
 from invconv_conformance.truth import oracle
-
-Floats = np.ndarray[Any, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_picture("--out", arguments.out)
     if arguments.seed < 0:
         raise CommandError(f"--seed: expected a number of at least 0, got {arguments.seed}")
-    x = ic.squeeze(images.tiles(image) - 0.5)
+    x = ic.squeeze(tiles(np.moveaxis(image, -1, 0), images.TILE) - 0.5)
     console.print(
         f"{arguments.image or 'Hubble deep field'}: {x.shape[0]} tiles of {images.TILE} x "
         f"{images.TILE}, squeezed to {x.shape[1]} x {x.shape[2]} x {x.shape[3]}"

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from skimage import data
 from skimage.color import gray2rgb
 from skimage.io import imread
-from skimage.util import img_as_float64, montage, view_as_blocks
+from skimage.util import img_as_float64, montage
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.report.figures import Floats, save, stretch
@@ -44,13 +44,6 @@ def as_rgb(pixels: Floats) -> Floats:
         expected = f"expected at least {TILE} x {TILE} pixels"
         raise CommandError(f"--image: {expected}, got {pixels.shape[:2]}")
     return np.asarray(img_as_float64(pixels[..., :3]))
-
-
-def tiles(image: Floats) -> Floats:
-    """Cut (H, W, 3) into non-overlapping tiles (rows columns, 3, 32, 32); the rest is left out."""
-    height, width = (n // TILE * TILE for n in image.shape[:2])
-    blocks = view_as_blocks(np.ascontiguousarray(image[:height, :width]), (TILE, TILE, 3))
-    return np.moveaxis(blocks.reshape(-1, TILE, TILE, 3), -1, 1)
 
 
 def assemble(cut: Floats, image: Floats) -> Floats:

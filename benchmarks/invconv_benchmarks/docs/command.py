@@ -5,18 +5,13 @@ mkdocs builds them with the theme material; mkdocstrings reads the docstrings.
 
 import argparse
 import logging
-import re
 import shutil
 import tempfile
-from html import unescape
 from pathlib import Path
-from typing import Any
 
-import latex2mathml.converter
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
-from mkdocs.plugins import BasePlugin
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs import pages, phone
@@ -43,7 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
         settings = str(Path(__file__).with_name("mkdocs.yml"))
         config = load_config(settings, docs_dir=str(sources), site_dir=str(site))
         config.nav = [*(config.nav or []), *navigation]
-        config.plugins["mathml"] = MathML()
         try:
             build(config)
         except Abort as error:
@@ -55,17 +49,3 @@ def run(arguments: argparse.Namespace) -> int:
     wide = phone.too_wide(out) if arguments.check else []
     print(*wide, sep="\n", end="\n" * bool(wide))
     return 1 if wide else 0
-
-
-class MathML(BasePlugin):  # type: ignore[no-untyped-call,type-arg]
-    """TeX between dollars becomes MathML, which browsers draw without a script."""
-
-    def on_page_content(self, html: str, **_: Any) -> str:
-        """Return a page whose formulas are MathML."""
-        pattern = r'(<(span|div) class="arithmatex">)\\[(\[](.*?)\\[)\]](</\2>)'
-        return re.sub(pattern, _mathml, html, flags=re.DOTALL)
-
-
-def _mathml(match: re.Match[str]) -> str:
-    mode = "block" if match[2] == "div" else "inline"
-    return match[1] + latex2mathml.converter.convert(unescape(match[3]), display=mode) + match[4]

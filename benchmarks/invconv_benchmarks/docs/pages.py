@@ -8,11 +8,13 @@ import inspect
 import re
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.gallery.command import NAMES, source
+from invconv_benchmarks.report.tables import markdown
 from invconv_benchmarks.results.committed import RESULTS
 
 CHECKOUT = RESULTS.parents[1]
@@ -32,15 +34,19 @@ def write(folder: Path) -> list[dict[str, Any]]:
     """Write the sources into a folder, and return the gallery's and the names' navigation."""
     if not RESULTS.is_dir():
         raise CommandError("docs: expected a clone of invconv, with the texts that no wheel holds")
-    data = shutil.ignore_patterns("*.json")
-    shutil.copytree(RESULTS, folder / "benchmarks" / "results", ignore=data)
-    shutil.copy(Path(__file__).with_name("wide.css"), folder)
+    shutil.copytree(RESULTS, folder / "benchmarks/results", ignore=shutil.ignore_patterns("*.json"))
+    font = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
+    for file in Path(__file__).with_name("wide.css"), font:
+        shutil.copy(str(file), folder)
     for text in (path for pattern in TEXTS for path in sorted(CHECKOUT.glob(pattern))):
         target = folder / text.relative_to(CHECKOUT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(_readable(text.read_text(encoding="utf-8")), encoding="utf-8")
     api = [{package: _api(folder, package)} for package in PACKAGES]
-    return [{"Gallery": _gallery(folder)}, {"API": [*api, {"invconv.extend": _toolbox(folder)}]}]
+    toolbox = {"invconv.extend": "api/invconv.extend.md"}  # one page, for authors
+    rows = [(f"`{n.name}`", n.summary) for n in public("invconv.extend")]
+    _write_index(folder / toolbox["invconv.extend"], "invconv.extend", "", rows)
+    return [{"Gallery": _gallery(folder)}, {"API": [*api, toolbox]}]
 
 
 def _readable(text: str) -> str:
@@ -71,32 +77,18 @@ def _api(folder: Path, package: str) -> list[str | dict[str, str]]:
     """Write a page for each public name of a package, and one that lists them."""
     names, index = public(package), f"api/{package}/index.md"
     (folder / index).parent.mkdir(parents=True, exist_ok=True)
-    doc = _doctests(inspect.getdoc(importlib.import_module(package)) or "")
-    table = _table([(f"[`{n.name}`]({n.name}.md)", n.summary) for n in names])
-    text = f"# {package}\n\nFor {PACKAGES[package]}.\n\n{table}\n\n{doc}\n"
-    (folder / index).write_text(text, encoding="utf-8")
+    rows = [(f"[`{n.name}`]({n.name}.md)", n.summary) for n in names]
+    _write_index(folder / index, package, f"For {PACKAGES[package]}.", rows)
     for name in names:
         (folder / name.page).write_text(_page(name), encoding="utf-8")
     return [index, *({n.name: n.page} for n in names)]
 
 
-def _toolbox(folder: Path) -> str:
-    """Write one page for authors of operators and of array libraries: an example, and the names."""
-    page, names = "api/invconv.extend.md", public("invconv.extend")
-    table = _table([(f"`{n.name}`", n.summary) for n in names])
-    doc = inspect.getdoc(importlib.import_module("invconv.extend"))
-    (folder / page).write_text(f"# invconv.extend\n\n{doc}\n\n{table}\n", encoding="utf-8")
-    return page
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {name} | {summary} |" for name, summary in rows]
-    return "\n".join(["| name | what it is |", "|---|---|", *lines])
-
-
-def _doctests(doc: str) -> str:
-    """Put a docstring's examples into fences."""
-    return re.sub(r"(?ms)^(>>> .*?)(?=\n\n|\Z)", r"```pycon\n\1\n```", doc)
+def _write_index(page: Path, package: str, about: str, rows: list[tuple[str, str]]) -> None:
+    doc = inspect.getdoc(importlib.import_module(package)) or ""
+    doc = re.sub(r"(?ms)^(>>> .*?)(?=\n\n|\Z)", r"```pycon\n\1\n```", doc)
+    table = "\n".join(markdown(("name", "what it is"), rows))
+    page.write_text(f"# {package}\n\n{about}\n\n{doc}\n\n{table}\n", encoding="utf-8")
 
 
 def _page(name: Name) -> str:

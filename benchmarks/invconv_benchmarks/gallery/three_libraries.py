@@ -15,7 +15,7 @@ from skimage.data import hubble_deep_field
 from skimage.util import montage
 
 from invconv import Chain, load, save, squeeze, unsqueeze
-from invconv_benchmarks.density.data.shipped import planes, tiles
+from invconv_benchmarks.density.data.shipped import planes
 from invconv_benchmarks.report import figures
 from invconv_torch import ActNorm, EmergingConv2d
 
@@ -45,7 +45,7 @@ def trained(x: torch.Tensor) -> Chain:
 def draw(out: Path) -> None:
     """Train, save, load with three libraries, and set their samples side by side."""
     rng = np.random.default_rng(0)
-    levels = tiles(planes(hubble_deep_field()), 32)[:512]
+    levels = figures.tiles(planes(hubble_deep_field()), 32)[:512]
     pixels = (levels + rng.uniform(size=levels.shape)) / 256 - 0.5  # dequantised
     x = squeeze(torch.as_tensor(pixels, dtype=torch.float32))
     chain = trained(x)

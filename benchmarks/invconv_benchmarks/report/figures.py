@@ -1,4 +1,4 @@
-"""Writing figures, and brightening images."""
+"""Writing figures, brightening images, and cutting them into tiles."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from skimage.util import view_as_blocks
 
 from invconv.files.whole_files import replacing
 
@@ -18,6 +19,13 @@ Floats = np.ndarray[Any, Any]
 def stretch(pixels: Floats) -> Floats:
     """Brighten dark pixels by arcsinh, as astronomers do."""
     return np.asarray(np.arcsinh(8 * pixels) / np.arcsinh(8.0)).clip(0, 1)
+
+
+def tiles(image: Floats, side: int) -> Floats:
+    """Cut (C, H, W) into tiles (N, C, side, side) that do not overlap; the rest is left out."""
+    channels, height, width = len(image), *(n // side * side for n in image.shape[1:])
+    whole = np.ascontiguousarray(image[:, :height, :width])
+    return np.array(view_as_blocks(whole, (channels, side, side))).reshape(-1, channels, side, side)
 
 
 def show(panel: Any, image: Floats, title: str, **settings: Any) -> None:

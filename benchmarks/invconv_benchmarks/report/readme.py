@@ -5,17 +5,15 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.report.tables import markdown
-from invconv_benchmarks.results.committed import newest
+from invconv_benchmarks.results.committed import RESULTS, newest
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
 
 START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
-ROOT = Path(__file__).parents[3]
 PAGE_SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])
 
 
@@ -77,5 +75,5 @@ def updated(text: str) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
+    path = RESULTS.parents[1] / "README.md"
     write_text(path, updated(path.read_text(encoding="utf-8")))

@@ -25,8 +25,6 @@ from invconv.kernels.cpu import assembly, compiled, costs
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.program import address_of
-from invconv.kernels.cpu.spectral.factors import prefers_lanes
-from invconv.kernels.cpu.spectral.product import prefers_kernel
 from invconv.kernels.frequencies import products
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.contender import Call
@@ -171,27 +169,24 @@ def _product(batch: int, channels: int, n: int) -> Choice:
     rng = np.random.default_rng(0)
     y = rng.standard_normal((batch, channels, n, n)).astype("float32")
     prepared = ic.PeriodicConv.init(channels, rng=rng, like=y).prepare((n, n), check=False)
-
-    def force(way: str) -> Any:
-        return mock.patch.object(products, "prefers_kernel", return_value=way == "kernel")
-
-    def chosen() -> str:
-        return "kernel" if prefers_kernel(batch, channels, (n, n), 4) else "FFT"
-
-    seconds = _timed(dict.fromkeys(("kernel", "FFT"), partial(prepared.inverse, y)), force)
-    return Choice("product", f"{batch}x{channels}x{n}x{n}", seconds, chosen)
+    run, what = partial(prepared.inverse, y), f"{batch}x{channels}x{n}x{n}"
+    given = batch, channels, (n, n), 4
+    return _kernel_or("FFT", "product", what, run, (products, "prefers_kernel"), given)
 
 
 def _pivots(channels: int, n: int) -> Choice:
     rng = np.random.default_rng(0)
     matrices = rng.standard_normal((n * (n // 2 + 1), channels, channels)).astype("complex64")
+    run, given = partial(numpy_primitives.log_abs_det, matrices), (len(matrices), channels)
+    what = "{} of {}".format(*given)
+    return _kernel_or("LAPACK", "pivots", what, run, (numpy_primitives, "prefers_lanes"), given)
 
-    def force(way: str) -> Any:
-        return mock.patch.object(numpy_primitives, "prefers_lanes", return_value=way == "kernel")
 
-    def chosen() -> str:
-        return "kernel" if prefers_lanes(len(matrices), channels) else "LAPACK"
-
-    run = partial(numpy_primitives.log_abs_det, matrices)
-    seconds = _timed(dict.fromkeys(("kernel", "LAPACK"), run), force)
-    return Choice("pivots", f"{len(matrices)} of {channels}", seconds, chosen)
+def _kernel_or(
+    other: str, kind: str, what: str, run: Call, decides: tuple[Any, str], given: tuple[Any, ...]
+) -> Choice:
+    """Return the choice between the kernel and another way, which a function of a module makes."""
+    prefers = getattr(*decides)
+    force = lambda way: mock.patch.object(*decides, return_value=way == "kernel")  # noqa: E731
+    seconds = _timed(dict.fromkeys(("kernel", other), run), force)
+    return Choice(kind, what, seconds, lambda: "kernel" if prefers(*given) else other)

@@ -5,19 +5,9 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.operators.base.register import mixings
 
-_CLASSES: dict[str, Any] = {
-    "emerging": ic.EmergingConv,
-    "periodic": ic.PeriodicConv,
-    "exponential": ic.ExponentialConv,
-    "symmetric": ic.SymmetricConv,
-    "plain": ic.Conv1x1,
-    "plu": ic.PLUConv1x1,
-    "qr": ic.QRConv1x1,
-    "orthogonal": ic.OrthogonalConv1x1,
-    "circulant": ic.CirculantConv1x1,
-    "actnorm": ic.ActNorm,
-}
+_CLASSES: dict[str, Any] = {**mixings(), "emerging": ic.EmergingConv, "actnorm": ic.ActNorm}
 
 
 def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:

@@ -115,6 +115,7 @@ LIBRARIES = (
 )
 
 KNOWN = {library.name: library for library in LIBRARIES}
+NEEDS_CUDA = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA"
 COMPILING_EAGERLY = {library.name for library in LIBRARIES if library.compiles_eagerly}
 
 

@@ -12,7 +12,7 @@ from invconv_conformance.cases import quick as of_quick
 from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
-from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN
+from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN, NEEDS_CUDA
 from invconv_conformance.run.check import NAMED, Check, Result
 
 Words = tuple[str, ...] | None
@@ -95,7 +95,9 @@ def choose(options: Any) -> tuple[list[Column], list[str]]:
         known = list(dict.fromkeys(getattr(c, name) for c in every))
         for word in getattr(options, name) or ():
             if not any(_asked((word,), one) for one in known):
-                raise CommandError(f"--{name}: expected some of {', '.join(known)}, got {word!r}")
+                hint = f", which {NEEDS_CUDA}: see python -m invconv info" * word.startswith("cuda")
+                there = ", ".join(known)
+                raise CommandError(f"--{name}: expected some of {there}, got {word!r}{hint}")
     columns = []
     dtype, mode = options.dtype is not None, options.mode is not None
     for library in found:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ import invconv as ic
 import invconv_jax
 import invconv_torch
 from invconv.flows.architecture import MIXINGS
+from invconv_jax.flows import Glow
 from tests.flows.small_flows import glow, moved
 from tests.selected import slow
 
@@ -114,15 +116,35 @@ def test_lost_numbers_are_told(source: str, dtype: str, small: float, tmp_path: 
         invconv_jax.load(tmp_path / "flow.safetensors", dtype="int32")
 
 
-def test_what_jax_has_trained_goes_back_to_torch(tmp_path: Path) -> None:
-    flow, found = both(tmp_path, torch.float32, "emerging")
-    x = as_jax(torch.rand(4, *SHAPE))
-    gradient = jax.grad(lambda flow: -flow.log_prob(x).mean())(found)
-    trained = jax.tree.map(lambda p, g: p - 1e-3 * g, found, gradient)
-    assert trained.log_prob(x).mean() > found.log_prob(x).mean()
+@pytest.mark.slow
+def test_what_jax_has_made_and_trained_goes_to_torch(tmp_path: Path) -> None:
+    x = as_jax(torch.rand(4, *SHAPE)) / 2
+    made = Glow.init(jax.random.key(0), SHAPE, 2, 1, 4, dtype="float32")
+    assert {a.shape for a in jax.tree.leaves(made)} == {
+        p.shape for p in glow("emerging", SHAPE).parameters()
+    }
+    trained, optimiser = made.initialize(x), optax.adamax(1e-2)
+    np.testing.assert_allclose(
+        trained.levels[0].steps[0].mixing.steps[0].forward(ic.squeeze(x - 0.5)).std((0, 2, 3)),
+        1,
+        rtol=1e-4,
+    )
+    state, losses = optimiser.init(trained), list[float]()
+    step = jax.jit(jax.value_and_grad(lambda flow: -flow.log_prob(x).mean()))
+    for _ in range(4):
+        loss, gradient = step(trained)
+        change, state = optimiser.update(gradient, state)
+        trained = optax.apply_updates(trained, change)
+        losses.append(float(loss))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] < -made.log_prob(x).mean()
+    with pytest.raises(RuntimeError, match="initialized already"):
+        trained.initialize(x)
+    with pytest.raises(ValueError, match=r"mixing: expected one of plain, .*got None"):
+        Glow.init(jax.random.key(0), SHAPE, 2, mixing=None)
     invconv_jax.save(trained, tmp_path / "flow.safetensors")
     same = invconv_torch.load(tmp_path / "flow.safetensors")
-    assert same.architecture == flow.architecture
+    assert (same.architecture, same.initialized) == (made.architecture, True)
     with torch.no_grad():
         expected = same.log_prob(torch.from_numpy(np.array(x)))
     np.testing.assert_allclose(trained.log_prob(x), expected, rtol=1e-5)

@@ -37,7 +37,7 @@ def on_this_processor(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver
     plain = (torch.Tensor, torch.nn.Parameter)
     ops = DeviceOps(
         lambda x: 0 if type(x) in plain else None,
-        solvers._address,
+        torch.Tensor.data_ptr,
         lambda x: STREAM,
         solvers._contiguous,
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from invconv._cli import main
+from invconv.operators.base.register import own_operators
 from invconv_benchmarks.docs import pages, phone
+from invconv_benchmarks.docs.formulas import tex
 from invconv_benchmarks.docs.pages import PACKAGES, Name, public
 
 GUIDE = "benchmarks/guide/"
@@ -55,6 +57,14 @@ def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
             assert inspect.getdoc(getattr(name.value, member)), f"{full}.{member}"
 
 
+def test_formulas_of_docstrings_become_tex() -> None:
+    plain = "log|det K_hat| = sum over f of log_scale[f] x^-1 + 2 v_i / (v w)"
+    left = r"\text{log}\left\vert \text{det}\,\hat{K}\right\vert "
+    right = r"\sum_{f}\,\text{log_scale}[f]\,x^{-1} + \frac{2\,v_i}{v\,w}"
+    assert tex(plain) == f"{left} = {right}"
+    assert tex("x &lt; y") == "x < y"
+
+
 @pytest.mark.slow
 def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
     tmp_path: Path,
@@ -64,12 +74,18 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
 ) -> None:
     site = tmp_path / "site"
     assert main(["docs", "--check", "--out", str(site)]) == 0
+    operators = {f"{cls.__module__}.{cls.__name__}" for cls in own_operators()}
     loaded = r'<(?!a |meta )[^>]* (?:src|href)="((?:https?:)?//[^"]*)'
     for page in site.rglob("*.html"):
-        assert re.findall(loaded, page.read_text(encoding="utf-8")) == [], page
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(loaded, text) == [], page
+        assert 'arithmatex">\\' not in text, page  # TeX
+        for linked in re.findall(r'"\.\./invconv/(\w+)\.html"><code>', text):
+            assert (site / "api" / "invconv" / f"{linked}.html").is_file(), page
     for name in names:
         text = (site / name.page).with_suffix(".html").read_text(encoding="utf-8")
         assert "Examples:" in text
+        assert "<math" in text or name.where not in operators
         for member in name.members:
             assert f'id="{name.where}.{member}"' in text
     assert "<math" in (site / "invconv" / "index.html").read_text(encoding="utf-8")

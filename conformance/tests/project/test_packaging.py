@@ -1,5 +1,6 @@
 """The sdist and the wheel as a user installs them: imports, types, size, contents, Pythons."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,12 @@ def test_an_index_takes_them(distributions: Path) -> None:
     assert [Path(f).name for f in files] == [f"{stem}-py3-none-any.whl", f"{stem}.tar.gz"]
     checked = output(sys.executable, "-m", "twine", "check", "--strict", *files)
     assert checked.count("PASSED") == 2
+    with zipfile.ZipFile(files[0]) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(metadata).decode()
+    page, readme = text.partition("\n\n")[2], (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((?!https://)", page) == []  # links that would be dead there
+    assert re.findall(r"(?ms)^```.*?^```", page) == re.findall(r"(?ms)^```.*?^```", readme)
 
 
 def interpreter(version: str) -> str:

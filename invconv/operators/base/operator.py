@@ -24,7 +24,9 @@ from invconv.operators.base.prepared import PreparedInverse
 
 
 class InvertibleConv(Differentiable, abstract=True):
-    """An affine map y = K x + b on arrays (*batch, C, *spatial) with exact inverse and log|det K|.
+    """An affine map of arrays (*batch, C, *spatial) with exact inverse and log-determinant.
+
+        y = K x + b,    x = K^-1 (y - b)
 
     The arrays of a call must have the operator's library, dtype and device; nothing is moved or
     promoted. float16 and bfloat16 are computed in float32 and cast at the end.

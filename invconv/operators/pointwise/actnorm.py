@@ -1,7 +1,4 @@
-"""Activation normalisation (Kingma & Dhariwal, Glow, 2018): a scale and a shift per channel.
-
-y[c, p] = exp(log_scale[c]) x[c, p] + bias[c]        log|det| = N sum of log_scale
-"""
+"""Activation normalisation (Kingma & Dhariwal, Glow, 2018)."""
 
 from __future__ import annotations
 
@@ -26,9 +23,12 @@ _LOG_SCALE = LogScale()
 
 
 class ActNorm(OnPixels):
-    """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale).
+    """A scale and a shift per channel.
 
-    `init` gives the identity (nothing is random), `initialize` Glow's start for some images.
+        y[c, p] = exp(log_scale[c]) x[c, p] + bias[c],    log det = N sum over c of log_scale[c]
+
+    with N pixels. `init` gives the identity (nothing is random), `initialize` Glow's start for
+    some images.
 
     Parameters
     ----------

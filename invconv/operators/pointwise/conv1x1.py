@@ -1,7 +1,5 @@
 """1x1 convolutions: one C x C matrix at every pixel.
 
-    y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
-
 This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, Glow, 2018).
 """
 
@@ -154,8 +152,9 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
 class Conv1x1(Pointwise, mixing="plain"):
     """A plain 1x1 convolution with any C x C matrix.
 
-    y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.
-    `init` gives a random rotation, as Glow does.
+        y[:, p] = W x[:, p] + b,    log det = N log|det W|
+
+    with N pixels. The inverse goes through W = Q R. `init` gives a random rotation, as Glow does.
 
     Parameters
     ----------

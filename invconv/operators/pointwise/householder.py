@@ -1,7 +1,4 @@
-"""The Householder 1x1 convolution: reflections after positive scales.
-
-W = H_1 H_2 ... H_m diag(exp(s))        log|det| = N sum of s, N the number of pixels
-"""
+"""The Householder 1x1 convolution."""
 
 from __future__ import annotations
 
@@ -24,16 +21,18 @@ _LOG_SCALE, _REFLECTIONS = LogScale(), Householder()
 
 
 class HouseholderConv1x1(Reflecting):
-    """A 1x1 convolution with W = H_1 ... H_m diag(exp(log_scale)).
+    """A 1x1 convolution of Householder reflections after positive scales.
 
-    log det = N sum(log_scale), and W^-1 = diag(exp(-log_scale)) H_m ... H_1. `init` gives C
-    random reflections with scales of 1.
+        y[:, p] = W x[:, p] + b,    W = H_1 ... H_m diag(exp(log_scale))
+        H_i = I - 2 v_i v_i^T / (v_i^T v_i)
+        W^-1 = diag(exp(-log_scale)) H_m ... H_1,    log det = N sum over c of log_scale[c]
+
+    with N pixels. `init` gives C random reflections with scales of 1.
 
     Parameters
     ----------
     reflectors : array, shape (m, C)
-        v_1 ... v_m of H_i = I - 2 v_i v_i^T / (v_i^T v_i), none of them zero; their lengths do not
-        matter.
+        v_1 ... v_m, none of them zero; their lengths do not matter.
     log_scale : array, shape (C,)
     bias : array, shape (C,), optional
         Added to the channels of every pixel.

@@ -1,8 +1,4 @@
-"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation with an exact inverse.
-
-W = H_1 H_2 ... H_m, a product of Householder reflections (`reflections`), so that W^-1 = W^T and
-log|det W| = 0.
-"""
+"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation with an exact inverse."""
 
 from __future__ import annotations
 
@@ -37,9 +33,12 @@ class Reflecting(Pointwise, abstract=True):
 
 
 class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
-    """A 1x1 convolution with W = H_1 ... H_m, a product of Householder reflections.
+    """A 1x1 convolution with a product of Householder reflections.
 
-    y[:, p] = W x[:, p] + b, log det = 0. The inverse is a product with W^T, and the condition is 1
+        y[:, p] = W x[:, p] + b,    log det = 0
+        W = H_1 ... H_m,    H_i = I - 2 v_i v_i^T / (v_i^T v_i)
+
+    The inverse is a product with W^T, and the condition is 1
     for all parameters. Every orthogonal matrix is a product of at most C reflections; the
     determinant is 1 for an even number of reflections, -1 for an odd one.
     `init` gives C random reflections.
@@ -47,8 +46,7 @@ class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
     Parameters
     ----------
     reflectors : array, shape (m, C)
-        v_1 ... v_m of H_i = I - 2 v_i v_i^T / (v_i^T v_i), none of them zero; m = 0 gives W = I.
-        Their lengths do not matter.
+        v_1 ... v_m, none of them zero; m = 0 gives W = I. Their lengths do not matter.
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
     ndim : int or None

@@ -1,7 +1,4 @@
-"""The PLU 1x1 convolution (Kingma & Dhariwal, Glow, 2018): a determinant that costs nothing.
-
-W = P L (U + diag(sign exp(log_scale)))        log|det W| = sum of log_scale
-"""
+"""The PLU 1x1 convolution (Kingma & Dhariwal, Glow, 2018)."""
 
 from __future__ import annotations
 
@@ -36,13 +33,16 @@ _PERMUTATION = Permutation()
 
 
 class PLUConv1x1(Pointwise, mixing="plu"):
-    """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
+    """A 1x1 convolution of PLU factors: a determinant that costs nothing.
 
-    log det = N sum(log_scale). The permutation and the sign are not trained and get no gradient, so
-    training cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a
-    permutation, since that holds integers: use ``equinox.filter_grad``, or differentiate by
-    ``conv.parameters()`` and build the operator from them, ``conv.replace(**parameters)``.
-    `init` gives the factors of a random rotation.
+        y[:, p] = W x[:, p] + b,    W = P L (U + diag(sign exp(log_scale)))
+        log det = N sum over c of log_scale[c]
+
+    with N pixels. The permutation and the sign are not trained and get no gradient, so training
+    cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a permutation,
+    since that holds integers: use ``equinox.filter_grad``, or differentiate by
+    ``conv.parameters()`` and build the operator from them, ``conv.replace(**parameters)``. `init`
+    gives the factors of a random rotation.
 
     Parameters
     ----------

@@ -1,8 +1,4 @@
-"""The QR 1x1 convolution (the paper's section 3.3): as flexible as a plain one, and stable.
-
-W = Q (U + diag(scale)) with Q = H_1 H_2 ... H_m a product of Householder reflections
-H_i = I - 2 v_i v_i^T / (v_i^T v_i) (`reflections`), so log|det W| = sum log|scale|.
-"""
+"""The QR 1x1 convolution (the paper's section 3.3): as flexible as a plain one, and stable."""
 
 from __future__ import annotations
 
@@ -25,9 +21,12 @@ _REFLECTIONS = Householder()
 
 
 class QRConv1x1(Reflecting, mixing="qr"):
-    """A 1x1 convolution with W = Q (U + diag(scale)), Q a product of Householder reflections.
+    """A 1x1 convolution of QR factors, Q a product of Householder reflections.
 
-    log det = N sum(log|scale|). `init` gives C random reflections, U = 0 and a scale of 1.
+        y[:, p] = W x[:, p] + b,    W = Q (U + diag(scale)),    Q = H_1 ... H_m
+        H_i = I - 2 v_i v_i^T / (v_i^T v_i),    log det = N sum over c of log|scale[c]|
+
+    with N pixels. `init` gives C random reflections, U = 0 and a scale of 1.
 
     Parameters
     ----------

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from skimage.util import view_as_blocks
 
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
+from invconv_benchmarks.report.figures import tiles
 
 TILE = 32
 _JPEG = 8  # tiles off the grid of a JPEG's blocks cost .05 bits/dim, as much as a layer may gain
@@ -61,10 +61,3 @@ def digits() -> Dataset:
 def planes(image: Any) -> Bytes:
     """Return (C, H, W) of (H, W, C)."""
     return np.ascontiguousarray(np.moveaxis(image, -1, 0))
-
-
-def tiles(image: Bytes, side: int) -> Bytes:
-    """Cut (C, H, W) into tiles (N, C, side, side) that do not overlap; the rest is left out."""
-    channels, height, width = len(image), *(n // side * side for n in image.shape[1:])
-    whole = np.ascontiguousarray(image[:, :height, :width])
-    return np.array(view_as_blocks(whole, (channels, side, side))).reshape(-1, channels, side, side)

@@ -9,7 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
-from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, planes, tiles
+from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, planes
+from invconv_benchmarks.report.figures import tiles
 
 SHIPPED = {"hubble": hubble, "photos": photos, "digits": digits}
 

@@ -1,7 +1,7 @@
 """Operators to judge: random ones, and some that were silent while the condition alone judged."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -83,19 +83,17 @@ def hidden(pixels: int = 6, strength: float = 2.0**20) -> ic.Chain:
     return ic.Chain([ic.Conv1x1(matrix), ic.AutoregressiveConv(kernel)])
 
 
-_ALL: tuple[tuple[str, Callable[[], ic.InvertibleConv], Shape], ...] = (
-    ("PLU factors that grow", growing_factors, (8, 8)),
-    ("an emerging pair of them", growing_pair, (8, 8)),
-    ("steps that undo each other", undone, (8, 8)),
-    ("a sum over 64 channels", wide_sum, (_PIXELS,)),
-    ("an estimate fooled", hidden, (6,)),
-)
-
-
 def constructions(dtype: str = "float32") -> Iterator[Construction]:
     """Yield each with its name and grid."""
-    for name, make, shape in _ALL:
-        yield name, make().asarrays(np.empty(0, dtype)), shape
+    every: tuple[Construction, ...] = (
+        ("PLU factors that grow", growing_factors(), (8, 8)),
+        ("an emerging pair of them", growing_pair(), (8, 8)),
+        ("steps that undo each other", undone(), (8, 8)),
+        ("a sum over 64 channels", wide_sum(), (_PIXELS,)),
+        ("an estimate fooled", hidden(), (6,)),
+    )
+    for name, conv, shape in every:
+        yield name, conv.asarrays(np.empty(0, dtype)), shape
 
 
 _UNKNOWNS = {"SMALL": 80, "LARGE": 160, "_DENSE": 80}  # for elimination in extended precision
