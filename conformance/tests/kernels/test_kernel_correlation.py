@@ -14,7 +14,6 @@ from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.correlate.correlation import (
-    CompiledCorrelation,
     compiled_correlation,
     compiled_kernel_vjp,
 )
