@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,6 @@ class _Own(Setting):
     """A setting whose truth is a given matrix, or the operator's own forward map."""
 
     matrix: Floats | None = None
-    listed: ClassVar[bool] = False
 
     def dense(self, conv: ic.InvertibleConv) -> tuple[Floats, Floats]:
         """Return what the forward map of an operator does to unit images."""

@@ -117,7 +117,7 @@ def errors(s: Setting) -> Iterator[Measure]:
     no_flag: dict[str, Any] = {"check": "no"}
     prepare = functools.partial(conv.prepare, shape, **no_flag)
     yield _refuses("check", TypeError, "check: expected", prepare)
-    if s.listed:  # what a class of one's own refuses, it alone knows
+    if type(s) is Setting:  # what a class of one's own refuses, it alone knows
         yield from _wrong_parameters(s)
         yield from _wrong_settings(s)
 

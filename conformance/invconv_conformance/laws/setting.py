@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +78,6 @@ class Setting:
     case: Case
     target: Target
     dtype: str
-    listed: ClassVar[bool] = True  # whether the case is one of the suite's
 
     def fresh(self) -> ic.InvertibleConv:
         """Return the operator on the library, in memory of its own."""
