@@ -7,6 +7,7 @@ import argparse
 import logging
 import shutil
 import tempfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 from mkdocs.commands.build import build
@@ -15,6 +16,8 @@ from mkdocs.exceptions import Abort
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs import pages, phone
+
+_FONT = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
         sources, site = Path(folder, "sources"), Path(folder, "site")
         navigation = pages.write(sources)
+        shutil.copy(str(_FONT), sources)
         settings = str(Path(__file__).with_name("mkdocs.yml"))
         config = load_config(settings, docs_dir=str(sources), site_dir=str(site))
         config.nav = [*(config.nav or []), *navigation]

@@ -8,7 +8,6 @@ import inspect
 import re
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,7 @@ def write(folder: Path) -> list[dict[str, Any]]:
     if not RESULTS.is_dir():
         raise CommandError("docs: expected a clone of invconv, with the texts that no wheel holds")
     shutil.copytree(RESULTS, folder / "benchmarks/results", ignore=shutil.ignore_patterns("*.json"))
-    font = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
-    for file in Path(__file__).with_name("wide.css"), font:
-        shutil.copy(str(file), folder)
+    shutil.copy(Path(__file__).with_name("wide.css"), folder)
     for text in (path for pattern in TEXTS for path in sorted(CHECKOUT.glob(pattern))):
         target = folder / text.relative_to(CHECKOUT)
         target.parent.mkdir(parents=True, exist_ok=True)
