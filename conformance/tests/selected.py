@@ -24,15 +24,16 @@ CARRY: dict[str, Callable[[Any], Any]] = {
     "torch": torch.as_tensor,
     "jax": jax.numpy.asarray,
 }
-processes = pytest.mark.parametrize(  # PyTorch's import takes seconds
-    "library", ["numpy", pytest.param("torch", marks=pytest.mark.slow)]
-)
 libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 
 
 def slow(*values: Any, **options: Any) -> Any:
     """Return a parameter whose test is slow."""
     return pytest.param(*values, marks=pytest.mark.slow, **options)
+
+
+# of programs in processes: PyTorch's import takes seconds
+processes = pytest.mark.parametrize("library", ["numpy", slow("torch")])
 
 
 def cases_named(*names: str) -> list[Case]:
@@ -78,9 +79,11 @@ def of_each_class(*names: str) -> list[Any]:
     return [*(pytest.param(case, id=case.name) for case in chosen), *slowly]
 
 
-def installed(libraries: Iterable[str]) -> list[Any]:
+def installed(names: Iterable[str]) -> list[Any]:
     """Return libraries as parameters of a test, those that are not installed to be skipped."""
-    absent = {name for name in libraries if importlib.util.find_spec(name) is None}
-    reasons = {name: f"{name} is not installed" for name in libraries}
-    skips = {n: pytest.mark.skipif(n in absent, reason=why) for n, why in reasons.items()}
-    return [pytest.param(name, marks=skip) for name, skip in skips.items()]
+
+    def skip_if_absent(name: str) -> Any:
+        absent = importlib.util.find_spec(name) is None
+        return pytest.mark.skipif(absent, reason=f"{name} is not installed")
+
+    return [pytest.param(name, marks=skip_if_absent(name)) for name in names]
