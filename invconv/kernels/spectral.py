@@ -177,9 +177,8 @@ class SpectralFamily(TapsFamily):
         return _sums_of_mirror_images(bar, self.borders)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        return spectrum.spectral_solver(
-            spectrum.kernel_spectrum(w, self.basis, shape), self.basis, shape
-        )
+        matrices = spectrum.kernel_spectrum(w, self.basis, shape)
+        return spectrum.spectral_solver(matrices, self.basis, shape)
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""

@@ -15,6 +15,7 @@ from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.waves import real_transform
 from tests.kernels.test_kernels import narrower
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +27,7 @@ def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, worker
     target = None if bits is None else narrower(bits)
     shape = y.shape[2:]
     x = np.full_like(y, np.nan)
+    transform = real_transform(basis.waves, shape, basis.frequencies(shape))
     found = compiled_product(matrices, shape, transform, target)
     found.run(address_of(y), address_of(x), len(y), workers, y, x)
     return x
