@@ -130,9 +130,7 @@ class Device:
     """Properties of a device that a plan depends on."""
 
     architecture: int  # 10 times the compute capability: 90
-    # bytes of shared memory of a block at most: the device's attribute
-    # MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, or the entry of `SHARED_MEMORY` without a device
-    shared: int
+    shared: int  # bytes of a block at most: MAX_SHARED_MEMORY_PER_BLOCK_OPTIN or `SHARED_MEMORY`
     processors: int  # streaming multiprocessors
 
 
@@ -154,8 +152,7 @@ class Bands:
     layout: Layout
     extent: Shape  # the grid, of four axes
     strides: tuple[int, ...]  # numbers of an image from pixel to pixel along each axis
-    # the direction and the dilation of each axis
-    direction: tuple[int, ...]
+    direction: tuple[int, ...]  # of each axis
     dilation: tuple[int, ...]
     lower: bool  # whether D is lower triangular
     device: Device
