@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import CausalGrid, Offset
@@ -55,50 +55,32 @@ class Layout:
     order: tuple[int, ...]  # the index in the stencil of each of these taps
     itemsize: int  # bytes of a number
 
-    @functools.cached_property
-    def within(self) -> tuple[Offset, ...]:
-        """The offsets of the taps that read the pixel's own plane."""
-        return tuple(o for o in self.offsets if not any(o[:2]))
+    within: tuple[Offset, ...] = field(init=False)  # the offsets in the pixel's own plane
+    slope: int = field(init=False)  # the least lag, in levels, of a row behind the row above it
+    depth: int = field(init=False)  # rows up that the taps read
+    gap: int = field(init=False)  # columns to either side that they read: zeros between the rows
+    sums: int = field(init=False)  # that share the products of an output channel
+    vector: int = field(init=False)  # channels that are read at once
+    record: int = field(init=False)  # numbers from a pixel to the next: an odd number of vectors
+    threads: int = field(init=False)  # of a block at most
+    weights_kept: bool = field(init=False)  # whether those of `within` are in registers
 
-    @property
-    def slope(self) -> int:
-        """The least lag, in levels, of a row behind the row above it that the taps allow."""
-        return max([0, *(-((o[3] - 1) // o[2]) for o in self.within if o[2] > 0)])
-
-    @property
-    def depth(self) -> int:
-        """The number of rows up that the taps read."""
-        return max([0, *(o[2] for o in self.within)])
-
-    @property
-    def gap(self) -> int:
-        """The number of columns to either side that the taps read: zeros between the rows."""
-        return max([0, *(abs(o[3]) for o in self.within)])
-
-    @property
-    def sums(self) -> int:
-        """The number of sums that share the products of an output channel."""
-        return accumulators(self.channels, single=True)
-
-    @property
-    def vector(self) -> int:
-        """The number of channels that are read at once."""
-        return min(_VECTOR // self.itemsize, 4 if self.channels > 2 else self.channels)
-
-    @functools.cached_property
-    def record(self) -> int:
-        """Numbers from a pixel to the next: an odd number of vectors."""
-        vectors = -(-self.sums * self.channels // self.vector)
-        return (vectors + 1 - vectors % 2) * self.vector
-
-    @property
-    def threads(self) -> int:
-        return max(_THREADS, -(-self.channels // 32) * 32)
-
-    @property
-    def weights_kept(self) -> bool:
-        """Whether a thread keeps its weights of the taps within a plane in registers."""
-        return 0 < len(self.within) * self.channels * self.itemsize <= _KEPT
+    def __post_init__(self) -> None:
+        channels, within = self.channels, tuple(o for o in self.offsets if not any(o[:2]))
+        sums = accumulators(channels, single=True)
+        vector = min(_VECTOR // self.itemsize, 4 if channels > 2 else channels)
+        vectors = -(-sums * channels // vector)
+        vars(self).update(
+            within=within,
+            slope=max([0, *(-((o[3] - 1) // o[2]) for o in within if o[2] > 0)]),
+            depth=max([0, *(o[2] for o in within)]),
+            gap=max([0, *(abs(o[3]) for o in within)]),
+            sums=sums,
+            vector=vector,
+            record=(vectors + 1 - vectors % 2) * vector,
+            threads=max(_THREADS, -(-channels // 32) * 32),
+            weights_kept=0 < len(within) * channels * self.itemsize <= _KEPT,
+        )
 
     def constants(self, weights_shared: bool) -> Constants:
         """Return the names and values of the sources' macros."""

@@ -30,7 +30,8 @@ class RealTransform:
     # way back does the same with v and u exchanged, from the last pair to the first, and doubles
     # them.
     pairs: Ints
-    # shape (E, 2): places of the real and the imaginary part of each number; -1 for none; real first
+    # shape (E, 2): places of the real and the imaginary part of each number; of real numbers, which
+    # come first, -1
     places: Ints
     frequencies: Ints  # shape (E,): the frequency of each number
     scale: Floats  # shape (E,): the factor of each number before the way back
