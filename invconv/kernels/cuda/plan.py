@@ -142,19 +142,16 @@ class Bands:
     weights: int = field(init=False)  # numbers: W_0, W_1, ..., D, the flag, norms of columns
     plane: tuple[int, int] = field(init=False)  # of the largest residue class: rows and columns
     pitch: int = field(init=False)  # records from a row to the next
-    most_images: int = field(init=False)  # of a launch, whatever the number of bands of an image
 
     def __post_init__(self) -> None:
         layout, channels = self.layout, self.layout.channels
         pairs = zip(self.extent[2:], self.dilation[2:], strict=True)
         rows, columns = (-(-n // d) for n, d in pairs)
         least = columns + layout.gap
-        units = math.prod(self.extent[:2]) * rows * math.prod(self.dilation[2:])
         vars(self).update(
             weights=(2 + len(layout.offsets)) * channels**2 + 1 + 2 * channels,
             plane=(rows, columns),
             pitch=least + (least - layout.slope + 1) % 2,
-            most_images=_MOST_BLOCKS // max(1, units),
         )
 
     @property
@@ -175,6 +172,12 @@ class Bands:
         """The most rows of a band that fit into shared memory."""
         left = self.device.shared - self.band_bytes(0)
         return min(self.plane[0], left // (self.pitch * self.layout.record * self.layout.itemsize))
+
+    @property
+    def most_images(self) -> int:
+        """The most images of a launch, whatever the number of bands of an image."""
+        units = math.prod(self.extent[:2]) * self.plane[0] * math.prod(self.dilation[2:])
+        return _MOST_BLOCKS // units
 
 
 @dataclass(frozen=True)
