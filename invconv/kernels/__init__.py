@@ -1,4 +1,1 @@
-"""How a solve or a correlation runs: the agnostic twins, and faster ways of a library.
-
-Imports `invconv.arrays` only. `cpu` is the compiled kernel, `pitched` the wavefront without it.
-"""
+"""How a solve or a correlation runs: agnostic twins, faster ways; may import `invconv.arrays`."""

@@ -1,7 +1,5 @@
 """The family of autoregressive convolutions (`invconv.kernels.families`).
 
-    y[p] = sum over t of w[..., t] x[p - direction dilation o(t)],  zero outside the grid
-
 The weights are the kernels (C, C, *k) that users hold; their masked entries are ignored.
 """
 
@@ -29,18 +27,14 @@ class CausalFamily(TapsFamily):
     centre: Offset
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
-    # whether the C x C matrix at o = 0 is lower triangular; the other triangle is masked
-    lower: bool
+    lower: bool  # whether the matrix at o = 0 is lower triangular; the other triangle is masked
     solved = "causal"
     wrap = False
-    # the flat position of the tap at o = 0; the taps before it are masked
-    first: int = field(init=False, repr=False, compare=False)
-    # o(t) of the unmasked taps, in taps; the tap at o = 0 comes first
+    first: int = field(init=False, repr=False, compare=False)  # the taps before it are masked
+    # o(t) of the other taps, in taps, and - direction dilation o(t), in pixels; o = 0 comes first
     reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    # - direction dilation o(t), in pixels
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    # as in `invconv.kernels.wavefront.CausalStencil`
-    slope: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    slope: tuple[int, ...] = field(init=False, repr=False, compare=False)  # of `CausalStencil`
     # the family of A(w) M for C x C matrices M; its weights are ``taps(w) M``
     free: StencilFamily = field(init=False, repr=False, compare=False)
     kept: int = field(init=False, repr=False, compare=False)

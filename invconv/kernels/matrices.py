@@ -113,10 +113,6 @@ class PixelSteps:
     def plan(self) -> dict[str, Any]:
         return {"method": self.method}
 
-    @property
-    def arrays(self) -> list[Array]:
-        return [step.given for step in self.steps]
-
     def on_host(self) -> tuple[Floats, Floats]:
         """Return W and W^-1 in NumPy's float64."""
         matrix = inverse = np.eye(self.steps[0].matrix.shape[0])
@@ -171,14 +167,15 @@ def matrix_solver(matrix: Array) -> Solver:
 
 def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
     """Return a product with W^-1 if it is as accurate as the steps, else the steps."""
-    if not all(map(readable, steps.arrays)) or any(map(recorded, steps.arrays)):
+    arrays = [step.given for step in steps.steps]
+    if not all(map(readable, arrays)) or any(map(recorded, arrays)):
         return steps
     try:
         with np.errstate(all="ignore"):
             matrix, inverse = steps.on_host()
     except np.linalg.LinAlgError:  # a zero beside an inf: the log-determinant did not show it
         return steps
-    accurate = _accurate(matrix, inverse, steps.arrays[0])
+    accurate = _accurate(matrix, inverse, arrays[0])
     return steps if accurate is None else Product(accurate, steps.method)
 
 

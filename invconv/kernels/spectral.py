@@ -124,14 +124,10 @@ class SpectralFamily(TapsFamily):
     dilation: Shape  # 1 along axes that are not periodic
     solved = "spectral"
     wrap: Any = field(init=False, repr=False, compare=False)
-    # the basis in which the convolution decouples
-    basis: Basis = field(init=False, repr=False, compare=False)
-    # the family of the whole kernels
-    bordered: BorderedFamily = field(init=False, repr=False, compare=False)
-    # dilation (t - (k - 1)//2) of every tap of the whole kernel
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    # True if the whole kernel has `WIDE` taps or more: then the frequency domain is quicker
-    wide: bool = field(init=False, repr=False, compare=False)
+    basis: Basis = field(init=False, repr=False, compare=False)  # in which it decouples
+    bordered: BorderedFamily = field(init=False, repr=False, compare=False)  # of whole kernels
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # of all their taps
+    wide: bool = field(init=False, repr=False, compare=False)  # if they have `WIDE` taps or more
     # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide or halved
     free: StencilFamily | None = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
@@ -177,9 +173,8 @@ class SpectralFamily(TapsFamily):
         return _sums_of_mirror_images(bar, self.borders)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        return spectrum.spectral_solver(
-            spectrum.kernel_spectrum(w, self.basis, shape), self.basis, shape
-        )
+        matrices = spectrum.kernel_spectrum(w, self.basis, shape)
+        return spectrum.spectral_solver(matrices, self.basis, shape)
 
     def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the number of offsets of each tap, shape (T,)."""

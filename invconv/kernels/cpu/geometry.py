@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from invconv.arrays.stencil import CausalGrid, Offset
 from invconv.kernels.cpu.compiler.target import Target
@@ -48,42 +48,28 @@ class Geometry:
     lanes: int  # of a vector
     itemsize: int  # bytes of a number
 
-    @property
-    def single(self) -> bool:
-        return self.blocks == 1
+    single: bool = field(init=False)  # whether one block has all channels
+    pixels: int = field(init=False)  # of an image
+    spare: int = field(init=False)  # numbers of the sums of a pixel
+    scratch: int = field(init=False)  # numbers of memory in which the weights are computed
+    margins: tuple[int, ...] = field(init=False)  # the farthest that taps read along each axis
+    above: int = field(init=False)  # rows above that taps read at most
+    # pixels by which a row lags behind the row above it, so that what it reads is solved: pixel j
+    # of row l is at level j + lag l, and reads pixels of earlier levels alone
+    lag: int = field(init=False)
 
-    @functools.cached_property
-    def pixels(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def spare(self) -> int:
-        """Numbers of the sums of a pixel."""
-        return self.blocks * self.block * self.lanes
-
-    @property
-    def scratch(self) -> int:
-        """Numbers of the scratch memory in which the weights are computed."""
-        return self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes
-
-    @functools.cached_property
-    def lag(self) -> int:
-        """The pixels by which a row lags behind the row above it, so that what it reads is solved.
-
-        Then pixel j of row l is at level j + lag l, and reads pixels of earlier levels alone.
-        """
+    def __post_init__(self) -> None:
         taps = [o for o in self.reach if not any(o[:-2]) and o[-2] > 0]
-        return max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)])
-
-    @property
-    def above(self) -> int:
-        """The most rows above that a tap reads."""
-        return self.margins[-2]
-
-    @functools.cached_property
-    def margins(self) -> tuple[int, ...]:
-        """The farthest distance that a tap reads along each axis, either way."""
-        return tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
+        margins = tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
+        vars(self).update(
+            single=self.blocks == 1,
+            pixels=math.prod(self.shape),
+            spare=self.blocks * self.block * self.lanes,
+            scratch=self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes,
+            margins=margins,
+            above=margins[-2],
+            lag=max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)]),
+        )
 
 
 @functools.lru_cache(maxsize=256)

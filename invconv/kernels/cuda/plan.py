@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.stencil import CausalGrid, Offset
@@ -55,50 +55,32 @@ class Layout:
     order: tuple[int, ...]  # the index in the stencil of each of these taps
     itemsize: int  # bytes of a number
 
-    @functools.cached_property
-    def within(self) -> tuple[Offset, ...]:
-        """The offsets of the taps that read the pixel's own plane."""
-        return tuple(o for o in self.offsets if not any(o[:2]))
+    within: tuple[Offset, ...] = field(init=False)  # the offsets in the pixel's own plane
+    slope: int = field(init=False)  # the least lag, in levels, of a row behind the row above it
+    depth: int = field(init=False)  # rows up that the taps read
+    gap: int = field(init=False)  # columns to either side that they read: zeros between the rows
+    sums: int = field(init=False)  # that share the products of an output channel
+    vector: int = field(init=False)  # channels that are read at once
+    record: int = field(init=False)  # numbers from a pixel to the next: an odd number of vectors
+    threads: int = field(init=False)  # of a block at most
+    weights_kept: bool = field(init=False)  # whether those of `within` are in registers
 
-    @property
-    def slope(self) -> int:
-        """The least lag, in levels, of a row behind the row above it that the taps allow."""
-        return max([0, *(-((o[3] - 1) // o[2]) for o in self.within if o[2] > 0)])
-
-    @property
-    def depth(self) -> int:
-        """The number of rows up that the taps read."""
-        return max([0, *(o[2] for o in self.within)])
-
-    @property
-    def gap(self) -> int:
-        """The number of columns to either side that the taps read: zeros between the rows."""
-        return max([0, *(abs(o[3]) for o in self.within)])
-
-    @property
-    def sums(self) -> int:
-        """The number of sums that share the products of an output channel."""
-        return accumulators(self.channels, single=True)
-
-    @property
-    def vector(self) -> int:
-        """The number of channels that are read at once."""
-        return min(_VECTOR // self.itemsize, 4 if self.channels > 2 else self.channels)
-
-    @functools.cached_property
-    def record(self) -> int:
-        """Numbers from a pixel to the next: an odd number of vectors."""
-        vectors = -(-self.sums * self.channels // self.vector)
-        return (vectors + 1 - vectors % 2) * self.vector
-
-    @property
-    def threads(self) -> int:
-        return max(_THREADS, -(-self.channels // 32) * 32)
-
-    @property
-    def weights_kept(self) -> bool:
-        """Whether a thread keeps its weights of the taps within a plane in registers."""
-        return 0 < len(self.within) * self.channels * self.itemsize <= _KEPT
+    def __post_init__(self) -> None:
+        channels, within = self.channels, tuple(o for o in self.offsets if not any(o[:2]))
+        sums = accumulators(channels, single=True)
+        vector = min(_VECTOR // self.itemsize, 4 if channels > 2 else channels)
+        vectors = -(-sums * channels // vector)
+        vars(self).update(
+            within=within,
+            slope=max([0, *(-((o[3] - 1) // o[2]) for o in within if o[2] > 0)]),
+            depth=max([0, *(o[2] for o in within)]),
+            gap=max([0, *(abs(o[3]) for o in within)]),
+            sums=sums,
+            vector=vector,
+            record=(vectors + 1 - vectors % 2) * vector,
+            threads=max(_THREADS, -(-channels // 32) * 32),
+            weights_kept=0 < len(within) * channels * self.itemsize <= _KEPT,
+        )
 
     def constants(self, weights_shared: bool) -> Constants:
         """Return the names and values of the sources' macros."""
@@ -130,9 +112,7 @@ class Device:
     """Properties of a device that a plan depends on."""
 
     architecture: int  # 10 times the compute capability: 90
-    # bytes of shared memory of a block at most: the device's attribute
-    # MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, or the entry of `SHARED_MEMORY` without a device
-    shared: int
+    shared: int  # bytes of a block at most: MAX_SHARED_MEMORY_PER_BLOCK_OPTIN or `SHARED_MEMORY`
     processors: int  # streaming multiprocessors
 
 
@@ -154,36 +134,30 @@ class Bands:
     layout: Layout
     extent: Shape  # the grid, of four axes
     strides: tuple[int, ...]  # numbers of an image from pixel to pixel along each axis
-    # the direction and the dilation of each axis
-    direction: tuple[int, ...]
+    direction: tuple[int, ...]  # of each axis
     dilation: tuple[int, ...]
     lower: bool  # whether D is lower triangular
     device: Device
     weights_shared: bool  # whether the weights of the taps within a plane lie in shared memory too
+    weights: int = field(init=False)  # numbers: W_0, W_1, ..., D, the flag, norms of columns
+    plane: tuple[int, int] = field(init=False)  # of the largest residue class: rows and columns
+    pitch: int = field(init=False)  # records from a row to the next
+
+    def __post_init__(self) -> None:
+        layout, channels = self.layout, self.layout.channels
+        pairs = zip(self.extent[2:], self.dilation[2:], strict=True)
+        rows, columns = (-(-n // d) for n, d in pairs)
+        least = columns + layout.gap
+        vars(self).update(
+            weights=(2 + len(layout.offsets)) * channels**2 + 1 + 2 * channels,
+            plane=(rows, columns),
+            pitch=least + (least - layout.slope + 1) % 2,
+        )
 
     @property
     def constants(self) -> Constants:
         """The constants with which to compile the sources."""
         return self.layout.constants(self.weights_shared)
-
-    @property
-    def weights(self) -> int:
-        """Numbers of the weights: W_0, W_1, ..., D, the flag, norms of columns."""
-        square = self.layout.channels**2
-        return (2 + len(self.layout.offsets)) * square + 1 + 2 * self.layout.channels
-
-    @property
-    def plane(self) -> tuple[int, int]:
-        """Rows and columns of the largest residue class of a plane."""
-        pairs = zip(self.extent[2:], self.dilation[2:], strict=True)
-        rows, columns = (-(-n // d) for n, d in pairs)
-        return rows, columns
-
-    @property
-    def pitch(self) -> int:
-        """Records from a row to the next."""
-        least = self.plane[1] + self.layout.gap
-        return least + (least - self.layout.slope + 1) % 2
 
     def band_bytes(self, rows: int) -> int:
         """Return the bytes of shared memory of a band."""

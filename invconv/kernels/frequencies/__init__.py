@@ -1,4 +1,1 @@
-"""Maps that are one C x C matrix a frequency, in the basis of Fourier or of cosines.
-
-Imports `invconv.kernels.primitives`, `solver` and lower modules.
-"""
+"""Maps that are one matrix a frequency; may import the primitives, `matrices` and `cpu`."""

@@ -1,4 +1,1 @@
-"""The compiler: a writer of LLVM's IR, and the processor that code is compiled for.
-
-`frame` has XLA's calling convention. `ir` and `frame` import llvmlite; nothing of ours is imported.
-"""
+"""A writer of LLVM's IR, with XLA's calling convention (`frame`); may import llvmlite alone."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 class Target:
     """A processor."""
 
-    # as LLVM names them
-    triple: str
+    triple: str  # as LLVM names it
     cpu: str
     features: str
     bits: int  # bits of a vector

@@ -1,4 +1,1 @@
-"""Correlations and their gradients by the taps as compiled functions.
-
-May import `invconv.kernels` and `invconv.kernels.cpu.compiler`, and stencils.
-"""
+"""Correlations and their gradients by the taps, compiled; may import all of `cpu`."""

@@ -34,9 +34,8 @@ class CompiledCorrelation:
     target: Target
     reading: Reading
     program: CorrelationProgram
-    lanes: Lanes  # {"pixels", "images"}: the contents of the lanes of a vector
+    lanes: Lanes  # of a vector
     itemsize: int
-    # the compiled functions
     code: machine.Code
     sums: machine.Code
 

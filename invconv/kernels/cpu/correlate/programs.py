@@ -17,7 +17,7 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -47,20 +47,15 @@ class Reading:
     offsets: tuple[Offset, ...]  # the offsets of these taps
     wrap: Border  # continuation of the image: periodic if True, zeros if False, or mirrored
 
-    @functools.cached_property
-    def low(self) -> Offset:
-        """Pixels read before the first one along each axis."""
-        return tuple(max(0, *(-o for o in axis)) for axis in zip(*self.offsets, strict=True))
+    low: Offset = field(init=False)  # pixels read before the first one along each axis
+    high: Offset = field(init=False)  # and after the last one
+    strides: tuple[int, ...] = field(init=False)  # positions to the next pixel along each axis
 
-    @functools.cached_property
-    def high(self) -> Offset:
-        """Pixels read after the last one along each axis."""
-        return tuple(max(0, *axis) for axis in zip(*self.offsets, strict=True))
-
-    @functools.cached_property
-    def strides(self) -> tuple[int, ...]:
-        """Positions from one pixel to the next along each axis."""
-        return strides_of(self.shape, map(operator.add, self.low, self.high))
+    def __post_init__(self) -> None:
+        axes = list(zip(*self.offsets, strict=True))
+        low, high = (tuple(max(0, *(s * o for o in axis)) for axis in axes) for s in (-1, 1))
+        strides = strides_of(self.shape, map(operator.add, low, high))
+        vars(self).update(low=low, high=high, strides=strides)
 
     def flat(self, index: Offset) -> int:
         """Return the distance between two positions."""

@@ -1,4 +1,1 @@
-"""What the lanes of a solve's vectors are, and the layouts of the buffer.
-
-May import from `invconv.kernels.cpu.geometry` and `program`.
-"""
+"""What the lanes of a solve's vectors hold, and their layouts; may import `cpu.program`."""

@@ -1,4 +1,1 @@
-"""Compiled products with a matrix a frequency, transforms included; and LU factors.
-
-May import `invconv.kernels.cpu` and its compiler; callers pass the matrices of the transforms.
-"""
+"""Products with a matrix a frequency and pivots, compiled; may import all of `cpu`."""

@@ -24,15 +24,14 @@ _PAGE = 4096
 class RealTransform:
     """The transform of images on a grid to frequencies, in real arithmetic, in place."""
 
-    # shape (n, n): the matrix along each axis, and its inverse but for a power of two (`scale`)
-    there: tuple[Floats, ...]
-    back: tuple[Floats, ...]
+    there: tuple[Floats, ...]  # shape (n, n): the matrix along each axis
+    back: tuple[Floats, ...]  # its inverse but for a power of two (`scale`)
     # shape (P, 2): Flat places (u, v) that become u - v and u + v, one pair after the other. The
     # way back does the same with v and u exchanged, from the last pair to the first, and doubles
     # them.
     pairs: Ints
-    # shape (E, 2): Places of the real and the imaginary part of each number. Real numbers come
-    # first, and have -1 for the imaginary part.
+    # shape (E, 2): places of the real and the imaginary part of each number; of real numbers, which
+    # come first, -1
     places: Ints
     frequencies: Ints  # shape (E,): the frequency of each number
     scale: Floats  # shape (E,): the factor of each number before the way back
