@@ -20,10 +20,12 @@ from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.circulant import CirculantConv1x1
 from invconv.operators.pointwise.conv1x1 import Conv1x1
-from invconv.operators.pointwise.householder import HouseholderConv1x1
-from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
-from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.pointwise.reflections import (
+    HouseholderConv1x1,
+    OrthogonalConv1x1,
+    QRConv1x1,
+)
 from invconv.operators.psf import from_psf
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv

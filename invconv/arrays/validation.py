@@ -44,19 +44,24 @@ def require_real(name: str, x: Any) -> None:
 
 
 def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
-    """Raise unless ``x`` has the library, dtype and device of ``like``."""
+    """Raise unless ``x`` has the library, device and dtype of ``like``, a real one."""
     require_real(name, x)
-    if library_name(x) != library_name(like):
-        raise TypeError(
-            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
-            f"{library_name(x)}; convert {name}, or carry an operator over with "
-            f"conv.asarrays(like={name})"
-        )
+    require_beside(name, x, like_name, like)
     if x.dtype != like.dtype:
         raise TypeError(
             f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
             f"{dtype_name(x.dtype)}; nothing is promoted silently: {_cast(name, x, like)}, or "
             f"carry an operator over with conv.asarrays(like={name})"
+        )
+
+
+def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
+    """Raise unless ``x`` has the library and device of ``like``."""
+    if library_name(x) != library_name(like):
+        raise TypeError(
+            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
+            f"{library_name(x)}; convert {name}, or carry an operator over with "
+            f"conv.asarrays(like={name})"
         )
     here, there = placement(x), placement(like)
     if here != there and here is not None and there is not None:

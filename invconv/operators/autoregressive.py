@@ -51,7 +51,6 @@ class AutoregressiveConv(InBlocks):
     kernel : array, shape (C, C, *k)
         Masked entries are ignored.
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     mask : {"corner", "raster"}
         "corner": o(t) = t, so that all offsets are >= 0 along every axis.
         "raster": o(t) = (t_0, t_1 - (k_1 - 1)/2, ...), and offsets with a negative first non-zero

@@ -110,8 +110,11 @@ class InBlocks(WithKernel, abstract=True):
         >>> from invconv import AutoregressiveConv
         >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
         >>> x = np.asarray([[1.0, 3.0, 6.0, 10.0]])
-        >>> conv.forward(x), conv.forward(x[:, 2:], before=x[:, 1:2])
+        >>> y = conv.forward(x), conv.forward(x[:, 2:], before=x[:, 1:2])
+        >>> y
         (array([[1., 2., 3., 4.]]), array([[3., 4.]]))
+        >>> conv.inverse(y[0]), conv.inverse(y[1], before=x[:, 1:2])
+        (array([[ 1.,  3.,  6., 10.]]), array([[ 6., 10.]]))
         """
         if before is None:
             return super().forward(x)
@@ -121,28 +124,9 @@ class InBlocks(WithKernel, abstract=True):
         return call.restore_shape(y)
 
     def inverse(self, y: Array, before: Array | None = None) -> Array:
-        """Return x with forward(x, before) = y; see `InvertibleConv.inverse`.
+        """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.
 
-        Parameters
-        ----------
-        y : array, shape (*batch, C, *spatial)
-        before : array, optional
-            As for `forward`: pixels of x, which the inverse of the block before has given.
-
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-
-        Examples
-        --------
-        A running sum in two pieces:
-
-        >>> import numpy as np
-        >>> from invconv import AutoregressiveConv
-        >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
-        >>> first = conv.inverse(np.ones((1, 3)))
-        >>> conv.inverse(np.ones((1, 4)), before=first[:, -1:])
-        array([[4., 5., 6., 7.]])
+        ``before`` are pixels of x, which the inverse of the block before has given.
         """
         if before is None:
             return super().inverse(y)

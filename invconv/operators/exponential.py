@@ -45,7 +45,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     kernel : array, shape (C, C, *k)
         Of odd size along each axis; it may be wider than the grid.
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     padding : {"zeros", "circular"}
         The image beyond the border: zeros, or the periodic continuation.
     dilation : int or tuple of int

@@ -49,7 +49,6 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     kernel : array, shape (C, C, *k)
         Its size along each axis may be odd, even, or larger than the grid.
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     dilation : int or tuple of int
         Pixels from one tap to the next: one number, or one for each axis.
 

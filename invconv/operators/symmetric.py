@@ -63,7 +63,6 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         ``kernel[..., t]`` stands at the offsets +t and -t along each axis, t = 0 ... h - 1; it may
         be wider than the grid. Along a periodic axis it is whole, as in `PeriodicConv`.
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one an axis
         "symmetric": mirrored, d c b a | a b c d | d c b a, a wall without flow (Neumann). "odd":
         -c -b -a 0 | a b c d | 0 -d -c -b, a wall at zero (Dirichlet). "zero": zeros, for three

@@ -48,14 +48,6 @@ class Parametrised(Fields, abstract=True):
         """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
 
         A bias that is absent is left out.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Chain, Conv1x1, EmergingConv
-        >>> mix = EmergingConv.init(2, rng=np.random.default_rng(0))
-        >>> list(Chain([Conv1x1(np.eye(2)), mix]).parameters())
-        ['0.weight', '1.first.kernel', '1.second.kernel']
         """
         inner = {
             f"{prefix}.{name}": array
@@ -136,14 +128,6 @@ class Copies(Parametrised, abstract=True):
 
         A missing bias may be added, and None removes a bias. Names with a dot are passed as
         ``conv.replace(**{"first.kernel": kernel})``.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> conv = Conv1x1(np.eye(2))
-        >>> list(conv.replace(bias=np.zeros(2)).parameters())
-        ['weight', 'bias']
         """
         own: dict[str, Array] = {}
         inner: dict[str, dict[str, Array]] = {}
@@ -220,13 +204,6 @@ class Carried(Copies, abstract=True):
 
         Within one library the result stays differentiable with respect to this operator's
         arrays; between two the values travel through host memory.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> Conv1x1(np.eye(2)).asarrays(like=np.zeros(1, np.float32)).weight.dtype
-        dtype('float32')
         """
         require_real("like", like)
         return self._map(lambda array: _carry(array, like))

@@ -1,7 +1,4 @@
-"""Activation normalisation (Kingma & Dhariwal, Glow, 2018): a scale and a shift per channel.
-
-y[c, p] = exp(log_scale[c]) x[c, p] + bias[c]        log|det| = N sum of log_scale
-"""
+"""Activation normalisation (Kingma & Dhariwal, Glow, 2018): a scale and a shift per channel."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ _LOG_SCALE = LogScale()
 
 
 class ActNorm(OnPixels):
-    """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale).
+    """y = exp(log_scale) x + bias, per channel; log det = N sum(log_scale) for N pixels.
 
     `init` gives the identity (nothing is random), `initialize` Glow's start for some images.
 
@@ -34,7 +31,6 @@ class ActNorm(OnPixels):
     ----------
     log_scale : array, shape (C,)
     bias : array, shape (C,), or None
-        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 

@@ -1,11 +1,4 @@
-"""The circulant 1x1 convolution (CDFlow, NeurIPS 2025, arXiv 2510.25323): 3 C parameters.
-
-    W = diag(left) circ(c) diag(right),    circ(c)[i, j] = c[(i - j) mod C]
-
-    log|det W| = sum of log|left| + sum of log|c_hat| + sum of log|right|
-
-with c_hat the Fourier transform of c (`kernels.frequencies.circulant`).
-"""
+"""The circulant 1x1 convolution (CDFlow, NeurIPS 2025, arXiv 2510.25323)."""
 
 from __future__ import annotations
 
@@ -32,8 +25,9 @@ _CIRCULANT = Circulant()
 class CirculantConv1x1(Pointwise, mixing="circulant"):
     """A 1x1 convolution with W = diag(left) circ(c) diag(right): 3 C parameters.
 
-    circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the channels, and
-    log det = N (sum log|left| + sum log|c_hat| + sum log|right|), c_hat the Fourier transform of c.
+    y[:, p] = W x[:, p] + b. circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the
+    channels; with c_hat the Fourier transform of c,
+    log det = N (sum log|left| + sum log|c_hat| + sum log|right|).
     `init` gives a random circulant rotation: |c_hat| = 1 with random phases, left and right 1.
 
     Parameters
@@ -41,7 +35,6 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
     left, circulant, right : array, shape (C,)
         ``circulant`` is c.
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 

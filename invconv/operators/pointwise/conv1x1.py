@@ -1,9 +1,4 @@
-"""1x1 convolutions: one C x C matrix at every pixel.
-
-    y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
-
-This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, Glow, 2018).
-"""
+"""1x1 convolutions: the base classes, and the plain one (Kingma & Dhariwal, Glow, 2018)."""
 
 from __future__ import annotations
 
@@ -136,13 +131,8 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
     """Return a C x C orthogonal matrix from the uniform (Haar) distribution.
 
     The matrix is Q of A = Q R for a matrix A of N(0, 1) numbers, with signs that make R's diagonal
-    positive. It agrees bit for bit with `scipy.stats.ortho_group`, which takes longer to import
-    than invconv.
-
-    References
-    ----------
-    F. Mezzadri, How to generate random matrices from the classical compact groups, Notices AMS 54
-    (2007), arXiv math-ph/0609050.
+    positive (F. Mezzadri, Notices AMS 54, 2007, arXiv math-ph/0609050). It agrees bit for bit with
+    `scipy.stats.ortho_group`, which takes longer to import than invconv.
     """
     rng = generator(rng)
     if channels == 1:
@@ -154,15 +144,14 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
 class Conv1x1(Pointwise, mixing="plain"):
     """A plain 1x1 convolution with any C x C matrix.
 
-    y[:, p] = W x[:, p] + b, log det = N log|det W|. The inverse goes through W = Q R.
-    `init` gives a random rotation, as Glow does.
+    y[:, p] = W x[:, p] + b, log det = N log|det W|, N the number of pixels. The inverse goes
+    through W = Q R. `init` gives a random rotation, as Glow does.
 
     Parameters
     ----------
     weight : array, shape (C, C)
         W.
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     ndim : int or None
         The number of spatial axes, with any number of batch axes; None for one batch axis and
         any number of spatial axes.

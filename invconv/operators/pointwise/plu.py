@@ -1,7 +1,4 @@
-"""The PLU 1x1 convolution (Kingma & Dhariwal, Glow, 2018): a determinant that costs nothing.
-
-W = P L (U + diag(sign exp(log_scale)))        log|det W| = sum of log_scale
-"""
+"""The PLU 1x1 convolution (Kingma & Dhariwal, Glow, 2018): a determinant that costs nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +10,14 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     constant,
-    device,
     diagonal,
     diagonal_matrix,
     identity,
-    library_name,
     namespace,
     readable,
     to_numpy,
 )
-from invconv.arrays.validation import require_alike, require_array
+from invconv.arrays.validation import require_alike, require_array, require_beside
 from invconv.families.family import Family
 from invconv.families.structured import LogTriangular, Permutation, Triangular
 from invconv.operators.base.factors import Gradients
@@ -38,11 +33,13 @@ _PERMUTATION = Permutation()
 class PLUConv1x1(Pointwise, mixing="plu"):
     """A 1x1 convolution with W = P L (U + diag(sign exp(log_scale))).
 
-    log det = N sum(log_scale). The permutation and the sign are not trained and get no gradient, so
-    training cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a
-    permutation, since that holds integers: use ``equinox.filter_grad``, or differentiate by
-    ``conv.parameters()`` and build the operator from them, ``conv.replace(**parameters)``.
-    `init` gives the factors of a random rotation.
+    y[:, p] = W x[:, p] + b, log det = N sum(log_scale). `init` gives the factors of a random
+    rotation.
+
+    The permutation and the sign are not trained and get no gradient, so training cannot change the
+    sign of the determinant. ``jax.grad`` refuses an operator with a permutation, since that holds
+    integers: use ``equinox.filter_grad``, or differentiate by ``conv.parameters()`` and build the
+    operator from them, ``conv.replace(**parameters)``.
 
     Parameters
     ----------
@@ -58,7 +55,6 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         permutation that has an index twice.
     log_scale : array, shape (C,)
     bias : array, shape (C,), optional
-        Added to the channels of every pixel.
     ndim : int or None
         As for `Conv1x1`.
 
@@ -141,16 +137,7 @@ class PLUConv1x1(Pointwise, mixing="plu"):
 def _require_permutation(permutation: Array, channels: int, lower: Array) -> None:
     """Raise unless an array has each channel once, in the library and on the device of another."""
     xp = require_array("permutation", permutation)
-    if library_name(permutation) != library_name(lower):
-        raise TypeError(
-            f"permutation: expected an array of {library_name(lower)} as lower is, "
-            f"got one of {library_name(permutation)}"
-        )
-    if device(permutation) != device(lower):
-        raise ValueError(
-            f"permutation: expected an array on device {device(lower)} as lower is, "
-            f"got one on {device(permutation)}"
-        )
+    require_beside("permutation", permutation, "lower", lower)
     if not xp.isdtype(permutation.dtype, "integral"):
         raise TypeError(f"permutation: expected integers, got {permutation.dtype}")
     if readable(permutation):
