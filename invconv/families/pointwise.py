@@ -24,7 +24,7 @@ from invconv.arrays.namespaces import (
     namespace,
     size,
 )
-from invconv.families.family import BOTH, Family, Wanted
+from invconv.families.family import BOTH, Family, Linear, Wanted
 from invconv.kernels import maps
 from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.matrices import solver_of_steps
@@ -106,9 +106,10 @@ class Pointwise(Family):
 
 
 @dataclass(frozen=True)
-class Matrix(Pointwise):
+class Matrix(Linear, Pointwise):
     """Any matrix w."""
 
+    linear = MATRIX
     needs_y: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
 
@@ -117,15 +118,6 @@ class Matrix(Pointwise):
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
         return bar
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return maps.factor(MATRIX, w, shape)
-
-    def solve_vjp(
-        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Any, Array]:
-        back = self.factor(MATRIX.adjoint(w), tuple(x.shape[2:]))
-        return maps.solve_vjp(MATRIX, back, x, x_bar, wanted)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, MATRIX.adjoint(w)
@@ -143,55 +135,30 @@ class Matrix(Pointwise):
 
 
 @dataclass(frozen=True)
-class Scale(Pointwise):
+class Scale(Linear, Pointwise):
     """A scale w (C,) for each channel."""
 
+    linear = SCALE
     hint: ClassVar[str] = "the scale of a channel is zero; change it"
     needs_y: ClassVar[bool] = False
 
-    def scale(self, w: Array) -> Array:
-        """Return the scale, shape (C,)."""
-        return w
-
-    def scale_vjp(self, w: Array, bar: Array) -> Array:
-        """Return the gradient of <bar, scale(w)>."""
-        return bar
-
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        return diagonal_matrix(self.scale(w)), None
+        return diagonal_matrix(self.lowered(w)), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
+        return self.lowered_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
-        return self.scale(w)[:, None] * before, before
+        return self.lowered(w)[:, None] * before, before
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-        return self.gram(w, bar, memo), self.scale(w)[:, None] * bar
+        return self.gram(w, bar, memo), self.lowered(w)[:, None] * bar
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        return (Divided(self.scale(w)),)
+        return (Divided(self.lowered(w)),)
 
     def gram(self, w: Array, left: Array, right: Array) -> Array:
-        return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
-
-    def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        return maps.apply(SCALE, self.scale(w), x)
-
-    def vjp(
-        self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
-    ) -> tuple[Array, Array]:
-        bar, x_bar = maps.apply_vjp(SCALE, self.scale(w), x, y_bar, wanted)
-        return None if bar is None else self.scale_vjp(w, bar), x_bar
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return maps.factor(SCALE, self.scale(w), shape)
-
-    def solve_vjp(
-        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Array, Array]:
-        bar, y_bar = maps.solve_vjp(SCALE, self.factor(w, tuple(x.shape[2:])), x, x_bar, wanted)
-        return None if bar is None else self.scale_vjp(w, bar), y_bar
+        return self.lowered_vjp(w, namespace(left).sum(left * right, axis=1))
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, w
@@ -204,12 +171,12 @@ class Scale(Pointwise):
         return more if known is None else known + more
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> Condition:
-        scale = np.abs(self.scale(w))
+        scale = np.abs(self.lowered(w))
         value = float(scale.max() / scale.min()) if scale.min() else math.inf
         return Condition(value, "2-norm", channel=int(scale.argmin()))
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        scale = np.abs(self.scale(w))
+        scale = np.abs(self.lowered(w))
         back = 1 / float(scale.min()) if scale.min() else math.inf
         return Bounds(float(scale.max()), back, 2)
 
@@ -220,17 +187,17 @@ class LogScale(Scale):
 
     hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
 
-    def scale(self, w: Array) -> Array:
+    def lowered(self, w: Array) -> Array:
         return namespace(w).exp(w)
 
-    def scale_vjp(self, w: Array, bar: Array) -> Array:
-        return bar * self.scale(w)
+    def lowered_vjp(self, w: Array, bar: Array) -> Array:
+        return bar * self.lowered(w)
 
     def pivots(self, w: Array) -> None:
         """Return None: the logarithms are known."""
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        return size(shape) * namespace(w).sum(log_of_exp(w, self.scale(w))), None
+        return size(shape) * namespace(w).sum(log_of_exp(w, self.lowered(w))), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         return size(shape) * bar + (namespace(w).zeros_like(w) if known is None else known)
