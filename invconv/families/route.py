@@ -270,5 +270,10 @@ def _negative(bar: Any) -> Any:
 
 def undoing(run: Sequence[Factor]) -> Solver:
     """Return the solver of a run of matrices, given in the order in which they are undone."""
+    return solver_of_steps(undoing_steps(run))
+
+
+def undoing_steps(run: Sequence[Factor]) -> PixelSteps:
+    """Return the solver that undoes them one by one."""
     steps = (step for f in run for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
-    return solver_of_steps(PixelSteps(tuple(steps)))
+    return PixelSteps(tuple(steps))

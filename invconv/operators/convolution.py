@@ -15,8 +15,8 @@ from invconv.kernels.frequencies.least_squares import least_squares
 from invconv.kernels.spectral import centre_of
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.least_squares import LeastSquares
 from invconv.trust.gains import matrix_within, taps_within
 
 

@@ -18,8 +18,8 @@ from invconv.kernels.frequencies.pseudo_inverses import damped_inverses
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.least_squares import LeastSquares
 from invconv.trust.gains import matrix_within
 
 _MATRIX = Matrix()  # torch.compile can look a family up, but cannot make one

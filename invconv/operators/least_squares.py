@@ -1,0 +1,168 @@
+"""Solutions of least squares, and the damping that a noise level suggests.
+
+The operators that have them are one C x C matrix a frequency, or one at every pixel: there the
+regularised inverse is exact and cheap.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import abstractmethod
+
+from invconv.arrays.namespaces import Array, cast, namespace, size, to_float
+from invconv.arrays.settings import finite_or_nan
+from invconv.arrays.validation import require_alike
+from invconv.families import path as paths
+from invconv.kernels.primitives import per_channel
+from invconv.operators.base.calls import Call, as_batch
+from invconv.operators.base.fields import require_operator
+from invconv.operators.base.operator import InvertibleConv
+
+_STEP = 10.0  # between the damps that are tried to bracket the right one
+_CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
+
+
+class LeastSquares(InvertibleConv, abstract=True):
+    """A map that is one C x C matrix a frequency, or one at every pixel."""
+
+    def least_squares(self, y: Array, damp: float | Array = 0.0) -> Array:
+        """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2, exactly, in one solve.
+
+        Parameters
+        ----------
+        y : array, shape (*batch, C, *spatial)
+        damp : float or 0-d array
+            At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
+            Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
+            be told from rounding count as zero.
+
+        Returns
+        -------
+        array, shape (*batch, C, *spatial)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `inverse`, or if K is not finite, or ``damp`` is negative or not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1, PeriodicConv
+        >>> laplacian = PeriodicConv(np.asarray([[[1.0, -2.0, 1.0]]]))
+        >>> x = laplacian.least_squares(np.asarray([[1.0, 0.0, -1.0, 0.0]]))
+        >>> np.round(laplacian.forward(x), 12) + 0.0
+        array([[ 1.,  0., -1.,  0.]])
+        >>> Conv1x1(np.diag([2.0, 0.0])).least_squares(np.ones((1, 2, 1)), damp=1.0)[0, :, 0]
+        array([0.4, 0. ])
+        """
+        call = as_batch(self, "y", y)
+        if not isinstance(damp, int | float):
+            require_alike("damp", damp, "y", y)
+            damp = cast(damp, call.x.dtype)
+        elif not 0 <= damp < math.inf:
+            raise ValueError(f"damp: expected a finite number of at least 0, got {damp}")
+        return call.restore_shape(call.conv._least_squares(_without_bias(call), damp))
+
+    @abstractmethod
+    def _least_squares(self, y: Array, damp: float | Array) -> Array:
+        """Return `least_squares` for K alone, for y (B, C, *spatial) in the working precision."""
+
+
+def _without_bias(call: Call) -> Array:
+    bias = getattr(call.conv, "bias", None)
+    return call.x if bias is None else call.x - per_channel(bias, call.x)
+
+
+def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
+    """Return the damp with which `least_squares` leaves as much of y unexplained as noise is in it.
+
+    Noise leaves |K x + b - y|^2 = n sigma^2 at the true x, n the number of entries of y. This
+    solves the equation for x = conv.least_squares(y, damp), in about a dozen solves (the
+    discrepancy principle of V. A. Morozov, 1966). Values are looked at: call it outside traced
+    code. `least_squares` draws x towards zero, so of an image take its mean off first, which would
+    be drawn, too, and add it at the end.
+
+    Parameters
+    ----------
+    conv : operator with `least_squares`
+    y : array, shape (*batch, C, *spatial)
+        With noise; one damp is found for all images.
+    sigma : float
+        The standard deviation of the noise in an entry of y.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If the operator has no `least_squares`.
+    ValueError
+        If ``sigma`` is not positive and finite, or no damp fits: y is no larger than its noise, or
+        K is singular and no x comes so close to y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import damp_for_noise, from_psf
+    >>> rng = np.random.default_rng(0)
+    >>> blur, x = from_psf([0.2, 0.6, 0.2]), rng.standard_normal((1, 1000)).cumsum(-1)
+    >>> y = blur.forward(x) + 0.1 * rng.standard_normal(x.shape)
+    >>> x = blur.least_squares(y, damp_for_noise(blur, y, 0.1))
+    >>> round(float(np.mean((blur.forward(x) - y) ** 2)), 4)
+    0.01
+    """
+    require_operator("conv", conv)
+    if not isinstance(conv, LeastSquares):
+        raise TypeError(
+            "conv: expected an operator with least_squares, a periodic, symmetric or 1x1 "
+            f"convolution or an ActNorm, got {type(conv).__name__}"
+        )
+    if not finite_or_nan(sigma) > 0:
+        hint = "; without noise the inverse needs no damp" if sigma == 0 else ""
+        raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
+    call = as_batch(conv, "y", y)
+    images, noise = _without_bias(call), size(call.x.shape) * float(sigma) ** 2
+    linear = paths.linear(call.conv._path())
+    maps = [family.made_ready(w, call.spatial_shape) for family, w, _ in linear]
+
+    def share(difference: Array) -> float:
+        return to_float(namespace(difference).sum(difference * difference)) / noise
+
+    def misfit(damp: float) -> float:
+        x = call.conv._least_squares(images, damp)
+        for apply in maps:
+            x = apply(x)
+        return share(x - images)
+
+    _require_between(misfit(0.0), share(images), sigma)
+    high = low = 1.0  # the misfit grows with the damp
+    while misfit(high) < 1:
+        high *= _STEP
+    while misfit(low) > 1:
+        low /= _STEP
+    from scipy.optimize import brentq  # here: it takes longer to import than invconv does
+
+    def log_misfit(log_damp: float) -> float:
+        return math.log(max(misfit(math.exp(log_damp)), sys.float_info.min))
+
+    return math.exp(brentq(log_misfit, math.log(low), math.log(high), xtol=_CLOSE))
+
+
+def _require_between(least: float, most: float, sigma: float) -> None:
+    """Raise unless some damp fits: the misfit is below 1 without one, and above 1 for x = 0."""
+    if not math.isfinite(most):
+        raise ValueError("y: expected finite numbers, got NaN, or numbers whose squares overflow")
+    if not most > 1:
+        raise ValueError(
+            f"sigma: expected less noise than there is signal, got {sigma:g}, and y - b has a "
+            f"standard deviation of {math.sqrt(most) * sigma:.3g}: x = 0 explains y"
+        )
+    if not least < 1:
+        raise ValueError(
+            f"sigma: expected at least {math.sqrt(least) * sigma:.3g}, the part of y that no x "
+            f"explains since the operator is singular, got {sigma:g}"
+        )
