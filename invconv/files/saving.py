@@ -55,9 +55,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     """
     flow = flow_files.contents_of(model)
     if flow is not None:
-        flow_files.write_flow(path, "model", flow)
+        flow_files.write_flow(path, flow)
     else:
-        operator_files.write_operator(path, "model", as_operator("model", model))
+        operator_files.write_operator(path, as_operator("model", model))
 
 
 def load(path: str | os.PathLike[str], like: Array | None = None) -> Any:

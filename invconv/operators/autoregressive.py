@@ -1,13 +1,8 @@
 """Autoregressive convolutions: a masked kernel makes the matrix triangular (the paper's 3.1).
 
-    y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b,    zero outside the grid
-
-With every offset o(t) on one side of the pixel, K is block triangular in the order of the
-pixels, and at o = 0 the C x C matrix itself is triangular. So
-
-    log|det| = N sum over c of log|K[c, c, at 0]|,    N the number of pixels,
-
-and the inverse is a substitution, pixel after pixel (`kernels.wavefront` does whole wavefronts).
+With every offset o(t) on one side of the pixel, K is block triangular in the order of the pixels,
+and at o = 0 the C x C matrix itself is triangular. So the inverse is a substitution, pixel after
+pixel (`kernels.wavefront` does whole wavefronts).
 """
 
 from __future__ import annotations
@@ -71,6 +66,8 @@ class AutoregressiveConv(InBlocks):
     >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
     >>> conv.inverse(np.ones((1, 4)))
     array([[1., 2., 3., 4.]])
+    >>> AutoregressiveConv.init(5, kernel_size=2, mask="raster").kernel.shape
+    (5, 5, 2, 3)
     """
 
     _: KW_ONLY
@@ -117,25 +114,16 @@ class AutoregressiveConv(InBlocks):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Taps along each axis, the pixel itself included; a raster of 2 has a kernel (2, 3, ...).
-        ndim : int
-            The number of spatial axes.
         mask, direction, channel_order, dilation
             As for the class.
         rng : numpy.random.Generator, optional
             Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import AutoregressiveConv
-        >>> conv = AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
-        >>> conv.kernel.shape
-        (3, 3, 2, 3)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         choice("mask", mask, ("corner", "raster"))

@@ -1,10 +1,4 @@
-"""Emerging convolutions: two autoregressive convolutions in a row (the paper's section 3.1).
-
-    y = K_2 (K_1 x),    log|det| = log|det K_1| + log|det K_2|
-
-K_1 and K_2 look in opposite directions, so the pair has the receptive field of a standard d x d
-convolution.
-"""
+"""Emerging convolutions: two autoregressive convolutions in a row (the paper's section 3.1)."""
 
 from __future__ import annotations
 
@@ -24,8 +18,9 @@ from invconv.operators.base.operator import InvertibleConv
 class EmergingConv(InvertibleConv):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
-    Kernels and directions are as in `AutoregressiveConv`. A point-spread function is the kernel of
-    neither.
+    y = K_2 (K_1 x) + b, log det = log|det K_1| + log|det K_2|. The pair has the receptive field of
+    a standard convolution. Kernels and directions are as in `AutoregressiveConv`. A point-spread
+    function is the kernel of neither.
 
     Parameters
     ----------
@@ -39,6 +34,8 @@ class EmergingConv(InvertibleConv):
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> conv = EmergingConv.init(12, kernel_size=3, rng=rng)
+    >>> conv.first.kernel.shape, conv.first.direction, conv.second.direction
+    ((12, 12, 2, 2), (-1, -1), (1, 1))
     >>> x = rng.standard_normal((5, 12, 16, 16))
     >>> z, log_det = conv.forward_and_log_det(x)
     >>> bool(np.allclose(conv.inverse(z), x)), log_det.shape
@@ -78,27 +75,17 @@ class EmergingConv(InvertibleConv):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Size of the standard convolution with the same receptive field; odd. Each part has
             (kernel_size + 1)/2 taps an axis.
-        ndim : int
-            The number of spatial axes.
-        dilation : int or tuple of int
-        mask : {"corner", "raster"}
-            The mask of both parts, as for `AutoregressiveConv`.
+        dilation, mask
+            Of both parts, as for `AutoregressiveConv`.
         rng : numpy.random.Generator, optional
             Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import EmergingConv
-        >>> conv = EmergingConv.init(3, kernel_size=5, rng=np.random.default_rng(0))
-        >>> conv.first.kernel.shape, conv.first.direction, conv.second.direction
-        ((3, 3, 3, 3), (-1, -1), (1, 1))
         """
         field = sizes("kernel_size", kernel_size, positive_int("ndim", ndim))
         if any(k % 2 == 0 for k in field):

@@ -1,9 +1,5 @@
 """Exponentials of convolutions: invertible with every kernel, on every grid.
 
-    y = e^M x + b,    x = e^-M (y - b),    log|det e^M| = tr M
-
-M is the correlation with the kernel, zero outside the grid or on a grid that closes on itself.
-
 E. Hoogeboom, V. G. Satorras, J. M. Tomczak, M. Welling, The Convolution Exponential and
 Generalized Sylvester Flows, NeurIPS 2020, arXiv 2006.01910.
 """
@@ -78,6 +74,11 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     (True, True)
     >>> float(conv.log_det((8,)))
     0.0
+
+    `init` gives nearly the identity:
+
+    >>> bool(ExponentialConv.init(3, rng=np.random.default_rng(0)).condition((8, 8)) < 2)
+    True
     """
 
     _: KW_ONLY
@@ -112,25 +113,16 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Per axis, odd.
-        ndim : int
-            The number of spatial axes.
-        padding : {"zeros", "circular"}
-        dilation : int or tuple of int
+        padding, dilation
+            As for the class.
         rng : numpy.random.Generator, optional
             Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import ExponentialConv
-        >>> conv = ExponentialConv.init(3, padding="circular", rng=np.random.default_rng(0))
-        >>> conv.kernel.shape, round(conv.condition((8, 8)), 1) < 2
-        ((3, 3, 3, 3), True)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)

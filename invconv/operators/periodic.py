@@ -1,10 +1,4 @@
-"""Periodic convolutions, with any kernel, on a grid that closes on itself (section 3.2).
-
-    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
-
-In the frequency domain this is one C x C matrix K_hat(f) a frequency (`kernels.frequencies`), so
-log|det| = sum over f of log|det K_hat(f)| and x_hat(f) = K_hat(f)^-1 y_hat(f).
-"""
+"""Periodic convolutions, with any kernel, on a grid that closes on itself (section 3.2)."""
 
 from __future__ import annotations
 
@@ -30,7 +24,8 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     in the sense of scipy.ndimage.convolve, flip it: for one channel and odd sizes the kernel is
     ``h[::-1, ::-1][None, None]``.
 
-    log det = sum over the frequencies f of log|det K_hat(f)|.
+    In the frequency domain this is one C x C matrix K_hat(f) a frequency f (`kernels.frequencies`),
+    so log det = sum over f of log|det K_hat(f)|, and x_hat(f) = K_hat(f)^-1 y_hat(f).
 
     For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
     its result is this one rolled by +dilation // 2.
@@ -61,6 +56,8 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     array([[ 8.,  3.,  6.,  9., 12., 15., 18., 13.]])
     >>> np.round(box.inverse(y), 12) + 0.0
     array([[0., 1., 2., 3., 4., 5., 6., 7.]])
+    >>> PeriodicConv.init(2, kernel_size=(3, 5)).kernel.shape
+    (2, 2, 3, 5)
     """
 
     _: KW_ONLY
@@ -87,23 +84,14 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
 
         Parameters
         ----------
-        channels : int
-        kernel_size : int or tuple of int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
+        kernel_size, dilation : int or tuple of int
             Per axis.
-        ndim : int
-            The number of spatial axes.
-        dilation : int or tuple of int
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import PeriodicConv
-        >>> conv = PeriodicConv.init(2, (3, 5), rng=np.random.default_rng(0))
-        >>> conv.kernel.shape, conv.condition((8, 8)) < 2
-        ((2, 2, 3, 5), True)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)

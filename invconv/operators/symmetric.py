@@ -1,10 +1,7 @@
 """Convolutions with an even kernel and a border for each axis (Karami et al. 2019 have mirrors).
 
-    y[p] = sum over offsets o, |o| < h along each axis, of K[..., |o|] x~[p + o] + b
-
-x~ continues the image: mirrored, d c b a | a b c d | d c b a, or with the sign changed beyond walls
-of zeros, -c -b -a 0 | a b c d | 0 -d -c -b, or periodic, where any kernel will do. Cosines, sines
-and Fourier's waves decouple it (`kernels.frequencies`):
+Cosines decouple mirrors, sines the walls of zeros, and Fourier's waves the periodic axes
+(`kernels.frequencies`):
 
     log|det| = sum over m of log|det K_hat(m)|
     K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)          mirrors
@@ -90,6 +87,8 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
     >>> SymmetricConv(np.ones((1, 1, 2)), boundary="zero").forward(np.arange(5.0)[None, :])
     array([[1., 3., 6., 9., 7.]])
+    >>> SymmetricConv.init(2, kernel_size=5).kernel.shape  # of a whole kernel
+    (2, 2, 3, 3)
     """
 
     _: KW_ONLY
@@ -125,23 +124,17 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Size of the whole kernel, per axis; odd, unless periodic. The parameter has
             (kernel_size + 1)/2 taps along an axis that is not periodic.
-        ndim : int
-            The number of spatial axes.
         boundary : str or tuple of str
-        rng : numpy.random.Generator
+            As for the class.
+        rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import SymmetricConv
-        >>> SymmetricConv.init(2, kernel_size=5, rng=np.random.default_rng(0)).kernel.shape
-        (2, 2, 3, 3)
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)

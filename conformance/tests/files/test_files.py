@@ -23,7 +23,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_torch
 from invconv.arrays.namespaces import library_name
-from invconv.files.description import DEEPEST, describe
+from invconv.files.operator_files import DEEPEST, describe
 from tests.selected import FEW
 
 jax.config.update("jax_enable_x64", True)
