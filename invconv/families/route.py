@@ -96,17 +96,6 @@ class Memo(NamedTuple):
     kept: Sequence[tuple[Any, Any]]
     memos: Any
 
-    def pull_back(self, bar: Any, log_det_bar: Any, wanted: Wanted) -> tuple[Bars, Any]:
-        """Return the gradients of <bar, y> + log_det_bar log|det| by all weights, and by x."""
-        route = self.route
-        bars: Bars = [None] * len(route.path)
-        x_bar = None
-        if bar is not None:
-            bars, x_bar = route.pull_back(self.kept, bar, wanted)
-        if wanted[0] and log_det_bar is not None:
-            bars = paths.add_log_det_vjp(bars, route.path, route.shape, self.memos, log_det_bar)
-        return bars, x_bar
-
 
 def _legs(path: Path, shape: Shape, pixels: int, bare: bool) -> list[Leg]:
     legs: list[Leg] = []

@@ -49,25 +49,19 @@ class Parametrised(Fields, abstract=True):
 
         A bias that is absent is left out.
         """
-        inner = {
-            f"{prefix}.{name}": array
-            for prefix, part in self._parts().items()
-            for name, array in part.parameters().items()
-        }
-        own = {name: getattr(self, name) for name in self._array_names}
-        return inner | {name: array for name, array in own.items() if array is not None}
-
-    def _names(self) -> list[str]:
-        """Return all names that `replace` accepts."""
-        inner = [f"{p}.{name}" for p, part in self._parts().items() for name in part._names()]
-        return [*inner, *self._specs]
+        return {n: a for n, a, constant in self._named_arrays() if not constant and a is not None}
 
     def _arrays(self) -> dict[str, Array]:
-        """Return all arrays by name, constants included."""
-        inner = {
-            f"{p}.{n}": a for p, part in self._parts().items() for n, a in part._arrays().items()
-        }
-        return inner | self._own()
+        """Return all arrays by name, constants included, but no absent ones."""
+        return {name: array for name, array, _ in self._named_arrays() if array is not None}
+
+    def _named_arrays(self) -> Iterator[tuple[str, Array | None, bool]]:
+        """Yield the name and value of every array, and whether it is a constant; parts first."""
+        for prefix, part in self._parts().items():
+            for name, array, constant in part._named_arrays():
+                yield f"{prefix}.{name}", array, constant
+        for name, spec in self._specs.items():
+            yield name, getattr(self, name), spec.constant
 
     @derived
     def _parameter_names(self) -> tuple[str, ...]:
@@ -141,7 +135,7 @@ class Copies(Parametrised, abstract=True):
             else:
                 raise ValueError(
                     f"replace: {type(self).__name__} has no array named {name!r}; "
-                    f"it has {', '.join(self._names())}"
+                    f"it has {', '.join(name for name, _, _ in self._named_arrays())}"
                 )
         return self._rebuild(
             own, [part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()]

@@ -189,9 +189,15 @@ class Factored(Traits, abstract=True):
         self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
     ) -> tuple[Gradients, Any]:
         """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, and those by x."""
-        bars, x_bar = memo.pull_back(y_bar, log_det_bar, wanted)
-        gradients = self._gradients(self._filled(memo.route.path, bars)) if wanted[0] else {}
-        return gradients, x_bar
+        route, x_bar = memo.route, None
+        bars: Bars = [None] * len(route.path)
+        if y_bar is not None:
+            bars, x_bar = route.pull_back(memo.kept, y_bar, wanted)
+        if not wanted[0]:
+            return {}, x_bar
+        if log_det_bar is not None:
+            bars = paths.add_log_det_vjp(bars, route.path, route.shape, memo.memos, log_det_bar)
+        return self._gradients(self._filled(route.path, bars)), x_bar
 
     def _inverse_vjp(
         self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None

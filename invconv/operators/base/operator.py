@@ -184,7 +184,7 @@ class InvertibleConv(Differentiable, abstract=True):
         working = held._in_working_precision()
         state = (working._in_float64() if wide else working)._factor(shape)
         if check:
-            self._check_inverse(shape, state.log_det, state)
+            warn_of_loss(self, shape, state.log_det, state)
         return state.for_data_in(working._reference()[1].dtype) if wide else state
 
     def _factor(self, shape: Shape) -> State:
@@ -231,10 +231,6 @@ class InvertibleConv(Differentiable, abstract=True):
         if not (norm is None or norm in (1, math.inf)):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
         return remembered(self, shape, norm)
-
-    def _check_inverse(self, shape: Shape, result: Array, state: State | None = None) -> None:
-        """Warn if an inverse with this result cannot be right in its dtype."""
-        warn_of_loss(self, shape, result, state)
 
 
 @Primitive
