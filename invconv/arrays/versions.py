@@ -20,15 +20,7 @@ def release(version: str) -> tuple[int, ...]:
 
 
 class Versions(NamedTuple):
-    """The versions of a library that serve an adapter.
-
-    Examples
-    --------
-    >>> serve = Versions("PyTorch", "torch", "2.9", "2.13.0")
-    >>> print(serve.refusal("2.6.0"))  # doctest: +NORMALIZE_WHITESPACE
-    invconv needs PyTorch 2.9 or later, of which 2.13.0 is the newest that was tested, and got
-    2.6.0: pip install 'torch>=2.9,<=2.13.0'
-    """
+    """The versions of a library that serve an adapter."""
 
     title: str
     package: str

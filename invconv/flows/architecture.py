@@ -21,7 +21,7 @@ from invconv.arrays.settings import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import mixings
-from invconv.operators.chain import Chain
+from invconv.operators.composed import Chain
 from invconv.operators.emerging import EmergingConv
 
 SQUEEZES = ("pixels", "haar", "dct")

@@ -153,7 +153,15 @@ class Fields:
     @derived
     def _stacked(self) -> str | None:
         """Return the name of an array with one axis too many, as in JAX's trees, or None."""
-        return stacked_array(self)
+        for prefix, part in self._parts().items() if self._part_names else ():
+            if (inside := part._stacked) is not None:
+                return f"{prefix}.{inside}"
+        settings = [getattr(self, name) for name in self._setting_names]
+        for name, spec in self._specs.items():
+            value = getattr(self, name)
+            if value is not None and _has_further_axis(value, spec, settings):
+                return name
+        return None
 
 
 def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
@@ -184,8 +192,13 @@ def require_parts_alike(whole: Any) -> None:
     for prefix, conv in whole._parts().items():
         name = f"{whole._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
         require_operator(name, conv)
-        first = first or (name, conv)
-        _require_same(name, conv, *first)
+        like_name, like = first = first or (name, conv)
+        if conv.channels != like.channels:
+            raise ValueError(
+                f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
+            )
+        inside, value = conv._reference()
+        require_alike(f"{name}.{inside}", value, like_name, like._reference()[1])
         if conv.ndim is not None:
             ndim = ndim or (name, conv.ndim)
             if conv.ndim != ndim[1]:
@@ -215,19 +228,6 @@ def require_arrays(conv: Any) -> None:
         _require_fit(name, value, spec, sizes)
 
 
-def stacked_array(conv: Any) -> str | None:
-    """Return the name of an array with one axis too many, as in JAX's trees, or None."""
-    for prefix, part in conv._parts().items() if conv._part_names else ():
-        if (inside := part._stacked) is not None:
-            return f"{prefix}.{inside}"
-    settings = [getattr(conv, name) for name in conv._setting_names]
-    for name, spec in conv._specs.items():
-        value = getattr(conv, name)
-        if value is not None and _has_further_axis(value, spec, settings):
-            return str(name)
-    return None
-
-
 def _has_further_axis(value: Array, spec: ArraySpec, settings: list[Any]) -> bool:
     if not spec.open:
         return bool(value.ndim > len(spec.shape))
@@ -235,16 +235,6 @@ def _has_further_axis(value: Array, spec: ArraySpec, settings: list[Any]) -> boo
     axes = value.ndim - len(spec.fixed)
     uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
     return bool(uneven or value.shape[0] != value.shape[1])
-
-
-def _require_same(name: str, conv: Any, like_name: str, like: Any) -> None:
-    """Raise unless two operators agree in channels, library, dtype and device."""
-    if conv.channels != like.channels:
-        raise ValueError(
-            f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
-        )
-    array_name, value = conv._reference()
-    require_alike(f"{name}.{array_name}", value, like_name, like._reference()[1])
 
 
 def _require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:

@@ -107,18 +107,7 @@ class Pointwise(OnPixels, abstract=True):
     """
 
     def matrix(self) -> Array:
-        """Return W, shape (C, C), in the parameters' dtype.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import CirculantConv1x1
-        >>> ones = np.ones(3)
-        >>> CirculantConv1x1(ones, np.asarray([1.0, 0.0, 2.0]), ones).matrix()
-        array([[1., 2., 0.],
-               [0., 1., 2.],
-               [2., 0., 1.]])
-        """
+        """Return W, shape (C, C), in the parameters' dtype."""
         return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
 
     def transpose(self) -> InvertibleConv:

@@ -87,8 +87,7 @@ class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
 
     def transpose(self) -> OrthogonalConv1x1:
         """Return the same reflections in the opposite order, without bias."""
-        backwards = namespace(self.reflectors).flip(self.reflectors, axis=0)
-        return OrthogonalConv1x1(backwards, ndim=self.ndim)
+        return OrthogonalConv1x1(_REFLECTIONS.transposed(self.reflectors)[1], ndim=self.ndim)
 
     def within(self, gain: float) -> Self:
         """Return the operator itself: its inverse has norm 1."""
