@@ -79,10 +79,8 @@ class AutoregressiveConv(InBlocks):
     def validate(self) -> None:
         choice("mask", self.mask, ("corner", "raster"))
         choice("channel_order", self.channel_order, ("lower", "upper"))
-        axes = len(self._kernel_size)
-        direction = directions("direction", self.direction, axes)
+        direction = directions("direction", self.direction, len(self._kernel_size))
         object.__setattr__(self, "direction", direction)
-        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, axes))
         if self.mask == "raster":
             if any(k % 2 == 0 for k in self._kernel_size[1:]):
                 raise ValueError(
@@ -93,8 +91,7 @@ class AutoregressiveConv(InBlocks):
                 raise ValueError(
                     f"direction: a raster mask has one direction for all axes, got {direction}"
                 )
-
-        _ = self._family  # torch.compile can look a family up, but cannot make one
+        super().validate()
 
     @classmethod
     def init(

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, cast, constant, namespace
+from invconv.arrays.settings import sizes
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.families.convolutions import Spectral
 from invconv.families.family import Family
@@ -25,6 +26,13 @@ class WithKernel(InvertibleConv, abstract=True):
 
     kernel: Array = array("C", "C", "*k")
     bias: Array | None = array("C", optional=True)
+
+    def validate(self) -> None:
+        """Normalise the dilation, if the class has one, and make the family."""
+        if "dilation" in self._setting_names:
+            dilation = sizes("dilation", vars(self)["dilation"], len(self._kernel_size))
+            object.__setattr__(self, "dilation", dilation)
+        _ = self._family  # torch.compile can look a family up, but cannot make one
 
     @derived
     def ndim(self) -> int:

@@ -87,15 +87,12 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     def validate(self) -> None:
         choice("padding", self.padding, ("zeros", "circular"))
-        object.__setattr__(
-            self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
-        )
         if any(k % 2 == 0 for k in self._kernel_size):
             raise ValueError(
                 "kernel: expected an odd size along every axis, since an even one has no centre, "
                 f"got {self._kernel_size}"
             )
-        _ = self._family  # torch.compile can look a family up, but cannot make one
+        super().validate()
 
     @classmethod
     def init(

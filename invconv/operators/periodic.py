@@ -63,12 +63,6 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     _: KW_ONLY
     dilation: int | tuple[int, ...] = 1
 
-    def validate(self) -> None:
-        object.__setattr__(
-            self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
-        )
-        _ = self._family  # torch.compile can look a family up, but cannot make one
-
     @classmethod
     def init(
         cls,

@@ -107,7 +107,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
                 )
         if readable(self.kernel):
             _warn_of_whole_kernel(to_numpy(self.kernel), borders)
-        _ = self._family  # torch.compile can look a family up, but cannot make one
+        super().validate()
 
     @classmethod
     def init(
