@@ -253,18 +253,19 @@ class Bias(Leg):
 
 @dataclass(eq=False)
 class Solve(Leg):
-    """y = A(w)^-1 x; it is factored at each call unless ``solver`` is given."""
+    """y = A(w)^-1 x; it is factored at the first call, and not to pull back."""
 
     family: Family
     w: Any
-    solver: Solver | None
+    solver: Solver | None = None
     keeps_end = True
 
     def __post_init__(self) -> None:
         self.keeps_start = self.family.needs_y
 
     def __call__(self, x: Array) -> Array:
-        return (self.solver or self.family.factor(self.w, tuple(x.shape[2:])))(x)
+        self.solver = self.solver or self.family.factor(self.w, tuple(x.shape[2:]))
+        return self.solver(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)

@@ -44,14 +44,12 @@ class Route:
 
     ``guard`` is log|det| of the factors that are solved, if it was not readable; the result is NaN
     where it is -inf. ``pixels`` is the number of pixels of all images: a matrix goes into the taps
-    of a convolution if there are fewer taps. ``bare`` legs only pull back: nothing is factored.
+    of a convolution if there are fewer taps.
     """
 
-    def __init__(
-        self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0, bare: bool = False
-    ) -> None:
+    def __init__(self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0) -> None:
         self.path, self.shape, self.guard = path, shape, guard
-        self.legs = _legs(path, shape, pixels, bare)
+        self.legs = _legs(path, shape, pixels)
 
     def __call__(self, x: Array) -> Array:
         """Return the result for x (B, C, *spatial)."""
@@ -97,16 +95,16 @@ class Memo(NamedTuple):
     memos: Any
 
 
-def _legs(path: Path, shape: Shape, pixels: int, bare: bool) -> list[Leg]:
+def _legs(path: Path, shape: Shape, pixels: int) -> list[Leg]:
     legs: list[Leg] = []
     for run in runs(path):
         family, w, inverted = run[0]
         if type(family) is Shift:
             legs.append(Bias(w, inverted))
         elif inverted and undone_as_one(run):
-            legs.append(Undo(run, None if bare else undoing(run)))
+            legs.append(Undo(run))
         elif inverted:
-            legs.append(Solve(family, w, None if bare else family.factor(w, shape)))
+            legs.append(Solve(family, w))
         elif multiplied(run):
             legs.append(Multiply(run))
         elif legs and isinstance(legs[-1], Multiply) and _takes(family, pixels):
@@ -232,10 +230,11 @@ class Undo(Leg):
     """
 
     run: Path
-    solver: Solver | None
+    solver: Solver | None = None
 
     def __call__(self, x: Array) -> Array:
-        return (self.solver or undoing(self.run))(x)
+        self.solver = self.solver or undoing(self.run)
+        return self.solver(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         factors: list[Any] = [(factor.family, factor.w) for factor in self.run]

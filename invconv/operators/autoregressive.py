@@ -20,7 +20,7 @@ from invconv.families.convolutions import Causal
 from invconv.kernels.convolutions import causal_family
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.blocks import InBlocks
-from invconv.trust.gains import taps_within, triangular_within
+from invconv.trust.gains import convolution_within, triangular_within
 
 
 class AutoregressiveConv(InBlocks):
@@ -170,10 +170,6 @@ class AutoregressiveConv(InBlocks):
 
     def within(self, gain: float) -> Self:
         causal = self._causal()
-        own = gain ** (1 / 3) if causal.reach else gain
-        block, inverse_norm = triangular_within(causal.diagonal, own)
-        others = causal.taps
-        if causal.reach:
-            others = taps_within(others, inverse_norm, gain / own)
+        block, others = convolution_within(triangular_within, causal.diagonal, causal.taps, gain)
         taps = namespace(others).concat([block[None, ...], others], axis=0)
         return self.replace(kernel=kernel_of(taps, self._kernel_size))

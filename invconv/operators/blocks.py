@@ -10,7 +10,6 @@ rows.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 from invconv.arrays.namespaces import Array, cast, mesh_axes, namespace
@@ -83,11 +82,6 @@ def as_before(call: Call, family: Causal, before: Any) -> Array:
 
 class InBlocks(WithKernel, abstract=True):
     """An autoregressive convolution, of the whole or of a block."""
-
-    @property
-    @abstractmethod
-    def _family(self) -> Causal:
-        """The family whose weight is the kernel."""
 
     def forward(self, x: Array, before: Array | None = None) -> Array:
         """Return y = K x + b; see `InvertibleConv.forward`.

@@ -10,7 +10,6 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, cast, constant, namespace
 from invconv.arrays.settings import sizes
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
-from invconv.families.convolutions import Spectral
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares
 from invconv.kernels.spectral import centre_of
@@ -18,7 +17,7 @@ from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.least_squares import LeastSquares
-from invconv.trust.gains import matrix_within, taps_within
+from invconv.trust.gains import convolution_within, matrix_within
 
 
 class WithKernel(InvertibleConv, abstract=True):
@@ -41,7 +40,7 @@ class WithKernel(InvertibleConv, abstract=True):
 
     @property
     @abstractmethod
-    def _family(self) -> Family:
+    def _family(self) -> Any:
         """The family whose weight is the kernel."""
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
@@ -53,11 +52,6 @@ class WithKernel(InvertibleConv, abstract=True):
 
 class SpectralConv(LeastSquares, WithKernel, abstract=True):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
-
-    @property
-    @abstractmethod
-    def _family(self) -> Spectral:
-        """The family whose weight is the kernel."""
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
@@ -80,9 +74,6 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
         taps = taps_of(self.kernel) * often
         concat = namespace(taps).concat
         others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)
-        own = gain ** (1 / 3) if others.shape[0] else gain
-        block, inverse_norm = matrix_within(taps[centre, ...], own)
-        if others.shape[0]:
-            others = taps_within(others, inverse_norm, gain / own)
+        block, others = convolution_within(matrix_within, taps[centre, ...], others, gain)
         taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
         return self.replace(kernel=kernel_of(taps / often, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -95,20 +96,9 @@ class EmergingConv(InvertibleConv):
             )
         taps = tuple((k + 1) // 2 for k in field)
 
-        def factor(direction: int, channel_order: str) -> AutoregressiveConv:
-            return AutoregressiveConv.init(
-                channels,
-                taps,
-                ndim,
-                mask=mask,
-                direction=direction,
-                channel_order=channel_order,
-                dilation=dilation,
-                rng=rng,
-                like=like,
-            )
-
-        return cls(factor(-1, "lower"), factor(1, "upper"))
+        init = partial(AutoregressiveConv.init, channels, taps, ndim, mask=mask, dilation=dilation)
+        first = init(direction=-1, channel_order="lower", rng=rng, like=like)
+        return cls(first, init(direction=1, channel_order="upper", rng=rng, like=like))
 
     @derived
     def ndim(self) -> int:

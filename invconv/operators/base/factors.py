@@ -209,7 +209,7 @@ class Factored(Traits, abstract=True):
         path, shape = self._path(), tuple(x.shape[2:])
         back = paths.inverse(path)
         guard = None if readable(x) else require_regular(self, shape, back=True)
-        route = Route(back, shape, guard, bare=True)
+        route = Route(back, shape, guard)
         ends = _ends(back, route, y, x)
         bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
         bars = bars[::-1]
