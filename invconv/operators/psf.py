@@ -1,9 +1,4 @@
-"""The operator of a centred point-spread function.
-
-    y[p] = sum over offsets o of h[o] x[p - o],    h[0] in the middle of the array h
-
-so that `forward` is `scipy.ndimage.convolve` with the border of the operator.
-"""
+"""The operator of a centred point-spread function."""
 
 from __future__ import annotations
 
@@ -33,6 +28,9 @@ def from_psf(
     psf: Any, *, boundary: str | tuple[str, ...] = "symmetric", like: Array | None = None
 ) -> PeriodicConv | SymmetricConv:
     """Return the convolution with a centred point-spread function, whose inverse undoes the blur.
+
+    y[p] = sum over offsets o of h[o] x[p - o], h[0] in the middle of the array h, so that `forward`
+    is `scipy.ndimage.convolve` with the border of the operator.
 
     Parameters
     ----------

@@ -1,14 +1,4 @@
-"""Squeeze: trade pixels for channels between the levels of a flow (Real NVP, Dinh et al., 2017).
-
-    out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]
-
-or an orthonormal transform of each f x f block, band (i, j) of an f x f matrix T along each axis:
-
-    out[c f^2 + i f + j, h, w] = sum over k, l of T[i, k] T[j, l] x[c, h f + k, w f + l]
-
-T is Haar's, or that of the discrete cosine transform (DCT-II). The log-determinant is 0: T is
-orthogonal.
-"""
+"""Squeeze: trade pixels for channels between the levels of a flow (Real NVP, Dinh et al., 2017)."""
 
 from __future__ import annotations
 
@@ -29,8 +19,8 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
     """Turn every block of factor^ndim pixels into channels.
 
     out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j] in two dimensions, as torch's
-    pixel_unshuffle; or the coefficients of the block in an orthonormal basis. The log-determinant
-    is 0 in all of them.
+    pixel_unshuffle; or the coefficients of the block in an orthonormal basis, with an f x f matrix
+    T: sum over k, l of T[i, k] T[j, l] x[c, h f + k, w f + l]. The log-determinant is 0 in all.
 
     Parameters
     ----------
@@ -41,9 +31,9 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
         The number of spatial axes.
     basis : {"pixels", "haar", "dct"}
         "pixels": the pixels themselves. "haar": means and differences of halves, the coarsest
-        first, for f a power of 2. "dct": cosines, by frequency. In the last two the first band of
-        each channel is the mean of the block times f^(ndim / 2), and with several axes the bands
-        are products of one band an axis, in the order of the axes.
+        first, for f a power of 2. "dct": cosines, by frequency (DCT-II). In the last two the first
+        band of each channel is the mean of the block times f^(ndim / 2), and with several axes the
+        bands are products of one band an axis, in the order of the axes.
 
     Returns
     -------

@@ -129,7 +129,7 @@ class Condition:
     `invconv.Diagnosis` describes the attributes.
     """
 
-    value: float
+    condition: float
     norm: str
     exact: bool = True
     resolved: bool = True

@@ -1,11 +1,8 @@
 """The fields of an operator: arrays, other operators, and settings.
 
-    class QRConv1x1(Pointwise):
-        reflectors: Array = array("m", "C")             # m is not known before, C is
-        upper: Array = array("C", "C")
-        scale: Array = array("C")
-        bias: Array | None = array("C", optional=True)
-        ndim: int | None = None                         # every other field is a setting
+    reflectors: Array = array("m", "C")
+    bias: Array | None = array("C", optional=True)
+    ndim: int | None = None                             # every other field is a setting
 
 A class says the shapes of its arrays in names: "C" is the number of channels, "*k" stands for one
 axis or more, and a name stands for the same number in all arrays. Validation, copies, files,
