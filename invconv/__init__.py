@@ -17,8 +17,7 @@ from invconv.operators.filters import lfilter, sosfilt
 from invconv.operators.least_squares import damp_for_noise
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
-from invconv.operators.pointwise.circulant import CirculantConv1x1
-from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.conv1x1 import CirculantConv1x1, Conv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.reflections import (
     HouseholderConv1x1,

@@ -94,10 +94,6 @@ class InBlocks(WithKernel, abstract=True):
             that precede x, of the shape of x but for r = (k_0 - 1) dilation along that axis. With
             direction -1 along the axis, the r pixels that follow x. Zeros unless given.
 
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-
         Examples
         --------
         >>> import numpy as np

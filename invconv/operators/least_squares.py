@@ -37,10 +37,6 @@ class LeastSquares(InvertibleConv, abstract=True):
             Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
             be told from rounding count as zero.
 
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-
         Raises
         ------
         TypeError, ValueError
@@ -91,10 +87,6 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
         With noise; one damp is found for all images.
     sigma : float
         The standard deviation of the noise in an entry of y.
-
-    Returns
-    -------
-    float
 
     Raises
     ------

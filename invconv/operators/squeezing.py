@@ -64,21 +64,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
 
 
 def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
-    """Undo `squeeze`.
-
-    Parameters
-    ----------
-    x : array, shape (*batch, C f^ndim, *spatial)
-    factor : int
-        f.
-    ndim : int
-        The number of spatial axes.
-    basis : {"pixels", "haar", "dct"}
-        As for `squeeze`.
-
-    Returns
-    -------
-    array, shape (*batch, C, *(spatial f))
+    """Undo `squeeze`: return an array (*batch, C, *(spatial f)) for x (*batch, C f^ndim, *spatial).
 
     Examples
     --------

@@ -60,10 +60,6 @@ def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = No
         The dtype of the inverse; the parameters' dtype unless given. float16 and bfloat16 are
         solved in float32.
 
-    Returns
-    -------
-    Diagnosis
-
     Raises
     ------
     ValueError, TypeError

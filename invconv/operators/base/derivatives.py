@@ -81,6 +81,8 @@ class Differentiable(Factored, abstract=True):
     ) -> tuple[Gradients, Array]:
         """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
 
+        The gradients are named as those of `forward_vjp`.
+
         Parameters
         ----------
         y, x_bar : array, shape (*batch, C, *spatial)
@@ -89,12 +91,6 @@ class Differentiable(Factored, abstract=True):
             The cotangent of the log-determinant of the inverse, which this direction returns.
         check : bool
             As for `prepare`: an inverse that cannot be right has no right gradient either.
-
-        Returns
-        -------
-        gradients : dict of str to array
-            The gradient of each parameter, by the names of `parameters`.
-        y_bar : array, shape (*batch, C, *spatial)
 
         Examples
         --------

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,13 +85,13 @@ def remembered(
 
 def bound(conv: Factored, shape: Shape) -> float:
     """Return a bound of the error in units of eps at O(1) cost, or inf."""
-    try:
-        with np.errstate(all="ignore"):
-            path = conv._on_host(np.float64)._path()
-            bounds = [(family.bounds(w), inverted) for family, w, inverted in path]
-            return error_bound(one.inverted() if inverted else one for one, inverted in bounds)
-    except FAILURES:
-        return math.inf
+
+    def sum_up() -> float:
+        path = conv._on_host(np.float64)._path()
+        bounds = [(family.bounds(w), inverted) for family, w, inverted in path]
+        return error_bound(one.inverted() if inverted else one for one, inverted in bounds)
+
+    return tried(sum_up)
 
 
 def judge(

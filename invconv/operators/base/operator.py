@@ -73,16 +73,7 @@ class InvertibleConv(Differentiable, abstract=True):
     # --- values ------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """Return y = K x + b.
-
-        Parameters
-        ----------
-        x : array, shape (*batch, C, *spatial)
-
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-        """
+        """Return y = K x + b; x and y have the shape (*batch, C, *spatial)."""
         call = as_batch(self, "x", x)
         y = call.conv._route(call.x)(call.x)
         if self._inverts_forward:
@@ -91,14 +82,6 @@ class InvertibleConv(Differentiable, abstract=True):
 
     def inverse(self, y: Array) -> Array:
         """Return x with forward(x) = y; short for ``prepare(spatial_shape).inverse(y)``.
-
-        Parameters
-        ----------
-        y : array, shape (*batch, C, *spatial)
-
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
 
         Raises
         ------
