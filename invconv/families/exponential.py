@@ -23,16 +23,9 @@ _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
 
 @dataclass(frozen=True)
 class Exponential(Family):
-    """e^M of the correlation M with the kernel w (C, C, *k); log|det| = tr M.
+    """e^M of the correlation M with the kernel w (C, C, *k); log|det| = tr M."""
 
-    Attributes
-    ----------
-    linear : StencilFamily
-        The family of M.
-    kernel_size : tuple of int
-    """
-
-    linear: StencilFamily
+    linear: StencilFamily  # the family of M
     kernel_size: Shape
     needs_y: ClassVar[bool] = True
     solves_by_applying: ClassVar[bool] = True

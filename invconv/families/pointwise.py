@@ -45,20 +45,12 @@ MATRIX, SCALE = MatrixFamily(), ScaleFamily()
 
 @dataclass(frozen=True)
 class Pointwise(Family):
-    """A matrix W(w) at every pixel.
-
-    Attributes
-    ----------
-    stepwise : bool
-        Whether W^-1 is steps, which can be joined to those of other factors.
-    """
+    """A matrix W(w) at every pixel."""
 
     hint: ClassVar[str] = "the C x C matrix has not full rank; change its weights"
     pixelwise: ClassVar[bool] = True
     needs_y: ClassVar[bool] = True
-    stepwise: ClassVar[bool] = True
-
-    # --- matrices ----------------------------------------------------------------------------
+    stepwise: ClassVar[bool] = True  # W^-1 is steps, which can be joined to other factors' steps
 
     def matrix(self, w: Any) -> tuple[Array, Any]:
         """Return W(w), shape (C, C), and intermediate results for `matrix_vjp`."""
@@ -87,8 +79,6 @@ class Pointwise(Family):
         """Return the gradient of <left, W(w) right> for matrices (C, M)."""
         bar = matmul(left, namespace(right).matrix_transpose(right))
         return self.matrix_vjp(w, self.matrix(w)[1], bar)
-
-    # --- images ------------------------------------------------------------------------------
 
     def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
         return maps.apply(MATRIX, self.matrix(w)[0], x)

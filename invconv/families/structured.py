@@ -44,13 +44,7 @@ from invconv.trust.condition import Condition, SolveOverflowError
 
 @dataclass(frozen=True)
 class Triangular(Pointwise):
-    """Triangular matrices w (C, C); the entries beyond the triangle are zero.
-
-    Attributes
-    ----------
-    lower : bool
-        Whether they are lower triangular.
-    """
+    """Lower or upper triangular matrices w (C, C); the entries beyond the triangle are zero."""
 
     lower: bool
 

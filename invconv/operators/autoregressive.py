@@ -117,10 +117,8 @@ class AutoregressiveConv(InBlocks):
             Taps along each axis, the pixel itself included; a raster of 2 has a kernel (2, 3, ...).
         mask, direction, channel_order, dilation
             As for the class.
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         choice("mask", mask, ("corner", "raster"))

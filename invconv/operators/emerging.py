@@ -83,10 +83,8 @@ class EmergingConv(InvertibleConv):
             (kernel_size + 1)/2 taps an axis.
         dilation, mask
             Of both parts, as for `AutoregressiveConv`.
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
+        rng, like
+            As for `Conv1x1.init`.
         """
         field = sizes("kernel_size", kernel_size, positive_int("ndim", ndim))
         if any(k % 2 == 0 for k in field):

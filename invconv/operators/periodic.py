@@ -82,10 +82,8 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
             The number of channels, and of spatial axes.
         kernel_size, dilation : int or tuple of int
             Per axis.
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)

@@ -131,10 +131,8 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
             (kernel_size + 1)/2 taps along an axis that is not periodic.
         boundary : str or tuple of str
             As for the class.
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)

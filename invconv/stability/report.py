@@ -111,7 +111,6 @@ class Diagnosis(Condition):
         return min(self.digits_float64, digits_left(self.loss, EPS["float64"]))
 
     def __repr__(self) -> str:
-        """Return the report."""
         digits = "no digit is" if self.digits < 0.5 else f"{self.digits:.1f} digits are"
         grid = grid_text(self.spatial_shape)
         lines = [f"{self.name} on a grid of {grid}: {digits} left in {self.precision}"]

@@ -124,7 +124,8 @@ def judge(
     if precision == "float64" and not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
         return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
-    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x is enough
+    applied = len(conv._families) == 1 and conv._families[0].solves_by_applying
+    if smaller != shape and applied:  # nothing is factored: y = K x is enough
         return Judgement(given, "measured", against)
     random = tried(lambda: steps(smaller).error_of_random_y(NEAR * given))
     return Judgement(max(error, given, random), "measured", against)
@@ -142,7 +143,7 @@ def _by_frequencies(
     if type(conv).factors is FactorList.factors:
         rest, parts = iter(solvers), conv._parts().values()
         return max(
-            _by_frequencies(part, shape, precision, list(itertools.islice(rest, part._count)))
+            _by_frequencies(part, shape, precision, list(itertools.islice(rest, len(part._labels))))
             for part in parts
         )
     path = conv._on_host(np.dtype(precision))._path()

@@ -70,8 +70,6 @@ class InvertibleConv(Differentiable, abstract=True):
         transposed: InvertibleConv = register.operators()["Transposed"](self)
         return transposed
 
-    # --- values ------------------------------------------------------------------------------
-
     def forward(self, x: Array) -> Array:
         """Return y = K x + b; x and y have the shape (*batch, C, *spatial)."""
         call = as_batch(self, "x", x)
@@ -170,8 +168,6 @@ class InvertibleConv(Differentiable, abstract=True):
         if not self._inverts_forward:  # the inverse solves all factors
             guard = require_regular(self, shape, back=True, log_det=log_det)
         return State(solvers_of(paths.inverse(path), shape), log_det, guard)
-
-    # --- condition ---------------------------------------------------------------------------
 
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.

@@ -61,7 +61,6 @@ class Plan:
         return cls(**named | {"steps": tuple(map(cls._of, values.get("steps", ())))})
 
     def __repr__(self) -> str:
-        """Show the attributes that apply to the method."""
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         return f"Plan({', '.join(f'{n}={v!r}' for n, v in shown.items() if v not in (None, ()))})"
 
@@ -109,7 +108,6 @@ class PreparedInverse:
         return Plan._of(self._state.plan)
 
     def __repr__(self) -> str:
-        """Show the plan instead of the factors."""
         return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
 
     def inverse(self, y: Array, before: Array | None = None) -> Array:

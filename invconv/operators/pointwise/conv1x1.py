@@ -58,6 +58,7 @@ class OnPixels(LeastSquares, abstract=True):
         ndim : int or None
             As for the class.
         rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
 
