@@ -7,7 +7,7 @@ pixel (`kernels.wavefront` does whole wavefronts).
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, replace
 from typing import Self
 
 import numpy as np
@@ -155,15 +155,15 @@ class AutoregressiveConv(InBlocks):
     def _causal(self) -> CausalStencil:
         return self._family.linear.stencil(self.kernel)
 
-    def transpose(self) -> AutoregressiveConv:
+    def transpose(self) -> Self:
         """Return the operator of K^T: flipped direction and channel order, transposed matrices."""
-        family = self._family.linear.transpose()
-        return AutoregressiveConv(
-            self._family.linear.adjoint(self.kernel),
-            mask=self.mask,
-            direction=family.direction,
-            channel_order="lower" if family.lower else "upper",
-            dilation=self.dilation,
+        turned = self._family.linear.transpose()
+        return replace(
+            self,
+            kernel=self._family.linear.adjoint(self.kernel),
+            bias=None,
+            direction=turned.direction,
+            channel_order="lower" if turned.lower else "upper",
         )
 
     def within(self, gain: float) -> Self:

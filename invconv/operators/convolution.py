@@ -43,6 +43,15 @@ class WithKernel(InvertibleConv, abstract=True):
     def _family(self) -> Any:
         """The family whose weight is the kernel."""
 
+    def transpose(self) -> Self:
+        """Return the operator of K^T, without bias: transposed matrices, flipped taps.
+
+        Along an even periodic axis, whose centre is the left one of the two middle taps, a zero tap
+        behind the flipped ones moves the centre back.
+        """
+        kernel = self._family.transposed(self.kernel)[1]
+        return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order
+
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(self._family, self.kernel)]
 
@@ -56,15 +65,6 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
         return least_squares(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
-
-    def transpose(self) -> Self:
-        """Return the operator of K^T, without bias: transposed matrices, flipped periodic axes.
-
-        The centre of an even periodic axis is the left one of the two middle taps. A flip moves it
-        to the right; one zero tap behind the flipped taps moves it back.
-        """
-        kernel = self._family.linear.adjoint(self.kernel)
-        return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size

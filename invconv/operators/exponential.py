@@ -134,11 +134,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         size = self._kernel_size
         return Exponential(centred_family(size, self.dilation, self.padding == "circular"), size)
 
-    def transpose(self) -> ExponentialConv:
-        """Return the operator of (e^M)^T = e^(M^T): flipped taps, transposed matrices."""
-        kernel = self._family.transposed(self.kernel)[1]
-        return ExponentialConv(kernel, padding=self.padding, dilation=self.dilation)
-
     def within(self, gain: float) -> Self:
         """Return e^(S + A) with |S| <= log(gain), S the symmetric part of M, and A the skew part.
 
@@ -156,4 +151,4 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     def _symmetric(self) -> Array:
         """Return the kernel of the symmetric part of M."""
-        return (self.kernel + self.transpose().kernel) / 2
+        return (self.kernel + self._family.transposed(self.kernel)[1]) / 2
