@@ -152,14 +152,19 @@ class InverseGuard:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            warnings.warn(
-                f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} of "
-                f"its largest entry on a grid of {grid_text(shape)}, {judged.leg} "
-                f"{judged.rests_on}: {digits:.1f} digits are left in {precision}; lower the "
-                "learning rate, or train with max_gain (invconv.bounded)",
-                IllConditionedWarning,
-                stacklevel=callers_level(),
-            )
+            text = _loss_of(name, conv, shape, judged, precision)
+            warnings.warn(text, IllConditionedWarning, stacklevel=callers_level())
+
+
+def _loss_of(
+    name: str, conv: InvertibleConv, shape: Shape, judged: judgement.Judgement, precision: str
+) -> str:
+    return (
+        f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} of its "
+        f"largest entry on a grid of {grid_text(shape)}, {judged.leg} {judged.rests_on}: "
+        f"{judged.digits(precision):.1f} digits are left in {precision}; lower the learning rate, "
+        "or train with max_gain (invconv.bounded)"
+    )
 
 
 def steps_of(name: str, conv: InvertibleConv) -> Layers:

@@ -150,15 +150,7 @@ class Fields:
     @derived
     def _stacked(self) -> str | None:
         """Return the name of an array with one axis too many, as in JAX's trees, or None."""
-        for prefix, part in self._parts().items() if self._part_names else ():
-            if (inside := part._stacked) is not None:
-                return f"{prefix}.{inside}"
-        settings = [getattr(self, name) for name in self._setting_names]
-        for name, spec in self._specs.items():
-            value = getattr(self, name)
-            if value is not None and _has_further_axis(value, spec, settings):
-                return name
-        return None
+        return _stacked_array(self)
 
 
 def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
@@ -223,6 +215,18 @@ def require_arrays(conv: Any) -> None:
             first = first or (name, value)
             require_alike(name, value, *first)
         _require_fit(name, value, spec, sizes)
+
+
+def _stacked_array(conv: Any) -> str | None:
+    for prefix, part in conv._parts().items() if conv._part_names else ():
+        if (inside := part._stacked) is not None:
+            return f"{prefix}.{inside}"
+    settings = [getattr(conv, name) for name in conv._setting_names]
+    for name, spec in conv._specs.items():
+        value = getattr(conv, name)
+        if value is not None and _has_further_axis(value, spec, settings):
+            return str(name)
+    return None
 
 
 def _has_further_axis(value: Array, spec: ArraySpec, settings: list[Any]) -> bool:
