@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import choice, positive_int, sizes
+from invconv.arrays.validation import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
 from invconv.operators.autoregressive import EmergingConv
 from invconv.operators.base.operator import InvertibleConv

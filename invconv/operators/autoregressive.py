@@ -15,8 +15,8 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, namespace
-from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
+from invconv.arrays.validation import choice, directions, generator, positive_int, sizes
 from invconv.families.convolutions import Causal
 from invconv.kernels.convolutions import causal_family
 from invconv.kernels.wavefront import CausalStencil

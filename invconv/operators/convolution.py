@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, cast, constant, namespace
-from invconv.arrays.settings import sizes
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
+from invconv.arrays.validation import sizes
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares
 from invconv.kernels.spectral import centre_of

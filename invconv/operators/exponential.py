@@ -14,8 +14,8 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, namespace, size
-from invconv.arrays.settings import choice, generator, positive_int, sizes
 from invconv.arrays.stencil import taps_of
+from invconv.arrays.validation import choice, generator, positive_int, sizes
 from invconv.families.exponential import Exponential
 from invconv.kernels.families import centred_family
 from invconv.kernels.series import LARGEST

@@ -11,8 +11,7 @@ import sys
 from abc import abstractmethod
 
 from invconv.arrays.namespaces import Array, cast, namespace, size, to_float
-from invconv.arrays.settings import finite_or_nan
-from invconv.arrays.validation import require_alike
+from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import Call, as_batch

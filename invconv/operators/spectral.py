@@ -21,7 +21,7 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, readable, to_numpy
-from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.validation import generator, positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
 from invconv.kernels.spectral import centre_of, spectral_family

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, constant, is_half, namespace, size
-from invconv.arrays.settings import choice, positive_int
-from invconv.arrays.validation import require_array, require_real
+from invconv.arrays.validation import choice, positive_int, require_array, require_real
 from invconv.kernels.primitives import matmul
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]

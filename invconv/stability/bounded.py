@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from invconv.arrays.settings import finite_or_nan
+from invconv.arrays.validation import finite_or_nan
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import InvertibleConv
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import Shape, grid_text
-from invconv.arrays.settings import is_number, positive_int
+from invconv.arrays.validation import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
 from invconv.operators.base.checks import callers_level, solved_in

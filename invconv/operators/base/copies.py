@@ -21,8 +21,7 @@ from invconv.arrays.namespaces import (
     place,
     to_numpy,
 )
-from invconv.arrays.settings import choice
-from invconv.arrays.validation import require_real
+from invconv.arrays.validation import choice, require_real
 from invconv.operators.base.fields import Fields
 from invconv.trust.condition import ConditionCache
 

@@ -18,8 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, dataclass_transform
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import instead
-from invconv.arrays.validation import require_alike, require_array, require_real
+from invconv.arrays.validation import instead, require_alike, require_array, require_real
 from invconv.operators.base import register
 
 Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of

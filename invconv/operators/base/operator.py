@@ -11,7 +11,7 @@ import math
 
 from invconv.arrays.namespaces import Array, Shape, as_array, copy_of, namespace
 from invconv.arrays.registry import Primitive
-from invconv.arrays.settings import flag
+from invconv.arrays.validation import flag
 from invconv.families import path as paths
 from invconv.families.factored import State, solvers_of
 from invconv.operators.base import register

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, namespace
-from invconv.arrays.settings import generator, optional_ndim, positive_int
+from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.pointwise import Matrix, Scale
