@@ -163,9 +163,10 @@ class InvertibleConv(Differentiable, abstract=True):
 
     def _factor(self, shape: Shape) -> State:
         path = self._path()
+        guard = require_regular(self, shape, back=True) if self._inverts_forward else None
         log_det = paths.log_det(path, shape)[0]
-        known = None if self._inverts_forward else log_det  # then the inverse solves all factors
-        guard = require_regular(self, shape, back=True, log_det=known)
+        if not self._inverts_forward:  # the inverse solves all factors
+            guard = require_regular(self, shape, back=True, log_det=log_det)
         return State(solvers_of(paths.inverse(path), shape), log_det, guard)
 
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
