@@ -7,15 +7,7 @@ from typing import NamedTuple
 
 
 def release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version.
-
-    Examples
-    --------
-    >>> release("2.13.0+cpu")
-    (2, 13, 0)
-    >>> release("2.10.0a1") > release("2.9")
-    True
-    """
+    """Return the numbers of a version, (2, 13, 0) of "2.13.0+cpu"."""
     return tuple(int(number) for number in re.findall(r"(?:^|\.)(\d+)", version.partition("+")[0]))
 
 

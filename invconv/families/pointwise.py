@@ -132,23 +132,37 @@ class Scale(Linear, Pointwise):
     hint: ClassVar[str] = "the scale of a channel is zero; change it"
     needs_y: ClassVar[bool] = False
 
+    def scale(self, w: Array) -> Array:
+        """Return the scale, shape (C,)."""
+        return w
+
+    def scale_vjp(self, w: Array, bar: Array) -> Array:
+        """Return the gradient of <bar, scale(w)>."""
+        return bar
+
+    def lowered(self, w: Array) -> Array:
+        return self.scale(w)
+
+    def lowered_vjp(self, w: Array, bar: Array) -> Array:
+        return self.scale_vjp(w, bar)
+
     def matrix(self, w: Array) -> tuple[Array, Any]:
-        return diagonal_matrix(self.lowered(w)), None
+        return diagonal_matrix(self.scale(w)), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        return self.lowered_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
+        return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
-        return self.lowered(w)[:, None] * before, before
+        return self.scale(w)[:, None] * before, before
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-        return self.gram(w, bar, memo), self.lowered(w)[:, None] * bar
+        return self.gram(w, bar, memo), self.scale(w)[:, None] * bar
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        return (Divided(self.lowered(w)),)
+        return (Divided(self.scale(w)),)
 
     def gram(self, w: Array, left: Array, right: Array) -> Array:
-        return self.lowered_vjp(w, namespace(left).sum(left * right, axis=1))
+        return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, w
@@ -161,12 +175,12 @@ class Scale(Linear, Pointwise):
         return more if known is None else known + more
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> Condition:
-        scale = np.abs(self.lowered(w))
+        scale = np.abs(self.scale(w))
         value = float(scale.max() / scale.min()) if scale.min() else math.inf
         return Condition(value, "2-norm", channel=int(scale.argmin()))
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        scale = np.abs(self.lowered(w))
+        scale = np.abs(self.scale(w))
         back = 1 / float(scale.min()) if scale.min() else math.inf
         return Bounds(float(scale.max()), back, 2)
 
@@ -177,17 +191,17 @@ class LogScale(Scale):
 
     hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
 
-    def lowered(self, w: Array) -> Array:
+    def scale(self, w: Array) -> Array:
         return namespace(w).exp(w)
 
-    def lowered_vjp(self, w: Array, bar: Array) -> Array:
-        return bar * self.lowered(w)
+    def scale_vjp(self, w: Array, bar: Array) -> Array:
+        return bar * self.scale(w)
 
     def pivots(self, w: Array) -> None:
         """Return None: the logarithms are known."""
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
-        return size(shape) * namespace(w).sum(log_of_exp(w, self.lowered(w))), None
+        return size(shape) * namespace(w).sum(log_of_exp(w, self.scale(w))), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         return size(shape) * bar + (namespace(w).zeros_like(w) if known is None else known)

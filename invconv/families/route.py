@@ -163,7 +163,7 @@ class Multiply(Leg):
 
     def __init__(self, run: Path) -> None:
         first = run[0].family if len(run) > 1 else None
-        self.scale = first.lowered(run[0].w) if isinstance(first, Scale) else None
+        self.scale = first.scale(run[0].w) if isinstance(first, Scale) else None
         self.run = run
         self.others: Any = run if self.scale is None else run[1:]
         self.memos: list[Any] = []
@@ -191,7 +191,7 @@ class Multiply(Leg):
         if self.scale is not None:
             first: Any = self.run[0].family
             s_bar = namespace(bar).sum(bar * self.inner, axis=0)
-            before, bar = [first.lowered_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
+            before, bar = [first.scale_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
         bars: Bars = [None] * len(self.others)
         for i in reversed(range(1, len(self.others))):
             family, w, _ = self.others[i]

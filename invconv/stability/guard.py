@@ -97,15 +97,6 @@ class InverseGuard:
         -----
         IllConditionedWarning
             With the layer's name, once until it has recovered.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import EmergingConv
-        >>> from invconv.stability.guard import InverseGuard  # the adapters have one of their own
-        >>> conv = EmergingConv.init(3, rng=np.random.default_rng(0))
-        >>> InverseGuard(conv, (8, 8)).step(conv).name
-        'EmergingConv'
         """
         turn, since = divmod(self._calls, self.every)
         if not since:

@@ -79,7 +79,7 @@ def _run(path: Path, x: Tensor) -> Tensor:
         elif isinstance(factor.family, Exponential):
             x = _exponential(factor.family, factor.w, x, 1)
         elif isinstance(factor.family, Scale):
-            x = _apply(ScaleFamily(), factor.family.lowered(factor.w), x)
+            x = _apply(ScaleFamily(), factor.family.scale(factor.w), x)
         else:
             x = _apply(getattr(factor.family, "linear", None), factor.w, x)
     return x
@@ -164,7 +164,7 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         lanes = Lanes(gather, inside, reads, places, on_host.back)
         return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
     if isinstance(family, Scale):
-        return y / per_channel(constant(family.lowered(w), y), y)
+        return y / per_channel(constant(family.scale(w), y), y)
     solver = family.factor(w, shape)
     return spectral_solve(solver, y) if isinstance(solver, SpectralSolver) else _undo(solver, y)
 
