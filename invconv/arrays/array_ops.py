@@ -71,7 +71,7 @@ class ArrayOps:
         return compat.device(x)
 
     def placement(self, x: Array) -> Any:
-        """Return the device that an array is bound to, or None."""
+        """Return the device that an array is bound to, None if its library may move it."""
         return self.device(x)
 
     def place(self, x: Array, there: Any) -> Array:

@@ -12,7 +12,7 @@ import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.array_ops import KNOWN, ops_of
-from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name, placement
+from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name
 
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
@@ -70,7 +70,7 @@ def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
             f"{library_name(x)}; convert {name}, or carry an operator over with "
             f"conv.asarrays(like={name})"
         )
-    here, there = placement(x), placement(like)
+    here, there = ops_of(x).placement(x), ops_of(like).placement(like)
     if here != there and here is not None and there is not None:
         raise ValueError(
             f"{name}: expected an array on device {there} as {like_name} is, got one on "

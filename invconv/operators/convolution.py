@@ -44,10 +44,11 @@ class WithKernel(InvertibleConv, abstract=True):
         """The family whose weight is the kernel."""
 
     def transpose(self) -> Self:
-        """Return the operator of K^T, without bias: transposed matrices, flipped taps.
+        """Return the operator of K^T, without bias: transposed matrices, and flipped taps.
 
-        Along an even periodic axis, whose centre is the left one of the two middle taps, a zero tap
-        behind the flipped ones moves the centre back.
+        Axes along which the kernel is even stay as they are. Along a periodic axis of even size,
+        whose centre is the left one of the two middle taps, a zero tap behind the flipped ones
+        moves the centre back.
         """
         kernel = self._family.transposed(self.kernel)[1]
         return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order

@@ -90,10 +90,8 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     sos : array or sequence, shape (n, 6)
         Numerator and denominator of each section, as `scipy.signal.butter(..., output="sos")` gives
         them.
-    x : array
+    x, axis
         As for `lfilter`.
-    axis : int
-        The axis of time.
     zi : array, optional
         The states at first: n of x's shape, with 2 numbers along ``axis``.
 
