@@ -7,24 +7,26 @@ Flows, ICML 2019 (arXiv 1901.11137).
 from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
 from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
-from invconv.operators.autoregressive import AutoregressiveConv, EmergingConv
+from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.prepared import Plan, PreparedInverse
-from invconv.operators.composed import Chain, Inverse
+from invconv.operators.chain import Chain
+from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.filters import lfilter, sosfilt
+from invconv.operators.inverse import Inverse
 from invconv.operators.least_squares import damp_for_noise
+from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
-from invconv.operators.pointwise.conv1x1 import CirculantConv1x1, Conv1x1
+from invconv.operators.pointwise.circulant import CirculantConv1x1
+from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.householder import HouseholderConv1x1
+from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
-from invconv.operators.pointwise.reflections import (
-    HouseholderConv1x1,
-    OrthogonalConv1x1,
-    QRConv1x1,
-)
+from invconv.operators.pointwise.qr import QRConv1x1
 from invconv.operators.psf import from_psf
-from invconv.operators.spectral import PeriodicConv, SymmetricConv
 from invconv.operators.squeezing import squeeze, unsqueeze
+from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import diagnose
 from invconv.stability.report import Diagnosis

@@ -21,7 +21,7 @@ from invconv.families.family import Family
 from invconv.families.pointwise import LogScale, Matrix, Scale
 from invconv.families.structured import Circulant, Householder, Triangular
 from invconv.operators.base.fields import array, part
-from invconv.operators.composed import Transposed
+from invconv.operators.inverse import Transposed
 from invconv.operators.pointwise.conv1x1 import Pointwise
 
 __all__ = [

@@ -19,10 +19,10 @@ from typing import Any
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
-from invconv.operators.autoregressive import EmergingConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import mixings
-from invconv.operators.composed import Chain
+from invconv.operators.chain import Chain
+from invconv.operators.emerging import EmergingConv
 
 SQUEEZES = ("pixels", "haar", "dct")
 BEFORE_EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}

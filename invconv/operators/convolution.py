@@ -6,10 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, cast, constant, namespace
+from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
-from invconv.arrays.validation import sizes
+from invconv.arrays.validation import generator, sizes
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares
 from invconv.kernels.spectral import centre_of
@@ -17,6 +19,7 @@ from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.least_squares import LeastSquares
+from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.trust.gains import convolution_within, matrix_within
 
 
@@ -78,3 +81,13 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
         block, others = convolution_within(matrix_within, taps[centre, ...], others, gain)
         taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
         return self.replace(kernel=kernel_of(taps / often, size))
+
+
+def drawn_kernel(
+    channels: int, taps: Shape, borders: tuple[str, ...], rng: np.random.Generator | None
+) -> np.ndarray[Any, Any]:
+    """Return a kernel of a random rotation at the pixel itself + N(0, 0.02^2)."""
+    kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
+    place = np.ravel_multi_index(centre_of(taps, borders), taps)
+    kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
+    return kernel

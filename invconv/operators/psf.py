@@ -16,7 +16,8 @@ from invconv.arrays.namespaces import (
     to_numpy,
 )
 from invconv.arrays.validation import require_real
-from invconv.operators.spectral import PeriodicConv, SymmetricConv, borders_of
+from invconv.operators.periodic import PeriodicConv
+from invconv.operators.symmetric import SymmetricConv, borders_of
 
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
 _LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero

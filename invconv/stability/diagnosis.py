@@ -38,7 +38,7 @@ from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
 from invconv.operators.base.fields import Layer, as_operator
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composed import Inverse
+from invconv.operators.inverse import Inverse
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition

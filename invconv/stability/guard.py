@@ -20,7 +20,7 @@ from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
 from invconv.operators.base.checks import callers_level, solved_in
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composed import Chain
+from invconv.operators.chain import Chain
 
 MOST_DIGITS = 15  # float64 has 15.7
 Layers = dict[str, tuple[InvertibleConv, Shape | None]]

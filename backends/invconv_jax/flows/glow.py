@@ -22,7 +22,7 @@ from invconv.files.flow_files import arrays_of
 from invconv.flows import density
 from invconv.flows.affine import affine, beside, coupling_scale, inverse_affine, split_scale
 from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_steps
-from invconv.operators.composed import Chain
+from invconv.operators.chain import Chain
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
 

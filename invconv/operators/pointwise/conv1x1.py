@@ -1,11 +1,12 @@
-"""1x1 convolutions: the base classes, the plain one, and the circulant one.
+"""1x1 convolutions: one C x C matrix at every pixel.
 
-D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; CDFlow, NeurIPS 2025, arXiv 2510.25323.
+    y[:, p] = W x[:, p] + b        log|det| = N log|det W|, N the number of pixels
+
+This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, Glow, 2018).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Self
@@ -16,20 +17,18 @@ from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
-from invconv.families.pointwise import Matrix, Scale
+from invconv.families.pointwise import Matrix
 from invconv.families.route import Multiply
-from invconv.families.structured import Circulant
-from invconv.kernels.frequencies.circulant import from_spectrum, spectrum
 from invconv.kernels.frequencies.pseudo_inverses import damped_inverses
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.least_squares import LeastSquares
-from invconv.trust.gains import matrix_within, squashed
+from invconv.trust.gains import matrix_within
 
 # torch.compile can look a family up, but cannot make one
-_MATRIX, _SCALE, _CIRCULANT = Matrix(), Scale(), Circulant()
+_MATRIX = Matrix()
 
 
 class OnPixels(LeastSquares, abstract=True):
@@ -179,68 +178,3 @@ class Conv1x1(Pointwise, mixing="plain"):
 
     def within(self, gain: float) -> Self:
         return self.replace(weight=matrix_within(self.weight, gain)[0])
-
-
-class CirculantConv1x1(Pointwise, mixing="circulant"):
-    """A 1x1 convolution with W = diag(left) circ(c) diag(right): 3 C parameters.
-
-    y[:, p] = W x[:, p] + b. circ(c)[i, j] = c[(i - j) mod C] is a periodic convolution along the
-    channels; with c_hat the Fourier transform of c,
-    log det = N (sum log|left| + sum log|c_hat| + sum log|right|).
-    `init` gives a random circulant rotation: |c_hat| = 1 with random phases, left and right 1.
-
-    Parameters
-    ----------
-    left, circulant, right : array, shape (C,)
-        ``circulant`` is c.
-    bias : array, shape (C,), optional
-    ndim : int or None
-        As for `Conv1x1`.
-
-    Examples
-    --------
-    A shift by one channel:
-
-    >>> import numpy as np
-    >>> conv = CirculantConv1x1(np.ones(3), np.array([0.0, 1.0, 0.0]), np.ones(3))
-    >>> conv.matrix()
-    array([[0., 0., 1.],
-           [1., 0., 0.],
-           [0., 1., 0.]])
-    """
-
-    left: Array = array("C")
-    circulant: Array = array("C")
-    right: Array = array("C")
-    bias: Array | None = array("C", optional=True)
-
-    @classmethod
-    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        turns = np.exp(2j * np.pi * rng.random(channels // 2 + 1))
-        real = np.arange(len(turns)) * 2 % channels == 0  # frequencies that are real
-        turns[real] = np.sign(turns[real].real)
-        circulant = from_spectrum(turns.real.copy(), turns.imag.copy(), channels)
-        return {"left": np.ones(channels), "circulant": circulant, "right": np.ones(channels)}
-
-    def factors(self) -> Sequence[tuple[Family, Any]]:
-        return [(_SCALE, self.right), (_CIRCULANT, self.circulant), (_SCALE, self.left)]
-
-    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        return dict(zip(("right", "circulant", "left"), bars, strict=True))
-
-    def transpose(self) -> CirculantConv1x1:
-        """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is circ(c reversed)."""
-        backwards = _CIRCULANT.transposed(self.circulant)[1]
-        return CirculantConv1x1(self.right, backwards, self.left, ndim=self.ndim)
-
-    def within(self, gain: float) -> Self:
-        """Bound |left|, |c_hat| and |right| from below, a third of the gain for each."""
-        xp, limit = namespace(self.left), math.log(gain) / 3
-        left, right = (xp.exp(squashed(v - 1, limit)) for v in (self.left, self.right))
-        real, imag = spectrum(self.circulant)
-        nothing = (real == 0) & (imag == 0)  # a zero has no phase: take 1
-        real = xp.where(nothing, xp.ones_like(real), real)
-        length = xp.hypot(real, imag)
-        factor = xp.exp(squashed(xp.log(length), limit)) / length
-        circulant = from_spectrum(factor * real, factor * imag, self.channels)
-        return self.replace(left=left, circulant=circulant, right=right)

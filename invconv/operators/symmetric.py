@@ -1,7 +1,10 @@
-"""Convolutions that waves decouple: periodic ones, and even kernels between mirrors and walls.
+"""Convolutions with an even kernel and a border for each axis (Karami et al. 2019 have mirrors).
 
-Fourier's waves decouple periodic axes (the paper's section 3.2), cosines mirrors (Karami et al.
-2019), and sines walls of zeros (`kernels.frequencies`):
+    y[p] = sum over offsets o, |o| < h along each axis, of K[..., |o|] x~[p + o] + b
+
+x~ continues the image: mirrored, d c b a | a b c d | d c b a, or with the sign changed beyond walls
+of zeros, -c -b -a 0 | a b c d | 0 -d -c -b, or periodic, where any kernel will do. Cosines, sines
+and Fourier's waves decouple it (`kernels.frequencies`):
 
     log|det| = sum over m of log|det K_hat(m)|
     K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)          mirrors
@@ -20,14 +23,13 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, readable, to_numpy
-from invconv.arrays.validation import generator, positive_int, sizes
+from invconv.arrays.namespaces import Array, readable, to_numpy
+from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
-from invconv.kernels.spectral import centre_of, spectral_family
+from invconv.kernels.spectral import spectral_family
 from invconv.operators.base.checks import callers_level
-from invconv.operators.convolution import SpectralConv
-from invconv.operators.pointwise.conv1x1 import random_orthogonal
+from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 _NONE = "which does not repeat the last pixel, is none of these"
 # what the words of scipy.ndimage, numpy.pad, PyTorch and physicists are here
@@ -39,87 +41,6 @@ _ELSEWHERE = {
     "reflect": f"of scipy.ndimage is 'symmetric'; that of NumPy and PyTorch, {_NONE}",
     "mirror": f"of scipy.ndimage, {_NONE}",
 }
-
-
-class PeriodicConv(SpectralConv, mixing="periodic"):
-    """A standard convolution with circular padding, with its exact inverse.
-
-    y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b, which is, as in
-    torch and JAX, a cross-correlation. To undo a blur by a point-spread function h, a convolution
-    in the sense of scipy.ndimage.convolve, flip it: for one channel and odd sizes the kernel is
-    ``h[::-1, ::-1][None, None]``.
-
-    In the frequency domain this is one C x C matrix K_hat(f) a frequency f (`kernels.frequencies`),
-    so log det = sum over f of log|det K_hat(f)|, and x_hat(f) = K_hat(f)^-1 y_hat(f).
-
-    For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
-    its result is this one rolled by +dilation // 2.
-
-    With a kernel of 600 taps or more, such as a Green's function as wide as the box, the forward
-    map and its gradients are products in the frequency domain. In float32 and float64 they agree
-    with the sum over taps within a few units of rounding, relative to the norm of the image. A
-    pixel that is not finite makes its whole image NaN.
-
-    The grid decides whether the map is invertible: the spectrum of a box filter of width 3 has no
-    zero on 8 points, and one on 6. Rounding may leave a tiny number there, so that the
-    log-determinant is large and negative instead of -inf; the inverse then warns.
-
-    Parameters
-    ----------
-    kernel : array, shape (C, C, *k)
-        Its size along each axis may be odd, even, or larger than the grid.
-    bias : array, shape (C,), optional
-    dilation : int or tuple of int
-        Pixels from one tap to the next: one number, or one for each axis.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> box = PeriodicConv(np.ones((1, 1, 3)))
-    >>> y = box.forward(np.arange(8.0)[None, :])
-    >>> y
-    array([[ 8.,  3.,  6.,  9., 12., 15., 18., 13.]])
-    >>> np.round(box.inverse(y), 12) + 0.0
-    array([[0., 1., 2., 3., 4., 5., 6., 7.]])
-    >>> PeriodicConv.init(2, kernel_size=(3, 5)).kernel.shape
-    (2, 2, 3, 5)
-    """
-
-    _: KW_ONLY
-    dilation: int | tuple[int, ...] = 1
-
-    @classmethod
-    def init(
-        cls,
-        channels: int,
-        kernel_size: int | tuple[int, ...] = 3,
-        ndim: int = 2,
-        *,
-        dilation: int | tuple[int, ...] = 1,
-        rng: np.random.Generator | None = None,
-        like: Array | None = None,
-    ) -> Self:
-        """Return a random rotation at the centre tap + N(0, 0.02^2), as in the paper.
-
-        Parameters
-        ----------
-        channels, ndim : int
-            The number of channels, and of spatial axes.
-        kernel_size, dilation : int or tuple of int
-            Per axis.
-        rng, like
-            As for `Conv1x1.init`.
-        """
-        channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
-        taps = sizes("kernel_size", kernel_size, ndim)
-        conv = cls(_drawn(channels, taps, ("periodic",) * ndim, rng), dilation=dilation)
-        return conv if like is None else conv.asarrays(like)
-
-    @derived
-    def _family(self) -> Spectral:
-        assert isinstance(self.dilation, tuple)
-        borders = ("periodic",) * len(self._kernel_size)
-        return Spectral(spectral_family(self._kernel_size, borders, self.dilation))
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
@@ -225,7 +146,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
                 f"got {kernel_size!r}"
             )
         taps = tuple(k if border == "periodic" else (k + 1) // 2 for k, border in pairs)
-        conv = cls(_drawn(channels, taps, borders, rng), boundary=borders)
+        conv = cls(drawn_kernel(channels, taps, borders, rng), boundary=borders)
         return conv if like is None else conv.asarrays(like)
 
     @derived
@@ -233,16 +154,6 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         assert isinstance(self.boundary, tuple)
         size = self._kernel_size
         return Spectral(spectral_family(size, self.boundary, (1,) * len(size)))
-
-
-def _drawn(
-    channels: int, taps: Shape, borders: tuple[str, ...], rng: np.random.Generator | None
-) -> np.ndarray[Any, Any]:
-    """Return a kernel of a random rotation at the pixel itself + N(0, 0.02^2)."""
-    kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-    place = np.ravel_multi_index(centre_of(taps, borders), taps)
-    kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
-    return kernel
 
 
 def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:

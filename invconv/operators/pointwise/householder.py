@@ -1,0 +1,63 @@
+"""The Householder 1x1 convolution: reflections after positive scales.
+
+W = H_1 H_2 ... H_m diag(exp(s))        log|det| = N sum of s, N the number of pixels
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array
+from invconv.families.family import Family
+from invconv.families.pointwise import LogScale
+from invconv.operators.base.factors import Gradients
+from invconv.operators.base.fields import array
+from invconv.operators.pointwise.orthogonal import _REFLECTIONS, Reflecting
+from invconv.trust.gains import squashed
+
+_LOG_SCALE = LogScale()
+
+
+class HouseholderConv1x1(Reflecting):
+    """A 1x1 convolution, y[:, p] = W x[:, p] + b, with W = H_1 ... H_m diag(exp(log_scale)).
+
+    log det = N sum(log_scale), and W^-1 = diag(exp(-log_scale)) H_m ... H_1. `init` gives C
+    random reflections with scales of 1.
+
+    Parameters
+    ----------
+    reflectors : array, shape (m, C)
+        As for `OrthogonalConv1x1`.
+    log_scale : array, shape (C,)
+    bias : array, shape (C,), optional
+    ndim : int or None
+        As for `Conv1x1`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv = HouseholderConv1x1(np.asarray([[1.0, -1.0]]), np.log([2.0, 3.0]))
+    >>> conv.matrix().round(12)  # the reflection exchanges two channels
+    array([[0., 3.],
+           [2., 0.]])
+    """
+
+    log_scale: Array = array("C")
+    bias: Array | None = array("C", optional=True)
+
+    @classmethod
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        return super().drawn(channels, rng) | {"log_scale": np.zeros(channels)}
+
+    def factors(self) -> Sequence[tuple[Family, Any]]:
+        return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]
+
+    def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
+        return dict(zip(("log_scale", "reflectors"), bars, strict=True))
+
+    def within(self, gain: float) -> Self:
+        return self.replace(log_scale=squashed(self.log_scale, math.log(gain)))
