@@ -11,11 +11,11 @@ from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.prepared import Plan, PreparedInverse
 from invconv.operators.chain import Chain
-from invconv.operators.damping import damp_for_noise
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.filters import lfilter, sosfilt
 from invconv.operators.inverse import Inverse
+from invconv.operators.least_squares import damp_for_noise
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.circulant import CirculantConv1x1

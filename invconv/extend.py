@@ -3,17 +3,8 @@
 An operator is a list of factors. A class says its arrays by `array` and its parts by `part`, and
 gives its factors: each is a `Family` of maps with weights. What else an operator has follows:
 values, inverses, log-determinants, all derivatives, files, layers of PyTorch, pytrees of JAX.
-
-    class HouseholderConv1x1(Pointwise):
-        log_scale: np.ndarray = array("C")
-        reflectors: np.ndarray = array("m", "C")
-        bias: np.ndarray | None = array("C", optional=True)
-
-        def factors(self):                 # the factor that runs first comes first
-            return [(LogScale(), self.log_scale), (Householder(), self.reflectors)]
-
-        def factors_vjp(self, bars):       # gradients by the arrays, from those by the weights
-            return {"log_scale": bars[0], "reflectors": bars[1]}
+`Pointwise` shows a whole class: ``factors`` returns the factors, that which runs first first, and
+``factors_vjp`` the gradients by the arrays, from those by the weights of each factor.
 
 `Causal`, `Spectral` and `Exponential` are the families of convolutions. An operator of the library
 has them with its settings: ``PeriodicConv(2 * self.kernel).factors()``, which leaves a bias out.

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import invconv as ic
-from invconv.arrays.settings import choice
+from invconv.arrays.validation import choice
 from invconv.flows.architecture import POINTWISE
 from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.parameters import Read

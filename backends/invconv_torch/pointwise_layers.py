@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import invconv as ic
-from invconv.arrays.settings import choice
+from invconv.arrays.validation import choice
 from invconv.flows.architecture import POINTWISE
 from invconv.operators.base.register import mixings
 from invconv_torch.layer import Layer

@@ -71,7 +71,7 @@ class ArrayOps:
         return compat.device(x)
 
     def placement(self, x: Array) -> Any:
-        """Return the device that an array is bound to, or None."""
+        """Return the device that an array is bound to, None if its library may move it."""
         return self.device(x)
 
     def place(self, x: Array, there: Any) -> Array:
@@ -120,14 +120,12 @@ class NumpyOps(ArrayOps):
     """NumPy's answers."""
 
     def require(self, name: str, x: Array) -> None:
-        """Take every array."""
+        pass
 
     def device(self, x: Array) -> str:
-        """Return the one device of NumPy."""
         return "cpu"
 
     def readable(self, x: Array) -> bool:
-        """Say True: all arrays are in host memory."""
         return True
 
     def same_kind(self, x: Array, like: Array) -> bool:
@@ -138,7 +136,6 @@ class NumpyOps(ArrayOps):
         )
 
     def copy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Return a copy."""
         return np.array(x)
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
@@ -147,7 +144,6 @@ class NumpyOps(ArrayOps):
         return np.array(x, dtype=np.float32 if half else x.dtype.newbyteorder("="))
 
     def constant(self, values: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:
-        """Return the constant itself, or a copy in another dtype."""
         return np.asarray(values, dtype=dtype)
 
 

@@ -20,7 +20,6 @@ class derived(Generic[T]):
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Take note of the name that the value is kept under."""
         self._name = name
 
     @overload
@@ -28,7 +27,6 @@ class derived(Generic[T]):
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
     def __get__(self, instance: object | None, owner: type) -> derived[T] | T:
-        """Compute the value; from then on Python finds the kept one first."""
         if instance is None:
             return self
         value = self._function(instance)

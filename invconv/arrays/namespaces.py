@@ -44,11 +44,6 @@ def device(x: Array) -> Any:
     return ops_of(x).device(x)
 
 
-def placement(x: Array) -> Any:
-    """Return the device that an array is bound to, None for one that its library may move."""
-    return ops_of(x).placement(x)
-
-
 def mesh_axes(x: Array) -> tuple[Any, ...]:
     """Return the explicit mesh axes that split each axis of an array, () if none does."""
     return ops_of(x).mesh_axes(x)
@@ -184,8 +179,8 @@ def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
 
 def place(array: Array, like: Array) -> Array:
     """Return an array on the device that ``like`` is bound to."""
-    there = placement(like)
-    if there is None or placement(array) == there:
+    there = ops_of(like).placement(like)
+    if there is None or ops_of(array).placement(array) == there:
         return array
     return ops_of(array).place(array, there)
 

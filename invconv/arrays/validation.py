@@ -1,14 +1,25 @@
-"""What an argument that should be an array must be: errors say what came, and what to do."""
+"""Validation of arguments, arrays and settings: each error names the argument, and what came."""
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Iterable
+from contextvars import ContextVar
+from numbers import Real
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.array_ops import KNOWN, ops_of
-from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name, placement
+from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name
+
+_MOST_AXES = 64  # of an array, in NumPy and PyTorch
+LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
+
+# whether NumPy's longdouble passes, in which operators are judged that a class makes in `factors`
+LONGDOUBLE = ContextVar("LONGDOUBLE", default=False)
 
 
 def require_array(name: str, x: Any) -> Namespace:
@@ -36,7 +47,7 @@ def require_real(name: str, x: Any) -> None:
         real = xp.isdtype(x.dtype, "real floating")
     except TypeError:  # NumPy's, of records
         real = False
-    if not real or xp.finfo(x.dtype).bits not in (16, 32, 64):
+    if not real or not (xp.finfo(x.dtype).bits in (16, 32, 64) or LONGDOUBLE.get()):
         raise TypeError(
             f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
             f"computed in float32), got {dtype_name(x.dtype)}; cast it first, nothing is promoted"
@@ -44,21 +55,26 @@ def require_real(name: str, x: Any) -> None:
 
 
 def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
-    """Raise unless ``x`` has the library, dtype and device of ``like``."""
+    """Raise unless ``x`` has the library, device and dtype of ``like``, a real one."""
     require_real(name, x)
-    if library_name(x) != library_name(like):
-        raise TypeError(
-            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
-            f"{library_name(x)}; convert {name}, or carry an operator over with "
-            f"conv.asarrays(like={name})"
-        )
+    require_beside(name, x, like_name, like)
     if x.dtype != like.dtype:
         raise TypeError(
             f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
             f"{dtype_name(x.dtype)}; nothing is promoted silently: {_cast(name, x, like)}, or "
             f"carry an operator over with conv.asarrays(like={name})"
         )
-    here, there = placement(x), placement(like)
+
+
+def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
+    """Raise unless ``x`` has the library and device of ``like``."""
+    if library_name(x) != library_name(like):
+        raise TypeError(
+            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
+            f"{library_name(x)}; convert {name}, or carry an operator over with "
+            f"conv.asarrays(like={name})"
+        )
+    here, there = ops_of(x).placement(x), ops_of(like).placement(like)
     if here != there and here is not None and there is not None:
         raise ValueError(
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
@@ -72,3 +88,120 @@ def _cast(name: str, x: Array, like: Array) -> str:
         return f"cast {name}"
     code = like.dtype.str[1:] if like.dtype.isnative else like.dtype.str
     return f'cast {name} with {name}.astype("{code}")'
+
+
+def positive_int(name: str, value: Any) -> int:
+    """Return ``value`` as an int of at least 1, or raise."""
+    number = _index(name, value, "a positive integer")
+    if not 1 <= number <= LARGEST:
+        raise ValueError(f"{name}: expected a positive integer up to {LARGEST}, got {number}")
+    return number
+
+
+def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one integer per spatial axis, from one integer or a sequence of ``ndim``."""
+    what = f"an integer, or {ndim} of them, one per spatial axis"
+    if hasattr(value, "__index__") and not getattr(value, "ndim", 0):
+        return (_index(name, value, what),) * ndim
+    try:
+        values = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {what}, got {value!r}") from None
+    if len(values) != ndim:
+        more = f"; ndim={len(values)} makes it so many axes" if name == "kernel_size" else ""
+        raise ValueError(f"{name}: expected {what}, got {len(values)}: {value!r}{more}")
+    return tuple(_index(name, v, what) for v in values)
+
+
+def sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one integer of at least 1 per spatial axis."""
+    numbers = per_axis(name, value, ndim)
+    if not all(1 <= n <= LARGEST for n in numbers):
+        raise ValueError(
+            f"{name}: expected at least 1 along every axis, {LARGEST} at most, got {value!r}"
+        )
+    return numbers
+
+
+def directions(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return +1 or -1 per spatial axis."""
+    numbers = per_axis(name, value, ndim)
+    if any(n not in (1, -1) for n in numbers):
+        raise ValueError(f"{name}: expected +1 or -1 along every axis, got {value!r}")
+    return numbers
+
+
+def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of the options."""
+    if not isinstance(value, str) or value not in options:
+        expected = " or ".join(repr(o) for o in options)
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def optional_ndim(conv: Any) -> None:
+    """Validate and normalise the ``ndim`` of a 1x1 convolution or actnorm."""
+    if conv.ndim is not None:
+        number = _index("ndim", conv.ndim, "None or a number of spatial axes")
+        if not 0 <= number <= _MOST_AXES:
+            raise ValueError(
+                f"ndim: expected None or a number of spatial axes, {_MOST_AXES} at most, "
+                f"got {number}"
+            )
+        object.__setattr__(conv, "ndim", number)
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """Return ``rng``, a new generator for None, or raise where it is no NumPy generator."""
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        hint = "; invconv_jax.init takes a key" if hasattr(rng, "dtype") else ""
+        raise TypeError(
+            f"rng: expected a numpy.random.Generator such as numpy.random.default_rng(0), "
+            f"got {type(rng).__name__}{hint}"
+        )
+    return rng
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether ``value`` is a real number, of Python or NumPy."""
+    return isinstance(value, Real)
+
+
+def finite_or_nan(value: Any) -> float:
+    """Return a real number as a float; NaN where it is none, or none that is finite."""
+    try:
+        number = float(value) if is_number(value) else math.nan
+    except OverflowError:  # an integer beyond all floats
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def instead(value: Any) -> str:
+    """Say what to pass instead of what is no operator but holds one, or ""."""
+    if hasattr(value, "operator"):
+        return "; of a layer pass layer.operator()"
+    for name in ("chain", "conv"):  # reversible chains, prepared inverses
+        if hasattr(value, name):
+            return f"; pass its .{name}"
+    if isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "dtype"):
+        if any(hasattr(item, "operator") for item in value):
+            return "; of layers make a Chain([layer.operator() for layer in ...])"
+        return "; of several make a Chain([...]) of operators"
+    return ""
+
+
+def _index(name: str, value: Any, what: str) -> int:
+    if isinstance(value, (bool, np.bool_)):  # which Python takes for 0 and 1
+        raise TypeError(f"{name}: expected {what}, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {what}, got {value!r}") from None

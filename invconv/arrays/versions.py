@@ -7,28 +7,12 @@ from typing import NamedTuple
 
 
 def release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version.
-
-    Examples
-    --------
-    >>> release("2.13.0+cpu")
-    (2, 13, 0)
-    >>> release("2.10.0a1") > release("2.9")
-    True
-    """
+    """Return the numbers of a version, (2, 13, 0) of "2.13.0+cpu"."""
     return tuple(int(number) for number in re.findall(r"(?:^|\.)(\d+)", version.partition("+")[0]))
 
 
 class Versions(NamedTuple):
-    """The versions of a library that serve an adapter.
-
-    Examples
-    --------
-    >>> serve = Versions("PyTorch", "torch", "2.9", "2.13.0")
-    >>> print(serve.refusal("2.6.0"))  # doctest: +NORMALIZE_WHITESPACE
-    invconv needs PyTorch 2.9 or later, of which 2.13.0 is the newest that was tested, and got
-    2.6.0: pip install 'torch>=2.9,<=2.13.0'
-    """
+    """The versions of a library that serve an adapter."""
 
     title: str
     package: str

@@ -32,7 +32,7 @@ class Exponential(Family):
     kernel_size : tuple of int
     """
 
-    linear: StencilFamily
+    linear: StencilFamily  # the family of M
     kernel_size: Shape
     needs_y: ClassVar[bool] = True
     solves_by_applying: ClassVar[bool] = True

@@ -12,9 +12,8 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, cast, size, to_numpy
 from invconv.families.family import Bias, Family, Shift
-from invconv.families.legs import undoing
 from invconv.families.path import Factor, Path, inverse
-from invconv.families.route import Route, runs, undone_as_one
+from invconv.families.route import Route, runs, undoing, undone_as_one
 from invconv.kernels.primitives import nan_where_singular
 
 

@@ -136,32 +136,43 @@ class Family:
         return 0
 
 
-@dataclass(frozen=True)
 class Linear(Family):
-    """Maps that are linear in w: `invconv.kernels.maps` has their derivatives."""
+    """Maps that are linear in w, or in an array made of w: `kernels.maps` has their derivatives."""
 
     linear: Any  # the LinearFamily that runs
 
-    def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        return maps.apply(self.linear, w, x)
+    def lowered(self, w: Any) -> Array:
+        """Return the array in which the map is linear: w, unless a class says otherwise."""
+        return w
+
+    def lowered_vjp(self, w: Any, bar: Array) -> Any:
+        """Return the gradient of <bar, lowered(w)>."""
+        return bar
+
+    def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
+        return maps.apply(self.linear, self.lowered(w), x)
 
     def vjp(
-        self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
-    ) -> tuple[Array, Array]:
-        return maps.apply_vjp(self.linear, w, x, y_bar, wanted)
+        self, w: Any, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
+    ) -> tuple[Any, Array]:
+        bar, x_bar = maps.apply_vjp(self.linear, self.lowered(w), x, y_bar, wanted)
+        return None if bar is None else self.lowered_vjp(w, bar), x_bar
 
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return maps.factor(self.linear, w, shape)
+    def factor(self, w: Any, shape: Shape) -> Solver:
+        return maps.factor(self.linear, self.lowered(w), shape)
 
     def solve_vjp(
-        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Array, Array]:
+        self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Any, Array]:
         linear: LinearFamily = self.linear
-        back = maps.factor(linear.transpose(), linear.adjoint(w), tuple(x.shape[2:]))
-        return maps.solve_vjp(linear, back, x, x_bar, wanted)
+        weights = linear.adjoint(self.lowered(w))
+        back = maps.factor(linear.transpose(), weights, tuple(x.shape[2:]))
+        bar, y_bar = maps.solve_vjp(linear, back, x, x_bar, wanted)
+        return None if bar is None else self.lowered_vjp(w, bar), y_bar
 
-    def transposed(self, w: Array) -> tuple[Family, Array]:
-        return replace(self, linear=self.linear.transpose()), self.linear.adjoint(w)
+    def transposed(self, w: Any) -> tuple[Family, Array]:
+        family: Any = self
+        return replace(family, linear=self.linear.transpose()), self.linear.adjoint(w)
 
 
 @dataclass(frozen=True)
@@ -242,18 +253,19 @@ class Bias(Leg):
 
 @dataclass(eq=False)
 class Solve(Leg):
-    """y = A(w)^-1 x; it is factored at each call unless ``solver`` is given."""
+    """y = A(w)^-1 x; it is factored at the first call, and not to pull back."""
 
     family: Family
     w: Any
-    solver: Solver | None
+    solver: Solver | None = None
     keeps_end = True
 
     def __post_init__(self) -> None:
         self.keeps_start = self.family.needs_y
 
     def __call__(self, x: Array) -> Array:
-        return (self.solver or self.family.factor(self.w, tuple(x.shape[2:])))(x)
+        self.solver = self.solver or self.family.factor(self.w, tuple(x.shape[2:]))
+        return self.solver(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)

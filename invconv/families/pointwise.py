@@ -24,7 +24,7 @@ from invconv.arrays.namespaces import (
     namespace,
     size,
 )
-from invconv.families.family import BOTH, Family, Wanted
+from invconv.families.family import BOTH, Family, Linear, Wanted
 from invconv.kernels import maps
 from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.matrices import Divided, PixelStep, PixelSteps, solver_of_steps
@@ -44,20 +44,12 @@ MATRIX, SCALE = MatrixFamily(), ScaleFamily()
 
 @dataclass(frozen=True)
 class Pointwise(Family):
-    """A matrix W(w) at every pixel.
-
-    Attributes
-    ----------
-    stepwise : bool
-        Whether W^-1 is steps, which can be joined to those of other factors.
-    """
+    """A matrix W(w) at every pixel."""
 
     hint: ClassVar[str] = "the C x C matrix has not full rank; change its weights"
     pixelwise: ClassVar[bool] = True
     needs_y: ClassVar[bool] = True
-    stepwise: ClassVar[bool] = True
-
-    # --- matrices ----------------------------------------------------------------------------
+    stepwise: ClassVar[bool] = True  # W^-1 is steps, which can be joined to other factors' steps
 
     def matrix(self, w: Any) -> tuple[Array, Any]:
         """Return W(w), shape (C, C), and intermediate results for `matrix_vjp`."""
@@ -87,8 +79,6 @@ class Pointwise(Family):
         bar = matmul(left, namespace(right).matrix_transpose(right))
         return self.matrix_vjp(w, self.matrix(w)[1], bar)
 
-    # --- images ------------------------------------------------------------------------------
-
     def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
         return maps.apply(MATRIX, self.matrix(w)[0], x)
 
@@ -105,9 +95,10 @@ class Pointwise(Family):
 
 
 @dataclass(frozen=True)
-class Matrix(Pointwise):
+class Matrix(Linear, Pointwise):
     """Any matrix w."""
 
+    linear = MATRIX
     needs_y: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
 
@@ -116,15 +107,6 @@ class Matrix(Pointwise):
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
         return bar
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return maps.factor(MATRIX, w, shape)
-
-    def solve_vjp(
-        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Any, Array]:
-        back = self.factor(MATRIX.adjoint(w), tuple(x.shape[2:]))
-        return maps.solve_vjp(MATRIX, back, x, x_bar, wanted)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, MATRIX.adjoint(w)
@@ -142,9 +124,10 @@ class Matrix(Pointwise):
 
 
 @dataclass(frozen=True)
-class Scale(Pointwise):
+class Scale(Linear, Pointwise):
     """A scale w (C,) for each channel."""
 
+    linear = SCALE
     hint: ClassVar[str] = "the scale of a channel is zero; change it"
     needs_y: ClassVar[bool] = False
 
@@ -155,6 +138,12 @@ class Scale(Pointwise):
     def scale_vjp(self, w: Array, bar: Array) -> Array:
         """Return the gradient of <bar, scale(w)>."""
         return bar
+
+    def lowered(self, w: Array) -> Array:
+        return self.scale(w)
+
+    def lowered_vjp(self, w: Array, bar: Array) -> Array:
+        return self.scale_vjp(w, bar)
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
         return diagonal_matrix(self.scale(w)), None
@@ -173,24 +162,6 @@ class Scale(Pointwise):
 
     def gram(self, w: Array, left: Array, right: Array) -> Array:
         return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
-
-    def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        return maps.apply(SCALE, self.scale(w), x)
-
-    def vjp(
-        self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
-    ) -> tuple[Array, Array]:
-        bar, x_bar = maps.apply_vjp(SCALE, self.scale(w), x, y_bar, wanted)
-        return None if bar is None else self.scale_vjp(w, bar), x_bar
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        return maps.factor(SCALE, self.scale(w), shape)
-
-    def solve_vjp(
-        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Array, Array]:
-        bar, y_bar = maps.solve_vjp(SCALE, self.factor(w, tuple(x.shape[2:])), x, x_bar, wanted)
-        return None if bar is None else self.scale_vjp(w, bar), y_bar
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, w

@@ -43,24 +43,18 @@ from invconv.trust.condition import Condition, SolveOverflowError
 
 @dataclass(frozen=True)
 class Triangular(Pointwise):
-    """Triangular matrices w (C, C); the entries beyond the triangle must be zero, as of `tril(w)`.
-
-    Attributes
-    ----------
-    lower : bool
-        Whether they are lower triangular.
-    """
+    """Triangular matrices w (C, C); entries beyond the triangle must be zero, as of `tril(w)`."""
 
     lower: bool
 
-    def matrix(self, w: Array) -> tuple[Array, Any]:
+    def matrix(self, w: Any) -> tuple[Array, Any]:
         return w, None
 
-    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
+    def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> Any:
         return bar
 
-    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        return (Triangle(w, self.lower),)
+    def undoing(self, w: Any) -> tuple[PixelStep, ...]:
+        return (Triangle(self.matrix(w)[0], self.lower),)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return replace(self, lower=not self.lower), namespace(w).matrix_transpose(w)
@@ -72,9 +66,10 @@ class Triangular(Pointwise):
         known = namespace(w).zeros_like(w) if known is None else known
         return add_pivots(known, (), size(shape) * bar / (pivots(w, ()) if memo is None else memo))
 
-    def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        inverse = solved(w, np.eye(len(w)), lower=self.lower)
-        return of_matrix(w, inverse, triangular=True)
+    def bounds(self, w: Any) -> Bounds:
+        matrix = self.matrix(w)[0]
+        inverse = solved(matrix, np.eye(len(matrix)), lower=self.lower)
+        return of_matrix(matrix, inverse, triangular=True)
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,6 @@ class WithDiagonal(Triangular):
 
     def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> tuple[Any, Any]:
         return bar, None
-
-    def undoing(self, w: tuple[Array, Array]) -> tuple[PixelStep, ...]:
-        return super().undoing(w[0])
 
     def transposed(self, w: tuple[Array, Array]) -> tuple[Family, Any]:
         turned, matrix = super().transposed(w[0])
@@ -111,9 +103,6 @@ class WithDiagonal(Triangular):
         matrix, old = (None, None) if known is None else known
         more = self.logs_vjp(w[1], size(shape) * bar)
         return matrix, more if old is None else old + more
-
-    def bounds(self, w: Any) -> Bounds:
-        return super().bounds(w[0])
 
 
 @dataclass(frozen=True)

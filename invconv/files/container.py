@@ -22,7 +22,6 @@ import numpy as np
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, is_half, to_numpy
 from invconv.arrays.validation import require_array
-from invconv.files.description import Json, parse, require
 from invconv.files.whole_files import replacing
 
 _KEY, _CHECKSUM = "invconv", "invconv-crc32"
@@ -32,6 +31,7 @@ _REAL = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16
 _INTEGRAL = "I64"
 _KINDS = _REAL | {"int64": _INTEGRAL}  # safetensors' names of dtypes
 Values = np.ndarray[Any, Any]
+Json = dict[str, Any]
 
 
 def named(path: Any) -> str:
@@ -81,6 +81,31 @@ def _require_entries_once(name: str) -> None:
         parse(file.read(length))
 
 
+def parse(text: str | bytes) -> Any:
+    """Return the value of a JSON text in which no object has an entry twice."""
+    import json  # here, so that importing invconv is quicker
+
+    def once(pairs: list[tuple[str, Any]]) -> Json:
+        entries: Json = {}
+        for name, value in pairs:
+            require(name not in entries, f"an object has the entry {name!r:.80} twice")
+            entries[name] = value
+        return entries
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except InvalidFileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidFileError(f"the description is no JSON: {error}") from None
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise InvalidFileError unless a condition holds."""
+    if not holds:
+        raise InvalidFileError(message)
+
+
 class Stored(dict[str, Values]):
     """The arrays of a file, those of bfloat16 in float32, and their ``document``, a description.
 
@@ -128,15 +153,13 @@ def _array(file: Any, name: str) -> Values:
 
 def write(
     path: str | os.PathLike[str],
-    argument: str,
     description: Json,
     arrays: Mapping[str, Array],
     read: Callable[[Stored], Any],
 ) -> None:
     """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written.
 
-    The description has an entry "schema"; the arrays are of any library. ``argument`` is the name
-    of the saved argument, for messages.
+    The description has an entry "schema"; the arrays are of any library.
     """
     contents = list(_contents(description, {n: _to_be_written(n, a) for n, a in arrays.items()}))
     target = named(path)
@@ -150,7 +173,7 @@ def write(
         try:
             read(_read_file(str(part)))
         except InvalidFileError as error:
-            raise ValueError(f"{argument}: cannot be saved: {error}") from None
+            raise ValueError(f"model: cannot be saved: {error}") from None
 
 
 def _contents(description: Json, written: Mapping[str, Values]) -> Iterator[bytes | memoryview]:

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, from_host
-from invconv.files.container import Stored, Values, write
-from invconv.files.description import require
+from invconv.files.container import Stored, Values, require, write
 from invconv.files.operator_files import judge_range
 from invconv.flows.architecture import GlowArchitecture, mixing_operator
 
@@ -54,11 +53,11 @@ def contents_of(model: Any) -> StoredFlow | None:
     return next((flows.contents(model) for flows in known), None)
 
 
-def write_flow(path: str | os.PathLike[str], argument: str, flow: StoredFlow) -> None:
-    """Write a flow to a file, whole or not at all; ``argument`` is its name in errors."""
+def write_flow(path: str | os.PathLike[str], flow: StoredFlow) -> None:
+    """Write a flow to a file, whole or not at all."""
     if flow.architecture.mixing is None:
         raise ValueError(
-            f"{argument}: its mixing is a function, which no file describes: expected a flow whose "
+            "model: its mixing is a function, which no file describes: expected a flow whose "
             "mixing has a name"
         )
     description = {
@@ -66,7 +65,7 @@ def write_flow(path: str | os.PathLike[str], argument: str, flow: StoredFlow) ->
         "flow": {"kind": "glow"} | flow.architecture.to_dict(),
         "initialized": bool(flow.initialized),
     }
-    write(path, argument, description, flow.arrays, flow_of)
+    write(path, description, flow.arrays, flow_of)
 
 
 def in_library(flow: StoredFlow, like: Array | None, argument: str, path: str) -> Any:

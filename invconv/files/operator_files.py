@@ -1,36 +1,152 @@
 """Operators in files: any library writes and reads them, and no code runs from them.
 
 A file is one of `invconv.files.container` with the arrays by the names of
-`InvertibleConv.parameters` (and PLU's permutation and sign), and with a description of the operator
-(`invconv.files.description`):
+`InvertibleConv.parameters` (and PLU's permutation and sign), and a description of the operator: its
+class, its settings, the names of its arrays, and its parts.
 
-    {"schema": "invconv-operator/1", "operator": {"class": "Conv1x1", ...}}
+    {"schema": "invconv-operator/1", "operator":
+     {"class": "EmergingConv", "settings": {}, "arrays": {"bias": "bias"},
+      "parts": {"first": {"class": "AutoregressiveConv", ...}, "second": ...}}}
+
+For an operator that `invconv.bounded` made, the file describes the operator before the bound, with
+a further entry "max_gain"; the reader bounds it again. An operator of a user's class has an entry
+"module", which the reader names in its error if the class is not defined: it imports nothing. The
+reader takes classes from the register and refuses everything else: a description names no code, and
+the classes themselves validate it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from invconv.arrays.array_ops import ops_of
+from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, from_host, namespace
-from invconv.files.container import Stored, Values, write
-from invconv.files.description import build, describe, require
+from invconv.files.container import Json, Stored, Values, require, write
 from invconv.operators.base.checks import callers_level
+from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.base.register import is_own, operators
+from invconv.stability.bounded import bounded
 
 _SCHEMA = "invconv-operator/1"
 _AT_ONCE = 2**16  # numbers, of which a copy is made
+DEEPEST = 32  # operators within operators
+_MODULE = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
 
 
-def write_operator(path: str | os.PathLike[str], argument: str, conv: InvertibleConv) -> None:
-    """Write an operator to a file, whole or not at all; ``argument`` is its name in errors."""
+def describe(
+    conv: InvertibleConv, arrays: dict[str, Array], prefix: str = "", depth: int = 1
+) -> Json:
+    """Return an operator as JSON, and put its arrays into ``arrays`` under "prefix.name"."""
+    require_operator("conv", conv)
+    cls = type(conv)
+    if operators().get(cls.__name__) is not cls:
+        raise TypeError(
+            f"conv: expected an operator of the class {cls.__name__} as it is defined now, got one "
+            "of an older definition; make it again"
+        )
+    if conv._bounded_from is not None:
+        free, gain = conv._bounded_from
+        return describe(free, arrays, prefix, depth) | {"max_gain": gain}
+    if depth > DEEPEST:
+        raise ValueError(f"conv: expected operators nested {DEEPEST} deep at most")
+    held = conv._own()
+    arrays |= {prefix + symbol: array for symbol, array in held.items()}
+    values = {name: getattr(conv, name) for name in cls._setting_names}
+    parts = {
+        name: describe(part, arrays, f"{prefix}{name}.", depth + 1)
+        for name, part in conv._parts().items()
+    }
+    return {
+        "class": cls.__name__,
+        **({} if is_own(cls) else {"module": cls.__module__}),
+        "settings": {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()},
+        "arrays": {symbol: prefix + symbol for symbol in held},
+        "parts": parts,
+    }
+
+
+def build(
+    description: Any, arrays: Mapping[str, Array], used: set[str], depth: int = 1
+) -> InvertibleConv:
+    """Return the operator of a description, any value from a JSON file, or raise InvalidFileError.
+
+    It may name each of the arrays once; the names are added to ``used``.
+    """
+    cls = _class_of(description, depth)
+    name, settings = cls.__name__, description["settings"]
+    symbols, setting_names = list(cls._specs), list(cls._setting_names)
+    # a file may be older than a setting, whose default is how it was before
+    require(set(settings) <= set(setting_names), f"{name} has the settings {setting_names}")
+    for setting, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        truths = [v for v in numbers if isinstance(v, bool)]  # bool is an int in Python
+        require(not truths, f"{name}: {setting}: expected no truth value, got {value!r:.80}")
+    given = description["arrays"]
+    missing = set(symbols) - set(given) - {"bias"}
+    require(not missing and set(given) <= set(symbols), f"{name} has the arrays {symbols}")
+    held: Json = {"bias": None} if "bias" in symbols else {}
+    for symbol, array in given.items():
+        require(isinstance(array, str) and array in arrays, f"{name}: no array {array!r}")
+        require(array not in used, f"{name}: the array {array!r} is used twice")
+        used.add(array)
+        held[symbol] = arrays[array]
+    parts = {p: build(part, arrays, used, depth + 1) for p, part in description["parts"].items()}
+    several = len(cls._part_names) == 1 and "0" in parts
+    names = tuple(map(str, range(len(parts)))) if several else cls._part_names
+    require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
+    try:
+        conv = cls(**held, **settings, **cls._part_fields(parts))
+        return _bounded(conv, description["max_gain"]) if "max_gain" in description else conv
+    except (TypeError, ValueError) as error:
+        raise InvalidFileError(f"{name}: {error}") from None
+
+
+def _bounded(free: InvertibleConv, max_gain: Any) -> InvertibleConv:
+    with np.errstate(all="ignore"):
+        conv = bounded(free, max_gain)
+    for name, array in conv.parameters().items():
+        require(bool(np.isfinite(array).all()), f"{name}: its norm is too large to be bounded")
+    return conv
+
+
+def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
+    """Return the class of a description, or raise if its entries or their types are wrong."""
+    wanted = ("class", "settings", "arrays", "parts")
+    require(depth <= DEEPEST, f"operators are nested more than {DEEPEST} deep")
+    require(isinstance(description, dict), f"expected an operator, got {description!r:.80}")
+    entries = set(description)
+    least = set(wanted)
+    fits = least <= entries <= least | {"max_gain", "module"}
+    also = "perhaps max_gain and module"
+    require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(entries)}")
+    name, hint, known = description["class"], "", operators()
+    if "module" in description:
+        module = description["module"]
+        named = isinstance(module, str) and _MODULE.fullmatch(module)
+        require(bool(named), f"module: expected the name of one, got {module!r:.80}")
+        hint = f"; first import {module}, which defines it"
+        if module == "__main__":
+            hint = "; first define it, as the script or notebook did that saved it"
+    require(isinstance(name, str) and name in known, f"unknown class {name!r:.80}{hint}")
+    for entry in wanted[1:]:
+        require(isinstance(description[entry], dict), f"{name}: {entry} is no object")
+    cls: type[InvertibleConv] = known[name]
+    return cls
+
+
+def write_operator(path: str | os.PathLike[str], conv: InvertibleConv) -> None:
+    """Write an operator to a file, whole or not at all."""
     arrays: dict[str, Array] = {}
     description = {"schema": _SCHEMA, "operator": describe(conv, arrays)}
-    write(path, argument, description, arrays, operator_of)
+    write(path, description, arrays, operator_of)
 
 
 def in_library(conv: InvertibleConv, like: Array, argument: str) -> InvertibleConv:

@@ -55,13 +55,13 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     """
     flow = flow_files.contents_of(model)
     if flow is not None:
-        flow_files.write_flow(path, "model", flow)
+        flow_files.write_flow(path, flow)
     else:
-        operator_files.write_operator(path, "model", as_operator("model", model))
+        operator_files.write_operator(path, as_operator("model", model))
 
 
 def load(path: str | os.PathLike[str], like: Array | None = None) -> Any:
-    """Read an operator or a flow that `save` wrote.
+    """Read an operator, or a flow of the library of ``like``, that `save` wrote.
 
     Everything is checked before it is used: a checksum (files of 0.2.0 have none), the sizes
     against the length of the file, the description against the classes, the numbers for NaN and
@@ -78,10 +78,6 @@ def load(path: str | os.PathLike[str], like: Array | None = None) -> Any:
         An array of the library, dtype and device to use, as in ``conv.asarrays(like)``. Unless
         given, operators are of NumPy arrays of the dtype in the file. NumPy has no bfloat16 and no
         flows, so such files need ``like``.
-
-    Returns
-    -------
-    InvertibleConv, or a Glow of the library of ``like``
 
     Raises
     ------

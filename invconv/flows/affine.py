@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from invconv.arrays.namespaces import Array, cast, dtype_name, is_half, namespace
-from invconv.arrays.settings import finite_or_nan, is_number, positive_int
-from invconv.arrays.validation import require_array
+from invconv.arrays.validation import finite_or_nan, is_number, positive_int, require_array
 
 
 def affine(x: Array, shift: Array, scale: Array) -> tuple[Array, Array]:

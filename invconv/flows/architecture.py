@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import choice, positive_int, sizes
+from invconv.arrays.validation import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import mixings

@@ -7,20 +7,20 @@ after pixel (`kernels.wavefront` does whole wavefronts).
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, replace
 from typing import Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, namespace
-from invconv.arrays.settings import choice, directions, generator, positive_int, sizes
 from invconv.arrays.stencil import Offset, kernel_of
+from invconv.arrays.validation import choice, directions, generator, positive_int, sizes
 from invconv.families.convolutions import Causal
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.blocks import InBlocks
-from invconv.trust.gains import taps_within, triangular_within
+from invconv.trust.gains import convolution_within, triangular_within
 
 
 class AutoregressiveConv(InBlocks):
@@ -80,10 +80,8 @@ class AutoregressiveConv(InBlocks):
     def validate(self) -> None:
         choice("mask", self.mask, ("corner", "raster"))
         choice("channel_order", self.channel_order, ("lower", "upper"))
-        axes = len(self._kernel_size)
-        direction = directions("direction", self.direction, axes)
+        direction = directions("direction", self.direction, len(self._kernel_size))
         object.__setattr__(self, "direction", direction)
-        object.__setattr__(self, "dilation", sizes("dilation", self.dilation, axes))
         if self.mask == "raster":
             if any(k % 2 == 0 for k in self._kernel_size[1:]):
                 raise ValueError(
@@ -94,8 +92,7 @@ class AutoregressiveConv(InBlocks):
                 raise ValueError(
                     f"direction: a raster mask has one direction for all axes, got {direction}"
                 )
-
-        _ = self._family  # torch.compile can look a family up, but cannot make one
+        super().validate()
 
     @classmethod
     def init(
@@ -115,25 +112,14 @@ class AutoregressiveConv(InBlocks):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Taps along each axis, the pixel itself included; a raster of 2 has a kernel (2, 3, ...).
-        ndim : int
-            The number of spatial axes.
         mask, direction, channel_order, dilation
             As for the class.
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import AutoregressiveConv
-        >>> conv = AutoregressiveConv.init(3, mask="raster", rng=np.random.default_rng(0))
-        >>> conv.kernel.shape
-        (3, 3, 2, 3)
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         choice("mask", mask, ("corner", "raster"))
@@ -170,23 +156,19 @@ class AutoregressiveConv(InBlocks):
     def _causal(self) -> CausalStencil:
         return self._family.linear.stencil(self.kernel)
 
-    def transpose(self) -> AutoregressiveConv:
+    def transpose(self) -> Self:
         """Return the operator of K^T: flipped direction and channel order, transposed matrices."""
-        family = self._family.linear.transpose()
-        return AutoregressiveConv(
-            self._family.linear.adjoint(self.kernel),
-            mask=self.mask,
-            direction=family.direction,
-            channel_order="lower" if family.lower else "upper",
-            dilation=self.dilation,
+        turned = self._family.linear.transpose()
+        return replace(
+            self,
+            kernel=self._family.linear.adjoint(self.kernel),
+            bias=None,
+            direction=turned.direction,
+            channel_order="lower" if turned.lower else "upper",
         )
 
     def within(self, gain: float) -> Self:
         causal = self._causal()
-        own = gain ** (1 / 3) if causal.reach else gain
-        block, inverse_norm = triangular_within(causal.diagonal, own)
-        others = causal.taps
-        if causal.reach:
-            others = taps_within(others, inverse_norm, gain / own)
+        block, others = convolution_within(triangular_within, causal.diagonal, causal.taps, gain)
         taps = namespace(others).concat([block[None, ...], others], axis=0)
         return self.replace(kernel=kernel_of(taps, self._kernel_size))

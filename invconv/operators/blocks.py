@@ -10,7 +10,6 @@ rows.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 from invconv.arrays.namespaces import Array, cast, mesh_axes, namespace
@@ -84,11 +83,6 @@ def as_before(call: Call, family: Causal, before: Any) -> Array:
 class InBlocks(WithKernel, abstract=True):
     """An autoregressive convolution, of the whole or of a block."""
 
-    @property
-    @abstractmethod
-    def _family(self) -> Causal:
-        """The family whose weight is the kernel."""
-
     def forward(self, x: Array, before: Array | None = None) -> Array:
         """Return y = K x + b; see `InvertibleConv.forward`.
 
@@ -100,18 +94,17 @@ class InBlocks(WithKernel, abstract=True):
             that precede x, of the shape of x but for r = (k_0 - 1) dilation along that axis. With
             direction -1 along the axis, the r pixels that follow x. Zeros unless given.
 
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-
         Examples
         --------
         >>> import numpy as np
         >>> from invconv import AutoregressiveConv
         >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
         >>> x = np.asarray([[1.0, 3.0, 6.0, 10.0]])
-        >>> conv.forward(x), conv.forward(x[:, 2:], before=x[:, 1:2])
+        >>> y = conv.forward(x), conv.forward(x[:, 2:], before=x[:, 1:2])
+        >>> y
         (array([[1., 2., 3., 4.]]), array([[3., 4.]]))
+        >>> conv.inverse(y[0]), conv.inverse(y[1], before=x[:, 1:2])
+        (array([[ 1.,  3.,  6., 10.]]), array([[ 6., 10.]]))
         """
         if before is None:
             return super().forward(x)
@@ -121,28 +114,9 @@ class InBlocks(WithKernel, abstract=True):
         return call.restore_shape(y)
 
     def inverse(self, y: Array, before: Array | None = None) -> Array:
-        """Return x with forward(x, before) = y; see `InvertibleConv.inverse`.
+        """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.
 
-        Parameters
-        ----------
-        y : array, shape (*batch, C, *spatial)
-        before : array, optional
-            As for `forward`: pixels of x, which the inverse of the block before has given.
-
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-
-        Examples
-        --------
-        A running sum in two pieces:
-
-        >>> import numpy as np
-        >>> from invconv import AutoregressiveConv
-        >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
-        >>> first = conv.inverse(np.ones((1, 3)))
-        >>> conv.inverse(np.ones((1, 4)), before=first[:, -1:])
-        array([[4., 5., 6., 7.]])
+        ``before`` are pixels of x, which the inverse of the block before has given.
         """
         if before is None:
             return super().inverse(y)

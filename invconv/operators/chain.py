@@ -57,11 +57,9 @@ class Chain(InvertibleConv):
         super().__post_init__()
 
     def __len__(self) -> int:
-        """Return the number of steps."""
         return len(self.steps)
 
     def __iter__(self) -> Iterator[InvertibleConv]:
-        """Iterate over the steps, in the order in which they run."""
         return iter(self.steps)
 
     @overload
@@ -69,7 +67,6 @@ class Chain(InvertibleConv):
     @overload
     def __getitem__(self, index: slice) -> Chain: ...
     def __getitem__(self, index: int | slice) -> InvertibleConv:
-        """Return a step, or a chain of some steps."""
         if isinstance(index, slice):
             return Chain(tuple(self.steps)[index])
         return self.steps[index]

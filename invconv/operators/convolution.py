@@ -6,18 +6,21 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, cast, constant, namespace
+from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
-from invconv.families.convolutions import Spectral
+from invconv.arrays.validation import generator, sizes
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares
 from invconv.kernels.spectral import centre_of
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
-from invconv.trust.gains import matrix_within, taps_within
+from invconv.operators.least_squares import LeastSquares
+from invconv.operators.pointwise.conv1x1 import random_orthogonal
+from invconv.trust.gains import convolution_within, matrix_within
 
 
 class WithKernel(InvertibleConv, abstract=True):
@@ -26,6 +29,13 @@ class WithKernel(InvertibleConv, abstract=True):
     kernel: Array = array("C", "C", "*k")
     bias: Array | None = array("C", optional=True)
 
+    def validate(self) -> None:
+        """Normalise the dilation, if the class has one, and make the family."""
+        if "dilation" in self._setting_names:
+            dilation = sizes("dilation", vars(self)["dilation"], len(self._kernel_size))
+            object.__setattr__(self, "dilation", dilation)
+        _ = self._family  # torch.compile can look a family up, but cannot make one
+
     @derived
     def ndim(self) -> int:
         """Return the number of spatial axes."""
@@ -33,8 +43,18 @@ class WithKernel(InvertibleConv, abstract=True):
 
     @property
     @abstractmethod
-    def _family(self) -> Family:
+    def _family(self) -> Any:
         """The family whose weight is the kernel."""
+
+    def transpose(self) -> Self:
+        """Return the operator of K^T, without bias: transposed matrices, and flipped taps.
+
+        Axes along which the kernel is even stay as they are. Along a periodic axis of even size,
+        whose centre is the left one of the two middle taps, a zero tap behind the flipped ones
+        moves the centre back.
+        """
+        kernel = self._family.transposed(self.kernel)[1]
+        return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(self._family, self.kernel)]
@@ -46,23 +66,9 @@ class WithKernel(InvertibleConv, abstract=True):
 class SpectralConv(LeastSquares, WithKernel, abstract=True):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
-    @property
-    @abstractmethod
-    def _family(self) -> Spectral:
-        """The family whose weight is the kernel."""
-
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
         return least_squares(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
-
-    def transpose(self) -> Self:
-        """Return the operator of K^T, without bias: transposed matrices, flipped periodic axes.
-
-        The centre of an even periodic axis is the left one of the two middle taps. A flip moves it
-        to the right; one zero tap behind the flipped taps moves it back.
-        """
-        kernel = self._family.linear.adjoint(self.kernel)
-        return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size
@@ -72,9 +78,16 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
         taps = taps_of(self.kernel) * often
         concat = namespace(taps).concat
         others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)
-        own = gain ** (1 / 3) if others.shape[0] else gain
-        block, inverse_norm = matrix_within(taps[centre, ...], own)
-        if others.shape[0]:
-            others = taps_within(others, inverse_norm, gain / own)
+        block, others = convolution_within(matrix_within, taps[centre, ...], others, gain)
         taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
         return self.replace(kernel=kernel_of(taps / often, size))
+
+
+def drawn_kernel(
+    channels: int, taps: Shape, borders: tuple[str, ...], rng: np.random.Generator | None
+) -> np.ndarray[Any, Any]:
+    """Return a kernel of a random rotation at the pixel itself + N(0, 0.02^2)."""
+    kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
+    place = np.ravel_multi_index(centre_of(taps, borders), taps)
+    kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
+    return kernel

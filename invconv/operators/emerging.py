@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import positive_int, sizes
+from invconv.arrays.validation import positive_int, sizes
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.fields import array, part
 from invconv.operators.base.operator import InvertibleConv
@@ -74,27 +75,15 @@ class EmergingConv(InvertibleConv):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Size of the standard convolution with the same receptive field; odd. Each part has
             (kernel_size + 1)/2 taps an axis.
-        ndim : int
-            The number of spatial axes.
-        dilation : int or tuple of int
-        mask : {"corner", "raster"}
-            The mask of both parts, as for `AutoregressiveConv`.
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import EmergingConv
-        >>> conv = EmergingConv.init(3, kernel_size=5, rng=np.random.default_rng(0))
-        >>> conv.first.kernel.shape, conv.first.direction, conv.second.direction
-        ((3, 3, 3, 3), (-1, -1), (1, 1))
+        dilation, mask
+            Of both parts, as for `AutoregressiveConv`.
+        rng, like
+            As for `Conv1x1.init`.
         """
         field = sizes("kernel_size", kernel_size, positive_int("ndim", ndim))
         if any(k % 2 == 0 for k in field):
@@ -104,20 +93,9 @@ class EmergingConv(InvertibleConv):
             )
         taps = tuple((k + 1) // 2 for k in field)
 
-        def factor(direction: int, channel_order: str) -> AutoregressiveConv:
-            return AutoregressiveConv.init(
-                channels,
-                taps,
-                ndim,
-                mask=mask,
-                direction=direction,
-                channel_order=channel_order,
-                dilation=dilation,
-                rng=rng,
-                like=like,
-            )
-
-        return cls(factor(-1, "lower"), factor(1, "upper"))
+        init = partial(AutoregressiveConv.init, channels, taps, ndim, mask=mask, dilation=dilation)
+        first = init(direction=-1, channel_order="lower", rng=rng, like=like)
+        return cls(first, init(direction=1, channel_order="upper", rng=rng, like=like))
 
     @derived
     def ndim(self) -> int:

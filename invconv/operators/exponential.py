@@ -14,8 +14,8 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, namespace, size
-from invconv.arrays.settings import choice, generator, positive_int, sizes
 from invconv.arrays.stencil import taps_of
+from invconv.arrays.validation import choice, generator, positive_int, sizes
 from invconv.families.exponential import Exponential
 from invconv.kernels.families import CentredFamily
 from invconv.kernels.series import LARGEST
@@ -86,15 +86,12 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     def validate(self) -> None:
         choice("padding", self.padding, ("zeros", "circular"))
-        object.__setattr__(
-            self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
-        )
         if any(k % 2 == 0 for k in self._kernel_size):
             raise ValueError(
                 "kernel: expected an odd size along every axis, since an even one has no centre, "
                 f"got {self._kernel_size}"
             )
-        _ = self._family  # torch.compile can look a family up, but cannot make one
+        super().validate()
 
     @classmethod
     def init(
@@ -112,25 +109,14 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Per axis, odd.
-        ndim : int
-            The number of spatial axes.
-        padding : {"zeros", "circular"}
-        dilation : int or tuple of int
-        rng : numpy.random.Generator, optional
-            Unless given, every call draws other numbers.
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import ExponentialConv
-        >>> conv = ExponentialConv.init(3, padding="circular", rng=np.random.default_rng(0))
-        >>> conv.kernel.shape, round(conv.condition((8, 8)), 1) < 2
-        ((3, 3, 3, 3), True)
+        padding, dilation
+            As for the class.
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)
@@ -146,11 +132,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         assert isinstance(self.dilation, tuple)
         size = self._kernel_size
         return Exponential(CentredFamily.of(self.padding == "circular", size, self.dilation), size)
-
-    def transpose(self) -> ExponentialConv:
-        """Return the operator of (e^M)^T = e^(M^T): flipped taps, transposed matrices."""
-        kernel = self._family.transposed(self.kernel)[1]
-        return ExponentialConv(kernel, padding=self.padding, dilation=self.dilation)
 
     def within(self, gain: float) -> Self:
         """Return e^(S + A) with |S| <= log(gain), S the symmetric part of M, and A the skew part.
@@ -169,4 +150,4 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     def _symmetric(self) -> Array:
         """Return the kernel of the symmetric part of M."""
-        return (self.kernel + self.transpose().kernel) / 2
+        return (self.kernel + self._family.transposed(self.kernel)[1]) / 2

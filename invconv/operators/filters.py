@@ -14,6 +14,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
+    Shape,
     constant,
     namespace,
     readable,
@@ -70,13 +71,15 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     """
     require_real("x", x)
     b, a = _coefficients("b", b, x), _coefficients("a", a, x)
-    xp, (there, back) = namespace(x), _last(x, operator.index(axis))
-    signals = xp.permute_dims(x, there)
-    state = None if zi is None else _state(zi, x, signals, there, _order(b, a))
+    xp, axis = namespace(x), operator.index(axis)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
+    signals = xp.moveaxis(x, axis, -1)
+    state = None if zi is None else _state(zi, x, axis, (*signals.shape[:-1], _order(b, a)))
     run: Callable[..., tuple[Array, Array]] = _one if b.ndim == a.ndim == 1 else _each
     y, last = run(b, a, signals, state)
-    y = xp.permute_dims(y, back)
-    return y if zi is None else (y, xp.permute_dims(last, back))
+    y = xp.moveaxis(y, -1, axis)
+    return y if zi is None else (y, xp.moveaxis(last, -1, axis))
 
 
 def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
@@ -87,10 +90,8 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     sos : array or sequence, shape (n, 6)
         Numerator and denominator of each section, as `scipy.signal.butter(..., output="sos")` gives
         them.
-    x : array
+    x, axis
         As for `lfilter`.
-    axis : int
-        The axis of time.
     zi : array, optional
         The states at first: n of x's shape, with 2 numbers along ``axis``.
 
@@ -146,32 +147,23 @@ def _coefficients(name: str, values: Any, x: Array) -> Array:
     return values
 
 
-def _last(x: Array, axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the permutation of axes that puts one last, and the one that puts it back."""
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
-    others = [n for n in range(x.ndim) if n != axis % x.ndim]
-    there = (*others, axis % x.ndim)
-    return there, tuple(there.index(n) for n in range(x.ndim))
-
-
 def _order(b: Array, a: Array) -> int:
     return max(int(b.shape[-1]), int(a.shape[-1])) - 1
 
 
-def _state(zi: Array, x: Array, signals: Array, there: tuple[int, ...], order: int) -> Array:
+def _state(zi: Array, x: Array, axis: int, expected: Shape) -> Array:
     """Return the state with time last, for every signal."""
     require_alike("zi", zi, "x", x)
-    expected = (*signals.shape[:-1], order)
-    shape = tuple(zi.shape[n] for n in there) if zi.ndim == x.ndim else ()
-    alike = len(shape) == len(expected) and shape[-1] == order
-    if not alike or any(n not in (1, m) for n, m in zip(shape, expected, strict=True)):
+    xp, order = namespace(x), expected[-1]
+    state = xp.moveaxis(zi, axis, -1) if zi.ndim == x.ndim else zi
+    alike = zi.ndim == x.ndim and state.shape[-1] == order
+    if not alike or any(n not in (1, m) for n, m in zip(state.shape, expected, strict=True)):
         raise ValueError(
             f"zi: expected {order} numbers along the axis of time, the larger number of "
             f"coefficients less one, and else the shape of x: {expected} with time last, got "
             f"{tuple(zi.shape)}"
         )
-    return namespace(x).broadcast_to(namespace(x).permute_dims(zi, there), expected)
+    return xp.broadcast_to(state, expected)
 
 
 def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
@@ -190,9 +182,7 @@ def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]
     own = (*[1] * (len(lead) - len(own)), *own)
     first = [n for n, m in enumerate(own) if m > 1]
     rest = [n for n, m in enumerate(own) if m == 1]
-    order = (*first, *rest, len(lead))
-    count = size([own[n] for n in first])
-    back = tuple(order.index(n) for n in range(len(order)))
+    order, count = (*first, *rest, len(lead)), size(own)
 
     def rows(array: Array, shape: tuple[int, ...]) -> Array:
         """Return filters or signals, the axes of the filters as one."""
@@ -202,7 +192,7 @@ def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]
     def restored(parts: list[Array]) -> Array:
         length = parts[0].shape[-1]
         whole = xp.reshape(xp.stack(parts), (*(lead[n] for n in (*first, *rest)), length))
-        return xp.permute_dims(whole, back)
+        return xp.permute_dims(whole, tuple(map(order.index, range(len(order)))))
 
     bs, as_, xs = rows(b, own), rows(a, own), rows(x, lead)
     states = None if zi is None else rows(zi, lead)

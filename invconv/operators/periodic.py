@@ -9,11 +9,10 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
-from invconv.kernels.spectral import SpectralFamily, centre_of
-from invconv.operators.convolution import SpectralConv
-from invconv.operators.pointwise.conv1x1 import random_orthogonal
+from invconv.kernels.spectral import SpectralFamily
+from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 
 class PeriodicConv(SpectralConv, mixing="periodic"):
@@ -62,12 +61,6 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     _: KW_ONLY
     dilation: int | tuple[int, ...] = 1
 
-    def validate(self) -> None:
-        object.__setattr__(
-            self, "dilation", sizes("dilation", self.dilation, len(self._kernel_size))
-        )
-        _ = self._family  # torch.compile can look a family up, but cannot make one
-
     @classmethod
     def init(
         cls,
@@ -83,30 +76,16 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
 
         Parameters
         ----------
-        channels : int
-        kernel_size : int or tuple of int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
+        kernel_size, dilation : int or tuple of int
             Per axis.
-        ndim : int
-            The number of spatial axes.
-        dilation : int or tuple of int
-        rng : numpy.random.Generator
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import PeriodicConv
-        >>> conv = PeriodicConv.init(2, (3, 5), rng=np.random.default_rng(0))
-        >>> conv.kernel.shape, conv.condition((8, 8)) < 2
-        ((2, 2, 3, 5), True)
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         taps = sizes("kernel_size", kernel_size, ndim)
-        kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-        flat = np.ravel_multi_index(centre_of(taps, ("periodic",) * ndim), taps)
-        kernel.reshape(channels, channels, -1)[:, :, flat] += random_orthogonal(channels, rng)
-        conv = cls(kernel, dilation=dilation)
+        conv = cls(drawn_kernel(channels, taps, ("periodic",) * ndim, rng), dilation=dilation)
         return conv if like is None else conv.asarrays(like)
 
     @derived

@@ -83,7 +83,11 @@ def from_psf(
         _require_centred(to_numpy(psf), borders)
     for axis, border in enumerate(borders, 1):
         flipped = namespace(psf).flip(psf, axis=axis)  # a convolution as a correlation
-        psf = flipped if border == "periodic" else _half((psf + flipped) / 2, axis)
+        if border == "periodic":
+            psf = flipped
+        else:  # from its centre on
+            start = (*[slice(None)] * axis, slice(psf.shape[axis] // 2, None), ...)
+            psf = ((psf + flipped) / 2)[start]
     channels, kernel = int(psf.shape[0]), psf[:, None, ...]
     if channels > 1:
         one = namespace(psf).reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
@@ -93,11 +97,6 @@ def from_psf(
     if set(borders) == {"periodic"}:
         return PeriodicConv(kernel)
     return SymmetricConv(kernel, boundary=borders)
-
-
-def _half(psf: Array, axis: int) -> Array:
-    """Return a function from its centre on along an axis."""
-    return psf[(*[slice(None)] * axis, slice(psf.shape[axis] // 2, None), ...)]
 
 
 def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:

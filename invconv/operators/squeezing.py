@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, constant, is_half, namespace, size
-from invconv.arrays.settings import choice, positive_int
-from invconv.arrays.validation import require_array, require_real
+from invconv.arrays.validation import choice, positive_int, require_array, require_real
 from invconv.kernels.primitives import matmul
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -69,21 +68,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
 
 
 def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
-    """Undo `squeeze`.
-
-    Parameters
-    ----------
-    x : array, shape (*batch, C f^ndim, *spatial)
-    factor : int
-        f.
-    ndim : int
-        The number of spatial axes.
-    basis : {"pixels", "haar", "dct"}
-        As for `squeeze`.
-
-    Returns
-    -------
-    array, shape (*batch, C, *(spatial f))
+    """Undo `squeeze`: return an array (*batch, C, *(spatial f)) for x (*batch, C f^ndim, *spatial).
 
     Examples
     --------

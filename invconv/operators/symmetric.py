@@ -19,13 +19,12 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, readable, to_numpy
-from invconv.arrays.settings import generator, positive_int, sizes
+from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
-from invconv.kernels.spectral import SpectralFamily, centre_of
+from invconv.kernels.spectral import SpectralFamily
 from invconv.operators.base.checks import callers_level
-from invconv.operators.convolution import SpectralConv
-from invconv.operators.pointwise.conv1x1 import random_orthogonal
+from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 _NONE = "which does not repeat the last pixel, is none of these"
 # what the words of scipy.ndimage, numpy.pad, PyTorch and physicists are here
@@ -107,7 +106,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
                 )
         if readable(self.kernel):
             _warn_of_whole_kernel(to_numpy(self.kernel), borders)
-        _ = self._family  # torch.compile can look a family up, but cannot make one
+        super().validate()
 
     @classmethod
     def init(
@@ -124,23 +123,15 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
         Parameters
         ----------
-        channels : int
+        channels, ndim : int
+            The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Size of the whole kernel, per axis; odd, unless periodic. The parameter has
             (kernel_size + 1)/2 taps along an axis that is not periodic.
-        ndim : int
-            The number of spatial axes.
         boundary : str or tuple of str
-        rng : numpy.random.Generator
-        like : array, optional
-            An array of the library, dtype and device to use; NumPy float64 unless given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import SymmetricConv
-        >>> SymmetricConv.init(2, kernel_size=5, rng=np.random.default_rng(0)).kernel.shape
-        (2, 2, 3, 3)
+            As for the class.
+        rng, like
+            As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)
@@ -152,10 +143,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
                 f"got {kernel_size!r}"
             )
         taps = tuple(k if border == "periodic" else (k + 1) // 2 for k, border in pairs)
-        kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-        place = np.ravel_multi_index(centre_of(taps, borders), taps)
-        kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
-        conv = cls(kernel, boundary=borders)
+        conv = cls(drawn_kernel(channels, taps, borders, rng), boundary=borders)
         return conv if like is None else conv.asarrays(like)
 
     @derived

@@ -13,10 +13,10 @@ from invconv.arrays.stencil import taps_of
 from invconv.families.pointwise import Pointwise
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
-from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.convolution import SpectralConv
 from invconv.operators.exponential import ExponentialConv
+from invconv.operators.least_squares import LeastSquares
 from invconv.stability.report import Diagnosis
 from invconv.trust import bound, condition
 

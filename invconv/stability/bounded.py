@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from invconv.arrays.settings import finite_or_nan
+from invconv.arrays.validation import finite_or_nan
 from invconv.operators.base.fields import require_operator
 from invconv.operators.base.operator import InvertibleConv
 
@@ -16,6 +16,7 @@ _ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors wou
 def bounded(conv: C, max_gain: float) -> C:
     """Return an operator of the same class; its inverse has a 2-norm of at most ``max_gain``.
 
+    Its arrays have the names and shapes of ``conv``'s.
     The bound holds at every image size and for every value of ``conv``'s arrays, to rounding in
     their dtype (half types are mapped in float32), as long as the norms of the arrays do not
     overflow: ``|x - x'| <= max_gain |y - y'|`` for the inverses x, x' of y, y'. So train the arrays
@@ -35,11 +36,6 @@ def bounded(conv: C, max_gain: float) -> C:
         An operator of any class but `Inverse`: its inverse is another operator's forward map.
     max_gain : float
         More than 1: 10 costs the last digit. Biases do not matter.
-
-    Returns
-    -------
-    InvertibleConv
-        An operator with arrays of the same names and shapes.
 
     Raises
     ------

@@ -60,10 +60,6 @@ def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = No
         The dtype of the inverse; the parameters' dtype unless given. float16 and bfloat16 are
         solved in float32.
 
-    Returns
-    -------
-    Diagnosis
-
     Raises
     ------
     ValueError, TypeError
@@ -122,31 +118,28 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     more = 1.0 if host._spectral else conditions.carried_on(host, grid, shape, precision)
     number = _condition(host, grid, shape, more)
     loss, cancelled = _carried_on(path, host.channels, number, grid)
-    loss = max(number.value, loss * more)
+    loss = max(number.condition, loss * more)
     resolved = number.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
+        trouble = number.trouble or UNRESOLVED
+        number = replace(number, exact=False, resolved=False, trouble=trouble)
     judgements = {name: judgement.judge(host, shape, name, None, times) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
+    lossy = judgements[precision].error >= _LOST
+    blamed = judgement.blame(host, shape, precision) if lossy else None
     diagnosis = Diagnosis(
+        **vars(number),
         name=type(host).__name__,
         spatial_shape=shape,
         precision=precision,
         log_det=log_det,
-        condition=number.value,
-        norm=number.norm,
-        exact=number.exact and resolved,
-        resolved=resolved,
         loss=loss,
         judgements=judgements,
-        blame=_blame(host, shape, precision, judgements[precision]),
+        blame=blamed.name if blamed else "",
         growth=None if host._closed else _growth(host, path, grid),
-        channel=number.channel,
-        pixel=number.pixel,
-        frequency=number.frequency,
-        trouble=number.trouble or ("" if resolved else UNRESOLVED),
         steps=tuple(named.items()),
     )
     if number.trouble == condition.OVERFLOW and max(shape) > 1:
@@ -160,19 +153,13 @@ def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> 
     if host._spectral or grid == shape:
         return conditions.number(host, shape)
     part = conditions.number(host, grid)
-    value = part.value * more
+    value = part.condition * more
     trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
     pixel = part.pixel
     if pixel is not None:  # at the same distance from the nearest border, per axis
         places = zip(pixel, grid, shape, strict=True)
         pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
-    return replace(part, value=value, exact=False, trouble=trouble, pixel=pixel)
-
-
-def _blame(host: InvertibleConv, shape: Shape, precision: str, judged: judgement.Judgement) -> str:
-    """Return the name of the step that loses most, or "" if three digits are right."""
-    lost = judgement.blame(host, shape, precision) if judged.error >= _LOST else None
-    return lost.name if lost else ""
+    return replace(part, condition=value, exact=False, trouble=trouble, pixel=pixel)
 
 
 def _carried_on(
@@ -186,8 +173,8 @@ def _carried_on(
     Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two; the
     inverse of matrices is right at any condition, since it is computed from the factors.
     """
-    if not math.isfinite(number.value):
-        return number.value, 1.0
+    if not math.isfinite(number.condition):
+        return number.condition, 1.0
     legs = [_along(path, channels, shape, norm) for norm in (1, math.inf)]
     matrices = len(path) > 1 and all(isinstance(factor.family, Pointwise) for factor in path)
     return max(loss for loss, _ in legs), 1.0 if matrices else legs[0][1]

@@ -15,7 +15,7 @@ from typing import Any
 
 from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import Shape, grid_text
-from invconv.arrays.settings import is_number, positive_int
+from invconv.arrays.validation import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
 from invconv.operators.base.checks import callers_level, solved_in
@@ -97,15 +97,6 @@ class InverseGuard:
         -----
         IllConditionedWarning
             With the layer's name, once until it has recovered.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import EmergingConv
-        >>> from invconv.stability.guard import InverseGuard  # the adapters have one of their own
-        >>> conv = EmergingConv.init(3, rng=np.random.default_rng(0))
-        >>> InverseGuard(conv, (8, 8)).step(conv).name
-        'EmergingConv'
         """
         turn, since = divmod(self._calls, self.every)
         if not since:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape, grid_text
 from invconv.operators.base.judgement import Judgement
-from invconv.trust.condition import EPS, digits_left
+from invconv.trust.condition import EPS, Condition, digits_left
 
 UNRESOLVED = (
     "not resolved: rounding in float64 alone may account for the smallest singular value, so that "
@@ -18,8 +18,8 @@ _GROWING = 1.01  # per pixel
 _WIDTH = 96
 
 
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Diagnosis(Condition):
     """The result of `diagnose`; its repr is a block of text.
 
     Attributes
@@ -73,18 +73,10 @@ class Diagnosis:
     spatial_shape: Shape
     precision: str
     log_det: float
-    condition: float
-    norm: str
-    exact: bool
-    resolved: bool
     loss: float
     judgements: dict[str, Judgement]
     blame: str
     growth: tuple[float, ...] | None
-    channel: int | None
-    pixel: Shape | None
-    frequency: tuple[float, ...] | None
-    trouble: str = ""
     steps: tuple[tuple[str, Diagnosis], ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -119,7 +111,6 @@ class Diagnosis:
         return min(self.digits_float64, digits_left(self.loss, EPS["float64"]))
 
     def __repr__(self) -> str:
-        """Return the report."""
         digits = "no digit is" if self.digits < 0.5 else f"{self.digits:.1f} digits are"
         grid = grid_text(self.spatial_shape)
         lines = [f"{self.name} on a grid of {grid}: {digits} left in {self.precision}"]

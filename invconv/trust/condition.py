@@ -76,14 +76,10 @@ def _exact_norm(apply: Map, columns: Ints, sample: Shape) -> Norm:
 def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
     """Estimate the 1-norm of a linear map on arrays (B, *sample) from it and its transpose.
 
-    The estimate is Hager's and Higham's: it climbs from several vectors at once to a column of
-    the matrix with a large sum. The vectors are the ones of LAPACK's xLACON, and random signs that
-    are drawn anew: a matrix may hide its large columns from fixed vectors.
-
-    References
-    ----------
-    N. J. Higham, FORTRAN codes for estimating the one-norm of a real or complex matrix, ACM Trans.
-    Math. Softw. 14 (1988).
+    The estimate is Hager's and Higham's (ACM Trans. Math. Softw. 14, 1988): it climbs from several
+    vectors at once to a column of the matrix with a large sum. The vectors are the ones of LAPACK's
+    xLACON, and random signs that are drawn anew: a matrix may hide its large columns from fixed
+    vectors.
     """
     n = size(sample)
     alternating = (-1.0) ** np.arange(n) * (1 + np.arange(n) / max(1, n - 1))
@@ -129,7 +125,7 @@ class Condition:
     `invconv.Diagnosis` describes the attributes.
     """
 
-    value: float
+    condition: float
     norm: str
     exact: bool = True
     resolved: bool = True

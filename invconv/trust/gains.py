@@ -21,6 +21,7 @@ iteration does not give, and close: at the paper's initialisation with C = 48 th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from invconv.arrays.namespaces import Array, diagonal_matrix, identity, namespace
 from invconv.kernels.primitives import matmul
@@ -96,7 +97,20 @@ def matrix_within(matrix: Array, gain: float) -> tuple[Array, Array]:
     return matmul(q * sign, block), bound
 
 
-def taps_within(taps: Array, inverse_norm: Array, gain: float) -> Array:
-    """Return taps with |D^-1| sum |taps| <= rho and 1 / (1 - rho) = gain."""
-    norm = namespace(taps).sum(norm_bound(taps))
-    return taps * shrinking(norm, (1 - 1 / gain) / inverse_norm)
+def convolution_within(
+    block_within: Callable[[Array, float], tuple[Array, Array]],
+    at_pixel: Array,
+    others: Array,
+    gain: float,
+) -> tuple[Array, Array]:
+    """Return D and the other taps (T, C, C) of a convolution with |K^-1| <= gain.
+
+    ``block_within`` is `triangular_within` or `matrix_within`; D has gain^(1/3) unless it is alone.
+    """
+    if not others.shape[0]:
+        return block_within(at_pixel, gain)[0], others
+    own = gain ** (1 / 3)
+    block, inverse_norm = block_within(at_pixel, own)
+    norm = namespace(others).sum(norm_bound(others))
+    rho = 1 - 1 / (gain / own)  # of |D^-1| sum |taps|, so that 1 / (1 - rho) = gain / own
+    return block, others * shrinking(norm, rho / inverse_norm)

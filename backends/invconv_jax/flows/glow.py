@@ -17,7 +17,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import positive_int
+from invconv.arrays.validation import positive_int
 from invconv.files.flow_files import StoredFlow, arrays_of
 from invconv.flows import architecture as designs
 from invconv.flows import density

@@ -24,10 +24,9 @@ from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
 from invconv.families.exponential import Exponential, reaching_taps
-from invconv.families.legs import Multiply, undoing
 from invconv.families.path import Path
 from invconv.families.pointwise import Scale
-from invconv.families.route import multiplied, runs, undone_as_one
+from invconv.families.route import Multiply, multiplied, runs, undoing, undone_as_one
 from invconv.kernels.families import MatrixFamily, ScaleFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invconv.arrays.settings import flag, positive_int
+from invconv.arrays.validation import flag, positive_int
 from invconv.flows import affine as maps
 from invconv.flows.affine import affine, beside, inverse_affine, optional_context
 

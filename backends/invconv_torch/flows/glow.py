@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from invconv.arrays.settings import choice
+from invconv.arrays.validation import choice
 from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, GlowArchitecture
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale

@@ -9,7 +9,7 @@ from typing import Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from invconv.arrays.settings import flag, positive_int, sizes
+from invconv.arrays.validation import flag, positive_int, sizes
 from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize

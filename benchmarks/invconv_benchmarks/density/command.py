@@ -15,7 +15,7 @@ import torch
 from rich.markdown import Markdown
 
 from invconv.arrays.errors import CommandError, as_command_errors
-from invconv.arrays.settings import choice
+from invconv.arrays.validation import choice
 from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.compare.comparison import perform
 from invconv_benchmarks.density.compare.report import markdown

@@ -21,7 +21,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import library_name
-from invconv.files.description import DEEPEST, describe
+from invconv.files.operator_files import DEEPEST, describe
 from tests.selected import FEW
 
 OPERATORS = {case.name: case.conv() for case in FEW}

@@ -14,7 +14,7 @@ import invconv as ic
 import invconv_jax
 import invconv_torch
 from invconv.files import container
-from invconv.files.description import describe
+from invconv.files.operator_files import describe
 from invconv.files.whole_files import write_text
 from tests.flows.small_flows import glow
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.files.description import Json, build, describe
+from invconv.files.container import Json
+from invconv.files.operator_files import build, describe
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.truth import oracle

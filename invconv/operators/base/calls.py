@@ -21,8 +21,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.settings import LARGEST
-from invconv.arrays.validation import require_alike
+from invconv.arrays.validation import LARGEST, require_alike
 from invconv.operators.base.factors import Factored
 
 

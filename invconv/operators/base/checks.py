@@ -54,14 +54,10 @@ def _precision_of(like: Array) -> str:
 
 def callers_level() -> int:
     """Return the ``stacklevel`` with which a warning points to the line that called the library."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _ours(str(frame.f_globals.get("__name__"))):
+    level, frame, ours = 1, sys._getframe(1), {"invconv", *adapters()}
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ours:
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _ours(module: str) -> bool:
-    return module.partition(".")[0] in {"invconv", *adapters()}
 
 
 def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:

@@ -50,7 +50,7 @@ def number(conv: Factored, shape: Shape, norm: float | None = None) -> Condition
             require_regular(host, shape)
             require_regular(host, shape, back=True)
             condition = _condition(paths.linear(host._path()), host.channels, shape, norm)
-        if math.isfinite(condition.value):
+        if math.isfinite(condition.condition):
             return condition
         raise SolveOverflowError
     except SingularConvError as error:
@@ -69,7 +69,7 @@ def broken(conv: Factored) -> str:
 def remembered(conv: Factored, shape: Shape, norm: float | None = None) -> float:
     """Return the condition number, which is computed at the first call and remembered."""
     kind = f"condition, {norm}"
-    return conv._conditions.find(kind, shape, lambda: number(conv, shape, norm).value)
+    return conv._conditions.find(kind, shape, lambda: number(conv, shape, norm).condition)
 
 
 def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> Condition:

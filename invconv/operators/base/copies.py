@@ -21,8 +21,7 @@ from invconv.arrays.namespaces import (
     place,
     to_numpy,
 )
-from invconv.arrays.settings import choice
-from invconv.arrays.validation import require_real
+from invconv.arrays.validation import choice, require_real
 from invconv.operators.base.fields import Fields
 from invconv.trust.condition import ConditionCache
 
@@ -48,34 +47,20 @@ class Parametrised(Fields, abstract=True):
         """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
 
         A bias that is absent is left out.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Chain, Conv1x1, EmergingConv
-        >>> mix = EmergingConv.init(2, rng=np.random.default_rng(0))
-        >>> list(Chain([Conv1x1(np.eye(2)), mix]).parameters())
-        ['0.weight', '1.first.kernel', '1.second.kernel']
         """
-        inner = {
-            f"{prefix}.{name}": array
-            for prefix, part in self._parts().items()
-            for name, array in part.parameters().items()
-        }
-        own = {name: getattr(self, name) for name in self._array_names}
-        return inner | {name: array for name, array in own.items() if array is not None}
-
-    def _names(self) -> list[str]:
-        """Return all names that `replace` accepts."""
-        inner = [f"{p}.{name}" for p, part in self._parts().items() for name in part._names()]
-        return [*inner, *self._specs]
+        return {n: a for n, a, constant in self._named_arrays() if not constant and a is not None}
 
     def _arrays(self) -> dict[str, Array]:
-        """Return all arrays by name, constants included."""
-        inner = {
-            f"{p}.{n}": a for p, part in self._parts().items() for n, a in part._arrays().items()
-        }
-        return inner | self._own()
+        """Return all arrays by name, constants included, but no absent ones."""
+        return {name: array for name, array, _ in self._named_arrays() if array is not None}
+
+    def _named_arrays(self) -> Iterator[tuple[str, Array | None, bool]]:
+        """Yield the name and value of every array, and whether it is a constant; parts first."""
+        for prefix, part in self._parts().items():
+            for name, array, constant in part._named_arrays():
+                yield f"{prefix}.{name}", array, constant
+        for name, spec in self._specs.items():
+            yield name, getattr(self, name), spec.constant
 
     @derived
     def _parameter_names(self) -> tuple[str, ...]:
@@ -136,14 +121,6 @@ class Copies(Parametrised, abstract=True):
 
         A missing bias may be added, and None removes a bias. Names with a dot are passed as
         ``conv.replace(**{"first.kernel": kernel})``.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> conv = Conv1x1(np.eye(2))
-        >>> list(conv.replace(bias=np.zeros(2)).parameters())
-        ['weight', 'bias']
         """
         own: dict[str, Array] = {}
         inner: dict[str, dict[str, Array]] = {}
@@ -157,7 +134,7 @@ class Copies(Parametrised, abstract=True):
             else:
                 raise ValueError(
                     f"replace: {type(self).__name__} has no array named {name!r}; "
-                    f"it has {', '.join(self._names())}"
+                    f"it has {', '.join(name for name, _, _ in self._named_arrays())}"
                 )
         return self._rebuild(
             own, [part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()]
@@ -220,13 +197,6 @@ class Carried(Copies, abstract=True):
 
         Within one library the result stays differentiable with respect to this operator's
         arrays; between two the values travel through host memory.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> Conv1x1(np.eye(2)).asarrays(like=np.zeros(1, np.float32)).weight.dtype
-        dtype('float32')
         """
         require_real("like", like)
         return self._map(lambda array: _carry(array, like))

@@ -15,6 +15,7 @@ from invconv.arrays.validation import require_alike
 from invconv.families.factored import State
 from invconv.operators.base import register
 from invconv.operators.base.calls import Call, as_batch
+from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.factors import Factored, FactorList, Gradients, require_regular
 
 
@@ -31,7 +32,7 @@ class Differentiable(Factored, abstract=True):
             for conv in self._parts().values():
                 conv._check_forward(shape, result)
         elif self._inverts_forward:
-            self._turned._check_inverse(shape, result)
+            warn_of_loss(self._turned, shape, result)
 
     @derived
     def _turned(self) -> Any:
@@ -80,6 +81,8 @@ class Differentiable(Factored, abstract=True):
     ) -> tuple[Gradients, Array]:
         """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
 
+        The gradients are named as those of `forward_vjp`.
+
         Parameters
         ----------
         y, x_bar : array, shape (*batch, C, *spatial)
@@ -88,12 +91,6 @@ class Differentiable(Factored, abstract=True):
             The cotangent of the log-determinant of the inverse, which this direction returns.
         check : bool
             As for `prepare`: an inverse that cannot be right has no right gradient either.
-
-        Returns
-        -------
-        gradients : dict of str to array
-            The gradient of each parameter, by the names of `parameters`.
-        y_bar : array, shape (*batch, C, *spatial)
 
         Examples
         --------

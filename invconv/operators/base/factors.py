@@ -32,8 +32,6 @@ Gradients = dict[str, Array]
 class FactorList(Carried, abstract=True):
     """The factors of an operator, in the order in which they run."""
 
-    # --- what a class says -------------------------------------------------------------------
-
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
 
@@ -55,23 +53,18 @@ class FactorList(Carried, abstract=True):
         gradients: Gradients = {}
         rest = iter(bars)
         for prefix, conv in self._parts().items():
-            own = conv._gradients(list(itertools.islice(rest, conv._count)))
+            own = conv._gradients(list(itertools.islice(rest, len(conv._labels))))
             gradients |= {f"{prefix}.{name}": gradient for name, gradient in own.items()}
         return gradients
 
     def within(self, gain: float) -> Self:
         """Return an operator with other arrays; its inverse has a 2-norm of at most ``gain``.
 
-        Raises
-        ------
-        TypeError
-            Where the class has no such parametrisation.
+        A class without such a parametrisation raises TypeError.
         """
         raise TypeError(
             f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
         )
-
-    # --- the path ----------------------------------------------------------------------------
 
     def _path(self) -> list[Factor]:
         """Return the factors, the bias last."""
@@ -112,10 +105,6 @@ class FactorList(Carried, abstract=True):
         inner = tuple(label for prefix, conv in parts for label in inside(prefix, conv._labels))
         return inner if getattr(self, "bias", None) is None else (*inner, ("bias", "bias"))
 
-    @derived
-    def _count(self) -> int:
-        return len(self._labels)
-
 
 class Traits(FactorList, abstract=True):
     """The traits of an operator that follow from its factors without their values."""
@@ -148,11 +137,6 @@ class Traits(FactorList, abstract=True):
         return len(self._families) == 1 and self._families[0].spectral and not self._inverts_forward
 
     @derived
-    def _solves_by_applying(self) -> bool:
-        """Tell whether the inverse is a map of the forward map's kind: nothing is factored."""
-        return len(self._families) == 1 and self._families[0].solves_by_applying
-
-    @derived
     def _needs_y(self) -> bool:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
         back = paths.inverse(self._path())
@@ -168,7 +152,7 @@ class Traits(FactorList, abstract=True):
 
     def _prime(self) -> None:
         """Compute the cached properties that depend on no values, so that copies share them."""
-        _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._count
+        _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
         _ = self._inverts_forward, self._needs_y, self._keeps_y
 
 
@@ -189,9 +173,15 @@ class Factored(Traits, abstract=True):
         self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
     ) -> tuple[Gradients, Any]:
         """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, and those by x."""
-        bars, x_bar = memo.pull_back(y_bar, log_det_bar, wanted)
-        gradients = self._gradients(self._filled(memo.route.path, bars)) if wanted[0] else {}
-        return gradients, x_bar
+        route, x_bar = memo.route, None
+        bars: Bars = [None] * len(route.path)
+        if y_bar is not None:
+            bars, x_bar = route.pull_back(memo.kept, y_bar, wanted)
+        if not wanted[0]:
+            return {}, x_bar
+        if log_det_bar is not None:
+            bars = paths.add_log_det_vjp(bars, route.path, route.shape, memo.memos, log_det_bar)
+        return self._gradients(self._filled(route.path, bars)), x_bar
 
     def _inverse_vjp(
         self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None
@@ -203,7 +193,7 @@ class Factored(Traits, abstract=True):
         path, shape = self._path(), tuple(x.shape[2:])
         back = paths.inverse(path)
         guard = None if readable(x) else require_regular(self, shape, back=True)
-        route = Route(back, shape, guard, bare=True)
+        route = Route(back, shape, guard)
         ends = _ends(back, route, y, x)
         bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
         bars = bars[::-1]

@@ -1,11 +1,8 @@
 """The fields of an operator: arrays, other operators, and settings.
 
-    class QRConv1x1(Pointwise):
-        reflectors: Array = array("m", "C")             # m is not known before, C is
-        upper: Array = array("C", "C")
-        scale: Array = array("C")
-        bias: Array | None = array("C", optional=True)
-        ndim: int | None = None                         # every other field is a setting
+    reflectors: Array = array("m", "C")
+    bias: Array | None = array("C", optional=True)
+    ndim: int | None = None                             # every other field is a setting
 
 A class says the shapes of its arrays in names: "C" is the number of channels, "*k" stands for one
 axis or more, and a name stands for the same number in all arrays. Validation, copies, files,
@@ -21,8 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, dataclass_transform
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
-from invconv.arrays.settings import instead
-from invconv.arrays.validation import require_alike, require_array, require_real
+from invconv.arrays.validation import instead, require_alike, require_array, require_real
 from invconv.operators.base import register
 
 Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
@@ -158,7 +154,7 @@ class Fields:
     @derived
     def _stacked(self) -> str | None:
         """Return the name of an array with one axis too many, as in JAX's trees, or None."""
-        return stacked_array(self)
+        return _stacked_array(self)
 
 
 def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
@@ -193,8 +189,13 @@ def require_parts_alike(whole: Any) -> None:
     for prefix, conv in whole._parts().items():
         name = f"{whole._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
         require_operator(name, conv)
-        first = first or (name, conv)
-        _require_same(name, conv, *first)
+        like_name, like = first = first or (name, conv)
+        if conv.channels != like.channels:
+            raise ValueError(
+                f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
+            )
+        inside, value = conv._reference()
+        require_alike(f"{name}.{inside}", value, like_name, like._reference()[1])
         if conv.ndim is not None:
             ndim = ndim or (name, conv.ndim)
             if conv.ndim != ndim[1]:
@@ -224,8 +225,7 @@ def require_arrays(conv: Any) -> None:
         _require_fit(name, value, spec, sizes)
 
 
-def stacked_array(conv: Any) -> str | None:
-    """Return the name of an array with one axis too many, as in JAX's trees, or None."""
+def _stacked_array(conv: Any) -> str | None:
     for prefix, part in conv._parts().items() if conv._part_names else ():
         if (inside := part._stacked) is not None:
             return f"{prefix}.{inside}"
@@ -244,16 +244,6 @@ def _has_further_axis(value: Array, spec: ArraySpec, settings: list[Any]) -> boo
     axes = value.ndim - len(spec.fixed)
     uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
     return bool(uneven or value.shape[0] != value.shape[1])
-
-
-def _require_same(name: str, conv: Any, like_name: str, like: Any) -> None:
-    """Raise unless two operators agree in channels, library, dtype and device."""
-    if conv.channels != like.channels:
-        raise ValueError(
-            f"{name}: expected {like.channels} channels as {like_name} has, got {conv.channels}"
-        )
-    array_name, value = conv._reference()
-    require_alike(f"{name}.{array_name}", value, like_name, like._reference()[1])
 
 
 def _require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:

@@ -6,28 +6,36 @@ random y, for which x is computed in float64 for float32, and in longdouble for 
 
 K x is a sum over taps, which would take longer than the solve if there are many taps or pixels.
 Then spectral operators are measured by frequencies (`invconv.trust.frequencies`), and the others on
-a part of the grid; the error of y = K x, the larger one, is extrapolated from there (`base.grids`).
-If longdouble is no wider than float64, results are rounded on purpose to model the error.
+a part of the grid; the error of y = K x, the larger one, is extrapolated from there
+(`base.conditions`). If longdouble is no wider than float64, results are rounded on purpose to model
+the error.
+
+The computation is a list of steps (`invconv.trust.measured`), one for each part of an operator, or
+for the operator itself: its factors of one direction are taken together.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.array_ops import ops_of
-from invconv.arrays.namespaces import Shape, dtype_name, readable, size
-from invconv.families.factored import State, solvers_by_factor
-from invconv.kernels.primitives import Solver
-from invconv.operators.base.computation import computation_of
+from invconv.arrays.namespaces import Array, Shape, dtype_name, readable, size
+from invconv.arrays.registry import agnostic
+from invconv.arrays.validation import LONGDOUBLE
+from invconv.families import path as paths
+from invconv.families.factored import State, solvers_by_factor, units
+from invconv.families.family import Bias, arrays_of
+from invconv.families.path import Factor, Path
+from invconv.families.route import Route, undoing_steps, undone_as_one
+from invconv.kernels.primitives import Map, Solver, in_turn
 from invconv.operators.base.conditions import affordable, carried_on, samples, tried
-from invconv.operators.base.factors import Factored, FactorList
+from invconv.operators.base.factors import Factored, FactorList, require_regular
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES, digits_left
 from invconv.trust.frequencies import error_by_frequencies
@@ -78,13 +86,13 @@ def remembered(
 
 def bound(conv: Factored, shape: Shape) -> float:
     """Return a bound of the error in units of eps at O(1) cost, or inf."""
-    try:
-        with np.errstate(all="ignore"):
-            path = conv._on_host(np.float64)._path()
-            bounds = [(family.bounds(w), inverted) for family, w, inverted in path]
-            return error_bound(one.inverted() if inverted else one for one, inverted in bounds)
-    except FAILURES:
-        return math.inf
+
+    def sum_up() -> float:
+        path = conv._on_host(np.float64)._path()
+        bounds = [(family.bounds(w), inverted) for family, w, inverted in path]
+        return error_bound(one.inverted() if inverted else one for one, inverted in bounds)
+
+    return tried(sum_up)
 
 
 def judge(
@@ -117,7 +125,8 @@ def judge(
     if precision == "float64" and not _HAS_WIDER:
         against = "by results rounded on purpose, for want of a wider longdouble"
         return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
-    if smaller != shape and conv._solves_by_applying:  # nothing is factored: y = K x is enough
+    applied = len(conv._families) == 1 and conv._families[0].solves_by_applying
+    if smaller != shape and applied:  # nothing is factored: y = K x is enough
         return Judgement(given, "measured", against)
     random = tried(lambda: steps(smaller).error_of_random_y(NEAR * given))
     return Judgement(max(error, given, random), "measured", against)
@@ -135,7 +144,7 @@ def _by_frequencies(
     if type(conv).factors is FactorList.factors:
         rest, parts = iter(solvers), conv._parts().values()
         return max(
-            _by_frequencies(part, shape, precision, list(itertools.islice(rest, part._count)))
+            _by_frequencies(part, shape, precision, list(itertools.islice(rest, len(part._labels))))
             for part in parts
         )
     path = conv._on_host(np.dtype(precision))._path()
@@ -175,10 +184,14 @@ def _computation(
     dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
     working = conv._on_host(dtypes[0])
     higher = working._on_host(dtypes[1])  # of the same, rounded values
-    runs = computation_of(working, shape, state=state)
+    runs = _steps_of(working, shape, state=state)
     if ops_of(conv._reference()[1]).flushes_subnormals:
         runs = [step.flushed() for step in runs]
-    steps = runs, computation_of(higher, shape, factored)
+    token = LONGDOUBLE.set(True)
+    try:
+        steps = runs, _steps_of(higher, shape, factored)
+    finally:
+        LONGDOUBLE.reset(token)
     computation = Computation(
         *steps, dtypes, (conv.channels, *shape), conv._pixelwise, samples(conv, shape, precision)
     )
@@ -196,9 +209,76 @@ def _modelled(conv: Factored, shape: Shape) -> float:
     kind = np.dtype(np.float64)
 
     def measure() -> float:
-        exact = computation_of(conv._on_host(kind), shape)
+        exact = _steps_of(conv._on_host(kind), shape)
         rounded = [step.rounded(EPS["float64"]) for step in exact]
         both = Computation(rounded, exact, (kind, kind), (conv.channels, *shape))
         return both.error_of_random_y()
 
     return tried(measure)
+
+
+def _steps_of(
+    conv: Factored, shape: Shape, solved: bool = True, state: State | None = None
+) -> list[Step]:
+    """Return the steps of an operator of NumPy arrays; unless ``solved``, without solves."""
+    path = conv._path()
+    if solved:  # raises if a factor is exactly singular
+        require_regular(conv, shape, back=True)
+        require_regular(conv, shape)
+    rows = zip(conv._labels, path, solvers_by_factor(state, path), strict=True)
+    steps = []
+    for (label, inverted), group in itertools.groupby(rows, lambda row: (row[0], row[1].inverted)):
+        _, factors, solvers = zip(*group, strict=True)
+        base = paths.inverse(factors) if inverted else factors
+        pairs = zip(factors, solvers, strict=True)
+        known = {id(factor.w): solver for factor, solver in pairs}  # each has arrays of its own
+        steps.append(replace(_step(label, base, shape, solved, known), turned=inverted))
+    return steps
+
+
+def _step(
+    label: tuple[str, str], path: Path, shape: Shape, solved: bool, known: dict[int, Any]
+) -> Step:
+    """Return the step of factors that are applied forwards."""
+    if all(factor.is_shift for factor in path):
+        add, subtract = (Bias(path[0].w, inverted) for inverted in (False, True))
+        return Step(label[0], "bias", add, subtract, lambda y: y)
+    solves: tuple[Map, Map] = _not_factored, _not_factored
+    if solved:
+        solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
+        linear = [solver for solver in solvers if not isinstance(solver, Bias)]
+        solves = in_turn(solvers), in_turn(linear)
+    return Step(*label, _forward(path, shape), *solves)
+
+
+def _not_factored(y: Array) -> Array:
+    raise NotImplementedError
+
+
+def _forward(path: Path, shape: Shape) -> Map:
+    """Return the forward map by BLAS: to compile a kernel would take longer than to judge."""
+    longdouble = any(a.dtype.itemsize > 8 for f in path for a in arrays_of(f.w))
+    with agnostic(False):
+        route = Route(path, shape)
+    first = path[0].family
+    if first.solves_by_applying and not longdouble:
+        ready, rest = first.made_ready(path[0].w, shape), Route(path[1:], shape)
+        return lambda x: rest(ready(x))
+    if all(factor.family.pixelwise for factor in path) and not longdouble:
+        return route
+
+    def apply(x: Array) -> Array:
+        with agnostic(not longdouble):  # BLAS has no longdouble
+            return route(x)
+
+    return apply
+
+
+def _solver(unit: list[Factor], shape: Shape, known: dict[int, Any]) -> Any:
+    """Return the solver of a unit; of several matrices the one that undoes them one by one."""
+    first = unit[0]
+    if first.is_shift:
+        return Bias(first.w, True)
+    if undone_as_one(unit):
+        return undoing_steps(unit)
+    return known.get(id(first.w)) or first.family.factor(first.w, shape)

@@ -11,7 +11,7 @@ import math
 
 from invconv.arrays.namespaces import Array, Shape, as_array, copy_of, namespace
 from invconv.arrays.registry import Primitive
-from invconv.arrays.settings import flag
+from invconv.arrays.validation import flag
 from invconv.families import path as paths
 from invconv.families.factored import State, solvers_of
 from invconv.operators.base import register
@@ -48,40 +48,12 @@ class InvertibleConv(Differentiable, abstract=True):
     """
 
     def transpose(self) -> InvertibleConv:
-        """Return the operator of the transposed matrix, without bias.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import PeriodicConv
-        >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
-        >>> conv.transpose().forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
-        array([[2., 0., 0., 1.]])
-        """
+        """Return the operator of the transposed matrix, without bias."""
         transposed: InvertibleConv = register.operators()["Transposed"](self)
         return transposed
 
-    # --- values ------------------------------------------------------------------------------
-
     def forward(self, x: Array) -> Array:
-        """Return y = K x + b.
-
-        Parameters
-        ----------
-        x : array, shape (*batch, C, *spatial)
-
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import PeriodicConv
-        >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
-        >>> conv.forward(np.asarray([[1.0, 0.0, 0.0, 0.0]]))
-        array([[2., 1., 0., 0.]])
-        """
+        """Return y = K x + b; x and y have the shape (*batch, C, *spatial)."""
         call = as_batch(self, "x", x)
         y = call.conv._route(call.x)(call.x)
         if self._inverts_forward:
@@ -90,14 +62,6 @@ class InvertibleConv(Differentiable, abstract=True):
 
     def inverse(self, y: Array) -> Array:
         """Return x with forward(x) = y; short for ``prepare(spatial_shape).inverse(y)``.
-
-        Parameters
-        ----------
-        y : array, shape (*batch, C, *spatial)
-
-        Returns
-        -------
-        array, shape (*batch, C, *spatial)
 
         Raises
         ------
@@ -113,14 +77,6 @@ class InvertibleConv(Differentiable, abstract=True):
         -----
         NaN and inf in a sample stay in that sample. There they may reach pixels that do not depend
         on them but are solved together with them (frequencies, channels).
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import PeriodicConv
-        >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
-        >>> np.round(conv.inverse(np.asarray([[2.0, 1.0, 0.0, 0.0]])), 12) + 0.0
-        array([[1., 0., 0., 0.]])
         """
         call = as_batch(self, "y", y)
         return call.restore_shape(self._state(self, call.spatial_shape).solve(call.x))
@@ -129,14 +85,6 @@ class InvertibleConv(Differentiable, abstract=True):
         """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.
 
         It has the dtype of the parameters, float32 for float16 and bfloat16.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> conv = Conv1x1(2 * np.eye(3))
-        >>> round(float(conv.log_det((4, 5))), 6)  # 3 channels of 20 pixels, log 2 each
-        41.588831
         """
         shape = require_spatial_shape(self, spatial_shape)
         return as_array(self._in_working_precision()._log_det(shape))
@@ -145,16 +93,7 @@ class InvertibleConv(Differentiable, abstract=True):
         return paths.log_det(self._path(), shape)[0]
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        """Return y = K x + b and log|det K|, the latter broadcast to the batch shape.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import ActNorm
-        >>> conv = ActNorm(np.asarray([0.5]), np.zeros(1))
-        >>> conv.forward_and_log_det(np.zeros((3, 1, 4, 4)))[1]  # one a sample: 16 pixels of 0.5
-        array([8., 8., 8.])
-        """
+        """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
         call = as_batch(self, "x", x)
         y, log_dets = evaluate(call.x, call.conv)
         if self._inverts_forward:
@@ -164,16 +103,7 @@ class InvertibleConv(Differentiable, abstract=True):
         return call.restore_shape(y), log_dets
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import ActNorm
-        >>> conv = ActNorm(np.asarray([0.5]), np.zeros(1))
-        >>> conv.inverse_and_log_det(np.zeros((3, 1, 4, 4)))[1]
-        array([-8., -8., -8.])
-        """
+        """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         call = as_batch(self, "y", y)
         state = self._state(self, call.spatial_shape)
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
@@ -197,16 +127,6 @@ class InvertibleConv(Differentiable, abstract=True):
         ------
         SingularConvError
             If the operator has a zero pivot (known in host memory, outside traced code only).
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import EmergingConv
-        >>> conv = EmergingConv.init(2, rng=np.random.default_rng(0))
-        >>> prepared = conv.prepare((8, 8))
-        >>> batches = [np.full((n, 2, 8, 8), float(n)) for n in (1, 2)]
-        >>> [bool(np.allclose(prepared.inverse(conv.forward(x)), x)) for x in batches]
-        [True, True]
         """
         shape = require_spatial_shape(self, spatial_shape)
         held = self._each(copy_of)  # later edits of the arrays do not reach it
@@ -220,7 +140,7 @@ class InvertibleConv(Differentiable, abstract=True):
         working = held._in_working_precision()
         state = (working._in_float64() if wide else working)._factor(shape)
         if check:
-            self._check_inverse(shape, state.log_det, state)
+            warn_of_loss(self, shape, state.log_det, state)
         return state.for_data_in(working._reference()[1].dtype) if wide else state
 
     def _factor(self, shape: Shape) -> State:
@@ -230,8 +150,6 @@ class InvertibleConv(Differentiable, abstract=True):
         if not self._inverts_forward:  # the inverse solves all factors
             guard = require_regular(self, shape, back=True, log_det=log_det)
         return State(solvers_of(paths.inverse(path), shape), log_det, guard)
-
-    # --- condition ---------------------------------------------------------------------------
 
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.
@@ -255,22 +173,11 @@ class InvertibleConv(Differentiable, abstract=True):
             corners; fewer for wide exponentials), and a Hager-Higham estimate from below beyond.
             inf if K is singular or its inverse overflows. It is computed on the host, in float64;
             `diagnose` tells whether rounding may account for it, from about 1e15 on.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1
-        >>> Conv1x1(np.diag([4.0, 1.0, 0.5])).condition((8, 8))
-        8.0
         """
         shape = require_spatial_shape(self, spatial_shape)
         if not (norm is None or norm in (1, math.inf)):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
         return remembered(self, shape, norm)
-
-    def _check_inverse(self, shape: Shape, result: Array, state: State | None = None) -> None:
-        """Warn if an inverse with this result cannot be right in its dtype."""
-        warn_of_loss(self, shape, result, state)
 
 
 @Primitive

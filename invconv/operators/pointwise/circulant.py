@@ -75,8 +75,7 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
 
     def transpose(self) -> CirculantConv1x1:
         """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is circ(c reversed)."""
-        xp, c = namespace(self.circulant), self.circulant
-        backwards = xp.concat([c[:1], xp.flip(c[1:], axis=0)])
+        backwards = _CIRCULANT.transposed(self.circulant)[1]
         return CirculantConv1x1(self.right, backwards, self.left, ndim=self.ndim)
 
     def within(self, gain: float) -> Self:

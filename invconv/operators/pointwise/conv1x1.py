@@ -12,20 +12,21 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, namespace
-from invconv.arrays.settings import generator, optional_ndim, positive_int
+from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
-from invconv.families.legs import Multiply
 from invconv.families.pointwise import Matrix
+from invconv.families.route import Multiply
 from invconv.kernels.frequencies.least_squares import damped_inverses
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.base.least_squares import LeastSquares
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.least_squares import LeastSquares
 from invconv.trust.gains import matrix_within
 
-_MATRIX = Matrix()  # torch.compile can look a family up, but cannot make one
+# torch.compile can look a family up, but cannot make one
+_MATRIX = Matrix()
 
 
 class OnPixels(LeastSquares, abstract=True):
@@ -54,6 +55,7 @@ class OnPixels(LeastSquares, abstract=True):
         ndim : int or None
             As for the class.
         rng : numpy.random.Generator, optional
+            Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
 
@@ -110,18 +112,7 @@ class Pointwise(OnPixels, abstract=True):
     """
 
     def matrix(self) -> Array:
-        """Return W, shape (C, C), in the parameters' dtype.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import CirculantConv1x1
-        >>> ones = np.ones(3)
-        >>> CirculantConv1x1(ones, np.asarray([1.0, 0.0, 2.0]), ones).matrix()
-        array([[1., 2., 0.],
-               [0., 1., 2.],
-               [2., 0., 1.]])
-        """
+        """Return W, shape (C, C), in the parameters' dtype."""
         return cast(self._in_working_precision()._matrix(), self._reference()[1].dtype)
 
     def transpose(self) -> InvertibleConv:
@@ -134,13 +125,8 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
     """Return a C x C orthogonal matrix from the uniform (Haar) distribution.
 
     The matrix is Q of A = Q R for a matrix A of N(0, 1) numbers, with signs that make R's diagonal
-    positive. It agrees bit for bit with `scipy.stats.ortho_group`, which takes longer to import
-    than invconv.
-
-    References
-    ----------
-    F. Mezzadri, How to generate random matrices from the classical compact groups, Notices AMS 54
-    (2007), arXiv math-ph/0609050.
+    positive (F. Mezzadri, Notices AMS 54, 2007, arXiv math-ph/0609050). It agrees bit for bit with
+    `scipy.stats.ortho_group`, which takes longer to import than invconv.
     """
     rng = generator(rng)
     if channels == 1:

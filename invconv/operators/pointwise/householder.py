@@ -11,13 +11,12 @@ import numpy as np
 from invconv.arrays.namespaces import Array
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
-from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.orthogonal import Reflecting
+from invconv.operators.pointwise.orthogonal import _REFLECTIONS, Reflecting
 from invconv.trust.gains import squashed
 
-_LOG_SCALE, _REFLECTIONS = LogScale(), Householder()
+_LOG_SCALE = LogScale()
 
 
 class HouseholderConv1x1(Reflecting):
@@ -53,8 +52,7 @@ class HouseholderConv1x1(Reflecting):
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        vectors = rng.standard_normal((channels, channels))
-        return {"reflectors": vectors, "log_scale": np.zeros(channels)}
+        return super().drawn(channels, rng) | {"log_scale": np.zeros(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]

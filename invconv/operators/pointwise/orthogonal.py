@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, namespace, readable, to_numpy
+from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.families.family import Family
 from invconv.families.structured import Householder
 from invconv.operators.base.factors import Gradients
@@ -18,7 +18,7 @@ _REFLECTIONS = Householder()
 
 
 class Reflecting(Pointwise, abstract=True):
-    """A 1x1 convolution with H_1 ... H_m, H_i = I - 2 v_i v_i^T / (v_i^T v_i), of rows v_i."""
+    """A 1x1 convolution with reflections of rows v_i."""
 
     reflectors: Array = array("m", "C")
 
@@ -30,6 +30,10 @@ class Reflecting(Pointwise, abstract=True):
                 raise ValueError(
                     f"reflectors: expected no zero vector, got one in row {int(zero.argmax())}"
                 )
+
+    @classmethod
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        return {"reflectors": rng.standard_normal((channels, channels))}
 
 
 class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
@@ -67,10 +71,6 @@ class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
 
     bias: Array | None = array("C", optional=True)
 
-    @classmethod
-    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        return {"reflectors": rng.standard_normal((channels, channels))}
-
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_REFLECTIONS, self.reflectors)]
 
@@ -79,8 +79,7 @@ class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
 
     def transpose(self) -> OrthogonalConv1x1:
         """Return the same reflections in the opposite order, without bias."""
-        backwards = namespace(self.reflectors).flip(self.reflectors, axis=0)
-        return OrthogonalConv1x1(backwards, ndim=self.ndim)
+        return OrthogonalConv1x1(_REFLECTIONS.transposed(self.reflectors)[1], ndim=self.ndim)
 
     def within(self, gain: float) -> Self:
         """Return the operator itself: its inverse has norm 1."""

@@ -10,16 +10,14 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     constant,
-    device,
     diagonal,
     diagonal_matrix,
     identity,
-    library_name,
     namespace,
     readable,
     to_numpy,
 )
-from invconv.arrays.validation import require_alike, require_array
+from invconv.arrays.validation import require_alike, require_array, require_beside
 from invconv.families.family import Family
 from invconv.families.structured import LogTriangular, Permutation, Triangular
 from invconv.operators.base.factors import Gradients
@@ -141,16 +139,7 @@ class PLUConv1x1(Pointwise, mixing="plu"):
 def _require_permutation(permutation: Array, channels: int, lower: Array) -> None:
     """Raise unless an array has each channel once, in the library and on the device of another."""
     xp = require_array("permutation", permutation)
-    if library_name(permutation) != library_name(lower):
-        raise TypeError(
-            f"permutation: expected an array of {library_name(lower)} as lower is, "
-            f"got one of {library_name(permutation)}"
-        )
-    if device(permutation) != device(lower):
-        raise ValueError(
-            f"permutation: expected an array on device {device(lower)} as lower is, "
-            f"got one on {device(permutation)}"
-        )
+    require_beside("permutation", permutation, "lower", lower)
     if not xp.isdtype(permutation.dtype, "integral"):
         raise TypeError(f"permutation: expected integers, got {permutation.dtype}")
     if readable(permutation):

@@ -9,15 +9,14 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, diagonal, namespace
 from invconv.families.family import Family
-from invconv.families.structured import Householder, KnownTriangular
+from invconv.families.structured import KnownTriangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.orthogonal import Reflecting
+from invconv.operators.pointwise.orthogonal import _REFLECTIONS, Reflecting
 from invconv.trust.gains import triangle_within
 
 _UPPER = KnownTriangular(lower=False)
-_REFLECTIONS = Householder()
 
 
 class QRConv1x1(Reflecting, mixing="qr"):
@@ -57,9 +56,8 @@ class QRConv1x1(Reflecting, mixing="qr"):
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        square = (channels, channels)
-        vectors = rng.standard_normal(square)
-        return {"reflectors": vectors, "upper": np.zeros(square), "scale": np.ones(channels)}
+        others = {"upper": np.zeros((channels, channels)), "scale": np.ones(channels)}
+        return super().drawn(channels, rng) | others
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         strict = namespace(self.upper).triu(self.upper, k=1)

@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 
 from invconv.arrays.errors import CommandError, as_command_errors
-from invconv.arrays.settings import choice, is_number, positive_int
+from invconv.arrays.validation import choice, is_number, positive_int
 from invconv.flows.architecture import MIXINGS
 from invconv_torch.flows import Glow
 

@@ -1,21 +1,73 @@
-"""The damping that a noise level suggests, by the discrepancy principle (V. A. Morozov, 1966)."""
+"""Solutions of least squares, and the damping that a noise level suggests.
+
+The operators that have them are one C x C matrix a frequency, or one at every pixel: there the
+regularised inverse is exact and cheap.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from typing import Any
+from abc import abstractmethod
 
-from invconv.arrays.namespaces import Array, namespace, size, to_float
-from invconv.arrays.settings import finite_or_nan
+from invconv.arrays.namespaces import Array, cast, namespace, size, to_float
+from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
 from invconv.kernels.primitives import per_channel
-from invconv.operators.base.calls import as_batch
+from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.fields import require_operator
-from invconv.operators.base.least_squares import LeastSquares
+from invconv.operators.base.operator import InvertibleConv
 
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
+
+
+class LeastSquares(InvertibleConv, abstract=True):
+    """A map that is one C x C matrix a frequency, or one at every pixel."""
+
+    def least_squares(self, y: Array, damp: float | Array = 0.0) -> Array:
+        """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2, exactly, in one solve.
+
+        Parameters
+        ----------
+        y : array, shape (*batch, C, *spatial)
+        damp : float or 0-d array
+            At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
+            Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
+            be told from rounding count as zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `inverse`, or if K is not finite, or ``damp`` is negative or not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1, PeriodicConv
+        >>> laplacian = PeriodicConv(np.asarray([[[1.0, -2.0, 1.0]]]))
+        >>> x = laplacian.least_squares(np.asarray([[1.0, 0.0, -1.0, 0.0]]))
+        >>> np.round(laplacian.forward(x), 12) + 0.0
+        array([[ 1.,  0., -1.,  0.]])
+        >>> Conv1x1(np.diag([2.0, 0.0])).least_squares(np.ones((1, 2, 1)), damp=1.0)[0, :, 0]
+        array([0.4, 0. ])
+        """
+        call = as_batch(self, "y", y)
+        if not isinstance(damp, int | float):
+            require_alike("damp", damp, "y", y)
+            damp = cast(damp, call.x.dtype)
+        elif not 0 <= damp < math.inf:
+            raise ValueError(f"damp: expected a finite number of at least 0, got {damp}")
+        return call.restore_shape(call.conv._least_squares(_without_bias(call), damp))
+
+    @abstractmethod
+    def _least_squares(self, y: Array, damp: float | Array) -> Array:
+        """Return `least_squares` for K alone, for y (B, C, *spatial) in the working precision."""
+
+
+def _without_bias(call: Call) -> Array:
+    bias = getattr(call.conv, "bias", None)
+    return call.x if bias is None else call.x - per_channel(bias, call.x)
 
 
 def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
@@ -70,9 +122,21 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
         hint = "; without noise the inverse needs no damp" if sigma == 0 else ""
         raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
     call = as_batch(conv, "y", y)
-    misfit = _Misfit(call.conv, call.x, float(sigma))
-    _require_between(misfit, sigma)
-    high = low = 1.0
+    images, noise = _without_bias(call), size(call.x.shape) * float(sigma) ** 2
+    linear = paths.linear(call.conv._path())
+    maps = [family.made_ready(w, call.spatial_shape) for family, w, _ in linear]
+
+    def share(difference: Array) -> float:
+        return to_float(namespace(difference).sum(difference * difference)) / noise
+
+    def misfit(damp: float) -> float:
+        x = call.conv._least_squares(images, damp)
+        for apply in maps:
+            x = apply(x)
+        return share(x - images)
+
+    _require_between(misfit(0.0), share(images), sigma)
+    high = low = 1.0  # the misfit grows with the damp
     while misfit(high) < 1:
         high *= _STEP
     while misfit(low) > 1:
@@ -85,29 +149,8 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
     return math.exp(brentq(log_misfit, math.log(low), math.log(high), xtol=_CLOSE))
 
 
-class _Misfit:
-    """|K x - y|^2 over n sigma^2 for the x of a damp; y (B, C, *spatial) without the bias."""
-
-    def __init__(self, conv: Any, y: Array, sigma: float) -> None:
-        path, bias = conv._path(), getattr(conv, "bias", None)
-        self.conv, self.y = conv, y if bias is None else y - per_channel(bias, y)
-        shape = tuple(y.shape[2:])
-        self.maps = [family.made_ready(w, shape) for family, w, _ in paths.linear(path)]
-        self.noise = size(y.shape) * sigma**2
-
-    def __call__(self, damp: float) -> float:
-        x = self.conv._least_squares(self.y, damp)
-        for apply in self.maps:
-            x = apply(x)
-        return self.of(x - self.y)
-
-    def of(self, difference: Array) -> float:
-        return to_float(namespace(difference).sum(difference * difference)) / self.noise
-
-
-def _require_between(misfit: _Misfit, sigma: float) -> None:
+def _require_between(least: float, most: float, sigma: float) -> None:
     """Raise unless some damp fits: the misfit is below 1 without one, and above 1 for x = 0."""
-    least, most = misfit(0.0), misfit.of(misfit.y)
     if not math.isfinite(most):
         raise ValueError("y: expected finite numbers, got NaN, or numbers whose squares overflow")
     if not most > 1:
