@@ -177,10 +177,11 @@ def stack_at(last: str, call: Callable[[], Any]) -> list[str]:
 CONV = ic.EmergingConv.init(3, rng=np.random.default_rng(0))
 PERIODIC = ic.PeriodicConv.init(3, rng=np.random.default_rng(0))
 IMAGES, ON_JAX = np.ones((1, 3, 4, 4)), CONV.asarrays(jnp.ones(1))
+GIVEN = jnp.ones((1, 3, 4, 4), ON_JAX.first.kernel.dtype)
 CALLS: dict[str, Callable[[], Any]] = {  # of new operators, which remember nothing
     "`EmergingConv.inverse(y)`, NumPy": lambda: CONV.replace().inverse(IMAGES),
     "The torch layer's forward": lambda: invconv_torch.EmergingConv2d(3)(torch.ones(1, 3, 4, 4)),
-    "JAX's jitted inverse": lambda: jax.jit(lambda y: ON_JAX.inverse(y))(jnp.asarray(IMAGES)),
+    "JAX's jitted inverse": lambda: jax.jit(lambda y: ON_JAX.inverse(y))(GIVEN),
     "`PeriodicConv.log_det(shape)`": lambda: PERIODIC.replace().log_det((4, 4)),
 }
 

@@ -66,6 +66,20 @@ class Sandwich(ic.InvertibleConv):
         return {"scale": bars[count]} | {f"inside.{n}": g for n, g in gradients.items()}
 
 
+class Doubled(ic.InvertibleConv):
+    """K of twice the kernel, as another operator has it."""
+
+    kernel: Any = array("C", "C", "*k")
+
+    def factors(self) -> Any:
+        """Take that operator's."""
+        return ic.PeriodicConv(2 * self.kernel).factors()
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Return the gradient."""
+        return {"kernel": 2 * bars[0]}
+
+
 class Squared(ic.InvertibleConv):
     """K = W W for a matrix W, with a wrong gradient."""
 
@@ -99,6 +113,7 @@ def test_an_operator_of_ones_own_obeys_every_law(xp: Any) -> None:
     assert jnp.zeros(1).dtype == wide  # JAX's float64 is switched as before
     emerging = ic.EmergingConv.init(3, rng=RNG)
     check_operator(Sandwich(emerging, 1 + RNG.random(3)), xp=xp)
+    check_operator(Doubled(ic.PeriodicConv.init(2, rng=RNG).kernel), xp=xp)
 
 
 def test_what_is_wrong_is_said() -> None:
