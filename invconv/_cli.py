@@ -3,8 +3,6 @@
 Every command is a module with `add_arguments` and `run`; only the command that runs is imported.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import importlib

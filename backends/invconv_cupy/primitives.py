@@ -3,8 +3,6 @@
 `invconv.arrays.registry` finds this module by its entry point; nothing imports it.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

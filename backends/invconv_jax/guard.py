@@ -1,7 +1,5 @@
 """The core's guard for operators in pytrees."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

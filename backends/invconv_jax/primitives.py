@@ -1,7 +1,5 @@
 """JAX's native primitives and `ArrayOps`, which `invconv.arrays.registry` looks up here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -5,8 +5,6 @@ pyproject.toml: before it, XLA asked a handler for its metadata without a table 
 which `invconv.kernels.cpu.compiler.frame` reads.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """MLX's answers to what the core asks of an array library. Its primitives are agnostic but one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 

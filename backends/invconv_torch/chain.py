@@ -1,7 +1,5 @@
 """A chain of layers, one after the other: the base of `ReversibleChain`, too."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any

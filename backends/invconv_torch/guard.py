@@ -1,7 +1,5 @@
 """The core's guard for a model of PyTorch modules."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A module that knows how its parameters begin: the base of all layers."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from functools import partial, update_wrapper

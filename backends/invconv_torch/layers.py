@@ -3,8 +3,6 @@
 Each is initialised as in the paper, from PyTorch's random generator.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

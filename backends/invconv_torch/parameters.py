@@ -5,8 +5,6 @@ another layer: tensors alone do not tell layers apart. States without metadata, 
 earlier versions or from a safetensors file, are loaded as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 

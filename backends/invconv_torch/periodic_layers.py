@@ -1,7 +1,5 @@
 """The layers that are solved frequency by frequency, and exponentials of convolutions."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The layers without a kernel: 1x1 convolutions, actnorm, and squeezes."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Full precision of float32: TF32, bfloat16 passes and autocast never decide a result."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """PyTorch's native primitives, which `invconv.arrays.registry` looks up here."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Importing this module refuses a version that lacks a part. `VERSIONS` has the ol
 pyproject.toml.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter

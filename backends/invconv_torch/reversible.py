@@ -4,8 +4,6 @@ A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, The Reversible Residual Network: 
 Without Storing Activations, NeurIPS 2017.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby

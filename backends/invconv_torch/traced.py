@@ -4,8 +4,6 @@
 only without one, or with autograd.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Any
 

@@ -4,8 +4,6 @@
 (https://data-apis.org/array-api-compat). Every room uses it.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

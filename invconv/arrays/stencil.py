@@ -3,8 +3,6 @@
 Masks, directions and dilation are ways to list offsets.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Validation of arguments, arrays and settings: each error names the argument, and what came."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Iterable

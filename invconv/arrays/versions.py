@@ -1,7 +1,5 @@
 """Which versions of a library serve: others are refused by a sentence, not by a wrong number."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Families of convolutions: autoregressive ones, and those that a basis decouples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial

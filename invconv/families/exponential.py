@@ -1,7 +1,5 @@
 """The family of exponentials of convolutions: invertible with every kernel."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ A path lists the factors in the order in which they run. A factor may run invert
 of a path is a path: the factors in the opposite order, each of them turned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

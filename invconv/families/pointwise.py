@@ -6,8 +6,6 @@ A run of such factors is one matrix, the product (`invconv.families.route`). Its
 factor by factor, or is a product with W^-1 if that is as accurate.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -4,8 +4,6 @@ The determinant of a triangular matrix is the product of its diagonal, and that 
 is +-1. A circulant matrix, given by its first column, is a product of numbers in Fourier's basis.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar

@@ -8,8 +8,6 @@ A file is one of `invconv.files.container` with the arrays of `GlowArchitecture.
 An adapter whose library has flows enters them into `FLOWS`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable, Mapping

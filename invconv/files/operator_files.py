@@ -15,8 +15,6 @@ reader takes classes from the register and refuses everything else: a descriptio
 the classes themselves validate it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

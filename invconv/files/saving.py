@@ -1,7 +1,5 @@
 """`invconv.save` and `invconv.load`: operators, layers and flows of every library."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

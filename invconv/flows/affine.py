@@ -7,8 +7,6 @@ function of a network's output h as in D. P. Kingma, P. Dhariwal, Glow, NeurIPS 
 may see a context, too: a vector for each sample, or images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

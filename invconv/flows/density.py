@@ -12,8 +12,6 @@ Numbers out of range raise if they are readable. On an accelerator and in traced
 for a sample that holds one is NaN instead.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -19,8 +19,6 @@ The three are closed under differentiation, so derivatives of any order need no 
 keeps only x. A tangent that is zero, or a cotangent that is not wanted, is None.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from invconv.arrays.namespaces import Array, Shape, namespace

@@ -8,8 +8,6 @@ conditioned, the product is as accurate as the steps. If it is not, or if its va
 each pixel is solved step by step.
 """
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, Self

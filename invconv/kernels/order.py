@@ -18,8 +18,6 @@ agree bit for bit. For each output channel:
 A tap that would read a pixel outside the grid reads a zero or is left out: neither changes a sum.
 """
 
-from __future__ import annotations
-
 import math
 
 from invconv.arrays.namespaces import Shape

@@ -19,8 +19,6 @@ or, if D^-1 would cost accuracy, M without D^-1 and then a triangular solve.
 - With dilation d, the residue classes of pixels modulo d are independent: they are separate images.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable

@@ -13,8 +13,6 @@ block for every set of directions. It is a correlation, too, of 2^k C channels.
 PyTorch runs this series, JAX one of its own, in loops, with blocks and number of terms from here.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
 import math

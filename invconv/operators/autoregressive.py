@@ -5,8 +5,6 @@ pixels, and at o = 0 the C x C matrix itself is triangular. So the inverse is a 
 after pixel (`kernels.wavefront` does whole wavefronts).
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, replace
 from typing import Self
 

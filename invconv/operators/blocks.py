@@ -8,8 +8,6 @@ the taps read what follows a block: then ``before`` lies behind x, and c is not 
 rows.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from invconv.arrays.namespaces import Array, cast, mesh_axes, namespace

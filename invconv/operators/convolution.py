@@ -1,7 +1,5 @@
 """The base classes of the convolutions with a kernel (C, C, *k): the weight of one factor."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self

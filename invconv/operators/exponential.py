@@ -4,8 +4,6 @@ E. Hoogeboom, V. G. Satorras, J. M. Tomczak, M. Welling, The Convolution Exponen
 Generalized Sylvester Flows, NeurIPS 2020, arXiv 2006.01910.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import KW_ONLY
 from typing import Self

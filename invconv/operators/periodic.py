@@ -1,7 +1,5 @@
 """Periodic convolutions, with any kernel, on a grid that closes on itself (section 3.2)."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY
 from typing import Self
 

@@ -1,7 +1,5 @@
 """The operator of a centred point-spread function."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Squeeze: trade pixels for channels between the levels of a flow (Real NVP, Dinh et al., 2017)."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

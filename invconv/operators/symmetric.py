@@ -8,8 +8,6 @@ Cosines, sines and Fourier's waves decouple them (`kernels.frequencies`):
 with w_t the number of offsets +-t. There is no order of the pixels.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY

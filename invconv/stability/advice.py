@@ -1,7 +1,5 @@
 """Advice on an inverse that cannot be trusted: sentences for the report of `diagnose`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Operators with a bounded inverse: |K^-1|_2 <= g for every value of the parameters."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 from invconv.arrays.validation import finite_or_nan

@@ -21,8 +21,6 @@ three digits (``python -m invconv benchmark silent_error`` counts them). Every p
 axis a costs log10 g_a digits.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

@@ -6,8 +6,6 @@ A judgement costs up to six solves and 200 ms, so a call judges one layer, and m
 layers.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

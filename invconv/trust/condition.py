@@ -3,8 +3,6 @@
 The 1-norms of K and K^-1 come from products: from all columns, or by Hager's and Higham's estimate.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

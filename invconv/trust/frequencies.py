@@ -13,8 +13,6 @@ K_hat(f) and of its inverse affects frequency f alone. So two measurements are m
                 longdouble, are enough
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -18,8 +18,6 @@ iteration does not give, and close: at the paper's initialisation with C = 48 th
 |A|_2 is 0.9.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

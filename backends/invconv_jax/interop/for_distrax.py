@@ -1,7 +1,5 @@
 """An operator as a bijector of distrax (DeepMind)."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 import distrax

@@ -1,7 +1,5 @@
 """An operator as a bijection of flowjax (D. Ward)."""
 
-from __future__ import annotations
-
 import operator
 from typing import Any, ClassVar
 

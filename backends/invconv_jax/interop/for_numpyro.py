@@ -1,7 +1,5 @@
 """An operator as a transform of NumPyro (D. Phan, N. Pradhan, M. Jankowiak)."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -4,8 +4,6 @@ The primitives `correlate` and `correlate_kernel_vjp` are XLA's convolution; off
 make one dilated kernel. Solves keep a batch on its devices.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -5,8 +5,6 @@ the channels leave, as noise. L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Est
 NVP, ICLR 2017. Scale and shift have the form of D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A layer from pixels to real numbers, with noise: `invconv.flows.density` has the equations."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -15,8 +15,6 @@ Differences from the code of the paper's authors (github.com/ehoogeboom/emerging
   plain convolutions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Layers one after the other, from images to noise and back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """A density of images from layers: maps with log-determinants, and noise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, TypeAlias

@@ -1,7 +1,5 @@
 """Running images through the layers of a flow, and noise through their inverses."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import itertools

@@ -1,7 +1,5 @@
 """A layer as a module of FrEIA (Visual Learning Lab Heidelberg)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 

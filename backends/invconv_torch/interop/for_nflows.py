@@ -1,7 +1,5 @@
 """A layer as a transform of nflows (C. Durkan, A. Bekasov, I. Murray, G. Papamakarios)."""
 
-from __future__ import annotations
-
 from nflows.transforms.base import Transform
 from torch import Tensor
 

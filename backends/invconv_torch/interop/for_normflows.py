@@ -1,7 +1,5 @@
 """A layer as a flow of normflows (V. Stimper et al., JOSS 8(86), 2023)."""
 
-from __future__ import annotations
-
 from normflows.flows import Flow
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """A layer as a transform of Pyro (E. Bingham et al., JMLR 20(28), 2019)."""
 
-from __future__ import annotations
-
 from pyro.distributions import TransformModule
 
 from invconv_torch.interop.for_distributions import TorchTransform

@@ -1,7 +1,5 @@
 """A layer as a lazy transform of zuko (F. Rozet et al.)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.distributions import Transform
 from zuko.lazy import LazyTransform

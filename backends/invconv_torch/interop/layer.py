@@ -1,7 +1,5 @@
 """The layer that a drop-in runs: the user's, or an `InvertibleModule` of the operator."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from torch import Tensor, nn

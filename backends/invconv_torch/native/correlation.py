@@ -1,7 +1,5 @@
 """Correlations on PyTorch: by the compiled kernel on the CPU, or by its own convolution."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import TypeAlias

@@ -8,8 +8,6 @@ Inductor mistakes the strides in the derivative of a complex LU factorisation, a
 of torch.export has the formula itself, since it must run without our operators.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

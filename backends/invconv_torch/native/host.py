@@ -1,7 +1,5 @@
 """PyTorch's answers to what the core asks of an array library; place and layout of tensors."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

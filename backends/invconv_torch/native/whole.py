@@ -5,8 +5,6 @@ convolution. `torch.func`, forward mode and torch.compile see the single steps i
 (`invconv_torch.native.kernels`).
 """
 
-from __future__ import annotations
-
 import operator
 from typing import Any, TypeAlias
 

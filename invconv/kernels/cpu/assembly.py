@@ -1,7 +1,5 @@
 """The program of a solve, and the choice of the quickest way."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

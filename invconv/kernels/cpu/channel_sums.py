@@ -4,8 +4,6 @@ A weight is a vector, and an input channel is broadcast. Some pixels share each 
 pixels of one level, and images. `invconv.kernels.order` has the order of the sums.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ one image that lag behind each other by the skew. A square of some lines and as 
 read row by row, transposed in registers, and stored vector by vector; or the other way round.
 """
 
-from __future__ import annotations
-
 import functools
 from contextlib import nullcontext
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Each constant was fitted by the suite of ``python -m invconv benchmark`` beside 
 every way, "threads" one thread and two. Seconds are for float32 and vectors of 512 bits.
 """
 
-from __future__ import annotations
-
 from invconv.kernels.cpu.compiler.target import Target
 
 MULTIPLY = 1.25e-11  # seconds of a product; choices

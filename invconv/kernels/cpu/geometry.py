@@ -1,7 +1,5 @@
 """The geometry of a compiled solve: shapes, taps and the processor, but no values."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterable

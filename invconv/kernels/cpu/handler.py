@@ -1,7 +1,5 @@
 """The kernel's handler for XLA's foreign function interface (`compiler.frame`)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -5,8 +5,6 @@ that this unit reads. The earlier unit was taken before, and its thread is at wo
 alone finishes too. Units of different images do not wait for each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

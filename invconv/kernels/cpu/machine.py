@@ -1,7 +1,5 @@
 """Compile the kernel to machine code by llvmlite; `reason` says why that is impossible."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import mmap

@@ -5,8 +5,6 @@ each other. A unit is divided into *segments*: pixels that are copied in, solved
 together.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterable

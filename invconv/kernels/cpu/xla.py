@@ -1,7 +1,5 @@
 """The compiled kernel as a custom call of XLA: program, working memory and handler."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, replace
 

@@ -13,8 +13,6 @@ contiguous, of one dtype, float32 or float64:
 and "solve" reads the decision there. The host never knows, and waits for nothing.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

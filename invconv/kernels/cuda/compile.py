@@ -5,8 +5,6 @@ NVRTC comes with the wheels `nvidia-cuda-nvrtc` (which torch's wheels for CUDA r
 macros, then the source files of this folder.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools

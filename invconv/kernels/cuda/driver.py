@@ -5,8 +5,6 @@ addresses are valid here. Code is loaded as a library (cuLibraryLoadData, CUDA 1
 no context.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 from collections.abc import Iterator

@@ -12,8 +12,6 @@ on disk contains no address of a process.
 Not yet run on a GPU. `arguments` describes the launches.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import warnings

@@ -10,8 +10,6 @@ an odd number of records more than the slope, so that neighbouring threads read 
 memory, or if channels, taps or numbers are too many.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import operator

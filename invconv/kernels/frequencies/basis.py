@@ -10,8 +10,6 @@ The images are real: along the last periodic axis half of the frequencies suffic
 their conjugates. Without a periodic axis all is real.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, field
 from typing import Any

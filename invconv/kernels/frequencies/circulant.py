@@ -7,8 +7,6 @@ Fourier transform of c, so circ(c)^-1 is the circulant matrix of the transform b
 The transforms are products with real matrices of cosines and sines here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Self
 

@@ -6,8 +6,6 @@ nothing is squared. A singular value that rounding alone would give is taken for
 has one such matrix a frequency, x_hat(f) = K_hat(f)^+ y_hat(f).
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -19,8 +19,6 @@ so that each of the pairs C re and S im, C im and S re is replaced by its differ
 Along other axes place m holds the coefficient of wave m.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 `as_batch` validates an argument against its operator.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 They follow from the factors (`base.factors`).
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from typing import Any

@@ -6,8 +6,6 @@ A class says its factors, and how gradients by their weights become gradients by
 A part, and a bias, are factors by themselves. `invconv.families` has the factors.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from abc import abstractmethod

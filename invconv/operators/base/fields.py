@@ -9,8 +9,6 @@ axis or more, and a name stands for the same number in all arrays. Validation, c
 pytrees and layers follow from the fields.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Files look classes up by name. Adapters listen to new classes, so that JAX, for 
 user's operator as a pytree like the library's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

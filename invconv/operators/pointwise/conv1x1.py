@@ -3,8 +3,6 @@
 This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, Glow, 2018).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """The Householder 1x1 convolution."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """The PLU 1x1 convolution (Kingma & Dhariwal, Glow, 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """The QR 1x1 convolution (the paper's section 3.3): as flexible as a plain one, and stable."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Self
 

@@ -13,8 +13,6 @@ and the code of an error have 32 bits. Asked for metadata, a handler answers wit
 and its traits. A handler returns null or an error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The processor that a kernel is compiled for."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

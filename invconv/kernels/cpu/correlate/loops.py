@@ -8,8 +8,6 @@ For the gradient, x and y_bar lie in buffers like the images and results of a co
 for every tap a vector of y_bar is multiplied with the vector of x at a fixed distance.
 """
 
-from __future__ import annotations
-
 from llvmlite import ir
 
 from invconv.kernels.cpu.compiler.integers import I1, I64, Arguments, Int, Numbers, Value

@@ -10,8 +10,6 @@ at equal distances share a list of taps, without those that would read a zero be
 lane is idle and no product is with a zero; but images are transposed on the way in and out.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

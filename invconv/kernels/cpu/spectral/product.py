@@ -3,8 +3,6 @@
 x_hat(f) = A(f) y_hat(f)
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import math

@@ -1,7 +1,5 @@
 """The loop of a product with a matrix a frequency: images in the lanes, channel after channel."""
 
-from __future__ import annotations
-
 from invconv.kernels.cpu.compiler.integers import POINTER, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
