@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-
-from invconv_conformance.libraries.environment import environment
+from unittest import mock
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -20,7 +19,7 @@ def pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of new processes, with these variables, that run ``begin`` first."""
     with (
-        environment(variables),
+        mock.patch.dict(os.environ, variables),
         ProcessPoolExecutor(workers, SPAWN, functools.partial(_begin, begin, *args)) as executor,
     ):
         yield executor
