@@ -1,7 +1,5 @@
 """The sources of the site: Markdown files in the order in which a reader finds them."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect
@@ -26,6 +24,7 @@ PACKAGES = {
     "invconv_jax": "JAX",
     "invconv_jax.flows": "JAX, densities of images",
     "invconv_jax.interop": "JAX's flow libraries",
+    "invconv_conformance": "checks of any operator",
 }
 
 
@@ -88,14 +87,6 @@ def _write_index(page: Path, package: str, about: str, rows: list[tuple[str, str
     page.write_text(f"# {package}\n\n{about}\n\n{doc}\n\n{table}\n", encoding="utf-8")
 
 
-def _page(name: Name) -> str:
-    members = "".join(f"\n        - {member}" for member in name.members) or " false"
-    return (
-        f"`from {name.package} import {name.name}`\n\n"
-        f"::: {name.where}\n    options:\n      members:{members}\n"
-    )
-
-
 @dataclass(frozen=True)
 class Name:
     """A public class or function, ``package.name``."""
@@ -141,3 +132,11 @@ def public(package: str) -> list[Name]:
     module = importlib.import_module(package)
     values = {name: getattr(module, name) for name in sorted(module.__all__, key=str.lower)}
     return [Name(package, n, v) for n, v in values.items() if not inspect.ismodule(v)]
+
+
+def _page(name: Name) -> str:
+    members = "".join(f"\n        - {member}" for member in name.members) or " false"
+    return (
+        f"`from {name.package} import {name.name}`\n\n"
+        f"::: {name.where}\n    options:\n      members:{members}\n"
+    )
