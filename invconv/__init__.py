@@ -4,6 +4,7 @@ After E. Hoogeboom, R. van den Berg, M. Welling, Emerging Convolutions for Gener
 Flows, ICML 2019 (arXiv 1901.11137).
 """
 
+from invconv import extend as extend
 from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
 from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
