@@ -231,7 +231,10 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: ic.save([LAYER], "f"), "Chain([layer.operator() for layer in ...])"),
         (lambda: register_backend("dask.array", np), "without dots, 'dask' of dask.array, got "),
         (lambda: register_backend("dask", ArrayOps), "module: expected a module, got <class"),  # type: ignore[arg-type]
-        (lambda: it.ReversibleChain([Flip()]).operator(), "got Flip at 0, which is no operator"),
+        (
+            lambda: it.ReversibleChain([Flip()]).operator(),
+            "expected layers that hold an operator, .* got Flip at 0",
+        ),
         (lambda: torch.fx.symbolic_trace(LAYER), "symbolic_trace, which sees no shapes; torch.exp"),
         pytest.param(
             lambda: torch.jit.script(LAYER),

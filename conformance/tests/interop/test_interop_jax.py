@@ -77,7 +77,8 @@ def test_the_number_of_axes(library: str) -> None:
 @pytest.mark.parametrize("name", interop.__all__)
 def test_what_is_no_operator_is_refused_at_once(name: str) -> None:
     more: dict[str, Any] = {"shape": (3, 4, 4)} if name == "FlowjaxBijection" else {"ndim": 2}
-    for wrong in (3, "conv", torch.nn.Identity()):
+    refused: list[Any] = [3, [], torch.nn.Identity()]
+    for wrong in refused:
         with pytest.raises(TypeError, match="conv: expected an operator of invconv, got"):
             getattr(interop, name)(wrong, **more)
 

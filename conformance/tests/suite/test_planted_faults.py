@@ -189,8 +189,8 @@ def _error(folder: Path, test: str) -> str:
 FAULTS = load()
 PAIR = "the pair transposed without being exchanged"
 DEFAULT = (PAIR, "a stale halo before the first part of a strip")
-SLOW = [() if fault.name in DEFAULT else (pytest.mark.slow,) for fault in FAULTS]
-CHOSEN = [pytest.param(f, id=f.name, marks=m) for f, m in zip(FAULTS, SLOW, strict=True)]
+MARKS: Any = {True: [], False: pytest.mark.slow}  # by default or not
+CHOSEN = [pytest.param(f, id=f.name, marks=MARKS[f.name in DEFAULT]) for f in FAULTS]
 
 
 @pytest.mark.parametrize("fault", CHOSEN)

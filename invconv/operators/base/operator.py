@@ -37,14 +37,34 @@ class InvertibleConv(Differentiable, abstract=True):
     Examples
     --------
     >>> import numpy as np
-    >>> from invconv import EmergingConv, PeriodicConv
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((5, 3, 8, 8))
-    >>> for conv in EmergingConv.init(3, rng=rng), PeriodicConv.init(3, rng=rng):
-    ...     z, log_det = conv.forward_and_log_det(x)
-    ...     print(log_det.shape, np.allclose(conv.inverse(z), x))
-    (5,) True
-    (5,) True
+    >>> from invconv import PeriodicConv
+    >>> conv = PeriodicConv(np.asarray([[[1.0, 2.0, 0.0]]]))  # y[p] = x[p - 1] + 2 x[p]
+    >>> x = np.asarray([[1.0, 0.0, 0.0, 0.0]])  # one channel of four pixels
+    >>> conv.forward(x)
+    array([[2., 1., 0., 0.]])
+    >>> np.round(conv.inverse(conv.forward(x)), 12) + 0.0
+    array([[1., 0., 0., 0.]])
+    >>> conv.transpose().forward(x)
+    array([[2., 0., 0., 1.]])
+    >>> float(np.exp(conv.log_det((4,))).round(12)), round(conv.condition((4,)), 12)
+    (15.0, 3.0)
+    >>> prepared = conv.prepare((4,))  # to solve often
+    >>> np.round(prepared.inverse(x), 3)
+    array([[ 0.533, -0.267,  0.133, -0.067]])
+
+    With a batch axis there is one log-determinant for each sample:
+
+    >>> y, log_dets = conv.forward_and_log_det(np.ones((3, 1, 4)))
+    >>> x, back = conv.inverse_and_log_det(y)
+    >>> log_dets.round(3), back.round(3)
+    (array([2.708, 2.708, 2.708]), array([-2.708, -2.708, -2.708]))
+
+    The arrays have names, and a copy may have others, or another dtype or library:
+
+    >>> list(conv.replace(bias=np.ones(1)).parameters())
+    ['kernel', 'bias']
+    >>> conv.asarrays(like=np.zeros(1, np.float32)).kernel.dtype
+    dtype('float32')
     """
 
     def transpose(self) -> InvertibleConv:
