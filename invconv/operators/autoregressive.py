@@ -67,6 +67,8 @@ class AutoregressiveConv(InBlocks):
     >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
     >>> conv.inverse(np.ones((1, 4)))
     array([[1., 2., 3., 4.]])
+    >>> AutoregressiveConv.init(5, kernel_size=2, mask="raster").kernel.shape
+    (5, 5, 2, 3)
     """
 
     _: KW_ONLY

@@ -36,6 +36,8 @@ class EmergingConv(InvertibleConv):
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> conv = EmergingConv.init(12, kernel_size=3, rng=rng)
+    >>> conv.first.kernel.shape, conv.first.direction, conv.second.direction
+    ((12, 12, 2, 2), (-1, -1), (1, 1))
     >>> x = rng.standard_normal((5, 12, 16, 16))
     >>> z, log_det = conv.forward_and_log_det(x)
     >>> bool(np.allclose(conv.inverse(z), x)), log_det.shape

@@ -76,6 +76,11 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     (True, True)
     >>> float(conv.log_det((8,)))
     0.0
+
+    `init` gives nearly the identity:
+
+    >>> bool(ExponentialConv.init(3, rng=np.random.default_rng(0)).condition((8, 8)) < 2)
+    True
     """
 
     _: KW_ONLY

@@ -54,6 +54,8 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     array([[ 8.,  3.,  6.,  9., 12., 15., 18., 13.]])
     >>> np.round(box.inverse(y), 12) + 0.0
     array([[0., 1., 2., 3., 4., 5., 6., 7.]])
+    >>> PeriodicConv.init(2, kernel_size=(3, 5)).kernel.shape
+    (2, 2, 3, 5)
     """
 
     _: KW_ONLY

@@ -86,6 +86,8 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
     >>> SymmetricConv(np.ones((1, 1, 2)), boundary="zero").forward(np.arange(5.0)[None, :])
     array([[1., 3., 6., 9., 7.]])
+    >>> SymmetricConv.init(2, kernel_size=5).kernel.shape  # of a whole kernel
+    (2, 2, 3, 3)
     """
 
     _: KW_ONLY

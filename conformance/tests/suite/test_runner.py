@@ -167,13 +167,13 @@ def test_a_library_that_is_slow_ends_in_time(tmp_path: Path, monkeypatch: Any, c
 
     monkeypatch.setitem(LAWS, "kind", replace(LAWS["kind"], check=slow))
     monkeypatch.setattr(plugin, "A_CHECK", 0.2)
-    options = ["--namespace", "dask.array", "--dtype", "float64", "--seconds", "2"]
+    options = ["--namespace", "dask.array", "--dtype", "float64", "--seconds", "4"]
     start = time.perf_counter()
-    assert main(["conformance", *options, "-k", "actnorm and kind"]) == 1
+    assert main(["conformance", *options, "-k", "kind"]) == 1
     assert time.perf_counter() - start < 40
     out = capsys.readouterr().out
     assert "TimeoutError: took more than 0.2 s" in out
-    assert "checks, since 2 s were over (--seconds)" in out
+    assert "checks, since 4 s were over (--seconds)" in out
 
 
 # as MLX on Linux: arrays without a device, and a namespace with few functions

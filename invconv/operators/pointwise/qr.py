@@ -40,10 +40,8 @@ class QRConv1x1(Reflecting, mixing="qr"):
     Examples
     --------
     >>> import numpy as np
-    >>> from invconv import QRConv1x1
     >>> conv = QRConv1x1(np.asarray([[1.0, -1.0]]), np.zeros((2, 2)), np.asarray([2.0, 3.0]))
-    >>> w = conv.forward(np.eye(2)[:, :, None])[:, :, 0].T  # I - 2 v v^T / v^T v exchanges rows
-    >>> np.round(w, 12)
+    >>> conv.matrix().round(12)  # the reflection exchanges two channels
     array([[0., 3.],
            [2., 0.]])
     """
