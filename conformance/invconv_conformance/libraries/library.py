@@ -20,7 +20,7 @@ from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 
 _EXTENSIONS = ("fft", "linalg")
-_NATIVE = {"numpy_primitives.py", "cpu", "plain"}  # of libraries that are known
+_NATIVE = {"numpy_primitives.py", "cpu", "pitched.py"}  # of libraries that are known
 Function = Callable[..., Any]
 Parameters = dict[str, Array]
 Run = Callable[[Parameters, Array], tuple[Array, ...]]

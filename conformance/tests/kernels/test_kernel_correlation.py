@@ -13,10 +13,7 @@ from invconv.kernels import maps
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.correlate import correlation
-from invconv.kernels.cpu.correlate.correlation import (
-    compiled_correlation,
-    compiled_kernel_vjp,
-)
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.program import address_of
 from tests.kernels.test_kernels import narrower

@@ -73,9 +73,7 @@ ROOMS = {
     "trust": Room("trust/*.py", _ALL, 3),
     "frequencies": Room("kernels/frequencies/*.py", _laws(_FREQUENCIES + "chain-merged"), 4),
     "kernels": Room("kernels/*.py", replace(_ALL, plain=True), 5),
-    "plain": Room(  # tap_grid.py runs in JAX and PyTorch only
-        "kernels/pitched.py", _laws("corner-[24]d* raster-2d* raster-k2x3-dilated ill-*", True), 3
-    ),
+    "plain": Room("kernels/pitched.py", _laws("corner-[24]d* raster-* ill-*", True), 3),
     "operators": Room("operators/*.py", _laws(_CAUSAL + _FREQUENCIES + _STEPS), 6),
 }
 
