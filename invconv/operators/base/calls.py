@@ -104,14 +104,14 @@ def as_batch(conv: Factored, name: str, x: Any) -> Call:
     if batch_axes < 0 or x.ndim <= batch_axes or x.shape[batch_axes] != channels:
         spatial = "any number of spatial axes" if ndim is None else f"{ndim} spatial axes"
         batch = "batch" if ndim is None else "*batch"
-        hint = "; one image without its channel axis is x[None]" if channels == 1 else ""
+        hint = f"; one image without its channel axis is {name}[None]" if channels == 1 else ""
         if ndim is not None and x.ndim > ndim and channels == 1:
-            hint = f"; images without their channel axis are x[..., None{', :' * ndim}]"
+            hint = f"; images without their channel axis are {name}[..., None{', :' * ndim}]"
         if x.ndim > (ndim or 1) and x.shape[-1] == channels:
             to = 1 if ndim is None else -1 - ndim
-            hint = f"; channels that are last go before the pixels by moveaxis(x, -1, {to})"
+            hint = f"; channels that are last go before the pixels by moveaxis({name}, -1, {to})"
         if ndim is None and x.ndim > 1 and x.shape[0] == channels:
-            hint = f"; of one image it is x[None], or say ndim={x.ndim - 1} when it is made"
+            hint = f"; of one image it is {name}[None], or say ndim={x.ndim - 1} when it is made"
         raise ValueError(
             f"{name}: expected shape ({batch}, {channels}, *spatial) with {channels} channel(s) "
             f"and {spatial}, got {tuple(x.shape)}{hint}"
