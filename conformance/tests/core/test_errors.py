@@ -222,7 +222,7 @@ def test_foreign_byte_order_is_kept(kind: Any) -> None:
         (lambda: PERIODIC.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, -3)"),
         (lambda: ONE.forward(np.moveaxis(X, 1, -1)), "by moveaxis(x, -1, 1)"),
         (lambda: BLUR.inverse(np.ones((5, 5))), "without its channel axis is y[None]"),
-        (lambda: BLUR.inverse(np.ones((3, 5, 5))), "their channel axis are x[..., None, :, :]"),
+        (lambda: BLUR.inverse(np.ones((3, 5, 5))), "their channel axis are y[..., None, :, :]"),
         (lambda: it.EmergingConv2d(2, (3, 3, 3)), "got 3: (3, 3, 3); EmergingConv3d takes so many"),
         (lambda: it.PeriodicConv2d(2, (3, 3, 3, 3)), "got 4: (3, 3, 3, 3)"),
         (lambda: it.PeriodicConv2d(2, padding=1), "PeriodicConv2d.__init__() got an unexpected"),  # type: ignore[call-arg]
