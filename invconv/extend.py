@@ -9,8 +9,12 @@ values, inverses, log-determinants, all derivatives, files, layers of PyTorch, p
 `Causal`, `Spectral` and `Exponential` are the families of convolutions. An operator of the library
 has them with its settings: ``PeriodicConv(2 * self.kernel).factors()``, which leaves a bias out.
 
-A class may also have ``validate`` (raise unless settings fit), ``transpose``, and ``within`` (a
-rule for `invconv.bounded`). A part is a factor list by itself, and needs neither method.
+A class may also have ``validate`` (raise unless settings fit), ``transpose``, ``within`` (a rule
+for `invconv.bounded`) and ``advice`` (a sentence for `invconv.diagnose`). A part is a factor list
+by itself, and needs neither method.
+
+``class Own(InvertibleConv, mixing="own")`` gives the class a word, by which flows make layers of
+it: ``invconv_torch.flows.Glow(shape, mixing="own")``.
 
 For an array library, `register_backend` takes a module of native primitives, `ArrayOps` is what its
 ``ARRAY_OPS`` derives from, and inside `agnostic` every primitive runs as pure array API.

@@ -68,7 +68,9 @@ def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleC
     with without_modes():  # inside FakeTensorMode, too, a number and not a fake one
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     conv = init(rng=np.random.default_rng(seed))
-    return conv.replace(bias=np.zeros(conv.channels) if bias else None)
+    if bias:
+        return conv.replace(bias=np.zeros(conv.channels))
+    return conv if getattr(conv, "bias", None) is None else conv.replace(bias=None)
 
 
 class Convolution(Layer):
@@ -77,12 +79,13 @@ class Convolution(Layer):
     They have its docstring and its ``__init__``, which Python's errors name after the subclass.
     """
 
+    named: ClassVar[dict[str, Any]] = {}  # those of one, two and three axes
     _ndim: ClassVar[int]
 
     def __init_subclass__(cls, ndim: int | None = None) -> None:
         super().__init_subclass__()
         if ndim is not None:
-            cls._ndim, cls.__doc__ = ndim, cls.__base__.__doc__
+            cls._ndim, cls.__doc__, cls.named[cls.__name__] = ndim, cls.__base__.__doc__, cls
             cls.__init__ = _renamed(cls.__init__, f"{cls.__name__}.__init__")  # type: ignore[method-assign]
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import invconv as ic
 from invconv.arrays.validation import choice
-from invconv.flows.architecture import POINTWISE
+from invconv.operators.base.register import mixings
 from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.parameters import Read
 from invconv_torch.pointwise_layers import Conv1x1
@@ -85,8 +85,9 @@ class _EmergingConv(Convolution):
         Added last.
     mask : {"corner", "raster"}
         Of both.
-    mixing : {"qr", "plu", "plain", "orthogonal", "circulant"} or None
-        The parametrisation of a 1x1 convolution before the pair, as in the paper.
+    mixing : str or None
+        The parametrisation of a 1x1 convolution before the pair, as in the paper: "plain", "plu",
+        "qr", ..., as `Conv1x1` has them.
     max_gain, device, dtype : optional
         See `InvertibleModule`.
 
@@ -120,7 +121,7 @@ class _EmergingConv(Convolution):
         self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
         self.mixing = None
         if mixing is not None:
-            choice("mixing", mixing, POINTWISE)
+            choice("mixing", mixing, (*mixings(ic.extend.Pointwise),))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 import invconv as ic
 from invconv.arrays.validation import choice
-from invconv.flows.architecture import POINTWISE
 from invconv.operators.base.register import mixings
 from invconv_torch.layer import Layer
 from invconv_torch.traced import device_kind
@@ -22,8 +21,9 @@ class Conv1x1(Layer):
     Parameters
     ----------
     channels : int
-    parametrization : {"plain", "plu", "qr", "orthogonal", "circulant"}
-        The matrix itself, or its factors, whose determinant costs little; or a rotation.
+    parametrization : {"plain", "plu", "qr", "orthogonal", "circulant", "householder"}
+        The matrix itself, or its factors, whose determinant costs little; or a rotation. Or the
+        ``mixing`` of a class of your own, an `invconv.extend.Pointwise`.
     bias : bool
     ndim : int, optional
         The number of spatial axes; any number of batch axes, none too, may come before the channels
@@ -53,8 +53,9 @@ class Conv1x1(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        choice("parametrization", parametrization, POINTWISE)
-        init = partial(mixings()[parametrization].init, channels, ndim=ndim)
+        matrices = mixings(ic.extend.Pointwise)
+        choice("parametrization", parametrization, (*matrices,))
+        init = partial(matrices[parametrization].init, channels, ndim=ndim)
         super().__init__(init, bias, max_gain, device, dtype)
 
 

@@ -45,6 +45,7 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
     "qr": ("Conv1x1", (3, "qr"), {}, (2, 2)),
     "orthogonal": ("Conv1x1", (3, "orthogonal"), {}, (2, 2)),
     "circulant": ("Conv1x1", (3, "circulant"), {}, (2, 2)),
+    "householder": ("Conv1x1", (3, "householder"), {}, (2, 2)),
     "actnorm": ("ActNorm", (3,), {}, (2, 2)),
 }
 

@@ -11,7 +11,6 @@ Convolutions for Generative Normalizing Flows, ICML 2019.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -27,12 +26,10 @@ from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import mixings
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
+from invconv.operators.pointwise.conv1x1 import Pointwise
 
 SQUEEZES = ("pixels", "haar", "dct")
-BEFORE_EMERGING = {"emerging": "plain", "emerging_plu": "plu", "emerging_qr": "qr"}
-POINTWISE = ("plain", "plu", "qr", "orthogonal", "circulant")
-# in the order in which users see them
-MIXINGS = (*POINTWISE, *BEFORE_EMERGING, "periodic", "symmetric", "exponential")
+_EMERGING = "emerging"
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class GlowArchitecture:
     levels: int = 3  # times that the image is halved
     depth: int = 32  # steps a level
     width: int = 512  # channels inside the couplings' networks
-    mixing: str | None = "emerging"  # one of MIXINGS; None for a user's layers, which no file has
+    mixing: str | None = "emerging"  # of `mixing_words`; None for a user's, which no file has
     squeeze: str = "pixels"  # the basis in which blocks of pixels become channels
     scale_floor: float = 0.5  # the least scale of a coupling or split; 0 in the paper
     kernel_size: int = 3  # taps an axis of a mixing convolution; odd
@@ -58,7 +55,7 @@ class GlowArchitecture:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
         if self.mixing is not None:
-            choice("mixing", self.mixing, MIXINGS)
+            choice("mixing", self.mixing, mixing_words())
         choice("squeeze", self.squeeze, SQUEEZES)
         object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
         object.__setattr__(self, "context", optional_context(self.context))
@@ -81,7 +78,7 @@ class GlowArchitecture:
         if set(values) != set(known):
             raise ValueError(f"expected {', '.join(known)}, got {', '.join(map(str, values))}")
         if values["mixing"] is None:
-            raise ValueError(f"mixing: expected one of {', '.join(MIXINGS)}, got None")
+            raise ValueError(f"mixing: expected one of {', '.join(mixing_words())}, got None")
         return cls(**values)
 
     def channels(self, level: int) -> int:
@@ -108,10 +105,10 @@ def _level_arrays(a: GlowArchitecture, level: int) -> dict[str, tuple[int, ...]]
     shapes: dict[str, tuple[int, ...]] = {}
     channels = a.channels(level)
     half, inputs = channels // 2, channels // 2 + (a.context or 0)
+    mixing = mixing_arrays(a, channels)
     for step in range(a.depth):
         at = f"level{level}_step{step}"
         shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
-        mixing = mixing_arrays(a, channels)
         shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
         shapes |= _conv(f"{at}_coupling.net.0", a.width, inputs, 3)
         shapes |= _conv(f"{at}_coupling.net.2", a.width, a.width, 1)
@@ -125,21 +122,35 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
     return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
 
 
-@functools.cache
+def mixing_words() -> tuple[str, ...]:
+    """Return the words for a mixing layer, those of outside classes too."""
+    after = (f"{_EMERGING}_{word}" for word in mixings(Pointwise) if word != "plain")
+    return (*mixings(), *after)
+
+
+def before_emerging(mixing: str) -> str | None:
+    """Return the word of the 1x1 convolution before an emerging one, None for other mixings."""
+    if mixing == _EMERGING:
+        return "plain"
+    word = mixing.removeprefix(f"{_EMERGING}_")
+    return None if word == mixing else word
+
+
 def mixing_steps(mixing: str) -> dict[str, InvertibleConv]:
-    """Return the operators of a mixing layer, of one channel and three taps, by arrays' prefix."""
-    return _drawn_mixing(mixing, 1, 3, None)
+    """Return the operators of a mixing layer, of 4 channels and 3 taps, by arrays' prefix."""
+    return _drawn_mixing(mixing, 4, 3, None)
 
 
 def _drawn_mixing(
     mixing: str, channels: int, taps: int, rng: np.random.Generator | None
 ) -> dict[str, InvertibleConv]:
     """Return the operators from which the training of a mixing layer starts, by arrays' prefix."""
-    if mixing in BEFORE_EMERGING:
-        before = mixings()[BEFORE_EMERGING[mixing]].init(channels, rng=rng)
-        return {"mixing.mixing.": before, "mixing.": EmergingConv.init(channels, taps, rng=rng)}
-    size = () if mixing in POINTWISE else (taps,)
-    last = {"mixing.": mixings()[mixing].init(channels, *size, rng=rng)}
+    if before := before_emerging(mixing):
+        first = mixings(Pointwise)[before].init(channels, rng=rng)
+        return {"mixing.mixing.": first, "mixing.": EmergingConv.init(channels, taps, rng=rng)}
+    cls = mixings()[mixing]
+    size = () if issubclass(cls, Pointwise) else (taps,)
+    last = {"mixing.": cls.init(channels, *size, rng=rng)}
     if mixing == "exponential":  # which is nearly the identity at the start
         return {"conv1x1.": mixings()["plain"].init(channels, rng=rng)} | last
     return last
@@ -152,7 +163,7 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
     else is zero.
     """
     if architecture.mixing is None:
-        raise ValueError(f"mixing: expected one of {', '.join(MIXINGS)}, got None")
+        raise ValueError(f"mixing: expected one of {', '.join(mixing_words())}, got None")
     shapes, a = architecture.arrays(), architecture
     arrays: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
     for name in arrays:
@@ -168,15 +179,29 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
 
 
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a mixing layer's arrays by name; no layer is made."""
-    assert architecture.mixing is not None
-    shapes, half = {}, architecture.kernel_size // 2
-    for prefix, conv in mixing_steps(architecture.mixing).items():
-        for name, array in conv._arrays().items():
-            # the first axes are of channels; of three taps an array has all, or the centre and one
-            taps = [1 + (n - 1) * half for n in array.shape[2:]]
-            shapes[prefix + name] = (*[channels] * min(array.ndim, 2), *taps)
-    return shapes
+    """Return the shapes of a mixing layer's arrays by name, from those of three small ones.
+
+    Each axis is as long as a + b channels + c taps; nothing of the layer's own size is made.
+    """
+    mixing, wider, longer = (
+        architecture.mixing,
+        channels / 4 - 1,
+        architecture.kernel_size / 2 - 1.5,
+    )
+    assert mixing is not None
+    small, wide, long = (_mixing_shapes(mixing, *sizes) for sizes in ((4, 3), (8, 3), (4, 5)))
+    return {
+        name: tuple(
+            round(n + wider * (more - n) + longer * (taps - n))
+            for n, more, taps in zip(shape, wide[name], long[name], strict=True)
+        )
+        for name, shape in small.items()
+    }
+
+
+def _mixing_shapes(mixing: str, channels: int, taps: int) -> dict[str, tuple[int, ...]]:
+    convs = _drawn_mixing(mixing, channels, taps, None).items()
+    return {at + name: array.shape for at, conv in convs for name, array in conv._arrays().items()}
 
 
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:

@@ -5,6 +5,7 @@ pixels, and at o = 0 the C x C matrix itself is triangular. So the inverse is a 
 after pixel (`kernels.wavefront` does whole wavefronts).
 """
 
+import math
 from dataclasses import KW_ONLY, replace
 from typing import Self
 
@@ -18,6 +19,7 @@ from invconv.families.convolutions import Causal
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.blocks import InBlocks
+from invconv.trust.bound import neumann_ratio
 from invconv.trust.gains import convolution_within, triangular_within
 
 
@@ -172,3 +174,13 @@ class AutoregressiveConv(InBlocks):
         block, others = convolution_within(triangular_within, causal.diagonal, causal.taps, gain)
         taps = namespace(others).concat([block[None, ...], others], axis=0)
         return self.replace(kernel=kernel_of(taps, self._kernel_size))
+
+    def advice(self, channel: int | None) -> str:
+        causal = self._causal()
+        rho = neumann_ratio(causal.diagonal, causal.taps)
+        if not math.isfinite(rho):
+            return "bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows"
+        return (
+            f"make the other taps smaller against those of the pixel itself: |D^-1| sum |taps| is "
+            f"{rho:.3g}, and below 1 the inverse is safe on every grid"
+        )

@@ -80,6 +80,12 @@ class SpectralConv(LeastSquares, WithKernel, abstract=True):
         taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
         return self.replace(kernel=kernel_of(taps / often, size))
 
+    def advice(self, channel: int | None) -> str:
+        return (
+            "change the kernel or the grid, so that the spectrum stays away from zero there, or "
+            "damp what is lost there with least_squares(y, damp)"
+        )
+
 
 def drawn_kernel(
     channels: int, taps: Shape, borders: tuple[str, ...], rng: np.random.Generator | None

@@ -16,7 +16,7 @@ from invconv.operators.base.fields import array, part
 from invconv.operators.base.operator import InvertibleConv
 
 
-class EmergingConv(InvertibleConv):
+class EmergingConv(InvertibleConv, mixing="emerging"):
     """``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
         y = K_2 K_1 x + b,    log det = log|det K_1| + log|det K_2|

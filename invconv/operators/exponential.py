@@ -151,6 +151,14 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         skew = skew * (limit / xp.where(turns > limit, turns, limit))
         return self.replace(kernel=symmetric + skew)
 
+    def advice(self, channel: int | None) -> str:
+        taps = taps_of(self._symmetric())
+        norm = float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
+        return (
+            f"make the symmetric part of the kernel smaller, S = (K[o, i, t] + K[i, o, -t]) / 2: "
+            f"the condition is at most e^(2 |S|), |S| <= {norm:.3g}; the rest loses nothing"
+        )
+
     def _symmetric(self) -> Array:
         """Return the kernel of the symmetric part of M."""
         return (self.kernel + self._family.transposed(self.kernel)[1]) / 2

@@ -4,19 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from invconv.arrays.namespaces import grid_text
-from invconv.arrays.stencil import taps_of
 from invconv.families.pointwise import Pointwise
-from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.convolution import SpectralConv
-from invconv.operators.exponential import ExponentialConv
 from invconv.operators.least_squares import LeastSquares
 from invconv.stability.report import Diagnosis
-from invconv.trust import bound, condition
+from invconv.trust import condition
 
 _WANTED = 2.0  # digits: with fewer, `inverse` warns
 _GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
@@ -69,32 +63,10 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
                 "initialisation"
             )
         return f"look at step {name}, {worst.name}: {worst.advice[0]}"
-    if isinstance(host, AutoregressiveConv):
-        causal = host._causal()
-        rho = bound.neumann_ratio(causal.diagonal, causal.taps)
-        if not math.isfinite(rho):
-            return "bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows"
-        return (
-            f"make the other taps smaller against those of the pixel itself: |D^-1| sum |taps| is "
-            f"{rho:.3g}, and below 1 the inverse is safe on every grid"
-        )
     matrices = all(isinstance(family, Pointwise) for family in host._families)
     if matrices and len(host._families) > 1 and d.loss > _FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
-    if isinstance(host, ExponentialConv):
-        taps = taps_of(host._symmetric())
-        norm = float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
-        return (
-            f"make the symmetric part of the kernel smaller, S = (K[o, i, t] + K[i, o, -t]) / 2: "
-            f"the condition is at most e^(2 |S|), |S| <= {norm:.3g}; the rest loses nothing"
-        )
-    if isinstance(host, SpectralConv):
-        return (
-            "change the kernel or the grid, so that the spectrum stays away from zero there, or "
-            "damp what is lost there with least_squares(y, damp)"
-        )
-    most = "" if d.channel is None else f": errors in channel {d.channel} grow most"
-    return f"make the matrix less singular{most}"
+    return host.advice(d.channel)
 
 
 def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str]:

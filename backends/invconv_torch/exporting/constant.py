@@ -22,12 +22,11 @@ import invconv as ic
 from invconv.arrays.namespaces import Shape, size
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
-from invconv.families.convolutions import Causal
 from invconv.families.exponential import Exponential, reaching_taps
+from invconv.families.family import Linear
 from invconv.families.path import Path
-from invconv.families.pointwise import Scale
 from invconv.families.route import Multiply, multiplied, runs, undoing, undone_as_one
-from invconv.kernels.families import MatrixFamily, ScaleFamily
+from invconv.kernels.families import MatrixFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product
 from invconv.kernels.primitives import grid_of, per_channel
@@ -75,10 +74,10 @@ def _run(path: Path, x: Tensor) -> Tensor:
             x = _apply(MatrixFamily(), Multiply(run).product, x)
         elif isinstance(factor.family, Exponential):
             x = _exponential(factor.family, factor.w, x, 1)
-        elif isinstance(factor.family, Scale):
-            x = _apply(ScaleFamily(), factor.family.scale(factor.w), x)
+        elif isinstance(factor.family, Linear):
+            x = _apply(factor.family.linear, factor.family.lowered(factor.w), x)
         else:
-            x = _apply(getattr(factor.family, "linear", None), factor.w, x)
+            raise _refusal(factor.family)
     return x
 
 
@@ -90,12 +89,11 @@ def _refusal(family: Any) -> NotImplementedError:
 
 
 def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
-    kind = getattr(family, "lowers", None)
-    if kind == "matrix":
+    if family.lowers == "matrix":
         return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
-    if kind == "scale":
+    if family.lowers == "scale":
         return per_channel(constant(w, x), x) * x
-    if kind != "taps":
+    if family.lowers != "taps":
         raise _refusal(family)
     whole: Any = family.whole
     stencil = Stencil(whole.offsets, whole.taps(family.unfolded(w)))
@@ -151,7 +149,8 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
     shape = tuple(y.shape[2:])
     if isinstance(family, Exponential):
         return _exponential(family, w, y, -1)
-    if isinstance(family, Causal):
+    solved = family.linear.solved if isinstance(family, Linear) else None
+    if solved == "causal":
         c = family.linear.stencil(w).within(shape)
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
@@ -160,8 +159,8 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
         lanes = Lanes(gather, inside, reads, places, on_host.back)
         return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
-    if isinstance(family, Scale):
-        return y / per_channel(constant(family.scale(w), y), y)
+    if solved == "scale":
+        return y / per_channel(constant(family.lowered(w), y), y)
     solver = family.factor(w, shape)
     return spectral_solve(solver, y) if isinstance(solver, SpectralSolver) else _undo(solver, y)
 

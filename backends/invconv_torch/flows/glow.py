@@ -22,19 +22,21 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from invconv.arrays.validation import choice
-from invconv.flows.architecture import BEFORE_EMERGING, MIXINGS, GlowArchitecture
+from invconv.extend import Pointwise
+from invconv.flows.architecture import (
+    GlowArchitecture,
+    before_emerging,
+    mixing_steps,
+    mixing_words,
+)
+from invconv.operators.base.register import mixings
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale
+from invconv_torch.layer import Convolution, Layer
 from invconv_torch.layers import EmergingConv2d
-from invconv_torch.periodic_layers import ExponentialConv2d, PeriodicConv2d, SymmetricConv2d
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
 
 Mixing: TypeAlias = Callable[[int], nn.Module]
-_CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
-    "periodic": PeriodicConv2d,
-    "symmetric": SymmetricConv2d,
-    "exponential": ExponentialConv2d,
-}
 
 
 class Glow(Multiscale):
@@ -55,10 +57,13 @@ class Glow(Multiscale):
     width : int
         Channels inside the couplings' networks.
     mixing : str or callable
-        The layer between couplings. A 1x1 convolution: "plain", "plu", "qr", "orthogonal" or
-        "circulant"; an emerging convolution after a plain, PLU or QR one: "emerging",
-        "emerging_plu" or "emerging_qr"; "periodic" or "symmetric"; "exponential" after a plain
-        1x1. Or a function that takes the number of channels and returns a layer.
+        The layer between couplings. A 1x1 convolution: "plain", "plu", "qr", "orthogonal",
+        "circulant" or "householder"; an emerging convolution after a plain one, "emerging", or
+        after another, "emerging_plu", "emerging_qr", ...; "periodic" or "symmetric"; "exponential"
+        after a plain 1x1. The word of a class of your own, ``class Own(InvertibleConv,
+        mixing="own")`` with an ``init(channels, kernel_size, *, rng)``, or of an
+        `invconv.extend.Pointwise`. Or a function that takes the number of channels and returns a
+        layer.
     squeeze : {"pixels", "haar", "dct"}
         The basis in which 2 x 2 pixels become channels.
     kernel_size : int
@@ -105,7 +110,7 @@ class Glow(Multiscale):
         dtype: Any = None,
     ) -> None:
         if not callable(mixing):
-            choice("mixing", mixing, MIXINGS)
+            choice("mixing", mixing, mixing_words())
         named = None if callable(mixing) else mixing
         sizes, last = (shape, levels, depth, width), (kernel_size, context)
         architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)
@@ -127,7 +132,7 @@ def _layers(
         for step in range(architecture.depth):
             at = f"level{level}_step{step}"
             layers[f"{at}_actnorm"] = ActNorm(channels, **where)
-            if architecture.mixing == "exponential":  # nearly the identity at the start
+            if architecture.mixing and "conv1x1." in mixing_steps(architecture.mixing):
                 layers[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
             layers[f"{at}_mixing"] = mixing(channels)
             design = {"scale_floor": floor, "context": architecture.context, **where}
@@ -142,8 +147,11 @@ def mixing_layer(
 ) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
     where = {"bias": False, "device": device, "dtype": dtype}
-    if name in _CONVOLUTIONS:
-        return _CONVOLUTIONS[name](channels, size, **where)
-    if name in BEFORE_EMERGING:
-        return EmergingConv2d(channels, size, mixing=BEFORE_EMERGING[name], **where)
-    return Conv1x1(channels, name, **where)
+    if before := before_emerging(name):
+        return EmergingConv2d(channels, size, mixing=before, **where)
+    cls = mixings()[name]
+    if issubclass(cls, Pointwise):
+        return Conv1x1(channels, name, **where)
+    if named := Convolution.named.get(f"{cls.__name__}2d"):
+        return named(channels, size, **where)
+    return Layer(partial(cls.init, channels, size), False, None, device, dtype)

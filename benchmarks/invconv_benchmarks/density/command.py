@@ -16,7 +16,6 @@ from rich.markdown import Markdown
 
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.validation import choice
-from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.compare.comparison import perform
 from invconv_benchmarks.density.compare.report import markdown
 from invconv_benchmarks.density.compare.rows import Comparison, around
@@ -26,6 +25,7 @@ from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, presets
 from invconv_benchmarks.density.training.run import stopping, train
 from invconv_benchmarks.options import numbers
+from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
 
@@ -81,8 +81,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         is not the outermost (default: the preset's and its neighbours; with --quick or
         --learning-rate: that one alone)"""
     parser.add_argument("--learning-rates", type=words, default=(), help=about)
-    rows = "the rows, such as plain,emerging"
-    parser.add_argument("--mixings", type=words, default=MIXINGS, help=rows)
+    parser.add_argument("--mixings", type=words, default=MIXINGS, help="such as plain,emerging")
     parser.add_argument("--workers", type=int, default=2, help=f"processes ({_DEFAULT})")
     parser.add_argument("--out", type=Path, help="the folder of the runs and the result")
     _add_settings(parser, None)
@@ -111,8 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"--device: PyTorch cannot use {cause}") from None
     if options.get("count", 1) < 1 or not 0 <= options.get("temperature", 0) < math.inf:
         raise CommandError("expected a --count of at least 1 and a --temperature of at least 0")
-    status: int = arguments.verb_run(arguments)
-    return status
+    return int(arguments.verb_run(arguments))
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, Any]:

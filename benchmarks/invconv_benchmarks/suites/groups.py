@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.suites import checked
 from invconv_benchmarks.suites.group import (
     LFILTER,
@@ -15,6 +14,7 @@ from invconv_benchmarks.suites.group import (
     Group,
     Shape,
 )
+from invconv_benchmarks.suites.maps import MIXINGS
 
 _BOTH = ("forward", "inverse")
 _SOLVERS = ("pixel by pixel", "SciPy sparse solve")

@@ -7,7 +7,12 @@ import numpy as np
 import invconv as ic
 from invconv.operators.base.register import mixings
 
-_CLASSES: dict[str, Any] = {**mixings(), "emerging": ic.EmergingConv, "actnorm": ic.ActNorm}
+_CLASSES: dict[str, Any] = {**mixings(), "actnorm": ic.ActNorm}
+
+# the mixing layers of the flows that are compared, in the order of the tables
+_MATRICES = ("plain", "plu", "qr", "orthogonal", "circulant")
+_EMERGING = ("emerging", "emerging_plu", "emerging_qr")
+MIXINGS = (*_MATRICES, *_EMERGING, "periodic", "symmetric", "exponential")
 
 
 def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:

@@ -25,8 +25,7 @@ from invconv_benchmarks.results import result
 from invconv_benchmarks.runs import schedule
 from invconv_benchmarks.runs.worker import Job, run, targets_of
 from invconv_benchmarks.studies import overhead
-from invconv_benchmarks.suites.group import LFILTER, LIMIT_SHAPES, SPECTRAL, SUITES, Group
-from invconv_benchmarks.suites.groups import GROUPS
+from invconv_benchmarks.suites.group import LFILTER, SPECTRAL, Group
 from invconv_conformance.libraries.table import LIBRARIES, Target
 
 KNOWN = {library.name: library for library in LIBRARIES}
@@ -114,16 +113,6 @@ def test_tensors_on_a_device_are_timed_by_its_events(monkeypatch: pytest.MonkeyP
     assert device.Event.call_args_list == [call(enable_timing=True)] * 2
     in_turn = ["Event().record", *["solve"] * 3, "Event().record", "Event().synchronize"]
     assert [c[0] for c in device.mock_calls if c[0] in in_turn] == in_turn
-
-
-def test_every_group_belongs_to_a_suite_and_is_unique() -> None:
-    assert {g.suite for g in GROUPS} == set(SUITES)
-    titles = [(g.suite, g.map, g.shape, g.axis) for g in GROUPS]
-    assert len(titles) == len(set(titles))
-    assert set(LIMIT_SHAPES) <= {g.shape for g in GROUPS if g.suite == "inverse"}
-    for axis in ("pixels", "batch", "channels", "taps"):
-        for ndim in (3, 4):
-            assert sum(g.axis == axis and len(g.shape) == ndim for g in GROUPS) >= 5
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="needs llvmlite")

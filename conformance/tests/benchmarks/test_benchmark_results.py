@@ -12,7 +12,7 @@ import pytest
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.report import page, readme
-from invconv_benchmarks.results import committed, limits, result
+from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
 from invconv_conformance import report
@@ -136,9 +136,8 @@ def test_limits_of_suites_that_compare_with_ours() -> None:
     assert judged("threads", one, (ours, "ours", 1.2e-3)) == ["pass"]
     assert judged("threads", one, (ours, "ours", 1.3e-3)) == ["miss"]
     solve = ("solve", "plain", 0.1)
-    kept = ("check", "ours", 0.34), ("diagnosis", "ours", 0.79)
-    assert judged("checks", solve, *kept) == ["pass", "pass"]
-    assert judged("checks", solve, ("check", "ours", 0.36), kept[1]) == ["miss", "pass"]
+    both = ("check", "ours", 0.34), ("diagnosis", "ours", 0.81)
+    assert judged("checks", solve, *both) == ["pass", "miss"]
     assert judged("overhead", solve, ("call", "ours", 0.12), limit=1.25) == ["pass"]
     assert judged("overhead", solve, ("call", "ours", 0.13), limit=1.25) == ["miss"]
 
@@ -148,12 +147,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     result.write(path, invented())
     read = result.read(path)
     assert read == invented()
-    found = {r.contender: r for r in read.rows if not r.axis}
-    inverse = found["invconv inverse"]
-    assert (inverse.against, [len(p) for p in inverse.passes]) == ("im2col", [30, 30])
-    assert inverse.ratio is not None
-    assert inverse.ratio.low < 1.3 < inverse.ratio.high
-    assert found["F.conv2d"].yardstick == Interval(1, 1, 1)
+    assert [r.yardstick for r in read.rows if r.contender == "F.conv2d"] == [Interval(1, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -190,15 +184,6 @@ def test_the_readme_shows_the_committed_results() -> None:
     changed = text.replace("| 64, 12, 16, 16 |", "| 0 |")
     assert changed != text
     assert readme.updated(changed) == text
-
-
-def test_results_of_the_newest_version_that_has_any(tmp_path: Path, monkeypatch: Any) -> None:
-    for path in ("0.9.0/a-1.json", "0.10.0/a-2.json", "0.10.0/a-3.json", "0.11.0/b.json"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).touch()
-    monkeypatch.setattr(committed, "RESULTS", tmp_path)
-    assert [path.name for path in committed.newest("a-*.json")] == ["a-2.json", "a-3.json"]
-    assert committed.newest("c-*.json") == []
 
 
 HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 import invconv as ic
 import invconv_torch
 from invconv.files.flow_files import arrays_of, step_names
-from invconv.flows.architecture import MIXINGS, GlowArchitecture, mixing_operator
-from tests.flows.small_flows import SHAPE, glow, moved, own_parts
+from invconv.flows.architecture import GlowArchitecture, mixing_operator
+from tests.flows.small_flows import MIXINGS, SHAPE, glow, moved, own_parts
 
 NAME = "flow.safetensors"
 

@@ -12,9 +12,8 @@ import torch
 import invconv as ic
 import invconv_jax
 import invconv_torch
-from invconv.flows.architecture import MIXINGS
 from invconv_jax.flows import Glow
-from tests.flows.small_flows import glow, moved
+from tests.flows.small_flows import MIXINGS, glow, moved
 from tests.selected import slow
 
 SHAPE = (3, 4, 4)

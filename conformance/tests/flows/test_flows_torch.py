@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from invconv.flows.architecture import MIXINGS
 from invconv_torch import Conv1x1, EmergingConv1d
 from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale, Split
-from tests.flows.small_flows import SHAPE, glow, moved, own_parts
+from tests.flows.small_flows import MIXINGS, SHAPE, glow, moved, own_parts
 
 FLOWS: dict[str, Callable[[], Multiscale]] = {
     **{name: partial(glow, name) for name in MIXINGS},

@@ -20,7 +20,8 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 import invconv_torch as it
-from invconv.flows.architecture import POINTWISE
+from invconv.extend import Pointwise
+from invconv.operators.base.register import mixings
 
 STEPS, BATCH, RATE = 3, 8, 0.05
 
@@ -33,7 +34,8 @@ class Flow(nn.Module):  # type: ignore[misc]
         kinds = it.ActNorm, it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d
         layers = [*(kind(4) for kind in kinds), it.ExponentialConv2d(4, padding="circular")]
         layers += [it.AutoregressiveConv2d(4, mask="raster"), it.EmergingConv2d(4, mixing="qr")]
-        self.layers = nn.ModuleList([*layers, *(it.Conv1x1(4, name) for name in POINTWISE)])
+        layers += [it.Conv1x1(4, name) for name in mixings(Pointwise)]
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Any) -> Any:
         """Return the loss of each sample."""

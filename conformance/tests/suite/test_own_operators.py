@@ -12,19 +12,20 @@ import pytest
 import torch
 
 import invconv as ic
-import invconv_jax  # noqa: F401 - makes operators pytrees
+import invconv_jax
 import invconv_torch as it
 from invconv import extend
 from invconv.extend import Householder, LogScale, Matrix, Pointwise, Scale, array, part
 from invconv.operators.base.register import own_operators
 from invconv_conformance import check_operator
+from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run
 from tests.programs import python
 
 RNG = np.random.default_rng(0)
 
 
-class Mirrored(Pointwise):
+class Mirrored(Pointwise, mixing="mirrored"):
     """W = H_1 ... H_m diag(exp(s))."""
 
     vectors: Any = array("m", "C")
@@ -44,6 +45,15 @@ class Mirrored(Pointwise):
         """Bound the scales."""
         limit = math.log(gain)
         return self.replace(logs=limit * self.logs / (limit + abs(self.logs)))
+
+    def advice(self, channel: int | None) -> str:
+        """Name the logs."""
+        return "bring the logs closer to 0"
+
+    @classmethod
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return arrays to train."""
+        return {"vectors": rng.standard_normal((2, channels)), "logs": np.zeros(channels)}
 
 
 class Sandwich(ic.InvertibleConv):
@@ -66,10 +76,15 @@ class Sandwich(ic.InvertibleConv):
         return {"scale": bars[count]} | {f"inside.{n}": g for n, g in gradients.items()}
 
 
-class Doubled(ic.InvertibleConv):
+class Doubled(ic.InvertibleConv, mixing="doubled"):
     """K of twice the kernel, as another operator has it."""
 
     kernel: Any = array("C", "C", "*k")
+
+    @classmethod
+    def init(cls, *sizes: Any, rng: Any = None) -> Any:
+        """Return what that operator begins with."""
+        return cls(ic.PeriodicConv.init(*sizes, rng=rng).kernel)
 
     def factors(self) -> Any:
         """Take that operator's."""
@@ -164,6 +179,7 @@ def test_it_is_judged_and_a_part_that_is_undone_in_the_forward_map() -> None:
     conv: ic.InvertibleConv = mirrored().replace(logs=np.asarray([-20.0, 0.0, 1.0]))
     with pytest.warns(ic.IllConditionedWarning, match="Mirrored"):
         conv.asarrays(np.zeros(1, np.float32)).prepare((2, 2))
+    assert ic.diagnose(conv, (2, 2), "float32").advice[0].startswith("bring the logs")
     growing = ic.AutoregressiveConv(np.asarray([[[1.0, -3.0]]], np.float32))
     conv, x = Sandwich(growing, np.full(1, 2.0, np.float32)), np.ones((1, 1, 30), np.float32)
     with pytest.warns(ic.IllConditionedWarning, match="Sandwich"):
@@ -176,6 +192,16 @@ def test_a_dense_matrix_of_the_whole_grid() -> None:
     check_operator(conv, dense, spatial_shape=(5,))
     with pytest.raises(AssertionError, match=r"forward\.value"):
         check_operator(conv, dense.T, spatial_shape=(5,))
+
+
+@pytest.mark.parametrize("word", ["mirrored", "emerging_mirrored", "doubled"])
+def test_flows_know_it_by_its_word(word: str, tmp_path: Path) -> None:
+    flow = moved(glow(word, (1, 4, 4), levels=1), 0.1, torch.float32)
+    images, noise = torch.randint(256, (3, 1, 4, 4), dtype=torch.uint8), torch.rand(3, 1, 4, 4)
+    ic.save(flow, tmp_path / "flow.safetensors")
+    same = invconv_jax.load(tmp_path / "flow.safetensors")
+    bits = same.bits_per_dim(jnp.asarray(images.numpy()), jnp.asarray(noise.numpy()))
+    np.testing.assert_allclose(bits, flow.bits_per_dim(images, noise).detach(), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")

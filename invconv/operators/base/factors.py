@@ -64,6 +64,14 @@ class FactorList(Carried, abstract=True):
             f"conv: expected an operator whose class bounds its inverse, got {type(self).__name__}"
         )
 
+    def advice(self, channel: int | None) -> str:
+        """Return the change of parameters that `diagnose` recommends if too few digits are left.
+
+        ``channel`` is the channel whose errors grow most, if it is known.
+        """
+        most = "" if channel is None else f": errors in channel {channel} grow most"
+        return f"make the matrix less singular{most}"
+
     def _path(self) -> list[Factor]:
         """Return the factors, the bias last."""
         factors = self.factors()

@@ -23,6 +23,12 @@ def enter(cls: type[Any]) -> None:
             f"class {cls.__name__}: expected a name of its own, by which files know an operator, "
             f"got that of {_place(known)}; give the class of {cls.__module__} another name"
         )
+    namesake = mixings().get(cls._mixing)
+    if namesake is not None and namesake is not known:
+        raise TypeError(
+            f"class {cls.__name__}: expected a mixing of its own, by which flows know an operator, "
+            f"got {cls._mixing!r}, that of {_place(namesake)}"
+        )
     _operators[cls.__name__] = cls
     for listener in _listeners:
         listener(cls)
@@ -47,9 +53,10 @@ def own_operators() -> tuple[type[Any], ...]:
     return tuple(cls for cls in operators().values() if is_own(cls))
 
 
-def mixings() -> dict[str, type[Any]]:
-    """Return the classes of this library that flows know by a word, such as "qr", by that word."""
-    return {cls._mixing: cls for cls in own_operators() if cls._mixing}
+def mixings(base: type[Any] = object) -> dict[str, type[Any]]:
+    """Return the subclasses of a class that flows know by a word, such as "qr", by that word."""
+    named = (cls for cls in _operators.values() if cls._mixing)
+    return {cls._mixing: cls for cls in named if issubclass(cls, base)}
 
 
 def for_each_operator(listener: Callable[[type[Any]], None]) -> None:

@@ -17,7 +17,7 @@ from invconv.trust.gains import squashed
 _LOG_SCALE = LogScale()
 
 
-class HouseholderConv1x1(Reflecting):
+class HouseholderConv1x1(Reflecting, mixing="householder"):
     """A 1x1 convolution of Householder reflections after positive scales.
 
         y[:, p] = W x[:, p] + b,    W = H_1 ... H_m diag(exp(log_scale))

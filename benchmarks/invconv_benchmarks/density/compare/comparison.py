@@ -10,13 +10,13 @@ from functools import partial
 import torch
 
 import invconv
-from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.compare import picture, result
 from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.density.compare.rows import Comparison, train_rows
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.measure import environment, timing
+from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_torch.flows import Multiscale
 
 _SAMPLES = 100

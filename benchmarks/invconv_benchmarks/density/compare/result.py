@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.compare.rows import Outcome, Row
 from invconv_benchmarks.results import sealed
+from invconv_benchmarks.suites.maps import MIXINGS
 
 BASELINE = "plain"
 _SCHEMA = "invconv-density/2"

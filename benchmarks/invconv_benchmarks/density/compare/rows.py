@@ -21,7 +21,6 @@ import torch
 
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import write_text
-from invconv.flows.architecture import MIXINGS
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
@@ -29,6 +28,7 @@ from invconv_benchmarks.density.recipes.recipe import Preset, Recipe
 from invconv_benchmarks.density.training.module import DivergedError
 from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.measure import processes
+from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_conformance.libraries.environment import settings
 
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 3))

@@ -20,7 +20,6 @@ import torch
 
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.validation import choice, is_number, positive_int
-from invconv.flows.architecture import MIXINGS
 from invconv_torch.flows import Glow
 
 PRECISIONS = ("float32", "bfloat16")
@@ -55,7 +54,6 @@ class Recipe:
     precision: str = "float32"  # of the networks of couplings and priors; all else is in float32
 
     def __post_init__(self) -> None:
-        choice("mixing", self.mixing, MIXINGS)
         choice("precision", self.precision, PRECISIONS)
         for name in ("batch", "initial_images"):
             positive_int(name, getattr(self, name))

@@ -14,13 +14,13 @@ from collections.abc import Callable
 import numpy as np
 
 import invconv as ic
+from invconv.operators.pointwise.conv1x1 import OnPixels
 from invconv_benchmarks.studies.silent_error.operators import Floats, Shape
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 from invconv_conformance.truth.oracle import convolve, substitute
 
 Solve = Callable[[Floats], Floats]
-_POINTWISE = (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm)
 PLACES = {"float32": 23, "float64": 52}  # binary
 _KINDS = 3  # of samples
 _SMALL = 2.0**-100  # images
@@ -86,9 +86,8 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
             lambda x: np.stack([convolve(conv, image) + shift for image in x]),
             lambda y: np.stack([substitute(conv, image - shift) for image in y]),
         )
-    matrix, shift = oracle.affine(
-        conv, (1,) * len(shape) if isinstance(conv, _POINTWISE) else shape, EXTENDED
-    )
+    grid = (1,) * len(shape) if isinstance(conv, OnPixels) else shape
+    matrix, shift = oracle.affine(conv, grid, EXTENDED)
     factors, offset = ExtendedLU(matrix), np.asarray(shift).reshape(-1, 1)
     columns: Solve = lambda x: x.reshape(len(x), len(matrix), -1)  # noqa: E731
     return (
