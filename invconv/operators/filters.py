@@ -26,14 +26,17 @@ from invconv.arrays.validation import require_alike, require_array, require_real
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.blocks import added, carried_over, resized
 
+# written as tables of numbers, not as arrays of a library
+_NUMBERS = (np.ndarray, np.number, Sequence, float, int)
+
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     """Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
 
         a[0] y[n] = b[0] x[n] + ... + b[K] x[n - K] - a[1] y[n - 1] - ... - a[K] y[n - K]
 
-    Every step is differentiable, in b, a, x and zi. JAX's ``jit`` compiles it; `torch.compile` runs
-    it as it is, and refuses it with ``fullgraph=True``.
+    Every step is differentiable, in b, a, x and zi. JAX's ``jit`` compiles it, and `torch.compile`,
+    with ``fullgraph=True`` if b and a are tensors.
 
     Parameters
     ----------
@@ -134,7 +137,7 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
     """Return coefficients as an array of x's library."""
-    if isinstance(values, np.ndarray | np.number | Sequence | float | int):
+    if isinstance(values, _NUMBERS):
         numbers = np.atleast_1d(values)  # SciPy's filters without feedback have a = 1
         if numbers.dtype.kind not in "fiu":
             raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")

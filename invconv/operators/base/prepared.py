@@ -68,6 +68,10 @@ class Plan:
         """Say what took the place of the dictionary of 0.2.0."""
         raise TypeError(f"a plan is no dict since 1.0: write plan.{str(name).replace(' ', '_')}")
 
+    def __getattr__(self, name: str) -> Any:
+        """Say likewise; Python asks here for names that are no fields."""
+        raise AttributeError(f"a plan is no dict since 1.0, and has no {name}: write plan.method")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PreparedInverse:
