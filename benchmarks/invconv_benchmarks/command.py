@@ -46,12 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }
     for option, about in lists.items():
         parser.add_argument(option, type=words, help=about)
-    about = 'a pattern of the maps, such as "Glow*" or "Periodic*"'
-    parser.add_argument("--only", default="*", help=about)
-    about = "under 3 minutes; without it, under 30"
-    parser.add_argument("--quick", action="store_true", help=about)
-    about = "for each call in each pass; fewer widen the spreads"
-    parser.add_argument("--seconds", type=positive, help=about)
+    parser.add_argument("--only", default="*", help="a pattern of the maps, such as 'Glow*'")
+    parser.add_argument("--quick", action="store_true", help="under 3 minutes, not 30")
+    parser.add_argument("--seconds", type=positive, help="for each call in each pass")
     about = "the folder for result.json, index.html and pictures (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=Path("invconv-benchmark"), help=about)
 

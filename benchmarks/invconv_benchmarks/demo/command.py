@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         step = lambda text: progress.update(task, advance=1, description=text)  # noqa: E731
         tables = [_table(name, conv, x, step) for name, conv in convs.items()]
     for table in tables:
-        console.print()
-        console.print(table)
+        console.print("", table, sep="\n")
     cores = environment.cores()
     console.print(_NOTES.format(cores=f"{cores} core{'s' * (cores > 1)}"), highlight=False)
     for reason in filter(None, (library.absent() for library in LIBRARIES)):
@@ -62,9 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
             back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
             panels[name] = [images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back)]
         images.draw_demo(image, panels, arguments.out)
-    console.print(
-        f"[bold]{escape(str(arguments.out))}[/]: the image, its image under each map, and back"
-    )
+    out = escape(str(arguments.out))
+    console.print(f"[bold]{out}[/]: the image, its image under each map, and back")
     return 0
 
 

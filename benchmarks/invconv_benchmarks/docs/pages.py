@@ -37,7 +37,8 @@ def write(folder: Path) -> list[dict[str, Any]]:
     for text in (path for pattern in TEXTS for path in sorted(CHECKOUT.glob(pattern))):
         target = folder / text.relative_to(CHECKOUT)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_readable(text.read_text(encoding="utf-8")), encoding="utf-8")
+        up = "../" * len(text.relative_to(CHECKOUT).parts[:-1])
+        target.write_text(_linked(_readable(text.read_text("utf-8")), up), "utf-8")
     api = [{package: _api(folder, package)} for package in PACKAGES]
     toolbox = {"invconv.extend": "api/invconv.extend.md"}  # one page, for authors
     rows = [(f"`{n.name}`", n.summary) for n in public("invconv.extend")]
@@ -48,6 +49,22 @@ def write(folder: Path) -> list[dict[str, Any]]:
 def _readable(text: str) -> str:
     """Separate lists from the paragraph above: GitHub's Markdown needs no blank line, this does."""
     return re.sub(r"(?m)^(?![-*|#>\s]|\d+\. )(.+)\n(?=[-*] |\d+\. )", r"\1\n\n", text)
+
+
+# programs, headings and links stay as they are
+_SAID = r"(?ms)^```.*?^```|^#.*?$|\[[^\[\]]*\]\([^()]*\)|`(?P<name>[\w.]+)(\([^`]*\))?`"
+
+
+def _linked(text: str, up: str) -> str:
+    """Link public names to their pages where prose says them; of one name the core's is meant."""
+    names = [name for package in reversed(PACKAGES) for name in public(package)]
+    pages = {n.name: n.page for n in names} | {f"{n.package}.{n.name}": n.page for n in names}
+
+    def link(said: re.Match[str]) -> str:
+        page = pages.get(said["name"] or "")
+        return f"[{said[0]}]({up}{page})" if page else said[0]
+
+    return re.sub(_SAID, link, text)
 
 
 def _gallery(folder: Path) -> list[str | dict[str, str]]:
@@ -123,7 +140,7 @@ class Name:
 
 
 # methods that authors of operators write, and nobody calls
-_FOR_AUTHORS = {"drawn", "factors", "factors_vjp", "validate", "within"}
+_FOR_AUTHORS = {"advice", "drawn", "factors", "factors_vjp", "validate", "within"}
 _OURS = {package.partition(".")[0] for package in PACKAGES}
 
 

@@ -28,14 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "\n".join(["examples:", *(f"  {name:16} {summary(name)}" for name in NAMES)])
     parser.add_argument("name", choices=NAMES, metavar="NAME", help="one of the examples below")
     parser.add_argument("--out", type=Path, help="the picture to write (default: invconv-NAME.png)")
-    about = "of the example folder: your own images (default: Hubble's)"
-    parser.add_argument("--path", type=Path, help=about)
+    parser.add_argument("--path", type=Path, help="of the example folder: your own images")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one program and say where its picture is."""
-    name: str = arguments.name
-    out = arguments.out or Path(f"invconv-{name}.png")
+    name, out = arguments.name, arguments.out or Path(f"invconv-{arguments.name}.png")
     require_picture("--out", out)
     if arguments.path is not None and name != "folder":
         raise CommandError(f"--path: the example {name} has its own data; folder takes yours")

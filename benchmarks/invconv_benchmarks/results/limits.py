@@ -1,7 +1,7 @@
 """The limits that we set ourselves, with a verdict on each row that one speaks of."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,12 +120,7 @@ def _checks(group: list[Row]) -> Iterator[Verdict]:
             yield judged(name, what, share, 1.0)
 
 
-_SUITES: dict[str, Callable[[list[Row]], Iterator[Verdict]]] = {
-    "inverse": _inverse,
-    "odd": _odd,
-    "threads": _threads,
-    "checks": _checks,
-}
+_SUITES = {"inverse": _inverse, "odd": _odd, "threads": _threads, "checks": _checks}
 
 
 def _growth(rows: Sequence[Row]) -> Iterator[Verdict]:

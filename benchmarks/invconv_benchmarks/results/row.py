@@ -139,7 +139,6 @@ def _baseline(row: Row, group: list[Row]) -> Row | None:
 
 def _yardstick(row: Row, group: list[Row]) -> Row | None:
     """Return the contender by which all libraries are measured, on the row's device."""
-    graph = row.mode == "graph"
     known = (r for r in group if r.contender in YARDSTICKS and r.device == row.device)
-    there = [r for r in known if r.passes and (r.mode == "graph") == graph]
+    there = [r for r in known if r.passes and (r.mode == "graph") == (row.mode == "graph")]
     return min(there, key=lambda r: YARDSTICKS.index(r.contender), default=None)

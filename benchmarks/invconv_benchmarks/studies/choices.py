@@ -32,6 +32,7 @@ from invconv_benchmarks.results.limits import Verdict, judged
 
 _ROUNDS, _LEAST = 7, 1e-3  # of each way, and seconds of one
 _LOSS, _FIT = 1.3, 1.02  # limits
+_RNG = np.random.default_rng(0)
 # the constants that decide each kind of call
 _CONSTANTS = {
     "solve": [("BESIDE", way) for way in costs.BESIDE],
@@ -117,10 +118,9 @@ def _calls() -> Iterator[Callable[[], Choice]]:
 
 
 def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
-    rng = np.random.default_rng(0)
-    c = ic.AutoregressiveConv.init(channels, 2, len(grid), rng=rng)._causal()
+    c = ic.AutoregressiveConv.init(channels, 2, len(grid), rng=_RNG)._causal()
     matrices = np.concatenate([c.diagonal[None], c.taps]).astype("float32")
-    y = rng.standard_normal((batch, channels, *grid)).astype("float32")
+    y = _RNG.standard_normal((batch, channels, *grid)).astype("float32")
     x = np.empty_like(y)
 
     def state(way: str) -> CompiledSolve:
@@ -139,17 +139,15 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     compiled._runs.cache_clear()
     given = address_of(y), address_of(x), batch, 1
     ways: dict[str, Call] = {way: partial(s.solve, *given) for way, s in states.items()}
-    what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
+    what = "x".join(map(str, (batch, channels, *grid)))
     return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)
 
 
 def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, channels, *grid)).astype("float32")
-    conv = ic.AutoregressiveConv.init(channels, rng=rng, like=x)
-    given = correlation.compiled_correlation(
-        channels, grid, ((0, 0), (0, -1), (-1, 0), (-1, -1)), None, 4
-    )
+    x = _RNG.standard_normal((batch, channels, *grid)).astype("float32")
+    conv = ic.AutoregressiveConv.init(channels, rng=_RNG, like=x)
+    offsets = ((0, 0), (0, -1), (-1, 0), (-1, -1))
+    given = correlation.compiled_correlation(channels, grid, offsets, None, 4)
     assert given is not None
     by_images = given.by_images
     known = {"pixels": given} | ({"images": by_images} if by_images else {})
@@ -161,22 +159,20 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         return min(known, key=lambda way: known[way].seconds(batch))
 
     seconds = _timed(dict.fromkeys(known, partial(conv.forward, x)), force)
-    what = f"{batch}x{channels}x{'x'.join(map(str, grid))}"
+    what = "x".join(map(str, (batch, channels, *grid)))
     return Choice("correlation", what, seconds, chosen)
 
 
 def _product(batch: int, channels: int, n: int) -> Choice:
-    rng = np.random.default_rng(0)
-    y = rng.standard_normal((batch, channels, n, n)).astype("float32")
-    prepared = ic.PeriodicConv.init(channels, rng=rng, like=y).prepare((n, n), check=False)
+    y = _RNG.standard_normal((batch, channels, n, n)).astype("float32")
+    prepared = ic.PeriodicConv.init(channels, rng=_RNG, like=y).prepare((n, n), check=False)
     run, what = partial(prepared.inverse, y), f"{batch}x{channels}x{n}x{n}"
     given = batch, channels, (n, n), 4
     return _kernel_or("FFT", "product", what, run, (products, "prefers_kernel"), given)
 
 
 def _pivots(channels: int, n: int) -> Choice:
-    rng = np.random.default_rng(0)
-    matrices = rng.standard_normal((n * (n // 2 + 1), channels, channels)).astype("complex64")
+    matrices = _RNG.standard_normal((n * (n // 2 + 1), channels, channels)).astype("complex64")
     run, given = partial(numpy_primitives.log_abs_det, matrices), (len(matrices), channels)
     what = "{} of {}".format(*given)
     return _kernel_or("LAPACK", "pivots", what, run, (numpy_primitives, "prefers_lanes"), given)
