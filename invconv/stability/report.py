@@ -15,6 +15,7 @@ UNRESOLVED = (
     "the condition says no more than that no digit is certain"
 )
 _GROWING = 1.01  # per pixel
+_SLOW = 0.1  # digits for half of an axis, with less growth than that
 _WIDTH = 96
 
 
@@ -150,17 +151,17 @@ def _growth(d: Diagnosis) -> str:
     """Return the growth along each axis, and the digits that a pixel costs, as text."""
     if d.growth is None:
         return "not defined: " + ("see above" if d.trouble else "its pixels have no order")
-    if all(g < _GROWING for g in d.growth):
-        return "none: a larger grid loses no more"
-    texts = [
-        f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)"
-        for axis, g in enumerate(d.growth)
-        if g >= _GROWING
-    ]
+    texts = []
+    for axis, (g, n) in enumerate(zip(d.growth, d.spatial_shape, strict=True)):
+        lost = n // 2 * math.log10(g)
+        if g >= _GROWING:
+            texts.append(f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)")
+        elif lost >= _SLOW:
+            texts.append(f"slow along axis {axis}: its last half costs {lost:.1f} digits")
     short = [str(axis) for axis, g in enumerate(d.growth) if math.isnan(g)]
     if short:
         texts.append(f"not known along axis {' and '.join(short)}, too short for all taps")
-    return ", ".join(texts)
+    return ", ".join(texts) or "none: a larger grid loses no more"
 
 
 def _worst(d: Diagnosis) -> str:

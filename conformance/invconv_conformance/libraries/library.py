@@ -15,7 +15,7 @@ import numpy as np
 
 import invconv
 from invconv.arrays.errors import CommandError
-from invconv.arrays.namespaces import Array, device, library_name, namespace, to_numpy
+from invconv.arrays.namespaces import Array, device, library_name, namespace, readable, to_numpy
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 
@@ -124,8 +124,8 @@ class Library:
         """The installed version, which the distribution states or else the library."""
         if (distribution := self.installed_as) is not None:
             return importlib.metadata.version(distribution)
-        top = self.name.partition(".")[0]
-        return str(getattr(importlib.import_module(top), "__version__", "unknown"))
+        top = importlib.import_module(self.name.partition(".")[0])
+        return str(getattr(top, "__version__", "unknown"))
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
         """Copy NumPy values into the library, of an unknown one onto its default device."""
@@ -183,15 +183,16 @@ def unadapted(name: str) -> Library:
     except ImportError as error:
         raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
-        what = f"{name} has no asarray, so it is no array-API namespace"
-        raise CommandError(f"--namespace: {what}; {expected}") from None
+        raise CommandError(f"--namespace: {name} has no asarray; {expected}") from None
     dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
-    known = library_name(xp.asarray([0.0], dtype=getattr(xp, dtypes[0])))
-    native = any(primitive.native(known) for primitive in PRIMITIVES.values())
+    if (own := xp.__name__.removeprefix("array_api_compat.")) not in (name, f"{name}.numpy"):
+        raise CommandError(f"--namespace: arrays of {name} are of {own}; name that one")
+    x = xp.asarray([0.0], dtype=getattr(xp, dtypes[0]))
+    native = any(primitive.native(library_name(x)) for primitive in PRIMITIVES.values())
     given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
-    return Library(*given, host=(), native=native, adapted=False)
+    return Library(*given, host=("default",) * readable(x), native=native, adapted=False)
 
 
 def required_functions() -> dict[str, list[str]]:

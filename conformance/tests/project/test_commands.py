@@ -79,6 +79,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("conformance --json /no/such/folder/x.json", "there is no folder /no/such/folder"),
         ("conformance --namespace no.such", "--namespace: cannot import no.such"),
         ("conformance --namespace math", "--namespace: math has no asarray"),
+        ("conformance --namespace numpy._core", "arrays of numpy._core are of numpy; name that"),
         ("conformance --namespace numpy --library numpy", "expected one of them"),
         ("benchmark --dtype int8", "--dtype: expected some of float32, float64, got 'int8'"),
         ("benchmark --threads 0", "--threads: expected numbers from 1 to"),

@@ -23,7 +23,7 @@ from invconv.kernels import numpy_primitives
 from invconv_conformance import plugin
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import truth
-from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.library import Column, unadapted
 from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.report import difference
 from invconv_conformance.run import check
@@ -130,6 +130,7 @@ def test_a_library_of_another_distribution_has_a_version() -> None:
     assert (other.installed_as, other.version) == ("numpy", np.__version__)
     alone = replace(other, name="math")
     assert (alone.installed_as, alone.version) == (None, "unknown")
+    assert unadapted("array_api_strict").host == ("default",)  # whose values cost nothing to read
 
 
 def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,9 +155,8 @@ def test_pytest_selects_and_the_front_reads_no_configuration(tmp_path: Path) -> 
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('a conftest of the user')\n")
     few = ["--library", "numpy", "--dtype", "float64", "-k", "numpy-actnorm-2d and forward"]
-    front = ("-m", "invconv", "conformance", *few)
-    wrong = "--no-such-option"
-    done = python(*front, cwd=tmp_path, PYTEST_ADDOPTS=wrong, PYTEST_PLUGINS="no_such")
+    front = "-m", "invconv", "conformance", *few
+    done = python(*front, cwd=tmp_path, PYTEST_ADDOPTS="--no-such-option", PYTEST_PLUGINS="no_such")
     assert "1 of 1 hold" in done.stdout
 
 
