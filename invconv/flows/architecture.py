@@ -149,6 +149,11 @@ def _drawn_mixing(
         first = mixings(Pointwise)[before].init(channels, rng=rng)
         return {"mixing.mixing.": first, "mixing.": EmergingConv.init(channels, taps, rng=rng)}
     cls = mixings()[mixing]
+    if not hasattr(cls, "init"):
+        raise TypeError(
+            f"mixing: expected a class with init(channels, kernel_size, *, rng), which "
+            f"{cls.__name__} has not"
+        )
     size = () if issubclass(cls, Pointwise) else (taps,)
     last = {"mixing.": cls.init(channels, *size, rng=rng)}
     if mixing == "exponential":  # which is nearly the identity at the start

@@ -118,8 +118,8 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
             "conv: expected an operator with least_squares, a periodic, symmetric or 1x1 "
             f"convolution or an ActNorm, got {type(conv).__name__}"
         )
-    if not finite_or_nan(sigma) > 0:
-        hint = "; without noise the inverse needs no damp" if sigma == 0 else ""
+    if not (number := finite_or_nan(sigma)) > 0:
+        hint = "; without noise the inverse needs no damp" if number == 0 else ""
         raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
     call = as_batch(conv, "y", y)
     images, noise = _without_bias(call), size(call.x.shape) * float(sigma) ** 2

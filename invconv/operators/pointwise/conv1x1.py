@@ -3,7 +3,7 @@
 This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, Glow, 2018).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Self
 
@@ -66,6 +66,8 @@ class OnPixels(LeastSquares, abstract=True):
         True
         """
         arrays = cls.drawn(positive_int("channels", channels), generator(rng))
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{cls.__name__}.drawn: expected arrays by name, got {arrays!r:.80}")
         conv = cls(**arrays, ndim=ndim)
         return conv if like is None else conv.asarrays(like)
 
