@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, namespace, size, to_numpy
+from invconv.arrays.namespaces import Array, Shape, size, to_numpy
 from invconv.kernels import maps
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import Map, Solver, per_channel
+from invconv.kernels.primitives import Map, Solver, channel_sums, per_channel
 from invconv.trust.bound import UNBOUNDED, Bounds
 from invconv.trust.condition import Condition
 
@@ -243,7 +243,7 @@ class Bias(Leg):
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         if not wanted[0]:
             return [None], bar
-        b_bar = namespace(bar).sum(bar, axis=(0, *range(2, bar.ndim)))
+        b_bar = channel_sums(bar)
         return [-b_bar if self.inverted else b_bar], bar
 
     def as_numpy(self) -> Bias:

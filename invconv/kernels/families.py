@@ -42,12 +42,12 @@ class LinearFamily:
 
         Its transpose is made with it: torch.compile can look a family up, but cannot make one.
         """
-        if settings not in cls.made:
+        family: Self | None = cls.made.get(settings)
+        if family is None:
             if len(cls.made) >= _MOST:
-                cls.made.clear()
-            cls.made[settings] = cls(*settings)
-            cls.made[settings].transpose()
-        family: Self = cls.made[settings]
+                cls.made.clear()  # perhaps of a family that another thread, or `transpose`, made
+            family = cls.made[settings] = cls(*settings)
+            family.transpose()
         return family
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -233,7 +233,7 @@ class ScaleFamily(LinearFamily):
         return per_channel(w, x) * x
 
     def gram(self, x: Array, y: Array) -> Array:
-        return namespace(x).sum(x * y, axis=(0, *range(2, x.ndim)))
+        return primitives.channel_sums(x * y)
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return Division(w)

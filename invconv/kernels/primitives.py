@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -268,6 +270,18 @@ def from_pixel_rows(rows: Array, shape: Shape) -> Array:
     batch, channels = shape[:2]
     x = xp.permute_dims(xp.reshape(rows, (channels, batch, size(shape[2:]))), (1, 0, 2))
     return xp.reshape(x, shape)
+
+
+def channel_sums(x: Array) -> Array:
+    """Return the sums of x (B, C, *spatial) over batch and pixels, shape (C,).
+
+    Where channels are last in memory, NumPy adds one number after the other. Only in float64 does
+    a sum of as many numbers as an image has keep float32's digits.
+    """
+    xp, axes = namespace(x), (0, *range(2, x.ndim))
+    if isinstance(x, np.ndarray) and x.dtype == np.float32:
+        return xp.sum(x, axis=axes, dtype=np.float64).astype(x.dtype)
+    return xp.sum(x, axis=axes)
 
 
 def per_channel(v: Array, x: Array) -> Array:

@@ -10,7 +10,7 @@ import math
 import sys
 from abc import abstractmethod
 
-from invconv.arrays.namespaces import Array, cast, namespace, size, to_float
+from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_float
 from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
 from invconv.kernels.primitives import per_channel
@@ -53,11 +53,16 @@ class LeastSquares(InvertibleConv, abstract=True):
         array([0.4, 0. ])
         """
         call = as_batch(self, "y", y)
+        number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
         if not isinstance(damp, int | float):
             require_alike("damp", damp, "y", y)
+            if damp.ndim:
+                shape = tuple(damp.shape)
+                raise ValueError(f"damp: expected a number or a 0-d array, got the shape {shape}")
             damp = cast(damp, call.x.dtype)
-        elif not 0 <= damp < math.inf:
-            raise ValueError(f"damp: expected a finite number of at least 0, got {damp}")
+            number = to_float(damp) if readable(damp) else 0.0
+        if not 0 <= number <= limit:
+            raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
         return call.restore_shape(call.conv._least_squares(_without_bias(call), damp))
 
     @abstractmethod
@@ -122,12 +127,15 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
         hint = "; without noise the inverse needs no damp" if number == 0 else ""
         raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
     call = as_batch(conv, "y", y)
-    images, noise = _without_bias(call), size(call.x.shape) * float(sigma) ** 2
+    if not (count := size(call.x.shape)):
+        raise ValueError(f"y: expected images, got none, of the shape {tuple(y.shape)}")
+    images = _without_bias(call)
     linear = paths.linear(call.conv._path())
     maps = [family.made_ready(w, call.spatial_shape) for family, w, _ in linear]
 
     def share(difference: Array) -> float:
-        return to_float(namespace(difference).sum(difference * difference)) / noise
+        parts = difference / number
+        return to_float(namespace(parts).sum(parts * parts)) / count
 
     def misfit(damp: float) -> float:
         x = call.conv._least_squares(images, damp)
@@ -141,6 +149,8 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
         high *= _STEP
     while misfit(low) > 1:
         low /= _STEP
+        if not low:  # without a damp it is less than 1
+            raise ValueError(f"sigma: expected more than the rounding of y, got {sigma:g}")
     from scipy.optimize import brentq  # here: it takes longer to import than invconv does
 
     def log_misfit(log_damp: float) -> float:
@@ -161,5 +171,5 @@ def _require_between(least: float, most: float, sigma: float) -> None:
     if not least < 1:
         raise ValueError(
             f"sigma: expected at least {math.sqrt(least) * sigma:.3g}, the part of y that no x "
-            f"explains since the operator is singular, got {sigma:g}"
+            f"explains, by a singular operator or by rounding, got {sigma:g}"
         )

@@ -12,7 +12,7 @@ from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
 from invconv.kernels.frequencies.least_squares import damped_inverses
-from invconv.kernels.primitives import per_channel
+from invconv.kernels.primitives import channel_sums, per_channel
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
@@ -82,11 +82,19 @@ class ActNorm(OnPixels):
         (True, True)
         """
         call = as_batch(self, "x", x)
-        xp, axes = namespace(call.x), (0, *range(2, call.x.ndim))
+        xp, ndim = namespace(call.x), call.x.ndim
         number = size(call.x.shape) // self.channels
-        mean = xp.sum(call.x, axis=axes) / number
-        centred = call.x - per_channel(mean, call.x)
-        deviation = xp.sqrt(xp.sum(centred * centred, axis=axes) / number)
+        if not number:
+            raise ValueError(f"x: expected images, got none, of the shape {tuple(x.shape)}")
+        # less one of its pixels, a constant channel is exactly zero
+        first = channel_sums(call.x[(slice(1), slice(None), *[slice(1)] * (ndim - 2))])
+        centred = call.x - per_channel(first, call.x)
+        rest = channel_sums(centred) / number
+        mean, centred = first + rest, centred - per_channel(rest, centred)
+        most = xp.max(xp.abs(centred), axis=(0, *range(2, ndim)))
+        unit = xp.where(most > 0, most, xp.ones_like(most))  # squares neither over- nor underflow
+        squares = (centred / per_channel(unit, centred)) ** 2
+        deviation = unit * xp.sqrt(channel_sums(squares) / number)
         if readable(deviation):
             values = to_numpy(deviation)
             if not np.all(np.isfinite(values) & (values > 0)):
