@@ -15,6 +15,7 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    cast,
     constant,
     namespace,
     readable,
@@ -116,7 +117,7 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     """
     require_real("x", x)
     sos = _coefficients("sos", sos, x)
-    if sos.ndim != 2 or sos.shape[1] != 6:
+    if sos.ndim != 2 or sos.shape[1] != 6 or not sos.shape[0]:
         raise ValueError(f"sos: expected the shape (sections, 6), got {tuple(sos.shape)}")
     if zi is None:
         for section in range(sos.shape[0]):
@@ -139,13 +140,16 @@ def _coefficients(name: str, values: Any, x: Array) -> Array:
     """Return coefficients as an array of x's library."""
     if isinstance(values, _NUMBERS):
         numbers = np.atleast_1d(values)  # SciPy's filters without feedback have a = 1
+        require_array(name, numbers)
         if numbers.dtype.kind not in "fiu":
             raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")
         values = constant(numbers, x, x.dtype)
     require_alike(name, values, "x", x)
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError(f"{name}: expected at least one coefficient along the last axis")
-    if name == "a" and readable(values) and to_float(namespace(x).min(abs(values[..., 0]))) == 0:
+    first = values[..., 0]
+    looks = name == "a" and readable(values) and 0 not in first.shape
+    if looks and to_float(namespace(x).min(abs(first))) == 0:
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     return values
 
@@ -182,6 +186,8 @@ def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]
             f"b, a: expected axes before the last that broadcast to {lead}, the other axes of x, "
             f"got {tuple(b.shape[:-1])} and {tuple(a.shape[:-1])}"
         )
+    if 0 in lead:
+        return x, zeros((*lead, _order(b, a)), x) if zi is None else zi
     own = (*[1] * (len(lead) - len(own)), *own)
     first = [n for n, m in enumerate(own) if m > 1]
     rest = [n for n, m in enumerate(own) if m == 1]
@@ -210,7 +216,7 @@ def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]
 def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
     """Run one filter on signals of shape (..., time), and return y and the state at the end."""
     xp, length, order = namespace(x), int(x.shape[-1]), _order(b, a)
-    b, a = b / a[0], a / a[0]
+    b, a = (cast(values / a[0], x.dtype) for values in (b, a))  # x's byte order
     rows = xp.reshape(x, (size(x.shape[:-1]), 1, length))
     state = None if zi is None else xp.reshape(zi, (rows.shape[0], 1, order))
     if 0 in rows.shape:

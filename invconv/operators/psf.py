@@ -7,6 +7,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
+    cast,
     constant,
     identity,
     namespace,
@@ -66,17 +67,17 @@ def from_psf(
     >>> np.allclose(blur.inverse(blur.forward(image)), image)
     True
     """
-    if isinstance(psf, np.ndarray | Sequence):
-        psf = np.asarray(psf)
-        psf = psf.astype(np.float64) if psf.dtype.kind in "iu" else psf
+    psf = np.asarray(psf) if isinstance(psf, Sequence) else psf
+    if isinstance(psf, np.ndarray) and psf.dtype.kind in "iu":
+        psf = psf.astype(np.float64)
     require_real("psf", psf)
     ndim = len(boundary) if isinstance(boundary, tuple) else psf.ndim
     borders = borders_of(boundary, ndim)
-    if ndim < 1 or psf.ndim not in (ndim, ndim + 1):
+    if ndim < 1 or psf.ndim not in (ndim, ndim + 1) or 0 in psf.shape:
         raise ValueError(
             f"psf: expected {ndim} axes, or one more for the channels, got shape {tuple(psf.shape)}"
         )
-    psf = psf if psf.ndim == ndim + 1 else psf[None]
+    psf, dtype = psf if psf.ndim == ndim + 1 else psf[None], psf.dtype
     if readable(psf):
         _require_centred(to_numpy(psf), borders)
     for axis, border in enumerate(borders, 1):
@@ -90,7 +91,9 @@ def from_psf(
     if channels > 1:
         one = namespace(psf).reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
         kernel = kernel * one
+    kernel = cast(kernel, dtype)  # its byte order
     if like is not None:
+        require_real("like", like)
         kernel = constant(to_numpy(kernel), like, like.dtype)
     if set(borders) == {"periodic"}:
         return PeriodicConv(kernel)

@@ -176,7 +176,8 @@ def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]
     if max(sizes, default=1) == 1 or any(k % 2 == 0 for k in sizes):
         return
     largest = np.abs(kernel).max(axis=(0, 1))
-    if largest[tuple(k // 2 for k in largest.shape)] < largest.max():
+    middle = tuple(k // 2 for k in largest.shape)
+    if not largest.flat[0] < largest[middle] == largest.max():
         return
     if all(np.allclose(kernel, np.flip(kernel, axis)) for axis in halved):
         parts = (f"{k // 2}:" if axis in halved else ":" for axis, k in enumerate(kernel.shape))

@@ -54,7 +54,7 @@ def _precision_of(like: Array) -> str:
 
 def callers_level() -> int:
     """Return the ``stacklevel`` with which a warning points to the line that called the library."""
-    level, frame, ours = 1, sys._getframe(1), {"invconv", *adapters()}
+    level, frame, ours = 1, sys._getframe(1), {"invconv", "dataclasses", *adapters()}
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ours:
         level, frame = level + 1, frame.f_back
     return level
