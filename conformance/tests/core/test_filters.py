@@ -82,6 +82,10 @@ def test_sections_are_scipys_and_pieces_are_the_whole(carry: Any) -> None:
         y, state = ic.sosfilt(sos, carry(part), zi=carry(np.asarray(state)))
         pieces.append(np.asarray(y))
     alike(np.concatenate(pieces, axis=1), whole)
+    big = x.astype(">f8")  # as a FITS file has it
+    alike(ic.lfilter([1.0], [1.0, -0.5], big), scipy.signal.lfilter([1.0], [1.0, -0.5], x))
+    assert {ic.from_psf(big[:, :1], boundary=(word,)).kernel.dtype for word in MODES} == {big.dtype}
+    assert ic.lfilter(np.ones((0, 2)), [1.0, 0.5], x[:0]).shape == (0, 1000)
     alike(state, scipy.signal.sosfilt(sos, x, zi=np.zeros((3, 2, 2)))[1])
 
 
@@ -225,6 +229,8 @@ WRONG = {
     r"a: expected a\[0\] other than zero": "ic.lfilter([1.0], [0.0, 1.0], X)",
     "x: expected a real floating dtype": "ic.lfilter([1.0], [1.0], X.astype(complex))",
     "b: expected real numbers, got complex128": "ic.lfilter([1j], [1.0], X)",
+    "b: expected an array without a mask": "ic.lfilter(np.ma.ones(2), [1.0], X)",
+    "psf: expected an array without a mask": "ic.from_psf(np.ma.ones(3))",
     "b: expected at least one coefficient": "ic.lfilter([], [1.0], X)",
     "axis: expected one of the 1 axes of x, got 1": "ic.lfilter([1.0], [1.0], X, 1)",
     r"zi: expected 1 numbers along .* got \(2,\)": "ic.lfilter([1.0], [1.0, 0.5], X, zi=X[:2])",

@@ -151,6 +151,9 @@ def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Any) -> None:
     damped, undone = conv.least_squares(y, damp), conv.prepare((40, 30), check=False).inverse(y)
     left = ((conv.forward(damped) - y) ** 2).mean()
     assert left == pytest.approx(sigma**2, rel=1e-3)
+    tiny = carry((1e-23 * y).astype(np.float32))  # whose squares float32 has not
+    same = ic.damp_for_noise(conv.asarrays(tiny), tiny, 1e-23 * sigma)
+    assert same == pytest.approx(damp, rel=1e-2)
     assert np.linalg.norm(damped - x) < 0.2 * np.linalg.norm(undone - x)
 
 
@@ -161,6 +164,9 @@ NO_NUMBERS = [ic.PeriodicConv(np.full((n, n, 3), np.nan)) for n in (1, 2)]
 WRONG = {
     "damp: expected a finite number of at least 0, got -1": "ONE.least_squares(Y[:, :1], -1.0)",
     "damp: expected a finite number of at least 0, got nan": "ONE.least_squares(Y[:, :1], np.nan)",
+    r"damp: expected a number or a 0-d array, got .* \(2,\)": "NORM.least_squares(Y, Y[0, :, 0])",
+    "damp: expected a .* number of at least 0, got array": "NORM.least_squares(Y, np.asarray(-1.0))",
+    "y: expected images, got none": "ic.damp_for_noise(NORM, Y[:0], 0.5)",
     "damp: expected an array of a library": "ONE.least_squares(Y[:, :1], 'little')",
     "log_scale: expected finite numbers": "UNKNOWN.least_squares(Y)",
     "kernel: expected finite numbers": "NO_NUMBERS[0].least_squares(Y[:, :1])",
@@ -169,7 +175,7 @@ WRONG = {
     "sigma: expected a finite number above 0, got 0; without": "ic.damp_for_noise(NORM, Y, 0)",
     "sigma: expected a finite number above 0, got -1": "ic.damp_for_noise(NORM, Y, -1)",
     "sigma: expected less noise .*, got 2, .* deviation of 1:": "ic.damp_for_noise(NORM, Y, 2.0)",
-    "sigma: expected at least 0.707, .* singular, got 0.5": "ic.damp_for_noise(NORM, Y, 0.5)",
+    "sigma: expected at least 0.707, .* rounding, got 0.5": "ic.damp_for_noise(NORM, Y, 0.5)",
     "y: expected finite numbers, got NaN": "ic.damp_for_noise(NORM, np.nan * Y, 0.5)",
 }
 

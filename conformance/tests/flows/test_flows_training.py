@@ -42,6 +42,18 @@ def test_channels_leave_with_mean_0_and_variance_1(convert: Any) -> None:
         np.testing.assert_allclose(jitted.log_scale, conv.initialize(x).log_scale)
 
 
+def test_channels_last_in_memory_and_tiny_numbers_lose_nothing() -> None:
+    last = 1e-23 * np.random.default_rng(0).random((16, 256, 256, 3))
+    x = np.moveaxis(last.astype(np.float32), -1, 1)
+    conv = ic.ActNorm.init(3, like=x).initialize(x)
+    y = conv.forward(x).astype(np.float64)
+    np.testing.assert_allclose(y.std((0, 2, 3)), 1, rtol=1e-5)
+    bars = conv.forward_vjp(x, y.astype(np.float32))[0]
+    np.testing.assert_allclose(
+        bars["log_scale"], (y * (y - conv.bias[:, None, None])).sum((0, 2, 3)), rtol=1e-5
+    )
+
+
 def test_half_types_are_measured_in_float32() -> None:
     x = torch.as_tensor(images() - MEAN[:, None, None], dtype=torch.bfloat16)
     conv = ic.ActNorm.init(3, like=x).initialize(x)
@@ -51,6 +63,8 @@ def test_half_types_are_measured_in_float32() -> None:
 
 
 def test_channels_that_do_not_vary_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"standard deviations \[0.0\]"):
+        ic.ActNorm.init(1).initialize(np.full((64, 1, 32, 32), 0.1))
     for bad in (0.0, np.nan):
         x = images()
         x[:, 1] = bad
