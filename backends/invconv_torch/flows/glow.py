@@ -53,7 +53,7 @@ class Glow(Multiscale):
     levels : int
         Number of times that the image is halved.
     depth : int
-        Steps a level.
+        Number of flow steps in each level.
     width : int
         Channels inside the couplings' networks.
     mixing : str or callable
