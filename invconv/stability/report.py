@@ -153,7 +153,7 @@ def _growth(d: Diagnosis) -> str:
     if all(g < _GROWING for g in d.growth):
         return "none: a larger grid loses no more"
     texts = [
-        f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)"
+        f"{g:.3g} per pixel on axis {axis} ({math.log10(g):.2f} digits)"
         for axis, g in enumerate(d.growth)
         if g >= _GROWING
     ]
