@@ -151,7 +151,7 @@ def _growth(d: Diagnosis) -> str:
     if d.growth is None:
         return "not defined: " + ("see above" if d.trouble else "its pixels have no order")
     if all(g < _GROWING for g in d.growth):
-        return "none: a larger grid loses no more"
+        return "none, or slower than exponential"
     texts = [
         f"{g:.3g} per pixel on axis {axis} ({math.log10(g):.2f} digits)"
         for axis, g in enumerate(d.growth)
