@@ -46,7 +46,7 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
         super().__init__(invertible(layers))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z and the sum of the log-determinants, one a sample."""
+        """Return z and the sum of the log-determinants, one per sample."""
         return _one_after_another(self, x)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:

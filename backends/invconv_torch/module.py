@@ -27,7 +27,7 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 class InvertibleModule(OperatorParameters):
     """A module with the arrays of any operator of the core as parameters.
 
-    Each direction returns its own log-determinants, one number a sample, float32 for half types.
+    Each direction returns its own log-determinants, one number per sample, float32 for half types.
     Under autocast the work is done in the parameters' dtype; nothing else is promoted.
 
     In eval mode an inverse is factored once for each of the last grids and reused until a parameter

@@ -56,9 +56,9 @@ class _SymmetricConv(Convolution):
     ----------
     channels : int
     kernel_size : int or tuple of int
-        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps an axis. Along
+        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps per axis. Along
         a periodic axis it may be even, and the parameter has all taps.
-    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one an axis
+    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one per axis
         See `invconv.SymmetricConv`.
     bias : bool
     max_gain, device, dtype : optional

@@ -22,7 +22,7 @@ class Conv1x1(Layer):
     ----------
     channels : int
     parametrization : {"plain", "plu", "qr", "orthogonal", "circulant", "householder"}
-        The matrix itself, or its factors, whose determinant costs little; or a rotation. Or the
+        The matrix itself, or its factors, whose determinant costs little; or reflections. Or the
         ``mixing`` of a class of your own, an `invconv.extend.Pointwise`.
     bias : bool
     ndim : int, optional

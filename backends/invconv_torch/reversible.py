@@ -59,7 +59,7 @@ class ReversibleChain(Chain):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z and the sum of the log-determinants, one a sample.
+        """Return z and the sum of the log-determinants, one per sample.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class ReversibleChain(Chain):
         return result
 
     def _judge(self, i: int, x: Tensor) -> None:
-        """Raise ValueError if layer i cannot invert on the grid of its input; judge once a grid.
+        """Raise ValueError if layer i cannot invert on the grid of its input; judge once per grid.
 
         The last of several layers of this package in a row is also judged with those before it.
         """

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", **about)
     parser.add_argument("-k", dest="keyword", help='pytest\'s, such as "periodic and inverse"')
     parser.add_argument("--junit", dest="junitxml", help="write a JUnit report here")
-    workers = "processes; one a core unless --quick or few cases are chosen, or a GPU"
+    workers = "processes; one per core unless --quick or few cases are chosen, or a GPU"
     parser.add_argument("--workers", type=int, help=workers)
 
 

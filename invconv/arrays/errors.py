@@ -67,7 +67,7 @@ class IllConditionedWarning(UserWarning):
     >>> import warnings
     >>> import numpy as np
     >>> import invconv
-    >>> kernel = np.asarray([[[1.0, -3.0]]], dtype=np.float32)  # the inverse grows by 3 a pixel
+    >>> kernel = np.asarray([[[1.0, -3.0]]], dtype=np.float32)  # the inverse grows 3-fold per pixel
     >>> with warnings.catch_warnings(record=True) as issued:
     ...     warnings.simplefilter("always")
     ...     x = invconv.AutoregressiveConv(kernel).inverse(np.ones((1, 30), np.float32))

@@ -37,10 +37,10 @@ PRIMITIVES: dict[str, Primitive[..., Any]] = {}
 
 @contextmanager
 def agnostic(forced: bool = True) -> Iterator[None]:
-    """Run the pure array-API twin of every primitive inside this context, or unless forced, none.
+    """Run the pure array-API twin of every primitive inside this context; if not forced, of none.
 
-    It holds in the thread or task that opened it. torch.compile traces no primitive while one is
-    open.
+    It holds in the thread or task that opened it. `torch.compile` cannot trace a primitive while
+    such a context is open.
 
     Examples
     --------

@@ -62,7 +62,7 @@ class Causal(Linear):
 
 @dataclass(frozen=True)
 class Spectral(Linear):
-    """Convolutions with one matrix a frequency; `log det = sum over f of log|det K_hat(f)|`."""
+    """Convolutions with one matrix per frequency; `log det = sum over f of log|det K_hat(f)|`."""
 
     linear: SpectralFamily
     hint: ClassVar[str] = (

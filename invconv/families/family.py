@@ -40,7 +40,7 @@ class Family:
     closed : bool
         Whether the grid continues beyond its border, periodically or by mirroring.
     spectral : bool
-        Whether A is one matrix a frequency, so that its error is measured without its taps.
+        Whether A is one matrix per frequency, so that its error is measured without its taps.
     needs_y : bool
         Whether the derivative of x = A^-1 y needs y besides x.
     solves_by_applying : bool

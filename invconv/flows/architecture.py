@@ -43,7 +43,7 @@ class GlowArchitecture:
     mixing: str | None = "emerging"  # of `mixing_words`; None for a user's, which no file has
     squeeze: str = "pixels"  # the basis in which blocks of pixels become channels
     scale_floor: float = 0.5  # the least scale of a coupling or split; 0 in the paper
-    kernel_size: int = 3  # taps an axis of a mixing convolution; odd
+    kernel_size: int = 3  # taps per axis of a mixing convolution; odd
     context: int | None = None  # channels of the context of the couplings
 
     def __post_init__(self) -> None:

@@ -106,7 +106,7 @@ def _require_none(name: str, x: Array, outside: Array, expected: str, hint: str 
 def require_latents(zs: Sequence[Any], shapes: Sequence[Shape]) -> None:
     """Raise unless zs are real arrays of the given shapes behind one batch axis."""
     if not isinstance(zs, tuple | list):
-        raise TypeError(f"zs: expected a tuple of arrays, one a level, got {type(zs).__name__}")
+        raise TypeError(f"zs: expected a tuple of arrays, one per level, got {type(zs).__name__}")
     for z in zs:
         require_real("zs", z)
     got = [tuple(z.shape) for z in zs]

@@ -26,7 +26,7 @@ from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.primitives import Solver, correlate, correlate_kernel_vjp, flat, pad, part
 
-WIDE = 600  # taps, from which a product a frequency is faster on most grids (November 2026)
+WIDE = 600  # taps, from which a product per frequency is faster on most grids (November 2026)
 
 _ONE_BORDER: dict[str, Any] = {"periodic": True, "zero": False, "symmetric": "symmetric"}
 
@@ -39,7 +39,7 @@ class BorderedFamily(TapsFamily):
     """
 
     kernel_size: Shape
-    borders: tuple[str, ...]  # one word an axis
+    borders: tuple[str, ...]  # one word per axis
     dilation: Shape  # 1 along axes that are not periodic
     wrap: Any = field(init=False, repr=False, compare=False)
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
@@ -120,7 +120,7 @@ class SpectralFamily(TapsFamily):
     """Convolutions that cosines, sines and Fourier's waves decouple, by their kernels w."""
 
     kernel_size: Shape  # w is (C, C, *kernel_size)
-    borders: tuple[str, ...]  # one word an axis
+    borders: tuple[str, ...]  # one word per axis
     dilation: Shape  # 1 along axes that are not periodic
     solved = "spectral"
     wrap: Any = field(init=False, repr=False, compare=False)

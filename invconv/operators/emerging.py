@@ -81,7 +81,7 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
             The number of channels, and of spatial axes.
         kernel_size : int or tuple of int
             Size of the standard convolution with the same receptive field; odd. Each part has
-            (kernel_size + 1)/2 taps an axis.
+            (kernel_size + 1)/2 taps per axis.
         dilation, mask
             Of both parts, as for `AutoregressiveConv`.
         rng, like

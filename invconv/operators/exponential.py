@@ -59,10 +59,10 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     infinity norms: 12 convolutions in float64 for a norm of 0.3, 33 for 4, and as many again for
     every further 4. Beyond 4096 the result is NaN. The host must know the number of terms, so on an
     accelerator it waits for the norm: once for a prepared inverse, and then for no solve; at every
-    forward in CuPy; in PyTorch once a call, which is once a training step.
+    forward in CuPy; in PyTorch once per call, that is, per training step.
     (In PyTorch at every call if the kernel is computed in the call: compiled, with a half type, or
     with ``max_gain``.) No first derivative waits, and JAX counts on the device. In host memory the
-    inverse on a circular grid is one product a frequency instead (not in JAX).
+    inverse on a circular grid is one product per frequency instead (not in JAX).
 
     Examples
     --------

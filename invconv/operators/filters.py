@@ -126,7 +126,7 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     require_array("zi", zi)
     if zi.ndim != x.ndim + 1 or zi.shape[0] != sos.shape[0]:
         raise ValueError(
-            f"zi: expected {sos.shape[0]} states, one a section, each of {x.ndim} axes, "
+            f"zi: expected {sos.shape[0]} states, one per section, each of {x.ndim} axes, "
             f"got the shape {tuple(zi.shape)}"
         )
     states = []

@@ -83,8 +83,8 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
     is what noise leaves at the true x, n the number of entries of y. This solves the equation for
     x = conv.least_squares(y, damp), in about a dozen solves (the discrepancy principle of V. A.
     Morozov, 1966): its left side grows with the damp, from what no x can explain to |y - b|^2.
-    Values are looked at: call it outside traced code. `least_squares` draws x towards zero, so of
-    an image take its mean off first, which would be drawn, too, and add it at the end.
+    Values are looked at: call it outside traced code. `least_squares` draws x towards zero, so
+    subtract the image's mean first and add it at the end.
 
     Parameters
     ----------

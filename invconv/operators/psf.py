@@ -36,9 +36,8 @@ def from_psf(
     Parameters
     ----------
     psf : array or sequence of numbers
-        h, of odd sizes, its centre in the middle. If ``boundary`` is a word, all axes are spatial,
-        and images have one channel; if it is a tuple, one word an axis, an axis before these has a
-        function for each channel.
+        h, of odd sizes, its centre in the middle, for images of one channel. For one function per
+        channel, stack them on a first axis and give ``boundary`` as a tuple.
     boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these
         How images go on at their border, as in `SymmetricConv`. "symmetric", d c b a | a b c d, is
         the mode "reflect" of `scipy.ndimage`; "zero" is the mode "constant", for three taps at

@@ -35,7 +35,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
         "pixels": the pixels themselves. "haar": means and differences of halves, the coarsest
         first, for f a power of 2. "dct": cosines, by frequency. In the last two the first band of
         each channel is the mean of the block times f^(ndim / 2), and with several axes the bands
-        are products of one band an axis, in the order of the axes.
+        are products of one band per axis, in the order of the axes.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
 
 
 def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
-    """Undo `squeeze`: return an array (*batch, C, *(spatial f)) for x (*batch, C f^ndim, *spatial).
+    """Undo `squeeze`: turn ``(*batch, C f^ndim, *spatial)`` into ``(*batch, C, *(spatial f))``.
 
     Examples
     --------

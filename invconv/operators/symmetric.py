@@ -47,10 +47,10 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
     Use it for a blur with a symmetric point-spread function on images that do not close on
     themselves (`from_psf`), for heat between walls, and for a convolution with zero padding and
-    three taps an axis that are even. Derivatives have odd kernels and do not fit. The grid decides
-    whether the map is invertible, as for `PeriodicConv`; if rounding leaves a tiny number in the
-    place of a zero, the inverse warns. A kernel of 600 taps or more is multiplied by frequencies,
-    as there.
+    three taps per axis that are even. Kernels of first derivatives are antisymmetric: they do not
+    fit. The grid decides whether the map is invertible, as for `PeriodicConv`; if rounding leaves a
+    tiny number in the place of a zero, the inverse warns. A kernel of 600 taps or more is
+    multiplied by frequencies, as there.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         be wider than the grid. Along a periodic axis it is whole, as in `PeriodicConv`.
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
-    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one an axis
+    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one per axis
         "symmetric": mirrored, d c b a | a b c d | d c b a, a wall without flow (Neumann). "odd":
         -c -b -a 0 | a b c d | 0 -d -c -b, a wall at zero (Dirichlet). "zero": zeros, for three
         taps at most, h <= 2. "periodic": a b c d | a b c d | a b c d.
@@ -154,7 +154,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
 
 def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
-    """Return one word an axis, from one word or a sequence of ``ndim``, or raise ValueError."""
+    """Return one word per axis, from one word or a sequence of ``ndim``, or raise ValueError."""
     words = (boundary,) * ndim if isinstance(boundary, str) else boundary
     options = ", ".join(map(repr, WAVES))
     if not isinstance(words, Sequence) or len(words) != ndim:

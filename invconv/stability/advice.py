@@ -22,8 +22,9 @@ _LASTS = "two digits last"
 
 def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[str, ...]:
     """Return advice, the most useful first; ``times`` operators share the work."""
+    grids = _largest_grids(host, d, times)
     if d.digits >= _WANTED:
-        return (f"nothing on this grid in {d.precision}", *_largest_grids(host, d, times))
+        return (f"no change is needed on this grid in {d.precision}", *grids)
     remedies = [_cause(host, d)]
     if d.precision == "float32" and d.digits_float64 >= _WANTED:
         remedies.append(f"or solve in float64, where {d.digits_float64:.1f} digits are left")
@@ -32,7 +33,7 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
             "or use least_squares(y, damp), which amplifies no error by more than 1 / (2 damp); "
             "damp_for_noise finds the damp"
         )
-    return (*remedies, *_largest_grids(host, d, times))
+    return (*remedies, *grids)
 
 
 def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diagnosis:

@@ -78,7 +78,7 @@ def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = No
       digits left  0... of 6.9 in float32,  8... of 15.7 in float64, measured
                    0.0 of 6.9 in float32,  6.8 of 15.7 in float64, at worst
       measured     on random samples, against float64
-      growth       1.63 a pixel along axis 0 (0.21 digits), 1.63 a pixel along axis 1 (0.21 digits)
+      growth       1.63 per pixel on axis 0 (0.21 digits), 1.63 per pixel on axis 1 (0.21 digits)
       worst        errors in channel 0 at pixel (0, 0)
       to do        make the other taps smaller against those of the pixel itself: |D^-1| sum |taps|
                    is 1.5, and below 1 the inverse is safe on every grid

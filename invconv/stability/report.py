@@ -155,9 +155,9 @@ def _growth(d: Diagnosis) -> str:
     for axis, (g, n) in enumerate(zip(d.growth, d.spatial_shape, strict=True)):
         lost = n // 2 * math.log10(g)
         if g >= _GROWING:
-            texts.append(f"{g:.3g} a pixel along axis {axis} ({math.log10(g):.2f} digits)")
+            texts.append(f"{g:.3g} per pixel on axis {axis} ({math.log10(g):.2f} digits)")
         elif lost >= _SLOW:
-            texts.append(f"slow along axis {axis}: its last half costs {lost:.1f} digits")
+            texts.append(f"slow on axis {axis}: its last half costs {lost:.1f} digits")
     short = [str(axis) for axis, g in enumerate(d.growth) if math.isnan(g)]
     if short:
         texts.append(f"not known along axis {' and '.join(short)}, too short for all taps")

@@ -94,7 +94,7 @@ def _invert(spectrum: Array) -> tuple[Array, Array]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
-    """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
+    """A transform, one C x C solve per frequency (or a product with its inverse), and back."""
 
     spectrum: Array  # (F, C, C)
     basis: Basis = field(metadata={"static": True})

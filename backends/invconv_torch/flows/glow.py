@@ -53,7 +53,7 @@ class Glow(Multiscale):
     levels : int
         Number of times that the image is halved.
     depth : int
-        Steps a level.
+        Number of flow steps in each level.
     width : int
         Channels inside the couplings' networks.
     mixing : str or callable
@@ -67,7 +67,7 @@ class Glow(Multiscale):
     squeeze : {"pixels", "haar", "dct"}
         The basis in which 2 x 2 pixels become channels.
     kernel_size : int
-        Taps an axis of a mixing convolution, odd.
+        Taps per axis of a mixing convolution, odd.
     scale_floor : float
         The least scale of a coupling or split, by which samples are divided; 0, as in the paper,
         is no limit, and samples may be infinite (benchmarks/README.md has numbers).

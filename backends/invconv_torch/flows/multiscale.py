@@ -147,7 +147,7 @@ class Multiscale(LayersInOrder):
 
     @property
     def dimensions(self) -> int:
-        """The number of numbers of an image."""
+        """Pixels times channels of an image."""
         return math.prod(self.shape)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]

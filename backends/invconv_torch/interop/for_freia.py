@@ -59,7 +59,7 @@ class FreiaModule(Base):  # type: ignore[misc]
         rev: bool = False,
         jac: bool = True,
     ) -> tuple[tuple[Tensor], Tensor]:
-        """Return ((z,), log|det K|), or ((x,), log|det K^-1|) if ``rev``; log-dets one a sample."""
+        """Return ((z,), log|det K|), or ((x,), log|det K^-1|) if ``rev``, one number per sample."""
         (x,) = x_or_z
         y, log_det = viewable(self.layer.inverse(x) if rev else self.layer(x))
         # a copy: FrEIA's HaarDownsampling edits its input, which an inverse's derivative needs

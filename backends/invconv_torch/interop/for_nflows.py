@@ -28,9 +28,9 @@ class NflowsTransform(Transform):  # type: ignore[misc]
         self.layer = layer_of(conv)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return z = K x + b and log|det K|, one a sample."""
+        """Return z = K x + b and log|det K|, one per sample."""
         return viewable(self.layer(inputs))
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return x = K^-1 (z - b) and log|det K^-1|, one a sample."""
+        """Return x = K^-1 (z - b) and log|det K^-1|, one per sample."""
         return viewable(self.layer.inverse(inputs))

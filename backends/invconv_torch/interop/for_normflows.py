@@ -29,9 +29,9 @@ class NormflowsFlow(Flow):  # type: ignore[misc]
         self.layer = layer_of(conv)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return x = K^-1 (z - b) and log|det K^-1|, one a sample."""
+        """Return x = K^-1 (z - b) and log|det K^-1|, one per sample."""
         return viewable(self.layer.inverse(z))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return K x + b and log|det K|, one a sample, for data x, which normflows names z."""
+        """Return K x + b and log|det K|, one per sample, for data x, which normflows names z."""
         return viewable(self.layer(z))

@@ -2,9 +2,8 @@
 
 `from_psf` makes the blur of a point-spread function (PSF), mirrored at the frame: in a closed frame
 the left edge would leak into the right one. Its inverse is exact, and multiplies noise by up to the
-condition. `least_squares` minimises |K x - y|^2 + damp^2 |x|^2 in one product a frequency, and
-`damp_for_noise` finds the damp that a noise level suggests. That is deconvolution with Tikhonov's
-regularisation, or a Wiener filter for noise and signal that are alike at all frequencies.
+condition. `least_squares` minimises |K x - y|^2 + damp^2 |x|^2 (Tikhonov's regularisation), of an
+image without its mean, and `damp_for_noise` finds the damp that a noise level suggests.
 """
 
 from pathlib import Path
@@ -28,13 +27,14 @@ def draw(out: Path) -> None:
     blur = from_psf(spread, boundary="symmetric")
     rng = np.random.default_rng(0)
     seen = blur.forward(sharp) + _NOISE * rng.standard_normal(sharp.shape)
-    damp = damp_for_noise(blur, seen, _NOISE)
+    mean = seen.mean()
+    damp = damp_for_noise(blur, seen - mean, _NOISE)
     print(diagnose(blur, sharp.shape[1:]))
     images = {
         "the field": sharp,
         f"seen, noise {_NOISE}": seen,
         "the exact inverse": blur.inverse(seen),
-        f"least squares, damp {damp:.2g}": blur.least_squares(seen, damp),
+        f"least squares, damp {damp:.2g}": blur.least_squares(seen - mean, damp) + mean,
         "skimage's wiener, balance damp²": wiener(seen[0], spread, damp**2, clip=False)[None],
     }
     figure, axes = plt.subplots(2, 5, figsize=(15, 6.4), layout="constrained")

@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 from invconv import AutoregressiveConv
 from invconv_benchmarks.report import figures
 
-RATE = 22050  # samples a second
+RATE = 22050  # samples per second
 _NOTES = (262, 330, 392, 523, 392, 330, 262, 196)  # Hz
 
 

@@ -2,7 +2,7 @@
 
 An implicit step of the heat equation solves (1 - k Laplace) T' = T. With walls at zero degrees
 above and below (Dirichlet) and insulated sides (Neumann) that is the inverse of a `SymmetricConv`
-of three taps an axis: one product a frequency. Its forward map is the way back in time.
+of three taps per axis: one product per frequency. Its forward map is the way back in time.
 """
 
 from pathlib import Path

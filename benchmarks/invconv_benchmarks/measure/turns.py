@@ -21,7 +21,7 @@ class Timing:
     plan: float | None = None  # to factor, copy and choose
     first: float | None = None  # of the call that may compile and makes workspaces
     calls: int = 1  # that a sample is the mean of
-    samples: list[float] = field(default_factory=list)  # one a round
+    samples: list[float] = field(default_factory=list)  # one per round
     error: str = ""
     result: Any = None  # of a call
 

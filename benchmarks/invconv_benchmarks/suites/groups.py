@@ -143,7 +143,7 @@ GROUPS = tuple(group for groups in _ALL for group in groups())
 def select(
     suite: str, shapes: Sequence[Shape], dtypes: Sequence[str], quick: bool, only: str = "*"
 ) -> list[Group]:
-    """Return the groups of a suite, one a dtype, whose maps match a pattern.
+    """Return the groups of a suite, one per dtype, whose maps match a pattern.
 
     The suite "all" are those that compare libraries. Shapes (B, C, H, W) take the place of the
     suite's own, but for series of growing sizes. ``quick`` leaves all dtypes but the first out.

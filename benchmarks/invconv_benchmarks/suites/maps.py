@@ -19,7 +19,7 @@ def build(name: str, channels: int, ndim: int = 2) -> ic.InvertibleConv:
     """Return a map of NumPy float64 arrays; ``ndim`` are the axes of a corner's grid, else two.
 
     Names are "corner k", "circular k" (an exponential of a circular convolution), and those of
-    `_CLASSES`, followed by k taps an axis where it has any.
+    `_CLASSES`, followed by k taps per axis where it has any.
     """
     rng = np.random.default_rng(0)
     kind, _, size = name.partition(" ")

@@ -40,7 +40,7 @@ def _periodic() -> Iterator[Case]:
     for k in (1, 2, 4, 5, 7):
         yield Case(f"periodic-k{k}", _PERIODIC(kernel_size=k), (4, 5))
     yield Case("periodic-k2x3", _PERIODIC(kernel_size=(2, 3)), (4, 5))
-    # so many taps that its forward is a product a frequency
+    # so many taps that its forward is a product per frequency
     yield Case("periodic-k25x24", _PERIODIC(2, kernel_size=(25, 24)), (4, 5))
     even = _PERIODIC(kernel_size=(4, 2), dilation=(1, 3))
     yield Case("periodic-even-dilated", even, (4, 5), ())
@@ -129,7 +129,7 @@ def _symmetric() -> Iterator[Case]:
         yield Case(f"bordered-{'-'.join(boundary)}", biased(build), grid)
     yield Case("bordered-long", _SYMMETRIC(1, ndim=1, boundary="odd"), (131,))
     wide = _SYMMETRIC(1, kernel_size=(31, 20), boundary=("odd", "periodic"))
-    yield Case("bordered-k31x20", wide, (4, 5))  # a product a frequency
+    yield Case("bordered-k31x20", wide, (4, 5))  # a product per frequency
 
 
 def _pointwise() -> Iterator[Case]:

@@ -110,7 +110,7 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
     yield Measure("digits, too many", found.digits - measured, 1.0)
     yield Measure("digits in float32, too many", found.digits_float32 - measured, 1.0)
     yield truth(found.digits_float64 >= found.digits, "fewer digits in float64")
-    nothing = found.advice[0].startswith("nothing")
+    nothing = found.advice[0].startswith("no change")
     yield truth(nothing == (found.digits >= _ENOUGH), "advice")
     yield truth(repr(found).startswith(type(s.plain).__name__), "the operator's name")
     if found.norm == "1-norm" and found.exact and found.pixel is not None:

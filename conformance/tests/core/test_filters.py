@@ -164,7 +164,7 @@ CASES = [
 
 
 def conv_of(borders: tuple[str, ...], rng: np.random.Generator) -> ic.SymmetricConv:
-    """Return an operator of two channels, with five taps an axis where it may have so many."""
+    """Return an operator of two channels, with five taps per axis where it may have so many."""
     size = tuple({"zero": 2, "periodic": 4}.get(border, 3) for border in borders)
     kernel = 0.3 * rng.standard_normal((2, 2, *size)) / math.prod(size)
     place = tuple(1 if border == "periodic" else 0 for border in borders)
@@ -238,7 +238,7 @@ WRONG = {
     r"sos: expected the shape \(sections, 6\)": "ic.sosfilt([[1.0, 2.0]], X)",
     "zi: expected an array of a library": "ic.sosfilt([[1.0, 0, 0, 1, 0, 0]], X, zi=[[0.0, 0.0]])",
     "boundary: expected one of 'periodic', .* axis, got None": "ic.from_psf([1.0], boundary=None)",
-    "zi: expected 1 states, one a section": "ic.sosfilt([[1.0, 0, 0, 1, 0, 0]], X, zi=X)",
+    "zi: expected 1 states, one per section": "ic.sosfilt([[1.0, 0, 0, 1, 0, 0]], X, zi=X)",
     r"psf: expected odd sizes, .* got \(2, 3\)": "ic.from_psf(np.ones((2, 3)))",
     "psf: expected its centre in the middle, at 1": "ic.from_psf([1.0, 0, 0])",
     "psf: expected finite numbers": "ic.from_psf([1.0, np.nan, 1])",

@@ -165,7 +165,7 @@ WRONG = {
     "damp: expected a finite number of at least 0, got -1": "ONE.least_squares(Y[:, :1], -1.0)",
     "damp: expected a finite number of at least 0, got nan": "ONE.least_squares(Y[:, :1], np.nan)",
     r"damp: expected a number or a 0-d array, got .* \(2,\)": "NORM.least_squares(Y, Y[0, :, 0])",
-    "damp: expected a .* number of at least 0, got array": "NORM.least_squares(Y, np.asarray(-1.0))",
+    "damp: expected a .* number of at least 0, got ar": "NORM.least_squares(Y, np.asarray(-1.0))",
     "y: expected images, got none": "ic.damp_for_noise(NORM, Y[:0], 0.5)",
     "damp: expected an array of a library": "ONE.least_squares(Y[:, :1], 'little')",
     "log_scale: expected finite numbers": "UNKNOWN.least_squares(Y)",

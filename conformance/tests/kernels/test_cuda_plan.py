@@ -29,7 +29,7 @@ def planned(
     return plan_of(channels, grid, itemsize, device)
 
 
-# channels, grid, taps an axis, bytes: images that fit whole, in bands, and that do not fit
+# channels, grid, taps per axis, bytes: images that fit whole, in bands, and that do not fit
 SETTINGS: tuple[tuple[int, tuple[int, ...], int, int], ...] = (
     *((12, (32, 32), 2, 4), (12, (64, 64), 2, 4), (48, (16, 16), 2, 4), (96, (8, 8), 2, 4)),
     *((3, (256, 256), 2, 4), (12, (512, 512), 2, 4), (12, (512, 512), 2, 8), (512, (4, 4), 2, 4)),

@@ -1,4 +1,4 @@
-"""Compiled products with a matrix a frequency beside SciPy's, and pivots beside LAPACK's."""
+"""Compiled products with a matrix per frequency beside SciPy's, and pivots beside LAPACK's."""
 
 from typing import Any
 

@@ -167,7 +167,7 @@ LEFT_OUT = {
     'python -m pip install -e ".[all]"': PIP,
     'python -m pip install -e ".[test]"': PIP,
     'python -m pip install -e ".[density]"': PIP,
-    'python -m pip install "invconv[conformance,jax,torch]"': PIP,
+    'python -m pip install ".[conformance,jax,torch]"': PIP,
     "python -m pytest -n auto --dist worksteal": PYTEST,
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
     "python -m pytest conformance/tests/golden": PYTEST,

@@ -142,7 +142,7 @@ VOCABULARY = "invconv/arrays/"  # dtypes, namespaces, and the registry of native
 
 
 def listed(title: str) -> list[str]:
-    """Return the files that CONTRIBUTING names for a walk, one a step."""
+    """Return the files that CONTRIBUTING names for a walk, one per step."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     walk = text.split(f"### {title}\n")[1].split("\n##")[0]
     files = re.findall(r"^\d\. `([\w/]+\.py)`", walk, re.MULTILINE)

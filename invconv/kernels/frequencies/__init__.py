@@ -1,1 +1,1 @@
-"""Maps that are one matrix a frequency; may import the primitives, `matrices` and `cpu`."""
+"""Maps that are one matrix per frequency; may import the primitives, `matrices` and `cpu`."""

@@ -33,7 +33,7 @@ WAVES: dict[str, Waves | None] = {
 class Basis:
     """An orthogonal basis of real images in which convolutions with some borders decouple."""
 
-    borders: tuple[str, ...]  # one word an axis: a key of `WAVES`
+    borders: tuple[str, ...]  # one word per axis: a key of `WAVES`
     dilation: Shape  # of the kernels, along periodic axes
 
     # the real waves along each axis, None for a periodic one

@@ -1,4 +1,4 @@
-"""Products with a matrix a frequency: x_hat(f) = A(f) y_hat(f) of images.
+"""Products with a matrix per frequency: x_hat(f) = A(f) y_hat(f) of images.
 
 On the CPU the transforms are products with matrices of cosines and sines, and one call of the
 compiled kernel (`invconv.kernels.cpu.spectral`) does all. On other devices, or if the call would be

@@ -184,7 +184,7 @@ def inverses_keep_accuracy(spectrum: Array, inverse: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class SpectralSolver:
-    """A transform, one C x C solve a frequency (or a product with its inverse), and back."""
+    """A transform, one C x C solve per frequency (or a product with its inverse), and back."""
 
     spectrum: Array
     product: SpectralProduct | None

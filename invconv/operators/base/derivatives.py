@@ -128,7 +128,7 @@ def _total(call: Call, log_det_bar: Array | None) -> Array | None:
     require_alike("log_det_bar", log_det_bar, "the log-determinant", call.x)
     if tuple(log_det_bar.shape) != call.batch_shape:
         raise ValueError(
-            f"log_det_bar: expected the batch shape {call.batch_shape}, one number a sample, "
+            f"log_det_bar: expected the batch shape {call.batch_shape}, one number per sample, "
             f"got {tuple(log_det_bar.shape)} of {dtype_name(log_det_bar.dtype)}"
         )
     return namespace(log_det_bar).sum(log_det_bar)

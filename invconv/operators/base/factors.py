@@ -139,7 +139,7 @@ class Traits(FactorList, abstract=True):
 
     @derived
     def _spectral(self) -> bool:
-        """Tell whether K is one matrix a frequency."""
+        """Tell whether K is one matrix per frequency."""
         return len(self._families) == 1 and self._families[0].spectral and not self._inverts_forward
 
     @derived

@@ -31,8 +31,8 @@ class InvertibleConv(Differentiable, abstract=True):
     The arrays of a call must have the operator's library, dtype and device; nothing is moved or
     promoted. float16 and bfloat16 are computed in float32 and cast at the end.
 
-    An operator remembers only condition numbers. They are out of date after edits of its arrays in
-    place (by a torch optimiser), values and inverses never; a copy by ``replace()`` has none.
+    Condition numbers are remembered. Editing arrays in place, as torch's optimisers do, leaves them
+    out of date, but never values or inverses; a copy by ``replace()`` computes them anew.
 
     Examples
     --------

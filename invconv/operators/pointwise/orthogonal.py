@@ -1,4 +1,4 @@
-"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a rotation with an exact inverse."""
+"""The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a product of reflections."""
 
 from __future__ import annotations
 

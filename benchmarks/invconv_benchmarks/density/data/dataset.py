@@ -91,7 +91,7 @@ class Batches:
     """Batch and noise of each step of a run; every tile is seen once an epoch, in a new order."""
 
     data: Dataset
-    size: int  # images a step
+    size: int  # images per step
     seed: int
 
     def images(self, step: int, part: slice = slice(None)) -> Bytes:

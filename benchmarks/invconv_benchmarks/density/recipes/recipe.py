@@ -43,7 +43,7 @@ class Recipe:
     kernel_size: int = 3
     scale_floor: float = 0.5
     seed: int = 0  # of parameters, order, noise and flips
-    batch: int  # images a step, of all processes together
+    batch: int  # images per step, of all processes together
     learning_rate: float  # of Adamax, once it has warmed up
     steps: int = 0  # of steps and epochs one is 0
     epochs: int = 0

@@ -1,1 +1,1 @@
-"""Products with a matrix a frequency and pivots, compiled; may import all of `cpu`."""
+"""Products with a matrix per frequency and pivots, compiled; may import all of `cpu`."""

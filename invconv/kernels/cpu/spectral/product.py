@@ -1,4 +1,4 @@
-"""Products with a matrix a frequency by the compiled kernel, on arrays in host memory.
+"""Products with a matrix per frequency by the compiled kernel, on arrays in host memory.
 
 x_hat(f) = A(f) y_hat(f)
 """
@@ -88,7 +88,7 @@ def _without(
 def compiled_product(
     matrices: Floats, shape: Shape, transform: RealTransform, target: Target | None = None
 ) -> CompiledProduct:
-    """Return the product with a matrix a frequency, in the precision of the matrices.
+    """Return the product with a matrix per frequency, in the precision of the matrices.
 
     ``matrices`` (F, C, C) are real or complex. The target is this processor unless given.
     """

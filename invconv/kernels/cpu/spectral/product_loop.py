@@ -1,4 +1,4 @@
-"""The loop of a product with a matrix a frequency: images in the lanes, channel after channel."""
+"""The loop of a product with a matrix per frequency: images in the lanes, channel after channel."""
 
 from invconv.kernels.cpu.compiler.integers import POINTER, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -78,7 +78,7 @@ def _turn(w: Writer, a: Arguments, plane: Value, start: Int, first: int) -> None
 
 
 def _multiply(w: Writer, a: Arguments, h: Numbers) -> None:
-    """Write the product with a matrix a frequency, from the buffer's first half to the second."""
+    """Write the product with a matrix per frequency, from the buffer's first half to the second."""
     function = w.b.inttoptr(h["sums"].value, POINTER)
     with w.loop(0, h["outputs"]) as i:
         start = h["multiplied"] + i * OUTPUT

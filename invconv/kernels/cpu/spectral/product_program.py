@@ -1,4 +1,4 @@
-"""The program of a compiled product with a matrix a frequency: 64-bit integers.
+"""The program of a compiled product with a matrix per frequency: 64-bit integers.
 
 The lanes are images. A channel's plane, a vector a pixel, is transformed in place, axis by axis, by
 products with real matrices. Then some pairs of results are replaced by their difference and their
