@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import invconv as ic
+from invconv.flows.architecture import without_bias
 from invconv_torch.module import InvertibleModule
 from invconv_torch.private import without_modes
 
@@ -68,9 +69,7 @@ def _begin(init: Callable[..., ic.InvertibleConv], bias: bool) -> ic.InvertibleC
     with without_modes():  # inside FakeTensorMode, too, a number and not a fake one
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     conv = init(rng=np.random.default_rng(seed))
-    if bias:
-        return conv.replace(bias=np.zeros(conv.channels))
-    return conv if getattr(conv, "bias", None) is None else conv.replace(bias=None)
+    return conv.replace(bias=np.zeros(conv.channels)) if bias else without_bias(conv)
 
 
 class Convolution(Layer):

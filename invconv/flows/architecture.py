@@ -23,7 +23,7 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.register import mixings
+from invconv.operators.base.register import is_own, mixings
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.pointwise.conv1x1 import Pointwise
@@ -93,6 +93,16 @@ class GlowArchitecture:
         _, height, width = self.shape
         return [(c, height >> i, width >> i) for i, c in enumerate(channels, 1)]
 
+    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ValueError unless arrays have the names and shapes of `arrays`, as in a file."""
+        expected = self.arrays()
+        for name in {**expected, **shapes}:
+            if shapes.get(name) != expected.get(name):
+                raise ValueError(
+                    f"mixing: expected axes of a + b channels + c taps, {name} of the shape "
+                    f"{expected.get(name)}, got {shapes.get(name)}"
+                )
+
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
         shapes: dict[str, tuple[int, ...]] = {}
@@ -133,7 +143,7 @@ def before_emerging(mixing: str) -> str | None:
     if mixing == _EMERGING:
         return "plain"
     word = mixing.removeprefix(f"{_EMERGING}_")
-    return None if word == mixing else word
+    return None if word == mixing or mixing in mixings() else word
 
 
 def mixing_steps(mixing: str) -> dict[str, InvertibleConv]:
@@ -155,10 +165,16 @@ def _drawn_mixing(
             f"{cls.__name__} has not"
         )
     size = () if issubclass(cls, Pointwise) else (taps,)
-    last = {"mixing.": cls.init(channels, *size, rng=rng)}
+    last = {"mixing.": without_bias(cls.init(channels, *size, rng=rng))}
     if mixing == "exponential":  # which is nearly the identity at the start
         return {"conv1x1.": mixings()["plain"].init(channels, rng=rng)} | last
     return last
+
+
+def without_bias(conv: InvertibleConv) -> InvertibleConv:
+    """Return an operator without its bias, unless its class requires one."""
+    spec = conv._specs.get("bias")
+    return conv.replace(bias=None) if spec is not None and spec.optional else conv
 
 
 def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> dict[str, Any]:
@@ -180,6 +196,7 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
         for prefix, conv in drawn.items():
             at = f"level{level}_step{step}_{prefix}"
             arrays |= {at + name: array for name, array in conv._arrays().items()}
+    a.require({name: array.shape for name, array in arrays.items()})
     return arrays
 
 
@@ -188,11 +205,8 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
 
     Each axis is as long as a + b channels + c taps; nothing of the layer's own size is made.
     """
-    mixing, wider, longer = (
-        architecture.mixing,
-        channels / 4 - 1,
-        architecture.kernel_size / 2 - 1.5,
-    )
+    mixing, wider = architecture.mixing, channels / 4 - 1
+    longer = architecture.kernel_size / 2 - 1.5
     assert mixing is not None
     small, wide, long = (_mixing_shapes(mixing, *sizes) for sizes in ((4, 3), (8, 3), (4, 5)))
     return {
@@ -212,7 +226,11 @@ def _mixing_shapes(mixing: str, channels: int, taps: int) -> dict[str, tuple[int
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:
     """Return the operators of a mixing layer with these arrays, named as in `mixing_arrays`."""
     assert architecture.mixing is not None
-    steps = mixing_steps(architecture.mixing).items()
+    steps = mixing_steps(architecture.mixing)
+    if not all(is_own(type(conv)) for conv in steps.values()):  # whose settings may tell of sizes
+        channels = int(arrays["actnorm.log_scale"].shape[0])
+        steps = _drawn_mixing(architecture.mixing, channels, architecture.kernel_size, None)
+    pairs = steps.items()
     return Chain(
-        [conv.replace(**{n: arrays[prefix + n] for n in conv._arrays()}) for prefix, conv in steps]
+        [conv.replace(**{n: arrays[prefix + n] for n in conv._arrays()}) for prefix, conv in pairs]
     )

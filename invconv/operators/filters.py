@@ -75,15 +75,15 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     """
     require_real("x", x)
     b, a = _coefficients("b", b, x), _coefficients("a", a, x)
-    xp, axis = namespace(x), operator.index(axis)
+    axis = operator.index(axis)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
-    signals = xp.moveaxis(x, axis, -1)
+    signals = _moved(x, axis, -1)
     state = None if zi is None else _state(zi, x, axis, (*signals.shape[:-1], _order(b, a)))
     run: Callable[..., tuple[Array, Array]] = _one if b.ndim == a.ndim == 1 else _each
     y, last = run(b, a, signals, state)
-    y = xp.moveaxis(y, -1, axis)
-    return y if zi is None else (y, xp.moveaxis(last, -1, axis))
+    y = _moved(y, -1, axis)
+    return y if zi is None else (y, _moved(last, -1, axis))
 
 
 def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
@@ -147,11 +147,18 @@ def _coefficients(name: str, values: Any, x: Array) -> Array:
     require_alike(name, values, "x", x)
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError(f"{name}: expected at least one coefficient along the last axis")
-    first = values[..., 0]
-    looks = name == "a" and readable(values) and 0 not in first.shape
-    if looks and to_float(namespace(x).min(abs(first))) == 0:
-        raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
+    if name == "a" and 0 not in values.shape:
+        least = namespace(x).min(abs(values[..., 0]))
+        if readable(least) and to_float(least) == 0:
+            raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     return values
+
+
+def _moved(x: Array, start: int, end: int) -> Array:
+    """Move an axis; torch cannot map its own function for that over a batch."""
+    axes = list(range(x.ndim))
+    axes.insert(end % x.ndim, axes.pop(start))
+    return namespace(x).permute_dims(x, tuple(axes))
 
 
 def _order(b: Array, a: Array) -> int:
@@ -162,7 +169,7 @@ def _state(zi: Array, x: Array, axis: int, expected: Shape) -> Array:
     """Return the state with time last, for every signal."""
     require_alike("zi", zi, "x", x)
     xp, order = namespace(x), expected[-1]
-    state = xp.moveaxis(zi, axis, -1) if zi.ndim == x.ndim else zi
+    state = _moved(zi, axis, -1) if zi.ndim == x.ndim else zi
     alike = zi.ndim == x.ndim and state.shape[-1] == order
     if not alike or any(n not in (1, m) for n, m in zip(state.shape, expected, strict=True)):
         raise ValueError(

@@ -119,6 +119,10 @@ class Glow(Multiscale):
         layers = _layers(architecture, make, where)
         super().__init__(architecture.shape, layers, reversible=reversible)
         self.architecture = architecture
+        if named is not None:
+            state = {n.removeprefix("layers."): t for n, t in self.state_dict().items()}
+            numbers = {n: t for n, t in state.items() if not n.endswith(".initialized")}
+            architecture.require({name: tuple(t.shape) for name, t in numbers.items()})
 
 
 def _layers(

@@ -186,6 +186,14 @@ def test_wrong_arguments(words: str) -> None:
         eval(WRONG[words])
 
 
+@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv])
+@pytest.mark.filterwarnings("ignore:Dynamo detected", "ignore:<class 'torch.autograd.function.F")
+def test_torch_compiles_it(cls: Any) -> None:
+    y = torch.randn(2, 2, 5, 4, dtype=torch.float64)
+    solve = partial(cls.init(2, like=y).least_squares, damp=0.1)
+    torch.testing.assert_close(torch.compile(solve, backend="aot_eager")(y), solve(y))
+
+
 def test_diagnose_tells_of_it_where_digits_are_lost() -> None:
     near = np.asarray([[1.0, 1.0], [1.0, 1.0 + 1e-7]])
     for dtype, told in (("float32", True), ("float64", False)):

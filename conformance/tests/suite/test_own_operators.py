@@ -77,22 +77,23 @@ class Sandwich(ic.InvertibleConv):
 
 
 class Doubled(ic.InvertibleConv, mixing="doubled"):
-    """K of twice the kernel, as another operator has it."""
+    """K of a multiple of the kernel, as another operator has it."""
 
     kernel: Any = array("C", "C", "*k")
+    times: int = 2
 
     @classmethod
     def init(cls, *sizes: Any, rng: Any = None) -> Any:
         """Return what that operator begins with."""
-        return cls(ic.PeriodicConv.init(*sizes, rng=rng).kernel)
+        return cls(ic.PeriodicConv.init(*sizes, rng=rng).kernel, sizes[0])
 
     def factors(self) -> Any:
         """Take that operator's."""
-        return ic.PeriodicConv(2 * self.kernel).factors()
+        return ic.PeriodicConv(self.times * self.kernel).factors()
 
     def factors_vjp(self, bars: Any) -> Any:
         """Return the gradient."""
-        return {"kernel": 2 * bars[0]}
+        return {"kernel": self.times * bars[0]}
 
 
 class Squared(ic.InvertibleConv):
@@ -196,8 +197,8 @@ def test_a_dense_matrix_of_the_whole_grid() -> None:
 
 @pytest.mark.parametrize("word", ["mirrored", "emerging_mirrored", "doubled"])
 def test_flows_know_it_by_its_word(word: str, tmp_path: Path) -> None:
-    flow = moved(glow(word, (1, 4, 4), levels=1), 0.1, torch.float32)
-    images, noise = torch.randint(256, (3, 1, 4, 4), dtype=torch.uint8), torch.rand(3, 1, 4, 4)
+    flow = moved(glow(word, (2, 4, 4), levels=1), 0.1, torch.float32)
+    images, noise = torch.randint(256, (3, 2, 4, 4), dtype=torch.uint8), torch.rand(3, 2, 4, 4)
     ic.save(flow, tmp_path / "flow.safetensors")
     same = invconv_jax.load(tmp_path / "flow.safetensors")
     bits = same.bits_per_dim(jnp.asarray(images.numpy()), jnp.asarray(noise.numpy()))

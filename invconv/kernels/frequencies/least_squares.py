@@ -16,6 +16,7 @@ from invconv.arrays.stencil import taps_of
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum
+from invconv.kernels.frequencies.waves import complex_of
 from invconv.kernels.primitives import conjugate, matmul
 
 _ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
@@ -56,8 +57,14 @@ def _pseudo_inverse(matrices: Array, scale: Array, rounding: float) -> Array:
     beside = xp.concat([matrices, zeros((*lead, rows, 1), matrices)], axis=-1)
     corner = xp.astype(scale, matrices.dtype) + zeros((*lead, 1, 1), matrices)
     below = xp.concat([zeros((*lead, 1, columns), matrices), corner], axis=-1)
-    whole = xp.linalg.pinv(xp.concat([beside, below], axis=-2), rtol=rounding)
-    return whole[..., :columns, :rows]
+    whole = xp.concat([beside, below], axis=-2)
+    if isinstance(whole, np.ndarray) or xp.isdtype(whole.dtype, "real floating"):
+        return xp.linalg.pinv(whole, rtol=rounding)[..., :columns, :rows]
+    # as real matrices of twice the size: torch's compiled pinv of complex ones is wrong
+    real, imag = xp.real(whole), xp.imag(whole)
+    left, right = (xp.concat(parts, axis=-2) for parts in ([real, imag], [-imag, real]))
+    whole = xp.linalg.pinv(xp.concat([left, right], axis=-1), rtol=rounding)[..., :rows]
+    return complex_of(whole[..., :columns, :], whole[..., columns + 1 : -1, :])
 
 
 def least_squares(

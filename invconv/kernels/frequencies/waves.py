@@ -20,6 +20,7 @@ Along other axes place m holds the coefficient of wave m.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class Waves:
 
     def phases(self, h: int, m: np.ndarray[Any, Any], n: int, *turn: Any) -> np.ndarray[Any, Any]:
         """Return w_t cos(pi (m + first) t / (N + first)), t = 0 ... h - 1: w_0 = 1, else 2."""
-        weights = np.where(np.arange(h) == 0, 1.0, 2.0)[:, None]
+        weights = _doubled(h)[:, None]
         steps = np.outer(np.arange(h), m + self.first)
         result: np.ndarray[Any, Any] = weights * turns(steps, 2 * (n + self.first), *turn).real
         return result
@@ -85,7 +86,7 @@ class Waves:
         """Return the transform of n points as a matrix, a row for each frequency."""
         m, p = np.indices((n, n))
         if self.first:
-            return np.asarray(turns((m + 1) * (p + 1), 2 * (n + 1)).imag * np.sqrt(2 / (n + 1)))
+            return np.asarray(turns((m + 1) * (p + 1), 2 * (n + 1)).imag * math.sqrt(2 / (n + 1)))
         return np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
 
     def transform(self, x: Array, axes: Sequence[int], *, back: bool = False) -> Array:
@@ -128,8 +129,14 @@ def _sines(rows: Array) -> Array:
     return xp.imag(xp.fft.rfft(whole, axis=1)[:, 1 : n + 1, :]) * -((2 * (n + 1)) ** -0.5)
 
 
+def _doubled(n: int) -> Floats:
+    numbers = np.full(n, 2.0)  # Dynamo makes float32 of numbers in np.where
+    numbers[0] = 1.0
+    return numbers
+
+
 def _scale(n: int) -> Floats:
-    return np.sqrt(np.where(np.arange(n) == 0, 1.0, 2.0) / n)
+    return np.sqrt(_doubled(n) / n)
 
 
 @functools.lru_cache(maxsize=32)

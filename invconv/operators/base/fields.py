@@ -253,7 +253,7 @@ def _require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None
     fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)
     for axis, n in zip(fixed, shape, strict=False):
         fits = fits and n == sizes.setdefault(axis, (n, name))[0] and (n >= 1 or axis != "C")
-    if fits and min(shape[len(fixed) :], default=1) >= 1:
+    if fits and all(n >= 1 for n in shape[len(fixed) :]):
         return
     axes = (*fixed, "*k") if spec.open else fixed
     expected = f"{fixed[0]}," if len(axes) == 1 else ", ".join(axes)
