@@ -10,25 +10,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
-import torch
 
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure import gpu, turns
+from invconv_benchmarks.measure import turns
 from invconv_benchmarks.measure.contender import Contender
-from invconv_benchmarks.results import result
-from invconv_benchmarks.runs import schedule
 from invconv_benchmarks.runs.worker import Job, run, targets_of
 from invconv_benchmarks.studies import overhead
 from invconv_benchmarks.suites.group import LFILTER, SPECTRAL, Group
-from invconv_conformance.libraries.table import LIBRARIES, Target
 
-KNOWN = {library.name: library for library in LIBRARIES}
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))
 
@@ -54,13 +48,6 @@ def test_plain_convolutions_agree(name: str) -> None:
     assert len(found) == (7 if name.startswith("periodic") else 4)
     for y in found:
         np.testing.assert_allclose(y, found[0], atol=1e-12)
-
-
-def test_no_clock_sees_the_yardstick_pad(monkeypatch: pytest.MonkeyPatch) -> None:
-    (yardstick,) = plain.contenders(setup("corner 2", ("forward",), ALL[1]))
-    run = yardstick.build()
-    monkeypatch.setattr(torch.nn.functional, "pad", None)
-    run()
 
 
 def test_the_peers_solve_the_same_equation() -> None:
@@ -102,19 +89,6 @@ def test_contenders_take_turns() -> None:
     assert "".join(order).endswith("ab" * 3)
 
 
-def test_tensors_on_a_device_are_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = MagicMock()
-    for name in ("Event", "device"):
-        monkeypatch.setattr(torch.cuda, name, getattr(device, name))
-    device.Event.return_value.elapsed_time.return_value = 6.0  # milliseconds
-    seconds = gpu.mean_seconds(Target(KNOWN["torch"], "cuda:1"), device.solve, 3)
-    assert seconds == pytest.approx(2e-3)
-    device.device.assert_called_with("cuda:1")
-    assert device.Event.call_args_list == [call(enable_timing=True)] * 2
-    in_turn = ["Event().record", *["solve"] * 3, "Event().record", "Event().synchronize"]
-    assert [c[0] for c in device.mock_calls if c[0] in in_turn] == in_turn
-
-
 @pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="needs llvmlite")
 def test_calls_of_python_keep_their_limits(tmp_path: Path) -> None:
     found, _ = overhead.measure(True, tmp_path)
@@ -140,21 +114,6 @@ def test_what_fails_in_a_worker_costs_one_group() -> None:
     assert rows[2].error == "the process died"
     assert rows[0].residual is not None
     assert rows[0].residual < 1e-6
-
-
-def test_stopping_keeps_what_was_measured(tmp_path: Path) -> None:
-    groups = tuple(replace(GOOD, shape=(1, 2, n, n)) for n in (3, 4, 5))
-    plan = schedule.Plan("command", groups, (NUMPY,), (1,), (), True, 2, 0.01, 60)
-
-    def step(text: str, done: int, total: int) -> None:
-        if done == 2 and text != "stopping":
-            raise KeyboardInterrupt
-
-    found = schedule.perform(plan, step)
-    assert found.complete is False
-    assert {r.shape for r in found.rows} == {(1, 2, 3, 3), (1, 2, 4, 4)}
-    result.write(tmp_path / "result.json", found)
-    assert result.read(tmp_path / "result.json").passes == 1
 
 
 HEARING = """
