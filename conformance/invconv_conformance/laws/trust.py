@@ -57,7 +57,7 @@ def _warned() -> Iterator[list[str]]:
 
 @law("warning", eager=True)
 def warning(s: Setting) -> Iterator[Measure]:
-    """An inverse warns if, and only if, an entry is off by 1e-2 of the largest, right to a digit."""
+    """An inverse warns exactly where an entry is off by 1e-2 of the largest, right to a digit."""
     conv, shape = s.plain.replace(), s.case.spatial_shape
     with _warned() as warned:
         conv.inverse(s.array(s.images[0]))

@@ -225,4 +225,6 @@ def _matrix(n: int) -> Floats:
 def _weights(n: int) -> Floats:
     """Return, for each place, how often its frequency occurs along the axis, divided by n."""
     k = np.concatenate([np.arange(n // 2 + 1), np.arange(1, (n + 1) // 2)])
-    return np.where(2 * k % n == 0, 1.0, 2.0) / n
+    often = np.full(len(k), 2.0)  # as in `_doubled`
+    often[2 * k % n == 0] = 1.0
+    return often / n
