@@ -66,7 +66,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
 
 
 def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
-    """Undo `squeeze`: return an array (*batch, C, *(spatial f)) for x (*batch, C f^ndim, *spatial).
+    """Undo `squeeze`: return ``(*batch, C, *(spatial f))`` for x ``(*batch, C f^ndim, *spatial)``.
 
     Examples
     --------
