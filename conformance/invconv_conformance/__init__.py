@@ -1,10 +1,10 @@
 """Cases, an oracle and laws: every array library must agree on them. A pytest plugin runs them.
 
 `check_operator` holds an operator of one's own to every law that holds for any.
-
-Rooms, from the top: the commands, `own`; `plugin`; cuda, report; run; laws; cases,
-libraries, pages, truth. A room imports those after it and `invconv`, none before or beside it.
 """
+
+# Rooms, from the top: the commands, `own`; `plugin`; cuda, report; run; laws; cases, libraries,
+# pages, truth. A room imports those after it and `invconv`, none before or beside it.
 
 from typing import Any
 

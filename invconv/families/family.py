@@ -67,7 +67,7 @@ class Family:
     def vjp(
         self, w: Any, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
     ) -> tuple[Any, Array]:
-        """Return the gradients of <y_bar, A(w) x> by w and by x."""
+        """Return the gradients of ``<y_bar, A(w) x>`` by w and by x."""
         raise NotImplementedError
 
     def factor(self, w: Any, shape: Shape) -> Solver:
@@ -77,7 +77,7 @@ class Family:
     def solve_vjp(
         self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Array]:
-        """Return the gradients of <x_bar, x>, x = A(w)^-1 y, by w and y; see `needs_y`."""
+        """Return the gradients of ``<x_bar, x>``, x = A(w)^-1 y, by w and y; see `needs_y`."""
         raise NotImplementedError
 
     def transposed(self, w: Any) -> tuple[Family, Any]:
@@ -146,7 +146,7 @@ class Linear(Family):
         return w
 
     def lowered_vjp(self, w: Any, bar: Array) -> Any:
-        """Return the gradient of <bar, lowered(w)>."""
+        """Return the gradient of ``<bar, lowered(w)>``."""
         return bar
 
     def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
@@ -208,7 +208,7 @@ class Leg:
         raise NotImplementedError
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """Return the gradients of <bar, y> by the weights, and by x."""
+        """Return the gradients of ``<bar, y>`` by the weights, and by x."""
         raise NotImplementedError
 
 

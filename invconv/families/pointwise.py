@@ -54,7 +54,7 @@ class Pointwise(Family):
         raise NotImplementedError
 
     def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> Any:
-        """Return the gradient of <bar, W(w)>."""
+        """Return the gradient of ``<bar, W(w)>``."""
         raise NotImplementedError
 
     def times(self, w: Any, before: Array) -> tuple[Array, Any]:
@@ -63,7 +63,7 @@ class Pointwise(Family):
         return matmul(matrix, before), (matrix, memo, before)
 
     def times_vjp(self, w: Any, memo: Any, bar: Array) -> tuple[Any, Array]:
-        """Return the gradients of <bar, W(w) M> by w and by M."""
+        """Return the gradients of ``<bar, W(w) M>`` by w and by M."""
         matrix, inside, before = memo
         matrix_bar, before_bar = maps.matmul_vjp(matrix, before, bar, BOTH)
         return self.matrix_vjp(w, inside, matrix_bar), before_bar
@@ -73,7 +73,7 @@ class Pointwise(Family):
         raise NotImplementedError
 
     def gram(self, w: Any, left: Array, right: Array) -> Any:
-        """Return the gradient of <left, W(w) right> for matrices (C, M)."""
+        """Return the gradient of ``<left, W(w) right>`` for matrices (C, M)."""
         bar = matmul(left, namespace(right).matrix_transpose(right))
         return self.matrix_vjp(w, self.matrix(w)[1], bar)
 
@@ -134,7 +134,7 @@ class Scale(Linear, Pointwise):
         return w
 
     def scale_vjp(self, w: Array, bar: Array) -> Array:
-        """Return the gradient of <bar, scale(w)>."""
+        """Return the gradient of ``<bar, scale(w)>``."""
         return bar
 
     def lowered(self, w: Array) -> Array:

@@ -72,7 +72,7 @@ class Route:
     def pull_back(
         self, kept: Sequence[tuple[Any, Any]], bar: Array, wanted: Wanted = BOTH
     ) -> tuple[Bars, Any]:
-        """Return the gradients of <bar, y> by the weights of every factor, and by x.
+        """Return the gradients of ``<bar, y>`` by the weights of every factor, and by x.
 
         ``kept`` has the start and the end of each leg, as far as the leg needs them.
         """
@@ -183,7 +183,7 @@ class Multiply(Leg):
         return self.factors_vjp(product_bar), x_bar
 
     def factors_vjp(self, bar: Array | None) -> Bars:
-        """Return the gradients of <bar, W> by the weights."""
+        """Return the gradients of ``<bar, W>`` by the weights."""
         if bar is None:
             return [None] * len(self.run)
         before: Bars = []

@@ -11,12 +11,6 @@ from invconv.arrays.errors import CommandError
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
             "--disable-background-networking", "--allow-file-access-from-files")  # fmt: skip
-_SCRIPT = """<pre></pre><script>
-onload = () => { document.title = "drawn"; document.querySelectorAll("iframe").forEach(page => {
-  const over = page.contentDocument.documentElement.scrollWidth - page.width
-  if (over > 0) document.querySelector("pre").append(`${page.title} is ${over} pixels too wide\\n`)
-})}
-</script>"""
 
 
 def too_wide(site: Path) -> list[str]:
@@ -30,7 +24,7 @@ def too_wide(site: Path) -> list[str]:
     pages = "".join(page.format(f.relative_to(site.absolute()), f.as_uri()) for f in files)
     with tempfile.TemporaryDirectory() as folder:
         every = Path(folder, "every.html")
-        every.write_text(pages + _SCRIPT)
+        every.write_text(pages + Path(__file__).with_name("phone.html").read_text())
         command = [browser, *_OPTIONS, f"--user-data-dir={folder}", every.as_uri()]
         drawn = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "<title>drawn" not in drawn:
