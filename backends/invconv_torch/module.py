@@ -16,7 +16,7 @@ from invconv_torch.exporting.graphs import values_of
 from invconv_torch.native.host import laid_out
 from invconv_torch.native.whole import invert
 from invconv_torch.parameters import OperatorParameters
-from invconv_torch.precision import autocasting, require_alike
+from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
 from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refused_trace, traced
@@ -103,7 +103,7 @@ class InvertibleModule(OperatorParameters):
             return constant.evaluate(call, self._current(True, values_of), inverse=inverse)
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):
-                return run(x.to(self.operator()._reference()[1].dtype), tracing)
+                return self._call(run, name, self._autocast(x))
         if tracing:
             return run(x, True)
         try:
@@ -111,6 +111,10 @@ class InvertibleModule(OperatorParameters):
         except (TypeError, ValueError):
             require_alike(name, x, self.operator()._reference()[1])
             raise
+
+    def _autocast(self, x: Tensor) -> Tensor:
+        """Return x in the parameters' dtype, if it has a dtype that autocast may have given it."""
+        return x.to(self.operator()._reference()[1].dtype) if x.dtype in AUTOCAST else x
 
     def _forward(self, x: Tensor, tracing: bool) -> Pair:
         conv = self._current(tracing)
@@ -162,7 +166,8 @@ def _kept(module: InvertibleModule, z: Tensor) -> PreparedInverse | None:
     shape = tuple(z.shape[2:])
     prepared = module._inverses.find(shape, tensors)
     if prepared is None:
-        conv = module.operator()
+        with torch.inference_mode(False), torch.no_grad():
+            conv = module.operator()
         as_batch(conv, "z", z)  # raises if z does not fit
         prepared = module._inverses.prepare(conv, shape, tensors)
     return prepared

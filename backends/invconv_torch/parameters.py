@@ -102,7 +102,7 @@ class OperatorParameters(HeldOperator):
         own, modules = self._parameters, self._modules
         arrays, parts, kinds = {}, [], []
         for name in self._array_names:
-            tensor = own[name] if name in own else getattr(self, name)
+            tensor = own[name] if name in own else self._computed(name)
             arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
                 kinds.append((tensor.dtype, tensor.device, tensor.shape))
@@ -125,10 +125,30 @@ class OperatorParameters(HeldOperator):
         conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
         return conv
 
+    def _computed(self, name: str) -> Any:
+        """Return what is no parameter: a buffer, or a tensor that is computed of parameters."""
+        for hook in self._hooks_of(name):
+            hook(self, ())
+        return getattr(self, name)
+
+    def _hooks_of(self, name: str) -> list[Any]:
+        """Return hooks such as `torch.nn.utils.prune`'s, which set an attribute before a call.
+
+        They run before ``forward`` only, not before ``inverse``, nor in the modules of parts.
+        """
+        hooks = self._forward_pre_hooks.values()
+        named = ("name", "_tensor_name")  # weight_norm's and spectral_norm's; prune's
+        return [hook for hook in hooks if name in [getattr(hook, n, None) for n in named]]
+
+    def _takes_values(self, name: str) -> bool:
+        """Tell whether an array may be set, although it may be computed of parameters."""
+        steps = getattr(getattr(self, "parametrizations", None), name, ())
+        return not self._hooks_of(name) and all(hasattr(s, "right_inverse") for s in steps)
+
     def _collect(self, tensors: list[Tensor]) -> None:
         own = self._parameters
         for name in self._array_names:
-            tensor = own[name] if name in own else getattr(self, name)
+            tensor = own[name] if name in own else self._computed(name)
             if tensor is not None:
                 tensors.append(tensor)
         for name in self._part_names:

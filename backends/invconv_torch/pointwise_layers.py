@@ -10,6 +10,7 @@ import invconv as ic
 from invconv.arrays.validation import choice
 from invconv.operators.base.register import mixings
 from invconv_torch.layer import Layer
+from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind
 
 
@@ -119,6 +120,8 @@ class ActNorm(Layer):
         ------
         ValueError
             If a channel is constant or not finite (on a CPU).
+        RuntimeError
+            If a parametrization has no ``right_inverse``.
 
         Examples
         --------
@@ -132,8 +135,18 @@ class ActNorm(Layer):
         """
         if not self.initialized:
             conv: Any = self._unbounded(False)
-            for name, array in conv.initialize(x).parameters().items():
-                getattr(self, name).copy_(array)
+            x = self._autocast(x) if autocasting(device_kind("x", x)) else x
+            values = conv.initialize(x).parameters()
+            if fixed := [name for name in values if not self._takes_values(name)]:
+                raise RuntimeError(
+                    f"initialize: expected parameters named {', '.join(fixed)}, which this layer "
+                    "computes from others, by a parametrization without right_inverse or by a hook"
+                )
+            for name, array in values.items():
+                if name in getattr(self, "parametrizations", ()):
+                    setattr(self, name, array)
+                else:
+                    getattr(self, name).copy_(array)
             self.initialized.fill_(True)
 
     def reset_parameters(self) -> None:

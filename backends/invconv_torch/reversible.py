@@ -23,6 +23,7 @@ from invconv_torch.chain import Chain
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import owned
 from invconv_torch.precision import autocasting
+from invconv_torch.private import peek_interpreter_stack
 from invconv_torch.traced import device_kind, traced
 
 Places: TypeAlias = tuple[tuple[int, str], ...]  # number of a layer, and name of a weight in it
@@ -68,6 +69,11 @@ class ReversibleChain(Chain):
         """
         if torch.compiler.is_exporting():  # a program without gradients
             return super().forward(x)
+        if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+            raise NotImplementedError(
+                "torch.func transforms no ReversibleChain, nor a flow with reversible=True: "
+                "expected a Chain of the same layers, or reversible=False"
+            )
         named = [
             (i, name, weight)
             for i, layer in enumerate(self)

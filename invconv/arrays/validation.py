@@ -179,7 +179,7 @@ def finite_or_nan(value: Any) -> float:
         number = float(value) if is_number(value) else math.nan
     except OverflowError:  # an integer beyond all floats
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return number if number - number == 0 else math.nan  # of a SymFloat, too
 
 
 def instead(value: Any) -> str:

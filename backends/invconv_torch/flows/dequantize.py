@@ -27,6 +27,10 @@ class Dequantize(nn.Module):  # type: ignore[misc]
     ([[0, 255]], tensor([-11.0904]))
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_like", torch.zeros(()), persistent=False)
+
     def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return x in [0, 1), and the log-determinants, shape (B,).
 
@@ -34,7 +38,8 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         ----------
         images : uint8 tensor, shape (B, ...)
         noise : tensor of the same shape, optional
-            Uniform in [0, 1); x has its dtype, PyTorch's default unless it is given.
+            Uniform in [0, 1); x has its dtype. Unless it is given, it is drawn in the layer's,
+            PyTorch's default at first; the layer of a flow has the flow's.
 
         Raises
         ------
@@ -44,7 +49,7 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         """
         device_kind("images", images)
         if noise is None:
-            noise = torch.rand(images.shape, device=images.device)
+            noise = torch.rand(images.shape, dtype=self._like.dtype, device=images.device)
         x = dequantized(images, noise)
         return x, self._log_det(x, -1)
 

@@ -71,7 +71,7 @@ class Multiscale(LayersInOrder):
         self.shape = channels, height, width
         named = layers if isinstance(layers, Mapping) else enumerate(layers)
         self.layers = nn.ModuleDict({str(name): layer for name, layer in dict(named).items()})
-        self.dequantize = Dequantize()
+        self.dequantize = Dequantize().to(self._like)
         self.latent_shapes = running.latent_shapes(self.layers, self.shape, self._like)
         self._recomputes = flag("reversible", reversible)
         # in a list, which is no module, so that parameters keep their names

@@ -43,7 +43,7 @@ def encode(
 
     ``watch`` is called with a layer's name and its output, which it may change.
     """
-    zs, total = [], x.new_zeros(len(x))
+    zs, total = [], x.new_zeros(x.shape[0])
     for name, layer in layers.items():
         out, log_det = layer(x, *_beside(layer, context))
         if isinstance(layer, Split):

@@ -181,3 +181,5 @@ def test_an_output_that_overflows_gives_no_gradient() -> None:
     z, _ = it.ReversibleChain([layer])(1e6 * torch.randn(2, 3, 4, 4))
     with pytest.raises(RuntimeError, match="the gradient would be wrong"):
         z.sum().backward()
+    with pytest.raises(NotImplementedError, match="reversible=False"):
+        torch.func.vjp(it.ReversibleChain([layer]), z)

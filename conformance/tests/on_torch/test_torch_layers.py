@@ -38,8 +38,7 @@ def test_parameters_begin_as_the_seed_says(layer_name: str) -> None:
     state = expected.state_dict()
     assert all(torch.equal(layer.state_dict()[n], t) for n, t in state.items())
     assert {p.dtype for p in expected.parameters()} == {torch.float32}
-    contiguous = all(p.is_contiguous() for p in expected.parameters())
-    assert contiguous, "torch.export.save warns of others"
+    assert all(p.is_contiguous() for p in expected.parameters()), "torch.export.save would warn"
     layer.reset_parameters()
     again = all(torch.equal(layer.state_dict()[n], t) for n, t in state.items())
     assert again == (layer_name == "actnorm")  # which begins at the identity
@@ -89,6 +88,17 @@ def test_parametrizations(name: str, torch_layer: Any) -> None:
     beneath = list(module.parametrizations[own].parameters())
     assert beneath
     assert all(p.grad is not None and p.grad.isfinite().all() for p in beneath)
+
+
+def test_initialize_reaches_beneath_a_parametrization(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = it.ActNorm(2), (5 + 2 * torch.randn(9, 2, 99)).bfloat16()
+    torch.nn.utils.parametrize.register_parametrization(layer, "log_scale", torch.nn.Hardtanh())
+    with torch.autocast("cpu"):
+        with pytest.raises(RuntimeError, match="expected parameters named log_scale, which"):
+            layer.initialize(x)
+        monkeypatch.setattr(torch.nn.Hardtanh, "right_inverse", lambda _, w: w, raising=False)
+        layer.initialize(x)
+        assert (layer(x)[0].square().mean((0, 2)) - 1).abs().max() < 1e-4
 
 
 def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Any) -> None:
@@ -148,6 +158,9 @@ def test_autocast_factors_in_the_parameters_dtype(layer_name: str, torch_layer: 
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert all(torch.equal(a, b) for a, b in zip(call(x), expected, strict=True))
             assert all(torch.equal(a, b) for a, b in zip(call(x.bfloat16()), half, strict=True))
+            for other in (x.double(), x.long(), x.cfloat()):
+                with pytest.raises(TypeError, match=r"expected .*dtype.*, got"):
+                    call(other)
     with pytest.raises(TypeError, match="expected dtype float32"):
         layer(x.bfloat16())
 
@@ -164,8 +177,6 @@ def test_arguments_and_repr() -> None:
 def test_what_is_loaded_is_validated() -> None:
     layer, x = it.Conv1x1(3, "plu"), torch.zeros(1, 3, 2, 2)
     layer(x)
-    state = layer.state_dict()
-    state["permutation"] = torch.zeros(3, dtype=torch.int64)
-    layer.load_state_dict(state)
+    layer.load_state_dict(layer.state_dict() | {"permutation": torch.zeros(3, dtype=torch.int64)})
     with pytest.raises(ValueError, match="permutation: expected each of 0 to 2 once"):
         layer(x)
