@@ -126,22 +126,6 @@ def test_limits_have_verdicts() -> None:
         assert [v.bound for v in limits.verdicts(merged([conv2d, ours]))] == pytest.approx([bound])
 
 
-def test_limits_of_suites_that_compare_with_ours() -> None:
-    def judged(suite: str, *calls: tuple[str, str, float], **others: float) -> list[str]:
-        place = {"suite": suite} | others
-        rows = [row(name, role, name, [seconds] * 9, **place) for name, role, seconds in calls]
-        return [v.verdict for v in limits.verdicts(merged(rows))]
-
-    one, ours = ("one thread", "plain", 2e-3), "two threads"
-    assert judged("threads", one, (ours, "ours", 1.2e-3)) == ["pass"]
-    assert judged("threads", one, (ours, "ours", 1.3e-3)) == ["miss"]
-    solve = ("solve", "plain", 0.1)
-    both = ("check", "ours", 0.34), ("diagnosis", "ours", 0.81)
-    assert judged("checks", solve, *both) == ["pass", "miss"]
-    assert judged("overhead", solve, ("call", "ours", 0.12), limit=1.25) == ["pass"]
-    assert judged("overhead", solve, ("call", "ours", 0.13), limit=1.25) == ["miss"]
-
-
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     result.write(path, invented())
