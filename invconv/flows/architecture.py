@@ -93,22 +93,23 @@ class GlowArchitecture:
         _, height, width = self.shape
         return [(c, height >> i, width >> i) for i, c in enumerate(channels, 1)]
 
-    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise ValueError unless arrays have the names and shapes of `arrays`, as in a file."""
-        expected = self.arrays()
-        for name in {**expected, **shapes}:
-            if shapes.get(name) != expected.get(name):
-                raise ValueError(
-                    f"mixing: expected axes of a + b channels + c taps, {name} of the shape "
-                    f"{expected.get(name)}, got {shapes.get(name)}"
-                )
-
     def arrays(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
         shapes: dict[str, tuple[int, ...]] = {}
         for level in range(self.levels):
             shapes |= _level_arrays(self, level)
         return shapes
+
+
+def require_arrays(a: GlowArchitecture, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless arrays have the names and shapes of ``a.arrays()``, as in a file."""
+    expected = a.arrays()
+    for name in {**expected, **shapes}:
+        if shapes.get(name) != expected.get(name):
+            raise ValueError(
+                f"mixing: expected axes of a + b channels + c taps, {name} of the shape "
+                f"{expected.get(name)}, got {shapes.get(name)}"
+            )
 
 
 def _level_arrays(a: GlowArchitecture, level: int) -> dict[str, tuple[int, ...]]:
@@ -196,7 +197,7 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
         for prefix, conv in drawn.items():
             at = f"level{level}_step{step}_{prefix}"
             arrays |= {at + name: array for name, array in conv._arrays().items()}
-    a.require({name: array.shape for name, array in arrays.items()})
+    require_arrays(a, {name: array.shape for name, array in arrays.items()})
     return arrays
 
 

@@ -28,6 +28,7 @@ from invconv.flows.architecture import (
     before_emerging,
     mixing_steps,
     mixing_words,
+    require_arrays,
 )
 from invconv.operators.base.register import mixings
 from invconv_torch.flows.coupling import AffineCoupling, Split
@@ -122,7 +123,7 @@ class Glow(Multiscale):
         if named is not None:
             state = {n.removeprefix("layers."): t for n, t in self.state_dict().items()}
             numbers = {n: t for n, t in state.items() if not n.endswith(".initialized")}
-            architecture.require({name: tuple(t.shape) for name, t in numbers.items()})
+            require_arrays(architecture, {name: tuple(t.shape) for name, t in numbers.items()})
 
 
 def _layers(
