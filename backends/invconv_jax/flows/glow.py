@@ -272,10 +272,10 @@ def from_stored(stored: StoredFlow) -> Glow:
 def to_stored(flow: Glow) -> StoredFlow:
     """Undo `from_stored`."""
     arrays: dict[str, Array] = {}
+    prefixes = "actnorm.", *designs.mixing_steps(str(flow.architecture.mixing))
     for i, level in enumerate(flow.levels):
         for j, step in enumerate(level.steps):
             at = f"level{i}_step{j}"
-            prefixes = "actnorm.", *designs.mixing_steps(str(flow.architecture.mixing))
             for prefix, conv in zip(prefixes, step.mixing.steps, strict=True):
                 arrays |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
             for number, pair in zip((0, 2, 4), step.network, strict=True):

@@ -131,13 +131,14 @@ def _layers(
 ) -> dict[str, nn.Module]:
     """Return the layers by name, in the order in which an image passes through them."""
     floor, layers = architecture.scale_floor, {}
+    steps = mixing_steps(architecture.mixing) if architecture.mixing else {}
     for level in range(architecture.levels):
         channels = architecture.channels(level)
         layers[f"level{level}_squeeze"] = Squeeze(basis=architecture.squeeze)
         for step in range(architecture.depth):
             at = f"level{level}_step{step}"
             layers[f"{at}_actnorm"] = ActNorm(channels, **where)
-            if architecture.mixing and "conv1x1." in mixing_steps(architecture.mixing):
+            if "conv1x1." in steps:
                 layers[f"{at}_conv1x1"] = Conv1x1(channels, bias=False, **where)
             layers[f"{at}_mixing"] = mixing(channels)
             design = {"scale_floor": floor, "context": architecture.context, **where}
