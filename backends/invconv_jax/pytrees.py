@@ -23,6 +23,7 @@ from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant import CirculantStep
 from invconv.kernels.matrices import Divided, PixelSteps, Product, Triangle, Turned
 from invconv.kernels.wavefront import CausalStencil
+from invconv.operators.base.fields import setting_as_json, setting_of_json
 from invconv.operators.base.prepared import PreparedInverse
 from invconv.operators.base.register import for_each_operator, is_own
 
@@ -53,8 +54,8 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
         export.register_pytree_node_serialization(
             cls,
             serialized_name=name,
-            serialize_auxdata=lambda settings: json.dumps(settings).encode(),
-            deserialize_auxdata=_settings_of,
+            serialize_auxdata=lambda settings: json.dumps(setting_as_json(name, settings)).encode(),
+            deserialize_auxdata=lambda text: setting_of_json(json.loads(text)),
         )
 
 
@@ -69,10 +70,6 @@ def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
 
 def _without_gradient(leaf: Any) -> Any:
     return lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
-
-
-def _settings_of(text: bytearray) -> tuple[Any, ...]:
-    return tuple(tuple(v) if isinstance(v, list) else v for v in json.loads(text))
 
 
 for_each_operator(_register)

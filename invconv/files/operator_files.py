@@ -28,7 +28,7 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, from_host, namespace
 from invconv.files.container import Json, Stored, Values, require, write
 from invconv.operators.base.checks import callers_level
-from invconv.operators.base.fields import require_operator
+from invconv.operators.base.fields import require_operator, setting_as_json, setting_of_json
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.base.register import is_own, operators
 from invconv.stability.bounded import bounded
@@ -57,15 +57,15 @@ def describe(
         raise ValueError(f"conv: expected operators nested {DEEPEST} deep at most")
     held = conv._own()
     arrays |= {prefix + symbol: array for symbol, array in held.items()}
-    values = {name: getattr(conv, name) for name in cls._setting_names}
+    name, settings = cls.__name__, cls._setting_names
     parts = {
-        name: describe(part, arrays, f"{prefix}{name}.", depth + 1)
-        for name, part in conv._parts().items()
+        place: describe(part, arrays, f"{prefix}{place}.", depth + 1)
+        for place, part in conv._parts().items()
     }
     return {
-        "class": cls.__name__,
+        "class": name,
         **({} if is_own(cls) else {"module": cls.__module__}),
-        "settings": {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()},
+        "settings": {n: setting_as_json(f"{name}.{n}", getattr(conv, n)) for n in settings},
         "arrays": {symbol: prefix + symbol for symbol in held},
         "parts": parts,
     }
@@ -83,14 +83,14 @@ def build(
     symbols, setting_names = list(cls._specs), list(cls._setting_names)
     # a file may be older than a setting, whose default is how it was before
     require(set(settings) <= set(setting_names), f"{name} has the settings {setting_names}")
-    for setting, value in settings.items():
+    for setting, value in settings.items() if is_own(cls) else ():
         numbers = value if isinstance(value, list) else [value]
         truths = [v for v in numbers if isinstance(v, bool)]  # bool is an int in Python
         require(not truths, f"{name}: {setting}: expected no truth value, got {value!r:.80}")
     given = description["arrays"]
-    missing = set(symbols) - set(given) - {"bias"}
+    held: Json = {symbol: None for symbol, spec in cls._specs.items() if spec.optional}
+    missing = set(symbols) - set(given) - set(held)
     require(not missing and set(given) <= set(symbols), f"{name} has the arrays {symbols}")
-    held: Json = {"bias": None} if "bias" in symbols else {}
     for symbol, array in given.items():
         require(isinstance(array, str) and array in arrays, f"{name}: no array {array!r}")
         require(array not in used, f"{name}: the array {array!r} is used twice")
@@ -101,9 +101,9 @@ def build(
     names = tuple(map(str, range(len(parts)))) if several else cls._part_names
     require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
     try:
-        conv = cls(**held, **settings, **cls._part_fields(parts))
+        conv = cls(**held, **setting_of_json(settings), **cls._part_fields(parts))
         return _bounded(conv, description["max_gain"]) if "max_gain" in description else conv
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidFileError(f"{name}: {error}") from None
 
 

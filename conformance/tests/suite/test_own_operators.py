@@ -110,6 +110,32 @@ class Squared(ic.InvertibleConv):
         return {"weight": bars[0]}
 
 
+SETTINGS: tuple[Any, ...] = (
+    (("a", 2), ("b", 3.5)),
+    (("a", True), (), ((None, -0.0), np.float32(0.1), np.int64(2), np.bool_(True))),
+    {"a": (1, 2)},
+)
+
+
+class Tabled(ic.InvertibleConv):
+    """K = t diag(s) with the sum t of the numbers of a table of words and numbers."""
+
+    scale: Any = array("C")
+    unused: Any = array("C", optional=True)
+    table: Any = ()
+
+    def factors(self) -> Any:
+        """Scale."""
+        return [(Scale(), self._sum() * self.scale)]
+
+    def factors_vjp(self, bars: Any) -> Any:
+        """Return the gradient."""
+        return {"scale": self._sum() * bars[0]}
+
+    def _sum(self) -> float:
+        return sum(float(entry[1]) for entry in self.table if entry)
+
+
 def mirrored() -> Mirrored:
     return Mirrored(RNG.standard_normal((2, 3)), RNG.standard_normal(3) / 3, RNG.standard_normal(3))
 
@@ -130,6 +156,7 @@ def test_an_operator_of_ones_own_obeys_every_law(xp: Any) -> None:
     emerging = ic.EmergingConv.init(3, rng=RNG)
     check_operator(Sandwich(emerging, 1 + RNG.random(3)), xp=xp)
     check_operator(Doubled(ic.PeriodicConv.init(2, rng=RNG).kernel), xp=xp)
+    check_operator(Tabled(1 + RNG.random(3), table=SETTINGS[1]), xp=xp)
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -225,6 +252,27 @@ def test_it_is_saved_a_layer_compiled_mapped_and_exported(tmp_path: Path) -> Non
     z, log_det = run(exported(layer, (images,)), (images,))
     np.testing.assert_allclose(z, conv.forward(x), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(log_det, [20 * conv.logs.sum()] * 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("table", SETTINGS, ids=str)
+def test_settings_come_back_as_they_were(table: Any, tmp_path: Path) -> None:
+    conv = Tabled(1 + RNG.random(3), table=table)
+    ic.save(conv, tmp_path / "conv.safetensors")
+    back = ic.load(tmp_path / "conv.safetensors")
+    assert (back.table, back.unused) == (table, None)
+
+
+@pytest.mark.parametrize("table", [{1: 2}, [1], ([1],), np.ones(1), 1j, {2}, print], ids=str)
+def test_settings_that_would_not_are_refused(table: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"Tabled\.table: expected None, text, a number or a tuple"):
+        ic.save(Tabled(1 + RNG.random(3), table=table), tmp_path / "conv.safetensors")
+
+
+def test_settings_of_a_serialised_program_are_as_they_were() -> None:
+    conv = Tabled(1 + jnp.ones(3), table=SETTINGS[0])
+    program = jax.export.export(jax.jit(lambda conv: conv))(conv)
+    again = jax.export.deserialize(program.serialize()).call(conv)
+    assert again.table == conv.table
 
 
 def test_the_library_knows_its_own() -> None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, dataclass_transform
 
+import numpy as np
+
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import instead, require_alike, require_array, require_real
@@ -153,6 +155,29 @@ class Fields:
     def _stacked(self) -> str | None:
         """Return the name of an array with one axis too many, as in JAX's trees, or None."""
         return _stacked_array(self)
+
+
+def setting_as_json(name: str, value: Any) -> Any:
+    """Return a setting in JSON's types, of which `setting_of_json` makes an equal one, or raise."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) is tuple:  # a named one would lose its names
+        return [setting_as_json(name, one) for one in value]
+    if type(value) is dict and all(isinstance(key, str) for key in value):
+        return {key: setting_as_json(name, one) for key, one in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(
+        f"{name}: expected None, text, a number or a tuple of these, which files keep as they are, "
+        f"got {value!r:.80}"
+    )
+
+
+def setting_of_json(value: Any) -> Any:
+    """Return the setting that `setting_as_json` has written."""
+    if isinstance(value, dict):
+        return {key: setting_of_json(one) for key, one in value.items()}
+    return tuple(map(setting_of_json, value)) if isinstance(value, list) else value
 
 
 def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
