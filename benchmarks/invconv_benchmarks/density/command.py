@@ -14,18 +14,24 @@ import numpy as np
 import torch
 from rich.markdown import Markdown
 
-from invconv.arrays.errors import CommandError, as_command_errors
-from invconv.arrays.validation import choice
+from invconv.arrays.errors import CommandError
+from invconv.flows.architecture import mixing_words
 from invconv_benchmarks.density.compare.comparison import perform
 from invconv_benchmarks.density.compare.report import markdown
-from invconv_benchmarks.density.compare.rows import Comparison, around
+from invconv_benchmarks.density.compare.rows import ROWS, Comparison, around
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import NAMES, load
 from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes.recipe import PRECISIONS, Recipe, load_preset, presets
+from invconv_benchmarks.density.recipes.peers import PEERS
+from invconv_benchmarks.density.recipes.recipe import (
+    PRECISIONS,
+    Recipe,
+    imported,
+    load_preset,
+    presets,
+)
 from invconv_benchmarks.density.training.run import stopping, train
 from invconv_benchmarks.options import numbers
-from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
 
@@ -45,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar = "train|sample|evaluate|compare"
     verbs = parser.add_subparsers(dest="verb", required=True, metavar=metavar)
     _add_train(verbs.add_parser("train", help="train one model, or go on where it stopped"))
-    _add_compare(verbs.add_parser("compare", help="train every mixing layer on equal terms"))
+    _add_compare(verbs.add_parser("compare", help="train all flows on equal terms"))
     sample = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
     sample.add_argument("--seed", type=int, default=0, help="of the noise")
     sample.add_argument("--stretch", action="store_true", help="brighten dark pixels")
@@ -63,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--mixing", default="emerging", choices=MIXINGS, help=_DEFAULT)
+    parser.add_argument("--mixing", default="emerging", help=f"{_words_of_rows()} ({_DEFAULT})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
     about = "the folder of the checkpoint (default: invconv-density-PRESET-…)"
@@ -81,11 +87,18 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         is not the outermost (default: the preset's and its neighbours; with --quick or
         --learning-rate: that one alone)"""
     parser.add_argument("--learning-rates", type=words, default=(), help=about)
-    parser.add_argument("--mixings", type=words, default=MIXINGS, help="such as plain,emerging")
+    parser.add_argument(
+        "--mixings", type=words, default=ROWS, help=f"such as plain,emerging, of {_words_of_rows()}"
+    )
     parser.add_argument("--workers", type=int, default=2, help=f"processes ({_DEFAULT})")
     parser.add_argument("--out", type=Path, help="the folder of the runs and the result")
     _add_settings(parser, None)
     parser.set_defaults(verb_run=_compare)
+
+
+def _words_of_rows() -> str:
+    words = ", ".join((*mixing_words(), *PEERS))
+    return f"{words}, or MODULE:WORD, of a class of yours with this mixing"
 
 
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
@@ -190,9 +203,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     preset = load_preset(arguments.preset or ("hubble-quick" if arguments.quick else "hubble"))
     changes = _changes(arguments)
-    with as_command_errors():
-        for mixing in arguments.mixings:
-            choice("--mixings", mixing, MIXINGS)
+    for mixing in arguments.mixings:
+        imported(mixing)
     one = changes.pop("learning_rate") or preset.settings["learning_rate"]
     rates = numbers("--learning-rates", arguments.learning_rates, float)
     if not rates:

@@ -10,7 +10,7 @@ from invconv.operators.base.register import mixings
 _CLASSES: dict[str, Any] = {**mixings(), "actnorm": ic.ActNorm}
 
 # the mixing layers of the flows that are compared, in the order of the tables
-_MATRICES = ("plain", "plu", "qr", "orthogonal", "circulant")
+_MATRICES = ("plain", "plu", "qr", "orthogonal", "circulant", "householder")
 _EMERGING = ("emerging", "emerging_plu", "emerging_qr")
 MIXINGS = (*_MATRICES, *_EMERGING, "periodic", "symmetric", "exponential")
 

@@ -12,11 +12,10 @@ import torch
 import invconv
 from invconv_benchmarks.density.compare import picture, result
 from invconv_benchmarks.density.compare.result import Result
-from invconv_benchmarks.density.compare.rows import Comparison, train_rows
+from invconv_benchmarks.density.compare.rows import Comparison, place, train_rows
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.measure import environment, timing
-from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_torch.flows import Multiscale
 
 _SAMPLES = 100
@@ -28,7 +27,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
     rows, seed = list(train_rows(comparison, data.name, workers)), comparison.seeds[0]
     models = {
         row.mixing: evaluation.restore(comparison.run_folder(row.mixing, seed, row.rate))[1]
-        for row in sorted(rows, key=lambda row: MIXINGS.index(row.mixing))
+        for row in sorted(rows, key=lambda row: place(row.mixing))
         if "bits" in row.runs[seed]
     }
     sampling = [

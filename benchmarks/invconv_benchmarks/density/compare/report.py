@@ -13,22 +13,25 @@ APPEARANCE = {
     "qr": ("QR 1×1", "#4c78a8"),
     "orthogonal": ("orthogonal 1×1", "#5aa9e6"),
     "circulant": ("circulant 1×1", "#1b3a8a"),
+    "householder": ("Householder 1×1", "#7fb3b5"),
     "emerging": ("emerging 3×3", "#e4572e"),
     "emerging_plu": ("emerging, PLU", "#f4a259"),
     "emerging_qr": ("emerging, QR", "#8c1c13"),
     "periodic": ("periodic 3×3", "#2a9d8f"),
     "symmetric": ("symmetric 3×3", "#70a01f"),
     "exponential": ("exponential 3×3", "#c2378f"),
+    "real_nvp": ("Real NVP, ours", "#b8860b"),
+    "maf": ("MAF, ours", "#6b3fa0"),
 }
 
 
 def title(mixing: str) -> str:
-    """Return a mixing layer's name for people."""
+    """Return a row's name for people."""
     return APPEARANCE.get(mixing, (mixing, ""))[0]
 
 
 def color(mixing: str) -> str:
-    """Return a mixing layer's colour."""
+    """Return a row's colour."""
     return APPEARANCE.get(mixing, ("", "black"))[1]
 
 

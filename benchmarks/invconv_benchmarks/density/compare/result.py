@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from invconv_benchmarks.density.compare.rows import Outcome, Row
+from invconv_benchmarks.density.compare.rows import Outcome, Row, place
 from invconv_benchmarks.results import sealed
-from invconv_benchmarks.suites.maps import MIXINGS
 
 BASELINE = "plain"
 _SCHEMA = "invconv-density/2"
@@ -34,7 +33,7 @@ def read(path: Path) -> Result:
 def statistics_of(rows: Sequence[Row]) -> Result:
     """Return "rows" and "sweep" of a result."""
     by_mixing = {row.mixing: row for row in rows}
-    ordered = [by_mixing[mixing] for mixing in MIXINGS if mixing in by_mixing]
+    ordered = sorted(rows, key=lambda row: place(row.mixing))
     plain = by_mixing[BASELINE].runs if BASELINE in by_mixing else {}
     sweep = [
         {

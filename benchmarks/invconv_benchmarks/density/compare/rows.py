@@ -24,6 +24,7 @@ from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.recipes.peers import PEERS
 from invconv_benchmarks.density.recipes.recipe import Preset, Recipe
 from invconv_benchmarks.density.training.module import DivergedError
 from invconv_benchmarks.density.training.run import train
@@ -31,6 +32,7 @@ from invconv_benchmarks.measure import processes
 from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_conformance.libraries.environment import settings
 
+ROWS = (*MIXINGS, *PEERS)  # in the order of the tables
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 3))
 
 Outcome = dict[str, Any]
@@ -46,7 +48,7 @@ class Comparison:
     rates: Sequence[float]  # with which sweeps begin; a single one is taken as it is
     path: Path | None
     folder: Path
-    mixings: Sequence[str] = MIXINGS
+    mixings: Sequence[str] = ROWS
 
     def recipe(self, mixing: str, seed: int, rate: float) -> Recipe:
         """Return the recipe of a run."""
@@ -54,7 +56,7 @@ class Comparison:
 
     def run_folder(self, mixing: str, seed: int, rate: float) -> Path:
         """Return the folder of a run."""
-        return self.folder / f"{mixing}-seed{seed}-rate{rate:g}"
+        return self.folder / f"{mixing.replace(':', '.')}-seed{seed}-rate{rate:g}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Row:
     sweep: dict[float, dict[int, Outcome]]  # by learning rate and seed, without bits of test tiles
     rate: float  # the best one
     runs: dict[int, Outcome]  # at that rate, by seed
+
+
+def place(mixing: str) -> int:
+    """Return a row's place in the tables, in which those of outside classes come last."""
+    return ROWS.index(mixing) if mixing in ROWS else len(ROWS)
 
 
 def around(rate: float) -> tuple[float, ...]:
@@ -164,7 +171,7 @@ def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]
     stop = processes.SPAWN.Event()
     with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
         try:
-            slowest_first = reversed([m for m in MIXINGS if m in comparison.mixings])
+            slowest_first = sorted(comparison.mixings, key=place, reverse=True)
             rows = [pool.submit(train_row, comparison, m, data) for m in slowest_first]
             yield from (row.result() for row in as_completed(rows))
         except BrokenProcessPool:

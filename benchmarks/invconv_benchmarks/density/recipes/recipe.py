@@ -9,6 +9,7 @@ of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs doe
   moved by whole pixels, and the edges are repeated.
 """
 
+import importlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ import torch
 
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.validation import choice, is_number, positive_int
-from invconv_torch.flows import Glow
+from invconv.flows.architecture import GlowArchitecture, mixing_words
+from invconv_benchmarks.density.recipes.peers import PEERS
+from invconv_torch.flows import Glow, Multiscale
 
 PRECISIONS = ("float32", "bfloat16")
 _UNITS = {"steps": "epochs", "warm_up_steps": "warm_up_epochs"}  # one takes the other's place
@@ -31,7 +34,8 @@ _UNITS |= {epochs: steps for steps, epochs in _UNITS.items()}
 class Recipe:
     """A run: everything that its numbers depend on but the images themselves.
 
-    Mixing to scale_floor are those of `invconv_torch.flows.Glow`.
+    Mixing to scale_floor are those of `invconv_torch.flows.Glow`. The mixing may also be one of
+    `PEERS`, or "module:word", the word of a class that the module defines, which is imported.
     """
 
     preset: str
@@ -83,12 +87,30 @@ class Recipe:
         length = self.warm_up_steps or -(-self.warm_up_epochs * epoch // self.batch)
         return min(1.0, (step + 1) / max(1, length))
 
-    def flow(self, image_shape: tuple[int, int, int]) -> Glow:
+    def flow(self, image_shape: tuple[int, int, int]) -> Multiscale:
         """Return the flow of images (C, H, W), its parameters drawn from the seed, on the CPU."""
-        names = ("levels", "depth", "width", "mixing", "scale_floor", "kernel_size")
+        names = ("levels", "depth", "width", "scale_floor", "kernel_size")
+        design = {name: getattr(self, name) for name in names}
         with as_command_errors(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return Glow(image_shape, **{name: getattr(self, name) for name in names})
+            if peer := PEERS.get(self.mixing):
+                return Multiscale(
+                    image_shape, peer(GlowArchitecture(image_shape, mixing=None, **design))
+                )
+            return Glow(image_shape, mixing=imported(self.mixing), **design)
+
+
+def imported(mixing: str) -> str:
+    """Import the module of "module:word", and return the word; raise unless it is a row's."""
+    module, _, word = mixing.rpartition(":")
+    with as_command_errors():
+        if module:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise CommandError(f"--mixing {mixing}: {error}") from None
+        choice("mixing", word, (*mixing_words(), *PEERS))
+    return word
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""Real NVP and the masked autoregressive flow against dense Jacobians; words of a user's rows."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from invconv._cli import main
+from invconv_benchmarks.density.compare import result
+from invconv_benchmarks.density.recipes.peers import Checkerboard
+from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_torch.flows import AffineCoupling
+from tests.flows.small_flows import moved
+from tests.programs import python
+
+
+def model(mixing: str, size: int) -> tuple[Any, Any]:
+    """Return a flow away from its start, in float64, and images."""
+    settings = {"levels": 2, "depth": 3, "width": 8}
+    flow = moved(load_preset("digits").recipe(mixing, **settings).flow((3, size, size)))
+    like = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(1)}
+    return flow, torch.rand(2, 3, size, size, **like)
+
+
+@pytest.mark.parametrize("mixing", ["real_nvp", "maf"])
+def test_densities_are_those_of_the_dense_jacobian_and_images_come_back(mixing: str) -> None:
+    flow, x = model(mixing, 4)
+
+    def noise(flat: Any) -> Any:
+        return torch.cat([z.flatten() for z in flow.encode(flat.reshape(1, 3, 4, 4))[0]])
+
+    for found, one in zip(flow.log_prob(x), x.flatten(1), strict=True):
+        jacobian = torch.autograd.functional.jacobian(noise, one)
+        normal = torch.distributions.Normal(0, 1).log_prob(noise(one)).sum()
+        expected = normal + torch.linalg.slogdet(jacobian)[1]
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-8)
+    back = flow.decode(flow.encode(x)[0])
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-9)
+    for name, layer in flow.layers.items():
+        out, log_det = layer(x)
+        torch.testing.assert_close(layer.inverse(out)[1], -log_det, msg=name)
+        x = out[0] if isinstance(out, tuple) else out
+
+
+def test_maf_sees_only_earlier_numbers_and_many_of_them() -> None:
+    flow, x = model("maf", 4)
+    for name, backwards in (("step0_autoregressive", False), ("step1_autoregressive", True)):
+        layer = flow.layers[name]
+        dense = torch.autograd.functional.jacobian(lambda x, f=layer: f(x)[0], x[:1])[0, :, :, :, 0]
+        matrix = dense.permute(1, 2, 0, 4, 5, 3).reshape(48, 48)
+        matrix = matrix.T if backwards else matrix
+        assert not torch.triu(matrix, 1).any()
+        assert (torch.tril(matrix, -1) != 0).double().mean() > 0.1
+
+
+def test_real_nvps_masks_take_turns() -> None:
+    flow, x = model("real_nvp", 8)
+    changed: dict[str, list[Any]] = {}
+    for name, layer in flow.layers.items():
+        out = layer(x)[0]
+        if isinstance(layer, Checkerboard | AffineCoupling):
+            kind = f"{name.partition('_')[0]} {type(layer).__name__}"
+            changed.setdefault(kind, []).append(out != x)
+        x = out[0] if isinstance(out, tuple) else out
+    boards = [masks for kind, masks in changed.items() if "Checker" in kind]
+    assert [len(masks) for masks in boards] == [2, 2]
+    for first, second in boards:
+        assert torch.equal(first, ~second)
+
+
+OWN = """
+import numpy as np
+from invconv.extend import LogScale, Pointwise, array
+
+class Stretched(Pointwise, mixing="stretched"):
+    logs: object = array("C")
+
+    def factors(self):
+        return [(LogScale(), self.logs)]
+
+    def factors_vjp(self, bars):
+        return {"logs": bars[0]}
+
+    @classmethod
+    def drawn(cls, channels, rng):
+        return {"logs": np.zeros(channels)}
+"""
+
+
+@pytest.mark.slow
+def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "own_rows.py").write_text(OWN)
+    words = ["plain", "householder", "emerging_circulant", "own_rows:stretched", "real_nvp", "maf"]
+    options = ["--preset", "digits", "--quick", "--steps", "3", "--mixings", ",".join(words)]
+    paths = os.pathsep.join((str(tmp_path), *sys.path))
+    command = ["-m", "invconv", "density", "compare", *options, "--out", "runs"]
+    done = python(*command, cwd=tmp_path, PYTHONPATH=paths)
+    rows = result.read(tmp_path / "runs" / "result.json")["rows"]
+    assert {row["mixing"] for row in rows} == set(words)
+    assert all(row["bits"]["mean"] < 9 for row in rows)
+    assert "Real NVP" in done.stdout
+
+
+def test_a_word_that_no_row_has_is_refused(capsys: Any) -> None:
+    for word, message in (
+        ("nvp", "mixing: expected 'plain' or .* or 'real_nvp' or 'maf', got 'nvp'"),
+        ("nowhere_at_all:own", "--mixing nowhere_at_all:own: No module named"),
+    ):
+        for options in (["train", "--mixing", word, "--dry-run"], ["compare", "--mixings", word]):
+            assert main(["density", *options, "--preset", "digits"]) == 2
+            assert re.search(message, capsys.readouterr().err), word
