@@ -94,6 +94,14 @@ def drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     return jax.tree.unflatten(structure, arrays)
 
 
+def is_key(value: Any) -> bool:
+    """Tell whether a value is a key, of either kind."""
+    if not isinstance(value, jax.Array):
+        return False
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return bool(typed or (value.ndim == 1 and value.dtype == jnp.uint32))
+
+
 def _seed(key: Array) -> Array:
     if not isinstance(key, jax.Array):
         raise TypeError(f"key: expected a key such as jax.random.key(0), got {type(key).__name__}")

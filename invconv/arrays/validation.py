@@ -193,6 +193,8 @@ def instead(value: Any) -> str:
         if any(hasattr(item, "operator") for item in value):
             return "; of layers make a Chain([layer.operator() for layer in ...])"
         return "; of several make a Chain([...]) of operators"
+    if hasattr(value, "state_dict"):
+        return "; of any other module save the state_dict()"
     return ""
 
 

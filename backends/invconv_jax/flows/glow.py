@@ -24,7 +24,7 @@ from invconv.flows import density
 from invconv.flows.affine import affine, beside, coupling_scale, inverse_affine, split_scale
 from invconv.flows.architecture import GlowArchitecture
 from invconv.operators.chain import Chain
-from invconv_jax.initialise import drawn
+from invconv_jax.initialise import drawn, is_key
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
 Context: TypeAlias = Array | None
@@ -132,8 +132,9 @@ class Glow:
         Their arrays are the leaves: `jax.grad`, `jit` and optimisers take the flow as it is.
     architecture : invconv.flows.architecture.GlowArchitecture
         Static.
-    initialized : bool
-        Whether the actnorms were initialized before training; files keep it. Static.
+    initialized : array, shape ()
+        1 if the actnorms were initialized before training, else 0. A leaf, so that what restores
+        leaves restores it, and of the flow's dtype, so that gradients, which are 0, exist.
 
     Examples
     --------
@@ -143,7 +144,7 @@ class Glow:
     >>> flow = Glow.init(key, (3, 8, 8), 2, depth=1, width=8, mixing="qr", dtype="float32")
     >>> images = jax.random.randint(key, (2, 3, 8, 8), 0, 256).astype("uint8")
     >>> flow = flow.initialize(x := images.astype("float32") / 256)
-    >>> flow.bits_per_dim(images, jax.random.uniform(key, images.shape, "float32")).shape
+    >>> flow.bits_per_dim(images, key).shape
     (2,)
     >>> zs, log_det = flow.encode(x)
     >>> bool(abs(flow.decode(zs) - x).max() < 1e-4)
@@ -156,7 +157,7 @@ class Glow:
 
     levels: tuple[Level, ...]
     architecture: GlowArchitecture = field(metadata=_STATIC)
-    initialized: bool = field(default=True, metadata=_STATIC)
+    initialized: Array = field(default_factory=lambda: jnp.ones(()))
 
     def __repr__(self) -> str:
         return f"Glow({self.architecture!r}, initialized={self.initialized})"
@@ -184,9 +185,11 @@ class Glow:
         Raises
         ------
         RuntimeError, ValueError
-            If the flow is initialized already; if a channel is constant or not finite.
+            If the flow is initialized already; if a channel is constant or not finite. Traced code
+            cannot raise: there an initialized flow is returned as it is.
         """
-        if self.initialized:
+        flag = self.initialized
+        if not isinstance(flag, jax.core.Tracer) and jnp.any(flag != 0):
             raise RuntimeError("initialize: the flow is initialized already")
         density.require_images(x, self.architecture.shape)
         density.require_in_range(x)
@@ -194,7 +197,9 @@ class Glow:
         for level in self.levels:
             levels.append(level.initialize(x, context, self.architecture))
             (*_, x), _ = levels[-1].forward(x, jnp.zeros(len(x)), context, self.architecture)
-        return Glow(tuple(levels), self.architecture)
+        made = replace(self, levels=tuple(levels), initialized=jnp.ones_like(flag))
+        chosen: Glow = jax.tree.map(lambda new, old: jnp.where(flag != 0, old, new), made, self)
+        return chosen
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
@@ -242,15 +247,24 @@ class Glow:
         return density.log_prob(x, *self.encode(x, context))
 
     def bits_per_dim(self, images: Array, noise: Array, context: Array | None = None) -> Array:
-        """Return bits a dimension, shape (B,), of uint8 pixels and uniform noise (B, C, H, W)."""
+        """Return bits a dimension, shape (B,), of uint8 pixels (B, C, H, W).
+
+        ``noise`` is uniform in [0, 1), (B, C, H, W), or a key from which it is drawn.
+        """
+        if is_key(noise):
+            noise = jax.random.uniform(noise, jnp.shape(images), self._dtype)
         log_prob = self.log_prob(density.dequantized(images, noise), context)
         return density.bits_per_dim(log_prob, math.prod(self.architecture.shape))
 
     def draw_latents(self, key: Array, n: int) -> list[Array]:
         """Return noise for n images."""
         keys, shapes = jax.random.split(key, len(self.levels)), self.latent_shapes
-        count, dtype = positive_int("n", n), self.levels[0].steps[0].network[0][0].dtype
-        return [jax.random.normal(k, (count, *s), dtype) for k, s in zip(keys, shapes, strict=True)]
+        drawn = zip(keys, shapes, strict=True)
+        return [jax.random.normal(k, (positive_int("n", n), *s), self._dtype) for k, s in drawn]
+
+    @property
+    def _dtype(self) -> Any:
+        return self.levels[0].steps[0].network[0][0].dtype
 
     def sample(
         self, key: Array, n: int, temperature: float = 1.0, context: Array | None = None
@@ -266,7 +280,8 @@ def from_stored(stored: StoredFlow) -> Glow:
         at, last = f"level{level}", level == design.levels - 1
         steps = [_step(design, arrays, f"{at}_step{i}") for i in range(design.depth)]
         levels.append(Level(tuple(steps), None if last else _conv(arrays, f"{at}_split.prior")))
-    return Glow(tuple(levels), design, stored.initialized)
+    like = arrays["level0_step0_actnorm.bias"]
+    return Glow(tuple(levels), design, jnp.full_like(like, stored.initialized, shape=()))
 
 
 def to_stored(flow: Glow) -> StoredFlow:
@@ -282,7 +297,7 @@ def to_stored(flow: Glow) -> StoredFlow:
                 arrays |= _named(f"{at}_coupling.net.{number}", pair)
         if level.prior is not None:
             arrays |= _named(f"level{i}_split.prior", level.prior)
-    return StoredFlow(flow.architecture, arrays, flow.initialized)
+    return StoredFlow(flow.architecture, arrays, bool(jnp.all(flow.initialized != 0)))
 
 
 def _step(design: Design, arrays: Mapping[str, Array], at: str) -> Step:

@@ -1,8 +1,10 @@
 """A flow's file in JAX: the same likelihoods, noise and samples as in PyTorch, and back again."""
 
+import operator
 from pathlib import Path
 from typing import Any
 
+import equinox
 import jax
 import numpy as np
 import optax
@@ -41,6 +43,11 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
         expected, samples = flow.bits_per_dim(images, noise), flow.decode(zs)
     bits = found.bits_per_dim(as_jax(images), as_jax(noise))
     np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-5)
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        drawn = jax.random.uniform(key, images.shape, "float32")
+        np.testing.assert_array_equal(
+            found.bits_per_dim(as_jax(images), key), found.bits_per_dim(as_jax(images), drawn)
+        )
     twins = as_jax(images[:1].expand_as(images))
     assert len(set(found.bits_per_dim(twins, as_jax(noise)).tolist())) > 2  # in float32
     again = found.decode([as_jax(z) for z in zs])
@@ -119,7 +126,7 @@ def test_lost_numbers_are_told(source: str, dtype: str, small: float, tmp_path: 
 def test_what_jax_has_made_and_trained_goes_to_torch(tmp_path: Path) -> None:
     x = as_jax(torch.rand(4, *SHAPE)) / 2
     made = Glow.init(jax.random.key(0), SHAPE, 2, 1, 4, dtype="float32")
-    assert {a.shape for a in jax.tree.leaves(made)} == {
+    assert {a.shape for a in jax.tree.leaves(made.levels)} == {
         p.shape for p in glow("emerging", SHAPE).parameters()
     }
     trained, optimiser = made.initialize(x), optax.adamax(1e-2)
@@ -151,6 +158,38 @@ def test_what_jax_has_made_and_trained_goes_to_torch(tmp_path: Path) -> None:
     samples = trained.sample(key, 2, 0.5)
     zs = [0.5 * z for z in trained.draw_latents(key, 2)]
     np.testing.assert_array_equal(samples, trained.decode(zs))
+
+
+def test_a_restored_flow_knows_that_it_is_initialized(tmp_path: Path) -> None:
+    """A checkpoint holds leaves alone: equinox puts them into a fresh flow."""
+    x = as_jax(torch.rand(4, *SHAPE)) / 2
+    fresh, other = (Glow.init(jax.random.key(i), SHAPE, 2, 1, 4, dtype="float32") for i in (0, 1))
+    trained = fresh.initialize(x)
+    equinox.tree_serialise_leaves(tmp_path / "leaves.eqx", trained)
+    restored = equinox.tree_deserialise_leaves(tmp_path / "leaves.eqx", other)
+    np.testing.assert_array_equal(restored.log_prob(x), trained.log_prob(x))
+    assert (bool(fresh.initialized), bool(restored.initialized)) == (False, True)
+    with pytest.raises(RuntimeError, match="initialized already"):
+        restored.initialize(x)
+    assert jax.tree.map(jax.numpy.subtract, restored, fresh).initialized == 1
+    assert jax.grad(lambda flow: flow.log_prob(x).sum())(trained).initialized == 0
+    for name, flow in {"trained": trained, "fresh": fresh}.items():
+        invconv_jax.save(flow, tmp_path / name)
+        assert bool(invconv_jax.load(tmp_path / name).initialized) == (name == "trained")
+
+
+def test_of_stacked_flows_those_are_initialized_that_are_not_yet() -> None:
+    """In traced code nothing can raise: a trained flow stays as it is."""
+    x = as_jax(torch.rand(4, *SHAPE)) / 2
+    keys = jax.random.split(jax.random.key(0))
+    fresh = jax.vmap(lambda key: Glow.init(key, SHAPE, 1, 1, 4, dtype="float32"))(keys)
+    one, other = (jax.tree.map(operator.itemgetter(i), fresh) for i in (0, 1))
+    expected = one.initialize(x / 2), other.initialize(x)
+    stacked = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), expected[0], other)
+    found = jax.jit(jax.vmap(lambda flow: flow.initialize(x)))(stacked)
+    for i, flow in enumerate(expected):
+        for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(flow), strict=True):
+            np.testing.assert_allclose(leaf[i], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_no_image_or_noise_is_refused_or_nan_where_it_is_traced(tmp_path: Path) -> None:
