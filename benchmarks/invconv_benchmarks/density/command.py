@@ -104,7 +104,8 @@ def _words_of_rows() -> str:
 def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
     names = f"presets: {', '.join(presets())}; or a .toml file"
     parser.add_argument("--preset", default=preset, help=names)
-    parser.add_argument("--data", choices=NAMES, help="instead of the preset's")
+    about = f"instead of the preset's: {', '.join(NAMES)}, or the path of a folder or zip of images"
+    parser.add_argument("--data", help=about)
     parser.add_argument("--path", type=Path, help="of the data, if they are yours")
     for name, (kind, about) in _SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
@@ -116,6 +117,12 @@ def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked for."""
     options = vars(arguments)
+    if options.get("data") not in (None, *NAMES) and arguments.path is None:
+        if not Path(arguments.data).exists():
+            raise CommandError(
+                f"--data: expected {', '.join(NAMES)}, or a path of images, got {arguments.data}"
+            )
+        arguments.data, arguments.path = "folder", Path(arguments.data)
     try:
         torch.empty(0, device=options.get("device", "cpu"))
     except (RuntimeError, AssertionError) as error:

@@ -1,5 +1,8 @@
 """The user's own images: layouts of files, and files that are not what they should be."""
 
+import io
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invconv._cli import main
 from invconv_benchmarks.density.data.users_data import LAYOUTS, load
 from tests.density.test_density_data import numbers
 
@@ -81,6 +85,70 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.tile(9 * 39), small.transpose(2, 0, 1))
     assert found.test.shape == (2, 3, 32, 32)
     np.testing.assert_array_equal(found.test[1], test[32:, :32].transpose(2, 0, 1))
+
+
+def png(size: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(numbers(size, size, 3)).save(content, "PNG")
+    return content.getvalue()
+
+
+def zipped(path: Path, *names: str, size: Any = 32, **more: Any) -> Path:
+    """Write a zip of images with these names, and of other files."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in ({name: png(size) for name in names} | more).items():
+            file.writestr(name, content)
+    return path
+
+
+def test_a_zip_of_images_is_the_folder_that_it_holds(tmp_path: Path) -> None:
+    names = [f"train/some-{n:02}.png" for n in range(21)] + ["test/a.png", "test/b.png"]
+    path = zipped(tmp_path / "images.zip", *names)
+    with zipfile.ZipFile(path) as file:
+        file.extractall(tmp_path / "images")
+    found, folder = load("folder", path), load("folder", tmp_path / "images")
+    assert (len(found), len(found.held_out("validation")), len(found.test)) == (19, 2, 2)
+    assert found.fingerprint == folder.fingerprint
+    with Image.open(tmp_path / "images" / "train" / "some-19.png") as image:
+        tenth = np.asarray(image).transpose(2, 0, 1)
+    np.testing.assert_array_equal(found.held_out("validation")[1], tenth)
+
+
+GOOD = ("train/a.png", "test/b.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p.write_bytes(b""), "bad.zip: the zip is damaged, encrypted or none"),
+        (lambda p: p.write_bytes(zipped(p, *GOOD).read_bytes()[:-40]), "bad.zip: the zip is damag"),
+        (lambda p: p.write_bytes(zipped(p, *GOOD).read_bytes()[900:]), "bad.zip: the zip is damag"),
+        (lambda p: zipped(p), "there are not enough images in .*bad.zip"),
+        (lambda p: zipped(p, "train/a.png"), "there are not enough images in .*bad.zip"),
+        (lambda p: zipped(p, *GOOD, "c.png"), "bad.zip: expected images .* got 'c.png'"),
+        (lambda p: zipped(p, *GOOD, "train/../c.png"), "bad.zip: expected .* got 'train/../c.png'"),
+        (lambda p: zipped(p, *GOOD, "/train/c.png"), "bad.zip: expected .* got '/train/c.png'"),
+        (lambda p: zipped(p, *GOOD, **{"train/c.pkl": b""}), "bad.zip: expected .*'train/c.pkl'"),
+        (lambda p: zipped(p, *GOOD, **{"train/c.png": b"?"}), "bad.zip/train/c.png: not an image"),
+        (lambda p: zipped(p, *GOOD, size=31), "bad.zip/test/b.png: expected at least 32 x 32"),
+        (
+            lambda p: zipped(p, *GOOD, **{"train/c.bmp": bytes(2**26 + 1)}),
+            "bad.zip/train/c.bmp: expected at most 67,108,864 bytes",
+        ),
+        (
+            lambda p: zipped(p, *GOOD, **{"train/c.png": png(33)}),
+            "bad.zip/train/c.png: expected 32 x 32 pixels.*got 33 x 33",
+        ),
+    ],
+)
+def test_a_zip_that_is_broken_or_mixed_is_named_and_nothing_trains(
+    make: Any, message: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    make(tmp_path / "bad.zip")
+    monkeypatch.chdir(tmp_path)
+    assert main(["density", "compare", "--quick", "--data", "bad.zip"]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.zip"]
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("", "")])

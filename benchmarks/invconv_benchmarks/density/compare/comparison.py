@@ -24,7 +24,9 @@ _SAMPLES = 100
 def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
     """Train runs that are not yet trained, write result.json and comparison.jpg."""
     start, load = time.monotonic(), {"start": environment.load()}
-    rows, seed = list(train_rows(comparison, data.name, workers)), comparison.seeds[0]
+    seed = comparison.seeds[0]
+    recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
+    rows = list(train_rows(comparison, recipe.data, workers))
     models = {
         row.mixing: evaluation.restore(comparison.run_folder(row.mixing, seed, row.rate))[1]
         for row in sorted(rows, key=lambda row: place(row.mixing))
@@ -34,7 +36,6 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         {"model": mixing, "count": _SAMPLES, "seconds": seconds}
         for mixing, seconds in sampling_seconds(models).items()
     ]
-    recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
     of_all = asdict(recipe) | {"steps": recipe.length(len(data))}
     of_rows = ("mixing", "seed", "learning_rate")
     measured: Result = {

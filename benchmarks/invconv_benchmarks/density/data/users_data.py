@@ -1,8 +1,12 @@
-"""Data sets from a path of the user's: those of the paper, and a folder of any images."""
+"""Data sets from a path of the user's: those of the paper, and a folder or zip of any images."""
 
+import io
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,14 +29,21 @@ LAYOUTS = {
     "imagenet64": "as imagenet32, with train_64x64/ and valid_64x64/, or npz files of 64 x 64",
     "galaxy": "the galaxies of https://github.com/SpaceML/merger_transfer_learning, which the "
     "paper used: the folder galaxy_mergers/noninteracting with training/, validation/ and test/",
-    "folder": "train/ and test/ with images (a tile of a larger one is cut at random), or images "
-    "alone, every tenth of which is for the test",
+    "folder": "a folder or zip: train/ and test/ with images (a tile of a larger one is cut at "
+    "random), and perhaps validation/, without which every tenth image of train/, of many about "
+    "400, is to choose learning rates by; or a folder with images alone, every tenth of which is "
+    "for the test",
 }
 NAMES = (*SHIPPED, *LAYOUTS)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits at most
+_PARTS = ("train", "validation", "test")
+_MOST_BYTES, _MOST_NUMBERS = 2**26, 2**33  # of one file in a zip; of all its images together
+_OF_ZIPS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, UnicodeDecodeError)
+_MEASURED = 400  # images, of many, to choose learning rates by: they are measured often
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 
 
@@ -44,8 +55,8 @@ def load(name: str, path: Path | None = None) -> Dataset:
         return SHIPPED[name]()
     if name not in LAYOUTS:
         raise CommandError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
-    if path is None or not path.is_dir():
-        there = "none was given" if path is None else f"there is no folder {path}"
+    if path is None or not (path.is_dir() or (name == "folder" and path.is_file())):
+        there = "none was given" if path is None else f"there is no {path}"
         raise CommandError(f"--path: {name} needs {LAYOUTS[name]}; {there}")
     try:
         return _LOADERS[name](path)
@@ -117,23 +128,83 @@ def _galaxy_tile(image: Bytes) -> Bytes:
 
 
 def _folder(path: Path) -> Dataset:
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        train, test = (_read_usable(path / part, TILE) for part in ("train", "test"))
+    if path.is_file():
+        train, validation, test = _zipped(path)
+    elif (path / "train").is_dir() and (path / "test").is_dir():
+        there = [(path / part).is_dir() for part in _PARTS]
+        train, validation, test = (
+            _read_usable(path / part, TILE) if known else []
+            for part, known in zip(_PARTS, there, strict=True)
+        )
     else:
         images = _read_usable(path, TILE)
         test, train = images[::10], [image for i, image in enumerate(images) if i % 10]
+        validation = []
     if not train or not test:
         raise FileNotFoundError(f"there are not enough images in {path}")
-    cut = np.concatenate([tiles(image, TILE) for image in test])
-    return Dataset("folder", train, cut, symmetry="horizontal")
+    if not validation:
+        every = max(10, len(train) // _MEASURED)
+        validation = train[every - 1 :: every]
+        train = [image for i, image in enumerate(train, 1) if i % every]
+    held_out = _cut(validation) if validation else None
+    return Dataset(path.stem, train, _cut(test), held_out, symmetry="horizontal")
+
+
+def _cut(images: list[Bytes]) -> Bytes:
+    return np.concatenate([tiles(image, TILE) for image in images])
+
+
+def _zipped(path: Path) -> list[list[Bytes]]:
+    """Return the images of each part in a zip, which holds images of one size and nothing else."""
+    parts: dict[str, list[Bytes]] = {part: [] for part in _PARTS}
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = sorted((e for e in file.infolist() if not e.is_dir()), key=_name)
+            for entry in entries:
+                _require_safe(path, entry)
+            for entry in entries:
+                image = _read(path / _name(entry), TILE, content=io.BytesIO(file.read(entry)))
+                first = next((images[0] for images in parts.values() if images), image)
+                most = min(_MOST_NUMBERS // len(entries), first.size)
+                if image.shape != first.shape or image.size > most:
+                    height, width = first.shape[1:]
+                    raise CommandError(
+                        f"{path / _name(entry)}: expected {width} x {height} pixels, as in the "
+                        f"first of {len(entries)} images of at most {_MOST_NUMBERS:,} numbers, got "
+                        f"{image.shape[2]} x {image.shape[1]}; unpack it: a folder may have both"
+                    )
+                parts[_name(entry).partition("/")[0]].append(image)
+    except _OF_ZIPS as error:
+        raise CommandError(f"{path}: the zip is damaged, encrypted or none: {error}") from None
+    return list(parts.values())
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    return entry.filename
+
+
+def _require_safe(path: Path, entry: zipfile.ZipInfo) -> None:
+    """Raise unless a zip's entry has the name of an image in a part, and a sensible size."""
+    *folders, last = _name(entry).split("/")
+    strange = {"", ".", ".."} & {*folders, last} or "\\" in _name(entry)
+    if strange or folders[:1] not in [[part] for part in _PARTS] or not _is_image(Path(last)):
+        expected = f"images ({', '.join(_SUFFIXES)}) in {', '.join(_PARTS)} and nothing else"
+        raise CommandError(f"{path}: expected {expected}, got {_name(entry)!r}")
+    if entry.file_size > _MOST_BYTES or entry.compress_type not in _COMPRESSIONS:
+        expected = f"at most {_MOST_BYTES:,} bytes, stored or deflated"
+        got = f"{entry.file_size:,}, by method {entry.compress_type}"
+        raise CommandError(f"{path / _name(entry)}: expected {expected}, got {got}")
 
 
 def _images_in(folder: Path) -> list[Path]:
-    names = folder.iterdir() if folder.is_dir() else ()
-    paths = sorted(p for p in names if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
+    paths = sorted(filter(_is_image, folder.iterdir())) if folder.is_dir() else []
     if not paths:
         raise FileNotFoundError(f"there are no images in {folder}")
     return paths
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and path.name[0] != "."
 
 
 def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
@@ -151,10 +222,13 @@ def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
     return images
 
 
-def _read(path: Path, side: int, *, exactly: bool = False) -> Bytes:
-    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side."""
+def _read(path: Path, side: int, *, exactly: bool = False, content: Any = None) -> Bytes:
+    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
+
+    Of a zip the ``path`` is for messages alone, and the ``content`` is a file in memory.
+    """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(content or path, formats=_FORMATS) as image:
             width, height = image.size
             if min(width, height) < side or (exactly and max(width, height) > side):
                 least = f"{'' if exactly else 'at least '}{side} x {side}"

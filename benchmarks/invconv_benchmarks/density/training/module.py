@@ -97,6 +97,8 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
 
     def measure(self) -> None:
         """Judge all inverses, and append bits/dim of tiles held out to the history."""
+        before, start = self._clock
+        seconds = (time.perf_counter() - start) / (self.step - before)
         self._require_inverses()
         if not self.trainer.is_global_zero:
             return
@@ -104,9 +106,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         bits = float(evaluation.bits_per_dim(self.average, self.data, watched).mean())
         if not math.isfinite(bits):
             raise self._diverged(f"the {watched} images have {bits} bits/dim with the average")
-        before, start = self._clock
         self._clock = self.step, time.perf_counter()
-        seconds = (self._clock[1] - start) / (self.step - before)
         entry = {"step": self.step, "train": float(self.loss), "held_out": bits}
         self.history.append(entry | {"seconds_per_step": seconds})
         self.log("held out", bits, prog_bar=True, rank_zero_only=True)
