@@ -9,8 +9,8 @@ from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, Singu
 from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
 from invconv.operators.autoregressive import AutoregressiveConv
+from invconv.operators.base.calls import Plan, PreparedInverse
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.prepared import Plan, PreparedInverse
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv

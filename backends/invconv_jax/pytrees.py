@@ -23,9 +23,13 @@ from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant import CirculantStep
 from invconv.kernels.matrices import Divided, PixelSteps, Product, Triangle, Turned
 from invconv.kernels.wavefront import CausalStencil
-from invconv.operators.base.fields import setting_as_json, setting_of_json
-from invconv.operators.base.prepared import PreparedInverse
-from invconv.operators.base.register import for_each_operator, is_own
+from invconv.operators.base.calls import PreparedInverse
+from invconv.operators.base.fields import (
+    for_each_operator,
+    is_own,
+    setting_as_json,
+    setting_of_json,
+)
 
 _exported: set[str] = set()
 

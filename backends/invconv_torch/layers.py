@@ -10,7 +10,7 @@ from torch import Tensor
 
 import invconv as ic
 from invconv.arrays.validation import choice
-from invconv.operators.base.register import mixings
+from invconv.operators.base.fields import mixings
 from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.parameters import Read
 from invconv_torch.pointwise_layers import Conv1x1

@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from invconv.operators.base.calls import as_batch
+from invconv.operators.base.calls import PreparedInverse, as_batch
 from invconv.operators.base.operator import evaluate
-from invconv.operators.base.prepared import PreparedInverse
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.graphs import values_of
 from invconv_torch.native.host import laid_out

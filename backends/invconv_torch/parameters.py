@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import invconv as ic
-from invconv.operators.base.fields import require_operator
+from invconv.operators.base.factors import require_operator
 from invconv_torch.private import is_tracing
 
 Read: TypeAlias = Callable[[Tensor], Any]

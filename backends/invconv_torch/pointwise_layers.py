@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import invconv as ic
 from invconv.arrays.validation import choice
-from invconv.operators.base.register import mixings
+from invconv.operators.base.fields import mixings
 from invconv_torch.layer import Layer
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import invconv as ic
-from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.base.calls import PreparedInverse
 from invconv_torch.native import host
 from invconv_torch.private import forward_level
 from invconv_torch.traced import traced

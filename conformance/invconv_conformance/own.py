@@ -13,7 +13,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import library_name
-from invconv.operators.base.fields import require_operator
+from invconv.operators.base.factors import require_operator
 from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats

@@ -28,9 +28,9 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, from_host, namespace
 from invconv.files.container import Json, Stored, Values, require, write
 from invconv.operators.base.checks import callers_level
-from invconv.operators.base.fields import require_operator, setting_as_json, setting_of_json
+from invconv.operators.base.factors import require_operator
+from invconv.operators.base.fields import is_own, operators, setting_as_json, setting_of_json
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.register import is_own, operators
 from invconv.stability.bounded import bounded
 
 _SCHEMA = "invconv-operator/1"

@@ -8,7 +8,7 @@ from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import require_real
 from invconv.files import flow_files, operator_files
 from invconv.files.container import reading
-from invconv.operators.base.fields import as_operator
+from invconv.operators.base.factors import as_operator
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
+from invconv.operators.base.fields import is_own, mixings
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.base.register import is_own, mixings
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.pointwise.conv1x1 import Pointwise

@@ -12,18 +12,27 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, namespace
+from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.stencil import Offset, kernel_of
-from invconv.arrays.validation import choice, directions, generator, positive_int, sizes
+from invconv.arrays.validation import (
+    choice,
+    directions,
+    generator,
+    positive_int,
+    sizes,
+)
 from invconv.families.convolutions import Causal
 from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.wavefront import CausalStencil
-from invconv.operators.blocks import InBlocks
+from invconv.operators.base.calls import Call, as_batch
+from invconv.operators.base.factors import Gradients
+from invconv.operators.blocks import added, as_before, carried_over, carried_over_vjp
+from invconv.operators.convolution import WithKernel
 from invconv.trust.bound import neumann_ratio
 from invconv.trust.gains import convolution_within, triangular_within
 
 
-class AutoregressiveConv(InBlocks):
+class AutoregressiveConv(WithKernel):
     """A convolution with a kernel that sees only pixels on one side of each pixel.
 
         y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b
@@ -184,3 +193,87 @@ class AutoregressiveConv(InBlocks):
             f"make the other taps smaller against those of the pixel itself: |D^-1| sum |taps| is "
             f"{rho:.3g}, and below 1 the inverse is safe on every grid"
         )
+
+    def forward(self, x: Array, before: Array | None = None) -> Array:
+        """Return y = K x + b; see `InvertibleConv.forward`.
+
+        Parameters
+        ----------
+        x : array, shape (*batch, C, *spatial)
+        before : array, optional
+            If x is a block of something longer along the first spatial axis: the r pixels of it
+            that precede x, of the shape of x but for r = (k_0 - 1) dilation along that axis. With
+            direction -1 along the axis, the r pixels that follow x. Zeros unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import AutoregressiveConv
+        >>> conv = AutoregressiveConv(np.asarray([[[1.0, -1.0]]]))
+        >>> x = np.asarray([[1.0, 3.0, 6.0, 10.0]])
+        >>> y = conv.forward(x), conv.forward(x[:, 2:], before=x[:, 1:2])
+        >>> y
+        (array([[1., 2., 3., 4.]]), array([[3., 4.]]))
+        >>> conv.inverse(y[0]), conv.inverse(y[1], before=x[:, 1:2])
+        (array([[ 1.,  3.,  6., 10.]]), array([[ 6., 10.]]))
+        """
+        if before is None:
+            return super().forward(x)
+        call = as_batch(self, "x", x)
+        conv: AutoregressiveConv = call.conv
+        y = conv._with_before(call, conv._route(call.x)(call.x), before, 1)
+        return call.restore_shape(y)
+
+    def inverse(self, y: Array, before: Array | None = None) -> Array:
+        """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.
+
+        ``before`` are pixels of x, which the inverse of the block before has given.
+        """
+        if before is None:
+            return super().inverse(y)
+        return self.prepare(as_batch(self, "y", y).spatial_shape).inverse(y, before)
+
+    def forward_vjp(
+        self,
+        x: Array,
+        y_bar: Array,
+        log_det_bar: Array | None = None,
+        *,
+        before: Array | None = None,
+    ) -> tuple[Gradients, Array]:
+        """See `InvertibleConv.forward_vjp`; the gradient by ``before`` is named "before"."""
+        gradients, x_bar = super().forward_vjp(x, y_bar, log_det_bar)
+        if before is None:
+            return gradients, x_bar
+        return self._gradients_with(gradients, as_batch(self, "y_bar", y_bar), before), x_bar
+
+    def inverse_vjp(
+        self,
+        y: Array,
+        x_bar: Array,
+        log_det_bar: Array | None = None,
+        *,
+        check: bool = True,
+        before: Array | None = None,
+    ) -> tuple[Gradients, Array]:
+        """See `InvertibleConv.inverse_vjp`; the gradient by ``before`` is named "before"."""
+        if before is None:
+            return super().inverse_vjp(y, x_bar, log_det_bar, check=check)
+        call = as_batch(self, "y", y)
+        y = call.restore_shape(call.conv._with_before(call, call.x, before, -1))
+        gradients, y_bar = super().inverse_vjp(y, x_bar, log_det_bar, check=check)
+        return self._gradients_with(gradients, as_batch(self, "y_bar", -y_bar), before), y_bar
+
+    def _with_before(self, call: Call, y: Array, before: Array, sign: int) -> Array:
+        before = cast(as_before(call, self._family, before), self.kernel.dtype)
+        carried = sign * carried_over(self._family, self.kernel, before)
+        return added(y, carried, last=self._family.linear.direction[0] < 0)
+
+    def _gradients_with(self, gradients: Gradients, bar: Call, before: Array) -> Gradients:
+        """Add the gradients of what the pixels before a block add, and the one by these pixels."""
+        flat = as_before(bar, self._family, before)
+        bars = carried_over_vjp(self._family, bar.conv.kernel, flat, bar.x)
+        kernel_bar, before_bar = (cast(each, before.dtype) for each in bars)
+        before_bar = namespace(before).reshape(before_bar, tuple(before.shape))
+        kernel_bar = gradients["kernel"] + kernel_bar
+        return gradients | {"kernel": kernel_bar, "before": before_bar}

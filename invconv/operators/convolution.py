@@ -11,12 +11,12 @@ from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.family import Family
-from invconv.kernels.frequencies.least_squares import least_squares
+from invconv.kernels.frequencies.least_squares import least_squares as solve
 from invconv.kernels.spectral import centre_of
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.least_squares import LeastSquares
+from invconv.operators.least_squares import least_squares
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.trust.gains import convolution_within, matrix_within
 
@@ -61,12 +61,14 @@ class WithKernel(InvertibleConv, abstract=True):
         return {"kernel": bars[0]}
 
 
-class SpectralConv(LeastSquares, WithKernel, abstract=True):
+class SpectralConv(WithKernel, abstract=True):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
+
+    least_squares = least_squares
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
-        return least_squares(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
+        return solve(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size

@@ -8,66 +8,58 @@ from __future__ import annotations
 
 import math
 import sys
-from abc import abstractmethod
+from typing import Any
 
 from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_float
 from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import Call, as_batch
-from invconv.operators.base.fields import require_operator
-from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.base.factors import require_operator
 
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
 
 
-class LeastSquares(InvertibleConv, abstract=True):
-    """A map that is one C x C matrix a frequency, or one at every pixel."""
+def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
+    """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2, exactly, in one solve.
 
-    def least_squares(self, y: Array, damp: float | Array = 0.0) -> Array:
-        """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2, exactly, in one solve.
+    Parameters
+    ----------
+    y : array, shape (*batch, C, *spatial)
+    damp : float or 0-d array
+        At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
+        Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
+        be told from rounding count as zero.
 
-        Parameters
-        ----------
-        y : array, shape (*batch, C, *spatial)
-        damp : float or 0-d array
-            At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
-            Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
-            be told from rounding count as zero.
+    Raises
+    ------
+    TypeError, ValueError
+        As `inverse`, or if K is not finite, or ``damp`` is negative or not finite.
 
-        Raises
-        ------
-        TypeError, ValueError
-            As `inverse`, or if K is not finite, or ``damp`` is negative or not finite.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from invconv import Conv1x1, PeriodicConv
-        >>> laplacian = PeriodicConv(np.asarray([[[1.0, -2.0, 1.0]]]))
-        >>> x = laplacian.least_squares(np.asarray([[1.0, 0.0, -1.0, 0.0]]))
-        >>> np.round(laplacian.forward(x), 12) + 0.0
-        array([[ 1.,  0., -1.,  0.]])
-        >>> Conv1x1(np.diag([2.0, 0.0])).least_squares(np.ones((1, 2, 1)), damp=1.0)[0, :, 0]
-        array([0.4, 0. ])
-        """
-        call = as_batch(self, "y", y)
-        number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
-        if not isinstance(damp, int | float):
-            require_alike("damp", damp, "y", y)
-            if damp.ndim:
-                shape = tuple(damp.shape)
-                raise ValueError(f"damp: expected a number or a 0-d array, got the shape {shape}")
-            damp = cast(damp, call.x.dtype)
-            number = to_float(damp) if readable(damp) else 0.0
-        if not 0 <= number <= limit:
-            raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
-        return call.restore_shape(call.conv._least_squares(_without_bias(call), damp))
-
-    @abstractmethod
-    def _least_squares(self, y: Array, damp: float | Array) -> Array:
-        """Return `least_squares` for K alone, for y (B, C, *spatial) in the working precision."""
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import Conv1x1, PeriodicConv
+    >>> laplacian = PeriodicConv(np.asarray([[[1.0, -2.0, 1.0]]]))
+    >>> x = laplacian.least_squares(np.asarray([[1.0, 0.0, -1.0, 0.0]]))
+    >>> np.round(laplacian.forward(x), 12) + 0.0
+    array([[ 1.,  0., -1.,  0.]])
+    >>> Conv1x1(np.diag([2.0, 0.0])).least_squares(np.ones((1, 2, 1)), damp=1.0)[0, :, 0]
+    array([0.4, 0. ])
+    """
+    call = as_batch(self, "y", y)
+    number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
+    if not isinstance(damp, int | float):
+        require_alike("damp", damp, "y", y)
+        if damp.ndim:
+            shape = tuple(damp.shape)
+            raise ValueError(f"damp: expected a number or a 0-d array, got the shape {shape}")
+        damp = cast(damp, call.x.dtype)
+        number = to_float(damp) if readable(damp) else 0.0
+    if not 0 <= number <= limit:
+        raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
+    return call.restore_shape(call.conv._least_squares(_without_bias(call), damp))
 
 
 def _without_bias(call: Call) -> Array:
@@ -75,7 +67,7 @@ def _without_bias(call: Call) -> Array:
     return call.x if bias is None else call.x - per_channel(bias, call.x)
 
 
-def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
+def damp_for_noise(conv: Any, y: Array, sigma: float) -> float:
     """Return the damp with which `least_squares` leaves as much of y unexplained as noise is in it.
 
         |K x + b - y|^2 = n sigma^2
@@ -118,7 +110,7 @@ def damp_for_noise(conv: LeastSquares, y: Array, sigma: float) -> float:
     0.01
     """
     require_operator("conv", conv)
-    if not isinstance(conv, LeastSquares):
+    if not hasattr(conv, "least_squares"):
         raise TypeError(
             "conv: expected an operator with least_squares, a periodic, symmetric or 1x1 "
             f"convolution or an ActNorm, got {type(conv).__name__}"

@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from invconv.arrays.validation import finite_or_nan
-from invconv.operators.base.fields import require_operator
+from invconv.operators.base.factors import require_operator
 from invconv.operators.base.operator import InvertibleConv
 
 C = TypeVar("C", bound=InvertibleConv)

@@ -34,7 +34,7 @@ from invconv.families.pointwise import Pointwise
 from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.checks import solved_in
-from invconv.operators.base.fields import Layer, as_operator
+from invconv.operators.base.factors import Layer, as_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
 from invconv.stability import advice

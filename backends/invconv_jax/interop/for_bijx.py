@@ -9,7 +9,7 @@ from bijx import Bijection, Const
 from flax import nnx
 
 from invconv.arrays.namespaces import Array
-from invconv.operators.base.register import operators
+from invconv.operators.base.fields import operators
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
 
 

@@ -30,7 +30,7 @@ from invconv.flows.architecture import (
     mixing_words,
     require_arrays,
 )
-from invconv.operators.base.register import mixings
+from invconv.operators.base.fields import mixings
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale
 from invconv_torch.layer import Convolution, Layer

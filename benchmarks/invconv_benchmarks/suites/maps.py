@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.operators.base.register import mixings
+from invconv.operators.base.fields import mixings
 
 _CLASSES: dict[str, Any] = {**mixings(), "actnorm": ic.ActNorm}
 

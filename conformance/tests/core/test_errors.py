@@ -17,7 +17,7 @@ import invconv_jax
 import invconv_torch as it
 from invconv.extend import ArrayOps, register_backend
 from invconv.kernels.cpu import threads
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.case import Case
 from tests.selected import ONE_OF_EACH, cases_named
 

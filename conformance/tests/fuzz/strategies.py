@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, library_name, to_numpy
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from tests.fuzz.judge import LIBRARIES, Call, Named, Op, as_array
 
 _JUNK: tuple[Any, ...] = (

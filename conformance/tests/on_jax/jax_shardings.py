@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.case import perturbed
 
 SHAPE = (4, 4, 4, 8)  # of the images

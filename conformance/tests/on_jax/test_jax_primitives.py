@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
 from tests.programs import python
 from tests.selected import COMPILED, of_each_class, slow

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from tests.selected import COMPILED, of_each_class
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import invconv_torch as it
 from invconv.extend import Pointwise
-from invconv.operators.base.register import mixings
+from invconv.operators.base.fields import mixings
 
 STEPS, BATCH, RATE = 3, 8, 0.05
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from invconv._cli import main
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs import pages, phone
 from invconv_benchmarks.docs.formulas import tex
 from invconv_benchmarks.docs.pages import PACKAGES, Name, public

@@ -1,4 +1,4 @@
-"""The project's own rules: small files, a core without frameworks, versions, walks."""
+"""The project's own rules: a core without frameworks, versions, walks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import re
 import runpy
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -26,45 +25,7 @@ from invconv.kernels.cpu import machine
 from tests.project.lowest_versions import lowest
 
 ROOT = Path(__file__).parents[3]
-TOPS = ("invconv", "backends", "conformance", "benchmarks")
 FRAMEWORK = re.compile(r"\b(torch|pytorch|jax|jaxlib|cupy|mlx)\b", re.IGNORECASE)
-
-
-def ours() -> list[Path]:
-    """Return the project's files: no caches and no hidden ones."""
-    paths = (path for top in TOPS for path in (ROOT / top).rglob("*") if path.is_file())
-    hidden = (".", "__pycache__")
-    return [p for p in paths if not any(part.startswith(hidden) for part in p.parts)]
-
-
-def test_no_folder_has_many_files_and_no_file_is_long() -> None:
-    files = Counter(path.parent for path in ours())
-    assert {str(folder): n for folder, n in files.items() if n > 16} == {}
-    lines = {p: p.read_text(encoding="utf-8").count("\n") for p in ours() if p.suffix == ".py"}
-    assert {str(path): n for path, n in lines.items() if n > 300} == {}
-
-
-def lines_of_code(text: str, cls: ast.ClassDef) -> int:
-    """Return the number of lines of a class: no docstrings, comments, blank lines or `init`."""
-    lines, left_out = text.splitlines(), set[int]()
-    for node in ast.walk(cls):
-        if not isinstance(node, ast.Expr | ast.FunctionDef):
-            continue
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if docstring or (isinstance(node, ast.FunctionDef) and node.name == "init"):
-            left_out |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
-    own = {*range(cls.lineno, (cls.end_lineno or 0) + 1)} - left_out
-    return sum(bool(lines[n - 1].split("#")[0].strip()) for n in own)
-
-
-def test_no_class_of_the_core_or_an_adapter_is_long() -> None:
-    lengths: dict[str, int] = {}
-    for path in (p for top in TOPS[:2] for p in (ROOT / top).rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        classes = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef))
-        lengths |= {f"{path}: {cls.name}": lines_of_code(text, cls) for cls in classes}
-    assert len(lengths) > 100
-    assert {name: n for name, n in lengths.items() if n > 60} == {}
 
 
 def words(tree: ast.AST) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 
 import invconv_torch as it
 from invconv.extend import Pointwise
-from invconv.operators.base.register import is_own, mixings, own_operators
+from invconv.operators.base.fields import is_own, mixings, own_operators
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS

@@ -16,7 +16,7 @@ import invconv_jax
 import invconv_torch as it
 from invconv import extend
 from invconv.extend import Householder, LogScale, Matrix, Pointwise, Scale, array, part
-from invconv.operators.base.register import own_operators
+from invconv.operators.base.fields import own_operators
 from invconv_conformance import check_operator
 from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run

@@ -1,34 +1,401 @@
-"""An operator as a list of factors, from which its maps and their derivatives follow.
+"""An operator as its arrays, its settings and a list of factors, from which its maps follow.
 
     K = A_n ... A_1,    y = K x + b
 
-A class says its factors, and how gradients by their weights become gradients by its own arrays.
-A part, and a bias, are factors by themselves. `invconv.families` has the factors.
+A class says its fields (`base.fields`), its factors, and how gradients by their weights become
+gradients by its own arrays. A part, and a bias, are factors by themselves. `invconv.families` has
+the factors. The public methods are in `base.operator`, what judges an inverse in between.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import itertools
 import math
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, dataclass_transform
 
+import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.errors import SingularConvError
-from invconv.arrays.namespaces import Array, Shape, grid_text, namespace, readable, size, to_float
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    copy_of,
+    describe,
+    from_host,
+    grid_text,
+    is_half,
+    library_name,
+    namespace,
+    place,
+    readable,
+    size,
+    to_float,
+    to_numpy,
+)
+from invconv.arrays.validation import choice, instead, require_alike, require_array, require_real
 from invconv.families import path as paths
-from invconv.families.factored import State
+from invconv.families.factored import State, solvers_of
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
 from invconv.families.path import Bars, Factor, FactorLike, Path
 from invconv.families.route import Memo, Route, runs, undone_as_one
-from invconv.operators.base.copies import Carried
+from invconv.operators.base import fields
+from invconv.operators.base.fields import ArraySpec, Sizes
+from invconv.trust.condition import ConditionCache
 
 Gradients = dict[str, Array]
 
 
-class FactorList(Carried, abstract=True):
-    """The factors of an operator, in the order in which they run."""
+@dataclass_transform(frozen_default=True, eq_default=False)
+@dataclass(frozen=True, eq=False, repr=False)
+class Factored:
+    """A frozen dataclass of arrays, parts and settings, and the list of its factors.
+
+    A subclass becomes a dataclass as it is defined, and enters the register.
+    """
+
+    _specs: ClassVar[dict[str, ArraySpec]] = {}
+    _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
+    _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
+    _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
+    _setting_names: ClassVar[tuple[str, ...]] = ()  # all other fields
+    _of_parts: ClassVar[bool] = True  # whether the factors are those of the parts
+    # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
+    _bounded_from: ClassVar[tuple[Any, float] | None] = None
+    # the word by which flows and torch's Conv1x1 know the class
+    _mixing: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
+        super().__init_subclass__()
+        dataclass(frozen=True, eq=False, repr=False)(cls)
+        given = [f for f in dataclasses.fields(cls) if f.init]
+        cls._specs = {f.name: f.metadata["array"] for f in given if "array" in f.metadata}
+        cls._array_names = tuple(n for n, spec in cls._specs.items() if not spec.constant)
+        cls._constant_names = tuple(n for n, spec in cls._specs.items() if spec.constant)
+        cls._part_names = tuple(f.name for f in given if "part" in f.metadata)
+        others = {*cls._specs, *cls._part_names}
+        cls._setting_names = tuple(f.name for f in given if f.name not in others)
+        cls._mixing = mixing
+        cls._of_parts = cls.factors is Factored.factors
+        if not abstract:
+            fields.enter(cls)
+
+    def __post_init__(self) -> None:
+        self._require_parts_alike()
+        self._require_arrays()
+        self.validate()
+
+    def _require_parts_alike(self) -> None:
+        """Raise unless parts are operators that agree in channels, axes, dtype and device."""
+        first: tuple[str, Any] | None = None
+        ndim: tuple[str, int] | None = None
+        several = len(self._part_names) > 1
+        for name in self._part_names:
+            if several and isinstance(getattr(self, name), tuple):
+                raise TypeError(f"{name}: expected an operator, got a tuple beside another part")
+        for prefix, conv in self._parts().items():
+            name = f"{self._part_names[0]}[{prefix}]" if prefix.isdecimal() else prefix
+            require_operator(name, conv)
+            like_name, like = first = first or (name, conv)
+            if conv.channels != like.channels:
+                raise ValueError(
+                    f"{name}: expected {like.channels} channels as {like_name} has, "
+                    f"got {conv.channels}"
+                )
+            inside, value = conv._reference()
+            require_alike(f"{name}.{inside}", value, like_name, like._reference()[1])
+            if conv.ndim is not None:
+                ndim = ndim or (name, conv.ndim)
+                if conv.ndim != ndim[1]:
+                    raise ValueError(
+                        f"{name}: expected {ndim[1]} spatial axes as {ndim[0]} has, got {conv.ndim}"
+                    )
+
+    def _require_arrays(self) -> None:
+        """Raise unless an operator's own arrays have their shapes, one library and a real dtype."""
+        sizes: Sizes = {}
+        first: tuple[str, Any] | None = None
+        for prefix, part in self._parts().items():  # of the first part
+            inside, reference = part._reference()
+            sizes["C"] = part.channels, prefix
+            first = f"{prefix}.{inside}", reference
+            break
+        for name, spec in self._specs.items():
+            if (value := getattr(self, name)) is None and spec.optional:
+                continue
+            if spec.constant:
+                require_array(name, value)
+            else:
+                require_real(name, value)
+                first = first or (name, value)
+                require_alike(name, value, *first)
+            fields.require_fit(name, value, spec, sizes)
+
+    def validate(self) -> None:
+        """Raise unless the settings fit, and normalise them; the arrays' shapes fit by now."""
+
+    def _parts(self) -> Mapping[str, Any]:
+        """Return the parts of this operator, by the prefix of their arrays' names."""
+        parts: dict[str, Any] = {}
+        for name in self._part_names:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                parts |= {str(i): one for i, one in enumerate(value)}
+            else:
+                parts[name] = value
+        return parts
+
+    @derived
+    def channels(self) -> int:
+        """C, the number of channels."""
+        for conv in self._parts().values() if self._part_names else ():
+            return int(conv.channels)
+        places = ((n, s.shape.index("C")) for n, s in self._specs.items() if "C" in s.shape)
+        sizes = ((getattr(self, name), axis) for name, axis in places)
+        known = (int(value.shape[axis]) for value, axis in sizes if value is not None)
+        if (channels := next(known, None)) is None:
+            raise TypeError(f'{type(self).__name__}: expected a part, or an array with an axis "C"')
+        return channels
+
+    @derived
+    def ndim(self) -> int | None:
+        """Return the number of spatial axes; None for one batch axis and any number of others."""
+        if self._part_names:  # ask each part once: nested chains would double the work each
+            return next((n for p in self._parts().values() if (n := p.ndim) is not None), None)
+        kernels = (n for n, spec in self._specs.items() if spec.open)
+        return next((getattr(self, n).ndim - len(self._specs[n].fixed) for n in kernels), None)
+
+    @derived
+    def _kernel_size(self) -> tuple[int, ...]:
+        name, spec = next((n, spec) for n, spec in self._specs.items() if spec.open)
+        shape = getattr(self, name).shape[len(spec.fixed) :]
+        return tuple(map(int, shape))  # a tracer may have its own integers
+
+    @derived
+    def _stacked(self) -> str | None:
+        """Return the name of an array with one axis too many, as in JAX's trees, or None."""
+        for prefix, part in self._parts().items() if self._part_names else ():
+            if (inside := part._stacked) is not None:
+                return f"{prefix}.{inside}"
+        settings = [getattr(self, name) for name in self._setting_names]
+        for name, spec in self._specs.items():
+            value = getattr(self, name)
+            if value is not None and fields.has_further_axis(value, spec, settings):
+                return name
+        return None
+
+    @derived
+    def _conditions(self) -> ConditionCache:
+        return ConditionCache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a snapshot of the fields without conditions; other threads may add fields."""
+        held = dict(vars(self))
+        return {n: v for n, v in held.items() if n not in ("_conditions", "_turned")}
+
+    def _own(self) -> dict[str, Array]:
+        """Return the operator's own arrays, constants included, but no absent ones."""
+        own = ((name, getattr(self, name)) for name in self._specs)
+        return {name: value for name, value in own if value is not None}
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
+
+        A bias that is absent is left out.
+        """
+        return {n: a for n, a, constant in self._named_arrays() if not constant and a is not None}
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return all arrays by name, constants included, but no absent ones."""
+        return {name: array for name, array, _ in self._named_arrays() if array is not None}
+
+    def _named_arrays(self) -> Iterator[tuple[str, Array | None, bool]]:
+        """Yield the name and value of every array, and whether it is a constant; parts first."""
+        for prefix, part in self._parts().items():
+            for name, array, constant in part._named_arrays():
+                yield f"{prefix}.{name}", array, constant
+        for name, spec in self._specs.items():
+            yield name, getattr(self, name), spec.constant
+
+    @derived
+    def _parameter_names(self) -> tuple[str, ...]:
+        return tuple(self.parameters())
+
+    def _trained(self, arrays: list[Array]) -> None:
+        """Append the trained arrays to a list, in the order of `parameters`."""
+        if self._part_names:
+            for part in self._parts().values():
+                part._trained(arrays)
+        for name in self._array_names:
+            if (array := getattr(self, name)) is not None:
+                arrays.append(array)
+
+    def _reference(self) -> tuple[str, Array]:
+        """Return the name and value of one array; all have its library, dtype and device."""
+        prefix, conv = "", self
+        while conv._part_names:
+            name = conv._part_names[0]
+            part = getattr(conv, name)
+            name, conv = ("0", part[0]) if isinstance(part, tuple) else (name, part)
+            prefix += f"{name}."
+        for name in conv._array_names:  # a generator would take twice as long
+            if (array := getattr(conv, name)) is not None:
+                return prefix + name, array
+        raise AssertionError("an operator has an array of its own, or a part")
+
+    def __repr__(self) -> str:
+        """Show the shapes of the arrays instead of their values."""
+        shown = []
+        for name in (*self._part_names, *self._specs, *self._setting_names):
+            value = getattr(self, name)
+            # under JAX a tree of this structure may hold any object in the place of an array
+            is_array = compat.is_array_api_obj(value)
+            text = f"<{describe(value)}>" if is_array else repr(value)
+            shown.append(f"{name}={text}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @classmethod
+    def _part_fields(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that hold parts, given by prefix: "0", "1", ... are of one tuple."""
+        return {cls._part_names[0]: tuple(parts.values())} if "0" in parts else dict(parts)
+
+    def _rebuild(self, own: Mapping[str, Any], parts: Sequence[Any]) -> Self:
+        """Return a validated copy with other own arrays and other parts."""
+        named = dict(zip(self._parts(), parts, strict=True))
+        return dataclasses.replace(self, **own, **self._part_fields(named))
+
+    def replace(self, **arrays: Array) -> Self:
+        """Return a copy with other arrays, named as in `parameters`.
+
+        A missing bias may be added, and None removes a bias. Names with a dot are passed as
+        ``conv.replace(**{"first.kernel": kernel})``.
+        """
+        own: dict[str, Array] = {}
+        inner: dict[str, dict[str, Array]] = {}
+        parts = self._parts()
+        for name, array in arrays.items():
+            prefix, dot, rest = name.partition(".")
+            if name in self._specs:
+                own[name] = array
+            elif dot and prefix in parts:
+                inner.setdefault(prefix, {})[rest] = array
+            else:
+                raise ValueError(
+                    f"replace: {type(self).__name__} has no array named {name!r}; "
+                    f"it has {', '.join(name for name, _, _ in self._named_arrays())}"
+                )
+        return self._rebuild(
+            own, [part.replace(**inner.get(prefix, {})) for prefix, part in parts.items()]
+        )
+
+    def _retrained(self, arrays: Iterator[Array]) -> Self:
+        """Return a copy with other trained arrays, in the order of `parameters`, unchecked."""
+        parts = [p._retrained(arrays) for p in self._parts().values()] if self._part_names else []
+        there = [name for name in self._array_names if getattr(self, name) is not None]
+        return self._with({name: next(arrays) for name in there}, parts)
+
+    def _map(self, function: Callable[[Array], Array], check: bool = True) -> Self:
+        """Return a copy with a function applied to every array.
+
+        Unless ``check``, it is not validated, and forgets the bound, if any.
+        """
+        own = {n: function(a) for n, a in self._own().items()}
+        parts = [part._map(function, check) for part in self._parts().values()]
+        if not check:
+            return self._with(own, parts)
+        mapped = self._rebuild(own, parts)
+        if self._bounded_from is not None:
+            free, gain = self._bounded_from
+            mapped._remember_bound(free._map(function), gain)
+        return mapped
+
+    def _remember_bound(self, free: Self, gain: float) -> None:
+        """Remember the arguments with which `invconv.bounded` made this operator."""
+        object.__setattr__(self, "_bounded_from", (free, gain))
+
+    @classmethod
+    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
+        """Return an operator with these fields, without validation."""
+        conv = object.__new__(cls)
+        conv.__dict__.update(fields)
+        return conv
+
+    def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
+        """Return a copy with these arrays and parts, without validation.
+
+        ``parts`` are new ones in the order of ``_parts()``; if empty, the parts stay.
+        """
+        copy = object.__new__(type(self))
+        fields = copy.__dict__
+        fields.update(self.__dict__)
+        fields.update(own)
+        if parts:
+            names = self._part_names
+            several = isinstance(fields[names[0]], tuple)
+            fields.update({names[0]: tuple(parts)} if several else zip(names, parts, strict=True))
+        for name in ("_conditions", "_turned", "_bounded_from"):  # of the old arrays
+            fields.pop(name, None)
+        return copy
+
+    def asarrays(self, like: Array) -> Self:
+        """Return a copy in the library, dtype and device of ``like``.
+
+        Within one library the result stays differentiable with respect to this operator's
+        arrays; between two the values travel through host memory.
+        """
+        require_real("like", like)
+        return self._map(lambda array: _carry(array, like))
+
+    def _in_working_precision(self) -> Self:
+        """Return this operator, or a copy in float32 if its arrays are of a half type."""
+        reference = self._reference()[1]
+        if not is_half(reference.dtype, reference):
+            return self
+        return self._in_dtype(namespace(reference).float32)
+
+    def _on_host(self, dtype: Any) -> Self:
+        """Return a copy of NumPy arrays in a dtype; longdouble too, which users may not choose."""
+
+        def carried(array: Array) -> Array:
+            values = to_numpy(array)
+            return values if values.dtype.kind in "iu" else values.astype(dtype)
+
+        return self._map(carried, check=False)
+
+    def _in_dtype(self, dtype: Any) -> Self:
+        """Return this operator with its real arrays in another dtype."""
+        real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}
+        return self.replace(**real)
+
+    def _in_float64(self) -> Self:
+        """Return this operator in float64; it stays differentiable by its own arrays."""
+        like = self._reference()[1]
+        xp = namespace(like)
+        wide = self._in_dtype(xp.float64)
+        if wide._reference()[1].dtype != xp.float64:
+            raise ValueError(
+                f"precision: {library_name(like)} has no float64 here; for JAX, "
+                'jax.config.update("jax_enable_x64", True) brings it'
+            )
+        return wide
+
+    def _wants_float64(self, precision: str | None) -> bool:
+        """Tell whether to solve in float64 although the operator's arrays have another dtype.
+
+        A solve in a precision eps has an error of up to condition x eps, even if y is exact, such
+        as random numbers to sample from. With all arrays in float64, rounded at the end, the result
+        for float32 data is right to the last digit. It does not help if y has been rounded before.
+        """
+        if precision is None:
+            return False
+        choice("precision", precision, ("float64",))
+        like = self._in_working_precision()._reference()[1]
+        return bool(like.dtype != namespace(like).float64)
 
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
@@ -44,7 +411,7 @@ class FactorList(Carried, abstract=True):
 
         Unless a class says otherwise, those of its parts.
         """
-        if type(self).factors is not FactorList.factors and not self._part_names:
+        if not self._of_parts and not self._part_names:
             raise TypeError(
                 f"{type(self).__name__}: expected a method `factors_vjp` beside `factors`"
             )
@@ -105,15 +472,11 @@ class FactorList(Carried, abstract=True):
     @derived
     def _labels(self) -> tuple[tuple[str, str], ...]:
         """Return the part that each factor belongs to: its prefix and its class."""
-        if type(self).factors is not FactorList.factors:
+        if not self._of_parts:
             return (("", type(self).__name__),) * len(self._path())
         parts = self._parts().items()
         inner = tuple(label for prefix, conv in parts for label in inside(prefix, conv._labels))
         return inner if getattr(self, "bias", None) is None else (*inner, ("bias", "bias"))
-
-
-class Traits(FactorList, abstract=True):
-    """The traits of an operator that follow from its factors without their values."""
 
     @derived
     def _families(self) -> tuple[Family, ...]:
@@ -161,19 +524,20 @@ class Traits(FactorList, abstract=True):
         _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
         _ = self._inverts_forward, self._needs_y, self._keeps_y
 
-
-class Factored(Traits, abstract=True):
-    """What follows from an operator's factors, on arrays (B, C, *spatial) that can be solved in."""
-
     def _route(self, x: Array) -> Route:
         """Return the route of K x + b for images like x."""
         shape = tuple(x.shape[2:])
         guard = require_regular(self, shape) if self._inverts_forward else None
         return Route(self._path(), shape, guard, pixels=x.shape[0] * size(shape))
 
-    @abstractmethod
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""
+        path = self._path()
+        guard = require_regular(self, shape, back=True) if self._inverts_forward else None
+        log_det = paths.log_det(path, shape)[0]
+        if not self._inverts_forward:  # the inverse solves all factors
+            guard = require_regular(self, shape, back=True, log_det=log_det)
+        return State(solvers_of(paths.inverse(path), shape), log_det, guard)
 
     def _pull_back(
         self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
@@ -218,13 +582,34 @@ class Factored(Traits, abstract=True):
         ]
 
 
+def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
+    """Raise TypeError unless a value is an operator."""
+    if not isinstance(value, Factored):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}{instead(value)}")
+
+
+class Layer(Protocol):
+    """An object that makes an operator of its present parameters, such as a layer of PyTorch."""
+
+    def operator(self) -> Any:
+        """Return the operator."""
+
+
+def as_operator(name: str, value: Any) -> Any:
+    """Return an operator, or the operator of a layer; raise TypeError for anything else."""
+    if not isinstance(value, Factored) and callable(getattr(value, "operator", None)):
+        value = value.operator()
+    require_operator(name, value, "an InvertibleConv or a layer that holds one")
+    return value
+
+
 def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Return the labels of a part, as they are in the whole."""
     return tuple((f"{prefix}.{name}" if name else prefix, kind) for name, kind in labels)
 
 
 def require_regular(
-    conv: FactorList, shape: Shape, *, back: bool = False, log_det: Any = None
+    conv: Factored, shape: Shape, *, back: bool = False, log_det: Any = None
 ) -> Array | None:
     """Raise if a factor that is solved is exactly singular, as far as it is readable.
 
@@ -244,7 +629,7 @@ def require_regular(
     return None
 
 
-def _singular(conv: FactorList, family: Family, place: int, shape: Shape) -> str:
+def _singular(conv: Factored, family: Family, place: int, shape: Shape) -> str:
     """Return the error of a singular factor."""
     with np.errstate(all="ignore"):
         host = conv._on_host(np.float64)._path()[place]
@@ -275,3 +660,16 @@ def _zeros(w: Any, bar: Any) -> Any:
     if isinstance(w, tuple):
         return tuple(map(_zeros, w, (None,) * len(w) if bar is None else bar))
     return namespace(w).zeros_like(w) if bar is None else bar
+
+
+def _is_real(array: Array) -> bool:
+    return bool(namespace(array).isdtype(array.dtype, "real floating"))
+
+
+def _carry(array: Array, like: Array) -> Array:
+    """Return ``array`` in the library and device of ``like``, and its dtype if it is real."""
+    real = _is_real(array)
+    if library_name(array) != library_name(like):
+        return from_host(to_numpy(array), like)
+    carried = place(cast(array, like.dtype) if real else array, like)
+    return copy_of(carried) if carried is array else carried

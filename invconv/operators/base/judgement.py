@@ -35,7 +35,7 @@ from invconv.families.path import Factor, Path
 from invconv.families.route import Route, undoing_steps, undone_as_one
 from invconv.kernels.primitives import Map, Solver, in_turn
 from invconv.operators.base.conditions import affordable, carried_on, samples, tried
-from invconv.operators.base.factors import Factored, FactorList, require_regular
+from invconv.operators.base.factors import Factored, require_regular
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import EPS, FAILURES, digits_left
 from invconv.trust.frequencies import error_by_frequencies
@@ -141,7 +141,7 @@ def _by_frequencies(
     """
     if not any(family.spectral for family in conv._families):
         return 0.0
-    if type(conv).factors is FactorList.factors:
+    if conv._of_parts:
         rest, parts = iter(solvers), conv._parts().values()
         return max(
             _by_frequencies(part, shape, precision, list(itertools.islice(rest, len(part._labels))))

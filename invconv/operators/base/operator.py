@@ -8,22 +8,38 @@ A method validates its arguments, and runs the operator's factors (`base.factors
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape, as_array, copy_of, namespace
+from invconv.arrays.derived import derived
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    as_array,
+    cast,
+    copy_of,
+    dtype_name,
+    namespace,
+    readable,
+    to_float,
+)
 from invconv.arrays.registry import Primitive
-from invconv.arrays.validation import flag
+from invconv.arrays.validation import flag, require_alike
 from invconv.families import path as paths
-from invconv.families.factored import State, solvers_of
-from invconv.operators.base import register
-from invconv.operators.base.calls import as_batch, for_each, require_spatial_shape
+from invconv.families.factored import State
+from invconv.operators.base.calls import (
+    Call,
+    PreparedInverse,
+    as_batch,
+    for_each,
+    require_spatial_shape,
+)
 from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.conditions import remembered
-from invconv.operators.base.derivatives import Differentiable
-from invconv.operators.base.factors import require_regular
-from invconv.operators.base.prepared import PreparedInverse
+from invconv.operators.base.factors import Factored, Gradients, require_regular
+from invconv.operators.base.fields import operators
 
 
-class InvertibleConv(Differentiable, abstract=True):
+class InvertibleConv(Factored, abstract=True):
     """An affine map of arrays (*batch, C, *spatial) with exact inverse and log-determinant.
 
         y = K x + b,    x = K^-1 (y - b)
@@ -69,7 +85,7 @@ class InvertibleConv(Differentiable, abstract=True):
 
     def transpose(self) -> InvertibleConv:
         """Return the operator of the transposed matrix, without bias."""
-        transposed: InvertibleConv = register.operators()["Transposed"](self)
+        transposed: InvertibleConv = operators()["Transposed"](self)
         return transposed
 
     def forward(self, x: Array) -> Array:
@@ -149,7 +165,7 @@ class InvertibleConv(Differentiable, abstract=True):
             If the operator has a zero pivot (known in host memory, outside traced code only).
         """
         shape = require_spatial_shape(self, spatial_shape)
-        held = self._each(copy_of)  # later edits of the arrays do not reach it
+        held = self._map(copy_of, check=False)  # later edits of the arrays do not reach it
         wide = self._wants_float64(precision)
         return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
 
@@ -162,14 +178,6 @@ class InvertibleConv(Differentiable, abstract=True):
         if check:
             warn_of_loss(self, shape, state.log_det, state)
         return state.for_data_in(working._reference()[1].dtype) if wide else state
-
-    def _factor(self, shape: Shape) -> State:
-        path = self._path()
-        guard = require_regular(self, shape, back=True) if self._inverts_forward else None
-        log_det = paths.log_det(path, shape)[0]
-        if not self._inverts_forward:  # the inverse solves all factors
-            guard = require_regular(self, shape, back=True, log_det=log_det)
-        return State(solvers_of(paths.inverse(path), shape), log_det, guard)
 
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.
@@ -199,6 +207,102 @@ class InvertibleConv(Differentiable, abstract=True):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
         return remembered(self, shape, norm)
 
+    def _check_forward(self, shape: Shape, result: Array) -> None:
+        """Warn if the forward map contains an inverse that cannot be right."""
+        if self._of_parts:
+            for conv in self._parts().values():
+                conv._check_forward(shape, result)
+        elif self._inverts_forward:
+            warn_of_loss(self._turned, shape, result)
+
+    @derived
+    def _turned(self) -> Any:
+        """Return the inverse as an operator, which remembers how the forward map is judged."""
+        return operators()["Inverse"](self)
+
+    def forward_vjp(
+        self, x: Array, y_bar: Array, log_det_bar: Array | None = None
+    ) -> tuple[Gradients, Array]:
+        """Pull cotangents of `forward_and_log_det` back to the parameters and to x.
+
+        Parameters
+        ----------
+        x, y_bar : array, shape (*batch, C, *spatial)
+            The input, and the cotangent of y.
+        log_det_bar : array, shape batch, optional
+            The cotangent of the log-determinant.
+
+        Returns
+        -------
+        gradients : dict of str to array
+            The gradient of each parameter, by the names of `parameters`.
+        x_bar : array, shape (*batch, C, *spatial)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> conv, x = Conv1x1(np.eye(2)), np.ones((1, 2, 3))
+        >>> gradients, x_bar = conv.forward_vjp(x, x)  # of the sum of y**2 / 2
+        >>> gradients["weight"]
+        array([[3., 3.],
+               [3., 3.]])
+        """
+        call = as_batch(self, "x", x)
+        y_bar, total = call.alike("y_bar", y_bar), _total(call, log_det_bar)
+        _, log_det, memo = call.conv._route(call.x).saving(call.x, total is not None)
+        if total is not None:
+            _require_finite(call, log_det)
+        gradients, x_bar = call.conv._pull_back(memo, y_bar, total)
+        self._check_forward(call.spatial_shape, x_bar)
+        return self._named(gradients), call.restore_shape(x_bar)
+
+    def inverse_vjp(
+        self, y: Array, x_bar: Array, log_det_bar: Array | None = None, *, check: bool = True
+    ) -> tuple[Gradients, Array]:
+        """Pull cotangents of `inverse_and_log_det` back to the parameters and to y.
+
+        The gradients are named as those of `forward_vjp`.
+
+        Parameters
+        ----------
+        y, x_bar : array, shape (*batch, C, *spatial)
+            The input, and the cotangent of x = inverse(y).
+        log_det_bar : array, shape batch, optional
+            The cotangent of the log-determinant of the inverse, which this direction returns.
+        check : bool
+            As for `prepare`: an inverse that cannot be right has no right gradient either.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> conv, y = Conv1x1(2 * np.eye(2)), np.ones((1, 2, 3))
+        >>> gradients, y_bar = conv.inverse_vjp(y, np.ones_like(y))  # of the sum of x = y / 2
+        >>> y_bar[0, :, 0]
+        array([0.5, 0.5])
+        """
+        call = as_batch(self, "y", y)
+        x = self._state(self, call.spatial_shape, check).solve(call.x)
+        if check:
+            self._check_forward(call.spatial_shape, x)
+        x_bar, total = call.alike("x_bar", x_bar), _total(call, log_det_bar)
+        if total is not None:
+            _require_finite(call, call.conv._log_det(call.spatial_shape))
+            total = -total
+        gradients, y_bar = call.conv._inverse_vjp(call.x, x, x_bar, total)
+        return self._named(gradients), call.restore_shape(y_bar)
+
+    def _named(self, gradients: Gradients) -> Gradients:
+        """Return the gradients in the order of `parameters`, and in the parameters' dtype."""
+        dtype, names = self._reference()[1].dtype, self._parameter_names
+        if missing := set(names) - gradients.keys():
+            raise ValueError(
+                f"{type(self).__name__}.factors_vjp: expected gradients by {', '.join(names)}, "
+                f"got none by {', '.join(sorted(missing))}"
+            )
+        return {name: cast(gradients[name], dtype) for name in names}
+
 
 @Primitive
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
@@ -209,3 +313,22 @@ def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
     route = conv._route(x)
     log_det = paths.log_det(route.path, route.shape)[0]
     return route(x), for_each(x.shape[:1], log_det)
+
+
+def _total(call: Call, log_det_bar: Array | None) -> Array | None:
+    """Return the sum of a log-determinant's cotangents over the batch."""
+    if log_det_bar is None:
+        return None
+    require_alike("log_det_bar", log_det_bar, "the log-determinant", call.x)
+    if tuple(log_det_bar.shape) != call.batch_shape:
+        raise ValueError(
+            f"log_det_bar: expected the batch shape {call.batch_shape}, one number per sample, "
+            f"got {tuple(log_det_bar.shape)} of {dtype_name(log_det_bar.dtype)}"
+        )
+    return namespace(log_det_bar).sum(log_det_bar)
+
+
+def _require_finite(call: Call, log_det: Array) -> None:
+    """Raise SingularConvError if a log-determinant is -inf, as far as it is readable."""
+    if readable(log_det) and to_float(log_det) == -math.inf:
+        require_regular(call.conv, call.spatial_shape, back=True)

@@ -16,13 +16,13 @@ from invconv.kernels.primitives import channel_sums, per_channel
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.conv1x1 import OnPixels
+from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.trust.gains import squashed
 
 _LOG_SCALE = LogScale()
 
 
-class ActNorm(OnPixels):
+class ActNorm(Pointwise):
     """A scale and a shift per channel.
 
         y[c, p] = exp(log_scale[c]) x[c, p] + bias[c],    log det = N sum over c of log_scale[c]

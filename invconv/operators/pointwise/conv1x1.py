@@ -20,15 +20,34 @@ from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.least_squares import LeastSquares
+from invconv.operators.least_squares import least_squares
 from invconv.trust.gains import matrix_within
 
 # torch.compile can look a family up, but cannot make one
 _MATRIX = Matrix()
 
 
-class OnPixels(LeastSquares, abstract=True):
-    """A map that is the same at every pixel."""
+class Pointwise(InvertibleConv, abstract=True):
+    """A C x C matrix W at every pixel, from the factors of a class.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv.extend import Householder, LogScale, Pointwise, array
+    >>> __name__ = "my_operators"  # the file in which the class is
+    >>> class Turned(Pointwise):
+    ...     log_scale: np.ndarray = array("C")
+    ...     vectors: np.ndarray = array("m", "C")
+    ...
+    ...     def factors(self):
+    ...         return [(LogScale(), self.log_scale), (Householder(), self.vectors)]
+    ...
+    ...     def factors_vjp(self, bars):
+    ...         return {"log_scale": bars[0], "vectors": bars[1]}
+    >>> Turned(np.log([2.0, 1.0]), np.asarray([[1.0, -1.0]])).matrix().round(12)
+    array([[0., 1.],
+           [2., 0.]])
+    """
 
     _: KW_ONLY
     ndim: int | None = None
@@ -75,6 +94,8 @@ class OnPixels(LeastSquares, abstract=True):
         """Return W in the working precision."""
         return Multiply(paths.linear(self._path())).product
 
+    least_squares = least_squares
+
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         w, xp = self._matrix(), namespace(y)
         scale = xp.max(xp.sum(abs(w), axis=1))
@@ -87,29 +108,6 @@ class OnPixels(LeastSquares, abstract=True):
             f"{cls.__name__}: expected a class method `drawn(channels, rng)`, which returns the "
             "arrays by name: `init` needs it"
         )
-
-
-class Pointwise(OnPixels, abstract=True):
-    """A C x C matrix W at every pixel, from the factors of a class.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from invconv.extend import Householder, LogScale, Pointwise, array
-    >>> __name__ = "my_operators"  # the file in which the class is
-    >>> class Turned(Pointwise):
-    ...     log_scale: np.ndarray = array("C")
-    ...     vectors: np.ndarray = array("m", "C")
-    ...
-    ...     def factors(self):
-    ...         return [(LogScale(), self.log_scale), (Householder(), self.vectors)]
-    ...
-    ...     def factors_vjp(self, bars):
-    ...         return {"log_scale": bars[0], "vectors": bars[1]}
-    >>> Turned(np.log([2.0, 1.0]), np.asarray([[1.0, -1.0]])).matrix().round(12)
-    array([[0., 1.],
-           [2., 0.]])
-    """
 
     def matrix(self) -> Array:
         """Return W, shape (C, C), in the parameters' dtype."""

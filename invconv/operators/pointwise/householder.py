@@ -11,13 +11,14 @@ from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.orthogonal import _REFLECTIONS, Reflecting
+from invconv.operators.pointwise.conv1x1 import Pointwise
+from invconv.operators.pointwise.orthogonal import _REFLECTIONS, require_reflectors
 from invconv.trust.gains import squashed
 
 _LOG_SCALE = LogScale()
 
 
-class HouseholderConv1x1(Reflecting, mixing="householder"):
+class HouseholderConv1x1(Pointwise, mixing="householder"):
     """A 1x1 convolution of Householder reflections after positive scales.
 
         y[:, p] = W x[:, p] + b,    W = H_1 ... H_m diag(exp(log_scale))
@@ -45,12 +46,18 @@ class HouseholderConv1x1(Reflecting, mixing="householder"):
            [2., 0.]])
     """
 
+    reflectors: Array = array("m", "C")
     log_scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
 
+    def validate(self) -> None:
+        super().validate()
+        require_reflectors(self.reflectors)
+
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        return super().drawn(channels, rng) | {"log_scale": np.zeros(channels)}
+        reflectors = rng.standard_normal((channels, channels))
+        return {"reflectors": reflectors, "log_scale": np.zeros(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]

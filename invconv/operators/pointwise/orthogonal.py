@@ -17,26 +17,17 @@ from invconv.operators.pointwise.conv1x1 import Pointwise
 _REFLECTIONS = Householder()
 
 
-class Reflecting(Pointwise, abstract=True):
-    """A 1x1 convolution with reflections of rows v_i."""
-
-    reflectors: Array = array("m", "C")
-
-    def validate(self) -> None:
-        super().validate()
-        if readable(self.reflectors):
-            zero = ~to_numpy(self.reflectors).any(axis=1)
-            if zero.any():
-                raise ValueError(
-                    f"reflectors: expected no zero vector, got one in row {int(zero.argmax())}"
-                )
-
-    @classmethod
-    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        return {"reflectors": rng.standard_normal((channels, channels))}
+def require_reflectors(reflectors: Array) -> None:
+    """Raise ValueError if a row is zero, as far as it is readable."""
+    if readable(reflectors):
+        zero = ~to_numpy(reflectors).any(axis=1)
+        if zero.any():
+            raise ValueError(
+                f"reflectors: expected no zero vector, got one in row {int(zero.argmax())}"
+            )
 
 
-class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
+class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     """A 1x1 convolution with a product of Householder reflections.
 
         y[:, p] = W x[:, p] + b,    log det = 0
@@ -69,7 +60,16 @@ class OrthogonalConv1x1(Reflecting, mixing="orthogonal"):
     0.0
     """
 
+    reflectors: Array = array("m", "C")
     bias: Array | None = array("C", optional=True)
+
+    def validate(self) -> None:
+        super().validate()
+        require_reflectors(self.reflectors)
+
+    @classmethod
+    def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
+        return {"reflectors": rng.standard_normal((channels, channels))}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(_REFLECTIONS, self.reflectors)]

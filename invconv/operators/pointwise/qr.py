@@ -11,13 +11,14 @@ from invconv.families.structured import KnownTriangular
 from invconv.kernels.primitives import add_pivots
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
-from invconv.operators.pointwise.orthogonal import _REFLECTIONS, Reflecting
+from invconv.operators.pointwise.conv1x1 import Pointwise
+from invconv.operators.pointwise.orthogonal import _REFLECTIONS, require_reflectors
 from invconv.trust.gains import triangle_within
 
 _UPPER = KnownTriangular(lower=False)
 
 
-class QRConv1x1(Reflecting, mixing="qr"):
+class QRConv1x1(Pointwise, mixing="qr"):
     """A 1x1 convolution of QR factors, Q a product of Householder reflections.
 
         y[:, p] = W x[:, p] + b,    W = Q (U + diag(scale)),    Q = H_1 ... H_m
@@ -46,14 +47,22 @@ class QRConv1x1(Reflecting, mixing="qr"):
            [2., 0.]])
     """
 
+    reflectors: Array = array("m", "C")
     upper: Array = array("C", "C")
     scale: Array = array("C")
     bias: Array | None = array("C", optional=True)
 
+    def validate(self) -> None:
+        super().validate()
+        require_reflectors(self.reflectors)
+
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        others = {"upper": np.zeros((channels, channels)), "scale": np.ones(channels)}
-        return super().drawn(channels, rng) | others
+        return {
+            "reflectors": rng.standard_normal((channels, channels)),
+            "upper": np.zeros((channels, channels)),
+            "scale": np.ones(channels),
+        }
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         strict = namespace(self.upper).triu(self.upper, k=1)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 import invconv as ic
-from invconv.operators.pointwise.conv1x1 import OnPixels
+from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.studies.silent_error.operators import Floats, Shape
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
@@ -86,7 +86,7 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
             lambda x: np.stack([convolve(conv, image) + shift for image in x]),
             lambda y: np.stack([substitute(conv, image - shift) for image in y]),
         )
-    grid = (1,) * len(shape) if isinstance(conv, OnPixels) else shape
+    grid = (1,) * len(shape) if isinstance(conv, Pointwise) else shape
     matrix, shift = oracle.affine(conv, grid, EXTENDED)
     factors, offset = ExtendedLU(matrix), np.asarray(shift).reshape(-1, 1)
     columns: Solve = lambda x: x.reshape(len(x), len(matrix), -1)  # noqa: E731
