@@ -16,8 +16,7 @@ from jax import numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 import invconv as ic
-from invconv.families.factored import Forward, State
-from invconv.families.family import Bias
+from invconv.families.path import Bias, Forward, State
 from invconv.kernels.exponential import ExponentialSolver
 from invconv.kernels.families import Division
 from invconv.kernels.frequencies.circulant import CirculantStep

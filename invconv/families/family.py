@@ -4,8 +4,7 @@
 
 A family holds settings, such as a mask or a dilation, and is hashable. Its weights are an array, or
 a tuple of arrays if the class says so. How a family runs is said by what it *lowers* to, a family
-of `invconv.kernels.families`: taps at offsets, a matrix, a scale, or a spectrum. A *leg* is one
-factor, or several, made ready to run on images and to be pulled back (`families.route`).
+of `invconv.kernels.families`: taps at offsets, a matrix, a scale, or a spectrum.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, size, to_numpy
+from invconv.arrays.namespaces import Array, Shape, size
 from invconv.kernels import maps
 from invconv.kernels.families import LinearFamily
-from invconv.kernels.primitives import Map, Solver, channel_sums, per_channel
+from invconv.kernels.primitives import Map, Solver
 from invconv.trust.bound import UNBOUNDED, Bounds
 from invconv.trust.condition import Condition
 
@@ -177,7 +176,7 @@ class Linear(Family):
 
 @dataclass(frozen=True)
 class Shift(Family):
-    """x + w, a bias for each channel (`invconv.families.route` runs it): the linear part is 1."""
+    """x + w, a bias for each channel (`invconv.families.path` runs it): the linear part is 1."""
 
     pixelwise: ClassVar[bool] = True
 
@@ -191,82 +190,3 @@ SHIFT = Shift()
 def arrays_of(w: Any) -> tuple[Array, ...]:
     """Return weights as a tuple of arrays."""
     return w if isinstance(w, tuple) else (w,)
-
-
-Pulled = tuple[list[Any], Any]  # gradients by the weights of a leg's factors, and by its input
-
-
-@dataclass(eq=False)
-class Leg:
-    """A part of a route, y = A x + b for one factor or several."""
-
-    keeps_start = True  # whether `pull_back` needs x
-    keeps_end = False  # whether it needs y
-
-    def __call__(self, x: Array) -> Array:
-        """Return y."""
-        raise NotImplementedError
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        """Return the gradients of ``<bar, y>`` by the weights, and by x."""
-        raise NotImplementedError
-
-
-@dataclass(eq=False)
-class Apply(Leg):
-    """y = A(w) x; ``prepared`` comes from the family."""
-
-    family: Family
-    w: Any
-    prepared: Any
-
-    def __call__(self, x: Array) -> Array:
-        return self.family.apply(self.w, x, self.prepared)
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = self.family.vjp(self.w, x, bar, wanted, self.prepared)
-        return [w_bar], x_bar
-
-
-@dataclass(eq=False)
-class Bias(Leg):
-    """y = x + b, or y = x - b."""
-
-    b: Array
-    inverted: bool
-    keeps_start = False
-
-    def __call__(self, x: Array) -> Array:
-        b = per_channel(self.b, x)
-        return x - b if self.inverted else x + b
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        if not wanted[0]:
-            return [None], bar
-        b_bar = channel_sums(bar)
-        return [-b_bar if self.inverted else b_bar], bar
-
-    def as_numpy(self) -> Bias:
-        """Return the same on NumPy arrays."""
-        return Bias(to_numpy(self.b), self.inverted)
-
-
-@dataclass(eq=False)
-class Solve(Leg):
-    """y = A(w)^-1 x; it is factored at the first call, and not to pull back."""
-
-    family: Family
-    w: Any
-    solver: Solver | None = None
-    keeps_end = True
-
-    def __post_init__(self) -> None:
-        self.keeps_start = self.family.needs_y
-
-    def __call__(self, x: Array) -> Array:
-        self.solver = self.solver or self.family.factor(self.w, tuple(x.shape[2:]))
-        return self.solver(x)
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)
-        return [w_bar], x_bar

@@ -1,16 +1,40 @@
-"""Lists of factors: an operator, its inverse, its transpose, and its log-determinant.
+"""Lists of factors: how they run, are undone, are differentiated and are factored for a grid.
 
     y = A_n ... A_1 x,    log|det| = sum over i of log|det A_i|
 
 A path lists the factors in the order in which they run. A factor may run inverted, so the inverse
 of a path is a path: the factors in the opposite order, each of them turned.
+
+A route is a path on one grid. It has a *leg* for each factor, or one for a run of matrices: they
+are multiplied first, or undone factor by factor.
+
+    A_3 A_2 A_1 x = (A_3 A_2 A_1) x,    and K (W x) = (K W) x: W goes into the taps of K
+
+A state is the inverse of a path, factored for one grid: factor once, solve often.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-from invconv.arrays.namespaces import Array, Shape, log_abs, namespace, size, total
-from invconv.families.family import Family, Shift
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, cast, log_abs, namespace, size, to_numpy, total
+from invconv.families.family import BOTH, Family, Shift, Wanted
+from invconv.families.pointwise import MATRIX, Pointwise, Scale
+from invconv.kernels import maps
+from invconv.kernels.matrices import PixelSteps, solver_of_steps
+from invconv.kernels.primitives import (
+    Solver,
+    channel_sums,
+    from_pixel_rows,
+    matmul,
+    nan_where_singular,
+    per_channel,
+    pixel_rows,
+)
 
 
 class Factor(NamedTuple):
@@ -103,3 +127,400 @@ def solved(path: Path, back: bool) -> list[tuple[int, Factor]]:
         for place, (family, w, inverted) in enumerate(path)
         if inverted != back and type(family) is not Shift
     ]
+
+
+def runs(path: Path) -> list[list[Factor]]:
+    """Split a path into runs of matrices of one direction, and single other factors."""
+    split: list[list[Factor]] = []
+    last: bool | None = None
+    for factor in path:
+        family, _, inverted = factor
+        joins = isinstance(family, Pointwise) and (family.stepwise or not inverted)
+        kind = inverted if joins else None  # of the run that it may join
+        if kind is not None and kind == last:
+            split[-1].append(factor)
+        else:
+            split.append([factor])
+        last = kind
+    separate: list[list[Factor]] = []
+    for run in split:
+        scales = len(run) > 1 and all(isinstance(factor.family, Scale) for factor in run)
+        separate += [[factor] for factor in run] if scales else [run]
+    return separate
+
+
+def multiplied(run: Sequence[Factor]) -> bool:
+    """Tell whether a run becomes one matrix; a scale alone is quicker as it is."""
+    family = run[0].family
+    return isinstance(family, Pointwise) and (len(run) > 1 or not isinstance(family, Scale))
+
+
+def undone_as_one(run: Sequence[Factor]) -> bool:
+    """Tell whether an inverted run is undone factor by factor; else it is one factor's solve."""
+    family = run[0].family
+    return isinstance(family, Pointwise) and (len(run) > 1 or family.needs_y)
+
+
+Pulled = tuple[list[Any], Any]  # gradients by the weights of a leg's factors, and by its input
+
+
+@dataclass(eq=False)
+class Leg:
+    """A part of a route, y = A x + b for one factor or several."""
+
+    keeps_start = True  # whether `pull_back` needs x
+    keeps_end = False  # whether it needs y
+
+    def __call__(self, x: Array) -> Array:
+        """Return y."""
+        raise NotImplementedError
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        """Return the gradients of ``<bar, y>`` by the weights, and by x."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Apply(Leg):
+    """y = A(w) x; ``prepared`` comes from the family."""
+
+    family: Family
+    w: Any
+    prepared: Any
+
+    def __call__(self, x: Array) -> Array:
+        return self.family.apply(self.w, x, self.prepared)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        w_bar, x_bar = self.family.vjp(self.w, x, bar, wanted, self.prepared)
+        return [w_bar], x_bar
+
+
+@dataclass(eq=False)
+class Bias(Leg):
+    """y = x + b, or y = x - b."""
+
+    b: Array
+    inverted: bool
+    keeps_start = False
+
+    def __call__(self, x: Array) -> Array:
+        b = per_channel(self.b, x)
+        return x - b if self.inverted else x + b
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        if not wanted[0]:
+            return [None], bar
+        b_bar = channel_sums(bar)
+        return [-b_bar if self.inverted else b_bar], bar
+
+    def as_numpy(self) -> Bias:
+        """Return the same on NumPy arrays."""
+        return Bias(to_numpy(self.b), self.inverted)
+
+
+@dataclass(eq=False)
+class Solve(Leg):
+    """y = A(w)^-1 x; it is factored at the first call, and not to pull back."""
+
+    family: Family
+    w: Any
+    solver: Solver | None = None
+    keeps_end = True
+
+    def __post_init__(self) -> None:
+        self.keeps_start = self.family.needs_y
+
+    def __call__(self, x: Array) -> Array:
+        self.solver = self.solver or self.family.factor(self.w, tuple(x.shape[2:]))
+        return self.solver(x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)
+        return [w_bar], x_bar
+
+
+class Multiply(Leg):
+    """y = W x for the product W of a run of matrices.
+
+    A scale that runs first multiplies the columns of the product P of the others, W = P diag(s).
+    """
+
+    def __init__(self, run: Path) -> None:
+        first = run[0].family if len(run) > 1 else None
+        self.scale = first.scale(run[0].w) if isinstance(first, Scale) else None
+        self.run = run
+        self.others: Any = run if self.scale is None else run[1:]
+        self.memos: list[Any] = []
+        product: Any = None
+        for factor in self.others:
+            family: Any = factor.family
+            w = factor.w
+            product, memo = family.matrix(w) if product is None else family.times(w, product)
+            self.memos.append(memo)
+        self.inner = product
+        self.product = product if self.scale is None else product * self.scale[None, :]
+
+    def __call__(self, x: Array) -> Array:
+        return maps.apply(MATRIX, self.product, x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        product_bar, x_bar = maps.apply_vjp(MATRIX, self.product, x, bar, wanted)
+        return self.factors_vjp(product_bar), x_bar
+
+    def factors_vjp(self, bar: Array | None) -> Bars:
+        """Return the gradients of ``<bar, W>`` by the weights."""
+        if bar is None:
+            return [None] * len(self.run)
+        before: Bars = []
+        if self.scale is not None:
+            first: Any = self.run[0].family
+            s_bar = namespace(bar).sum(bar * self.inner, axis=0)
+            before, bar = [first.scale_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
+        bars: Bars = [None] * len(self.others)
+        for i in reversed(range(1, len(self.others))):
+            family, w, _ = self.others[i]
+            bars[i], bar = family.times_vjp(w, self.memos[i], bar)
+        family, w, _ = self.others[0]
+        bars[0] = family.matrix_vjp(w, self.memos[0], bar)
+        return [*before, *bars]
+
+
+class Merged(Leg):
+    """y = K (W x) for a convolution K and a product W of matrices, which goes into the taps."""
+
+    def __init__(self, before: Any, conv: Factor) -> None:
+        self.before = before
+        linear: Any = conv.family.linear  # type: ignore[attr-defined]
+        self.free, self.kernel = linear.free, linear.kernel
+        self.taps = linear.taps(conv.w)
+        self.after = matmul(self.taps, before.product)
+
+    def __call__(self, x: Array) -> Array:
+        return maps.apply(self.free, self.after, x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        after_bar, x_bar = maps.apply_vjp(self.free, self.after, x, bar, wanted)
+        if not wanted[0]:
+            return [None] * (len(self.before.run) + 1), x_bar
+        taps_bar, product_bar = maps.matmul_vjp(self.taps, self.before.product, after_bar, BOTH)
+        return [*self.before.factors_vjp(product_bar), self.kernel(taps_bar)], x_bar
+
+
+@dataclass(eq=False)
+class Undo(Leg):
+    """y = W^-1 x for a product W of matrices, given in the order in which they are undone.
+
+    Cotangents are pulled back factor by factor, without losing digits that the solve keeps.
+    """
+
+    run: Path
+    solver: Solver | None = None
+
+    def __call__(self, x: Array) -> Array:
+        self.solver = self.solver or undoing(self.run)
+        return self.solver(x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        factors: list[Any] = [(factor.family, factor.w) for factor in self.run]
+        solves = [PixelSteps(family.undoing(w)) for family, w in factors]
+        points = [pixel_rows(x)]
+        for solve in solves:
+            points.append(solve.undo(points[-1]))
+        rows, bars = pixel_rows(bar), []
+        pairs = zip(factors, solves, points[1:], strict=True)
+        for (family, w), solve, point in reversed(list(pairs)):
+            rows = solve.transposed(rows)
+            bars.append(_negative(family.gram(w, rows, point)) if wanted[0] else None)
+        return bars[::-1], from_pixel_rows(rows, bar.shape)
+
+
+def _negative(bar: Any) -> Any:
+    if isinstance(bar, tuple):
+        return tuple(map(_negative, bar))
+    return None if bar is None else -bar
+
+
+def undoing(run: Sequence[Factor]) -> Solver:
+    """Return the solver of a run of matrices, given in the order in which they are undone."""
+    return solver_of_steps(undoing_steps(run))
+
+
+def undoing_steps(run: Sequence[Factor]) -> PixelSteps:
+    """Return the solver that undoes them one by one."""
+    steps = (step for f in run for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
+    return PixelSteps(tuple(steps))
+
+
+class Route:
+    """The legs of a path, on one grid.
+
+    ``guard`` is log|det| of the factors that are solved, if it was not readable; the result is NaN
+    where it is -inf. ``pixels`` is the number of pixels of all images: a matrix goes into the taps
+    of a convolution if there are fewer taps.
+    """
+
+    def __init__(self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0) -> None:
+        self.path, self.shape, self.guard = path, shape, guard
+        self.legs: list[Leg] = []
+        for run in runs(path):
+            family, w, inverted = run[0]
+            if type(family) is Shift:
+                leg: Leg = Bias(w, inverted)
+            elif inverted:
+                leg = Undo(run) if undone_as_one(run) else Solve(family, w)
+            elif multiplied(run):
+                leg = Multiply(run)
+            elif (
+                self.legs
+                and isinstance(self.legs[-1], Multiply)
+                and (free := getattr(getattr(family, "linear", None), "free", None)) is not None
+                and len(free.offsets) < pixels
+            ):
+                leg = Merged(self.legs.pop(), run[0])
+            else:
+                leg = Apply(family, w, family.prepared(w, shape))
+            self.legs.append(leg)
+
+    def __call__(self, x: Array) -> Array:
+        """Return the result for x (B, C, *spatial)."""
+        for leg in self.legs:
+            x = leg(x)
+        return x if self.guard is None else nan_where_singular(x, self.guard)
+
+    def saving(self, x: Array, wanted: bool = True) -> tuple[Array, Any, Memo]:
+        """Return the result, log|det| or None, and a memo for the derivative of both."""
+        kept = []
+        for leg in self.legs:
+            y = leg(x)
+            kept.append((x if leg.keeps_start else None, y if leg.keeps_end else None))
+            x = y
+        x = x if self.guard is None else nan_where_singular(x, self.guard)
+        number, memos = None, None
+        if wanted:
+            number, memos = log_det(self.path, self.shape, saving=True)
+        return x, number, Memo(self, kept, memos)
+
+    def pull_back(
+        self, kept: Sequence[tuple[Any, Any]], bar: Array, wanted: Wanted = BOTH
+    ) -> tuple[Bars, Any]:
+        """Return the gradients of ``<bar, y>`` by the weights of every factor, and by x.
+
+        ``kept`` has the start and the end of each leg, as far as the leg needs them.
+        """
+        if self.guard is not None:
+            bar = nan_where_singular(bar, self.guard)
+        bars: list[Bars] = []
+        for i in reversed(range(len(self.legs))):
+            inner = wanted[0], wanted[1] or i > 0
+            own, bar = self.legs[i].pull_back(*kept[i], bar, inner)
+            bars.append(own)
+        return [one for own in reversed(bars) for one in own], bar
+
+
+class Memo(NamedTuple):
+    """A route, the points of its legs, and memos of log_det: for the derivative of both."""
+
+    route: Route
+    kept: Sequence[tuple[Any, Any]]
+    memos: Any
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """An affine map y = K x + b, factored for one grid."""
+
+    solvers: tuple[Any, ...]  # y -> K^-1 (y - b), one after the other: the last factor comes first
+    log_det: Array  # 0-d: log|det K|
+    # 0-d: log|det| of the factors that are solved, if it was not readable when K was factored: the
+    # result is NaN where it is -inf
+    guard: Array | None = None
+    dtype: Any = None  # the dtype of K^-1, if data of another dtype are cast to it
+
+    def solve(self, y: Array) -> Array:
+        """Return x = K^-1 (y - b), shape (B, C, *spatial)."""
+        x = y if self.dtype is None else cast(y, self.dtype)
+        for solver in self.solvers:
+            x = solver(x)
+        if self.guard is not None:
+            x = nan_where_singular(x, self.guard)
+        return x if self.dtype is None else cast(x, y.dtype)
+
+    def as_numpy(self) -> State | None:
+        """Return the state on NumPy arrays, or None if K would have to be factored again."""
+        solvers = tuple(_on_numpy(solver, self.log_det) for solver in self.solvers)
+        return None if None in solvers else State(solvers, to_numpy(self.log_det))
+
+    def for_data_in(self, dtype: Any) -> State:
+        """Return a state that casts data of another dtype to its own dtype and solves there."""
+        if self.log_det.dtype == dtype:
+            return self
+        return replace(self, dtype=self.log_det.dtype, log_det=cast(self.log_det, dtype))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How the solve runs: the method, and its choices."""
+        inside = {} if self.dtype is None else {"precision": "float64"}
+        steps = [s.plan for s in reversed(self.solvers) if not isinstance(s, Bias)]
+        several = {"method": "steps, last first", "steps": steps}
+        return (steps[0] if len(steps) == 1 else several) | inside
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """The solver of an inverse, which is a forward map: of factors with these weights."""
+
+    families: tuple[Family, ...]
+    weights: tuple[Any, ...]
+    plan: ClassVar[dict[str, Any]] = {"method": "forward"}
+
+    def __call__(self, y: Array) -> Array:
+        """Return the forward map of y, shape (B, C, *spatial)."""
+        path, shape = list(map(Factor, self.families, self.weights)), tuple(y.shape[2:])
+        return Route(path, shape, pixels=y.shape[0] * size(shape))(y)
+
+
+def solvers_of(path: Path, shape: Shape) -> tuple[Any, ...]:
+    """Return the solvers of a path that solves, such as the inverse of an operator's path."""
+    return tuple(_solver(unit, shape) for unit in units(path))
+
+
+def units(path: Path) -> list[list[Factor]]:
+    """Split a path into units with a solver each: factors that are applied, or a run to undo."""
+    split: list[list[Factor]] = []
+    for run in runs(path):
+        if split and not (run[0].inverted or split[-1][0].inverted):
+            split[-1] += run
+        else:
+            split.append(run)
+    return split
+
+
+def _solver(unit: list[Factor], shape: Shape) -> Any:
+    first = unit[0]
+    if not first.inverted:
+        return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
+    if type(first.family) is Shift:
+        return Bias(first.w, True)
+    return undoing(unit) if undone_as_one(unit) else first.family.factor(first.w, shape)
+
+
+def solvers_by_factor(state: State | None, path: Path) -> list[Any]:
+    """Return the solver, on NumPy arrays, of each factor of a path that a state undoes.
+
+    It is None if the solver undoes several factors at once or is of another library, or no state
+    is known.
+    """
+    if state is None:
+        return [None] * len(path)
+    known: list[Any] = []
+    for unit, solver in zip(units(inverse(path)), state.solvers, strict=True):
+        alone = len(unit) == 1 and unit[0].inverted and not undone_as_one(unit)
+        known += [_on_numpy(solver, state.log_det)] if alone else [None] * len(unit)
+    return known[::-1]
+
+
+def _on_numpy(solver: Any, log_det: Array) -> Any:
+    if isinstance(log_det, np.ndarray | np.generic):
+        return solver
+    return getattr(solver, "as_numpy", lambda: None)()

@@ -2,7 +2,7 @@
 
     y[:, p] = W x[:, p],    log|det| = N log|det W|, N the number of pixels
 
-A run of such factors is one matrix, the product (`invconv.families.route`). Its inverse is solved
+A run of such factors is one matrix, the product (`invconv.families.path`). Its inverse is solved
 factor by factor, or is a product with W^-1 if that is as accurate.
 """
 

@@ -24,8 +24,7 @@ from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.exponential import Exponential, reaching_taps
 from invconv.families.family import Linear
-from invconv.families.path import Path
-from invconv.families.route import Multiply, multiplied, runs, undoing, undone_as_one
+from invconv.families.path import Multiply, Path, multiplied, runs, undoing, undone_as_one
 from invconv.kernels.families import MatrixFamily
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product

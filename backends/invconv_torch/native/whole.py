@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from invconv.families.factored import State
+from invconv.families.path import State
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
 from invconv_torch.native.batched import one_by_one

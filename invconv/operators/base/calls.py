@@ -24,7 +24,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.validation import LARGEST, require_alike
-from invconv.families.factored import State
+from invconv.families.path import State
 from invconv.operators.base.factors import Factored
 
 

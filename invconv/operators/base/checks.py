@@ -25,7 +25,7 @@ from invconv.arrays.namespaces import (
     to_numpy,
 )
 from invconv.families import path as paths
-from invconv.families.factored import State
+from invconv.families.path import State
 from invconv.operators.base.conditions import about_condition, broken
 from invconv.operators.base.factors import Factored
 from invconv.operators.base.judgement import blame, exceeds, remembered

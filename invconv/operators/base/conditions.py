@@ -23,8 +23,7 @@ import numpy as np
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Shape, size, to_numpy
 from invconv.families import path as paths
-from invconv.families.factored import State
-from invconv.families.path import Path
+from invconv.families.path import Path, State
 from invconv.families.pointwise import Matrix
 from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.factors import Factored, require_regular

@@ -40,10 +40,19 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import choice, instead, require_alike, require_array, require_real
 from invconv.families import path as paths
-from invconv.families.factored import State, solvers_of
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
-from invconv.families.path import Bars, Factor, FactorLike, Path
-from invconv.families.route import Memo, Route, runs, undone_as_one
+from invconv.families.path import (
+    Bars,
+    Factor,
+    FactorLike,
+    Memo,
+    Path,
+    Route,
+    State,
+    runs,
+    solvers_of,
+    undone_as_one,
+)
 from invconv.operators.base import fields
 from invconv.operators.base.fields import ArraySpec, Sizes
 from invconv.trust.condition import ConditionCache

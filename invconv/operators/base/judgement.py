@@ -29,10 +29,18 @@ from invconv.arrays.namespaces import Array, Shape, dtype_name, readable, size
 from invconv.arrays.registry import agnostic
 from invconv.arrays.validation import LONGDOUBLE
 from invconv.families import path as paths
-from invconv.families.factored import State, solvers_by_factor, units
-from invconv.families.family import Bias, arrays_of
-from invconv.families.path import Factor, Path
-from invconv.families.route import Route, undoing_steps, undone_as_one
+from invconv.families.family import arrays_of
+from invconv.families.path import (
+    Bias,
+    Factor,
+    Path,
+    Route,
+    State,
+    solvers_by_factor,
+    undoing_steps,
+    undone_as_one,
+    units,
+)
 from invconv.kernels.primitives import Map, Solver, in_turn
 from invconv.operators.base.conditions import affordable, carried_on, samples, tried
 from invconv.operators.base.factors import Factored, require_regular

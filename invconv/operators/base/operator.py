@@ -25,7 +25,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.validation import flag, require_alike
 from invconv.families import path as paths
-from invconv.families.factored import State
+from invconv.families.path import State
 from invconv.operators.base.calls import (
     Call,
     PreparedInverse,

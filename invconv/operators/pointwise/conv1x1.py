@@ -13,8 +13,8 @@ from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
+from invconv.families.path import Multiply
 from invconv.families.pointwise import Matrix
-from invconv.families.route import Multiply
 from invconv.kernels.frequencies.least_squares import damped_inverses
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
