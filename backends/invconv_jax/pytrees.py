@@ -80,7 +80,7 @@ for_each_operator(_register)
 # classes inside a prepared inverse, with their fields that hold arrays; solvers of this package
 # register themselves
 _PREPARED: dict[type, tuple[str, ...]] = {
-    PreparedInverse: ("conv", "_state"),
+    PreparedInverse: ("_conv", "_state"),
     State: ("solvers", "log_det", "guard"),
     Bias: ("b",),
     Forward: ("weights",),

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 import invconv as ic
-from invconv.arrays.validation import choice
-from invconv.operators.base.fields import mixings
+from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.parameters import Read
 from invconv_torch.pointwise_layers import Conv1x1
@@ -121,7 +120,7 @@ class _EmergingConv(Convolution):
         self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
         self.mixing = None
         if mixing is not None:
-            choice("mixing", mixing, (*mixings(ic.extend.Pointwise),))
+            require_mixing("mixing", mixing, mixings(ic.extend.Pointwise))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
     def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import invconv as ic
-from invconv.arrays.validation import choice
-from invconv.operators.base.fields import mixings
+from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Layer
 from invconv_torch.precision import autocasting
 from invconv_torch.traced import device_kind
@@ -55,7 +54,7 @@ class Conv1x1(Layer):
         dtype: Any = None,
     ) -> None:
         matrices = mixings(ic.extend.Pointwise)
-        choice("parametrization", parametrization, (*matrices,))
+        require_mixing("parametrization", parametrization, matrices)
         init = partial(matrices[parametrization].init, channels, ndim=ndim)
         super().__init__(init, bias, max_gain, device, dtype)
 

@@ -129,11 +129,9 @@ class NumpyOps(ArrayOps):
         return True
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """See `ArrayOps.same_kind`; False for subclasses and for a foreign byte order too."""
+        """See `ArrayOps.same_kind`; False for subclasses too."""
         kind = x.dtype
-        return type(x) is np.ndarray and bool(
-            kind == like.dtype and kind.itemsize != 2 and kind.isnative
-        )
+        return type(x) is np.ndarray and bool(kind == like.dtype and kind.itemsize != 2)
 
     def copy(self, x: Array) -> np.ndarray[Any, Any]:
         return np.array(x)

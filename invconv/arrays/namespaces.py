@@ -108,6 +108,11 @@ def cast(x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else namespace(x).astype(x, dtype)
 
 
+def native_dtype(dtype: Any) -> Any:
+    """Return a dtype in the machine's byte order, in which all work is done."""
+    return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+
+
 def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
     if isinstance(x, np.ndarray) and x.all():  # to change errstate takes as long
@@ -190,9 +195,7 @@ def describe(x: Array) -> str:
 
 def dtype_name(dtype: Any) -> str:
     """Return "float32" for every library's way to write it."""
-    name = dtype.name if hasattr(dtype, "name") else str(dtype).rpartition(".")[2]
-    foreign = isinstance(dtype, np.dtype) and not dtype.isnative
-    return f"{name} in foreign byte order" if foreign else name
+    return str(dtype.name) if hasattr(dtype, "name") else str(dtype).rpartition(".")[2]
 
 
 def size(shape: Sequence[int]) -> int:

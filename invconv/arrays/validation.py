@@ -11,7 +11,7 @@ import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.array_ops import KNOWN, ops_of
-from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name
+from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name, native_dtype
 
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
@@ -53,13 +53,13 @@ def require_real(name: str, x: Any) -> None:
 
 
 def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
-    """Raise unless ``x`` has the library, device and dtype of ``like``, a real one."""
+    """Raise unless ``x`` has the library, device and dtype, but for byte order, of ``like``."""
     require_real(name, x)
     require_beside(name, x, like_name, like)
-    if x.dtype != like.dtype:
+    if native_dtype(x.dtype) != native_dtype(like.dtype):
         raise TypeError(
             f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: {_cast(name, x, like)}, or "
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name}, or "
             f"carry an operator over with conv.asarrays(like={name})"
         )
 
@@ -78,14 +78,6 @@ def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
             f"{here}; move one of them, nothing is moved silently"
         )
-
-
-def _cast(name: str, x: Array, like: Array) -> str:
-    """Say how to give ``x`` the dtype of ``like``; of NumPy's, how to say its byte order too."""
-    if not isinstance(x, np.ndarray):
-        return f"cast {name}"
-    code = like.dtype.str[1:] if like.dtype.isnative else like.dtype.str
-    return f'cast {name} with {name}.astype("{code}")'
 
 
 def positive_int(name: str, value: Any) -> int:
@@ -129,11 +121,11 @@ def directions(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     return numbers
 
 
-def choice(name: str, value: Any, options: tuple[str, ...]) -> None:
-    """Raise unless ``value`` is one of the options."""
+def choice(name: str, value: Any, options: tuple[str, ...], hint: str = "") -> None:
+    """Raise unless ``value`` is one of the options; ``hint`` ends the message."""
     if not isinstance(value, str) or value not in options:
         expected = " or ".join(repr(o) for o in options)
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        raise ValueError(f"{name}: expected {expected}, got {value!r}{hint}")
 
 
 def flag(name: str, value: Any) -> bool:

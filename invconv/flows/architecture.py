@@ -22,7 +22,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
-from invconv.operators.base.fields import is_own, mixings
+from invconv.operators.base.fields import is_own, mixings, require_mixing
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
@@ -55,7 +55,7 @@ class GlowArchitecture:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
         if self.mixing is not None:
-            choice("mixing", self.mixing, mixing_words())
+            require_mixing("mixing", self.mixing, mixing_words())
         choice("squeeze", self.squeeze, SQUEEZES)
         object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
         object.__setattr__(self, "context", optional_context(self.context))

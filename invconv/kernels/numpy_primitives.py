@@ -60,18 +60,18 @@ def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Array:
     correlation = compiled_correlation(*settings)
     if correlation is None:
         return np.zeros_like(x)
-    taps = np.ascontiguousarray(stencil.taps, x.dtype.newbyteorder("="))
+    taps = np.ascontiguousarray(stencil.taps)
     places = address_of(taps), of_taps(x.shape[1])
     return _mapped(x, lambda *images: correlation.run(*places, *images, taps))
 
 
 def _mapped(x: Floats, run: Callable[..., object]) -> Floats:
     """Return the images that ``run`` makes of images (B, C, *shape), in as many threads as set."""
-    given = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
-    y = np.empty(x.shape, given.dtype)
+    given = np.ascontiguousarray(x)
+    y = np.empty(x.shape, x.dtype)
     addresses = address_of(given), address_of(y)
     run(*addresses, len(x), threads.number(), given, y)
-    return y.astype(x.dtype, copy=False)
+    return y
 
 
 def correlate_kernel_vjp(
@@ -80,10 +80,8 @@ def correlate_kernel_vjp(
     """See `invconv.kernels.primitives.correlate_kernel_vjp`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
-    native = x.dtype.newbyteorder("=")
-    given, bar = (np.ascontiguousarray(a, native) for a in (x, y_bar))
-    taps_bar = compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
-    return taps_bar.astype(x.dtype, copy=False)
+    given, bar = map(np.ascontiguousarray, (x, y_bar))
+    return compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
 
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
@@ -122,13 +120,13 @@ def log_abs_det(matrices: Floats) -> Array:
     wide = matrices.real.dtype.itemsize > 8
     if channels == 1 and not wide:
         logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
-        return np.asarray(logs, matrices.real.dtype.newbyteorder("="))
+        return np.asarray(logs, matrices.real.dtype)
     if wide or not prefers_lanes(count, channels):
         return primitives.log_abs_det.agnostic(matrices)
     factors = np.array(matrices, kind, order="C")
     eliminate(address_of(factors), count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
-    return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype.newbyteorder("="))
+    return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +142,7 @@ class CompiledSolver:
         f, kernel = self.family, self.kernel
         channels = len(kernel)
         taps = kernel.reshape(channels, channels, -1).transpose(2, 0, 1)[f.first :]
-        matrices = np.array(taps, kernel.dtype.newbyteorder("="), order="C")
+        matrices = np.array(taps, order="C")
         matrices[0][_masked(channels, f.lower)] = 0
         grid = CausalGrid(self.shape, f.reach[1:], f.direction, f.dilation, f.lower)
         vars(self).update(_factored=compiled.compiled_solve(matrices, grid))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace
+from invconv.arrays.namespaces import Array, Shape, constant, namespace
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.family import Family
@@ -51,8 +51,7 @@ class WithKernel(InvertibleConv, abstract=True):
         whose centre is the left one of the two middle taps, a zero tap behind the flipped ones
         moves the centre back.
         """
-        kernel = self._family.transposed(self.kernel)[1]
-        return self.replace(kernel=cast(kernel, self.kernel.dtype), bias=None)  # its byte order
+        return self.replace(kernel=self._family.transposed(self.kernel)[1], bias=None)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         return [(self._family, self.kernel)]

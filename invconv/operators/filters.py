@@ -17,7 +17,9 @@ from invconv.arrays.namespaces import (
     Shape,
     cast,
     constant,
+    copy_of,
     namespace,
+    native_dtype,
     readable,
     size,
     to_float,
@@ -74,6 +76,7 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     array([0.25])
     """
     require_real("x", x)
+    x, dtype = cast(x, native_dtype(x.dtype)), x.dtype
     b, a = _coefficients("b", b, x), _coefficients("a", a, x)
     axis = operator.index(axis)
     if not -x.ndim <= axis < x.ndim:
@@ -82,8 +85,8 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     state = None if zi is None else _state(zi, x, axis, (*signals.shape[:-1], _order(b, a)))
     run: Callable[..., tuple[Array, Array]] = _one if b.ndim == a.ndim == 1 else _each
     y, last = run(b, a, signals, state)
-    y = _moved(y, -1, axis)
-    return y if zi is None else (y, _moved(last, -1, axis))
+    y, last = (cast(_moved(each, -1, axis), dtype) for each in (y, last))
+    return y if zi is None else (y, last)
 
 
 def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
@@ -177,7 +180,7 @@ def _state(zi: Array, x: Array, axis: int, expected: Shape) -> Array:
             f"coefficients less one, and else the shape of x: {expected} with time last, got "
             f"{tuple(zi.shape)}"
         )
-    return xp.broadcast_to(state, expected)
+    return xp.broadcast_to(cast(state, x.dtype), expected)
 
 
 def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
@@ -223,11 +226,11 @@ def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]
 def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
     """Run one filter on signals of shape (..., time), and return y and the state at the end."""
     xp, length, order = namespace(x), int(x.shape[-1]), _order(b, a)
-    b, a = (cast(values / a[0], x.dtype) for values in (b, a))  # x's byte order
+    b, a = b / a[0], a / a[0]
     rows = xp.reshape(x, (size(x.shape[:-1]), 1, length))
     state = None if zi is None else xp.reshape(zi, (rows.shape[0], 1, order))
     if 0 in rows.shape:
-        return x, zeros((*x.shape[:-1], order), x) if zi is None else zi
+        return x, zeros((*x.shape[:-1], order), x) if zi is None else copy_of(zi)
     driving, recursion = (AutoregressiveConv(taps[None, None, :]) for taps in (b, a))
     driven = driving.forward(rows)
     if state is not None:

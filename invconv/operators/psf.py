@@ -11,6 +11,7 @@ from invconv.arrays.namespaces import (
     constant,
     identity,
     namespace,
+    native_dtype,
     readable,
     to_numpy,
 )
@@ -24,7 +25,7 @@ _OFF = 1 / 4  # of the size, or a pixel: so far from the middle its centre of ma
 
 
 def from_psf(
-    psf: Any, *, boundary: str | tuple[str, ...] = "symmetric", like: Array | None = None
+    psf: Any, *, boundary: str | Sequence[str] = "symmetric", like: Array | None = None
 ) -> PeriodicConv | SymmetricConv:
     """Return the convolution with a centred point-spread function, whose inverse undoes the blur.
 
@@ -37,8 +38,8 @@ def from_psf(
     ----------
     psf : array or sequence of numbers
         h, of odd sizes, its centre in the middle, for images of one channel. For one function per
-        channel, stack them on a first axis and give ``boundary`` as a tuple.
-    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these
+        channel, stack them on a first axis and give a ``boundary`` for each spatial axis.
+    boundary : {"symmetric", "odd", "zero", "periodic"} or sequence of these, one per axis
         How images go on at their border, as in `SymmetricConv`. "symmetric", d c b a | a b c d, is
         the mode "reflect" of `scipy.ndimage`; "zero" is the mode "constant", for three taps at
         most; "odd" is a wall at zero. Along these axes h must be even, and is made so where it is
@@ -70,13 +71,15 @@ def from_psf(
     if isinstance(psf, np.ndarray) and psf.dtype.kind in "iu":
         psf = psf.astype(np.float64)
     require_real("psf", psf)
-    ndim = len(boundary) if isinstance(boundary, tuple) else psf.ndim
+    psf = cast(psf, native_dtype(psf.dtype))
+    several = isinstance(boundary, Sequence) and not isinstance(boundary, str)
+    ndim = len(boundary) if several else psf.ndim
     borders = borders_of(boundary, ndim)
     if ndim < 1 or psf.ndim not in (ndim, ndim + 1) or 0 in psf.shape:
         raise ValueError(
             f"psf: expected {ndim} axes, or one more for the channels, got shape {tuple(psf.shape)}"
         )
-    psf, dtype = psf if psf.ndim == ndim + 1 else psf[None], psf.dtype
+    psf = psf if psf.ndim == ndim + 1 else psf[None, ...]
     if readable(psf):
         _require_centred(to_numpy(psf), borders)
     for axis, border in enumerate(borders, 1):
@@ -90,7 +93,6 @@ def from_psf(
     if channels > 1:
         one = namespace(psf).reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
         kernel = kernel * one
-    kernel = cast(kernel, dtype)  # its byte order
     if like is not None:
         require_real("like", like)
         kernel = constant(to_numpy(kernel), like, like.dtype)
@@ -109,7 +111,7 @@ def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> Non
             f"psf: expected odd sizes, so that a pixel is in the middle, got {sizes}; crop a row, "
             "or pad one of zeros, on the side that is farther from the centre"
         )
-    axes, largest = tuple(range(1, psf.ndim)), np.abs(psf).max()
+    axes = tuple(range(1, psf.ndim))
     sums, scale = psf.sum(axes), np.abs(psf).sum(axes)
     walls = {"odd", "zero"} & set(borders)  # between which no image is constant
     rounding = _LOST * np.finfo(psf.dtype).eps * scale
@@ -128,7 +130,7 @@ def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> Non
                 f"centre of mass at {centre[np.abs(centre - middle).argmax()]:.2f}: shift, crop or "
                 "pad it"
             )
-        off = np.abs(psf - np.flip(psf, axis + 1)).max() / largest
+        off = (np.abs(psf - np.flip(psf, axis + 1)).max(axes) / np.abs(psf).max(axes)).max()
         if border != "periodic" and off > _EVEN:
             raise ValueError(
                 f"psf: expected a function that is even along axis {axis}, as {border!r} borders "

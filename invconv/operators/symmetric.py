@@ -163,8 +163,8 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
             f"{boundary!r}"
         )
     for word in words:
-        if word not in WAVES:
-            hint = f"; {word!r} {_ELSEWHERE[word]}" if word in _ELSEWHERE else ""
+        if not isinstance(word, str) or word not in WAVES:
+            hint = f"; {word!r} {_ELSEWHERE[word]}" if str(word) in _ELSEWHERE else ""
             raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
     return tuple(words)
 

@@ -21,7 +21,6 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from invconv.arrays.validation import choice
 from invconv.extend import Pointwise
 from invconv.flows.architecture import (
     GlowArchitecture,
@@ -30,7 +29,7 @@ from invconv.flows.architecture import (
     mixing_words,
     require_arrays,
 )
-from invconv.operators.base.fields import mixings
+from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale
 from invconv_torch.layer import Convolution, Layer
@@ -111,7 +110,7 @@ class Glow(Multiscale):
         dtype: Any = None,
     ) -> None:
         if not callable(mixing):
-            choice("mixing", mixing, mixing_words())
+            require_mixing("mixing", mixing, mixing_words())
         named = None if callable(mixing) else mixing
         sizes, last = (shape, levels, depth, width), (kernel_size, context)
         architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)

@@ -111,12 +111,14 @@ def _view(array: Array) -> Array:
 
 @law("prepared", eager=True)
 def prepared(s: Setting) -> Iterator[Measure]:
-    """A prepared inverse is the inverse of the values held when it was made."""
+    """A prepared inverse is the inverse of the values held when it was made, whatever happens to
+    the operator's arrays, or to those of the prepared one's ``conv``.
+    """
     y, conv = s.array(s.images[1]), s.fresh()
     x, log_det = s.plain.inverse_and_log_det(y)
     inverse = conv.prepare(s.case.spatial_shape, check=False)
     with contextlib.suppress(TypeError):  # JAX's arrays are never written to
-        for array in conv.parameters().values():
+        for array in (*conv.parameters().values(), *inverse.conv.parameters().values()):
             array[...] = 7.0
     found, found_log_det = inverse.inverse_and_log_det(y)
     yield same(found, x, "inverse")

@@ -125,7 +125,7 @@ def test_pivots_are_those_of_lapack(dtype: str, seed: int) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numpys_log_determinants(dtype: str) -> None:
-    """Of matrices with several axes before, singular ones, none, and foreign or strided memory."""
+    """Of matrices with several axes before, singular ones, none, and strided memory."""
     matrices = drawn(np.random.default_rng(0), 24, 5, dtype)
     matrices[3], matrices[4, :, 2], matrices[6, 1, 2] = 0, 0, np.nan
     known = matrices.copy()
@@ -141,8 +141,6 @@ def test_numpys_log_determinants(dtype: str) -> None:
     expected = np.linalg.slogdet(wide)[1]  # double inside, whatever the dtype
     rtol = max(4 * float(np.finfo(found.dtype).eps), 1e-13)
     np.testing.assert_allclose(logs[regular], expected, rtol=rtol)
-    foreign = matrices.astype(matrices.dtype.newbyteorder())
-    np.testing.assert_array_equal(numpy_primitives.log_abs_det(foreign), logs)
     strided = np.repeat(matrices, 2, axis=0)[::2]
     np.testing.assert_array_equal(numpy_primitives.log_abs_det(strided), logs)
     assert numpy_primitives.log_abs_det(matrices[:0]).shape == (0,)

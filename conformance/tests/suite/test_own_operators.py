@@ -181,7 +181,7 @@ def vjp(method: Any) -> Any:
     return {"factors": scaled, "factors_vjp": method}
 
 
-FACTORS = r"Wrong.factors: expected pairs of a family, such as Matrix\(\)"
+FACTORS = r"Wrong.factors: expected one or more pairs of a family, such as Matrix\(\)"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,7 @@ FACTORS = r"Wrong.factors: expected pairs of a family, such as Matrix\(\)"
         ({"factors": scaled}, TypeError, "Wrong: expected a method `factors_vjp` beside `factors`"),
         ({"factors": lambda self: [Scale(), self.scale]}, TypeError, FACTORS),
         ({"factors": lambda self: [(Scale, self.scale)]}, TypeError, FACTORS),
+        ({"factors": lambda self: []}, TypeError, FACTORS),
         (vjp(lambda self, bars: {"scales": bars[0]}), ValueError, "by scale, got one by scales"),
         (vjp(lambda self, bars: {}), ValueError, "by scale, got none by scale"),
     ],

@@ -17,6 +17,7 @@ from invconv.arrays.namespaces import (
     Shape,
     as_array,
     cast,
+    copy_of,
     mesh_axes,
     namespace,
     size,
@@ -247,6 +248,7 @@ class PreparedInverse:
     Attributes
     ----------
     conv : InvertibleConv
+        A copy each time, so that edits of its arrays change nothing here.
     spatial_shape : tuple of int
         The grid for which the operator was factored.
 
@@ -266,9 +268,14 @@ class PreparedInverse:
     True
     """
 
-    conv: Any  # an InvertibleConv: its module imports this one
+    _conv: Any  # an InvertibleConv: its module imports this one
     spatial_shape: Shape
     _state: State
+
+    @property
+    def conv(self) -> Any:
+        """A copy of the operator, with the values that it had then."""
+        return self._conv._each(copy_of)
 
     @property
     def plan(self) -> Plan:
@@ -276,7 +283,7 @@ class PreparedInverse:
         return Plan._of(self._state.plan)
 
     def __repr__(self) -> str:
-        return f"PreparedInverse({self.conv!r}, {self.spatial_shape}, plan={self.plan})"
+        return f"PreparedInverse({self._conv!r}, {self.spatial_shape}, plan={self.plan})"
 
     def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with conv.forward(x) = y, shape (*batch, C, *spatial).
@@ -284,7 +291,7 @@ class PreparedInverse:
         ``before``, of an `AutoregressiveConv` alone, are the pixels of x that precede this block:
         see `AutoregressiveConv.inverse`.
         """
-        if before is None and fits(self.conv, y) and y.shape[2:] == self.spatial_shape:
+        if before is None and fits(self._conv, y) and y.shape[2:] == self.spatial_shape:
             return self._state.solve(y)
         call = self._as_batch(y)
         y = call.x
@@ -292,7 +299,7 @@ class PreparedInverse:
             if not hasattr(call.conv, "_with_before"):
                 raise TypeError(
                     "before: expected none, since only an AutoregressiveConv alone reads the "
-                    f"pixels before a block, got some for {type(self.conv).__name__}"
+                    f"pixels before a block, got some for {type(self._conv).__name__}"
                 )
             conv = call.conv if self._state.dtype is None else call.conv._in_float64()
             y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
@@ -309,27 +316,27 @@ class PreparedInverse:
             For an operator that has no `least_squares`.
         """
         self._as_batch(y)
-        if not hasattr(self.conv, "least_squares"):
+        if not hasattr(self._conv, "least_squares"):
             raise TypeError(
                 "least_squares: expected a periodic, symmetric or 1x1 convolution, or an ActNorm, "
-                f"got {type(self.conv).__name__}"
+                f"got {type(self._conv).__name__}"
             )
         dtype = self._state.dtype
         if dtype is None:
-            return self.conv.least_squares(y, damp)
+            return self._conv.least_squares(y, damp)
         damp = damp if isinstance(damp, int | float) else cast(damp, dtype)
-        return cast(self.conv._in_float64().least_squares(cast(y, dtype), damp), y.dtype)
+        return cast(self._conv._in_float64().least_squares(cast(y, dtype), damp), y.dtype)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
-        if fits(self.conv, y) and y.shape[2:] == self.spatial_shape:
+        if fits(self._conv, y) and y.shape[2:] == self.spatial_shape:
             return self._state.solve(y), for_each(y.shape[:1], -self._state.log_det)
         call = self._as_batch(y)
         x = call.restore_shape(self._state.solve(call.x))
         return x, call.broadcast(-self._state.log_det)
 
     def _as_batch(self, y: Array) -> Call:
-        call = as_batch(self.conv, "y", y)
+        call = as_batch(self._conv, "y", y)
         if call.spatial_shape != self.spatial_shape:
             raise ValueError(
                 f"y: expected the grid {self.spatial_shape} that this inverse was prepared for, "

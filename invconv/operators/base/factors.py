@@ -32,6 +32,7 @@ from invconv.arrays.namespaces import (
     is_half,
     library_name,
     namespace,
+    native_dtype,
     place,
     readable,
     size,
@@ -126,7 +127,10 @@ class Factored:
                     )
 
     def _require_arrays(self) -> None:
-        """Raise unless an operator's own arrays have their shapes, one library and a real dtype."""
+        """Raise unless an operator's own arrays have their shapes, one library and a real dtype.
+
+        Those in a foreign byte order, as files of FITS have it, are copied to the machine's.
+        """
         sizes: Sizes = {}
         first: tuple[str, Any] | None = None
         for prefix, part in self._parts().items():  # of the first part
@@ -144,6 +148,7 @@ class Factored:
                 first = first or (name, value)
                 require_alike(name, value, *first)
             fields.require_fit(name, value, spec, sizes)
+            object.__setattr__(self, name, cast(value, native_dtype(value.dtype)))
 
     def validate(self) -> None:
         """Raise unless the settings fit, and normalise them; the arrays' shapes fit by now."""
@@ -454,15 +459,17 @@ class Factored:
         try:
             path = [Factor(*factor) for factor in factors]
         except TypeError:
-            raise self._no_pairs(factors) from None
+            path = []
+        if not path:
+            raise self._no_pairs(factors)
         if (bias := getattr(self, "bias", None)) is not None:
             path.append(Factor(SHIFT, bias))
         return path
 
     def _no_pairs(self, factors: Any) -> TypeError:
         return TypeError(
-            f"{type(self).__name__}.factors: expected pairs of a family, such as Matrix(), and its "
-            f"weights, got {factors!r:.80}"
+            f"{type(self).__name__}.factors: expected one or more pairs of a family, such as "
+            f"Matrix(), and its weights, got {factors!r:.80}"
         )
 
     def _gradients(self, bars: Sequence[Any]) -> Gradients:

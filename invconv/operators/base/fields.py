@@ -14,12 +14,13 @@ pytree like the library's own.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array
+from invconv.arrays.validation import choice
 
 Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
 
@@ -152,6 +153,12 @@ def mixings(base: type[Any] = object) -> dict[str, type[Any]]:
     """Return the subclasses of a class that flows know by a word, such as "qr", by that word."""
     named = (cls for cls in _operators.values() if cls._mixing)
     return {cls._mixing: cls for cls in named if issubclass(cls, base)}
+
+
+def require_mixing(name: str, word: Any, words: Iterable[str]) -> None:
+    """Raise ValueError unless ``word`` is one of the words of classes."""
+    hint = "; a class of your own has its word once its module has been imported"
+    choice(name, word, tuple(words), hint)
 
 
 def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
