@@ -84,11 +84,10 @@ def test_sections_are_scipys_and_pieces_are_the_whole(carry: Any) -> None:
     alike(np.concatenate(pieces, axis=1), whole)
     first = np.ones((2, 1))
     wanted = scipy.signal.lfilter([1.0], [1.0, -0.5], x, zi=first)
-    foreign = (a.astype(a.dtype.newbyteorder()) for a in (x, first))  # as a FITS file has it
-    for found, right in zip(
-        ic.lfilter([1.0], [1.0, -0.5], next(foreign), zi=next(foreign)), wanted, strict=True
-    ):
-        alike(found, right)
+    big, state_there = (a.astype(a.dtype.newbyteorder()) for a in (x, first))  # as FITS has it
+    found = ic.lfilter([1.0], [1.0, -0.5], big, zi=state_there)
+    for one, right in zip(found, wanted, strict=True):
+        alike(one, right)
     kept = ic.lfilter([1.0], [1.0, -0.5], x[:, :0], zi=first)[1]
     kept += 1  # it is not the caller's own
     assert (first == 1).all()
