@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options: the plugin's, and those of pytest's that are of use here."""
     for name, about in plugin.OPTIONS.items():
         parser.add_argument(f"--{name}", **about)
-    parser.add_argument("-k", dest="keyword", help='pytest\'s, such as "periodic and inverse"')
+    parser.add_argument("-k", dest="keyword", help='pytest\'s, such as "periodic and ::inverse"')
     parser.add_argument("--junit", dest="junitxml", help="write a JUnit report here")
     workers = "processes; one per core unless --quick or few cases are chosen, or a GPU"
     parser.add_argument("--workers", type=int, help=workers)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_places(arguments)
     if arguments.workers is not None and arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
-    load_expected(arguments.expected_failures)
+    load_expected(arguments)
     workers = arguments.workers or _workers(arguments, columns)
     with TemporaryDirectory(prefix="invconv-") as programs:
         # each worker takes a core, unless the user says how many

@@ -1,6 +1,6 @@
 """The suite as a pytest plugin: a test for each law, case and column of the capability table.
 
-``pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse"`` runs it, and
+``pytest --pyargs invconv_conformance --namespace cupy -k "periodic and ::inverse"`` runs it, and
 ``python -m invconv conformance`` is a front for it. A test's id is
 ``test_laws.py::numpy-periodic-2d::inverse.value[cpu-eager-float64]``, so that with pytest-xdist's
 ``--dist loadscope`` one process runs all laws of a case and what it compiles for one serves others.
@@ -84,7 +84,7 @@ _SUITE = pytest.StashKey[Suite]()
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
-        known = selection.load_expected(config.option.expected_failures)
+        known = selection.load_expected(config.option)
         config.stash[_SUITE] = suite = Suite(*selection.choose(config.option), known)
     except CommandError as error:
         raise pytest.UsageError(str(error)) from None

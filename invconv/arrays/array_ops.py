@@ -84,7 +84,10 @@ class ArrayOps:
 
     def readable(self, x: Array) -> bool:
         """Tell whether looking at the values of ``x`` costs nothing and is possible."""
-        on_host = hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == 1
+        try:
+            on_host = x.__dlpack_device__()[0] == 1
+        except Exception:  # an array of no memory, or of none that it tells
+            return False
         return bool(on_host and x.device == self.xp.__array_namespace_info__().default_device())
 
     def recorded(self, x: Array) -> bool:

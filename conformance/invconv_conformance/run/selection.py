@@ -1,6 +1,7 @@
 """Which libraries, devices, modes and dtypes run, on which cases and laws; known failures."""
 
 import fnmatch
+import itertools
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
@@ -146,24 +147,43 @@ def _asked(wanted: Words, name: str) -> bool:
     return wanted is None or any(word in (name, name.partition(":")[0]) for word in wanted)
 
 
-def load_expected(path: str | None = None) -> Expected:
-    """Return the known failures of a file, of the one that ships unless a path is given.
+def load_expected(options: Any) -> Expected:
+    """Return the known failures of the file that the options name, else of the one that ships.
 
-    They become pytest's strict xfail: a test that is listed and passes fails.
+    They become pytest's strict xfail: a test that is listed and passes fails. A pattern that fits
+    no test of any library, on devices here or a CUDA one, raises CommandError.
     """
     shipped = files("invconv_conformance") / "expected_failures.toml"
-    source = shipped if path is None else Path(path)
+    source = shipped if (path := options.expected_failures) is None else Path(path)
     try:
         known = tomllib.loads(source.read_text(encoding="utf-8"))
         if wrong := [name for name, reason in known.items() if type(reason) is not str]:
             raise TypeError(f'expected lines such as "pattern" = "reason", got {wrong[0]!r}')
-        return known
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
         raise CommandError(f"expected failures: {source} cannot be used: {error}") from None
+    for pattern in known:
+        if not any(fnmatch.fnmatchcase(_name(one), pattern) for one in _every(options.namespace)):
+            raise CommandError(f"expected failures: no test has a name as {pattern!r} of {source}")
+    return known
+
+
+def _every(namespace: str | None) -> Iterator[Check]:
+    """Yield every check of the table's libraries, absent ones too, and of a namespace."""
+    own = [unadapted(namespace)] if namespace and namespace not in KNOWN else []
+    for library in (*KNOWN.values(), *own):
+        there = library.devices() if library in own or library.absent() is None else ()
+        devices = {*there, *library.host, "cuda:0"}
+        for names in itertools.product(devices, library.modes, library.dtypes):
+            column = Column(library.name, *names)
+            yield from (one for c in NAMED for law in LAWS if (one := Check(c, column, law)).speaks)
+
+
+def _name(check: Check) -> str:
+    library, *others = check.column
+    return f"{library}-{check.case} {check.law} {'-'.join(others)}"
 
 
 def expected(known: Expected, check: Check) -> list[str]:
     """Return why a test is expected to fail, nothing of one that is not."""
-    library, *others = check.column
-    name = f"{library}-{check.case} {check.law} {'-'.join(others)}"
+    name = _name(check)
     return [reason for pattern, reason in known.items() if fnmatch.fnmatchcase(name, pattern)]

@@ -29,6 +29,8 @@ from invconv_conformance.report import difference
 from invconv_conformance.run import check
 from tests.programs import python
 
+README = Path(__file__).parents[2] / "README.md"
+
 
 def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = {name: tmp_path / f"results.{name}" for name in ("json", "html", "junit")}
@@ -117,6 +119,10 @@ def test_expected_failures(monkeypatch: Any, tmp_path: Path, capsys: Any) -> Non
     _off_by_one(monkeypatch)
     assert main([*options, "-k", "numpy-periodic-2d and (forward.value or kind)"]) == 0
     assert "fail as expected" in capsys.readouterr().out
+    typo = "numpy-periodic-2d forward.value *-flaot64"  # of no test, though another matches all
+    known.write_text(f'"*" = "all"\n"torch-* kind cuda:0-eager-*" = "no GPU"\n"{typo}" = "why"\n')
+    assert main([*options, "-k", "numpy-periodic-2d and kind"]) == 2
+    assert f"no test has a name as '{typo}'" in capsys.readouterr().err
     for wrong in ('[[expected]]\nlibrary = "numpy"\n', '"numpy-* forward.value *" = 1\n', "="):
         known.write_text(wrong)
         assert main(options) == 2
@@ -147,6 +153,14 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     held = {(r["case"], r["law"]) for r in document["results"] if r["status"] == "pass"}
     assert {"forward.value", "transpose", "file"} <= {law for _, law in held}
     assert ("conv1x1-2d", "log_det.value") not in held
+
+
+def test_the_readme_selects_the_tests_that_it_says(tmp_path: Path) -> None:
+    (words,) = {*re.findall('-k "(.*?)"', README.read_text(encoding="utf-8"))}
+    out = pytest_alone(tmp_path, "-k", words, "--collect-only", "-q", status=0)
+    tests = re.findall(r"test_laws.py::(.*)", out)
+    assert len(tests) > 40
+    assert [name for name in tests if not re.search("periodic.*::inverse[.]", name)] == []
 
 
 def test_pytest_selects_and_the_front_reads_no_configuration(tmp_path: Path) -> None:
@@ -188,6 +202,8 @@ class Array:
         self.shape, self.ndim, self.dtype = self.values.shape, self.values.ndim, self.values.dtype
     def __array_namespace__(self, api_version=None):
         return sys.modules[__name__]
+    def __dlpack_device__(self):
+        raise ValueError("no device is known")
     def __array__(self, dtype=None, copy=None):
         return self.values.astype(dtype or self.dtype)
 
