@@ -200,10 +200,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         f"{_words(stored.recipe)}, step {stored.step} of {stored.steps}: {bits.mean():.4f} "
         f"bits/dim of {len(bits)} test images (± {error:.4f} over the images)"
     )
-    x = evaluation.images_of_test(model, data, arguments.count)
-    off = float((model.decode(model.encode(x)[0]) - x).abs().max())
-    _say(f"{len(x)} images come back from their noise, off by {off:.1e} at most")
-    _say(evaluation.resampled(model, arguments.count, arguments.temperature))
+    found = evaluation.round_trips(model, data, arguments.count, arguments.temperature)
+    count, (largest, mean) = found.count, found.image_errors
+    _say(
+        f"{count} images come back from their noise, off by {largest:.1e} at most, {mean:.1e} mean"
+    )
+    of_finite = f"{found.not_finite} samples are not finite"
+    if found.noise_errors is not None:
+        largest, mean = found.noise_errors
+        of_finite += (
+            f", the others come back to their noise, off by {largest:.1e} at most, {mean:.1e} "
+            f"mean; {found.in_range} are in range everywhere, {found.outside:.2%} of the numbers "
+            "are not"
+        )
+    _say(of_finite)
+    _say(f"diagnose leaves {found.digits:.1f} digits to {found.layer}, more to all other layers")
     return 0
 
 

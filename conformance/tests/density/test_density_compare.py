@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from torch import nn
 
 from invconv._cli import main
 from invconv_benchmarks.density.compare import report, result, rows
@@ -23,6 +24,8 @@ from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.results.committed import newest
+from invconv_torch import ActNorm
+from invconv_torch.flows import Multiscale
 from tests.programs import ENVIRONMENT, ROOT
 
 MIXINGS = ("plain", "emerging", "periodic")
@@ -128,6 +131,8 @@ def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str])
             pairs = [means[row["mixing"], seed] - means["plain", seed] for seed in (0, 1)]
             assert row["difference"]["each"] == pytest.approx(pairs, abs=1e-5)
     assert [time["model"] for time in found["sampling"]] == list(MIXINGS)
+    assert [trip["mixing"] for trip in found["round_trips"]] == list(MIXINGS)
+    assert all(trip["image_errors"][0] < 1e-4 for trip in found["round_trips"])
     assert imread(folder / "comparison.jpg").shape[0] > 500
     assert "emerging 3×3" in out
 
@@ -152,7 +157,7 @@ def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys:
     assert float(bits) == pytest.approx(row["runs"][1]["bits"], abs=1e-4)
     (off,) = re.findall(r"4 images come back from their noise, off by (\S+) at most", out)
     assert float(off) < 1e-5
-    assert "4 samples: 4 are finite" in out
+    assert "0 samples are not finite, the others come back to their noise, off by " in out
     path = tmp_path / "grid.png"
     arguments = ["density", "sample", str(run / checkpoint.NAME), "--count", "5", "--out"]
     assert main([*arguments, str(path)]) == 0
@@ -160,6 +165,37 @@ def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys:
     assert imread(path).shape[:2] == (16, 24)
     assert main([*arguments, str(tmp_path / "grid.tiff")]) == 2
     assert "--out: expected a name that ends in .png" in capsys.readouterr().err
+
+
+class Off(nn.Module):  # type: ignore[misc]
+    """A layer whose inverse is off by 1/16 at one of 64 numbers."""
+
+    def forward(self, x: Any) -> Any:
+        """Return x."""
+        return x, x.new_zeros(len(x))
+
+    def inverse(self, z: Any) -> Any:
+        """Return a wrong x."""
+        x = z.clone()
+        x[..., 0, 0] += 1 / 16
+        return x, z.new_zeros(len(z))
+
+
+def test_round_trips_find_an_error_that_is_known_and_count_samples() -> None:
+    data = load("digits")
+    flow = Multiscale((1, 8, 8), {"off": Off(), "scale": ActNorm(1), "last": ActNorm(1)}).eval()
+    with torch.no_grad():
+        flow.layers["scale"].log_scale.fill_(math.log(40))  # all samples are within 1/2 ± 1/4
+        found = evaluation.round_trips(flow, data, 8)
+        assert found.image_errors == pytest.approx((1 / 16, 1 / 16 / 64), rel=1e-4)
+        assert found.noise_errors == pytest.approx((40 / 16, 40 / 16 / 64), rel=1e-4)
+        assert (found.count, found.not_finite, found.in_range, found.outside) == (8, 0, 8, 0)
+        assert 6 < found.digits < 8
+        flow.layers["last"].log_scale.fill_(-3.0)  # samples are 20 times as wide
+        assert evaluation.round_trips(flow, data, 8).in_range < 8
+        flow.layers["last"].log_scale.fill_(-95.0)
+        lost = evaluation.round_trips(flow, data, 8)
+    assert (lost.not_finite, lost.in_range, lost.noise_errors, lost.outside) == (8, 0, None, None)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

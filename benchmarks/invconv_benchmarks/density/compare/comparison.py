@@ -36,6 +36,10 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         {"model": mixing, "count": _SAMPLES, "seconds": seconds}
         for mixing, seconds in sampling_seconds(models).items()
     ]
+    round_trips = [
+        {"mixing": mixing, **asdict(evaluation.round_trips(model, data, _SAMPLES))}
+        for mixing, model in models.items()
+    ]
     of_all = asdict(recipe) | {"steps": recipe.length(len(data))}
     of_rows = ("mixing", "seed", "learning_rate")
     measured: Result = {
@@ -55,6 +59,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         "training": {name: value for name, value in of_all.items() if name not in of_rows},
         "seeds": list(comparison.seeds),
         "sampling": sampling,
+        "round_trips": round_trips,
         "seconds": round(time.monotonic() - start, 1),
         "load": load | {"end": environment.load()},
         **result.statistics_of(rows),

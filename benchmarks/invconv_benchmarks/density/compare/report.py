@@ -40,6 +40,8 @@ def markdown(result: Result) -> list[str]:
     heads = ("", "rate", "params", "bits/dim", "from plain", "lower", "ms", "100 of", "paper")
     table = tables.markdown(heads, [_cells(row, result) for row in result["rows"]])
     lines = [_about(result), "", *table]
+    if result.get("round_trips"):
+        lines += ["", *_round_trips(result)]
     if result["sweep"]:
         lines += ["", *_sweep(result)]
     stopped = [
@@ -98,6 +100,31 @@ def _spread(value: Any, absent: str, sign: str) -> str:
     if sign and abs(mean) < 1:
         text = text.replace("0", "", 1)
     return text if std is None else f"{text} ± " + f"{std:.3f}".removeprefix("0")
+
+
+def _round_trips(result: Result) -> list[str]:
+    """Return the lines of a table of `evaluation.RoundTrips`."""
+    trips, seed = result["round_trips"], result["seeds"][0]
+    errors = ("largest, images", "mean", "largest, noise", "mean")
+    heads = ("", *errors, "not finite", "out of range", "numbers", "digits", "of layer")
+    rows = []
+    for trip in trips:
+        pairs = (trip["image_errors"], trip["noise_errors"] or ())
+        cells = [f"{error:.1e}" for pair in pairs for error in pair]
+        outside = trip["count"] - trip["not_finite"] - trip["in_range"]
+        share = "–" if trip["outside"] is None else f"{trip['outside']:.2%}"
+        samples = [str(trip["not_finite"]), str(outside), share]
+        cells += ["–"] * (4 - len(cells)) + samples + [f"{trip['digits']:.1f}", trip["layer"]]
+        rows.append([title(trip["mixing"]), *cells])
+    return [
+        f"Round trips of seed {seed}'s models, float32: errors of decode(encode(x)) for "
+        f"{trips[0]['count']} test images x in [0, 1), and of encode(decode(z)) for as many "
+        "samples; samples that are not finite, or somewhere not in [0, 1), and the share of such "
+        "numbers; the digits of float32's 6.9 that `invconv.diagnose` leaves to the layer that has "
+        "fewest:",
+        "",
+        *tables.markdown(heads, rows),
+    ]
 
 
 def _sweep(result: Result) -> list[str]:

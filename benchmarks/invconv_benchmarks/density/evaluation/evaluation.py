@@ -1,6 +1,7 @@
 """Evaluation of a trained model: bits/dim, round trips of images and of samples, a picture."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ from PIL import Image
 from skimage.util import montage
 from torch import Tensor
 
+from invconv import diagnose
 from invconv.arrays.errors import CommandError
 from invconv.files.whole_files import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
 from invconv_benchmarks.report.figures import Floats, stretch
+from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale
 
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
@@ -52,20 +55,51 @@ def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
     return x.to(next(model.parameters()).device)
 
 
+@dataclass(frozen=True)
+class RoundTrips:
+    """How images and samples come back from a model, float32, and what its layers have left.
+
+    Errors are the largest and the mean one, of images in [0, 1) and of noise of deviation 1.
+    """
+
+    count: int  # of images, and of samples
+    image_errors: tuple[float, float]  # of decode(encode(x)) for test images x
+    noise_errors: tuple[float, float] | None  # of encode(decode(z)) where the sample is finite
+    not_finite: int  # samples
+    in_range: int  # samples, in each number
+    outside: float | None  # share of the finite samples' numbers that are not in [0, 1)
+    digits: float  # decimal digits that `invconv.diagnose` leaves to the layer that has fewest
+    layer: str
+
+
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def resampled(model: Multiscale, count: int, temperature: float = 1.0) -> str:
-    """Draw samples, send them back to their noise, and return a sentence about them."""
-    zs = model.draw_latents(count, torch.Generator().manual_seed(SAMPLE_SEED))
-    zs = [temperature * z for z in zs]
-    x = model.decode(zs)
-    finite = torch.isfinite(x).flatten(1).all(dim=1)
-    inside = ((x >= 0) & (x < 1)).flatten(1)[finite]
-    backs = zip(model.encode(x)[0], zs, strict=True)
-    errors = [float((back - z)[finite].abs().max()) for back, z in backs if len(inside)]
-    return (
-        f"{count} samples: {len(inside)} are finite and come back to their noise, off by "
-        f"{max(errors, default=math.nan):.1e} at most; {int(inside.all(dim=1).sum())} are in range "
-        f"everywhere, {float((~inside).double().mean()):.2%} of the numbers are not"
+def round_trips(
+    model: Multiscale, data: Dataset, count: int, temperature: float = 1.0
+) -> RoundTrips:
+    """Send test images to noise and back, and noise to samples and back; diagnose all layers."""
+    x, grids = images_of_test(model, data, count), dict[str, tuple[int, ...]]()
+    found, _ = model.encode(x, watch=lambda name, z: (grids.setdefault(name, z.shape[2:]), z)[1])
+    back = (model.decode(found) - x).abs().double()
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    zs = [temperature * z for z in model.draw_latents(count, generator)]
+    samples = model.decode(zs)
+    finite = torch.isfinite(samples).flatten(1).all(dim=1)
+    inside = ((samples >= 0) & (samples < 1)).flatten(1)[finite]
+    pairs = zip(model.encode(samples)[0], zs, strict=True)
+    errors = torch.cat([(z - first)[finite].abs().double().flatten() for z, first in pairs])
+    layers = [(n, layer) for n, layer in model.steps() if isinstance(layer, InvertibleModule)]
+    digits = {name: diagnose(layer, tuple(grids[name])).digits for name, layer in layers}
+    least = min(digits, key=digits.__getitem__)
+    some = bool(finite.any())
+    return RoundTrips(
+        len(x),
+        (float(back.max()), float(back.mean())),
+        (float(errors.max()), float(errors.mean())) if some else None,
+        int((~finite).sum()),
+        int(inside.all(dim=1).sum()),
+        float((~inside).double().mean()) if some else None,
+        digits[least],
+        least.removeprefix("layers."),
     )
 
 
