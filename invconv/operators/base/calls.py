@@ -275,7 +275,7 @@ class PreparedInverse:
     @property
     def conv(self) -> Any:
         """A copy of the operator, with the values that it had then."""
-        return self._conv._each(copy_of)
+        return self._conv._map(copy_of, check=False)
 
     @property
     def plan(self) -> Plan:
