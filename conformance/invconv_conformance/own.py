@@ -25,7 +25,7 @@ from invconv_conformance.truth.bounds import Scales
 from invconv_conformance.truth.extended import EXTENDED
 
 _AXES = {1: (7,), 2: (4, 5), 3: (3, 2, 3), 4: (2, 3, 2, 2)}
-_OTHERS = {"drop_in", "squeeze"}  # laws about other functions of the library
+_OTHERS = {"drop_in"}  # a law about another function of the library
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@
 _ONE_OF_EACH = """
     corner-bias raster-k2x3-dilated periodic-even-dilated exponential-norm-0.0001 pluconv1x1-2d
     qrconv1x1-m100 chain-inverses actnorm-2d singular-corner singular-quarter-turns ill-corner
+    lfilter-long-b-1-whole from_psf-odd-periodic-each least_squares-periodicconv-array
 """
 # of them, where eager code is compiled too, operation by operation, those with all laws
 QUICK_EAGER = ("periodic-even-dilated",)
@@ -30,6 +31,8 @@ _MORE = """
     singular-symmetric singular-actnorm ill-symmetric ill-pixel tiny-periodicconv
     corner-on-18-rows raster-on-18-rows corner-3d-on-18-rows corner-wide-on-one-image
     corner-tall-on-one-image corner-17-images corner-31-images corner-25-channels corner-signal
+    sosfilt-0-zi damp_for_noise-symmetricconv squeeze-4-2-haar unsqueeze-3-2-dct
+    before--1-dilation-2
 """
 QUICK, QUICK_SHARED_LAWS, QUICK_MORE = (
     tuple(names.split()) for names in (_ONE_OF_EACH, _SHARED_LAWS, _MORE)

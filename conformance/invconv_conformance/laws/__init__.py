@@ -9,6 +9,7 @@ from invconv_conformance.laws import (
     behaviour,
     derivatives,
     edges,
+    functions,
     same_bits,
     sharing,
     state,
@@ -17,7 +18,7 @@ from invconv_conformance.laws import (
 )
 from invconv_conformance.laws.law import Law
 
-_MODULES = (values, derivatives, edges, trust, behaviour, state, sharing, same_bits)
+_MODULES = (values, derivatives, edges, trust, behaviour, state, sharing, same_bits, functions)
 LAWS: dict[str, Law] = {
     law.id: law for module in _MODULES for law in vars(module).values() if isinstance(law, Law)
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv_conformance.cases.case import Case
+from invconv_conformance.laws.calls import Called
 from invconv_conformance.truth.extended import EXTENDED
 
 Floats = np.ndarray[Any, Any]
@@ -43,10 +44,12 @@ class Law:
     regular: bool = True  # whether it speaks of regular operators,
     singular: bool = False  # and of singular ones
     eager: bool = False  # whether it is about what happens outside compiled code only
+    functions: bool = False  # whether it is about calls of functions, not about operators
 
     def speaks_of(self, case: Case, mode: str) -> bool:
         """Tell whether it is about a case in a mode."""
         kind = self.singular if case.singular else self.regular
+        kind = kind and self.functions == isinstance(case, Called)
         return kind and not (self.eager and mode != "eager")
 
 

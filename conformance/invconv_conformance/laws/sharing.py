@@ -95,7 +95,7 @@ def edits(s: Setting) -> Iterator[Measure]:
     """An edit of a result in place changes no other result, no argument, no parameter, and no later
     result; autograd takes it, and its gradient is that of the edit or refused.
     """
-    x, axes, conv = s.array(s.images[0]), len(s.case.spatial_shape), s.fresh()
+    x, conv = s.array(s.images[0]), s.fresh()
     held = {"x": x, **conv.parameters()}
     before = {name: to_numpy(array) for name, array in held.items()}
     calls: dict[str, Run] = {
@@ -103,7 +103,6 @@ def edits(s: Setting) -> Iterator[Measure]:
         "forward_vjp": lambda x: _flat(conv.forward_vjp(x, x)),
         "inverse_vjp": lambda x: _flat(conv.inverse_vjp(x, x)),
         "log_det": lambda x: (conv.log_det(s.case.spatial_shape),),
-        "squeeze": lambda x: (ic.squeeze(x, 1, ndim=axes), ic.unsqueeze(x, 1, ndim=axes)),
     }
     for what, call in calls.items():
         results = call(x)

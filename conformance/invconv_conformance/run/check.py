@@ -16,6 +16,7 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
+from invconv_conformance.laws.calls import CALLS
 from invconv_conformance.laws.law import Floats, Law, Measure
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.library import Column
@@ -24,7 +25,7 @@ from invconv_conformance.libraries.table import KNOWN, target_of
 # JAX keeps every program that it compiled, up to 200 MB a case, and some serve the next case too.
 _REMEMBERED = 12  # settings after which a process forgets its programs
 _settings = itertools.count(1)  # of this process
-NAMED = {case.name: case for case in CASES}
+NAMED = {case.name: case for case in (*CASES, *CALLS)}
 
 
 @dataclass(frozen=True)

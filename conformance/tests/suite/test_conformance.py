@@ -1,17 +1,20 @@
 """The conformance suite: every library obeys every law; tests know every operator and layer."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 
+import invconv as ic
 import invconv_torch as it
 from invconv.extend import Pointwise
 from invconv.operators.base.fields import is_own, mixings, own_operators
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
+from invconv_conformance.laws.calls import CALLS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.run.check import Check
@@ -27,6 +30,7 @@ _SOME = (  # of each kind of factor, and of what is judged
 # of what takes seconds to compile: a kernel, a spectrum, a triangle
 _COMPILED = ("corner-2d+-", "periodic-even-dilated", "pluconv1x1-2d")
 _MORE_COMPILED = ("qrconv1x1-m2", "singular-periodic")
+FUNCTION_LAWS = [name for name, law in LAWS.items() if law.functions]
 _PARTS = 6  # of the list of cases, so that processes share the work
 
 
@@ -99,6 +103,35 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
     _require_that_laws_hold(checks(eager, names, [law for law in LAWS if law != "autodiff"]))
 
 
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
+@pytest.mark.parametrize("some", [6, slow(1)])
+def test_every_function_obeys_every_law(library: Any, some: int) -> None:
+    """In float64 and float32; JAX compiles each call, and runs a part of them by default."""
+    if reason := library.absent():
+        pytest.skip(reason)
+    compiled = "jit" in library.modes
+    columns = [c for c in library.columns() if c.mode != "eager" or not compiled]
+    columns = columns[: 2 if some == 1 else 1]
+    names = [call.name for call in CALLS][:: some if compiled else 1]
+    results = [one.run() for one in checks(columns, names, FUNCTION_LAWS)]
+    assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
+    spoken = {r.case for r in results if r.status == "pass" and r.law == "function.value"}
+    assert spoken == {name for name in names if not (compiled and "damp_for" in name)}
+
+
+def test_every_public_function_has_calls() -> None:
+    """Or is named here, with the laws or tests that hold it."""
+    elsewhere = {
+        "bounded",
+        "diagnose",
+        "load",
+        "save",
+        "set_num_threads",
+    }  # bounded, diagnosis, ...
+    functions = {n for n in ic.__all__ if inspect.isfunction(getattr(ic, n))} - elsewhere
+    assert functions <= {call.name.partition("-")[0] for call in CALLS}
+
+
 # of torch's own code
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
 @pytest.mark.parametrize(
@@ -121,7 +154,11 @@ def test_every_law_and_case_says_something() -> None:
     strict = Column("array_api_strict", "device1", "eager", "float64")
     torch = Column("torch", "cpu", "eager", "float64")
     columns = [Column("numpy", "cpu", "eager", "float32"), strict, torch]
-    few = ("forward.value", "singular")  # the others have said something on the first cases
+    few = (
+        "forward.value",
+        "singular",
+        "function.value",
+    )  # the others have said something on the first cases
     todo = [*checks(columns, QUICK), *checks(columns[:1], QUICK_MORE, few)]
     results = [one.run() for one in todo]
     spoken = [r for r in results if r.status == "pass"]

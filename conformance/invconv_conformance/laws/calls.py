@@ -1,0 +1,253 @@
+"""Calls of every public function, each with the truth by SciPy or a dense matrix.
+
+A new function is a row of `CALLS` for each value of its options that is not the default, in pairs.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import scipy.signal
+
+import invconv as ic
+from invconv_conformance.cases.case import Case, Shape, perturbed, with_bias
+from invconv_conformance.truth import oracle
+
+Floats = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Called(Case):
+    """A call of a function with arrays, by their names."""
+
+    build: Any = None  # it is about no operator
+    spatial_shape: Shape = ()
+    arrays: Mapping[str, Floats]
+    run: Callable[..., Any]
+    truth: Callable[..., Any]  # of the same arrays in NumPy's float64
+    looks: bool = False  # at values, and returns a float: it is not traced or differentiated
+    exact: bool = False  # moves numbers alone
+
+
+_rng = np.random.default_rng(50)
+_draw = _rng.standard_normal
+
+# numbers that all dtypes have; the numerator is longer, the denominator is, there is none
+_FILTERS: dict[str, tuple[Any, Any]] = {
+    "long-b": ([0.5, 0.25, 1.0, -0.5], [2.0, -0.5]),
+    "long-a": ([0.75], [1.0, -0.5, 0.25]),
+    "numbers": ([0.5, 0.25], 1),
+}
+_SOS = np.asarray([[0.5, 0.25, 0, 1, -0.5, 0], [1, 0, -1, 1, 0.5, 0.25]])
+
+
+def _lfilter() -> Iterator[Called]:
+    for (design, (b, a)), axis, state in itertools.product(
+        _FILTERS.items(), (-1, 0, 1), ("none", "whole", "shared")
+    ):
+        order, shape = max(np.size(b), np.size(a)) - 1, [3, 5, 4]
+        shape[axis] = order
+        zi = {} if state == "none" else {"zi": _draw(shape)}
+        if state == "shared":
+            zi["zi"] = zi["zi"][tuple(slice(None if n == axis % 3 else 1) for n in range(3))]
+        yield _filter(f"lfilter-{design}-{axis}-{state}", ic.lfilter, (b, a), axis, zi)
+    b, a = _draw((3, 1, 2)), 0.3 * _draw((4, 3)) + [1.5, 0, 0]
+    arrays = {"b": b, "a": a, "x": _draw((3, 4, 6)), "zi": _draw((3, 4, 2))}
+    yield Called("lfilter-each", arrays=arrays, run=_each_ours, truth=_each)
+
+
+def _filter(name: str, run: Any, numbers: Any, axis: int, zi: dict[str, Floats]) -> Called:
+    theirs: Any = getattr(scipy.signal, run.__name__)
+
+    def truth(x: Floats, zi: Any = None) -> Any:
+        if zi is None:
+            return theirs(*numbers, x, axis)
+        shape = [*x.shape] if run is ic.lfilter else [len(numbers[0]), *x.shape]
+        place = axis % x.ndim + len(shape) - x.ndim
+        shape[place] = zi.shape[place]
+        return theirs(*numbers, x, axis, zi=np.broadcast_to(zi, shape))
+
+    arrays = {"x": _draw((3, 5, 4)), **zi}
+    return Called(name, arrays=arrays, run=functools.partial(run, *numbers, axis=axis), truth=truth)
+
+
+def _each_ours(b: Any, a: Any, x: Any, zi: Any) -> Any:
+    return ic.lfilter(b, a, x, zi=zi)
+
+
+def _each(b: Floats, a: Floats, x: Floats, zi: Floats) -> Any:
+    found = [scipy.signal.lfilter(b[i, 0], a[k], x[i, k], zi=zi[i, k]) for i, k in np.ndindex(3, 4)]
+    return tuple(np.reshape(part, (3, 4, -1)) for part in zip(*found, strict=True))
+
+
+def _sosfilt() -> Iterator[Called]:
+    for axis, state in itertools.product((-1, 0, 1), (False, True)):
+        shape = [2, 3, 5, 4]
+        shape[axis % 3 + 1] = 2
+        zi = {"zi": _draw(shape)} if state else {}
+        yield _filter(f"sosfilt-{axis}{'-zi' * state}", ic.sosfilt, (_SOS,), axis, zi)
+
+
+def _from_psf() -> Iterator[Called]:
+    words = "symmetric", "odd", "zero", "periodic"
+    sides: list[Any] = [*words, *itertools.product(words, repeat=2)]
+    for boundary, several in [(s, False) for s in sides] + [(s, True) for s in sides[len(words) :]]:
+        both = boundary if isinstance(boundary, tuple) else (boundary,) * 2
+        psf = _draw((2, *(3 if word == "zero" else 5 for word in both))) / 16
+        for axis in (n for n, word in enumerate(both, 1) if word != "periodic"):
+            psf = psf + np.flip(psf, axis)
+        psf[:, psf.shape[1] // 2, psf.shape[2] // 2] += 2
+        blur = functools.partial(_blurred, boundary)
+        arrays = {"psf": psf if several else psf[0], "x": _draw((2, 1 + several, 4, 6))}
+        name = f"from_psf-{'-'.join(both if boundary is both else [boundary])}{'-each' * several}"
+        yield Called(name, arrays=arrays, run=blur, truth=functools.partial(_convolved, both))
+
+
+def _blurred(boundary: Any, psf: Any, x: Any) -> Any:
+    return ic.from_psf(psf, boundary=boundary).forward(x)
+
+
+def _convolved(words: tuple[str, ...], psf: Floats, x: Floats) -> Floats:
+    for axis, (word, n) in enumerate(zip(words, psf.shape[-2:], strict=True), 2):
+        sides = [(n // 2, n // 2) if a == axis else (0, 0) for a in range(4)]
+        if word == "odd":  # reflected in a zero
+            x = np.pad(x, [(min(a, 1),) * 2 for a, _ in sides])
+            inner = [(max(a - 1, 0),) * 2 for a, _ in sides]
+            x = np.pad(x, inner, mode="reflect", reflect_type="odd")
+        else:
+            x = np.pad(x, sides, mode=_PADS[word])
+    functions = psf.reshape(1, -1, *psf.shape[-2:])
+    parts = [scipy.signal.convolve(x[:, c], functions[:, c], "valid") for c in range(x.shape[1])]
+    return np.stack(parts, 1)
+
+
+_PADS: dict[str, Any] = {"symmetric": "symmetric", "zero": "constant", "periodic": "wrap"}
+
+
+def _least_squares() -> Iterator[Called]:
+    for conv, grid in _SOLVED:
+        name, arrays = type(conv).__name__.lower(), {"y": _draw((2, 2, *grid)), **conv.parameters()}
+        of, truth = functools.partial(_solved, conv), functools.partial(_least, grid, conv)
+        yield Called(f"least_squares-{name}-none", arrays=arrays, run=of, truth=truth)
+        given = {**arrays, "damp": np.asarray(0.75)}
+        yield Called(f"least_squares-{name}-array", arrays=given, run=of, truth=truth)
+        of, truth = (functools.partial(f, damp=0.5) for f in (of, truth))
+        yield Called(f"least_squares-{name}-number", arrays=arrays, run=of, truth=truth)
+        of = functools.partial(_suggested, conv)
+        truth = functools.partial(_discrepancy, grid, conv)
+        yield Called(f"damp_for_noise-{name}", arrays=arrays, run=of, truth=truth, looks=True)
+
+
+def _small(cls: Any, *sizes: Any, **options: Any) -> Any:
+    return with_bias(perturbed(cls.init(2, *sizes, rng=_rng, **options), _rng), _rng)
+
+
+_SOLVED: list[tuple[Any, Shape]] = [
+    (_small(ic.PeriodicConv, 3, 2, dilation=(1, 2)), (3, 4)),
+    (_small(ic.SymmetricConv, 3, 2, boundary=("odd", "periodic")), (3, 4)),
+    (_small(ic.Conv1x1, ndim=1), (5,)),
+    (_small(ic.CirculantConv1x1, ndim=1), (5,)),
+    (_small(ic.ActNorm, ndim=1), (5,)),
+]
+_SIGMA = 0.5
+
+
+def _solved(conv: Any, y: Any, damp: Any = 0.0, **arrays: Any) -> Any:
+    return conv.asarrays(y).replace(**arrays).least_squares(y, damp)
+
+
+def _suggested(conv: Any, y: Any, **arrays: Any) -> float:
+    return ic.damp_for_noise(conv.asarrays(y).replace(**arrays), y, _SIGMA)
+
+
+def _least(grid: Shape, conv: Any, y: Floats, damp: Any = 0.0, **arrays: Floats) -> Any:
+    matrix, shift = oracle.affine(conv.replace(**arrays), grid)
+    rows = (y.reshape(len(y), -1) - shift).astype(float)
+    stacked = np.concatenate([matrix, float(damp) * np.eye(len(matrix))]).astype(float)
+    aims = np.concatenate([rows, 0 * rows], axis=1)
+    return np.linalg.lstsq(stacked, aims.T)[0].T.reshape(y.shape)
+
+
+def _discrepancy(grid: Shape, conv: Any, y: Floats, **arrays: Floats) -> Floats:
+    """Return the damp that leaves as much as noise is in y, by the dense singular values."""
+    matrix, shift = oracle.affine(conv.replace(**arrays), grid)
+    u, s, _ = np.linalg.svd(matrix.astype(float))
+    parts = ((y.reshape(len(y), -1) - shift).astype(float) @ u) ** 2
+
+    def excess(log_damp: float) -> float:
+        damp = math.exp(2 * log_damp)
+        return float((parts * (damp / (damp + s**2)) ** 2).sum() - y.size * _SIGMA**2)
+
+    return np.asarray(math.exp(scipy.optimize.brentq(excess, -20, 20, xtol=1e-12)))
+
+
+def _squeeze() -> Iterator[Called]:
+    for factor, ndim, basis in itertools.product((2, 3, 4), (1, 2, 3), ("pixels", "haar", "dct")):
+        if (basis, factor) == ("haar", 3):  # powers of 2 alone
+            continue
+        options: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
+        few = (2, 1, 2)[:ndim]
+        matrix = _bands(few, **options)
+        shapes = (2, 2, *(factor * n for n in few)), (2, 2 * factor**ndim, *few)
+        for function, one, other in ((ic.squeeze, 0, 1), (ic.unsqueeze, 1, 0)):
+            yield Called(
+                f"{function.__name__}-{'-'.join(map(str, options.values()))}",
+                arrays={"x": _draw(shapes[one])},
+                run=functools.partial(function, **options),
+                truth=functools.partial(_turned, (matrix, matrix.T)[one], shapes[other]),
+                exact=basis == "pixels",
+            )
+
+
+def _bands(few: Shape, factor: int, ndim: int, basis: str) -> Floats:
+    """Return the matrix of a squeeze of two channels, block by block."""
+    one = np.eye(factor) if basis == "pixels" else oracle.block_transform(basis, factor)
+    block = functools.reduce(np.kron, [one.astype(float)] * ndim)
+    matrix = np.zeros((2, len(block), *few, 2, *(factor * n for n in few)))
+    for c, band, *p in np.ndindex(2, len(block), *few):
+        pixels = (slice(factor * i, factor * (i + 1)) for i in p)
+        matrix[(c, band, *p, c, *pixels)] = block[band].reshape([factor] * ndim)
+    return matrix.reshape(2 * len(block) * math.prod(few), -1)
+
+
+def _turned(matrix: Floats, shape: Shape, x: Floats) -> Floats:
+    return (x.reshape(len(x), -1) @ matrix.T).reshape(shape)
+
+
+def _blocks() -> Iterator[Called]:
+    for direction, dilation in itertools.product((1, -1), (1, 2)):
+        options: dict[str, Any] = {"direction": (direction, 1), "dilation": (dilation, 1)}
+        conv = _small(ic.AutoregressiveConv, (3, 2), **options)
+        arrays = {"x": _draw((2, 2, 7, 3)), **conv.parameters()}
+        name = f"before-{direction:+}-dilation-{dilation}"
+        truth = functools.partial(_whole, conv)
+        cut = functools.partial(_in_two, conv, 2 * dilation)
+        yield Called(name, arrays=arrays, run=cut, truth=truth)
+
+
+def _in_two(conv: Any, reach: int, x: Any, **arrays: Any) -> Any:
+    """Run a block of two rows, the last or, where taps are ahead, the first."""
+    conv = conv.asarrays(x).replace(**arrays)
+    known = slice(5 - reach, 5) if conv.direction[0] == 1 else slice(2, 2 + reach)
+    before = x[:, :, known, :]
+    y = conv.forward(x[:, :, _block(conv), :], before=before)
+    return y, conv.inverse(y, before=before)
+
+
+def _block(conv: Any) -> slice:
+    return slice(5, 7) if conv.direction[0] == 1 else slice(2)
+
+
+def _whole(conv: Any, x: Floats, **arrays: Floats) -> Any:
+    matrix, shift = oracle.affine(conv.replace(**arrays), x.shape[2:])
+    y = (x.reshape(len(x), -1) @ matrix.T + shift).reshape(x.shape).astype(float)
+    return y[:, :, _block(conv)], x[:, :, _block(conv)]
+
+
+_TABLE = (_lfilter, _sosfilt, _from_psf, _least_squares, _squeeze, _blocks)
+CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())
