@@ -201,20 +201,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         f"bits/dim of {len(bits)} test images (± {error:.4f} over the images)"
     )
     found = evaluation.round_trips(model, data, arguments.count, arguments.temperature)
-    count, (largest, mean) = found.count, found.image_errors
+    off = ", off by {:.1e} at most, {:.1e} mean"
+    images, noise = (off.format(*e) if e else "" for e in (found.image_errors, found.noise_errors))
+    outside = math.nan if found.outside is None else found.outside
+    _say(f"{found.count} images come back from their noise{images}")
     _say(
-        f"{count} images come back from their noise, off by {largest:.1e} at most, {mean:.1e} mean"
+        f"{found.not_finite} samples are not finite, the others come back to their noise{noise}; "
+        f"{found.in_range} are in range everywhere, {outside:.2%} of the numbers are not"
     )
-    of_finite = f"{found.not_finite} samples are not finite"
-    if found.noise_errors is not None:
-        largest, mean = found.noise_errors
-        of_finite += (
-            f", the others come back to their noise, off by {largest:.1e} at most, {mean:.1e} "
-            f"mean; {found.in_range} are in range everywhere, {found.outside:.2%} of the numbers "
-            "are not"
-        )
-    _say(of_finite)
-    _say(f"diagnose leaves {found.digits:.1f} digits to {found.layer}, more to all other layers")
+    _say(f"diagnose leaves {found.digits:.1f} digits to {found.layer}, the fewest of all layers")
     return 0
 
 

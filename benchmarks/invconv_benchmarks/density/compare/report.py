@@ -1,5 +1,6 @@
 """A comparison in tables of Markdown, the same for the terminal and for the README."""
 
+import math
 import statistics
 from typing import Any
 
@@ -105,17 +106,17 @@ def _spread(value: Any, absent: str, sign: str) -> str:
 def _round_trips(result: Result) -> list[str]:
     """Return the lines of a table of `evaluation.RoundTrips`."""
     trips, seed = result["round_trips"], result["seeds"][0]
-    errors = ("largest, images", "mean", "largest, noise", "mean")
-    heads = ("", *errors, "not finite", "out of range", "numbers", "digits", "of layer")
+    heads = ["", "largest, images", "mean", "largest, noise", "mean"]
+    heads += ["not finite", "out of range", "numbers", "digits", "of layer"]
     rows = []
     for trip in trips:
-        pairs = (trip["image_errors"], trip["noise_errors"] or ())
-        cells = [f"{error:.1e}" for pair in pairs for error in pair]
+        errors = [trip[name] or (math.nan, math.nan) for name in ("image_errors", "noise_errors")]
+        cells = [f"{error:.1e}" for error in (*errors[0], *errors[1])]
         outside = trip["count"] - trip["not_finite"] - trip["in_range"]
         share = "–" if trip["outside"] is None else f"{trip['outside']:.2%}"
         samples = [str(trip["not_finite"]), str(outside), share]
-        cells += ["–"] * (4 - len(cells)) + samples + [f"{trip['digits']:.1f}", trip["layer"]]
-        rows.append([title(trip["mixing"]), *cells])
+        diagnosed = [f"{trip['digits']:.1f}", trip["layer"]]
+        rows.append([title(trip["mixing"]), *cells, *samples, *diagnosed])
     return [
         f"Round trips of seed {seed}'s models, float32: errors of decode(encode(x)) for "
         f"{trips[0]['count']} test images x in [0, 1), and of encode(decode(z)) for as many "

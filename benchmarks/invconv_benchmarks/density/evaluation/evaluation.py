@@ -59,12 +59,13 @@ def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
 class RoundTrips:
     """How images and samples come back from a model, float32, and what its layers have left.
 
-    Errors are the largest and the mean one, of images in [0, 1) and of noise of deviation 1.
+    Errors are the largest and the mean one, of images in [0, 1) and of noise of deviation 1; none
+    where there is no finite one.
     """
 
     count: int  # of images, and of samples
-    image_errors: tuple[float, float]  # of decode(encode(x)) for test images x
-    noise_errors: tuple[float, float] | None  # of encode(decode(z)) where the sample is finite
+    image_errors: tuple[float, ...]  # of decode(encode(x)) for test images x
+    noise_errors: tuple[float, ...]  # of encode(decode(z)) where the sample is finite
     not_finite: int  # samples
     in_range: int  # samples, in each number
     outside: float | None  # share of the finite samples' numbers that are not in [0, 1)
@@ -79,28 +80,32 @@ def round_trips(
     """Send test images to noise and back, and noise to samples and back; diagnose all layers."""
     x, grids = images_of_test(model, data, count), dict[str, tuple[int, ...]]()
     found, _ = model.encode(x, watch=lambda name, z: (grids.setdefault(name, z.shape[2:]), z)[1])
-    back = (model.decode(found) - x).abs().double()
+    back = model.decode(found) - x
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     zs = [temperature * z for z in model.draw_latents(count, generator)]
     samples = model.decode(zs)
     finite = torch.isfinite(samples).flatten(1).all(dim=1)
     inside = ((samples >= 0) & (samples < 1)).flatten(1)[finite]
     pairs = zip(model.encode(samples)[0], zs, strict=True)
-    errors = torch.cat([(z - first)[finite].abs().double().flatten() for z, first in pairs])
     layers = [(n, layer) for n, layer in model.steps() if isinstance(layer, InvertibleModule)]
     digits = {name: diagnose(layer, tuple(grids[name])).digits for name, layer in layers}
     least = min(digits, key=digits.__getitem__)
-    some = bool(finite.any())
     return RoundTrips(
         len(x),
-        (float(back.max()), float(back.mean())),
-        (float(errors.max()), float(errors.mean())) if some else None,
+        _largest_and_mean(back.flatten()),
+        _largest_and_mean(torch.cat([(z - first)[finite].flatten() for z, first in pairs])),
         int((~finite).sum()),
         int(inside.all(dim=1).sum()),
-        float((~inside).double().mean()) if some else None,
+        float((~inside).double().mean()) if len(inside) else None,
         digits[least],
         least.removeprefix("layers."),
     )
+
+
+def _largest_and_mean(errors: Tensor) -> tuple[float, ...]:
+    found = errors.abs().double()
+    usable = len(found) and bool(torch.isfinite(found).all())
+    return (float(found.max()), float(found.mean())) if usable else ()
 
 
 def pixels(model: Multiscale, x: Tensor) -> Floats:
