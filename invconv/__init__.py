@@ -8,8 +8,9 @@ from invconv import extend as extend
 from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
 from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
+from invconv.kernels.primitives import Plan
 from invconv.operators.autoregressive import AutoregressiveConv
-from invconv.operators.base.calls import Plan, PreparedInverse
+from invconv.operators.base.calls import PreparedInverse
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv

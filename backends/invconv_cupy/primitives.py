@@ -18,6 +18,7 @@ from cupy.lib.stride_tricks import as_strided
 from invconv.arrays.array_ops import ArrayOps
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.pitched import PitchedSolver, StridedOps
+from invconv.kernels.primitives import Plan
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 
 Array: TypeAlias = Any
@@ -117,7 +118,7 @@ class CausalSolver:
     state: DeviceSolve | PitchedSolver  # the kernel if it runs, else wavefronts
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
         return self.state.plan
 

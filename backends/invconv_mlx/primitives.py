@@ -8,6 +8,7 @@ import numpy as np
 
 from invconv.arrays.array_ops import ArrayOps
 from invconv.arrays.namespaces import dtype_name
+from invconv.kernels.primitives import Plan
 from invconv_mlx.namespace import Linalg, Namespace
 
 Array: TypeAlias = Any
@@ -58,7 +59,7 @@ class MatrixSolver:
     """The map y -> W^-1 y at every pixel, which factors W anew, and can be differentiated."""
 
     matrix: Array
-    plan: ClassVar[dict[str, Any]] = {"method": "LU factorisation"}
+    plan: ClassVar[Plan] = Plan("LU factorisation")
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *spatial)."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from invconv.kernels.families import LinearFamily, TriangularFamily
 from invconv.kernels.frequencies.products import SpectralProduct
+from invconv.kernels.primitives import Plan
 from invconv_torch.native import kernels
 from invconv_torch.native.determinants import LogAbsDet, log_of_pivots
 from invconv_torch.native.determinants import inverse_or_nan as inverse_or_nan
@@ -74,9 +75,9 @@ class Solver:
     factor: Factor | None  # from detached weights; None in traced code, where each solve factors
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
-        return {"method": "traced"} if self.factor is None else self.factor.plan
+        return Plan("traced") if self.factor is None else self.factor.plan
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return the spectral product on NumPy arrays, or None if the solve is another."""

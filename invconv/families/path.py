@@ -27,6 +27,7 @@ from invconv.families.pointwise import MATRIX, Pointwise, Scale
 from invconv.kernels import maps
 from invconv.kernels.matrices import PixelSteps, solver_of_steps
 from invconv.kernels.primitives import (
+    Plan,
     Solver,
     channel_sums,
     from_pixel_rows,
@@ -458,12 +459,11 @@ class State:
         return replace(self, dtype=self.log_det.dtype, log_det=cast(self.log_det, dtype))
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs: the method, and its choices."""
-        inside = {} if self.dtype is None else {"precision": "float64"}
-        steps = [s.plan for s in reversed(self.solvers) if not isinstance(s, Bias)]
-        several = {"method": "steps, last first", "steps": steps}
-        return (steps[0] if len(steps) == 1 else several) | inside
+        steps = tuple(s.plan for s in reversed(self.solvers) if not isinstance(s, Bias))
+        plan: Plan = steps[0] if len(steps) == 1 else Plan("steps, last first", steps=steps)
+        return plan if self.dtype is None else replace(plan, precision="float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -472,7 +472,7 @@ class Forward:
 
     families: tuple[Family, ...]
     weights: tuple[Any, ...]
-    plan: ClassVar[dict[str, Any]] = {"method": "forward"}
+    plan: ClassVar[Plan] = Plan("forward")
 
     def __call__(self, y: Array) -> Array:
         """Return the forward map of y, shape (B, C, *spatial)."""

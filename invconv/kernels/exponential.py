@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, turns
+from invconv.kernels.primitives import Plan
 from invconv.kernels.series import Counted, counts_for, counts_of, series
 
 
@@ -139,12 +139,11 @@ class ExponentialSolver:
         return ExponentialSolver(family, taps, counts, product)
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         if self.product is not None:
-            return {"method": "spectral", "per frequency": "product with exp(-K_hat)"}
-        plan: dict[str, Any] = {"method": "Taylor series of exp(-M)"}
-        counts = self.counts
-        return plan | ({"times": counts.steps, "terms": counts.terms} if counts else {})
+            return Plan("spectral", per_frequency="product with exp(-K_hat)")
+        counts, name = self.counts, "Taylor series of exp(-M)"
+        return Plan(name, times=counts.steps, terms=counts.terms) if counts else Plan(name)
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return the spectral product on NumPy arrays, or None if the solve is a series."""

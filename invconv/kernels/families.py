@@ -18,7 +18,7 @@ from invconv.arrays.namespaces import Array, Shape, namespace, triangle
 from invconv.arrays.stencil import Offset, Stencil, kernel_of, tap_indices, taps_of
 from invconv.kernels import primitives
 from invconv.kernels.matrices import matrix_solver
-from invconv.kernels.primitives import Solver, matmul, multiply, per_channel, pixel_rows
+from invconv.kernels.primitives import Plan, Solver, matmul, multiply, per_channel, pixel_rows
 
 _MOST = 512  # families of a class that are remembered
 
@@ -250,7 +250,7 @@ class Division:
     """x = y / scale, per channel."""
 
     scale: Array
-    plan: ClassVar[dict[str, Any]] = {"method": "division"}
+    plan: ClassVar[Plan] = Plan("division")
 
     def __call__(self, y: Array) -> Array:
         return y / per_channel(self.scale, y)

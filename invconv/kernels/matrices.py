@@ -25,6 +25,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import (
+    Plan,
     Solver,
     from_pixel_rows,
     matmul,
@@ -108,8 +109,8 @@ class PixelSteps:
     method: str = "factors"  # the method that the plan states
 
     @property
-    def plan(self) -> dict[str, Any]:
-        return {"method": self.method}
+    def plan(self) -> Plan:
+        return Plan(self.method)
 
     def on_host(self) -> tuple[Floats, Floats]:
         """Return W and W^-1 in NumPy's float64."""
@@ -143,8 +144,8 @@ class Product:
     method: str  # the factorisation that gave W^-1, for the plan
 
     @property
-    def plan(self) -> dict[str, Any]:
-        return {"method": self.method, "at the pixel": "product with the inverse"}
+    def plan(self) -> Plan:
+        return Plan(self.method, at_the_pixel="product with the inverse")
 
     def __call__(self, y: Array) -> Array:
         return multiply(self.inverse, y)

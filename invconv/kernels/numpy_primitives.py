@@ -31,7 +31,7 @@ from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.pitched import NUMPY, PitchedSolver
-from invconv.kernels.primitives import Solver
+from invconv.kernels.primitives import Plan, Solver
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 
 Floats = np.ndarray[Any, Any]
@@ -148,7 +148,7 @@ class CompiledSolver:
         vars(self).update(_factored=compiled.compiled_solve(matrices, grid))
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         return self._factored.plan
 
     def __call__(self, y: Floats) -> Floats:

@@ -30,7 +30,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, identity, namespace, zeros
 from invconv.arrays.stencil import Offset
-from invconv.kernels.primitives import matmul, triangular_solve
+from invconv.kernels.primitives import Plan, matmul, triangular_solve
 from invconv.kernels.wavefront import CausalStencil
 
 
@@ -180,13 +180,13 @@ class PitchedSolver:
         vars(self).update(causal=causal, _weights=_weights(causal, self.inverse))
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs; "levels" is how many wavefronts follow each other."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         shapes = [np.broadcast_to(0, self.shape)[part].shape for part in self._residues()]
         settings = self.causal.reach, self.causal.direction
         levels = sum(len(layout((1, 1, *shape), *settings).steps) for shape in shapes)
-        return {"method": "pitched wavefront", "at the pixel": corner, "levels": levels}
+        return Plan("pitched wavefront", at_the_pixel=corner, levels=levels)
 
     def __call__(self, y: Array) -> Array:
         if 0 in y.shape:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,11 +33,68 @@ from invconv.arrays.stencil import Offset, Stencil, reaching, tap_indices
 Map = Callable[[Array], Array]
 
 
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """How a prepared inverse solves. An attribute that does not apply to its method is None.
+
+    Attributes
+    ----------
+    method : str
+        "compiled kernel", "CUDA kernel", "wavefront", "spectral", "division", ...; "steps, last
+        first" for several factors.
+    at_the_pixel, per_frequency : str, optional
+        How the C x C matrix at each pixel, or of each frequency, is undone.
+    levels : int, optional
+        The number of wavefronts, each of which needs those before it.
+    frequencies : int, optional
+        The number of matrices of a spectral solve.
+    times, terms : int, optional
+        The series of an exponential: how often it is applied, and its terms; None if they are
+        counted as it runs.
+    vectors : str, optional
+        The vectors of the compiled kernel.
+    precision : str, optional
+        "float64" if data of another dtype are solved in it.
+    steps : tuple of Plan
+        The plans of several factors, in the order in which the forward map runs them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import ActNorm
+    >>> ActNorm(np.zeros(1), np.zeros(1)).prepare((4, 4)).plan
+    Plan(method='division')
+    """
+
+    method: str
+    at_the_pixel: str | None = None
+    per_frequency: str | None = None
+    levels: int | None = None
+    frequencies: int | None = None
+    times: int | None = None
+    terms: int | None = None
+    vectors: str | None = None
+    precision: str | None = None
+    steps: tuple[Plan, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"Plan({', '.join(f'{n}={v!r}' for n, v in shown.items() if v not in (None, ()))})"
+
+    def __getitem__(self, name: str) -> Any:
+        """Say what took the place of the dictionary of 0.2.0."""
+        raise TypeError(f"a plan is no dict since 1.0: write plan.{str(name).replace(' ', '_')}")
+
+    def __getattr__(self, name: str) -> Any:
+        """Say likewise; Python asks here for names that are no fields."""
+        raise AttributeError(f"a plan is no dict since 1.0, and has no {name}: write plan.method")
+
+
 class Solver(Protocol):
     """A factored matrix: y -> A^-1 y for y (B, C, *spatial). It can be pickled."""
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
 
     def __call__(self, y: Array, /) -> Array:

@@ -34,7 +34,14 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import CausalGrid, Offset, Stencil, reaching
 from invconv.kernels.order import inverse_limit
-from invconv.kernels.primitives import Solver, from_pixel_rows, matmul, pixel_rows, triangular_solve
+from invconv.kernels.primitives import (
+    Plan,
+    Solver,
+    from_pixel_rows,
+    matmul,
+    pixel_rows,
+    triangular_solve,
+)
 
 Index: TypeAlias = Any  # integers or bools of NumPy or torch
 
@@ -212,10 +219,9 @@ class WavefrontSolver:
     shape: Shape
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         corner = "triangular solve" if self.inverse is None else "cached inverse"
-        levels = len(self._lanes.inside)
-        return {"method": "wavefront", "at the pixel": corner, "levels": levels}
+        return Plan("wavefront", at_the_pixel=corner, levels=len(self._lanes.inside))
 
     @functools.cached_property
     def _lanes(self) -> Lanes:

@@ -20,6 +20,7 @@ from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import FEW, SpectralProduct, range_scale
 from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
 from invconv.kernels.frequencies.waves import BY_MATRIX
+from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul
 
@@ -103,12 +104,12 @@ class SpectralSolver:
     accurate: Array  # 0-d bool: whether the inverse may be used
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
         kept = "cached inverse where accurate, else solve"
         if readable(self.accurate):
             kept = "cached inverse" if self.accurate else "solve"
-        return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
+        return Plan("spectral", per_frequency=kept, frequencies=self.spectrum.shape[0])
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return a product with the inverses on NumPy arrays, or None if they may not be used."""

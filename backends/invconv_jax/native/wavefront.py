@@ -28,6 +28,7 @@ from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.launch import Program
+from invconv.kernels.primitives import Plan
 from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.native import scan
 from invconv_jax.native.partition import SplitByBatch
@@ -59,19 +60,19 @@ class CausalSolver:
     shape: Shape = field(metadata={"static": True})
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
         geometry, diagonal = Geometry.of(self.causal, self.shape), self.causal.diagonal
-        corner = {"at the pixel": "cached inverse where accurate, else triangular solve"}
+        corner = "cached inverse where accurate, else triangular solve"
         if not available(diagonal.dtype.itemsize):
-            return {"method": "wavefront", "levels": geometry.levels} | corner
+            return Plan("wavefront", corner, levels=geometry.levels)
         if isinstance(diagonal, jax.core.Tracer):
             kinds = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
-            return {"method": kinds} | corner
+            return Plan(kinds, corner)
         if readable(diagonal):
-            return {"method": "compiled kernel"} | corner
+            return Plan("compiled kernel", corner)
         on_cuda = program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
-        return {"method": "CUDA kernel" if on_cuda else "wavefront"} | corner
+        return Plan("CUDA kernel" if on_cuda else "wavefront", corner)
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""

@@ -23,6 +23,7 @@ from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, within_range
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
 from invconv.kernels.pitched import PitchedSolver, StridedOps
+from invconv.kernels.primitives import Plan
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, in_host_memory
 from invconv_torch.precision import full_precision
@@ -73,7 +74,7 @@ class CausalFactor:
         return CausalFactor(family, weights, shape, _causal_state(family.stencil(weights), shape))
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
         return self.state.plan
 
@@ -133,10 +134,10 @@ class SpectralFactor:
         return SpectralFactor(basis, shape, None, (lu, pivots))
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """How the solve runs."""
         kept = "LU factors" if self.product is None else "cached inverse"
-        return {"method": "spectral", "per frequency": kept}
+        return Plan("spectral", per_frequency=kept)
 
     def transpose(self) -> SpectralFactor:
         """Return the factored transpose."""

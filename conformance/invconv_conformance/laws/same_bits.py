@@ -10,7 +10,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import compiled, costs, machine, threads
-from invconv.operators.base.calls import Plan
+from invconv.kernels.primitives import Plan
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import Floats, Measure, law, truth
 from invconv_conformance.laws.setting import Setting

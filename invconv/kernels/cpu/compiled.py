@@ -21,6 +21,7 @@ from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program,
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
 from invconv.kernels.cpu.program import Floats, address_of
+from invconv.kernels.primitives import Plan
 
 Buffer = tuple[int, Floats]
 
@@ -64,14 +65,12 @@ class CompiledSolve:
         return [self.weights(program(self.geometry, way)) for way in ("images", *more)]
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         g, first = self.geometry, best_program(self.geometry, 1, 1)
         substitutes = self.weights(first)[first.flag]
-        return {
-            "method": "compiled kernel",
-            "at the pixel": "triangular solve" if substitutes else "cached inverse",
-            "vectors": f"{g.lanes} numbers of {8 * g.itemsize} bits",
-        }
+        corner = "triangular solve" if substitutes else "cached inverse"
+        vectors = f"{g.lanes} numbers of {8 * g.itemsize} bits"
+        return Plan("compiled kernel", at_the_pixel=corner, vectors=vectors)
 
     def require(self, shape: Shape, itemsize: int) -> None:
         """Raise ValueError unless images fit the program: the kernel itself checks no shape."""

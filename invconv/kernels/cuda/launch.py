@@ -23,6 +23,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace
 from invconv.arrays.stencil import CausalGrid
+from invconv.kernels import primitives
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cuda import driver
@@ -122,10 +123,9 @@ class DeviceSolve:
     weights: Array  # shape (plan.weights,)
     shape: Shape  # the shape of one image, (C, *grid)
     ops: DeviceOps
-    plan: ClassVar[dict[str, Any]] = {  # only the device knows the way at the pixel
-        "method": "CUDA kernel",
-        "at the pixel": "cached inverse where accurate, else triangular solve",
-    }
+    plan: ClassVar = primitives.Plan(  # only the device knows the way at the pixel
+        "CUDA kernel", "cached inverse where accurate, else triangular solve"
+    )
 
     def __call__(self, y: Array) -> Array:
         self._require(y)

@@ -22,7 +22,14 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
 from invconv.kernels.frequencies.waves import complex_of
-from invconv.kernels.primitives import Solver, inverse_or_nan, log_abs_det, matmul, split_singular
+from invconv.kernels.primitives import (
+    Plan,
+    Solver,
+    inverse_or_nan,
+    log_abs_det,
+    matmul,
+    split_singular,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -192,9 +199,9 @@ class SpectralSolver:
     shape: Shape
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Plan:
         kept = "solve" if self.product is None else "cached inverse"
-        return {"method": "spectral", "per frequency": kept, "frequencies": self.spectrum.shape[0]}
+        return Plan("spectral", per_frequency=kept, frequencies=self.spectrum.shape[0])
 
     def as_numpy(self) -> SpectralSolver:
         product = None if self.product is None else self.product.as_numpy()

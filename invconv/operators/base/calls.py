@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from invconv.arrays.array_ops import KNOWN, ops_of
 from invconv.arrays.namespaces import (
@@ -26,6 +26,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.validation import LARGEST, require_alike
 from invconv.families.path import State
+from invconv.kernels.primitives import Plan
 from invconv.operators.base.factors import Factored
 
 
@@ -175,69 +176,6 @@ def require_spatial_shape(
     return sizes
 
 
-@dataclass(frozen=True, repr=False)
-class Plan:
-    """How a prepared inverse solves. An attribute that does not apply to its method is None.
-
-    Attributes
-    ----------
-    method : str
-        "compiled kernel", "CUDA kernel", "wavefront", "spectral", "division", ...; "steps, last
-        first" for several factors.
-    at_the_pixel, per_frequency : str, optional
-        How the C x C matrix at each pixel, or of each frequency, is undone.
-    levels : int, optional
-        The number of wavefronts, each of which needs those before it.
-    frequencies : int, optional
-        The number of matrices of a spectral solve.
-    times, terms : int, optional
-        The series of an exponential: how often it is applied, and its terms; None if they are
-        counted as it runs.
-    vectors : str, optional
-        The vectors of the compiled kernel.
-    precision : str, optional
-        "float64" if data of another dtype are solved in it.
-    steps : tuple of Plan
-        The plans of several factors, in the order in which the forward map runs them.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from invconv import ActNorm
-    >>> ActNorm(np.zeros(1), np.zeros(1)).prepare((4, 4)).plan
-    Plan(method='division')
-    """
-
-    method: str
-    at_the_pixel: str | None = None
-    per_frequency: str | None = None
-    levels: int | None = None
-    frequencies: int | None = None
-    times: int | None = None
-    terms: int | None = None
-    vectors: str | None = None
-    precision: str | None = None
-    steps: tuple[Plan, ...] = ()
-
-    @classmethod
-    def _of(cls, values: dict[str, Any]) -> Self:
-        """Return the plan of a solver, which names the attributes in words ("at the pixel")."""
-        named = {name.replace(" ", "_"): value for name, value in values.items()}
-        return cls(**named | {"steps": tuple(map(cls._of, values.get("steps", ())))})
-
-    def __repr__(self) -> str:
-        shown = {f.name: getattr(self, f.name) for f in fields(self)}
-        return f"Plan({', '.join(f'{n}={v!r}' for n, v in shown.items() if v not in (None, ()))})"
-
-    def __getitem__(self, name: str) -> Any:
-        """Say what took the place of the dictionary of 0.2.0."""
-        raise TypeError(f"a plan is no dict since 1.0: write plan.{str(name).replace(' ', '_')}")
-
-    def __getattr__(self, name: str) -> Any:
-        """Say likewise; Python asks here for names that are no fields."""
-        raise AttributeError(f"a plan is no dict since 1.0, and has no {name}: write plan.method")
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class PreparedInverse:
     """An operator factored by `InvertibleConv.prepare`, with the values that it had then.
@@ -280,7 +218,7 @@ class PreparedInverse:
     @property
     def plan(self) -> Plan:
         """How the solve runs: the method, and its choices."""
-        return Plan._of(self._state.plan)
+        return self._state.plan
 
     def __repr__(self) -> str:
         return f"PreparedInverse({self._conv!r}, {self.spatial_shape}, plan={self.plan})"
