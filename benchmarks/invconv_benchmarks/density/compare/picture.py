@@ -89,16 +89,18 @@ def _differences(axis: Any, result: Result) -> None:
 def _tiles(figure: Any, galleries: Mapping[str, Gallery]) -> None:
     widths = [RESTORED, RESTORED, RESTORED, SAMPLED]
     axes = figure.subplots(len(galleries), 4, width_ratios=widths, squeeze=False)
+    dark = np.mean([test.mean() for test, *_ in galleries.values()]) < 64
     for line, (mixing, (*tiles, error)) in zip(axes, galleries.items(), strict=True):
         for axis, pixels in zip(line[[0, 1, 3]], tiles, strict=True):
             strip = np.concatenate([np.moveaxis(tile, 0, -1) for tile in pixels], axis=1)
-            axis.imshow(stretch(strip / 255), cmap="gray")
+            axis.imshow(stretch(strip / 255) if dark else strip, cmap="gray")
         across = np.concatenate(list(error), axis=1).clip(1e-6)
         shades = line[2].imshow(across, norm=LogNorm(1e-5, 1), cmap="magma")
         line[0].set_ylabel(title(mixing), rotation=0, ha="right", va="center", size=8)
         for axis in line:
             axis.set(xticks=[], yticks=[])
-    titles = ("test tiles, brightened", "reconstructed", "error", "samples, brightened")
+    how = ", brightened" * bool(dark)
+    titles = (f"test tiles{how}", "reconstructed", "error", f"samples{how}")
     for axis, text in zip(axes[0], titles, strict=True):
         axis.set_title(text, fontsize=10)
     figure.colorbar(shades, ax=axes, shrink=0.6, aspect=30, label="of 1 / 256")
