@@ -204,6 +204,25 @@ def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> N
         cls(np.ones(2)).forward_vjp(x, x)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scale": array("c")}, 'class Wrong: expected a part, or an array with an axis "C"'),
+        (
+            {"inverse": array("C")},
+            "class Wrong: expected .* names of their own, got inverse, which op",
+        ),
+        ({"scale": array("C"), "_path": 1}, "names of their own, got _path, which operators have"),
+    ],
+)
+def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(
+    fields: Any, message: str
+) -> None:
+    types = {"__annotations__": dict.fromkeys(fields, Any), "__module__": __name__}
+    with pytest.raises(TypeError, match=message):
+        type("Wrong", (ic.InvertibleConv,), fields | types | vjp(lambda self, bars: {}))
+
+
 def test_it_is_judged_and_a_part_that_is_undone_in_the_forward_map() -> None:
     conv: ic.InvertibleConv = mirrored().replace(logs=np.asarray([-20.0, 0.0, 1.0]))
     with pytest.warns(ic.IllConditionedWarning, match="Mirrored"):

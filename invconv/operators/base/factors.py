@@ -92,6 +92,17 @@ class Factored:
         cls._setting_names = tuple(f.name for f in given if f.name not in others)
         cls._mixing = mixing
         cls._of_parts = cls.factors is Factored.factors
+        names, own = {"ndim"}, {f.name for f in given}
+        for base in cls.__mro__[1:]:
+            names |= getattr(base, "__dataclass_fields__", {}).keys()
+            if taken := sorted((own & vars(base).keys()) - names):
+                raise TypeError(
+                    f"class {cls.__name__}: expected fields with names of their own, got "
+                    f"{taken[0]}, which operators have"
+                )
+        axes = {axis for spec in cls._specs.values() for axis in spec.shape}
+        if not (abstract or cls._part_names or "C" in axes):
+            raise TypeError(f'class {cls.__name__}: expected a part, or an array with an axis "C"')
         if not abstract:
             fields.enter(cls)
 
