@@ -101,6 +101,43 @@ def test_gradients(cls: Any, channels: int) -> None:
     check_grads(jax.jit(solution), tuple(map(jax.numpy.asarray, given)), order=1)
 
 
+def uncoupled(taps: Any) -> Any:
+    """Return a periodic kernel that couples channels 0 and 2 alone, the others far smaller."""
+    channels = np.asarray([[1.0, 0, 0.5, 0], [0, 1e-8, 0, 0], [-0.5, 0, 1, 0], [0, 0, 0, 3e-13]])
+    return channels[:, :, None] * taps
+
+
+@libraries
+@pytest.mark.parametrize("damp", [0.0, 1e-8, 1.0])
+def test_channels_that_nothing_couples_have_scales_of_their_own(carry: Any, damp: float) -> None:
+    conv: Any = ic.PeriodicConv(uncoupled(np.asarray([0.2, 1.0, 0.3])))
+    y = np.random.default_rng(0).standard_normal((1, 4, 9))
+    alone = [[0, 2], [1], [3]]
+    for kernel in (conv.kernel, conv.kernel - conv.kernel.mean(2, keepdims=True)):  # a singular one
+        wanted = np.empty_like(y)
+        for part in alone:
+            single = ic.PeriodicConv(kernel[np.ix_(part, part)])
+            wanted[:, part] = single.least_squares(y[:, part], damp)
+        small = carry(y.astype("float32"))
+        found = np.asarray(conv.replace(kernel=kernel).asarrays(small).least_squares(small, damp))
+        for part in alone:
+            size = np.abs(wanted[:, part]).max()
+            np.testing.assert_allclose(found[:, part], wanted[:, part], rtol=0, atol=1e-4 * size)
+
+
+@libraries
+@pytest.mark.parametrize("damp", [1e3, 1e9, 1e15, 1e100])
+def test_a_damp_beyond_the_matrix_keeps_all_digits(carry: Any, damp: float) -> None:
+    """There K^+ is K^H / damp^2, but for terms of K^H K / damp^2."""
+    conv = operator(ic.PeriodicConv, 3, (6,), singular=False).replace(bias=np.zeros(3))
+    y = np.random.default_rng(0).standard_normal((1, 3, 6))
+    once = conv.transpose().forward(y)
+    wanted = once / damp - conv.transpose().forward(conv.forward(once)) / damp / damp**2
+    found = conv.asarrays(carry(y)).least_squares(carry(y), damp)
+    error = np.abs(np.asarray(found) * damp - wanted).max()
+    assert error < (1e-13 + (6 / damp) ** 4) * np.abs(wanted).max()
+
+
 def test_a_prepared_operator_has_it() -> None:
     conv, rng = pointwise(ic.QRConv1x1, 3, singular=False), np.random.default_rng(0)
     y, damp = rng.standard_normal((2, 3, 4, 5)), np.asarray(0.1)

@@ -2,8 +2,11 @@
 
 Without damping d it is the pseudo-inverse: of several x that are as good, the one of least norm.
 With damping, K^+ is the first C columns of the pseudo-inverse of K above d times the identity:
-nothing is squared. A singular value that rounding alone would give is taken for zero. A convolution
-has one such matrix a frequency, x_hat(f) = K_hat(f)^+ y_hat(f).
+nothing is squared. Its other columns are B = d (K^H K + d^2)^-1, and K^+ = B K^H / d is as accurate
+where d exceeds K, to the last digit of a K^+ much smaller than B. A singular value that rounding
+alone would give is taken for zero, by the scale of the channels that the kernel couples: others
+solve their own problem. A convolution has one such matrix a frequency, x_hat(f) = K_hat(f)^+
+y_hat(f).
 """
 
 import functools
@@ -22,40 +25,60 @@ from invconv.kernels.primitives import conjugate, matmul
 _ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 
 
-def damped_inverses(matrices: Array, scale: Array, damp: float | Array, name: str) -> Array:
+def damped_inverses(matrices: Array, sizes: Array, damp: float | Array, name: str) -> Array:
     """Return the regularised inverses of matrices (F, C, C).
 
-    ``scale`` is the size of the numbers whose sums the entries are: singular values that their
-    rounding alone would give count as zero. Errors call the matrices' parameter ``name``.
+    An entry is a sum of numbers whose magnitudes add up to that of ``sizes`` (C, C), or (F, C, C).
+    Errors call the matrices' parameter ``name``.
     """
-    if readable(scale) and not bool(namespace(scale).all(namespace(scale).isfinite(scale))):
+    if readable(sizes) and not bool(namespace(sizes).all(namespace(sizes).isfinite(sizes))):
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
     xp, channels = namespace(matrices), int(matrices.shape[-1])
     rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
     if channels == 1:
         size = abs(matrices)
-        lost = size <= rounding * scale  # not where it is NaN
+        lost = size <= rounding * sizes  # not where it is NaN
         size = xp.where(lost, xp.ones_like(size), size)
         turned = conjugate(matrices)
         return xp.where(lost, xp.zeros_like(turned), turned / size / (size + damp * (damp / size)))
-    inverses = _pseudo_inverse(matrices, scale, rounding)
+    coupled = _coupled(sizes)
+    scale = xp.max(coupled * xp.sum(sizes, axis=1), axis=1, keepdims=True)
+    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+    scaled = matrices / scale
+    inverses = _pseudo_inverse(scaled, rounding) * coupled
     if isinstance(damp, int | float) and damp == 0:
-        return inverses
-    damping = xp.broadcast_to(damp * identity(channels, matrices), matrices.shape)
-    above = xp.concat([matrices, damping], axis=-2)
-    damped = _pseudo_inverse(above, scale, rounding)[..., :channels]
-    return matmul(matmul(inverses, matrices), damped)  # in the row space: else noise / damp^2
+        return inverses / scale[:, 0]
+    inside = matmul(inverses, scaled)  # the projector to the row space: else noise / damp^2
+    scale = scale + damp  # both matrices are of the order of 1, or one of them is
+    scaled, part = matrices / scale, damp / scale
+    damping = xp.zeros_like(scaled) + part * identity(channels, scale)
+    both = _pseudo_inverse(xp.concat([scaled, damping], axis=-2), rounding)
+    large = part > 1 / 2
+    turned = conjugate(xp.matrix_transpose(scaled))
+    products = matmul(both[..., channels:], turned / xp.where(large, part, xp.ones_like(part)))
+    damped = xp.where(large, products, both[..., :channels]) * coupled
+    return matmul(inside, damped / scale[:, 0])
 
 
-def _pseudo_inverse(matrices: Array, scale: Array, rounding: float) -> Array:
-    """Return pseudo-inverses; singular values up to ``rounding`` times ``scale`` are zero.
+def _coupled(sizes: Array) -> Array:
+    """Return 1 for each pair of channels that are coupled, through others, too, else 0; (C, C)."""
+    xp = namespace(sizes)
+    coupled = sizes + xp.matrix_transpose(sizes) + identity(sizes.shape[0], sizes)
+    for _ in range(int(sizes.shape[0]).bit_length()):
+        coupled = xp.astype(coupled > 0, sizes.dtype)
+        coupled = matmul(coupled, coupled)
+    return xp.astype(coupled > 0, sizes.dtype)
 
-    Libraries compare with the largest singular value of each matrix: the scale is made one, in a
-    corner of its own.
+
+def _pseudo_inverse(matrices: Array, rounding: float) -> Array:
+    """Return pseudo-inverses; singular values up to ``rounding`` are zero.
+
+    Libraries compare with the largest singular value of each matrix: it is made one, in a corner of
+    its own.
     """
     xp, (*lead, rows, columns) = namespace(matrices), matrices.shape
     beside = xp.concat([matrices, zeros((*lead, rows, 1), matrices)], axis=-1)
-    corner = xp.astype(scale, matrices.dtype) + zeros((*lead, 1, 1), matrices)
+    corner = zeros((*lead, 1, 1), matrices) + 1
     below = xp.concat([zeros((*lead, 1, columns), matrices), corner], axis=-1)
     whole = xp.concat([beside, below], axis=-2)
     if isinstance(whole, np.ndarray) or xp.isdtype(whole.dtype, "real floating"):
@@ -75,7 +98,7 @@ def least_squares(
     if 0 in y.shape:
         return xp.empty_like(y)
     often = constant(counts, kernel, kernel.dtype)[:, None, None]
-    scale = xp.max(xp.sum(abs(taps_of(kernel)) * often, axis=(0, 2)))
-    inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), scale, damp, "kernel")
+    sizes = xp.sum(abs(taps_of(kernel)) * often, axis=0)
+    inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), sizes, damp, "kernel")
     product = SpectralProduct(inverses, basis, shape)
     return within_range(functools.partial(by_frequencies.agnostic, product), y)

@@ -97,9 +97,8 @@ class Pointwise(InvertibleConv, abstract=True):
     least_squares = least_squares
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
-        w, xp = self._matrix(), namespace(y)
-        scale = xp.max(xp.sum(abs(w), axis=1))
-        return multiply(damped_inverses(w[None, ...], scale, damp, "matrix")[0, ...], y)
+        w = self._matrix()
+        return multiply(damped_inverses(w[None, ...], abs(w), damp, "matrix")[0, ...], y)
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
