@@ -28,7 +28,7 @@ from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
-STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "silent_error")
+STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error")
 _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 
 

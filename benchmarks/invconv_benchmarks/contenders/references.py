@@ -1,5 +1,6 @@
 """Peers: what a user could run instead of invconv to invert an autoregressive convolution."""
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,25 +27,24 @@ def contenders(setup: Setup) -> list[Contender]:
     ]
 
 
-def _pixel_by_pixel(setup: Setup) -> Call:
-    """Naive autoregressive inversion: a pass of the whole convolution for each pixel."""
-    conv, y, (height, width) = setup.conv, setup.x, setup.grid
+def pixel_by_pixel(setup: Setup, pixels: int | None = None) -> Call:
+    """Naive autoregressive inversion: a pass of the whole convolution for each pixel, or some."""
+    conv, y = setup.conv, setup.x
     xp = setup.target.library.namespace()
     at = conv.parameters()["kernel"][:, :, 0, 0]
     solve = xp.linalg.inv(xp.tril(at)).T
 
     def run() -> Array:
         x = xp.zeros_like(y)
-        for i in range(height):
-            for j in range(width):
-                residual = y[:, :, i, j] - conv.forward(x)[:, :, i, j]
-                x[:, :, i, j] = residual @ solve
+        for i, j in itertools.islice(np.ndindex(setup.grid), pixels):
+            residual = y[:, :, i, j] - conv.forward(x)[:, :, i, j]
+            x[:, :, i, j] = residual @ solve
         return x
 
     return run
 
 
-def _sparse(setup: Setup) -> Call:
+def sparse(setup: Setup) -> Call:
     """Solve with K on one image, a lower triangular matrix: pixels first and channels last."""
     kernel, (height, width) = setup.host.parameters()["kernel"], setup.grid
     batch, channels, *grid = setup.group.shape
@@ -87,8 +87,8 @@ def _spectral(setup: Setup) -> Call:
 
 
 PEERS: dict[str, tuple[tuple[str, ...], Callable[[Setup], Call]]] = {  # in which libraries
-    "pixel by pixel": (("numpy", "torch"), _pixel_by_pixel),
-    "SciPy sparse solve": (("numpy",), _sparse),
+    "pixel by pixel": (("numpy", "torch"), pixel_by_pixel),
+    "SciPy sparse solve": (("numpy",), sparse),
     LFILTER: (("numpy",), _lfilter),
     SPECTRAL: (("numpy",), _spectral),
 }

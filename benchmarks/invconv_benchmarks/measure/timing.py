@@ -23,10 +23,17 @@ def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, fl
     return {name: statistics.median(times) for name, times in samples(calls, rounds).items()}
 
 
-def samples(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return so many times of each call; they take turns, one call each."""
+def samples(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, *, warm: float = 0.0
+) -> dict[str, list[float]]:
+    """Return so many times of each call; they take turns, one call each.
+
+    Calls of fewer seconds than ``warm`` are preceded by one that does not count: the cache holds
+    what others left.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(seconds(call))
+            taken = seconds(call)
+            times[name].append(seconds(call) if taken < warm else taken)
     return times

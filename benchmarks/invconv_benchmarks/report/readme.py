@@ -13,13 +13,12 @@ from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
 
-START, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 PAGE_SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])
 
 
-def block(results: Sequence[Result]) -> str:
-    """Return the marked block: a table for each machine and device."""
-    parts = [START]
+def block(results: Sequence[Result]) -> list[str]:
+    """Return the lines of the block: a table for each machine and device."""
+    parts = []
     for result in results:
         shown = [
             r
@@ -31,7 +30,7 @@ def block(results: Sequence[Result]) -> str:
         for device in dict.fromkeys(r.device for r in shown):
             rows = [r for r in shown if r.device == device]
             parts += ["", _caption(result, device), "", *_table(rows)]
-    return "\n".join([*parts, "", END])
+    return parts[1:]
 
 
 def _caption(result: Result, device: str) -> str:
@@ -67,10 +66,16 @@ def _table(rows: list[Row]) -> list[str]:
 
 def updated(text: str) -> str:
     """Return the README with the block of the newest results in the repository."""
-    new = block([read(path) for path in newest("benchmark-*.json")])
-    text, count = re.subn(f"{START}.*?{END}", lambda _: new, text, flags=re.DOTALL)
+    return replaced(text, "benchmark table", block([read(p) for p in newest("benchmark-*.json")]))
+
+
+def replaced(text: str, name: str, lines: Sequence[str]) -> str:
+    """Return a text with other lines between the marks of this name."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    new = "\n".join((start, "", *lines, "", end))
+    text, count = re.subn(f"{start}.*?{end}", lambda _: new, text, flags=re.DOTALL)
     if count != 1:
-        raise ValueError(f"expected the marks {START} and {END}")
+        raise ValueError(f"expected the marks {start} and {end}")
     return text
 
 

@@ -82,11 +82,7 @@ def _gradient(run: Callable[..., Any], tensors: list[torch.Tensor]) -> Any:
 
 
 def _judged(name: str, calls: dict[str, Call], rounds: int) -> Iterator[Verdict]:
-    times: dict[str, list[float]] = {who: [] for who in calls}
-    for _ in range(rounds):
-        for who, call in calls.items():
-            call()  # the cache holds what others left
-            times[who].append(timing.seconds(call))
+    times = timing.samples(calls, rounds, warm=np.inf)
     theirs = [who for who in calls if who not in _OURS]
     for us, them in ((us, them) for us in calls if us in _OURS for them in theirs):
         both = [1e3 * float(np.median(times[who])) for who in (us, them)]
