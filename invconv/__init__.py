@@ -18,6 +18,7 @@ from invconv.operators.exponential import ExponentialConv
 from invconv.operators.filters import lfilter, sosfilt
 from invconv.operators.inverse import Inverse
 from invconv.operators.least_squares import damp_for_noise
+from invconv.operators.linear_operators import aslinearoperator
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.circulant import CirculantConv1x1
@@ -57,6 +58,7 @@ __all__ = [
     "QRConv1x1",
     "SingularConvError",
     "SymmetricConv",
+    "aslinearoperator",
     "bounded",
     "damp_for_noise",
     "diagnose",

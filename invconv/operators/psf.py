@@ -38,7 +38,8 @@ def from_psf(
     ----------
     psf : array or sequence of numbers
         h, of odd sizes, its centre in the middle, for images of one channel. For one function per
-        channel, stack them on a first axis and give a ``boundary`` for each spatial axis.
+        channel, stack them on a first axis and give a ``boundary`` for each spatial axis. Its sum
+        multiplies the flux of an image: ``psf / psf.sum()`` keeps it.
     boundary : {"symmetric", "odd", "zero", "periodic"} or sequence of these, one per axis
         How images go on at their border, as in `SymmetricConv`. "symmetric", d c b a | a b c d, is
         the mode "reflect" of `scipy.ndimage`; "zero" is the mode "constant", for three taps at

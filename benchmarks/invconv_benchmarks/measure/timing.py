@@ -1,4 +1,4 @@
-"""Wall-clock times of calls: one call, and medians of calls that take turns."""
+"""Times of calls, on the wall's clock or another: one call, and calls that take turns."""
 
 import statistics
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the time of a call, which ends when what it computes is there."""
-    start = time.perf_counter()
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -24,7 +24,11 @@ def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, fl
 
 
 def samples(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, *, warm: float = 0.0
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    warm: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return so many times of each call; they take turns, one call each.
 
@@ -34,6 +38,6 @@ def samples(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            taken = seconds(call)
-            times[name].append(seconds(call) if taken < warm else taken)
+            taken = seconds(call, clock)
+            times[name].append(seconds(call, clock) if taken < warm else taken)
     return times

@@ -15,6 +15,7 @@ from invconv_benchmarks.report import page, readme
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
+from invconv_benchmarks.studies import sampling
 from invconv_conformance import report
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.pages.conformance import as_page, cells
@@ -167,6 +168,12 @@ def test_the_readme_shows_the_committed_results() -> None:
     changed = text.replace("| 64, 12, 16, 16 |", "| 0 |")
     assert changed != text
     assert readme.updated(changed) == text
+
+
+def test_the_readmes_show_the_committed_times_of_samples() -> None:
+    for path in (ROOT / "README.md", ROOT / "benchmarks" / "README.md"):
+        command = "run python -m invconv_benchmarks.studies.sampling"
+        assert sampling.updated(path) == path.read_text(encoding="utf-8"), command
 
 
 HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"

@@ -158,6 +158,7 @@ SHORTER = {
     "python -m invconv benchmark odd": "--quick --library numpy --seconds 0.01",
     "python -m invconv benchmark overhead --seconds 5": "--quick --seconds 0.01 --only '1x1*'",
     "python -m invconv benchmark precision": "--quick",
+    "python -m invconv benchmark sampling": "--quick",
     "python -m invconv benchmark silent_error": "--quick",
     "python -m invconv benchmark threads": "--quick --seconds 0.01",
     "python -m invconv benchmark growth": "--quick --library numpy --seconds 0.01",
@@ -181,6 +182,7 @@ LEFT_OUT = {
     "python -m invconv conformance --namespace some.module": "test_runner.py runs it",
     "python -m invconv docs": "test_docs.py builds the site",
     "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
+    "python -m invconv_benchmarks.studies.sampling": "likewise",
     "python -m invconv_conformance.cuda": ".ci/run runs it",
 }
 

@@ -1,0 +1,80 @@
+"""Operators as SciPy's linear operators: beside dense matrices, and as preconditioners."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from scipy.sparse.linalg import aslinearoperator as scipys
+from scipy.sparse.linalg import cg, lsqr
+
+import invconv as ic
+from invconv_conformance.truth.oracle import affine
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("EmergingConv", (3, 4)),  # a grid
+        ("PeriodicConv", (3, 3, 4)),  # an image
+        ("ActNorm", (2, 3, 3, 4)),  # two images
+        ("PLUConv1x1", (2, 3, 3, 4)),
+        ("Inverse", (3, 4)),
+    ],
+)
+def test_products_are_those_of_the_dense_matrix(name: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    cls = ic.EmergingConv if name == "Inverse" else getattr(ic, name)
+    conv = cls.init(3, rng=rng) if name != "ActNorm" else cls(rng.normal(size=3), None, ndim=2)
+    conv = conv.replace(bias=rng.standard_normal(3))
+    dense = affine(conv, (3, 4))[0]
+    if name == "Inverse":
+        conv, dense = ic.Inverse(conv), np.linalg.inv(dense)
+    if len(shape) == 4:
+        dense = np.kron(np.eye(shape[0]), dense)
+    for wanted, inverse in ((dense, False), (np.linalg.inv(dense), True)):
+        linear = ic.aslinearoperator(conv, shape, inverse=inverse)
+        x = rng.standard_normal((len(dense), 5))
+        for found, product in (
+            (linear.matmat(x), wanted @ x),
+            (linear.rmatmat(x), wanted.T @ x),
+            (linear.matvec(x[:, 0]), wanted @ x[:, 0]),
+            (linear.rmatvec(x[:, :1]), wanted.T @ x[:, :1]),
+        ):
+            np.testing.assert_allclose(found, product, rtol=1e-12, atol=1e-12)
+
+
+def test_a_constant_blur_is_a_preconditioner_of_one_that_varies() -> None:
+    size = 40
+    row, column = np.mgrid[-6:7, -6:7]
+    widths, along = (1.9, 2.0, 2.1), np.linspace(0, 1, size)[:, None] * np.ones(size)
+    windows = [scipys(scipy.sparse.diags_array(np.sqrt(w).ravel())) for w in (1 - along, along)]
+    for border, skew in (("symmetric", 0.0), ("periodic", 0.5)):
+        psfs = [(1 + (row**2 + (column + skew * row) ** 2) / w**2) ** -3.0 for w in widths]
+        blurs = [ic.from_psf(psf / psf.sum(), boundary=border) for psf in psfs]
+        first, _, last = (ic.aslinearoperator(blur, (size, size)) for blur in blurs)
+        varies = windows[0] @ first @ windows[0] + windows[1] @ last @ windows[1]
+        inverse = ic.aslinearoperator(blurs[1], (size, size), inverse=True)
+        x = np.random.default_rng(0).standard_normal(size**2)
+        y = varies @ x
+        if border == "symmetric":  # and positive
+            counts = []
+            for preconditioner in (None, inverse):
+                calls: list[Any] = []
+                found, _ = cg(varies, y, rtol=1e-8, M=preconditioner, callback=calls.append)
+                counts.append(len(calls))
+        else:
+            ends = {"atol": 1e-9, "btol": 1e-9}
+            plain, solved = lsqr(varies, y, **ends), lsqr(varies @ inverse, y, **ends)
+            counts, found = [plain[2], solved[2]], inverse @ solved[0]
+        np.testing.assert_allclose(found, x, atol=1e-4)
+        assert counts[1] <= counts[0] / 3, (border, counts)
+
+
+def test_what_cannot_be_one_says_so() -> None:
+    conv = ic.PeriodicConv.init(3, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"shape: expected shape \(\*batch, 3, \*spatial\)"):
+        ic.aslinearoperator(conv, (2, 4, 5))
+    with pytest.raises(TypeError, match="kernel: expected an array of NumPy, got Tensor"):
+        ic.aslinearoperator(conv.asarrays(torch.zeros(1)), (4, 5))
