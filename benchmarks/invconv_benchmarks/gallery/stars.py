@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.restoration import wiener
 
-from invconv import PeriodicConv, damp_for_noise, from_psf
+from invconv import InvertibleConv, damp_for_noise, from_psf
 from invconv_benchmarks.report import figures
 
 _SKY, _NOISE, _RADIUS, _STEPS = 0.05, 0.01, 12, 200
@@ -31,7 +31,7 @@ def lopsided() -> figures.Floats:
 
 
 def richardson_lucy(
-    blur: PeriodicConv, y: figures.Floats, good: figures.Floats, sky: float, steps: int
+    blur: InvertibleConv, y: figures.Floats, good: figures.Floats, sky: float, steps: int
 ) -> figures.Floats:
     """Return the x >= 0 that explains best the counts y = K x + sky where the mask is 1."""
     back = blur.transpose()

@@ -12,30 +12,28 @@ from scipy.sparse.linalg import cg, lsqr
 import invconv as ic
 from invconv_conformance.truth.oracle import affine
 
+RNG = np.random.default_rng(0)
+EMERGING, BIAS = ic.EmergingConv.init(3, rng=RNG), RNG.standard_normal(3)
+
 
 @pytest.mark.parametrize(
-    ("name", "shape"),
+    ("conv", "shape"),
     [
-        ("EmergingConv", (3, 4)),  # a grid
-        ("PeriodicConv", (3, 3, 4)),  # an image
-        ("ActNorm", (2, 3, 3, 4)),  # two images
-        ("PLUConv1x1", (2, 3, 3, 4)),
-        ("Inverse", (3, 4)),
+        (EMERGING.replace(bias=BIAS), (3, 4)),  # a grid
+        (ic.PeriodicConv.init(3, rng=RNG).replace(bias=BIAS), (3, 3, 4)),  # an image
+        (ic.ActNorm(RNG.standard_normal(3), BIAS, ndim=2), (2, 3, 3, 4)),  # two images
+        (ic.PLUConv1x1.init(3, rng=RNG).replace(bias=BIAS), (2, 3, 3, 4)),
+        (ic.Inverse(EMERGING.replace(bias=BIAS)), (3, 4)),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_products_are_those_of_the_dense_matrix(name: str, shape: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(0)
-    cls = ic.EmergingConv if name == "Inverse" else getattr(ic, name)
-    conv = cls.init(3, rng=rng) if name != "ActNorm" else cls(rng.normal(size=3), None, ndim=2)
-    conv = conv.replace(bias=rng.standard_normal(3))
+def test_products_are_those_of_the_dense_matrix(conv: Any, shape: tuple[int, ...]) -> None:
     dense = affine(conv, (3, 4))[0]
-    if name == "Inverse":
-        conv, dense = ic.Inverse(conv), np.linalg.inv(dense)
     if len(shape) == 4:
         dense = np.kron(np.eye(shape[0]), dense)
     for wanted, inverse in ((dense, False), (np.linalg.inv(dense), True)):
         linear = ic.aslinearoperator(conv, shape, inverse=inverse)
-        x = rng.standard_normal((len(dense), 5))
+        x = RNG.standard_normal((len(dense), 5))
         for found, product in (
             (linear.matmat(x), wanted @ x),
             (linear.rmatmat(x), wanted.T @ x),
@@ -65,7 +63,7 @@ def test_a_constant_blur_is_a_preconditioner_of_one_that_varies() -> None:
                 found, _ = cg(varies, y, rtol=1e-8, M=preconditioner, callback=calls.append)
                 counts.append(len(calls))
         else:
-            ends = {"atol": 1e-9, "btol": 1e-9}
+            ends: dict[str, Any] = {"atol": 1e-9, "btol": 1e-9}
             plain, solved = lsqr(varies, y, **ends), lsqr(varies @ inverse, y, **ends)
             counts, found = [plain[2], solved[2]], inverse @ solved[0]
         np.testing.assert_allclose(found, x, atol=1e-4)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_jax(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     begin = f"import jax, sys\njax.distributed.initialize({place!r}, 2, int(sys.argv[1]))\n"
     program.write_text(f"{begin}{JAX}\nprint(y.shape[0], 'images')", encoding="utf-8")
-    here = {"JAX_PLATFORMS": "cpu"}
+    here: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}
     with subprocess.Popen([sys.executable, program, "1"], env=ENVIRONMENT | here) as other:
         assert python(program, "0", timeout=200, **here).stdout.endswith("16 images\n")
         assert other.wait(60) == 0
