@@ -142,9 +142,9 @@ PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a 
 SHORTER = {
     "python -m invconv conformance --html report.html": "--library numpy -k corner-bias",
     "python -m invconv conformance --library torch --mode aot_eager": "-k corner-bias",
-    'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and inverse" -x': "python "
+    'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and ::inverse" -x': "python "
     "-m pytest -p invconv_conformance.plugin --pyargs invconv_conformance --namespace numpy -k "
-    "'periodic-2d and inverse'",
+    "'periodic-2d and ::inverse'",
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
