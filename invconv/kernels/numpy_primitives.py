@@ -18,14 +18,16 @@ from scipy.linalg import get_blas_funcs
 
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalGrid, Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.convolutions import CausalFamily
-from invconv.kernels.cpu import compiled, threads
+from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.recursive import Shape as FilterShape
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
@@ -173,6 +175,20 @@ def factor(family: LinearFamily, w: Floats, shape: Shape) -> Solver:
     if type(family) is CausalFamily and reason(w.dtype.itemsize) is None:
         return CompiledSolver(family, w, shape)
     return family.factor(w, shape)
+
+
+def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats]:
+    """See `invconv.operators.recursion`: sections of a filter in one pass."""
+    shape = FilterShape(len(b), b.shape[3] - 1, a.shape[3], z.shape[3], b.shape[2] > 1)
+    if not shape.compiles or reason(x.dtype.itemsize) is not None:
+        return PRIMITIVES["filtered"].agnostic(b, a, x, z)
+    b, a, x, z = (np.ascontiguousarray(v, v.dtype.newbyteorder("=")) for v in (b, a, x, z))
+    y, last = np.empty(x.shape, x.dtype), np.zeros(z.shape, z.dtype)
+    arrays = [address_of(v) for v in (b, a, x, z, y, last)]
+    count, signals, length = x.shape
+    steps = count * signals, count, length, length, shape.order, length, shape.order
+    recursive.run(shape, x.itemsize, arrays, steps, threads.number())
+    return y, last
 
 
 def by_frequencies(product: SpectralProduct, y: Floats) -> Array:
