@@ -1,0 +1,226 @@
+"""Recursive filters by the compiled kernel: numerator, recursion and state in one pass.
+
+    y[n] = z[n] + sum over j of b[j] x[n - j] - sum over k > 0 of a[k] y[n - k]
+
+z is zero from n = K on. The sections of a cascade follow each other at every sample, so nothing
+lies in memory between them: their recursions do not wait for each other. Lanes hold signals, each
+with the coefficients of its own filter. The term of y[n - 1] is added last, so that a recursion is
+one fused multiply-add a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from invconv.kernels.cpu import costs, machine, threads
+from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
+from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.target import Target, host
+
+_TILE = 8  # samples that are written out one after the other
+_MOST = 48  # coefficients of all sections that are worth such code
+
+SIGNATURE = (
+    "b a x z y last",
+    "first stop rows filters length x_step z_step y_step last_step",
+)
+Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers that a filter's code depends on."""
+
+    sections: int
+    zeros: int  # coefficients of b, less one
+    poles: int  # coefficients of a after the first
+    order: int  # numbers of a state, at least as many
+    varying: bool  # whether every sample has coefficients of its own
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the kernel has code for it."""
+        return self.sections * (self.zeros + self.poles + 1) <= _MOST
+
+    def code(self, target: Target, itemsize: int, lanes: int) -> machine.Code:
+        """Compile the function for ``lanes`` signals at a time."""
+        return machine.compiled(target, itemsize, write_filter, self, lanes, thorough=True)
+
+
+def run(
+    shape: Shape, itemsize: int, arrays: Sequence[int], steps: Sequence[int], workers: int
+) -> None:
+    """Filter signals: ``arrays`` are addresses, ``steps`` the integers of `SIGNATURE` from "rows".
+
+    At most so many ``workers`` filter: one thread filters a few signals.
+    """
+    target, (rows, _, length, *_) = host(), steps
+    lanes = min(target.lanes(itemsize), _TILE)
+    # three signals in the lanes take no longer than one after the other
+    wide = 0 if shape.varying else rows - rows % lanes if rows % lanes < 3 else rows
+    products = shape.sections * (shape.zeros + shape.poles + 1)
+    if workers > 1 and costs.seconds(rows * length, products, itemsize, target) < costs.SHARED:
+        workers = 1
+    step = -(-rows // (workers * lanes)) * lanes
+    parts = [
+        (shape.code(target, itemsize, width).call, start, min(start + step, stop))
+        for width, first, stop in ((lanes, 0, wide), (1, wide, rows))
+        for start in range(first, stop, step)
+    ]
+
+    def work() -> None:
+        while parts:
+            with suppress(IndexError):  # another thread may have taken the last one
+                call, first, stop = parts.pop()
+                call(*arrays, first, stop, *steps)
+
+    if workers > 1:
+        threads.together(work, workers)
+    else:
+        work()
+
+
+def write_filter(w: Writer, shape: Shape, lanes: int) -> None:
+    """Write the function "filter" of `SIGNATURE`: it filters the rows from ``first`` to ``stop``.
+
+    A row is a signal of ``length`` samples; rows of x, z, y and of the last states are so many
+    numbers apart. ``filters`` of the rows have coefficients of their own, as many rows after each
+    other the same ones. Arrays of coefficients are (sections, filters, 1 or length, k), of states
+    (sections, rows, K). Lanes behind the last row repeat it.
+    """
+    v = w.narrowed(lanes)
+    with (
+        w.function("filter", *SIGNATURE, inside=False, constant="b a x z") as a,
+        w.loop(a["first"], a["stop"], lanes) as first,
+    ):
+        v.b = w.b
+        _Group(v, shape, a, [(first + i).least(a["stop"] - 1) for i in range(lanes)]).write()
+
+
+class _Group:
+    """The code that filters the signals in the lanes of a vector."""
+
+    def __init__(self, w: Writer, shape: Shape, a: Arguments, rows: list[Int]) -> None:
+        self.w, self.shape, self.a, self.rows = w, shape, a, rows
+        self.x, self.y = ([w.at(a[n], row * a[f"{n}_step"]) for row in rows] for n in "xy")
+        inner = max(shape.zeros, shape.poles)
+        depths = (shape.zeros, *[inner] * (shape.sections - 1), shape.poles)
+        self.history = [[w.new(w.zero) for _ in range(depth)] for depth in depths]
+        self.coefficients = [] if shape.varying else self._coefficients(w.integer(0))
+
+    def write(self) -> None:
+        w, length, order = self.w, self.a["length"], self.shape.order
+        states = [
+            [w.new(self._gathered(self._state("z", s, i))) for i in range(order)]
+            for s in range(self.shape.sections)
+        ]
+        head = w.integer(order).least(length)
+        with w.loop(0, head) as n:
+            self._one(n, states)
+        tiles = (length - head) // _TILE
+        with w.loop(0, tiles) as tile:
+            self._tile(head + tile * _TILE)
+        with w.loop(head + tiles * _TILE, length) as n:
+            self._one(n, None)
+        if not self.shape.varying:
+            self._keep(states)
+
+    def _coefficients(self, n: Int) -> list[tuple[list[Value], list[Value]]]:
+        """Return b and -a of each section, at sample n if they vary."""
+        w, a, shape, found = self.w, self.a, self.shape, []
+        samples = a["length"] if shape.varying else w.integer(1)
+        numbers = [row * a["filters"] // a["rows"] for row in self.rows]
+        for s in range(shape.sections):
+            starts = [(a["filters"] * s + f) * samples + n for f in numbers]
+            pair = []
+            for name, count in (("b", shape.zeros + 1), ("a", shape.poles)):
+                places = [w.at(a[name], start * count) for start in starts]
+                pair.append([self._gathered(places, j) for j in range(count)])
+            found.append((pair[0], [w.b.fneg(c) for c in pair[1]]))
+        return found
+
+    def _state(self, name: str, section: int, i: int) -> list[Value]:
+        """Return the addresses of a number of the states."""
+        w, a, step = self.w, self.a, "z_step" if name == "z" else "last_step"
+        return [w.at(a[name], (a["rows"] * section + row) * a[step] + i) for row in self.rows]
+
+    def _gathered(self, addresses: list[Value], place: int | Int = 0) -> Value:
+        """Return the numbers at a place from these addresses as a vector."""
+        w, vector = self.w, self.w.zero
+        for lane, address in enumerate(addresses):
+            number = w.load(address, place, w.number)
+            vector = w.b.insert_element(vector, number, w.index(lane))
+        return vector
+
+    def _scatter(self, vector: Value, addresses: list[Value], place: int | Int = 0) -> None:
+        w = self.w
+        for lane, address in enumerate(addresses):
+            w.store(w.b.extract_element(vector, w.index(lane)), address, place)
+
+    def _one(self, n: Int, states: list[list[Variable]] | None) -> None:
+        """Write the filter at one sample, at first with the states."""
+        history = self._loaded()
+        y = self._step(self._gathered(self.x, n), n, history, states)
+        self._scatter(y, self.y, n)
+        self._stored(history)
+
+    def _tile(self, n: Int) -> None:
+        """Write the filter at some samples; vectors of samples are transposed in registers."""
+        w, history, wide = self.w, self._loaded(), len(self.rows) > 1
+        if wide:
+            columns = w.transposed([w.load(row, n) for row in self.x])
+        else:
+            columns = [w.load(self.x[0], n + i) for i in range(_TILE)]
+        results = [self._step(x, n + i, history, None) for i, x in enumerate(columns)]
+        if wide:
+            for row, y in zip(self.y, w.transposed(results), strict=True):
+                w.store(y, row, n)
+        else:
+            for i, y in enumerate(results):
+                w.store(y, self.y[0], n + i)
+        self._stored(history)
+
+    def _loaded(self) -> Histories:
+        return [[variable.value for variable in one] for one in self.history]
+
+    def _stored(self, history: Histories) -> None:
+        for variables, values in zip(self.history, history, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.set(value)
+
+    def _step(
+        self, x: Value, n: Int, history: Histories, states: list[list[Variable]] | None
+    ) -> Value:
+        """Return y[n] of all sections, and put the newest numbers into the histories."""
+        w, shape = self.w, self.shape
+        coefficients = self._coefficients(n) if shape.varying else self.coefficients
+        for s, (b, a) in enumerate(coefficients):
+            if states is None:
+                total = w.b.fmul(b[0], x)
+            else:
+                total = w.fma(b[0], x, states[s][0].value) if states[s] else w.b.fmul(b[0], x)
+                following = [z.value for z in states[s][1:]] + [w.zero]
+                for variable, value in zip(states[s], following, strict=False):
+                    variable.set(value)
+            terms = [*zip(b[1:], history[s], strict=False)]
+            terms += [*zip(a, history[s + 1], strict=False)][::-1]
+            for coefficient, before in terms:
+                total = w.fma(coefficient, before, total)
+            history[s] = [x, *history[s]][: len(history[s])]
+            x = total
+        history[-1] = [x, *history[-1]][: len(history[-1])]
+        return x
+
+    def _keep(self, states: list[list[Variable]]) -> None:
+        """Write the last states: what the past adds to the next outputs."""
+        w, history = self.w, self._loaded()
+        for s, (b, a) in enumerate(self.coefficients):
+            for i in range(self.shape.order):
+                total = states[s][i].value
+                terms = [*zip(b[i + 1 :], history[s], strict=False)]
+                terms += zip(a[i:], history[s + 1], strict=False)
+                for coefficient, before in terms:
+                    total = w.fma(coefficient, before, total)
+                self._scatter(total, self._state("last", s, i))
