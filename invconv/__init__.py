@@ -15,7 +15,15 @@ from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
-from invconv.operators.filters import lfilter, sosfilt
+from invconv.operators.filters import (
+    filtfilt,
+    lfilter,
+    lfilter_zi,
+    sosfilt,
+    sosfilt_zi,
+    sosfiltfilt,
+    varying_lfilter,
+)
 from invconv.operators.inverse import Inverse
 from invconv.operators.least_squares import damp_for_noise
 from invconv.operators.linear_operators import aslinearoperator
@@ -62,12 +70,17 @@ __all__ = [
     "bounded",
     "damp_for_noise",
     "diagnose",
+    "filtfilt",
     "from_psf",
     "lfilter",
+    "lfilter_zi",
     "load",
     "save",
     "set_num_threads",
     "sosfilt",
+    "sosfilt_zi",
+    "sosfiltfilt",
     "squeeze",
     "unsqueeze",
+    "varying_lfilter",
 ]

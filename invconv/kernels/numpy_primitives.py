@@ -181,10 +181,11 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats
     """See `invconv.operators.recursion`: sections of a filter in one pass."""
     shape = FilterShape(len(b), b.shape[3] - 1, a.shape[3], z.shape[3], b.shape[2] > 1)
     if not shape.compiles or reason(x.dtype.itemsize) is not None:
-        return PRIMITIVES["filtered"].agnostic(b, a, x, z)
-    b, a, x, z = (np.ascontiguousarray(v, v.dtype.newbyteorder("=")) for v in (b, a, x, z))
+        agnostic: tuple[Floats, Floats] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
+        return agnostic
+    b, a, x, z = map(np.ascontiguousarray, (b, a, x, z))
     y, last = np.empty(x.shape, x.dtype), np.zeros(z.shape, z.dtype)
-    arrays = [address_of(v) for v in (b, a, x, z, y, last)]
+    arrays = [v.__array_interface__["data"][0] for v in (b, a, x, z, y, last)]
     count, signals, length = x.shape
     steps = count * signals, count, length, length, shape.order, length, shape.order
     recursive.run(shape, x.itemsize, arrays, steps, threads.number())

@@ -1,13 +1,13 @@
 """Recursive filters with SciPy's signatures, on every library and differentiable in all arguments.
 
-A filter is A y = B x with two autoregressive convolutions of one channel: y = A^-1 B x. An initial
-state zi of the transposed direct form II is added to the first K numbers of B x.
+A filter is A y = B x + z with two banded triangular matrices (`invconv.operators.recursion`).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,27 +18,28 @@ from invconv.arrays.namespaces import (
     cast,
     constant,
     copy_of,
+    device,
+    is_half,
     namespace,
     native_dtype,
     readable,
     size,
-    to_float,
-    zeros,
 )
-from invconv.arrays.validation import require_alike, require_array, require_real
-from invconv.operators.autoregressive import AutoregressiveConv
-from invconv.operators.blocks import added, carried_over, resized
+from invconv.arrays.validation import choice, require_alike, require_real
+from invconv.kernels.primitives import pad, part
+from invconv.operators.recursion import filtered
 
 # written as tables of numbers, not as arrays of a library
 _NUMBERS = (np.ndarray, np.number, Sequence, float, int)
+_PADS = ("odd", "even", "constant")
 
 
-def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
+def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
     """Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
 
         a[0] y[n] = b[0] x[n] + ... + b[K] x[n - K] - a[1] y[n - 1] - ... - a[K] y[n - K]
 
-    Every step is differentiable, in b, a, x and zi. JAX's ``jit`` compiles it, and `torch.compile`,
+    The result is differentiable in b, a, x and zi. JAX's ``jit`` compiles it, and `torch.compile`,
     with ``fullgraph=True`` if b and a are tensors.
 
     Parameters
@@ -47,8 +48,8 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
         Numerator and denominator; a[0] is not zero. Axes before the last broadcast against the
         other axes of x: there a filter of its own runs for each index.
     x : array
-        Signals, real and floating. Its dtype is that of the result; b and a of plain numbers or of
-        NumPy are cast to it.
+        Signals, real and floating. Its dtype is that of the result; b, a and zi of plain numbers or
+        of NumPy are cast to it.
     axis : int
         The axis of time.
     zi : array, optional
@@ -75,32 +76,28 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Array | None = None) -
     >>> lfilter([1.0], [1.0, -0.5], np.asarray([0.0]), zi=state)[0]
     array([0.25])
     """
-    require_real("x", x)
-    x, dtype = cast(x, native_dtype(x.dtype)), x.dtype
-    b, a = _coefficients("b", b, x), _coefficients("a", a, x)
-    axis = operator.index(axis)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
+    axis = _axis(axis, x)
+    b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
     signals = _moved(x, axis, -1)
-    state = None if zi is None else _state(zi, x, axis, (*signals.shape[:-1], _order(b, a)))
-    run: Callable[..., tuple[Array, Array]] = _one if b.ndim == a.ndim == 1 else _each
-    y, last = run(b, a, signals, state)
-    y, last = (cast(_moved(each, -1, axis), dtype) for each in (y, last))
-    return y if zi is None else (y, last)
+    if zi is not None:
+        zi = _state(zi, x, axis, (*signals.shape[:-1], _order(b, a)))[None, ...]
+    y, last = _run(b[None, ..., None, :], a[None, ..., None, :], signals, zi)
+    y = _moved(y, -1, axis)
+    return y if zi is None else (y, _moved(last[0, ...], -1, axis))
 
 
-def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
+def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
     """Filter signals with second-order sections one after the other, as `scipy.signal.sosfilt`.
 
     Parameters
     ----------
-    sos : array or sequence, shape (n, 6)
+    sos : array or sequence, shape (..., n, 6)
         Numerator and denominator of each section, as `scipy.signal.butter(..., output="sos")` gives
-        them.
+        them. Axes before the last two broadcast as those of `lfilter`'s coefficients.
     x, axis
         As for `lfilter`.
     zi : array, optional
-        The states at first: n of x's shape, with 2 numbers along ``axis``.
+        The states at first: n of x's shape, with 2 numbers along ``axis``, or 1 along other axes.
 
     Returns
     -------
@@ -118,134 +115,403 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Array | None = None) -> Any:
     >>> sosfilt([[1.0, 0, 0, 1, -0.5, 0]], np.asarray([1.0, 0.0, 0.0]))
     array([1.  , 0.5 , 0.25])
     """
-    require_real("x", x)
-    sos = _coefficients("sos", sos, x)
-    if sos.ndim != 2 or sos.shape[1] != 6 or not sos.shape[0]:
-        raise ValueError(f"sos: expected the shape (sections, 6), got {tuple(sos.shape)}")
+    axis = _axis(axis, x)
+    b, a = _sections(sos, x)
+    signals = _moved(x, axis, -1)
+    if zi is not None:
+        zi = _state(zi, x, axis, (b.shape[0], *signals.shape[:-1], 2))
+    y, last = _run(b[..., None, :], a[..., None, :], signals, zi)
+    y = _moved(y, -1, axis)
+    return y if zi is None else (y, _moved(last, -1, axis + 1))
+
+
+def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
+    """Filter signals with coefficients of their own at every sample.
+
+        a[n, 0] y[n] = b[n, 0] x[n] + b[n, 1] x[n - 1] + ... - a[n, 1] y[n - 1] - ...
+
+    `varying_lfilter(a, b, y)` is the inverse, and sum over n of log|b[n, 0] / a[n, 0]| the
+    log-determinant, for as many signals as x has once each.
+
+    Parameters
+    ----------
+    b, a : array, shape (..., time, k)
+        Numerator and denominator at every sample; a[..., 0] is not zero. With one sample they are
+        the same at all times. Axes before these two broadcast as those of `lfilter`'s coefficients.
+    x, axis
+        As for `lfilter`.
+    zi : array, optional
+        The K = max(k) - 1 numbers of x before the first one, and behind them along ``axis`` the K
+        numbers of y before the first one, each with the newest last.
+
+    Returns
+    -------
+    array, or (array, array)
+        y, shaped as x; with ``zi`` also the last numbers, in the same order, with which the next
+        piece of the signals goes on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `lfilter`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> a = np.asarray([[1.0, 0.0], [1.0, -0.5], [1.0, -2.0]])
+    >>> varying_lfilter(np.ones((1, 1)), a, np.asarray([1.0, 0.0, 0.0]))
+    array([1. , 0.5, 1. ])
+    """
+    axis = _axis(axis, x)
+    b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
+    xp, signals, order = namespace(x), _moved(x, axis, -1), _order(b, a)
+    *lead, length = signals.shape
+    for name, values in (("b", b), ("a", a)):
+        if values.ndim < 2 or values.shape[-2] not in (1, length):
+            raise ValueError(
+                f"{name}: expected {length} samples along the axis before the last, as many as x "
+                f"has, or 1, got the shape {tuple(values.shape)}"
+            )
+    b, a = (xp.broadcast_to(v, (*v.shape[:-2], length, v.shape[-1])) for v in (b, a))
     if zi is None:
-        for section in range(sos.shape[0]):
-            x = lfilter(sos[section, :3], sos[section, 3:], x, axis)
-        return x
-    require_array("zi", zi)
-    if zi.ndim != x.ndim + 1 or zi.shape[0] != sos.shape[0]:
-        raise ValueError(
-            f"zi: expected {sos.shape[0]} states, one per section, each of {x.ndim} axes, "
-            f"got the shape {tuple(zi.shape)}"
+        return _moved(_run(b[None, ...], a[None, ...], signals, None)[0], -1, axis)
+    past = _state(zi, x, axis, (*lead, 2 * order))
+    before, after = past[..., :order], past[..., order:]
+    early = [xp.zeros_like(past[..., 0])] * order
+    for n in range(min(order, length)):  # what the past adds to the first numbers
+        of_x, of_y = (
+            xp.sum(c[..., n, n + 1 :] * xp.flip(h, axis=-1)[..., : c.shape[-1] - n - 1], axis=-1)
+            for c, h in ((b, before), (a, after))
         )
-    states = []
-    for section in range(sos.shape[0]):
-        x, last = lfilter(sos[section, :3], sos[section, 3:], x, axis, zi[section, ...])
-        states.append(last)
-    return x, namespace(x).stack(states)
+        early[n] = xp.broadcast_to((of_x - of_y) / a[..., n, 0], tuple(lead))
+    state = xp.stack(early, axis=-1) if order else past
+    y, _ = _run(b[None, ...], a[None, ...], signals, state[None, ...])
+    ends = [xp.concat([h, v], axis=-1)[..., length:] for h, v in ((before, signals), (after, y))]
+    return _moved(y, -1, axis), _moved(xp.concat(ends, axis=-1), -1, axis)
+
+
+def filtfilt(
+    b: Any, a: Any, x: Array, axis: int = -1, padtype: str | None = "odd", padlen: int | None = None
+) -> Array:
+    """Filter signals forwards and backwards, so that no phase is left, as `scipy.signal.filtfilt`.
+
+    Parameters
+    ----------
+    b, a, x, axis
+        As for `lfilter`.
+    padtype : "odd", "even", "constant" or None
+        How signals are continued at both ends before they are filtered, None: not at all.
+    padlen : int, optional
+        By how many numbers: 3 max(len(a), len(b)) unless given.
+
+    Returns
+    -------
+    array
+        Shaped as x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `lfilter`, or if x is not longer than ``padlen``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> filtfilt([0.5], [1.0, -0.5], np.asarray([1.0, 0.0, 0.0, 1.0]), padlen=2).round(3)
+    array([0.971, 0.412, 0.412, 0.971])
+    """
+    axis = _axis(axis, x)
+    b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
+    state = lfilter_zi(b, a)
+    return _there_and_back(
+        lambda x, first: lfilter(b, a, x, zi=state * first)[0],
+        x,
+        axis,
+        padtype,
+        padlen,
+        _order(b, a) + 1,
+    )
+
+
+def sosfiltfilt(
+    sos: Any, x: Array, axis: int = -1, padtype: str | None = "odd", padlen: int | None = None
+) -> Array:
+    """Filter signals forwards and backwards by sections, as `scipy.signal.sosfiltfilt`.
+
+    Parameters
+    ----------
+    sos, x, axis
+        As for `sosfilt`.
+    padtype, padlen
+        As for `filtfilt`. The default of ``padlen`` is 3 (2 n + 1 - m), m the number of sections
+        whose b[2], or whose a[2], is zero: the smaller of the two. Traced values cannot be counted.
+
+    Returns
+    -------
+    array
+        Shaped as x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sosfilt` and `filtfilt`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sos = [[0.5, 0, 0, 1, -0.5, 0]]
+    >>> sosfiltfilt(sos, np.asarray([1.0, 0.0, 0.0, 1.0]), padlen=2).round(3)
+    array([0.971, 0.412, 0.412, 0.971])
+    """
+    axis = _axis(axis, x)
+    b, a = _sections(sos, x)
+    taps = 2 * b.shape[0] + 1
+    if padlen is None and padtype is not None:
+        ends = [values[..., 2] for values in (b, a)]
+        if not all(map(readable, ends)):
+            raise ValueError("padlen: expected an integer, since the zeros of sos are not known")
+        taps -= min(int(namespace(x).count_nonzero(values == 0)) for values in ends)
+    sos = namespace(x).concat([b, a], axis=-1)
+    states = sosfilt_zi(_moved(sos, 0, -2))
+    return _there_and_back(
+        lambda x, first: sosfilt(_moved(sos, 0, -2), x, zi=_beside(states, first) * first)[0],
+        x,
+        axis,
+        padtype,
+        padlen,
+        taps,
+    )
+
+
+def lfilter_zi(b: Any, a: Any) -> Array:
+    """Return the state of `lfilter` after ones without beginning, as `scipy.signal.lfilter_zi`.
+
+    Parameters
+    ----------
+    b, a : array, sequence of numbers, shape (..., k), or number
+        Numerator and denominator; a[0] is not zero.
+
+    Returns
+    -------
+    array, shape (..., K)
+        K = max(len(a), len(b)) - 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `lfilter`, or if the sum of a is zero: then there is no such state.
+
+    Examples
+    --------
+    >>> lfilter_zi([0.5], [1.0, -0.5])
+    array([0.5])
+    """
+    like = next((v for v in (b, a) if not isinstance(v, _NUMBERS)), np.zeros(()))
+    b, a = (_coefficients(name, values, like) for name, values in (("b", b), ("a", a)))
+    xp, order = namespace(b), _order(b, a)
+    b, a = (v / a[..., :1] for v in (b, a))
+    b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in (b, a))
+    least = xp.min(abs(xp.sum(a, axis=-1)))
+    if readable(least) and not least:
+        raise ValueError("a: expected a sum other than zero: a pole at 1 has no steady state")
+    steps = b[..., 1:] - a[..., 1:] * b[..., :1]
+    steady = xp.sum(steps, axis=-1, keepdims=True) / xp.sum(a, axis=-1, keepdims=True)
+    of_a, of_steps = (xp.cumulative_sum(v, axis=-1) - v for v in (a[..., 1:], steps))
+    return (1 + of_a) * steady - of_steps
+
+
+def sosfilt_zi(sos: Any) -> Array:
+    """Return the states of `sosfilt` after ones without beginning, as `scipy.signal.sosfilt_zi`.
+
+    Parameters
+    ----------
+    sos : array or sequence, shape (..., n, 6)
+        As for `sosfilt`.
+
+    Returns
+    -------
+    array, shape (n, ..., 2)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sosfilt` and `lfilter_zi`.
+
+    Examples
+    --------
+    >>> sosfilt_zi([[0.5, 0, 0, 1, -0.5, 0]])
+    array([[0.5, 0. ]])
+    """
+    b, a = _sections(sos, np.zeros(()) if isinstance(sos, _NUMBERS) else sos)
+    xp, states = namespace(b), lfilter_zi(b, a)
+    gains = xp.sum(b, axis=-1, keepdims=True) / xp.sum(a, axis=-1, keepdims=True)
+    before = [xp.ones_like(gains[0, ...])]
+    for section in range(b.shape[0] - 1):
+        before.append(before[-1] * gains[section, ...])
+    return states * xp.stack(before)
+
+
+def _there_and_back(
+    run: Any, x: Array, axis: int, padtype: str | None, padlen: int | None, taps: int
+) -> Array:
+    """Run a filter from the steady state of the first number, forwards and then backwards."""
+    if padtype is not None:
+        choice("padtype", padtype, _PADS)
+    edge = 0 if padtype is None else 3 * taps if padlen is None else operator.index(padlen)
+    xp, signals = namespace(x), _moved(x, axis, -1)
+    if not 0 <= edge < signals.shape[-1]:
+        raise ValueError(
+            f"padlen: expected a number from 0 to {signals.shape[-1] - 1}, fewer than x has along "
+            f"its axis {axis}, got {edge}"
+        )
+    if edge:
+        last = signals.ndim - 1
+        ends = part(signals, last, 1, edge + 1), part(signals, last, -edge - 1, -1)
+        before, after = (xp.flip(end, axis=-1) for end in ends)
+        first, final = signals[..., :1], signals[..., -1:]
+        if padtype == "odd":
+            before, after = 2 * first - before, 2 * final - after
+        elif padtype == "constant":
+            before, after = (xp.broadcast_to(v, before.shape) for v in (first, final))
+        signals = xp.concat([before, signals, after], axis=-1)
+    for _ in range(2):
+        signals = xp.flip(run(signals, signals[..., :1]), axis=-1)
+    return _moved(signals[..., edge : signals.shape[-1] - edge], -1, axis)
+
+
+def _beside(states: Array, signals: Array) -> Array:
+    """Return states (n, ..., 2) with as many axes between as signals have before the last."""
+    between = (1,) * (signals.ndim + 1 - states.ndim)
+    return namespace(states).reshape(states, (states.shape[0], *between, *states.shape[1:]))
+
+
+def _axis(axis: int, x: Array) -> int:
+    """Return the axis of time, from 0 on."""
+    require_real("x", x)
+    axis = operator.index(axis)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
+    return axis % x.ndim
 
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
     """Return coefficients as an array of x's library."""
-    if isinstance(values, _NUMBERS):
-        numbers = np.atleast_1d(values)  # SciPy's filters without feedback have a = 1
-        require_array(name, numbers)
-        if numbers.dtype.kind not in "fiu":
-            raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}")
-        values = constant(numbers, x, x.dtype)
-    require_alike(name, values, "x", x)
-    if values.ndim == 0 or values.shape[-1] == 0:
+    values = _as_x(name, values, x)
+    if values.ndim == 0:
+        values = values[None]  # SciPy's filters without feedback have a = 1
+    if values.shape[-1] == 0:
         raise ValueError(f"{name}: expected at least one coefficient along the last axis")
-    if name == "a" and 0 not in values.shape:
-        least = namespace(x).min(abs(values[..., 0]))
-        if readable(least) and to_float(least) == 0:
-            raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     return values
+
+
+def _as_x(name: str, values: Any, x: Array) -> Array:
+    """Return an argument as an array of x's library; numbers and NumPy's arrays are cast."""
+    if not isinstance(values, _NUMBERS) or isinstance(values, np.ma.MaskedArray):
+        require_alike(name, values, "x", x)
+        return values
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "fiu":
+        hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
+        raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
+    return constant(numbers, x, native_dtype(x.dtype))
+
+
+def _sections(sos: Any, x: Array) -> tuple[Array, Array]:
+    """Return b and a of all sections, whose axis is the first."""
+    sos = _as_x("sos", sos, x)
+    if sos.ndim < 2 or sos.shape[-1] != 6 or not sos.shape[-2]:
+        raise ValueError(f"sos: expected the shape (..., sections, 6), got {tuple(sos.shape)}")
+    sos = _moved(sos, -2, 0)
+    return sos[..., :3], sos[..., 3:]
 
 
 def _moved(x: Array, start: int, end: int) -> Array:
     """Move an axis; torch cannot map its own function for that over a batch."""
+    start, end = start % x.ndim, end % x.ndim
+    if start == end:
+        return x
     axes = list(range(x.ndim))
-    axes.insert(end % x.ndim, axes.pop(start))
+    axes.insert(end, axes.pop(start))
     return namespace(x).permute_dims(x, tuple(axes))
 
 
 def _order(b: Array, a: Array) -> int:
+    """Return how many numbers a state has."""
     return max(int(b.shape[-1]), int(a.shape[-1])) - 1
 
 
-def _state(zi: Array, x: Array, axis: int, expected: Shape) -> Array:
-    """Return the state with time last, for every signal."""
-    require_alike("zi", zi, "x", x)
-    xp, order = namespace(x), expected[-1]
-    state = _moved(zi, axis, -1) if zi.ndim == x.ndim else zi
-    alike = zi.ndim == x.ndim and state.shape[-1] == order
+def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
+    """Return the state of every signal with time last; ``expected`` is its whole shape."""
+    zi = _as_x("zi", zi, x)
+    own = len(expected) - x.ndim  # of sections
+    state = _moved(zi, axis + own, -1) if zi.ndim == len(expected) else zi
+    alike = state.ndim == len(expected) and (*state.shape[:own], state.shape[-1]) == (
+        *expected[:own],
+        expected[-1],
+    )
     if not alike or any(n not in (1, m) for n, m in zip(state.shape, expected, strict=True)):
+        states = f"{expected[0]} states, one per section, each with " if own else ""
         raise ValueError(
-            f"zi: expected {order} numbers along the axis of time, the larger number of "
-            f"coefficients less one, and else the shape of x: {expected} with time last, got "
-            f"{tuple(zi.shape)}"
+            f"zi: expected {states}{expected[-1]} numbers along the axis of time and else the "
+            f"shape of x, or 1: {expected} with time last, got {tuple(zi.shape)}"
         )
-    return xp.broadcast_to(cast(state, x.dtype), expected)
+    return namespace(x).broadcast_to(state, expected)
 
 
-def _each(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
-    """Run a filter of its own wherever b or a has one; time is the last axis."""
-    xp, lead = namespace(x), tuple(x.shape[:-1])
-    try:
-        own = np.broadcast_shapes(b.shape[:-1], a.shape[:-1])
-        fits = np.broadcast_shapes(own, lead) == lead
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"b, a: expected axes before the last that broadcast to {lead}, the other axes of x, "
-            f"got {tuple(b.shape[:-1])} and {tuple(a.shape[:-1])}"
-        )
-    if 0 in lead:
-        return x, zeros((*lead, _order(b, a)), x) if zi is None else zi
-    own = (*[1] * (len(lead) - len(own)), *own)
-    first = [n for n, m in enumerate(own) if m > 1]
-    rest = [n for n, m in enumerate(own) if m == 1]
-    order, count = (*first, *rest, len(lead)), size(own)
+def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
+    """Run sections b, a (S, ..., 1 or time, k) on x (..., time) from states z (S, ..., K).
 
-    def rows(array: Array, shape: tuple[int, ...]) -> Array:
-        """Return filters or signals, the axes of the filters as one."""
-        array = xp.permute_dims(xp.broadcast_to(array, (*shape, array.shape[-1])), order)
-        return xp.reshape(array, (count, size(shape) // count, array.shape[-1]))
-
-    def restored(parts: list[Array]) -> Array:
-        length = parts[0].shape[-1]
-        whole = xp.reshape(xp.stack(parts), (*(lead[n] for n in (*first, *rest)), length))
-        return xp.permute_dims(whole, tuple(map(order.index, range(len(order)))))
-
-    bs, as_, xs = rows(b, own), rows(a, own), rows(x, lead)
-    states = None if zi is None else rows(zi, lead)
-    results = [
-        _one(bs[n, 0, :], as_[n, 0, :], xs[n, ...], None if states is None else states[n, ...])
-        for n in range(count)
-    ]
-    ys, lasts = zip(*results, strict=True)
-    return restored(list(ys)), restored(list(lasts))
+    A filter of its own runs wherever b or a has one. Return y and the last states.
+    """
+    xp, (*lead, length) = namespace(x), x.shape
+    own = _filters(b, a, tuple(lead))
+    axes, count = sorted(range(len(lead)), key=lambda n: own[n] == 1), size(own)
+    order = _order(b, a)
+    if z is None:
+        z = xp.zeros((b.shape[0], *lead, order), dtype=x.dtype, device=device(x))
+    if 0 in x.shape:
+        return x, copy_of(z)
+    kind = x.dtype
+    inner = xp.float32 if is_half(kind, x) else native_dtype(kind)
+    b, a, x, z = (cast(v, inner) for v in (b, a, x, z))
+    divisor = a[..., :1]
+    if readable(divisor) and not xp.all(divisor != 0):
+        raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
+    b, a = b / divisor, a[..., 1:] / divisor
+    if count > 1:  # the axes of the filters come before those that share one
+        b, a = (_broadcast(v, own, axes, 2) for v in (b, a))
+        x, z = _broadcast(x[None, ...], lead, axes, 1), _broadcast(z, lead, axes, 1)
+    b, a = (xp.reshape(v, (v.shape[0], count, *v.shape[-2:])) for v in (b, a))
+    x, z = xp.reshape(x, (count, -1, length)), xp.reshape(z, (z.shape[0], count, -1, order))
+    y, last = filtered(b, a, x, z)
+    turned = [lead[n] for n in axes]
+    y, last = xp.reshape(y, (*turned, length)), xp.reshape(last, (z.shape[0], *turned, order))
+    if count > 1:
+        back = [axes.index(n) for n in range(len(axes))]
+        y = xp.permute_dims(y, (*back, len(axes)))
+        last = xp.permute_dims(last, (0, *(n + 1 for n in back), len(axes) + 1))
+    return cast(y, kind), cast(last, kind)
 
 
-def _one(b: Array, a: Array, x: Array, zi: Array | None) -> tuple[Array, Array]:
-    """Run one filter on signals of shape (..., time), and return y and the state at the end."""
-    xp, length, order = namespace(x), int(x.shape[-1]), _order(b, a)
-    b, a = b / a[0], a / a[0]
-    rows = xp.reshape(x, (size(x.shape[:-1]), 1, length))
-    state = None if zi is None else xp.reshape(zi, (rows.shape[0], 1, order))
-    if 0 in rows.shape:
-        return x, zeros((*x.shape[:-1], order), x) if zi is None else copy_of(zi)
-    driving, recursion = (AutoregressiveConv(taps[None, None, :]) for taps in (b, a))
-    driven = driving.forward(rows)
-    if state is not None:
-        driven = added(driven, state, last=False)
-    y = driven
-    if a.shape[0] > 1:
-        y = recursion.prepare((length,), check=False).inverse(driven)
-    last = zeros((*x.shape[:-1], order), x)
-    if state is not None:
-        kept = resized(state[..., min(length, order) :], order)
-        last = kept + _left(driving, rows, order) - _left(recursion, y, order)
-    return xp.reshape(y, x.shape), xp.reshape(last, (*x.shape[:-1], order))
+def _filters(b: Array, a: Array, lead: Shape) -> Shape:
+    """Return how many filters there are along each axis of the signals."""
+    shapes = tuple(b.shape[1:-2]), tuple(a.shape[1:-2])
+    if shapes == ((), ()):
+        return (1,) * len(lead)
+    with suppress(ValueError):
+        own = np.broadcast_shapes(*shapes)
+        if np.broadcast_shapes(own, lead) == lead:
+            return (*[1] * (len(lead) - len(own)), *own)
+    raise ValueError(
+        f"b, a: expected axes before the last that broadcast to {lead}, the other axes of x, got "
+        f"{shapes[0]} and {shapes[1]}"
+    )
 
 
-def _left(conv: AutoregressiveConv, x: Array, order: int) -> Array:
-    """Return sum over k > i of c[k] x[end - k + i] for each number i of a state."""
-    ends = resized(x, int(conv.kernel.shape[2]) - 1, last=True)
-    return resized(carried_over(conv._family, conv.kernel, ends), order)
+def _broadcast(v: Array, shape: Sequence[int], axes: Sequence[int], behind: int) -> Array:
+    """Return v (S, ..., numbers) of a shape between, whose axes are put into another order."""
+    xp, ends = namespace(v), tuple(v.shape[v.ndim - behind :])
+    v = xp.reshape(v, (v.shape[0], *[1] * (len(shape) + 1 + behind - v.ndim), *v.shape[1:]))
+    v = xp.broadcast_to(v, (v.shape[0], *shape, *ends))
+    behinds = range(len(shape) + 1, v.ndim)
+    return xp.permute_dims(v, (0, *(n + 1 for n in axes), *behinds))

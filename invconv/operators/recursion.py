@@ -4,10 +4,10 @@ A section maps x, and numbers z that its past adds to the first K outputs, to y 
 that it adds itself to the next K outputs (the state of SciPy's filters, transposed direct form II):
 
     y[n] = z[n] + sum over j of b[n, j] x[n - j] - sum over k > 0 of a[n, k] y[n - k],  0 <= n < N
-    last[i] = z[N + i] + sum over k > i of b[k] x[N + i - k] - a[k] y[N + i - k]        0 <= i < K
+    last[i] = z[N + i] + sum over k > i of b[k] x[N + i - k] - a[k] y[N + i - k]
 
-Numbers beyond the ends are zero. With v = (y, last) this is Av = Bx + z, in which A and B have N + K
-rows, and A is the identity in the last K columns. So the derivatives are filters again:
+Numbers beyond the ends are zero. With v = (y, last) this is A v = B x + z, where A and B have N + K
+rows, and the last K columns of A are the identity's. So the derivatives are filters again:
 
     v_dot = A^-1 (B x_dot + z_dot + B_dot x - A_dot y)
     g = A^-T v_bar,  x_bar = B^T g,  z_bar = g[:K],  b_bar[j] = <g, x j samples later>,
@@ -61,7 +61,7 @@ def _by_solves(b: Array, a: Array, x: Array, z: Array) -> Pair:
             recursion = AutoregressiveConv(taps[None, None, :])
             y = recursion.prepare((length,), check=False).inverse(y)
         results.append(y[:, 0, :])
-    y, kept = xp.stack(results), resized(z[..., min(length, z.shape[-1]) :], z.shape[-1])
+    y, kept = xp.stack(results), resized(z, z.shape[-1], length)
     return y, kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)
 
 
@@ -80,15 +80,19 @@ def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Pair:
         for k in range(1, poles + 1):
             taps = a[:, start : start + count, k - 1]
             here = here - taps[:, None, :] * part(past, 2, poles - k, poles - k + count)
-            matrix = matrix + taps[:, :, None] * xp.eye(count, k=-k, dtype=x.dtype, device=device(x))
+            matrix = matrix + taps[:, :, None] * xp.eye(
+                count, k=-k, dtype=x.dtype, device=device(x)
+            )
         solved = xp.linalg.solve(matrix, xp.matrix_transpose(here))
         parts.append(xp.matrix_transpose(solved))
     return xp.concat(parts[1:], axis=2) if poles else driven, zeros(z.shape, x)
 
 
-def resized(x: Array, count: int) -> Array:
-    """Return the first ``count`` numbers along the last axis, zeros behind the end."""
-    return pad(x[..., :count], x.ndim - 1, 0, max(0, count - x.shape[-1]))
+def resized(x: Array, count: int, start: int = 0) -> Array:
+    """Return ``count`` numbers along the last axis from ``start`` on, zeros behind the end."""
+    length = x.shape[-1]
+    start, stop = min(start, length), min(start + count, length)
+    return pad(x[..., start:stop], x.ndim - 1, 0, count - (stop - start))
 
 
 def _later(x: Array, count: int) -> Array:
@@ -108,7 +112,7 @@ def _of_state(c: Array, before: Array) -> Array:
     xp, order = namespace(c), before.shape[-1]
     if not (order and c.shape[-1]):
         return zeros(before.shape, before)
-    rows = [resized(c[..., i:], order) for i in range(order)]
+    rows = [resized(c, order, i) for i in range(order)]
     return matmul(before, xp.stack(rows, axis=-1))
 
 
@@ -117,7 +121,7 @@ def _backwards(c: Array, first: int) -> Array:
     xp, (_, length, count) = namespace(c), c.shape
     if length == 1 or not count:
         return c
-    moved = [resized(c[..., first + j :, j], length) for j in range(count)]
+    moved = [resized(c[..., j], length, first + j) for j in range(count)]
     return xp.flip(xp.stack(moved, axis=2), axis=1)
 
 
@@ -138,7 +142,7 @@ def tangent(
     run: Packed, b: Array, a: Array, x: Array, v: Array, dots: Sequence[Array | None]
 ) -> Array:
     """Return the tangent of v = run(b, a, x, z) of those of b, a, x and z, None for zero."""
-    xp, length = namespace(x), x.shape[-1]
+    length = x.shape[-1]
     b_dot, a_dot, x_dot, z_dot = dots
     none = zeros((*x.shape[:2], v.shape[-1] - length), x)
     parts = []

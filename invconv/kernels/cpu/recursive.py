@@ -76,10 +76,7 @@ def run(
                 call, first, stop = parts.pop()
                 call(*arrays, first, stop, *steps)
 
-    if workers > 1:
-        threads.together(work, workers)
-    else:
-        work()
+    threads.together(work, workers) if workers > 1 else work()
 
 
 def write_filter(w: Writer, shape: Shape, lanes: int) -> None:
