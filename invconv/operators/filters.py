@@ -413,7 +413,7 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
     if numbers.dtype.kind not in "fiu":
         hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
         raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
-    return constant(numbers, x, native_dtype(x.dtype))
+    return constant(numbers, x, x.dtype)
 
 
 def _sections(sos: Any, x: Array) -> tuple[Array, Array]:
@@ -437,7 +437,8 @@ def _moved(x: Array, start: int, end: int) -> Array:
 
 def _order(b: Array, a: Array) -> int:
     """Return how many numbers a state has."""
-    return max(int(b.shape[-1]), int(a.shape[-1])) - 1
+    numbers: int = max(b.shape[-1], a.shape[-1])
+    return numbers - 1
 
 
 def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
@@ -473,7 +474,9 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
         return x, copy_of(z)
     kind = x.dtype
     inner = xp.float32 if is_half(kind, x) else native_dtype(kind)
-    b, a, x, z = (cast(v, inner) for v in (b, a, x, z))
+    if inner != kind:
+        y, last = _run(*(cast(v, inner) for v in (b, a, x, z)))
+        return cast(y, kind), cast(last, kind)
     divisor = a[..., :1]
     if readable(divisor) and not xp.all(divisor != 0):
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
@@ -490,7 +493,7 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
         back = [axes.index(n) for n in range(len(axes))]
         y = xp.permute_dims(y, (*back, len(axes)))
         last = xp.permute_dims(last, (0, *(n + 1 for n in back), len(axes) + 1))
-    return cast(y, kind), cast(last, kind)
+    return y, last
 
 
 def _filters(b: Array, a: Array, lead: Shape) -> Shape:
