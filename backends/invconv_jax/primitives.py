@@ -9,6 +9,7 @@ from invconv.arrays.array_ops import Array, ArrayOps
 from invconv_jax.native.exponential import counted as counted
 from invconv_jax.native.exponential import exponential as exponential
 from invconv_jax.native.exponential import exponential_gram as exponential_gram
+from invconv_jax.native.filters import filtered as filtered
 from invconv_jax.native.partition import spread as spread
 from invconv_jax.native.products import correlate as correlate
 from invconv_jax.native.products import correlate_kernel_vjp as correlate_kernel_vjp

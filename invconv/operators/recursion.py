@@ -163,13 +163,13 @@ def cotangents(
 
     x and v are used for the gradients by b and by a alone.
     """
-    xp, length, varying = namespace(bar), bar.shape[-1] - order, b.shape[1] > 1
+    xp, length, varying = namespace(bar), bar.shape[-1] - order, a.shape[1] > 1
     tail = zeros((*bar.shape[:2], order), bar) if varying else bar[..., length:]
 
     def back(b: Array, a: Array, x: Array, z: Array) -> Array:
         return xp.flip(run(b, a, xp.flip(x, axis=-1), z)[..., :length], axis=-1)
 
-    one = xp.ones_like(b[..., :1])
+    one = zeros((*a.shape[:2], 1), a) + 1
     g = back(one, _backwards(a, 1), bar[..., :length], -_of_state(a[:, 0, :], tail))
     whole = xp.concat([g, tail], axis=-1)
     b_bar = a_bar = x_bar = None

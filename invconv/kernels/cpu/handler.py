@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from invconv.kernels.cpu import loop, weights
+from invconv.kernels.cpu import loop, recursive, weights
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I32, I64, POINTER, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -22,6 +22,36 @@ def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
     """
     with xla.handler(w) as frame, _denormal_numbers(w):
         _solve(w, frame, addresses)
+
+
+def write_filter_handler(w: Writer, addresses: tuple[int, ...]) -> None:
+    """Write the function "handler" of a call frame that filters signals.
+
+    Arguments of the custom call are b, a, and z with x behind it in every row; the result is y with
+    the last state behind it. The attribute has the first row and the end of the rows for each of
+    the functions at these ``addresses``, and then the integers of `cpu.recursive` from "rows" on.
+    """
+    with xla.handler(w) as frame, _denormal_numbers(w):
+        b, a, given = (xla.data(w, xla.array(w, frame, xla.ARGUMENTS, i)) for i in range(3))
+        result, numbers = (
+            xla.data(w, xla.array(w, frame, xla.RESULTS, 0)),
+            xla.attribute(w, frame, 0),
+        )
+        names = recursive.SIGNATURE[1].split()[2:]
+        steps = {n: w.entry(numbers, 2 * len(addresses) + i) for i, n in enumerate(names)}
+        order = steps["x_step"] - steps["length"]
+        arrays = {"b": b, "a": a, "z": given, "x": w.at(given, order), "y": result}
+        for i, address in enumerate(addresses):
+            first, stop = w.entry(numbers, 2 * i), w.entry(numbers, 2 * i + 1)
+            w.call_outside(
+                _address(w, address),
+                recursive.SIGNATURE,
+                **arrays,
+                last=w.at(result, steps["length"]),
+                first=first,
+                stop=stop,
+                **steps,
+            )
 
 
 def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:

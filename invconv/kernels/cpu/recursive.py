@@ -44,10 +44,6 @@ class Shape:
         """Whether the kernel has code for it."""
         return self.sections * (self.zeros + self.poles + 1) <= _MOST
 
-    def code(self, target: Target, itemsize: int, lanes: int) -> machine.Code:
-        """Compile the function for ``lanes`` signals at a time."""
-        return machine.compiled(target, itemsize, write_filter, self, lanes, thorough=True)
-
 
 def run(
     shape: Shape, itemsize: int, arrays: Sequence[int], steps: Sequence[int], workers: int
@@ -57,16 +53,13 @@ def run(
     At most so many ``workers`` filter: one thread filters a few signals.
     """
     target, (rows, _, length, *_) = host(), steps
-    lanes = min(target.lanes(itemsize), _TILE)
-    # three signals in the lanes take no longer than one after the other
-    wide = 0 if shape.varying else rows - rows % lanes if rows % lanes < 3 else rows
     products = shape.sections * (shape.zeros + shape.poles + 1)
     if workers > 1 and costs.seconds(rows * length, products, itemsize, target) < costs.SHARED:
         workers = 1
-    step = -(-rows // (workers * lanes)) * lanes
+    step = -(-rows // (workers * _TILE)) * _TILE
     parts = [
-        (shape.code(target, itemsize, width).call, start, min(start + step, stop))
-        for width, first, stop in ((lanes, 0, wide), (1, wide, rows))
+        (compiled(shape, target, itemsize, width).call, start, min(start + step, stop))
+        for width, first, stop in groups(shape, target, itemsize, rows)
         for start in range(first, stop, step)
     ]
 
@@ -77,6 +70,20 @@ def run(
                 call(*arrays, first, stop, *steps)
 
     threads.together(work, workers) if workers > 1 else work()
+
+
+def groups(shape: Shape, target: Target, itemsize: int, rows: int) -> list[tuple[int, int, int]]:
+    """Return how many signals the lanes hold, from which row on, and up to which."""
+    lanes = min(target.lanes(itemsize), _TILE)
+    # three signals in the lanes take no longer than one after the other
+    wide = 0 if shape.varying else rows - rows % lanes if rows % lanes < 3 else rows
+    parts = (lanes, 0, wide), (1, wide, rows)
+    return [part for part in parts if part[1] < part[2]]
+
+
+def compiled(shape: Shape, target: Target, itemsize: int, width: int) -> machine.Code:
+    """Compile the function "filter" for so many signals at a time."""
+    return machine.compiled(target, itemsize, write_filter, shape, width, thorough=True)
 
 
 def write_filter(w: Writer, shape: Shape, lanes: int) -> None:

@@ -1,13 +1,13 @@
 """The compiled kernel as a custom call of XLA: program, working memory and handler."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
-from invconv.kernels.cpu import machine
+from invconv.kernels.cpu import machine, recursive
 from invconv.kernels.cpu.assembly import Program, best_program
-from invconv.kernels.cpu.compiler.target import Target
+from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.program import Ints
 
@@ -55,4 +55,28 @@ def handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> m
         machine.sums(target, itemsize, way, *sums),
     )
     code = machine.compiled(target, itemsize, write_handler, tuple(c.address for c in parts))
+    return replace(code, engine=(code, parts))
+
+
+def filter_call(
+    shape: recursive.Shape, itemsize: int, filters: int, rows: int, length: int
+) -> tuple[str, machine.Code, Ints]:
+    """Return the name, the handler and the attribute of a call that filters so many rows."""
+    groups, whole = recursive.groups(shape, host(), itemsize, rows), length + shape.order
+    widths = tuple(width for width, *_ in groups)
+    numbers = [n for _, *ends in groups for n in ends]
+    numbers += [rows, filters, length, whole, whole, whole, whole]
+    words = "_".join(map(str, map(int, (*astuple(shape), 8 * itemsize, *widths))))
+    return f"invconv_filter_{words}", filter_handler(shape, itemsize, widths), np.asarray(numbers)
+
+
+@functools.cache
+def filter_handler(shape: recursive.Shape, itemsize: int, widths: tuple[int, ...]) -> machine.Code:
+    """Compile the handler of calls that filter so many signals at a time."""
+    from invconv.kernels.cpu.handler import write_filter_handler
+
+    target = host()
+    parts = tuple(recursive.compiled(shape, target, itemsize, width) for width in widths)
+    addresses = tuple(c.address for c in parts)
+    code = machine.compiled(target, itemsize, write_filter_handler, addresses)
     return replace(code, engine=(code, parts))
