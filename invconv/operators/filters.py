@@ -437,8 +437,8 @@ def _moved(x: Array, start: int, end: int) -> Array:
 
 def _order(b: Array, a: Array) -> int:
     """Return how many numbers a state has."""
-    count = max(b.shape[-1], a.shape[-1])
-    return int(count) - 1
+    zeros, poles = int(b.shape[-1]) - 1, int(a.shape[-1]) - 1
+    return max(zeros, poles)
 
 
 def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:

@@ -92,9 +92,8 @@ _split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
 def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
     (b, a, given), order = arrays, dict(settings)["order"]
     b_dot, a_dot, dot = (None if isinstance(d, Zero) else d for d in dots)
-    of_signals = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
-    v = _split(*arrays, order=order)
-    moved = b_dot, a_dot, *of_signals
+    of_signals: Any = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
+    v, moved = _split(*arrays, order=order), (b_dot, a_dot, *of_signals)
     return v, recursion.tangent(_packed(order), b, a, given[..., order:], v, moved)
 
 
@@ -105,6 +104,7 @@ def _transpose(
     if isinstance(bar, Zero):
         return [None, None, None]
     order, linear = dict(settings)["order"], is_undefined_primal(b)
+    x: Any
     b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
     wanted = (linear, False, not linear, not linear)
     b_bar, _, x_bar, z_bar = recursion.cotangents(_packed(order), b, a, x, x, bar, wanted, order)
