@@ -391,7 +391,7 @@ def _axis(axis: int, x: Array) -> int:
     axis = operator.index(axis)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
-    return axis % x.ndim
+    return int(axis % x.ndim)
 
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
@@ -437,8 +437,7 @@ def _moved(x: Array, start: int, end: int) -> Array:
 
 def _order(b: Array, a: Array) -> int:
     """Return how many numbers a state has."""
-    zeros, poles = int(b.shape[-1]) - 1, int(a.shape[-1]) - 1
-    return max(zeros, poles)
+    return max(int(b.shape[-1]), int(a.shape[-1])) - 1
 
 
 def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:

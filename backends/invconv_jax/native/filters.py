@@ -104,10 +104,11 @@ def _transpose(
     if isinstance(bar, Zero):
         return [None, None, None]
     order, linear = dict(settings)["order"], is_undefined_primal(b)
-    x: Any
     b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
     wanted = (linear, False, not linear, not linear)
-    b_bar, _, x_bar, z_bar = recursion.cotangents(_packed(order), b, a, x, x, bar, wanted, order)
+    b_bar, _a_bar, x_bar, z_bar = recursion.cotangents(
+        _packed(order), b, a, x, x, bar, wanted, order
+    )
     return [b_bar, None, None if linear else jnp.concatenate([z_bar, x_bar], -1)]
 
 
