@@ -179,11 +179,12 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     before, after = past[..., :order], past[..., order:]
     early = [xp.zeros_like(past[..., 0])] * order
     for n in range(min(order, length)):  # what the past adds to the first numbers
-        of_x, of_y = (
-            xp.sum(c[..., n, n + 1 :] * xp.flip(h, axis=-1)[..., : c.shape[-1] - n - 1], axis=-1)
-            for c, h in ((b, before), (a, after))
-        )
-        early[n] = xp.broadcast_to((of_x - of_y) / a[..., n, 0], tuple(lead))
+        sums = []
+        for c, h in ((b, before), (a, after)):
+            first = min(n + 1, c.shape[-1])
+            known = xp.flip(h, axis=-1)[..., : c.shape[-1] - first]
+            sums.append(xp.sum(c[..., n, first:] * known, axis=-1))
+        early[n] = xp.broadcast_to((sums[0] - sums[1]) / a[..., n, 0], tuple(lead))
     state = xp.stack(early, axis=-1) if order else past
     y, _ = _run(b[None, ...], a[None, ...], signals, state[None, ...])
     ends = [xp.concat([h, v], axis=-1)[..., length:] for h, v in ((before, signals), (after, y))]
@@ -218,7 +219,7 @@ def filtfilt(
     --------
     >>> import numpy as np
     >>> filtfilt([0.5], [1.0, -0.5], np.asarray([1.0, 0.0, 0.0, 1.0]), padlen=2).round(3)
-    array([0.971, 0.412, 0.412, 0.971])
+    array([1.122, 0.743, 0.736, 1.098])
     """
     axis = _axis(axis, x)
     b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
@@ -261,20 +262,20 @@ def sosfiltfilt(
     >>> import numpy as np
     >>> sos = [[0.5, 0, 0, 1, -0.5, 0]]
     >>> sosfiltfilt(sos, np.asarray([1.0, 0.0, 0.0, 1.0]), padlen=2).round(3)
-    array([0.971, 0.412, 0.412, 0.971])
+    array([1.122, 0.743, 0.736, 1.098])
     """
     axis = _axis(axis, x)
-    b, a = _sections(sos, x)
-    taps = 2 * b.shape[0] + 1
+    given, sos = sos, _as_x("sos", sos, x)
+    states = sosfilt_zi(sos)
+    taps = 2 * states.shape[0] + 1
     if padlen is None and padtype is not None:
-        ends = [values[..., 2] for values in (b, a)]
-        if not all(map(readable, ends)):
+        given = np.asarray(given) if isinstance(given, _NUMBERS) else given
+        if not readable(given):
             raise ValueError("padlen: expected an integer, since the zeros of sos are not known")
-        taps -= min(int(namespace(x).count_nonzero(values == 0)) for values in ends)
-    sos = namespace(x).concat([b, a], axis=-1)
-    states = sosfilt_zi(_moved(sos, 0, -2))
+        counted = namespace(given).count_nonzero(given[..., 2::3] == 0, axis=-2)
+        taps -= int(namespace(counted).min(counted))
     return _there_and_back(
-        lambda x, first: sosfilt(_moved(sos, 0, -2), x, zi=_beside(states, first) * first)[0],
+        lambda x, first: sosfilt(sos, x, zi=_beside(states, first) * first)[0],
         x,
         axis,
         padtype,
@@ -306,7 +307,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     >>> lfilter_zi([0.5], [1.0, -0.5])
     array([0.5])
     """
-    like = next((v for v in (b, a) if not isinstance(v, _NUMBERS)), np.zeros(()))
+    like = _floats(b, a)
     b, a = (_coefficients(name, values, like) for name, values in (("b", b), ("a", a)))
     xp, order = namespace(b), _order(b, a)
     b, a = (v / a[..., :1] for v in (b, a))
@@ -342,7 +343,7 @@ def sosfilt_zi(sos: Any) -> Array:
     >>> sosfilt_zi([[0.5, 0, 0, 1, -0.5, 0]])
     array([[0.5, 0. ]])
     """
-    b, a = _sections(sos, np.zeros(()) if isinstance(sos, _NUMBERS) else sos)
+    b, a = _sections(sos, _floats(sos))
     xp, states = namespace(b), lfilter_zi(b, a)
     gains = xp.sum(b, axis=-1, keepdims=True) / xp.sum(a, axis=-1, keepdims=True)
     before = [xp.ones_like(gains[0, ...])]
@@ -414,6 +415,14 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
         hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
         raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
     return constant(numbers, x, x.dtype)
+
+
+def _floats(*values: Any) -> Array:
+    """Return the first array of floating numbers, of PyTorch's or JAX's before NumPy's."""
+    arrays = [v for v in values if not isinstance(v, _NUMBERS)] or [
+        v for v in map(np.asarray, values) if v.dtype.kind == "f"
+    ]
+    return arrays[0] if arrays else np.zeros(())
 
 
 def _sections(sos: Any, x: Array) -> tuple[Array, Array]:

@@ -93,6 +93,55 @@ def _sosfilt() -> Iterator[Called]:
         yield _filter(f"sosfilt-{axis}{'-zi' * state}", ic.sosfilt, (_SOS,), axis, zi)
 
 
+def _both_ways() -> Iterator[Called]:
+    for (design, numbers), axis, padtype, padlen in itertools.product(
+        _FILTERS.items(), (-1, 1), ("odd", "even", "constant", None), (None, 2)
+    ):
+        options: Any = {"axis": axis, "padtype": padtype, "padlen": padlen}
+        arrays, name = {"x": _draw((2, 14, 16))}, f"filtfilt-{design}-{axis}-{padtype}-{padlen}"
+        ours, theirs = ic.filtfilt, scipy.signal.filtfilt
+        if design == "numbers":
+            ours, theirs, numbers = ic.sosfiltfilt, scipy.signal.sosfiltfilt, (_SOS,)
+        run, truth = (functools.partial(f, *numbers, **options) for f in (ours, theirs))
+        yield Called(name, arrays=arrays, run=run, truth=truth)
+
+
+def _steady() -> Iterator[Called]:
+    for design, (b, a) in list(_FILTERS.items())[:2]:
+        arrays = {"b": np.asarray(b), "a": np.asarray(a)}
+        run, truth = ic.lfilter_zi, scipy.signal.lfilter_zi
+        yield Called(f"lfilter_zi-{design}", arrays=arrays, run=run, truth=truth)
+    run, truth = ic.sosfilt_zi, scipy.signal.sosfilt_zi
+    yield Called("sosfilt_zi", arrays={"sos": _SOS}, run=run, truth=truth)
+
+
+def _varying() -> Iterator[Called]:
+    for n, (kb, ka), axis, state in itertools.product((2, 70), ((3, 2), (1, 3)), (-1, 0), (0, 1)):
+        a = 0.3 * _draw((3, n, ka)) + 1.5 * (np.arange(ka) == 0)
+        arrays = {"b": _draw((2, 1, n, kb)), "a": a, "x": np.moveaxis(_draw((2, 3, n)), -1, axis)}
+        if state:
+            arrays["zi"] = np.moveaxis(_draw((2, 3, 2 * (max(kb, ka) - 1))), -1, axis)
+        name = f"varying_lfilter-{n}-{kb}-{ka}-{axis}{'-zi' * state}"
+        run, truth = (
+            functools.partial(f, axis=axis) for f in (ic.varying_lfilter, _sample_by_sample)
+        )
+        yield Called(name, arrays=arrays, run=run, truth=truth)
+
+
+def _sample_by_sample(b: Floats, a: Floats, x: Floats, axis: int, zi: Any = None) -> Any:
+    x, order = np.moveaxis(x, axis, -1), max(b.shape[-1], a.shape[-1]) - 1
+    past = np.zeros((*x.shape[:-1], 2 * order)) if zi is None else np.moveaxis(zi, axis, -1)
+    x, y = np.concatenate([past[..., :order], x], -1), [past[..., order + k] for k in range(order)]
+    for n in range(x.shape[-1] - order):
+        terms = [b[..., n, j] * x[..., order + n - j] for j in range(b.shape[-1])]
+        terms += [-a[..., n, k] * y[-k] for k in range(1, a.shape[-1])]
+        y.append(sum(terms) / a[..., n, 0])
+    whole = np.stack(y, -1)
+    ends = np.concatenate([v[..., v.shape[-1] - order :] for v in (x, whole)], -1)
+    found = np.moveaxis(whole[..., order:], -1, axis)
+    return found if zi is None else (found, np.moveaxis(ends, -1, axis))
+
+
 def _from_psf() -> Iterator[Called]:
     words = "symmetric", "odd", "zero", "periodic"
     sides: list[Any] = [*words, *itertools.product(words, repeat=2)]
@@ -249,5 +298,6 @@ def _whole(conv: Any, x: Floats, **arrays: Floats) -> Any:
     return y[:, :, _block(conv)], x[:, :, _block(conv)]
 
 
-_TABLE = (_lfilter, _sosfilt, _from_psf, _least_squares, _squeeze, _blocks)
+_FILTERING = (_lfilter, _sosfilt, _both_ways, _steady, _varying)
+_TABLE = (*_FILTERING, _from_psf, _least_squares, _squeeze, _blocks)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())
