@@ -99,20 +99,20 @@ def _both_ways() -> Iterator[Called]:
     ):
         options: Any = {"axis": axis, "padtype": padtype, "padlen": padlen}
         arrays, name = {"x": _draw((2, 14, 16))}, f"filtfilt-{design}-{axis}-{padtype}-{padlen}"
-        ours, theirs = ic.filtfilt, scipy.signal.filtfilt
+        pair: Any = ic.filtfilt, scipy.signal.filtfilt
         if design == "numbers":
-            ours, theirs, numbers = ic.sosfiltfilt, scipy.signal.sosfiltfilt, (_SOS,)
-        run, truth = (functools.partial(f, *numbers, **options) for f in (ours, theirs))
+            pair, numbers = (ic.sosfiltfilt, scipy.signal.sosfiltfilt), (_SOS,)
+        run, truth = (functools.partial(f, *numbers, **options) for f in pair)
         yield Called(name, arrays=arrays, run=run, truth=truth)
 
 
 def _steady() -> Iterator[Called]:
     for design, (b, a) in list(_FILTERS.items())[:2]:
         arrays = {"b": np.asarray(b), "a": np.asarray(a)}
-        run, truth = ic.lfilter_zi, scipy.signal.lfilter_zi
-        yield Called(f"lfilter_zi-{design}", arrays=arrays, run=run, truth=truth)
-    run, truth = ic.sosfilt_zi, scipy.signal.sosfilt_zi
-    yield Called("sosfilt_zi", arrays={"sos": _SOS}, run=run, truth=truth)
+        pair: Any = ic.lfilter_zi, scipy.signal.lfilter_zi
+        yield Called(f"lfilter_zi-{design}", arrays=arrays, run=pair[0], truth=pair[1])
+    pair = ic.sosfilt_zi, scipy.signal.sosfilt_zi
+    yield Called("sosfilt_zi", arrays={"sos": _SOS}, run=pair[0], truth=pair[1])
 
 
 def _varying() -> Iterator[Called]:
