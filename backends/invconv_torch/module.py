@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from invconv.operators.base.calls import PreparedInverse, as_batch
 from invconv.operators.base.operator import evaluate
@@ -18,7 +19,14 @@ from invconv_torch.parameters import OperatorParameters
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import is_tracing
 from invconv_torch.remembered import RememberedInverses, may_be_kept
-from invconv_torch.traced import TRACERS, device_kind, exporting_to_onnx, refused_trace, traced
+from invconv_torch.traced import (
+    PLAIN,
+    TRACERS,
+    device_kind,
+    exporting_to_onnx,
+    refused_trace,
+    traced,
+)
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
@@ -94,6 +102,8 @@ class InvertibleModule(OperatorParameters):
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
         """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
+        if type(x) not in PLAIN and hasattr(x, "placements"):
+            return _on_shards(self, "inverse" if name == "z" else "forward", name, x)
         tracing = torch.compiler.is_compiling()
         if not tracing and is_tracing():
             raise refused_trace()
@@ -170,3 +180,47 @@ def _kept(module: InvertibleModule, z: Tensor) -> PreparedInverse | None:
         as_batch(conv, "z", z)  # raises if z does not fit
         prepared = module._inverses.prepare(conv, shape, tensors)
     return prepared
+
+
+class Direction(nn.Module):  # type: ignore[misc]
+    """A layer whose forward is one of its directions, for `functional_call`."""
+
+    def __init__(self, layer: nn.Module, direction: str) -> None:
+        super().__init__()
+        self.layer, self.direction = layer, direction
+
+    def forward(self, x: Tensor) -> Pair:
+        """Run the direction."""
+        return getattr(self.layer, self.direction)(x)  # type: ignore[no-any-return]
+
+
+def _on_shards(layer: nn.Module, direction: str, name: str, x: Any) -> Pair:
+    """Run a direction on the images of a DTensor that each process has, with whole parameters."""
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+    from torch.distributed.tensor.experimental import local_map  # here: they take long to import
+
+    module = Direction(layer, direction)
+    state = module.state_dict(keep_vars=True)
+    whole, parts = Replicate(), Shard(0)
+    if not all(place in (whole, parts) for place in x.placements):
+        raise NotImplementedError(
+            f"{name}: expected a DTensor of whole images, {whole} or {parts}, got {x.placements}; "
+            f"call {name}.redistribute(placements=[Shard(0)])"
+        )
+    if not all(isinstance(tensor, DTensor) for tensor in state.values()):
+        raise TypeError(
+            f"{name}: expected a tensor as the layer's parameters are, got a DTensor; call "
+            "torch.distributed.tensor.distribute_module(layer, mesh)"
+        )
+    wholes = tuple(whole for _ in x.placements)
+    sums = tuple(Partial() if place == parts else whole for place in x.placements)
+
+    def run(x: Tensor, *tensors: Tensor) -> Pair:
+        return functional_call(module, dict(zip(state, tensors, strict=True)), (x,))  # type: ignore[no-any-return]
+
+    return local_map(  # type: ignore[no-any-return]
+        run,
+        out_placements=(x.placements, x.placements),
+        in_placements=(x.placements, *(wholes for _ in state)),
+        in_grad_placements=(x.placements, *(sums for _ in state)),
+    )(x, *state.values())

@@ -22,7 +22,7 @@ from invconv_torch.native.solvers import Factor, SpectralFactor
 from invconv_torch.native.solvers import by_frequencies as by_frequencies
 from invconv_torch.native.whole import evaluate as evaluate
 from invconv_torch.native.whole import records
-from invconv_torch.traced import require_onnx_form, traced
+from invconv_torch.traced import bare, require_onnx_form
 
 ARRAY_OPS = TorchOps
 _TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
@@ -42,7 +42,7 @@ def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
         require_onnx_form()
     if family.solved not in ("causal", "spectral"):
         return family.factor(w, shape)
-    known = None if traced() else kernels.factor(family, w.detach(), shape, quiet=False)
+    known = kernels.factor(family, w.detach(), shape, quiet=False) if bare(w) else None
     return Solver(family, w, known)
 
 

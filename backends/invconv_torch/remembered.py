@@ -18,7 +18,7 @@ import invconv as ic
 from invconv.operators.base.calls import PreparedInverse
 from invconv_torch.native import host
 from invconv_torch.private import forward_level
-from invconv_torch.traced import traced
+from invconv_torch.traced import bare
 
 Shape: TypeAlias = tuple[int, ...]
 Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
@@ -28,7 +28,7 @@ _GRIDS = 4  # inverses that a module keeps, for different grids and streams
 
 def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
     """Tell whether an inverse may be remembered: nothing is traced, and no tensor has a tangent."""
-    if traced() or type(z) not in host.PLAIN:
+    if not bare(z):
         return False
     if forward_level() < 0:
         return True

@@ -1,10 +1,5 @@
-"""Tests for autograd, torch.func and torch.compile: which of them observes an operation.
+"""Tests for torch.func, torch.compile and dispatch modes: what observes an operation on tensors."""
 
-`kernels.run` chooses an implementation by the observer; `module` and `whole` take their shortcuts
-only without one, or with autograd.
-"""
-
-import enum
 from typing import Any
 
 import torch
@@ -14,18 +9,50 @@ from invconv_torch.private import (
     constant_in_graphs,
     forward_level,
     get_interpreter_stack,
+    is_legacy_batchedtensor,
     is_tracing,
+    is_zerotensor,
+    open_modes,
     peek_interpreter_stack,
 )
 
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 TRACERS = "torch.export.export and torch.compile can trace it"
 
 
 def traced() -> bool:
-    """Tell whether tensors may be stand-ins: in compiled or traced code, or inside torch.func."""
+    """Tell whether tensors may be stand-ins: under tracers, torch.func and modes."""
     return bool(
-        torch.compiler.is_compiling() or is_tracing() or peek_interpreter_stack() is not None
+        torch.compiler.is_compiling()
+        or is_tracing()
+        or peek_interpreter_stack() is not None
+        or open_modes()
     )
+
+
+def differentiated(*tensors: torch.Tensor) -> bool:
+    """Tell whether autograd records operations on these tensors, or forward mode is on."""
+    if forward_level() >= 0:
+        return True
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                return True
+    return False
+
+
+def bare(*tensors: torch.Tensor) -> bool:
+    """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
+
+    Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
+    goes through PyTorch's dispatcher (`native.ops`), as do batches of vmap and zeros of autograd.
+    """
+    if traced():
+        return False
+    for t in tensors:
+        if type(t) not in PLAIN or t.is_meta or is_legacy_batchedtensor(t) or is_zerotensor(t):
+            return False
+    return True
 
 
 @constant_in_graphs
@@ -37,11 +64,6 @@ def _in_onnx_export() -> bool:
 def exporting_to_onnx() -> bool:
     """Tell whether torch.onnx.export traces: it knows none of our operators."""
     return bool(torch.compiler.is_compiling() and _in_onnx_export())
-
-
-def as_nodes() -> bool:
-    """Tell whether operations become operators of ours (`native.ops`) in a graph."""
-    return traced() and not exporting_to_onnx()
 
 
 def require_onnx_form() -> None:
@@ -108,27 +130,3 @@ def refuse_compiled_transforms() -> None:
             "invconv: torch.compile of jvp, jacfwd, hessian and of grad of grad, or beside vmap, "
             "would lose derivatives here; compile what is inside of them, or run them as they are"
         )
-
-
-class Watch(enum.Enum):
-    """The observer of an operation on tensors."""
-
-    NOBODY = enum.auto()
-    AUTOGRAD = enum.auto()
-    TRANSFORMS = enum.auto()  # torch.func, or torch.jit
-    COMPILER = enum.auto()
-
-
-def watch(*tensors: torch.Tensor) -> Watch:
-    """Return the observer of an operation on these tensors."""
-    if torch.compiler.is_compiling():
-        return Watch.COMPILER
-    if peek_interpreter_stack() is not None or is_tracing():
-        return Watch.TRANSFORMS
-    if forward_level() >= 0:
-        return Watch.AUTOGRAD
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor.requires_grad:
-                return Watch.AUTOGRAD
-    return Watch.NOBODY

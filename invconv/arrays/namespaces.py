@@ -64,7 +64,13 @@ def zeros(shape: Shape, like: Array) -> Array:
 
 def identity(size: int, like: Array) -> Array:
     """Return the identity matrix in the library, dtype and device of ``like``."""
-    return namespace(like).eye(size, dtype=like.dtype, device=device(like))
+    return namespace(like).astype(on_diagonal(size, like), like.dtype)
+
+
+def on_diagonal(size: int, like: Array) -> Array:
+    """Return the mask of a diagonal; no ``eye``, which PyTorch's tracers lose where it writes."""
+    i = namespace(like).arange(size, device=device(like))
+    return i[:, None] == i[None, :]
 
 
 def triangle(x: Array, *, lower: bool) -> Array:
@@ -83,7 +89,7 @@ def _below(size: int) -> np.ndarray[Any, Any]:
 
 def diagonal_matrix(v: Array) -> Array:
     """Return diag(v). A non-finite entry stays where it is (0 x inf would spread NaN)."""
-    return namespace(v).where(identity(v.shape[0], v) != 0, v[:, None], zeros((1, 1), v))
+    return namespace(v).where(on_diagonal(v.shape[0], v), v[:, None], zeros((1, 1), v))
 
 
 def diagonal(matrix: Array) -> Array:

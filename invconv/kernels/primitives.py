@@ -23,6 +23,7 @@ from invconv.arrays.namespaces import (
     diagonal,
     identity,
     namespace,
+    on_diagonal,
     readable,
     size,
     zeros,
@@ -187,7 +188,7 @@ def log_abs_det(matrices: Array) -> Array:
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
     """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]."""
     xp, on, kernel_size = namespace(kernel), device(kernel), tuple(kernel.shape[2:])
-    here = xp.eye(kernel.shape[0], dtype=kernel.dtype, device=on) != 0
+    here = on_diagonal(kernel.shape[0], kernel)
     if kernel_size:
         places = xp.arange(math.prod(kernel_size), device=on)
         at_centre = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)

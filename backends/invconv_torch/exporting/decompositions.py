@@ -38,7 +38,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     return table
 
 
-def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> Tensor:
     if operation.startswith("exponential"):
         raise NotImplementedError(
             "invconv_torch.decompositions: ExponentialConv has none, since its series has as many "

@@ -19,7 +19,6 @@ from invconv.kernels.frequencies import spectrum
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.kernels import run
 from invconv_torch.native.ops import Rule, Settings
-from invconv_torch.traced import Watch, watch
 
 
 def log_of_pivots(matrices: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ class LogAbsDet(Function):  # type: ignore[misc]
 
 def spectral_log_det(kernel: Tensor, family: Any, shape: tuple[int, ...]) -> Tensor:
     """See `invconv.kernels.frequencies.spectrum.spectral_log_det`."""
-    if watch(kernel) is Watch.COMPILER and not torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return run(LOG_DET, (family, shape), kernel)
     return _log_det((family, shape), kernel)
 

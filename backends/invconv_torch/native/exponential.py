@@ -12,29 +12,20 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels import exponential as core
 from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import Counts, counts_of
-from invconv_torch.native.host import PLAIN
 from invconv_torch.native.kernels import run
-from invconv_torch.native.ops import Cotangents, Rule, Settings, as_node
-from invconv_torch.traced import traced
-
-
-def has_values(w: Tensor) -> bool:
-    """Tell whether a tensor has values, to count terms by; fake and meta tensors have none."""
-    return type(w) in PLAIN and not w.is_meta
+from invconv_torch.native.ops import Cotangents, Rule, Settings
+from invconv_torch.traced import bare
 
 
 def counted(
     family: StencilFamily, w: Tensor, kernel: Tensor, shape: tuple[int, ...]
 ) -> tuple[Tensor, Counts | None]:
     """See `invconv.kernels.exponential`; a traced series counts as it runs."""
-    known = has_values(w) and not traced()
-    return w, counts_of(family, w.detach()) if known else None
+    return w, counts_of(family, w.detach()) if bare(w) else None
 
 
 def _runs(name: str, function: Primitive[..., Any]) -> Callable[..., Tensor]:
     def run(settings: Settings, w: Tensor, *others: Tensor) -> Tensor:
-        if not has_values(w):
-            return as_node(Rule.rules[name], settings, w, *others)
         family, counts = settings
         return torch.as_tensor(function.agnostic(family, w, *others, counts=counts))
 

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from invconv.arrays.array_ops import ArrayOps
-from invconv_torch.private import open_modes, version
-from invconv_torch.traced import traced
+from invconv_torch.private import version
+from invconv_torch.traced import PLAIN, bare, traced
 
-PLAIN = (Tensor, torch.nn.Parameter)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _in_graphs: dict[Any, Tensor] = {}  # constants whose memory recorded CUDA graphs read
 
@@ -32,7 +31,7 @@ class TorchOps(ArrayOps):
 
     def readable(self, x: Tensor) -> bool:
         """Say True of a plain tensor in host memory."""
-        return x.device.type == "cpu" and _is_plain(x)
+        return x.device.type == "cpu" and bare(x)
 
     def recorded(self, x: Tensor) -> bool:
         """Tell whether autograd or forward mode records a tensor."""
@@ -62,7 +61,7 @@ class TorchOps(ArrayOps):
 
     def constant(self, values: np.ndarray[Any, Any], like: Tensor, dtype: Any) -> Any:
         """Return a constant, which is copied to an accelerator once."""
-        if like.device.type == "cpu" or not _is_plain(like) or open_modes():  # a mode traces
+        if like.device.type == "cpu" or traced() or type(like) not in PLAIN:
             return self.xp.asarray(values, dtype=dtype, device=like.device)
         key = values.tobytes(), values.dtype, values.shape, dtype, like.device
         if like.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -72,11 +71,6 @@ class TorchOps(ArrayOps):
     def log_abs(self, x: Tensor) -> Tensor:
         """Return log|x|: torch.compile cannot trace NumPy's errstate."""
         return x.abs().log()
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Tell whether a tensor is neither traced, fake nor transformed."""
-    return type(x) in PLAIN and not traced()
 
 
 @functools.lru_cache(maxsize=256)
@@ -95,8 +89,8 @@ def version_of(t: Tensor) -> tuple[int, int]:
 
 
 def in_host_memory(x: Tensor) -> bool:
-    """Tell whether a tensor's numbers are in host memory; fake tensors have none."""
-    return bool(x.is_cpu and type(x) in PLAIN)
+    """Tell whether a kernel may read a tensor's numbers in host memory."""
+    return bool(x.is_cpu and bare(x))
 
 
 def laid_out(result: Tensor, x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The operations on a family of matrices at full precision, and their derivatives (`kernels.maps`).
 
 An operation is opaque to autograd, torch.func and compile: an autograd Function takes its *rule*,
-the operation and its two derivatives. torch.compile cannot trace a Function with a ``jvp``, so
-there are two classes. A call of either costs as much as a small solve, so it is left out if nothing
-observes the operation. In traced code an operation is one node, a custom operator (`ops`).
+the operation and its two derivatives. A call of it costs as much as a small solve, so it is left
+out if nothing observes the operation. In traced code, and on tensors that are not their memory, an
+operation is one node, a custom operator (`ops`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch.autograd import Function
 
 from invconv.kernels import maps, primitives
 from invconv.kernels.families import LinearFamily
-from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.correlation import (
     compiled_vjp,
     convolve,
@@ -28,15 +27,16 @@ from invconv_torch.native.correlation import (
     prefers_kernel,
 )
 from invconv_torch.native.host import laid_out, owned
-from invconv_torch.native.ops import Cotangents, Rule, Settings, as_node
+from invconv_torch.native.ops import MOST, Cotangents, Rule, Settings, as_node, kept, pulled_back
 from invconv_torch.native.solvers import CausalFactor, Factor, SpectralFactor
 from invconv_torch.precision import full_precision, nothing_reduces
+from invconv_torch.private import peek_interpreter_stack
 from invconv_torch.traced import (
-    Watch,
-    as_nodes,
+    bare,
+    differentiated,
+    exporting_to_onnx,
     refuse_compiled_transforms,
     refuse_nested_forward_mode,
-    watch,
 )
 
 
@@ -126,82 +126,61 @@ class Operation:
         return iter((self.rule, self.settings))
 
 
-_MOST = 5  # tensors of a traced operation at most: the compiler needs a fixed number of arguments
-
-
-class _Eager(Function):  # type: ignore[misc]
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(operation: Any, *tensors: Tensor) -> Tensor:
-        rule, settings = operation
-        return owned(_run(rule, settings, *tensors))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        (ctx.rule, ctx.settings), *kept = inputs
-        if ctx.rule.keeps_result:
-            kept[-1] = output
-        ctx.save_for_backward(*kept)
-        ctx.save_for_forward(*kept)
-
-    @staticmethod
-    @one_by_one
-    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
-        wanted = ctx.needs_input_grad[1:]
-        return None, *ctx.rule.vjp(ctx.settings, ctx.saved_tensors, bar, wanted)
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor | None:
-        return ctx.rule.jvp(ctx.settings, ctx.saved_tensors, *tangents)
-
-
-class _Traced(Function):  # type: ignore[misc]
-    """The Function for torch.compile: without ``jvp``, and with `_MOST` tensors, some None."""
+class _Step(Function):  # type: ignore[misc]
+    """A recorded operation on five tensors at most, for torch.compile: others are None."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
         rule, settings = operation
-        tensors = [t for t in (a, b, c, d, e) if t is not None]
-        return _run(rule, settings, *tensors)
+        return _leaf(rule, settings, *[t for t in (a, b, c, d, e) if t is not None])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
         ctx.rule, ctx.settings = inputs[0]
-        kept = [t for t in inputs[1:] if t is not None]
-        if ctx.rule.keeps_result:
-            kept[-1] = output
-        ctx.save_for_backward(*kept)
+        ctx.save_for_backward(*kept(ctx.rule, inputs[1:], output))
 
     @staticmethod
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+        return None, *pulled_back(ctx, bar, ctx.needs_input_grad[1:])
+
+
+class _Eager(_Step):
+    """The same with forward mode, which torch.compile cannot trace."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _Step.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*kept(ctx.rule, inputs[1:], output))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor | None:
         saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
-        bars = ctx.rule.vjp(ctx.settings, saved, bar, wanted)
-        return None, *bars, *[None] * (_MOST - len(saved))
+        return ctx.rule.jvp(ctx.settings, saved, *tangents[: len(saved)])
 
 
-def _run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
-    return as_node(rule, settings, *tensors) if as_nodes() else rule.run(settings, *tensors)
+def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
+    """Run an operation: on memory, or through PyTorch's dispatcher where tensors are stand-ins."""
+    if bare(*tensors):
+        return owned(rule.run(settings, *tensors))
+    run = rule.run if exporting_to_onnx() else partial(as_node, rule)
+    return run(settings, *tensors)
 
 
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation, and record it for derivatives if it is observed."""
-    watched = watch(*tensors)
-    if watched is Watch.NOBODY:
-        return rule.run(settings, *tensors)
-    result: Tensor
-    if watched is Watch.COMPILER:
+    node: Any = _Eager
+    if torch.compiler.is_compiling():
         refuse_compiled_transforms()
         # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
-        views = [tensor.view_as(tensor) for tensor in tensors]
-        result = _Traced.apply((rule, settings), *views, *[None] * (_MOST - len(views)))
+        node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
+    elif peek_interpreter_stack() is None and not differentiated(*tensors):
+        return _leaf(rule, settings, *tensors)
     else:
-        if watched is Watch.TRANSFORMS:
-            refuse_nested_forward_mode()
-        result = _Eager.apply(Operation(rule, settings), *tensors)
+        refuse_nested_forward_mode()
+    blank = [None] * (MOST - len(tensors))
+    result: Tensor = node.apply(Operation(rule, settings), *tensors, *blank)
     return result
 
 

@@ -22,6 +22,7 @@ Cotangents: TypeAlias = tuple[Tensor | None, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
 _ALONE = ("apply", "gram", "matmul")
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
+MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
 _NO_GRID = (0,)  # AOTInductor would make None of an empty list
 _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch
 
@@ -48,7 +49,7 @@ def as_node(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     family, more = (settings, None) if rule.name in _ALONE else settings
     grid = more if rule.name in _ON_GRID else _NO_GRID
     text = "" if family is None else family.text
-    result: Tensor = torch.ops.invconv.run(rule.name, text, tensors, grid)
+    result: Tensor = torch.ops.invconv.run(rule.name, text, grid, *tensors)
     return result
 
 
@@ -65,33 +66,75 @@ def family_of(text: str) -> Any:
 
 
 @torch.library.custom_op("invconv::run", mutates_args=())  # type: ignore[untyped-decorator]
-def _run(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+def _run(
+    operation: str,
+    family: str,
+    grid: Sequence[int],
+    a: Tensor,
+    b: Tensor | None = None,
+    c: Tensor | None = None,
+    d: Tensor | None = None,
+    e: Tensor | None = None,
+) -> Tensor:
     """Run the `Rule` of a name; the result shares no memory with an argument."""
-    known = family_of(family)
-    more = tuple(grid) if operation in _ON_GRID else None
-    settings = known if operation in _ALONE else (known, more)
-    result = Rule.rules[operation].run(settings, *tensors).contiguous()
+    rule, settings = Rule.rules[operation], _settings(operation, family, grid)
+    # no dispatcher is left between a subclass of Tensor and its memory
+    tensors = [t.as_subclass(Tensor) for t in (a, b, c, d, e) if t is not None]
+    result = rule.run(settings, *tensors).contiguous()
     shared = any(result.data_ptr() == tensor.data_ptr() for tensor in tensors)
     return result.clone() if shared else result
 
 
+def _settings(operation: str, family: str, grid: Sequence[int]) -> Settings:
+    known = family_of(family)
+    return known if operation in _ALONE else (known, tuple(grid) if operation in _ON_GRID else None)
+
+
 @_run.register_fake  # type: ignore[untyped-decorator]
-def _(operation: str, family: str, tensors: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
-    return tensors[0].new_empty(Rule.rules[operation].shape(family_of(family), *tensors))
+def _(operation: str, family: str, grid: Sequence[int], *tensors: Tensor | None) -> Tensor:
+    shape = Rule.rules[operation].shape
+    given = [t for t in tensors if t is not None]
+    return given[0].new_empty(shape(family_of(family), *given))
+
+
+def kept(rule: Rule, tensors: Sequence[Tensor | None], result: Tensor) -> list[Tensor]:
+    """Return the tensors that the derivatives of an operation need."""
+    given = [t for t in tensors if t is not None]
+    return [*given[:-1], result] if rule.keeps_result else given
+
+
+def pulled_back(ctx: Any, bar: Tensor, wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Return the cotangents of `MOST` tensors."""
+    saved = ctx.saved_tensors
+    bars = ctx.rule.vjp(ctx.settings, saved, bar, wanted[: len(saved)])
+    return *bars, *[None] * (MOST - len(saved))
+
+
+def _keep(ctx: Any, inputs: Any, output: Tensor) -> None:
+    operation, family, grid, *tensors = inputs
+    ctx.rule, ctx.settings = Rule.rules[operation], _settings(operation, family, grid)
+    ctx.save_for_backward(*kept(ctx.rule, tensors, output))
+
+
+def _pull_back(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
+    return None, None, None, *pulled_back(ctx, bar, ctx.needs_input_grad[3:])
+
+
+_run.register_autograd(_pull_back, setup_context=_keep)
 
 
 @_run.register_vmap  # type: ignore[untyped-decorator]
 def _(
-    info: Any, in_dims: Any, operation: str, family: str, tensors: Sequence[Tensor], grid: Any
+    info: Any, in_dims: Any, operation: str, family: str, grid: Any, *tensors: Any
 ) -> tuple[Tensor, int]:
     """Join mapped images to one batch if nothing else is mapped; else run once for each element."""
-    axes = in_dims[2]
+    axes = in_dims[3:]
     if operation in _OF_IMAGES and axes[0] is None and "Triangular" not in family:
         images = tensors[1].movedim(axes[1], 0)
-        joined = _run(operation, family, [tensors[0], images.flatten(0, 1)], grid)
+        joined = _run(operation, family, grid, tensors[0], images.flatten(0, 1))
         return joined.unflatten(0, images.shape[:2]), 0
     each = [
         [t if axis is None else t.select(axis, n) for t, axis in zip(tensors, axes, strict=True)]
         for n in range(info.batch_size)
     ]
-    return torch.stack([_run(operation, family, one, grid) for one in each]), 0
+    return torch.stack([_run(operation, family, grid, *one) for one in each]), 0

@@ -25,9 +25,9 @@ from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectra
 from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
-from invconv_torch.native.host import PLAIN, in_host_memory
+from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision
-from invconv_torch.traced import Watch, watch
+from invconv_torch.traced import bare, differentiated
 
 
 def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -43,7 +43,7 @@ TORCH = StridedOps(Tensor.as_strided, _matmul, full_precision, Tensor.copy_, _su
 
 def _ordinal(x: Tensor) -> int | None:
     """Return the number of the device; None for fake tensors and on AMD's devices, "cuda" too."""
-    there = x.device.type == "cuda" and type(x) in PLAIN and torch.version.cuda is not None
+    there = x.device.type == "cuda" and bare(x) and torch.version.cuda is not None
     return x.device.index if there else None
 
 
@@ -159,7 +159,7 @@ class SpectralFactor:
 
 def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
     """See `invconv.kernels.frequencies.products.by_frequencies`."""
-    if not in_host_memory(y) or watch(y) is not Watch.NOBODY:
+    if not in_host_memory(y) or differentiated(y):
         return products.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
         return products.by_frequencies.agnostic(product, y).contiguous()

@@ -63,7 +63,7 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
         w.reshape(2, 2, -1)[..., int(place)] += 2 * torch.eye(2)
         x, y = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
         function = torch.ops.invconv.run.default
-        arguments: Any = (operator, family, [x, y] if operator == "gram" else [w, y], [])
+        arguments: Any = (operator, family, [], *([x, y] if operator == "gram" else [w, y]))
         got = it.decompositions()[function](*arguments)
         torch.testing.assert_close(got, function(*arguments), rtol=1e-10, atol=1e-10)
 
@@ -154,7 +154,7 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--sharded"]], ids=["copies", "sharded"])
+@pytest.mark.parametrize("options", [[], ["--sharded"], ["--tensors"]], ids=str)
 def test_two_processes_train_as_one(options: list[str]) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     program = Path(__file__).with_name("torch_ddp.py")

@@ -4,8 +4,8 @@ From the root of the repository, on two processes::
 
     torchrun --standalone --nproc-per-node 2 conformance/tests/on_torch/torch_ddp.py
 
-With ``--sharded`` the parameters are shared out among the processes (FSDP2), and with
-``--backend nccl`` each process takes a GPU of its own.
+With ``--sharded`` the parameters are shared out among the processes (FSDP2), with ``--tensors`` the
+images are DTensors; with ``--backend nccl`` each process takes a GPU of its own.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 import invconv_torch as it
@@ -39,7 +40,7 @@ class Flow(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:
         """Return the loss of each sample."""
-        z, total = x, torch.zeros(len(x)).to(x)
+        z, total = x, 0.0
         for layer in self.layers:
             z, log_det = layer(z)
             total = total + log_det
@@ -52,7 +53,7 @@ class Flow(nn.Module):  # type: ignore[misc]
 
 def train(model: Any, images: Any) -> tuple[list[Any], list[Any]]:
     """Return the mean losses, and the gradients of the last step."""
-    optimiser = torch.optim.SGD(model.parameters(), RATE / images[0, 0].numel())
+    optimiser = torch.optim.SGD(model.parameters(), RATE / images[0][0].numel())
     losses = []
     for x in images:
         optimiser.zero_grad()
@@ -77,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--backend", default="gloo", choices=("gloo", "nccl"))
     parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--tensors", action="store_true")
     arguments = parser.parse_args()
     backend = arguments.backend
     device = torch.device("cpu" if backend == "gloo" else f"cuda:{os.environ['LOCAL_RANK']}")
@@ -89,12 +91,21 @@ def main() -> None:
         images = torch.randn(STEPS, BATCH, 4, 6, 5).to(device)
         expected, expected_gradients = train(alone, images)
         part = images.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
-        wrap = sharded if arguments.sharded else DistributedDataParallel
-        losses, gradients = train(wrap(model), part)
+        if arguments.tensors:
+            mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+            model = distribute_module(model, mesh)
+            images = [DTensor.from_local(x, mesh, [Shard(0)]) for x in part]
+            losses, gradients = train(model, images)
+            losses = [loss.full_tensor() for loss in losses]
+        else:
+            wrap = sharded if arguments.sharded else DistributedDataParallel
+            losses, gradients = train(wrap(model), part)
+            for loss in losses:
+                dist.all_reduce(loss)
+                loss /= dist.get_world_size()
         for loss, wanted in zip(losses, expected, strict=True):
-            dist.all_reduce(loss)
-            torch.testing.assert_close(loss / dist.get_world_size(), wanted, rtol=1e-12, atol=1e-12)
-        if arguments.sharded:
+            torch.testing.assert_close(loss, wanted, rtol=1e-12, atol=1e-12)
+        if arguments.sharded or arguments.tensors:
             gradients = [gradient.full_tensor() for gradient in gradients]
         for gradient, wanted in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
