@@ -8,19 +8,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax import export, lax
 from jax import numpy as jnp
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
+from jax.tree_util import (
+    GetAttrKey,
+    all_leaves,
+    register_pytree_node,
+    register_pytree_with_keys,
+)
 
 import invconv as ic
-from invconv.families.path import Bias, Forward, State
-from invconv.kernels.exponential import ExponentialSolver
-from invconv.kernels.families import Division
-from invconv.kernels.frequencies.circulant import CirculantStep
-from invconv.kernels.matrices import Divided, PixelSteps, Product, Triangle, Turned
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.calls import PreparedInverse
 from invconv.operators.base.fields import (
@@ -77,26 +79,49 @@ def _without_gradient(leaf: Any) -> Any:
 
 for_each_operator(_register)
 
-# classes inside a prepared inverse, with their fields that hold arrays; solvers of this package
-# register themselves
-_PREPARED: dict[type, tuple[str, ...]] = {
-    PreparedInverse: ("_conv", "_state"),
-    State: ("solvers", "log_det", "guard"),
-    Bias: ("b",),
-    Forward: ("weights",),
-    CausalStencil: ("diagonal", "taps"),
-    CirculantStep: ("given", "inverse"),
-    Divided: ("given",),
-    Division: ("scale",),
-    ExponentialSolver: ("taps",),
-    PixelSteps: ("steps",),
-    Product: ("inverse",),
-    Triangle: ("given",),
-    Turned: ("given",),
-}
-for _class, _data in _PREPARED.items():
-    _fields = [f.name for f in dataclasses.fields(_class) if f.init]
-    jax.tree_util.register_dataclass(_class, _data, [n for n in _fields if n not in _data])
+
+def _fields(held: Any) -> dict[str, Any]:
+    """Return the values of an object's fields, by their names."""
+    if dataclasses.is_dataclass(held):
+        return {f.name: getattr(held, f.name) for f in dataclasses.fields(held)}
+    return {name: v for name, v in getattr(held, "__dict__", {}).items() if name != _CHILDREN}
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Tell whether an object holds arrays, and if so make its class a pytree, and those inside.
+
+    A prepared inverse holds solvers of any family's class, users' families too.
+    """
+    if isinstance(value, jax.Array | np.ndarray):
+        return True
+    if not all_leaves([value]):
+        return max(map(_holds_arrays, jax.tree.leaves(value)), default=False)
+    if found := max(map(_holds_arrays, _fields(value).values()), default=False):
+        register_pytree_node(type(value), _flatten, partial(_unflatten, type(value)))
+    return found
+
+
+def _flatten(held: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    """Return the fields that hold arrays, and the static ones; see `_unflatten`."""
+    fields = _fields(held)
+    known = vars(held).get(_CHILDREN)
+    children = [n for n in fields if _holds_arrays(fields[n])] if known is None else known
+    static = tuple((n, value) for n, value in fields.items() if n not in children)
+    return [fields[n] for n in children], (tuple(children), static)
+
+
+def _unflatten(cls: type, static: tuple[Any, ...], values: Sequence[Any]) -> Any:
+    """Return an object that remembers its children: leaves may be anything, such as None."""
+    names, others = static
+    held: Any = object.__new__(cls)
+    vars(held).update(zip(names, values, strict=True))
+    vars(held).update(others, **{_CHILDREN: names})
+    return held
+
+
+_CHILDREN = "_children"  # an attribute that no class has
+for _class in (PreparedInverse, CausalStencil):
+    register_pytree_node(_class, _flatten, partial(_unflatten, _class))
 
 
 def register_with_flax() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
+from invconv import extend
 from invconv.operators.base.fields import own_operators
 from tests.selected import COMPILED, of_each_class
 
@@ -67,6 +69,56 @@ def test_operators_and_prepared_inverses_are_arguments_of_jit(case: Any) -> None
             np.testing.assert_allclose(back, x, rtol=0, atol=1e-9)
             np.testing.assert_allclose(log_det_back, -log_det, rtol=0, atol=1e-10)
     assert len(traces) == 1
+
+
+class Halves:
+    """A solver of a class that nobody here knows: two halves of a matrix's inverse, and a word."""
+
+    def __init__(self, back: Any, word: str) -> None:
+        self.parts, self.word = (back / 2, {"other": back / 2}), word
+        self.plan = ic.Plan(word)
+
+    def __call__(self, y: Any) -> Any:
+        """Solve."""
+        assert self.word == "halves"
+        return jnp.einsum("ij,bj...->bi...", self.parts[0] + self.parts[1]["other"], y)
+
+
+@dataclass(frozen=True)
+class Inverted(extend.Matrix):
+    """Matrices with that solver."""
+
+    stepwise = False
+
+    def factor(self, w: Any, shape: Any) -> Any:
+        """Invert the matrix."""
+        return Halves(jnp.linalg.inv(w), "halves")
+
+
+class Strange(ic.InvertibleConv):
+    """A matrix of that family at every pixel."""
+
+    weight: Any = extend.array("C", "C")
+    ndim: int = 2
+
+    def factors(self) -> Any:
+        """Return the factor."""
+        return [(Inverted(), self.weight)]
+
+
+def test_a_prepared_inverse_with_a_strange_solver_is_an_argument_of_jit_and_vmap() -> None:
+    weights = jnp.asarray([[[2.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [3.0, 1.0]]])
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4)))
+    prepared = jax.vmap(lambda weight: Strange(weight).prepare((3, 4)))(weights)
+    found = jax.jit(jax.vmap(lambda prepared, y: prepared.inverse(y[None])[0], (0, 0)))(
+        prepared, jnp.einsum("bij,bj...->bi...", weights, x)
+    )
+    np.testing.assert_allclose(found, x, atol=1e-12)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(prepared))
+    leaves, structure = jax.tree.flatten(prepared)
+    assert (
+        jax.tree.structure(jax.tree.unflatten(structure, [object() for _ in leaves])) == structure
+    )
 
 
 @pytest.mark.parametrize("case", of_each_class(*VECTORISED))
