@@ -5,7 +5,8 @@ columns, in PyTorch, float32, factored beforehand. Times are the processor's, of
 Ways that others would take for the emerging pair, and a masked autoregressive flow, take passes
 that are alike, one a pixel or a number. Where all would take long some are run, and the time is
 that of all in proportion.
-``python -m invconv_benchmarks.studies.sampling`` writes the committed numbers into the READMEs.
+``python -m invconv_benchmarks.studies.sampling`` draws the committed numbers anew and writes them
+into the READMEs.
 """
 
 import datetime
@@ -178,13 +179,11 @@ def _found(points: list[Document]) -> dict[tuple[str, int], Document]:
 
 def _verdicts(document: Document) -> Iterator[Verdict]:
     points, flows, ours = _found(document["points"]), _found(document["flows"]), title("emerging")
-    beside = (COUPLING, SPARSE, PIXELS, WINDOWS, MAF)
     pairs = [
         ("one emerging layer: time / other ways", points[EMERGING, size], point, 1.0)
         for (way, size), point in points.items()
-        if way in beside
-    ]
-    pairs += [
+        if way in (COUPLING, SPARSE, PIXELS, WINDOWS, MAF)
+    ] + [
         ("an emerging flow: samples / encoding as many", flows[way, size], point, 1.25)
         for (other, size), point in flows.items()
         if (way := other.removesuffix(_ENCODE)) != other and way.startswith(ours)
@@ -291,16 +290,23 @@ def headline(document: Document) -> str:
     )
 
 
+def committed() -> tuple[Path, Document]:
+    """Return the newest numbers of the repository, and where they are."""
+    (path,) = newest("sampling.json")
+    return path, sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})
+
+
 def updated(path: Path) -> str:
-    """Return a README with the newest committed numbers, drawn in the picture beside them."""
-    (numbers,) = newest("sampling.json")
-    document = sealed.read(numbers, {"properties": {"schema": {"const": _SCHEMA}}})
-    picture = f"![{_CAPTION}]({numbers.relative_to(RESULTS.parent).with_suffix('.png').as_posix()})"
+    """Return a README with the committed numbers, and the picture that is beside them."""
+    numbers, document = committed()
+    picture = numbers.with_suffix(".png").relative_to(RESULTS.parent).as_posix()
     front = path.parent == RESULTS.parents[1]
-    lines = [headline(document)] if front else [*block(document), "", picture]
+    lines = [headline(document)] if front else [*block(document), "", f"![{_CAPTION}]({picture})"]
     return readme.replaced(path.read_text(encoding="utf-8"), "sampling", lines)
 
 
 if __name__ == "__main__":
+    numbers, document = committed()
+    draw(document, numbers.with_suffix(".png"))
     for path in (RESULTS.parents[1] / "README.md", RESULTS.parent / "README.md"):
         write_text(path, updated(path))
