@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from invconv.kernels.families import LinearFamily, TriangularFamily
+from invconv.families.family import Family
+from invconv.families.pointwise import TriangleOfRows
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.primitives import Plan
 from invconv_torch.native import kernels
@@ -25,7 +26,7 @@ from invconv_torch.native.whole import records
 from invconv_torch.traced import bare, require_onnx_form
 
 ARRAY_OPS = TorchOps
-_TRIANGLES = {lower: TriangularFamily(lower) for lower in (False, True)}
+_TRIANGLES = {lower: TriangleOfRows(lower) for lower in (False, True)}
 
 
 # See `invconv.kernels.primitives.matmul`.
@@ -36,7 +37,7 @@ apply = functools.partial(run, APPLY)  # of a family, its weights and x
 gram = functools.partial(run, GRAM)  # of a family, x and y
 
 
-def factor(family: LinearFamily, w: Tensor, shape: tuple[int, ...]) -> Any:
+def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
     if family.solved in ("causal", "spectral", "matrix"):
         require_onnx_form()
@@ -70,7 +71,7 @@ def log_abs_det(matrices: Tensor) -> Tensor:
 class Solver:
     """The map y -> A(w)^-1 y on a grid, differentiable in y and w."""
 
-    family: LinearFamily
+    family: Family
     weights: Tensor
     factor: Factor | None  # from detached weights; None in traced code, where each solve factors
 

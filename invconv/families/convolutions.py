@@ -1,49 +1,249 @@
-"""Families of convolutions: autoregressive ones, and those that a basis decouples."""
+"""Families of convolutions: autoregressive ones, and those that a basis decouples.
 
+    periodic    a b c d | a b c d | a b c d        symmetric   d c b a | a b c d | d c b a
+    zero        0 0 0 0 | a b c d | 0 0 0 0        odd        -c -b -a 0 | a b c d | 0 -d -c -b
+
+`Spectral` is one C x C matrix a frequency (`kernels.frequencies`):
+
+    y[p] = sum over t of w[..., t] x[p + o(t)],    x continued beyond each border by its word
+
+Along a periodic axis w holds every tap, o(t) = dilation (t - (k - 1)//2). Along the others the
+kernel is even, and w holds the half from the centre on: tap t stands at the offsets +t and -t.
+"""
+
+from __future__ import annotations
+
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, namespace, size
-from invconv.arrays.stencil import taps_of
-from invconv.families.family import Linear
-from invconv.kernels.convolutions import CausalFamily
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, size, triangle
+from invconv.arrays.stencil import Offset, Stencil, kernel_of, seen, tap_indices, taps_of
+from invconv.families.family import Family
+from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
     kernel_spectrum,
+    spectral_apply,
+    spectral_gram,
     spectral_log_det,
     spectral_log_det_saving,
     spectral_log_det_vjp,
+    spectral_solver,
 )
-from invconv.kernels.primitives import Map, add_pivots, pivots
-from invconv.kernels.spectral import SpectralFamily
+from invconv.kernels.primitives import (
+    Map,
+    Solver,
+    add_pivots,
+    correlate,
+    correlate_kernel_vjp,
+    flat,
+    pad,
+    part,
+    pivots,
+)
+from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
 from invconv.trust.condition import SolveOverflowError
 
+WIDE = 600  # taps, from which a product per frequency is faster on most grids (November 2026)
+
+_ONE_BORDER: dict[str, Any] = {"periodic": True, "zero": False, "symmetric": "symmetric"}
+
+
+class TapsFamily(Family):
+    """Correlations: y[p] = sum over t of taps(w)[t] x[p + offsets[t]], for a border."""
+
+    lowers = "taps"
+    kernel_size: Shape  # w is a kernel (C, C, *kernel_size)
+    offsets: tuple[Offset, ...]
+    wrap: Any  # the border: True if periodic, False if zero, "symmetric", or a word for each axis
+    first: int = 0  # the flat position in the kernel of the first tap; those before it are masked
+    kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
+
+    @property
+    def whole(self) -> TapsFamily:
+        """The family of ``unfolded(w)``, which has every tap."""
+        return self
+
+    def unfolded(self, w: Array) -> Array:
+        """Return the weights of ``whole``."""
+        return w
+
+    def folded(self, bar: Array) -> Array:
+        """Return the gradient by w, given that by ``unfolded(w)``."""
+        return bar
+
+    def taps(self, w: Array) -> Array:
+        """Return the taps (T, C, C), without masked ones."""
+        return taps_of(w)
+
+    def kernel(self, taps: Array) -> Array:
+        """Return the weights with these taps; masked entries are zero."""
+        return kernel_of(taps, self.kernel_size)
+
+    def by_frequencies(self, x: Array) -> bool:
+        """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
+        return False
+
+    def shape_of(self, x: Array) -> Shape:
+        return (x.shape[1], x.shape[1], *self.kernel_size)
+
+    def apply(self, w: Array, x: Array) -> Array:
+        return correlate(Stencil(self.offsets, self.taps(w)), x, wrap=self.wrap)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        return self.kernel(correlate_kernel_vjp(x, y, self.offsets, wrap=self.wrap))
+
 
 @dataclass(frozen=True)
-class Causal(Linear):
-    """Autoregressive convolutions; `log det = N sum over c of log|w[c, c, at 0]|`."""
+class StencilFamily(TapsFamily):
+    """Correlations with free taps w (T, C, C) at fixed offsets; there is no solve."""
 
-    linear: CausalFamily
+    offsets: tuple[Offset, ...]
+    wrap: bool
+
+    @property
+    def text(self) -> str:
+        return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
+
+    def taps(self, w: Array) -> Array:
+        return w
+
+    def kernel(self, taps: Array) -> Array:
+        return taps
+
+    def shape_of(self, x: Array) -> Shape:
+        return len(self.offsets), x.shape[1], x.shape[1]
+
+    def transpose(self) -> StencilFamily:
+        return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
+
+    def adjoint(self, w: Array) -> Array:
+        return namespace(w).matrix_transpose(w)
+
+
+@dataclass(frozen=True)
+class CentredFamily(StencilFamily):
+    """The `StencilFamily` of all taps of a kernel; torch.compile cannot list their offsets."""
+
+    size: Shape  # of the kernel
+    dilation: Shape
+    flipped: bool = False  # the sign of the offsets
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        apart = tuple(-d if self.flipped else d for d in self.dilation)
+        vars(self).update(offsets=centred_offsets(self.size, apart))
+
+    def transpose(self) -> CentredFamily:
+        return self.of(self.wrap, self.size, self.dilation, not self.flipped)
+
+
+def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
+    """Return the offsets dilation (t - (k - 1)//2) of every tap of a kernel."""
+    return tuple(
+        tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
+        for t in tap_indices(kernel_size)
+    )
+
+
+@dataclass(frozen=True)
+class Causal(TapsFamily):
+    """Autoregressive convolutions, by their kernels w (C, C, *k); masked entries are ignored.
+
+    A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid;
+    `log det = N sum over c of log|w[c, c, at 0]|`.
+    """
+
     hint: ClassVar[str] = (
         "the kernel has a zero on the diagonal of its C x C matrix at the pixel itself"
     )
 
+    kernel_size: Shape
+    # The tap at o = 0: (0, ...) of a corner, (0, (k_1 - 1)/2, ...) of a raster. Taps with a
+    # lexicographically negative o are masked.
+    centre: Offset
+    direction: tuple[int, ...]
+    dilation: tuple[int, ...]
+    lower: bool  # whether the matrix at o = 0 is lower triangular; the other triangle is masked
+    solved = "causal"
+    wrap = False
+    first: int = field(init=False, repr=False, compare=False)  # the taps before it are masked
+    # o(t) of the other taps, in taps, and - direction dilation o(t), in pixels; o = 0 comes first
+    reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    slope: tuple[int, ...] = field(init=False, repr=False, compare=False)  # of `CausalStencil`
+    # the family of A(w) M for C x C matrices M; its weights are ``taps(w) M``
+    free: StencilFamily = field(init=False, repr=False, compare=False)
+    kept: int = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        taps = tap_indices(self.kernel_size)
+        first = taps.index(self.centre)
+        reach = tuple(
+            tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:]
+        )
+        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
+        offsets = tuple(tuple(f * i for f, i in zip(scale, o, strict=True)) for o in reach)
+        vars(self).update(
+            first=first,
+            reach=reach,
+            offsets=offsets,
+            free=StencilFamily(offsets, False),
+            slope=least_slope(reach, len(self.centre)),
+            kept=1 if self.lower else -1,
+            text=repr(self),
+        )
+
+    def stencil(self, w: Array) -> CausalStencil:
+        """Return the unmasked taps of a kernel with their offsets."""
+        taps = taps_of(w, self.first)
+        return CausalStencil(
+            triangle(taps[0, ...], lower=self.lower),
+            self.lower,
+            taps[1:, ...],
+            self.reach[1:],
+            self.direction,
+            self.dilation,
+            self.slope,
+        )
+
+    def taps(self, w: Array) -> Array:
+        """Return the taps (1 + T, C, C) of a kernel, o = 0 first; masked entries are zero."""
+        return self._masked(taps_of(w, self.first))
+
+    def kernel(self, taps: Array) -> Array:
+        """Return the kernel with these taps (1 + T, C, C), o = 0 first; masked entries are zero."""
+        return kernel_of(self._masked(taps), self.kernel_size)
+
+    def _masked(self, taps: Array) -> Array:
+        here = triangle(taps[0, ...], lower=self.lower)[None, ...]
+        return namespace(taps).concat([here, taps[1:, ...]], axis=0)
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        return causal_solver(self.stencil(w), shape)
+
+    def transpose(self) -> Causal:
+        away = tuple(-s for s in self.direction)
+        return self.of(self.kernel_size, self.centre, away, self.dilation, not self.lower)
+
     def pivots(self, w: Array) -> Array | None:
-        return pivots(w, self.linear.centre)
+        return pivots(w, self.centre)
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         known = namespace(w).zeros_like(w) if known is None else known
         memo = self.pivots(w) if memo is None else memo
-        return add_pivots(known, self.linear.centre, size(shape) * bar / memo)
+        return add_pivots(known, self.centre, size(shape) * bar / memo)
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        causal = self.linear.stencil(w)
+        causal = self.stencil(w)
         if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
             return UNBOUNDED
         return of_taps(causal.diagonal, causal.taps)
@@ -51,45 +251,206 @@ class Causal(Linear):
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the
         # column of a pixel is the first pixel's column, shifted and cut off by the grid
-        ways = zip(self.linear.direction, shape, strict=True)
+        ways = zip(self.direction, shape, strict=True)
         first = [0 if s > 0 else n - 1 for s, n in ways]
-        followed = 1 if any(self.linear.centre) else len(shape)
+        followed = 1 if any(self.centre) else len(shape)
         return tuple(p if axis < followed else None for axis, p in enumerate(first))
 
-    def reach(self, axis: int) -> int:
-        return max(abs(offset[axis]) for offset in self.linear.offsets)
+    def reaches_back(self, axis: int) -> int:
+        return max(abs(offset[axis]) for offset in self.offsets)
 
 
 @dataclass(frozen=True)
-class Spectral(Linear):
-    """Convolutions with one matrix per frequency; `log det = sum over f of log|det K_hat(f)|`."""
+class BorderedFamily(TapsFamily):
+    """Correlations of kernels (C, C, *k) around their centres with continued images; no solve.
 
-    linear: SpectralFamily
+    ``wrap`` is the border of all axes if it is one that libraries know, else the words.
+    """
+
+    kernel_size: Shape
+    borders: tuple[str, ...]  # one word per axis
+    dilation: Shape  # 1 along axes that are not periodic
+    wrap: Any = field(init=False, repr=False, compare=False)
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        alike = len(set(self.borders)) == 1
+        wrap = _ONE_BORDER.get(self.borders[0], self.borders) if alike else self.borders
+        vars(self).update(wrap=wrap, offsets=centred_offsets(self.kernel_size, self.dilation))
+
+    @functools.cached_property
+    def inside(self) -> BorderedFamily:
+        """The family with zeros beyond the border, for images that are continued already."""
+        return BorderedFamily(self.kernel_size, ("zero",) * len(self.borders), self.dilation)
+
+    @property
+    def margins(self) -> tuple[tuple[int, int], ...]:
+        """The pixels that taps read before the first and behind the last one of each axis."""
+        sides = zip(self.kernel_size, self.dilation, strict=True)
+        return tuple((d * ((k - 1) // 2), d * (k // 2)) for k, d in sides)
+
+    def apply(self, w: Array, x: Array) -> Array:
+        if isinstance(self.wrap, bool):
+            return super().apply(w, x)
+        return self.cropped(correlate(Stencil(self.offsets, self.taps(w)), self.continued(x)))
+
+    def gram(self, x: Array, y: Array) -> Array:
+        if isinstance(self.wrap, bool):
+            return super().gram(x, y)
+        return self.kernel(correlate_kernel_vjp(self.continued(x), self.in_zeros(y), self.offsets))
+
+    def continued(self, x: Array) -> Array:
+        """Return x (B, C, *spatial) with its margins."""
+        xp, shape = namespace(x), tuple(map(int, x.shape[2:]))
+        places, signs, wide = _continuation(self.margins, self.borders, shape)
+        pixels = flat(x)
+        if signs is not None:  # zeros are a pixel of their own, behind the last one
+            pixels = xp.concat([pixels, xp.zeros_like(pixels[:, :, :1])], axis=2)
+        pixels = xp.take(pixels, constant(places, x), axis=2)
+        if signs is not None:
+            pixels = pixels * constant(signs, x, x.dtype)
+        return xp.reshape(pixels, (*x.shape[:2], *wide))
+
+    def in_zeros(self, y: Array) -> Array:
+        """Return y (B, C, *spatial) with zeros for margins."""
+        for axis, (before, behind) in enumerate(self.margins, 2):
+            y = pad(y, axis, before, behind)
+        return y
+
+    def cropped(self, y: Array) -> Array:
+        """Return y (B, C, *spatial) without its margins."""
+        for axis, (before, behind) in enumerate(self.margins, 2):
+            y = part(y, axis, before, y.shape[axis] - behind)
+        return y
+
+
+@functools.lru_cache(maxsize=16)
+def _continuation(
+    margins: tuple[tuple[int, int], ...], borders: tuple[str, ...], shape: Shape
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None, Shape]:
+    """Return flat indices of the pixels of a continued grid, their signs, and its shape.
+
+    The signs are None if all are +1; a pixel that is zero has the index behind the last one.
+    """
+    places, signs, wide = np.zeros(1, np.int64), np.ones(1), []
+    for (before, behind), border, n in zip(margins, borders, shape, strict=True):
+        along, sign = seen(border, np.arange(-before, n + behind), n)
+        places = (places[:, None] * n + along).reshape(-1)
+        signs = (signs[:, None] * sign).reshape(-1)
+        wide.append(len(along))
+    if (signs == 1).all():
+        return places, None, tuple(wide)
+    places = np.where(signs == 0, np.prod(shape, dtype=np.int64), places)
+    return places, np.where(signs == 0, 1.0, signs), tuple(wide)
+
+
+@dataclass(frozen=True)
+class Spectral(TapsFamily):
+    """Convolutions that cosines, sines and Fourier's waves decouple, by their kernels w.
+
+    `log det = sum over f of log|det K_hat(f)|`
+    """
+
     hint: ClassVar[str] = (
         "K_hat(f) is singular at a frequency f; change the kernel or the grid size, or use "
         "least_squares(y), which is the solution of least norm"
     )
     closed: ClassVar[bool] = True
     spectral: ClassVar[bool] = True
+    kernel_size: Shape  # w is (C, C, *kernel_size)
+    borders: tuple[str, ...]  # one word per axis
+    dilation: Shape  # 1 along axes that are not periodic
+    solved = "spectral"
+    wrap: Any = field(init=False, repr=False, compare=False)
+    basis: Basis = field(init=False, repr=False, compare=False)  # in which it decouples
+    bordered: BorderedFamily = field(init=False, repr=False, compare=False)  # of whole kernels
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # of all their taps
+    wide: bool = field(init=False, repr=False, compare=False)  # if they have `WIDE` taps or more
+    # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide or halved
+    free: StencilFamily | None = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sides = list(zip(self.kernel_size, self.borders, strict=True))
+        whole = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
+        # a kernel of three taps sees of an odd continuation the zero alone
+        near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
+        bordered = BorderedFamily(whole, near, self.dilation)
+        offsets, wide = bordered.offsets, len(bordered.offsets) >= WIDE
+        vars(self).update(
+            basis=Basis(self.borders, self.dilation),
+            bordered=bordered,
+            wrap=bordered.wrap,
+            offsets=offsets,
+            wide=wide,
+            free=None if wide or bordered.wrap is not True else StencilFamily(offsets, True),
+            text=repr(self),
+        )
+
+    @property
+    def whole(self) -> BorderedFamily:
+        return self.bordered
+
+    def by_frequencies(self, x: Array) -> bool:
+        return self.wide and namespace(x).finfo(x.dtype).bits <= 64  # longdouble has no transform
+
+    def apply(self, w: Array, x: Array) -> Array:
+        if self.by_frequencies(x):
+            return spectral_apply(w, self.basis, x)
+        return self.bordered.apply(self.unfolded(w), x)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        if self.by_frequencies(x):
+            return spectral_gram(x, y, self.kernel_size, self.basis)
+        return self.folded(self.bordered.gram(x, y))
+
+    def unfolded(self, w: Array) -> Array:
+        return _with_mirror_images(w, self.borders)
+
+    def folded(self, bar: Array) -> Array:
+        return _sums_of_mirror_images(bar, self.borders)
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        matrices = kernel_spectrum(w, self.basis, shape)
+        return spectral_solver(matrices, self.basis, shape)
+
+    def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return the number of offsets of each tap, shape (T,)."""
+        whole = np.ones((1, 1, *self.bordered.kernel_size))
+        return np.asarray(self.folded(whole)).reshape(-1)
+
+    def transpose(self) -> Spectral:
+        """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
+        sides = zip(self.kernel_size, self.borders, strict=True)
+        odd = tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in sides)
+        return self.of(odd, self.borders, self.dilation)
+
+    def adjoint(self, w: Array) -> Array:
+        """Return transposed matrices, flipped along periodic axes, a zero tap behind even ones."""
+        w, closed = super().adjoint(w), tuple(2 + axis for axis in self.basis.closed)
+        w = namespace(w).flip(w, axis=closed) if closed else w
+        for axis in closed:
+            w = pad(w, axis, 0, 1 - w.shape[axis] % 2)
+        return w
 
     def transposed_vjp(self, bar: Array) -> Array:
         """See `Family`; the transpose of a kernel of even size has one tap more."""
-        back = self.linear.transpose().adjoint(bar)
-        sizes = zip(back.shape[2:], self.linear.kernel_size, strict=True)
+        back = self.transpose().adjoint(bar)
+        sizes = zip(back.shape[2:], self.kernel_size, strict=True)
         return back[(slice(None), slice(None), *(slice(n - k, None) for n, k in sizes))]
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
         if saving:
-            return spectral_log_det_saving(w, self.linear, shape)
-        return spectral_log_det(w, self.linear, shape), None
+            return spectral_log_det_saving(w, self, shape)
+        return spectral_log_det(w, self, shape), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
-        more = bar * spectral_log_det_vjp(w, self.linear, shape, memo)
+        more = bar * spectral_log_det_vjp(w, self, shape, memo)
         return more if known is None else known + more
 
     def made_ready(self, w: Array, shape: Shape) -> Map:
         """See `Family`; by frequencies, without a sum over taps."""
-        basis = self.linear.basis
+        basis = self.basis
         product = SpectralProduct(kernel_spectrum(w, basis, shape), basis, shape)
         agnostic: Callable[..., Array] = by_frequencies.agnostic
         return partial(agnostic, product)
@@ -97,9 +458,9 @@ class Spectral(Linear):
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
         if not np.isfinite(w).all():
             raise SolveOverflowError
-        taps = float(np.linalg.norm(taps_of(w), 2, axis=(1, 2)) @ self.linear.counts())
+        taps = float(np.linalg.norm(taps_of(w), 2, axis=(1, 2)) @ self.counts())
         rounding = len(w) * taps * condition.EPS["float64"]
-        basis = self.linear.basis
+        basis = self.basis
         spectral = condition.of_spectrum(kernel_spectrum(w, basis, shape), rounding)
         (worst,) = map(int, spectral.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
@@ -107,7 +468,34 @@ class Spectral(Linear):
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         """See `Family`; along a periodic axis all pixels are alike."""
-        return tuple(0 if border == "periodic" else None for border in self.linear.borders)
+        return tuple(0 if border == "periodic" else None for border in self.borders)
 
     def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
-        return float(len(w) ** 2 * self.linear.counts().sum() * size(shape))
+        return float(len(w) ** 2 * self.counts().sum() * size(shape))
+
+
+def _with_mirror_images(w: Array, borders: tuple[str, ...]) -> Array:
+    """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""
+    xp = namespace(w)
+    for axis, border in enumerate(borders, 2):
+        if border != "periodic":
+            w = xp.concat([xp.flip(part(w, axis, 1), axis=axis), w], axis=axis)
+    return w
+
+
+def _sums_of_mirror_images(bar: Array, borders: tuple[str, ...]) -> Array:
+    """Return the transpose of `_with_mirror_images`."""
+    xp = namespace(bar)
+    for axis, border in enumerate(borders, 2):
+        if border != "periodic":
+            h = (bar.shape[axis] + 1) // 2
+            before = xp.flip(part(bar, axis, 0, h - 1), axis=axis)
+            behind = part(bar, axis, h) + before
+            bar = xp.concat([part(bar, axis, h - 1, h), behind], axis=axis)
+    return bar
+
+
+def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
+    """Return the tap at the pixel itself."""
+    sides = zip(kernel_size, borders, strict=True)
+    return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in sides)

@@ -1,5 +1,7 @@
 """The family of exponentials of convolutions: invertible with every kernel."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +11,35 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
 from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
+from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family, Wanted
+from invconv.families.path import Leg, Pulled
 from invconv.kernels.exponential import ExponentialSolver, counted, exponential, exponential_vjp
-from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import Counts
 from invconv.trust.bound import UNBOUNDED, Bounds
 
 _COMPILED = 16.0  # speed-up of the compiled kernel's products over BLAS
 _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
+
+
+@dataclass(eq=False)
+class Series(Leg):
+    """y = e^M x, with the number of terms that M needs."""
+
+    family: Exponential
+    taps: Array
+    counts: Counts | None
+
+    def __call__(self, x: Array) -> Array:
+        return exponential(self.family.linear, self.taps, x, counts=self.counts)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        linear = self.family.linear
+        if not wanted[0]:
+            turned, adjoint = linear.transpose(), linear.adjoint(self.taps)
+            return [None], exponential(turned, adjoint, bar, counts=self.counts)
+        taps_bar, x_bar = exponential_vjp(linear, self.taps, x, bar, self.counts)
+        return [kernel_of(taps_bar, self.family.kernel_size)], x_bar
 
 
 @dataclass(frozen=True)
@@ -40,36 +63,25 @@ class Exponential(Family):
         """Whether the grid continues periodically."""
         return self.linear.wrap
 
-    def prepared(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
+    def counted(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
         """Return the taps of M, and the number of terms that they need."""
         return counted(self.linear, reaching_taps(self.linear, w, shape), w, shape)
 
-    def apply(self, w: Array, x: Array, prepared: Any = None) -> Array:
-        taps, counts = prepared or self.prepared(w, tuple(x.shape[2:]))
-        return exponential(self.linear, taps, x, counts=counts)
+    def leg(self, w: Array, shape: Shape) -> Leg:
+        return Series(self, *self.counted(w, shape))
 
-    def vjp(
-        self, w: Array, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
-    ) -> tuple[Array, Array]:
-        linear, (taps, counts) = self.linear, prepared or self.prepared(w, tuple(x.shape[2:]))
-        if not wanted[0]:
-            turned, adjoint = linear.transpose(), linear.adjoint(taps)
-            return None, exponential(turned, adjoint, y_bar, counts=counts)
-        taps_bar, x_bar = exponential_vjp(linear, taps, x, y_bar, counts)
-        return kernel_of(taps_bar, self.kernel_size), x_bar
-
-    def factor(self, w: Array, shape: Shape) -> ExponentialSolver:
-        taps, counts = self.prepared(w, shape)
+    def solver(self, w: Array, shape: Shape) -> ExponentialSolver:
+        taps, counts = self.counted(w, shape)
         return ExponentialSolver.of(self.linear, -taps, counts, shape)
 
     def made_ready(self, w: Array, shape: Shape) -> ExponentialSolver:
-        taps, counts = self.prepared(w, shape)
+        taps, counts = self.counted(w, shape)
         return ExponentialSolver.of(self.linear, taps, counts, shape)
 
     def solve_vjp(
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Array, Array]:
-        taps, counts = self.prepared(w, tuple(x.shape[2:]))
+        taps, counts = self.counted(w, tuple(x.shape[2:]))
         taps_bar, y_bar = exponential_vjp(self.linear, -taps, y, x_bar, counts)
         return kernel_of(-taps_bar, self.kernel_size), y_bar
 
@@ -92,7 +104,7 @@ class Exponential(Family):
     def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
         if compiled and self.linear.wrap:  # by frequencies
             return float(len(w) ** 2 * size(shape))
-        counts = self.prepared(w, shape)[1]
+        counts = self.counted(w, shape)[1]
         terms = 1 if counts is None else counts.steps * counts.terms
         return terms * super().products(w, shape) / (_COMPILED if compiled else 1.0)
 

@@ -3,27 +3,36 @@
     y = A(w) x,    x = A(w)^-1 y,    log|det A(w)|,    and the derivatives of the three
 
 A family holds settings, such as a mask or a dilation, and is hashable. Its weights are an array, or
-a tuple of arrays if the class says so. How a family runs is said by what it *lowers* to, a family
-of `invconv.kernels.families`: taps at offsets, a matrix, a scale, or a spectrum.
+a tuple of arrays if the class says so.
+
+A family that is linear in w has *rules* in pure array API, which `invconv.kernels.maps` runs for
+every library, and differentiates all alike:
+
+    apply   y = A(w) x          gram    the gradient of <y, A(w) x> by w
+    factor  x = A(w)^-1 y       A(w)^T  is of the family ``transpose()`` with weights ``adjoint(w)``
+
+It says the kind of map that runs: taps with offsets and a border, a matrix, a scale or a triangle.
+An array library needs to know these four. Another family *lowers* to a linear one, by an array that
+is made of w, or has a leg of its own (`invconv.families.path`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, size
+from invconv.arrays.namespaces import Array, Shape, namespace, size
 from invconv.kernels import maps
-from invconv.kernels.families import LinearFamily
 from invconv.kernels.primitives import Map, Solver
 from invconv.trust.bound import UNBOUNDED, Bounds
 from invconv.trust.condition import Condition
 
 Wanted = tuple[bool, bool]  # whether the gradients by the weights and by the image are wanted
 BOTH = (True, True)
+_MOST = 512  # families of a class that are remembered
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,10 @@ class Family:
         Whether the derivative of x = A^-1 y needs y besides x.
     solves_by_applying : bool
         Whether A^-1 is a map of the kind of A; then `made_ready` prepares A.
+    lowers, solved : str or None
+        The kinds of map and of solve that run, of a family that is linear in w.
+    text : str
+        The ``repr`` of such a family, for libraries that pass settings as text.
     """
 
     hint: ClassVar[str] = "change its parameters"
@@ -52,36 +65,87 @@ class Family:
     spectral: ClassVar[bool] = False
     needs_y: ClassVar[bool] = False
     solves_by_applying: ClassVar[bool] = False
+    lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"] | None] = None
+    solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
 
-    # --- values ------------------------------------------------------------------------------
+    named: ClassVar[dict[str, type[Family]]] = {}  # the classes by their names
+    made: ClassVar[dict[Any, Any]]  # the families that `of` returned, by their settings
 
-    def prepared(self, w: Any, shape: Shape) -> Any:
-        """Return what depends on the weights and the grid only, for `apply` and its derivative."""
+    def __init_subclass__(cls) -> None:
+        cls.made = {}
+        if cls.named.setdefault(cls.__name__, cls).__module__ == cls.__module__:  # not another's
+            cls.named[cls.__name__] = cls
+
+    @classmethod
+    def of(cls, *settings: Any) -> Self:
+        """Return the family of some settings, the same one each time.
+
+        Its transpose is made with it: torch.compile can look a family up, but cannot make one.
+        """
+        family: Self | None = cls.made.get(settings)
+        if family is None:
+            if len(cls.made) >= _MOST:
+                cls.made.clear()  # perhaps of a family that another thread, or `transpose`, made
+            family = cls.made[settings] = cls(*settings)
+            family.transpose()
+        return family
+
+    # --- rules of a family that is linear in w: call those of `invconv.kernels.maps` ----------
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """Return A(w) x."""
+        raise NotImplementedError
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """Return the gradient of <y, A(w) x> with respect to w."""
+        raise NotImplementedError
+
+    def shape_of(self, x: Array) -> Shape:
+        """Return the shape of the weights for images like x."""
+        raise NotImplementedError
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """Factor A(w) on a grid."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse")
+
+    def transpose(self) -> Any:
+        """Return the family of A(w)^T; its weights are ``adjoint(w)``."""
+        raise NotImplementedError
+
+    def adjoint(self, w: Array) -> Array:
+        """Return the weights of A(w)^T."""
+        return namespace(w).permute_dims(w, (1, 0, *range(2, w.ndim)))
+
+    # --- values, by the rules unless a class says otherwise -----------------------------------
+
+    def lowered(self, w: Any) -> tuple[Family, Any]:
+        """Return the linear family that runs, and its weights."""
+        return self, w
+
+    def lowered_vjp(self, w: Any, bar: Any) -> Any:
+        """Return the gradient by w, given that by the weights of `lowered`."""
+        return bar
+
+    def leg(self, w: Any, shape: Shape) -> Any:
+        """Return the leg of a route that runs A(w) on a grid, or None if the rules run it."""
         return None
 
-    def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
-        """Return A(w) x, a new array."""
-        raise NotImplementedError
-
-    def vjp(
-        self, w: Any, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
-    ) -> tuple[Any, Array]:
-        """Return the gradients of ``<y_bar, A(w) x>`` by w and by x."""
-        raise NotImplementedError
-
-    def factor(self, w: Any, shape: Shape) -> Solver:
+    def solver(self, w: Any, shape: Shape) -> Solver:
         """Return y -> A(w)^-1 y on a grid."""
-        raise NotImplementedError
+        return maps.factor(*self.lowered(w), shape)
 
     def solve_vjp(
         self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Any, Array]:
+    ) -> tuple[Any, Any]:
         """Return the gradients of ``<x_bar, x>``, x = A(w)^-1 y, by w and y; see `needs_y`."""
-        raise NotImplementedError
+        linear, weights = self.lowered(w)
+        back = maps.factor(linear.transpose(), linear.adjoint(weights), tuple(x.shape[2:]))
+        bar, y_bar = maps.solve_vjp(linear, back, x, x_bar, wanted)
+        return None if bar is None else self.lowered_vjp(w, bar), y_bar
 
     def transposed(self, w: Any) -> tuple[Family, Any]:
         """Return the family and the weights of A(w)^T."""
-        raise NotImplementedError
+        return self.transpose(), self.adjoint(w)
 
     def transposed_vjp(self, bar: Any) -> Any:
         """Return the gradient by w, given the gradient by the weights of A(w)^T."""
@@ -98,7 +162,7 @@ class Family:
         raise NotImplementedError
 
     def add_log_det_vjp(self, known: Any, w: Any, shape: Shape, memo: Any, bar: Array) -> Any:
-        """Return known + the gradient of bar log|det A(w)|, perhaps in the memory of ``known``.
+        """Return known + the gradient of bar log|det A(w)|, which may reuse the array ``known``.
 
         ``known`` is a gradient by w, or None for zero. ``memo`` is pivots(w), or comes from
         `log_det`, or is None.
@@ -109,7 +173,7 @@ class Family:
 
     def made_ready(self, w: Any, shape: Shape) -> Map:
         """Return x -> A(w) x prepared for one grid, as quick as the inverse."""
-        return partial(self.apply, w)
+        return partial(maps.apply, *self.lowered(w))
 
     def condition(self, w: Any, shape: Shape) -> Condition | None:
         """Return the condition in the 2-norm, or None if it is to be estimated in the 1-norm."""
@@ -130,48 +194,9 @@ class Family:
         """Return about how many products A x takes for one sample, fewer if ``compiled``."""
         return float(sum(size(a.shape) for a in arrays_of(w)) * size(shape))
 
-    def reach(self, axis: int) -> int:
+    def reaches_back(self, axis: int) -> int:
         """Return the number of pixels along an axis that a solve reaches back in one step."""
         return 0
-
-
-class Linear(Family):
-    """Maps that are linear in w, or in an array made of w: `kernels.maps` has their derivatives."""
-
-    linear: Any  # the LinearFamily that runs
-
-    def lowered(self, w: Any) -> Array:
-        """Return the array in which the map is linear: w, unless a class says otherwise."""
-        return w
-
-    def lowered_vjp(self, w: Any, bar: Array) -> Any:
-        """Return the gradient of ``<bar, lowered(w)>``."""
-        return bar
-
-    def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
-        return maps.apply(self.linear, self.lowered(w), x)
-
-    def vjp(
-        self, w: Any, x: Array, y_bar: Array, wanted: Wanted, prepared: Any = None
-    ) -> tuple[Any, Array]:
-        bar, x_bar = maps.apply_vjp(self.linear, self.lowered(w), x, y_bar, wanted)
-        return None if bar is None else self.lowered_vjp(w, bar), x_bar
-
-    def factor(self, w: Any, shape: Shape) -> Solver:
-        return maps.factor(self.linear, self.lowered(w), shape)
-
-    def solve_vjp(
-        self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Any, Array]:
-        linear: LinearFamily = self.linear
-        weights = linear.adjoint(self.lowered(w))
-        back = maps.factor(linear.transpose(), weights, tuple(x.shape[2:]))
-        bar, y_bar = maps.solve_vjp(linear, back, x, x_bar, wanted)
-        return None if bar is None else self.lowered_vjp(w, bar), y_bar
-
-    def transposed(self, w: Any) -> tuple[Family, Array]:
-        family: Any = self
-        return replace(family, linear=self.linear.transpose()), self.linear.adjoint(w)
 
 
 @dataclass(frozen=True)

@@ -183,18 +183,17 @@ class Leg:
 
 @dataclass(eq=False)
 class Apply(Leg):
-    """y = A(w) x; ``prepared`` comes from the family."""
+    """y = A(w) x, by the rules of the family."""
 
     family: Family
     w: Any
-    prepared: Any
 
     def __call__(self, x: Array) -> Array:
-        return self.family.apply(self.w, x, self.prepared)
+        return maps.apply(*self.family.lowered(self.w), x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = self.family.vjp(self.w, x, bar, wanted, self.prepared)
-        return [w_bar], x_bar
+        w_bar, x_bar = maps.apply_vjp(*self.family.lowered(self.w), x, bar, wanted)
+        return [None if w_bar is None else self.family.lowered_vjp(self.w, w_bar)], x_bar
 
 
 @dataclass(eq=False)
@@ -233,7 +232,7 @@ class Solve(Leg):
         self.keeps_start = self.family.needs_y
 
     def __call__(self, x: Array) -> Array:
-        self.solver = self.solver or self.family.factor(self.w, tuple(x.shape[2:]))
+        self.solver = self.solver or self.family.solver(self.w, tuple(x.shape[2:]))
         return self.solver(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
@@ -292,9 +291,9 @@ class Merged(Leg):
 
     def __init__(self, before: Any, conv: Factor) -> None:
         self.before = before
-        linear: Any = conv.family.linear  # type: ignore[attr-defined]
-        self.free, self.kernel = linear.free, linear.kernel
-        self.taps = linear.taps(conv.w)
+        family: Any = conv.family
+        self.free, self.kernel = family.free, family.kernel
+        self.taps = family.taps(conv.w)
         self.after = matmul(self.taps, before.product)
 
     def __call__(self, x: Array) -> Array:
@@ -332,7 +331,7 @@ class Undo(Leg):
         pairs = zip(factors, solves, points[1:], strict=True)
         for (family, w), solve, point in reversed(list(pairs)):
             rows = solve.transposed(rows)
-            bars.append(_negative(family.gram(w, rows, point)) if wanted[0] else None)
+            bars.append(_negative(family.matrix_gram(w, rows, point)) if wanted[0] else None)
         return bars[::-1], from_pixel_rows(rows, bar.shape)
 
 
@@ -375,12 +374,12 @@ class Route:
             elif (
                 self.legs
                 and isinstance(self.legs[-1], Multiply)
-                and (free := getattr(getattr(family, "linear", None), "free", None)) is not None
+                and (free := getattr(family, "free", None)) is not None
                 and len(free.offsets) < pixels
             ):
                 leg = Merged(self.legs.pop(), run[0])
             else:
-                leg = Apply(family, w, family.prepared(w, shape))
+                leg = family.leg(w, shape) or Apply(family, w)
             self.legs.append(leg)
 
     def __call__(self, x: Array) -> Array:
@@ -502,7 +501,7 @@ def _solver(unit: list[Factor], shape: Shape) -> Any:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    return undoing(unit) if undone_as_one(unit) else first.family.factor(first.w, shape)
+    return undoing(unit) if undone_as_one(unit) else first.family.solver(first.w, shape)
 
 
 def solvers_by_factor(state: State | None, path: Path) -> list[Any]:

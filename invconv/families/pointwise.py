@@ -6,9 +6,11 @@ A run of such factors is one matrix, the product (`invconv.families.path`). Its 
 factor by factor, or is a product with W^-1 if that is as accurate.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,23 +23,24 @@ from invconv.arrays.namespaces import (
     log_of_exp,
     namespace,
     size,
+    triangle,
 )
-from invconv.families.family import BOTH, Family, Linear, Wanted
+from invconv.families.family import BOTH, Family
 from invconv.kernels import maps
-from invconv.kernels.families import MatrixFamily, ScaleFamily
-from invconv.kernels.matrices import Divided, PixelStep, PixelSteps, solver_of_steps
+from invconv.kernels.matrices import Divided, PixelStep, matrix_solver
 from invconv.kernels.primitives import (
+    Plan,
     Solver,
-    from_pixel_rows,
+    channel_sums,
     inverse_or_nan,
     log_abs_det,
     matmul,
+    multiply,
+    per_channel,
     pixel_rows,
 )
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition
-
-MATRIX, SCALE = MatrixFamily(), ScaleFamily()
 
 
 @dataclass(frozen=True)
@@ -72,33 +75,32 @@ class Pointwise(Family):
         """Return the steps of W(w)^-1, the first one first."""
         raise NotImplementedError
 
-    def gram(self, w: Any, left: Array, right: Array) -> Any:
+    def matrix_gram(self, w: Any, left: Array, right: Array) -> Any:
         """Return the gradient of ``<left, W(w) right>`` for matrices (C, M)."""
         bar = matmul(left, namespace(right).matrix_transpose(right))
         return self.matrix_vjp(w, self.matrix(w)[1], bar)
 
-    def apply(self, w: Any, x: Array, prepared: Any = None) -> Array:
-        return maps.apply(MATRIX, self.matrix(w)[0], x)
-
-    def factor(self, w: Any, shape: Shape) -> Solver:
-        return solver_of_steps(PixelSteps(self.undoing(w)))
-
-    def solve_vjp(
-        self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
-    ) -> tuple[Any, Array]:
-        """See `Family`; for families that do not need y."""
-        rows = PixelSteps(self.undoing(w)).transposed(pixel_rows(x_bar))
-        w_bar = self.gram(w, -rows, pixel_rows(x)) if wanted[0] else None
-        return w_bar, from_pixel_rows(rows, x.shape)
-
 
 @dataclass(frozen=True)
-class Matrix(Linear, Pointwise):
+class Matrix(Pointwise):
     """Any matrix w."""
 
-    linear = MATRIX
+    lowers = solved = "matrix"
+    text: ClassVar[str] = "Matrix()"
     needs_y: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
+
+    def shape_of(self, x: Array) -> Shape:
+        return x.shape[1], x.shape[1]
+
+    def apply(self, w: Array, x: Array) -> Array:
+        return multiply(w, x)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        return matmul(pixel_rows(y), namespace(x).matrix_transpose(pixel_rows(x)))
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        return matrix_solver(w)
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
         return w, None
@@ -106,8 +108,8 @@ class Matrix(Linear, Pointwise):
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
         return bar
 
-    def transposed(self, w: Array) -> tuple[Family, Array]:
-        return self, MATRIX.adjoint(w)
+    def transpose(self) -> Matrix:
+        return self
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
         return size(shape) * log_abs_det(w), None
@@ -122,10 +124,11 @@ class Matrix(Linear, Pointwise):
 
 
 @dataclass(frozen=True)
-class Scale(Linear, Pointwise):
+class Scale(Pointwise):
     """A scale w (C,) for each channel."""
 
-    linear = SCALE
+    lowers = solved = "scale"
+    text: ClassVar[str] = "Scale()"
     hint: ClassVar[str] = "the scale of a channel is zero; change it"
     needs_y: ClassVar[bool] = False
 
@@ -137,11 +140,17 @@ class Scale(Linear, Pointwise):
         """Return the gradient of ``<bar, scale(w)>``."""
         return bar
 
-    def lowered(self, w: Array) -> Array:
-        return self.scale(w)
+    def shape_of(self, x: Array) -> Shape:
+        return (x.shape[1],)
 
-    def lowered_vjp(self, w: Array, bar: Array) -> Array:
-        return self.scale_vjp(w, bar)
+    def apply(self, w: Array, x: Array) -> Array:
+        return per_channel(w, x) * x
+
+    def gram(self, x: Array, y: Array) -> Array:
+        return channel_sums(x * y)
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        return Division(w)
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
         return diagonal_matrix(self.scale(w)), None
@@ -153,16 +162,19 @@ class Scale(Linear, Pointwise):
         return self.scale(w)[:, None] * before, before
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
-        return self.gram(w, bar, memo), self.scale(w)[:, None] * bar
+        return self.matrix_gram(w, bar, memo), self.scale(w)[:, None] * bar
 
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
         return (Divided(self.scale(w)),)
 
-    def gram(self, w: Array, left: Array, right: Array) -> Array:
+    def matrix_gram(self, w: Array, left: Array, right: Array) -> Array:
         return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
 
-    def transposed(self, w: Array) -> tuple[Family, Array]:
-        return self, w
+    def transpose(self) -> Self:
+        return self
+
+    def adjoint(self, w: Array) -> Array:
+        return w
 
     def pivots(self, w: Array) -> Array | None:
         return w
@@ -187,6 +199,14 @@ class LogScale(Scale):
     """A scale exp(w) for each channel; `log det = N sum over c of w[c]`."""
 
     hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
+    lowers = None  # type: ignore[assignment]
+    solved = None  # type: ignore[assignment]
+
+    def lowered(self, w: Array) -> tuple[Family, Array]:
+        return SCALE, self.scale(w)
+
+    def lowered_vjp(self, w: Array, bar: Array) -> Array:
+        return self.scale_vjp(w, bar)
 
     def scale(self, w: Array) -> Array:
         return namespace(w).exp(w)
@@ -202,3 +222,41 @@ class LogScale(Scale):
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         return size(shape) * bar + (namespace(w).zeros_like(w) if known is None else known)
+
+
+MATRIX, SCALE = Matrix(), Scale()
+
+
+@dataclass(frozen=True)
+class TriangleOfRows(Family):
+    """Triangular matrices (C, C) for x (C, M); the entries of w beyond the triangle are ignored."""
+
+    lowers = solved = "triangle"
+    lower: bool
+
+    def shape_of(self, x: Array) -> Shape:
+        return x.shape[0], x.shape[0]
+
+    @property
+    def text(self) -> str:
+        return "TriangleOfRows(lower=True)" if self.lower else "TriangleOfRows(lower=False)"
+
+    def apply(self, w: Array, x: Array) -> Array:
+        return matmul(triangle(w, lower=self.lower), x)
+
+    def gram(self, x: Array, y: Array) -> Array:
+        return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
+
+    def transpose(self) -> TriangleOfRows:
+        return TriangleOfRows(not self.lower)
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """x = y / scale, per channel."""
+
+    scale: Array
+    plan: ClassVar[Plan] = Plan("division")
+
+    def __call__(self, y: Array) -> Array:
+        return y / per_channel(self.scale, y)

@@ -21,8 +21,8 @@ from invconv.arrays.namespaces import (
     size,
     total,
 )
-from invconv.families.family import Family
-from invconv.families.pointwise import Pointwise
+from invconv.families.family import Family, Wanted
+from invconv.families.pointwise import MATRIX, Pointwise
 from invconv.kernels.frequencies.circulant import (
     CirculantStep,
     channel_multiplicity,
@@ -32,15 +32,42 @@ from invconv.kernels.frequencies.circulant import (
     inverse_of,
     spectrum,
 )
-from invconv.kernels.matrices import PixelStep, Product, Triangle, Turned, solved
-from invconv.kernels.primitives import add_pivots, pivots
+from invconv.kernels.matrices import (
+    PixelStep,
+    PixelSteps,
+    Product,
+    Triangle,
+    Turned,
+    solved,
+    solver_of_steps,
+)
+from invconv.kernels.primitives import Solver, add_pivots, from_pixel_rows, pivots, pixel_rows
 from invconv.kernels.reflections import Reflections
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition, SolveOverflowError
 
 
 @dataclass(frozen=True)
-class Triangular(Pointwise):
+class Structured(Pointwise):
+    """A matrix W(w) that is made of w and undone in steps."""
+
+    def lowered(self, w: Any) -> tuple[Family, Array]:
+        return MATRIX, self.matrix(w)[0]
+
+    def solver(self, w: Any, shape: Shape) -> Solver:
+        return solver_of_steps(PixelSteps(self.undoing(w)))
+
+    def solve_vjp(
+        self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Any, Array]:
+        """See `Family`; for those that do not need y."""
+        rows = PixelSteps(self.undoing(w)).transposed(pixel_rows(x_bar))
+        w_bar = self.matrix_gram(w, -rows, pixel_rows(x)) if wanted[0] else None
+        return w_bar, from_pixel_rows(rows, x.shape)
+
+
+@dataclass(frozen=True)
+class Triangular(Structured):
     """Triangular matrices w (C, C); entries beyond the triangle must be zero, as of `tril(w)`."""
 
     lower: bool
@@ -137,7 +164,7 @@ class LogTriangular(WithDiagonal):
 
 
 @dataclass(frozen=True)
-class Orthogonal(Pointwise):
+class Orthogonal(Structured):
     """Orthogonal matrices."""
 
     needs_y: ClassVar[bool] = False
@@ -145,7 +172,7 @@ class Orthogonal(Pointwise):
     def undoing(self, w: Array) -> tuple[PixelStep, ...]:
         return (Turned(self.matrix(w)[0]),)
 
-    def factor(self, w: Array, shape: Shape) -> Product:
+    def solver(self, w: Array, shape: Shape) -> Product:
         return Product(namespace(w).matrix_transpose(self.matrix(w)[0]), "transpose")
 
     def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
@@ -213,7 +240,7 @@ class Permutation(Orthogonal):
 
 
 @dataclass(frozen=True)
-class Circulant(Pointwise):
+class Circulant(Structured):
     """Circulants circ(w); `log det = N sum over f of log|w_hat[f]|`, w_hat the transform of w.
 
     circ(w)[i, j] is w[(i - j) mod C].

@@ -23,17 +23,16 @@ import numpy as np
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels.families import StencilFamily
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, turns
 from invconv.kernels.primitives import Plan
-from invconv.kernels.series import Counted, counts_for, counts_of, series
+from invconv.kernels.series import Correlation, Counted, counts_for, counts_of, series
 
 
 @partial(Primitive, on=1)
 def exponential(
-    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counted = None
+    family: Correlation, w: Array, x: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
 
@@ -45,7 +44,7 @@ def exponential(
 
 @partial(Primitive, on=1)
 def exponential_gram(
-    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
+    family: Correlation, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
     taylor = series(family, w, directions, counts, orders=1 + len(directions))
@@ -53,7 +52,7 @@ def exponential_gram(
 
 
 @partial(Primitive, on=1)
-def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, Counted]:
+def counted(family: Correlation, w: Array, kernel: Array, shape: Shape) -> tuple[Array, Counted]:
     """Return taps with their `Counts`; to count, the host may have to wait for a device.
 
     ``w`` are the taps of ``kernel`` on a grid. A library may remember a kernel's counts; then it
@@ -63,7 +62,7 @@ def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tup
 
 
 def exponential_vjp(
-    family: StencilFamily, w: Array, x: Array, y_bar: Array, counts: Counted = None
+    family: Correlation, w: Array, x: Array, y_bar: Array, counts: Counted = None
 ) -> tuple[Array, Array]:
     """Return the cotangents of w and of x for y = e^M(w) x, from one pass if nothing is traced."""
     if counts is None or any(map(recorded, (w, x, y_bar))):
@@ -74,7 +73,7 @@ def exponential_vjp(
 
 def _tangent(
     linear: Callable[..., Array],
-    family: StencilFamily,
+    family: Correlation,
     arrays: Sequence[Array],
     slot: int,
     tangent: Array,
@@ -92,7 +91,7 @@ gram_tangent = partial(_tangent, exponential_gram)
 
 
 def exponential_cotangent(
-    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
+    family: Correlation, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
     """Return the cotangent of argument ``slot`` of P(w; x, ...)."""
     w, x, *directions = arrays
@@ -105,7 +104,7 @@ def exponential_cotangent(
 
 
 def gram_cotangent(
-    family: StencilFamily, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
+    family: Correlation, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
     """Return the cotangent of argument ``slot`` of Q(w; x, y, ...).
 
@@ -122,14 +121,14 @@ def gram_cotangent(
 class ExponentialSolver:
     """x = e^-M y."""
 
-    family: StencilFamily
+    family: Correlation
     taps: Array  # shape (T, C, C): the taps of -M
     counts: Counted  # None if they are chosen as the solve runs
     # the product with e^-K_hat(f) at every frequency of a circular grid, if it was computed
     product: SpectralProduct | None = None
 
     @staticmethod
-    def of(family: StencilFamily, taps: Array, counts: Counted, shape: Shape) -> ExponentialSolver:
+    def of(family: Correlation, taps: Array, counts: Counted, shape: Shape) -> ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
         product, known = None, counts is not None and counts.steps > 0
@@ -158,9 +157,7 @@ class ExponentialSolver:
 _ENTRIES = 2**21  # of all matrices together, at most, for them to be kept: 32 MB in complex128
 
 
-def _exponential_product(
-    family: StencilFamily, taps: Array, shape: Shape
-) -> SpectralProduct | None:
+def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct | None:
     """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring.
 
     Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64.

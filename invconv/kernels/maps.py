@@ -1,4 +1,4 @@
-"""Linear maps A(w) of a family (`invconv.kernels.families`), and their derivatives.
+"""Linear maps A(w) of a family (`invconv.families`), and their derivatives.
 
 Three primitives run them: every convolution's value, inverse and derivative goes through these.
 
@@ -20,15 +20,35 @@ keeps only x. A tangent that is zero, or a cotangent that is not wanted, is None
 """
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
-from invconv.kernels.families import LinearFamily
 from invconv.kernels.primitives import Map, Solver, conjugate, matmul
 
-apply: Primitive[[LinearFamily, Array, Array], Array] = method("apply", on=1)
-gram: Primitive[[LinearFamily, Array, Array], Array] = method("gram", on=1)
-factor: Primitive[[LinearFamily, Array, Shape], Solver] = method("factor", on=1)
+
+class Linear(Protocol):
+    """The rules of a family that is linear in its weights: see `invconv.families.family`."""
+
+    def apply(self, w: Array, x: Array) -> Array:
+        """Return A(w) x."""
+
+    def gram(self, x: Array, y: Array) -> Array:
+        """Return the gradient of <y, A(w) x> by w."""
+
+    def factor(self, w: Array, shape: Shape) -> Solver:
+        """Factor A(w) on a grid."""
+
+    def transpose(self) -> Any:
+        """Return the family of A(w)^T."""
+
+    def adjoint(self, w: Array) -> Array:
+        """Return the weights of A(w)^T."""
+
+
+apply: Primitive[[Linear, Array, Array], Array] = method("apply", on=1)
+gram: Primitive[[Linear, Array, Array], Array] = method("gram", on=1)
+factor: Primitive[[Linear, Array, Shape], Solver] = method("factor", on=1)
 
 Tangent = Array | None
 
@@ -41,7 +61,7 @@ def bilinear_jvp(
 
 
 def apply_vjp(
-    family: LinearFamily, w: Array, x: Array, y_bar: Array, wanted: tuple[bool, bool]
+    family: Linear, w: Array, x: Array, y_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (w_bar, x_bar) of y = A(w) x."""
     w_bar = gram(family, x, y_bar) if wanted[0] else None
@@ -49,9 +69,7 @@ def apply_vjp(
     return w_bar, x_bar
 
 
-def solve_jvp(
-    family: LinearFamily, solve: Map, x: Array, w_dot: Tangent, y_dot: Tangent
-) -> Tangent:
+def solve_jvp(family: Linear, solve: Map, x: Array, w_dot: Tangent, y_dot: Tangent) -> Tangent:
     """Push tangents through x = A(w)^-1 y; ``solve`` is y -> A(w)^-1 y."""
     moved = None if w_dot is None else -apply(family, w_dot, x)
     total = _sum(y_dot, moved)
@@ -59,7 +77,7 @@ def solve_jvp(
 
 
 def solve_vjp(
-    family: LinearFamily, solve_transposed: Map, x: Array, x_bar: Array, wanted: tuple[bool, bool]
+    family: Linear, solve_transposed: Map, x: Array, x_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (w_bar, y_bar) of x = A(w)^-1 y; ``solve_transposed`` is x_bar -> A(w)^-T x_bar."""
     y_bar = solve_transposed(x_bar)
@@ -68,7 +86,7 @@ def solve_vjp(
 
 
 def gram_vjp(
-    family: LinearFamily, x: Array, y: Array, g_bar: Array, wanted: tuple[bool, bool]
+    family: Linear, x: Array, y: Array, g_bar: Array, wanted: tuple[bool, bool]
 ) -> tuple[Tangent, Tangent]:
     """Return (x_bar, y_bar) of g = gram(x, y)."""
     x_bar = apply(family.transpose(), family.adjoint(g_bar), y) if wanted[0] else None

@@ -21,7 +21,6 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalGrid, Offset, Stencil
 from invconv.kernels import primitives
-from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
@@ -29,7 +28,6 @@ from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.recursive import Shape as FilterShape
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
-from invconv.kernels.families import LinearFamily
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.pitched import NUMPY, PitchedSolver
@@ -135,7 +133,7 @@ def log_abs_det(matrices: Floats) -> Array:
 class CompiledSolver:
     """The map y -> x, both (B, C, *shape), that undoes a causal convolution, in one call."""
 
-    family: CausalFamily
+    family: Any  # `families.Causal`
     kernel: Floats  # shape (C, C, *k)
     shape: Shape  # the grid
     _factored: compiled.CompiledSolve = field(init=False, repr=False)
@@ -170,11 +168,12 @@ def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
     return above if lower else above.T
 
 
-def factor(family: LinearFamily, w: Floats, shape: Shape) -> Solver:
+def factor(family: Any, w: Floats, shape: Shape) -> Solver:
     """See `invconv.kernels.maps.factor`."""
-    if type(family) is CausalFamily and reason(w.dtype.itemsize) is None:
+    if family.solved == "causal" and reason(w.dtype.itemsize) is None:
         return CompiledSolver(family, w, shape)
-    return family.factor(w, shape)
+    solver: Solver = family.factor(w, shape)
+    return solver
 
 
 def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats]:

@@ -18,14 +18,27 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace, to_float, total, zeros
 from invconv.arrays.stencil import Offset
 from invconv.kernels import maps
-from invconv.kernels.families import StencilFamily
+from invconv.kernels.maps import Linear
+
+
+class Correlation(Linear, Protocol):
+    """A family of correlations with taps (T, C, C) at ``offsets``, periodic if ``wrap``."""
+
+    @property
+    def offsets(self) -> tuple[Offset, ...]:
+        """The offset of each tap."""
+
+    @property
+    def wrap(self) -> bool:
+        """Whether the grid continues periodically."""
+
 
 LARGEST_STEP = 4.0  # norm of M/s
 LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
@@ -75,13 +88,13 @@ def counts_for(norm: float, eps: float) -> Counts:
     return Counts(steps, 1 + bisect.bisect_left(reaches(eps), norm / steps))
 
 
-def counts_of(family: StencilFamily, w: Array) -> Counts:
+def counts_of(family: Correlation, w: Array) -> Counts:
     """Return the steps s and terms m of a correlation, from the values of its taps."""
     eps = float(namespace(w).finfo(w.dtype).eps)
     return counts_for(to_float(norm_bound(without_mean(family, w)[0])), eps)
 
 
-def without_mean(family: StencilFamily, w: Array) -> tuple[Array, Array]:
+def without_mean(family: Correlation, w: Array) -> tuple[Array, Array]:
     """Return the taps of M - mu, and mu, the mean of M's diagonal, from the tap at the pixel."""
     unit = constant(_unit(family.offsets, int(w.shape[1])), w, w.dtype)
     mean = total(w * unit) / w.shape[1]
@@ -139,7 +152,7 @@ class Series:
     A step is z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x.
     """
 
-    family: StencilFamily
+    family: Correlation
     taps: Array  # shape (T, 2^k C, 2^k C): of (M - mu)/s, with v/s of k directions beside it
     scale: Array  # 0-d: e^(mu/s)
     blocks: int  # 2^k
@@ -185,7 +198,7 @@ class Series:
 
 
 def series(
-    family: StencilFamily,
+    family: Correlation,
     w: Array,
     directions: Sequence[Array],
     counts: Counts | None = None,

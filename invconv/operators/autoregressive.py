@@ -22,7 +22,6 @@ from invconv.arrays.validation import (
     sizes,
 )
 from invconv.families.convolutions import Causal
-from invconv.kernels.convolutions import CausalFamily
 from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import Gradients
@@ -145,8 +144,8 @@ class AutoregressiveConv(WithKernel):
             dilation=dilation,
         )
         conv.kernel[(..., *conv._centre)] += np.eye(channels)
-        linear = conv._family.linear
-        conv = conv.replace(kernel=linear.kernel(linear.taps(conv.kernel)))
+        family = conv._family
+        conv = conv.replace(kernel=family.kernel(family.taps(conv.kernel)))
         return conv if like is None else conv.asarrays(like)
 
     @property
@@ -162,17 +161,17 @@ class AutoregressiveConv(WithKernel):
         assert isinstance(self.dilation, tuple)
         lower = self.channel_order == "lower"
         size, centre = self._kernel_size, self._centre
-        return Causal(CausalFamily.of(size, centre, self.direction, self.dilation, lower))
+        return Causal.of(size, centre, self.direction, self.dilation, lower)
 
     def _causal(self) -> CausalStencil:
-        return self._family.linear.stencil(self.kernel)
+        return self._family.stencil(self.kernel)
 
     def transpose(self) -> Self:
         """Return the operator of K^T: flipped direction and channel order, transposed matrices."""
-        turned = self._family.linear.transpose()
+        turned = self._family.transpose()
         return replace(
             self,
-            kernel=self._family.linear.adjoint(self.kernel),
+            kernel=self._family.adjoint(self.kernel),
             bias=None,
             direction=turned.direction,
             channel_order="lower" if turned.lower else "upper",
@@ -267,7 +266,7 @@ class AutoregressiveConv(WithKernel):
     def _with_before(self, call: Call, y: Array, before: Array, sign: int) -> Array:
         before = cast(as_before(call, self._family, before), self.kernel.dtype)
         carried = sign * carried_over(self._family, self.kernel, before)
-        return added(y, carried, last=self._family.linear.direction[0] < 0)
+        return added(y, carried, last=self._family.direction[0] < 0)
 
     def _gradients_with(self, gradients: Gradients, bar: Call, before: Array) -> Gradients:
         """Add the gradients of what the pixels before a block add, and the one by these pixels."""

@@ -14,6 +14,7 @@ from invconv.arrays.namespaces import Array, cast, mesh_axes, namespace
 from invconv.arrays.validation import require_alike
 from invconv.families.convolutions import Causal
 from invconv.families.family import BOTH
+from invconv.kernels import maps
 from invconv.kernels.primitives import pad
 from invconv.operators.base.calls import Call, spread
 
@@ -28,10 +29,10 @@ def resized(x: Array, length: int, *, last: bool = False) -> Array:
 
 def carried_over(family: Causal, kernel: Array, before: Array) -> Array:
     """Return the r rows of c that are not zero, by ``before`` (B, C, r, ...)."""
-    depth, ahead = int(before.shape[2]), family.linear.direction[0] < 0
+    depth, ahead = int(before.shape[2]), family.direction[0] < 0
     if not depth:
         return before
-    y = family.apply(kernel, resized(before, 2 * depth, last=ahead))
+    y = maps.apply(family, kernel, resized(before, 2 * depth, last=ahead))
     return resized(y, depth, last=not ahead)
 
 
@@ -48,23 +49,23 @@ def carried_over_vjp(
     family: Causal, kernel: Array, before: Array, c_bar: Array
 ) -> tuple[Array, Array]:
     """Return the gradients of <c_bar, c> by the kernel and by ``before``."""
-    depth, ahead = int(before.shape[2]), family.linear.direction[0] < 0
+    depth, ahead = int(before.shape[2]), family.direction[0] < 0
     if not depth:
         return namespace(kernel).zeros_like(kernel), before
     x = resized(before, 2 * depth, last=ahead)
     y_bar = resized(resized(c_bar, depth, last=ahead), 2 * depth, last=not ahead)
-    kernel_bar, x_bar = family.vjp(kernel, x, y_bar, BOTH)
+    kernel_bar, x_bar = maps.apply_vjp(family, kernel, x, y_bar, BOTH)
     return kernel_bar, resized(x_bar, depth, last=ahead)
 
 
 def as_before(call: Call, family: Causal, before: Any) -> Array:
     """Validate and flatten the pixels that precede the block of a call."""
     require_alike("before", before, call.name, call.original)
-    depth, shape = family.reach(0), tuple(call.original.shape)
+    depth, shape = family.reaches_back(0), tuple(call.original.shape)
     axis = len(shape) - len(call.spatial_shape)
     expected = (*shape[:axis], depth, *shape[axis + 1 :])
     if tuple(before.shape) != expected:
-        ahead = family.linear.direction[0] < 0
+        ahead = family.direction[0] < 0
         place = "first rows behind" if ahead else "last rows before"
         raise ValueError(
             f"before: expected the shape {expected}, since the taps reach {depth} pixels along the "

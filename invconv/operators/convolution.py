@@ -10,9 +10,9 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
 from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
 from invconv.arrays.validation import generator, sizes
+from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
 from invconv.kernels.frequencies.least_squares import least_squares as solve
-from invconv.kernels.spectral import centre_of
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
@@ -67,12 +67,12 @@ class SpectralConv(WithKernel, abstract=True):
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
-        return solve(self.kernel, family.linear.counts(), family.linear.basis, y, damp)
+        return solve(self.kernel, family.counts(), family.basis, y, damp)
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size
-        centre = tap_indices(size).index(centre_of(size, self._family.linear.borders))
-        often = constant(self._family.linear.counts(), self.kernel, self.kernel.dtype)
+        centre = tap_indices(size).index(centre_of(size, self._family.borders))
+        often = constant(self._family.counts(), self.kernel, self.kernel.dtype)
         often = often[:, None, None]
         taps = taps_of(self.kernel) * often
         concat = namespace(taps).concat

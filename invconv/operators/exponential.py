@@ -14,8 +14,8 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, namespace, size
 from invconv.arrays.stencil import taps_of
 from invconv.arrays.validation import choice, generator, positive_int, sizes
+from invconv.families.convolutions import CentredFamily
 from invconv.families.exponential import Exponential
-from invconv.kernels.families import CentredFamily
 from invconv.kernels.series import LARGEST
 from invconv.operators.convolution import WithKernel
 from invconv.trust.gains import norm_bound, shrinking

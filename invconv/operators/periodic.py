@@ -9,7 +9,6 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
-from invconv.kernels.spectral import SpectralFamily
 from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 
@@ -92,4 +91,4 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
     def _family(self) -> Spectral:
         assert isinstance(self.dilation, tuple)
         borders = ("periodic",) * len(self._kernel_size)
-        return Spectral(SpectralFamily.of(self._kernel_size, borders, self.dilation))
+        return Spectral.of(self._kernel_size, borders, self.dilation)

@@ -20,7 +20,6 @@ from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
-from invconv.kernels.spectral import SpectralFamily
 from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv, drawn_kernel
 
@@ -150,7 +149,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     def _family(self) -> Spectral:
         assert isinstance(self.boundary, tuple)
         size = self._kernel_size
-        return Spectral(SpectralFamily.of(size, self.boundary, (1,) * len(size)))
+        return Spectral.of(size, self.boundary, (1,) * len(size))
 
 
 def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...]
         return None
     factors = []
     for axis, n in enumerate(shape):
-        if n <= max(family.reach(axis) for family in conv._families):
+        if n <= max(family.reaches_back(axis) for family in conv._families):
             factors.append(math.nan)
             continue
         part = (*shape[:axis], n - n // 2, *shape[axis + 1 :])

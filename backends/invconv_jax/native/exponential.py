@@ -18,8 +18,8 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
+from invconv.families.convolutions import StencilFamily
 from invconv.kernels import exponential as core
-from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import (
     LARGEST,
     LARGEST_STEP,

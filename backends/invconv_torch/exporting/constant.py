@@ -23,9 +23,8 @@ from invconv.arrays.namespaces import Shape, size
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.exponential import Exponential, reaching_taps
-from invconv.families.family import Linear
 from invconv.families.path import Multiply, Path, multiplied, runs, undoing, undone_as_one
-from invconv.kernels.families import MatrixFamily
+from invconv.families.pointwise import MATRIX
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product
 from invconv.kernels.primitives import grid_of, per_channel
@@ -70,13 +69,11 @@ def _run(path: Path, x: Tensor) -> Tensor:
         elif factor.inverted:
             x = _solve(factor.family, factor.w, x)
         elif multiplied(run):
-            x = _apply(MatrixFamily(), Multiply(run).product, x)
+            x = _apply(MATRIX, Multiply(run).product, x)
         elif isinstance(factor.family, Exponential):
             x = _exponential(factor.family, factor.w, x, 1)
-        elif isinstance(factor.family, Linear):
-            x = _apply(factor.family.linear, factor.family.lowered(factor.w), x)
         else:
-            raise _refusal(factor.family)
+            x = _apply(*factor.family.lowered(factor.w), x)
     return x
 
 
@@ -148,9 +145,9 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
     shape = tuple(y.shape[2:])
     if isinstance(family, Exponential):
         return _exponential(family, w, y, -1)
-    solved = family.linear.solved if isinstance(family, Linear) else None
-    if solved == "causal":
-        c = family.linear.stencil(w).within(shape)
+    linear, weights = family.lowered(w)
+    if linear.solved == "causal":
+        c = linear.stencil(w).within(shape)
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
         matrices = [constant(matrix, y) for matrix in at_the_pixel]
@@ -158,9 +155,9 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
         lanes = Lanes(gather, inside, reads, places, on_host.back)
         return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
-    if solved == "scale":
-        return y / per_channel(constant(family.lowered(w), y), y)
-    solver = family.factor(w, shape)
+    if linear.solved == "scale":
+        return y / per_channel(constant(weights, y), y)
+    solver = family.solver(w, shape)
     return spectral_solve(solver, y) if isinstance(solver, SpectralSolver) else _undo(solver, y)
 
 

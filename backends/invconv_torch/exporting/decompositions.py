@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.stencil import seen
-from invconv.kernels.convolutions import CausalFamily
-from invconv.kernels.families import StencilFamily
+from invconv.families.convolutions import BorderedFamily, Causal, Spectral, StencilFamily
 from invconv.kernels.frequencies.products import within_range
-from invconv.kernels.spectral import BorderedFamily, SpectralFamily
 from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
@@ -93,7 +91,7 @@ def _solve(known: Any, w: Tensor, y: Tensor) -> Tensor:
     return kernels.solve((known, None), w, y)
 
 
-def _causal_solve(family: CausalFamily, w: Tensor, y: Tensor) -> Tensor:
+def _causal_solve(family: Causal, w: Tensor, y: Tensor) -> Tensor:
     def substitute(y: Tensor, diagonal: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(diagonal, y, upper=not family.lower)
 
@@ -103,7 +101,7 @@ def _causal_solve(family: CausalFamily, w: Tensor, y: Tensor) -> Tensor:
     return causal_solve(c, lanes, y, substitute, c.diagonal)
 
 
-def _spectral_solve(family: SpectralFamily, w: Tensor, y: Tensor) -> Tensor:
+def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
     """Solve with phases and matrices of waves that the graph computes: see `Basis`."""
     basis, shape, back = family.basis, tuple(map(int, y.shape[2:])), []
     spectrum, x = torch.complex(w, torch.zeros_like(w)) if basis.closed else w, y

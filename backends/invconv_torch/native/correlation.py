@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invconv.arrays.stencil import Offset, Stencil
+from invconv.families.convolutions import StencilFamily, TapsFamily
 from invconv.kernels import primitives
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.programs import Places
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.families import StencilFamily, TapsFamily
 from invconv.kernels.primitives import TapGrid, grid_of, pad
 from invconv_torch.native.host import in_host_memory
 from invconv_torch.precision import full_precision

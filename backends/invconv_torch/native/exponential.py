@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.registry import Primitive
+from invconv.families.convolutions import StencilFamily
 from invconv.kernels import exponential as core
-from invconv.kernels.families import StencilFamily
 from invconv.kernels.series import Counts, counts_of
 from invconv_torch.native.kernels import run
 from invconv_torch.native.ops import Cotangents, Rule, Settings

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from invconv.families.family import Family
 from invconv.kernels import maps, primitives
-from invconv.kernels.families import LinearFamily
 from invconv_torch.native.correlation import (
     compiled_vjp,
     convolve,
@@ -40,7 +40,7 @@ from invconv_torch.traced import (
 )
 
 
-def apply(family: LinearFamily, w: Tensor, x: Tensor) -> Tensor:
+def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x; correlations run by the compiled kernel, or by PyTorch's convolution."""
     if family.lowers != "taps":
         with full_precision(x):
@@ -63,7 +63,7 @@ def _continues(whole: Any, x: Tensor) -> bool:
     return not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and prefers_kernel(x)))
 
 
-def gram(family: LinearFamily, x: Tensor, y: Tensor) -> Tensor:
+def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     taps: Any = family
     if family.lowers != "taps" or taps.by_frequencies(x):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from invconv.kernels.families import LinearFamily
+from invconv.families.family import Family
 
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
@@ -55,14 +55,14 @@ def as_node(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=256)
 def family_of(text: str) -> Any:
-    """Return the family with this ``text``, such as "TriangularFamily(lower=True)", None of ""."""
+    """Return the family with this ``text``, such as "TriangleOfRows(lower=True)", None of ""."""
     if not text:
         return None
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
     assert isinstance(call.func, ast.Name)
     settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    return LinearFamily.named[call.func.id](**settings)
+    return Family.named[call.func.id](**settings)
 
 
 @torch.library.custom_op("invconv::run", mutates_args=())  # type: ignore[untyped-decorator]
@@ -129,7 +129,7 @@ def _(
 ) -> tuple[Tensor, int]:
     """Join mapped images to one batch if nothing else is mapped; else run once for each element."""
     axes = in_dims[3:]
-    if operation in _OF_IMAGES and axes[0] is None and "Triangular" not in family:
+    if operation in _OF_IMAGES and axes[0] is None and "TriangleOfRows" not in family:
         images = tensors[1].movedim(axes[1], 0)
         joined = _run(operation, family, grid, tensors[0], images.flatten(0, 1))
         return joined.unflatten(0, images.shape[:2]), 0

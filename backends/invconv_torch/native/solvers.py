@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.namespaces import readable
-from invconv.kernels.convolutions import CausalFamily
+from invconv.families.convolutions import Causal
 from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import products
@@ -62,13 +62,13 @@ CUDA = DeviceOps(_ordinal, Tensor.data_ptr, _stream, _contiguous)
 class CausalFactor:
     """An autoregressive convolution, factored for a grid, by the quickest way that runs there."""
 
-    family: CausalFamily
+    family: Causal
     weights: Tensor
     shape: tuple[int, ...]
     state: CompiledSolve | DeviceSolve | PitchedSolver
 
     @staticmethod
-    def of(family: CausalFamily, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
+    def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
         """Factor the convolution with these weights, detached."""
         weights = weights.detach()
         return CausalFactor(family, weights, shape, _causal_state(family.stencil(weights), shape))

@@ -79,7 +79,7 @@ def _exponential(name: str, shape: Shape) -> Pair:
     rng = np.random.default_rng(0)
     conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
     plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding).requires_grad_(False)
-    _, counts = conv._family.prepared(conv.kernel, shape[2:])
+    _, counts = conv._family.counted(conv.kernel, shape[2:])
     assert counts is not None  # as the kernel is readable
     again = nn.Sequential(*[plain] * (counts.steps * counts.terms + 1))
     way = conv.forward if "forward" in name else conv.prepare(shape[2:]).inverse

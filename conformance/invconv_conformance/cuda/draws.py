@@ -25,7 +25,7 @@ def skewed(conv: ic.AutoregressiveConv, size: float) -> Any:
     kernel: Any = np.array(conv.kernel)
     strict = np.ones((conv.channels, conv.channels))
     strict = np.tril(strict, -1) if conv.channel_order == "lower" else np.triu(strict, 1)
-    kernel[(..., *conv._family.linear.centre)] += size * strict
+    kernel[(..., *conv._family.centre)] += size * strict
     return conv.replace(kernel=kernel)
 
 
@@ -42,7 +42,7 @@ def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -
         "dilation": tuple(int(d) for d in rng.choice([1, 1, 2, 3], ndim)),
     }
     conv = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, **(given | settings))
-    terms = channels * len(conv._family.linear.reach)
+    terms = channels * len(conv._family.reach)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     conv = conv.replace(kernel=conv.kernel + moved)
     return skewed(conv, 6 / channels) if rng.integers(3) == 0 else conv

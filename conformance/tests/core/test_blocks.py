@@ -82,7 +82,7 @@ def test_blocks_are_the_whole(name: str, carry: Any) -> None:
 def test_gradients_are_those_of_differences(name: str) -> None:
     conv, rng = operator(name), np.random.default_rng(0)
     grid = (4, 3)[: conv.ndim]
-    depth = conv._family.reach(0)
+    depth = conv._family.reaches_back(0)
     x, y_bar = rng.standard_normal((2, 2, 2, *grid))
     before = rng.standard_normal((2, 2, depth, *grid[1:]))
     given = {"kernel": conv.kernel, "bias": conv.bias, "x": x, "before": before}

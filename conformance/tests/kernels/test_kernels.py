@@ -83,7 +83,7 @@ def random_case(
     settings["direction"] = int(direction[0]) if mask == "raster" else tuple(map(int, direction))
     settings["dilation"] = tuple(map(int, rng.integers(1, 4, ndim)))
     conv = ic.AutoregressiveConv.init(*sizes, rng=rng, **settings)
-    terms = conv.channels * len(conv._family.linear.reach)
+    terms = conv.channels * len(conv._family.reach)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     most = {1: 50, 2: 21, 3: 6, 4: 4}[ndim]
     return conv.replace(kernel=conv.kernel + moved), tuple(map(int, rng.integers(1, most, ndim)))

@@ -27,7 +27,7 @@ def convolution(channels: int, dtype: str, ndim: int, skew: float = 0.0) -> ic.A
     rng, like = np.random.default_rng(0), np.zeros((), dtype)
     conv: Any = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, like=like)
     kernel = np.array(conv.kernel)
-    kernel[(slice(None), slice(None), *conv._family.linear.centre)] += skew * np.tri(channels, k=-1)
+    kernel[(slice(None), slice(None), *conv._family.centre)] += skew * np.tri(channels, k=-1)
     found: ic.AutoregressiveConv = conv.replace(kernel=kernel.astype(dtype))
     return found
 

@@ -9,8 +9,7 @@ import torch
 from torch.func import functional_call
 
 import invconv_torch as it
-from invconv.kernels.convolutions import CausalFamily
-from invconv.kernels.spectral import SpectralFamily
+from invconv.families.convolutions import Causal, Spectral
 from tests.conftest import TORCH_LAYERS, Both
 from tests.programs import python
 from tests.selected import slow
@@ -54,10 +53,10 @@ def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_p
 @pytest.mark.parametrize("operator", ["solve", "apply", "gram"])
 def test_a_decomposition_is_the_operator(operator: str) -> None:
     """What torch.export does not reach: each family, and the gradient."""
-    causal = CausalFamily.of((2, 3), (0, 1), (-1, -1), (1, 2), False).text
+    causal = Causal.of((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
     for borders in itertools.product(("periodic", "symmetric", "odd"), repeat=2):
-        families[SpectralFamily.of((2, 3), borders, (1, 1)).text] = borders[1] == "periodic"
+        families[Spectral.of((2, 3), borders, (1, 1)).text] = borders[1] == "periodic"
     for family, place in families.items():
         w = 0.1 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
         w.reshape(2, 2, -1)[..., int(place)] += 2 * torch.eye(2)

@@ -1,7 +1,7 @@
 """Convolutions in the frequency domain of any `Basis`.
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
-`SpectralFamily` multiplies so, too, with kernels of `WIDE` taps or more:
+`families.Spectral` multiplies so, too, with kernels of `WIDE` taps or more:
 
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
 

@@ -118,7 +118,7 @@ def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
     """Return x -> K x and y -> K^-1 y of factors without biases, each prepared for a grid."""
     pairs = []
     for family, w, inverted in path:
-        pair = family.made_ready(w, shape), family.factor(w, shape)
+        pair = family.made_ready(w, shape), family.solver(w, shape)
         pairs.append(pair[::-1] if inverted else pair)
     return in_turn([apply for apply, _ in pairs]), in_turn([solve for _, solve in pairs[::-1]])
 

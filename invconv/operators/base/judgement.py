@@ -161,9 +161,9 @@ def _by_frequencies(
         errors = [0.0]
         for known, factor, after in itertools.zip_longest(solvers, path, path[1:]):
             if factor.family.spectral and not factor.inverted:
-                solver = known or factor.family.factor(factor.w, shape)
+                solver = known or factor.family.solver(factor.w, shape)
                 bias = after.w if after is not None and after.is_shift else None
-                linear: Any = vars(factor.family)["linear"]
+                linear: Any = factor.family
                 of_factor = factor.w, linear.basis, shape, solver, bias
                 by_taps = not getattr(linear, "wide", False)
                 errors.append(error_by_frequencies(*of_factor, by_taps=by_taps))
@@ -289,4 +289,4 @@ def _solver(unit: list[Factor], shape: Shape, known: dict[int, Any]) -> Any:
         return Bias(first.w, True)
     if undone_as_one(unit):
         return undoing_steps(unit)
-    return known.get(id(first.w)) or first.family.factor(first.w, shape)
+    return known.get(id(first.w)) or first.family.solver(first.w, shape)
