@@ -154,9 +154,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         chosen = [f"-m {options.markexpr!r}"] * bool(options.markexpr)
         chosen += [f"-k {options.keyword!r}"] * bool(options.keyword)
         write(f"not run: {left} tests, left out by {' and '.join(chosen)}")
-    for report in (*stats.get("passed", ()), *stats.get("failed", ())):
-        for name, value in report.user_properties:  # such as the score of mutants
-            write(f"{name}: {value}")
     for library in LIBRARIES:
         reason = library.absent()
         write(f"ran: {library.title}" if reason is None else f"not run: {reason}")

@@ -173,7 +173,7 @@ LEFT_OUT = {
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
-    "python -m pytest conformance/tests/suite/test_mutation.py -m slow": PYTEST,
+    "python conformance/tests/suite/mutate.py --seed 7": "needs the tests' coverage",
     'python -m pytest conformance/tests/suite/test_planted_faults.py -m "" -rA': PYTEST,
     "python -m pytest -m gpu": CUDA,
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
