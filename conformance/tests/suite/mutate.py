@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,8 @@ _OTHER: dict[Any, Any] = {a: b for one, two in _PAIRS for a, b in ((one, two), (
 _OTHER |= {ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Mult}
 _QUIET = ast.Raise, ast.Assert, ast.JoinedStr  # messages
 _NOT_RUN = "annotation", "returns", "decorator_list", "type_params"
+_QUERY = """select path, context, numbits from line_bits join file on file.id = file_id
+    join context on context.id = context_id"""
 _LEFT_OUT = "_cli.py", "__main__.py", "costs.py"  # glue, and numbers that choose a way
 
 
@@ -61,8 +64,10 @@ def _changed(node: Any) -> Iterator[Any]:
             yield other(op=_OTHER[type(node.op)]())
         case ast.UnaryOp(op=ast.Not() | ast.USub()):
             yield node.operand
-        case ast.Constant(value=bool() | int()):
-            yield ast.Constant(not node.value if type(node.value) is bool else node.value + 1)
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value)):
+            yield ast.Constant(value + 1)
         case ast.IfExp():
             yield other(body=node.orelse, orelse=node.body)
         case ast.Call():
@@ -94,23 +99,26 @@ def places(root: Path, file: str) -> Iterator[Place]:
 
 
 def _tests(root: Path, data: Path, junit: Path) -> tuple[dict[Any, set[str]], dict[str, Any]]:
-    """Return the tests of each line and file, and of each test how many lines and how long."""
+    """Return the tests of each line, and of each test how many lines and how long."""
     from coverage.numbits import numbits_to_nums
 
-    known: dict[str, Any] = {}
+    known, tests, of_file = {}, defaultdict[Any, set[str]](set), defaultdict[str, set[str]](set)
     for case in ElementTree.parse(junit).iter("testcase"):
         name = f"{str(case.get('classname')).replace('.', '/')}.py::{case.get('name')}"
         known[name] = (0, float(case.get("time") or 0))
-    tests: dict[Any, set[str]] = {}
-    query = "select path, context, numbits from line_bits natural join (select id file_id, path"
-    query += " from file) natural join (select id context_id, context from context)"
-    for path, context, bits in sqlite3.connect(data).execute(query):
-        test, file = context.partition("|")[0], os.path.relpath(path, root)
+    for path, context, bits in sqlite3.connect(data).execute(_QUERY):
+        test, file, run = (
+            context.partition("|")[0],
+            os.path.relpath(path, root),
+            numbits_to_nums(bits),
+        )
+        for line in run:
+            tests[file, line].add(test)
         if test in known:
-            run = numbits_to_nums(bits)
             known[test] = (known[test][0] + len(run), known[test][1])
-            for line in (None, *run):  # a line that only an import runs has the tests of its file
-                tests.setdefault((file, line), set()).add(test)
+            of_file[file].add(test)
+    for place in [place for place, names in tests.items() if "" in names]:  # run by an import
+        tests[place] |= of_file[place[0]]
     return tests, known
 
 
@@ -120,8 +128,11 @@ def outcome(folder: Path, place: Place, tests: list[str], seconds: float) -> str
     (folder / "tests.txt").write_text("\n".join(tests), encoding="utf-8")
     path.write_bytes(before[: place.start] + place.new.encode() + before[place.end :])
     words = f"-B -m pytest -x -q -p no:cacheprovider -p no:cov -m= @{folder / 'tests.txt'}".split()
-    null: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = subprocess.Popen([sys.executable, *words], cwd=folder, start_new_session=True, **null)
+    roots = [str(folder / room) for room in ("", "backends", "conformance", "benchmarks")]
+    options: dict[str, Any] = {"env": os.environ | {"PYTHONPATH": os.pathsep.join(roots)}}
+    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, *words]
+    run = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
     try:
         return "caught" if run.wait(4 * seconds + 60) else "SURVIVED"
     except subprocess.TimeoutExpired:  # it does not end
@@ -133,13 +144,11 @@ def outcome(folder: Path, place: Place, tests: list[str], seconds: float) -> str
 
 def main() -> None:
     """Draw, run and count."""
-    parser, root = argparse.ArgumentParser(description=__doc__), Path.cwd()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    for name, default in {"seed": "0", "only": "invconv/**/*.py", "map": ".coverage"}.items():
-        parser.add_argument(f"--{name}", default=default)
-    parser.add_argument("--junit", default="junit.xml")
-    for name, number in {"count": 25, "seconds": 20, "workers": os.cpu_count() or 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=number)
+    parser, root = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0]), Path.cwd()
+    words = {"seed": "0", "only": "invconv/**/*.py", "map": ".coverage", "junit": "junit.xml"}
+    numbers = {"count": 25, "seconds": 20, "workers": os.cpu_count() or 1}
+    for name, default in (words | numbers).items():
+        parser.add_argument(f"--{name}", default=default, type=type(default))
     asked = parser.parse_args()
     files = sorted(p.relative_to(root).as_posix() for p in root.glob(asked.only))
     every = [p for file in files if not file.endswith(_LEFT_OUT) for p in places(root, file)]
@@ -148,8 +157,7 @@ def main() -> None:
 
     def judge(place: Place) -> str:
         chosen, left, folder = [], asked.seconds, folders.get()
-        of_line = tests.get((place.file, place.line)) or tests.get((place.file, None), ())
-        for test in sorted(of_line, key=known.__getitem__):
+        for test in sorted(tests[place.file, place.line] & {*known}, key=known.__getitem__):
             if known[test][1] <= left:
                 chosen.append(test)
                 left -= known[test][1]
@@ -165,8 +173,8 @@ def main() -> None:
             folders.put(Path(shutil.copytree(root, Path(work, str(n)), ignore=left_out)))
         drawn = random.Random(asked.seed).sample(every, asked.count)
         found = list(pool.map(judge, drawn))
-    caught = found.count("caught")
-    print(f"{caught} of {len(found)} caught, of {len(every)} places drawn by seed {asked.seed}")
+    counts = ", ".join(f"{found.count(word)} {word}" for word in ("caught", "SURVIVED", "NOT RUN"))
+    print(f"{counts}: {len(found)} of {len(every)} places, drawn by seed {asked.seed}")
 
 
 if __name__ == "__main__":
