@@ -18,7 +18,8 @@ from torch.func import functional_call
 import invconv as ic
 from invconv.arrays.namespaces import Shape, readable
 from invconv.operators.base.calls import grid_of
-from invconv.operators.base.checks import noise_like, relative_error, require_invertible
+from invconv.operators.base.judgement import require_invertible
+from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.chain import Chain
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import owned

@@ -7,6 +7,7 @@ its library has to answer in another way. A library without one has `ArrayOps` i
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -173,7 +174,8 @@ def register_backend(import_name: str, module: ModuleType) -> None:
 
     Examples
     --------
-    >>> from types import ModuleType
+    >>> import sys
+    from types import ModuleType
     >>> from invconv.extend import register_backend
     >>> register_backend("my_arrays", ModuleType("my_primitives"))
     """
@@ -196,6 +198,14 @@ def register_backend(import_name: str, module: ModuleType) -> None:
 def adapters() -> set[str]:
     """Return the names of the packages of all adapters that have been imported."""
     return {module.__name__.partition(".")[0] for module in _backends.values() if module}
+
+
+def callers_level() -> int:
+    """Return the ``stacklevel`` with which a warning points to the line that called the library."""
+    level, frame, ours = 1, sys._getframe(1), {"invconv", "dataclasses", *adapters()}
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ours:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def ops_of(x: Array) -> ArrayOps:

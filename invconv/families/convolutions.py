@@ -470,7 +470,7 @@ class Spectral(TapsFamily):
         """See `Family`; along a periodic axis all pixels are alike."""
         return tuple(0 if border == "periodic" else None for border in self.borders)
 
-    def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
+    def products(self, w: Any, shape: Shape) -> float:
         return float(len(w) ** 2 * self.counts().sum() * size(shape))
 
 

@@ -18,7 +18,6 @@ from invconv.kernels.exponential import ExponentialSolver, counted, exponential,
 from invconv.kernels.series import Counts
 from invconv.trust.bound import UNBOUNDED, Bounds
 
-_COMPILED = 16.0  # speed-up of the compiled kernel's products over BLAS
 _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
 
 
@@ -101,12 +100,12 @@ class Exponential(Family):
         more = bar * constant(ones, w, w.dtype)
         return more if known is None else known + more
 
-    def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
-        if compiled and self.linear.wrap:  # by frequencies
+    def products(self, w: Any, shape: Shape) -> float:
+        if self.linear.wrap:  # by frequencies
             return float(len(w) ** 2 * size(shape))
         counts = self.counted(w, shape)[1]
         terms = 1 if counts is None else counts.steps * counts.terms
-        return terms * super().products(w, shape) / (_COMPILED if compiled else 1.0)
+        return terms * super().products(w, shape)
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         """See `Family`; a circular grid is uniform."""

@@ -190,8 +190,8 @@ class Family:
         """
         return tuple(0 if self.pixelwise else None for _ in shape)
 
-    def products(self, w: Any, shape: Shape, compiled: bool = False) -> float:
-        """Return about how many products A x takes for one sample, fewer if ``compiled``."""
+    def products(self, w: Any, shape: Shape) -> float:
+        """Return about how many products A x takes for one sample."""
         return float(sum(size(a.shape) for a in arrays_of(w)) * size(shape))
 
     def reaches_back(self, axis: int) -> int:

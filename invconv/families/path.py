@@ -446,10 +446,16 @@ class State:
             x = nan_where_singular(x, self.guard)
         return x if self.dtype is None else cast(x, y.dtype)
 
-    def as_numpy(self) -> State | None:
-        """Return the state on NumPy arrays, or None if K would have to be factored again."""
-        solvers = tuple(_on_numpy(solver, self.log_det) for solver in self.solvers)
-        return None if None in solvers else State(solvers, to_numpy(self.log_det))
+    def on_host(self, path: Path, shape: Shape) -> State:
+        """Return the state on NumPy arrays; ``path``, which solves, is there already.
+
+        What has no copy on the host is factored again.
+        """
+        if isinstance(self.log_det, np.ndarray | np.generic):
+            return self
+        pairs = zip(units(path), self.solvers, strict=True)
+        there = (getattr(s, "as_numpy", lambda: None)() or _solver(u, shape) for u, s in pairs)
+        return State(tuple(there), to_numpy(self.log_det))
 
     def for_data_in(self, dtype: Any) -> State:
         """Return a state that casts data of another dtype to its own dtype and solves there."""
@@ -479,9 +485,12 @@ class Forward:
         return Route(path, shape, pixels=y.shape[0] * size(shape))(y)
 
 
-def solvers_of(path: Path, shape: Shape) -> tuple[Any, ...]:
-    """Return the solvers of a path that solves, such as the inverse of an operator's path."""
-    return tuple(_solver(unit, shape) for unit in units(path))
+def solvers_of(path: Path, shape: Shape, *, by_factor: bool = False) -> tuple[Any, ...]:
+    """Return the solvers of a path that solves, such as the inverse of an operator's path.
+
+    Matrices are undone factor by factor if ``by_factor``, as where a library records.
+    """
+    return tuple(_solver(unit, shape, by_factor) for unit in units(path))
 
 
 def units(path: Path) -> list[list[Factor]]:
@@ -495,31 +504,12 @@ def units(path: Path) -> list[list[Factor]]:
     return split
 
 
-def _solver(unit: list[Factor], shape: Shape) -> Any:
+def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
     first = unit[0]
     if not first.inverted:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    return undoing(unit) if undone_as_one(unit) else first.family.solver(first.w, shape)
-
-
-def solvers_by_factor(state: State | None, path: Path) -> list[Any]:
-    """Return the solver, on NumPy arrays, of each factor of a path that a state undoes.
-
-    It is None if the solver undoes several factors at once or is of another library, or no state
-    is known.
-    """
-    if state is None:
-        return [None] * len(path)
-    known: list[Any] = []
-    for unit, solver in zip(units(inverse(path)), state.solvers, strict=True):
-        alone = len(unit) == 1 and unit[0].inverted and not undone_as_one(unit)
-        known += [_on_numpy(solver, state.log_det)] if alone else [None] * len(unit)
-    return known[::-1]
-
-
-def _on_numpy(solver: Any, log_det: Array) -> Any:
-    if isinstance(log_det, np.ndarray | np.generic):
-        return solver
-    return getattr(solver, "as_numpy", lambda: None)()
+    if undone_as_one(unit):
+        return undoing_steps(unit) if by_factor else undoing(unit)
+    return first.family.solver(first.w, shape)

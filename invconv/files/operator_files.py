@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.array_ops import ops_of
+from invconv.arrays.array_ops import callers_level, ops_of
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, from_host, namespace
 from invconv.files.container import Json, Stored, Values, require, write
-from invconv.operators.base.checks import callers_level
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.fields import is_own, operators, setting_as_json, setting_of_json
 from invconv.operators.base.operator import InvertibleConv

@@ -112,6 +112,11 @@ class PixelSteps:
     def plan(self) -> Plan:
         return Plan(self.method)
 
+    def as_numpy(self) -> Self:
+        """Return the same on NumPy arrays."""
+        steps = tuple(replace(step, given=to_numpy(step.given)) for step in self.steps)
+        return replace(self, steps=steps)
+
     def on_host(self) -> tuple[Floats, Floats]:
         """Return W and W^-1 in NumPy's float64."""
         matrix = inverse = np.eye(self.steps[0].matrix.shape[0])
@@ -146,6 +151,10 @@ class Product:
     @property
     def plan(self) -> Plan:
         return Plan(self.method, at_the_pixel="product with the inverse")
+
+    def as_numpy(self) -> Self:
+        """Return the same on NumPy arrays."""
+        return replace(self, inverse=to_numpy(self.inverse))
 
     def __call__(self, y: Array) -> Array:
         return multiply(self.inverse, y)

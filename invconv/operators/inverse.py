@@ -10,9 +10,9 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape
 from invconv.families import path as paths
 from invconv.families.path import FactorLike
-from invconv.operators.base.checks import warn_of_loss
 from invconv.operators.base.factors import Gradients, inside, require_operator
 from invconv.operators.base.fields import part
+from invconv.operators.base.judgement import warn_of_loss
 from invconv.operators.base.operator import InvertibleConv
 
 

@@ -15,12 +15,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from invconv.arrays.array_ops import callers_level
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import WAVES
-from invconv.operators.base.checks import callers_level
 from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 _NONE = "which does not repeat the last pixel, is none of these"

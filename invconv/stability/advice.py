@@ -54,15 +54,16 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     """Return the change that helps if too few digits are left."""
     if d.condition == math.inf and not d.trouble.startswith(condition.OVERFLOW):
         return "repair that first: nothing else can be said"
-    if d.steps:
-        name, worst = max(d.steps, key=lambda step: step[1].error)
-        if worst.digits >= _WANTED:
-            most = f" (most is lost by step {d.blame})" if d.blame else ""
-            return (
-                f"no step is bad by itself{most}: bring all parameters closer to their "
-                "initialisation"
-            )
-        return f"look at step {name}, {worst.name}: {worst.advice[0]}"
+    for name, step in d.steps:
+        if f"{d.blame}.".startswith(f"{name}."):
+            lost = step.digits < _WANTED
+            cause = step.advice[0] if lost else _cause(host._parts()[name], step)
+            return f"look at step {name}, {step.name}: {cause}"
+    if d.steps and not d.blame:
+        return (
+            "no step is bad by itself: they undo each other, or all lose a little; bring all "
+            "parameters closer to their initialisation"
+        )
     matrices = all(isinstance(family, Pointwise) for family in host._families)
     if matrices and len(host._families) > 1 and d.loss > _FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
@@ -93,7 +94,7 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
                 break
             before = scale
             grid = _scaled(d.spatial_shape, scale)
-            smaller = judge(host, grid, precision, None, 2 * _REFINEMENTS * times)
+            smaller = judge(host, grid, precision, times=2 * _REFINEMENTS * times)
             lost = math.log10(min(max(smaller.error, eps), 1.0))
             scale = max(grid) / max(d.spatial_shape) - (_WANTED + lost) / per_grid
         if 0 < scale <= _FARTHEST:

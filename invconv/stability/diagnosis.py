@@ -31,18 +31,16 @@ from invconv.arrays.namespaces import Shape, dtype_name, size, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.families.pointwise import Pointwise
-from invconv.operators.base import conditions, judgement
+from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
-from invconv.operators.base.checks import solved_in
 from invconv.operators.base.factors import Layer, as_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
 from invconv.stability import advice
 from invconv.stability.report import UNRESOLVED, Diagnosis
-from invconv.trust import condition
+from invconv.trust import condition, limits
 from invconv.trust.condition import EPS
-
-_LOST = 1e-3  # error: from here on the step to blame is determined
+from invconv.trust.limits import NEAR, TOLERATED
 
 
 def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
@@ -87,7 +85,7 @@ def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = No
     """
     operator: InvertibleConv = as_operator("conv", conv)
     shape = require_spatial_shape(operator, spatial_shape)
-    precision = solved_in(operator) if dtype is None else _precision(dtype)
+    precision = judgement.solved_in(operator) if dtype is None else _precision(dtype)
     return _diagnose(operator.asarrays(np.empty(0)), shape, precision)
 
 
@@ -112,21 +110,21 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     steps = host._parts()
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
     path = paths.linear(host._path())
-    grid = conditions.estimable(host, shape, times * (1 + len(path)) / 2)
-    more = 1.0 if host._spectral else conditions.carried_on(host, grid, shape, precision)
+    grid = judgement.estimable(host, shape, times * (1 + len(path)) / 2)
+    more = 1.0 if host._spectral else judgement.carried_on(host, grid, shape, precision)
     number = _condition(host, grid, shape, more)
     loss, cancelled = _carried_on(path, host.channels, number, grid)
     loss = max(number.condition, loss * more)
     resolved = number.resolved and all(step.resolved for step in named.values())
-    resolved = resolved and not min(loss, cancelled) * EPS["float64"] > condition.UNRESOLVED
+    resolved = resolved and not min(loss, cancelled) * EPS["float64"] > limits.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
         trouble = number.trouble or UNRESOLVED
         number = replace(number, exact=False, resolved=False, trouble=trouble)
-    judgements = {name: judgement.judge(host, shape, name, None, times) for name in EPS}
+    judgements = {name: judgement.judge(host, shape, name, times=0.25 * times) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
-    lossy = judgements[precision].error >= _LOST
+    lossy = judgements[precision].error > NEAR * TOLERATED
     blamed = judgement.blame(host, shape, precision) if lossy else None
     diagnosis = Diagnosis(
         **vars(number),
@@ -136,7 +134,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         log_det=log_det,
         loss=loss,
         judgements=judgements,
-        blame=blamed.name if blamed else "",
+        blame=blamed.name if blamed and blamed.bad else "",
         growth=None if host._closed else _growth(host, path, grid),
         steps=tuple(named.items()),
     )
@@ -149,8 +147,8 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
 def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> condition.Condition:
     """Return the condition, exactly if spectral, else ``more`` times the condition on a grid."""
     if host._spectral or grid == shape:
-        return conditions.number(host, shape)
-    part = conditions.number(host, grid)
+        return judgement.condition(host, shape)
+    part = judgement.condition(host, grid)
     value = part.condition * more
     trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
     pixel = part.pixel
@@ -182,10 +180,10 @@ def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float,
     loss, gain_before, back_before = 0.0, 1.0, 1.0
     gains, backs = 1.0, 1.0
     for i, factor in enumerate(path):
-        own_gain, own_back = conditions.norms_of_path([factor], channels, shape, norm)
+        own_gain, own_back = judgement.norms_of_path([factor], channels, shape, norm)
         gain, back = own_gain, own_back
         if i:
-            gain, back = conditions.norms_of_path(path[: i + 1], channels, shape, norm)
+            gain, back = judgement.norms_of_path(path[: i + 1], channels, shape, norm)
         if factor.inverted:
             loss = max(loss, back_before * own_back * gain)
         else:
@@ -197,7 +195,7 @@ def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float,
 
 def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...] | None:
     """Return the factor of |K^-1|_1 for one more pixel along each axis; None if it is infinite."""
-    norm = conditions.norms_of_path(path, conv.channels, shape, 1)[1]
+    norm = judgement.norms_of_path(path, conv.channels, shape, 1)[1]
     if not math.isfinite(norm):
         return None
     factors = []
@@ -206,6 +204,6 @@ def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...]
             factors.append(math.nan)
             continue
         part = (*shape[:axis], n - n // 2, *shape[axis + 1 :])
-        smaller = conditions.norms_of_path(path, conv.channels, part, 1)[1]
+        smaller = judgement.norms_of_path(path, conv.channels, part, 1)[1]
         factors.append((norm / smaller) ** (1 / max(1, n // 2)))
     return tuple(factors)

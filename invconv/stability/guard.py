@@ -6,21 +6,23 @@ A judgement costs up to six solves and 200 ms, so a call judges one layer, and m
 layers.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from invconv.arrays.array_ops import callers_level
 from invconv.arrays.errors import IllConditionedWarning
-from invconv.arrays.namespaces import Shape, grid_text
+from invconv.arrays.namespaces import Shape
 from invconv.arrays.validation import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
-from invconv.operators.base.checks import callers_level, solved_in
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.chain import Chain
+from invconv.trust.condition import EPS
 
-MOST_DIGITS = 15  # float64 has 15.7
+MOST_DIGITS = int(-math.log10(EPS["float64"]))
 Layers = dict[str, tuple[InvertibleConv, Shape | None]]
 
 
@@ -132,28 +134,19 @@ class InverseGuard:
         return on_grids
 
     def _judge(self, name: str, conv: InvertibleConv, shape: Shape) -> None:
-        precision = solved_in(conv)
-        # a copy remembers nothing of arrays that were edited in place
-        judged = judgement.judge(conv.replace(), shape, precision)
+        precision = judgement.solved_in(conv)
+        judged = judgement.judge(conv, shape, precision)
         digits = judged.digits(precision)
         self.known[name] = LayerCondition(name, shape, judged.error, digits)
         if digits >= self.digits:
             self._warned.discard(name)
         elif name not in self._warned:
             self._warned.add(name)
-            text = _loss_of(name, conv, shape, judged, precision)
-            warnings.warn(text, IllConditionedWarning, stacklevel=callers_level())
-
-
-def _loss_of(
-    name: str, conv: InvertibleConv, shape: Shape, judged: judgement.Judgement, precision: str
-) -> str:
-    return (
-        f"the inverse of {name} ({type(conv).__name__}) is off by {judged.error:.1e} of its "
-        f"largest entry on a grid of {grid_text(shape)}, {judged.leg} {judged.rests_on}: "
-        f"{judged.digits(precision):.1f} digits are left in {precision}; lower the learning rate, "
-        "or train with max_gain (invconv.bounded)"
-    )
+            lost = judgement.blame(conv, shape, precision)
+            title = f"{name} ({type(conv).__name__})"
+            text = judgement.off_by(title, shape, precision, judged, lost)
+            advice = "lower the learning rate, or train with max_gain (invconv.bounded)"
+            warnings.warn(f"{text}; {advice}", IllConditionedWarning, stacklevel=callers_level())
 
 
 def steps_of(name: str, conv: InvertibleConv) -> Layers:

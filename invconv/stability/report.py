@@ -7,8 +7,8 @@ import textwrap
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape, grid_text
-from invconv.operators.base.judgement import Judgement
 from invconv.trust.condition import EPS, Condition, digits_left
+from invconv.trust.round_trip import Judgement
 
 UNRESOLVED = (
     "not resolved: rounding in float64 alone may account for the smallest singular value, so that "
@@ -45,7 +45,7 @@ class Diagnosis(Condition):
         1-norm and the infinity norm.
     judgements : dict of str to Judgement
         The error of the inverse as it runs in "float32" and in "float64": the largest error of an
-        entry over the largest entry, measured or modelled, and its reference.
+        entry over the largest entry, as measured.
     blame : str
         The name of the step that loses most digits; "" if there is one step, or nothing is lost.
     growth : tuple of float, one per axis, or None
@@ -129,15 +129,14 @@ def _rows(d: Diagnosis) -> list[tuple[str, str]]:
         rows.append(("", d.trouble))
     if d.loss > 2 * d.condition:
         rows.append(("loss", f"{d.loss:.3g}, as the steps are solved one after the other"))
-    judged = d.judgements[d.precision]
     for label, single, double, leg in (
-        ("digits left", d.digits_float32, d.digits_float64, judged.leg),
+        ("digits left", d.digits_float32, d.digits_float64, "measured"),
         ("", d.worst_float32, d.worst_float64, "at worst"),
     ):
         text = f"{single:.1f} of 6.9 in float32, {double:4.1f} of 15.7 in float64, {leg}"
         rows.append((label, text))
     lost = f"; most is lost by step {d.blame}" if d.blame else ""
-    rows.append((judged.leg, f"{judged.rests_on}{lost}"))
+    rows.append(("measured", f"on round trips of random images{lost}"))
     rows.append(("growth", _growth(d)))
     rows.append(("worst", _worst(d)))
     if d.steps:

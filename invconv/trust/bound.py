@@ -20,10 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from invconv.trust.measured import Floats
+from invconv.trust.limits import IN_RANGE
+
+Floats = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,6 @@ class Bounds:
         return Bounds(self.back, self.gain, self.terms, bias, not self.solves_forward)
 
 
-_IN_RANGE = 1e30  # beyond it, numbers may overflow in float32, and inverses are subnormal
 UNBOUNDED = Bounds(math.inf, math.inf, 1)
 
 
@@ -51,7 +53,7 @@ def error_bound(steps: Iterable[Bounds]) -> float:
     path, largest, error = [], 1.0, 0.0
     for step in steps:
         largest = step.gain * largest + step.bias
-        if not max(largest, step.gain, step.back) < _IN_RANGE:
+        if not max(largest, step.gain, step.back) < IN_RANGE:
             return math.inf
         rounding = step.terms * largest
         loss = step.gain * step.back if step.solves_forward else 1.0

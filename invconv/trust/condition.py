@@ -12,15 +12,12 @@ import numpy as np
 
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Shape, size
+from invconv.trust import limits
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Map = Callable[[Matrix], Matrix]
 Maps = tuple[Map, Map]
-
-_EXACT_NUMBERS = 512**2  # numbers formed for an exact norm, columns x unknowns, at most
-_EXACT_PRODUCTS = 2.0**30  # products for an exact norm, of all columns, at most
-_CLIMBS = 4
 
 
 class SolveOverflowError(ArithmeticError):
@@ -56,8 +53,8 @@ def norms(
         if place is not None:
             numbers = np.take(numbers, [place], axis=axis + 1)
     columns = numbers.reshape(-1)
-    few = len(columns) * products <= _EXACT_PRODUCTS
-    if few and len(columns) * size(sample) <= _EXACT_NUMBERS:
+    few = len(columns) * products <= limits.EXACT_PRODUCTS
+    if few and len(columns) * size(sample) <= limits.EXACT_NUMBERS:
         return _exact_norm(apply, columns, sample), _exact_norm(solve, columns, sample)
     apply_t, solve_t = transposed()
     return map_norm(apply, apply_t, sample), map_norm(solve, solve_t, sample)
@@ -85,7 +82,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
     x = np.vstack([np.ones(n), alternating, signs])
     x /= np.abs(x).sum(axis=1, keepdims=True)
     best, column = 0.0, 0
-    for _ in range(_CLIMBS):
+    for _ in range(limits.CLIMBS):
         y = _on_rows(apply, x, sample)
         sums = np.abs(y).sum(axis=1)
         slope = np.abs(_on_rows(apply_t, np.where(y < 0, -1.0, 1.0), sample))
@@ -109,10 +106,8 @@ def _on_rows(function: Map, rows: Matrix, sample: Shape) -> Matrix:
 
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
-UNRESOLVED = 0.1  # trust the smallest singular value only if rounding is below this part of it
 OVERFLOW = "the inverse, or its condition number, is beyond the range of float64 (1.8e308)"
 FAILURES = (SingularConvError, SolveOverflowError, np.linalg.LinAlgError)  # no finite condition
-_MOST_GRIDS = 64  # of all kinds, that an operator remembers
 T = TypeVar("T")
 
 
@@ -141,7 +136,7 @@ class ConditionCache(dict[tuple[str, Shape], Any]):
         result: T | None = self.get((kind, shape))
         if result is None:
             result = compute()
-            if len(self) >= _MOST_GRIDS:
+            if len(self) >= limits.REMEMBERED:
                 self.clear()
             self[kind, shape] = result
         return result
@@ -167,7 +162,7 @@ def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
     values = np.abs(matrices[..., 0]) if one else np.linalg.svd(matrices, compute_uv=False)
     smallest = float(values.min())
     value = float(values.max()) / smallest if smallest else math.inf
-    resolved = rounding < UNRESOLVED * smallest
+    resolved = rounding < limits.UNRESOLVED * smallest
     worst = int(values.min(axis=1).argmin())
     return Condition(value, "2-norm", resolved=resolved, frequency=(worst,))
 
@@ -181,7 +176,7 @@ def of_inverse(matrix: Matrix, inverse: Matrix, resolved: bool) -> Condition:
         raise SolveOverflowError
     value = float(np.linalg.norm(matrix, 2)) * float(np.linalg.norm(inverse, 2))
     channel = int(np.abs(inverse).sum(axis=0).argmax())
-    known = resolved or value * len(matrix) * EPS["float64"] < UNRESOLVED
+    known = resolved or value * len(matrix) * EPS["float64"] < limits.UNRESOLVED
     return Condition(value, "2-norm", resolved=known, channel=channel)
 
 

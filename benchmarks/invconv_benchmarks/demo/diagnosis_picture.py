@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 
 import invconv as ic
 from invconv.families import path as paths
-from invconv.operators.base import conditions
+from invconv.operators.base import judgement
 from invconv_benchmarks.report.figures import Floats, save
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]  # a title, and its diagnosis
@@ -45,7 +45,7 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
     unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
     with np.errstate(all="ignore"):
         path = paths.linear(conv.asarrays(unit)._path())
-        response = np.abs(conditions.linear_maps(path, shape)[1](unit)[0])
+        response = np.abs(judgement.linear_maps(path, shape)[1](unit)[0])
     response = np.where(np.isfinite(response), response, np.inf)  # an overflow
     flat = response.reshape(-1, *response.shape[-2:]) if response.ndim > 2 else response[:, None, :]
     image: Floats = flat.max(axis=0)

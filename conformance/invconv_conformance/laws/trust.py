@@ -10,8 +10,9 @@ import numpy as np
 
 import invconv as ic
 from invconv.families import path as paths
-from invconv.operators.base import conditions, judgement
+from invconv.operators.base import judgement
 from invconv.stability.guard import MOST_DIGITS, InverseGuard, steps_of
+from invconv.trust.round_trip import Judgement
 from invconv_conformance.laws.law import Measure, law, truth, values
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
@@ -38,7 +39,7 @@ def condition(s: Setting) -> Iterator[Measure]:
     cheap = judgement.bound(s.host, shape)
     yield truth(cheap >= largest * (1 - bound), "the bound from above")
     # K^T and K^-T, by which norms of large grids are estimated
-    apply, solve = conditions.linear_maps(paths.transposed(s.host._path()), shape)
+    apply, solve = judgement.linear_maps(paths.transposed(s.host._path()), shape)
     batch = s.images[0].reshape(-1, s.host.channels, *shape)
     unit = C_FACTOR * s.scales.terms * EPS["float64"]
     yield s.off("K^T x", apply(batch), s.transposed(batch), unit * s.scales.gain * s.norm(batch))
@@ -64,8 +65,10 @@ def warning(s: Setting) -> Iterator[Measure]:
     if not s.target.looks:
         yield truth(not warned, "a warning where the core may not look")
         return
-    said = judgement.remembered(conv, shape, s.log_det_dtype).error
-    yield truth(bool(warned) == (said > _TOLERATED), "a warning, or none, against what is said")
+    known = [one for one in conv._conditions.values() if isinstance(one, Judgement)]
+    lost = any(one.error > _TOLERATED for one in known)
+    yield truth(bool(warned) == lost, "a warning, or none, against what is said")
+    said = (known[0] if known else judgement.judge(conv, shape, s.log_det_dtype)).error
     digits = _digits(s, _error(s))
     yield Measure("digits too many", _digits(s, said) - digits, 1.0)
     # one image says little, and sums of few bits may be exact, as those of half types

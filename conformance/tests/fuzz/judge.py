@@ -22,7 +22,7 @@ import torch
 
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, to_numpy
-from invconv.operators.base.checks import TOLERATED
+from invconv.trust.limits import TOLERATED
 
 _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx"}
 _LARGEST = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}

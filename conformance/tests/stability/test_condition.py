@@ -5,7 +5,6 @@ Where no warning is expected, one is an error (pyproject.toml).
 
 import math
 import re
-import statistics
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.operators.base import conditions, judgement
-from invconv.operators.base.judgement import Judgement
-from invconv.trust import condition
+from invconv.operators.base import judgement
+from invconv.trust import limits
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.case import perturbed
@@ -84,7 +82,7 @@ KNOWN = 1e8  # up to which float64 knows a condition number
 @pytest.mark.parametrize("family", ESTIMATED)
 def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) -> None:
     """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
-    monkeypatch.setattr(condition, "_EXACT_NUMBERS", 0)
+    monkeypatch.setattr(limits, "EXACT_NUMBERS", 0)
     monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
     compared = 0
     for rng in np.random.default_rng([3, list(FAMILIES).index(family)]).spawn(12):
@@ -129,8 +127,6 @@ def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
             call(one)
 
 
-_LITTLE, _ALL = 2.0**13, 1e30  # work
-_TIMES = 15  # the samples of a corner that grows differ by half a digit from time to time
 _AROUND = np.arange(3.0) ** 2
 _GAUSSIAN = np.exp(-np.add.outer(_AROUND, _AROUND) / 1.3)
 _BOX = ic.PeriodicConv(np.ones((1, 1, 3, 3)) / 9, bias=np.ones(1))
@@ -152,22 +148,11 @@ LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", LARGE)
-def test_a_part_of_a_grid_tells_of_the_whole(name: str, dtype: str, monkeypatch: Any) -> None:
+def test_a_part_of_a_grid_tells_the_condition_of_the_whole(name: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(limits, "ESTIMATE", 2.0**13)
     conv, shape = LARGE[name]
-    conv = conv.asarrays(np.empty(0, dtype))
-
-    def judged(work: float) -> list[Judgement]:
-        monkeypatch.setattr(conditions, "WORK", work)
-        return [judgement.judge(conv.replace(), shape, dtype) for _ in range(_TIMES)]
-
-    part, whole = judged(_LITTLE), judged(_ALL)
-    assert "carried on" in part[0].rests_on or "single frequencies" in part[0].rests_on
-    digits = [statistics.median(one.digits(dtype) for one in found) for found in (part, whole)]
-    assert digits[0] == pytest.approx(digits[1], abs=1)
-    monkeypatch.setattr(conditions, "WORK", _LITTLE)
-    known, number = ic.diagnose(conv, shape, dtype), conv.condition(shape)
+    known, number = ic.diagnose(conv, shape), conv.condition(shape)
     apart = abs(math.log10(known.condition / number))
     assert apart <= (1e-9 if known.exact else 1)
 
@@ -176,7 +161,7 @@ def test_a_part_of_a_grid_tells_of_the_whole(name: str, dtype: str, monkeypatch:
 @pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
 def test_one_wrong_frequency_is_found(library: Any, within: bool, monkeypatch: Any) -> None:
     """K_hat is 1e-5 there, all that 1,024 taps leave of 1; no part of the grid has it."""
-    monkeypatch.setattr(conditions, "WORK", 1.0)
+    monkeypatch.setattr(limits, "TAPS", 0.0)
     wave = np.cos(2 * np.pi * (np.arange(32) - 15) / 32)[:, None] * np.ones((1, 1, 32, 32))
     kernel = (-(1 - 1e-5) / 512 * wave).astype(np.float32)
     kernel[0, 0, 15, 15] += 1

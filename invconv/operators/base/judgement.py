@@ -1,95 +1,96 @@
-"""The error of an operator's inverse as it runs: the judgement behind every warning.
+"""Whether an operator's inverse can be right: the judgement behind every warning.
 
 A bound that costs nothing shows that some inverses are safe (`invconv.trust.bound`). The error of
-any other is measured on the host (`invconv.trust.measured`): on y = K x with a known x, and on
-random y, for which x is computed in float64 for float32, and in longdouble for float64.
+any other is measured by round trips of images on the host (`invconv.trust.round_trip`), with the
+solver of the call that is judged. K x with other numbers than the solver's has them in float64, if
+float32 is judged; if float64 is, its weights are moved by an ulp, or K x is rounded once more.
 
-K x is a sum over taps, which would take longer than the solve if there are many taps or pixels.
-Then spectral operators are measured by frequencies (`invconv.trust.frequencies`), and the others on
-a part of the grid; the error of y = K x, the larger one, is extrapolated from there
-(`base.conditions`). If longdouble is no wider than float64, results are rounded on purpose to model
-the error.
-
-The computation is a list of steps (`invconv.trust.measured`), one for each part of an operator, or
-for the operator itself: its factors of one direction are taken together.
+The step to blame is the one with the largest error of its own, in the same round trips.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from invconv.arrays.array_ops import ops_of
-from invconv.arrays.namespaces import Array, Shape, dtype_name, readable, size
-from invconv.arrays.registry import agnostic
-from invconv.arrays.validation import LONGDOUBLE
-from invconv.families import path as paths
-from invconv.families.family import arrays_of
-from invconv.families.path import (
-    Bias,
-    Factor,
-    Path,
-    Route,
-    State,
-    solvers_by_factor,
-    undoing_steps,
-    undone_as_one,
-    units,
+from invconv.arrays.array_ops import callers_level, ops_of
+from invconv.arrays.errors import IllConditionedWarning, SingularConvError
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    bits,
+    dtype_name,
+    grid_text,
+    readable,
+    size,
+    to_numpy,
 )
-from invconv.kernels.primitives import Map, Solver, in_turn
-from invconv.operators.base.conditions import affordable, carried_on, samples, tried
+from invconv.arrays.registry import agnostic
+from invconv.families import path as paths
+from invconv.families.path import Factor, Path, Route, State, solvers_of
+from invconv.families.pointwise import Matrix, Scale
+from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.factors import Factored, require_regular
+from invconv.trust import limits
 from invconv.trust.bound import error_bound
-from invconv.trust.condition import EPS, FAILURES, digits_left
-from invconv.trust.frequencies import error_by_frequencies
-from invconv.trust.measured import NEAR, Computation, Step
-
-_PIXELS = 64  # enough pixels to judge a map that is the same at every pixel
-_HAS_WIDER = bool(np.finfo(np.longdouble).eps < EPS["float64"])  # not on every machine
-_HIGHER = {"float32": np.float64, "float64": np.longdouble}
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The error of an inverse, and how it was obtained."""
-
-    error: float  # the largest error of an entry of x over the largest entry; inf if it fails
-    leg: str  # "measured" in two precisions, or "modelled" by results rounded on purpose
-    rests_on: str  # the samples and the reference, in words
-
-    def digits(self, precision: str) -> float:
-        """Return the number of right decimal digits that are left in a precision."""
-        return digits_left(self.error / EPS[precision], EPS[precision])
+from invconv.trust.condition import (
+    EPS,
+    FAILURES,
+    OVERFLOW,
+    Condition,
+    SolveOverflowError,
+    digits_left,
+    norms,
+    of_inverse,
+    of_norms,
+)
+from invconv.trust.limits import NEAR, TOLERATED
+from invconv.trust.round_trip import Floats, Image, Judgement, RoundTrip
 
 
-def exceeds(
-    conv: Factored, shape: Shape, precision: str, limit: float, state: State | None = None
-) -> bool:
-    """Tell whether the error of an inverse exceeds a limit, by a bound if that is enough.
+class Blame(NamedTuple):
+    """The step of an operator with the largest error of its own."""
+
+    name: str  # its prefix in `parameters`: "first", "0", "1.second"
+    kind: str  # the name of its class
+    error: float
+
+    @property
+    def bad(self) -> bool:
+        """Whether the step is bad by itself: fewer than three digits are left."""
+        return self.error > NEAR * TOLERATED
+
+
+def exceeds(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> bool:
+    """Tell whether fewer than two digits of an inverse are left, by a bound if that is enough.
 
     The operator remembers the bound and the judgement. False if its values are not readable.
-    ``state`` is the factored operator, if known: the host reuses the parts that it can.
+    ``state`` is the factored operator that is judged, if it is known.
     """
     largest = conv._conditions.get(("bound", shape))
     if largest is None:
         if not all(readable(a) for a in conv._arrays().values()):
             return False
         largest = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
-    if largest * EPS[precision] <= limit:
+    if largest * EPS[precision] <= TOLERATED:
         return False
-    return remembered(conv, shape, precision, state).error > limit
+    return remembered(conv, shape, precision, state).error > TOLERATED
 
 
 def remembered(
     conv: Factored, shape: Shape, precision: str, state: State | None = None
 ) -> Judgement:
-    """Return the judgement, which is made at the first call and remembered."""
-    return conv._conditions.find(precision, shape, lambda: judge(conv, shape, precision, state))
+    """Return the judgement of a call, which is made at the first one and remembered."""
+    solvers = () if state is None else state.solvers
+    way = " ".join([precision, *(type(solver).__name__ for solver in solvers)])
+    call = partial(judge, conv, shape, precision, state, limit=TOLERATED)
+    return conv._conditions.find(way, shape, call)
 
 
 def bound(conv: Factored, shape: Shape) -> float:
@@ -104,189 +105,396 @@ def bound(conv: Factored, shape: Shape) -> float:
 
 
 def judge(
-    conv: Factored, shape: Shape, precision: str, state: State | None = None, times: float = 1
+    conv: Factored,
+    shape: Shape,
+    precision: str,
+    state: State | None = None,
+    *,
+    limit: float | None = None,
+    times: float = 0.25,
 ) -> Judgement:
     """Measure the error of the inverse in a precision.
 
-    ``state`` is the factored operator, if known. ``times`` is the number of operators that are
-    judged together; each gets as much less work.
+    ``state`` is the factored operator, if it is known; else matrices are undone factor by factor,
+    as where a library records. With a limit no more images are taken than tell on which side of it
+    the error is. ``times`` is the number of operators that share the work of a call.
     """
-    if conv._pixelwise or (state is not None and dtype_name(state.log_det.dtype) != precision):
-        state = None
-    shape = _few_pixels(conv, shape)
-    grid = affordable(conv, shape, precision, higher=conv._spectral, times=times)
-    smaller = affordable(conv, grid, precision, higher=True, times=times)
-    higher = "float64" if precision == "float32" else "longdouble"
-    error, against = 0.0, f"on random samples, against {higher}"
-    if smaller != shape:
-        solvers = solvers_by_factor(state, conv._on_host(np.dtype(precision))._path())
-        error = _by_frequencies(conv, shape, precision, solvers)
-        if conv._spectral:
-            return Judgement(error, "measured", f"{against} at single frequencies")
-    steps = functools.cache(
-        lambda at: _computation(conv, at, precision, state=state if at == shape else None)
-    )
-    given = tried(lambda: steps(grid).error_of_given_x())
-    given *= carried_on(conv, grid, shape, precision, state)
-    if smaller != shape:
-        against += f" on a grid of {' x '.join(map(str, smaller))}, and carried on to this one"
-    if precision == "float64" and not _HAS_WIDER:
-        against = "by results rounded on purpose, for want of a wider longdouble"
-        return Judgement(max(error, given, _modelled(conv, grid)), "modelled", against)
-    applied = len(conv._families) == 1 and conv._families[0].solves_by_applying
-    if smaller != shape and applied:  # nothing is factored: y = K x is enough
-        return Judgement(given, "measured", against)
-    random = tried(lambda: steps(smaller).error_of_random_y(NEAR * given))
-    return Judgement(max(error, given, random), "measured", against)
-
-
-def _by_frequencies(
-    conv: Factored, shape: Shape, precision: str, solvers: Sequence[Solver | None]
-) -> float:
-    """Return the largest error of the spectral factors that are undone; parts remember theirs.
-
-    ``solvers`` has the solver of each factor on the whole grid, if it is known.
-    """
-    if not any(family.spectral for family in conv._families):
-        return 0.0
-    if conv._of_parts:
-        rest, parts = iter(solvers), conv._parts().values()
-        return max(
-            _by_frequencies(part, shape, precision, list(itertools.islice(rest, len(part._labels))))
-            for part in parts
-        )
-    path = conv._on_host(np.dtype(precision))._path()
 
     def measure() -> float:
-        errors = [0.0]
-        for known, factor, after in itertools.zip_longest(solvers, path, path[1:]):
-            if factor.family.spectral and not factor.inverted:
-                solver = known or factor.family.solver(factor.w, shape)
-                bias = after.w if after is not None and after.is_shift else None
-                linear: Any = factor.family
-                of_factor = factor.w, linear.basis, shape, solver, bias
-                by_taps = not getattr(linear, "wide", False)
-                errors.append(error_by_frequencies(*of_factor, by_taps=by_taps))
-        return max(errors)
+        both = _paths(conv, precision)
+        back, grid = paths.inverse(both[0]), _few_pixels(both[0], shape)
+        if state is None or dtype_name(state.log_det.dtype) != precision:
+            solve = in_turn(solvers_of(back, grid, by_factor=True))
+        else:
+            solve = state.on_host(back, grid).solve
+        return _error(conv, both, solve, grid, precision, limit, times)
 
-    key = f"by frequencies, {precision}"
-    return conv._conditions.find(key, shape, lambda: tried(measure))
+    return Judgement(tried(measure))
 
 
-def blame(conv: Factored, shape: Shape, precision: str) -> Step | None:
-    """Return the step that loses most digits, or None if it cannot be determined."""
-    if not (steps := len(conv._parts())):
+def blame(conv: Factored, shape: Shape, precision: str) -> Blame | None:
+    """Return the step with the largest error of its own, or None if the operator has no steps."""
+    if not conv._parts():
         return None
-    try:
-        grid = _few_pixels(conv, shape)
-        grid = affordable(conv, grid, precision, higher=True, times=16 * steps)
-        with np.errstate(all="ignore"):
-            return _computation(conv, grid, precision, factored=precision == "float32").to_blame()
-    except FAILURES:
-        return None
-
-
-def _computation(
-    conv: Factored, shape: Shape, precision: str, factored: bool = False, state: State | None = None
-) -> Computation:
-    dtypes = np.dtype(precision), np.dtype(_HIGHER[precision])
-    working = conv._on_host(dtypes[0])
-    higher = working._on_host(dtypes[1])  # of the same, rounded values
-    runs = _steps_of(working, shape, state=state)
-    if ops_of(conv._reference()[1]).flushes_subnormals:
-        runs = [step.flushed() for step in runs]
-    token = LONGDOUBLE.set(True)
-    try:
-        steps = runs, _steps_of(higher, shape, factored)
-    finally:
-        LONGDOUBLE.reset(token)
-    computation = Computation(
-        *steps, dtypes, (conv.channels, *shape), conv._pixelwise, samples(conv, shape, precision)
-    )
-    return computation if factored else computation.refined()
-
-
-def _few_pixels(conv: Factored, shape: Shape) -> Shape:
-    """Return the grid, or a small one if the map is the same at every pixel."""
-    small = (min(size(shape), _PIXELS), *(1 for _ in shape[1:]))
-    return small if conv._pixelwise and shape else shape
-
-
-def _modelled(conv: Factored, shape: Shape) -> float:
-    """Return the error of float64 if every step's result is rounded once more."""
-    kind = np.dtype(np.float64)
-
-    def measure() -> float:
-        exact = _steps_of(conv._on_host(kind), shape)
-        rounded = [step.rounded(EPS["float64"]) for step in exact]
-        both = Computation(rounded, exact, (kind, kind), (conv.channels, *shape))
-        return both.error_of_random_y()
-
-    return tried(measure)
-
-
-def _steps_of(
-    conv: Factored, shape: Shape, solved: bool = True, state: State | None = None
-) -> list[Step]:
-    """Return the steps of an operator of NumPy arrays; unless ``solved``, without solves."""
-    path = conv._path()
-    if solved:  # raises if a factor is exactly singular
-        require_regular(conv, shape, back=True)
-        require_regular(conv, shape)
-    rows = zip(conv._labels, path, solvers_by_factor(state, path), strict=True)
+    rows = list(zip(conv._labels, *_paths(conv, precision), strict=True))
     steps = []
-    for (label, inverted), group in itertools.groupby(rows, lambda row: (row[0], row[1].inverted)):
-        _, factors, solvers = zip(*group, strict=True)
-        base = paths.inverse(factors) if inverted else factors
-        pairs = zip(factors, solvers, strict=True)
-        known = {id(factor.w): solver for factor, solver in pairs}  # each has arrays of its own
-        steps.append(replace(_step(label, base, shape, solved, known), turned=inverted))
-    return steps
+    for (label, _), group in itertools.groupby(rows, lambda row: (row[0], row[1].inverted)):
+        _, path, other = zip(*group, strict=True)
+
+        def measure(path: Path = path, other: Path = other) -> float:
+            grid = _few_pixels(path, shape)
+            solve = in_turn(solvers_of(paths.inverse(path), grid, by_factor=True))
+            return _error(conv, (path, other), solve, grid, precision, TOLERATED, len(rows))
+
+        steps.append(Blame(*label, tried(measure)))
+    return max(steps, key=lambda step: step.error)
 
 
-def _step(
-    label: tuple[str, str], path: Path, shape: Shape, solved: bool, known: dict[int, Any]
-) -> Step:
-    """Return the step of factors that are applied forwards."""
-    if all(factor.is_shift for factor in path):
-        add, subtract = (Bias(path[0].w, inverted) for inverted in (False, True))
-        return Step(label[0], "bias", add, subtract, lambda y: y)
-    solves: tuple[Map, Map] = _not_factored, _not_factored
-    if solved:
-        solvers = [_solver(unit, shape, known) for unit in units(paths.inverse(path))]
-        linear = [solver for solver in solvers if not isinstance(solver, Bias)]
-        solves = in_turn(solvers), in_turn(linear)
-    return Step(*label, _forward(path, shape), *solves)
+def _few_pixels(path: Path, shape: Shape) -> Shape:
+    """Return the grid, or a small one if the map is the same at every pixel."""
+    if not (shape and all(factor.family.pixelwise for factor in path)):
+        return shape
+    return (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
 
 
-def _not_factored(y: Array) -> Array:
-    raise NotImplementedError
+def _paths(conv: Factored, precision: str) -> tuple[Path, Path]:
+    """Return the path on the host in a precision, and the same with other numbers."""
+    host = conv._on_host(np.dtype(precision))
+    path = host._path()
+    wider = precision == "float32"
+    return path, host._on_host(np.float64)._path() if wider else [_moved(f) for f in path]
 
 
-def _forward(path: Path, shape: Shape) -> Map:
-    """Return the forward map by BLAS: to compile a kernel would take longer than to judge."""
-    longdouble = any(a.dtype.itemsize > 8 for f in path for a in arrays_of(f.w))
+def _moved(factor: Factor) -> Factor:
+    """Return a factor that is alike at every pixel, or at every frequency, with other roundings.
+
+    Its weights are moved by a unit of their last place. The taps of any other are not: errors by
+    the same weights at every pixel would add up from pixel to pixel, as roundings do not.
+    """
+    family, w, inverted = factor
+    if factor.is_shift or not (family.pixelwise or family.spectral):
+        return factor
+    if isinstance(family, Scale):  # not its logarithm, which may be large
+        family, w = Scale(), family.scale(w)
+
+    def moved(a: Floats) -> Floats:
+        signs = np.random.default_rng().choice([-EPS["float64"], EPS["float64"]], a.shape)
+        return a * (1 + signs) if a.dtype.kind == "f" else a
+
+    return Factor(family, tuple(map(moved, w)) if isinstance(w, tuple) else moved(w), inverted)
+
+
+def _error(
+    conv: Factored,
+    both: tuple[Path, Path],
+    solve: Map,
+    shape: Shape,
+    precision: str,
+    limit: float | None,
+    times: float,
+) -> float:
+    """Return the error of an inverse of these paths, by as many round trips as are affordable."""
+    path, dtype = both[0], np.dtype(precision)
+    numbers = conv.channels * size(shape)
+    spectral = any(factor.family.spectral for factor in path)
+    products = {f.family.solves_by_applying: 0.0 for f in path}
+    for f in paths.linear(path):
+        products[f.family.solves_by_applying] += f.family.products(f.w, shape)
+    summed, applied = products.get(False, 0.0), products.get(True, 0.0)
+    by_taps = not spectral or summed <= max(limits.TAPS, 32 * numbers)
+    wide = _forward(both[1], shape, by_taps)
+
+    def other(x: Floats) -> Floats:
+        if precision == "float32":
+            return wide(x.astype(np.float64)).astype(dtype)
+        noise = np.random.default_rng().uniform(-0.5, 0.5, x.shape)
+        return wide(x) * (1 + EPS["float64"] * noise)
+
+    own = _forward(path, shape, by_taps) if by_taps else other
+    if ops_of(conv._reference()[1]).flushes_subnormals:
+        own, other, solve = map(_flushed, (own, other, solve))
+    matrices = sum(f.family.pixelwise and not f.is_shift for f in path)
+    # the product of several may be wrong where their inverses, one by one, are not
+    first = limits.CYCLE * (1 + (matrices > 1))
+    trip = RoundTrip(own, other, solve, (conv.channels, *shape), dtype, first)
+    by_blas = summed * (1 / conv.channels + 1 / 8) if by_taps else 16 * numbers  # or transforms
+    cost = by_blas + applied / 16 + 8 * numbers
+    affordable = int(limits.WORK / (times * cost))
+    if affordable >= 3:
+        return trip.error(affordable, limit)
+    if not by_taps:
+        return trip.error_of_sum()
+    few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
+    some = few[: 1 + (spectral or matrices > 1)]
+    return max(trip.error_of([image]) for image in some)
+
+
+def _forward(path: Path, shape: Shape, by_taps: bool) -> Map:
+    """Return x -> K x + b; what sums over taps by BLAS: to compile a kernel would take longer."""
+
+    def way(factor: Factor) -> tuple[bool, bool]:
+        ready = factor.family.solves_by_applying or (factor.family.spectral and not by_taps)
+        return factor.inverted and not factor.is_shift, ready
+
+    maps: list[Map] = []
+    for (inverted, ready), group in itertools.groupby(path, way):
+        factors = list(group)
+        if inverted:
+            maps += solvers_of(factors, shape)
+        elif ready:
+            maps += [f.family.made_ready(f.w, shape) for f in factors]
+        else:
+            maps.append(_summed(factors, shape))
+    return in_turn(maps)
+
+
+def _summed(path: Path, shape: Shape) -> Map:
     with agnostic(False):
-        route = Route(path, shape)
-    first = path[0].family
-    if first.solves_by_applying and not longdouble:
-        ready, rest = first.made_ready(path[0].w, shape), Route(path[1:], shape)
-        return lambda x: rest(ready(x))
-    if all(factor.family.pixelwise for factor in path) and not longdouble:
+        route = Route(path, shape, pixels=size(shape))
+    products = sum(f.family.products(f.w, shape) for f in path)
+    if products > limits.COMPILED or all(f.family.pixelwise for f in path):
         return route
 
-    def apply(x: Array) -> Array:
-        with agnostic(not longdouble):  # BLAS has no longdouble
+    def run(x: Array) -> Array:
+        with agnostic(True):
             return route(x)
 
-    return apply
+    return run
 
 
-def _solver(unit: list[Factor], shape: Shape, known: dict[int, Any]) -> Any:
-    """Return the solver of a unit; of several matrices the one that undoes them one by one."""
-    first = unit[0]
-    if first.is_shift:
-        return Bias(first.w, True)
-    if undone_as_one(unit):
-        return undoing_steps(unit)
-    return known.get(id(first.w)) or first.family.solver(first.w, shape)
+def _flushed(run: Map) -> Map:
+    """Return a map as it runs in a library that flushes subnormal numbers to zero."""
+
+    def flush(a: Floats) -> Floats:
+        tiny = np.abs(a) < np.finfo(a.dtype).smallest_normal
+        return np.where(tiny, a.dtype.type(0), a)
+
+    return lambda a: flush(run(flush(a)))
+
+
+def tried(measure: Callable[[], float]) -> float:
+    """Return the result of a function, or inf if it raises one of `FAILURES`."""
+    try:
+        with np.errstate(all="ignore"):
+            return measure()
+    except FAILURES:
+        return math.inf
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def warn_of_loss(conv: Factored, shape: Shape, result: Array, state: State | None = None) -> None:
+    """Warn if an inverse with this result is wrong; ``state`` is the factored operator, if any."""
+    precision = _precision_of(result)
+    if readable(result) and exceeds(conv, shape, precision, state):
+        message = describe_loss(conv, shape, precision, state)
+        warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
+
+
+def require_invertible(name: str, conv: Factored, shape: Shape) -> None:
+    """Raise ValueError if an inverse in the operator's precision cannot be right."""
+    precision = solved_in(conv)
+    if exceeds(conv, shape, precision):
+        loss = describe_loss(conv, shape, precision)
+        raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")
+
+
+def solved_in(conv: Factored) -> str:
+    """Return the precision in which an operator is solved, "float32" or "float64"."""
+    return _precision_of(conv._reference()[1])
+
+
+def _precision_of(like: Array) -> str:
+    return "float64" if bits(like.dtype, like) == 64 else "float32"
+
+
+def off_by(name: str, shape: Shape, precision: str, judged: Judgement, lost: Blame | None) -> str:
+    """Return the error of an inverse and the step to blame, in words."""
+    text = (
+        f"the inverse of {name} on a grid of {grid_text(shape)} is off by {judged.error:.1e} of "
+        "its largest entry, measured on round trips of random images: "
+        f"{judged.digits(precision):.1f} digits are left in {precision}"
+    )
+    if lost is None:
+        return text
+    if lost.bad:
+        return f"{text}, most of them lost by {lost.name} ({lost.kind})"
+    return f"{text}, though no step is bad by itself: they undo each other, or all lose a little"
+
+
+def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:
+    """Return the warning's text: the lost digits, their cause, and a remedy."""
+    kind = type(conv).__name__
+    if trouble := broken(conv):
+        grid = grid_text(shape)
+        return f"the inverse of {kind} on a grid of {grid} has condition number inf: {trouble}"
+    number, carried = about_condition(conv, shape, precision)
+    judged = remembered(conv, shape, precision, state)
+    worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
+    advice = "bring the parameters closer to their initialisation"
+    if hasattr(conv, "least_squares"):
+        advice = f"use least_squares(y, damp), or {advice}"
+    if precision == "float32" and number * EPS["float64"] <= TOLERATED:
+        advice += ", or use float64"
+    with np.errstate(all="ignore"):
+        path = conv._in_working_precision()._path()
+        log_det = paths.log_det(path, shape)[0] if state is None else state.log_det
+        fine = np.isfinite(to_numpy(log_det))
+    though = ", though K x - y and the log-determinant look fine" if fine else ""
+    return (
+        f"{off_by(kind, shape, precision, judged, blame(conv, shape, precision))}, {worst:.1f} at "
+        f"worst (it has condition number {'about ' * carried}{number:.3g}){though}; {advice} "
+        f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
+    )
+
+
+def broken(conv: Factored) -> str:
+    """Return which parameters hold NaN or inf, in words, or ""."""
+    names = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
+    return f"{', '.join(names)} holds NaN or inf" if names else ""
+
+
+# --- condition numbers -----------------------------------------------------------------------
+
+
+def condition(conv: Factored, shape: Shape, norm: float | None = None) -> Condition:
+    """Return the condition of any operator, from its values in host memory.
+
+    Unless a norm is given, 1 or inf, it is the 2-norm if the families know it, else the 1-norm.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            host = conv.asarrays(np.empty(0))
+            require_regular(host, shape)
+            require_regular(host, shape, back=True)
+            found = _condition(paths.linear(host._path()), host.channels, shape, norm)
+        if math.isfinite(found.condition):
+            return found
+        raise SolveOverflowError
+    except SingularConvError as error:
+        trouble = str(error)
+    except (SolveOverflowError, np.linalg.LinAlgError):
+        trouble = broken(conv) or OVERFLOW
+    return Condition(math.inf, "any norm", trouble=trouble)
+
+
+def condition_number(conv: Factored, shape: Shape, norm: float | None = None) -> float:
+    """Return the condition number, which is computed at the first call and remembered."""
+    kind = f"condition, {norm}"
+    return conv._conditions.find(kind, shape, lambda: condition(conv, shape, norm).condition)
+
+
+def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> Condition:
+    if norm is None and len(path) == 1:
+        known = path[0].family.condition(path[0].w, shape)
+        if known is not None:
+            return known
+    if norm is None and all(factor.family.pixelwise for factor in path):
+        unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
+        apply, solve = linear_maps(path, unit.shape[2:])
+        given = not isinstance(path[0].family, Matrix) or len(path) > 1
+        return of_inverse(apply(unit)[0], solve(unit)[0], given)
+    maps = _maps(path, channels, shape, norm or 1)
+    return of_norms(*norms(*maps), maps[2], norm or 1)
+
+
+def norms_of_path(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
+    """Return or estimate |K| and |K^-1| of float64 factors; (inf, inf) if a norm overflows."""
+    try:
+        with np.errstate(all="ignore"):
+            gain, back = norms(*_maps(path, channels, shape, norm))
+    except FAILURES:
+        return math.inf, math.inf
+    return gain.value, back.value
+
+
+def _maps(path: Path, channels: int, shape: Shape, norm: float) -> Any:
+    """Return the arguments of `invconv.trust.condition.norms`: for K, or for K^T if norm is inf."""
+    if all(factor.family.pixelwise for factor in path):
+        shape = tuple(1 for _ in shape)
+    turned = paths.transposed(path)
+    here, there = (path, turned) if norm == 1 else (turned, path)
+    products = sum(factor.family.products(factor.w, shape) for factor in path)
+    first = _longest_columns(here, shape)
+    later = partial(linear_maps, there, shape)
+    return linear_maps(here, shape), later, (channels, *shape), first, products
+
+
+def _longest_columns(path: Path, shape: Shape) -> tuple[int | None, ...]:
+    """Return a pixel index per axis: every column of K is a shift of the column at that pixel."""
+    if len(path) == 1:
+        return path[0].family.longest_columns(shape)
+    return tuple(0 if all(f.family.pixelwise for f in path) else None for _ in shape)
+
+
+def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
+    """Return x -> K x and y -> K^-1 y of factors without biases, each prepared for a grid."""
+    pairs = []
+    for family, w, inverted in path:
+        pair = family.made_ready(w, shape), family.solver(w, shape)
+        pairs.append(pair[::-1] if inverted else pair)
+    return in_turn([apply for apply, _ in pairs]), in_turn([solve for _, solve in pairs[::-1]])
+
+
+def estimable(conv: Factored, shape: Shape, times: float = 1) -> Shape:
+    """Return the grid, halved until compiled kernels estimate ``times`` norms quickly.
+
+    The frequencies of a part of a closed grid are to be among its own, so that none is conditioned
+    worse: it is divided by a divisor.
+    """
+    path = paths.linear(conv._on_host(np.float64)._path())
+    alike = None not in _longest_columns(path, shape)
+    applied = min(12, 2 * conv.channels) if alike else 12  # products K x; one column a channel
+    a_pixel = times * applied * _compiled_work(conv, shape) / size(shape)
+    while size(shape) * conv.channels > limits.LEAST and a_pixel * size(shape) > limits.ESTIMATE:
+        axis = int(np.argmax(shape))
+        n = shape[axis]
+        divisors = (d for d in range(2, math.isqrt(n) + 1) if n % d == 0)
+        part = n // next(divisors, n) if conv._closed else (n + 1) // 2
+        shape = (*shape[:axis], part, *shape[axis + 1 :])
+    return shape
+
+
+def _compiled_work(conv: Factored, shape: Shape) -> float:
+    """Return the cost of a compiled K x, or of a solve, of one image."""
+    path = paths.linear(conv._on_host(np.float64)._path())
+    products = sum(factor.family.products(factor.w, shape) for factor in path)
+    return products / 16 + 8 * conv.channels * size(shape)
+
+
+def carried_on(conv: Factored, grid: Shape, shape: Shape, precision: str) -> float:
+    """Return the growth of K^-1 noise from a grid to a larger one, ``shape``.
+
+    Noise grows in K^-1 as its norm does. A growth below 2 counts as 1.
+    """
+    if grid == shape:
+        return 1.0
+    here, there = (_gain(conv, at, precision) for at in (grid, shape))
+    grown = there / here if math.isfinite(there) and here else math.inf
+    return grown if grown > limits.GROWN else 1.0
+
+
+def _gain(conv: Factored, shape: Shape, precision: str) -> float:
+    """Return the largest entry of K^-1 noise, the mean of some images; it is remembered."""
+
+    def measure() -> float:
+        dtype: Any = np.dtype(precision)
+        # one image may hit what grows little, by chance ten times too little
+        count = max(1, min(8, int(limits.WORK / _compiled_work(conv, shape))))
+        # all of one sign, as in images, so that errors can add up from pixel to pixel
+        noise = np.random.default_rng().random((count, conv.channels, *shape), dtype)
+        solved = np.abs(conv._on_host(dtype)._factor(shape).solve(noise)).reshape(count, -1)
+        return float(solved.max(axis=1).mean(dtype=np.float64))
+
+    known = conv._conditions.find(f"gain, {precision}", shape, lambda: tried(measure))
+    wider = not math.isfinite(known) and precision == "float32"
+    return _gain(conv, shape, "float64") if wider else known
+
+
+def about_condition(conv: Factored, shape: Shape, precision: str) -> tuple[float, bool]:
+    """Return the condition number, and whether it was extrapolated from a smaller grid."""
+    known = conv._spectral or conv._pixelwise
+    grid = shape if known else estimable(conv, shape)
+    number = condition_number(conv, grid) * carried_on(conv, grid, shape, precision)
+    return number, grid != shape and math.isfinite(number)

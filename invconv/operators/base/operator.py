@@ -33,10 +33,9 @@ from invconv.operators.base.calls import (
     for_each,
     require_spatial_shape,
 )
-from invconv.operators.base.checks import warn_of_loss
-from invconv.operators.base.conditions import remembered
 from invconv.operators.base.factors import Factored, Gradients, require_regular
 from invconv.operators.base.fields import operators
+from invconv.operators.base.judgement import condition_number, warn_of_loss
 
 
 class InvertibleConv(Factored, abstract=True):
@@ -205,7 +204,7 @@ class InvertibleConv(Factored, abstract=True):
         shape = require_spatial_shape(self, spatial_shape)
         if not (norm is None or norm in (1, math.inf)):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
-        return remembered(self, shape, norm)
+        return condition_number(self, shape, norm)
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the forward map contains an inverse that cannot be right."""

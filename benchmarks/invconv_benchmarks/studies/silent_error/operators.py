@@ -1,7 +1,8 @@
 """Operators to judge: random ones, and some that were silent while the condition alone judged."""
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -99,6 +100,8 @@ def constructions(dtype: str = "float32") -> Iterator[Construction]:
 _UNKNOWNS = {"SMALL": 80, "LARGE": 160, "_DENSE": 80}  # for elimination in extended precision
 _FEW, _GRID = (1, 5), (3, 4)  # numbers of channels, and the grid, of chains
 _LARGE = 48, 24  # pixels along each of two axes, and channels
+_LOST, _WIDER = (2.5, 7.5), 29 * math.log10(2)  # digits of float32's, and more of float64
+_HALVINGS = 30
 _STEPS: tuple[Any, ...] = (
     *(ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.ActNorm),
     *(ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv),
@@ -138,6 +141,109 @@ def large_grids(count: int, seed: int = 0) -> Iterator[Construction]:
         kernel = rng.uniform(0.12, 0.2) * rng.standard_normal((channels, channels, 2, 2))
         kernel[:, :, 0, 0] = np.eye(channels)
         yield "large grids, float64", ic.AutoregressiveConv(kernel), (side, side)
+
+
+Grows = Callable[[float], ic.InvertibleConv]  # from a number whose logarithm the condition follows
+
+
+def near_threshold(count: int, seed: int = 0) -> Iterator[Construction]:
+    """Yield so many operators of each kind that leave some four digits of their dtype or fewer."""
+    for number, (name, draw) in enumerate(_NEAR.items()):
+        for i, rng in enumerate(np.random.default_rng([seed, 3, number]).spawn(count)):
+            channels = int(rng.integers(*_FEW))
+            grid = _GRID if rng.random() < 0.5 else (int(rng.integers(4, 33)),)
+            digits = rng.uniform(*_LOST) + (0 if i % 2 == 0 else _WIDER)
+            grows = draw(rng, channels, grid)
+            conv = _conditioned(grows, grid, 10.0**digits)
+            yield f"near the threshold: {name}", _cast(conv, i), grid
+
+
+def _conditioned(grows: Grows, grid: Shape, condition: float) -> ic.InvertibleConv:
+    low, high = -4.0, 17.0  # logarithms
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        with np.errstate(all="ignore"):
+            small = grows(10.0**middle).condition(grid) < condition
+        low, high = (middle, high) if small else (low, middle)
+    return grows(10.0**low)
+
+
+def _on(settings: dict[str, Any], ndim: int) -> dict[str, Any]:
+    """Return settings with numbers for so many axes."""
+    return {n: v[:ndim] if isinstance(v, tuple) else v for n, v in settings.items()}
+
+
+def _moving(cls: Any, positive: bool = False, **settings: Any) -> Any:
+    """Return what adds noise to the parameters, or numbers of one sign."""
+
+    def draw(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
+        conv = cls.init(channels, ndim=len(grid), **_on(settings, len(grid)), rng=rng)
+        noise = {n: rng.standard_normal(a.shape) for n, a in conv.parameters().items()}
+        noise = {n: np.abs(a) if positive else a for n, a in noise.items()}
+        return lambda scale: conv.replace(
+            **{n: a + scale * noise[n] for n, a in conv.parameters().items()}
+        )
+
+    return draw
+
+
+def _losing(grey: bool) -> Any:
+    """Return what nearly loses one frequency: that of evenly grey images, or any."""
+
+    def draw(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
+        axes = tuple(range(2, 2 + len(grid)))
+        small = rng.standard_normal((channels, channels, *(min(3, n) for n in grid)))
+        spectrum = np.fft.fftn(small, grid, axes)
+        at = tuple(0 if grey else int(rng.integers(n)) for n in grid)
+        mirrored = tuple(-f % n for f, n in zip(at, grid, strict=True))
+        left, values, right = np.linalg.svd(spectrum[(..., *at)])
+
+        def conv(scale: float) -> ic.InvertibleConv:
+            values[-1] = values[0] / scale
+            changed = spectrum.copy()
+            changed[(..., *at)] = (left * values) @ right
+            changed[(..., *mirrored)] = changed[(..., *at)].conj()
+            return ic.PeriodicConv(np.fft.ifftn(changed, axes=axes).real)
+
+        return conv
+
+    return draw
+
+
+def _of_values(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
+    left, right = (ic.Conv1x1.init(channels, rng=rng).weight for _ in range(2))
+    logs = rng.uniform(0, 1, channels) if channels > 2 else np.arange(channels)
+    return lambda scale: ic.Conv1x1((left * scale**-logs) @ right, ndim=len(grid))
+
+
+def _among_others(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
+    """Return a chain of steps as they are initialised, and one that grows."""
+    bad = _NEAR[str(rng.choice([*_NEAR][:-1]))](rng, channels, grid)
+    others = [_mild(rng, channels, len(grid)) for _ in range(int(rng.integers(1, 4)))]
+    place = int(rng.integers(len(others) + 1))
+    return lambda scale: ic.Chain([*others[:place], bad(scale), *others[place:]])
+
+
+def _mild(rng: np.random.Generator, channels: int, ndim: int) -> ic.InvertibleConv:
+    cls: Any = _STEPS[int(rng.integers(len(_STEPS)))]
+    return perturbed(cls.init(channels, ndim=ndim, rng=rng), rng, 0.02)
+
+
+_NEAR: dict[str, Any] = {
+    "corner": _moving(ic.AutoregressiveConv),
+    "raster": _moving(ic.AutoregressiveConv, mask="raster", kernel_size=(2, 3)),
+    "EmergingConv": _moving(ic.EmergingConv),
+    "ExponentialConv": _moving(ic.ExponentialConv),
+    "ExponentialConv, positive": _moving(ic.ExponentialConv, positive=True),
+    "ExponentialConv, circular": _moving(ic.ExponentialConv, positive=True, padding="circular"),
+    "PeriodicConv, a frequency": _losing(grey=False),
+    "PeriodicConv, evenly grey": _losing(grey=True),
+    "SymmetricConv": _moving(ic.SymmetricConv),
+    "Conv1x1": _of_values,
+    "PLUConv1x1": _moving(ic.PLUConv1x1),
+    "QRConv1x1": _moving(ic.QRConv1x1),
+    "a chain": _among_others,
+}
 
 
 def _cast(conv: ic.InvertibleConv, number: int) -> ic.InvertibleConv:

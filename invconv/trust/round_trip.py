@@ -1,0 +1,175 @@
+"""The error of an inverse as it runs: round trips of images, on the whole grid.
+
+    x -> y = K x + b -> x' = K^-1 (y - b),    error = max |x' - x| / max |x|
+
+All runs in the working precision, by the solver of the call that is judged. Errors hide from this:
+- roundings that K and its solver share cancel: so half of the images have a K x with other numbers;
+- what only ordinary y show: so some images are K^-1 of noise, which holds what errors grow by;
+- roundings of a sum over taps that are alike at every pixel: so some images are evenly grey, and
+  some of one sign, as photographs are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, namespace, size
+from invconv.kernels.primitives import Map
+from invconv.trust.condition import EPS, digits_left
+from invconv.trust.limits import (
+    BATCH,
+    CYCLE,
+    DIAGNOSED,
+    FEW,
+    MORE,
+    NEAR,
+    ROUNDING,
+    SMALL,
+    TOLERATED,
+)
+
+Floats = np.ndarray[Any, Any]
+
+
+class Image(NamedTuple):
+    """How an image of a round trip is drawn, and its K x computed."""
+
+    # "noise" is N(0, 1), "sign" of one sign, "even" one number, "grey" one a channel, "mixed" grey
+    # with a little noise on a third of the rows
+    kind: str
+    other: bool  # whether K x has other numbers than the solver's
+    back: bool = False  # whether it is K^-1 of such an image
+
+
+def _cycle(number: int) -> list[Image]:
+    """Return an image of each kind; odd ones have K x as it runs."""
+    other = number % 2 == 0
+    back, grey = ("noise", "sign", "even")[number % 3], ("grey", "even")[number // 2 % 2]
+    return [Image(back, other, True), *(Image(k, other) for k in ("mixed", grey, "noise", "sign"))]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The error of an inverse as it was measured."""
+
+    error: float  # the largest error of an entry of x over the largest entry; inf if it fails
+
+    def digits(self, precision: str) -> float:
+        """Return the number of right decimal digits that are left in a precision."""
+        return digits_left(self.error / EPS[precision], EPS[precision])
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """An inverse to judge, on NumPy arrays (B, C, *spatial) of one dtype."""
+
+    own: Map  # x -> K x + b with the solver's numbers
+    other: Map  # the same with other numbers
+    solve: Map  # y -> K^-1 (y - b)
+    sample: Shape  # (C, *spatial)
+    dtype: Any
+    first: int = CYCLE  # images with which the judgement of a call begins
+
+    def error(self, affordable: int, limit: float | None) -> float:
+        """Return the largest error of some images, as many as needed to tell it from a limit.
+
+        They are ``affordable``, more where the error is just below the limit. Without a limit the
+        error itself is wanted, of as many images as a diagnosis has.
+        """
+        count = max(1, min(affordable, FEW if limit else DIAGNOSED))
+        images = [image for number in range(-(-MORE * count // CYCLE)) for image in _cycle(number)]
+        error, drawn, wanted = 0.0, 0, min(count, self.first) if limit else count
+        at_once = max(1, BATCH // size(self.sample))
+        while drawn < wanted:
+            some = images[drawn : min(wanted, drawn + at_once)]
+            error, drawn = max(error, self.error_of(some)), drawn + len(some)
+            if limit and drawn == wanted and NEAR**2 * limit < error <= limit:
+                wanted = MORE * count if error > NEAR * limit else count
+        return error
+
+    def error_of(self, images: Sequence[Image]) -> float:
+        """Return the largest error of these images."""
+        own = sum(not image.other for image in images)
+        return self._error(self._drawn(sorted(images, key=lambda image: image.other)), own)
+
+    def error_of_sum(self) -> float:
+        """Return the error of one image that has all in it, where no more are affordable."""
+        back, mixed = self._drawn([Image("noise", True, back=True), Image("mixed", True)])
+        return self._error((back / np.abs(back).max() + mixed)[None], 0)
+
+    def _error(self, x: Floats, own: int) -> float:
+        """Return the largest error; the first ``own`` images have K x with the own numbers."""
+        maps = (self.own, x[:own]), (self.other, x[own:])
+        y = [run(some) for run, some in maps if len(some)]
+        off = np.abs(self.solve(y[0] if len(y) == 1 else np.concatenate(y)) - x)
+        axes = tuple(range(1, x.ndim))
+        most, largest = off.max(axis=axes), np.abs(x).max(axis=axes)
+        errors = np.where(most == 0, 0, most / largest)
+        return float(errors.max()) if np.isfinite(errors).all() else math.inf
+
+    def _drawn(self, images: Sequence[Image]) -> Floats:
+        """Return images; an infinite one is lost: it is K^-1 of an ordinary one."""
+        rng = np.random.default_rng()
+        x = np.empty((len(images), *self.sample), self.dtype)
+        for (kind, *_), values in zip(images, x, strict=True):
+            if kind == "noise":
+                rng.standard_normal(out=values, dtype=self.dtype)
+            elif kind == "sign":
+                rng.random(out=values, dtype=self.dtype)
+            else:
+                grey = rng.random(1 if kind == "even" else len(values)) / 2 + 0.5
+                values.T[...] = grey
+                if kind == "mixed":
+                    part = values[:, : len(values[0]) // 3]
+                    part += rng.standard_normal(part.shape, self.dtype) / 16
+        if backs := [i for i, image in enumerate(images) if image.back]:
+            for i, solved in zip(backs, self.solve(x[backs]), strict=True):
+                if np.isfinite(solved).all():
+                    x[i] = solved
+                elif np.abs(self.own(x[i : i + 1])).max() > SMALL:
+                    x[i] = np.inf
+        return x
+
+
+def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
+    """Return the errors of images x that were recomputed from an output z, and whether all is well.
+
+    An error is |again - x| / |x|, in the 2-norm or in the largest entry: the larger of both. An
+    input far smaller than its output may have an error of the output's rounding. An input that is
+    not finite counts as right: its gradient is NaN anyway.
+    """
+    xp = namespace(x)
+    eps = xp.finfo(x.dtype).eps
+    if is_half(x.dtype, x):
+        x, again, z = (cast(a, xp.float32) for a in (x, again, z))
+
+    def over(reduce: Callable[..., Array], a: Array) -> Array:
+        return reduce(a, axis=tuple(range(1, a.ndim)))
+
+    off = again - x
+    most, largest, end = (over(xp.max, xp.abs(a)) for a in (off, x, z))
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))  # so that no square overflows
+    unit = xp.reshape(unit, (-1, *(1,) * (x.ndim - 1)))
+    norm, size = (xp.sqrt(over(xp.sum, (a / unit) ** 2)) for a in (off, x))
+    error = xp.maximum(most / largest, norm / size)
+    nothing = xp.isfinite(end) & (largest <= eps**2 * end)
+    right = (error <= max(TOLERATED, ROUNDING * eps)) | (nothing & (most <= ROUNDING * eps * end))
+    return error, right | ~xp.isfinite(largest)
+
+
+def noise_like(x: Array) -> Array:
+    """Return noise of variance 1, (1, C, *spatial), for images (B, C, *spatial); always the same.
+
+    The computation can be traced, and uses no random generator.
+    """
+    xp = namespace(x)
+    count = size(x.shape[1:])
+    real = xp.float32 if is_half(x.dtype, x) else x.dtype
+    numbers = 43758.5453 * xp.sin(xp.arange(1, count + 1, dtype=real, device=device(x)))
+    uniform = numbers - xp.floor(numbers)
+    return cast(xp.reshape(math.sqrt(12) * (uniform - 0.5), (1, *x.shape[1:])), x.dtype)
