@@ -174,8 +174,7 @@ def register_backend(import_name: str, module: ModuleType) -> None:
 
     Examples
     --------
-    >>> import sys
-    from types import ModuleType
+    >>> from types import ModuleType
     >>> from invconv.extend import register_backend
     >>> register_backend("my_arrays", ModuleType("my_primitives"))
     """

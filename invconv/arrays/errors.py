@@ -60,7 +60,7 @@ class IllConditionedWarning(UserWarning):
     """The inverse cannot be right in this precision, though the log-determinant may look fine.
 
     Issued where an entry of x = K^-1 y is off by more than 1e-2 of the largest entry. The residual
-    K x - y stays tiny even then, so that is measured: samples are solved in two precisions.
+    K x - y stays tiny even then, so that is measured, by round trips of random images.
 
     Examples
     --------

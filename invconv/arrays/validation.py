@@ -3,7 +3,6 @@
 import math
 import operator
 from collections.abc import Iterable
-from contextvars import ContextVar
 from numbers import Real
 from typing import Any
 
@@ -15,9 +14,6 @@ from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name
 
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
-
-# whether NumPy's longdouble passes, in which operators are judged that a class makes in `factors`
-LONGDOUBLE = ContextVar("LONGDOUBLE", default=False)
 
 
 def require_array(name: str, x: Any) -> Namespace:
@@ -45,7 +41,7 @@ def require_real(name: str, x: Any) -> None:
         real = xp.isdtype(x.dtype, "real floating")
     except TypeError:  # NumPy's, of records
         real = False
-    if not real or not (xp.finfo(x.dtype).bits in (16, 32, 64) or LONGDOUBLE.get()):
+    if not real or xp.finfo(x.dtype).bits not in (16, 32, 64):
         raise TypeError(
             f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
             f"computed in float32), got {dtype_name(x.dtype)}; cast it first, nothing is promoted"

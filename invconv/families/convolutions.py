@@ -392,7 +392,7 @@ class Spectral(TapsFamily):
         return self.bordered
 
     def by_frequencies(self, x: Array) -> bool:
-        return self.wide and namespace(x).finfo(x.dtype).bits <= 64  # longdouble has no transform
+        return self.wide
 
     def apply(self, w: Array, x: Array) -> Array:
         if self.by_frequencies(x):

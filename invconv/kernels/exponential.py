@@ -157,14 +157,12 @@ class ExponentialSolver:
 _ENTRIES = 2**21  # of all matrices together, at most, for them to be kept: 32 MB in complex128
 
 
-def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct | None:
+def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct:
     """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring.
 
     Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64.
     """
     values = to_numpy(taps)
-    if values.dtype.itemsize > 8:  # longdouble has no such transforms
-        return None
     phases, basis = np.ones((len(values), 1)), fourier(len(shape))
     for axis, (n, count) in enumerate(zip(shape, basis.frequencies(shape), strict=True)):
         steps = np.outer([offset[axis] for offset in family.offsets], np.arange(count))

@@ -86,8 +86,6 @@ def correlate_kernel_vjp(
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
     """See `invconv.kernels.primitives.triangular_solve`."""
-    if rhs.dtype.itemsize > 8:
-        return _substitute(matrix, rhs, lower=lower)
     trsm = get_blas_funcs("trsm", (matrix, rhs))
 
     def solve(part: Floats) -> Array:
@@ -101,14 +99,6 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
     return np.concatenate([solve(rhs[:, i : i + step]) for i in starts], axis=1)
 
 
-def _substitute(matrix: Floats, rhs: Floats, *, lower: bool) -> Floats:
-    """Return T^-1 B, in a precision that BLAS does not have."""
-    x = np.zeros_like(rhs)
-    for row in range(len(matrix)) if lower else reversed(range(len(matrix))):
-        x[row] = (rhs[row] - matrix[row] @ x) / matrix[row, row]
-    return x
-
-
 @np.errstate(divide="ignore", invalid="ignore")
 def log_abs_det(matrices: Floats) -> Array:
     """See `invconv.kernels.primitives.log_abs_det`; compiled for many small matrices.
@@ -117,11 +107,10 @@ def log_abs_det(matrices: Floats) -> Array:
     """
     kind, parts = (np.complex128, 2) if np.iscomplexobj(matrices) else (np.float64, 1)
     count, channels = math.prod(matrices.shape[:-2]), matrices.shape[-1]
-    wide = matrices.real.dtype.itemsize > 8
-    if channels == 1 and not wide:
+    if channels == 1:
         logs = np.log(np.abs(matrices[..., 0, 0].astype(kind)))
         return np.asarray(logs, matrices.real.dtype)
-    if wide or not prefers_lanes(count, channels):
+    if not prefers_lanes(count, channels):
         return primitives.log_abs_det.agnostic(matrices)
     factors = np.array(matrices, kind, order="C")
     eliminate(address_of(factors), count, channels, parts)

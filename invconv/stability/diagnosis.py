@@ -3,7 +3,7 @@
 The digits that are lost are determined in two ways. The error is measured on the inverse as it runs
 (`base.judgement`):
 
-    error       the largest error of an entry of x, over the largest entry, on random samples
+    error       the largest error of an entry of x, over the largest entry, on round trips
 
 And it is bounded along the path, in float64 on the host:
 
@@ -75,7 +75,7 @@ def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = No
       condition    7.73e+08 (1-norm, exact)
       digits left  0... of 6.9 in float32,  8... of 15.7 in float64, measured
                    0.0 of 6.9 in float32,  6.8 of 15.7 in float64, at worst
-      measured     on random samples, against float64
+      measured     on round trips of random images
       growth       1.63 per pixel on axis 0 (0.21 digits), 1.63 per pixel on axis 1 (0.21 digits)
       worst        errors in channel 0 at pixel (0, 0)
       to do        make the other taps smaller against those of the pixel itself: |D^-1| sum |taps|

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace, size
-from invconv.kernels.frequencies.waves import COSINES, LONG_TURN, SINES, Waves, complex_dtype, turns
-
-Places = tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
+from invconv.kernels.frequencies.waves import COSINES, SINES, Waves, complex_dtype, turns
 
 WAVES: dict[str, Waves | None] = {
     "periodic": None,
@@ -65,23 +63,19 @@ class Basis:
         pairs = zip(self.waves, place, strict=True)
         return tuple(f if waves is None else (f + waves.first) / 2 for waves, f in pairs)
 
-    def phases(
-        self, kernel_size: Shape, shape: Shape, places: Places | None = None
-    ) -> list[np.ndarray[Any, Any]]:
+    def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
         """Return the factors of each tap in each frequency, per axis, shape (k, frequencies).
 
-        A kernel wider than the grid folds onto it. If ``places``, some frequencies along each axis,
-        are given, return only the factors at them, in longdouble.
+        A kernel wider than the grid folds onto it.
         """
-        result, turn = [], () if places is None else (LONG_TURN,)
-        along = places or tuple(map(np.arange, self.frequencies(shape)))
+        result, along = [], map(np.arange, self.frequencies(shape))
         settings = zip(self.waves, kernel_size, self.dilation, along, map(int, shape), strict=True)
         for waves, k, d, f, n in settings:
             if waves is None:
                 offsets = d * (np.arange(k) - (k - 1) // 2)
-                result.append(turns(np.outer(offsets, f), n, *turn))
+                result.append(turns(np.outer(offsets, f), n))
             else:
-                result.append(waves.phases(k, f, n, *turn))
+                result.append(waves.phases(k, f, n))
         return result
 
     def to_frequencies(self, x: Array) -> Array:

@@ -53,21 +53,6 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
 
 
-def spectrum_at(
-    kernel: np.ndarray[Any, Any], basis: Basis, shape: Shape, places: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """Return K_hat(f) at some frequencies, (F, C, C), of a NumPy array, summed in longdouble.
-
-    ``places`` are indices of the frequencies in the result of `kernel_spectrum`.
-    """
-    along = np.unravel_index(places, basis.frequencies(shape))
-    spectrum = kernel.astype(np.longdouble)[..., None]
-    for phase in basis.phases(kernel.shape[2:], shape, along):
-        broad = phase.reshape(len(phase), *(1 for _ in spectrum.shape[3:-1]), -1)
-        spectrum = (spectrum * broad).sum(axis=2)
-    return np.moveaxis(spectrum, 2, 0)
-
-
 def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
     """Return the spectrum of a small kernel by one product of all taps with all phases."""
     xp, channels = namespace(kernel), kernel.shape[0]

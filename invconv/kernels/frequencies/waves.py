@@ -36,23 +36,19 @@ Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pair
 
 BY_MATRIX = 128  # points: an axis of at most so many is transformed by a product with a matrix
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
-LONG_TURN = 8j * np.arctan(np.longdouble(1))
 
 
-def turns(steps: np.ndarray[Any, Any], n: int, turn: Any = _TURN) -> np.ndarray[Any, Any]:
-    """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact.
-
-    ``turn`` is 2 pi i, in the precision of the result.
-    """
+def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact."""
     n = int(n)  # a size is a tensor inside torch.jit.trace
     steps = steps % n
     if steps.size > n:  # all of them, once each
-        every = turns(np.arange(n), n, turn)
+        every = turns(np.arange(n), n)
         looked_up: np.ndarray[Any, Any] = every[steps]
         return looked_up
     quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(turn * steps / n))
+    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(_TURN * steps / n))
     return result
 
 
@@ -74,11 +70,11 @@ class Waves:
 
     first: int  # half waves of the lowest frequency between the walls: 0 of cosines, 1 of sines
 
-    def phases(self, h: int, m: np.ndarray[Any, Any], n: int, *turn: Any) -> np.ndarray[Any, Any]:
+    def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
         """Return w_t cos(pi (m + first) t / (N + first)), t = 0 ... h - 1: w_0 = 1, else 2."""
         weights = _doubled(h)[:, None]
         steps = np.outer(np.arange(h), m + self.first)
-        result: np.ndarray[Any, Any] = weights * turns(steps, 2 * (n + self.first), *turn).real
+        result: np.ndarray[Any, Any] = weights * turns(steps, 2 * (n + self.first)).real
         return result
 
     @functools.lru_cache(maxsize=64)  # noqa: B019

@@ -384,7 +384,7 @@ class Factored:
         return self._in_dtype(namespace(reference).float32)
 
     def _on_host(self, dtype: Any) -> Self:
-        """Return a copy of NumPy arrays in a dtype; longdouble too, which users may not choose."""
+        """Return a copy of NumPy arrays in a dtype; without validation."""
 
         def carried(array: Array) -> Array:
             values = to_numpy(array)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -119,50 +119,89 @@ def judge(
     as where a library records. With a limit no more images are taken than tell on which side of it
     the error is. ``times`` is the number of operators that share the work of a call.
     """
-
-    def measure() -> float:
-        both = _paths(conv, precision)
-        back, grid = paths.inverse(both[0]), _few_pixels(both[0], shape)
-        if state is None or dtype_name(state.log_det.dtype) != precision:
-            solve = in_turn(solvers_of(back, grid, by_factor=True))
-        else:
-            solve = state.on_host(back, grid).solve
-        return _error(conv, both, solve, grid, precision, limit, times)
-
-    return Judgement(tried(measure))
+    if state is not None and dtype_name(state.log_det.dtype) != precision:
+        state = None
+    return Judgement(tried(lambda: _Judged.of(conv, precision).error(shape, limit, times, state)))
 
 
 def blame(conv: Factored, shape: Shape, precision: str) -> Blame | None:
     """Return the step with the largest error of its own, or None if the operator has no steps."""
     if not conv._parts():
         return None
-    rows = list(zip(conv._labels, *_paths(conv, precision), strict=True))
-    steps = []
-    for (label, _), group in itertools.groupby(rows, lambda row: (row[0], row[1].inverted)):
-        _, path, other = zip(*group, strict=True)
-
-        def measure(path: Path = path, other: Path = other) -> float:
-            grid = _few_pixels(path, shape)
-            solve = in_turn(solvers_of(paths.inverse(path), grid, by_factor=True))
-            return _error(conv, (path, other), solve, grid, precision, TOLERATED, len(rows))
-
-        steps.append(Blame(*label, tried(measure)))
+    whole, labels, steps = _Judged.of(conv, precision), conv._labels, []
+    ways = [(label, f.inverted) for label, f in zip(labels, whole.path, strict=True)]
+    for (label, _), group in itertools.groupby(range(len(ways)), lambda i: ways[i]):
+        step = whole.part(list(group))
+        error = tried(partial(step.error, shape, TOLERATED, len(labels)))
+        steps.append(Blame(label[0], label[1], error))
     return max(steps, key=lambda step: step.error)
 
 
-def _few_pixels(path: Path, shape: Shape) -> Shape:
-    """Return the grid, or a small one if the map is the same at every pixel."""
-    if not (shape and all(factor.family.pixelwise for factor in path)):
-        return shape
-    return (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
+class _Judged(NamedTuple):
+    """A path on the host, in the precision that is judged."""
 
+    path: Path
+    other: Path  # the same with other numbers
+    channels: int
+    precision: str
+    flushes: bool  # whether subnormal numbers are zero where the path runs
 
-def _paths(conv: Factored, precision: str) -> tuple[Path, Path]:
-    """Return the path on the host in a precision, and the same with other numbers."""
-    host = conv._on_host(np.dtype(precision))
-    path = host._path()
-    wider = precision == "float32"
-    return path, host._on_host(np.float64)._path() if wider else [_moved(f) for f in path]
+    @classmethod
+    def of(cls, conv: Factored, precision: str) -> Self:
+        """Copy an operator's path to the host."""
+        host = conv._on_host(np.dtype(precision))
+        path, single = host._path(), precision == "float32"
+        other = host._on_host(np.float64)._path() if single else list(map(_moved, path))
+        flushes = ops_of(conv._reference()[1]).flushes_subnormals
+        return cls(path, other, conv.channels, precision, flushes)
+
+    def part(self, places: Sequence[int]) -> Self:
+        """Return some factors alone."""
+        path, other = ([factors[i] for i in places] for factors in self[:2])
+        return self._replace(path=path, other=other)
+
+    def error(
+        self, shape: Shape, limit: float | None, times: float, state: State | None = None
+    ) -> float:
+        """Return the error of the inverse, by as many round trips as are affordable."""
+        if shape and all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
+            shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
+        back = paths.inverse(self.path)
+        if state is None:
+            solve = in_turn(solvers_of(back, shape, by_factor=True))
+        else:
+            solve = state.on_host(back, shape).solve
+        numbers, linear = self.channels * size(shape), paths.linear(self.path)
+        products = [(f.family, f.family.products(f.w, shape)) for f in linear]
+        summed = sum(count for family, count in products if not family.solves_by_applying)
+        applied = sum(count for family, count in products if family.solves_by_applying)
+        spectral = any(family.spectral for family, _ in products)
+        matrices = sum(family.pixelwise for family, _ in products)
+        by_taps = not spectral or summed <= max(limits.TAPS, 32 * numbers)
+        other = self._with_other_numbers(_forward(self.other, shape, by_taps))
+        own = _forward(self.path, shape, by_taps) if by_taps else other
+        if self.flushes:
+            own, other, solve = map(_flushed, (own, other, solve))
+        # the product of several may be wrong where their inverses, one by one, are not
+        first = limits.CYCLE * (1 + (matrices > 1))
+        sample, dtype = (self.channels, *shape), np.dtype(self.precision)
+        trip = RoundTrip(own, other, solve, sample, dtype, first)
+        by_blas = summed * (1 / self.channels + 1 / 8) if by_taps else 16 * numbers  # or transforms
+        affordable = int(limits.WORK / (times * (by_blas + applied / 16 + 8 * numbers)))
+        if affordable >= 3:
+            return trip.error(affordable, limit)
+        if not by_taps:
+            return trip.error_of_sum()
+        few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
+        some = few[: 1 + (spectral or matrices > 1)]
+        return max(trip.error_of([image]) for image in some)
+
+    def _with_other_numbers(self, run: Map) -> Map:
+        """Return a map of arrays in the precision, given that with the other numbers."""
+        if self.precision == "float32":
+            return lambda x: run(x.astype(np.float64)).astype(np.float32)
+        rng = np.random.default_rng()
+        return lambda x: run(x) * (1 + EPS["float64"] * rng.uniform(-0.5, 0.5, x.shape))
 
 
 def _moved(factor: Factor) -> Factor:
@@ -177,60 +216,15 @@ def _moved(factor: Factor) -> Factor:
     if isinstance(family, Scale):  # not its logarithm, which may be large
         family, w = Scale(), family.scale(w)
 
-    def moved(a: Floats) -> Floats:
+    def moved(a: Floats) -> Any:
         signs = np.random.default_rng().choice([-EPS["float64"], EPS["float64"]], a.shape)
         return a * (1 + signs) if a.dtype.kind == "f" else a
 
     return Factor(family, tuple(map(moved, w)) if isinstance(w, tuple) else moved(w), inverted)
 
 
-def _error(
-    conv: Factored,
-    both: tuple[Path, Path],
-    solve: Map,
-    shape: Shape,
-    precision: str,
-    limit: float | None,
-    times: float,
-) -> float:
-    """Return the error of an inverse of these paths, by as many round trips as are affordable."""
-    path, dtype = both[0], np.dtype(precision)
-    numbers = conv.channels * size(shape)
-    spectral = any(factor.family.spectral for factor in path)
-    products = {f.family.solves_by_applying: 0.0 for f in path}
-    for f in paths.linear(path):
-        products[f.family.solves_by_applying] += f.family.products(f.w, shape)
-    summed, applied = products.get(False, 0.0), products.get(True, 0.0)
-    by_taps = not spectral or summed <= max(limits.TAPS, 32 * numbers)
-    wide = _forward(both[1], shape, by_taps)
-
-    def other(x: Floats) -> Floats:
-        if precision == "float32":
-            return wide(x.astype(np.float64)).astype(dtype)
-        noise = np.random.default_rng().uniform(-0.5, 0.5, x.shape)
-        return wide(x) * (1 + EPS["float64"] * noise)
-
-    own = _forward(path, shape, by_taps) if by_taps else other
-    if ops_of(conv._reference()[1]).flushes_subnormals:
-        own, other, solve = map(_flushed, (own, other, solve))
-    matrices = sum(f.family.pixelwise and not f.is_shift for f in path)
-    # the product of several may be wrong where their inverses, one by one, are not
-    first = limits.CYCLE * (1 + (matrices > 1))
-    trip = RoundTrip(own, other, solve, (conv.channels, *shape), dtype, first)
-    by_blas = summed * (1 / conv.channels + 1 / 8) if by_taps else 16 * numbers  # or transforms
-    cost = by_blas + applied / 16 + 8 * numbers
-    affordable = int(limits.WORK / (times * cost))
-    if affordable >= 3:
-        return trip.error(affordable, limit)
-    if not by_taps:
-        return trip.error_of_sum()
-    few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
-    some = few[: 1 + (spectral or matrices > 1)]
-    return max(trip.error_of([image]) for image in some)
-
-
 def _forward(path: Path, shape: Shape, by_taps: bool) -> Map:
-    """Return x -> K x + b; what sums over taps by BLAS: to compile a kernel would take longer."""
+    """Return x -> K x + b; sums over taps run by BLAS: to compile a kernel would take longer."""
 
     def way(factor: Factor) -> tuple[bool, bool]:
         ready = factor.family.solves_by_applying or (factor.family.spectral and not by_taps)
@@ -265,9 +259,8 @@ def _summed(path: Path, shape: Shape) -> Map:
 def _flushed(run: Map) -> Map:
     """Return a map as it runs in a library that flushes subnormal numbers to zero."""
 
-    def flush(a: Floats) -> Floats:
-        tiny = np.abs(a) < np.finfo(a.dtype).smallest_normal
-        return np.where(tiny, a.dtype.type(0), a)
+    def flush(a: Floats) -> Any:
+        return np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
 
     return lambda a: flush(run(flush(a)))
 

@@ -193,7 +193,7 @@ def _losing(grey: bool) -> Any:
     def draw(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
         axes = tuple(range(2, 2 + len(grid)))
         small = rng.standard_normal((channels, channels, *(min(3, n) for n in grid)))
-        spectrum = np.fft.fftn(small, grid, axes)
+        spectrum: Any = np.fft.fftn(small, grid, axes)
         at = tuple(0 if grey else int(rng.integers(n)) for n in grid)
         mirrored = tuple(-f % n for f, n in zip(at, grid, strict=True))
         left, values, right = np.linalg.svd(spectrum[(..., *at)])
@@ -226,7 +226,8 @@ def _among_others(rng: np.random.Generator, channels: int, grid: Shape) -> Grows
 
 def _mild(rng: np.random.Generator, channels: int, ndim: int) -> ic.InvertibleConv:
     cls: Any = _STEPS[int(rng.integers(len(_STEPS)))]
-    return perturbed(cls.init(channels, ndim=ndim, rng=rng), rng, 0.02)
+    conv: ic.InvertibleConv = perturbed(cls.init(channels, ndim=ndim, rng=rng), rng, 0.02)
+    return conv
 
 
 _NEAR: dict[str, Any] = {
