@@ -15,6 +15,7 @@ from invconv.kernels.frequencies.products import within_range
 from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, ops
+from invconv_torch.native.determinants import log_of_pivots
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
@@ -47,6 +48,8 @@ def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> 
     known = ops.family_of(family)
     if operation == "matmul":
         return torch.matmul(*tensors)
+    if operation == "spectral_log_det":
+        return _spectral_log_det(known, *tensors, tuple(map(int, grid)))
     return {"apply": _apply, "gram": _gram, "solve": _solve}[operation](known, *tensors)
 
 
@@ -103,20 +106,13 @@ def _causal_solve(family: Causal, w: Tensor, y: Tensor) -> Tensor:
 
 def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
     """Solve with phases and matrices of waves that the graph computes: see `Basis`."""
-    basis, shape, back = family.basis, tuple(map(int, y.shape[2:])), []
-    spectrum, x = torch.complex(w, torch.zeros_like(w)) if basis.closed else w, y
+    basis, shape, back, x = family.basis, tuple(map(int, y.shape[2:])), [], y
     counts = basis.frequencies(shape)
-    sides = zip(family.kernel_size, family.dilation, basis.waves, shape, counts, strict=True)
-    for axis, (k, dilation, waves, n, count) in enumerate(sides, 2):
-        m, t = torch.arange(count, device=y.device)[:, None], torch.arange(k, device=y.device)
+    for axis, (waves, n, count) in enumerate(zip(basis.waves, shape, counts, strict=True), 2):
         if waves is None:
-            parts = _turns(m * (t - (k - 1) // 2) * dilation, n, y)
-            spectrum = _along(spectrum, axis, torch.complex(*parts))
             continue
+        m, p = torch.arange(count, device=y.device)[:, None], torch.arange(n, device=y.device)
         m, half = m + waves.first, 2 * (n + waves.first)
-        phases = _turns(m * t, half, y)[0] * torch.where(t == 0, 1, 2)
-        spectrum = _along(spectrum, axis, phases.to(spectrum.dtype))
-        p = torch.arange(n, device=y.device)
         steps = m * (2 * p + 2) if waves.first else m * (2 * p + 1)
         matrix = _turns(steps, 2 * half, y)[waves.first]
         x = _along(x, axis, matrix)
@@ -124,12 +120,39 @@ def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
     axes = [2 + axis for axis in basis.closed]
     x = torch.fft.rfftn(x, dim=axes) if axes else x
     rows = x.flatten(2).permute(2, 1, 0)
-    x_hat = torch.linalg.solve_ex(spectrum.flatten(2).permute(2, 0, 1), rows)[0]  # never raises
+    x_hat = torch.linalg.solve_ex(_spectrum(family, w, shape), rows)[0]  # never raises
     x = x_hat.permute(2, 1, 0).unflatten(2, counts)
     x = torch.fft.irfftn(x, s=[shape[axis] for axis in basis.closed], dim=axes) if axes else x
     for axis, matrix in back:
         x = _along(x, axis, matrix)
     return x
+
+
+def _spectrum(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the matrices of all frequencies, (F, C, C)."""
+    basis = family.basis
+    spectrum = torch.complex(w, torch.zeros_like(w)) if basis.closed else w
+    counts = basis.frequencies(shape)
+    sides = zip(family.kernel_size, family.dilation, basis.waves, shape, counts, strict=True)
+    for axis, (k, dilation, waves, n, count) in enumerate(sides, 2):
+        m, t = torch.arange(count, device=w.device)[:, None], torch.arange(k, device=w.device)
+        if waves is None:
+            phases = torch.complex(*_turns(m * (t - (k - 1) // 2) * dilation, n, w))
+        else:
+            turns = _turns((m + waves.first) * t, 2 * (n + waves.first), w)[0]
+            phases = turns * torch.where(t == 0, 1, 2)
+        spectrum = _along(spectrum, axis, phases.to(spectrum.dtype))
+    return spectrum.flatten(2).permute(2, 0, 1)
+
+
+def _spectral_log_det(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tensor:
+    logs = log_of_pivots(_spectrum(family, w, shape))
+    counts = family.basis.frequencies(shape)
+    for axis in family.basis.closed[-1:]:  # half of its frequencies stand for two each
+        m, n = torch.arange(counts[axis], device=w.device), shape[axis]
+        twice = torch.where((m == 0) | (2 * m == n), 1, 2)
+        logs = (logs.unflatten(0, counts).movedim(axis, -1) * twice).flatten()
+    return logs.sum()
 
 
 def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:

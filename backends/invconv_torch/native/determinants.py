@@ -4,8 +4,7 @@ The host never waits for a device. PyTorch's `slogdet` and `inv` would, to raise
 matrix; here a zero pivot gives -inf, and a singular matrix NaN.
 
 In compiled code the log-determinant of a spectrum is an operator that hides complex numbers, since
-Inductor mistakes the strides in the derivative of a complex LU factorisation, and raises. A program
-of torch.export has the formula itself, since it must run without our operators.
+Inductor mistakes the strides in the derivative of a complex LU factorisation, and raises.
 """
 
 import math
@@ -51,7 +50,7 @@ class LogAbsDet(Function):  # type: ignore[misc]
 
 def spectral_log_det(kernel: Tensor, family: Any, shape: tuple[int, ...]) -> Tensor:
     """See `invconv.kernels.frequencies.spectrum.spectral_log_det`."""
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return run(LOG_DET, (family, shape), kernel)
     return _log_det((family, shape), kernel)
 
