@@ -49,7 +49,7 @@ def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> 
     if operation == "matmul":
         return torch.matmul(*tensors)
     if operation == "spectral_log_det":
-        return _spectral_log_det(known, *tensors, tuple(map(int, grid)))
+        return _spectral_log_det(known, tensors[0], tuple(map(int, grid)))
     return {"apply": _apply, "gram": _gram, "solve": _solve}[operation](known, *tensors)
 
 

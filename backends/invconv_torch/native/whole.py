@@ -6,18 +6,25 @@ convolution. `torch.func`, forward mode and torch.compile see the single steps i
 """
 
 import operator
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from invconv.families.path import State
+from invconv.families.path import Memo, State
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each
 from invconv_torch.native.batched import one_by_one
 from invconv_torch.native.host import in_host_memory, laid_out, owned
-from invconv_torch.private import apply_of, forward_level, is_functorch_wrapped_tensor
+from invconv_torch.private import (
+    apply_of,
+    forward_level,
+    is_functorch_wrapped_tensor,
+    saved_tensors_hooks,
+)
 from invconv_torch.traced import traced
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -65,10 +72,16 @@ def records(x: Tensor, tensors: list[Tensor]) -> bool:
 class _Forward(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Pair:
-        y, log_det, ctx.memo = conv._route(x).saving(x)
-        y, ctx.conv = owned(y), conv
+        y, log_det, (route, kept, memos) = conv._route(x).saving(x)
+        y = owned(y)
+        points = [x, *(end if start is None else start for (_, end), (start, _) in pairwise(kept))]
+        points.append(y if kept[-1][1] is not None else None)
+        ctx.conv, ctx.count = conv, len(points)
+        # images and spectra; what is as small as the parameters is made anew if a hook wants those
+        ctx.route = None if saved_tensors_hooks(False) else route
+        held = [memo if isinstance(memo, Tensor) else None for memo in memos]
         # autograd raises in backward if a saved tensor was edited meanwhile
-        ctx.save_for_backward(x, y if conv._keeps_y else None, *tensors)
+        ctx.save_for_backward(*points, *held, *tensors)
         ctx.set_materialize_grads(False)
         if in_host_memory(log_det):  # `for_each` in one operation
             return y, log_det.new_full(x.shape[:1], log_det.item())
@@ -77,10 +90,15 @@ class _Forward(Function):  # type: ignore[misc]
     @staticmethod
     @one_by_one
     def backward(ctx: Any, y_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
-        x, _, *tensors = ctx.saved_tensors
-        conv, needed = _with(ctx.conv, tensors), ctx.needs_input_grad
-        # for a second derivative everything runs again, recorded by autograd
-        memo = conv._route(x).saving(x)[2] if torch.is_grad_enabled() else ctx.memo
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad
+        count = len(saved) - len(needed) + 2
+        points, memos = saved[: ctx.count], saved[ctx.count : count]
+        x, conv = points[0], _with(ctx.conv, saved[count:])
+        if torch.is_grad_enabled():  # for a second derivative: everything runs again, recorded
+            memo = conv._route(x).saving(x)[2]
+        else:
+            route = ctx.route if conv is ctx.conv and ctx.route else conv._route(x)
+            memo = Memo(route, list(pairwise(points)), memos)
         y_bar = None if y_bar is None else like(y_bar, x)
         log_det_bar = None if log_det_bar is None else log_det_bar.sum()
         wanted = any(needed[2:]), needed[1]
@@ -109,7 +127,7 @@ class _Inverse(Function):  # type: ignore[misc]
 _forward, _inverse = apply_of(_Forward), apply_of(_Inverse)
 
 
-def _with(conv: Any, tensors: list[Tensor]) -> Any:
+def _with(conv: Any, tensors: Sequence[Tensor]) -> Any:
     """Return an operator with its saved tensors: the operator itself, if no hook changed one."""
     own: list[Tensor] = []
     conv._trained(own)

@@ -1,6 +1,8 @@
 """PyTorch's derivatives of every layer, against differences and the dense matrix."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
+import invconv as ic
 import invconv_torch as it
 from tests.conftest import Method
 
@@ -104,6 +107,46 @@ def test_an_inverse_keeps_one_image(name: str, torch_layer: Any) -> None:
         y, _ = layer.inverse(x)
     steps = 2 if name.startswith("emerging") else 1
     assert sum(kept.values()) <= 1.3 * steps * y.numel() * y.element_size()
+
+
+@directions
+def test_hooks_see_every_image_that_is_kept(
+    layer_name: str, direction: str, torch_layer: Any
+) -> None:
+    """As those of checkpoints and of offloading do; without them autograd frees it all."""
+    layer, x = torch_layer(layer_name)
+    x = x.repeat(20, *[1] * (x.ndim - 1))
+    function, parameters = as_function(layer, direction)
+    leaves = [x.requires_grad_(), *parameters.values()]
+    wanted = torch.autograd.grad(scalar(*function(*leaves)), leaves)
+    gc.collect()
+    before = {id(t) for t in gc.get_objects() if isinstance(t, torch.Tensor)}
+    with torch.autograd.graph.saved_tensors_hooks(
+        Packed, lambda packed: torch.tensor(packed.values)
+    ):
+        results = function(*leaves)
+    held = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and id(t) not in before]
+    assert not [t.shape for t in held if t.numel() >= x.numel() and t is not results[0]]
+    torch.testing.assert_close(torch.autograd.grad(scalar(*results), leaves), wanted)
+
+
+class Packed:
+    """What a hook keeps of a tensor: numbers alone."""
+
+    def __init__(self, t: Any) -> None:
+        self.values = t.detach().numpy().copy()
+
+
+def test_a_result_is_freed_without_the_garbage_collector() -> None:
+    layer = it.InvertibleModule(ic.Inverse(ic.PeriodicConv(torch.randn(2, 2, 3, 3))))
+    z, _ = layer(torch.randn(1, 2, 4, 4))
+    gone = weakref.ref(z)
+    gc.disable()
+    try:
+        del z
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["plain", "periodic-2d"])
