@@ -146,9 +146,10 @@ def _spectrum(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tens
 
 
 def _spectral_log_det(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the sum of log of the determinants; half the frequencies stand for two each."""
     logs = log_of_pivots(_spectrum(family, w, shape))
     counts = family.basis.frequencies(shape)
-    for axis in family.basis.closed[-1:]:  # half of its frequencies stand for two each
+    for axis in family.basis.closed[-1:]:
         m, n = torch.arange(counts[axis], device=w.device), shape[axis]
         twice = torch.where((m == 0) | (2 * m == n), 1, 2)
         logs = (logs.unflatten(0, counts).movedim(axis, -1) * twice).flatten()
