@@ -128,7 +128,7 @@ def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
     return x
 
 
-def _spectrum(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _spectrum(family: Spectral, w: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the matrices of all frequencies, (F, C, C)."""
     basis = family.basis
     spectrum = torch.complex(w, torch.zeros_like(w)) if basis.closed else w
@@ -145,7 +145,7 @@ def _spectrum(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tens
     return spectrum.flatten(2).permute(2, 0, 1)
 
 
-def _spectral_log_det(family: SpectralFamily, w: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _spectral_log_det(family: Spectral, w: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the sum of log of the determinants; half the frequencies stand for two each."""
     logs = log_of_pivots(_spectrum(family, w, shape))
     counts = family.basis.frequencies(shape)
