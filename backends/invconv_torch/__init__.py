@@ -21,6 +21,7 @@ from invconv_torch import private as _private  # noqa: F401  # refuses versions,
 # isort: split
 from invconv.arrays.array_ops import ops_of
 from invconv.arrays.errors import gone
+from invconv.arrays.namespaces import bits
 from invconv.files.saving import save
 from invconv_torch import flows, interop
 from invconv_torch.chain import Chain
@@ -62,6 +63,8 @@ if not TYPE_CHECKING:  # a type checker would think that every name is there
 # what the core looks up once must have been looked up when torch.compile traces
 for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):
     ops_of(_tensor)
+for _dtype in (_torch.float16, _torch.bfloat16, _torch.float32, _torch.float64):
+    bits(_dtype, _tensor)
 
 __all__ = [
     "ActNorm",
