@@ -4,10 +4,19 @@ An operator is a list of factors. A class says its arrays by `array` and its par
 gives its factors: each is a `Family` of maps with weights. What else an operator has follows:
 values, inverses, log-determinants, all derivatives, files, layers of PyTorch, pytrees of JAX.
 `Pointwise` shows a whole class: ``factors`` returns the factors, that which runs first first, and
-``factors_vjp`` the gradients by the arrays, from those by the weights of each factor.
+``factors_vjp`` the gradients by the arrays, from those by the weights of each factor. A factor is a
+pair of a family and weights, or a `Factor`, which may run ``inverted``.
 
 `Causal`, `Spectral` and `Exponential` are the families of convolutions. An operator of the library
 has them with its settings: ``PeriodicConv(2 * self.kernel).factors()``, which leaves a bias out.
+
+A `Family` of your own is a frozen dataclass of settings (words, numbers, tuples of them), and an
+operator takes it by ``Own.of(*settings)``. Of maps that are linear in the weights it has the rules
+``apply``, ``gram``, ``factor``, ``transpose``, ``adjoint``, ``shape_of``, and ``pivots`` or
+``log_det`` with ``add_log_det_vjp``; all derivatives follow. ``factor`` returns a `Solver`: a map
+with a `Plan`. `namespace` and `constant` serve where a library's tracers and devices do. A guide
+has a whole one: a causal convolution along any order of the pixels
+(benchmarks/guide/check-a-library.md).
 
 A class may also have ``validate`` (raise unless settings fit), ``transpose``, ``within`` (a rule
 for `invconv.bounded`) and ``advice`` (a sentence for `invconv.diagnose`). A part is a factor list
@@ -21,12 +30,15 @@ For an array library, `register_backend` takes a module of native primitives, `A
 """
 
 from invconv.arrays.array_ops import ArrayOps, register_backend
+from invconv.arrays.namespaces import constant, namespace
 from invconv.arrays.registry import agnostic
 from invconv.families.convolutions import Causal, Spectral
 from invconv.families.exponential import Exponential
 from invconv.families.family import Family
+from invconv.families.path import Factor
 from invconv.families.pointwise import LogScale, Matrix, Scale
 from invconv.families.structured import Circulant, Householder, Triangular
+from invconv.kernels.primitives import Plan, Solver
 from invconv.operators.base.fields import array, part
 from invconv.operators.inverse import Transposed
 from invconv.operators.pointwise.conv1x1 import Pointwise
@@ -36,17 +48,22 @@ __all__ = [
     "Causal",
     "Circulant",
     "Exponential",
+    "Factor",
     "Family",
     "Householder",
     "LogScale",
     "Matrix",
+    "Plan",
     "Pointwise",
     "Scale",
+    "Solver",
     "Spectral",
     "Transposed",
     "Triangular",
     "agnostic",
     "array",
+    "constant",
+    "namespace",
     "part",
     "register_backend",
 ]

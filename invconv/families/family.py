@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, size
 from invconv.kernels import maps
 from invconv.kernels.primitives import Map, Solver
@@ -54,9 +55,8 @@ class Family:
     solves_by_applying : bool
         Whether A^-1 is a map of the kind of A; then `made_ready` prepares A.
     lowers, solved : str or None
-        The kinds of map and of solve that run, of a family that is linear in w.
-    text : str
-        The ``repr`` of such a family, for libraries that pass settings as text.
+        The kinds of map and of solve that run natively, of a family that is linear in w; None if
+        its rules run.
     """
 
     hint: ClassVar[str] = "change its parameters"
@@ -87,30 +87,35 @@ class Family:
             if len(cls.made) >= _MOST:
                 cls.made.clear()  # perhaps of a family that another thread, or `transpose`, made
             family = cls.made[settings] = cls(*settings)
-            family.transpose()
+            _ = family.transpose(), family.text
         return family
+
+    @derived
+    def text(self) -> str:
+        """Return the family as text, for libraries that pass settings so."""
+        return repr(self)
 
     # --- rules of a family that is linear in w: call those of `invconv.kernels.maps` ----------
 
     def apply(self, w: Array, x: Array) -> Array:
-        """Return A(w) x."""
-        raise NotImplementedError
+        """Return A(w) x, a new array."""
+        raise self._lacking("apply")
 
     def gram(self, x: Array, y: Array) -> Array:
         """Return the gradient of <y, A(w) x> with respect to w."""
-        raise NotImplementedError
+        raise self._lacking("gram")
 
     def shape_of(self, x: Array) -> Shape:
-        """Return the shape of the weights for images like x."""
-        raise NotImplementedError
+        """Return the shape of the weights for images like x, for code that is traced."""
+        raise self._lacking("shape_of")
 
     def factor(self, w: Array, shape: Shape) -> Solver:
-        """Factor A(w) on a grid."""
-        raise NotImplementedError(f"{type(self).__name__} has no inverse")
+        """Return a `Solver`, y -> A(w)^-1 y for y (B, C, *shape), which states its `Plan`."""
+        raise self._lacking("factor")
 
     def transpose(self) -> Any:
-        """Return the family of A(w)^T; its weights are ``adjoint(w)``."""
-        raise NotImplementedError
+        """Return the family of A(w)^T, by `of`; its weights are ``adjoint(w)``."""
+        raise self._lacking("transpose")
 
     def adjoint(self, w: Array) -> Array:
         """Return the weights of A(w)^T."""
@@ -159,7 +164,7 @@ class Family:
 
     def log_det(self, w: Any, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
         """Return log|det A(w)|, and, if ``saving``, intermediate results for its derivative."""
-        raise NotImplementedError
+        raise self._lacking("pivots or log_det")
 
     def add_log_det_vjp(self, known: Any, w: Any, shape: Shape, memo: Any, bar: Array) -> Any:
         """Return known + the gradient of bar log|det A(w)|, which may reuse the array ``known``.
@@ -167,7 +172,10 @@ class Family:
         ``known`` is a gradient by w, or None for zero. ``memo`` is pivots(w), or comes from
         `log_det`, or is None.
         """
-        raise NotImplementedError
+        raise self._lacking("add_log_det_vjp")
+
+    def _lacking(self, rule: str) -> NotImplementedError:
+        return NotImplementedError(f"{type(self).__name__}: expected a method {rule}, got none")
 
     # --- trust, on NumPy float64 -------------------------------------------------------------
 

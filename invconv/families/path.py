@@ -39,11 +39,27 @@ from invconv.kernels.primitives import (
 
 
 class Factor(NamedTuple):
-    """A factor A(w), or A(w)^-1."""
+    """A factor A(w) of an operator, or A(w)^-1.
+
+    Attributes
+    ----------
+    family : Family
+    w : array or tuple of arrays
+        The weights.
+    inverted : bool
+        Whether A(w)^-1 runs in the forward map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv.extend import Factor, Scale
+    >>> Factor(Scale(), np.ones(3), inverted=True).inverted
+    True
+    """
 
     family: Family
-    w: Any  # the weights: an array, or a tuple of arrays
-    inverted: bool = False  # whether A(w)^-1 runs
+    w: Any
+    inverted: bool = False
 
     @property
     def is_shift(self) -> bool:

@@ -77,10 +77,11 @@ def _run(path: Path, x: Tensor) -> Tensor:
     return x
 
 
-def _refusal(family: Any) -> NotImplementedError:
+def _refusal(found: Any) -> NotImplementedError:
     return NotImplementedError(
-        "torch.onnx.export: expected layers whose ONNX form is known, got "
-        f"{type(family).__name__}, which has none yet"
+        "torch.onnx.export: expected maps that lower to taps, a matrix or a scale, and solves by "
+        "wavefronts, by frequencies or at each pixel, which ONNX's operators can run, got "
+        f"{type(found).__name__}, which does not say that it is one"
     )
 
 

@@ -1,6 +1,7 @@
 """A user's operator: held to the laws of any by `check_operator`, and in the register."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import invconv as ic
 import invconv_jax
 import invconv_torch as it
 from invconv import extend
-from invconv.extend import Householder, LogScale, Matrix, Pointwise, Scale, array, part
+from invconv.extend import Family, Householder, LogScale, Matrix, Pointwise, Scale, array, part
 from invconv.operators.base.fields import own_operators
 from invconv_conformance import check_operator
 from tests.flows.small_flows import glow, moved
@@ -23,6 +24,7 @@ from tests.libraries.onnx_programs import exported, run
 from tests.programs import python
 
 RNG = np.random.default_rng(0)
+ROOT = Path(__file__).parents[3]
 
 
 class Mirrored(Pointwise, mixing="mirrored"):
@@ -293,6 +295,52 @@ def test_settings_of_a_serialised_program_are_as_they_were() -> None:
     program = jax.export.export(jax.jit(lambda conv: conv))(conv)
     again = jax.export.deserialize(program.serialize()).call(conv)
     assert again.table == conv.table
+
+
+@pytest.fixture(scope="module")
+def along() -> Any:
+    """Return an operator of the family that the guide shows."""
+    text = (ROOT / "benchmarks/guide/check-a-library.md").read_text(encoding="utf-8")
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Along" in c)
+    scope: dict[str, Any] = {}
+    exec(code.partition("\nline, places")[0], scope)  # the checks are a test of the guide
+    return scope["AlongConv"](1 + RNG.random((2, 2, 3)), np.ones(2))
+
+
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
+def test_a_family_of_ones_own_is_compiled_mapped_and_differentiated_twice(along: Any) -> None:
+    x = torch.asarray(RNG.standard_normal((3, 2, 4, 5)))
+    layer = it.InvertibleModule(along)
+    z, log_det = layer(x)
+    np.testing.assert_allclose(log_det.detach(), [along.log_det((4, 5))] * 3)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x)[0], z)
+    torch.testing.assert_close(torch.func.vmap(lambda one: layer(one[None])[0][0])(x), z)
+    torch.testing.assert_close(layer.inverse(z)[0], x)
+    kernel = layer.kernel.detach().requires_grad_()
+
+    def inverse(kernel: Any) -> Any:
+        parameters = {"kernel": kernel, "bias": layer.bias}
+        there = it.InvertibleModule(ic.Inverse(along))
+        return torch.func.functional_call(
+            there, {f"conv.{n}": p for n, p in parameters.items()}, (x[:1],)
+        )[0]
+
+    assert torch.autograd.gradgradcheck(inverse, (kernel,))
+    prepared = along.asarrays(jnp.zeros(())).prepare((4, 5))
+    found = jax.jit(lambda prepared, y: prepared.inverse(y))(
+        prepared, jnp.asarray(z.detach().numpy())
+    )
+    np.testing.assert_allclose(found, x, atol=1e-4)
+    with pytest.raises(Exception, match=r"expected maps that lower to taps, .* got Along, which"):
+        exported(layer.float(), (x.float(),))
+
+
+def test_a_rule_that_a_family_lacks_is_named(along: Any) -> None:
+    family = type(along.factors()[0][0])
+    Short: Any = type("Short", (family,), {"gram": Family.gram})
+    with pytest.raises(NotImplementedError, match="Short: expected a method gram, got none"):
+        Short(3).gram(None, None)
 
 
 def test_the_library_knows_its_own() -> None:
