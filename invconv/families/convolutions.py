@@ -271,12 +271,18 @@ class BorderedFamily(TapsFamily):
     borders: tuple[str, ...]  # one word per axis
     dilation: Shape  # 1 along axes that are not periodic
     wrap: Any = field(init=False, repr=False, compare=False)
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
+    wide: bool = field(init=False, repr=False, compare=False)  # if they have `WIDE` taps or more
 
     def __post_init__(self) -> None:
         alike = len(set(self.borders)) == 1
         wrap = _ONE_BORDER.get(self.borders[0], self.borders) if alike else self.borders
-        vars(self).update(wrap=wrap, offsets=centred_offsets(self.kernel_size, self.dilation))
+        vars(self).update(wrap=wrap, wide=size(self.kernel_size) >= WIDE)
+        _ = None if self.wide else self.offsets  # torch.compile cannot list them
+
+    @functools.cached_property
+    def offsets(self) -> tuple[Offset, ...]:  # type: ignore[override]
+        """The offset of every tap; only an exporter lists those of a wide kernel."""
+        return centred_offsets(self.kernel_size, self.dilation)
 
     @functools.cached_property
     def inside(self) -> BorderedFamily:
@@ -364,8 +370,7 @@ class Spectral(TapsFamily):
     wrap: Any = field(init=False, repr=False, compare=False)
     basis: Basis = field(init=False, repr=False, compare=False)  # in which it decouples
     bordered: BorderedFamily = field(init=False, repr=False, compare=False)  # of whole kernels
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # of all their taps
-    wide: bool = field(init=False, repr=False, compare=False)  # if they have `WIDE` taps or more
+    wide: bool = field(init=False, repr=False, compare=False)  # see `BorderedFamily`
     # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide or halved
     free: StencilFamily | None = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
@@ -376,14 +381,13 @@ class Spectral(TapsFamily):
         # a kernel of three taps sees of an odd continuation the zero alone
         near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
         bordered = BorderedFamily(whole, near, self.dilation)
-        offsets, wide = bordered.offsets, len(bordered.offsets) >= WIDE
+        free = bordered.wrap is True and not bordered.wide
         vars(self).update(
             basis=Basis(self.borders, self.dilation),
             bordered=bordered,
             wrap=bordered.wrap,
-            offsets=offsets,
-            wide=wide,
-            free=None if wide or bordered.wrap is not True else StencilFamily(offsets, True),
+            wide=bordered.wide,
+            free=StencilFamily(bordered.offsets, True) if free else None,
             text=repr(self),
         )
 
@@ -471,7 +475,8 @@ class Spectral(TapsFamily):
         return tuple(0 if border == "periodic" else None for border in self.borders)
 
     def products(self, w: Any, shape: Shape) -> float:
-        return float(len(w) ** 2 * self.counts().sum() * size(shape))
+        taps = WIDE if self.wide else float(self.counts().sum())
+        return len(w) ** 2 * taps * size(shape)
 
 
 def _with_mirror_images(w: Array, borders: tuple[str, ...]) -> Array:

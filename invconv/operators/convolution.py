@@ -8,7 +8,7 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
-from invconv.arrays.stencil import kernel_of, tap_indices, taps_of
+from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
@@ -71,7 +71,7 @@ class SpectralConv(WithKernel, abstract=True):
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size
-        centre = tap_indices(size).index(centre_of(size, self._family.borders))
+        centre = int(np.ravel_multi_index(centre_of(size, self._family.borders), size))
         often = constant(self._family.counts(), self.kernel, self.kernel.dtype)
         often = often[:, None, None]
         taps = taps_of(self.kernel) * often

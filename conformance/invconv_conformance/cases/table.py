@@ -128,8 +128,8 @@ def _symmetric() -> Iterator[Case]:
         build = _SYMMETRIC(2, kernel_size=size, ndim=len(grid), boundary=boundary)
         yield Case(f"bordered-{'-'.join(boundary)}", biased(build), grid)
     yield Case("bordered-long", _SYMMETRIC(1, ndim=1, boundary="odd"), (131,))
-    wide = _SYMMETRIC(1, kernel_size=(31, 20), boundary=("odd", "periodic"))
-    yield Case("bordered-k31x20", wide, (4, 5))  # a product per frequency
+    wide = _SYMMETRIC(1, kernel_size=(67, 40), boundary=("odd", "periodic"))
+    yield Case("bordered-k67x40", wide, (7, 8))  # a product per frequency, by FFTs of the kernel
 
 
 def _pointwise() -> Iterator[Case]:

@@ -1,16 +1,20 @@
 """Beyond the laws: random operators, factors, exponentials, symmetric ones, squeezes."""
 
 import contextlib
+import gc
 import math
+import tracemalloc
 import warnings
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import scipy.fft
 import scipy.linalg
 import scipy.ndimage
 import scipy.signal
+import torch
 
 import invconv as ic
 from invconv.arrays.registry import agnostic
@@ -161,3 +165,32 @@ def test_the_oracles_blocks_are_orthonormal_and_scipys(factor: int) -> None:
         np.testing.assert_allclose(dense @ dense.T, np.eye(factor), atol=1e-15)
     cosines = scipy.fft.dct(np.eye(factor), norm="ortho", axis=0)
     np.testing.assert_allclose(cosines, dense, atol=1e-15)
+
+
+@pytest.mark.parametrize("carry", [np.asarray, torch.as_tensor, jax.numpy.asarray])
+def test_a_kernel_as_wide_as_the_box_costs_transforms(carry: Any) -> None:
+    """Its results are those of SciPy's transforms, and Python has no object for each tap."""
+    for n in (32, 252):  # with the first, modules are imported
+        rng, middle = np.random.default_rng(0), (n - 1) // 2
+        kernel, x = 0.1 * rng.standard_normal((1, 1, n, n)) / n, rng.standard_normal((1, 1, n, n))
+        kernel[0, 0, middle, middle] = 1.0
+        given, taps = carry(x), carry(kernel)
+        tracemalloc.start()
+        conv = ic.PeriodicConv(taps)
+        gradients, x_bar = conv.forward_vjp(given, given)
+        found = conv.forward(given), conv.prepare((n, n), check=False).inverse(given), x_bar
+        results = *found, gradients["kernel"], conv.log_det((n, n))
+        peak = tracemalloc.get_traced_memory()[1]
+        del conv
+        gc.collect()
+        left = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    k_hat = scipy.fft.fft2(np.roll(kernel, (-middle, -middle), (2, 3))).conj()
+    x_hat = scipy.fft.fft2(x)
+    products = k_hat * x_hat, x_hat / k_hat, k_hat.conj() * x_hat, np.abs(x_hat) ** 2
+    wanted = [scipy.fft.ifft2(product).real for product in products]
+    wanted[3] = np.roll(wanted[3], (middle, middle), (2, 3))
+    for one, right in zip(results, (*wanted, np.log(np.abs(k_hat)).sum()), strict=True):
+        np.testing.assert_allclose(np.asarray(one), right, rtol=1e-11, atol=1e-11)
+    assert peak < 16 * kernel.nbytes
+    assert left < 8 * kernel.nbytes  # with the five results

@@ -11,13 +11,23 @@ their conjugates. Without a periodic axis all is real.
 """
 
 import functools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, device, namespace, size
-from invconv.kernels.frequencies.waves import COSINES, SINES, Waves, complex_dtype, turns
+from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, size
+from invconv.kernels.frequencies.waves import (
+    COSINES,
+    SINES,
+    Waves,
+    complex_dtype,
+    doubled,
+    turns,
+)
+from invconv.kernels.primitives import pad, part
 
 WAVES: dict[str, Waves | None] = {
     "periodic": None,
@@ -78,6 +88,51 @@ class Basis:
                 result.append(waves.phases(k, f, n))
         return result
 
+    def transform(self, kernel: Array, shape: Shape) -> Array:
+        """Return the sum over taps of a kernel times their phases, (C, C, *frequencies), by FFTs.
+
+        The taps are laid on one period of each axis, where those that meet add up.
+        """
+        xp = namespace(kernel)
+        for axis, waves, places, period in self._periods(kernel.shape[2:], shape):
+            if waves is not None:
+                kernel = kernel * _along(axis, kernel, doubled(len(places)))
+            kernel = _folded(kernel, axis, places, period)
+            if waves is not None:
+                kernel = xp.real(_fft_of(kernel).rfft(kernel, axis=axis))
+                kernel = part(kernel, axis, waves.first, kernel.shape[axis] - 1)
+        if self.closed:
+            kernel = xp.conj(_fft_of(kernel).rfftn(kernel, axes=self._axes(None)))
+        return kernel
+
+    def transposed_transform(self, spectrum: Array, kernel_size: Shape, shape: Shape) -> Array:
+        """Return the transpose of `transform`, a sum over all frequencies, conjugates included."""
+        x, xp = spectrum, namespace(spectrum)
+        if self.closed:
+            lengths = tuple(shape[axis] for axis in self.closed)
+            x = _fft_of(x).irfftn(x, s=lengths, axes=self._axes(None), norm="forward")
+        for axis, waves, places, period in self._periods(kernel_size, shape):
+            places = places % period
+            if waves is not None:
+                x = pad(x, axis, waves.first, period - waves.first - x.shape[axis])
+                x = xp.real(_fft_of(x).rfft(x, axis=axis))  # of t and of period - t the same
+                places = np.minimum(places, period - places)
+            x = xp.take(x, constant(places, x), axis=axis)
+            if waves is not None:
+                x = x * _along(axis, x, doubled(len(places)))
+        return x
+
+    def _periods(
+        self, kernel_size: Shape, shape: Shape
+    ) -> Iterator[tuple[int, Waves | None, np.ndarray[Any, Any], int]]:
+        """Yield the axis of (C, C, *k), the waves, the place of each tap, and the period."""
+        settings = zip(self.waves, kernel_size, self.dilation, map(int, shape), strict=True)
+        for axis, (waves, k, d, n) in enumerate(settings, 2):
+            if waves is None:
+                yield axis, waves, d * (np.arange(k) - (k - 1) // 2), n
+            else:
+                yield axis, waves, np.arange(k), 2 * (n + waves.first)
+
     def to_frequencies(self, x: Array) -> Array:
         """Return x_hat (F, C, B), real or complex, of images (B, C, *spatial).
 
@@ -110,6 +165,24 @@ class Basis:
     def _axes(self, waves: Waves | None) -> tuple[int, ...]:
         """Return the axes of (B, C, *spatial) with these waves, periodic ones for None."""
         return tuple(2 + axis for axis, other in enumerate(self.waves) if other == waves)
+
+
+def _along(axis: int, x: Array, values: np.ndarray[Any, Any]) -> Array:
+    """Return numbers along an axis of x, in a shape that broadcasts against it."""
+    return constant(values.reshape(-1, *[1] * (x.ndim - 1 - axis)), x, x.dtype)
+
+
+def _folded(x: Array, axis: int, places: np.ndarray[Any, Any], period: int) -> Array:
+    """Return the sums of the numbers at evenly spaced places, modulo a period, along an axis."""
+    xp, shape = namespace(x), tuple(x.shape)
+    step = int(places[-1] - places[0]) // max(1, len(places) - 1)
+    distinct = period // math.gcd(step, period)  # so many, then they come again
+    rounds = -(-len(places) // distinct)
+    x = pad(x, axis, 0, rounds * distinct - len(places))
+    x = xp.sum(xp.reshape(x, (*shape[:axis], rounds, distinct, *shape[axis + 1 :])), axis=axis)
+    source = np.full(period, distinct)  # a zero, unless a tap is there
+    source[(int(places[0]) + step * np.arange(distinct)) % period] = np.arange(distinct)
+    return xp.take(pad(x, axis, 0, 1), constant(source, x), axis=axis)
 
 
 def _multiplicity(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:

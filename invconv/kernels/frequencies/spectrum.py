@@ -1,6 +1,7 @@
 """Convolutions in the frequency domain of any `Basis`.
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
+A short kernel is multiplied by a matrix of phases along each axis, a long one transformed.
 `families.Spectral` multiplies so, too, with kernels of `WIDE` taps or more:
 
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
@@ -36,6 +37,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 # An explicit inverse is as good as a solve only if the matrix is well conditioned: its error grows
 # with the square of the condition number.
 _INVERSE_LIMIT = 10.0
+_LONG = 32  # taps along an axis, beyond which FFTs take less time and memory than their phases
 _AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
 
 
@@ -45,10 +47,13 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     kernel_size = tuple(map(int, kernel.shape[2:]))
     if readable(kernel) and size(kernel_size) * size(shape) <= _AT_ONCE:
         return _spectrum_at_once(kernel, _all_phases(basis, kernel_size, tuple(shape)))
-    spectrum = xp.astype(kernel, basis.dtype(kernel))
-    for phase in basis.phases(kernel_size, shape):
-        factor = constant(phase, kernel, basis.dtype(kernel))
-        spectrum = _contract(spectrum, factor)
+    if max(kernel_size) > _LONG:
+        spectrum = basis.transform(kernel, shape)
+    else:
+        spectrum = xp.astype(kernel, basis.dtype(kernel))
+        for phase in basis.phases(kernel_size, shape):
+            factor = constant(phase, kernel, basis.dtype(kernel))
+            spectrum = _contract(spectrum, factor)
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
 
@@ -103,9 +108,7 @@ def spectral_log_det_vjp(
     """
     basis = family.basis
     spectrum = kernel_spectrum(kernel, basis, shape) if spectrum is None else spectrum
-    inverse = inverse_or_nan(spectrum)  # (F, C_in, C_out)
-    weights = constant(basis.multiplicity(shape), kernel, basis.dtype(kernel))
-    grad = namespace(kernel).matrix_transpose(inverse * weights[:, None, None])
+    grad = namespace(kernel).matrix_transpose(inverse_or_nan(spectrum))
     return taps_of_spectrum(grad, basis, tuple(map(int, kernel.shape[2:])), kernel, shape)
 
 
@@ -114,10 +117,15 @@ def taps_of_spectrum(
 ) -> Array:
     """Return the transpose of `kernel_spectrum`: Re sum over f of A(f) times the phases of a tap.
 
-    ``spectrum`` (F, C, C) is A, each matrix times the multiplicity of its frequency.
+    ``spectrum`` (F, C, C) is A; frequencies whose conjugates are left out count twice.
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
-    if readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE:
+    at_once = readable(spectrum) and size(kernel_size) * size(shape) <= _AT_ONCE
+    long = max(kernel_size) > _LONG and not at_once
+    if not long:
+        weights = constant(basis.multiplicity(shape), like, basis.dtype(like))
+        spectrum = spectrum * weights[:, None, None]
+    if at_once:
         rows = xp.reshape(spectrum, (spectrum.shape[0], -1))
         phases = [constant(p.T, like, like.dtype) for p in _all_phases(basis, kernel_size, shape)]
         taps = matmul(phases[0], xp.real(rows) if len(phases) > 1 else rows)
@@ -126,6 +134,8 @@ def taps_of_spectrum(
         return xp.reshape(xp.matrix_transpose(taps), (channels, channels, *kernel_size))
     taps_by_axis = xp.permute_dims(spectrum, (1, 2, 0))
     taps_by_axis = xp.reshape(taps_by_axis, (channels, channels, *basis.frequencies(shape)))
+    if long:
+        return basis.transposed_transform(taps_by_axis, kernel_size, shape)
     for phase in basis.phases(kernel_size, shape):
         factor = constant(phase, like, basis.dtype(like))
         taps_by_axis = _contract(taps_by_axis, xp.matrix_transpose(factor))
@@ -225,10 +235,8 @@ def spectral_apply(kernel: Array, basis: Basis, x: Array) -> Array:
 def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array:
     """Return the gradient of <y, A(K) x> with respect to K, shape (C, C, *kernel_size)."""
     xp, shape = namespace(x), tuple(x.shape[2:])
-    weights: Any = basis.multiplicity(shape) / size([shape[axis] for axis in basis.closed])
-    weights = constant(weights, x, basis.dtype(x))
-    # weighted before the product, so that the product is no larger than the sums over pixels
-    x_hat = basis.to_frequencies(x) * weights[:, None, None]
+    # divided before the product, so that the product is no larger than the sums over pixels
+    x_hat = basis.to_frequencies(x) / size([shape[axis] for axis in basis.closed])
     y_hat = basis.to_frequencies(y)
     y_hat = xp.conj(y_hat) if basis.closed else y_hat
     products = matmul(y_hat, xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)

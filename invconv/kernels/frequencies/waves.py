@@ -72,7 +72,7 @@ class Waves:
 
     def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
         """Return w_t cos(pi (m + first) t / (N + first)), t = 0 ... h - 1: w_0 = 1, else 2."""
-        weights = _doubled(h)[:, None]
+        weights = doubled(h)[:, None]
         steps = np.outer(np.arange(h), m + self.first)
         result: np.ndarray[Any, Any] = weights * turns(steps, 2 * (n + self.first)).real
         return result
@@ -125,14 +125,15 @@ def _sines(rows: Array) -> Array:
     return xp.imag(xp.fft.rfft(whole, axis=1)[:, 1 : n + 1, :]) * -((2 * (n + 1)) ** -0.5)
 
 
-def _doubled(n: int) -> Floats:
+def doubled(n: int) -> Floats:
+    """Return 1, 2, 2, ...: how often tap t of an even kernel counts."""
     numbers = np.full(n, 2.0)  # Dynamo makes float32 of numbers in np.where
     numbers[0] = 1.0
     return numbers
 
 
 def _scale(n: int) -> Floats:
-    return np.sqrt(_doubled(n) / n)
+    return np.sqrt(doubled(n) / n)
 
 
 @functools.lru_cache(maxsize=32)
@@ -221,6 +222,6 @@ def _matrix(n: int) -> Floats:
 def _weights(n: int) -> Floats:
     """Return, for each place, how often its frequency occurs along the axis, divided by n."""
     k = np.concatenate([np.arange(n // 2 + 1), np.arange(1, (n + 1) // 2)])
-    often = np.full(len(k), 2.0)  # as in `_doubled`
+    often = np.full(len(k), 2.0)  # as in `doubled`
     often[2 * k % n == 0] = 1.0
     return often / n
