@@ -17,6 +17,7 @@ from invconv_torch.native.determinants import spectral_log_det as spectral_log_d
 from invconv_torch.native.exponential import counted as counted
 from invconv_torch.native.exponential import exponential as exponential
 from invconv_torch.native.exponential import exponential_gram as exponential_gram
+from invconv_torch.native.filters import filtered as filtered
 from invconv_torch.native.host import TorchOps
 from invconv_torch.native.kernels import APPLY, GRAM, MATMUL, SOLVE, run
 from invconv_torch.native.solvers import Factor, SpectralFactor

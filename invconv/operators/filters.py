@@ -474,7 +474,8 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     """
     xp, (*lead, length) = namespace(x), x.shape
     own = _filters(b, a, tuple(lead))
-    axes, count = sorted(range(len(lead)), key=lambda n: own[n] == 1), size(own)
+    count, shared = size(own), [n for n, m in enumerate(own) if m == 1]
+    axes = [*(n for n, m in enumerate(own) if m != 1), *shared]
     order = _order(b, a)
     if z is None:
         z = xp.zeros((b.shape[0], *lead, order), dtype=x.dtype, device=device(x))
