@@ -476,9 +476,8 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     own = _filters(b, a, tuple(lead))
     count, shared = size(own), [n for n, m in enumerate(own) if m == 1]
     axes = [*(n for n, m in enumerate(own) if m != 1), *shared]
-    order = _order(b, a)
-    if z is None:
-        z = xp.zeros((b.shape[0], *lead, order), dtype=x.dtype, device=device(x))
+    if z is None:  # without a state at first, none is wanted at the end
+        z = xp.zeros((b.shape[0], *lead, 0), dtype=x.dtype, device=device(x))
     if 0 in x.shape:
         return x, copy_of(z)
     kind = x.dtype
@@ -494,7 +493,9 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
         b, a = (_broadcast(v, own, axes, 2) for v in (b, a))
         x, z = _broadcast(x[None, ...], lead, axes, 1), _broadcast(z, lead, axes, 1)
     b, a = (xp.reshape(v, (v.shape[0], count, *v.shape[-2:])) for v in (b, a))
-    x, z = xp.reshape(x, (count, -1, length)), xp.reshape(z, (z.shape[0], count, -1, order))
+    signals, order = size(lead) // count, z.shape[-1]
+    x = xp.reshape(x, (count, signals, length))
+    z = xp.reshape(z, (z.shape[0], count, signals, order))
     y, last = filtered(b, a, x, z)
     turned = [lead[n] for n in axes]
     y, last = xp.reshape(y, (*turned, length)), xp.reshape(last, (z.shape[0], *turned, order))

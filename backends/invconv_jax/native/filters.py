@@ -8,7 +8,6 @@ state, so that a call has one result of its last argument's type.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,31 +40,26 @@ def filtered(b: Array, a: Array, x: Array, z: Array) -> tuple[Array, Array]:
 
 @jax.jit  # type: ignore[untyped-decorator]
 def _section(b: Array, a: Array, x: Array, z: Array) -> tuple[Array, Array]:
-    v = _packed(z.shape[-1])(b, a, x, z)
+    v = _packed(False, b, a, x, z)
     return v[..., : x.shape[-1]], v[..., x.shape[-1] :]
 
 
-def _packed(order: int) -> Callable[..., Array]:
-    def run(b: Array, a: Array, x: Array, z: Array) -> Array:
-        return _split(b, a, jnp.concatenate([z, x], -1), order=order)
-
-    return run
+def _packed(backwards: bool, b: Array, a: Array, x: Array, z: Array) -> Array:
+    return _split(b, a, jnp.concatenate([z, x], -1), order=z.shape[-1], backwards=backwards)
 
 
-def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
-    x, z = given[..., order:], given[..., :order]
-    y, last = recursion.filtered.agnostic(b[None], a[None], x, z[None])
-    return jnp.concatenate([y, last[0]], -1)
+def _by_solves(b: Array, a: Array, given: Array, *, order: int, backwards: bool) -> Array:
+    v: Array = recursion.packed(backwards, b, a, given[..., order:], given[..., :order])
+    return v
 
 
-def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
+def _by_kernel(b: Array, a: Array, given: Array, *, order: int, backwards: bool) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
-    shape = Shape(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
+    shape = Shape(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1, backwards)
     if not (shape.compiles and available(itemsize)):
-        return _by_solves(b, a, given, order=order)
-    name, code, steps = cpu.filter_call(
-        shape, itemsize, filters, filters * signals, numbers - order
-    )
+        return _by_solves(b, a, given, order=order, backwards=backwards)
+    rows, length = filters * signals, numbers - order
+    name, code, steps = cpu.filter_call(shape, itemsize, filters, rows, length)
     with LOCK:
         register(name, code, "cpu")
     call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
@@ -73,12 +67,12 @@ def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     return v
 
 
-def _lower_for_cpu(context: Any, *arrays: Any, order: int) -> Any:
+def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
     way = _by_solves if is_exported(context) else _by_kernel
-    return lower_fun(way, multiple_results=False)(context, *arrays, order=order)
+    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
 
 
-def _type_of_result(b: Any, a: Any, given: Any, *, order: int) -> Any:
+def _type_of_result(b: Any, a: Any, given: Any, **_: Any) -> Any:
     return given.update(weak_type=False)
 
 
@@ -90,11 +84,12 @@ _split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
 
 
 def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
-    (b, a, given), order = arrays, dict(settings)["order"]
+    (b, a, given), known = arrays, dict(settings)
+    order, backwards = known["order"], known["backwards"]
     b_dot, a_dot, dot = (None if isinstance(d, Zero) else d for d in dots)
     of_signals: Any = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
-    v, moved = _split(*arrays, order=order), (b_dot, a_dot, *of_signals)
-    return v, recursion.tangent(_packed(order), b, a, given[..., order:], v, moved)
+    v, moved = _split(*arrays, **known), (b_dot, a_dot, *of_signals)
+    return v, recursion.tangent(_packed, backwards, b, a, given[..., order:], v, moved)
 
 
 def _transpose(
@@ -103,13 +98,12 @@ def _transpose(
     """Pull a cotangent back through the signals and states, or through b: it is linear in each."""
     if isinstance(bar, Zero):
         return [None, None, None]
-    order, linear = dict(settings)["order"], is_undefined_primal(b)
+    known, linear = dict(settings), is_undefined_primal(b)
+    order, backwards = known["order"], known["backwards"]
     b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
     wanted = (linear, False, not linear, not linear)
-    b_bar, _a_bar, x_bar, z_bar = recursion.cotangents(
-        _packed(order), b, a, x, x, bar, wanted, order
-    )
-    return [b_bar, None, None if linear else jnp.concatenate([z_bar, x_bar], -1)]
+    bars = recursion.cotangents(_packed, backwards, b, a, x, x, bar, wanted, order)
+    return [bars[0], None, None if linear else jnp.concatenate([bars[3], bars[2]], -1)]
 
 
 def _vectorise(

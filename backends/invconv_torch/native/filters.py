@@ -5,6 +5,7 @@ Derivatives are `invconv.operators.recursion`'s. Recorded, each section is an op
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor
     return pair
 
 
-def _shape(b: Tensor, a: Tensor, z: Tensor) -> recursive.Shape:
-    return recursive.Shape(len(b), b.shape[3] - 1, a.shape[3], z.shape[3], b.shape[2] > 1)
+def _shape(b: Tensor, a: Tensor, z: Tensor, backwards: bool = False) -> recursive.Shape:
+    varying = b.shape[2] > 1
+    return recursive.Shape(len(b), b.shape[3] - 1, a.shape[3], z.shape[3], varying, backwards)
 
 
 def _into(
@@ -56,50 +58,56 @@ def _into(
 
 
 def _section(b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    v = _run(b, a, x, z)
-    return v[..., : x.shape[-1]], v[..., x.shape[-1] :]
+    v, length = _packed(False, b, a, x, z), x.shape[-1]
+    return (v[..., :length], v[..., length:]) if z.shape[-1] else (v, z)
 
 
-def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
+def _packed(backwards: bool, *tensors: Tensor) -> Tensor:
+    return run(RULES[backwards], None, *tensors)
+
+
+def _filter(backwards: bool, _: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """Return y with the last state behind it in every row."""
+    parts = b[None], a[None], x, z[None]
+    shape = _shape(*parts[:2], parts[3], backwards)
     if reason(x.element_size()) is not None:
-        y, last = recursion.filtered.agnostic(b[None], a[None], x, z[None])
-        return torch.cat([y, last[0]], -1)
+        by_solves: Tensor = recursion.packed(backwards, b, a, x, z)
+        return by_solves
     length, order = x.shape[-1], z.shape[-1]
     v = x.new_empty((*x.shape[:2], length + order))
-    parts = b[None], a[None], x, z[None]
-    shape = _shape(*parts[:2], parts[3])
     if shape.varying:
         v[..., length:] = 0
     _into(shape, parts, v, v[..., length:], (length + order,) * 2)
     return v
 
 
-def _run(*tensors: Tensor) -> Tensor:
-    return run(FILTER, None, *tensors)
-
-
-def _pull_back(kept: Any, bar: Tensor) -> Cotangents:
-    (b, a, x, v), wanted = kept
-    return recursion.cotangents(_run, b, a, x, v, bar, wanted, v.shape[-1] - x.shape[-1])
-
-
-def _vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
-    pull_back = _pull_back if torch.compiler.is_compiling() else one_by_one(_pull_back)
-    return pull_back((saved, wanted), bar)
-
-
-def _jvp(_: None, saved: Any, *dots: Tensor | None) -> Tensor:
+def _pull_back(backwards: bool, saved: Any, wanted: Any, bar: Tensor) -> Cotangents:
     b, a, x, v = saved
-    tangent: Tensor = recursion.tangent(_run, b, a, x, v, dots)
+    order = v.shape[-1] - x.shape[-1]
+    return recursion.cotangents(_packed, backwards, b, a, x, v, bar, wanted, order)
+
+
+def _vjp(backwards: bool, _: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+    if torch.compiler.is_compiling():
+        return _pull_back(backwards, saved, wanted, bar)
+    pull_back = one_by_one(lambda _, bar: _pull_back(backwards, saved, wanted, bar))
+    return pull_back(None, bar)
+
+
+def _jvp(backwards: bool, _: None, saved: Any, *dots: Tensor | None) -> Tensor:
+    b, a, x, v = saved
+    tangent: Tensor = recursion.tangent(_packed, backwards, b, a, x, v, dots)
     return tangent
 
 
-FILTER = Rule(
-    "filter",
-    _filter,
-    lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
-    True,
-    _vjp,
-    _jvp,
-)
+RULES = [
+    Rule(
+        name,
+        partial(_filter, backwards),
+        lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
+        True,
+        partial(_vjp, backwards),
+        partial(_jvp, backwards),
+    )
+    for name, backwards in (("filter", False), ("filter_backwards", True))
+]

@@ -20,7 +20,7 @@ from invconv.families.family import Family
 
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
-_ALONE = ("apply", "gram", "matmul", "filter")
+_ALONE = ("apply", "gram", "matmul", "filter", "filter_backwards")
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
 MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
 _NO_GRID = (0,)  # AOTInductor would make None of an empty list

@@ -2,10 +2,10 @@
 
     y[n] = z[n] + sum over j of b[j] x[n - j] - sum over k > 0 of a[k] y[n - k]
 
-z is zero from n = K on. The sections of a cascade follow each other at every sample, so nothing
-lies in memory between them: their recursions do not wait for each other. Lanes hold signals, each
-with the coefficients of its own filter. The term of y[n - 1] is added last, so that a recursion is
-one fused multiply-add a sample.
+z is zero from n = K on. A filter that runs backwards counts n from the last sample. The sections of
+a cascade follow each other at every sample, so nothing lies in memory between them: their
+recursions do not wait for each other. Lanes hold signals, each with the coefficients of its own
+filter. The term of y[n - 1] is added last, so that a recursion is one fused multiply-add a sample.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Shape:
     poles: int  # coefficients of a after the first
     order: int  # numbers of a state, at least as many
     varying: bool  # whether every sample has coefficients of its own
+    backwards: bool = False  # from the last sample to the first
 
     @property
     def compiles(self) -> bool:
@@ -166,6 +167,7 @@ class _Group:
     def _one(self, n: Int, states: list[list[Variable]] | None) -> None:
         """Write the filter at one sample, at first with the states."""
         history = self._loaded()
+        n = self.a["length"] - 1 - n if self.shape.backwards else n
         y = self._step(self._gathered(self.x, n), n, history, states)
         self._scatter(y, self.y, n)
         self._stored(history)
@@ -173,16 +175,20 @@ class _Group:
     def _tile(self, n: Int) -> None:
         """Write the filter at some samples; vectors of samples are transposed in registers."""
         w, history, wide = self.w, self._loaded(), len(self.rows) > 1
+        turned = -1 if self.shape.backwards else 1
+        n = self.a["length"] - n - _TILE if self.shape.backwards else n
+        samples = range(_TILE)[::turned]
         if wide:
             columns = w.transposed([w.load(row, n) for row in self.x])
         else:
             columns = [w.load(self.x[0], n + i) for i in range(_TILE)]
-        results = [self._step(x, n + i, history, None) for i, x in enumerate(columns)]
+        results = {i: self._step(columns[i], n + i, history, None) for i in samples}
+        columns = [results[i] for i in range(_TILE)]
         if wide:
-            for row, y in zip(self.y, w.transposed(results), strict=True):
+            for row, y in zip(self.y, w.transposed(columns), strict=True):
                 w.store(y, row, n)
         else:
-            for i, y in enumerate(results):
+            for i, y in enumerate(columns):
                 w.store(y, self.y[0], n + i)
         self._stored(history)
 
