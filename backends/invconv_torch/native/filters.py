@@ -27,10 +27,7 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor
         if not bare(b, a, x, z) or differentiated(b, a, x, z):
             return recursion.in_sections(_section, b, a, x, z)
         if reason(x.element_size()) is None:
-            y, last = (
-                torch.empty_like(x, memory_format=torch.contiguous_format),
-                torch.zeros_like(z),
-            )
+            y, last = x.new_empty(x.shape), z.new_zeros(z.shape)
             _into(shape, (b, a, x, z), y, last, (x.shape[2], z.shape[3]))
             return y, last
     pair: tuple[Tensor, Tensor] = recursion.filtered.agnostic(b, a, x, z)
