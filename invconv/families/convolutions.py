@@ -462,7 +462,8 @@ class Spectral(TapsFamily):
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
         if not np.isfinite(w).all():
             raise SolveOverflowError
-        taps = float(np.linalg.norm(taps_of(w), 2, axis=(1, 2)) @ self.counts())
+        order = None if len(w) == 1 else 2  # of one number, without a factorisation of each
+        taps = float(np.linalg.norm(taps_of(w), order, axis=(1, 2)) @ self.counts())
         rounding = len(w) * taps * condition.EPS["float64"]
         basis = self.basis
         spectral = condition.of_spectrum(kernel_spectrum(w, basis, shape), rounding)
