@@ -65,6 +65,9 @@ class TapsFamily(Family):
     wrap: Any  # the border: True if periodic, False if zero, "symmetric", or a word for each axis
     first: int = 0  # the flat position in the kernel of the first tap; those before it are masked
     kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
+    free: Any = None  # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``
+    wide: bool = False  # whether it has so many taps that `by_frequencies` has to be asked
+    halved: ClassVar[bool] = False  # whether w may be a part of ``unfolded(w)``
 
     @property
     def whole(self) -> TapsFamily:
@@ -86,6 +89,19 @@ class TapsFamily(Family):
     def kernel(self, taps: Array) -> Array:
         """Return the weights with these taps; masked entries are zero."""
         return kernel_of(taps, self.kernel_size)
+
+    def placed(self, strides: Shape) -> tuple[int, tuple[int, int, int, int]] | None:
+        """Return the place of the first tap's matrix in w, and the strides between its numbers.
+
+        They are the strides from tap to tap, row to row and column to column, with ``kept``; None
+        if the taps of a pair of channels are not adjacent. All is counted in numbers.
+        """
+        adjacent = 1
+        for n, stride in zip(self.kernel_size[::-1], strides[:1:-1], strict=True):
+            if n > 1 and stride != adjacent:
+                return None
+            adjacent *= n
+        return self.first, (1, strides[0], strides[1], self.kept)
 
     def by_frequencies(self, x: Array) -> bool:
         """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
@@ -117,6 +133,10 @@ class StencilFamily(TapsFamily):
 
     def kernel(self, taps: Array) -> Array:
         return taps
+
+    def placed(self, strides: Shape) -> tuple[int, tuple[int, int, int, int]]:
+        tap, row, column = strides
+        return 0, (tap, row, column, 0)
 
     def shape_of(self, x: Array) -> Shape:
         return len(self.offsets), x.shape[1], x.shape[1]
@@ -179,7 +199,6 @@ class Causal(TapsFamily):
     reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
     slope: tuple[int, ...] = field(init=False, repr=False, compare=False)  # of `CausalStencil`
-    # the family of A(w) M for C x C matrices M; its weights are ``taps(w) M``
     free: StencilFamily = field(init=False, repr=False, compare=False)
     kept: int = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
@@ -363,6 +382,7 @@ class Spectral(TapsFamily):
     )
     closed: ClassVar[bool] = True
     spectral: ClassVar[bool] = True
+    halved: ClassVar[bool] = True
     kernel_size: Shape  # w is (C, C, *kernel_size)
     borders: tuple[str, ...]  # one word per axis
     dilation: Shape  # 1 along axes that are not periodic
@@ -371,7 +391,7 @@ class Spectral(TapsFamily):
     basis: Basis = field(init=False, repr=False, compare=False)  # in which it decouples
     bordered: BorderedFamily = field(init=False, repr=False, compare=False)  # of whole kernels
     wide: bool = field(init=False, repr=False, compare=False)  # see `BorderedFamily`
-    # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``; None if wide or halved
+    # None if it is wide, or w a half of the kernel
     free: StencilFamily | None = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
 

@@ -21,13 +21,12 @@ from invconv.trust.bound import UNBOUNDED, Bounds
 _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
 
 
-@dataclass(eq=False)
 class Series(Leg):
     """y = e^M x, with the number of terms that M needs."""
 
-    family: Exponential
-    taps: Array
-    counts: Counts | None
+    def __init__(self, family: Exponential, w: Array, shape: Shape) -> None:
+        self.family = family
+        self.taps, self.counts = family.counted(w, shape)
 
     def __call__(self, x: Array) -> Array:
         return exponential(self.family.linear, self.taps, x, counts=self.counts)
@@ -54,6 +53,7 @@ class Exponential(Family):
 
     linear: StencilFamily  # the family of M
     kernel_size: Shape
+    leg: ClassVar[Any] = Series
     needs_y: ClassVar[bool] = True
     solves_by_applying: ClassVar[bool] = True
 
@@ -65,9 +65,6 @@ class Exponential(Family):
     def counted(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
         """Return the taps of M, and the number of terms that they need."""
         return counted(self.linear, reaching_taps(self.linear, w, shape), w, shape)
-
-    def leg(self, w: Array, shape: Shape) -> Leg:
-        return Series(self, *self.counted(w, shape))
 
     def solver(self, w: Array, shape: Shape) -> ExponentialSolver:
         taps, counts = self.counted(w, shape)

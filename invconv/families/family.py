@@ -54,6 +54,8 @@ class Family:
         Whether the derivative of x = A^-1 y needs y besides x.
     solves_by_applying : bool
         Whether A^-1 is a map of the kind of A; then `made_ready` prepares A.
+    leg : type or None
+        Its leg of a route, made of a family, w and a grid, if not the rules run it.
     lowers, solved : str or None
         The kinds of map and of solve that run natively, of a family that is linear in w; None if
         its rules run.
@@ -65,6 +67,7 @@ class Family:
     spectral: ClassVar[bool] = False
     needs_y: ClassVar[bool] = False
     solves_by_applying: ClassVar[bool] = False
+    leg: ClassVar[Any] = None
     lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"] | None] = None
     solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
 
@@ -130,10 +133,6 @@ class Family:
     def lowered_vjp(self, w: Any, bar: Any) -> Any:
         """Return the gradient by w, given that by the weights of `lowered`."""
         return bar
-
-    def leg(self, w: Any, shape: Shape) -> Any:
-        """Return the leg of a route that runs A(w) on a grid, or None if the rules run it."""
-        return None
 
     def solver(self, w: Any, shape: Shape) -> Solver:
         """Return y -> A(w)^-1 y on a grid."""

@@ -205,11 +205,26 @@ class Apply(Leg):
     w: Any
 
     def __call__(self, x: Array) -> Array:
+        return maps.apply(self.family, self.w, x)
+
+    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        w_bar, x_bar = maps.apply_vjp(self.family, self.w, x, bar, wanted)
+        return [w_bar], x_bar
+
+
+@dataclass(eq=False)
+class Lowered(Leg):
+    """y = A(w) x, by the linear family and the array that A(w) is made of."""
+
+    family: Family
+    w: Any
+
+    def __call__(self, x: Array) -> Array:
         return maps.apply(*self.family.lowered(self.w), x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = maps.apply_vjp(*self.family.lowered(self.w), x, bar, wanted)
-        return [None if w_bar is None else self.family.lowered_vjp(self.w, w_bar)], x_bar
+        bar, x_bar = maps.apply_vjp(*self.family.lowered(self.w), x, bar, wanted)
+        return [None if bar is None else self.family.lowered_vjp(self.w, bar)], x_bar
 
 
 @dataclass(eq=False)
@@ -385,8 +400,10 @@ class Route:
                 leg: Leg = Bias(w, inverted)
             elif inverted:
                 leg = Undo(run) if undone_as_one(run) else Solve(family, w)
-            elif multiplied(run):
+            elif isinstance(family, Pointwise) and multiplied(run):
                 leg = Multiply(run)
+            elif family.leg is not None:
+                leg = family.leg(family, w, shape)
             elif (
                 self.legs
                 and isinstance(self.legs[-1], Multiply)
@@ -395,7 +412,7 @@ class Route:
             ):
                 leg = Merged(self.legs.pop(), run[0])
             else:
-                leg = family.leg(w, shape) or Apply(family, w)
+                leg = Apply(family, w) if family.lowers else Lowered(family, w)
             self.legs.append(leg)
 
     def __call__(self, x: Array) -> Array:

@@ -56,13 +56,35 @@ def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Array:
     """See `invconv.kernels.primitives.correlate`."""
     if not x.size or reason(x.dtype.itemsize) is not None:
         return primitives.correlate.agnostic(stencil, x, wrap=wrap)
-    settings = x.shape[1], x.shape[2:], stencil.offsets, wrap, x.dtype.itemsize
+    placed = 0, of_taps(x.shape[1])
+    return _correlate(stencil.offsets, wrap, stencil.taps, x, lambda strides: placed)
+
+
+def apply(family: Any, w: Floats, x: Floats) -> Array:
+    """See `invconv.kernels.maps.apply`; the compiled kernel reads the taps where they are."""
+    if family.lowers != "taps" or not isinstance(family.wrap, bool):
+        return family.apply(w, x)
+    if not x.size or reason(x.dtype.itemsize) or (family.wide and family.by_frequencies(x)):
+        return family.apply(w, x)
+    if family.halved:
+        family, w = family.whole, family.unfolded(w)
+    return _correlate(family.offsets, family.wrap, w, x, family.placed)
+
+
+def _correlate(
+    offsets: tuple[Offset, ...], wrap: bool, w: Floats, x: Floats, placed: Callable[..., Any]
+) -> Floats:
+    """Correlate by the compiled kernel; ``placed`` is as in `families.convolutions.TapsFamily`."""
+    settings = x.shape[1], x.shape[2:], offsets, wrap, x.dtype.itemsize
     correlation = compiled_correlation(*settings)
     if correlation is None:
         return np.zeros_like(x)
-    taps = np.ascontiguousarray(stencil.taps)
-    places = address_of(taps), of_taps(x.shape[1])
-    return _mapped(x, lambda *images: correlation.run(*places, *images, taps))
+    w, x, y = np.ascontiguousarray(w), np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
+    first, places = placed([stride // w.itemsize for stride in w.strides])
+    taps, *images = (a.__array_interface__["data"][0] for a in (w, x, y))
+    taps += first * w.itemsize
+    correlation.run(taps, places, *images, len(x), threads.number(), w, x, y)
+    return y
 
 
 def _mapped(x: Floats, run: Callable[..., object]) -> Floats:

@@ -1,15 +1,14 @@
 """Correlations on PyTorch: by the compiled kernel on the CPU, or by its own convolution."""
 
-import functools
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from invconv.arrays.stencil import Offset, Stencil
-from invconv.families.convolutions import StencilFamily, TapsFamily
+from invconv.families.convolutions import TapsFamily
 from invconv.kernels import primitives
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.programs import Places
@@ -113,20 +112,12 @@ def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:
 
 def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
     """Return weights, the address of the first tap's matrix, and the layout of all matrices."""
-    stride = w.stride()
-    if isinstance(family, StencilFamily):  # the taps come first
-        return w, w.data_ptr(), (*stride, 0)
-    if not w.is_contiguous() and stride[2:] != _contiguous_strides(family.kernel_size):
-        # the taps of a pair of channels must be adjacent
+    placed: Any = family.placed(w.stride())
+    if placed is None:
         w = w.contiguous()
-        stride = w.stride()
-    first = w.data_ptr() + family.first * w.element_size()
-    return w, first, (1, stride[0], stride[1], family.kept)
-
-
-@functools.lru_cache(maxsize=256)
-def _contiguous_strides(shape: Shape) -> Shape:
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        placed = family.placed(w.stride())
+    first, places = placed
+    return w, w.data_ptr() + first * w.element_size(), places
 
 
 def has_convolution(x: Tensor, grid: TapGrid) -> bool:
