@@ -135,7 +135,7 @@ def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> CausalSolve
     """See `invconv.kernels.wavefront.causal_solver`."""
     c = stencil
     matrices = cupy.concatenate([c.diagonal[None], c.taps])
-    state: DeviceSolve | PitchedSolver | None = device_solve(matrices, c.on(shape), CUDA)
+    state: DeviceSolve | PitchedSolver | None = device_solve(matrices, c.sweep.on(shape), CUDA)
     if state is None:
         state = PitchedSolver(c, inverse_at_the_pixel(c), shape, CUPY)
     return CausalSolver(c, shape, state)

@@ -23,7 +23,6 @@ from jax.tree_util import (
 )
 
 import invconv as ic
-from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.calls import PreparedInverse
 from invconv.operators.base.fields import (
     for_each_operator,
@@ -120,8 +119,7 @@ def _unflatten(cls: type, static: tuple[Any, ...], values: Sequence[Any]) -> Any
 
 
 _CHILDREN = "_children"  # an attribute that no class has
-for _class in (PreparedInverse, CausalStencil):
-    register_pytree_node(_class, _flatten, partial(_unflatten, _class))
+register_pytree_node(PreparedInverse, _flatten, partial(_unflatten, PreparedInverse))
 
 
 def register_with_flax() -> None:

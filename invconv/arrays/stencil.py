@@ -3,11 +3,14 @@
 Masks, directions and dilation are ways to list offsets.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, size, zeros
 
 Offset = tuple[int, ...]
@@ -21,14 +24,50 @@ class Stencil:
     taps: Array  # shape (T, C, C): the matrix of each offset
 
 
-class CausalGrid(NamedTuple):
-    """The settings of a causal stencil (`kernels.wavefront.CausalStencil`) on a grid."""
+@dataclass(frozen=True)
+class Sweep:
+    """How a causal convolution reads, and how a solve sweeps over a grid; no values.
 
-    shape: Shape  # the grid
-    reach: tuple[Offset, ...]
+    y[p] = D x[p] + sum over t of taps[t] x[p + offsets[t]],    zero outside the grid
+    offsets[t] = -direction dilation reach[t]
+    """
+
+    reach: tuple[Offset, ...]  # in taps; the first non-zero entry of each is positive
     direction: tuple[int, ...]
     dilation: tuple[int, ...]
-    lower: bool
+    lower: bool  # whether D is lower triangular
+    shape: Shape = ()  # the grid, if it is known
+
+    def on(self, shape: Shape) -> Sweep:
+        """Return the same on a grid."""
+        return replace(self, shape=tuple(shape))
+
+    def transpose(self) -> Sweep:
+        """Return that of the transposed convolution."""
+        return replace(self, direction=tuple(-s for s in self.direction), lower=not self.lower)
+
+    @derived
+    def offsets(self) -> tuple[Offset, ...]:
+        """Return the offsets in pixels of every tap but D's."""
+        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
+        return tuple(tuple(f * o for f, o in zip(scale, each, strict=True)) for each in self.reach)
+
+    @derived
+    def slope(self) -> tuple[int, ...]:
+        """Return the least w with w . reach[t] > 0 for every t."""
+        ndim = len(self.direction)
+        back = [max([0, *(-o[axis] for o in self.reach)]) for axis in range(ndim)]
+        slope = [1] * ndim
+        for axis in reversed(range(ndim - 1)):
+            later = zip(slope[axis + 1 :], back[axis + 1 :], strict=True)
+            slope[axis] = 1 + sum(w * b for w, b in later)
+        return tuple(slope)
+
+    @property
+    def levels(self) -> int:
+        """The number of wavefronts on the grid: `kernels.wavefront`."""
+        axes = zip(self.slope, self.shape, self.dilation, strict=True)
+        return 1 + sum(w * ((n - 1) // d) for w, n, d in axes)
 
 
 def reaching(offsets: Sequence[Offset], shape: Shape) -> list[int]:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size, triangle
-from invconv.arrays.stencil import Offset, Stencil, kernel_of, seen, tap_indices, taps_of
+from invconv.arrays.stencil import Offset, Stencil, Sweep, kernel_of, seen, tap_indices, taps_of
 from invconv.families.family import Family
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
@@ -46,7 +46,7 @@ from invconv.kernels.primitives import (
     part,
     pivots,
 )
-from invconv.kernels.wavefront import CausalStencil, causal_solver, least_slope
+from invconv.kernels.wavefront import CausalStencil, causal_solver
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
 from invconv.trust.condition import SolveOverflowError
@@ -195,10 +195,8 @@ class Causal(TapsFamily):
     solved = "causal"
     wrap = False
     first: int = field(init=False, repr=False, compare=False)  # the taps before it are masked
-    # o(t) of the other taps, in taps, and - direction dilation o(t), in pixels; o = 0 comes first
-    reach: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-    slope: tuple[int, ...] = field(init=False, repr=False, compare=False)  # of `CausalStencil`
+    sweep: Sweep = field(init=False, repr=False, compare=False)  # with o(t) of the other taps
+    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # o = 0 first
     free: StencilFamily = field(init=False, repr=False, compare=False)
     kept: int = field(init=False, repr=False, compare=False)
     text: str = field(init=False, repr=False, compare=False)
@@ -206,17 +204,15 @@ class Causal(TapsFamily):
     def __post_init__(self) -> None:
         taps = tap_indices(self.kernel_size)
         first = taps.index(self.centre)
-        reach = tuple(
-            tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:]
-        )
-        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
-        offsets = tuple(tuple(f * i for f, i in zip(scale, o, strict=True)) for o in reach)
+        reach = (tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:])
+        here, *others = reach
+        sweep = Sweep(tuple(others), self.direction, self.dilation, self.lower)
+        offsets = (here, *sweep.offsets)
         vars(self).update(
             first=first,
-            reach=reach,
+            sweep=sweep,
             offsets=offsets,
             free=StencilFamily(offsets, False),
-            slope=least_slope(reach, len(self.centre)),
             kept=1 if self.lower else -1,
             text=repr(self),
         )
@@ -224,15 +220,8 @@ class Causal(TapsFamily):
     def stencil(self, w: Array) -> CausalStencil:
         """Return the unmasked taps of a kernel with their offsets."""
         taps = taps_of(w, self.first)
-        return CausalStencil(
-            triangle(taps[0, ...], lower=self.lower),
-            self.lower,
-            taps[1:, ...],
-            self.reach[1:],
-            self.direction,
-            self.dilation,
-            self.slope,
-        )
+        here = triangle(taps[0, ...], lower=self.lower)
+        return CausalStencil(here, taps[1:, ...], self.sweep)
 
     def taps(self, w: Array) -> Array:
         """Return the taps (1 + T, C, C) of a kernel, o = 0 first; masked entries are zero."""
@@ -250,8 +239,8 @@ class Causal(TapsFamily):
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> Causal:
-        away = tuple(-s for s in self.direction)
-        return self.of(self.kernel_size, self.centre, away, self.dilation, not self.lower)
+        there = self.sweep.transpose()
+        return self.of(self.kernel_size, self.centre, there.direction, self.dilation, there.lower)
 
     def pivots(self, w: Array) -> Array | None:
         return pivots(w, self.centre)

@@ -19,7 +19,7 @@ from scipy.linalg import get_blas_funcs
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import PRIMITIVES
-from invconv.arrays.stencil import CausalGrid, Offset, Stencil
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
@@ -155,8 +155,8 @@ class CompiledSolver:
         taps = kernel.reshape(channels, channels, -1).transpose(2, 0, 1)[f.first :]
         matrices = np.array(taps, order="C")
         matrices[0][_masked(channels, f.lower)] = 0
-        grid = CausalGrid(self.shape, f.reach[1:], f.direction, f.dilation, f.lower)
-        vars(self).update(_factored=compiled.compiled_solve(matrices, grid))
+        sweep = f.sweep.on(self.shape)
+        vars(self).update(_factored=compiled.compiled_solve(matrices, sweep))
 
     @property
     def plan(self) -> Plan:

@@ -184,7 +184,7 @@ class PitchedSolver:
         """How the solve runs; "levels" is how many wavefronts follow each other."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         shapes = [np.broadcast_to(0, self.shape)[part].shape for part in self._residues()]
-        settings = self.causal.reach, self.causal.direction
+        settings = self.causal.sweep.reach, self.causal.sweep.direction
         levels = sum(len(layout((1, 1, *shape), *settings).steps) for shape in shapes)
         return Plan("pitched wavefront", at_the_pixel=corner, levels=levels)
 
@@ -199,13 +199,13 @@ class PitchedSolver:
 
     def _residues(self) -> list[tuple[Any, ...]]:
         """Return an index for each residue class of pixels modulo the dilation."""
-        every = [[slice(i, None, d) for i in range(d)] for d in self.causal.dilation]
+        every = [[slice(i, None, d) for i in range(d)] for d in self.causal.sweep.dilation]
         return [(..., *part) for part in itertools.product(*every)]
 
     def _wave(self, y: Array, x: Array) -> None:
         """Put the solution of images without dilation into ``x``."""
         ops, causal, weights, shape = self.ops, self.causal, self._weights, tuple(y.shape)
-        plan = layout(shape, causal.reach, causal.direction)
+        plan = layout(shape, causal.sweep.reach, causal.sweep.direction)
         depth, channels = weights.shape
         buffer = zeros((plan.length,), y)
         images = ops.as_strided(buffer, shape, plan.strides, plan.start)
@@ -223,7 +223,7 @@ class PitchedSolver:
             front = ops.as_strided(buffer, (count, channels), (plan.pitch, 1), place)
             ops.matmul(read[:count], weights, front)
             if self.inverse is None:
-                ops.copy(front, ops.substitute(causal.diagonal, front, causal.lower))
+                ops.copy(front, ops.substitute(causal.diagonal, front, causal.sweep.lower))
         ops.copy(x, images)
 
 
@@ -231,9 +231,9 @@ def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
     """Return M, ((1 + T) C, C), its blocks in the order of `order_in_memory`."""
     xp, taps = namespace(causal.taps), -causal.taps
     here = identity(causal.diagonal.shape[0], taps) if inverse is None else inverse
-    if inverse is not None and causal.reach:
+    if inverse is not None and causal.sweep.reach:
         taps = matmul(inverse, taps)
-    order = order_in_memory(causal.reach, causal.direction)
+    order = order_in_memory(causal.sweep.reach, causal.sweep.direction)
     parts = [here if t < 0 else taps[t, ...] for t, _ in order]
     return xp.concat([xp.matrix_transpose(part) for part in parts], axis=0)
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,7 +31,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import CausalGrid, Offset, Stencil, reaching
+from invconv.arrays.stencil import Stencil, Sweep, reaching
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import (
     Plan,
@@ -48,58 +47,32 @@ Index: TypeAlias = Any  # integers or bools of NumPy or torch
 
 @dataclass(frozen=True, eq=False)
 class CausalStencil:
-    """y[p] = D x[p] + sum over t of taps[t] x[p - direction dilation o_t], zero outside."""
+    """A causal convolution: y[p] = D x[p] + sum over t of taps[t] x[p + offsets[t]]."""
 
     diagonal: Array  # shape (C, C): D, triangular
-    lower: bool  # whether D is lower triangular
     taps: Array  # shape (T, C, C)
-    reach: tuple[Offset, ...]  # o_t, in taps; the first non-zero entry of each is positive
-    direction: tuple[int, ...]
-    dilation: tuple[int, ...]
-    slope: tuple[int, ...]  # w, with w . o_t > 0 for every t.
-
-    @property
-    def offsets(self) -> tuple[Offset, ...]:
-        """The offsets in pixels of every tap but D's."""
-        return tuple(
-            tuple(-s * d * o for s, d, o in zip(self.direction, self.dilation, reach, strict=True))
-            for reach in self.reach
-        )
-
-    def on(self, shape: Shape) -> CausalGrid:
-        """Return the settings on a grid."""
-        return CausalGrid(shape, self.reach, self.direction, self.dilation, self.lower)
+    sweep: Sweep
 
     def within(self, shape: Shape) -> CausalStencil:
         """Return the same map on a grid, without taps that read outside it from every pixel.
 
         A dilation longer than the grid becomes as long as the grid.
         """
-        kept = reaching(self.offsets, shape)
-        taps, reach = [self.taps[t : t + 1, ...] for t in kept], tuple(self.reach[t] for t in kept)
-        return replace(
-            self,
-            taps=namespace(self.taps).concat(taps, axis=0) if taps else self.taps[:0, ...],
-            reach=reach,
-            dilation=tuple(min(d, n) for d, n in zip(self.dilation, shape, strict=True)),
-            slope=least_slope(reach, len(shape)),
+        kept, known = reaching(self.sweep.offsets, shape), self.sweep
+        taps = [self.taps[t : t + 1, ...] for t in kept]
+        dilation = tuple(min(d, n) for d, n in zip(known.dilation, shape, strict=True))
+        reach = tuple(known.reach[t] for t in kept)
+        return CausalStencil(
+            self.diagonal,
+            namespace(self.taps).concat(taps, axis=0) if taps else self.taps[:0, ...],
+            Sweep(reach, known.direction, dilation, known.lower, tuple(shape)),
         )
 
     def stencil(self) -> Stencil:
         """Return the whole convolution, D first."""
-        here = (0,) * len(self.direction)
+        here = (0,) * len(self.sweep.direction)
         taps = namespace(self.taps).concat([self.diagonal[None, ...], self.taps], axis=0)
-        return Stencil((here, *self.offsets), taps)
-
-
-def least_slope(reach: Sequence[Offset], ndim: int) -> tuple[int, ...]:
-    """Return w with w . o > 0 for all offsets; the first nonzero entry of each is positive."""
-    back = [max([0, *(-o[axis] for o in reach)]) for axis in range(ndim)]
-    slope = [1] * ndim
-    for axis in reversed(range(ndim - 1)):
-        later = zip(slope[axis + 1 :], back[axis + 1 :], strict=True)
-        slope[axis] = 1 + sum(w * b for w, b in later)
-    return tuple(slope)
+        return Stencil((here, *self.sweep.offsets), taps)
 
 
 class Lanes(NamedTuple):
@@ -123,19 +96,18 @@ class Lanes(NamedTuple):
     back: int  # the number of levels of the window
 
 
-def lanes_of(c: Any, shape: Shape, xp: Any, **device: Any) -> Lanes:
-    """Return the lanes of a grid.
+def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
+    """Return the lanes of the grid of a stencil that is `within` it.
 
-    ``c`` is a `CausalStencil`, `within` the grid, or settings with its ``reach``, ``direction``,
-    ``dilation`` and ``slope``. ``xp`` is numpy or torch, to which ``device`` is passed on.
+    ``xp`` is numpy or torch, to which ``device`` is passed on.
     """
+    shape = c.shape
     *others, last = range(len(shape))
     n, step = shape[last], c.dilation[last]
     sizes = (*(shape[k] for k in others), step)
     *along, residue = _unravel(xp.arange(math.prod(sizes), **device), sizes)
     start = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + 0 * residue
-    levels = 1 + sum(w * ((s - 1) // d) for w, s, d in zip(c.slope, shape, c.dilation, strict=True))
-    at = xp.arange(levels, **device)[:, None] - start  # place of a level in its lane
+    at = xp.arange(c.levels, **device)[:, None] - start  # place of a level in its lane
     inside = (at >= 0) & (at * step + residue < n)
     pixel = _ravel(c.direction, shape, [*along, at * step + residue])
     drops = [sum(w * o for w, o in zip(c.slope, offset, strict=True)) for offset in c.reach]
@@ -195,7 +167,7 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
     norm, limit = values.sum(axis=0).max(), inverse_limit(len(values))
     if not norm < limit * values.diagonal().min():
         return None
-    inverse = triangular_solve(d, identity(d.shape[0], d), lower=stencil.lower)
+    inverse = triangular_solve(d, identity(d.shape[0], d), lower=stencil.sweep.lower)
     inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
     return inverse if norm * inverse_norm <= limit else None
 
@@ -225,7 +197,7 @@ class WavefrontSolver:
 
     @functools.cached_property
     def _lanes(self) -> Lanes:
-        return lanes_of(self.causal, self.shape, np)
+        return lanes_of(self.causal.sweep, np)
 
     def __call__(self, y: Array) -> Array:
         xp, lanes, (batch, channels) = namespace(y), self._lanes, y.shape[:2]
@@ -246,7 +218,7 @@ class WavefrontSolver:
                 seen = xp.take(xp.concat([*done[level:], blank], axis=1), reads, axis=1)
                 x = x - matmul(weights, xp.reshape(seen, (weights.shape[1], -1)))
             if self.inverse is None:
-                x = triangular_solve(self.causal.diagonal, x, lower=self.causal.lower)
+                x = triangular_solve(self.causal.diagonal, x, lower=self.causal.sweep.lower)
             x = xp.reshape(x, outside.shape)
             done.append(xp.where(inside[level, :, :], x, outside))
         x = xp.take(xp.concat(done[lanes.back :], axis=1), constant(lanes.places, y), axis=1)

@@ -6,80 +6,41 @@ and if none of our kernels runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from invconv.arrays.namespaces import Array, Shape
-from invconv.arrays.stencil import CausalGrid, Offset
+from invconv.arrays.namespaces import Array
+from invconv.arrays.stencil import Sweep
 from invconv.kernels.primitives import flat
-from invconv.kernels.wavefront import CausalStencil, inverse_keeps_accuracy, lanes_of
+from invconv.kernels.wavefront import inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.products import matmul, substitute, triangular_solve
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Settings of a solve, without values; hashable, so that JAX compiles once for each.
-
-    All but the grid, ``shape``, is as in `invconv.kernels.wavefront.CausalStencil`.
-    """
-
-    lower: bool
-    reach: tuple[Offset, ...]
-    direction: tuple[int, ...]
-    dilation: tuple[int, ...]
-    slope: tuple[int, ...]
-    shape: Shape
-
-    @classmethod
-    def of(cls, causal: CausalStencil, shape: Shape) -> Geometry:
-        """Return the geometry of a stencil on a grid."""
-        c = causal
-        return cls(c.lower, c.reach, c.direction, c.dilation, c.slope, tuple(shape))
-
-    @property
-    def grid(self) -> CausalGrid:
-        """The settings for the compiled kernels."""
-        return CausalGrid(self.shape, self.reach, self.direction, self.dilation, self.lower)
-
-    def transpose(self) -> Geometry:
-        """Return the geometry of the transposed operator."""
-        flipped = tuple(-s for s in self.direction)
-        return Geometry(not self.lower, self.reach, flipped, self.dilation, self.slope, self.shape)
-
-    @property
-    def levels(self) -> int:
-        """The number of wavefronts."""
-        axes = zip(self.slope, self.shape, self.dilation, strict=True)
-        return 1 + sum(w * ((n - 1) // d) for w, n, d in axes)
-
-
-def solve(geometry: Geometry, matrices: Array, y: Array) -> Array:
+def solve(sweep: Sweep, matrices: Array, y: Array) -> Array:
     """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative."""
     diagonal, taps = matrices[0], matrices[1:]
     unit = jnp.eye(diagonal.shape[0], dtype=diagonal.dtype)
-    inverse = triangular_solve(diagonal, unit, lower=geometry.lower)
+    inverse = triangular_solve(diagonal, unit, lower=sweep.lower)
 
     def multiply(y: Array) -> Array:
         product = matmul(inverse, flat(y)).reshape(y.shape)
-        return _loop(geometry, None, matmul(inverse, taps), product)
+        return _loop(sweep, None, matmul(inverse, taps), product)
 
     def divide(y: Array) -> Array:
-        return _loop(geometry, diagonal, taps, y)
+        return _loop(sweep, diagonal, taps, y)
 
     return lax.cond(inverse_keeps_accuracy(diagonal, inverse), multiply, divide, y)
 
 
-def _loop(geometry: Geometry, diagonal: Array | None, taps: Array, y: Array) -> Array:
+def _loop(sweep: Sweep, diagonal: Array | None, taps: Array, y: Array) -> Array:
     """Solve level after level; D is the identity if ``diagonal`` is None."""
-    (count, channels, _), batch, lower = taps.shape, y.shape[0], geometry.lower
+    (count, channels, _), batch, lower = taps.shape, y.shape[0], sweep.lower
     if y.size == 0 or (count == 0 and diagonal is None):
         return y
     if count == 0:
         return jnp.moveaxis(substitute(diagonal, jnp.moveaxis(y, 1, 0), lower=lower), 0, 1)
-    lanes = lanes_of(geometry, geometry.shape, np)
+    lanes = lanes_of(sweep, np)
     width = lanes.gather.shape[1]
     rows = jnp.pad(jnp.transpose(flat(y), (2, 1, 0)), ((0, 1), (0, 0), (0, 0)))
     rows = jnp.transpose(rows[lanes.gather], (0, 2, 1, 3))  # (L, C, M, B)

@@ -22,6 +22,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
+from invconv.arrays.stencil import Sweep
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
@@ -33,7 +34,6 @@ from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.native import scan
 from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.products import correlate
-from invconv_jax.native.scan import Geometry
 from invconv_jax.private import (
     Primitive,
     is_exported,
@@ -46,8 +46,11 @@ from invconv_jax.private import (
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
-    weights = weights_of(Geometry.of(causal, shape), causal.stencil().taps)
+    weights = weights_of(causal.sweep, causal.stencil().taps)
     return CausalSolver(causal, weights, shape)
+
+
+jax.tree_util.register_dataclass(CausalStencil, ["diagonal", "taps"], ["sweep"])
 
 
 @jax.tree_util.register_dataclass
@@ -62,16 +65,16 @@ class CausalSolver:
     @property
     def plan(self) -> Plan:
         """How the solve runs."""
-        geometry, diagonal = Geometry.of(self.causal, self.shape), self.causal.diagonal
+        sweep, diagonal = self.causal.sweep, self.causal.diagonal
         corner = "cached inverse where accurate, else triangular solve"
         if not available(diagonal.dtype.itemsize):
-            return Plan("wavefront", corner, levels=geometry.levels)
+            return Plan("wavefront", corner, levels=sweep.levels)
         if isinstance(diagonal, jax.core.Tracer):
             kinds = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
             return Plan(kinds, corner)
         if readable(diagonal):
             return Plan("compiled kernel", corner)
-        on_cuda = program_of(geometry, diagonal.shape[0], diagonal.dtype) is not None
+        on_cuda = program_of(sweep, diagonal.shape[0], diagonal.dtype) is not None
         return Plan("CUDA kernel" if on_cuda else "wavefront", corner)
 
     def __call__(self, y: Array) -> Array:
@@ -82,21 +85,21 @@ class CausalSolver:
 @jax.jit  # type: ignore[untyped-decorator]
 def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
-    geometry, matrices = Geometry.of(causal, y.shape[2:]), causal.stencil().taps
+    sweep, matrices = causal.sweep, causal.stencil().taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
-        lambda _, b: solve(geometry, matrices, b, weights),
-        lambda _, b: solve(geometry.transpose(), matrices.mT, b),
+        lambda _, b: solve(sweep, matrices, b, weights),
+        lambda _, b: solve(sweep.transpose(), matrices.mT, b),
     )
 
 
-def program_of(geometry: Geometry, channels: int, dtype: Any) -> Program | None:
+def program_of(sweep: Sweep, channels: int, dtype: Any) -> Program | None:
     """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
     ordinals, dtype = _ordinals(), np.dtype(dtype)
     if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
-    return launch.common_program(channels, geometry.grid, dtype.itemsize, ordinals)
+    return launch.common_program(channels, sweep, dtype.itemsize, ordinals)
 
 
 def _ordinals() -> tuple[int, ...]:
@@ -133,23 +136,23 @@ def register(name: str, code: Any, platform: str) -> None:
 LOCK = threading.Lock()  # XLA refuses a second handler of a name
 
 
-def weights_of(geometry: Geometry, matrices: Array) -> list[Array]:
+def weights_of(sweep: Sweep, matrices: Array) -> list[Array]:
     """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
     if not (readable(matrices) and available(matrices.dtype.itemsize)):
         return []
-    return list(map(jnp.asarray, compiled_solve(np.array(matrices), geometry.grid).layouts()))
+    return list(map(jnp.asarray, compiled_solve(np.array(matrices), sweep).layouts()))
 
 
-def solve(geometry: Geometry, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
+def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
     """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative.
 
     Without ``weights``, which `weights_of` computes once, a call on a CPU computes its own.
     """
     exported_for_any_batch = not isinstance(y.shape[0], int)
     if exported_for_any_batch or not available(matrices.dtype.itemsize):
-        return _by_scan(matrices, y, geometry=geometry)
+        return _by_scan(matrices, y, sweep=sweep)
     arrays = matrices, *weights, y
-    return y if y.size == 0 else _split(len(geometry.shape))(*arrays, geometry=geometry)
+    return y if y.size == 0 else _split(len(sweep.shape))(*arrays, sweep=sweep)
 
 
 @functools.cache
@@ -157,22 +160,22 @@ def _split(ndim: int) -> SplitByBatch:
     return SplitByBatch("invconv_kernel", _solve, tuple(range(-1 - ndim, 0)))
 
 
-def _solve(*arrays: Array, geometry: Geometry) -> Array:
+def _solve(*arrays: Array, sweep: Sweep) -> Array:
     """Solve images of any number of batch axes, all on one device."""
     *given, y = arrays
-    images = y.reshape(-1, *y.shape[-1 - len(geometry.shape) :])
-    x: Array = _one_batch.bind(*given, images, geometry=geometry)
+    images = y.reshape(-1, *y.shape[-1 - len(sweep.shape) :])
+    x: Array = _one_batch.bind(*given, images, sweep=sweep)
     return x.reshape(y.shape)
 
 
-def _by_scan(matrices: Array, *others: Array, geometry: Geometry) -> Array:
-    return scan.solve(geometry, matrices, others[-1])
+def _by_scan(matrices: Array, *others: Array, sweep: Sweep) -> Array:
+    return scan.solve(sweep, matrices, others[-1])
 
 
-def _by_kernel(matrices: Array, *others: Array, geometry: Geometry) -> Array:
+def _by_kernel(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     *weights, y = others
     itemsize, target = y.dtype.itemsize, host()
-    compiled = geometry_of(y.shape[1], geometry.grid, itemsize, target)
+    compiled = geometry_of(y.shape[1], sweep, itemsize, target)
     call = cpu.call(compiled, target, y.shape[0])
     code = cpu.handler(target, itemsize, call.plan.way, call.plan.sums)
     with LOCK:
@@ -189,25 +192,25 @@ def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
     return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
 
 
-def _by_launches(program: Program, matrices: Array, *others: Array, geometry: Geometry) -> Array:
+def _by_launches(program: Program, matrices: Array, *others: Array, sweep: Sweep) -> Array:
     weights, y = _weigh(program, matrices), others[-1]
     call = launch.solving_call(program, y.shape[0])
     counters = jax.ShapeDtypeStruct((call.results,), np.int32)
     return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
 
 
-def _lower_for_cuda(context: Any, *arrays: Any, geometry: Geometry) -> Any:
+def _lower_for_cuda(context: Any, *arrays: Any, sweep: Sweep) -> Any:
     way: Any
     way, y = _by_scan, context.avals_in[-1]
-    program = program_of(geometry, y.shape[1], y.dtype)
+    program = program_of(sweep, y.shape[1], y.dtype)
     fits = program is not None and y.shape[0] <= program.plan.most_images
     if program is not None and fits and not is_exported(context):
         way = functools.partial(_by_launches, program)
-    return lower_fun(way, multiple_results=False)(context, *arrays, geometry=geometry)
+    return lower_fun(way, multiple_results=False)(context, *arrays, sweep=sweep)
 
 
 def _vectorise(
-    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, geometry: Geometry
+    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, sweep: Sweep
 ) -> tuple[Array, int]:
     """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
     (matrices, *_, y), axes = arrays, (axes[0], axes[-1])  # weights are computed anew
@@ -220,13 +223,13 @@ def _vectorise(
     def one_by_one(*arrays: Array) -> Array:
         def solve(n: Array) -> Array:
             each = (a[n] if m else a for a, m in zip(arrays, mapped, strict=True))
-            x: Array = _one_batch.bind(*each, geometry=geometry)
+            x: Array = _one_batch.bind(*each, sweep=sweep)
             return x
 
         return lax.map(solve, jnp.arange(len(arrays[mapped.index(True)])))
 
     places = tuple(0 if m else None for m in mapped)
-    at_once = jax.vmap(functools.partial(_by_scan, geometry=geometry), in_axes=places)
+    at_once = jax.vmap(functools.partial(_by_scan, sweep=sweep), in_axes=places)
     return lax.platform_dependent(matrices, y, cpu=one_by_one, default=at_once), 0
 
 

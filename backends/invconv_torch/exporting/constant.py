@@ -152,7 +152,7 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         inverse = inverse_at_the_pixel(c)
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
         matrices = [constant(matrix, y) for matrix in at_the_pixel]
-        on_host = lanes_of(c, shape, np)
+        on_host = lanes_of(c.sweep, np)
         gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
         lanes = Lanes(gather, inside, reads, places, on_host.back)
         return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)

@@ -59,7 +59,7 @@ def causal_solve(
     The stencil `within` the grid, and the lanes, are of tensors; ``solve`` takes r (B, C, M) and
     the matrices to D^-1 r.
     """
-    channels, count, places = y.shape[1], len(c.reach), lanes.gather.shape
+    channels, count, places = y.shape[1], len(c.sweep.reach), lanes.gather.shape
     if not count:
         return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])
 

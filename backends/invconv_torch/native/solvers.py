@@ -102,9 +102,11 @@ def _causal_state(
 ) -> CompiledSolve | DeviceSolve | PitchedSolver:
     """Return a factored solve, by the quickest way that runs on the device."""
     if in_host_memory(c.taps) and available(c.taps.element_size()):
-        return compiled_solve(torch.cat([c.diagonal[None], c.taps]).numpy(force=True), c.on(shape))
+        return compiled_solve(
+            torch.cat([c.diagonal[None], c.taps]).numpy(force=True), c.sweep.on(shape)
+        )
     if CUDA.ordinal(c.taps) is not None:
-        state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.on(shape), CUDA)
+        state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.sweep.on(shape), CUDA)
         if state is not None:
             return state
     return PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)

@@ -124,7 +124,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     x = np.empty_like(y)
 
     def state(way: str) -> CompiledSolve:
-        made = compiled_solve(matrices, c.on(grid))
+        made = compiled_solve(matrices, c.sweep.on(grid))
         with mock.patch.object(assembly, "best_way", return_value=way):
             compiled._runs.cache_clear()
             made.solve(address_of(y), address_of(x), batch, 1)  # it keeps its program
@@ -134,7 +134,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         assembly.costs.cache_clear()
         return assembly.best_way(geometry, batch, 1)
 
-    geometry = compiled_solve(matrices, c.on(grid)).geometry
+    geometry = compiled_solve(matrices, c.sweep.on(grid)).geometry
     states = {way: state(way) for way in assembly.costs(geometry, batch, 1)}
     compiled._runs.cache_clear()
     given = address_of(y), address_of(x), batch, 1

@@ -98,7 +98,7 @@ def plan_for(
     conv: ic.AutoregressiveConv, shape: Shape, itemsize: int, device: Device
 ) -> Plan | None:
     """Return the plan of an operator's solve."""
-    return plan_of(conv.channels, conv._causal().on(shape), itemsize, device)
+    return plan_of(conv.channels, conv._causal().sweep.on(shape), itemsize, device)
 
 
 def in_precision(conv: ic.AutoregressiveConv, dtype: str) -> ic.AutoregressiveConv:

@@ -42,7 +42,7 @@ def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -
         "dilation": tuple(int(d) for d in rng.choice([1, 1, 2, 3], ndim)),
     }
     conv = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, **(given | settings))
-    terms = channels * len(conv._family.reach)
+    terms = channels * len(conv._family.offsets)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     conv = conv.replace(kernel=conv.kernel + moved)
     return skewed(conv, 6 / channels) if rng.integers(3) == 0 else conv

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from invconv.arrays.stencil import CausalGrid
+from invconv.arrays.stencil import Sweep
 from invconv.kernels.cuda.arguments import GRID
 from invconv.kernels.cuda.compile import CompileError, compile_text, compiled, library, source
 from invconv.kernels.cuda.plan import Device, Plan, plan_of
@@ -25,7 +25,7 @@ def planned(
     channels: int, shape: tuple[int, ...], size: int = 2, itemsize: int = 4, device: Device = HOPPER
 ) -> Plan | None:
     ones = (1,) * len(shape)
-    grid = CausalGrid(shape, corner(size, len(shape)), ones, ones, True)
+    grid = Sweep(corner(size, len(shape)), ones, ones, True, shape)
     return plan_of(channels, grid, itemsize, device)
 
 

@@ -44,7 +44,7 @@ def factored(
     """Factor a convolution of NumPy arrays."""
     c = conv._causal()
     matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
-    return compiled_solve(matrices, c.on(grid), target)
+    return compiled_solve(matrices, c.sweep.on(grid), target)
 
 
 def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
@@ -83,7 +83,7 @@ def random_case(
     settings["direction"] = int(direction[0]) if mask == "raster" else tuple(map(int, direction))
     settings["dilation"] = tuple(map(int, rng.integers(1, 4, ndim)))
     conv = ic.AutoregressiveConv.init(*sizes, rng=rng, **settings)
-    terms = conv.channels * len(conv._family.reach)
+    terms = conv.channels * len(conv._family.offsets)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     most = {1: 50, 2: 21, 3: 6, 4: 4}[ndim]
     return conv.replace(kernel=conv.kernel + moved), tuple(map(int, rng.integers(1, most, ndim)))

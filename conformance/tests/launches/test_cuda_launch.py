@@ -37,7 +37,7 @@ MEMORY = DeviceOps(lambda x: 1, address, lambda x: STREAM, np.ascontiguousarray)
 
 def factored(conv: ic.AutoregressiveConv, grid: tuple[int, ...]) -> DeviceSolve:
     c = conv._causal()
-    found = device_solve(np.concatenate([c.diagonal[None], c.taps]), c.on(grid), MEMORY)
+    found = device_solve(np.concatenate([c.diagonal[None], c.taps]), c.sweep.on(grid), MEMORY)
     assert found is not None
     return found
 
@@ -126,7 +126,7 @@ def test_one_warning_says_why_none_is_launched(driver: Driver, why: str, monkeyp
     matrices = np.concatenate([c.diagonal[None], c.taps])
 
     def require_no_solve() -> None:
-        assert device_solve(matrices, c.on((5, 7)), MEMORY) is None
+        assert device_solve(matrices, c.sweep.on((5, 7)), MEMORY) is None
 
     with pytest.warns(RuntimeWarning, match=f"no CUDA kernel, wavefronts solve: {words}"):
         require_no_solve()

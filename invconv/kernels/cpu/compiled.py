@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.stencil import CausalGrid
+from invconv.arrays.stencil import Sweep
 from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
@@ -110,16 +110,14 @@ def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) 
         )
 
 
-def compiled_solve(
-    matrices: Floats, stencil: CausalGrid, target: Target | None = None
-) -> CompiledSolve:
+def compiled_solve(matrices: Floats, sweep: Sweep, target: Target | None = None) -> CompiledSolve:
     """Factor a causal stencil on a grid.
 
     ``matrices`` (1 + T, C, C), in float32 or float64, are D and then those of the taps; they are
     not copied, and must not change. The target is this processor unless given.
     """
     matrices, target = np.ascontiguousarray(matrices), target or host()
-    g = geometry_of(matrices.shape[1], stencil, matrices.dtype.itemsize, target)
+    g = geometry_of(matrices.shape[1], sweep, matrices.dtype.itemsize, target)
     return CompiledSolve(g, target, matrices)
 
 

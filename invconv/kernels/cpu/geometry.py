@@ -2,10 +2,11 @@
 
 import functools
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from invconv.arrays.stencil import CausalGrid, Offset
+from invconv.arrays.stencil import Offset, Sweep
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.order import tap_order
 
@@ -71,10 +72,10 @@ class Geometry:
 
 
 @functools.lru_cache(maxsize=256)
-def geometry_of(channels: int, stencil: CausalGrid, itemsize: int, target: Target) -> Geometry:
+def geometry_of(channels: int, sweep: Sweep, itemsize: int, target: Target) -> Geometry:
     """Return the geometry of a causal stencil on a grid."""
-    shape, reach, direction, dilation, lower = stencil
-    pixels = [tuple(d * o for d, o in zip(dilation, offset, strict=True)) for offset in reach]
+    shape, direction = sweep.shape, sweep.direction
+    pixels = [tuple(map(operator.mul, sweep.dilation, offset)) for offset in sweep.reach]
     kept = tap_order(pixels, shape)
     offsets = [(0,) * len(shape), *(pixels[t] for t in kept)]
     axes = [a for a, n in enumerate(shape) if n > 1]  # no tap reads along the others
@@ -88,7 +89,7 @@ def geometry_of(channels: int, stencil: CausalGrid, itemsize: int, target: Targe
         tuple(offsets),
         (0, *(1 + t for t in kept)),
         direction,
-        lower,
+        sweep.lower,
         *blocks_of(channels, target.most_channels),
         target.lanes(itemsize),
         itemsize,

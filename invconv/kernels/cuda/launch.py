@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, namespace
-from invconv.arrays.stencil import CausalGrid
+from invconv.arrays.stencil import Sweep
 from invconv.kernels import primitives
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
@@ -77,22 +77,22 @@ def _solve_launch(program: Program, batch: int) -> Launch:
 
 
 @functools.lru_cache(maxsize=256)
-def program_of(channels: int, stencil: CausalGrid, itemsize: int, ordinal: int) -> Program | None:
+def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Program | None:
     """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
 
     If the driver or the compiler is missing or refuses, a warning says why.
     """
     try:
         with driver.loading():
-            return _program(channels, stencil, itemsize, ordinal)
+            return _program(channels, sweep, itemsize, ordinal)
     except driver.DriverError as error:
         warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
         return None
 
 
-def _program(channels: int, stencil: CausalGrid, itemsize: int, ordinal: int) -> Program | None:
+def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Program | None:
     described = _described(ordinal)
-    plan = plan_of(channels, stencil, itemsize, described)
+    plan = plan_of(channels, sweep, itemsize, described)
     kernels = None if plan is None else _loaded(plan.constants, described.architecture)
     if plan is None or kernels is None:
         return None
@@ -158,7 +158,7 @@ class DeviceSolve:
             raise ValueError(f"y: expected images {expected}, got {got}")
 
 
-def device_solve(matrices: Array, stencil: CausalGrid, ops: DeviceOps) -> DeviceSolve | None:
+def device_solve(matrices: Array, sweep: Sweep, ops: DeviceOps) -> DeviceSolve | None:
     """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
 
     ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps.
@@ -167,13 +167,13 @@ def device_solve(matrices: Array, stencil: CausalGrid, ops: DeviceOps) -> Device
     if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):
         return None
     channels, itemsize = matrices.shape[-1], matrices.dtype.itemsize
-    program = program_of(channels, stencil, itemsize, ordinal)
+    program = program_of(channels, sweep, itemsize, ordinal)
     if program is None:
         return None
     matrices = ops.contiguous(matrices)
     weights = xp.empty((program.plan.weights,), dtype=matrices.dtype, device=device(matrices))
     program.weigh(ops.address(matrices), ops.address(weights), ops.stream(matrices))
-    return DeviceSolve(program, weights, (channels, *stencil.shape), ops)
+    return DeviceSolve(program, weights, (channels, *sweep.shape), ops)
 
 
 # positions of the kernels' arrays in a call: i is argument i, and -1 - i is result i
@@ -198,10 +198,10 @@ class Call:
 
 
 def common_program(
-    channels: int, stencil: CausalGrid, itemsize: int, ordinals: tuple[int, ...]
+    channels: int, sweep: Sweep, itemsize: int, ordinals: tuple[int, ...]
 ) -> Program | None:
     """Return a program that runs on each of some devices; None if one has none, or plans differ."""
-    programs = [program_of(channels, stencil, itemsize, ordinal) for ordinal in ordinals]
+    programs = [program_of(channels, sweep, itemsize, ordinal) for ordinal in ordinals]
     plans = {program and program.plan for program in programs}
     return programs[0] if len(plans) == 1 else None
 

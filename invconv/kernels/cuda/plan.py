@@ -16,7 +16,7 @@ import operator
 from dataclasses import dataclass, field
 
 from invconv.arrays.namespaces import Shape
-from invconv.arrays.stencil import CausalGrid, Offset
+from invconv.arrays.stencil import Offset, Sweep
 from invconv.kernels.cuda.arguments import HEAD, Launch
 from invconv.kernels.order import accumulators, inverse_limit, tap_order
 
@@ -230,12 +230,12 @@ class Plan(Bands):
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of(channels: int, stencil: CausalGrid, itemsize: int, device: Device) -> Plan | None:
+def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Plan | None:
     """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
 
     The grid has one to four axes; taps that read beyond it from every pixel are left out.
     """
-    shape, reach, direction, dilation, lower = stencil
+    shape, reach, direction, dilation = sweep.shape, sweep.reach, sweep.direction, sweep.dilation
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None
     if channels > MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:
@@ -257,7 +257,7 @@ def plan_of(channels: int, stencil: CausalGrid, itemsize: int, device: Device) -
             continue
         grid, steps, ways, apart = map(in_order, (extent, strides, direction, dilation))
         for weights_shared in [False] if layout.weights_kept else [True, False]:
-            plan = Plan(layout, grid, steps, ways, apart, lower, device, weights_shared)
+            plan = Plan(layout, grid, steps, ways, apart, sweep.lower, device, weights_shared)
             least = _FEW_ROWS if weights_shared else max(1, layout.depth)
             if plan.most_rows >= min(plan.plane[0], least):
                 return plan
