@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, namespace, size, triangle
+from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, triangle
 from invconv.arrays.stencil import Offset, Stencil, Sweep, kernel_of, seen, tap_indices, taps_of
 from invconv.families.family import Family
 from invconv.kernels.frequencies.basis import Basis
@@ -44,7 +44,6 @@ from invconv.kernels.primitives import (
     flat,
     pad,
     part,
-    pivots,
 )
 from invconv.kernels.wavefront import CausalStencil, causal_solver
 from invconv.trust import condition
@@ -243,7 +242,7 @@ class Causal(TapsFamily):
         return self.of(self.kernel_size, self.centre, there.direction, self.dilation, there.lower)
 
     def pivots(self, w: Array) -> Array | None:
-        return pivots(w, self.centre)
+        return diagonal(w[(..., *self.centre)])
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         known = namespace(w).zeros_like(w) if known is None else known

@@ -136,16 +136,14 @@ class Family:
 
     def solver(self, w: Any, shape: Shape) -> Solver:
         """Return y -> A(w)^-1 y on a grid."""
-        return maps.factor(*self.lowered(w), shape)
+        return maps.factor(self, w, shape)
 
     def solve_vjp(
         self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Any]:
         """Return the gradients of ``<x_bar, x>``, x = A(w)^-1 y, by w and y; see `needs_y`."""
-        linear, weights = self.lowered(w)
-        back = maps.factor(linear.transpose(), linear.adjoint(weights), tuple(x.shape[2:]))
-        bar, y_bar = maps.solve_vjp(linear, back, x, x_bar, wanted)
-        return None if bar is None else self.lowered_vjp(w, bar), y_bar
+        back = maps.factor(self.transpose(), self.adjoint(w), tuple(x.shape[2:]))
+        return maps.solve_vjp(self, back, x, x_bar, wanted)
 
     def transposed(self, w: Any) -> tuple[Family, Any]:
         """Return the family and the weights of A(w)^T."""

@@ -25,7 +25,7 @@ from invconv.arrays.namespaces import (
     size,
     triangle,
 )
-from invconv.families.family import BOTH, Family
+from invconv.families.family import BOTH, Family, Wanted
 from invconv.kernels import maps
 from invconv.kernels.matrices import Divided, PixelStep, matrix_solver
 from invconv.kernels.primitives import (
@@ -207,6 +207,15 @@ class LogScale(Scale):
 
     def lowered_vjp(self, w: Array, bar: Array) -> Array:
         return self.scale_vjp(w, bar)
+
+    def solver(self, w: Array, shape: Shape) -> Solver:
+        return SCALE.solver(self.scale(w), shape)
+
+    def solve_vjp(
+        self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
+    ) -> tuple[Any, Any]:
+        bar, y_bar = SCALE.solve_vjp(self.scale(w), y, x, x_bar, wanted)
+        return None if bar is None else self.scale_vjp(w, bar), y_bar
 
     def scale(self, w: Array) -> Array:
         return namespace(w).exp(w)

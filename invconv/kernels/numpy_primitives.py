@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.recursive import Shape as FilterShape
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
+from invconv.kernels.cpu.spectral.product import CompiledProduct
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.products import SpectralProduct
 from invconv.kernels.pitched import NUMPY, PitchedSolver
@@ -87,13 +88,13 @@ def _correlate(
     return y
 
 
-def _mapped(x: Floats, run: Callable[..., object]) -> Floats:
-    """Return the images that ``run`` makes of images (B, C, *shape), in as many threads as set."""
-    given = np.ascontiguousarray(x)
-    y = np.empty(x.shape, x.dtype)
-    addresses = address_of(given), address_of(y)
-    run(*addresses, len(x), threads.number(), given, y)
-    return y
+def _mapped(kernel: compiled.CompiledSolve | CompiledProduct, y: Floats) -> Floats:
+    """Return the images that a kernel makes of images (B, C, *shape)."""
+    kernel.require(y.shape, y.itemsize)
+    given, x = np.ascontiguousarray(y), np.empty(y.shape, y.dtype)
+    places = (a.__array_interface__["data"][0] for a in (given, x))
+    kernel.run(*places, len(y), threads.number(), given, x)
+    return x
 
 
 def correlate_kernel_vjp(
@@ -147,26 +148,14 @@ class CompiledSolver:
     family: Any  # `families.Causal`
     kernel: Floats  # shape (C, C, *k)
     shape: Shape  # the grid
-    _factored: compiled.CompiledSolve = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        f, kernel = self.family, self.kernel
-        channels = len(kernel)
-        taps = kernel.reshape(channels, channels, -1).transpose(2, 0, 1)[f.first :]
-        matrices = np.array(taps, order="C")
-        matrices[0][_masked(channels, f.lower)] = 0
-        sweep = f.sweep.on(self.shape)
-        vars(self).update(_factored=compiled.compiled_solve(matrices, sweep))
+    factored: compiled.CompiledSolve
 
     @property
     def plan(self) -> Plan:
-        return self._factored.plan
+        return self.factored.plan
 
     def __call__(self, y: Floats) -> Floats:
-        if y.size == 0:
-            return y
-        self._factored.require(y.shape, y.itemsize)
-        return _mapped(y, self._factored.solve)
+        return _mapped(self.factored, y) if y.size else y
 
     def __reduce__(self) -> Any:
         """Leave the weights out: another processor lays them out in another way."""
@@ -182,7 +171,12 @@ def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
 def factor(family: Any, w: Floats, shape: Shape) -> Solver:
     """See `invconv.kernels.maps.factor`."""
     if family.solved == "causal" and reason(w.dtype.itemsize) is None:
-        return CompiledSolver(family, w, shape)
+        channels = len(w)
+        taps = w.reshape(channels, channels, -1).transpose(2, 0, 1)[family.first :]
+        matrices = np.array(taps, order="C")
+        matrices[0][_masked(channels, family.lower)] = 0
+        state = compiled.compiled_solve(matrices, family.sweep.on(shape))
+        return CompiledSolver(family, w, shape, state)
     solver: Solver = family.factor(w, shape)
     return solver
 
@@ -206,8 +200,7 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Array:
     """See `invconv.kernels.frequencies.products.by_frequencies`."""
     if not product.prefers_kernel(len(y), y.dtype.itemsize):
         return products.by_frequencies.agnostic(product, y)
-    product.compiled.require(y.shape, y.itemsize)
-    return _mapped(y, product.compiled.run)
+    return _mapped(product.compiled, y)
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:

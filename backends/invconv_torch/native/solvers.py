@@ -89,7 +89,7 @@ class CausalFactor:
         y = y.resolve_neg().contiguous()
         x = torch.empty_like(y)
         self.state.require(tuple(y.shape), y.element_size())
-        self.state.solve(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
+        self.state.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
         return x
 
     def __reduce__(self) -> Any:

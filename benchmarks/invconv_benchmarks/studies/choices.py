@@ -127,7 +127,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         made = compiled_solve(matrices, c.sweep.on(grid))
         with mock.patch.object(assembly, "best_way", return_value=way):
             compiled._runs.cache_clear()
-            made.solve(address_of(y), address_of(x), batch, 1)  # it keeps its program
+            made.run(address_of(y), address_of(x), batch, 1)  # it keeps its program
         return made
 
     def chosen() -> str:
@@ -138,7 +138,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     states = {way: state(way) for way in assembly.costs(geometry, batch, 1)}
     compiled._runs.cache_clear()
     given = address_of(y), address_of(x), batch, 1
-    ways: dict[str, Call] = {way: partial(s.solve, *given) for way, s in states.items()}
+    ways: dict[str, Call] = {way: partial(s.run, *given) for way, s in states.items()}
     what = "x".join(map(str, (batch, channels, *grid)))
     return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)
 

@@ -83,7 +83,7 @@ def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:
     c, y = job.conv._causal(), np.ascontiguousarray(job.y)
     state = compiled_solve(job.matrices, c.sweep.on(y.shape[2:]))
     expected = np.full_like(y, np.nan)
-    state.solve(address_of(y), address_of(expected), len(y), 1, y, expected)
+    state.run(address_of(y), address_of(expected), len(y), 1, y, expected)
     channels, square = job.conv.channels, job.conv.channels**2
     ends = weights[-1 - 2 * channels - square :][: square + 1]  # D, and the flag
     layout = program(state.geometry, "images")

@@ -51,7 +51,7 @@ def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
     """Return the solution, from memory that is not zero where nothing is written."""
     y = np.ascontiguousarray(y)
     x = np.full_like(y, np.nan)
-    state.solve(address_of(y), address_of(x), len(y), workers, y, x)
+    state.run(address_of(y), address_of(x), len(y), workers, y, x)
     return x
 
 

@@ -27,13 +27,13 @@ class Program(Assembled[Header]):
     way: Way  # the assignment of the lanes
     sums: tuple[int, ...]  # settings of the sums' code (`machine.sums`)
 
-    @property
+    @functools.cached_property
     def flag(self) -> int:
         """The place of the last number of the weights (`invconv.kernels.cpu.weights`)."""
         h = self.header
         return h.blocks * h.block * h.taps * h.channels + h.channels**2
 
-    @property
+    @functools.cached_property
     def weights(self) -> int:
         """Numbers of the weights; a vector of D's last column may end behind the flag."""
         return self.flag + 1 + self.header.blocks * self.header.block

@@ -53,8 +53,9 @@ class CompiledSolve:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
             prepare = machine.prepare(self.target, g.itemsize)
-            arrays = address_of(matrices), address_of(known), plan.address
-            in_buffers(lambda z: prepare.call(*arrays, z), g.scratch * g.itemsize, 1)
+            arrays = (a.__array_interface__["data"][0] for a in (matrices, known))
+            given = *arrays, plan.address
+            in_buffers(lambda z: prepare.call(*given, z), g.scratch * g.itemsize, 1)
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -77,7 +78,7 @@ class CompiledSolve:
         g = self.geometry
         require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
 
-    def solve(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
+    def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
 
         The addresses are of contiguous arrays (batch, C, *shape) of the stencil's dtype, which
@@ -87,13 +88,14 @@ class CompiledSolve:
         key, (runs, places, most, size) = self._last
         if key != (batch, workers):  # hashing a geometry takes as long as a small solve
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
-            places = [address_of(self.weights(run.plan)) for run in runs]
+            weights = [self.weights(run.plan) for run in runs]
+            places = [a.__array_interface__["data"][0] for a in weights]
             vars(self).update(_last=((batch, workers), (runs, places, most, size)))
         states = [run.shared() for run in runs]
 
         def work(z: int) -> None:
-            for run, weights, state in zip(runs, places, states, strict=True):
-                given = y + run.start, x + run.start, weights, run.plan.address
+            for run, place, state in zip(runs, places, states, strict=True):
+                given = y + run.start, x + run.start, place, run.plan.address
                 run.solve.call(*given, ctypes.addressof(state), z, run.sums.address, run.batch)
 
         in_buffers(work, size, most, self, states, keeps)

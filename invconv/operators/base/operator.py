@@ -114,7 +114,7 @@ class InvertibleConv(Factored, abstract=True):
         on them but are solved together with them (frequencies, channels).
         """
         call = as_batch(self, "y", y)
-        return call.restore_shape(self._state(self, call.spatial_shape).solve(call.x))
+        return call.restore_shape(self._state(call.conv, call.spatial_shape).solve(call.x))
 
     def log_det(self, spatial_shape: Shape) -> Array:
         """Return log|det K| for one sample on a grid, a 0-d array; -inf if K is singular.
@@ -140,7 +140,7 @@ class InvertibleConv(Factored, abstract=True):
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         call = as_batch(self, "y", y)
-        state = self._state(self, call.spatial_shape)
+        state = self._state(call.conv, call.spatial_shape)
         return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
 
     def prepare(
@@ -166,13 +166,14 @@ class InvertibleConv(Factored, abstract=True):
         shape = require_spatial_shape(self, spatial_shape)
         held = self._map(copy_of, check=False)  # later edits of the arrays do not reach it
         wide = self._wants_float64(precision)
-        return PreparedInverse(held, shape, self._state(held, shape, flag("check", check), wide))
+        working = held._in_working_precision()
+        state = self._state(working, shape, flag("check", check), wide)
+        return PreparedInverse(held, shape, state)
 
     def _state(
-        self, held: InvertibleConv, shape: Shape, check: bool = True, wide: bool = False
+        self, working: InvertibleConv, shape: Shape, check: bool = True, wide: bool = False
     ) -> State:
-        """Factor ``held``, this operator or a copy of it; this operator remembers the condition."""
-        working = held._in_working_precision()
+        """Factor this operator in its working precision; it remembers the condition."""
         state = (working._in_float64() if wide else working)._factor(shape)
         if check:
             warn_of_loss(self, shape, state.log_det, state)
@@ -282,7 +283,7 @@ class InvertibleConv(Factored, abstract=True):
         array([0.5, 0.5])
         """
         call = as_batch(self, "y", y)
-        x = self._state(self, call.spatial_shape, check).solve(call.x)
+        x = self._state(call.conv, call.spatial_shape, check).solve(call.x)
         if check:
             self._check_forward(call.spatial_shape, x)
         x_bar, total = call.alike("x_bar", x_bar), _total(call, log_det_bar)

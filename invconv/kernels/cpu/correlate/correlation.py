@@ -64,7 +64,7 @@ class CompiledCorrelation:
 
         ``taps`` is the address of the first tap's matrix, and the others are of contiguous arrays
         (batch, C, *shape). ``workers`` and ``keeps`` are as for
-        `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        `invconv.kernels.cpu.compiled.CompiledSolve.run`.
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket

@@ -44,7 +44,7 @@ class CompiledProduct:
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Map images at the address ``y``, and put the results at ``x``.
 
-        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.solve`.
+        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.run`.
         """
         units = -(-batch // self.lanes)
         workers = min(workers, units) if units * self.seconds >= costs.SHARED else 1
