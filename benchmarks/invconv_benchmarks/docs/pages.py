@@ -7,7 +7,7 @@ import re
 import shutil
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.gallery.command import NAMES, source
@@ -84,8 +84,9 @@ def _api(folder: Path, package: str) -> list[str | dict[str, str]]:
     table = "\n".join(markdown(("name", "what it is"), rows))
     (folder / index).write_text(f"# {package}\n\n{doc}\n\n{table}\n", encoding="utf-8")
     for name in names:
+        made = Protocol not in getattr(name.value, "__bases__", ())  # whose constructor is typing's
         text = f"`from {package} import {name.name}`\n\n::: {name.where}\n    options: "
-        text += f"{{members: {name.members or 'false'}}}\n"
+        text += f"{{members: {name.members or 'false'}, merge_init_into_class: {made}}}\n"
         (folder / name.page).write_text(text, encoding="utf-8")
     return [index, *({n.name: n.page} for n in names)]
 
@@ -118,7 +119,11 @@ class Name(NamedTuple):
 
 
 def public(package: str) -> list[Name]:
-    """Return the classes and functions that a package offers, in alphabetical order."""
-    module = importlib.import_module(package)
-    values = {name: getattr(module, name) for name in sorted(module.__all__, key=str.lower)}
+    """Return the classes and functions that a package offers, in alphabetical order.
+
+    A name that ``invconv`` offers too has its page there.
+    """
+    module, above = importlib.import_module(package), importlib.import_module(PACKAGES[0])
+    names = {*module.__all__} - ({*above.__all__} if package == "invconv.extend" else set())
+    values = {name: getattr(module, name) for name in sorted(names, key=str.lower)}
     return [Name(package, n, v) for n, v in values.items() if not inspect.ismodule(v)]
