@@ -194,6 +194,7 @@ class Causal(TapsFamily):
     solved = "causal"
     wrap = False
     first: int = field(init=False, repr=False, compare=False)  # the taps before it are masked
+    away: tuple[int, ...] = field(init=False, repr=False, compare=False)  # - direction
     sweep: Sweep = field(init=False, repr=False, compare=False)  # with o(t) of the other taps
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # o = 0 first
     free: StencilFamily = field(init=False, repr=False, compare=False)
@@ -209,6 +210,7 @@ class Causal(TapsFamily):
         offsets = (here, *sweep.offsets)
         vars(self).update(
             first=first,
+            away=tuple(-s for s in self.direction),
             sweep=sweep,
             offsets=offsets,
             free=StencilFamily(offsets, False),
@@ -238,8 +240,7 @@ class Causal(TapsFamily):
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> Causal:
-        there = self.sweep.transpose()
-        return self.of(self.kernel_size, self.centre, there.direction, self.dilation, there.lower)
+        return self.of(self.kernel_size, self.centre, self.away, self.dilation, not self.lower)
 
     def pivots(self, w: Array) -> Array | None:
         return diagonal(w[(..., *self.centre)])

@@ -29,7 +29,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import Offset, Stencil, reaching, tap_indices
+from invconv.arrays.stencil import Offset, Stencil, reaching
 
 Map = Callable[[Array], Array]
 
@@ -190,8 +190,10 @@ def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
     xp, on, kernel_size = namespace(kernel), device(kernel), tuple(kernel.shape[2:])
     here = on_diagonal(kernel.shape[0], kernel)
     if kernel_size:
-        places = xp.arange(math.prod(kernel_size), device=on)
-        at_centre = xp.reshape(places == tap_indices(kernel_size).index(centre), kernel_size)
+        places, place = xp.arange(math.prod(kernel_size), device=on), 0
+        for c, k in zip(centre, kernel_size, strict=True):
+            place = place * k + c
+        at_centre = xp.reshape(places == place, kernel_size)
         here = here[(..., *(None,) * len(kernel_size))] & at_centre
     more = kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))]
     return xp.where(here, more, kernel)

@@ -46,10 +46,12 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
         with full_precision(x):
             return laid_out(torch.as_tensor(family.apply(w, x)), x)
     taps: Any = family
-    if taps.by_frequencies(x):
+    if taps.wide and taps.by_frequencies(x):
         with full_precision(x):
             return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
-    whole, w = taps.whole, taps.unfolded(w)
+    whole = taps
+    if taps.halved:
+        whole, w = taps.whole, taps.unfolded(w)
     if _continues(whole, x):
         y = apply(whole.inside, w, whole.continued(x))
         return laid_out(whole.cropped(y).contiguous(), x)
@@ -66,17 +68,17 @@ def _continues(whole: Any, x: Tensor) -> bool:
 def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     taps: Any = family
-    if family.lowers != "taps" or taps.by_frequencies(x):
+    if family.lowers != "taps" or (taps.wide and taps.by_frequencies(x)):
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
-    whole = taps.whole
+    whole = taps.whole if taps.halved else taps
     if _continues(whole, x):
         bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
     elif prefers_kernel(x):
         bar = compiled_vjp(whole, x, y)
     else:
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
-    return torch.as_tensor(taps.folded(bar))
+    return torch.as_tensor(taps.folded(bar)) if taps.halved else bar
 
 
 def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:
