@@ -13,11 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from invconv.kernels.cpu import costs, machine, threads
-from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
-from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
+
+if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
+    from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
+    from invconv.kernels.cpu.compiler.ir import Writer
+
+    Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
 
 _TILE = 8  # samples that are written out one after the other
 _MOST = 48  # coefficients of all sections that are worth such code
@@ -26,7 +31,6 @@ SIGNATURE = (
     "b a x z y last",
     "first stop rows filters length x_step z_step y_step last_step",
 )
-Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
 
 
 @dataclass(frozen=True)
