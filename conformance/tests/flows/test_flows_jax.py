@@ -70,6 +70,10 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
         np.testing.assert_allclose(found.decode(again, as_jax(context)), x, rtol=0, atol=1e-9)
         key = jax.random.key(0)
         sample = found.sample(key, 2, 0.5, context=as_jax(context))
+        one, *others = (np.ravel(z) for z in found.draw_latents(key, 40))
+        for other in others:  # each level has noise of its own
+            n = min(one.size, other.size)
+            assert abs(np.corrcoef(one[:n], other[:n])[0, 1]) < 0.3
         zs, _ = found.encode(sample, as_jax(context))
         for one, other in zip(zs, found.draw_latents(key, 2), strict=True):
             np.testing.assert_allclose(one, 0.5 * other, rtol=0, atol=1e-9)

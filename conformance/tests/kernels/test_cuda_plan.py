@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -22,10 +23,15 @@ def corner(size: int, ndim: int) -> tuple[tuple[int, ...], ...]:
 
 
 def planned(
-    channels: int, shape: tuple[int, ...], size: int = 2, itemsize: int = 4, device: Device = HOPPER
+    channels: int,
+    shape: tuple[int, ...],
+    size: int = 2,
+    itemsize: int = 4,
+    device: Device = HOPPER,
+    dilation: tuple[int, ...] | None = None,
 ) -> Plan | None:
     ones = (1,) * len(shape)
-    grid = Sweep(corner(size, len(shape)), ones, ones, True, shape)
+    grid = Sweep(corner(size, len(shape)), ones, dilation or ones, True, shape)
     return plan_of(channels, grid, itemsize, device)
 
 
@@ -39,21 +45,38 @@ SETTINGS: tuple[tuple[int, tuple[int, ...], int, int], ...] = (
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("batch", [1, 3, 64, 1000])
-def test_launches_are_possible(setting: tuple[int, tuple[int, ...], int, int], batch: int) -> None:
+@pytest.mark.parametrize("apart", [(1, 1, 1), (2, 3, 2)])
+def test_launches_are_possible(
+    setting: tuple[int, tuple[int, ...], int, int], batch: int, apart: tuple[int, ...]
+) -> None:
+    dilation, ndim = apart[: len(setting[1])], len(setting[1])
+    interleaved = math.prod(dilation[-2:])  # images in one, of which no tap reads another
     for shared, processors in itertools.product(LIMITS, (1, 40, 132)):
-        plan = planned(*setting, Device(90, shared, processors))
+        plan = planned(*setting, Device(90, shared, processors), dilation)
         if plan is None:
             continue
         launch = plan.solve(batch)
         grid = dict(zip(GRID, launch.integers, strict=True))
         rows, bands, depth = grid["rows"], grid["bands"], plan.layout.depth
+        pairs = zip(setting[1][-2:], dilation[-2:], strict=True)
+        plane = {-(-n // d) for n, d in pairs} | ({1} if ndim == 1 else set())
+        assert {*plan.plane} == plane
+        assert grid["images"] == batch * interleaved
+        steps = [d * math.prod(setting[1][a + 1 :]) for a, d in enumerate(dilation)]
+        steps += [math.prod(setting[1])] * (4 - ndim)
+        assert sorted(grid[f"step_{a}"] for a in range(4)) == sorted(steps)
+        assert sorted(grid[f"dilation_{a}"] for a in range(4)) == sorted(
+            (1,) * (4 - ndim) + dilation
+        )
         assert rows * bands >= plan.plane[0] > rows * (bands - 1)
         assert bands == 1 or rows >= max(1, depth)
         assert launch.shared == plan.band_bytes(rows) <= shared
         assert plan.layout.channels <= launch.threads <= plan.layout.threads <= 1024
         assert launch.threads % 32 == 0
         planes = grid["extent_0"] * grid["extent_1"]
-        assert launch.blocks == planes * bands * batch
+        units = planes * plan.plane[0] * interleaved
+        assert plan.most_images * units <= 2**31 - 2 < (plan.most_images + 1) * units
+        assert launch.blocks == planes * bands * batch * interleaved
         assert launch.counters == (launch.blocks + 1 if planes * bands > 1 else 0)
 
 

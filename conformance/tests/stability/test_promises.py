@@ -68,6 +68,28 @@ def test_no_search_breaks_the_promise(case: Case) -> None:
     assert max(gains) > MAX_GAIN ** (1 / 3)  # the search was one
 
 
+@pytest.mark.parametrize("limit", [3.0, 27.0])
+def test_parts_share_the_gain_as_the_steps_of_a_chain_do(limit: float) -> None:
+    """So a pair is bounded as a chain of two is, and L, U of PLU have a third and the rest."""
+    rng = np.random.default_rng(0)
+    pair = ic.EmergingConv.init(2, rng=rng)
+    pair = pair.replace(
+        **{n: 2 * rng.standard_normal(a.shape) for n, a in pair.parameters().items()}
+    )
+    chain = ic.bounded(ic.Chain([pair.first, pair.second]), limit).parameters()
+    for one, other in zip(
+        ic.bounded(pair, limit).parameters().values(), chain.values(), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    upper, logs = 5 * rng.standard_normal((2, 3, 3))
+    plu = ic.PLUConv1x1(np.arange(3), 0 * upper, upper, np.ones(3), logs[0])
+    qr = ic.QRConv1x1(np.zeros((0, 3)), upper, 1 + logs[0])
+    found, same = ic.bounded(plu, limit), ic.bounded(qr, limit ** (2 / 3))
+    np.testing.assert_allclose(found.matrix(), same.matrix(), rtol=1e-12)
+    far = ic.bounded(plu.replace(lower=1e9 * np.tri(3, k=-1)), limit).lower
+    assert 0.9 < np.linalg.norm(far, 2) / (1 - limit ** (-1 / 3)) < 1 + 1e-9
+
+
 def test_the_initialisation_is_hardly_changed() -> None:
     rng = np.random.default_rng(0)
     for conv in (ic.EmergingConv.init(12, rng=rng), ic.QRConv1x1.init(12, rng=rng)):

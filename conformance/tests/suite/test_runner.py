@@ -22,7 +22,7 @@ from invconv._cli import main
 from invconv.kernels import numpy_primitives
 from invconv_conformance import plugin
 from invconv_conformance.laws import LAWS
-from invconv_conformance.laws.law import truth
+from invconv_conformance.laws.law import Law, Measure, truth
 from invconv_conformance.libraries.library import Column, unadapted
 from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.report import difference
@@ -237,3 +237,24 @@ def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatc
     monkeypatch.setattr(check, "to_numpy", Mock(side_effect=RuntimeError("no values")))
     column = Column("numpy", "cpu", "eager", "float64")
     assert check.outputs(check.setting("corner-bias", column)) == {}
+
+
+@pytest.mark.parametrize("wrong", [1.5, np.inf, np.nan])
+@pytest.mark.parametrize("place", range(3))
+def test_any_measure_of_a_law_may_break_it(place: int, wrong: float) -> None:
+    """The first, one in the middle, and the last; of those that hold, the closest is shown."""
+    setting = check.setting("actnorm-2d", Column("numpy", "cpu", "eager", "float64"))
+
+    def held(errors: list[float]) -> check.Result:
+        measures = [Measure(str(n), 2 * error, 2.0) for n, error in enumerate(errors)]
+        return check.check(Law("own", "", "", lambda s: iter(measures)), setting)
+
+    errors = [0.5] * 3
+    errors[place] = 0.75
+    assert (held(errors).status, held(errors).what) == ("pass", str(place))
+    errors[place] = 1.0
+    assert held(errors).status == "pass"  # the bound itself
+    errors[place] = wrong
+    assert (held(errors).status, held(errors).what) == ("fail", str(place))
+    assert held([]).status == "not applicable"
+    assert held([0.5, "no number"]).status == "error"  # type: ignore[list-item]
