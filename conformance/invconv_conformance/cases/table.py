@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,10 +195,13 @@ def _composite() -> Iterator[Case]:
     yield Case("chain-merged-one-pixel", _merged, (1, 1), (1,))
     yield Case("chain-inverses", _with_inverses, (4, 5))
     yield Case("chain-1x1", lambda rng: ic.Chain([ic.Conv1x1.init(3, rng=rng)] * 2), (4, 5))
-    of = ("periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2")
-    turned: list[tuple[str, Any]] = [("inverse", ic.Inverse), ("transposed", Transposed)]
-    for case in (*_periodic(), *_emerging(), *_pointwise()):
-        for kind, cls in turned if case.name == "emerging-biases" else turned[: case.name in of]:
+    several = ["periodic-2d", "periodic-bias", "emerging-biases", "qrconv1x1-m2"]
+    turned: list[tuple[str, Any, list[str]]] = [("inverse", ic.Inverse, several)]
+    even = "emerging-biases periodic-even-dilated bordered-periodic-symmetric exponential-bias"
+    turned += [("transposed", Transposed, [*even.split(), "circulantconv1x1-2d", "qrconv1x1-m2"])]
+    others = (*_periodic(), *_emerging(), *_exponential(), *_symmetric(), *_pointwise())
+    for case, (kind, cls, names) in itertools.product(others, turned):
+        if case.name in names:
             build = functools.partial(lambda case, cls, rng: cls(case.build(rng)), case, cls)
             yield dataclasses.replace(case, name=f"{kind}-{case.name}", build=build)
 

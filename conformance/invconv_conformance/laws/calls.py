@@ -102,6 +102,7 @@ def _both_ways() -> Iterator[Called]:
         pair: Any = ic.filtfilt, scipy.signal.filtfilt
         if design == "numbers":
             pair, numbers = (ic.sosfiltfilt, scipy.signal.sosfiltfilt), (_SOS,)
+            name = f"sos{name}"
         run, truth = (functools.partial(f, *numbers, **options) for f in pair)
         yield Called(name, arrays=arrays, run=run, truth=truth)
 

@@ -107,6 +107,10 @@ def test_a_verdict_is_of_the_whole_spread() -> None:
         assert Interval((low + high) / 2, low, high).verdict(bound, least=least) == verdict
 
 
+def test_the_inverse_of_a_ratio_is_an_interval_round_the_inverse() -> None:
+    assert Interval(2.0, 1.0, 4.0).inverse() == Interval(0.5, 0.25, 1.0)
+
+
 def test_limits_have_verdicts() -> None:
     name = "NumPy, one thread: inverse / F.conv2d"
     found = {v.limit: v for v in invented().limits}

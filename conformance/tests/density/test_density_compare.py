@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from torch import nn
 
 from invconv._cli import main
-from invconv_benchmarks.density.compare import report, result, rows
+from invconv_benchmarks.density.compare import picture, report, result, rows
+from invconv_benchmarks.density.compare.picture import title
 from invconv_benchmarks.density.data.dataset import noise_of
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
@@ -135,6 +137,19 @@ def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str])
     assert all(trip["image_errors"][0] < 1e-4 for trip in found["round_trips"])
     assert imread(folder / "comparison.jpg").shape[0] > 500
     assert "emerging 3×3" in out
+
+
+def test_a_curve_is_the_mean_of_the_runs_of_its_own_model() -> None:
+    runs = {"plain": [[5.0, 4.0]], "plu": [[7.0, 3.0, 1.0], [9.0, 5.0]]}
+    found: Any = {"data": {"watched": "test"}, "rows": []}
+    for mixing, bits in runs.items():
+        histories = [[{"step": n, "held_out": b} for n, b in enumerate(one)] for one in bits]
+        row = {"mixing": mixing, "runs": [{"history": h} for h in [*histories, []]]}
+        found["rows"].append(row)
+    axis = Figure().subplots()
+    picture._curves(axis, found)
+    curves = {str(line.get_label()): [*line.get_ydata()] for line in axis.lines}
+    assert curves == {title("plain"): [5.0, 4.0], title("plu"): [8.0, 4.0]}
 
 
 @pytest.mark.slow

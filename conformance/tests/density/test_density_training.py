@@ -14,6 +14,7 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 
 from invconv._cli import main
 from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.evaluation.evaluation import bits_per_dim
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
 from invconv_benchmarks.density.training.module import DensityModule, DivergedError
@@ -62,6 +63,11 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(mixing: str, tmp_p
     stored = content(part)["state_dict"]
     for name, weight in again.average.state_dict().items():
         assert torch.equal(stored[f"average.{name}"], weight)
+    last = again.history[-1]["held_out"]  # of the average, not of what is trained
+    bits = [
+        float(bits_per_dim(m, DIGITS, DIGITS.watched).mean()) for m in (again.average, again.flow)
+    ]
+    assert last == pytest.approx(bits[0], rel=1e-6) != pytest.approx(bits[1], rel=1e-6)
 
 
 def test_the_average_is_polyaks_with_a_light_start(monkeypatch: Any, tmp_path: Path) -> None:

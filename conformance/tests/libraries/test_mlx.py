@@ -44,3 +44,21 @@ def test_gradients_are_those_of_numpy(case: Case, direction: str) -> None:
 def test_float64_is_refused() -> None:
     with pytest.raises(TypeError, match="like: expected float32, got float64, of which MLX has no"):
         ic.Conv1x1(np.eye(2)).asarrays(mx.zeros((), dtype=mx.float64))
+
+
+def test_pivots_are_exchanged_underflow_and_are_each_looked_at() -> None:
+    """By matrices with a zero first, with a tiny determinant, and singular in one block of two."""
+    turned, tiny = np.asarray([[0.0, 2.0, 0], [0.25, 0, 0], [0, 0, -3]]), 1e-20 * np.eye(3)
+    y = np.arange(6.0).reshape(1, 3, 2)
+    for weight in (turned, tiny):
+        conv = ic.Conv1x1(mx.array(weight.astype(np.float32)))
+        wanted = 2 * np.linalg.slogdet(weight)[1]
+        assert float(conv.log_det((2,)).item()) == pytest.approx(wanted, rel=1e-6)
+        found = to_numpy(conv.inverse(mx.array((weight @ y).astype(np.float32))))
+        np.testing.assert_allclose(found, y, rtol=1e-6)
+    lost = ic.Conv1x1(mx.array(np.asarray([[1.0, 2.0], [2.0, 4.0]], np.float32)))
+    half = ic.PeriodicConv(mx.array(np.asarray([[[1.0, 1.0]]], np.float32)))  # at one frequency
+    for conv in (lost, half):
+        assert conv.log_det((2,)).item() == -np.inf
+        x = conv.inverse(mx.array(np.ones((1, conv.channels, 2), np.float32)))
+        assert np.isnan(to_numpy(x)).all()

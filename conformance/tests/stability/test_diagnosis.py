@@ -1,5 +1,6 @@
 """`diagnose`: the digits it promises, against extended precision, and what it says."""
 
+import itertools
 import math
 import re
 from fractions import Fraction
@@ -16,6 +17,7 @@ from invconv import _cli
 from invconv.trust.condition import digits_left
 from invconv_benchmarks.demo import growing
 from invconv_benchmarks.demo.growing import Shape
+from invconv_conformance.truth.oracle import affine
 
 GROWTH = list(growing.examples())
 EPS = 2.0**-23
@@ -189,3 +191,30 @@ def test_growth_that_no_tap_shows(conv: ic.InvertibleConv, grid: Shape, growth: 
     found = ic.diagnose(conv, grid)
     assert growth in " ".join(repr(found).split())
     assert not any("two digits last" in text for text in found.advice)
+
+
+_WORDS = ("odd", "zero", "symmetric", "periodic")
+
+
+@pytest.mark.parametrize("words", list(itertools.product(_WORDS, repeat=2)), ids="-".join)
+def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, ...]) -> None:
+    """Its periods are those of the dense matrix's last singular vector, along each axis."""
+    grid = (5, 7)
+    for signs in itertools.product((0.5, -0.5), repeat=2):
+        taps = [
+            [s, 1.02, s] if w == "periodic" else [1.02, s]
+            for w, s in zip(words, signs, strict=True)
+        ]
+        conv = ic.SymmetricConv(np.multiply.outer(*taps)[None, None], boundary=words)
+        found, matrix = ic.diagnose(conv, grid), affine(conv, grid)[0].astype(float)
+        assert found.frequency is not None
+        waves = []
+        for word, f, n in zip(words, found.frequency, grid, strict=True):
+            if word in ("odd", "zero"):
+                waves.append(np.sin(2 * np.pi * f * (np.arange(n) + 1) / (n + 1)))
+            else:
+                place = np.arange(n) + (0.5 if word == "symmetric" else 0)
+                waves.append(np.cos(2 * np.pi * f * place / n))
+        x, values = np.multiply.outer(*waves).reshape(-1), np.linalg.svd(matrix)[1]
+        assert np.linalg.norm(matrix @ x) / np.linalg.norm(x) == pytest.approx(values[-1])
+        assert found.condition == pytest.approx(values[0] / values[-1])
