@@ -85,7 +85,7 @@ def test_any_settings_are_the_dense_matrix(drawn: Any, batch: int, dtype: str) -
 
 def applied(conv: Any, x: Any) -> Any:
     """Return K x in float64, tap by tap on slices."""
-    y = np.zeros(x.shape)
+    y: Any = np.zeros(x.shape)
     for step, tap in autoregressive_taps(conv):
         pairs = [
             (slice(max(s, 0), n + min(s, 0)), slice(max(-s, 0), n - max(s, 0)))

@@ -19,7 +19,6 @@ from torch import nn
 
 from invconv._cli import main
 from invconv_benchmarks.density.compare import picture, report, result, rows
-from invconv_benchmarks.density.compare.picture import title
 from invconv_benchmarks.density.data.dataset import noise_of
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
@@ -149,7 +148,7 @@ def test_a_curve_is_the_mean_of_the_runs_of_its_own_model() -> None:
     axis = Figure().subplots()
     picture._curves(axis, found)
     curves = {str(line.get_label()): [*line.get_ydata()] for line in axis.lines}
-    assert curves == {title("plain"): [5.0, 4.0], title("plu"): [8.0, 4.0]}
+    assert curves == {report.title("plain"): [5.0, 4.0], report.title("plu"): [8.0, 4.0]}
 
 
 @pytest.mark.slow

@@ -56,9 +56,9 @@ def test_pivots_are_exchanged_underflow_and_are_each_looked_at() -> None:
         assert float(conv.log_det((2,)).item()) == pytest.approx(wanted, rel=1e-6)
         found = to_numpy(conv.inverse(mx.array((weight @ y).astype(np.float32))))
         np.testing.assert_allclose(found, y, rtol=1e-6)
-    lost = ic.Conv1x1(mx.array(np.asarray([[1.0, 2.0], [2.0, 4.0]], np.float32)))
+    lost: Any = ic.Conv1x1(mx.array(np.asarray([[1.0, 2.0], [2.0, 4.0]], np.float32)))
     half = ic.PeriodicConv(mx.array(np.asarray([[[1.0, 1.0]]], np.float32)))  # at one frequency
-    for conv in (lost, half):
-        assert conv.log_det((2,)).item() == -np.inf
-        x = conv.inverse(mx.array(np.ones((1, conv.channels, 2), np.float32)))
+    for one in (lost, half):
+        assert one.log_det((2,)).item() == -np.inf
+        x = one.inverse(mx.array(np.ones((1, one.channels, 2), np.float32)))
         assert np.isnan(to_numpy(x)).all()
