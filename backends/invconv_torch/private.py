@@ -27,7 +27,6 @@ try:
     from torch.utils import _python_dispatch
 
     fp32_precision = torch._C._get_fp32_precision_getter
-    is_zerotensor = torch.Tensor._is_zerotensor
     is_tracing = torch._C._is_tracing
     open_modes = torch._C._len_torch_dispatch_stack
     Transform = torch._C._functorch.TransformType

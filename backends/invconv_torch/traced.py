@@ -9,9 +9,7 @@ from invconv_torch.private import (
     constant_in_graphs,
     forward_level,
     get_interpreter_stack,
-    is_legacy_batchedtensor,
     is_tracing,
-    is_zerotensor,
     open_modes,
     peek_interpreter_stack,
 )
@@ -49,9 +47,12 @@ def bare(*tensors: torch.Tensor) -> bool:
     """
     if traced():
         return False
-    for t in tensors:
-        if type(t) not in PLAIN or t.is_meta or is_legacy_batchedtensor(t) or is_zerotensor(t):
-            return False
+    try:
+        for t in tensors:
+            if type(t) not in PLAIN or not (t.data_ptr() or t.numel() == 0):
+                return False
+    except RuntimeError:  # a batch has no address
+        return False
     return True
 
 

@@ -161,7 +161,7 @@ class SpectralFactor:
 
 def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
     """See `invconv.kernels.frequencies.products.by_frequencies`."""
-    if not in_host_memory(y) or differentiated(y):
+    if not (y.is_cpu and bare(y)) or differentiated(y):
         return products.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
         return products.by_frequencies.agnostic(product, y).contiguous()
