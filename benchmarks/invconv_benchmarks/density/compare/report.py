@@ -38,8 +38,13 @@ def color(mixing: str) -> str:
 
 def markdown(result: Result) -> list[str]:
     """Return the lines of the tables: the rows, the sweep of learning rates, runs that stopped."""
-    heads = ("", "rate", "params", "bits/dim", "from plain", "lower", "ms", "100 of", "paper")
-    table = tables.markdown(heads, [_cells(row, result) for row in result["rows"]])
+    heads = ["", "rate", "params", "bits/dim", "from plain", "lower", "ms", "100 of", "paper"]
+    cells = [_cells(row, result) for row in result["rows"]]
+    if any("date" in row for row in result["rows"]):  # put together of results of several days
+        heads.append("trained")
+        for row, line in zip(result["rows"], cells, strict=True):
+            line.append(row["date"])
+    table = tables.markdown(heads, cells)
     lines = [_about(result), "", *table]
     if result.get("round_trips"):
         lines += ["", *_round_trips(result)]
