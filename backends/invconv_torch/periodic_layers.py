@@ -58,7 +58,7 @@ class _SymmetricConv(Convolution):
     kernel_size : int or tuple of int
         Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps per axis. Along
         a periodic axis it may be even, and the parameter has all taps.
-    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one per axis
+    boundary : {"symmetric", "mirror", "odd", "zero", "periodic"} or tuple of these, one per axis
         See `invconv.SymmetricConv`.
     bias : bool
     max_gain, device, dtype : optional

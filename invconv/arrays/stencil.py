@@ -101,11 +101,27 @@ def kernel_of(taps: Array, kernel_size: Shape) -> Array:
     return xp.reshape(xp.permute_dims(taps, (1, 2, 0)), (c_out, c_in, *kernel_size))
 
 
+def at_end(i: Any, n: int) -> Any:
+    """Tell which pixels of an axis of n are its first or last.
+
+    K^T = D K D^-1 between mirrors, with D = 1/2 there and 1 else.
+    """
+    return (i == 0) | (i == n - 1)
+
+
 def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
-    """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0."""
+    """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0.
+
+    Those of a transposed mirror are D^-1.
+    """
     one = 1 + 0 * i
     if border == "periodic":
         return i % n, one
+    if border in ("mirror", "transposed mirror"):
+        period = 2 * n - 2 or 1
+        i = i % period
+        i = i + (i >= n) * (period - 2 * i)
+        return i, one if border == "mirror" else one + at_end(i, n)
     if border == "symmetric":
         i = i % (2 * n)
         return i + (i >= n) * (2 * n - 1 - 2 * i), one

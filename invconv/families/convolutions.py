@@ -2,6 +2,7 @@
 
     periodic    a b c d | a b c d | a b c d        symmetric   d c b a | a b c d | d c b a
     zero        0 0 0 0 | a b c d | 0 0 0 0        odd        -c -b -a 0 | a b c d | 0 -d -c -b
+    mirror      . d c b | a b c d | c b a .
 
 `Spectral` is one C x C matrix a frequency (`kernels.frequencies`):
 
@@ -21,8 +22,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, triangle
-from invconv.arrays.stencil import Offset, Stencil, Sweep, kernel_of, seen, tap_indices, taps_of
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    constant,
+    device,
+    diagonal,
+    namespace,
+    size,
+    triangle,
+)
+from invconv.arrays.stencil import (
+    Offset,
+    Stencil,
+    Sweep,
+    at_end,
+    kernel_of,
+    seen,
+    tap_indices,
+    taps_of,
+)
 from invconv.families.family import Family
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
@@ -326,15 +345,24 @@ class BorderedFamily(TapsFamily):
         return xp.reshape(pixels, (*x.shape[:2], *wide))
 
     def in_zeros(self, y: Array) -> Array:
-        """Return y (B, C, *spatial) with zeros for margins."""
+        """Return y (B, C, *spatial), weighted as by `cropped`, with zeros for margins."""
+        y = self._weighted(y)
         for axis, (before, behind) in enumerate(self.margins, 2):
             y = pad(y, axis, before, behind)
         return y
 
     def cropped(self, y: Array) -> Array:
-        """Return y (B, C, *spatial) without its margins."""
+        """Return y (B, C, *spatial) without its margins; between transposed mirrors D y."""
         for axis, (before, behind) in enumerate(self.margins, 2):
             y = part(y, axis, before, y.shape[axis] - behind)
+        return self._weighted(y)
+
+    def _weighted(self, y: Array) -> Array:
+        for axis, border in enumerate(self.borders, 2):
+            if border == "transposed mirror":
+                xp, n = namespace(y), int(y.shape[axis])
+                ends = xp.astype(at_end(xp.arange(n, device=device(y)), n), y.dtype)
+                y = y * xp.reshape(1 - ends / 2, (-1, *[1] * (y.ndim - 1 - axis)))
         return y
 
 
@@ -378,6 +406,7 @@ class Spectral(TapsFamily):
     solved = "spectral"
     wrap: Any = field(init=False, repr=False, compare=False)
     basis: Basis = field(init=False, repr=False, compare=False)  # in which it decouples
+    orthogonal: bool = field(init=False, repr=False, compare=False)  # whether the basis is
     bordered: BorderedFamily = field(init=False, repr=False, compare=False)  # of whole kernels
     wide: bool = field(init=False, repr=False, compare=False)  # see `BorderedFamily`
     # None if it is wide, or w a half of the kernel
@@ -391,8 +420,10 @@ class Spectral(TapsFamily):
         near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
         bordered = BorderedFamily(whole, near, self.dilation)
         free = bordered.wrap is True and not bordered.wide
+        basis = Basis(self.borders, self.dilation)
         vars(self).update(
-            basis=Basis(self.borders, self.dilation),
+            basis=basis,
+            orthogonal=basis.transpose() is basis,
             bordered=bordered,
             wrap=bordered.wrap,
             wide=bordered.wide,
@@ -436,7 +467,7 @@ class Spectral(TapsFamily):
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
         sides = zip(self.kernel_size, self.borders, strict=True)
         odd = tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in sides)
-        return self.of(odd, self.borders, self.dilation)
+        return self.of(odd, self.basis.transpose().borders, self.dilation)
 
     def adjoint(self, w: Array) -> Array:
         """Return transposed matrices, flipped along periodic axes, a zero tap behind even ones."""
@@ -468,9 +499,11 @@ class Spectral(TapsFamily):
         agnostic: Callable[..., Array] = by_frequencies.agnostic
         return partial(agnostic, product)
 
-    def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
+    def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition | None:
         if not np.isfinite(w).all():
             raise SolveOverflowError
+        if not self.orthogonal:
+            return None
         order = None if len(w) == 1 else 2  # of one number, without a factorisation of each
         taps = float(np.linalg.norm(taps_of(w), order, axis=(1, 2)) @ self.counts())
         rounding = len(w) * taps * condition.EPS["float64"]

@@ -44,7 +44,7 @@ class WithKernel(InvertibleConv, abstract=True):
     def _family(self) -> Any:
         """The family whose weight is the kernel."""
 
-    def transpose(self) -> Self:
+    def transpose(self) -> InvertibleConv:
         """Return the operator of K^T, without bias: transposed matrices, and flipped taps.
 
         Axes along which the kernel is even stay as they are. Along a periodic axis of even size,
@@ -67,13 +67,21 @@ class SpectralConv(WithKernel, abstract=True):
 
     def _least_squares(self, y: Array, damp: float | Array) -> Array:
         family = self._family
+        if not family.orthogonal:
+            raise ValueError(
+                "boundary: expected borders without 'mirror' for least_squares, since its waves "
+                "are not orthogonal; use 'symmetric', or scipy.sparse.linalg.lsqr with "
+                "aslinearoperator"
+            )
         return solve(self.kernel, family.counts(), family.basis, y, damp)
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size
         centre = int(np.ravel_multi_index(centre_of(size, self._family.borders), size))
-        often = constant(self._family.counts(), self.kernel, self.kernel.dtype)
-        often = often[:, None, None]
+        # |E| <= 2^(1/2) |D^1/2 E D^-1/2| for each axis of a mirror in the last pixels
+        counts = self._family.counts() * 2 ** (self._family.borders.count("mirror") / 2)
+        counts[centre] = 1.0
+        often = constant(counts, self.kernel, self.kernel.dtype)[:, None, None]
         taps = taps_of(self.kernel) * often
         concat = namespace(taps).concat
         others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)

@@ -40,11 +40,12 @@ def from_psf(
         h, of odd sizes, its centre in the middle, for images of one channel. For one function per
         channel, stack them on a first axis and give a ``boundary`` for each spatial axis. Its sum
         multiplies the flux of an image: ``psf / psf.sum()`` keeps it.
-    boundary : {"symmetric", "odd", "zero", "periodic"} or sequence of these, one per axis
+    boundary : {"symmetric", "mirror", "odd", "zero", "periodic"} or sequence, one per axis
         How images go on at their border, as in `SymmetricConv`. "symmetric", d c b a | a b c d, is
-        the mode "reflect" of `scipy.ndimage`; "zero" is the mode "constant", for three taps at
-        most; "odd" is a wall at zero. Along these axes h must be even, and is made so where it is
-        even to a millionth of its largest number. "periodic" is the mode "wrap", for any h.
+        the mode "reflect" of `scipy.ndimage`; "mirror", d c b | a b c d, has its name; "zero" is
+        the mode "constant", for three taps at most; "odd" is a wall at zero. Along these axes h
+        must be even, and is made so where it is even to a millionth of its largest number.
+        "periodic" is the mode "wrap", for any h.
     like : array, optional
         An array of the library, dtype and device of the result; else those of ``psf``, float64
         for integers.

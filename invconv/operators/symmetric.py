@@ -2,8 +2,9 @@
 
 Cosines, sines and Fourier's waves decouple them (`kernels.frequencies`):
 
-    K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)          mirrors
-                                                         or cos(pi (m + 1) t / (N + 1))  walls
+    K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)       "symmetric"
+                                                    or cos(pi m t / (N - 1))        "mirror"
+                                                    or cos(pi (m + 1) t / (N + 1))  walls
 
 with w_t the number of offsets +-t. There is no order of the pixels.
 """
@@ -20,18 +21,17 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, readable, to_numpy
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
-from invconv.kernels.frequencies.basis import WAVES
+from invconv.kernels.frequencies.basis import BORDERS
+from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.convolution import SpectralConv, drawn_kernel
 
-_NONE = "which does not repeat the last pixel, is none of these"
 # what the words of scipy.ndimage, numpy.pad, PyTorch and physicists are here
 _ELSEWHERE = {
     **dict.fromkeys(("wrap", "grid-wrap", "circular"), "is 'periodic'"),
     **dict.fromkeys(("constant", "grid-constant", "zeros"), "is 'zero'"),
     **dict.fromkeys(("grid-mirror", "neumann"), "is 'symmetric'"),
     "dirichlet": "is 'odd'",
-    "reflect": f"of scipy.ndimage is 'symmetric'; that of NumPy and PyTorch, {_NONE}",
-    "mirror": f"of scipy.ndimage, {_NONE}",
+    "reflect": "of scipy.ndimage is 'symmetric', that of NumPy and PyTorch is 'mirror'",
 }
 
 
@@ -58,10 +58,11 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         be wider than the grid. Along a periodic axis it is whole, as in `PeriodicConv`.
     bias : array, shape (C,), optional
         Added to the channels of every pixel.
-    boundary : {"symmetric", "odd", "zero", "periodic"} or tuple of these, one per axis
-        "symmetric": mirrored, d c b a | a b c d | d c b a, a wall without flow (Neumann). "odd":
-        -c -b -a 0 | a b c d | 0 -d -c -b, a wall at zero (Dirichlet). "zero": zeros, for three
-        taps at most, h <= 2. "periodic": a b c d | a b c d | a b c d.
+    boundary : {"symmetric", "mirror", "odd", "zero", "periodic"} or tuple of these, one per axis
+        "symmetric": mirrored, d c b a | a b c d | d c b a, a wall without flow (Neumann). "mirror":
+        mirrored in the last pixel, d c b | a b c d | c b a; K is not symmetric then, and there is
+        no ``least_squares``. "odd": -c -b -a 0 | a b c d | 0 -d -c -b, a wall at zero (Dirichlet).
+        "zero": zeros, for three taps at most, h <= 2. "periodic": a b c d | a b c d | a b c d.
 
     Warns
     -----
@@ -145,6 +146,10 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         conv = cls(drawn_kernel(channels, taps, borders, rng), boundary=borders)
         return conv if like is None else conv.asarrays(like)
 
+    def transpose(self) -> InvertibleConv:
+        """Return the operator of K^T, without bias: of this class, unless there is a "mirror"."""
+        return super().transpose() if self._family.orthogonal else InvertibleConv.transpose(self)
+
     @derived
     def _family(self) -> Spectral:
         assert isinstance(self.boundary, tuple)
@@ -155,14 +160,14 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
     """Return one word per axis, from one word or a sequence of ``ndim``, or raise ValueError."""
     words = (boundary,) * ndim if isinstance(boundary, str) else boundary
-    options = ", ".join(map(repr, WAVES))
+    options = ", ".join(map(repr, BORDERS))
     if not isinstance(words, Sequence) or len(words) != ndim:
         raise ValueError(
             f"boundary: expected one of {options}, or {ndim} of them, one per spatial axis, got "
             f"{boundary!r}"
         )
     for word in words:
-        if not isinstance(word, str) or word not in WAVES:
+        if not isinstance(word, str) or word not in BORDERS:
             hint = f"; {word!r} {_ELSEWHERE[word]}" if str(word) in _ELSEWHERE else ""
             raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
     return tuple(words)

@@ -176,8 +176,7 @@ def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
         if waves is not None and x.shape[axis] > BY_MATRIX:
             x = waves.transform(x, (axis,), back=back)
         elif waves is not None:
-            matrix = waves.matrix(x.shape[axis])
-            turned = jnp.asarray(matrix if back else matrix.T, x.dtype)
+            turned = jnp.asarray(waves.matrix(x.shape[axis], back).T, x.dtype)
             x = jnp.moveaxis(matmul(jnp.moveaxis(x, axis, -1), turned), -1, axis)
     return x
 

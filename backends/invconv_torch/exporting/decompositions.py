@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invconv.arrays.stencil import seen
+from invconv.arrays.stencil import at_end, seen
 from invconv.families.convolutions import BorderedFamily, Causal, Spectral, StencilFamily
 from invconv.kernels.frequencies.products import within_range
 from invconv.kernels.wavefront import lanes_of
@@ -80,7 +80,7 @@ def _continued(whole: BorderedFamily, x: Tensor) -> Tensor:
         positions = torch.arange(-before, n + behind, device=x.device)
         places, signs = seen(border, positions, n)
         x = x.index_select(axis, places)
-        if border in ("odd", "zero"):
+        if border in ("odd", "zero", "transposed mirror"):
             signs = signs.reshape(-1, *[1] * (x.ndim - 1 - axis))
             x = torch.where(signs == 0, 0.0, signs * x)
     return x
@@ -112,11 +112,14 @@ def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
         if waves is None:
             continue
         m, p = torch.arange(count, device=y.device)[:, None], torch.arange(n, device=y.device)
-        m, half = m + waves.first, 2 * (n + waves.first)
-        steps = m * (2 * p + 2) if waves.first else m * (2 * p + 1)
-        matrix = _turns(steps, 2 * half, y)[waves.first]
+        m, period = m + waves.first, waves.period(n)
+        matrix = _turns(m * (2 * p + 1 + waves.beyond), 2 * period, y)[waves.first]
+        if waves.beyond < 0:  # its own inverse, up to a factor
+            matrix = matrix * (1 - at_end(m if waves.transposed else p, n) / 2)
+            back.append((axis, matrix * 4 / period))
+        else:
+            back.append((axis, matrix.mT * torch.where(m.mT == 0, 2, 4) / period))
         x = _along(x, axis, matrix)
-        back.append((axis, matrix.mT * torch.where(m.mT == 0, 2, 4) / half))
     axes = [2 + axis for axis in basis.closed]
     x = torch.fft.rfftn(x, dim=axes) if axes else x
     rows = x.flatten(2).permute(2, 1, 0)
@@ -139,7 +142,7 @@ def _spectrum(family: Spectral, w: Tensor, shape: tuple[int, ...]) -> Tensor:
         if waves is None:
             phases = torch.complex(*_turns(m * (t - (k - 1) // 2) * dilation, n, w))
         else:
-            turns = _turns((m + waves.first) * t, 2 * (n + waves.first), w)[0]
+            turns = _turns((m + waves.first) * t, waves.period(n), w)[0]
             phases = turns * torch.where(t == 0, 1, 2)
         spectrum = _along(spectrum, axis, phases.to(spectrum.dtype))
     return spectrum.flatten(2).permute(2, 0, 1)

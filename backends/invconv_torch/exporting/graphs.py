@@ -91,18 +91,18 @@ def spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
     basis, shape, x = solver.basis, solver.shape, y
     pairs = enumerate(zip(basis.waves, shape, strict=True), 2)
-    matrices = [(axis, waves.matrix(n)) for axis, (waves, n) in pairs if waves is not None]
+    walls = [(axis, waves, n) for axis, (waves, n) in pairs if waves is not None]
     axes = [2 + axis for axis in basis.closed]
-    for axis, matrix in matrices:
-        x = _mixed(x, axis, matrix)
+    for axis, waves, n in walls:
+        x = _mixed(x, axis, waves.matrix(n))
     z = _to_frequencies(x, axes) if axes else x.unsqueeze(2)  # (B, C, 2 or 1, *frequencies)
     rows = z.flatten(3).permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
     x_hat = _at_the_frequencies(solver, rows, _real if axes else lambda matrices: matrices)
     x_hat = x_hat.unflatten(1, (-1, y.shape[1])).permute(3, 2, 1, 0)
     z = x_hat.unflatten(3, basis.frequencies(shape))
     x = _from_frequencies(z, axes, shape) if axes else z.squeeze(2)
-    for axis, matrix in matrices:
-        x = _mixed(x, axis, matrix.T)
+    for axis, waves, n in walls:
+        x = _mixed(x, axis, waves.matrix(n, True))
     return x
 
 

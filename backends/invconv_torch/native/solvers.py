@@ -144,7 +144,8 @@ class SpectralFactor:
     def transpose(self) -> SpectralFactor:
         """Return the factored transpose."""
         turned = None if self.product is None else self.product.transposed
-        return replace(self, product=turned, adjoint=not self.adjoint)
+        basis = self.basis.transpose()
+        return replace(self, basis=basis, product=turned, adjoint=not self.adjoint)
 
     def solve(self, y: Tensor) -> Tensor:
         """Return x, shape (B, C, *shape)."""

@@ -76,7 +76,7 @@ def _periodic(rng: Rng) -> Drawn:
 def _symmetric(rng: Rng) -> Drawn:
     ndim, channels = _size(rng)
     size = tuple(2 * k - 1 for k in _numbers(rng, ndim, 1, 4))
-    words = tuple(map(str, rng.choice(["symmetric", "odd", "periodic"], ndim)))
+    words = tuple(map(str, rng.choice(["symmetric", "mirror", "odd", "periodic"], ndim)))
     conv = ic.SymmetricConv.init(channels, size, ndim, boundary=words, rng=rng)
     conv = _scaled(conv, rng, 1.0)
     return conv, _grid(rng, ndim, channels, _DENSE)

@@ -119,6 +119,8 @@ def _symmetric() -> Iterator[Case]:
     for boundary, size, grid in (
         (("odd",), 7, (4,)),
         (("zero", "zero"), 3, (4, 5)),
+        (("mirror", "mirror"), (5, 3), (4, 5)),
+        (("mirror", "periodic", "symmetric"), (7, 2, 3), (2, 4, 3)),
         (("odd", "odd"), (5, 3), (4, 5)),
         (("periodic", "symmetric"), (4, 5), (3, 4)),
         (("odd", "periodic"), (3, 2), (4, 5)),

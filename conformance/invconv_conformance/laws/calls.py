@@ -144,7 +144,7 @@ def _sample_by_sample(b: Floats, a: Floats, x: Floats, axis: int, zi: Any = None
 
 
 def _from_psf() -> Iterator[Called]:
-    words = "symmetric", "odd", "zero", "periodic"
+    words = "symmetric", "mirror", "odd", "zero", "periodic"
     sides: list[Any] = [*words, *itertools.product(words, repeat=2)]
     for boundary, several in [(s, False) for s in sides] + [(s, True) for s in sides[len(words) :]]:
         both = boundary if isinstance(boundary, tuple) else (boundary,) * 2
@@ -177,6 +177,7 @@ def _convolved(words: tuple[str, ...], psf: Floats, x: Floats) -> Floats:
 
 
 _PADS: dict[str, Any] = {"symmetric": "symmetric", "zero": "constant", "periodic": "wrap"}
+_PADS["mirror"] = "reflect"
 
 
 def _least_squares() -> Iterator[Called]:

@@ -130,6 +130,13 @@ def mirrored(i: int, n: int) -> tuple[int, int]:
     return i % (2 * n) if i % (2 * n) < n else 2 * n - 1 - i % (2 * n), 1
 
 
+def reflected(i: int, n: int) -> tuple[int, int]:
+    """Return the pixel of d c b | a b c d | c b a."""
+    while not 0 <= i < n:
+        i = 0 if n == 1 else -i if i < 0 else 2 * (n - 1) - i
+    return i, 1
+
+
 def odd(i: int, n: int) -> tuple[int, int]:
     """Return the pixel of -c -b -a 0 | a b c d | 0 -d -c -b."""
     if 0 <= i < n:
@@ -140,7 +147,13 @@ def odd(i: int, n: int) -> tuple[int, int]:
     return pixel, -sign
 
 
-_BORDERS = {"periodic": circular, "symmetric": mirrored, "odd": odd, "zero": zeros}
+_BORDERS = {
+    "periodic": circular,
+    "symmetric": mirrored,
+    "mirror": reflected,
+    "odd": odd,
+    "zero": zeros,
+}
 
 
 def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Matrix]]:

@@ -71,7 +71,7 @@ class Draw:
             "channel_order": self.one_of("lower", "upper"),
             "padding": self.one_of("zeros", "circular"),
             "dilation": self.per_axis(1, 1, 2, 5),
-            "boundary": self.per_axis("symmetric", "odd", "periodic"),
+            "boundary": self.per_axis("symmetric", "mirror", "odd", "periodic"),
         }
         known = inspect.signature(cls.init).parameters
         return {name: value for name, value in settings.items() if name in known}

@@ -40,6 +40,8 @@ def expected(matrices: Array, basis: Basis, y: Array) -> Array:
             y_hat = scipy.fft.dct(y_hat, axis=axis, norm="ortho")
         elif border == "odd":
             y_hat = scipy.fft.dst(y_hat, type=1, axis=axis, norm="ortho")
+        elif border == "mirror":
+            y_hat = reflected(y_hat, axis)
     y_hat = scipy.fft.rfftn(y_hat, axes=closed) if closed else y_hat
     rows = y_hat.reshape(*y.shape[:2], -1)
     x = np.einsum("foc,bcf->bof", matrices, rows).reshape(y_hat.shape)
@@ -49,7 +51,16 @@ def expected(matrices: Array, basis: Basis, y: Array) -> Array:
             x = scipy.fft.idct(x, axis=axis, norm="ortho")
         elif border == "odd":
             x = scipy.fft.idst(x, type=1, axis=axis, norm="ortho")
+        elif border == "mirror":
+            x = reflected(x, axis)
     return np.asarray(x)
+
+
+def reflected(x: Array, axis: int) -> Array:
+    """Return the DCT-I that is its own inverse, which SciPy does not have of one point."""
+    if x.shape[axis] == 1:
+        return x
+    return np.asarray(scipy.fft.dct(x, type=1, axis=axis, norm="ortho", orthogonalize=False))
 
 
 def spectrum(rng: Any, basis: Basis, shape: tuple[int, ...], channels: int) -> Array:
@@ -62,7 +73,7 @@ def spectrum(rng: Any, basis: Basis, shape: tuple[int, ...], channels: int) -> A
     return np.asarray(kernel.reshape(channels, channels, count).transpose(2, 0, 1))
 
 
-@pytest.mark.parametrize("words", ["periodic", "symmetric", "odd symmetric periodic"])
+@pytest.mark.parametrize("words", ["periodic", "symmetric", "odd symmetric periodic mirror"])
 @pytest.mark.parametrize("seed", range(8))
 def test_products_of_transforms(seed: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "SHARED", 0.0)

@@ -55,7 +55,7 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
     """What torch.export does not reach: each family, and the gradient."""
     causal = Causal.of((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
-    for borders in itertools.product(("periodic", "symmetric", "odd"), repeat=2):
+    for borders in itertools.product(("periodic", "symmetric", "mirror", "odd"), repeat=2):
         families[Spectral.of((2, 3), borders, (1, 1)).text] = borders[1] == "periodic"
     for family, place in families.items():
         of_spectrum = operator == "spectral_log_det"

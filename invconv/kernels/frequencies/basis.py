@@ -2,13 +2,16 @@
 
     periodic    exp(2 pi i f p / N), any kernel              phases exp(2 pi i f t / N)
     symmetric   cosines, an image between mirrors            cos(pi m t / N)
+    mirror      cosines, mirrors in the last pixels          cos(pi m t / (N - 1))
     odd         sines, an image between walls at zero        cos(pi (m + 1) t / (N + 1))
 
-Along the last two the kernel is even: tap t stands at the offsets +-t, and counts twice unless
+Along the last three the kernel is even: tap t stands at the offsets +-t, and counts twice unless
 t = 0 (S. A. Martucci, Symmetric Convolution and the Discrete Sine and Cosine Transforms, 1994).
 The images are real: along the last periodic axis half of the frequencies suffice, the rest are
 their conjugates. Without a periodic axis all is real.
 """
+
+from __future__ import annotations
 
 import functools
 import math
@@ -21,7 +24,9 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, size
 from invconv.kernels.frequencies.waves import (
     COSINES,
+    MIRRORS,
     SINES,
+    TRANSPOSED_MIRRORS,
     Waves,
     complex_dtype,
     doubled,
@@ -29,19 +34,28 @@ from invconv.kernels.frequencies.waves import (
 )
 from invconv.kernels.primitives import pad, part
 
-WAVES: dict[str, Waves | None] = {
+BORDERS = "periodic", "symmetric", "mirror", "odd", "zero"
+_WAVES: dict[str, Waves | None] = {
     "periodic": None,
     "symmetric": COSINES,
+    "mirror": MIRRORS,
     "odd": SINES,
     "zero": SINES,  # what kernels of three taps see between walls at zero
+    "transposed mirror": TRANSPOSED_MIRRORS,
 }
+_WALLS = COSINES, SINES, MIRRORS, TRANSPOSED_MIRRORS
+# the borders of the transpose; the others stay what they are
+_TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
 
 
 @dataclass(frozen=True)
 class Basis:
-    """An orthogonal basis of real images in which convolutions with some borders decouple."""
+    """A basis of real images in which convolutions with some borders decouple.
 
-    borders: tuple[str, ...]  # one word per axis: a key of `WAVES`
+    It is orthogonal, unless there are mirrors in the last pixels.
+    """
+
+    borders: tuple[str, ...]  # one word per axis: of `BORDERS`, or a transpose's
     dilation: Shape  # of the kernels, along periodic axes
 
     # the real waves along each axis, None for a periodic one
@@ -49,9 +63,14 @@ class Basis:
     closed: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the periodic axes
 
     def __post_init__(self) -> None:
-        waves = tuple(WAVES[border] for border in self.borders)
+        waves = tuple(_WAVES[border] for border in self.borders)
         closed = tuple(axis for axis, kind in enumerate(waves) if kind is None)
         vars(self).update(waves=waves, closed=closed)
+
+    def transpose(self) -> Basis:
+        """Return the basis in which transposes decouple: this one, if it is orthogonal."""
+        borders = tuple(_TURNED.get(border, border) for border in self.borders)
+        return self if borders == self.borders else Basis(borders, self.dilation)
 
     def dtype(self, like: Array) -> Any:
         """Return the dtype of a spectrum, real or complex, in the precision of ``like``."""
@@ -100,7 +119,7 @@ class Basis:
             kernel = _folded(kernel, axis, places, period)
             if waves is not None:
                 kernel = xp.real(_fft_of(kernel).rfft(kernel, axis=axis))
-                kernel = part(kernel, axis, waves.first, kernel.shape[axis] - 1)
+                kernel = part(kernel, axis, waves.first, waves.first + int(shape[axis - 2]))
         if self.closed:
             kernel = xp.conj(_fft_of(kernel).rfftn(kernel, axes=self._axes(None)))
         return kernel
@@ -131,7 +150,7 @@ class Basis:
             if waves is None:
                 yield axis, waves, d * (np.arange(k) - (k - 1) // 2), n
             else:
-                yield axis, waves, np.arange(k), 2 * (n + waves.first)
+                yield axis, waves, np.arange(k), waves.period(n)
 
     def to_frequencies(self, x: Array) -> Array:
         """Return x_hat (F, C, B), real or complex, of images (B, C, *spatial).
@@ -143,7 +162,7 @@ class Basis:
         if batch == 0:  # torch does not transform an empty batch
             count = size(self.frequencies(shape))
             return xp.zeros((count, channels, 0), dtype=self.dtype(x), device=device(x))
-        for waves in (COSINES, SINES):
+        for waves in _WALLS:
             x = waves.transform(x, self._axes(waves))
         if self.closed:
             x = _fft_of(x).rfftn(x, axes=self._axes(None))
@@ -158,7 +177,7 @@ class Basis:
         if self.closed:
             lengths = tuple(shape[axis] for axis in self.closed)
             x = _fft_of(x).irfftn(x, s=lengths, axes=self._axes(None))
-        for waves in (COSINES, SINES):
+        for waves in _WALLS:
             x = waves.transform(x, self._axes(waves), back=True)
         return x
 

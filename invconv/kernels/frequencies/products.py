@@ -53,7 +53,7 @@ class SpectralProduct:
     def transposed(self) -> SpectralProduct:
         """The transpose of the map: the product with A(f)^H."""
         turned = namespace(self.matrices).matrix_transpose(conjugate(self.matrices))
-        return SpectralProduct(turned, self.basis, self.shape)
+        return SpectralProduct(turned, self.basis.transpose(), self.shape)
 
     def as_numpy(self) -> SpectralProduct:
         """Return the map on NumPy arrays."""

@@ -6,7 +6,8 @@ A short kernel is multiplied by a matrix of phases along each axis, a long one t
 
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
 
-with N the number of pixels along periodic axes; other waves are orthonormal.
+with N the number of pixels along periodic axes, and y_hat in the basis of A(K)^T: it is another
+than that of x_hat for mirrors in the last pixels.
 """
 
 from __future__ import annotations
@@ -237,7 +238,7 @@ def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array
     xp, shape = namespace(x), tuple(x.shape[2:])
     # divided before the product, so that the product is no larger than the sums over pixels
     x_hat = basis.to_frequencies(x) / size([shape[axis] for axis in basis.closed])
-    y_hat = basis.to_frequencies(y)
+    y_hat = basis.transpose().to_frequencies(y)
     y_hat = xp.conj(y_hat) if basis.closed else y_hat
     products = matmul(y_hat, xp.permute_dims(x_hat, (0, 2, 1)))  # (F, C_out, C_in)
     return taps_of_spectrum(products, basis, kernel_size, x, shape)

@@ -3,10 +3,13 @@
     periodic  exp(2 pi i k p / N)                   k = 0 ... N // 2
     cosines   cos(pi m (p + 1/2) / N)               m = 0 ... N - 1    DCT-II
     sines     sin(pi (m + 1) (p + 1) / (N + 1))     m = 0 ... N - 1    DST-I
+    mirrors   cos(pi m p / (N - 1))                 m = 0 ... N - 1    DCT-I
 
-Cosines and sines are the waves of an axis that ends at walls: between mirrors, and between zeros.
-Both transforms are orthonormal. SciPy has them for NumPy's arrays; else each is a product with
-a matrix along short axes, and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
+These are the waves of an axis that ends at walls: mirrors beside the last pixels, zeros, or mirrors
+in the last pixels. The first two transforms are orthonormal; that of mirrors, (2 / (N - 1))^1/2 V D
+for the matrix V of the waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse, and that of
+their transposes is its transpose. SciPy has them for NumPy's arrays; else each is a product with a
+matrix along short axes, and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
 
 The compiled kernel transforms in real arithmetic and in place (`real_transform`). Along a periodic
 axis of n points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold Im
@@ -28,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, size
+from invconv.arrays.stencil import at_end
 from invconv.kernels.cpu.spectral.product_program import RealTransform
 from invconv.kernels.primitives import matmul
 
@@ -66,24 +70,35 @@ def complex_of(real: Array, imag: Array) -> Array:
 
 @dataclass(frozen=True)
 class Waves:
-    """Cosines or sines: an orthonormal transform of real numbers along axes."""
+    """Cosines or sines: a transform of real numbers along axes."""
 
-    first: int  # half waves of the lowest frequency between the walls: 0 of cosines, 1 of sines
+    first: int  # half waves of the lowest frequency between the walls: 1 of sines, else 0
+    beyond: int  # the walls are N + beyond pixels apart
+    transposed: bool = False  # of mirrors
+
+    def period(self, n: int) -> int:
+        """Return the pixels after which n pixels and all that is beyond repeat."""
+        return 2 * (n + self.beyond) or 1
 
     def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
-        """Return w_t cos(pi (m + first) t / (N + first)), t = 0 ... h - 1: w_0 = 1, else 2."""
+        """Return w_t cos(2 pi (m + first) t / period), t = 0 ... h - 1: w_0 = 1, else 2."""
         weights = doubled(h)[:, None]
         steps = np.outer(np.arange(h), m + self.first)
-        result: np.ndarray[Any, Any] = weights * turns(steps, 2 * (n + self.first)).real
+        result: np.ndarray[Any, Any] = weights * turns(steps, self.period(n)).real
         return result
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
-    def matrix(self, n: int) -> Floats:
-        """Return the transform of n points as a matrix, a row for each frequency."""
+    def matrix(self, n: int, back: bool = False) -> Floats:
+        """Return the transform of n points, or that back, as a matrix; rows are frequencies."""
         m, p = np.indices((n, n))
+        period, unit = self.period(n), math.sqrt(4 / self.period(n))
         if self.first:
-            return np.asarray(turns((m + 1) * (p + 1), 2 * (n + 1)).imag * math.sqrt(2 / (n + 1)))
-        return np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
+            return np.asarray(turns((m + 1) * (p + 1), period).imag * unit)
+        if self.beyond:
+            shares = 1 - at_end(m if self.transposed else p, n) / 2
+            return np.asarray(turns(m * p, period).real * unit * shares)
+        matrix = np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
+        return matrix.T if back else matrix
 
     def transform(self, x: Array, axes: Sequence[int], *, back: bool = False) -> Array:
         """Return the transform of x along some axes, or with ``back`` the one that undoes it."""
@@ -94,8 +109,14 @@ class Waves:
 
             if self.first:
                 return fft.dstn(x, type=1, axes=axes, norm="ortho")
-            return (fft.idctn if back else fft.dctn)(x, axes=axes, norm="ortho")
+            if not self.beyond:
+                return (fft.idctn if back else fft.dctn)(x, axes=axes, norm="ortho")
+            axes = [axis for axis in axes if x.shape[axis] > 1]
+            x = self._weighted(x, axes, 1)
+            x = fft.dctn(x, type=1, axes=axes, norm="ortho", orthogonalize=False)
+            return self._weighted(x, axes, -1 / 2)
         quick = _sines if self.first else _cosines_back if back else _cosines
+        quick = self._mirrors if self.beyond < 0 else quick
         for axis in axes:
             n, shape = int(x.shape[axis]), x.shape
             lead, rest = size(shape[:axis]), size(shape[axis + 1 :])
@@ -103,12 +124,31 @@ class Waves:
             if n > BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
                 rows = quick(rows)
             else:
-                rows = _multiplied(self.matrix(n).T if back else self.matrix(n), rows)
+                rows = _multiplied(self.matrix(n, back), rows)
             x = namespace(x).reshape(rows, shape)
         return x
 
+    def _mirrors(self, rows: Array) -> Array:
+        xp, n, rows = namespace(rows), rows.shape[1], self._weighted(rows, [1], 1)
+        whole = xp.concat([rows, xp.flip(rows[:, 1:-1, :], axis=1)], axis=1)
+        waves = xp.real(xp.fft.rfft(whole, axis=1)) * (2 * (n - 1)) ** -0.5
+        return self._weighted(waves, [1], -1 / 2)
 
-COSINES, SINES = Waves(0), Waves(1)
+    def _weighted(self, x: Array, axes: Sequence[int], more: float) -> Array:
+        """Multiply the ends of axes between transposed mirrors by 1 + ``more``: by D^-1, or D."""
+        for axis in axes if self.transposed else ():
+            n = int(x.shape[axis])
+            weights = (1 + more * at_end(np.arange(n), n)).reshape(-1, *[1] * (x.ndim - 1 - axis))
+            x = x * constant(weights, x, x.dtype)
+        return x
+
+
+COSINES, SINES, MIRRORS, TRANSPOSED_MIRRORS = (
+    Waves(0, 0),
+    Waves(1, 1),
+    Waves(0, -1),
+    Waves(0, -1, transposed=True),
+)
 
 
 def _multiplied(matrix: Floats, rows: Array) -> Array:
@@ -187,7 +227,7 @@ def real_transform(waves: tuple[Waves | None, ...], shape: Shape, counts: Shape)
     along = list(zip(waves, shape, strict=True))
     return RealTransform(
         tuple(_matrix(n) if wave is None else wave.matrix(n) for wave, n in along),
-        tuple(_matrix(n).T * _weights(n) if w is None else w.matrix(n).T for w, n in along),
+        tuple(_matrix(n).T * _weights(n) if w is None else w.matrix(n, True) for w, n in along),
         np.asarray(pairs, np.int64).reshape(-1, 2),
         np.asarray([(real, imag) for _, real, imag, _ in parts]),
         np.asarray([np.ravel_multi_index(f, counts) for f, *_ in parts]),

@@ -191,8 +191,8 @@ class InvertibleConv(Factored, abstract=True):
         spatial_shape : tuple of int
             The grid.
         norm : {1, inf}, optional
-            Unless given, the 2-norm for periodic and symmetric convolutions and for what is one
-            matrix at every pixel, the 1-norm for the others.
+            Unless given, the 2-norm for periodic and symmetric convolutions without a "mirror" and
+            for what is one matrix at every pixel, the 1-norm for the others.
 
         Returns
         -------
