@@ -26,7 +26,7 @@ _SHARED_LAWS = """
 _MORE = """
     corner-2d+- corner-3d-dilated corner-4d-++- raster-3d+1 emerging-2d chain-merged
     exponential-circular-k7-on-2x3 exponential-zeros-skew symmetric-bias symmetric-long
-    bordered-zero-zero bordered-zero-symmetric-periodic bordered-symmetric-odd
+    bordered-zero-zero bordered-mirror-periodic-symmetric bordered-symmetric-odd
     conv1x1-2d orthogonalconv1x1-m2 circulantconv1x1-c4
     singular-symmetric singular-actnorm ill-symmetric ill-pixel tiny-periodicconv
     corner-on-18-rows raster-on-18-rows corner-3d-on-18-rows corner-wide-on-one-image

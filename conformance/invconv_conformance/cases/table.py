@@ -133,6 +133,8 @@ def _symmetric() -> Iterator[Case]:
     yield Case("bordered-long", _SYMMETRIC(1, ndim=1, boundary="odd"), (131,))
     wide = _SYMMETRIC(1, kernel_size=(67, 40), boundary=("odd", "periodic"))
     yield Case("bordered-k67x40", wide, (7, 8))  # a product per frequency, by FFTs of the kernel
+    wide = _SYMMETRIC(1, kernel_size=1025, ndim=1, boundary="mirror")
+    yield Case("bordered-mirror-k1025", wide, (131,))
 
 
 def _pointwise() -> Iterator[Case]:
