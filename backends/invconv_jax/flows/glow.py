@@ -16,7 +16,7 @@ from jax import lax
 from jax import numpy as jnp
 
 import invconv as ic
-from invconv.arrays.namespaces import Array
+from invconv.arrays.namespaces import Array, to_numpy
 from invconv.arrays.validation import positive_int
 from invconv.files.flow_files import StoredFlow, arrays_of
 from invconv.flows import architecture as designs
@@ -189,7 +189,7 @@ class Glow:
             cannot raise: there an initialized flow is returned as it is.
         """
         flag = self.initialized
-        if not isinstance(flag, jax.core.Tracer) and jnp.any(flag != 0):
+        if not isinstance(flag, jax.core.Tracer) and to_numpy(flag).any():
             raise RuntimeError("initialize: the flow is initialized already")
         density.require_images(x, self.architecture.shape)
         density.require_in_range(x)
@@ -297,7 +297,7 @@ def to_stored(flow: Glow) -> StoredFlow:
                 arrays |= _named(f"{at}_coupling.net.{number}", pair)
         if level.prior is not None:
             arrays |= _named(f"level{i}_split.prior", level.prior)
-    return StoredFlow(flow.architecture, arrays, bool(jnp.all(flow.initialized != 0)))
+    return StoredFlow(flow.architecture, arrays, bool(to_numpy(flow.initialized).all()))
 
 
 def _step(design: Design, arrays: Mapping[str, Array], at: str) -> Step:

@@ -190,6 +190,7 @@ def test_of_stacked_flows_those_are_initialized_that_are_not_yet() -> None:
     one, other = (jax.tree.map(operator.itemgetter(i), fresh) for i in (0, 1))
     expected = one.initialize(x / 2), other.initialize(x)
     stacked = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), expected[0], other)
+    assert jax.eval_shape(lambda: other.initialize(x)).initialized.shape == ()  # of a constant
     found = jax.jit(jax.vmap(lambda flow: flow.initialize(x)))(stacked)
     for i, flow in enumerate(expected):
         for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(flow), strict=True):
