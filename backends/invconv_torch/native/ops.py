@@ -61,7 +61,13 @@ def family_of(text: str) -> Any:
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
     assert isinstance(call.func, ast.Name)
-    settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    if call.func.id not in Family.named:
+        raise TypeError(f"{call.func.id}: expected a known family; first import its module")
+    try:
+        settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except ValueError:
+        expected = "expected a family whose settings are words, numbers or tuples of them"
+        raise TypeError(f"{expected}, which a graph can hold, got {text:.200}") from None
     return Family.named[call.func.id](**settings)
 
 

@@ -336,6 +336,18 @@ def test_a_family_of_ones_own_is_compiled_mapped_and_differentiated_twice(along:
         exported(layer.float(), (x.float(),))
 
 
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("Causal(centre=Scale())", "expected a family whose settings are words, numbers or tuples"),
+        ("Elsewhere(taps=3)", "Elsewhere: expected a known family; first import its module"),
+    ],
+)
+def test_a_family_that_a_graph_cannot_hold_is_refused(family: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        torch.ops.invconv.run("apply", family, (0,), torch.ones(1, 1, 3), torch.ones(1, 1, 5))
+
+
 def test_a_rule_that_a_family_lacks_is_named(along: Any) -> None:
     family = type(along.factors()[0][0])
     Short: Any = type("Short", (family,), {"gram": Family.gram})
