@@ -1,5 +1,6 @@
 """The operator of a centred point-spread function."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,9 @@ def from_psf(
         kernel = constant(to_numpy(kernel), like, like.dtype)
     if set(borders) == {"periodic"}:
         return PeriodicConv(kernel)
-    return SymmetricConv(kernel, boundary=borders)
+    with warnings.catch_warnings():  # the part of a ring from its centre on may look whole
+        warnings.simplefilter("ignore", UserWarning)
+        return SymmetricConv(kernel, boundary=borders)
 
 
 def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:

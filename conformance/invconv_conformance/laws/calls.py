@@ -39,7 +39,7 @@ _draw = _rng.standard_normal
 
 # numbers that all dtypes have; the numerator is longer, the denominator is, there is none
 _FILTERS: dict[str, tuple[Any, Any]] = {
-    "long-b": ([0.5, 0.25, 1.0, -0.5], [2.0, -0.5]),
+    "long-b": ([0.0, 0.25, 1.0, -0.5], [2.0, -0.5]),
     "long-a": ([0.75], [1.0, -0.5, 0.25]),
     "numbers": ([0.5, 0.25], 1),
 }
@@ -145,15 +145,16 @@ def _sample_by_sample(b: Floats, a: Floats, x: Floats, axis: int, zi: Any = None
 
 def _from_psf() -> Iterator[Called]:
     words = "symmetric", "mirror", "odd", "zero", "periodic"
-    sides: list[Any] = [*words, *itertools.product(words, repeat=2)]
+    sides: list[Any] = [*words, *itertools.product(words, repeat=2), ("odd",), words[1:4]]
     for boundary, several in [(s, False) for s in sides] + [(s, True) for s in sides[len(words) :]]:
         both = boundary if isinstance(boundary, tuple) else (boundary,) * 2
-        psf = _draw((2, *(3 if word == "zero" else 5 for word in both))) / 16
+        psf = _draw((2, *(3 if word == "zero" else 5 for word in both))) / 4 ** len(both)
         for axis in (n for n, word in enumerate(both, 1) if word != "periodic"):
             psf = psf + np.flip(psf, axis)
-        psf[:, psf.shape[1] // 2, psf.shape[2] // 2] += 2
+        psf[(slice(None), *(n // 2 for n in psf.shape[1:]))] += 2
         blur = functools.partial(_blurred, boundary)
-        arrays = {"psf": psf if several else psf[0], "x": _draw((2, 1 + several, 4, 6))}
+        x = _draw((2, 1 + several, *(4, 6, 3)[: len(both)]))
+        arrays = {"psf": psf if several else psf[0], "x": x}
         name = f"from_psf-{'-'.join(both if boundary is both else [boundary])}{'-each' * several}"
         yield Called(name, arrays=arrays, run=blur, truth=functools.partial(_convolved, both))
 
@@ -163,15 +164,16 @@ def _blurred(boundary: Any, psf: Any, x: Any) -> Any:
 
 
 def _convolved(words: tuple[str, ...], psf: Floats, x: Floats) -> Floats:
-    for axis, (word, n) in enumerate(zip(words, psf.shape[-2:], strict=True), 2):
-        sides = [(n // 2, n // 2) if a == axis else (0, 0) for a in range(4)]
+    sizes = psf.shape[-len(words) :]
+    for axis, (word, n) in enumerate(zip(words, sizes, strict=True), 2):
+        sides = [(n // 2, n // 2) if a == axis else (0, 0) for a in range(x.ndim)]
         if word == "odd":  # reflected in a zero
             x = np.pad(x, [(min(a, 1),) * 2 for a, _ in sides])
             inner = [(max(a - 1, 0),) * 2 for a, _ in sides]
             x = np.pad(x, inner, mode="reflect", reflect_type="odd")
         else:
             x = np.pad(x, sides, mode=_PADS[word])
-    functions = psf.reshape(1, -1, *psf.shape[-2:])
+    functions = psf.reshape(1, -1, *sizes)
     parts = [scipy.signal.convolve(x[:, c], functions[:, c], "valid") for c in range(x.shape[1])]
     return np.stack(parts, 1)
 

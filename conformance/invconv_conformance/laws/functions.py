@@ -85,10 +85,9 @@ def memory(s: Setting) -> Iterator[Measure]:
     """
     call, wanted = _call(s), dict[bool, list[tuple[Floats, float]]]()
     for how, held in memories(s.target, s.dtype).items():
-        other = how == REPEATED
-        if call.looks and other:  # for a singular operator there may be no damp
-            continue
-        arrays = {name: held(a) for name, a in call.arrays.items()}
+        other, first = how == REPEATED, next(iter(call.arrays))
+        ways = {n: held if n == first or not other else s.array for n in call.arrays}
+        arrays = {name: ways[name](a) for name, a in call.arrays.items()}
         wanted[other] = wanted.get(other) or _wanted(s, arrays)
         before = {name: to_numpy(a).copy() for name, a in arrays.items()}
         found = _run(s, arrays)

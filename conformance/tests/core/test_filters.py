@@ -1,10 +1,7 @@
 """Recursive filters, point-spread functions and borders: SciPy's, or their dense matrices."""
 
-import itertools
-import math
 from typing import Any
 
-import array_api_strict as strict
 import jax
 import numpy as np
 import pytest
@@ -14,37 +11,12 @@ import torch
 from jax.test_util import check_grads
 
 import invconv as ic
-from invconv_conformance.truth.oracle import affine
-from tests.selected import libraries, slow
-
-DESIGNS: dict[str, tuple[Any, Any]] = {
-    "butterworth": scipy.signal.butter(4, 0.2),
-    "chebyshev": scipy.signal.cheby1(5, 1, 0.3),
-    "taps alone": ([0.5, 0.3, 0.2], [2.0]),
-    "numbers": ([0.5, 0.3], 1),
-    "poles alone": ([0.7], [1.5, -0.4, 0.3, 0.1]),
-    "late": ([0.0, 0.0, 1.0, 0.5], [1.0, 0.3]),
-}
+from tests.selected import libraries
 
 
 def alike(found: Any, wanted: Any) -> None:
     assert found.shape == wanted.shape
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-10, atol=1e-12)
-
-
-@libraries
-@pytest.mark.parametrize("design", DESIGNS)
-@pytest.mark.parametrize("axis_and_shape", [(-1, 40), (1, 3, 30), (0, 9, 2, 3), (1, 2, 3)])
-def test_lfilter_is_scipys(design: str, axis_and_shape: tuple[int, ...], carry: Any) -> None:
-    axis, *shape = axis_and_shape
-    (b, a), rng = DESIGNS[design], np.random.default_rng(0)
-    x, states = rng.standard_normal(shape), shape.copy()
-    states[axis] = max(np.size(b), np.size(a)) - 1
-    zi = rng.standard_normal(states)
-    alike(ic.lfilter(b, a, carry(x), axis), scipy.signal.lfilter(b, a, x, axis))
-    pairs = ic.lfilter(b, a, carry(x), axis, carry(zi)), scipy.signal.lfilter(b, a, x, axis, zi=zi)
-    for found, wanted in zip(*pairs, strict=True):
-        alike(found, wanted)
 
 
 def test_ten_seconds_of_audio_in_ten_pieces() -> None:
@@ -59,35 +31,16 @@ def test_ten_seconds_of_audio_in_ten_pieces() -> None:
 
 
 @libraries
-def test_a_filter_for_each_channel(carry: Any) -> None:
-    rng = np.random.default_rng(0)
-    b, a = rng.standard_normal((4, 1, 3)), 0.3 * rng.standard_normal((5, 3))
-    a[:, 0] = rng.uniform(0.5, 2, 5)
-    x, zi = rng.standard_normal((2, 4, 5, 30)), rng.standard_normal((2, 4, 5, 2))
-    y, state = ic.lfilter(carry(b), carry(a), carry(x), zi=carry(zi))
-    for i, j, k in np.ndindex(2, 4, 5):
-        wanted = scipy.signal.lfilter(b[j, 0], a[k], x[i, j, k], zi=zi[i, j, k])
-        for found, right in zip((y[i, j, k, ...], state[i, j, k, ...]), wanted, strict=True):
-            alike(found, right)
-
-
-@libraries
-def test_sections_are_scipys_and_pieces_are_the_whole(carry: Any) -> None:
+def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     sos, rng = scipy.signal.butter(6, 0.1, output="sos"), np.random.default_rng(0)
     x, state = rng.standard_normal((2, 1000)), np.zeros((3, 2, 2))
     whole = scipy.signal.sosfilt(sos, x)
-    alike(ic.sosfilt(sos, carry(x)), whole)
     pieces = []
     for part in np.split(x, [0, 300, 301], axis=1):  # the first is empty
         y, state = ic.sosfilt(sos, carry(part), zi=carry(np.asarray(state)))
         pieces.append(np.asarray(y))
     alike(np.concatenate(pieces, axis=1), whole)
     first = np.ones((2, 1))
-    wanted = scipy.signal.lfilter([1.0], [1.0, -0.5], x, zi=first)
-    big, state_there = (a.astype(a.dtype.newbyteorder()) for a in (x, first))  # as FITS has it
-    found = ic.lfilter([1.0], [1.0, -0.5], big, zi=state_there)
-    for one, right in zip(found, wanted, strict=True):
-        alike(one, right)
     kept = ic.lfilter([1.0], [1.0, -0.5], x[:, :0], zi=first)[1]
     kept += 1  # it is not the caller's own
     assert (first == 1).all()
@@ -113,54 +66,9 @@ def test_filters_have_the_gradients_of_differences() -> None:
     check_grads(jax.jit(run), tuple(map(jax.numpy.asarray, (b, a, x, zi))), order=2)
 
 
-MODES: dict[str, Any] = {"periodic": "wrap", "symmetric": "reflect", "zero": "constant"}
-MODES["mirror"] = "mirror"
-PADS: dict[str, Any] = {"symmetric": "symmetric", "mirror": "reflect"}
-
-
-@pytest.mark.parametrize(
-    "words", ["periodic", "symmetric", "mirror", "zero", "zero symmetric periodic mirror"]
-)
-def test_a_blur_is_ndimages_and_is_undone(words: str) -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        ndim = int(rng.integers(1, 4))
-        borders = tuple(map(str, rng.choice(words.split(), ndim)))
-        sizes = tuple(2 * rng.integers(0, 4 if ndim < 3 else 2, ndim) + 1)
-        sizes = tuple(min(n, 3) if w == "zero" else n for n, w in zip(sizes, borders, strict=True))
-        psf = 0.5 * rng.standard_normal(sizes) / np.prod(sizes)
-        for axis in (axis for axis, word in enumerate(borders) if word != "periodic"):
-            psf = (psf + np.flip(psf, axis)) / 2
-        psf[tuple(n // 2 for n in sizes)] += 1
-        x = rng.standard_normal(tuple(rng.integers(1, 12 if ndim < 3 else 6, ndim)))
-        blur = ic.from_psf(psf, boundary=borders if len(set(borders)) > 1 else borders[0])
-        y = blur.forward(x[None])
-        alike(y[0], convolved(x, psf, borders))
-        np.testing.assert_allclose(blur.inverse(y)[0], x, atol=1e-9)
-
-
-def convolved(x: Any, psf: Any, borders: tuple[str, ...]) -> Any:
-    """Return SciPy's convolution; images are continued axis by axis, since it has one mode."""
-    pads = [(n // 2, n // 2) for n in psf.shape]
-    for axis, (word, pad) in enumerate(zip(borders, pads, strict=True)):
-        sides = [(0, 0)] * x.ndim
-        sides[axis] = pad
-        if len(set(borders)) > 1:
-            x = np.pad(x, sides, mode={**MODES, **PADS}[word])
-    y = scipy.ndimage.convolve(x, psf, mode=MODES[borders[0]])
-    if len(set(borders)) == 1:
-        return y
-    return y[tuple(slice(a, n - b) for (a, b), n in zip(pads, y.shape, strict=True))]
-
-
-def test_a_function_for_each_channel_and_other_libraries() -> None:
-    rng = np.random.default_rng(0)
-    psf, x = rng.random((2, 3, 5)), rng.standard_normal((2, 8, 9))
-    y = ic.from_psf(psf, boundary=["periodic", "periodic"]).forward(x)
-    for found, image, function in zip(y, x, psf, strict=True):
-        alike(found, scipy.ndimage.convolve(image, function, mode="wrap"))
-    one = ic.from_psf(strict.asarray(psf[0]), boundary="periodic")  # without an axis of channels
-    alike(np.asarray(one.forward(strict.asarray(x[:1]))), np.asarray(y)[:1])
+def test_a_function_of_a_file_and_one_that_is_learnt() -> None:
+    ring = ic.from_psf([0.1, 0.3, 0.1, 0.3, 0.1])  # whose outer half looks whole: no warning
+    assert ring.forward(np.ones((1, 9))) == pytest.approx(0.9 * np.ones((1, 9)))
     of_file = ic.from_psf(np.ones((3, 3), ">f4"), like=torch.zeros(1))
     assert of_file.kernel.dtype == torch.float32
     grown = torch.tensor([0.2, 1.0, 0.2], requires_grad=True)
@@ -168,74 +76,10 @@ def test_a_function_for_each_channel_and_other_libraries() -> None:
     torch.testing.assert_close(grown.grad, torch.full((3,), 4.0))
 
 
-AS_ARRAYS = np.asarray, strict.asarray, torch.as_tensor
-WORDS = ("periodic", "symmetric", "mirror", "odd", "zero")
-GRIDS = {1: ((5,), (1,)), 2: ((4, 3), (2, 5)), 3: ((2, 3, 2),)}  # odd, even, narrower than a kernel
-CASES = [
-    pytest.param(borders, grid, id=f"{'-'.join(borders)}-on-{'x'.join(map(str, grid))}")
-    for ndim, grids in GRIDS.items()
-    for borders in itertools.product(WORDS, repeat=ndim)
-    for grid in grids
-]
-
-
-def conv_of(borders: tuple[str, ...], rng: np.random.Generator) -> ic.SymmetricConv:
-    """Return an operator of two channels, with five taps per axis where it may have so many."""
-    size = tuple({"zero": 2, "periodic": 4}.get(border, 3) for border in borders)
-    kernel = 0.3 * rng.standard_normal((2, 2, *size)) / math.prod(size)
-    place = tuple(1 if border == "periodic" else 0 for border in borders)
-    turn = np.asarray([[0.6, 0.8], [-0.8, 0.6]])
-    kernel.reshape(2, 2, -1)[:, :, np.ravel_multi_index(place, size)] += turn
-    return ic.SymmetricConv(kernel, rng.standard_normal(2), boundary=borders)
-
-
-# XLA compiles for a second or two a mixture
-@pytest.mark.parametrize("as_arrays", [AS_ARRAYS, slow((jax.numpy.asarray,))])
-@pytest.mark.parametrize(("borders", "grid"), CASES)
-def test_a_mixture_is_its_dense_matrix(borders: Any, grid: Any, as_arrays: Any) -> None:
-    conv = conv_of(borders, np.random.default_rng(0))
-    matrix, shift = affine(conv, grid)
-    x = np.random.default_rng(1).standard_normal((2, 2, *grid))
-    rows = x.reshape(2, -1)
-    y = (rows @ matrix.T + shift).reshape(x.shape)
-    log_det = np.linalg.slogdet(matrix)[1]
-    damped = np.concatenate([matrix, 0.3 * np.eye(len(matrix))]).astype(float)
-    aims = np.concatenate([rows - shift, 0 * rows], axis=1).astype(float)
-    least = np.linalg.lstsq(damped, aims.T)[0].T.reshape(x.shape)
-    for given in (asarray(x) for asarray in as_arrays):
-        op = conv.asarrays(given)
-        pairs = [
-            (op.forward(given), y),
-            (op.inverse(op.forward(given)), x),
-            (op.log_det(grid), log_det),
-            (op.transpose().forward(given), (rows @ matrix).reshape(x.shape)),
-        ]
-        if "mirror" not in borders:
-            pairs.append((op.least_squares(given, 0.3), least))
-        for found, truth in pairs:
-            assert isinstance(found, type(given))
-            np.testing.assert_allclose(np.asarray(found), truth.astype(float), atol=1e-13)
-
-
-@pytest.mark.parametrize("borders", list(itertools.product(WORDS, repeat=2)), ids="-".join)
-def test_gradients_of_a_mixture_are_differences(borders: tuple[str, ...]) -> None:
-    conv, grid = conv_of(borders, np.random.default_rng(1)), (3, 4)
-    x = torch.randn(1, 2, *grid, dtype=torch.float64, requires_grad=True)
-    kernel = torch.tensor(conv.kernel, requires_grad=True)
-    op = conv.asarrays(x.detach())
-
-    def run(kernel: Any, x: Any) -> Any:
-        of = op.replace(kernel=kernel)
-        least = [] if "mirror" in borders else [of.least_squares(x, 0.3)]
-        return of.forward(x), of.inverse(x), of.log_det(grid), *least
-
-    assert torch.autograd.gradcheck(run, (kernel, x), fast_mode=True)
-
-
-@pytest.mark.parametrize("border", ["symmetric", "mirror", "odd"])
+@pytest.mark.parametrize("border", ["symmetric", "odd"])
 def test_a_long_axis_needs_no_matrix(border: str) -> None:
     """One of all pairs of 200,000 points would take 320 GB."""
-    conv = conv_of((border,), np.random.default_rng(2))
+    conv = ic.SymmetricConv.init(2, 3, 1, boundary=border, rng=np.random.default_rng(2))
     y = np.random.default_rng(3).standard_normal((1, 2, 200_000))
     wanted = conv.inverse(y)
     for asarray in (torch.as_tensor, jax.numpy.asarray):

@@ -17,7 +17,7 @@ from invconv_conformance.truth.oracle import affine, autoregressive_taps
 EDGES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33]  # one off the lanes of any vector
 _MASKS: Any = {"mask": st.sampled_from(["corner", "raster"])}
 _ORDER: Any = {"channel_order": st.sampled_from(["lower", "upper"])}
-_BORDERS = st.sampled_from(["symmetric", "odd", "zero", "periodic"])
+_BORDERS = st.sampled_from(["symmetric", "mirror", "odd", "zero", "periodic"])
 _FREE = st.integers(1, 4)
 # by class: the size of a kernel along an axis, its settings, and those with one value per axis
 SPACE: dict[Any, tuple[Any, dict[str, Any], dict[str, Any]]] = {
