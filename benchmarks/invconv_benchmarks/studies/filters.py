@@ -1,13 +1,17 @@
 """Recursive filters and deblurring beside the libraries that people use for them.
 
-`lfilter` of butter(4) on 441,000 float64 samples stands beside `scipy.signal.lfilter` and
-`torchaudio.functional.lfilter`; `least_squares` beside `skimage.restoration.wiener`, on an image
-that is blurred with what is beyond its frame, and noise of a grey level. Calls take turns on one
-thread, each after a call of its own that does not count; the medians count.
+`lfilter` of butter(4) and `sosfilt` of four sections of butter(8) stand beside SciPy's at every
+length, and gradients beside `torchaudio.functional.lfilter`'s; `least_squares` beside
+`skimage.restoration.wiener`, on an image that is blurred with what is beyond its frame, and noise
+of a grey level. Calls take turns on one thread, each after a call of its own that does not count;
+the medians count, of the processor's time, which other work on the machine does not lengthen.
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +27,26 @@ import invconv as ic
 from invconv_benchmarks.measure import spread, timing
 from invconv_benchmarks.measure.contender import Call
 from invconv_benchmarks.results.limits import Verdict, judged
+from invconv_benchmarks.suites.group import as_text
 
-_SAMPLES, _ROUNDS = 441_000, 30
+_ROUNDS = 30
+_LIMITS = {  # of our time ÷ SciPy's by the signals' shape: lfilter, sosfilt, both with a state
+    (512,): (4, 3, 4, 4),
+    (2, 512): (4, 3, 4, 4),
+    (44_100,): (0.8,) * 4,
+    (2, 44_100): (0.8,) * 4,
+    (1_000_000,): (0.7,) * 4,
+    (8, 100_000): (0.5,) * 4,
+    (64, 16_000): (0.5,) * 4,
+}
+_SMALL = 8.0  # of PyTorch's, for 512 samples
+_EACH = 64, 1000, 1.0  # filters, samples of each, and the limit beside a loop over SciPy's
+_GRADIENT = (8, 100_000), 0.5  # signals, and the limit beside torchaudio's
 _FRAME = slice(100, 356), slice(60, 316)
 _WIDTHS, _NOISE = (1.5, 4.0), 1 / 255  # of the blurs, in pixels, and the noise
 _BALANCES = np.logspace(-3, 3, 25)  # of Wiener's filter, of which the best one counts
 _OURS, _LIMIT = ("NumPy", "PyTorch", "JAX"), 1.0  # of our time, or our error, ÷ the peer's
+_KINDS = (np.float64, np.float32)
 
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
@@ -52,42 +70,73 @@ def _module(name: str) -> Any:
 
 
 def _filters(rounds: int) -> Iterator[Verdict]:
-    arrays = *scipy.signal.butter(4, 0.2), np.random.default_rng(0).standard_normal(_SAMPLES)
-    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
-    forwards: dict[str, Call] = {
-        "scipy.signal": partial(scipy.signal.lfilter, *arrays),
-        "NumPy": partial(ic.lfilter, *arrays),
-        "PyTorch": torch.no_grad()(partial(ic.lfilter, *tensors)),
+    (b, a), sos = scipy.signal.butter(4, 0.2), scipy.signal.butter(8, 0.2, output="sos")
+    rng = np.random.default_rng(0)
+    for (shape, limits), kind in itertools.product(_LIMITS.items(), _KINDS):
+        x = rng.standard_normal(shape).astype(kind)
+        alone, states = (
+            np.zeros((*lead, *shape[:-1], n), kind) for lead, n in (((), 4), ((4,), 2))
+        )
+        given = [v.astype(kind) for v in (b, a)], [sos.astype(kind)]
+        for n, limit in enumerate(limits):
+            name, numbers = ("lfilter", "sosfilt")[n % 2], given[n % 2]
+            more = {"zi": (alone, states)[n % 2]} if n > 1 else {}
+            calls: dict[str, Call] = {
+                "scipy.signal": partial(getattr(scipy.signal, name), *numbers, x, **more),
+                "NumPy": partial(getattr(ic, name), *numbers, x, **more),
+            }
+            if n == 0 and shape == (512,):
+                tensors = [torch.as_tensor(v) for v in (*numbers, x)]
+                calls["PyTorch"] = partial(ic.lfilter, *tensors)
+            title = f"{name} {'with zi ' * (n > 1)}of {as_text(shape)} samples, {x.dtype}"
+            yield from _judged(title, calls, rounds, {"NumPy": limit, "PyTorch": _SMALL})
+    yield from _of_many(rounds)
+
+
+def _of_many(rounds: int) -> Iterator[Verdict]:
+    """Judge a filter for each signal, and gradients."""
+    rng, (count, length, limit) = np.random.default_rng(0), _EACH
+    designs = [scipy.signal.butter(2, 0.1 + 0.01 * n) for n in range(count)]
+    b, a = map(np.stack, zip(*designs, strict=True))
+    x = rng.standard_normal((count, length))
+
+    def loop() -> Any:
+        return [scipy.signal.lfilter(*each) for each in zip(b, a, x, strict=True)]
+
+    calls: dict[str, Call] = {
+        "a loop over scipy.signal": loop,
+        "NumPy": partial(ic.lfilter, b, a, x),
     }
-    gradients: dict[str, Call] = {"PyTorch": partial(_gradient, ic.lfilter, tensors)}
+    yield from _judged(f"{count} filters of {length} samples", calls, rounds, {"NumPy": limit})
+    shape, limit = _GRADIENT
+    arrays = *scipy.signal.butter(4, 0.2), rng.standard_normal(shape)
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    calls = {"PyTorch": partial(_gradient, ic.lfilter, tensors)}
     if audio := _module("torchaudio.functional"):
 
         def theirs(b: Any, a: Any, x: Any) -> Any:
             return audio.lfilter(x, a, b, clamp=False)
 
-        forwards["torchaudio"] = torch.no_grad()(partial(theirs, *tensors))
-        gradients["torchaudio"] = partial(_gradient, theirs, tensors)
-    if jax := _module("jax"):
-        jax.config.update("jax_enable_x64", True)
-        given, run = tuple(map(jax.numpy.asarray, arrays)), jax.jit(ic.lfilter)
-        pull = jax.jit(jax.grad(lambda *g: (ic.lfilter(*g) ** 2).sum(), argnums=(0, 1, 2)))
-        forwards["JAX"] = lambda: jax.block_until_ready(run(*given))
-        gradients["JAX"] = lambda: jax.block_until_ready(pull(*given))
-    yield from _judged("lfilter", forwards, rounds)
-    yield from _judged("gradient of lfilter by b, a and x", gradients, rounds)
+        calls["torchaudio"] = partial(_gradient, theirs, tensors)
+    title = f"gradient of lfilter by b, a and x, {as_text(shape)} samples"
+    yield from _judged(title, calls, rounds, {"PyTorch": limit})
 
 
 def _gradient(run: Callable[..., Any], tensors: list[torch.Tensor]) -> Any:
     return torch.autograd.grad(run(*tensors).square().sum(), tensors)
 
 
-def _judged(name: str, calls: dict[str, Call], rounds: int) -> Iterator[Verdict]:
-    times = timing.samples(calls, rounds, warm=np.inf)
+def _judged(
+    name: str, calls: dict[str, Call], rounds: int, limits: Mapping[str, float]
+) -> Iterator[Verdict]:
+    """Judge each of our times by the peers'; libraries without a limit have none."""
+    times = timing.samples(calls, rounds, warm=math.inf, clock=time.process_time)
     theirs = [who for who in calls if who not in _OURS]
     for us, them in ((us, them) for us in calls if us in _OURS for them in theirs):
         both = [1e3 * float(np.median(times[who])) for who in (us, them)]
         what = f"{us} {both[0]:.3g} ms, {them} {both[1]:.3g} ms"
-        yield judged(f"{name}, time / peer", what, spread.ratio([times[us]], [times[them]]), _LIMIT)
+        ratio = spread.ratio([times[us]], [times[them]])
+        yield judged(f"{name}, time / peer", what, ratio, limits[us])
 
 
 def _deblurring(width: float, rounds: int) -> Iterator[Verdict]:
@@ -111,4 +160,4 @@ def _deblurring(width: float, rounds: int) -> Iterator[Verdict]:
     for theirs, x in peers.items():
         what = f"width {width:g}: {error(ours()):.2g} by damp_for_noise, {theirs} {error(x):.2g}"
         yield judged("deblurring, error / peer", what, error(ours()) / error(x), _LIMIT)
-    yield from _judged(f"deblurring, width {width:g}", calls, rounds)
+    yield from _judged(f"deblurring, width {width:g}", calls, rounds, {"NumPy": _LIMIT})
