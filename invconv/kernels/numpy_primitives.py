@@ -189,7 +189,8 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats
         return agnostic
     b, a, x, z = map(np.ascontiguousarray, (b, a, x, z))
     y, last = np.empty(x.shape, x.dtype), np.zeros(z.shape, z.dtype)
-    arrays = [v.__array_interface__["data"][0] for v in (b, a, x, z, y, last)]
+    given = b, a, x, z, y, last
+    arrays = [v.__array_interface__["data"][0] if v.size else 0 for v in given]
     count, signals, length = x.shape
     steps = count * signals, count, length, length, shape.order, length, shape.order
     recursive.run(shape, x.itemsize, arrays, steps, threads.number())
