@@ -169,6 +169,7 @@ FOUND = {
     "deep_field": r"least squares, damp 0\.2: off by 0\.0249 .*\n.*wiener.*: off by 0\.0271",
     "heat": r"a wave decays by 0\.998952 a step: off by \de-1[56]",
     "filter": r"PyTorch: gain off by [1-9]\.\de-03 .*\nJAX: gain off by [1-9]\.\de-03",
+    "vowel": r"frequencies off by [1-9]\S*e-0[4-9] Hz at most, by 532 at the start",
     "stars": r"Wiener, .*: off by 0\.07.*\n.*\n.*Richardson-Lucy, .*: off by 0\.013",
     "three_libraries": r"sampled in NumPy: \de-0[67] from PyTorch",
 }
