@@ -86,6 +86,8 @@ def memory(s: Setting) -> Iterator[Measure]:
     call, wanted = _call(s), dict[bool, list[tuple[Floats, float]]]()
     for how, held in memories(s.target, s.dtype).items():
         other, first = how == REPEATED, next(iter(call.arrays))
+        if call.looks and other:  # of one image, twice, there may be no more than noise
+            continue
         ways = {n: held if n == first or not other else s.array for n in call.arrays}
         arrays = {name: ways[name](a) for name, a in call.arrays.items()}
         wanted[other] = wanted.get(other) or _wanted(s, arrays)
