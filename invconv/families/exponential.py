@@ -98,8 +98,8 @@ class Exponential(Family):
         return more if known is None else known + more
 
     def products(self, w: Any, shape: Shape) -> float:
-        if self.linear.wrap:  # by frequencies
-            return float(len(w) ** 2 * size(shape))
+        if self.linear.wrap:  # by frequencies, whose matrices are squared some ten times
+            return float(10 * len(w) ** 3 * size(shape))
         counts = self.counted(w, shape)[1]
         terms = 1 if counts is None else counts.steps * counts.terms
         return terms * super().products(w, shape)

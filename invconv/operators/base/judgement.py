@@ -125,16 +125,39 @@ def judge(
 
 
 def blame(conv: Factored, shape: Shape, precision: str) -> Blame | None:
-    """Return the step with the largest error of its own, or None if the operator has no steps."""
-    if not conv._parts():
+    """Return the step with the largest error of its own, or None if the operator has no steps.
+
+    It is the innermost one that is bad. A step may be right by itself and amplify errors of others,
+    as channels of different scales do: if none is bad, the one counts that loses most if its y is
+    only as right as its largest entry.
+    """
+    names = [name for name, _ in conv._labels]
+    if not any(names):
         return None
-    whole, labels, steps = _Judged.of(conv, precision), conv._labels, []
-    ways = [(label, f.inverted) for label, f in zip(labels, whole.path, strict=True)]
-    for (label, _), group in itertools.groupby(range(len(ways)), lambda i: ways[i]):
-        step = whole.part(list(group))
-        error = tried(partial(step.error, shape, TOLERATED, len(labels)))
-        steps.append(Blame(label[0], label[1], error))
-    return max(steps, key=lambda step: step.error)
+    judged = _Judged.of(conv, precision)
+    alone = _worst(conv, judged, names, shape, len(names))
+    if alone.bad:
+        return alone
+    return _worst(conv, judged._replace(noisy=True), names, shape, len(names))
+
+
+def _worst(
+    conv: Factored, judged: _Judged, names: Sequence[str], shape: Shape, times: float
+) -> Blame:
+    """Return the step to blame of those that factors belong to, by their names in ``conv``."""
+    steps = []
+    heads = [name.partition(".") for name in names]
+    for head, group in itertools.groupby(range(len(heads)), lambda i: heads[i][0]):
+        places = list(group)
+        step = judged.part(places)
+        steps.append((tried(partial(step.error, shape, TOLERATED, times)), head, places))
+    error, head, places = max(steps)
+    part, inner = conv._parts().get(head), [heads[i][2] for i in places]
+    if part is not None and any(inner):
+        found = _worst(part, judged.part(places), inner, shape, times)
+        if found.bad:
+            return found._replace(name=f"{head}.{found.name}")
+    return Blame(head, "bias" if part is None else type(part).__name__, error)
 
 
 class _Judged(NamedTuple):
@@ -145,6 +168,7 @@ class _Judged(NamedTuple):
     channels: int
     precision: str
     flushes: bool  # whether subnormal numbers are zero where the path runs
+    noisy: bool = False  # whether y has errors of the size of its largest entry's rounding
 
     @classmethod
     def of(cls, conv: Factored, precision: str) -> Self:
@@ -182,19 +206,27 @@ class _Judged(NamedTuple):
         own = _forward(self.path, shape, by_taps) if by_taps else other
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
+        if self.noisy:
+            own, other = map(_noisy, (own, other))
         # the product of several may be wrong where their inverses, one by one, are not
         first = limits.CYCLE * (1 + (matrices > 1))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
         trip = RoundTrip(own, other, solve, sample, dtype, first)
-        by_blas = summed * (1 / self.channels + 1 / 8) if by_taps else 16 * numbers  # or transforms
-        affordable = int(limits.WORK / (times * (by_blas + applied / 16 + 8 * numbers)))
+        affordable = int(limits.WORK / (times * self._cost(numbers, summed, applied, by_taps)))
         if affordable >= 3:
             return trip.error(affordable, limit)
-        if not by_taps:
+        if spectral:
             return trip.error_of_sum()
         few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
-        some = few[: 1 + (spectral or matrices > 1)]
-        return max(trip.error_of([image]) for image in some)
+        return max(trip.error_of([image]) for image in few[: 1 + (matrices > 1)])
+
+    def _cost(self, numbers: float, summed: float, applied: float, by_taps: bool) -> float:
+        """Return the work of a round trip of an image: it is drawn, K x runs, and the solve."""
+        transforms = [getattr(f.family, "wide", False) for f in self.path if f.family.spectral]
+        spectral = len(transforms) * (32 + 2 * self.channels) * numbers
+        if by_taps and not any(transforms):
+            return (8 * numbers + spectral + applied / 8) + summed * (1 / self.channels + 1 / 8)
+        return 8 * numbers + 3 * spectral + applied / 8
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
@@ -263,6 +295,18 @@ def _flushed(run: Map) -> Map:
         return np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
 
     return lambda a: flush(run(flush(a)))
+
+
+def _noisy(run: Map) -> Map:
+    """Return a map whose results are only as right as the largest entry of each image."""
+
+    def noisy(x: Floats) -> Any:
+        y = run(x)
+        largest = np.abs(y).max(axis=tuple(range(1, y.ndim)), keepdims=True)
+        noise = np.random.default_rng().uniform(-0.5, 0.5, y.shape).astype(y.dtype)
+        return y + np.finfo(y.dtype).eps * largest * noise
+
+    return noisy
 
 
 def tried(measure: Callable[[], float]) -> float:
@@ -437,10 +481,13 @@ def estimable(conv: Factored, shape: Shape, times: float = 1) -> Shape:
     worse: it is divided by a divisor.
     """
     path = paths.linear(conv._on_host(np.float64)._path())
+    if conv._pixelwise:
+        return shape
     alike = None not in _longest_columns(path, shape)
     applied = min(12, 2 * conv.channels) if alike else 12  # products K x; one column a channel
     a_pixel = times * applied * _compiled_work(conv, shape) / size(shape)
-    while size(shape) * conv.channels > limits.LEAST and a_pixel * size(shape) > limits.ESTIMATE:
+    least = max(1.0, limits.LEAST / conv.channels)
+    while size(shape) > least and a_pixel * size(shape) > limits.ESTIMATE:
         axis = int(np.argmax(shape))
         n = shape[axis]
         divisors = (d for d in range(2, math.isqrt(n) + 1) if n % d == 0)
