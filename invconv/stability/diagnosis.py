@@ -30,7 +30,6 @@ import numpy as np
 from invconv.arrays.namespaces import Shape, dtype_name, size, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
-from invconv.families.pointwise import Pointwise
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import Layer, as_operator
@@ -135,7 +134,9 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         loss=loss,
         judgements=judgements,
         blame=blamed.name if blamed and blamed.bad else "",
-        growth=None if host._closed else _growth(host, path, grid),
+        growth=None
+        if host._closed or not math.isfinite(number.condition)
+        else _growth(host, path, grid),
         steps=tuple(named.items()),
     )
     if number.trouble == condition.OVERFLOW and max(shape) > 1:
@@ -171,19 +172,26 @@ def _carried_on(
     """
     if not math.isfinite(number.condition):
         return number.condition, 1.0
-    legs = [_along(path, channels, shape, norm) for norm in (1, math.inf)]
-    matrices = len(path) > 1 and all(isinstance(factor.family, Pointwise) for factor in path)
+    pixelwise = all(factor.family.pixelwise for factor in path)
+    dense = judgement.matrices(path, channels) if pixelwise else None
+    legs = [_along(path, channels, shape, norm, dense) for norm in (1, math.inf)]
+    matrices = len(path) > 1 and pixelwise
     return max(loss for loss, _ in legs), 1.0 if matrices else legs[0][1]
 
 
-def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
+def _along(path: Path, channels: int, shape: Shape, norm: float, dense: Any) -> tuple[float, float]:
     loss, gain_before, back_before = 0.0, 1.0, 1.0
     gains, backs = 1.0, 1.0
+
+    def norms(first: int, end: int) -> tuple[float, float]:
+        if dense is None:
+            return judgement.norms_of_path(path[first:end], channels, shape, norm)
+        pair = dense[end - 1][0 if first or end == 1 else 1]
+        return float(np.linalg.norm(pair[0], norm)), float(np.linalg.norm(pair[1], norm))
+
     for i, factor in enumerate(path):
-        own_gain, own_back = judgement.norms_of_path([factor], channels, shape, norm)
-        gain, back = own_gain, own_back
-        if i:
-            gain, back = judgement.norms_of_path(path[: i + 1], channels, shape, norm)
+        own_gain, own_back = norms(i, i + 1)
+        gain, back = norms(0, i + 1) if i else (own_gain, own_back)
         if factor.inverted:
             loss = max(loss, back_before * own_back * gain)
         else:
@@ -195,6 +203,8 @@ def _along(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float,
 
 def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...] | None:
     """Return the factor of |K^-1|_1 for one more pixel along each axis; None if it is infinite."""
+    if conv._pixelwise:
+        return tuple(1.0 for _ in shape)
     norm = judgement.norms_of_path(path, conv.channels, shape, 1)[1]
     if not math.isfinite(norm):
         return None

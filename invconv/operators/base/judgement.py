@@ -436,6 +436,17 @@ def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> C
     return of_norms(*norms(*maps), maps[2], norm or 1)
 
 
+def matrices(path: Path, channels: int) -> list[tuple[Any, Any]]:
+    """Return (A, A^-1) of each factor, one matrix at every pixel, and those of the path up to it."""
+    unit = np.eye(channels)[None]
+    product, found = (unit[0], unit[0]), []
+    for factor in path:
+        own = tuple(run(unit)[0] for run in linear_maps([factor], unit.shape[2:]))
+        product = own[0] @ product[0], product[1] @ own[1]
+        found.append((own, product))
+    return found
+
+
 def norms_of_path(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
     """Return or estimate |K| and |K^-1| of float64 factors; (inf, inf) if a norm overflows."""
     try:
