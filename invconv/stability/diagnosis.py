@@ -134,9 +134,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         loss=loss,
         judgements=judgements,
         blame=blamed.name if blamed and blamed.bad else "",
-        growth=None
-        if host._closed or not math.isfinite(number.condition)
-        else _growth(host, path, grid),
+        growth=_growth(host, path, grid) if math.isfinite(number.condition) else None,
         steps=tuple(named.items()),
     )
     if number.trouble == condition.OVERFLOW and max(shape) > 1:
@@ -203,6 +201,8 @@ def _along(path: Path, channels: int, shape: Shape, norm: float, dense: Any) -> 
 
 def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...] | None:
     """Return the factor of |K^-1|_1 for one more pixel along each axis; None if it is infinite."""
+    if conv._closed:
+        return None
     if conv._pixelwise:
         return tuple(1.0 for _ in shape)
     norm = judgement.norms_of_path(path, conv.channels, shape, 1)[1]

@@ -196,7 +196,11 @@ class _Judged(NamedTuple):
         else:
             solve = state.on_host(back, shape).solve
         numbers, linear = self.channels * size(shape), paths.linear(self.path)
-        products = [(f.family, f.family.products(f.w, shape)) for f in linear]
+        matrix = float(self.channels**2 * size(shape))  # products of any matrix at every pixel
+        products = [
+            (f.family, matrix if f.family.pixelwise else f.family.products(f.w, shape))
+            for f in linear
+        ]
         summed = sum(count for family, count in products if not family.solves_by_applying)
         applied = sum(count for family, count in products if family.solves_by_applying)
         spectral = any(family.spectral for family, _ in products)
@@ -437,7 +441,7 @@ def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> C
 
 
 def matrices(path: Path, channels: int) -> list[tuple[Any, Any]]:
-    """Return (A, A^-1) of each factor, one matrix at every pixel, and those of the path up to it."""
+    """Return A and A^-1 of each factor, one matrix a pixel, and those of the path up to it."""
     unit = np.eye(channels)[None]
     product, found = (unit[0], unit[0]), []
     for factor in path:
