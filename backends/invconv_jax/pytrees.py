@@ -79,11 +79,11 @@ def _without_gradient(leaf: Any) -> Any:
 for_each_operator(_register)
 
 
-def _fields(held: Any) -> dict[str, Any]:
-    """Return the values of an object's fields, by their names."""
+def _fields(held: Any) -> tuple[str, ...]:
+    """Return the names of an object's fields."""
     if dataclasses.is_dataclass(held):
-        return {f.name: getattr(held, f.name) for f in dataclasses.fields(held)}
-    return {name: v for name, v in getattr(held, "__dict__", {}).items() if name != _CHILDREN}
+        return tuple(field.name for field in dataclasses.fields(held))
+    return tuple(name for name in getattr(held, "__dict__", ()) if name != _CHILDREN)
 
 
 def _holds_arrays(value: Any) -> bool:
@@ -95,26 +95,32 @@ def _holds_arrays(value: Any) -> bool:
         return True
     if not all_leaves([value]):
         return max(map(_holds_arrays, jax.tree.leaves(value)), default=False)
-    if found := max(map(_holds_arrays, _fields(value).values()), default=False):
+    held = (getattr(value, name) for name in _fields(value))
+    if found := max(map(_holds_arrays, held), default=False):
         register_pytree_node(type(value), _flatten, partial(_unflatten, type(value)))
     return found
 
 
 def _flatten(held: Any) -> tuple[list[Any], tuple[Any, ...]]:
-    """Return the fields that hold arrays, and the static ones; see `_unflatten`."""
-    fields = _fields(held)
-    known = vars(held).get(_CHILDREN)
-    children = [n for n in fields if _holds_arrays(fields[n])] if known is None else known
-    static = tuple((n, value) for n, value in fields.items() if n not in children)
-    return [fields[n] for n in children], (tuple(children), static)
+    """Return the fields that hold arrays, and the names of all and the static values.
+
+    The object remembers the names, for speed, and since its leaves may be anything, such as None.
+    """
+    if (names := vars(held).get(_CHILDREN)) is None:
+        every = _fields(held)
+        children = tuple(name for name in every if _holds_arrays(getattr(held, name)))
+        names = children, tuple(name for name in every if name not in children)
+        vars(held)[_CHILDREN] = names
+    values = ([getattr(held, name) for name in some] for some in names)
+    return next(values), (names, tuple(next(values)))
 
 
 def _unflatten(cls: type, static: tuple[Any, ...], values: Sequence[Any]) -> Any:
-    """Return an object that remembers its children: leaves may be anything, such as None."""
     names, others = static
     held: Any = object.__new__(cls)
-    vars(held).update(zip(names, values, strict=True))
-    vars(held).update(others, **{_CHILDREN: names})
+    vars(held).update(zip(names[0], values, strict=True))
+    vars(held).update(zip(names[1], others, strict=True))
+    vars(held)[_CHILDREN] = names
     return held
 
 
