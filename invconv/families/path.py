@@ -543,6 +543,6 @@ def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    if undone_as_one(unit):
+    if isinstance(first.family, Pointwise) and undone_as_one(unit):
         return undoing_steps(unit) if by_factor else undoing(unit)
     return first.family.solver(first.w, shape)

@@ -90,7 +90,7 @@ def _correlate(
 
 def _mapped(kernel: compiled.CompiledSolve | CompiledProduct, y: Floats) -> Floats:
     """Return the images that a kernel makes of images (B, C, *shape)."""
-    kernel.require(y.shape, y.itemsize)
+    compiled.require_images(kernel.images, y.shape, y.itemsize)
     given, x = np.ascontiguousarray(y), np.empty(y.shape, y.dtype)
     places = (a.__array_interface__["data"][0] for a in (given, x))
     kernel.run(*places, len(y), threads.number(), given, x)

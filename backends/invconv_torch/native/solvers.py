@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invconv.arrays.namespaces import readable
 from invconv.families.convolutions import Causal
-from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve
+from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve, require_images
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import products
 from invconv.kernels.frequencies.basis import Basis
@@ -88,7 +88,7 @@ class CausalFactor:
             return self.state(y)
         y = y.resolve_neg().contiguous()
         x = torch.empty_like(y)
-        self.state.require(tuple(y.shape), y.element_size())
+        require_images(self.state.images, tuple(y.shape), y.element_size())
         self.state.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
         return x
 
@@ -173,7 +173,7 @@ def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
     """Return the product of `by_frequencies`, computed by the compiled kernel."""
     y = y.resolve_neg().contiguous()
     x = torch.empty_like(y)
-    product.compiled.require(tuple(y.shape), y.element_size())
+    require_images(product.compiled.images, tuple(y.shape), y.element_size())
     product.compiled.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
     return x
 

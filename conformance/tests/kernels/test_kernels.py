@@ -15,7 +15,7 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import assembly, compiled, costs, machine, sums
 from invconv.kernels.cpu.channel_sums import write_channel_sums
-from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
+from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.loops import write_images_correlation
@@ -207,10 +207,10 @@ def test_a_product_with_a_large_inverse_at_the_pixel_would_cost_digits(order: st
 def test_images_of_another_size_are_not_read() -> None:
     """A call that let such images through would read memory that is not theirs."""
     state = factored(ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0)), (4, 5), "float32")
-    state.require((7, 3, 4, 5), 4)
+    require_images(state.images, (7, 3, 4, 5), 4)
     for shape, itemsize in (((7, 2, 4, 5), 4), ((7, 3, 4, 6), 4), ((7, 3, 4, 5), 8)):
         with pytest.raises(ValueError, match="expected 3 channels of 20 pixels of 4 bytes"):
-            state.require(shape, itemsize)
+            require_images(state.images, shape, itemsize)
 
 
 def test_memory_stays_bounded_over_many_batch_sizes() -> None:

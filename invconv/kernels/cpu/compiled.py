@@ -73,10 +73,10 @@ class CompiledSolve:
         vectors = f"{g.lanes} numbers of {8 * g.itemsize} bits"
         return Plan("compiled kernel", at_the_pixel=corner, vectors=vectors)
 
-    def require(self, shape: Shape, itemsize: int) -> None:
-        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
-        g = self.geometry
-        require_images((g.channels, g.pixels, g.itemsize), shape, itemsize)
+    @functools.cached_property
+    def images(self) -> tuple[int, int, int]:
+        """The channels, pixels and bytes a number of an image, for `require_images`."""
+        return self.geometry.channels, self.geometry.pixels, self.geometry.itemsize
 
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
@@ -102,7 +102,10 @@ class CompiledSolve:
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
-    """Raise ValueError unless images have the expected channels, pixels and bytes a number."""
+    """Raise ValueError unless images have the expected channels, pixels and bytes a number.
+
+    The kernels themselves check no shape.
+    """
     got = shape[1], math.prod(shape[2:]), itemsize
     if got != expected:
         channels, pixels, size = expected

@@ -126,8 +126,11 @@ OLDEST = 70  # the first architecture that has loads and stores with a memory or
 
 
 @dataclass(frozen=True)
-class Bands:
-    """A stencil on a grid and a device, with bands of rows in shared memory."""
+class Plan:
+    """The constants and launches of a stencil's solve on a grid and a device, for any batch.
+
+    Bands of rows lie in shared memory.
+    """
 
     layout: Layout
     extent: Shape  # the grid, of four axes
@@ -176,11 +179,6 @@ class Bands:
         """The most images of a launch, whatever the number of bands of an image."""
         units = math.prod(self.extent[:2]) * self.plane[0] * math.prod(self.dilation[2:])
         return _MOST_BLOCKS // units
-
-
-@dataclass(frozen=True)
-class Plan(Bands):
-    """The constants and launches of a stencil's solve on a grid and a device, for any batch."""
 
     def weigh(self) -> tuple[Launch, Launch]:
         """Return the launches of "fold" and "decide", which compute the weights, in this order."""

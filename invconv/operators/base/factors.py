@@ -35,7 +35,6 @@ from invconv.arrays.namespaces import (
     native_dtype,
     place,
     readable,
-    size,
     to_float,
     to_numpy,
 )
@@ -555,7 +554,7 @@ class Factored:
         """Return the route of K x + b for images like x."""
         shape = tuple(x.shape[2:])
         guard = require_regular(self, shape) if self._inverts_forward else None
-        return Route(self._path(), shape, guard, pixels=x.shape[0] * size(shape))
+        return Route(self._path(), shape, guard, pixels=x.shape[0] * math.prod(shape))
 
     def _factor(self, shape: Shape) -> State:
         """Return the factored map, with its bias."""

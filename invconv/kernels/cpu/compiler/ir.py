@@ -37,13 +37,19 @@ def _type_of(signature: Signature, result: Any = VOID) -> Any:
     return ir.FunctionType(result, [POINTER] * pointers + [I64] * integers)
 
 
-class Control:
-    """Functions of a module, and loops."""
+class Writer:
+    """Writes a module of functions on float32 or float64 numbers, for one processor."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target, itemsize: int) -> None:
         self.module = ir.Module()
+        self.module.triple = target.triple
         self.b: Any = None  # the builder of the function that is being written
         self.signatures: dict[str, Signature] = {}  # of the functions that were written
+        self.target, self.itemsize, self.suffix = target, itemsize, f"f{8 * itemsize}"
+        self.lanes = target.lanes(itemsize)  # how many numbers a vector has
+        # types of a number, and of a vector of them
+        self.number: Any = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+        self.vector: Any = ir.VectorType(self.number, self.lanes)
 
     def integer(self, value: Any) -> Int:
         """Return an integer, a constant or a value, as `Int`."""
@@ -118,18 +124,7 @@ class Control:
         variable.set(value)
         return variable
 
-
-class Memory(Control):
-    """Calls, and numbers of one dtype in memory."""
-
-    # types of a number, and of a vector of them
-    number: Any
-    vector: Any
-
-    def __init__(self, itemsize: int) -> None:
-        super().__init__()
-        self.itemsize = itemsize
-        self.number = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+    # --- calls, and numbers in memory
 
     def call(self, name: str, result: Any, *arguments: Value) -> Value:
         """Call a function of the module, or an intrinsic, by its name."""
@@ -197,19 +192,7 @@ class Memory(Control):
         size = (count * self.itemsize).value
         self.call("llvm.memset.p0.i64", VOID, target, I8(0), size, I1(0))
 
-
-class Writer(Memory):
-    """Writes a module of functions on float32 or float64 numbers, for one processor."""
-
-    lanes: int  # how many numbers a vector has
-
-    def __init__(self, target: Target, itemsize: int) -> None:
-        super().__init__(itemsize)
-        self.target = target
-        self.lanes = target.lanes(itemsize)
-        self.vector = ir.VectorType(self.number, self.lanes)
-        self.suffix = f"f{8 * itemsize}"
-        self.module.triple = target.triple
+    # --- vectors
 
     def narrowed(self, lanes: int) -> Self:
         """Return a writer of the function that is being written, with shorter vectors."""

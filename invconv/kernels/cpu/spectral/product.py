@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from invconv.kernels.cpu import costs, machine
-from invconv.kernels.cpu.compiled import in_buffers, require_images
+from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape, blocks_of
 from invconv.kernels.cpu.program import Assembled, Floats, address_of
@@ -36,10 +36,10 @@ class CompiledProduct:
     # the matrices of the frequencies, as `invconv.kernels.cpu.sums` reads them
     weights: Floats = field(default_factory=lambda: np.empty(0))
 
-    def require(self, shape: Shape, itemsize: int) -> None:
-        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
-        h = self.program.header
-        require_images((h.channels, h.pixels, self.itemsize), shape, itemsize)
+    @functools.cached_property
+    def images(self) -> tuple[int, int, int]:
+        """The channels, pixels and bytes a number of an image, for `require_images`."""
+        return self.program.header.channels, self.program.header.pixels, self.itemsize
 
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Map images at the address ``y``, and put the results at ``x``.
