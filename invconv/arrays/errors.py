@@ -77,7 +77,7 @@ class IllConditionedWarning(UserWarning):
 
 
 def of_one_list(init: Callable[..., None], items: str) -> Any:
-    """Return an ``__init__`` of one list that says so to whom passes the items one by one."""
+    """Return an ``__init__`` of one list; its error names the list where items come one by one."""
 
     @functools.wraps(init)
     def __init__(self: Any, *given: Any, **named: Any) -> None:

@@ -10,7 +10,7 @@ import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.array_ops import KNOWN, ops_of
-from invconv.arrays.namespaces import Array, Namespace, dtype_name, library_name, native_dtype
+from invconv.arrays.namespaces import Array, Namespace, dtype_name, native_dtype
 
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
@@ -62,13 +62,14 @@ def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
 
 def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
     """Raise unless ``x`` has the library and device of ``like``."""
-    if library_name(x) != library_name(like):
+    own, other = ops_of(x), ops_of(like)
+    if own.name != other.name:
         raise TypeError(
-            f"{name}: expected an array of {library_name(like)} as {like_name} is, got one of "
-            f"{library_name(x)}; convert {name}, or carry an operator over with "
+            f"{name}: expected an array of {other.name} as {like_name} is, got one of "
+            f"{own.name}; convert {name}, or carry an operator over with "
             f"conv.asarrays(like={name})"
         )
-    here, there = ops_of(x).placement(x), ops_of(like).placement(like)
+    here, there = own.placement(x), other.placement(like)
     if here != there and here is not None and there is not None:
         raise ValueError(
             f"{name}: expected an array on device {there} as {like_name} is, got one on "

@@ -123,7 +123,7 @@ def _sum(pivots: list[Array], terms: list[Array], shape: Shape) -> Any:
 def add_log_det_vjp(
     known: Sequence[Any], path: Path, shape: Shape, memos: Sequence[Any], bar: Array
 ) -> Bars:
-    """Return bars plus the gradients of bar log|det|, perhaps in their memory."""
+    """Return bars plus the gradients of bar log|det|, which may reuse their arrays."""
     bars: Bars = []
     for (family, w, inverted), old, memo in zip(path, known, memos, strict=True):
         if type(family) is Shift:

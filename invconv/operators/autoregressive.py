@@ -145,7 +145,7 @@ class AutoregressiveConv(WithKernel):
         )
         conv.kernel[(..., *conv._centre)] += np.eye(channels)
         family = conv._family
-        conv = conv.replace(kernel=family.kernel(family.taps(conv.kernel)))
+        conv.kernel[...] = family.kernel(family.taps(conv.kernel))
         return conv if like is None else conv.asarrays(like)
 
     @property

@@ -107,7 +107,7 @@ class Transposed(OfOne):
         return tuple(label for factor, label in pairs if not factor.is_shift)[::-1]
 
     def within(self, gain: float) -> Self:
-        """See `Factored`; the transpose of an inverse has its norm."""
+        """See `Operator`; the transpose of an inverse has its norm."""
         return replace(self, conv=self.conv.within(gain))
 
     def transpose(self) -> InvertibleConv:

@@ -119,7 +119,7 @@ def _weigh(program: Program, matrices: Array) -> Array:
     return weighed
 
 
-def _call(call: launch.Call, results: tuple[Any, ...], *arrays: Array) -> Any:
+def _call(call: launch.CustomCall, results: tuple[Any, ...], *arrays: Array) -> Any:
     with LOCK:
         register(call.name, call.code, "CUDA")
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)

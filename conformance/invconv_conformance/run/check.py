@@ -79,7 +79,7 @@ class Check(NamedTuple):
         return fits and LAWS[self.law].speaks_of(case, self.column.mode)
 
     def run(self) -> Result:
-        """Return what comes out."""
+        """Return the result of the law on the case."""
         return check(LAWS[self.law], setting(self.case, self.column))
 
 

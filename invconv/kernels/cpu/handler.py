@@ -16,7 +16,7 @@ def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
 
     Arguments of the custom call are the matrices (1 + T, C, C), or the weights computed from them,
     an array of one axis; and the images. Results are the images, and memory to work in. Attributes
-    are the numbers of `cpu.program` and of `cpu.xla.Call`.
+    are the numbers of `cpu.program` and of `cpu.xla.CustomCall`.
 
     ``addresses`` are those of the compiled functions "prepare", "solve" and "sums".
     """

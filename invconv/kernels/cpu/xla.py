@@ -13,7 +13,7 @@ from invconv.kernels.cpu.program import Ints
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class CustomCall:
     """A custom call that solves a batch on one thread; `invconv.kernels.cpu.handler` runs it."""
 
     # the name of the handler, the same in every process, so that XLA may cache programs on disk
@@ -26,7 +26,7 @@ class Call:
 
 
 @functools.lru_cache(maxsize=256)
-def call(g: Geometry, target: Target, batch: int) -> Call:
+def call(g: Geometry, target: Target, batch: int) -> CustomCall:
     """Return the call that solves a batch of images."""
     from invconv.kernels.cpu.handler import ALIGNED
 
@@ -36,7 +36,7 @@ def call(g: Geometry, target: Target, batch: int) -> Call:
     sizes = [*(n * g.itemsize for n in numbers), words * 8]
     *places, memory = np.cumsum([-(-size // ALIGNED) * ALIGNED for size in sizes])
     settings = "_".join(map(str, map(int, plan.sums)))
-    return Call(
+    return CustomCall(
         f"invconv_{target.bits}_f{8 * g.itemsize}_{plan.way}_{settings}",
         plan,
         np.asarray([batch, *places, words], np.int64),

@@ -184,7 +184,7 @@ _ARRAYS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class CustomCall:
     """A custom call.
 
     "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
@@ -206,24 +206,24 @@ def common_program(
     return programs[0] if len(plans) == 1 else None
 
 
-def weighing_call(program: Program) -> Call:
+def weighing_call(program: Program) -> CustomCall:
     """Return the call that computes weights from matrices."""
     return _call(program, "weigh", program.plan.weigh(), program.plan.weights)
 
 
-def solving_call(program: Program, batch: int) -> Call:
+def solving_call(program: Program, batch: int) -> CustomCall:
     """Return the call that solves a batch of at least one image."""
     launch = program.plan.solve(batch)
     return _call(program, "solve", (launch,), max(1, launch.counters))
 
 
-def _call(program: Program, task: str, launches: tuple[Launch, ...], results: int) -> Call:
+def _call(program: Program, task: str, launches: tuple[Launch, ...], results: int) -> CustomCall:
     rows = [(n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches]
     numbers, plan = np.ravel(np.asarray(rows, np.int32)), program.plan
     description = repr((plan.constants, plan.device.architecture)).encode()
     name = f"invconv_cuda_{task}_{hashlib.sha256(description).hexdigest()[:20]}"
     kernels = tuple((n.kernel, program.kernels[n.kernel]) for n in launches)
-    return Call(name, _handler(task, kernels), numbers, results)
+    return CustomCall(name, _handler(task, kernels), numbers, results)
 
 
 @functools.lru_cache(maxsize=256)

@@ -27,7 +27,7 @@ from invconv.arrays.registry import Primitive
 from invconv.arrays.validation import LARGEST, require_alike
 from invconv.families.path import State
 from invconv.kernels.primitives import Plan
-from invconv.operators.base.factors import Factored
+from invconv.operators.base.factors import Operator
 
 
 class Call(NamedTuple):
@@ -82,7 +82,7 @@ def spread(x: Array, spec: tuple[Any, ...]) -> Array:
     return x
 
 
-def fits(conv: Factored, x: Any) -> bool:
+def fits(conv: Operator, x: Any) -> bool:
     """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype.
 
     If False, `as_batch` must validate the array in full.
@@ -100,7 +100,7 @@ def fits(conv: Factored, x: Any) -> bool:
     )
 
 
-def as_batch(conv: Factored, name: str, x: Any) -> Call:
+def as_batch(conv: Operator, name: str, x: Any) -> Call:
     """Validate an argument and flatten its batch axes."""
     if fits(conv, x):
         return Call(conv, name, x, x, (x.shape[0],))
@@ -134,7 +134,7 @@ def as_batch(conv: Factored, name: str, x: Any) -> Call:
     return Call(working, name, original, flat, shape[:batch_axes])
 
 
-def _require_one(conv: Factored) -> None:
+def _require_one(conv: Operator) -> None:
     """Raise if an operator's arrays are stacked arrays of several operators, as in JAX's trees."""
     if (name := conv._stacked) is not None:
         raise ValueError(
@@ -145,13 +145,13 @@ def _require_one(conv: Factored) -> None:
         )
 
 
-def grid_of(conv: Factored, shape: Sequence[int]) -> Shape:
+def grid_of(conv: Operator, shape: Sequence[int]) -> Shape:
     """Return the grid of an array of shape (*batch, C, *spatial)."""
     return tuple(shape[2 if conv.ndim is None else len(shape) - conv.ndim :])
 
 
 def require_spatial_shape(
-    conv: Factored, shape: Sequence[Any], name: str = "spatial_shape"
+    conv: Operator, shape: Sequence[Any], name: str = "spatial_shape"
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
     given, array = conv._reference()

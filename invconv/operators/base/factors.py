@@ -62,7 +62,7 @@ Gradients = dict[str, Array]
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False, repr=False)
-class Factored:
+class Operator:
     """A frozen dataclass of arrays, parts and settings, and the list of its factors.
 
     A subclass becomes a dataclass as it is defined, and enters the register.
@@ -90,7 +90,7 @@ class Factored:
         others = {*cls._specs, *cls._part_names}
         cls._setting_names = tuple(f.name for f in given if f.name not in others)
         cls._mixing = mixing
-        cls._of_parts = cls.factors is Factored.factors
+        cls._of_parts = cls.factors is Operator.factors
         names, own = {"ndim"}, {f.name for f in given}
         for base in cls.__mro__[1:]:
             names |= getattr(base, "__dataclass_fields__", {}).keys()
@@ -106,7 +106,8 @@ class Factored:
             fields.enter(cls)
 
     def __post_init__(self) -> None:
-        self._require_parts_alike()
+        if self._part_names:
+            self._require_parts_alike()
         self._require_arrays()
         self.validate()
 
@@ -153,9 +154,10 @@ class Factored:
                 continue
             if spec.constant:
                 require_array(name, value)
-            else:
+            elif first is None:
                 require_real(name, value)
-                first = first or (name, value)
+                first = name, value
+            else:
                 require_alike(name, value, *first)
             fields.require_fit(name, value, spec, sizes)
             object.__setattr__(self, name, cast(value, native_dtype(value.dtype)))
@@ -240,7 +242,7 @@ class Factored:
 
     def _named_arrays(self) -> Iterator[tuple[str, Array | None, bool]]:
         """Yield the name and value of every array, and whether it is a constant; parts first."""
-        for prefix, part in self._parts().items():
+        for prefix, part in self._parts().items() if self._part_names else ():
             for name, array, constant in part._named_arrays():
                 yield f"{prefix}.{name}", array, constant
         for name, spec in self._specs.items():
@@ -610,7 +612,7 @@ class Factored:
 
 def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
     """Raise TypeError unless a value is an operator."""
-    if not isinstance(value, Factored):
+    if not isinstance(value, Operator):
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}{instead(value)}")
 
 
@@ -623,7 +625,7 @@ class Layer(Protocol):
 
 def as_operator(name: str, value: Any) -> Any:
     """Return an operator, or the operator of a layer; raise TypeError for anything else."""
-    if not isinstance(value, Factored) and callable(getattr(value, "operator", None)):
+    if not isinstance(value, Operator) and callable(getattr(value, "operator", None)):
         value = value.operator()
     require_operator(name, value, "an InvertibleConv or a layer that holds one")
     return value
@@ -635,7 +637,7 @@ def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, s
 
 
 def require_regular(
-    conv: Factored, shape: Shape, *, back: bool = False, log_det: Any = None
+    conv: Operator, shape: Shape, *, back: bool = False, log_det: Any = None
 ) -> Array | None:
     """Raise if a factor that is solved is exactly singular, as far as it is readable.
 
@@ -655,7 +657,7 @@ def require_regular(
     return None
 
 
-def _singular(conv: Factored, family: Family, place: int, shape: Shape) -> str:
+def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
     """Return the error of a singular factor."""
     with np.errstate(all="ignore"):
         host = conv._on_host(np.float64)._path()[place]

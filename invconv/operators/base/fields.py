@@ -15,31 +15,34 @@ pytree like the library's own.
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice
 
 Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
 
 
-class ArraySpec(NamedTuple):
+@dataclass(frozen=True)
+class ArraySpec:
     """What a class says of one of its arrays."""
 
     shape: tuple[str, ...]  # the names of the axes
     optional: bool  # whether the array may be None
     constant: bool  # whether it is neither trained nor given a gradient
 
-    @property
+    @derived
     def fixed(self) -> tuple[str, ...]:
-        """The axes before "*k"."""
+        """Return the axes before "*k"."""
         return self.shape[:-1] if self.open else self.shape
 
-    @property
+    @derived
     def open(self) -> bool:
-        """Whether "*k" comes last."""
+        """Return whether "*k" comes last."""
         return self.shape[-1] == "*k"
 
 

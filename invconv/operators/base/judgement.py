@@ -36,7 +36,7 @@ from invconv.families import path as paths
 from invconv.families.path import Factor, Path, Route, State, solvers_of
 from invconv.families.pointwise import Matrix, Scale
 from invconv.kernels.primitives import Map, in_turn
-from invconv.operators.base.factors import Factored, require_regular
+from invconv.operators.base.factors import Operator, require_regular
 from invconv.trust import limits
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import (
@@ -67,7 +67,7 @@ class Blame(NamedTuple):
         return self.error > NEAR * TOLERATED
 
 
-def exceeds(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> bool:
+def exceeds(conv: Operator, shape: Shape, precision: str, state: State | None = None) -> bool:
     """Tell whether fewer than two digits of an inverse are left, by a bound if that is enough.
 
     The operator remembers the bound and the judgement. False if its values are not readable.
@@ -84,7 +84,7 @@ def exceeds(conv: Factored, shape: Shape, precision: str, state: State | None = 
 
 
 def remembered(
-    conv: Factored, shape: Shape, precision: str, state: State | None = None
+    conv: Operator, shape: Shape, precision: str, state: State | None = None
 ) -> Judgement:
     """Return the judgement of a call, which is made at the first one and remembered."""
     solvers = () if state is None else state.solvers
@@ -93,7 +93,7 @@ def remembered(
     return conv._conditions.find(way, shape, call)
 
 
-def bound(conv: Factored, shape: Shape) -> float:
+def bound(conv: Operator, shape: Shape) -> float:
     """Return a bound of the error in units of eps at O(1) cost, or inf."""
 
     def sum_up() -> float:
@@ -105,7 +105,7 @@ def bound(conv: Factored, shape: Shape) -> float:
 
 
 def judge(
-    conv: Factored,
+    conv: Operator,
     shape: Shape,
     precision: str,
     state: State | None = None,
@@ -124,7 +124,7 @@ def judge(
     return Judgement(tried(lambda: _Judged.of(conv, precision).error(shape, limit, times, state)))
 
 
-def blame(conv: Factored, shape: Shape, precision: str) -> Blame | None:
+def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
     """Return the step with the largest error of its own, or None if the operator has no steps.
 
     It is the innermost one that is bad. A step may be right by itself and amplify errors of others,
@@ -142,7 +142,7 @@ def blame(conv: Factored, shape: Shape, precision: str) -> Blame | None:
 
 
 def _worst(
-    conv: Factored, judged: _Judged, names: Sequence[str], shape: Shape, times: float
+    conv: Operator, judged: _Judged, names: Sequence[str], shape: Shape, times: float
 ) -> Blame:
     """Return the step to blame of those that factors belong to, by their names in ``conv``."""
     steps = []
@@ -171,7 +171,7 @@ class _Judged(NamedTuple):
     noisy: bool = False  # whether y has errors of the size of its largest entry's rounding
 
     @classmethod
-    def of(cls, conv: Factored, precision: str) -> Self:
+    def of(cls, conv: Operator, precision: str) -> Self:
         """Copy an operator's path to the host."""
         host = conv._on_host(np.dtype(precision))
         path, single = host._path(), precision == "float32"
@@ -325,7 +325,7 @@ def tried(measure: Callable[[], float]) -> float:
 # --- words -----------------------------------------------------------------------------------
 
 
-def warn_of_loss(conv: Factored, shape: Shape, result: Array, state: State | None = None) -> None:
+def warn_of_loss(conv: Operator, shape: Shape, result: Array, state: State | None = None) -> None:
     """Warn if an inverse with this result is wrong; ``state`` is the factored operator, if any."""
     precision = _precision_of(result)
     if readable(result) and exceeds(conv, shape, precision, state):
@@ -333,7 +333,7 @@ def warn_of_loss(conv: Factored, shape: Shape, result: Array, state: State | Non
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
-def require_invertible(name: str, conv: Factored, shape: Shape) -> None:
+def require_invertible(name: str, conv: Operator, shape: Shape) -> None:
     """Raise ValueError if an inverse in the operator's precision cannot be right."""
     precision = solved_in(conv)
     if exceeds(conv, shape, precision):
@@ -341,7 +341,7 @@ def require_invertible(name: str, conv: Factored, shape: Shape) -> None:
         raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")
 
 
-def solved_in(conv: Factored) -> str:
+def solved_in(conv: Operator) -> str:
     """Return the precision in which an operator is solved, "float32" or "float64"."""
     return _precision_of(conv._reference()[1])
 
@@ -364,7 +364,7 @@ def off_by(name: str, shape: Shape, precision: str, judged: Judgement, lost: Bla
     return f"{text}, though no step is bad by itself: they undo each other, or all lose a little"
 
 
-def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | None = None) -> str:
+def describe_loss(conv: Operator, shape: Shape, precision: str, state: State | None = None) -> str:
     """Return the warning's text: the lost digits, their cause, and a remedy."""
     kind = type(conv).__name__
     if trouble := broken(conv):
@@ -390,7 +390,7 @@ def describe_loss(conv: Factored, shape: Shape, precision: str, state: State | N
     )
 
 
-def broken(conv: Factored) -> str:
+def broken(conv: Operator) -> str:
     """Return which parameters hold NaN or inf, in words, or ""."""
     names = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     return f"{', '.join(names)} holds NaN or inf" if names else ""
@@ -399,7 +399,7 @@ def broken(conv: Factored) -> str:
 # --- condition numbers -----------------------------------------------------------------------
 
 
-def condition(conv: Factored, shape: Shape, norm: float | None = None) -> Condition:
+def condition(conv: Operator, shape: Shape, norm: float | None = None) -> Condition:
     """Return the condition of any operator, from its values in host memory.
 
     Unless a norm is given, 1 or inf, it is the 2-norm if the families know it, else the 1-norm.
@@ -420,7 +420,7 @@ def condition(conv: Factored, shape: Shape, norm: float | None = None) -> Condit
     return Condition(math.inf, "any norm", trouble=trouble)
 
 
-def condition_number(conv: Factored, shape: Shape, norm: float | None = None) -> float:
+def condition_number(conv: Operator, shape: Shape, norm: float | None = None) -> float:
     """Return the condition number, which is computed at the first call and remembered."""
     kind = f"condition, {norm}"
     return conv._conditions.find(kind, shape, lambda: condition(conv, shape, norm).condition)
@@ -489,7 +489,7 @@ def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
     return in_turn([apply for apply, _ in pairs]), in_turn([solve for _, solve in pairs[::-1]])
 
 
-def estimable(conv: Factored, shape: Shape, times: float = 1) -> Shape:
+def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
     """Return the grid, halved until compiled kernels estimate ``times`` norms quickly.
 
     The frequencies of a part of a closed grid are to be among its own, so that none is conditioned
@@ -511,14 +511,14 @@ def estimable(conv: Factored, shape: Shape, times: float = 1) -> Shape:
     return shape
 
 
-def _compiled_work(conv: Factored, shape: Shape) -> float:
+def _compiled_work(conv: Operator, shape: Shape) -> float:
     """Return the cost of a compiled K x, or of a solve, of one image."""
     path = paths.linear(conv._on_host(np.float64)._path())
     products = sum(factor.family.products(factor.w, shape) for factor in path)
     return products / 16 + 8 * conv.channels * size(shape)
 
 
-def carried_on(conv: Factored, grid: Shape, shape: Shape, precision: str) -> float:
+def carried_on(conv: Operator, grid: Shape, shape: Shape, precision: str) -> float:
     """Return the growth of K^-1 noise from a grid to a larger one, ``shape``.
 
     Noise grows in K^-1 as its norm does. A growth below 2 counts as 1.
@@ -530,7 +530,7 @@ def carried_on(conv: Factored, grid: Shape, shape: Shape, precision: str) -> flo
     return grown if grown > limits.GROWN else 1.0
 
 
-def _gain(conv: Factored, shape: Shape, precision: str) -> float:
+def _gain(conv: Operator, shape: Shape, precision: str) -> float:
     """Return the largest entry of K^-1 noise, the mean of some images; it is remembered."""
 
     def measure() -> float:
@@ -547,7 +547,7 @@ def _gain(conv: Factored, shape: Shape, precision: str) -> float:
     return _gain(conv, shape, "float64") if wider else known
 
 
-def about_condition(conv: Factored, shape: Shape, precision: str) -> tuple[float, bool]:
+def about_condition(conv: Operator, shape: Shape, precision: str) -> tuple[float, bool]:
     """Return the condition number, and whether it was extrapolated from a smaller grid."""
     known = conv._spectral or conv._pixelwise
     grid = shape if known else estimable(conv, shape)

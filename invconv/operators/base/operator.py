@@ -33,12 +33,12 @@ from invconv.operators.base.calls import (
     for_each,
     require_spatial_shape,
 )
-from invconv.operators.base.factors import Factored, Gradients, require_regular
+from invconv.operators.base.factors import Gradients, Operator, require_regular
 from invconv.operators.base.fields import operators
 from invconv.operators.base.judgement import condition_number, warn_of_loss
 
 
-class InvertibleConv(Factored, abstract=True):
+class InvertibleConv(Operator, abstract=True):
     """An affine map of arrays (*batch, C, *spatial) with exact inverse and log-determinant.
 
         y = K x + b,    x = K^-1 (y - b)
