@@ -5,6 +5,7 @@ Masks, directions and dilation are ways to list offsets.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,9 +39,10 @@ class Sweep:
     lower: bool  # whether D is lower triangular
     shape: Shape = ()  # the grid, if it is known
 
+    @functools.lru_cache(maxsize=256)  # noqa: B019  with its offsets and its slope
     def on(self, shape: Shape) -> Sweep:
         """Return the same on a grid."""
-        return replace(self, shape=tuple(shape))
+        return replace(self, shape=shape)
 
     def transpose(self) -> Sweep:
         """Return that of the transposed convolution."""
