@@ -15,6 +15,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
+from invconv.trust.round_trip import relative_error
 from invconv_conformance.cases.case import Case
 from tests.selected import cases_named
 
@@ -187,3 +188,24 @@ def test_an_inverse_that_training_loses_gives_no_gradient(library: str, how: str
     else:
         *found, _ = recomputed(library, steps, trained, images, np.ones_like(images))
         assert all(jnp.isnan(g).all() for g in found)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e200, 1e-200])
+def test_a_recomputed_image_is_off_by_its_share_of_the_image(size: float) -> None:
+    """Of the image, not of what was recomputed; an image far below its output may be lost."""
+    x = (
+        np.asarray([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [3.0, np.nan], [1e-33, 0], [1e-20, 0]])
+        * size
+    )
+    again = (
+        x
+        + np.asarray([[0.0, 0.5], [0.02, 0.03], [0.0, 0.1], [9.0, 0.0], [1e-16, 0], [1e-20, 0]])
+        * size
+    )
+    z = np.ones(x.shape) * size
+    with np.errstate(all="ignore"):
+        error, right = relative_error(x, again, z)
+    assert error[:2] == pytest.approx([0.5 / 4, 0.03 / 4])  # the largest entry says more here
+    assert right.tolist() == [False, True, False, True, True, False]
+    one = relative_error(np.full((1, 4), 2.0), np.full((1, 4), 2.5), z[:1, :1])[0]
+    assert one == pytest.approx(0.25)
