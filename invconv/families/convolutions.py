@@ -218,7 +218,6 @@ class Causal(TapsFamily):
     offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # o = 0 first
     free: StencilFamily = field(init=False, repr=False, compare=False)
     kept: int = field(init=False, repr=False, compare=False)
-    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         taps = tap_indices(self.kernel_size)
@@ -234,7 +233,6 @@ class Causal(TapsFamily):
             offsets=offsets,
             free=StencilFamily(offsets, False),
             kept=1 if self.lower else -1,
-            text=repr(self),
         )
 
     def stencil(self, w: Array) -> CausalStencil:
@@ -411,7 +409,6 @@ class Spectral(TapsFamily):
     wide: bool = field(init=False, repr=False, compare=False)  # see `BorderedFamily`
     # None if it is wide, or w a half of the kernel
     free: StencilFamily | None = field(init=False, repr=False, compare=False)
-    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         sides = list(zip(self.kernel_size, self.borders, strict=True))
@@ -428,7 +425,6 @@ class Spectral(TapsFamily):
             wrap=bordered.wrap,
             wide=bordered.wide,
             free=StencilFamily(bordered.offsets, True) if free else None,
-            text=repr(self),
         )
 
     @property
