@@ -217,7 +217,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     preset = load_preset(arguments.preset or ("hubble-quick" if arguments.quick else "hubble"))
     changes = _changes(arguments)
     for mixing in arguments.mixings:
-        imported(mixing)
+        imported(mixing, "--mixings")
     one = changes.pop("learning_rate") or preset.settings["learning_rate"]
     rates = numbers("--learning-rates", arguments.learning_rates, float)
     if not rates:

@@ -73,8 +73,8 @@ def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) 
 
 def test_a_word_that_no_row_has_is_refused(capsys: Any) -> None:
     for word, message in (
-        ("nvp", "mixing: expected 'plain' or .* or 'real_nvp' or 'maf', got 'nvp'"),
-        ("nowhere_at_all:own", "--mixing nowhere_at_all:own: No module named"),
+        ("nvp", "--mixings?: expected 'plain' or .* or 'real_nvp' or 'maf', got 'nvp'"),
+        ("nowhere_at_all:own", "--mixings? nowhere_at_all:own: No module named"),
     ):
         for options in (["train", "--mixing", word, "--dry-run"], ["compare", "--mixings", word]):
             assert main(["density", *options, "--preset", "digits"]) == 2

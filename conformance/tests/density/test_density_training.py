@@ -122,7 +122,7 @@ SPOILT: dict[tuple[str, str], Callable[[Any], object]] = {
     ),
     (
         "level0_step0_mixing",
-        "step 8: the inverse of layers.level0_step0_mixing .* off by .*4 x 4",
+        "step 8: the inverse of layers.level0_step0_mixing .*4 x 4 is off by",
     ): (lambda layer: layer.weight[1].mul_(1e-5).add_(layer.weight[0])),
 }
 

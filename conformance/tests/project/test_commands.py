@@ -84,7 +84,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("benchmark --library abacus", "--library: expected some of"),
         pytest.param("benchmark inverse --device cuda", NO_GPU, marks=without_cuda),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
-        ("density compare --mixings plain,none", "--mixings: expected 'plain' or 'plu'"),
+        ("density compare --mixings plain,none", "--mixings: expected 'plain' or"),
         ("density train --preset cifar10", "--path: cifar10 needs the binary version of CIFAR-10"),
         ("density evaluate nowhere", "nowhere: there is no such checkpoint"),
         ("density sample nowhere --count 0", "expected a --count of at least 1"),

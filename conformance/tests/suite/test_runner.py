@@ -88,12 +88,12 @@ def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> 
 
 
 def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = numpy_primitives.correlate
+    right = numpy_primitives.apply
 
-    def wrong(stencil: Any, x: Any, *, wrap: bool = False) -> Any:
-        return np.roll(right(stencil, x, wrap=wrap), int(wrap), axis=-1)
+    def wrong(family: Any, w: Any, x: Any) -> Any:
+        return np.roll(right(family, w, x), 1, axis=-1)
 
-    monkeypatch.setattr(numpy_primitives, "correlate", wrong)
+    monkeypatch.setattr(numpy_primitives, "apply", wrong)
 
 
 def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ class Recipe:
             return Glow(image_shape, mixing=imported(self.mixing), **design)
 
 
-def imported(mixing: str) -> str:
+def imported(mixing: str, option: str = "--mixing") -> str:
     """Import the module of "module:word", and return the word; raise unless it is a row's."""
     module, _, word = mixing.rpartition(":")
     with as_command_errors():
@@ -108,8 +108,8 @@ def imported(mixing: str) -> str:
             try:
                 importlib.import_module(module)
             except ImportError as error:
-                raise CommandError(f"--mixing {mixing}: {error}") from None
-        choice("mixing", word, (*mixing_words(), *PEERS))
+                raise CommandError(f"{option} {mixing}: {error}") from None
+        choice(option, word, (*mixing_words(), *PEERS))
     return word
 
 
