@@ -36,6 +36,7 @@ from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 from invconv.operators.psf import from_psf
+from invconv.operators.splines import spline_filter
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
@@ -80,6 +81,7 @@ __all__ = [
     "sosfilt",
     "sosfilt_zi",
     "sosfiltfilt",
+    "spline_filter",
     "squeeze",
     "unsqueeze",
     "varying_lfilter",

@@ -32,6 +32,7 @@ from invconv.operators.recursion import filtered
 # written as tables of numbers, not as arrays of a library
 _NUMBERS = (np.ndarray, np.number, Sequence, float, int)
 _PADS = ("odd", "even", "constant")
+_AT_ONCE = 2**14  # numbers whose order is changed
 
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
@@ -78,12 +79,12 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
     """
     axis = _axis(axis, x)
     b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
-    signals = _moved(x, axis, -1)
+    signals = moved(x, axis, -1)
     if zi is not None:
         zi = _state(zi, x, axis, (*signals.shape[:-1], _order(b, a)))[None, ...]
     y, last = _run(b[None, ..., None, :], a[None, ..., None, :], signals, zi)
-    y = _moved(y, -1, axis)
-    return y if zi is None else (y, _moved(last[0, ...], -1, axis))
+    y = moved(y, -1, axis)
+    return y if zi is None else (y, moved(last[0, ...], -1, axis))
 
 
 def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
@@ -117,12 +118,12 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
     """
     axis = _axis(axis, x)
     b, a = _sections(sos, x)
-    signals = _moved(x, axis, -1)
+    signals = moved(x, axis, -1)
     if zi is not None:
         zi = _state(zi, x, axis, (b.shape[0], *signals.shape[:-1], 2))
     y, last = _run(b[..., None, :], a[..., None, :], signals, zi)
-    y = _moved(y, -1, axis)
-    return y if zi is None else (y, _moved(last, -1, axis + 1))
+    y = moved(y, -1, axis)
+    return y if zi is None else (y, moved(last, -1, axis + 1))
 
 
 def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
@@ -164,7 +165,7 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     """
     axis = _axis(axis, x)
     b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
-    xp, signals, order = namespace(x), _moved(x, axis, -1), _order(b, a)
+    xp, signals, order = namespace(x), moved(x, axis, -1), _order(b, a)
     *lead, length = signals.shape
     for name, values in (("b", b), ("a", a)):
         if values.ndim < 2 or values.shape[-2] not in (1, length):
@@ -174,7 +175,7 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
             )
     b, a = (xp.broadcast_to(v, (*v.shape[:-2], length, v.shape[-1])) for v in (b, a))
     if zi is None:
-        return _moved(_run(b[None, ...], a[None, ...], signals, None)[0], -1, axis)
+        return moved(_run(b[None, ...], a[None, ...], signals, None)[0], -1, axis)
     past = _state(zi, x, axis, (*lead, 2 * order))
     before, after = past[..., :order], past[..., order:]
     early = [xp.zeros_like(past[..., 0])] * order
@@ -188,7 +189,7 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     state = xp.stack(early, axis=-1) if order else past
     y, _ = _run(b[None, ...], a[None, ...], signals, state[None, ...])
     ends = [xp.concat([h, v], axis=-1)[..., length:] for h, v in ((before, signals), (after, y))]
-    return _moved(y, -1, axis), _moved(xp.concat(ends, axis=-1), -1, axis)
+    return moved(y, -1, axis), moved(xp.concat(ends, axis=-1), -1, axis)
 
 
 def filtfilt(
@@ -359,7 +360,7 @@ def _there_and_back(
     if padtype is not None:
         choice("padtype", padtype, _PADS)
     edge = 0 if padtype is None else 3 * taps if padlen is None else operator.index(padlen)
-    xp, signals = namespace(x), _moved(x, axis, -1)
+    xp, signals = namespace(x), moved(x, axis, -1)
     if not 0 <= edge < signals.shape[-1]:
         raise ValueError(
             f"padlen: expected a number from 0 to {signals.shape[-1] - 1}, fewer than x has along "
@@ -377,7 +378,7 @@ def _there_and_back(
         signals = xp.concat([before, signals, after], axis=-1)
     for _ in range(2):
         signals = xp.flip(run(signals, signals[..., :1]), axis=-1)
-    return _moved(signals[..., edge : signals.shape[-1] - edge], -1, axis)
+    return moved(signals[..., edge : signals.shape[-1] - edge], -1, axis)
 
 
 def _beside(states: Array, signals: Array) -> Array:
@@ -430,18 +431,26 @@ def _sections(sos: Any, x: Array) -> tuple[Array, Array]:
     sos = _as_x("sos", sos, x)
     if sos.ndim < 2 or sos.shape[-1] != 6 or not sos.shape[-2]:
         raise ValueError(f"sos: expected the shape (..., sections, 6), got {tuple(sos.shape)}")
-    sos = _moved(sos, -2, 0)
+    sos = moved(sos, -2, 0)
     return sos[..., :3], sos[..., 3:]
 
 
-def _moved(x: Array, start: int, end: int) -> Array:
-    """Move an axis; torch cannot map its own function for that over a batch."""
+def moved(x: Array, start: int, end: int) -> Array:
+    """Move an axis; torch cannot map its own function for that over a batch.
+
+    NumPy copies a few rows at a time: whole columns would not stay in the cache.
+    """
     start, end = start % x.ndim, end % x.ndim
     if start == end:
         return x
     axes = list(range(x.ndim))
     axes.insert(end, axes.pop(start))
-    return namespace(x).permute_dims(x, tuple(axes))
+    x = namespace(x).permute_dims(x, tuple(axes))
+    if isinstance(x, np.ndarray) and x.size > _AT_ONCE:
+        step = max(16, _AT_ONCE * x.shape[end] // x.size)
+        parts = [part(x, end, i, i + step) for i in range(0, x.shape[end], step)]
+        x = np.concatenate(parts, end, out=np.empty(x.shape, x.dtype))
+    return x
 
 
 def _order(b: Array, a: Array) -> int:
@@ -453,7 +462,7 @@ def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
     """Return the state of every signal with time last; ``expected`` is its whole shape."""
     zi = _as_x("zi", zi, x)
     own = len(expected) - x.ndim  # of sections
-    state = _moved(zi, axis + own, -1) if zi.ndim == len(expected) else zi
+    state = moved(zi, axis + own, -1) if zi.ndim == len(expected) else zi
     alike = state.ndim == len(expected) and (*state.shape[:own], state.shape[-1]) == (
         *expected[:own],
         expected[-1],

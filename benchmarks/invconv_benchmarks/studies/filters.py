@@ -1,10 +1,11 @@
 """Recursive filters and deblurring beside the libraries that people use for them.
 
 `lfilter` of butter(4) and `sosfilt` of four sections of butter(8) stand beside SciPy's at every
-length, and gradients beside `torchaudio.functional.lfilter`'s; `least_squares` beside
-`skimage.restoration.wiener`, on an image that is blurred with what is beyond its frame, and noise
-of a grey level. Calls take turns on one thread, each after a call of its own that does not count;
-the medians count, of the processor's time, which other work on the machine does not lengthen.
+length, and gradients beside `torchaudio.functional.lfilter`'s; `spline_filter` of 1024 x 1024
+pixels beside SciPy's; `least_squares` beside `skimage.restoration.wiener`, on an image that is
+blurred with what is beyond its frame, and noise of a grey level. Calls take turns on one thread,
+each after a call of its own that does not count; the medians count, of the processor's time, which
+other work on the machine does not lengthen.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 import scipy.signal
 import torch
 from rich.console import Console
@@ -55,7 +57,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     torch.set_num_threads(1)
     try:
         blurs = (verdict for width in _WIDTHS for verdict in _deblurring(width, rounds))
-        return [*_filters(rounds), *blurs], {}
+        return [*_filters(rounds), *_splines(rounds), *blurs], {}
     finally:
         torch.set_num_threads(threads)
 
@@ -120,6 +122,14 @@ def _of_many(rounds: int) -> Iterator[Verdict]:
         calls["torchaudio"] = partial(_gradient, theirs, tensors)
     title = f"gradient of lfilter by b, a and x, {as_text(shape)} samples"
     yield from _judged(title, calls, rounds, {"PyTorch": limit})
+
+
+def _splines(rounds: int) -> Iterator[Verdict]:
+    for dtype, limit in (("float32", 0.8), ("float64", 1.1)):
+        x = np.random.default_rng(0).standard_normal((1024, 1024)).astype(dtype)
+        ours, theirs = ic.spline_filter, partial(scipy.ndimage.spline_filter, output=dtype)
+        calls: dict[str, Call] = {"NumPy": partial(ours, x), "scipy.ndimage": partial(theirs, x)}
+        yield from _judged(f"spline_filter, {dtype}", calls, rounds, {"NumPy": limit})
 
 
 def _gradient(run: Callable[..., Any], tensors: list[torch.Tensor]) -> Any:

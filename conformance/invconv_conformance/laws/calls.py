@@ -182,6 +182,30 @@ _PADS: dict[str, Any] = {"symmetric": "symmetric", "zero": "constant", "periodic
 _PADS["mirror"] = "reflect"
 
 
+_KNOTS = {2: (1, 6, 1), 3: (1, 4, 1), 4: (1, 76, 230, 76, 1), 5: (1, 26, 66, 26, 1)}
+_MODES: dict[str, Any] = {"mirror": "reflect", "reflect": "symmetric", "grid-wrap": "wrap"}
+
+
+def _splines() -> Iterator[Called]:
+    for order, mode, axes in itertools.product(_KNOTS, _MODES, (None, 1, (-1, 0))):
+        options: dict[str, Any] = {"order": order, "mode": mode, "axes": axes}
+        run, truth = (functools.partial(f, **options) for f in (ic.spline_filter, _interpolated))
+        name = "-".join(map(str, ("spline_filter", *options.values())))
+        yield Called(name, arrays={"x": _draw((3, 5, 2))}, run=run, truth=truth)
+
+
+def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
+    """Solve for the coefficients with the matrix of a spline's values, which SciPy's tests use."""
+    knots = np.asarray(_KNOTS[order]) / sum(_KNOTS[order])
+    for axis in range(3) if axes is None else np.atleast_1d(axes):
+        n, reach = x.shape[axis], len(knots) // 2
+        image = np.pad(np.eye(n), ((reach, reach), (0, 0)), mode=_MODES[mode])
+        matrix = sum(knot * image[j : j + n] for j, knot in enumerate(knots))
+        solved = np.linalg.solve(matrix, np.moveaxis(x, axis, 0).reshape(n, -1))
+        x = np.moveaxis(solved.reshape(np.moveaxis(x, axis, 0).shape), 0, axis)
+    return x
+
+
 def _least_squares() -> Iterator[Called]:
     for conv, grid in _SOLVED:
         name, arrays = type(conv).__name__.lower(), {"y": _draw((2, 2, *grid)), **conv.parameters()}
@@ -303,5 +327,5 @@ def _whole(conv: Any, x: Floats, **arrays: Floats) -> Any:
 
 
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _steady, _varying)
-_TABLE = (*_FILTERING, _from_psf, _least_squares, _squeeze, _blocks)
+_TABLE = (*_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

@@ -1,0 +1,142 @@
+"""The coefficients of interpolating B-splines, on every library and differentiable.
+
+    x[p] = sum over o of beta(o) c[p + o]
+
+with the samples beta of a B-spline of some order, and c continued beyond its border. Their filter
+is a product of first order ones, there and back (M. Unser, A. Aldroubi & M. Eden, 1993):
+
+    c = product over poles z of (1 - z)^2 / ((1 - z S) (1 - z S^-1)) x
+
+with S the shift by a pixel. The first pass runs backwards. Each starts from what
+the continued image leaves it:
+
+    sum over k >= 0 of z^k x~[N + k]                             at N, of 1 / (1 - z S^-1)
+    (1 - z)^2 / (1 - z^2) sum over all k of z^|k| x~[k - 1]      at -1, of both
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from invconv.arrays.namespaces import Array, cast, constant, copy_of, is_half, namespace
+from invconv.arrays.stencil import seen
+from invconv.arrays.validation import choice, require_real
+from invconv.operators.filters import lfilter, moved
+
+# z + 1/z of the poles: zeros of what beta is as a polynomial in it, such as w + 4 of order 3
+_SUMS = {
+    2: (-6.0,),
+    3: (-4.0,),
+    4: (-38 + 1216**0.5, -38 - 1216**0.5),
+    5: (-13 + 105**0.5, -13 - 105**0.5),
+}
+_LEAST = 1e-25  # z^k that counts
+
+
+def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
+    """Return, of each pass, b and a, and the pixels, from N on and from -1 on, that it starts from.
+
+    They come with their factors; made here, since torch.compile takes powers of -z for -z^k.
+    """
+    z = 2 / (w - math.sqrt(w * w - 4))
+    k = np.arange(1, math.ceil(math.log(_LEAST) / math.log(-z)))
+    around, a = np.arange(1 - len(k), len(k)), np.asarray([1, -z])
+    shared = (1 - z) / (1 + z) * z ** (1 + abs(around))
+    return ([1.0], a, k - 1, z**k), ([(1 - z) ** 2], a, around - 1, shared)
+
+
+_POLES = {order: [_passes(w) for w in sums] for order, sums in _SUMS.items()}
+_BORDERS = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
+_AT_ONCE = 2**17  # numbers
+
+
+def spline_filter(
+    x: Array, order: int = 3, mode: str = "mirror", axes: int | Sequence[int] | None = None
+) -> Array:
+    """Return the coefficients of the B-spline through the samples x: `scipy.ndimage`'s prefilter.
+
+    Interpolation at a point is then a sum over the order + 1 nearest coefficients along each axis.
+    It is the inverse of the `from_psf` of the B-spline's samples, [1, 4, 1] / 6 along each axis for
+    cubic ones.
+
+    Parameters
+    ----------
+    x : array
+        Samples, real and floating.
+    order : int
+        2 to 5; the coefficients of the orders 0 and 1 are the samples.
+    mode : {"mirror", "reflect", "grid-wrap"}
+        How the image goes on at its border, in the words of `scipy.ndimage`: d c b | a b c d,
+        d c b a | a b c d, or a b c d | a b c d.
+    axes : int or sequence of int, optional
+        Those of the image, all unless given; it is batched over the others.
+
+    Returns
+    -------
+    array
+        Of the shape and dtype of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not real and floating, or an argument is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> c = spline_filter(np.asarray([[0.0, 0, 4, 0, 0], [1, 1, 1, 1, 1]]), axes=1)
+    >>> np.round(c, 12) + 0.0
+    array([[ 1., -2.,  7., -2.,  1.],
+           [ 1.,  1.,  1.,  1.,  1.]])
+    """
+    require_real("x", x)
+    if order not in _POLES:
+        raise ValueError(f"order: expected an integer from 2 to 5, got {order!r}")
+    choice("mode", mode, tuple(_BORDERS))
+    if axes is None:
+        axes = range(x.ndim)
+    axes = [operator.index(n) for n in (axes if isinstance(axes, Sequence) else [axes])]
+    if any(not -x.ndim <= n < x.ndim for n in axes) or len({n % x.ndim for n in axes}) < len(axes):
+        raise ValueError(f"axes: expected some of the {x.ndim} axes of x, once each, got {axes}")
+    if 0 in x.shape:
+        return copy_of(x)
+    kind, xp = x.dtype, namespace(x)
+    x = cast(x, xp.float32) if is_half(kind, x) else x
+    for axis in axes:
+        x = _along(x, axis % x.ndim, _POLES[order], _BORDERS[mode])
+    return cast(x, kind)
+
+
+def _along(x: Array, axis: int, poles: Any, border: str) -> Array:
+    """Run the filters of all poles along an axis; of NumPy's arrays what fits a cache at once."""
+    others = [1 if n == axis else length for n, length in enumerate(x.shape)]
+    longest = max(others)
+    if isinstance(x, np.ndarray) and x.size > _AT_ONCE and longest > 1:
+        y, step, n = np.empty(x.shape, x.dtype), _AT_ONCE * longest // x.size, others.index(longest)
+        for start in range(0, longest, max(1, step)):
+            some = (*[slice(None)] * n, slice(start, start + max(1, step)))
+            y[some] = _along(x[some], axis, poles, border)
+        return y
+    x = moved(x, axis, -1)
+    for passes in poles:
+        x = _filtered(x, passes, border)
+    return moved(x, -1, axis)
+
+
+def _filtered(x: Array, passes: Any, border: str) -> Array:
+    """Run the filter of a pole there and back along the last axis."""
+    xp, n = namespace(x), int(x.shape[-1])
+
+    def numbers(values: Any) -> Array:
+        return constant(np.asarray(values), x, x.dtype)
+
+    states = []
+    for first, (_, _, away, factors) in zip((n, 0), passes, strict=True):
+        pixels = xp.take(x, constant(seen(border, first + away, n)[0], x), axis=-1)
+        states.append(xp.sum(pixels * numbers(factors), axis=-1, keepdims=True))
+    for (b, a, _, _), state in zip(passes, states, strict=True):
+        x = lfilter(numbers(b), numbers(a), xp.flip(x, axis=-1), zi=state)[0]
+    return x
