@@ -120,6 +120,7 @@ def _symmetric() -> Iterator[Case]:
         (("odd",), 7, (4,)),
         (("zero", "zero"), 3, (4, 5)),
         (("mirror", "mirror"), (5, 3), (4, 5)),
+        (("mirror", "odd"), (5, 3), (1, 4)),
         (("mirror", "periodic", "symmetric"), (7, 2, 3), (2, 4, 3)),
         (("odd", "odd"), (5, 3), (4, 5)),
         (("periodic", "symmetric"), (4, 5), (3, 4)),
