@@ -105,14 +105,16 @@ def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 @pytest.mark.parametrize("some", [6, slow(1)])
-def test_every_function_obeys_every_law(library: Any, some: int) -> None:
+@pytest.mark.parametrize("function", sorted({call.name.partition("-")[0] for call in CALLS}))
+def test_every_function_obeys_every_law(library: Any, some: int, function: str) -> None:
     """In float64 and float32; where a call takes long, a part of them by default."""
     if reason := library.absent():
         pytest.skip(reason)
     compiled = "jit" in library.modes
     columns = [c for c in library.columns() if c.mode != "eager" or not compiled]
     columns = columns[: 2 if some == 1 else 1]
-    names = [call.name for call in CALLS][:: 1 if library.name in ("numpy", "torch") else some]
+    names = [call.name for call in CALLS if call.name.partition("-")[0] == function]
+    names = names[:: 1 if library.name in ("numpy", "torch") else some]
     results = [one.run() for one in checks(columns, names, FUNCTION_LAWS)]
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
     spoken = {r.case for r in results if r.status == "pass" and r.law == "function.value"}
