@@ -97,10 +97,15 @@ class RoundTrip:
         own = sum(not image.other for image in images)
         return self._error(self._drawn(sorted(images, key=lambda image: image.other)), own)
 
-    def error_of_sum(self) -> float:
-        """Return the error of one image that has all in it, where no more are affordable."""
-        back, mixed = self._drawn([Image("noise", True, back=True), Image("mixed", True)])
-        return self._error((back / np.abs(back).max() + mixed)[None], 0)
+    def error_of_one(self) -> float:
+        """Return the error of one image that has all in it, where no more are affordable.
+
+        It is evenly grey, but for a third of its rows, which are those of K^-1 of noise.
+        """
+        back, x = self._drawn([Image("noise", False, back=True), Image("grey", False)])
+        rows = slice(0, max(1, len(x[0]) // 3))
+        x[:, rows] = back[:, rows] / np.abs(back[:, rows]).max()
+        return self._error(x[None], 1)
 
     def _error(self, x: Floats, own: int) -> float:
         """Return the largest error; the first ``own`` images have K x with the own numbers."""

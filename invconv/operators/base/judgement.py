@@ -220,7 +220,7 @@ class _Judged(NamedTuple):
         if affordable >= 3:
             return trip.error(affordable, limit)
         if spectral:
-            return trip.error_of_sum()
+            return trip.error_of_one()
         few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
         return max(trip.error_of([image]) for image in few[: 1 + (matrices > 1)])
 

@@ -97,6 +97,27 @@ def constructions(dtype: str = "float32") -> Iterator[Construction]:
         yield name, conv.asarrays(np.empty(0, dtype)), shape
 
 
+def grey() -> Iterator[Construction]:
+    """Yield what was silent on images that are evenly grey: too large for dense matrices."""
+    rng = np.random.default_rng(0)
+    laplacian = np.asarray([[0, -1, 0], [-1, 4 + _SMALL, -1], [0, -1, 0]])[None, None]
+    every: list[Construction] = [
+        (f"a Laplacian + 1e-6 on {n} x {n}", ic.PeriodicConv(laplacian), (n, n)) for n in (256, 512)
+    ]
+    for channels, sums, grid in ((16, 12, (7, 11, 8)), (16, 13, (7, 11, 8)), (48, 12, (4, 5, 6))):
+        kernel = rng.random((channels, channels, 3, 3, 3))
+        kernel *= sums / kernel.sum(axis=(1, 2, 3, 4)).max()
+        title = f"e to the power of a positive kernel, C = {channels}, row sums of {sums}"
+        every.append((title, ic.ExponentialConv(kernel), grid))
+    for channels in (8, 16, 48):
+        title = f"nearly singular at frequency 0, C = {channels}"
+        grows = _losing(grey=True)(rng, channels, (3, 3))
+        every.append((title, grows(_LOSES), (16, 16)))
+    for name, conv, shape in every:
+        yield name, conv.asarrays(np.empty(0, np.float32)), shape
+
+
+_LOSES = 5e5
 _UNKNOWNS = {"SMALL": 80, "LARGE": 160, "_DENSE": 80}  # for elimination in extended precision
 _FEW, _GRID = (1, 5), (3, 4)  # numbers of channels, and the grid, of chains
 _LARGE = 48, 24  # pixels along each of two axes, and channels
@@ -135,7 +156,7 @@ def _step(rng: np.random.Generator, channels: int, scale: float) -> ic.Invertibl
 
 
 def large_grids(count: int, seed: int = 0) -> Iterator[Construction]:
-    """Yield convolutions that lose many digits of float64 on a grid that longdouble crops."""
+    """Yield convolutions that lose many digits of float64 on a large grid."""
     side, channels = _LARGE
     for rng in np.random.default_rng([seed, 2]).spawn(count):
         kernel = rng.uniform(0.12, 0.2) * rng.standard_normal((channels, channels, 2, 2))
@@ -245,6 +266,19 @@ _NEAR: dict[str, Any] = {
     "QRConv1x1": _moving(ic.QRConv1x1),
     "a chain": _among_others,
 }
+
+
+def blamed(count: int, seed: int = 0) -> Iterator[tuple[ic.Chain, Shape, int]]:
+    """Yield so many chains in float32 with one step that is lost, its grid, and its number."""
+    for i, rng in enumerate(np.random.default_rng([seed, 4]).spawn(count)):
+        channels, grid = int(rng.integers(1, 9)), ((8, 8), (16,), (6, 10), (32, 32))[i % 4]
+        draw = list(_NEAR.values())[i % (len(_NEAR) - 1)]
+        bad = _conditioned(draw(rng, channels, grid), grid, 10 ** rng.uniform(9, 14))
+        steps = [_mild(rng, channels, len(grid)) for _ in range(int(rng.integers(1, 5)))]
+        place = int(rng.integers(len(steps) + 1))
+        chain = ic.Chain([*steps[:place], bad, *steps[place:]])
+        with np.errstate(over="ignore"):
+            yield chain.asarrays(np.empty(0, np.float32)), grid, place
 
 
 def _cast(conv: ic.InvertibleConv, number: int) -> ic.InvertibleConv:

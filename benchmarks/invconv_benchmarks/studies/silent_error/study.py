@@ -1,10 +1,12 @@
 """Look for an inverse that is wrong and says nothing.
 
 Operators are judged as `prepare` and `diagnose` do, and compared with dense matrices in extended
-precision: the constructions that were silent once, random operators of thirteen families, chains of
-2 to 8 steps, large grids in float64.
+precision: the constructions that were silent once, random operators of thirteen families, as many
+that leave four digits or fewer, chains of 2 to 8 steps, large grids in float64. Of chains with one
+bad step it is looked at whether the warning and the diagnosis name it.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,9 +24,9 @@ from invconv_benchmarks.studies.silent_error import operators
 from invconv_benchmarks.studies.silent_error.operators import Construction, Shape, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 
-_FAMILY, _CHAINS, _LARGE = 200, 200, 10
+_FAMILY, _NEAR, _CHAINS, _LARGE, _BLAMED = 60, 40, 100, 10, 100
 _QUICK = 10  # of each, one in so many
-_MOST_FALSE = 0.01
+_MOST_FALSE, _NAMED = 0.01, 0.98
 LOST, ENOUGH = 2.0, 3.0  # digits: what must warn, and what must not
 CLOSE, FAR = 0.5, 1.0  # digits between what is said and what is left
 
@@ -74,6 +76,16 @@ def compare(construction: Construction, rng: np.random.Generator) -> Compared | 
     return Compared(name, conv, shape, said, left, *warned)
 
 
+def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool:
+    """Tell whether the warning and the diagnosis of a chain name the bad step."""
+    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
+        warnings.simplefilter("always", ic.IllConditionedWarning)
+        conv.prepare(shape)
+        found = ic.diagnose(conv, shape)
+    named = any(re.search(rf"lost by {step}[. ]", str(w.message)) for w in caught)
+    return named and found.blame.partition(".")[0] == str(step)
+
+
 def _warns(call: Callable[[], object]) -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ic.IllConditionedWarning)
@@ -92,17 +104,25 @@ def compare_all(constructions: Iterable[Construction], what: str) -> list[Compar
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge constructions and random operators; ``quick`` takes a tenth of these."""
     share = _QUICK if quick else 1
-    constructed = compare_all(constructions(), "constructions")
+    constructed = compare_all([*constructions(), *operators.grey()], "constructions")
     drawn = compare_all(operators.random_operators(_FAMILY // share), "random operators")
     chains, large = operators.chains(_CHAINS // share), operators.large_grids(_LARGE // share)
     others = compare_all([*chains, *large], "chains and large grids")
-    false = sum(one.false_alarm for one in drawn) / len(drawn)
+    near = compare_all(operators.near_threshold(_NEAR // share), "near the threshold")
+    false = sum(one.false_alarm for one in [*drawn, *near]) / len([*drawn, *near])
     verdicts = [v for one in constructed for v in _verdicts(_construction(one), [one])]
-    for name, some in groupby([*drawn, *others], key=lambda one: one.name):
+    for name, some in groupby([*drawn, *near, *others], key=lambda one: one.name):
         several = list(some)
         verdicts += _verdicts(_family(name, several), several)
     title = "share that warns though three digits are left"
-    verdicts.append(judged(title, f"{len(drawn)} random operators", false, _MOST_FALSE))
+    what = f"{len(drawn)} random operators and {len(near)} near the threshold"
+    verdicts.append(judged(title, what, false, _MOST_FALSE))
+    close = sum(abs(one.hopeful) <= CLOSE for one in [*drawn, *near, *others])
+    of = len([*drawn, *near, *others])
+    verdicts.append(judged("share said within half a digit", f"{of}", close / of, 0.95, least=True))
+    blamed = [_blames(*one) for one in operators.blamed(_BLAMED // share)]
+    title = "chains with one bad step that name it"
+    verdicts.append(judged(title, f"{len(blamed)}", sum(blamed) / len(blamed), _NAMED, least=True))
     return verdicts, {}
 
 
