@@ -16,6 +16,7 @@ from invconv.families import path as paths
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import require_operator
+from invconv.operators.base.judgement import warn_of_loss
 
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
@@ -31,6 +32,11 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
         At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
         Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
         be told from rounding count as zero.
+
+    Warns
+    -----
+    IllConditionedWarning
+        Without a damp, as `inverse` does: of what a singular K does not lose.
 
     Raises
     ------
@@ -59,7 +65,10 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
         number = to_float(damp) if readable(damp) else 0.0
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
-    return call.restore_shape(call.conv._least_squares(_without_bias(call), damp))
+    x = call.conv._least_squares(_without_bias(call), damp)
+    if isinstance(damp, int | float) and damp == 0:
+        warn_of_loss(self, call.spatial_shape, x, squares=True)
+    return call.restore_shape(x)
 
 
 def _without_bias(call: Call) -> Array:

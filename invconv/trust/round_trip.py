@@ -74,6 +74,7 @@ class RoundTrip:
     sample: Shape  # (C, *spatial)
     dtype: Any
     first: int = CYCLE  # images with which the judgement of a call begins
+    reachable: Map | None = None  # x -> the part of x that a singular K does not lose
 
     def error(self, affordable: int, limit: float | None) -> float:
         """Return the largest error of some images, as many as needed to tell it from a limit.
@@ -109,11 +110,13 @@ class RoundTrip:
 
     def _error(self, x: Floats, own: int) -> float:
         """Return the largest error; the first ``own`` images have K x with the own numbers."""
+        axes = tuple(range(1, x.ndim))
+        largest = np.abs(x).max(axis=axes)
+        x = x if self.reachable is None else self.reachable(x)
         maps = (self.own, x[:own]), (self.other, x[own:])
         y = [run(some) for run, some in maps if len(some)]
         off = np.abs(self.solve(y[0] if len(y) == 1 else np.concatenate(y)) - x)
-        axes = tuple(range(1, x.ndim))
-        most, largest = off.max(axis=axes), np.abs(x).max(axis=axes)
+        most = off.max(axis=axes)
         errors = np.where(most == 0, 0, most / largest)
         return float(errors.max()) if np.isfinite(errors).all() else math.inf
 

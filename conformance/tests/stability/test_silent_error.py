@@ -134,6 +134,21 @@ def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
         assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
 
 
+def test_least_squares_without_damp_warn_of_what_is_lost() -> None:
+    """Not of what a singular map loses for good, nor with a damp, nor where it is not looked at."""
+    at = np.square(np.arange(15) - 7.0) / 4.5
+    blur = ic.from_psf(np.exp(-np.add.outer(at, at)).astype(np.float32) / 14)
+    x = np.random.default_rng(0).random((1, 1, 64, 64)).astype(np.float32)
+    with pytest.warns(ic.IllConditionedWarning, match="least squares on a grid of 64 x 64 is off"):
+        off = np.abs(blur.least_squares(blur.forward(x)) - x).max()
+    assert off > 0.05
+    blur.least_squares(x, 1e-3)
+    blur.replace().prepare((64, 64), check=False).least_squares(x)
+    laplacian = np.asarray([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)[None, None]
+    for conv in (ic.PeriodicConv(laplacian), ic.Conv1x1(np.full((1, 1), 2.0))):
+        conv.least_squares(conv.forward(x))
+
+
 def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgement, "judge", lambda *a: pytest.fail("judged"))
     monkeypatch.setattr(judgement, "bound", lambda *a: pytest.fail("judged"))

@@ -67,11 +67,14 @@ class Blame(NamedTuple):
         return self.error > NEAR * TOLERATED
 
 
-def exceeds(conv: Operator, shape: Shape, precision: str, state: State | None = None) -> bool:
+def exceeds(
+    conv: Operator, shape: Shape, precision: str, state: State | None = None, squares: bool = False
+) -> bool:
     """Tell whether fewer than two digits of an inverse are left, by a bound if that is enough.
 
     The operator remembers the bound and the judgement. False if its values are not readable.
-    ``state`` is the factored operator that is judged, if it is known.
+    ``state`` is the factored operator that is judged, if it is known; ``squares`` if the solution
+    of least squares is judged.
     """
     largest = conv._conditions.get(("bound", shape))
     if largest is None:
@@ -80,16 +83,18 @@ def exceeds(conv: Operator, shape: Shape, precision: str, state: State | None = 
         largest = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
     if largest * EPS[precision] <= TOLERATED:
         return False
-    return remembered(conv, shape, precision, state).error > TOLERATED
+    return remembered(conv, shape, precision, state, squares).error > TOLERATED
 
 
 def remembered(
-    conv: Operator, shape: Shape, precision: str, state: State | None = None
+    conv: Operator, shape: Shape, precision: str, state: State | None = None, squares: bool = False
 ) -> Judgement:
     """Return the judgement of a call, which is made at the first one and remembered."""
     solvers = () if state is None else state.solvers
-    way = " ".join([precision, *(type(solver).__name__ for solver in solvers)])
-    call = partial(judge, conv, shape, precision, state, limit=TOLERATED)
+    way = " ".join([precision, "squares" * squares, *(type(one).__name__ for one in solvers)])
+    call = partial(judge, conv, shape, precision, state, limit=TOLERATED, times=1.0)
+    if squares:
+        call = partial(_judge_squares, conv, shape, precision)
     return conv._conditions.find(way, shape, call)
 
 
@@ -122,6 +127,20 @@ def judge(
     if state is not None and dtype_name(state.log_det.dtype) != precision:
         state = None
     return Judgement(tried(lambda: _Judged.of(conv, precision).error(shape, limit, times, state)))
+
+
+def _judge_squares(conv: Any, shape: Shape, precision: str) -> Judgement:
+    """Measure the error of least squares without damp, of what a singular K does not lose."""
+    judged = _Judged.of(conv, precision)
+    path, other = paths.linear(judged.path), paths.linear(judged.other)
+    host, apply = conv._on_host(np.dtype(precision)), _forward(path, shape, by_taps=False)
+
+    def solve(y: Floats) -> Any:
+        return host._least_squares(y, 0.0)
+
+    run = judged._replace(path=path, other=other).error
+    both = solve, in_turn([apply, solve])
+    return Judgement(tried(lambda: run(shape, TOLERATED, 1.0, squares=both)))
 
 
 def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
@@ -185,13 +204,23 @@ class _Judged(NamedTuple):
         return self._replace(path=path, other=other)
 
     def error(
-        self, shape: Shape, limit: float | None, times: float, state: State | None = None
+        self,
+        shape: Shape,
+        limit: float | None,
+        times: float,
+        state: State | None = None,
+        squares: tuple[Map, Map | None] | None = None,
     ) -> float:
-        """Return the error of the inverse, by as many round trips as are affordable."""
+        """Return the error of the inverse, by as many round trips as are affordable.
+
+        ``squares`` are the solve of least squares, and what of x it can give back.
+        """
         if shape and all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
             shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
-        back = paths.inverse(self.path)
-        if state is None:
+        back, reachable = paths.inverse(self.path), None
+        if squares is not None:
+            solve, reachable = squares
+        elif state is None:
             solve = in_turn(solvers_of(back, shape, by_factor=True))
         else:
             solve = state.on_host(back, shape).solve
@@ -215,14 +244,20 @@ class _Judged(NamedTuple):
         # the product of several may be wrong where their inverses, one by one, are not
         first = limits.CYCLE * (1 + (matrices > 1))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
-        trip = RoundTrip(own, other, solve, sample, dtype, first)
+        trip = RoundTrip(own, other, solve, sample, dtype, first, reachable)
         affordable = int(limits.WORK / (times * self._cost(numbers, summed, applied, by_taps)))
         if affordable >= 3:
             return trip.error(affordable, limit)
-        if spectral:
-            return trip.error_of_one()
         few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
-        return max(trip.error_of([image]) for image in few[: 1 + (matrices > 1)])
+        error = 0.0
+        for _ in range(limits.MORE):  # again where it is near, as images differ tenfold
+            if spectral:
+                error = max(error, trip.error_of_one())
+            else:
+                error = max(error, trip.error_of(few[: 1 + (matrices > 1)]))
+            if limit and not NEAR * limit < error <= limit:
+                break
+        return error
 
     def _cost(self, numbers: float, summed: float, applied: float, by_taps: bool) -> float:
         """Return the work of a round trip of an image: it is drawn, K x runs, and the solve."""
@@ -325,11 +360,13 @@ def tried(measure: Callable[[], float]) -> float:
 # --- words -----------------------------------------------------------------------------------
 
 
-def warn_of_loss(conv: Operator, shape: Shape, result: Array, state: State | None = None) -> None:
-    """Warn if an inverse with this result is wrong; ``state`` is the factored operator, if any."""
+def warn_of_loss(
+    conv: Operator, shape: Shape, result: Array, state: State | None = None, squares: bool = False
+) -> None:
+    """Warn if an inverse with this result is wrong; the arguments are as of `exceeds`."""
     precision = _precision_of(result)
-    if readable(result) and exceeds(conv, shape, precision, state):
-        message = describe_loss(conv, shape, precision, state)
+    if readable(result) and exceeds(conv, shape, precision, state, squares):
+        message = describe_loss(conv, shape, precision, state, squares)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
@@ -364,14 +401,16 @@ def off_by(name: str, shape: Shape, precision: str, judged: Judgement, lost: Bla
     return f"{text}, though no step is bad by itself: they undo each other, or all lose a little"
 
 
-def describe_loss(conv: Operator, shape: Shape, precision: str, state: State | None = None) -> str:
+def describe_loss(
+    conv: Operator, shape: Shape, precision: str, state: State | None = None, squares: bool = False
+) -> str:
     """Return the warning's text: the lost digits, their cause, and a remedy."""
-    kind = type(conv).__name__
+    kind = f"{type(conv).__name__} by least squares" if squares else type(conv).__name__
     if trouble := broken(conv):
         grid = grid_text(shape)
         return f"the inverse of {kind} on a grid of {grid} has condition number inf: {trouble}"
     number, carried = about_condition(conv, shape, precision)
-    judged = remembered(conv, shape, precision, state)
+    judged = remembered(conv, shape, precision, state, squares)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
     advice = "bring the parameters closer to their initialisation"
     if hasattr(conv, "least_squares"):

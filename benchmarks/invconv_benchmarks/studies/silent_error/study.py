@@ -76,12 +76,14 @@ def compare(construction: Construction, rng: np.random.Generator) -> Compared | 
     return Compared(name, conv, shape, said, left, *warned)
 
 
-def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool:
-    """Tell whether the warning and the diagnosis of a chain name the bad step."""
+def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool | None:
+    """Tell whether warning and diagnosis of a chain name the bad step; None if nothing is lost."""
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always", ic.IllConditionedWarning)
         conv.prepare(shape)
         found = ic.diagnose(conv, shape)
+    if not caught:
+        return None
     named = any(re.search(rf"lost by {step}[. ]", str(w.message)) for w in caught)
     return named and found.blame.partition(".")[0] == str(step)
 
@@ -120,7 +122,8 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     close = sum(abs(one.hopeful) <= CLOSE for one in [*drawn, *near, *others])
     of = len([*drawn, *near, *others])
     verdicts.append(judged("share said within half a digit", f"{of}", close / of, 0.95, least=True))
-    blamed = [_blames(*one) for one in operators.blamed(_BLAMED // share)]
+    told = (_blames(*one) for one in operators.blamed(_BLAMED // share))
+    blamed = [one for one in told if one is not None]
     title = "chains with one bad step that name it"
     verdicts.append(judged(title, f"{len(blamed)}", sum(blamed) / len(blamed), _NAMED, least=True))
     return verdicts, {}
