@@ -105,19 +105,22 @@ def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, l
                 others[inverted].append(term)
         memos.append(memo)
     # the factors of an inverse come in the opposite order: so K K^-1 has exactly 0
-    back = _sum(pivots[1][::-1], others[1][::-1], shape)
-    there = _sum(pivots[0], others[0], shape)
+    pivots[1].reverse()
+    others[1].reverse()
+    pairs = zip(pivots, others, strict=True)
+    sums: list[Any] = [_sum(p, terms, shape) if p or terms else None for p, terms in pairs]
+    there, back = sums
     if there is None:
         return -back, memos
     return there if back is None else there - back, memos
 
 
 def _sum(pivots: list[Array], terms: list[Array], shape: Shape) -> Any:
-    """Return the sum of the terms, the pivots of all factors at once, or None of none."""
+    """Return the sum of the terms, the pivots of all factors at once."""
     if pivots:
         every = pivots[0] if len(pivots) == 1 else namespace(pivots[0]).concat(pivots)
         terms = [*terms, size(shape) * total(log_abs(every))]
-    return sum(terms[1:], start=terms[0]) if terms else None
+    return sum(terms[1:], start=terms[0])
 
 
 def add_log_det_vjp(

@@ -84,7 +84,7 @@ def _correlate(
     first, places = placed([stride // w.itemsize for stride in w.strides])
     taps, *images = (a.__array_interface__["data"][0] for a in (w, x, y))
     taps += first * w.itemsize
-    correlation.run(taps, places, *images, len(x), threads.number(), w, x, y)
+    correlation.run(taps, places, *images, len(x), threads.number, w, x, y)
     return y
 
 
@@ -93,7 +93,7 @@ def _mapped(kernel: compiled.CompiledSolve | CompiledProduct, y: Floats) -> Floa
     compiled.require_images(kernel.images, y.shape, y.itemsize)
     given, x = np.ascontiguousarray(y), np.empty(y.shape, y.dtype)
     places = (a.__array_interface__["data"][0] for a in (given, x))
-    kernel.run(*places, len(y), threads.number(), given, x)
+    kernel.run(*places, len(y), threads.number, given, x)
     return x
 
 
@@ -104,7 +104,7 @@ def correlate_kernel_vjp(
     if not x.size or reason(x.dtype.itemsize) is not None:
         return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
     given, bar = map(np.ascontiguousarray, (x, y_bar))
-    return compiled_kernel_vjp(given, bar, offsets, wrap, threads.number())
+    return compiled_kernel_vjp(given, bar, offsets, wrap, threads.number)
 
 
 def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
@@ -193,7 +193,7 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats
     arrays = [v.__array_interface__["data"][0] if v.size else 0 for v in given]
     count, signals, length = x.shape
     steps = count * signals, count, length, length, shape.order, length, shape.order
-    recursive.run(shape, x.itemsize, arrays, steps, threads.number())
+    recursive.run(shape, x.itemsize, arrays, steps, threads.number)
     return y, last
 
 

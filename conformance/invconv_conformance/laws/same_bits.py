@@ -116,7 +116,7 @@ def _same(x: Floats, y: Floats) -> bool:
 
 @contextmanager
 def _shared_out() -> Iterator[None]:
-    number = threads.number()
+    number = threads.number
     compiled._runs.cache_clear()
     ic.set_num_threads(_THREADS)
     try:

@@ -147,7 +147,7 @@ def test_a_wrong_value(message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         eval(VALUES[message])
     assert type(caught.value) is ValueError
-    assert threads.number() == 1  # whatever number was refused
+    assert threads.number == 1  # whatever number was refused
 
 
 @pytest.mark.parametrize("message", TYPES)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 _MOST = 64
-_number = 1  # on NumPy's arrays
+number = 1  # that the kernel uses on NumPy's arrays: `set_num_threads`
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -35,7 +35,7 @@ def set_num_threads(n: int) -> None:
     >>> import invconv
     >>> invconv.set_num_threads(1)
     """
-    global _number
+    global number
     if isinstance(n, bool):
         raise TypeError("n: expected an integer, got a bool")
     try:
@@ -44,12 +44,7 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"n: expected an integer, got {type(n).__name__}") from None
     if count < 1:
         raise ValueError(f"n: expected at least 1 thread, got {count}")
-    _number = count
-
-
-def number() -> int:
-    """Return how many threads the kernel uses on NumPy arrays."""
-    return min(_number, _MOST)
+    number = min(count, _MOST)
 
 
 def together(work: Callable[[], object], threads: int) -> None:
