@@ -145,7 +145,7 @@ def test_least_squares_without_damp_warn_of_what_is_lost() -> None:
     blur.least_squares(x, 1e-3)
     blur.replace().prepare((64, 64), check=False).least_squares(x)
     laplacian = np.asarray([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)[None, None]
-    for conv in (ic.PeriodicConv(laplacian), ic.Conv1x1(np.full((1, 1), 2.0))):
+    for conv in (ic.PeriodicConv(laplacian), ic.Conv1x1(np.full((1, 1), 2.0, np.float32))):
         conv.least_squares(conv.forward(x))
 
 
