@@ -9,13 +9,10 @@ from invconv.families.pointwise import Pointwise
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
 from invconv.stability.report import Diagnosis
-from invconv.trust import condition
+from invconv.trust import condition, limits
 
-_WANTED = 2.0  # digits: with fewer, `inverse` warns
-_GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
-_REFINEMENTS, _CLOSE = 4, 0.1  # of "about" a grid: steps at most, and the last relative change
-_FARTHEST = 4  # times the grid: growth is not extrapolated farther
-_FACTORS_GROW = 100  # loss of the factors over the condition: beyond it, the factors are to blame
+_WANTED = -math.log10(limits.TOLERATED)  # digits: with fewer, `inverse` warns
+_STEPS = 4  # of Newton's method
 _LASTS = "two digits last"
 
 
@@ -65,7 +62,7 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
             "parameters closer to their initialisation"
         )
     matrices = all(isinstance(family, Pointwise) for family in host._families)
-    if matrices and len(host._families) > 1 and d.loss > _FACTORS_GROW * d.condition:
+    if matrices and len(host._families) > 1 and d.loss > limits.FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
     return host.advice(d.channel)
 
@@ -81,23 +78,22 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
         for n, g in zip(d.spatial_shape, d.growth or (), strict=False)
         if not g <= 1  # an unknown growth, NaN, makes the sum NaN
     )
-    if not per_grid >= _GROWS or not math.isfinite(d.loss):
+    if not per_grid >= limits.GROWS or not math.isfinite(d.loss):
         return []
     grids = []
     for precision, eps in condition.EPS.items():
         known = d.judgements[precision].error
         known = known if known < 1 else max(1.0, d.loss * eps)
         scale = 1 - (_WANTED + math.log10(max(known, eps))) / per_grid
-        before = math.inf
-        for _ in range(_REFINEMENTS):
-            if not 0 < scale < 1 or abs(scale - before) < _CLOSE * scale:
+        grid = None
+        for _ in range(_STEPS):
+            if not 0 < scale < 1 or _scaled(d.spatial_shape, scale) == grid:
                 break
-            before = scale
             grid = _scaled(d.spatial_shape, scale)
-            smaller = judge(host, grid, precision, times=2 * _REFINEMENTS * times)
+            smaller = judge(host, grid, precision, times=2 * _STEPS * times)
             lost = math.log10(min(max(smaller.error, eps), 1.0))
             scale = max(grid) / max(d.spatial_shape) - (_WANTED + lost) / per_grid
-        if 0 < scale <= _FARTHEST:
+        if 0 < scale <= limits.FARTHEST:
             grids.append(f"{grid_text(_scaled(d.spatial_shape, scale))} in {precision}")
     return [f"{_LASTS} for grids of about {', '.join(grids)}"] if grids else []
 

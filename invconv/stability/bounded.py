@@ -5,10 +5,9 @@ from typing import TypeVar
 from invconv.arrays.validation import finite_or_nan
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.operator import InvertibleConv
+from invconv.trust.limits import ROOM
 
 C = TypeVar("C", bound=InvertibleConv)
-
-_ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors would round to 1
 
 
 def bounded(conv: C, max_gain: float) -> C:
@@ -52,9 +51,9 @@ def bounded(conv: C, max_gain: float) -> C:
     ('2e+09', '4.6')
     """
     gain = finite_or_nan(max_gain)
-    if not gain >= 1 + _ROOM:
+    if not gain >= 1 + ROOM:
         raise ValueError(
-            f"max_gain: expected a finite number above 1, by {_ROOM:g} at least, "
+            f"max_gain: expected a finite number above 1, by {ROOM:g} at least, "
             f"got {max_gain!r:.80}"
         )
     require_operator("conv", conv)

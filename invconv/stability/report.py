@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 
 from invconv.arrays.namespaces import Shape, grid_text
+from invconv.trust import limits
 from invconv.trust.condition import EPS, Condition, digits_left
 from invconv.trust.round_trip import Judgement
 
@@ -14,8 +15,6 @@ UNRESOLVED = (
     "not resolved: rounding in float64 alone may account for the smallest singular value, so that "
     "the condition says no more than that no digit is certain"
 )
-_GROWING = 1.01  # per pixel
-_SLOW = 0.1  # digits for half of an axis, with less growth than that
 _WIDTH = 96
 
 
@@ -153,9 +152,9 @@ def _growth(d: Diagnosis) -> str:
     texts = []
     for axis, (g, n) in enumerate(zip(d.growth, d.spatial_shape, strict=True)):
         lost = n // 2 * math.log10(g)
-        if g >= _GROWING:
+        if g >= limits.GROWING:
             texts.append(f"{g:.3g} per pixel on axis {axis} ({math.log10(g):.2f} digits)")
-        elif lost >= _SLOW:
+        elif lost >= limits.SLOW:
             texts.append(f"slow on axis {axis}: its last half costs {lost:.1f} digits")
     short = [str(axis) for axis, g in enumerate(d.growth) if math.isnan(g)]
     if short:

@@ -26,14 +26,13 @@ COMPILED = 1e8  # products from which it takes longer not to compile the kernel
 # --- condition numbers -----------------------------------------------------------------------
 EXACT_NUMBERS = 512**2  # columns x unknowns of an exact norm, at most: a few ms, or 512 unknowns
 EXACT_PRODUCTS = 2.0**30  # products of an exact norm at most: with wide kernels it takes as long
-CLIMBS = 4  # of Higham's estimate; LAPACK's five at most, nearly always two
 ESTIMATE = 2.0**19  # work of compiled kernels for a norm's estimate: with all steps within 200 ms
-LEAST = 2**7  # numbers of a part of a grid at least: on fewer, growth cannot be seen
 REMEMBERED = 64  # results that an operator remembers, of all kinds and grids
-GROWN = 2.0  # growth of noise that counts: the largest of more numbers is larger anyway
 
 # --- advice ----------------------------------------------------------------------------------
 GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
-CLOSE = 0.1  # of "about" a grid: relative change of its size by a last measurement
 FARTHEST = 4  # times the grid: growth is not extrapolated farther
 FACTORS_GROW = 100  # loss of a matrix's factors over its condition: beyond it they are to blame
+GROWING = 1.01  # per pixel: less is called slow, if half of an axis costs this many digits
+SLOW = 0.1
+ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors would round to 1

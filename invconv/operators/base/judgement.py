@@ -255,7 +255,7 @@ class _Judged(NamedTuple):
                 error = max(error, trip.error_of_one())
             else:
                 error = max(error, trip.error_of(few[: 1 + (matrices > 1)]))
-            if limit and not NEAR * limit < error <= limit:
+            if not NEAR * TOLERATED < error <= TOLERATED:
                 break
         return error
 
@@ -540,7 +540,7 @@ def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
     alike = None not in _longest_columns(path, shape)
     applied = min(12, 2 * conv.channels) if alike else 12  # products K x; one column a channel
     a_pixel = times * applied * _compiled_work(conv, shape) / size(shape)
-    least = max(1.0, limits.LEAST / conv.channels)
+    least = max(1.0, limits.PIXELS / conv.channels)
     while size(shape) > least and a_pixel * size(shape) > limits.ESTIMATE:
         axis = int(np.argmax(shape))
         n = shape[axis]
@@ -558,15 +558,11 @@ def _compiled_work(conv: Operator, shape: Shape) -> float:
 
 
 def carried_on(conv: Operator, grid: Shape, shape: Shape, precision: str) -> float:
-    """Return the growth of K^-1 noise from a grid to a larger one, ``shape``.
-
-    Noise grows in K^-1 as its norm does. A growth below 2 counts as 1.
-    """
+    """Return the growth of K^-1 noise, as of its norm, from a grid to a larger one, ``shape``."""
     if grid == shape:
         return 1.0
     here, there = (_gain(conv, at, precision) for at in (grid, shape))
-    grown = there / here if math.isfinite(there) and here else math.inf
-    return grown if grown > limits.GROWN else 1.0
+    return max(1.0, there / here) if math.isfinite(there) and here else math.inf
 
 
 def _gain(conv: Operator, shape: Shape, precision: str) -> float:
