@@ -171,6 +171,7 @@ FOUND = {
     "filter": r"PyTorch: gain off by [1-9]\.\de-03 .*\nJAX: gain off by [1-9]\.\de-03",
     "vowel": r"frequencies off by [1-9]\S*e-0[4-9] Hz at most, by 532 at the start",
     "stars": r"Wiener, .*: off by 0\.07.*\n.*\n.*Richardson-Lucy, .*: off by 0\.013",
+    "turn": r"PyTorch: off by \S*e-05 .* to \d\.\de-0[67] deg.*\nJAX: off by \S*e-05 .*e-0[67] deg",
     "three_libraries": r"sampled in NumPy: \de-0[67] from PyTorch",
 }
 
