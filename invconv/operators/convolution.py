@@ -12,11 +12,11 @@ from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
-from invconv.kernels.frequencies.least_squares import least_squares as solve
+from invconv.kernels.frequencies.least_squares import blocks, multiplied
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.least_squares import least_squares
+from invconv.operators.least_squares import least_squares, regularised
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.trust.gains import convolution_within, matrix_within
 
@@ -65,15 +65,25 @@ class SpectralConv(WithKernel, abstract=True):
 
     least_squares = least_squares
 
-    def _least_squares(self, y: Array, damp: float | Array) -> Array:
-        family = self._family
-        if not family.orthogonal:
+    def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
+        basis = self._family.basis
+        if not self._family.orthogonal:
             raise ValueError(
                 "boundary: expected borders without 'mirror' for least_squares, since its waves "
                 "are not orthogonal; use 'symmetric', or scipy.sparse.linalg.lsqr with "
                 "aslinearoperator"
             )
-        return solve(self.kernel, family.counts(), family.basis, y, damp)
+        if 0 in y.shape:
+            return namespace(y).empty_like(y)
+        inverses = regularised(self, tuple(y.shape[2:]), damp, penalties, "kernel")
+        return multiplied(inverses, basis, y)
+
+    def _blocks(self, shape: Shape) -> tuple[Array, Array]:
+        return blocks(self.kernel, self._family.counts(), self._family.basis, shape)
+
+    @property
+    def _decoupled_by(self) -> Any:
+        return self._family.basis.waves
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size

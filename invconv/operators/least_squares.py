@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_float
+from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, size, to_float
 from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
+from invconv.kernels.frequencies.least_squares import damped_inverses, penalised_inverses
 from invconv.kernels.primitives import per_channel
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.judgement import warn_of_loss
 
 _STEP = 10.0  # between the damps that are tried to bracket the right one
+_MOST = 1e30  # damp that is tried
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
 
 
-def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
-    """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2, exactly, in one solve.
+def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any = None) -> Array:
+    """Return the x that minimises |K x + b - y|^2 + damp^2 |P x|^2, exactly, in one solve.
 
     Parameters
     ----------
@@ -32,6 +35,10 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
         At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
         Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
         be told from rounding count as zero.
+    penalty : operator or sequence of operators, optional
+        P, such as a Laplacian, or the derivatives along each axis: |P x|^2 is then the sum of
+        theirs. Of borders with the same waves as K's, or 1x1 for a 1x1; their biases do not count.
+        The identity unless given.
 
     Warns
     -----
@@ -41,7 +48,8 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
     Raises
     ------
     TypeError, ValueError
-        As `inverse`, or if K is not finite, or ``damp`` is negative or not finite.
+        As `inverse`, or if K is not finite, or ``damp`` is negative or not finite, or ``penalty``
+        is no operator of the same waves.
 
     Examples
     --------
@@ -65,10 +73,35 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0) -> Array:
         number = to_float(damp) if readable(damp) else 0.0
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
-    x = call.conv._least_squares(_without_bias(call), damp)
+    x = call.conv._least_squares(_without_bias(call), damp, penalties_of(self, y, penalty))
     if isinstance(damp, int | float) and damp == 0:
         warn_of_loss(self, call.spatial_shape, x, squares=True)
     return call.restore_shape(x)
+
+
+def penalties_of(conv: Any, y: Array, penalty: Any) -> list[Any]:
+    """Return the operators of a penalty in the precision that runs, or raise."""
+    given = penalty if isinstance(penalty, Sequence) else [] if penalty is None else [penalty]
+    for one in given:
+        require_operator("penalty", one)
+        if getattr(one, "_decoupled_by", ()) != conv._decoupled_by:
+            raise ValueError(
+                "penalty: expected an operator that the waves of this one's borders decouple, or a "
+                f"1x1 for a 1x1, since others have no solution in one solve, got {one!r:.200}"
+            )
+    return [as_batch(one, "y", y).conv for one in given]
+
+
+def regularised(
+    conv: Any, shape: Shape, damp: float | Array, penalties: Sequence[Any], name: str
+) -> Array:
+    """Return the regularised inverses of an operator's matrices, whose parameter is ``name``."""
+    matrices, sizes = conv._blocks(shape)
+    if not penalties or (isinstance(damp, int | float) and damp == 0):
+        return damped_inverses(matrices, sizes, damp, name)
+    rows, parts = zip(*(one._blocks(shape) for one in penalties), strict=True)
+    rows = namespace(matrices).concat(rows, axis=-2)
+    return penalised_inverses(matrices, sizes, rows, sum(parts[1:], parts[0]), damp, name)
 
 
 def _without_bias(call: Call) -> Array:
@@ -76,7 +109,7 @@ def _without_bias(call: Call) -> Array:
     return call.x if bias is None else call.x - per_channel(bias, call.x)
 
 
-def damp_for_noise(conv: Any, y: Array, sigma: float) -> float:
+def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> float:
     """Return the damp with which `least_squares` leaves as much of y unexplained as noise is in it.
 
         |K x + b - y|^2 = n sigma^2
@@ -94,6 +127,8 @@ def damp_for_noise(conv: Any, y: Array, sigma: float) -> float:
         With noise; one damp is found for all images.
     sigma : float
         The standard deviation of the noise in an entry of y.
+    penalty : operator or sequence of operators, optional
+        As for `least_squares`.
 
     Returns
     -------
@@ -130,7 +165,7 @@ def damp_for_noise(conv: Any, y: Array, sigma: float) -> float:
     call = as_batch(conv, "y", y)
     if not (count := size(call.x.shape)):
         raise ValueError(f"y: expected images, got none, of the shape {tuple(y.shape)}")
-    images = _without_bias(call)
+    images, penalties = _without_bias(call), penalties_of(conv, y, penalty)
     linear = paths.linear(call.conv._path())
     maps = [family.made_ready(w, call.spatial_shape) for family, w, _ in linear]
 
@@ -139,7 +174,7 @@ def damp_for_noise(conv: Any, y: Array, sigma: float) -> float:
         return to_float(namespace(parts).sum(parts * parts)) / count
 
     def misfit(damp: float) -> float:
-        x = call.conv._least_squares(images, damp)
+        x = call.conv._least_squares(images, damp, penalties)
         for apply in maps:
             x = apply(x)
         return share(x - images)
@@ -148,6 +183,11 @@ def damp_for_noise(conv: Any, y: Array, sigma: float) -> float:
     high = low = 1.0  # the misfit grows with the damp
     while misfit(high) < 1:
         high *= _STEP
+        if high > _MOST:  # without a penalty x = 0 has been tried
+            raise ValueError(
+                f"sigma: expected less noise than there is signal, got {sigma:g}, and an x whose "
+                "penalty is zero explains y"
+            )
     while misfit(low) > 1:
         low /= _STEP
         if not low:  # without a damp it is less than 1

@@ -213,6 +213,10 @@ def _least_squares() -> Iterator[Called]:
         yield Called(f"least_squares-{name}-none", arrays=arrays, run=of, truth=truth)
         given = {**arrays, "damp": np.asarray(0.75)}
         yield Called(f"least_squares-{name}-array", arrays=given, run=of, truth=truth)
+        for count in (1, 2):
+            more = {f"P{k}.{n}": _draw(a.shape) for k in range(count) for n, a in arrays.items()}
+            more = given | {n: a for n, a in more.items() if not n.endswith(".y")}
+            yield Called(f"least_squares-{name}-by-{count}", arrays=more, run=of, truth=truth)
         of, truth = (functools.partial(f, damp=0.5) for f in (of, truth))
         yield Called(f"least_squares-{name}-number", arrays=arrays, run=of, truth=truth)
         of = functools.partial(_suggested, conv)
@@ -235,7 +239,18 @@ _SIGMA = 0.5
 
 
 def _solved(conv: Any, y: Any, damp: Any = 0.0, **arrays: Any) -> Any:
-    return conv.asarrays(y).replace(**arrays).least_squares(y, damp)
+    conv, penalties = _operators(conv.asarrays(y), arrays)
+    return conv.least_squares(y, damp, penalties or None)
+
+
+def _operators(conv: Any, arrays: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """Return K, and the penalties P0 and P1 of which there are arrays, all of a class."""
+    sets: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        *whose, own = name.split(".")
+        sets.setdefault("".join(whose), {})[own] = array
+    kernel, *others = (conv.replace(**own) for own in sets.values())
+    return kernel, others
 
 
 def _suggested(conv: Any, y: Any, **arrays: Any) -> float:
@@ -243,10 +258,12 @@ def _suggested(conv: Any, y: Any, **arrays: Any) -> float:
 
 
 def _least(grid: Shape, conv: Any, y: Floats, damp: Any = 0.0, **arrays: Floats) -> Any:
-    matrix, shift = oracle.affine(conv.replace(**arrays), grid)
+    conv, penalties = _operators(conv, arrays)
+    matrix, shift = oracle.affine(conv, grid)
     rows = (y.reshape(len(y), -1) - shift).astype(float)
-    stacked = np.concatenate([matrix, float(damp) * np.eye(len(matrix))]).astype(float)
-    aims = np.concatenate([rows, 0 * rows], axis=1)
+    below = [oracle.affine(one, grid)[0] for one in penalties] or [np.eye(len(matrix))]
+    stacked = np.concatenate([matrix, *(float(damp) * one for one in below)]).astype(float)
+    aims = np.concatenate([rows, *(0 * rows for _ in below)], axis=1)
     return np.linalg.lstsq(stacked, aims.T)[0].T.reshape(y.shape)
 
 

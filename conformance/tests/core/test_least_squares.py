@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from jax.test_util import check_grads
+from scipy.ndimage import laplace
+from skimage.restoration import wiener
 
 import invconv as ic
 from invconv.arrays.namespaces import from_host
@@ -138,11 +140,48 @@ def test_a_damp_beyond_the_matrix_keeps_all_digits(carry: Any, damp: float) -> N
     assert error < (1e-13 + (6 / damp) ** 4) * np.abs(wanted).max()
 
 
+@libraries
+@pytest.mark.parametrize("seed", range(50))
+def test_a_penalty_is_the_dense_stacks(carry: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    channels, grid = (1, 1, 3)[seed % 3], ((7,), (4, 5))[seed % 2]
+    cls = (ic.PeriodicConv, ic.SymmetricConv)[seed // 2 % 2]
+    conv = operator(cls, channels, grid, singular=seed % 5 == 0)
+    penalties = [
+        conv.replace(kernel=rng.standard_normal(conv.kernel.shape)) for _ in range(1 + seed % 2)
+    ]
+    if seed % 7 == 0:  # which leaves constant images free
+        penalties = [operator(ic.PeriodicConv, channels, grid, singular=True)]
+        conv = operator(ic.PeriodicConv, channels, grid, singular=False)
+    damp = 10.0 ** rng.uniform(-2, 3)
+    matrix, bias = affine(conv, grid)
+    stack = np.concatenate([matrix, *(damp * affine(one, grid)[0] for one in penalties)])
+    y = rng.standard_normal((1, channels, *grid))
+    aims = np.concatenate([np.ravel(y) - np.ravel(bias), np.zeros(len(stack) - len(matrix))])
+    wanted = np.linalg.lstsq(stack.astype(float), aims.astype(float))[0].reshape(y.shape)
+    conv, *penalties = (one.asarrays(carry(y)) for one in (conv, *penalties))
+    found = np.asarray(conv.least_squares(carry(y), damp, penalties))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
+
+
+def test_a_laplacian_is_scikit_images_wiener() -> None:
+    rng, laplacian = np.random.default_rng(0), laplace(np.pad([[1.0]], 1), mode="constant")
+    psf, y = rng.random((5, 5)), rng.standard_normal((1, 24, 25))
+    blur, penalty = ic.from_psf(psf, boundary="periodic"), ic.PeriodicConv(laplacian[None, None])
+    found = blur.least_squares(y, 0.3**0.5, penalty)
+    np.testing.assert_allclose(found[0], wiener(y[0], psf, 0.3, clip=False), atol=1e-12)
+    damp = ic.damp_for_noise(blur, y, 0.5, penalty)
+    left = blur.forward(blur.least_squares(y, damp, penalty)) - y
+    np.testing.assert_allclose((left**2).mean(), 0.25, rtol=1e-3)
+
+
 def test_a_prepared_operator_has_it() -> None:
     conv, rng = pointwise(ic.QRConv1x1, 3, singular=False), np.random.default_rng(0)
     y, damp = rng.standard_normal((2, 3, 4, 5)), np.asarray(0.1)
     known = conv.least_squares(y, damp)
     np.testing.assert_array_equal(conv.prepare((4, 5)).least_squares(y, damp), known)
+    known = conv.least_squares(y, damp, conv)
+    np.testing.assert_array_equal(conv.prepare((4, 5)).least_squares(y, damp, conv), known)
     small, little = y.astype("float32"), damp.astype("float32")
     wide = conv.asarrays(small).prepare((4, 5), precision="float64").least_squares(small, little)
     exact = conv.asarrays(small).asarrays(y).least_squares(small.astype(float), float(little))
@@ -197,6 +236,7 @@ def test_a_damp_leaves_the_noise_and_helps(cls: Any, carry: Any) -> None:
 NORM = ic.ActNorm(np.asarray([0.0, -np.inf]), None)
 INVERSE, Y = ic.Inverse(NORM), np.ones((1, 2, 8))
 UNKNOWN, ONE = ic.ActNorm(np.asarray([np.nan, 0]), None), ic.PeriodicConv(np.ones((1, 1, 2)))
+STEP = ic.PeriodicConv(np.asarray([[[-1.0, 1]]]))
 NO_NUMBERS = [ic.PeriodicConv(np.full((n, n, 3), np.nan)) for n in (1, 2)]
 WRONG = {
     "damp: expected a finite number of at least 0, got -1": "ONE.least_squares(Y[:, :1], -1.0)",
@@ -213,6 +253,9 @@ WRONG = {
     "sigma: expected a finite number above 0, got -1": "ic.damp_for_noise(NORM, Y, -1)",
     "sigma: expected less noise .*, got 2, .* deviation of 1:": "ic.damp_for_noise(NORM, Y, 2.0)",
     "sigma: expected at least 0.707, .* rounding, got 0.5": "ic.damp_for_noise(NORM, Y, 0.5)",
+    "penalty: expected an operator that the waves": "ONE.least_squares(Y[:, :1], 1, NORM)",
+    "penalty: expected finite numbers": "ONE.least_squares(Y[:, :1], 1, NO_NUMBERS[0])",
+    "sigma: .* got 0.9, and an x whose penalty": "ic.damp_for_noise(ONE, Y[:, :1], 0.9, STEP)",
     "y: expected finite numbers, got NaN": "ic.damp_for_noise(NORM, np.nan * Y, 0.5)",
 }
 

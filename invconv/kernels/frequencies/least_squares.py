@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, constant, identity, namespace, readable, zeros
+from invconv.arrays.namespaces import Array, Shape, constant, identity, namespace, readable, zeros
 from invconv.arrays.stencil import taps_of
 from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
@@ -31,8 +31,7 @@ def damped_inverses(matrices: Array, sizes: Array, damp: float | Array, name: st
     An entry is a sum of numbers whose magnitudes add up to that of ``sizes`` (C, C), or (F, C, C).
     Errors call the matrices' parameter ``name``.
     """
-    if readable(sizes) and not bool(namespace(sizes).all(namespace(sizes).isfinite(sizes))):
-        raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
+    _require_finite(name, sizes)
     xp, channels = namespace(matrices), int(matrices.shape[-1])
     rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
     if channels == 1:
@@ -58,6 +57,11 @@ def damped_inverses(matrices: Array, sizes: Array, damp: float | Array, name: st
     products = matmul(both[..., channels:], turned / xp.where(large, part, xp.ones_like(part)))
     damped = xp.where(large, products, both[..., :channels]) * coupled
     return matmul(inside, damped / scale[:, 0])
+
+
+def _require_finite(name: str, sizes: Array) -> None:
+    if readable(sizes) and not bool(namespace(sizes).all(namespace(sizes).isfinite(sizes))):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
 
 
 def _coupled(sizes: Array) -> Array:
@@ -90,15 +94,55 @@ def _pseudo_inverse(matrices: Array, rounding: float) -> Array:
     return complex_of(whole[..., :columns, :], whole[..., columns + 1 : -1, :])
 
 
-def least_squares(
-    kernel: Array, counts: np.ndarray[Any, Any], basis: Basis, y: Array, damp: float | Array
+def penalised_inverses(
+    matrices: Array,
+    sizes: Array,
+    penalties: Array,
+    penalty_sizes: Array,
+    damp: float | Array,
+    name: str,
 ) -> Array:
-    """Return x for images y, both (B, C, *shape); ``counts`` are the offsets of each tap."""
-    xp, shape = namespace(kernel), tuple(y.shape[2:])
-    if 0 in y.shape:
-        return xp.empty_like(y)
+    """Return G(f), with x_hat = G y_hat the least of |K x - y|^2 + d^2 |P x|^2, (F, C, C).
+
+    ``penalties`` (F, R, C) is P, of R / C operators one below the other, and ``penalty_sizes`` the
+    sum of their sizes. With A = (K, d P), it is the first columns of A^+, and A^+ (A^+)^H K^H,
+    which keeps the digits of a G much smaller than A^+.
+    """
+    _require_finite(name, sizes)
+    _require_finite("penalty", penalty_sizes)
+    xp, channels = namespace(matrices), int(matrices.shape[-1])
+    rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
+    if channels == 1:
+        size, penalties = abs(matrices), damp * penalties
+        scale = size + xp.sum(abs(penalties), axis=-2, keepdims=True)
+        scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+        squares = xp.sum(abs(penalties / scale) ** 2, axis=-2, keepdims=True)
+        lost = size <= rounding * sizes
+        turned = conjugate(matrices) / scale / ((size / scale) ** 2 + squares) / scale
+        return xp.where(lost, xp.zeros_like(turned), turned)
+    penalty_sizes = damp * penalty_sizes
+    coupled = _coupled(sizes + penalty_sizes)
+    scale = xp.max(coupled * xp.sum(sizes + penalty_sizes, axis=1), axis=1, keepdims=True)
+    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+    scaled = matrices / scale
+    below = damp * penalties / xp.tile(scale, (penalties.shape[-2] // channels, 1))
+    both = _pseudo_inverse(xp.concat([scaled, below], axis=-2), rounding)
+    turned = matmul(conjugate(xp.matrix_transpose(both)), conjugate(xp.matrix_transpose(scaled)))
+    large = xp.max(penalty_sizes) > xp.max(sizes) / 2
+    found = xp.where(large, matmul(both, turned), both[..., :channels])
+    return found * coupled / scale[:, 0]
+
+
+def blocks(
+    kernel: Array, counts: np.ndarray[Any, Any], basis: Basis, shape: Shape
+) -> tuple[Array, Array]:
+    """Return K_hat(f), and the sums of |taps|; ``counts`` are the offsets of each tap."""
     often = constant(counts, kernel, kernel.dtype)[:, None, None]
-    sizes = xp.sum(abs(taps_of(kernel)) * often, axis=0)
-    inverses = damped_inverses(kernel_spectrum(kernel, basis, shape), sizes, damp, "kernel")
-    product = SpectralProduct(inverses, basis, shape)
+    sizes = namespace(kernel).sum(abs(taps_of(kernel)) * often, axis=0)
+    return kernel_spectrum(kernel, basis, shape), sizes
+
+
+def multiplied(inverses: Array, basis: Basis, y: Array) -> Array:
+    """Return x_hat(f) = A(f) y_hat(f) of images y (B, C, *shape)."""
+    product = SpectralProduct(inverses, basis, tuple(y.shape[2:]))
     return within_range(functools.partial(by_frequencies.agnostic, product), y)

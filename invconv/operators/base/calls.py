@@ -243,8 +243,8 @@ class PreparedInverse:
             y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
         return call.restore_shape(self._state.solve(y))
 
-    def least_squares(self, y: Array, damp: float | Array = 0.0) -> Array:
-        """Return the x that minimises |K x + b - y|^2 + damp^2 |x|^2; as the operator's own.
+    def least_squares(self, y: Array, damp: float | Array = 0.0, penalty: Any = None) -> Array:
+        """Return the x that minimises |K x + b - y|^2 + damp^2 |P x|^2; as the operator's own.
 
         An operator that is exactly singular cannot be prepared: it has `least_squares` itself.
 
@@ -261,9 +261,13 @@ class PreparedInverse:
             )
         dtype = self._state.dtype
         if dtype is None:
-            return self._conv.least_squares(y, damp)
+            return self._conv.least_squares(y, damp, penalty)
         damp = damp if isinstance(damp, int | float) else cast(damp, dtype)
-        return cast(self._conv._in_float64().least_squares(cast(y, dtype), damp), y.dtype)
+        if penalty is not None:
+            several = penalty if isinstance(penalty, Sequence) else [penalty]
+            penalty = [one._in_float64() for one in several]
+        x = self._conv._in_float64().least_squares(cast(y, dtype), damp, penalty)
+        return cast(x, y.dtype)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""

@@ -114,7 +114,9 @@ class ActNorm(Pointwise):
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"log_scale": bars[0]}
 
-    def _least_squares(self, y: Array, damp: float | Array) -> Array:
+    def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
+        if penalties:
+            return super()._least_squares(y, damp, penalties)
         scale = namespace(y).exp(self.log_scale)[:, None, None]
         inverses = damped_inverses(scale, scale, damp, "log_scale")
         return y * per_channel(inverses[:, 0, 0], y)

@@ -9,18 +9,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, namespace
+from invconv.arrays.namespaces import Array, Shape, cast, namespace
 from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.path import Multiply
 from invconv.families.pointwise import Matrix
-from invconv.kernels.frequencies.least_squares import damped_inverses
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.least_squares import least_squares
+from invconv.operators.least_squares import least_squares, regularised
 from invconv.trust.gains import matrix_within
 
 # torch.compile can look a family up, but cannot make one
@@ -96,9 +95,14 @@ class Pointwise(InvertibleConv, abstract=True):
 
     least_squares = least_squares
 
-    def _least_squares(self, y: Array, damp: float | Array) -> Array:
+    def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
+        return multiply(regularised(self, (), damp, penalties, "matrix")[0, ...], y)
+
+    def _blocks(self, shape: Shape) -> tuple[Array, Array]:
         w = self._matrix()
-        return multiply(damped_inverses(w[None, ...], abs(w), damp, "matrix")[0, ...], y)
+        return w[None, ...], abs(w)
+
+    _decoupled_by = None
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
