@@ -11,7 +11,7 @@ from torch import Tensor
 import invconv as ic
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Convolution, Sizes
-from invconv_torch.parameters import Read
+from invconv_torch.module import Read
 from invconv_torch.pointwise_layers import Conv1x1
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import invconv as ic
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Layer
+from invconv_torch.native.host import device_kind
 from invconv_torch.precision import autocasting
-from invconv_torch.traced import device_kind
 
 
 class Conv1x1(Layer):

@@ -12,27 +12,15 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 import invconv as ic
 from invconv.operators.base.calls import PreparedInverse
 from invconv_torch.native import host
-from invconv_torch.private import forward_level
-from invconv_torch.traced import bare
 
 Shape: TypeAlias = tuple[int, ...]
 Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
 
 _GRIDS = 4  # inverses that a module keeps, for different grids and streams
-
-
-def may_be_kept(tensors: list[Tensor], z: Tensor) -> bool:
-    """Tell whether an inverse may be remembered: nothing is traced, and no tensor has a tangent."""
-    if not bare(z):
-        return False
-    if forward_level() < 0:
-        return True
-    return all(forward_ad.unpack_dual(t).tangent is None for t in (z, *tensors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +52,6 @@ class Kept:
             if not same:
                 return False
         return True
-
-
-def queue_of(t: Tensor) -> tuple[int | None, bool]:
-    """Return the current stream of a tensor's device, and whether a graph records it."""
-    if t.device.type != "cuda":
-        return None, False
-    with torch.cuda.device(t.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        return stream, torch.cuda.is_current_stream_capturing()
 
 
 class RememberedInverses:
@@ -128,3 +107,12 @@ class RememberedInverses:
     def forget(self) -> None:
         """Forget all inverses but those that recorded graphs use."""
         self._kept.clear()
+
+
+def queue_of(t: Tensor) -> tuple[int | None, bool]:
+    """Return the current stream of a tensor's device, and whether a graph records it."""
+    if t.device.type != "cuda":
+        return None, False
+    with torch.cuda.device(t.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        return stream, torch.cuda.is_current_stream_capturing()

@@ -22,10 +22,9 @@ from invconv.operators.base.judgement import require_invertible
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.chain import Chain
 from invconv_torch.module import InvertibleModule
-from invconv_torch.native.host import owned
+from invconv_torch.native.host import device_kind, owned, traced
 from invconv_torch.precision import autocasting
 from invconv_torch.private import peek_interpreter_stack
-from invconv_torch.traced import device_kind, traced
 
 Places: TypeAlias = tuple[tuple[int, str], ...]  # number of a layer, and name of a weight in it
 Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]

@@ -33,7 +33,7 @@ from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
-from invconv_torch.native import correlation
+from invconv_torch.native import kernels
 
 Matrix: TypeAlias = np.ndarray[Any, Any]
 
@@ -104,8 +104,8 @@ def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], 
     shape = tuple(x.shape[2:])
     grid = grid_of(stencil.offsets, wrap, shape)
     # onnxruntime has no convolution in float64
-    if x.dtype == torch.float32 and grid is not None and correlation.has_convolution(x, grid):
-        return partial(correlation.convolution, grid, wrap, constant(stencil.taps, x))
+    if x.dtype == torch.float32 and grid is not None and kernels.has_convolution(x, grid):
+        return partial(kernels.convolution, grid, wrap, constant(stencil.taps, x))
     weights = constant(stencil.taps.transpose(1, 0, 2).reshape(x.shape[1], -1), x)
     reads = constant(_reads(stencil.offsets, wrap, shape), x)
 

@@ -14,7 +14,7 @@ from invconv.families.convolutions import BorderedFamily, Causal, Spectral, Sten
 from invconv.kernels.frequencies.products import within_range
 from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve
-from invconv_torch.native import kernels, ops
+from invconv_torch.native import kernels, nodes
 from invconv_torch.native.determinants import log_of_pivots
 
 
@@ -45,9 +45,11 @@ def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> 
             "import invconv_torch where it runs. In a file of torch.onnx.export the kernel is a "
             "constant"
         )
-    known = ops.family_of(family)
+    known = nodes.family_of(family)
     if operation == "matmul":
         return torch.matmul(*tensors)
+    if operation == "log_abs_det":
+        return log_of_pivots(tensors[0])
     if operation == "spectral_log_det":
         return _spectral_log_det(known, tensors[0], tuple(map(int, grid)))
     return {"apply": _apply, "gram": _gram, "solve": _solve}[operation](known, *tensors)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from invconv.arrays.namespaces import readable
 from invconv.flows.density import VALUES, dequantized, one_or_nan
-from invconv_torch.traced import device_kind
+from invconv_torch.native.host import device_kind
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]

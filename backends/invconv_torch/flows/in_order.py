@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.running import Watch
-from invconv_torch.traced import device_kind
+from invconv_torch.native.host import device_kind
 
 
 class LayersInOrder(nn.Module):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.in_order import LayersInOrder
-from invconv_torch.traced import device_kind
+from invconv_torch.native.host import device_kind
 
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 

@@ -14,10 +14,8 @@ from torch import Tensor
 from invconv.kernels.cpu import recursive
 from invconv.kernels.cpu.machine import reason
 from invconv.operators import recursion
-from invconv_torch.native.batched import one_by_one
-from invconv_torch.native.kernels import run
-from invconv_torch.native.ops import Cotangents, Rule
-from invconv_torch.traced import bare, differentiated, exporting_to_onnx
+from invconv_torch.native.host import bare, differentiated, exporting_to_onnx
+from invconv_torch.native.nodes import Cotangents, Rule, one_by_one, run
 
 
 def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

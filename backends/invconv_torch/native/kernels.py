@@ -1,43 +1,47 @@
-"""The operations on a family of matrices at full precision, and their derivatives (`kernels.maps`).
+"""How operations run on memory: maps of families, factored solves, correlations, at full precision.
 
-An operation is opaque to autograd, torch.func and compile: an autograd Function takes its *rule*,
-the operation and its two derivatives. A call of it costs as much as a small solve, so it is left
-out if nothing observes the operation. In traced code, and on tensors that are not their memory, an
-operation is one node, a custom operator (`ops`).
+On the CPU a compiled kernel runs, or PyTorch's own operations. On devices solves run by the kernel
+of CUDA, or by plain wavefronts. Memory comes from torch's pool, and launches go to torch's current
+stream: a solve runs in the order of the program, and torch.cuda.graph records it. As always in
+PyTorch, call it once before the recording, to compile and load the code. Nothing here waits for a
+device, or reads a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import math
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
+from invconv.arrays.namespaces import readable
+from invconv.arrays.stencil import Offset, Stencil
+from invconv.families.convolutions import Causal, TapsFamily
 from invconv.families.family import Family
-from invconv.kernels import maps, primitives
-from invconv_torch.native.correlation import (
-    compiled_vjp,
-    convolve,
-    convolve_vjp,
-    correlate_compiled,
-    prefers_kernel,
-)
-from invconv_torch.native.host import laid_out, owned
-from invconv_torch.native.ops import MOST, Cotangents, Rule, Settings, as_node, kept, pulled_back
-from invconv_torch.native.solvers import CausalFactor, Factor, SpectralFactor
+from invconv.kernels import primitives
+from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve, require_images
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation
+from invconv.kernels.cpu.correlate.programs import Places
+from invconv.kernels.cpu.machine import reason
+from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
+from invconv.kernels.frequencies import products
+from invconv.kernels.frequencies.basis import Basis
+from invconv.kernels.frequencies.products import SpectralProduct, within_range
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
+from invconv.kernels.pitched import PitchedSolver, StridedOps
+from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
+from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv_torch.native.host import PLAIN, bare, differentiated, laid_out
 from invconv_torch.precision import full_precision, nothing_reduces
-from invconv_torch.private import peek_interpreter_stack
-from invconv_torch.traced import (
-    bare,
-    differentiated,
-    exporting_to_onnx,
-    refuse_compiled_transforms,
-    refuse_nested_forward_mode,
-)
+
+Shape: TypeAlias = tuple[int, ...]
+Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
+
+
+# --- maps of families --------------------------------------------------------------------------
 
 
 def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
@@ -52,17 +56,14 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
     whole = taps
     if taps.halved:
         whole, w = taps.whole, taps.unfolded(w)
-    if _continues(whole, x):
+    compiled = prefers_kernel(x)
+    if not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and compiled)):
+        # the border is unknown to correlations: images are copied with their margins
         y = apply(whole.inside, w, whole.continued(x))
         return laid_out(whole.cropped(y).contiguous(), x)
-    if prefers_kernel(x):
+    if compiled:
         return correlate_compiled(whole, w, x)
     return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
-
-
-def _continues(whole: Any, x: Tensor) -> bool:
-    """Tell whether images are copied with their margins: correlations do not know the border."""
-    return not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and prefers_kernel(x)))
 
 
 def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
@@ -72,9 +73,10 @@ def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
     whole = taps.whole if taps.halved else taps
-    if _continues(whole, x):
+    compiled = prefers_kernel(x)
+    if not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and compiled)):
         bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
-    elif prefers_kernel(x):
+    elif compiled:
         bar = compiled_vjp(whole, x, y)
     else:
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
@@ -117,120 +119,286 @@ def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
         return torch.matmul(a, b)
 
 
-@dataclass(frozen=True)
-class Operation:
-    """A rule with its settings: one leaf for torch.func; a tuple would be two."""
-
-    rule: Rule
-    settings: Settings
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.rule, self.settings))
+# --- factored solves ---------------------------------------------------------------------------
 
 
-class _Step(Function):  # type: ignore[misc]
-    """A recorded operation on five tensors at most, for torch.compile: others are None."""
+def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
+    torch.mm(a, b, out=out)
 
-    generate_vmap_rule = True
+
+def _substitute(diagonal: Tensor, rows: Tensor, lower: bool) -> Tensor:
+    return torch.linalg.solve_triangular(diagonal.mT, rows, upper=lower, left=False)
+
+
+TORCH = StridedOps(Tensor.as_strided, _matmul, full_precision, Tensor.copy_, _substitute)
+
+
+def _ordinal(x: Tensor) -> int | None:
+    """Return the number of the device; None for fake tensors and on AMD's devices, "cuda" too."""
+    there = x.device.type == "cuda" and bare(x) and torch.version.cuda is not None
+    return x.device.index if there else None
+
+
+def _stream(x: Tensor) -> int:
+    return int(torch.cuda.current_stream(x.device).cuda_stream)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x.resolve_neg().contiguous()
+
+
+CUDA = DeviceOps(_ordinal, Tensor.data_ptr, _stream, _contiguous)
+
+
+@dataclass(frozen=True, eq=False)
+class CausalFactor:
+    """An autoregressive convolution, factored for a grid, by the quickest way that runs there."""
+
+    family: Causal
+    weights: Tensor
+    shape: tuple[int, ...]
+    state: CompiledSolve | DeviceSolve | PitchedSolver
 
     @staticmethod
-    def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
-        rule, settings = operation
-        return _leaf(rule, settings, *[t for t in (a, b, c, d, e) if t is not None])
+    def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
+        """Factor the convolution with these weights, detached."""
+        weights = weights.detach()
+        return CausalFactor(family, weights, shape, _causal_state(family.stencil(weights), shape))
+
+    @property
+    def plan(self) -> Plan:
+        """How the solve runs."""
+        return self.state.plan
+
+    def transpose(self) -> CausalFactor:
+        """Return the factored transpose."""
+        return self.of(self.family.transpose(), self.family.adjoint(self.weights), self.shape)
+
+    def solve(self, y: Tensor) -> Tensor:
+        """Return x, shape (B, C, *shape)."""
+        if not isinstance(self.state, CompiledSolve):
+            return self.state(y)
+        y = y.resolve_neg().contiguous()
+        x = torch.empty_like(y)
+        require_images(self.state.images, tuple(y.shape), y.element_size())
+        self.state.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
+        return x
+
+    def __reduce__(self) -> Any:
+        """Pickle without the state: the layout of weights depends on the processor."""
+        return CausalFactor.of, (self.family, self.weights, self.shape)
+
+
+def _causal_state(
+    c: CausalStencil, shape: tuple[int, ...]
+) -> CompiledSolve | DeviceSolve | PitchedSolver:
+    """Return a factored solve, by the quickest way that runs on the device."""
+    if c.taps.is_cpu and type(c.taps) in PLAIN and available(c.taps.element_size()):
+        return compiled_solve(
+            torch.cat([c.diagonal[None], c.taps]).numpy(force=True), c.sweep.on(shape)
+        )
+    if CUDA.ordinal(c.taps) is not None:
+        state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.sweep.on(shape), CUDA)
+        if state is not None:
+            return state
+    return PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralFactor:
+    """A spectrum with its inverse, or its LU factors (which never raise and never synchronise)."""
+
+    basis: Basis
+    shape: tuple[int, ...]
+    product: SpectralProduct | None
+    lu: tuple[Tensor, Tensor] | None
+    adjoint: bool = False
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.rule, ctx.settings = inputs[0]
-        ctx.save_for_backward(*kept(ctx.rule, inputs[1:], output))
+    def of(
+        basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool = False
+    ) -> SpectralFactor:
+        """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
+        spectrum = kernel_spectrum(kernel.detach(), basis, shape)
+        if readable(spectrum) and not quiet:
+            inverse = stable_spectral_inverse(spectrum)
+            if inverse is not None:
+                return SpectralFactor(basis, shape, SpectralProduct(inverse, basis, shape), None)
+        lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
+        return SpectralFactor(basis, shape, None, (lu, pivots))
 
-    @staticmethod
-    def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
-        return None, *pulled_back(ctx, bar, ctx.needs_input_grad[1:])
+    @property
+    def plan(self) -> Plan:
+        """How the solve runs."""
+        kept = "LU factors" if self.product is None else "cached inverse"
+        return Plan("spectral", per_frequency=kept)
+
+    def transpose(self) -> SpectralFactor:
+        """Return the factored transpose."""
+        turned = None if self.product is None else self.product.transposed
+        basis = self.basis.transpose()
+        return replace(self, basis=basis, product=turned, adjoint=not self.adjoint)
+
+    def solve(self, y: Tensor) -> Tensor:
+        """Return x, shape (B, C, *shape)."""
+        if self.product is not None:
+            return self.product(y)
+        return within_range(self._solve, y) if y.shape[0] else y
+
+    def _solve(self, y: Tensor) -> Tensor:
+        assert self.lu is not None
+        y_hat = self.basis.to_frequencies(y)
+        x_hat = torch.linalg.lu_solve(*self.lu, y_hat, adjoint=self.adjoint)
+        return self.basis.from_frequencies(x_hat, self.shape).contiguous()
 
 
-class _Eager(_Step):
-    """The same with forward mode, which torch.compile cannot trace."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        _Step.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*kept(ctx.rule, inputs[1:], output))
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor | None:
-        saved = ctx.saved_tensors
-        return ctx.rule.jvp(ctx.settings, saved, *tangents[: len(saved)])
+def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
+    """See `invconv.kernels.frequencies.products.by_frequencies`."""
+    if not (y.is_cpu and bare(y)) or differentiated(y):
+        return products.by_frequencies.agnostic(product, y)
+    if not product.prefers_kernel(y.shape[0], y.element_size()):
+        return products.by_frequencies.agnostic(product, y).contiguous()
+    return run_compiled(product, y)
 
 
-def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
-    """Run an operation: on memory, or through PyTorch's dispatcher where tensors are stand-ins."""
-    if bare(*tensors):
-        return owned(rule.run(settings, *tensors))
-    run = rule.run if exporting_to_onnx() else partial(as_node, rule)
-    return run(settings, *tensors)
+def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
+    """Return the product of `by_frequencies`, computed by the compiled kernel."""
+    y = y.resolve_neg().contiguous()
+    x = torch.empty_like(y)
+    require_images(product.compiled.images, tuple(y.shape), y.element_size())
+    product.compiled.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
+    return x
 
 
-def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
-    """Run an operation, and record it for derivatives if it is observed."""
-    node: Any = _Eager
-    if torch.compiler.is_compiling():
-        refuse_compiled_transforms()
-        # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
-        node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
-    elif peek_interpreter_stack() is None and not differentiated(*tensors):
-        return _leaf(rule, settings, *tensors)
+Factor: TypeAlias = CausalFactor | SpectralFactor
+
+
+# --- correlations ------------------------------------------------------------------------------
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by PyTorch's own operations."""
+    grid = grid_of(offsets, wrap, tuple(x.shape[2:]))
+    if grid is None or x.numel() == 0:
+        return torch.zeros_like(x)
+    if not has_convolution(x, grid):
+        with full_precision(x):
+            return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
+    return convolution(grid, wrap, taps, x)
+
+
+def convolution(grid: TapGrid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by PyTorch's own convolution."""
+    kernel = _kernel(grid, taps)
+    conv = _CONV[x.ndim - 2]
+    with full_precision(x):
+        if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high, strict=True)):
+            return conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
+        return conv(x, kernel, padding=grid.high, dilation=grid.spacing)
+
+
+def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by the taps by PyTorch's own operations."""
+    grid, channels = grid_of(offsets, wrap, tuple(x.shape[2:])), x.shape[1]
+    if grid is None or x.numel() == 0:
+        return x.new_zeros((len(offsets), channels, channels))
+    if not has_convolution(x, grid):
+        with full_precision(x):
+            return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
+    return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
+
+
+def convolution_vjp(grid: TapGrid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by ``count`` taps by PyTorch's own convolution."""
+    axes, channels = x.ndim - 2, x.shape[1]
+    like = x.new_empty((channels, channels, *grid.size))
+    zero, one = [0] * axes, [1] * axes
+    operands = (y_bar, _padded(x, grid, wrap), like, None)
+    how = (one, zero, list(grid.spacing), False, zero, 1, (False, True, False))
+    with full_precision(x):
+        _, kernel_bar, _ = torch.ops.aten.convolution_backward(*operands, *how)
+    flat = kernel_bar.reshape(channels, channels, -1).permute(2, 0, 1)
+    grads = [x.new_zeros((channels, channels))] * count
+    for t, place in zip(grid.taps, grid.places, strict=True):
+        grads[t] = flat[place]
+    return torch.stack(grads)
+
+
+def prefers_kernel(x: Tensor) -> bool:
+    """Tell whether the compiled kernel computes correlations and gradients: it does if it runs."""
+    here = x.is_cpu and type(x) in PLAIN and x.is_contiguous() and x.numel()
+    return bool(here) and reason(x.element_size()) is None
+
+
+def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:
+    """Return the correlation by the compiled kernel, which reads the weights in place."""
+    settings = family.offsets, family.wrap, x.element_size()
+    kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
+    if kernel is None:  # no tap reaches a pixel
+        return torch.zeros_like(x)
+    if x.is_neg() or w.is_neg():
+        x, w = x.resolve_neg(), w.resolve_neg()
+    w, first, places = _placed(family, w)
+    y = torch.empty_like(x)
+    images = x.data_ptr(), y.data_ptr()
+    kernel.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
+    return y
+
+
+def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:
+    """Return the gradient by the weights by the compiled kernel; masked entries are zero."""
+    channels, settings = x.shape[1], (family.offsets, family.wrap, x.element_size())
+    shape = family.shape_of(x)
+    correlation = compiled_correlation(channels, tuple(x.shape[2:]), *settings)
+    if correlation is None:  # no tap reaches a pixel
+        return x.new_zeros(shape)
+    x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
+    batch = x.shape[0]
+    parts = correlation.parts(batch, torch.get_num_threads())
+    totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
+    total = totals if parts == 1 else totals[0]
+    _, first, places = _placed(family, total)
+    given = x.data_ptr(), y_bar.data_ptr(), first, places, total.nbytes
+    correlation.run_vjp(*given, batch, parts, x, y_bar, totals)
+    return total if parts == 1 else totals.sum(0)
+
+
+def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
+    """Return weights, the address of the first tap's matrix, and the layout of all matrices."""
+    placed: Any = family.placed(w.stride())
+    if placed is None:
+        w = w.contiguous()
+        placed = family.placed(w.stride())
+    first, places = placed
+    return w, w.data_ptr() + first * w.element_size(), places
+
+
+def has_convolution(x: Tensor, grid: TapGrid) -> bool:
+    """Tell whether PyTorch's convolution can be used: at most three axes, and few missing taps."""
+    return x.ndim - 2 in _CONV and math.prod(grid.size) <= 4 * len(grid.taps)
+
+
+def _kernel(grid: TapGrid, taps: Tensor) -> Tensor:
+    """Return the taps as PyTorch's kernel (C, C, *size); taps at one place add up."""
+    count, channels = math.prod(grid.size), taps.shape[1]
+    if grid.places == tuple(range(len(taps))) and len(taps) == count:
+        full = taps
     else:
-        refuse_nested_forward_mode()
-    blank = [None] * (MOST - len(tensors))
-    result: Tensor = node.apply(Operation(rule, settings), *tensors, *blank)
-    return result
+        by_place: dict[int, Tensor] = {}
+        for t, place in zip(grid.taps, grid.places, strict=True):
+            by_place[place] = by_place[place] + taps[t] if place in by_place else taps[t]
+        blank = taps.new_zeros((channels, channels))
+        full = torch.stack([by_place.get(place, blank) for place in range(count)])
+    return full.permute(1, 2, 0).reshape(channels, channels, *grid.size)
 
 
-def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:
-    (family, factor), (w, x) = settings, saved
-    transposed = None if factor is None else factor.transpose()
-
-    def solve_transposed(rhs: Tensor) -> Tensor:
-        return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
-
-    return maps.solve_vjp(family, solve_transposed, x, x_bar, wanted)
-
-
-def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
-    (family, factor), (w, x) = settings, saved
-
-    def again(rhs: Tensor) -> Tensor:
-        return run(SOLVE, (family, factor), w, rhs)
-
-    return maps.solve_jvp(family, again, x, w_dot, y_dot)
-
-
-APPLY = Rule(
-    "apply",
-    apply,
-    lambda family, w, x: x.shape,
-    False,
-    lambda family, saved, bar, wanted: maps.apply_vjp(family, saved[0], saved[1], bar, wanted),
-    lambda family, saved, w, x: maps.bilinear_jvp(
-        partial(maps.apply, family), saved[0], saved[1], w, x
-    ),
-)
-GRAM = Rule(
-    "gram",
-    gram,
-    lambda family, x, y: family.shape_of(x),
-    False,
-    lambda family, saved, bar, wanted: maps.gram_vjp(family, saved[0], saved[1], bar, wanted),
-    lambda family, saved, x, y: maps.bilinear_jvp(
-        partial(maps.gram, family), saved[0], saved[1], x, y
-    ),
-)
-SOLVE = Rule("solve", solve, lambda family, w, y: y.shape, True, _solve_vjp, _solve_jvp)
-MATMUL = Rule(
-    "matmul",
-    matmul,
-    lambda _, a, b: torch.matmul(a, b).shape,
-    False,
-    lambda _, saved, bar, wanted: maps.matmul_vjp(saved[0], saved[1], bar, wanted),
-    lambda _, saved, a, b: maps.bilinear_jvp(primitives.matmul, saved[0], saved[1], a, b),
-)
+def _padded(x: Tensor, grid: TapGrid, wrap: bool) -> Tensor:
+    """Return x extended from pixel ``low`` to ``high`` beyond the last, zero or periodic."""
+    ends = list(zip(grid.low, grid.high, strict=True))
+    if wrap:
+        for axis, (low, high) in enumerate(ends, 2):
+            x = pad(x, axis, -low, high, wrap=True)
+        return x
+    return F.pad(x, [side for low, high in reversed(ends) for side in (-low, high)])

@@ -26,7 +26,7 @@ from invconv.kernels.order import inverse_limit
 from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
-from invconv_torch.native.solvers import TORCH
+from invconv_torch.native.kernels import TORCH
 
 Floats = np.ndarray[Any, Any]
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)

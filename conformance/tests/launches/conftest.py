@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invconv.kernels.cuda.launch import DeviceOps
-from invconv_torch.native import solvers
+from invconv_torch.native import kernels
 from tests.launches.stand_in_driver import STREAM, Driver, forget
 
 
@@ -39,8 +39,8 @@ def on_this_processor(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver
         lambda x: 0 if type(x) in plain else None,
         torch.Tensor.data_ptr,
         lambda x: STREAM,
-        solvers._contiguous,
+        kernels._contiguous,
     )
-    monkeypatch.setattr(solvers, "CUDA", ops)
-    monkeypatch.setattr(solvers, "available", lambda size: False)
+    monkeypatch.setattr(kernels, "CUDA", ops)
+    monkeypatch.setattr(kernels, "available", lambda size: False)
     return driver

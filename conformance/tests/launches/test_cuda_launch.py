@@ -18,7 +18,7 @@ from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import Code, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import Plan
-from invconv_torch.native import solvers
+from invconv_torch.native import kernels
 from tests.launches import checks
 from tests.launches.checks import Floats, check, images
 from tests.launches.stand_in_driver import STREAM, Driver, forget
@@ -180,9 +180,9 @@ def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_lay
 
 
 def test_tensors_in_host_memory_and_fake_ones_are_not_launched() -> None:
-    assert solvers.CUDA.ordinal(torch.zeros(1)) is None
+    assert kernels.CUDA.ordinal(torch.zeros(1)) is None
     with FakeTensorMode():
-        assert solvers.CUDA.ordinal(torch.empty(1, device="cuda")) is None
+        assert kernels.CUDA.ordinal(torch.empty(1, device="cuda")) is None
 
 
 PROGRAM = """\

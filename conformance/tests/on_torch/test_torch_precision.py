@@ -60,8 +60,8 @@ def test_no_product_runs_in_reduced_precision(
 ) -> None:
     """Forward and inverse, and both their gradients."""
     if not kernel:
-        monkeypatch.setattr("invconv_torch.native.correlation.reason", lambda itemsize: "told so")
-        monkeypatch.setattr("invconv_torch.native.solvers.available", lambda itemsize: False)
+        monkeypatch.setattr("invconv_torch.native.kernels.reason", lambda itemsize: "told so")
+        monkeypatch.setattr("invconv_torch.native.kernels.available", lambda itemsize: False)
     layer, x = torch_layer(layer_name, dtype=torch.float32)
     before = switches()
     x.requires_grad_()
