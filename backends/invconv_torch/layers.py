@@ -123,22 +123,23 @@ class _EmergingConv(Convolution):
             require_mixing("mixing", mixing, mixings(ic.extend.Pointwise))
             self.mixing = Conv1x1(channels, mixing, bias=False, device=device, dtype=dtype)
 
-    def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
-        pair = super()._unbounded(traced, read)
+    def _current(
+        self, traced: bool, read: Read | None = None, *, within: bool = True
+    ) -> ic.InvertibleConv:
         if self.mixing is None:
-            return pair
-        steps = self.mixing._unbounded(traced, read), pair
+            return super()._current(traced, read, within=within)
+        steps = self.mixing._current(traced, read), super()._current(traced, read, within=False)
         kinds = [self.mixing._kinds, self._kinds]
         if traced or kinds != self._chain_kinds:
             chain = ic.Chain(steps)
-            if traced:
-                return chain
-            chain._prime()
-            # without tensors, as the static parts of the steps are
-            self._chain = chain._with({}, (self.mixing._static, self._static))
-            self._chain_kinds = kinds
-        whole: ic.InvertibleConv = self._chain._with({}, steps)
-        return whole
+        if not traced:
+            if kinds != self._chain_kinds:
+                chain._prime()
+                # without tensors, as the static parts of the steps are
+                self._chain = chain._with({}, (self.mixing._static, self._static))
+                self._chain_kinds = kinds
+            chain = self._chain._with({}, steps)
+        return chain if self._max_gain is None or not within else ic.bounded(chain, self._max_gain)
 
     def _collect(self, found: list[Tensor]) -> None:
         if self.mixing is not None:

@@ -168,16 +168,14 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         """
         return self._current(torch.compiler.is_compiling() or is_tracing())
 
-    def _current(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
-        """Return the operator within ``max_gain``."""
-        conv = self._unbounded(traced, read)
-        return conv if self._max_gain is None else ic.bounded(conv, self._max_gain)
-
-    def _unbounded(self, traced: bool, read: Read | None = None) -> ic.InvertibleConv:
+    def _current(
+        self, traced: bool, read: Read | None = None, *, within: bool = True
+    ) -> ic.InvertibleConv:
         """Return the operator of the current tensors, or of what ``read`` makes of them.
 
         The tensors are put into the operator that was validated last; they are validated again only
-        if a dtype, device or shape changed. Code that torch.compile traces validates anew, once.
+        if a dtype, device or shape changed. Code that torch.compile traces validates anew, once. It
+        is bounded by ``max_gain`` unless ``within`` is False.
         """
         own, modules = self._parameters, self._modules
         arrays, parts, kinds = {}, [], []
@@ -191,15 +189,15 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             kinds.append(modules[name]._kinds)
         if traced or kinds != self._kinds:
             named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
-            static: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
-            if traced:
-                return static
-            static._prime()
-            # without tensors: they may hold a graph
-            self._static = static._with(dict.fromkeys(arrays), [None] * len(parts))
-            self._kinds = kinds
-        current: ic.InvertibleConv = self._static._with(arrays, parts)
-        return current
+            conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
+        if not traced:
+            if kinds != self._kinds:
+                conv._prime()
+                # without tensors: they may hold a graph
+                self._static = conv._with(dict.fromkeys(arrays), [None] * len(parts))
+                self._kinds = kinds
+            conv = self._static._with(arrays, parts)
+        return conv if self._max_gain is None or not within else ic.bounded(conv, self._max_gain)
 
     def _computed(self, name: str) -> Any:
         """Return what is no parameter: a buffer, or a tensor that is computed of parameters."""
@@ -252,7 +250,10 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         if not tracing and is_tracing():
             raise refused_trace()
         if tracing and exporting_to_onnx():
-            call, inverse = as_batch(self._unbounded(True), name, x), run == self._inverse
+            call, inverse = (
+                as_batch(self._current(True, within=False), name, x),
+                run == self._inverse,
+            )
             return constant.evaluate(call, self._current(True, values_of), inverse=inverse)
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):

@@ -133,7 +133,7 @@ class ActNorm(Layer):
         ...     x, _ = layer(x)
         """
         if not self.initialized:
-            conv: Any = self._unbounded(False)
+            conv: Any = self._current(False, within=False)
             x = self._autocast(x) if autocasting(device_kind("x", x)) else x
             values = conv.initialize(x).parameters()
             if fixed := [name for name in values if not self._takes_values(name)]:

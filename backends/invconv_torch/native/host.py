@@ -24,16 +24,6 @@ PLAIN = (Tensor, torch.nn.Parameter)
 TRACERS = "torch.export.export and torch.compile can trace it"
 
 
-def traced() -> bool:
-    """Tell whether tensors may be stand-ins: under tracers, torch.func and modes."""
-    return bool(
-        torch.compiler.is_compiling()
-        or is_tracing()
-        or peek_interpreter_stack() is not None
-        or open_modes()
-    )
-
-
 def differentiated(*tensors: Tensor) -> bool:
     """Tell whether autograd records operations on these tensors, or forward mode is on."""
     if forward_level() >= 0:
@@ -49,9 +39,14 @@ def bare(*tensors: Tensor) -> bool:
     """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
 
     Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
-    goes through PyTorch's dispatcher (`native.ops`), as do batches of vmap and zeros of autograd.
+    goes through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
     """
-    if traced():
+    if (
+        torch.compiler.is_compiling()
+        or is_tracing()
+        or peek_interpreter_stack() is not None
+        or open_modes()
+    ):
         return False
     try:
         for t in tensors:
@@ -60,6 +55,11 @@ def bare(*tensors: Tensor) -> bool:
     except RuntimeError:  # a batch has no address
         return False
     return True
+
+
+def traced() -> bool:
+    """Tell whether tensors may be stand-ins: under tracers, torch.func and modes."""
+    return not bare()
 
 
 @constant_in_graphs
@@ -74,7 +74,7 @@ def exporting_to_onnx() -> bool:
 
 
 def require_onnx_form() -> None:
-    """Raise if an operator of the core, which is no layer, is exported to ONNX.
+    """Raise if an operator of the core, which is no layer, is exported to ONNX; traced code asks.
 
     Raises
     ------

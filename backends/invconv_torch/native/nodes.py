@@ -42,7 +42,6 @@ from invconv_torch.native.host import (
     owned,
     refuse_compiled_transforms,
     refuse_nested_forward_mode,
-    traced,
 )
 from invconv_torch.native.kernels import Factor, Settings, SpectralFactor
 from invconv_torch.private import (
@@ -399,7 +398,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
 
 def records(*tensors: Tensor) -> bool:
     """Tell whether autograd, and nothing else, records operations on these tensors."""
-    return not traced() and forward_level() < 0 and differentiated(*tensors)
+    return bare() and forward_level() < 0 and differentiated(*tensors)
 
 
 class _Forward(Function):  # type: ignore[misc]
@@ -409,7 +408,7 @@ class _Forward(Function):  # type: ignore[misc]
         y = owned(y)
         points = [x, *(end if start is None else start for (_, end), (start, _) in pairwise(kept))]
         points.append(y if kept[-1][1] is not None else None)
-        ctx.conv, ctx.count = conv, len(points)
+        ctx.conv, ctx.own, ctx.count = conv, tensors, len(points)
         # images and spectra; what is as small as the parameters is made anew if a hook wants those
         ctx.route = None if saved_tensors_hooks(False) else route
         held = [memo if isinstance(memo, Tensor) else None for memo in memos]
@@ -426,7 +425,7 @@ class _Forward(Function):  # type: ignore[misc]
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad
         count = len(saved) - len(needed) + 2
         points, memos = saved[: ctx.count], saved[ctx.count : count]
-        x, conv = points[0], _with(ctx.conv, saved[count:])
+        x, conv = points[0], _with(ctx, saved[count:])
         if torch.is_grad_enabled():  # for a second derivative: everything runs again, recorded
             memo = conv._route(x).saving(x)[2]
         else:
@@ -443,7 +442,7 @@ class _Inverse(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
         conv, state = operator
-        ctx.conv = conv
+        ctx.conv, ctx.own = conv, tensors
         x = owned(laid_out((state or conv._factor(tuple(y.shape[2:]))).solve(y), y))
         ctx.save_for_backward(y if conv._needs_y else None, x, *tensors)
         return x
@@ -452,7 +451,7 @@ class _Inverse(Function):  # type: ignore[misc]
     @one_by_one
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Any, ...]:
         y, x, *tensors = ctx.saved_tensors
-        conv = _with(ctx.conv, tensors)
+        conv = _with(ctx, tensors)
         gradients, y_bar = conv._inverse_vjp(y, x, like(x_bar, x))
         return None, y_bar, *map(gradients.get, conv._parameter_names)
 
@@ -460,11 +459,10 @@ class _Inverse(Function):  # type: ignore[misc]
 _forward, _inverse = apply_of(_Forward), apply_of(_Inverse)
 
 
-def _with(conv: Any, tensors: Sequence[Tensor]) -> Any:
-    """Return an operator with its saved tensors: the operator itself, if no hook changed one."""
-    own: list[Tensor] = []
-    conv._trained(own)
-    return conv if all(map(operator.is_, own, tensors)) else conv._retrained(iter(tensors))
+def _with(ctx: Any, tensors: Sequence[Tensor]) -> Any:
+    """Return a node's operator with its saved tensors: itself, if no hook changed one."""
+    same = all(map(operator.is_, ctx.own, tensors))
+    return ctx.conv if same else ctx.conv._retrained(iter(tensors))
 
 
 def like(bar: Tensor, x: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def eagerly(layer: Any, x: Any) -> list[Any]:
     """Run what an export traces."""
     conv = layer._current(True, values_of)
     with torch.no_grad():
-        call = as_batch(layer._unbounded(True), "x", x)
+        call = as_batch(layer._current(True, within=False), "x", x)
         ways = [constant.evaluate(call, conv, inverse=inverse) for inverse in (False, True)]
     return [result for way in ways for result in way]
 
