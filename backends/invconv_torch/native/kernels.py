@@ -46,9 +46,8 @@ Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, o
 
 def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x; correlations run by the compiled kernel, or by PyTorch's convolution."""
-    if family.lowers != "taps":
-        with full_precision(x):
-            return laid_out(torch.as_tensor(family.apply(w, x)), x)
+    if family.lowers != "taps":  # products are primitives themselves
+        return laid_out(torch.as_tensor(family.apply(w, x)), x)
     taps: Any = family
     if taps.wide and taps.by_frequencies(x):
         with full_precision(x):
