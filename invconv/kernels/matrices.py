@@ -9,7 +9,7 @@ each pixel is solved step by step.
 """
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -101,6 +101,11 @@ class Divided(PixelStep):
         return self(rows)
 
 
+def _as_numpy(step: Any) -> Any:
+    arrays = {f.name: getattr(step, f.name) for f in fields(step)}
+    return replace(step, **{n: to_numpy(a) for n, a in arrays.items() if hasattr(a, "dtype")})
+
+
 @dataclass(frozen=True, eq=False)
 class PixelSteps:
     """The solve with W, one step after the other."""
@@ -114,8 +119,7 @@ class PixelSteps:
 
     def as_numpy(self) -> Self:
         """Return the same on NumPy arrays."""
-        steps = tuple(replace(step, given=to_numpy(step.given)) for step in self.steps)
-        return replace(self, steps=steps)
+        return replace(self, steps=tuple(map(_as_numpy, self.steps)))
 
     def on_host(self) -> tuple[Floats, Floats]:
         """Return W and W^-1 in NumPy's float64."""
