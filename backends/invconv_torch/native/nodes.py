@@ -235,6 +235,8 @@ def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
 
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation, and record it for derivatives if it is observed."""
+    if bare(*tensors) and not differentiated(*tensors):
+        return rule.run(settings, *tensors)
     node: Any = _Eager
     if torch.compiler.is_compiling():
         refuse_compiled_transforms()
