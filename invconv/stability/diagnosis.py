@@ -120,7 +120,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         loss = max(loss, 1 / EPS["float64"])
         trouble = number.trouble or UNRESOLVED
         number = replace(number, exact=False, resolved=False, trouble=trouble)
-    judgements = {name: judgement.judge(host, shape, name, times=0.25 * times) for name in EPS}
+    judgements = {name: judgement.judge(host, shape, name, times=times / 2) for name in EPS}
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))
     lossy = judgements[precision].error > NEAR * TOLERATED

@@ -21,7 +21,7 @@ SMALL = 2.0**-100  # size of K x below which x of an ordinary y may overflow, an
 
 # --- which way K x runs ----------------------------------------------------------------------
 TAPS = 2.0**23  # products up to which a spectral K x is a sum over taps, as the user's own may be
-COMPILED = 1e8  # products from which it takes longer not to compile the kernel
+COMPILED = 8e6  # work of a sum over taps from which it takes longer not to compile the kernel
 
 # --- condition numbers -----------------------------------------------------------------------
 EXACT_NUMBERS = 512**2  # columns x unknowns of an exact norm, at most: a few ms, or 512 unknowns
