@@ -96,7 +96,7 @@ def device_kind(name: str, x: Any) -> str:
             hint = "; a layer returns (z, log_det), of which z goes on"
         elif isinstance(x, torch.fx.Proxy):
             hint = f" of torch.fx.symbolic_trace, which sees no shapes; {TRACERS}"
-        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}{hint}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{hint}")
     return str(x.device.type)
 
 

@@ -249,8 +249,8 @@ def _operators(conv: Any, arrays: Mapping[str, Any]) -> tuple[Any, list[Any]]:
     for name, array in arrays.items():
         *whose, own = name.split(".")
         sets.setdefault("".join(whose), {})[own] = array
-    own = sets.pop("")  # JAX sorts the names
-    return conv.replace(**own), [conv.replace(**other) for other in sets.values()]
+    of_k = sets.pop("")  # JAX sorts the names
+    return conv.replace(**of_k), [conv.replace(**other) for other in sets.values()]
 
 
 def _suggested(conv: Any, y: Any, **arrays: Any) -> float:

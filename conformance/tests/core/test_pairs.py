@@ -138,7 +138,7 @@ DEFAULTS = {
     "InvertibleConv.condition": "norm=None",
     "InvertibleConv.forward_vjp": "log_det_bar=None",
     "InvertibleConv.inverse_vjp": "log_det_bar=None, check=True",
-    "PeriodicConv.least_squares": "damp=0.0",
+    "PeriodicConv.least_squares": "damp=0.0, penalty=None",
     "Conv1x1": "bias=None, ndim=None",
     "PeriodicConv": "bias=None, dilation=1",
     "SymmetricConv": "bias=None, boundary='symmetric'",
