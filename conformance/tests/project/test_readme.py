@@ -148,6 +148,7 @@ SHORTER = {
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
+    "python -m invconv density compare --preset hubble": "--steps 2 --mixings plain",
     "python -m invconv example folder --path FOLDER": "python -m invconv example folder",
     "python -m invconv diagnose FILE --grid 32 32 [--picture PATH]": "python -m invconv diagnose "
     "conv.safetensors --grid 32 32 --picture picture.png",
