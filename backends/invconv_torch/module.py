@@ -301,10 +301,13 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         shape = tuple(z.shape[2:])
         prepared = self._inverses.find(shape, tensors)
         if prepared is None:
-            with torch.inference_mode(False), torch.no_grad():
+
+            def operator() -> ic.InvertibleConv:
                 conv = self.operator()
-            as_batch(conv, "z", z)  # raises if z does not fit
-            prepared = self._inverses.prepare(conv, shape, tensors)
+                as_batch(conv, "z", z)  # raises if z does not fit
+                return conv
+
+            prepared = self._inverses.prepare(operator, shape, tensors)
         return prepared
 
     def train(self, mode: bool = True) -> InvertibleModule:

@@ -7,6 +7,7 @@ that a recorded graph uses lives as long as the module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,13 +32,13 @@ class Kept:
     tensors: list[Any]  # copies of those on a CPU; else each tensor with its address and version
 
     @staticmethod
-    def of(prepared: PreparedInverse, tensors: list[Tensor]) -> Kept:
-        """Return a record with the present state of the tensors."""
+    def of(factor: Callable[[], PreparedInverse], tensors: list[Tensor]) -> Kept:
+        """Factor, and record what the tensors were before: a thread may edit them meanwhile."""
         was = [
             t.detach().clone() if t.device.type == "cpu" else (t, *host.version_of(t))
             for t in tensors
         ]
-        return Kept(prepared, was)
+        return Kept(factor(), was)
 
     def holds(self, tensors: list[Tensor]) -> bool:
         """Tell whether the tensors are unchanged."""
@@ -80,12 +81,12 @@ class RememberedInverses:
         return kept.prepared
 
     def prepare(
-        self, conv: ic.InvertibleConv, shape: Shape, tensors: list[Tensor]
+        self, operator: Callable[[], ic.InvertibleConv], shape: Shape, tensors: list[Tensor]
     ) -> PreparedInverse:
-        """Factor the operator of these tensors, and keep the inverse."""
+        """Factor the operator that is made of these tensors, and keep the inverse."""
         stream, recorded = queue_of(tensors[0])
         with torch.inference_mode(False), torch.no_grad():
-            kept = Kept.of(conv.prepare(shape, check=False), tensors)
+            kept = Kept.of(lambda: operator().prepare(shape, check=False), tensors)
         if not recorded:
             self._keep((shape, stream), kept)
         return kept.prepared

@@ -258,3 +258,26 @@ def test_a_layer_solves_on_many_grids_while_it_looks_for_one() -> None:
 
         found = _at_every_line(lambda: layer.inverse(y)[0], within)
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", [it.Conv1x1, it.EmergingConv2d])
+def test_weights_that_change_while_an_inverse_is_factored_are_not_taken_for_old(kind: Any) -> None:
+    """Whenever another thread edits them, the next call solves with those that are there."""
+    y, lines = torch.randn(1, 2, 4, 4), [0]
+    for last in itertools.count(0, 60):
+        layer = kind(2).eval()
+        lines.clear()
+
+        def edit(line: int, last: int = last, layer: Any = layer) -> None:
+            lines.append(line)
+            if line == last:
+                with torch.no_grad():
+                    for weights in layer.parameters():
+                        weights.mul_(2)
+
+        with torch.no_grad():
+            _at_every_line(lambda layer=layer: layer.inverse(y), edit)  # type: ignore[misc]
+            torch.testing.assert_close(layer.inverse(y), layer.train().inverse(y))
+        if last >= len(lines):
+            break
+    assert last > 500

@@ -80,7 +80,7 @@ def test_versions_decide_off_the_cpu() -> None:
     """Identity, version and memory, as on an accelerator; edits through .data pass unseen."""
     layer = it.Conv1x1(3, device="meta")
     tensors = [layer.weight]
-    kept = Kept.of(layer.operator().prepare((2, 2), check=False), tensors)
+    kept = Kept.of(lambda: layer.operator().prepare((2, 2), check=False), tensors)
     assert kept.holds(tensors)
     layer.weight.data.mul_(2)
     assert kept.holds(tensors)  # the documented limit
