@@ -1,15 +1,9 @@
-"""The README's benchmark table, made from the committed results.
+"""The benchmark table of the main README."""
 
-``python -m invconv_benchmarks.report.readme`` writes it, in a clone of the repository.
-"""
-
-import re
 from collections.abc import Sequence
 
-from invconv.files.whole_files import write_text
 from invconv_benchmarks.report.tables import markdown
-from invconv_benchmarks.results.committed import RESULTS, newest
-from invconv_benchmarks.results.result import Result, read
+from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
 
@@ -62,23 +56,3 @@ def _table(rows: list[Row]) -> list[str]:
     cells = {s: [column.get(s, "–") for column in ratios.values()] for s in PAGE_SHAPES}
     lines = [[", ".join(map(str, shape)), *line] for shape, line in cells.items()]
     return markdown(["B, C, H, W", *ratios], lines)
-
-
-def updated(text: str) -> str:
-    """Return the README with the block of the newest results in the repository."""
-    return replaced(text, "benchmark table", block([read(p) for p in newest("benchmark-*.json")]))
-
-
-def replaced(text: str, name: str, lines: Sequence[str]) -> str:
-    """Return a text with other lines between the marks of this name."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    new = "\n".join((start, "", *lines, "", end))
-    text, count = re.subn(f"{start}.*?{end}", lambda _: new, text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"expected the marks {start} and {end}")
-    return text
-
-
-if __name__ == "__main__":
-    path = RESULTS.parents[1] / "README.md"
-    write_text(path, updated(path.read_text(encoding="utf-8")))

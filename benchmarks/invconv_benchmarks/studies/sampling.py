@@ -5,8 +5,6 @@ columns, in PyTorch, float32, factored beforehand. Times are the processor's, of
 Ways that others would take for the emerging pair, and a masked autoregressive flow, take passes
 that are alike, one a pixel or a number. Where all would take long some are run, and the time is
 that of all in proportion.
-``python -m invconv_benchmarks.studies.sampling`` draws the committed numbers anew and writes them
-into the READMEs.
 """
 
 import datetime
@@ -23,7 +21,6 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 import invconv_torch as it
-from invconv.files.whole_files import write_text
 from invconv_benchmarks.contenders.references import pixel_by_pixel, sparse
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.density.compare.report import title
@@ -32,10 +29,9 @@ from invconv_benchmarks.density.recipes.peers import Autoregressive
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.measure import environment, spread, timing
 from invconv_benchmarks.measure.contender import Call
-from invconv_benchmarks.report import readme, tables
+from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results import sealed
-from invconv_benchmarks.results.committed import RESULTS, newest
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_benchmarks.suites.group import Group
 from invconv_conformance.libraries.table import KNOWN, Target
@@ -47,7 +43,7 @@ _CHANNELS, _WIDTH = 12, 32  # of the layer; inside the networks of the coupling 
 _PATIENCE, _PIXELS, _ROUNDS = 0.3, 2**19, 5  # seconds of passes, pixels of a pass, turns
 _CLOCK = time.process_time  # one thread's, which other work on the machine does not lengthen
 _SCHEMA = "invconv-sampling/1"
-_CAPTION = "Time for 100 samples: through one layer against the size of the images; whole flows"
+CAPTION = "Time for 100 samples: through one layer against the size of the images; whole flows"
 
 EMERGING, COUPLING = "emerging 3×3, this library", "the coupling beside it"
 SPARSE, PIXELS = "emerging, SciPy's sparse solve", "emerging, a forward a pixel"
@@ -97,7 +93,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     sealed.write(folder / "sampling.json", document)
     draw(document, folder / "sampling.png")
     Console().print(Markdown("\n".join(block(document))))
-    return list(_verdicts(document)), {_CAPTION: folder / "sampling.png"}
+    return list(_verdicts(document)), {CAPTION: folder / "sampling.png"}
 
 
 def _timed(works: Mapping[str, Work], size: int, rounds: int) -> list[Document]:
@@ -290,23 +286,6 @@ def headline(document: Document) -> str:
     )
 
 
-def committed() -> tuple[Path, Document]:
-    """Return the newest numbers of the repository, and where they are."""
-    (path,) = newest("sampling.json")
-    return path, sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})
-
-
-def updated(path: Path) -> str:
-    """Return a README with the committed numbers, and the picture that is beside them."""
-    numbers, document = committed()
-    picture = numbers.with_suffix(".png").relative_to(RESULTS.parent).as_posix()
-    front = path.parent == RESULTS.parents[1]
-    lines = [headline(document)] if front else [*block(document), "", f"![{_CAPTION}]({picture})"]
-    return readme.replaced(path.read_text(encoding="utf-8"), "sampling", lines)
-
-
-if __name__ == "__main__":
-    numbers, document = committed()
-    draw(document, numbers.with_suffix(".png"))
-    for path in (RESULTS.parents[1] / "README.md", RESULTS.parent / "README.md"):
-        write_text(path, updated(path))
+def read(path: Path) -> Document:
+    """Return the numbers of a file; one that was changed or cut off is refused."""
+    return sealed.read(path, {"properties": {"schema": {"const": _SCHEMA}}})

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from invconv_benchmarks.docs import readmes
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.report import page, readme
+from invconv_benchmarks.report import page
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
-from invconv_benchmarks.studies import sampling
 from invconv_conformance import report
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.pages.conformance import as_page, cells
@@ -166,18 +166,16 @@ def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
         assert words in text
 
 
-def test_the_readme_shows_the_committed_results() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.updated(text) == text, "run python -m invconv_benchmarks.report.readme"
-    changed = text.replace("| 64, 12, 16, 16 |", "| 0 |")
-    assert changed != text
-    assert readme.updated(changed) == text
-
-
-def test_the_readmes_show_the_committed_times_of_samples() -> None:
-    for path in (ROOT / "README.md", ROOT / "benchmarks" / "README.md"):
-        command = "run python -m invconv_benchmarks.studies.sampling"
-        assert sampling.updated(path) == path.read_text(encoding="utf-8"), command
+def test_the_readmes_show_the_committed_results(tmp_path: Path, monkeypatch: Any) -> None:
+    texts, command = readmes.updated(), "run python -m invconv_benchmarks.docs.readmes"
+    for path, text in texts.items():
+        assert text == path.read_text(encoding="utf-8"), command
+    for picture in re.findall(r"\((results/[^)]*)\)", texts[readmes.OWN]):
+        assert (ROOT / "benchmarks" / picture).is_file()
+    text, changed = texts[readmes.FRONT], tmp_path / "README.md"
+    changed.write_text(text.replace("| 64, 12, 16, 16 |", "| 0 |"), encoding="utf-8")
+    monkeypatch.setattr(readmes, "FRONT", changed)
+    assert readmes.updated()[changed] == text != changed.read_text(encoding="utf-8")
 
 
 HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"

@@ -24,10 +24,9 @@ from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import load_preset
-from invconv_benchmarks.results.committed import newest
 from invconv_torch import ActNorm
 from invconv_torch.flows import Multiscale
-from tests.programs import ENVIRONMENT, ROOT
+from tests.programs import ENVIRONMENT
 
 MIXINGS = ("plain", "emerging", "periodic")
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
@@ -234,11 +233,3 @@ def test_a_run_that_is_asked_to_end_saves_itself(kind: signal.Signals, tmp_path:
     assert process.returncode == 130
     (step,) = re.findall(r"stopped after (\d+) of 100000 steps; the same command goes on", out)
     assert checkpoint.read(tmp_path / checkpoint.NAME).step == int(step)
-
-
-def test_the_readme_shows_the_committed_comparisons() -> None:
-    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    for path in newest("density-*.json"):
-        assert "\n".join(report.markdown(result.read(path))) in text
-    for name in re.findall(r"\((results/[^)]*density[^)]*)\)", text):
-        assert (ROOT / "benchmarks" / name).is_file()

@@ -148,7 +148,6 @@ SHORTER = {
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
-    "python -m invconv density compare --preset hubble": "--steps 2 --mixings plain",
     "python -m invconv example folder --path FOLDER": "python -m invconv example folder",
     "python -m invconv diagnose FILE --grid 32 32 [--picture PATH]": "python -m invconv diagnose "
     "conv.safetensors --grid 32 32 --picture picture.png",
@@ -182,8 +181,7 @@ LEFT_OUT = {
     "python -m invconv benchmark inverse --device cuda": CUDA,
     "python -m invconv conformance --namespace some.module": "test_runner.py runs it",
     "python -m invconv docs": "test_docs.py builds the site",
-    "python -m invconv_benchmarks.report.readme": "it writes the README, which a test compares",
-    "python -m invconv_benchmarks.studies.sampling": "likewise",
+    "python -m invconv_benchmarks.docs.readmes": "it writes the READMEs, which a test compares",
     "python -m invconv_conformance.cuda": ".ci/run runs it",
 }
 

@@ -1,6 +1,7 @@
 """A comparison in tables of Markdown, the same for the terminal and for the README."""
 
 import math
+import re
 import statistics
 from typing import Any
 
@@ -8,6 +9,10 @@ from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.measure.environment import busy
 from invconv_benchmarks.report import tables
 
+CAPTION = (
+    "Learning curves of all models; differences from the plain 1x1, seed by seed; test tiles, "
+    "their reconstructions and the error; samples"
+)
 APPEARANCE = {
     "plain": ("plain 1×1", "#333333"),
     "plu": ("PLU 1×1", "#8c8c8c"),
@@ -40,12 +45,7 @@ def markdown(result: Result) -> list[str]:
     """Return the lines of the tables: the rows, the sweep of learning rates, runs that stopped."""
     heads = ["", "rate", "params", "bits/dim", "from plain", "lower", "ms", "100 of", "paper"]
     cells = [_cells(row, result) for row in result["rows"]]
-    if any("date" in row for row in result["rows"]):  # put together of results of several days
-        heads.append("trained")
-        for row, line in zip(result["rows"], cells, strict=True):
-            line.append(row["date"])
-    table = tables.markdown(heads, cells)
-    lines = [_about(result), "", *table]
+    lines = [_about(result), "", *tables.markdown(heads, cells)]
     if result.get("round_trips"):
         lines += ["", *_round_trips(result)]
     if result["sweep"]:
@@ -64,7 +64,9 @@ def _about(result: Result) -> str:
     count = len(result["seeds"])
     was_busy = ", **on a machine that was busy with other work: its times mean little**"
     was_busy *= busy(result["load"], environment["cores"])
+    command = re.sub(r"^python -m | --(out|workers) \S+", "", result["command"])
     return (
+        f"`{command}`: "
         f"{data['name'].capitalize()}, {data['test']} test tiles, {training['steps']} steps of "
         f"{training['batch']} tiles, {count} seed{'s' * (count > 1)}, one thread a run, "
         f"{environment['cpu']}, torch {environment['versions']['torch']}, "
