@@ -13,7 +13,7 @@ nu and rho:
     squashed  v -> l tanh(v / l)                       for log S, which stays in (-l, l)
     shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N, and with the sum of u for the taps
 
-Here u(A) >= |A|_2 is the Schatten norm of order 32. It must be an upper bound, which power
+Here u(A) >= |A|_2 is the Schatten norm of order 64. It must be an upper bound, which power
 iteration does not give, and close: at the paper's initialisation with C = 48 the inf-norm is 5,
 |A|_2 is 0.9.
 """
@@ -24,11 +24,11 @@ from collections.abc import Callable
 from invconv.arrays.namespaces import Array, diagonal_matrix, identity, namespace
 from invconv.kernels.primitives import matmul
 
-_SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(1 + 4), too large by C^(1/32) at most
+_SQUARINGS = 4  # of A^T A: a Schatten norm of order 2^(2 + 4), too large by C^(1/64) at most
 
 
 def norm_bound(matrices: Array) -> Array:
-    """Return u(A) with |A|_2 <= u(A) <= C^(1/32) |A|_2, for matrices (..., C, C).
+    """Return u(A) with |A|_2 <= u(A) <= C^(1/64) |A|_2, for matrices (..., C, C).
 
     With H_0 = A^T A / n_0 and H_i = H_{i-1}^2 / n_i, n_i the Frobenius norms of the numerators,
 

@@ -136,19 +136,6 @@ def test_no_number_comes_of_a_norm_that_is_none() -> None:
             assert np.isnan(conv.forward(np.ones((1, 1, 1)))).any() == False  # noqa: E712 - no tap
 
 
-def test_a_whole_point_spread_function_warns_with_the_slice_to_pass() -> None:
-    one = scipy.signal.windows.gaussian(5, 0.5)
-    psf = np.outer(one, one) / one.sum() ** 2
-    with pytest.warns(UserWarning, match=r"pass kernel\[..., 2:, 2:\]") as issued:
-        ic.SymmetricConv(psf[None, None])
-    assert issued[0].filename == __file__
-    x = RNG.random((1, 20, 24))
-    y = scipy.ndimage.convolve(x[0], psf, mode="reflect")[None]
-    np.testing.assert_allclose(ic.SymmetricConv(psf[None, None, 2:, 2:]).inverse(y), x, atol=1e-12)
-    for half in ([3.0, 2, 1], [1.0, 2, 0.9], [1.0, 2], [[1.0]]):  # which are none
-        ic.SymmetricConv(np.asarray(half)[None, None])
-
-
 def test_diagnose_names_the_half_period() -> None:
     conv = ic.SymmetricConv(np.asarray([1.0, -0.4999]).reshape(1, 1, 2))
     assert ic.diagnose(conv, (8,)).frequency == (0.0,)

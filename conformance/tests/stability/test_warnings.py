@@ -1,0 +1,99 @@
+"""Every warning: a call that raises it, and the nearest one that does not.
+
+Those of CUDA's kernel are in test_cuda_launch.py and test_cuda_plan.py.
+"""
+
+import ast
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.stability.guard import InverseGuard
+from tests.programs import ROOT
+
+Call = Callable[[], Any]
+ONE = np.ones((1, 2, 4, 4), np.float32)
+TURNED = np.asarray([[0.8, -0.6], [0.6, 0.8]], np.float32)
+PSF = np.asarray([1.0, 2.0, 1.0])[None, None]
+
+
+def conv(digits: float) -> ic.Conv1x1:
+    """Return a matrix whose inverse loses so many digits; float32 has seven."""
+    return ic.Conv1x1((TURNED @ np.diag([1.0, 10.0**-digits]) @ TURNED.T).astype(np.float32))
+
+
+def guarded(digits: float) -> None:
+    """Judge an inverse that has 2.5 to 4 digits left."""
+    InverseGuard(conv(3.5), (4, 4), digits=digits).step(conv(3.5))
+
+
+def least_squares(damp: float) -> None:
+    """Solve without the digits of a blur that is nearly singular, but for the damp."""
+    at = np.square(np.arange(15) - 7.0) / 4.5
+    blur = ic.from_psf(np.exp(-np.add.outer(at, at)).astype(np.float32) / 14)
+    blur.least_squares(np.ones((1, 1, 64, 64), np.float32), damp)
+
+
+def loaded(number: float, folder: Path) -> None:
+    """Load a number in float32, whose smallest is 1.4e-45: of half of it nothing is left."""
+    ic.save(ic.ActNorm(np.asarray([number, 0.0]), None), folder / "conv.safetensors")
+    ic.load(folder / "conv.safetensors", like=ONE)
+
+
+class Row(NamedTuple):
+    """A warning of a module, from a call with the first argument and not with the others."""
+
+    module: str
+    words: str
+    call: Callable[..., Any]
+    warns: Any
+    beside: list[Any]
+
+
+JUDGEMENT = "invconv/operators/base/judgement.py"
+NAN = np.asarray([[np.nan, 0.0], [0.0, 1.0]], np.float32)
+ROWS = {
+    "inverse": Row(JUDGEMENT, "is off by", lambda d: conv(d).inverse(ONE), 6.0, [3.5]),
+    "prepare": Row(JUDGEMENT, "is off by", lambda d: conv(d).prepare((4, 4)), 6.0, [3.5]),
+    "no look": Row(
+        JUDGEMENT, "is off by", lambda c: conv(6.0).prepare((4, 4), check=c), True, [False]
+    ),
+    "NaN": Row(JUDGEMENT, "NaN or inf", lambda w: ic.Conv1x1(w).inverse(ONE), NAN, [TURNED]),
+    "squares": Row(JUDGEMENT, "by least squares", least_squares, 0.0, [1e-3]),
+    "guard": Row("invconv/stability/guard.py", "lower the learning rate", guarded, 4.5, [2.0]),
+    "half": Row("invconv/files/operator_files.py", "1 of the 2", loaded, 7e-46, [0.0, 7.1e-46]),
+    "a whole kernel": Row(
+        "invconv/operators/symmetric.py",
+        r"pass kernel\[..., 1:\]",
+        ic.SymmetricConv,
+        PSF,
+        [PSF[..., 1:], PSF[..., :2], PSF * [1, 1, 1.001], PSF * [1, 0.499, 1]],
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_it_is_raised_and_not_beside(row: Row, tmp_path: Path) -> None:
+    more = (tmp_path,) if row.call is loaded else ()
+    with pytest.warns(UserWarning, match=row.words) as caught, np.errstate(all="ignore"):
+        row.call(row.warns, *more)
+    assert [w.filename for w in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in row.beside:
+            row.call(other, *more)
+
+
+def test_no_warning_is_left_out() -> None:
+    found = set()
+    for path in [*ROOT.glob("invconv/**/*.py"), *ROOT.glob("backends/**/*.py")]:
+        calls = (n.func for n in ast.walk(ast.parse(path.read_bytes())) if isinstance(n, ast.Call))
+        if any(ast.unparse(call) == "warnings.warn" for call in calls):
+            found.add(path.relative_to(ROOT).as_posix())
+    of_cuda = {f"invconv/kernels/cuda/{name}.py" for name in ("launch", "compile")}
+    assert found == {row.module for row in ROWS.values()} | of_cuda
