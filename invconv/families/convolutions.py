@@ -454,11 +454,6 @@ class Spectral(TapsFamily):
         matrices = kernel_spectrum(w, self.basis, shape)
         return spectral_solver(matrices, self.basis, shape)
 
-    def counts(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Return the number of offsets of each tap, shape (T,)."""
-        whole = np.ones((1, 1, *self.bordered.kernel_size))
-        return np.asarray(self.folded(whole)).reshape(-1)
-
     def transpose(self) -> Spectral:
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
         sides = zip(self.kernel_size, self.borders, strict=True)
@@ -501,7 +496,9 @@ class Spectral(TapsFamily):
         if not self.orthogonal:
             return None
         order = None if len(w) == 1 else 2  # of one number, without a factorisation of each
-        taps = float(np.linalg.norm(taps_of(w), order, axis=(1, 2)) @ self.counts())
+        taps = float(
+            np.linalg.norm(taps_of(w), order, axis=(1, 2)) @ self.basis.counts(self.kernel_size)
+        )
         rounding = len(w) * taps * condition.EPS["float64"]
         basis = self.basis
         spectral = condition.of_spectrum(kernel_spectrum(w, basis, shape), rounding)
@@ -514,7 +511,7 @@ class Spectral(TapsFamily):
         return tuple(0 if border == "periodic" else None for border in self.borders)
 
     def products(self, w: Any, shape: Shape) -> float:
-        taps = WIDE if self.wide else float(self.counts().sum())
+        taps = WIDE if self.wide else float(self.basis.counts(self.kernel_size).sum())
         return len(w) ** 2 * taps * size(shape)
 
 

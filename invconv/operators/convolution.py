@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -12,11 +13,12 @@ from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
-from invconv.kernels.frequencies.least_squares import blocks, multiplied
+from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
+from invconv.kernels.frequencies.spectrum import kernel_spectrum
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.least_squares import least_squares, regularised
+from invconv.operators.least_squares import Blocks, least_squares, regularised
 from invconv.operators.pointwise.conv1x1 import random_orthogonal
 from invconv.trust.gains import convolution_within, matrix_within
 
@@ -66,7 +68,6 @@ class SpectralConv(WithKernel, abstract=True):
     least_squares = least_squares
 
     def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
-        basis = self._family.basis
         if not self._family.orthogonal:
             raise ValueError(
                 "boundary: expected borders without 'mirror' for least_squares, since its waves "
@@ -75,11 +76,17 @@ class SpectralConv(WithKernel, abstract=True):
             )
         if 0 in y.shape:
             return namespace(y).empty_like(y)
-        inverses = regularised(self, tuple(y.shape[2:]), damp, penalties, "kernel")
-        return multiplied(inverses, basis, y)
+        shape = tuple(y.shape[2:])
+        more = [one._blocks(shape) for one in penalties]
+        inverses = regularised(self._blocks(shape), damp, "kernel", more)
+        product = SpectralProduct(inverses, self._family.basis, shape)
+        return within_range(partial(by_frequencies.agnostic, product), y)
 
-    def _blocks(self, shape: Shape) -> tuple[Array, Array]:
-        return blocks(self.kernel, self._family.counts(), self._family.basis, shape)
+    def _blocks(self, shape: Shape) -> Blocks:
+        basis, xp = self._family.basis, namespace(self.kernel)
+        often = constant(basis.counts(self._kernel_size), self.kernel, self.kernel.dtype)
+        sizes = xp.sum(xp.reshape(abs(self.kernel), (*self.kernel.shape[:2], -1)) * often, axis=-1)
+        return kernel_spectrum(self.kernel, basis, shape), sizes
 
     @property
     def _decoupled_by(self) -> Any:
@@ -91,7 +98,7 @@ class SpectralConv(WithKernel, abstract=True):
         for place, n in zip(centre_of(size, self._family.borders), size, strict=True):
             centre = centre * n + place
         # |E| <= 2^(1/2) |D^1/2 E D^-1/2| for each axis of a mirror in the last pixels
-        counts = self._family.counts() * 2 ** (self._family.borders.count("mirror") / 2)
+        counts = self._family.basis.counts(size) * 2 ** (self._family.borders.count("mirror") / 2)
         counts[centre] = 1.0
         often = constant(counts, self.kernel, self.kernel.dtype)[:, None, None]
         taps = taps_of(self.kernel) * often

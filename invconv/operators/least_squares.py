@@ -1,7 +1,14 @@
 """Solutions of least squares, and the damping that a noise level suggests.
 
-The operators that have them are one C x C matrix a frequency, or one at every pixel: there the
-regularised inverse is exact and cheap.
+The operators that have them are one C x C matrix K a frequency, or one at every pixel, so that the
+regularised inverse is exact and cheap: x = G y minimises |K x - y|^2 + d^2 |P x|^2, with P = 1
+unless there is a penalty.
+
+Without damping d, G is the pseudo-inverse K^+: of several x that are as good, the one of least
+norm. With damping, it is the first C columns of the pseudo-inverse of A, K above d P: nothing is
+squared. G = A^+ (A^+)^H K^H is as accurate where d P exceeds K, to the last digit of a G much
+smaller than A^+. A singular value that rounding alone would give is taken for zero, by the scale of
+the channels that the kernel couples: others solve their own problem.
 """
 
 from __future__ import annotations
@@ -11,15 +18,30 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from invconv.arrays.namespaces import Array, Shape, cast, namespace, readable, size, to_float
+import numpy as np
+
+from invconv.arrays.namespaces import (
+    Array,
+    cast,
+    identity,
+    namespace,
+    readable,
+    size,
+    to_float,
+    zeros,
+)
 from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
-from invconv.kernels.frequencies.least_squares import damped_inverses, penalised_inverses
-from invconv.kernels.primitives import per_channel
+from invconv.kernels.frequencies.waves import complex_of
+from invconv.kernels.primitives import conjugate, matmul, per_channel
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.judgement import warn_of_loss
 
+# matrices (F, C, C), and what the magnitudes of the numbers that an entry sums add up to, (C, C),
+# or (F, 1, 1) of one channel
+Blocks = tuple[Array, Array]
+_ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _MOST = 1e30  # damp that is tried
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
@@ -93,15 +115,89 @@ def penalties_of(conv: Any, y: Array, penalty: Any) -> list[Any]:
 
 
 def regularised(
-    conv: Any, shape: Shape, damp: float | Array, penalties: Sequence[Any], name: str
+    blocks: Blocks, damp: float | Array, name: str, penalties: Sequence[Blocks] = ()
 ) -> Array:
-    """Return the regularised inverses of an operator's matrices, whose parameter is ``name``."""
-    matrices, sizes = conv._blocks(shape)
-    if not penalties or (isinstance(damp, int | float) and damp == 0):
-        return damped_inverses(matrices, sizes, damp, name)
-    rows, parts = zip(*(one._blocks(shape) for one in penalties), strict=True)
-    rows = namespace(matrices).concat(rows, axis=-2)
-    return penalised_inverses(matrices, sizes, rows, sum(parts[1:], parts[0]), damp, name)
+    """Return G (F, C, C). Errors call the parameter of K ``name``."""
+    matrices, sizes = blocks
+    _require_finite(name, sizes)
+    xp, channels = namespace(matrices), int(matrices.shape[-1])
+    rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
+    if isinstance(damp, int | float) and damp == 0:
+        penalties = ()
+    if penalties:
+        parts, added = zip(*penalties, strict=True)
+        rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
+        _require_finite("penalty", added)
+    else:
+        added = damp * identity(channels, sizes)
+        rows = xp.zeros_like(matrices) + added
+    if channels == 1:
+        return _of_numbers(matrices, rows, rounding * sizes)
+    coupled = _coupled(sizes + added)
+    own, other = (
+        xp.max(coupled * xp.sum(s, axis=1), axis=1, keepdims=True) for s in (sizes, added)
+    )
+    own = xp.where(own > 0, own, xp.ones_like(own))
+    inside = None
+    if not penalties:
+        scaled = matrices / own
+        inverses = _pseudo_inverse(scaled, rounding) * coupled
+        if isinstance(damp, int | float) and damp == 0:
+            return inverses / own[:, 0]
+        inside = matmul(inverses, scaled)  # the projector to the row space: else noise / damp^2
+    scale = own + other  # K and d P are of the order of 1, or one of them is
+    scaled, below = matrices / scale, rows / xp.tile(scale, (rows.shape[-2] // channels, 1))
+    both = _pseudo_inverse(xp.concat([scaled, below], axis=-2), rounding)
+    turned = matmul(conjugate(xp.matrix_transpose(both)), conjugate(xp.matrix_transpose(scaled)))
+    found = xp.where(other > own, matmul(both, turned), both[..., :channels]) * coupled
+    found = found / scale[:, 0]
+    return found if inside is None else matmul(inside, found)
+
+
+def _of_numbers(numbers: Array, rows: Array, lost: Array) -> Array:
+    """Return the regularised inverses of 1 x 1 matrices; sizes up to ``lost`` count as zero."""
+    xp, size = namespace(numbers), abs(numbers)
+    lost = size <= lost  # not where it is NaN
+    size = xp.where(lost, xp.ones_like(size), size)
+    scale = xp.maximum(size, xp.max(abs(rows), axis=-2, keepdims=True))
+    squares = (size / scale) ** 2 + xp.sum(abs(rows / scale) ** 2, axis=-2, keepdims=True)
+    turned = conjugate(numbers)
+    return xp.where(lost, xp.zeros_like(turned), turned / scale / squares / scale)
+
+
+def _require_finite(name: str, sizes: Array) -> None:
+    if readable(sizes) and not bool(namespace(sizes).all(namespace(sizes).isfinite(sizes))):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
+
+
+def _coupled(sizes: Array) -> Array:
+    """Return 1 for each pair of channels that are coupled, through others, too, else 0; (C, C)."""
+    xp = namespace(sizes)
+    coupled = sizes + xp.matrix_transpose(sizes) + identity(sizes.shape[0], sizes)
+    for _ in range(int(sizes.shape[0]).bit_length()):
+        coupled = xp.astype(coupled > 0, sizes.dtype)
+        coupled = matmul(coupled, coupled)
+    return xp.astype(coupled > 0, sizes.dtype)
+
+
+def _pseudo_inverse(matrices: Array, rounding: float) -> Array:
+    """Return pseudo-inverses; singular values up to ``rounding`` are zero.
+
+    Libraries compare with the largest singular value of each matrix: it is made one, in a corner of
+    its own.
+    """
+    xp, (*lead, rows, columns) = namespace(matrices), matrices.shape
+    beside = xp.concat([matrices, zeros((*lead, rows, 1), matrices)], axis=-1)
+    corner = zeros((*lead, 1, 1), matrices) + 1
+    below = xp.concat([zeros((*lead, 1, columns), matrices), corner], axis=-1)
+    whole = xp.concat([beside, below], axis=-2)
+    if isinstance(whole, np.ndarray) or xp.isdtype(whole.dtype, "real floating"):
+        return xp.linalg.pinv(whole, rtol=rounding)[..., :columns, :rows]
+    # as real matrices of twice the size: torch's compiled pinv of complex ones is wrong
+    real, imag = xp.real(whole), xp.imag(whole)
+    left, right = (xp.concat(parts, axis=-2) for parts in ([real, imag], [-imag, real]))
+    whole = xp.linalg.pinv(xp.concat([left, right], axis=-1), rtol=rounding)[..., :rows]
+    return complex_of(whole[..., :columns, :], whole[..., columns + 1 : -1, :])
 
 
 def _without_bias(call: Call) -> Array:

@@ -87,6 +87,12 @@ class Basis:
         along = [_multiplicity(n) if axis in half else np.ones(n) for axis, n in enumerate(shape)]
         return functools.reduce(np.multiply.outer, along).reshape(-1)
 
+    def counts(self, kernel_size: Shape) -> np.ndarray[Any, Any]:
+        """Return the number of offsets of each tap, (T,)."""
+        sides = zip(self.waves, kernel_size, strict=True)
+        along = [np.ones(k) if waves is None else doubled(k) for waves, k in sides]
+        return functools.reduce(np.multiply.outer, along).reshape(-1)
+
     def periods(self, place: Shape) -> tuple[float, ...]:
         """Return how many periods a frequency has along each axis."""
         pairs = zip(self.waves, place, strict=True)

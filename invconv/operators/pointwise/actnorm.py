@@ -11,11 +11,11 @@ import numpy as np
 from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_numpy
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
-from invconv.kernels.frequencies.least_squares import damped_inverses
 from invconv.kernels.primitives import channel_sums, per_channel
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
+from invconv.operators.least_squares import regularised
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.trust.gains import squashed
 
@@ -118,7 +118,7 @@ class ActNorm(Pointwise):
         if penalties:
             return super()._least_squares(y, damp, penalties)
         scale = namespace(y).exp(self.log_scale)[:, None, None]
-        inverses = damped_inverses(scale, scale, damp, "log_scale")
+        inverses = regularised((scale, scale), damp, "log_scale")
         return y * per_channel(inverses[:, 0, 0], y)
 
     def transpose(self) -> ActNorm:

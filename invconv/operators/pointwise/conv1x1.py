@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, cast, namespace
+from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
@@ -19,7 +19,7 @@ from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.least_squares import least_squares, regularised
+from invconv.operators.least_squares import Blocks, least_squares, regularised
 from invconv.trust.gains import matrix_within
 
 # torch.compile can look a family up, but cannot make one
@@ -96,9 +96,10 @@ class Pointwise(InvertibleConv, abstract=True):
     least_squares = least_squares
 
     def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
-        return multiply(regularised(self, (), damp, penalties, "matrix")[0, ...], y)
+        more = [one._blocks() for one in penalties]
+        return multiply(regularised(self._blocks(), damp, "matrix", more)[0, ...], y)
 
-    def _blocks(self, shape: Shape) -> tuple[Array, Array]:
+    def _blocks(self) -> Blocks:
         w = self._matrix()
         return w[None, ...], abs(w)
 
