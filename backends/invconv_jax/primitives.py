@@ -10,7 +10,7 @@ from invconv_jax.native.exponential import counted as counted
 from invconv_jax.native.exponential import exponential as exponential
 from invconv_jax.native.exponential import exponential_gram as exponential_gram
 from invconv_jax.native.filters import filtered as filtered
-from invconv_jax.native.partition import spread as spread
+from invconv_jax.native.partition import mesh_axes, on_the_mesh_of
 from invconv_jax.native.products import correlate as correlate
 from invconv_jax.native.products import correlate_kernel_vjp as correlate_kernel_vjp
 from invconv_jax.native.products import matmul as matmul
@@ -45,13 +45,10 @@ class JaxOps(ArrayOps):
         (device,) = there if len(there) == 1 else (None,)
         return self.xp.asarray(x, device=device)
 
-    def mesh_axes(self, x: Array) -> tuple[Any, ...]:
-        """Return the explicit mesh axes that split each axis, () if none does.
-
-        Automatic mesh axes are no part of an array's type, and XLA moves the array as needed.
-        """
-        sharding = getattr(x.aval, "sharding", None)
-        return () if sharding is None or not any(sharding.spec) else tuple(sharding.spec)
+    def spread(self, x: Array, like: Array, axes: int | None = None) -> Array:
+        """See `ArrayOps.spread`."""
+        spec = mesh_axes(like)[:axes]
+        return x if mesh_axes(x) == spec else on_the_mesh_of(x, x, spec)
 
     def readable(self, x: Array) -> bool:
         """Say True of an array in host memory, outside traced code."""
@@ -64,7 +61,7 @@ class JaxOps(ArrayOps):
             x.dtype == like.dtype
             and x.dtype.itemsize != 2
             and self.placement(x) == self.placement(like)
-            and not any(self.mesh_axes(x)[1:])
+            and not any(mesh_axes(x)[1:])
         )
 
     def copy(self, x: Array) -> Array:

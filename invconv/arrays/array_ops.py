@@ -79,9 +79,12 @@ class ArrayOps:
         """Return an array on another device, given as a placement."""
         return self.xp.asarray(x, device=there)
 
-    def mesh_axes(self, x: Array) -> tuple[Any, ...]:
-        """Return the explicit mesh axes that split each axis of an array, () if none does."""
-        return ()
+    def spread(self, x: Array, like: Array, axes: int | None = None) -> Array:
+        """Return x, split between devices along explicit mesh axes as another array is.
+
+        Of its axes the first so many count, if ``axes`` is given.
+        """
+        return x
 
     def readable(self, x: Array) -> bool:
         """Tell whether looking at the values of ``x`` costs nothing and is possible."""

@@ -42,11 +42,6 @@ def device(x: Array) -> Any:
     return ops_of(x).device(x)
 
 
-def mesh_axes(x: Array) -> tuple[Any, ...]:
-    """Return the explicit mesh axes that split each axis of an array, () if none does."""
-    return ops_of(x).mesh_axes(x)
-
-
 def copy_of(x: Array) -> Array:
     """Return a copy that later edits of ``x`` do not reach, differentiable where ``x`` is."""
     return ops_of(x).copy(x)

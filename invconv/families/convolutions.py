@@ -44,8 +44,9 @@ from invconv.arrays.stencil import (
 )
 from invconv.families.family import Family
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies
 from invconv.kernels.frequencies.spectrum import (
+    SpectralProduct,
+    by_frequencies,
     kernel_spectrum,
     spectral_apply,
     spectral_gram,

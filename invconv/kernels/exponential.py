@@ -24,7 +24,7 @@ from invconv.arrays.array_ops import ops_of
 from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.frequencies.basis import fourier
-from invconv.kernels.frequencies.products import SpectralProduct
+from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, turns
 from invconv.kernels.primitives import Plan
 from invconv.kernels.series import Correlation, Counted, counts_for, counts_of, series

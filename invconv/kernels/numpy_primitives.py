@@ -29,8 +29,8 @@ from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.recursive import Shape as FilterShape
 from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.cpu.spectral.product import CompiledProduct
-from invconv.kernels.frequencies import products
-from invconv.kernels.frequencies.products import SpectralProduct
+from invconv.kernels.frequencies import spectrum
+from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import Plan, Solver
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
@@ -198,9 +198,9 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats
 
 
 def by_frequencies(product: SpectralProduct, y: Floats) -> Array:
-    """See `invconv.kernels.frequencies.products.by_frequencies`."""
+    """See `invconv.kernels.frequencies.spectrum.by_frequencies`."""
     if not product.prefers_kernel(len(y), y.dtype.itemsize):
-        return products.by_frequencies.agnostic(product, y)
+        return spectrum.by_frequencies.agnostic(product, y)
     return _mapped(product.compiled, y)
 
 

@@ -10,13 +10,14 @@ rows.
 
 from typing import Any
 
-from invconv.arrays.namespaces import Array, cast, mesh_axes, namespace
+from invconv.arrays.array_ops import ops_of
+from invconv.arrays.namespaces import Array, cast, namespace
 from invconv.arrays.validation import require_alike
 from invconv.families.convolutions import Causal
 from invconv.families.family import BOTH
 from invconv.kernels import maps
 from invconv.kernels.primitives import pad
-from invconv.operators.base.calls import Call, spread
+from invconv.operators.base.calls import Call
 
 
 def resized(x: Array, length: int, *, last: bool = False) -> Array:
@@ -73,5 +74,5 @@ def as_before(call: Call, family: Causal, before: Any) -> Array:
             "zeros beyond the border"
         )
     flat = (*call.x.shape[:2], depth, *call.x.shape[3:])
-    before = spread(before, mesh_axes(call.x))
+    before = ops_of(before).spread(before, call.x)
     return namespace(before).reshape(cast(before, call.x.dtype), flat)

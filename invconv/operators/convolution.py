@@ -13,8 +13,12 @@ from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
-from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.frequencies.spectrum import kernel_spectrum
+from invconv.kernels.frequencies.spectrum import (
+    SpectralProduct,
+    by_frequencies,
+    kernel_spectrum,
+    within_range,
+)
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv

@@ -129,7 +129,7 @@ def regularised(
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
         _require_finite("penalty", added)
     else:
-        added = damp * identity(channels, sizes)
+        added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes))
         rows = xp.zeros_like(matrices) + added
     if channels == 1:
         return _of_numbers(matrices, rows, rounding * sizes)
@@ -158,11 +158,11 @@ def _of_numbers(numbers: Array, rows: Array, lost: Array) -> Array:
     """Return the regularised inverses of 1 x 1 matrices; sizes up to ``lost`` count as zero."""
     xp, size = namespace(numbers), abs(numbers)
     lost = size <= lost  # not where it is NaN
-    size = xp.where(lost, xp.ones_like(size), size)
-    scale = xp.maximum(size, xp.max(abs(rows), axis=-2, keepdims=True))
-    squares = (size / scale) ** 2 + xp.sum(abs(rows / scale) ** 2, axis=-2, keepdims=True)
-    turned = conjugate(numbers)
-    return xp.where(lost, xp.zeros_like(turned), turned / scale / squares / scale)
+    numbers = xp.where(lost, xp.ones_like(numbers), numbers)
+    scale = xp.maximum(abs(numbers), xp.max(abs(rows), axis=-2, keepdims=True))
+    part = abs(numbers) / scale
+    squares = part * part + xp.sum(abs(rows / scale) ** 2, axis=-2, keepdims=True)
+    return xp.where(lost, xp.zeros_like(numbers), part / numbers * (part / squares))
 
 
 def _require_finite(name: str, sizes: Array) -> None:

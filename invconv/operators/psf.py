@@ -1,6 +1,5 @@
 """The operator of a centred point-spread function."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import require_real
 from invconv.operators.periodic import PeriodicConv
-from invconv.operators.symmetric import SymmetricConv, borders_of
+from invconv.operators.symmetric import SymmetricConv, borders_of, require_few_taps
 
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
 _LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero
@@ -101,9 +100,9 @@ def from_psf(
         kernel = constant(to_numpy(kernel), like, like.dtype)
     if set(borders) == {"periodic"}:
         return PeriodicConv(kernel)
-    with warnings.catch_warnings():  # the part of a ring from its centre on may look whole
-        warnings.simplefilter("ignore", UserWarning)
-        return SymmetricConv(kernel, boundary=borders)
+    require_few_taps(tuple(map(int, kernel.shape[2:])), borders)
+    # unchecked, since the part of a ring from its centre on would be taken for a whole kernel
+    return SymmetricConv._unchecked({"kernel": kernel, "bias": None, "boundary": borders})
 
 
 def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:

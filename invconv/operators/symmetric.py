@@ -94,16 +94,9 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     boundary: str | tuple[str, ...] = "symmetric"
 
     def validate(self) -> None:
-        size = self._kernel_size
-        borders = borders_of(self.boundary, len(size))
+        borders = borders_of(self.boundary, len(self._kernel_size))
         object.__setattr__(self, "boundary", borders)
-        for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
-            if border == "zero" and h > 2:
-                raise ValueError(
-                    f'boundary: expected at most three taps along axis {axis} for "zero", got '
-                    f'{2 * h - 1}; use "odd", which goes on with the sign changed, or an '
-                    "AutoregressiveConv or EmergingConv, which see zeros with any number of taps"
-                )
+        require_few_taps(self._kernel_size, borders)
         if readable(self.kernel):
             _warn_of_whole_kernel(to_numpy(self.kernel), borders)
         super().validate()
@@ -171,6 +164,17 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
             hint = f"; {word!r} {_ELSEWHERE[word]}" if str(word) in _ELSEWHERE else ""
             raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
     return tuple(words)
+
+
+def require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:
+    """Raise ValueError where a kernel (C, C, *h) reaches further than zeros allow."""
+    for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
+        if border == "zero" and h > 2:
+            raise ValueError(
+                f'boundary: expected at most three taps along axis {axis} for "zero", got '
+                f'{2 * h - 1}; use "odd", which goes on with the sign changed, or an '
+                "AutoregressiveConv or EmergingConv, which see zeros with any number of taps"
+            )
 
 
 def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:

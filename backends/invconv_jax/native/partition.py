@@ -15,7 +15,7 @@ import jax
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from invconv.arrays.namespaces import Array, mesh_axes
+from invconv.arrays.namespaces import Array
 from invconv_jax.private import (
     Primitive,
     automatic_mesh,
@@ -149,9 +149,13 @@ def whole(x: Array, batch_axes: int = 1) -> Array:
     return result
 
 
-def spread(x: Array, spec: tuple[Any, ...]) -> Array:
-    """See `invconv.operators.base.calls.spread`."""
-    return x if mesh_axes(x) == spec else _on_the_mesh_of(x, x, spec)
+def mesh_axes(x: Array) -> tuple[Any, ...]:
+    """Return the explicit mesh axes that split each axis of an array, () if none does.
+
+    Automatic mesh axes are no part of an array's type, and XLA moves the array as needed.
+    """
+    sharding = getattr(x.aval, "sharding", None)
+    return () if sharding is None or not any(sharding.spec) else tuple(sharding.spec)
 
 
 def beside(weights: Array, x: Array) -> Array:
@@ -161,10 +165,11 @@ def beside(weights: Array, x: Array) -> Array:
     that sum over samples.
     """
     no_mesh = any(mesh_axes(x)) and jax.typeof(weights).sharding.mesh.empty
-    return _on_the_mesh_of(x, weights, ()) if no_mesh else weights
+    return on_the_mesh_of(x, weights, ()) if no_mesh else weights
 
 
-def _on_the_mesh_of(x: Array, y: Array, spec: tuple[Any, ...]) -> Array:
+def on_the_mesh_of(x: Array, y: Array, spec: tuple[Any, ...]) -> Array:
+    """Return y, split along some axes of the mesh of x."""
     sharding = jax.typeof(x).sharding.update(spec=PartitionSpec(*spec))
     return jax.sharding.reshard(y, sharding)
 

@@ -17,8 +17,12 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.products import FEW, SpectralProduct, range_scale
-from invconv.kernels.frequencies.spectrum import inverses_keep_accuracy
+from invconv.kernels.frequencies.spectrum import (
+    FEW,
+    SpectralProduct,
+    inverses_keep_accuracy,
+    range_scale,
+)
 from invconv.kernels.frequencies.waves import BY_MATRIX
 from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside

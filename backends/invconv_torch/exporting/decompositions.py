@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invconv.arrays.stencil import at_end, seen
 from invconv.families.convolutions import BorderedFamily, Causal, Spectral, StencilFamily
-from invconv.kernels.frequencies.products import within_range
+from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve
 from invconv_torch.native import kernels, nodes

@@ -27,10 +27,14 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation
 from invconv.kernels.cpu.correlate.programs import Places
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
-from invconv.kernels.frequencies import products
+from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.products import SpectralProduct, within_range
-from invconv.kernels.frequencies.spectrum import kernel_spectrum, stable_spectral_inverse
+from invconv.kernels.frequencies.spectrum import (
+    SpectralProduct,
+    kernel_spectrum,
+    stable_spectral_inverse,
+    within_range,
+)
 from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
 from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
@@ -252,11 +256,11 @@ class SpectralFactor:
 
 
 def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
-    """See `invconv.kernels.frequencies.products.by_frequencies`."""
+    """See `invconv.kernels.frequencies.spectrum.by_frequencies`."""
     if not (y.is_cpu and bare(y)) or differentiated(y):
-        return products.by_frequencies.agnostic(product, y)
+        return spectrum.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
-        return products.by_frequencies.agnostic(product, y).contiguous()
+        return spectrum.by_frequencies.agnostic(product, y).contiguous()
     return run_compiled(product, y)
 
 

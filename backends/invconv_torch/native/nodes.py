@@ -29,7 +29,7 @@ from torch.autograd import Function
 from invconv.families.family import Family
 from invconv.families.path import Memo, State
 from invconv.kernels import maps, primitives
-from invconv.kernels.frequencies.products import SpectralProduct
+from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.primitives import Plan
 from invconv.operators.base import operator as core
 from invconv.operators.base.calls import for_each

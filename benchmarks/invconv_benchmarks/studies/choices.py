@@ -25,7 +25,7 @@ from invconv.kernels.cpu import assembly, compiled, costs
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.program import address_of
-from invconv.kernels.frequencies import products
+from invconv.kernels.frequencies import spectrum
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.contender import Call
 from invconv_benchmarks.results.limits import Verdict, judged
@@ -168,7 +168,7 @@ def _product(batch: int, channels: int, n: int) -> Choice:
     prepared = ic.PeriodicConv.init(channels, rng=_RNG, like=y).prepare((n, n), check=False)
     run, what = partial(prepared.inverse, y), f"{batch}x{channels}x{n}x{n}"
     given = batch, channels, (n, n), 4
-    return _kernel_or("FFT", "product", what, run, (products, "prefers_kernel"), given)
+    return _kernel_or("FFT", "product", what, run, (spectrum, "prefers_kernel"), given)
 
 
 def _pivots(channels: int, n: int) -> Choice:

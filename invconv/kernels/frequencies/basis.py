@@ -43,7 +43,6 @@ _WAVES: dict[str, Waves | None] = {
     "zero": SINES,  # what kernels of three taps see between walls at zero
     "transposed mirror": TRANSPOSED_MIRRORS,
 }
-_WALLS = COSINES, SINES, MIRRORS, TRANSPOSED_MIRRORS
 # the borders of the transpose; the others stay what they are
 _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
 
@@ -60,12 +59,14 @@ class Basis:
 
     # the real waves along each axis, None for a periodic one
     waves: tuple[Waves | None, ...] = field(init=False, repr=False, compare=False)
+    walls: tuple[Waves, ...] = field(init=False, repr=False, compare=False)  # each of them once
     closed: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the periodic axes
 
     def __post_init__(self) -> None:
         waves = tuple(_WAVES[border] for border in self.borders)
         closed = tuple(axis for axis, kind in enumerate(waves) if kind is None)
-        vars(self).update(waves=waves, closed=closed)
+        walls = tuple(kind for kind in dict.fromkeys(waves) if kind is not None)
+        vars(self).update(waves=waves, walls=walls, closed=closed)
 
     def transpose(self) -> Basis:
         """Return the basis in which transposes decouple: this one, if it is orthogonal."""
@@ -168,7 +169,7 @@ class Basis:
         if batch == 0:  # torch does not transform an empty batch
             count = size(self.frequencies(shape))
             return xp.zeros((count, channels, 0), dtype=self.dtype(x), device=device(x))
-        for waves in _WALLS:
+        for waves in self.walls:
             x = waves.transform(x, self._axes(waves))
         if self.closed:
             x = _fft_of(x).rfftn(x, axes=self._axes(None))
@@ -183,7 +184,7 @@ class Basis:
         if self.closed:
             lengths = tuple(shape[axis] for axis in self.closed)
             x = _fft_of(x).irfftn(x, s=lengths, axes=self._axes(None))
-        for waves in _WALLS:
+        for waves in self.walls:
             x = waves.transform(x, self._axes(waves), back=True)
         return x
 

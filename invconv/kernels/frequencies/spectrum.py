@@ -8,12 +8,17 @@ A short kernel is multiplied by a matrix of phases along each axis, a long one t
 
 with N the number of pixels along periodic axes, and y_hat in the basis of A(K)^T: it is another
 than that of x_hat for mirrors in the last pixels.
+
+On the CPU a product with a matrix per frequency is one call of the compiled kernel
+(`invconv.kernels.cpu.spectral`), whose transforms are products with matrices of cosines and sines.
+On other devices, or if that would be slower, the library transforms and multiplies.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +26,13 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
+from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
 from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.products import SpectralProduct, by_frequencies, within_range
-from invconv.kernels.frequencies.waves import complex_of
+from invconv.kernels.frequencies.waves import complex_of, real_transform
 from invconv.kernels.primitives import (
     Plan,
     Solver,
+    conjugate,
     inverse_or_nan,
     log_abs_det,
     matmul,
@@ -39,6 +45,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 # with the square of the condition number.
 _INVERSE_LIMIT = 10.0
 _LONG = 32  # taps along an axis, beyond which FFTs take less time and memory than their phases
+FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
 _AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
 
 
@@ -63,7 +70,10 @@ def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
     """Return the spectrum of a small kernel by one product of all taps with all phases."""
     xp, channels = namespace(kernel), kernel.shape[0]
     taps = xp.matrix_transpose(xp.reshape(kernel, (channels * channels, -1)))
-    parts = [matmul(constant(part, kernel, kernel.dtype), taps) for part in phases]
+    if isinstance(kernel, np.ndarray):
+        parts = [part.astype(kernel.dtype) @ taps for part in phases]
+    else:
+        parts = [matmul(constant(part, kernel, kernel.dtype), taps) for part in phases]
     spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
     return xp.reshape(spectrum, (-1, channels, channels))
 
@@ -84,6 +94,96 @@ def _contract(a: Array, factor: Array) -> Array:
     """Replace axis 2 of ``a`` by a new last axis: sum over t of a[..., t, ...] factor[t, f]."""
     axes = (0, 1, *range(3, a.ndim), 2)
     return matmul(namespace(a).permute_dims(a, axes), factor)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralProduct:
+    """The map y -> x, both (B, C, *shape), with x_hat(f) = A(f) y_hat(f)."""
+
+    matrices: Array  # shape (F, C, C): A(f), of the dtype of the basis, real or complex
+    basis: Basis
+    shape: Shape  # the grid
+
+    def __call__(self, y: Array) -> Array:
+        if not y.shape[0]:
+            return namespace(y).empty_like(y)
+        return within_range(functools.partial(by_frequencies, self), y)
+
+    def prefers_kernel(self, batch: int, itemsize: int) -> bool:
+        """Tell whether the compiled kernel runs and is faster for a batch of this size."""
+        return prefers_kernel(batch, int(self.matrices.shape[1]), self.shape, itemsize)
+
+    @functools.cached_property
+    def compiled(self) -> CompiledProduct:
+        """The product in the layout of the compiled kernel."""
+        basis, shape = self.basis, self.shape
+        transform = real_transform(basis.waves, tuple(shape), basis.frequencies(shape))
+        return compiled_product(to_numpy(self.matrices), shape, transform)
+
+    @functools.cached_property
+    def transposed(self) -> SpectralProduct:
+        """The transpose of the map: the product with A(f)^H."""
+        turned = namespace(self.matrices).matrix_transpose(conjugate(self.matrices))
+        return SpectralProduct(turned, self.basis.transpose(), self.shape)
+
+    def as_numpy(self) -> SpectralProduct:
+        """Return the map on NumPy arrays."""
+        return SpectralProduct(to_numpy(self.matrices), self.basis, self.shape)
+
+    def __reduce__(self) -> Any:
+        """Pickle without the compiled layout, which depends on the processor."""
+        return SpectralProduct, (self.matrices, self.basis, self.shape)
+
+
+@functools.partial(Primitive, on=1)
+def by_frequencies(product: SpectralProduct, y: Array) -> Array:
+    """Return x with x_hat(f) = A(f) y_hat(f), both (B, C, *shape); the batch must not be empty."""
+    x_hat = at_frequencies(product.matrices, product.basis.to_frequencies(y))
+    return product.basis.from_frequencies(x_hat, product.shape)
+
+
+def at_frequencies(matrices: Array, y_hat: Array) -> Array:
+    """Return A(f) y_hat(f) at all frequencies, shape (F, C, B)."""
+    channels = range(matrices.shape[-1])
+    if len(channels) == 1:
+        return matrices * y_hat
+    if len(channels) > FEW or not isinstance(matrices, np.ndarray):
+        return matmul(matrices, y_hat)
+    x_hat = np.empty_like(y_hat)
+    for o in channels:
+        np.multiply(matrices[:, o, 0, None], y_hat[:, 0], out=x_hat[:, o])
+        for c in channels[1:]:
+            x_hat[:, o] += matrices[:, o, c, None] * y_hat[:, c]
+    return x_hat
+
+
+def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
+    """Return a linear map of y (B, C, *shape), scaling samples that might overflow on the way."""
+    if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
+        limit = _root_of_largest(y)
+        low, high = y.aminmax() if hasattr(y, "aminmax") else (y.min(), y.max())
+        if -limit <= low and high <= limit:
+            return solve(y)
+    scale = range_scale(y)
+    return solve(y * scale) / scale
+
+
+def range_scale(y: Array) -> Array:
+    """Return a power of two, so that it is exact, for each sample of y (B, C, *shape): (B, 1, ...).
+
+    It is 1 unless sums over the pixels might overflow: a sample that exceeds the root of the
+    largest number of the dtype gets the inverse of that root.
+    """
+    xp, axes = namespace(y), tuple(range(1, y.ndim))
+    limit = _root_of_largest(y)
+    largest = xp.maximum(xp.max(y, axis=axes, keepdims=True), -xp.min(y, axis=axes, keepdims=True))
+    one = xp.ones_like(largest)
+    return xp.where(largest > limit, one / limit, one)
+
+
+def _root_of_largest(y: Array) -> float:
+    """Return about the square root of the largest number of y's dtype: 2^64 for float32."""
+    return 2.0**512 if namespace(y).finfo(y.dtype).bits == 64 else 2.0**64
 
 
 @Primitive

@@ -18,12 +18,10 @@ from invconv.arrays.namespaces import (
     as_array,
     cast,
     copy_of,
-    mesh_axes,
     namespace,
     size,
     zeros,
 )
-from invconv.arrays.registry import Primitive
 from invconv.arrays.validation import LARGEST, require_alike
 from invconv.families.path import State
 from invconv.kernels.primitives import Plan
@@ -52,16 +50,15 @@ class Call(NamedTuple):
                 f"{name}: expected the shape of {self.name}, {tuple(self.original.shape)}, "
                 f"got {tuple(x.shape)}"
             )
-        return namespace(x).reshape(
-            cast(spread(x, mesh_axes(self.x)), self.x.dtype), tuple(self.x.shape)
-        )
+        x = cast(ops_of(x).spread(x, self.x), self.x.dtype)
+        return namespace(x).reshape(x, tuple(self.x.shape))
 
     def restore_shape(self, y: Array) -> Array:
         """Return a result in the shape and dtype, and on the devices, of the argument."""
         if self.x is self.original and y.dtype == self.x.dtype:
             return y
         y = namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
-        return spread(y, mesh_axes(self.original))
+        return ops_of(y).spread(y, self.original)
 
     def broadcast(self, log_det: Array) -> Array:
         """Return a log-determinant broadcast to the batch shape."""
@@ -74,12 +71,6 @@ def for_each(batch_shape: Shape, log_det: Array) -> Array:
         return log_det.expand(batch_shape).clone()
     every = zeros(batch_shape, log_det) + log_det
     return every if batch_shape else as_array(every)
-
-
-@Primitive
-def spread(x: Array, spec: tuple[Any, ...]) -> Array:
-    """Return x split between devices along explicit mesh axes (`mesh_axes`)."""
-    return x
 
 
 def fits(conv: Operator, x: Any) -> bool:
@@ -127,11 +118,9 @@ def as_batch(conv: Operator, name: str, x: Any) -> Call:
     spatial_shape = require_spatial_shape(conv, shape[batch_axes + 1 :], name)
     working = conv._in_working_precision()
     # each device keeps whole images, split along the first batch axis
-    x, original = spread(x, mesh_axes(x)[: min(batch_axes, 1)]), x
-    flat = namespace(x).reshape(
-        cast(x, working._reference()[1].dtype), (size(shape[:batch_axes]), channels, *spatial_shape)
-    )
-    return Call(working, name, original, flat, shape[:batch_axes])
+    flat = cast(ops_of(x).spread(x, x, min(batch_axes, 1)), working._reference()[1].dtype)
+    flat = namespace(x).reshape(flat, (size(shape[:batch_axes]), channels, *spatial_shape))
+    return Call(working, name, x, flat, shape[:batch_axes])
 
 
 def _require_one(conv: Operator) -> None:
