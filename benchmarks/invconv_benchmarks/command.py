@@ -19,7 +19,7 @@ from invconv_benchmarks.report import page, tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
-from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES, Shape
+from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES
 from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, words
@@ -122,8 +122,13 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     for dtype in dtypes:
         if dtype not in ("float32", "float64"):
             raise CommandError(f"--dtype: expected some of float32, float64, got {dtype!r}")
-    shapes = [_shape(s) for s in arguments.shapes or ()]
-    groups = tuple(select(suite, shapes, dtypes, quick, only))
+    shapes = arguments.shapes or ()
+    for text in shapes:
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
+            expected = "expected B x C x H x W such as 64x12x16x16"
+            raise CommandError(f"--shapes: {expected}, got {text!r}")
+    numbered = [tuple(map(int, text.split("x"))) for text in shapes]
+    groups = tuple(select(suite, numbered, dtypes, quick, only))
     if not groups and (suite not in STUDIES or only != "*"):
         raise CommandError(f"the suite {suite} has nothing to run with these options")
     return Plan(
@@ -175,12 +180,6 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
         expected = f"expected numbers from 1 to {cores}, such as 1,2"
         raise CommandError(f"--threads: {expected}, got {','.join(arguments.threads)!r}")
     return tuple(counts)
-
-
-def _shape(text: str) -> Shape:
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
-        raise CommandError(f"--shapes: expected B x C x H x W such as 64x12x16x16, got {text!r}")
-    return tuple(map(int, text.split("x")))
 
 
 _NOTES = """\

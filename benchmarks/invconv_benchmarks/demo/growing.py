@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.truth.extended import EXTENDED
 from invconv_conformance.truth.oracle import convolve, substitute
-
-Floats = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
 
 EPS = 2.0**-23
 

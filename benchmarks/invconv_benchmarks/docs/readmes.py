@@ -6,24 +6,28 @@ density-NAME.json and density-NAME.jpg in the version's folder.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.compare import report
 from invconv_benchmarks.density.compare import result as comparison
 from invconv_benchmarks.docs.pages import CHECKOUT
-from invconv_benchmarks.report import readme
+from invconv_benchmarks.measure.environment import told
+from invconv_benchmarks.report.tables import markdown
 from invconv_benchmarks.results.committed import RESULTS, newest
-from invconv_benchmarks.results.result import read
+from invconv_benchmarks.results.result import Result, read
+from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.studies import sampling
+from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
 
 FRONT, OWN = CHECKOUT / "README.md", RESULTS.parent / "README.md"
+_SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])
 
 
 def _blocks() -> Iterator[tuple[Path, str, list[str]]]:
     """Yield a README, the name of the marks in it, and the lines between them."""
-    yield FRONT, "benchmark table", readme.block([read(p) for p in newest("benchmark-*.json")])
+    yield FRONT, "benchmark table", _inverses(map(read, newest("benchmark-*.json")))
     for path in newest("sampling.json"):
         times = sampling.read(path)
         yield FRONT, "sampling", [sampling.headline(times)]
@@ -36,6 +40,52 @@ def _blocks() -> Iterator[tuple[Path, str, list[str]]]:
 
 def _picture(caption: str, path: Path) -> str:
     return f"![{caption}]({path.relative_to(RESULTS.parent).as_posix()})"
+
+
+def _inverses(results: Iterable[Result]) -> list[str]:
+    """Return a table of inverses for each machine and device."""
+    parts = []
+    for result in results:
+        shown = [
+            r
+            for r in result.rows
+            if (r.suite, r.map, r.does, r.role) == ("inverse", "corner 2", "inverse", "ours")
+            if (r.dtype, r.threads) == ("float32", 1) and r.mode != "graph"
+            if r.shape in _SHAPES and r.ratio is not None
+        ]
+        for device in dict.fromkeys(r.device for r in shown):
+            rows = [r for r in shown if r.device == device]
+            parts += ["", _caption(result, device), "", *_table(rows)]
+    return parts[1:]
+
+
+def _caption(result: Result, device: str) -> str:
+    environment = result.environment
+    where = [environment["cpu"]] if device == "cpu" else environment["gpus"]
+    where = [*where, *(f"OpenBLAS's kernels for {kernel}" for kernel in environment["blas"])]
+    return (
+        f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
+        f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
+        f"{', '.join(where)}, {told(vars(result), 'numpy', 'torch', 'jax')}. "
+        f"In brackets what the run states as its spread. "
+        f"{len(_SHAPES)} of {len(LIMIT_SHAPES)} shapes; all are in the committed results."
+    )
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """Return a table with two columns a library, one where its plain convolution is F.conv2d."""
+    ratios: dict[str, dict[Shape, str]] = {}
+    for row in sorted(rows, key=lambda r: list(TITLES).index(r.library)):
+        columns = {CONV2D: row.yardstick}
+        if row.against != CONV2D:
+            columns = {"its own": row.ratio} | columns
+        for other, ratio in columns.items():
+            if ratio is not None:
+                cell = f"{ratio.value:.2g} ({ratio.low:.2g}–{ratio.high:.2g})"
+                ratios.setdefault(f"{TITLES[row.library]} ÷ {other}", {})[row.shape] = cell
+    cells = {s: [column.get(s, "–") for column in ratios.values()] for s in _SHAPES}
+    lines = [[", ".join(map(str, shape)), *line] for shape, line in cells.items()]
+    return markdown(["B, C, H, W", *ratios], lines)
 
 
 def updated() -> dict[Path, str]:

@@ -1,13 +1,16 @@
 """A description of the machine, the versions and the commit that a run was made with."""
 
+import datetime
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import invconv
 from invconv_conformance.info import version
 from invconv_conformance.libraries.table import LIBRARIES
 
@@ -15,8 +18,29 @@ _QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
 
-def environment() -> dict[str, Any]:
-    """Return a JSON object that describes machine and software."""
+def begin() -> Callable[[], dict[str, Any]]:
+    """Return what tells, at the end of a run that begins now, how it was made: a JSON object."""
+    start, before = time.monotonic(), load()
+    return lambda: {
+        "invconv": invconv.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - start, 1),
+        "environment": _environment(),
+        "load": {"start": before, "end": load()},
+    }
+
+
+def told(record: Mapping[str, Any], *packages: str) -> str:
+    """Return packages' versions, the date of a run, and whether the machine was busy, in words."""
+    there = record["environment"]
+    versions = [f"{name} {there['versions'][name]}" for name in packages]
+    was_busy = ["**on a machine that was busy with other work**"]
+    was_busy *= busy(record["load"], there["cores"])
+    return ", ".join([*versions, record["date"][:10], *was_busy])
+
+
+def _environment() -> dict[str, Any]:
+    """Return a description of machine and software."""
     names = [library.installed_as or library.distribution for library in LIBRARIES]
     return {
         "cpu": _cpu(),

@@ -12,6 +12,7 @@ from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.row import TITLES, Row, grouped
 from invconv_benchmarks.suites.group import CONV2D
 
+UNITS = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0))
 _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}
 
 
@@ -30,6 +31,16 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table in Markdown."""
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
     return [lines[0], "|---" * len(heads) + "|", *lines[1:]]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in two digits and a unit.
+
+    >>> duration(0.0123), duration(100)
+    ('12 ms', '1.7 min')
+    """
+    unit, length = next((u for u in reversed(UNITS) if seconds >= u[1]), UNITS[0])
+    return f"{float(f'{seconds / length:.2g}'):g} {unit}"
 
 
 @dataclass(frozen=True)

@@ -119,17 +119,14 @@ def _pairs(
     groups: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
 ) -> Iterable[tuple[Row, Row, float]]:
     """Return measured rows, what each is compared with, and how much ratios of its kind vary."""
-    pairs = [(r, o) for group in groups for r in group if r.passes and (o := to(r, group))]
-    alike: dict[Key, list[tuple[spread.Passes, spread.Passes]]] = {}
-    for row, other in pairs:
-        if row is not other:
-            alike.setdefault(_kind(row), []).append((row.passes, other.passes))
-    between = {kind: spread.between_passes(both) for kind, both in alike.items()}
-    return [(row, other, between.get(_kind(row), 0.0)) for row, other in pairs]
-
-
-def _kind(row: Row) -> Key:
-    return *row.place, row.threads, row.dtype
+    alike: dict[Key, list[tuple[Row, Row]]] = {}
+    for group in groups:
+        for row in group:
+            if row.passes and (other := to(row, group)):
+                alike.setdefault((*row.place, row.threads, row.dtype), []).append((row, other))
+    for pairs in alike.values():
+        between = spread.between_passes((a.passes, b.passes) for a, b in pairs if a is not b)
+        yield from ((row, other, between) for row, other in pairs)
 
 
 def _baseline(row: Row, group: list[Row]) -> Row | None:

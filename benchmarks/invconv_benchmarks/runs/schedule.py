@@ -1,13 +1,11 @@
 """The schedule of a run: passes of worker processes, until time is up or the user stops it."""
 
 import contextlib
-import datetime
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import invconv
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.results import limits
 from invconv_benchmarks.results.limits import Verdict
@@ -44,22 +42,17 @@ class Plan:
 
 def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
     """Measure; ``step`` is told what comes next, how many groups are done, and of how many."""
-    start, rows, loads = time.monotonic(), list[Row](), {"start": environment.load()}
+    finished, rows = environment.begin(), list[Row]()
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
         jobs = list(plan.jobs(cache))
         passes = _measure(plan, jobs, rows, step)
-    loads["end"] = environment.load()
     rows = merged(rows)
     return Result(
-        invconv=invconv.__version__,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **finished(),
         command=plan.command,
-        seconds=round(time.monotonic() - start, 1),
         complete={number for number, _ in jobs} & {1} <= passes,
         quick=plan.quick,
         passes=max({1} | passes),
-        environment=environment.environment(),
-        load=loads,
         not_run=list(plan.not_run),
         rows=rows,
         limits=[*verdicts, *limits.verdicts(rows)],

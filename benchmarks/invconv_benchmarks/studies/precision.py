@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
+from invconv_benchmarks.demo.growing import random_corner
 from invconv_benchmarks.report.figures import Floats, save
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_benchmarks.studies.silent_error.truth import maps
@@ -61,10 +62,7 @@ class Point(NamedTuple):
 
 
 def _corner(channels: int, strength: float) -> ic.AutoregressiveConv:
-    rng = np.random.default_rng(0)
-    kernel = strength * rng.standard_normal((channels, channels, 2, 2)) / channels**0.5
-    kernel[:, :, 0, 0] = np.eye(channels)
-    return ic.AutoregressiveConv(kernel)
+    return random_corner(channels, strength / channels**0.5)
 
 
 def _emerging(channels: int, strength: float) -> ic.EmergingConv:

@@ -7,7 +7,6 @@ that are alike, one a pixel or a number. Where all would take long some are run,
 that of all in proportion.
 """
 
-import datetime
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -58,7 +57,6 @@ COLORS = {  # the ways through one layer, in the order of the table
     WINDOWS: "#b58fd6",
     MAF: "#7b4fa3",
 }
-_UNITS = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0))
 
 Document = dict[str, Any]
 
@@ -72,7 +70,7 @@ class Work(NamedTuple):
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge our layer beside the other ways, and flows beside their encoding; draw all of it."""
-    threads, load = torch.get_num_threads(), {"start": environment.load()}
+    threads, finished = torch.get_num_threads(), environment.begin()
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
@@ -84,9 +82,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
         torch.set_num_threads(threads)
     document: Document = {
         "schema": _SCHEMA,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "environment": environment.environment(),
-        "load": load | {"end": environment.load()},
+        **finished(),
         "points": points,
         "flows": flows,
     }
@@ -191,9 +187,7 @@ def _verdicts(document: Document) -> Iterator[Verdict]:
 
 def _cell(point: Document) -> str:
     """Return a time in words, marked where it is extrapolated."""
-    seconds = _seconds(point)
-    unit, length = next((u for u in reversed(_UNITS) if seconds >= u[1]), _UNITS[0])
-    return f"{'≈ ' if point['share'] < 1 else ''}{float(f'{seconds / length:.2g}'):g} {unit}"
+    return f"{'≈ ' if point['share'] < 1 else ''}{tables.duration(_seconds(point))}"
 
 
 def block(document: Document) -> list[str]:
@@ -207,13 +201,10 @@ def block(document: Document) -> list[str]:
         for (way, size), point in flows.items()
         if _ENCODE not in way
     ]
-    here, versions = document["environment"], document["environment"]["versions"]
-    packages = ", ".join(f"{name} {versions[name]}" for name in ("numpy", "scipy", "torch"))
-    was_busy = environment.busy(document["load"], here["cores"])
     return [
-        f"{here['cpu']}, processor time of one thread, float32, {packages}, {document['date'][:10]}"
-        f"{', **on a machine that was busy with other work**' * was_busy}. Time for {COUNT} "
-        "samples through one layer by the size of the images; ≈: of a part, in proportion.",
+        f"{document['environment']['cpu']}, processor time of one thread, float32, "
+        f"{environment.told(document, 'numpy', 'scipy', 'torch')}. Time for {COUNT} samples "
+        "through one layer by the size of the images; ≈: of a part, in proportion.",
         "",
         *tables.markdown(heads, lines),
         "",
@@ -240,7 +231,7 @@ def draw(document: Document, path: Path) -> None:
         ends.append((times[-1], way, color, "bold" if thick == 3 else "normal"))
     left.set(xscale="log", yscale="log", xlabel="pixels of an image in colour")
     left.set_xticks(sizes, [f"{size}×{size}" for size in sizes])
-    left.set_yticks([length for _, length in _UNITS], [f"1 {unit}" for unit, _ in _UNITS])
+    left.set_yticks([n for _, n in tables.UNITS], [f"1 {unit}" for unit, _ in tables.UNITS])
     left.set_title(f"{COUNT} samples through one layer", loc="left")
     low = min(_seconds(p) for p in document["points"])
     left.set_ylim(low / 2, 3 * max(ends)[0])

@@ -16,7 +16,7 @@ import invconv as ic
 from invconv import _cli
 from invconv.trust.condition import digits_left
 from invconv_benchmarks.demo import growing
-from invconv_benchmarks.demo.growing import Shape
+from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.truth.oracle import affine
 
 GROWTH = list(growing.examples())

@@ -21,8 +21,9 @@ from invconv.stability.guard import InverseGuard
 from invconv.trust.condition import EPS
 from invconv.trust.round_trip import Judgement
 from invconv_benchmarks.studies.silent_error import operators, study
-from invconv_benchmarks.studies.silent_error.operators import Shape, constructions
+from invconv_benchmarks.studies.silent_error.operators import constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+from invconv_benchmarks.suites.group import Shape
 from tests.selected import slow
 
 ALL = list(constructions())

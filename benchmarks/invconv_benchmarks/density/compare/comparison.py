@@ -1,15 +1,12 @@
 """All mixing layers on equal terms: the same tiles in the same order, noise, seeds and steps."""
 
-import datetime
 import shlex
 import sys
-import time
 from dataclasses import asdict
 from functools import partial
 
 import torch
 
-import invconv
 from invconv_benchmarks.density.compare import picture, result
 from invconv_benchmarks.density.compare.result import Result
 from invconv_benchmarks.density.compare.rows import Comparison, place, train_rows
@@ -23,8 +20,7 @@ _SAMPLES = 100
 
 def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
     """Train runs that are not yet trained, write result.json and comparison.jpg."""
-    start, load = time.monotonic(), {"start": environment.load()}
-    seed = comparison.seeds[0]
+    finished, seed = environment.begin(), comparison.seeds[0]
     recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
     rows = list(train_rows(comparison, recipe.data, workers))
     models = {
@@ -43,10 +39,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
     of_all = asdict(recipe) | {"steps": recipe.length(len(data))}
     of_rows = ("mixing", "seed", "learning_rate")
     measured: Result = {
-        "invconv": invconv.__version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": f"python -m invconv {shlex.join(sys.argv[1:])}",
-        "environment": environment.environment(),
         "workers": workers,
         "preset": comparison.preset.name,
         "paper": dict(comparison.preset.paper),
@@ -60,8 +53,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         "seeds": list(comparison.seeds),
         "sampling": sampling,
         "round_trips": round_trips,
-        "seconds": round(time.monotonic() - start, 1),
-        "load": load | {"end": environment.load()},
+        **finished(),
         **result.statistics_of(rows),
     }
     result.write(comparison.folder / "result.json", measured)

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from invconv_benchmarks.density.compare.result import Result
-from invconv_benchmarks.measure.environment import busy
+from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report import tables
 
 CAPTION = (
@@ -60,19 +60,17 @@ def markdown(result: Result) -> list[str]:
 
 
 def _about(result: Result) -> str:
-    training, data, environment = result["training"], result["data"], result["environment"]
+    training, data = result["training"], result["data"]
     count = len(result["seeds"])
-    was_busy = ", **on a machine that was busy with other work: its times mean little**"
-    was_busy *= busy(result["load"], environment["cores"])
     command = re.sub(r"^python -m | --(out|workers) \S+", "", result["command"])
     return (
         f"`{command}`: "
         f"{data['name'].capitalize()}, {data['test']} test tiles, {training['steps']} steps of "
         f"{training['batch']} tiles, {count} seed{'s' * (count > 1)}, one thread a run, "
-        f"{environment['cpu']}, torch {environment['versions']['torch']}, "
-        f"{result['date'][:10]}{was_busy}. Mean ± standard deviation over seeds; differences are "
-        "paired: the same tiles, order and noise. lower: seeds with less than plain; ms: of a "
-        f"step; 100 of: time for 100 samples; paper: **other images**, "
+        f"{result['environment']['cpu']}, {told(result, 'torch')}. Mean ± standard "
+        "deviation over seeds; differences are paired: the same tiles, order and noise. lower: "
+        "seeds with less than plain; ms: of a step by the wall's clock; 100 of: time for 100 "
+        "samples; paper: **other images**, "
         f"{result['paper'].get('of', 'no numbers')}."
     )
 
@@ -89,15 +87,9 @@ def _cells(row: Result, result: Result) -> list[str]:
         _spread(difference, "–", "+"),
         f"{difference['lower']} of {difference['count']}" if difference else "–",
         f"{1e3 * per_step:.0f}" if per_step else "–",
-        _seconds(times[0]) if times else "–",
+        tables.duration(times[0]) if times else "–",
         str(result["paper"].get(mixing, "–")),
     ]
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 1:
-        return f"{1e3 * seconds:.0f} ms"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _spread(value: Any, absent: str, sign: str) -> str:

@@ -159,41 +159,39 @@ def _zipped(path: Path) -> list[list[Bytes]]:
     parts: dict[str, list[Bytes]] = {part: [] for part in _PARTS}
     try:
         with zipfile.ZipFile(path) as file:
-            entries = sorted((e for e in file.infolist() if not e.is_dir()), key=_name)
+            entries = sorted(
+                (e for e in file.infolist() if not e.is_dir()), key=lambda e: e.filename
+            )
             for entry in entries:
                 _require_safe(path, entry)
             for entry in entries:
-                image = _read(path / _name(entry), TILE, content=io.BytesIO(file.read(entry)))
+                image = _read(path / entry.filename, TILE, content=io.BytesIO(file.read(entry)))
                 first = next((images[0] for images in parts.values() if images), image)
                 most = min(_MOST_NUMBERS // len(entries), first.size)
                 if image.shape != first.shape or image.size > most:
                     height, width = first.shape[1:]
                     raise CommandError(
-                        f"{path / _name(entry)}: expected {width} x {height} pixels, as in the "
+                        f"{path / entry.filename}: expected {width} x {height} pixels, as in the "
                         f"first of {len(entries)} images of at most {_MOST_NUMBERS:,} numbers, got "
                         f"{image.shape[2]} x {image.shape[1]}; unpack it: a folder may have both"
                     )
-                parts[_name(entry).partition("/")[0]].append(image)
+                parts[entry.filename.partition("/")[0]].append(image)
     except _OF_ZIPS as error:
         raise CommandError(f"{path}: the zip is damaged, encrypted or none: {error}") from None
     return list(parts.values())
 
 
-def _name(entry: zipfile.ZipInfo) -> str:
-    return entry.filename
-
-
 def _require_safe(path: Path, entry: zipfile.ZipInfo) -> None:
     """Raise unless a zip's entry has the name of an image in a part, and a sensible size."""
-    *folders, last = _name(entry).split("/")
-    strange = {"", ".", ".."} & {*folders, last} or "\\" in _name(entry)
+    *folders, last = entry.filename.split("/")
+    strange = {"", ".", ".."} & {*folders, last} or "\\" in entry.filename
     if strange or folders[:1] not in [[part] for part in _PARTS] or not _is_image(Path(last)):
         expected = f"images ({', '.join(_SUFFIXES)}) in {', '.join(_PARTS)} and nothing else"
-        raise CommandError(f"{path}: expected {expected}, got {_name(entry)!r}")
+        raise CommandError(f"{path}: expected {expected}, got {entry.filename!r}")
     if entry.file_size > _MOST_BYTES or entry.compress_type not in _COMPRESSIONS:
         expected = f"at most {_MOST_BYTES:,} bytes, stored or deflated"
         got = f"{entry.file_size:,}, by method {entry.compress_type}"
-        raise CommandError(f"{path / _name(entry)}: expected {expected}, got {got}")
+        raise CommandError(f"{path / entry.filename}: expected {expected}, got {got}")
 
 
 def _images_in(folder: Path) -> list[Path]:

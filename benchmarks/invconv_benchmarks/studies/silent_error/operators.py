@@ -9,12 +9,12 @@ from unittest import mock
 import numpy as np
 
 import invconv as ic
+from invconv_benchmarks.report.figures import Floats
+from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.cases.drawn import FAMILIES
 
-Shape = tuple[int, ...]
-Floats = np.ndarray[Any, Any]
 Construction = tuple[str, ic.InvertibleConv, Shape]
 
 _SMALL = 1e-6
@@ -143,16 +143,21 @@ def chains(count: int, seed: int = 0) -> Iterator[Construction]:
     for i, rng in enumerate(np.random.default_rng([seed, 1]).spawn(count)):
         channels = int(rng.integers(*_FEW))
         scale = 10.0 ** rng.uniform(-2, 0)
-        steps = [_step(rng, channels, scale) for _ in range(int(rng.integers(2, 9)))]
+        steps = []
+        for _ in range(int(rng.integers(2, 9))):
+            step = _step(rng, channels, scale)
+            steps.append(ic.Inverse(step) if rng.random() < 0.2 else step)
         if rng.random() < 0.3:
             steps.append(ic.Inverse(steps[0]))
         yield "chains of 2 to 8 steps", _cast(ic.Chain(steps), i), _GRID
 
 
-def _step(rng: np.random.Generator, channels: int, scale: float) -> ic.InvertibleConv:
+def _step(
+    rng: np.random.Generator, channels: int, scale: float = 0.02, ndim: int = 2
+) -> ic.InvertibleConv:
     cls = _STEPS[int(rng.integers(len(_STEPS)))]
-    conv: ic.InvertibleConv = perturbed(cls.init(channels, rng=rng), rng, scale)
-    return ic.Inverse(conv) if rng.random() < 0.2 else conv
+    conv: ic.InvertibleConv = perturbed(cls.init(channels, ndim=ndim, rng=rng), rng, scale)
+    return conv
 
 
 def large_grids(count: int, seed: int = 0) -> Iterator[Construction]:
@@ -189,16 +194,13 @@ def _conditioned(grows: Grows, grid: Shape, condition: float) -> ic.InvertibleCo
     return grows(10.0**low)
 
 
-def _on(settings: dict[str, Any], ndim: int) -> dict[str, Any]:
-    """Return settings with numbers for so many axes."""
-    return {n: v[:ndim] if isinstance(v, tuple) else v for n, v in settings.items()}
-
-
 def _moving(cls: Any, positive: bool = False, **settings: Any) -> Any:
     """Return what adds noise to the parameters, or numbers of one sign."""
 
     def draw(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
-        conv = cls.init(channels, ndim=len(grid), **_on(settings, len(grid)), rng=rng)
+        ndim = len(grid)
+        own = {n: v[:ndim] if isinstance(v, tuple) else v for n, v in settings.items()}
+        conv = cls.init(channels, ndim=ndim, **own, rng=rng)
         noise = {n: rng.standard_normal(a.shape) for n, a in conv.parameters().items()}
         noise = {n: np.abs(a) if positive else a for n, a in noise.items()}
         return lambda scale: conv.replace(
@@ -240,15 +242,9 @@ def _of_values(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
 def _among_others(rng: np.random.Generator, channels: int, grid: Shape) -> Grows:
     """Return a chain of steps as they are initialised, and one that grows."""
     bad = _NEAR[str(rng.choice([*_NEAR][:-1]))](rng, channels, grid)
-    others = [_mild(rng, channels, len(grid)) for _ in range(int(rng.integers(1, 4)))]
+    others = [_step(rng, channels, ndim=len(grid)) for _ in range(int(rng.integers(1, 4)))]
     place = int(rng.integers(len(others) + 1))
     return lambda scale: ic.Chain([*others[:place], bad(scale), *others[place:]])
-
-
-def _mild(rng: np.random.Generator, channels: int, ndim: int) -> ic.InvertibleConv:
-    cls: Any = _STEPS[int(rng.integers(len(_STEPS)))]
-    conv: ic.InvertibleConv = perturbed(cls.init(channels, ndim=ndim, rng=rng), rng, 0.02)
-    return conv
 
 
 _NEAR: dict[str, Any] = {
@@ -274,7 +270,7 @@ def blamed(count: int, seed: int = 0) -> Iterator[tuple[ic.Chain, Shape, int]]:
         channels, grid = int(rng.integers(1, 9)), ((8, 8), (16,), (6, 10), (32, 32))[i % 4]
         draw = list(_NEAR.values())[i % (len(_NEAR) - 1)]
         bad = _conditioned(draw(rng, channels, grid), grid, 10 ** rng.uniform(9, 14))
-        steps = [_mild(rng, channels, len(grid)) for _ in range(int(rng.integers(1, 5)))]
+        steps = [_step(rng, channels, ndim=len(grid)) for _ in range(int(rng.integers(1, 5)))]
         place = int(rng.integers(len(steps) + 1))
         chain = ic.Chain([*steps[:place], bad, *steps[place:]])
         with np.errstate(over="ignore"):

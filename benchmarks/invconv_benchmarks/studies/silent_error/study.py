@@ -21,8 +21,9 @@ import invconv as ic
 from invconv.operators.base import judgement
 from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_benchmarks.studies.silent_error import operators
-from invconv_benchmarks.studies.silent_error.operators import Construction, Shape, constructions
+from invconv_benchmarks.studies.silent_error.operators import Construction, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+from invconv_benchmarks.suites.group import Shape
 
 _FAMILY, _NEAR, _CHAINS, _LARGE, _BLAMED = 60, 40, 100, 10, 100
 _QUICK = 10  # of each, one in so many
@@ -105,24 +106,29 @@ def compare_all(constructions: Iterable[Construction], what: str) -> list[Compar
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge constructions and random operators; ``quick`` takes a tenth of these."""
-    share = _QUICK if quick else 1
+    fewer = _QUICK if quick else 1
     constructed = compare_all([*constructions(), *operators.grey()], "constructions")
-    drawn = compare_all(operators.random_operators(_FAMILY // share), "random operators")
-    chains, large = operators.chains(_CHAINS // share), operators.large_grids(_LARGE // share)
+    drawn = compare_all(operators.random_operators(_FAMILY // fewer), "random operators")
+    chains, large = operators.chains(_CHAINS // fewer), operators.large_grids(_LARGE // fewer)
     others = compare_all([*chains, *large], "chains and large grids")
-    near = compare_all(operators.near_threshold(_NEAR // share), "near the threshold")
+    near = compare_all(operators.near_threshold(_NEAR // fewer), "near the threshold")
     false = sum(one.false_alarm for one in [*drawn, *near]) / len([*drawn, *near])
-    verdicts = [v for one in constructed for v in _verdicts(_construction(one), [one])]
-    for name, some in groupby([*drawn, *near, *others], key=lambda one: one.name):
+    verdicts = []
+    for one in constructed:
+        condition = f"condition {one.conv.condition(one.shape):.2g}"
+        warns = "warns" if one.inverse_warns else "is silent"
+        what = f"{one.name}: {condition}, {one.said:.1f} said, {one.left:.1f} left, {warns}"
+        verdicts += _verdicts(what, [one])
+    every = [*drawn, *near, *others]
+    for name, some in groupby(every, key=lambda one: one.name):
         several = list(some)
         verdicts += _verdicts(_family(name, several), several)
     title = "share that warns though three digits are left"
     what = f"{len(drawn)} random operators and {len(near)} near the threshold"
     verdicts.append(judged(title, what, false, _MOST_FALSE))
-    close = sum(abs(one.hopeful) <= CLOSE for one in [*drawn, *near, *others])
-    of = len([*drawn, *near, *others])
-    verdicts.append(judged("share said within half a digit", f"{of}", close / of, 0.95, least=True))
-    told = (_blames(*one) for one in operators.blamed(_BLAMED // share))
+    title, share = "share said within half a digit", _close(every) / len(every)
+    verdicts.append(judged(title, f"{len(every)}", share, 0.95, least=True))
+    told = (_blames(*one) for one in operators.blamed(_BLAMED // fewer))
     blamed = [one for one in told if one is not None]
     title = "chains with one bad step that name it"
     verdicts.append(judged(title, f"{len(blamed)}", sum(blamed) / len(blamed), _NAMED, least=True))
@@ -138,13 +144,10 @@ def _verdicts(what: str, compared: Sequence[Compared]) -> list[Verdict]:
     ]
 
 
-def _construction(one: Compared) -> str:
-    condition = f"condition {one.conv.condition(one.shape):.2g}"
-    warns = "warns" if one.inverse_warns else "is silent"
-    return f"{one.name}: {condition}, {one.said:.1f} said, {one.left:.1f} left, {warns}"
-
-
 def _family(name: str, compared: Sequence[Compared]) -> str:
     lost = f"{sum(one.left < LOST for one in compared)} have fewer than two digits"
-    close = sum(abs(one.hopeful) <= CLOSE for one in compared)
-    return f"{name}: of {len(compared)}, {lost}, {close} are said within half a digit"
+    return f"{name}: of {len(compared)}, {lost}, {_close(compared)} are said within half a digit"
+
+
+def _close(compared: Sequence[Compared]) -> int:
+    return sum(abs(one.hopeful) <= CLOSE for one in compared)
