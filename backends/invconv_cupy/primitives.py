@@ -16,10 +16,11 @@ from cupy._core._routines_linalg import COMPUTE_TYPE_DEFAULT
 from cupy.lib.stride_tricks import as_strided
 
 from invconv.arrays.array_ops import ArrayOps
+from invconv.arrays.stencil import CausalStencil
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan
-from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 
 Array: TypeAlias = Any
 
@@ -134,8 +135,7 @@ class CausalSolver:
 def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     c = stencil
-    matrices = cupy.concatenate([c.diagonal[None], c.taps])
-    state: DeviceSolve | PitchedSolver | None = device_solve(matrices, c.sweep.on(shape), CUDA)
+    state: DeviceSolve | PitchedSolver | None = device_solve(c.taps, c.sweep.on(shape), CUDA)
     if state is None:
         state = PitchedSolver(c, inverse_at_the_pixel(c), shape, CUPY)
     return CausalSolver(c, shape, state)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 
 from invconv.arrays.array_ops import Array, ArrayOps
 from invconv_jax.native.exponential import counted as counted
@@ -14,7 +15,6 @@ from invconv_jax.native.partition import mesh_axes, on_the_mesh_of
 from invconv_jax.native.products import correlate as correlate
 from invconv_jax.native.products import correlate_kernel_vjp as correlate_kernel_vjp
 from invconv_jax.native.products import matmul as matmul
-from invconv_jax.native.products import nan_where_singular as nan_where_singular
 from invconv_jax.native.products import triangular_solve as triangular_solve
 from invconv_jax.native.spectrum import spectral_solver as spectral_solver
 from invconv_jax.native.wavefront import causal_solver as causal_solver
@@ -75,3 +75,16 @@ class JaxOps(ArrayOps):
 
 
 ARRAY_OPS = JaxOps
+
+
+@jax.custom_jvp  # type: ignore[untyped-decorator]
+def nan_where_singular(x: Array, log_det: Array) -> Array:
+    """See `primitives`; the derivative of `where` itself would keep an image of zeros."""
+    return jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), x)
+
+
+@nan_where_singular.defjvp  # type: ignore[untyped-decorator]
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    x, log_det = primals
+    scale = jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), 1)
+    return nan_where_singular(x, log_det), tangents[0] * scale

@@ -49,7 +49,9 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
         fields = dict(zip(static, settings, strict=True))
         fields |= zip(children, values, strict=True)
         fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}
-        return cls._unchecked(fields)
+        conv = object.__new__(cls)
+        vars(conv).update(fields)
+        return conv
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     name = f"{'invconv' if is_own(cls) else cls.__module__}.{cls.__qualname__}"

@@ -72,6 +72,44 @@ class Sweep:
         return 1 + sum(w * ((n - 1) // d) for w, n, d in axes)
 
 
+@dataclass(frozen=True, eq=False)
+class CausalStencil:
+    """A causal convolution: the pixel itself is the first tap, with a triangular matrix D."""
+
+    taps: Array  # shape (1 + T, C, C)
+    sweep: Sweep  # over the other taps
+
+    @property
+    def diagonal(self) -> Array:
+        """D, shape (C, C)."""
+        return self.taps[0, ...]
+
+    @property
+    def others(self) -> Array:
+        """The taps but D, shape (T, C, C)."""
+        return self.taps[1:, ...]
+
+    def within(self, shape: Shape) -> CausalStencil:
+        """Return the same map on a grid, without taps that read outside it from every pixel.
+
+        A dilation longer than the grid becomes as long as the grid.
+        """
+        kept, known, taps = reaching(self.sweep.offsets, shape), self.sweep, self.taps
+        if len(kept) < len(known.reach):
+            parts = [taps[t : t + 1, ...] for t in (0, *(1 + t for t in kept))]
+            taps = namespace(taps).concat(parts, axis=0)
+        dilation = tuple(min(d, n) for d, n in zip(known.dilation, shape, strict=True))
+        reach = tuple(known.reach[t] for t in kept)
+        return CausalStencil(
+            taps, Sweep(reach, known.direction, dilation, known.lower, tuple(shape))
+        )
+
+    def stencil(self) -> Stencil:
+        """Return the whole convolution."""
+        here = (0,) * len(self.sweep.direction)
+        return Stencil((here, *self.sweep.offsets), self.taps)
+
+
 def reaching(offsets: Sequence[Offset], shape: Shape) -> list[int]:
     """Return the positions of the offsets that connect two pixels of the grid."""
     return [

@@ -33,6 +33,7 @@ from invconv.arrays.namespaces import (
     triangle,
 )
 from invconv.arrays.stencil import (
+    CausalStencil,
     Offset,
     Stencil,
     Sweep,
@@ -65,7 +66,7 @@ from invconv.kernels.primitives import (
     pad,
     part,
 )
-from invconv.kernels.wavefront import CausalStencil, causal_solver
+from invconv.kernels.wavefront import causal_solver
 from invconv.trust import condition
 from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
 from invconv.trust.condition import SolveOverflowError
@@ -238,9 +239,7 @@ class Causal(TapsFamily):
 
     def stencil(self, w: Array) -> CausalStencil:
         """Return the unmasked taps of a kernel with their offsets."""
-        taps = taps_of(w, self.first)
-        here = triangle(taps[0, ...], lower=self.lower)
-        return CausalStencil(here, taps[1:, ...], self.sweep)
+        return CausalStencil(self.taps(w), self.sweep)
 
     def taps(self, w: Array) -> Array:
         """Return the taps (1 + T, C, C) of a kernel, o = 0 first; masked entries are zero."""
@@ -270,9 +269,9 @@ class Causal(TapsFamily):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         causal = self.stencil(w)
-        if not all(np.isfinite(a).all() for a in (causal.diagonal, causal.taps)):
+        if not np.isfinite(causal.taps).all():
             return UNBOUNDED
-        return of_taps(causal.diagonal, causal.taps)
+        return of_taps(causal.diagonal, causal.others)
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the

@@ -19,7 +19,7 @@ from scipy.linalg import get_blas_funcs
 from invconv.arrays.array_ops import NumpyOps
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.registry import PRIMITIVES
-from invconv.arrays.stencil import Offset, Stencil
+from invconv.arrays.stencil import CausalStencil, Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
@@ -33,7 +33,7 @@ from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import Plan, Solver
-from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 
 Floats = np.ndarray[Any, Any]
 

@@ -29,9 +29,8 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, device, identity, namespace, zeros
-from invconv.arrays.stencil import Offset
+from invconv.arrays.stencil import CausalStencil, Offset
 from invconv.kernels.primitives import Plan, matmul, triangular_solve
-from invconv.kernels.wavefront import CausalStencil
 
 
 def assign(target: Array, source: Array) -> None:
@@ -229,8 +228,8 @@ class PitchedSolver:
 
 def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
     """Return M, ((1 + T) C, C), its blocks in the order of `order_in_memory`."""
-    xp, taps = namespace(causal.taps), -causal.taps
-    here = identity(causal.diagonal.shape[0], taps) if inverse is None else inverse
+    xp, taps = namespace(causal.taps), -causal.others
+    here = identity(taps.shape[-1], taps) if inverse is None else inverse
     if inverse is not None and causal.sweep.reach:
         taps = matmul(inverse, taps)
     order = order_in_memory(causal.sweep.reach, causal.sweep.direction)

@@ -31,7 +31,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import Stencil, Sweep, reaching
+from invconv.arrays.stencil import CausalStencil, Sweep
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import (
     Plan,
@@ -43,36 +43,6 @@ from invconv.kernels.primitives import (
 )
 
 Index: TypeAlias = Any  # integers or bools of NumPy or torch
-
-
-@dataclass(frozen=True, eq=False)
-class CausalStencil:
-    """A causal convolution: y[p] = D x[p] + sum over t of taps[t] x[p + offsets[t]]."""
-
-    diagonal: Array  # shape (C, C): D, triangular
-    taps: Array  # shape (T, C, C)
-    sweep: Sweep
-
-    def within(self, shape: Shape) -> CausalStencil:
-        """Return the same map on a grid, without taps that read outside it from every pixel.
-
-        A dilation longer than the grid becomes as long as the grid.
-        """
-        kept, known = reaching(self.sweep.offsets, shape), self.sweep
-        taps = [self.taps[t : t + 1, ...] for t in kept]
-        dilation = tuple(min(d, n) for d, n in zip(known.dilation, shape, strict=True))
-        reach = tuple(known.reach[t] for t in kept)
-        return CausalStencil(
-            self.diagonal,
-            namespace(self.taps).concat(taps, axis=0) if taps else self.taps[:0, ...],
-            Sweep(reach, known.direction, dilation, known.lower, tuple(shape)),
-        )
-
-    def stencil(self) -> Stencil:
-        """Return the whole convolution, D first."""
-        here = (0,) * len(self.sweep.direction)
-        taps = namespace(self.taps).concat([self.diagonal[None, ...], self.taps], axis=0)
-        return Stencil((here, *self.sweep.offsets), taps)
 
 
 class Lanes(NamedTuple):
@@ -201,7 +171,7 @@ class WavefrontSolver:
 
     def __call__(self, y: Array) -> Array:
         xp, lanes, (batch, channels) = namespace(y), self._lanes, y.shape[:2]
-        rows, taps, blank = pixel_rows(y), self.causal.taps, zeros((channels, 1, batch), y)
+        rows, taps, blank = pixel_rows(y), self.causal.others, zeros((channels, 1, batch), y)
         if self.inverse is not None:
             rows, taps = matmul(self.inverse, rows), matmul(self.inverse, taps)
         rows = xp.permute_dims(xp.reshape(rows, (channels, batch, size(self.shape))), (0, 2, 1))

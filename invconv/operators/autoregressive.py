@@ -13,7 +13,7 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, cast, namespace
-from invconv.arrays.stencil import Offset, kernel_of
+from invconv.arrays.stencil import CausalStencil, Offset, kernel_of
 from invconv.arrays.validation import (
     choice,
     directions,
@@ -22,7 +22,6 @@ from invconv.arrays.validation import (
     sizes,
 )
 from invconv.families.convolutions import Causal
-from invconv.kernels.wavefront import CausalStencil
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.blocks import added, as_before, carried_over, carried_over_vjp
@@ -179,13 +178,13 @@ class AutoregressiveConv(WithKernel):
 
     def within(self, gain: float) -> Self:
         causal = self._causal()
-        block, others = convolution_within(triangular_within, causal.diagonal, causal.taps, gain)
+        block, others = convolution_within(triangular_within, causal.diagonal, causal.others, gain)
         taps = namespace(others).concat([block[None, ...], others], axis=0)
         return self.replace(kernel=kernel_of(taps, self._kernel_size))
 
     def advice(self, channel: int | None) -> str:
         causal = self._causal()
-        rho = neumann_ratio(causal.diagonal, causal.taps)
+        rho = neumann_ratio(causal.diagonal, causal.others)
         if not math.isfinite(rho):
             return "bring D, the matrix of the pixel itself, closer to 1: D^-1 overflows"
         return (

@@ -22,7 +22,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
-from invconv.arrays.stencil import Sweep
+from invconv.arrays.stencil import CausalStencil, Sweep
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
 from invconv.kernels.cpu.compiler.target import host
@@ -30,7 +30,6 @@ from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.launch import Program
 from invconv.kernels.primitives import Plan
-from invconv.kernels.wavefront import CausalStencil
 from invconv_jax.native import scan
 from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.products import correlate
@@ -46,11 +45,10 @@ from invconv_jax.private import (
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
-    weights = weights_of(causal.sweep, causal.stencil().taps)
-    return CausalSolver(causal, weights, shape)
+    return CausalSolver(causal, weights_of(causal), shape)
 
 
-jax.tree_util.register_dataclass(CausalStencil, ["diagonal", "taps"], ["sweep"])
+jax.tree_util.register_dataclass(CausalStencil, ["taps"], ["sweep"])
 
 
 @jax.tree_util.register_dataclass
@@ -65,16 +63,16 @@ class CausalSolver:
     @property
     def plan(self) -> Plan:
         """How the solve runs."""
-        sweep, diagonal = self.causal.sweep, self.causal.diagonal
+        sweep, taps = self.causal.sweep, self.causal.taps
         corner = "cached inverse where accurate, else triangular solve"
-        if not available(diagonal.dtype.itemsize):
+        if not available(taps.dtype.itemsize):
             return Plan("wavefront", corner, levels=sweep.levels)
-        if isinstance(diagonal, jax.core.Tracer):
+        if isinstance(taps, jax.core.Tracer):
             kinds = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
             return Plan(kinds, corner)
-        if readable(diagonal):
+        if readable(taps):
             return Plan("compiled kernel", corner)
-        on_cuda = program_of(sweep, diagonal.shape[0], diagonal.dtype) is not None
+        on_cuda = program_of(sweep, taps.shape[1], taps.dtype) is not None
         return Plan("CUDA kernel" if on_cuda else "wavefront", corner)
 
     def __call__(self, y: Array) -> Array:
@@ -85,7 +83,7 @@ class CausalSolver:
 @jax.jit  # type: ignore[untyped-decorator]
 def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
     """Return x, with the derivatives of a linear solve."""
-    sweep, matrices = causal.sweep, causal.stencil().taps
+    sweep, matrices = causal.sweep, causal.taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
         y,
@@ -136,11 +134,11 @@ def register(name: str, code: Any, platform: str) -> None:
 LOCK = threading.Lock()  # XLA refuses a second handler of a name
 
 
-def weights_of(sweep: Sweep, matrices: Array) -> list[Array]:
+def weights_of(causal: CausalStencil) -> list[Array]:
     """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
-    if not (readable(matrices) and available(matrices.dtype.itemsize)):
+    if not (readable(causal.taps) and available(causal.taps.dtype.itemsize)):
         return []
-    return list(map(jnp.asarray, compiled_solve(np.array(matrices), sweep).layouts()))
+    return list(map(jnp.asarray, compiled_solve(np.array(causal.taps), causal.sweep).layouts()))
 
 
 def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -155,7 +154,7 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         on_host = lanes_of(c.sweep, np)
         gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
         lanes = Lanes(gather, inside, reads, places, on_host.back)
-        return causal_solve(replace(c, taps=constant(c.taps, y)), lanes, y, _multiply, *matrices)
+        return causal_solve(constant(c.others, y), lanes, y, _multiply, *matrices)
     if linear.solved == "scale":
         return y / per_channel(constant(weights, y), y)
     solver = family.solver(w, shape)

@@ -103,7 +103,7 @@ def _causal_solve(family: Causal, w: Tensor, y: Tensor) -> Tensor:
     shape = tuple(map(int, y.shape[2:]))
     c = family.stencil(w).within(shape)
     lanes = lanes_of(c.sweep, torch, device=y.device)
-    return causal_solve(c, lanes, y, substitute, c.diagonal)
+    return causal_solve(c.others, lanes, y, substitute, c.diagonal)
 
 
 def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.frequencies.waves import turns
-from invconv.kernels.wavefront import CausalStencil, Lanes
+from invconv.kernels.wavefront import Lanes
 from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
 
 
@@ -52,14 +52,14 @@ def constant(values: Any, like: Tensor) -> Tensor:
 
 
 def causal_solve(
-    c: CausalStencil, lanes: Lanes, y: Tensor, solve: Callable[..., Tensor], *matrices: Tensor
+    taps: Tensor, lanes: Lanes, y: Tensor, solve: Callable[..., Tensor], *matrices: Tensor
 ) -> Tensor:
-    """Return x with ``c.stencil()`` x = y, shape (B, C, *spatial).
+    """Return x, shape (B, C, *spatial), of a causal stencil `within` the grid.
 
-    The stencil `within` the grid, and the lanes, are of tensors; ``solve`` takes r (B, C, M) and
-    the matrices to D^-1 r.
+    ``taps`` are those but D, shape (T, C, C), and the lanes are of tensors; ``solve`` takes
+    r (B, C, M) and the matrices to D^-1 r.
     """
-    channels, count, places = y.shape[1], len(c.sweep.reach), lanes.gather.shape
+    channels, count, places = y.shape[1], taps.shape[0], lanes.gather.shape
     if not count:
         return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])
 
@@ -77,7 +77,7 @@ def causal_solve(
     rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
     rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)
     window = y.new_zeros((y.shape[0], channels, lanes.back * places[1]))
-    weights = c.taps.permute(1, 2, 0).reshape(channels, channels * count)
+    weights = taps.permute(1, 2, 0).reshape(channels, channels * count)
     held = lanes.reads.reshape(-1), weights, *matrices
     levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
     x = levels.permute(1, 2, 0, 3).flatten(2).index_select(2, lanes.places)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invconv.arrays.namespaces import readable
-from invconv.arrays.stencil import Offset, Stencil
+from invconv.arrays.stencil import CausalStencil, Offset, Stencil
 from invconv.families.convolutions import Causal, TapsFamily
 from invconv.families.family import Family
 from invconv.kernels import primitives
@@ -37,7 +37,7 @@ from invconv.kernels.frequencies.spectrum import (
 )
 from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
-from invconv.kernels.wavefront import CausalStencil, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, bare, differentiated, laid_out
 from invconv_torch.precision import full_precision, nothing_reduces
 
@@ -197,11 +197,9 @@ def _causal_state(
 ) -> CompiledSolve | DeviceSolve | PitchedSolver:
     """Return a factored solve, by the quickest way that runs on the device."""
     if c.taps.is_cpu and type(c.taps) in PLAIN and available(c.taps.element_size()):
-        return compiled_solve(
-            torch.cat([c.diagonal[None], c.taps]).numpy(force=True), c.sweep.on(shape)
-        )
+        return compiled_solve(c.taps.numpy(force=True), c.sweep.on(shape))
     if CUDA.ordinal(c.taps) is not None:
-        state = device_solve(torch.cat([c.diagonal[None], c.taps]), c.sweep.on(shape), CUDA)
+        state = device_solve(c.taps, c.sweep.on(shape), CUDA)
         if state is not None:
             return state
     return PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)

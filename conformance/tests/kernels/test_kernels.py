@@ -43,8 +43,7 @@ def factored(
 ) -> CompiledSolve:
     """Factor a convolution of NumPy arrays."""
     c = conv._causal()
-    matrices = np.concatenate([c.diagonal[None], c.taps]).astype(dtype)
-    return compiled_solve(matrices, c.sweep.on(grid), target)
+    return compiled_solve(c.taps.astype(dtype), c.sweep.on(grid), target)
 
 
 def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:

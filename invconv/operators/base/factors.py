@@ -210,8 +210,15 @@ class Operator:
                 return f"{prefix}.{inside}"
         settings = [getattr(self, name) for name in self._setting_names]
         for name, spec in self._specs.items():
-            value = getattr(self, name)
-            if value is not None and fields.has_further_axis(value, spec, settings):
+            if (value := getattr(self, name)) is None:
+                continue
+            axes = value.ndim - len(spec.fixed)
+            if spec.open:  # it looks like a spatial one, for which settings may have a number
+                uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
+                further = uneven or value.shape[0] != value.shape[1]
+            else:
+                further = axes > 0
+            if further:
                 return name
         return None
 
@@ -343,13 +350,6 @@ class Operator:
     def _remember_bound(self, free: Self, gain: float) -> None:
         """Remember the arguments with which `invconv.bounded` made this operator."""
         object.__setattr__(self, "_bounded_from", (free, gain))
-
-    @classmethod
-    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
-        """Return an operator with these fields, without validation."""
-        conv = object.__new__(cls)
-        conv.__dict__.update(fields)
-        return conv
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
         """Return a copy with these arrays and parts, without validation.

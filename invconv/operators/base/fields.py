@@ -171,16 +171,6 @@ def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
     _listeners.append(listener)
 
 
-def has_further_axis(value: Array, spec: ArraySpec, settings: list[Any]) -> bool:
-    """Tell whether an array has one axis too many; ``settings`` may have a number an axis."""
-    if not spec.open:
-        return bool(value.ndim > len(spec.shape))
-    # a further axis may be taken for a spatial one: compare it with settings for each axis
-    axes = value.ndim - len(spec.fixed)
-    uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
-    return bool(uneven or value.shape[0] != value.shape[1])
-
-
 def require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
     """Raise ValueError unless an array has the shape that its class says.
 

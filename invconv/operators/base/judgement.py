@@ -365,8 +365,10 @@ def warn_of_loss(
     conv: Operator, shape: Shape, result: Array, state: State | None = None, squares: bool = False
 ) -> None:
     """Warn if an inverse with this result is wrong; the arguments are as of `exceeds`."""
+    if not readable(result):
+        return
     precision = _precision_of(result)
-    if readable(result) and exceeds(conv, shape, precision, state, squares):
+    if exceeds(conv, shape, precision, state, squares):
         message = describe_loss(conv, shape, precision, state, squares)
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
