@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import invconv
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.gallery.command import NAMES, source
 from invconv_benchmarks.report.tables import markdown
-from invconv_benchmarks.results.committed import RESULTS
 
-CHECKOUT = RESULTS.parents[1]
+# invconv says where the clone is: it is imported from there even where other packages are installed
+CHECKOUT = Path(invconv.__file__).parents[1]
+RESULTS = CHECKOUT / "benchmarks" / "results"  # not in the wheel; a folder for each version
 TEXTS = ("*.md", "*/*.md", "benchmarks/guide/*.md")
 PACKAGES = ("invconv", "invconv_torch", "invconv_torch.flows", "invconv_torch.interop",
             "invconv_jax", "invconv_jax.flows", "invconv_jax.interop",

@@ -12,10 +12,9 @@ from pathlib import Path
 from invconv.files.whole_files import write_text
 from invconv_benchmarks.density.compare import report
 from invconv_benchmarks.density.compare import result as comparison
-from invconv_benchmarks.docs.pages import CHECKOUT
+from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS
 from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report.tables import markdown
-from invconv_benchmarks.results.committed import RESULTS, newest
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.studies import sampling
@@ -23,6 +22,13 @@ from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
 
 FRONT, OWN = CHECKOUT / "README.md", RESULTS.parent / "README.md"
 _SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])
+
+
+def newest(pattern: str) -> list[Path]:
+    """Return the files that a pattern matches in the newest version's folder that has any."""
+    versions = sorted(RESULTS.glob("[0-9]*"), key=lambda p: [*map(int, p.name.split("."))])
+    found = (sorted(folder.glob(pattern)) for folder in reversed(versions))
+    return next(filter(None, found), [])
 
 
 def _blocks() -> Iterator[tuple[Path, str, list[str]]]:

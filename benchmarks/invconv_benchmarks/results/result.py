@@ -46,7 +46,7 @@ def write(path: Path, result: Result) -> None:
 def read(path: Path) -> Result:
     """Return a file's result; a file that is none, was changed or is cut off is refused."""
     schema = files(__package__).joinpath("benchmark.schema.json").read_text("utf-8")
-    document = sealed.read(path, json.loads(schema))
+    document = sealed.read(path, SCHEMA, json.loads(schema))
     rows = [Row(**row | {"shape": tuple(row["shape"])}) for row in document["rows"]]
     for row in rows:
         for name in ("ratio", "yardstick"):

@@ -32,9 +32,8 @@ def write(path: Path, document: Document) -> None:
     write_text(path, text + "\n")
 
 
-def read(path: Path, schema: Document) -> Document:
+def read(path: Path, name: str, schema: Document | None = None) -> Document:
     """Return the document of a file that `write` wrote, checked against its checksum and schema."""
-    name = schema["properties"]["schema"]["const"]
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -50,7 +49,7 @@ def read(path: Path, schema: Document) -> Document:
     import jsonschema  # the demo, which reads no result, does without
 
     try:
-        jsonschema.validate(document, schema)
+        jsonschema.validate(document, schema or {})
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise CommandError(f"{path}: not of schema {name} at {place}: {error.message}") from None
