@@ -29,8 +29,7 @@ For an array library, `register_backend` takes a module of native primitives, `A
 ``ARRAY_OPS`` derives from, and inside `agnostic` every primitive runs as pure array API.
 """
 
-from invconv.arrays.array_ops import ArrayOps, register_backend
-from invconv.arrays.namespaces import constant, namespace
+from invconv.arrays.namespaces import ArrayOps, constant, namespace, register_backend
 from invconv.arrays.registry import agnostic
 from invconv.families.convolutions import Causal, Spectral
 from invconv.families.exponential import Exponential

@@ -15,7 +15,7 @@ from cupy._core import get_compute_type, set_compute_type
 from cupy._core._routines_linalg import COMPUTE_TYPE_DEFAULT
 from cupy.lib.stride_tricks import as_strided
 
-from invconv.arrays.array_ops import ArrayOps
+from invconv.arrays.namespaces import ArrayOps
 from invconv.arrays.stencil import CausalStencil
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.pitched import PitchedSolver, StridedOps

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from invconv.arrays.array_ops import Array, ArrayOps
+from invconv.arrays.namespaces import Array, ArrayOps
 from invconv_jax.native.exponential import counted as counted
 from invconv_jax.native.exponential import exponential as exponential
 from invconv_jax.native.exponential import exponential_gram as exponential_gram

@@ -6,8 +6,7 @@ from typing import Any, ClassVar, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from invconv.arrays.array_ops import ArrayOps
-from invconv.arrays.namespaces import dtype_name
+from invconv.arrays.namespaces import ArrayOps, dtype_name
 from invconv.kernels.primitives import Plan
 from invconv_mlx.namespace import Linalg, Namespace
 

@@ -19,9 +19,8 @@ except ImportError as error:
 from invconv_torch import private as _private  # noqa: F401  # refuses versions, before all else
 
 # isort: split
-from invconv.arrays.array_ops import ops_of
 from invconv.arrays.errors import gone
-from invconv.arrays.namespaces import bits
+from invconv.arrays.namespaces import bits, ops_of
 from invconv.files.saving import save
 from invconv_torch import flows, interop
 from invconv_torch.chain import Chain

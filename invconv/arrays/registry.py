@@ -9,7 +9,7 @@ module in the entry-point group ``invconv.backends`` under the library's import 
 
 and defines functions there with the primitives' names and signatures; those it leaves out
 stay agnostic; `invconv.extend.register_backend` does without an entry point. The module's
-``ARRAY_OPS`` answers what else the core asks of the library (`array_ops`). NumPy's own
+``ARRAY_OPS`` answers what else the core asks of the library (`namespaces`). NumPy's own
 (`invconv.kernels.numpy_primitives`) are registered in the same way.
 
 `Primitive` decorates the functions of `kernels` and `operators.base.operator`.
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from invconv.arrays.array_ops import KNOWN, backend, ops_of
+from invconv.arrays.namespaces import KNOWN, backend, ops_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,8 +9,7 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from invconv.arrays.array_ops import KNOWN, ops_of
-from invconv.arrays.namespaces import Array, Namespace, dtype_name, native_dtype
+from invconv.arrays.namespaces import KNOWN, Array, Namespace, dtype_name, native_dtype, ops_of
 
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits

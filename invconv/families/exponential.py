@@ -14,8 +14,13 @@ from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
 from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family, Wanted
 from invconv.families.path import Leg, Pulled
-from invconv.kernels.exponential import ExponentialSolver, counted, exponential, exponential_vjp
-from invconv.kernels.series import Counts
+from invconv.kernels.exponential import (
+    Counts,
+    ExponentialSolver,
+    counted,
+    exponential,
+    exponential_vjp,
+)
 from invconv.trust.bound import UNBOUNDED, Bounds
 
 _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound

@@ -107,20 +107,16 @@ def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, l
     # the factors of an inverse come in the opposite order: so K K^-1 has exactly 0
     pivots[1].reverse()
     others[1].reverse()
-    pairs = zip(pivots, others, strict=True)
-    sums: list[Any] = [_sum(p, terms, shape) if p or terms else None for p, terms in pairs]
+    sums: list[Any] = []
+    for numbers, terms in zip(pivots, others, strict=True):
+        if numbers:  # of all factors at once
+            every = numbers[0] if len(numbers) == 1 else namespace(numbers[0]).concat(numbers)
+            terms.append(size(shape) * total(log_abs(every)))
+        sums.append(sum(terms[1:], start=terms[0]) if terms else None)
     there, back = sums
     if there is None:
         return -back, memos
     return there if back is None else there - back, memos
-
-
-def _sum(pivots: list[Array], terms: list[Array], shape: Shape) -> Any:
-    """Return the sum of the terms, the pivots of all factors at once."""
-    if pivots:
-        every = pivots[0] if len(pivots) == 1 else namespace(pivots[0]).concat(pivots)
-        terms = [*terms, size(shape) * total(log_abs(every))]
-    return sum(terms[1:], start=terms[0])
 
 
 def add_log_det_vjp(

@@ -36,13 +36,13 @@ from invconv.kernels.matrices import (
     PixelStep,
     PixelSteps,
     Product,
+    Reflections,
     Triangle,
     Turned,
     solved,
     solver_of_steps,
 )
 from invconv.kernels.primitives import Solver, add_pivots, from_pixel_rows, pivots, pixel_rows
-from invconv.kernels.reflections import Reflections
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition, SolveOverflowError
 

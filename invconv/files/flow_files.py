@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from invconv.arrays.array_ops import ops_of
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import Array, from_host
+from invconv.arrays.namespaces import Array, from_host, ops_of
 from invconv.files.container import Stored, Values, require, write
 from invconv.files.operator_files import judge_range
 from invconv.flows.architecture import GlowArchitecture, mixing_operator

@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.array_ops import callers_level, ops_of
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import Array, dtype_name, from_host, namespace
+from invconv.arrays.namespaces import Array, callers_level, dtype_name, from_host, namespace, ops_of
 from invconv.files.container import Json, Stored, Values, require, write
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.fields import is_own, operators, setting_as_json, setting_of_json

@@ -1,4 +1,10 @@
-"""Exponentials of correlations, e^M x, with derivatives of any order.
+"""Exponentials of correlations, e^M x, with derivatives of any order, by Taylor's series.
+
+    e^M x = (e^(M/s))^s x,    e^(M/s) x = sum over n <= m of (M/s)^n x / n!
+
+s is the least number with |M|/s <= 4; then no term of the series is larger than 11 |x|. m is the
+least number with phi^(m+1) e^phi / (m+1)! <= eps, phi = |M|/s, which bounds the error of
+truncation. The mean mu of M's diagonal is taken out first: e^M = e^mu e^(M - mu).
 
 Of the derivatives there are two kinds, linear in all arguments but w, the taps of M = M(w):
 
@@ -6,28 +12,238 @@ Of the derivatives there are two kinds, linear in all arguments but w, the taps 
     exponential_gram  Q(w; x, y, v_1 ... v_k) = the gradient by v of <y, P(w; x, v_1 ... v_k, v)>
 
 The derivative of P by w in the direction v is P(...; v), and that of Q likewise, so the two are
-closed under differentiation, forward and reverse. `kernels.series` sums them up.
+closed under differentiation, forward and reverse. D^k e^M [v_1, ..., v_k] is a corner of the
+exponential of the block matrix that has M on its diagonal and the directions beside it (N. J.
+Higham, Functions of Matrices, 2008, section 3.2): a block for every set of directions. It is a
+correlation, too, of 2^k C channels.
 
-PyTorch and JAX run them their own way, by the rules below.
+PyTorch runs this series, JAX one of its own, in loops, with blocks and number of terms from here,
+both by the rules below.
 """
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from invconv.arrays.array_ops import ops_of
-from invconv.arrays.namespaces import Array, Shape, constant, readable, recorded, size, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    constant,
+    namespace,
+    ops_of,
+    readable,
+    recorded,
+    size,
+    to_float,
+    to_numpy,
+    total,
+    zeros,
+)
 from invconv.arrays.registry import Primitive
+from invconv.arrays.stencil import Offset
+from invconv.kernels import maps
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, turns
+from invconv.kernels.maps import Linear
 from invconv.kernels.primitives import Plan
-from invconv.kernels.series import Correlation, Counted, counts_for, counts_of, series
+
+
+class Correlation(Linear, Protocol):
+    """A family of correlations with taps (T, C, C) at ``offsets``, periodic if ``wrap``."""
+
+    @property
+    def offsets(self) -> tuple[Offset, ...]:
+        """The offset of each tap."""
+
+    @property
+    def wrap(self) -> bool:
+        """Whether the grid continues periodically."""
+
+
+LARGEST_STEP = 4.0  # norm of M/s
+LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
+
+Blocks = list[Array | None]  # indexed by the set of directions, as bits; None is zero
+
+
+class Counts(NamedTuple):
+    """The steps s and terms m of a series; s is 0 if the norm is NaN or beyond `LARGEST`."""
+
+    steps: int
+    terms: int
+
+
+Counted = Counts | None  # None if the terms are counted as the series runs
+
+
+def norm_bound(w: Array) -> Array:
+    """Return a bound of |M|_2, the smaller of the 1- and the infinity norm, as a 0-d array."""
+    xp = namespace(w)
+    entries = xp.sum(abs(w), axis=0)
+    norms = [xp.max(xp.sum(entries, axis=axis)) for axis in (0, 1)]
+    return xp.minimum(*norms)
+
+
+@functools.lru_cache(maxsize=16)
+def reaches(eps: float) -> tuple[float, ...]:
+    """Return the largest norms phi <= 4 for which 1, 2, ... terms suffice; not that of the last."""
+    norms: list[float] = []
+    while True:
+        order = len(norms) + 2
+        low, high = 0.0, 2 * LARGEST_STEP
+        for _ in range(60):
+            phi = (low + high) / 2
+            left_out = order * math.log(phi) + phi - math.lgamma(order + 1)
+            low, high = (low, phi) if left_out > math.log(eps) else (phi, high)
+        if low >= LARGEST_STEP:
+            return tuple(norms)
+        norms.append(low)
+
+
+def counts_for(norm: float, eps: float) -> Counts:
+    """Return the steps s and terms m for a norm of M."""
+    if not norm <= LARGEST:
+        return Counts(0, 0)
+    steps = max(1, math.ceil(norm / LARGEST_STEP))
+    return Counts(steps, 1 + bisect.bisect_left(reaches(eps), norm / steps))
+
+
+def counts_of(family: Correlation, w: Array) -> Counts:
+    """Return the steps s and terms m of a correlation, from the values of its taps."""
+    eps = float(namespace(w).finfo(w.dtype).eps)
+    return counts_for(to_float(norm_bound(without_mean(family, w)[0])), eps)
+
+
+def without_mean(family: Correlation, w: Array) -> tuple[Array, Array]:
+    """Return the taps of M - mu, and mu, the mean of M's diagonal, from the tap at the pixel."""
+    unit = constant(_unit(family.offsets, int(w.shape[1])), w, w.dtype)
+    mean = total(w * unit) / w.shape[1]
+    return w - mean * unit, mean
+
+
+@functools.lru_cache(maxsize=64)
+def _unit(offsets: tuple[Offset, ...], channels: int) -> np.ndarray[Any, Any]:
+    """Return the taps of the identity; all are zero if no offset is the pixel itself."""
+    taps = np.zeros((len(offsets), channels, channels))
+    here = (0,) * len(offsets[0])
+    if here in offsets:
+        taps[offsets.index(here)] = np.eye(channels)
+    return taps
+
+
+def block_taps(w: Array, directions: Sequence[Array]) -> Array:
+    """Return the taps of the block matrix: one block for every set of directions, as bits."""
+    if not directions:
+        return w
+    xp, blank, sets = namespace(w), namespace(w).zeros_like(w), range(2 ** len(directions))
+    apart = {0: w} | {1 << j: direction for j, direction in enumerate(directions)}
+    rows = [[apart.get(i ^ j, blank) if i >= j else blank for j in sets] for i in sets]
+    return xp.concat([xp.concat(row, axis=2) for row in rows], axis=1)
+
+
+def in_block(x: Array, blocks: int, block: int) -> Array:
+    """Return images with x in one of several blocks of channels, and zeros in the others."""
+    if blocks == 1:
+        return x
+    xp = namespace(x)
+    blank = xp.zeros_like(x)  # split over devices as x is
+    return xp.concat([x if i == block else blank for i in range(blocks)], axis=1)
+
+
+def last_block(x: Array, blocks: int) -> Array:
+    """Return the last of several blocks of channels."""
+    return x if blocks == 1 else x[:, -(x.shape[1] // blocks) :, ...]
+
+
+def diagonal_block(w_bar: Array, blocks: int) -> Array:
+    """Return the sum of the diagonal blocks: the gradient by w from the one by `block_taps`."""
+    if blocks == 1:
+        return w_bar
+    xp, (taps, channels, _) = namespace(w_bar), w_bar.shape
+    apart = xp.reshape(w_bar, (taps, blocks, channels // blocks, blocks, channels // blocks))
+    total: Array = sum(apart[:, i, :, i, :] for i in range(blocks))
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Taylor's series of e^M, or of its derivative in some directions.
+
+    A step is z_1 of z_n = x + M z_(n+1) / n, z_(m+1) = x.
+    """
+
+    family: Correlation
+    taps: Array  # shape (T, 2^k C, 2^k C): of (M - mu)/s, with v/s of k directions beside it
+    scale: Array  # 0-d: e^(mu/s)
+    blocks: int  # 2^k
+    # m is larger by one for each direction: a derivative of the series has one term less
+    counts: Counts
+
+    def __call__(self, x: Array) -> Array:
+        """Return P(w; x, directions)."""
+        return last_block(self._points(in_block(x, self.blocks, 0))[-1], self.blocks)
+
+    @functools.cached_property
+    def _over(self) -> list[Array]:
+        """The taps over n = 1, ..., m, computed together: quicker than between products."""
+        return [self.taps / n for n in range(1, self.counts.terms + 1)]
+
+    def _points(self, x: Array) -> list[Array]:
+        """Return what each step begins with, and the last one ends with."""
+        points = [x] if self.counts.steps else [x * math.nan]
+        for _ in range(self.counts.steps):
+            y = points[-1]
+            for taps in reversed(self._over):
+                y = points[-1] + maps.apply(self.family, taps, y)
+            points.append(y * self.scale)
+        return points
+
+    def pull_back(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Return Q(w; x, y, directions), and without directions the gradient by x."""
+        x, bar = in_block(x, self.blocks, 0), in_block(y, self.blocks, self.blocks - 1)
+        total = zeros(self.taps.shape, self.taps)
+        if not self.counts.steps:
+            total, bar = total * math.nan, bar * math.nan
+        turned, over = self.family.transpose(), [self.family.adjoint(taps) for taps in self._over]
+        for start in reversed(self._points(x)[:-1]):
+            points = [start]
+            for taps in reversed(self._over):
+                points.append(start + maps.apply(self.family, taps, points[-1]))
+            term = bar = bar * self.scale
+            for n in range(1, self.counts.terms + 1):
+                total += maps.gram(self.family, points[-1 - n], term) / n
+                term = maps.apply(turned, over[n - 1], term)
+                bar = bar + term
+        return diagonal_block(total, self.blocks) / max(1, self.counts.steps), bar
+
+
+def series(
+    family: Correlation,
+    w: Array,
+    directions: Sequence[Array],
+    counts: Counts | None = None,
+    orders: int | None = None,
+) -> Series:
+    """Return the series of e^M(w), with terms enough for ``orders`` derivatives."""
+    xp = namespace(w)
+    orders = len(directions) if orders is None else orders
+    taps, mean = without_mean(family, w)
+    if counts is None:
+        counts = counts_for(to_float(norm_bound(taps)), float(xp.finfo(w.dtype).eps))
+    taps, steps = block_taps(taps, directions), max(1, counts.steps)
+    if steps > 1:
+        taps, mean = taps / steps, mean / steps
+    counts = Counts(counts.steps, counts.terms + orders)
+    return Series(family, taps, xp.exp(mean), 2 ** len(directions), counts)
 
 
 @partial(Primitive, on=1)

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs
 
-from invconv.arrays.array_ops import NumpyOps
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, NumpyOps, Shape
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalStencil, Offset, Stencil
 from invconv.kernels import primitives

@@ -16,7 +16,7 @@ from invconv.arrays.stencil import taps_of
 from invconv.arrays.validation import choice, generator, positive_int, sizes
 from invconv.families.convolutions import CentredFamily
 from invconv.families.exponential import Exponential
-from invconv.kernels.series import LARGEST
+from invconv.kernels.exponential import LARGEST
 from invconv.operators.convolution import WithKernel
 from invconv.trust.gains import norm_bound, shrinking
 

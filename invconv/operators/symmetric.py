@@ -16,9 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.array_ops import callers_level
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, readable, to_numpy
+from invconv.arrays.namespaces import Array, callers_level, readable, to_numpy
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.basis import BORDERS

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.array_ops import callers_level
 from invconv.arrays.errors import IllConditionedWarning
-from invconv.arrays.namespaces import Shape
+from invconv.arrays.namespaces import Shape, callers_level
 from invconv.arrays.validation import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape

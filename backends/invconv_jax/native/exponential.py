@@ -20,7 +20,7 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
 from invconv.families.convolutions import StencilFamily
 from invconv.kernels import exponential as core
-from invconv.kernels.series import (
+from invconv.kernels.exponential import (
     LARGEST,
     LARGEST_STEP,
     Counts,
@@ -48,7 +48,7 @@ from invconv_jax.private import (
 
 
 class _Series:
-    """Taylor's series of e^M with directions, by the equations of `invconv.kernels.series`."""
+    """Taylor's series of e^M with directions, by the equations of `invconv.kernels.exponential`."""
 
     def __init__(
         self, family: StencilFamily, w: Array, directions: Sequence[Array], orders: int

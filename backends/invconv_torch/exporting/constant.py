@@ -24,10 +24,10 @@ from invconv.families import path as paths
 from invconv.families.exponential import Exponential, reaching_taps
 from invconv.families.path import Multiply, Path, multiplied, runs, undoing, undone_as_one
 from invconv.families.pointwise import MATRIX
+from invconv.kernels.exponential import series
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product
 from invconv.kernels.primitives import grid_of, per_channel
-from invconv.kernels.series import series
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular

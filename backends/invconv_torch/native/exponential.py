@@ -11,7 +11,7 @@ from torch import Tensor
 from invconv.arrays.registry import Primitive
 from invconv.families.convolutions import StencilFamily
 from invconv.kernels import exponential as core
-from invconv.kernels.series import Counts, counts_of
+from invconv.kernels.exponential import Counts, counts_of
 from invconv_torch.native.host import bare
 from invconv_torch.native.kernels import Settings
 from invconv_torch.native.nodes import Cotangents, Rule, run

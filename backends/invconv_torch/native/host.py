@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from invconv.arrays.array_ops import ArrayOps
+from invconv.arrays.namespaces import ArrayOps
 from invconv_torch.private import (
     Transform,
     constant_in_graphs,

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.array_ops import ops_of
-from invconv.arrays.namespaces import Array, to_numpy
+from invconv.arrays.namespaces import Array, ops_of, to_numpy
 from invconv_conformance.cases.case import Shape
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, Setting

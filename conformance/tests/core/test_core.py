@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays import array_ops
+from invconv.arrays import namespaces
 from invconv.arrays.registry import agnostic
 from invconv_conformance.libraries.library import required_functions
 from tests.programs import python
@@ -205,7 +205,7 @@ def correlate(stencil, x, *, wrap=False):
 
 def test_a_third_party_backend_replaces_a_primitive(monkeypatch: Any, tmp_path: Path) -> None:
     x = strict.ones((1, 2, 3, 3), dtype=strict.float64)
-    assert array_ops.ops_of(x).primitives is None
+    assert namespaces.ops_of(x).primitives is None
     (tmp_path / "toy_backend.py").write_text(TOY)
     information = tmp_path / "toy_backend-1.0.dist-info"
     information.mkdir()
@@ -213,9 +213,9 @@ def test_a_third_party_backend_replaces_a_primitive(monkeypatch: Any, tmp_path: 
     entry = "[invconv.backends]\narray_api_strict = toy_backend\n"
     (information / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(array_ops, "_backends", {})  # as in a process that has not looked yet
-    monkeypatch.delitem(array_ops.KNOWN, type(x))
-    monkeypatch.delitem(array_ops._by_name, "array_api_strict")
+    monkeypatch.setattr(namespaces, "_backends", {})  # as in a process that has not looked yet
+    monkeypatch.delitem(namespaces.KNOWN, type(x))
+    monkeypatch.delitem(namespaces._by_name, "array_api_strict")
     conv = ic.PeriodicConv.init(2, rng=RNG, like=x)
     conv.forward(x)
     toy = sys.modules["toy_backend"]

@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
 def test_the_wheel_imports_and_runs_from_an_empty_folder(outside: Path, tmp_path: Path) -> None:
     code = (
         "import invconv, invconv_conformance, invconv_benchmarks;"
-        "from invconv.arrays.array_ops import backend;"
+        "from invconv.arrays.namespaces import backend;"
         "assert backend('numpy').__name__ == 'invconv.kernels.numpy_primitives';"
         "print(invconv.__file__)"
     )

@@ -41,6 +41,7 @@ class CompiledSolve:
     geometry: Geometry
     target: Target
     matrices: Floats  # (1 + T, C, C): D, and those of the taps
+    images: tuple[int, int, int]  # for `require_images`: channels, pixels and bytes a number
     # the weights in the layouts that were needed, by the channels of a block
     _weights: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
     # the last batch and number of threads, and their runs
@@ -55,7 +56,7 @@ class CompiledSolve:
             prepare = machine.prepare(self.target, g.itemsize)
             arrays = (a.__array_interface__["data"][0] for a in (matrices, known))
             given = *arrays, plan.address
-            in_buffers(lambda z: prepare.call(*given, z), g.scratch * g.itemsize, 1)
+            in_buffers(functools.partial(prepare.call, *given), g.scratch * g.itemsize, 1)
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -72,11 +73,6 @@ class CompiledSolve:
         corner = "triangular solve" if substitutes else "cached inverse"
         vectors = f"{g.lanes} numbers of {8 * g.itemsize} bits"
         return Plan("compiled kernel", at_the_pixel=corner, vectors=vectors)
-
-    @functools.cached_property
-    def images(self) -> tuple[int, int, int]:
-        """The channels, pixels and bytes a number of an image, for `require_images`."""
-        return self.geometry.channels, self.geometry.pixels, self.geometry.itemsize
 
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
         """Solve images at the address ``y``, and put the results at ``x``.
@@ -123,7 +119,7 @@ def compiled_solve(matrices: Floats, sweep: Sweep, target: Target | None = None)
     """
     matrices, target = np.ascontiguousarray(matrices), target or host()
     g = geometry_of(matrices.shape[1], sweep, matrices.dtype.itemsize, target)
-    return CompiledSolve(g, target, matrices)
+    return CompiledSolve(g, target, matrices, (g.channels, g.pixels, g.itemsize))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from invconv.arrays.array_ops import KNOWN, ops_of
 from invconv.arrays.namespaces import (
+    KNOWN,
     Array,
     Shape,
     as_array,
     cast,
     copy_of,
     namespace,
+    ops_of,
     size,
     zeros,
 )

@@ -19,14 +19,15 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from invconv.arrays.array_ops import callers_level, ops_of
 from invconv.arrays.errors import IllConditionedWarning, SingularConvError
 from invconv.arrays.namespaces import (
     Array,
     Shape,
     bits,
+    callers_level,
     dtype_name,
     grid_text,
+    ops_of,
     readable,
     size,
     to_numpy,
