@@ -351,6 +351,13 @@ class Operator:
         """Remember the arguments with which `invconv.bounded` made this operator."""
         object.__setattr__(self, "_bounded_from", (free, gain))
 
+    @classmethod
+    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
+        """Return an operator with these fields, without validation."""
+        conv = object.__new__(cls)
+        conv.__dict__.update(fields)
+        return conv
+
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
         """Return a copy with these arrays and parts, without validation.
 
