@@ -3,14 +3,16 @@
     x -> y = K x + b -> x' = K^-1 (y - b),    error = max |x' - x| / max |x|
 
 All runs in the working precision, by the solver of the call that is judged. Errors hide from this:
-- roundings that K and its solver share cancel: so half of the images have a K x with other numbers;
+- roundings that K and its solver share cancel: so some images have a K x with other numbers;
 - what only ordinary y show: so some images are K^-1 of noise, which holds what errors grow by;
-- roundings of a sum over taps that are alike at every pixel: so some images are evenly grey, and
-  some of one sign, as photographs are.
+- roundings of a sum over taps that are alike at every pixel: so some images are evenly grey, with
+  K x by the kernel that calls run, as sums in another order round less; some are of one sign, as
+  photographs are.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,14 +45,7 @@ class Image(NamedTuple):
     # with a little noise on a third of the rows
     kind: str
     other: bool  # whether K x has other numbers than the solver's
-    back: bool = False  # whether it is K^-1 of such an image
-
-
-def _cycle(number: int) -> list[Image]:
-    """Return an image of each kind; odd ones have K x as it runs."""
-    other = number % 2 == 0
-    back, grey = ("noise", "sign", "even")[number % 3], ("grey", "even")[number // 2 % 2]
-    return [Image(back, other, True), *(Image(k, other) for k in ("mixed", grey, "noise", "sign"))]
+    back: float = 0.0  # the part of the rows that are K^-1 of such an image; the others are grey
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,8 @@ class RoundTrip:
     solve: Map  # y -> K^-1 (y - b)
     sample: Shape  # (C, *spatial)
     dtype: Any
-    first: int = CYCLE  # images with which the judgement of a call begins
+    spectral: bool = False  # whether it is solved by frequencies
+    matrices: bool = False  # whether matrices are multiplied; their inverses run one by one
     reachable: Map | None = None  # x -> the part of x that a singular K does not lose
 
     def error(self, affordable: int, limit: float | None) -> float:
@@ -82,34 +78,34 @@ class RoundTrip:
         They are ``affordable``, more where the error is just below the limit. Without a limit the
         error itself is wanted, of as many images as a diagnosis has.
         """
-        count = max(1, min(affordable, FEW if limit else DIAGNOSED))
-        images = [image for number in range(-(-MORE * count // CYCLE)) for image in _cycle(number)]
-        error, drawn, wanted = 0.0, 0, min(count, self.first) if limit else count
-        at_once = max(1, BATCH // size(self.sample))
+        few = affordable < CYCLE * (1 + self.spectral)
+        first = 1 + (self.spectral or self.matrices) if few else CYCLE * (1 + self.matrices)
+        count = max(first if few else 1, min(affordable, FEW if limit else DIAGNOSED))
+        turns = (self._turn(number, few) for number in itertools.count())
+        images, at_once = itertools.chain.from_iterable(turns), max(1, BATCH // size(self.sample))
+        error, drawn, wanted = 0.0, 0, first if limit else count
         while drawn < wanted:
-            some = images[drawn : min(wanted, drawn + at_once)]
-            error, drawn = max(error, self.error_of(some)), drawn + len(some)
+            some = list(itertools.islice(images, min(wanted - drawn, at_once)))
+            error, drawn = max(error, self._error_of(some)), drawn + len(some)
             if limit and drawn == wanted and NEAR**2 * limit < error <= limit:
                 wanted = MORE * count if error > NEAR * limit else count
         return error
 
-    def error_of(self, images: Sequence[Image]) -> float:
+    def _turn(self, number: int, few: bool) -> list[Image]:
+        """Return images of each kind, or a few that find most."""
+        grey = Image("mixed", other=False)  # whose roundings are looked for, not cancelled
+        if few and self.spectral:
+            return [Image("noise", other=False, back=1 / 3)]
+        if few:
+            return [grey, Image("noise", other=True, back=1)][: 1 + self.matrices]
+        other, kind = number % 2 == 0, ("noise", "sign", "even")[number % 3]
+        alike = Image(("grey", "even")[number % 2], other=False)
+        return [Image(kind, other, 1), grey, alike, Image("noise", other), Image("sign", not other)]
+
+    def _error_of(self, images: list[Image]) -> float:
         """Return the largest error of these images."""
-        own = sum(not image.other for image in images)
-        return self._error(self._drawn(sorted(images, key=lambda image: image.other)), own)
-
-    def error_of_one(self) -> float:
-        """Return the error of one image that has all in it, where no more are affordable.
-
-        It is evenly grey, but for a third of its rows, which are those of K^-1 of noise.
-        """
-        back, x = self._drawn([Image("noise", False, back=True), Image("grey", False)])
-        rows = slice(0, max(1, len(x[0]) // 3))
-        x[:, rows] = back[:, rows] / np.abs(back[:, rows]).max()
-        return self._error(x[None], 1)
-
-    def _error(self, x: Floats, own: int) -> float:
-        """Return the largest error; the first ``own`` images have K x with the own numbers."""
+        images.sort(key=lambda image: image.other)
+        x, own = self._drawn(images), sum(not image.other for image in images)
         axes = tuple(range(1, x.ndim))
         largest = np.abs(x).max(axis=axes)
         x = x if self.reachable is None else self.reachable(x)
@@ -137,10 +133,15 @@ class RoundTrip:
                     part += rng.standard_normal(part.shape, self.dtype) / 16
         if backs := [i for i, image in enumerate(images) if image.back]:
             for i, solved in zip(backs, self.solve(x[backs]), strict=True):
-                if np.isfinite(solved).all():
+                if not np.isfinite(solved).all():
+                    if np.abs(self.own(x[i : i + 1])).max() > SMALL:
+                        x[i] = np.inf
+                elif images[i].back == 1:
                     x[i] = solved
-                elif np.abs(self.own(x[i : i + 1])).max() > SMALL:
-                    x[i] = np.inf
+                else:
+                    rows = slice(0, max(1, int(images[i].back * len(solved[0]))))
+                    x[i].T[...] = rng.random(len(solved)) / 2 + 0.5
+                    x[i, :, rows] = solved[:, rows] / np.abs(solved[:, rows]).max()
         return x
 
 

@@ -61,6 +61,19 @@ def test_what_was_silent_warns(name: str, conv: Any, shape: Shape, monkeypatch: 
     assert not warned(conv.replace(), shape)
 
 
+GREY = [one for one in operators.grey() if isinstance(one[1], ic.PeriodicConv)]
+
+
+@pytest.mark.parametrize(("name", "conv", "shape"), GREY, ids=lambda v: str(v)[:20])
+def test_roundings_that_all_pixels_share_are_seen(name: str, conv: Any, shape: Shape) -> None:
+    """Of evenly grey images, by every judgement of some, whatever they draw."""
+    left = digits(error_of(conv, shape, np.random.default_rng(0)), "float32")
+    for _ in range(4):
+        assert warned(conv.replace(), shape)
+        said = judgement.judge(conv, shape, "float32").digits("float32")
+        assert said == pytest.approx(left, abs=1)
+
+
 @pytest.mark.parametrize(("name", "conv", "shape"), ALL, ids=lambda v: str(v)[:20])
 @pytest.mark.parametrize("library", ["torch", "jax"])
 def test_chains_that_recompute_refuse_it(library: str, name: str, conv: Any, shape: Shape) -> None:

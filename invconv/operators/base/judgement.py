@@ -52,7 +52,7 @@ from invconv.trust.condition import (
     of_norms,
 )
 from invconv.trust.limits import NEAR, TOLERATED
-from invconv.trust.round_trip import Floats, Image, Judgement, RoundTrip
+from invconv.trust.round_trip import Floats, Judgement, RoundTrip
 
 
 class Blame(NamedTuple):
@@ -236,37 +236,24 @@ class _Judged(NamedTuple):
         spectral = any(family.spectral for family, _ in products)
         matrices = sum(family.pixelwise for family, _ in products)
         by_taps = not spectral or summed <= max(limits.TAPS, 32 * numbers)
-        other = self._with_other_numbers(_forward(self.other, shape, by_taps))
+        other = self._with_other_numbers(_forward(self.other, shape, by_taps, limits.COMPILED))
         own = _forward(self.path, shape, by_taps) if by_taps else other
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
         if self.noisy:
             own, other = map(_noisy, (own, other))
-        # the product of several may be wrong where their inverses, one by one, are not
-        first = limits.CYCLE * (1 + (matrices > 1))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
-        trip = RoundTrip(own, other, solve, sample, dtype, first, reachable)
         affordable = int(limits.WORK / (times * self._cost(numbers, summed, applied, by_taps)))
-        if affordable >= 3:
-            return trip.error(affordable, limit)
-        few = [Image("mixed", other=False), Image("noise", other=True, back=True)]
-        error = 0.0
-        for _ in range(limits.MORE):  # again where it is near, as images differ tenfold
-            if spectral:
-                error = max(error, trip.error_of_one())
-            else:
-                error = max(error, trip.error_of(few[: 1 + (matrices > 1)]))
-            if not NEAR * TOLERATED < error <= TOLERATED:
-                break
-        return error
+        trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices > 1, reachable)
+        return trip.error(affordable, limit)
 
     def _cost(self, numbers: float, summed: float, applied: float, by_taps: bool) -> float:
         """Return the work of a round trip of an image: it is drawn, K x runs, and the solve."""
         transforms = [getattr(f.family, "wide", False) for f in self.path if f.family.spectral]
-        spectral = len(transforms) * (32 + 2 * self.channels) * numbers
+        spectral = len(transforms) * 6 * numbers
         if by_taps and not any(transforms):
-            return (8 * numbers + spectral + applied / 8) + summed * (1 / self.channels + 1 / 8)
-        return 8 * numbers + 3 * spectral + applied / 8
+            return (8 * numbers + spectral + applied / 16) + summed * (1 / self.channels + 1 / 16)
+        return 8 * numbers + 3 * spectral + applied / 16
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
@@ -295,8 +282,8 @@ def _moved(factor: Factor) -> Factor:
     return Factor(family, tuple(map(moved, w)) if isinstance(w, tuple) else moved(w), inverted)
 
 
-def _forward(path: Path, shape: Shape, by_taps: bool) -> Map:
-    """Return x -> K x + b; sums over taps run by BLAS: to compile a kernel would take longer."""
+def _forward(path: Path, shape: Shape, by_taps: bool, compiled: float = 0) -> Map:
+    """Return x -> K x + b; sums over taps of less work than ``compiled`` run by BLAS."""
 
     def way(factor: Factor) -> tuple[bool, bool]:
         ready = factor.family.solves_by_applying or (factor.family.spectral and not by_taps)
@@ -310,16 +297,16 @@ def _forward(path: Path, shape: Shape, by_taps: bool) -> Map:
         elif ready:
             maps += [f.family.made_ready(f.w, shape) for f in factors]
         else:
-            maps.append(_summed(factors, shape))
+            maps.append(_summed(factors, shape, compiled))
     return in_turn(maps)
 
 
-def _summed(path: Path, shape: Shape) -> Map:
+def _summed(path: Path, shape: Shape, compiled: float) -> Map:
     with agnostic(False):
         route = Route(path, shape, pixels=size(shape))
     few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))  # by BLAS
     work = few * sum(f.family.products(f.w, shape) for f in path)
-    if work > limits.COMPILED or all(f.family.pixelwise for f in path):
+    if work >= compiled or all(f.family.pixelwise for f in path):
         return route
 
     def run(x: Array) -> Array:
