@@ -65,6 +65,16 @@ class Sweep:
             slope[axis] = 1 + sum(w * b for w, b in later)
         return tuple(slope)
 
+    @derived
+    def lag(self) -> int:
+        """Return the levels by which a row lags behind the row above it, at least.
+
+        Pixel j of row l is on level j + lag l; a tap in its plane, of the last two axes, reads
+        pixels of earlier levels alone.
+        """
+        above = [o for o in self.reach if not any(o[:-2]) and o[-2] > 0]
+        return max([0, *(-((o[-1] - 1) // o[-2]) for o in above)])
+
     @property
     def levels(self) -> int:
         """The number of wavefronts on the grid: `kernels.wavefront`."""

@@ -20,8 +20,7 @@ A tap that would read a pixel outside the grid reads a zero or is left out: neit
 
 import math
 
-from invconv.arrays.namespaces import Shape
-from invconv.arrays.stencil import Offset, reaching
+from invconv.arrays.stencil import Sweep, reaching
 
 _UNROLLED = 8  # channels at most, so that the code stays short
 _HIDDEN = 12  # independent sums that hide the latency of an addition
@@ -49,10 +48,11 @@ def unrolled(block: int, single: bool) -> int:
     return block if single and block <= _UNROLLED else 1
 
 
-def tap_order(pixels: list[Offset], shape: Shape) -> list[int]:
+def tap_order(sweep: Sweep) -> tuple[int, ...]:
     """Return the taps that reach a pixel of the grid, in the order in which they are added up.
 
     The tap that reads the pixel that was solved last comes last: its result may still be on its
     way to memory.
     """
-    return sorted(reaching(pixels, shape), key=lambda t: tuple(-o for o in pixels[t]))
+    kept = reaching(sweep.offsets, sweep.shape)
+    return tuple(sorted(kept, key=lambda t: tuple(-o for o in sweep.reach[t])))

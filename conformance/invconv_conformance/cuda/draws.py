@@ -60,7 +60,7 @@ def random_jobs(count: int, seed: int) -> Iterator[Job]:
         y = rng.standard_normal((int(rng.integers(1, 4)), channels, *shape))
         device = (_TINY, _SMALL, LARGE, LARGE)[int(rng.integers(4))]
         if n % 4 == 0 and (plan := plan_for(conv, shape, conv.kernel.itemsize, LARGE)):
-            lines = replace(plan, weights_shared=False).band_bytes(max(1, plan.layout.depth))
+            lines = replace(plan, weights_shared=False).band_bytes(max(1, plan.depth))
             device = Device(75, lines - 1, 40)  # too small for rows: the plane is turned
         yield from _jobs(f"random {n}", conv, y, device, rng)
 
@@ -103,7 +103,7 @@ def _jobs(
     plan = plan_for(conv, y.shape[2:], y.itemsize, device)
     if plan is None or 0 in y.shape:
         return
-    least = min(max(1, plan.layout.depth), plan.plane[0])
+    least = min(max(1, plan.depth), plan.plane[0])
     rows = int(rng.integers(least, min(plan.most_rows, least + 6) + 1))
     chunk, resident = int(rng.choice([1, 2, 8])), int(rng.choice([1, 3]))
     yield Job(name, conv, y, plan, plan.in_bands(len(y), rows, chunk=chunk), resident)
@@ -135,6 +135,6 @@ def small_jobs() -> Iterator[list[Job]]:
         )
         for one, (chunk, resident) in pairs:
             plan: Any = plan_for(one, shape, 4, _LEAST if max(shape) > 20 else LARGE)
-            launch = plan.in_bands(len(y), max(2, plan.layout.depth), 2 * channels + 1, chunk)
+            launch = plan.in_bands(len(y), max(2, plan.depth), 2 * channels + 1, chunk)
             group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
         yield group

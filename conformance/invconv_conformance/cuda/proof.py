@@ -171,8 +171,8 @@ def test_nothing_spills_and_blocks_fit_into_a_multiprocessor(
     launches = {launch.kernel: launch for launch in (*plan.weigh(), plan.solve(images))}
     used = {found["name"]: found.groupdict() for found in _FUNCTION.finditer(log)}
     assert used.keys() == launches.keys(), log
-    print(f"{used['solve']['registers']} registers, {plan.layout.threads} threads", end=" ")
+    print(f"{used['solve']['registers']} registers, {plan.threads} threads", end=" ")
     for name, numbers in used.items():
         assert {numbers[memory] for memory in ("stack", "stores", "loads")} == {"0"}, name
-        assert int(numbers["registers"]) * plan.layout.threads <= REGISTERS, name
+        assert int(numbers["registers"]) * plan.threads <= REGISTERS, name
         assert launches[name].shared <= plan.device.shared, name

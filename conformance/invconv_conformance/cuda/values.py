@@ -32,7 +32,7 @@ class Verdict:
     @property
     def wrong(self) -> str:
         """What is not as it should be: the sums have C terms for each tap."""
-        bound = 10 + self.job.conv.channels * (1 + len(self.job.plan.layout.offsets))
+        bound = 10 + self.job.conv.channels * (1 + len(self.job.plan.order))
         if not self.failure and self.error <= bound and self.same_bits is not False:
             return ""
         bits = f"bits {self.same_bits} {self.failure[:2000]}"

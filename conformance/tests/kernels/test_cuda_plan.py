@@ -57,7 +57,7 @@ def test_launches_are_possible(
             continue
         launch = plan.solve(batch)
         grid = dict(zip(GRID, launch.integers, strict=True))
-        rows, bands, depth = grid["rows"], grid["bands"], plan.layout.depth
+        rows, bands, depth = grid["rows"], grid["bands"], plan.depth
         pairs = zip(setting[1][-2:], dilation[-2:], strict=True)
         plane = {-(-n // d) for n, d in pairs} | ({1} if ndim == 1 else set())
         assert {*plan.plane} == plane
@@ -71,7 +71,7 @@ def test_launches_are_possible(
         assert rows * bands >= plan.plane[0] > rows * (bands - 1)
         assert bands == 1 or rows >= max(1, depth)
         assert launch.shared == plan.band_bytes(rows) <= shared
-        assert plan.layout.channels <= launch.threads <= plan.layout.threads <= 1024
+        assert plan.channels <= launch.threads <= plan.threads <= 1024
         assert launch.threads % 32 == 0
         planes = grid["extent_0"] * grid["extent_1"]
         units = planes * plan.plane[0] * interleaved

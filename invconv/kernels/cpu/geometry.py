@@ -3,10 +3,10 @@
 import functools
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from invconv.arrays.stencil import Offset, Sweep
+from invconv.arrays.stencil import Sweep
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.order import tap_order
 
@@ -28,20 +28,18 @@ def strides_of(shape: Shape, margins: Iterable[int]) -> tuple[int, ...]:
     return tuple(math.prod(sides[axis + 1 :]) for axis in range(len(shape)))
 
 
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """Settings of a solve, without values, for grids of at least two axes.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Geometry(Sweep):
+    """A sweep over a grid of at least two axes, with settings of the kernel.
 
-    `geometry_of` returns the same object for the same arguments, so it is compared by identity.
+    Taps are counted in pixels, and the first one is the pixel itself.
     """
 
+    # `geometry_of` returns the same object for the same arguments
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
     channels: int
-    shape: Shape  # the grid
-    # how many pixels back each tap reads, counted along `direction`; the pixel itself first
-    reach: tuple[Offset, ...]
     order: tuple[int, ...]  # the index of each tap's matrix
-    direction: tuple[int, ...]
-    lower: bool  # whether D is lower triangular
     blocks: int  # of output channels, which are solved one after the other
     block: int  # channels of a block
     lanes: int  # of a vector
@@ -53,13 +51,9 @@ class Geometry:
     scratch: int = field(init=False)  # numbers of memory in which the weights are computed
     margins: tuple[int, ...] = field(init=False)  # the farthest that taps read along each axis
     above: int = field(init=False)  # rows above that taps read at most
-    # pixels by which a row lags behind the row above it, so that what it reads is solved: pixel j
-    # of row l is at level j + lag l, and reads pixels of earlier levels alone
-    lag: int = field(init=False)
 
     def __post_init__(self) -> None:
-        taps = [o for o in self.reach if not any(o[:-2]) and o[-2] > 0]
-        margins = tuple(max(abs(o[a]) for o in self.reach) for a in range(len(self.shape)))
+        margins = tuple(max(map(abs, along)) for along in zip(*self.reach, strict=True))
         vars(self).update(
             single=self.blocks == 1,
             pixels=math.prod(self.shape),
@@ -67,30 +61,31 @@ class Geometry:
             scratch=self.channels * -(-len(self.reach) * self.channels // self.lanes) * self.lanes,
             margins=margins,
             above=margins[-2],
-            lag=max([0, *(-((o[-1] - 1) // o[-2]) for o in taps)]),
         )
 
 
 @functools.lru_cache(maxsize=256)
 def geometry_of(channels: int, sweep: Sweep, itemsize: int, target: Target) -> Geometry:
     """Return the geometry of a causal stencil on a grid."""
-    shape, direction = sweep.shape, sweep.direction
-    pixels = [tuple(map(operator.mul, sweep.dilation, offset)) for offset in sweep.reach]
-    kept = tap_order(pixels, shape)
-    offsets = [(0,) * len(shape), *(pixels[t] for t in kept)]
-    axes = [a for a, n in enumerate(shape) if n > 1]  # no tap reads along the others
+    kept, ndim = tap_order(sweep), len(sweep.shape)
+    pixels = [tuple(map(operator.mul, sweep.dilation, sweep.reach[t])) for t in kept]
+    axes = [a for a, n in enumerate(sweep.shape) if n > 1]  # no tap reads along the others
     missing = max(0, 2 - len(axes))  # a signal is an image of many rows
-    shape = *(shape[a] for a in axes), *[1] * missing
-    direction = *(direction[a] for a in axes), *[1] * missing
-    offsets = [(*(o[a] for a in axes), *[0] * missing) for o in offsets]
+
+    def along(each: Sequence[int], other: int) -> tuple[int, ...]:
+        return (*(each[a] for a in axes), *[other] * missing)
+
+    blocks, block = blocks_of(channels, target.most_channels)
     return Geometry(
-        channels,
-        shape,
-        tuple(offsets),
-        (0, *(1 + t for t in kept)),
-        direction,
+        tuple(along(o, 0) for o in ((0,) * ndim, *pixels)),
+        along(sweep.direction, 1),
+        along((1,) * ndim, 1),
         sweep.lower,
-        *blocks_of(channels, target.most_channels),
-        target.lanes(itemsize),
-        itemsize,
+        along(sweep.shape, 1),
+        channels=channels,
+        order=(0, *(1 + t for t in kept)),
+        blocks=blocks,
+        block=block,
+        lanes=target.lanes(itemsize),
+        itemsize=itemsize,
     )
