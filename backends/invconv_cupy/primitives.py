@@ -135,7 +135,5 @@ class CausalSolver:
 def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     c = stencil
-    state: DeviceSolve | PitchedSolver | None = device_solve(c.taps, c.sweep.on(shape), CUDA)
-    if state is None:
-        state = PitchedSolver(c, inverse_at_the_pixel(c), shape, CUPY)
-    return CausalSolver(c, shape, state)
+    state = device_solve(c.taps, c.sweep.on(shape), CUDA)
+    return CausalSolver(c, shape, state or PitchedSolver(c, inverse_at_the_pixel(c), shape, CUPY))

@@ -1,10 +1,11 @@
 """The primitive `causal_solver`: causal solves on a grid.
 
 The derivative is JAX's rule for a linear solve (`lax.custom_linear_solve`), which keeps only the
-solution. XLA calls the kernels of the core without Python, on a CPU and on CUDA; elsewhere, and in
-a program that JAX exports, the loop of `native.scan` solves: our kernels exist in this process
-only. All CUDA devices of JAX in this process must run the same program: if they differ, or one has
-no kernel, none is used. Not yet run on a GPU.
+solution. XLA calls the kernels of the core without Python, on a CPU and on CUDA. Elsewhere, under
+`vmap` over matrices there, and in a program that JAX exports, a loop over wavefronts solves, which
+XLA compiles once, whatever the image size: our kernels exist in this process only. All CUDA devices
+of JAX in this process must run the same program: if they differ, or one has no kernel, none is
+used. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,14 +26,12 @@ from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.arrays.stencil import CausalStencil, Sweep
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import available, compiled_solve
-from invconv.kernels.cpu.compiler.target import host
-from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.launch import Program
-from invconv.kernels.primitives import Plan
-from invconv_jax.native import scan
+from invconv.kernels.primitives import Plan, flat
+from invconv.kernels.wavefront import inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.partition import SplitByBatch
-from invconv_jax.native.products import correlate
+from invconv_jax.native.products import correlate, matmul, substitute, triangular_solve
 from invconv_jax.private import (
     Primitive,
     is_exported,
@@ -94,10 +93,12 @@ def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Arra
 
 def program_of(sweep: Sweep, channels: int, dtype: Any) -> Program | None:
     """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
-    ordinals, dtype = _ordinals(), np.dtype(dtype)
-    if not ordinals or dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
         return None
-    return launch.common_program(channels, sweep, dtype.itemsize, ordinals)
+    programs = [launch.program_of(channels, sweep, dtype.itemsize, n) for n in _ordinals()]
+    plans = {program and program.plan for program in programs}
+    return programs[0] if len(plans) == 1 else None
 
 
 def _ordinals() -> tuple[int, ...]:
@@ -106,21 +107,6 @@ def _ordinals() -> tuple[int, ...]:
     except RuntimeError:  # JAX has no such backend here
         return ()
     return tuple(device.local_hardware_id for device in devices)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _weigh(program: Program, matrices: Array) -> Array:
-    """Return the weights of matrices (1 + T, C, C)."""
-    call = launch.weighing_call(program)
-    weights = jax.ShapeDtypeStruct((call.results,), matrices.dtype)
-    (weighed,) = _call(call, (weights,), matrices)
-    return weighed
-
-
-def _call(call: launch.CustomCall, results: tuple[Any, ...], *arrays: Array) -> Any:
-    with LOCK:
-        register(call.name, call.code, "CUDA")
-    return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
 
 
 @functools.cache
@@ -167,17 +153,54 @@ def _solve(*arrays: Array, sweep: Sweep) -> Array:
 
 
 def _by_scan(matrices: Array, *others: Array, sweep: Sweep) -> Array:
-    return scan.solve(sweep, matrices, others[-1])
+    diagonal, taps, y = matrices[0], matrices[1:], others[-1]
+    unit = jnp.eye(diagonal.shape[0], dtype=diagonal.dtype)
+    inverse = triangular_solve(diagonal, unit, lower=sweep.lower)
+
+    def multiply(y: Array) -> Array:
+        product = matmul(inverse, flat(y)).reshape(y.shape)
+        return _loop(sweep, None, matmul(inverse, taps), product)
+
+    def divide(y: Array) -> Array:
+        return _loop(sweep, diagonal, taps, y)
+
+    return lax.cond(inverse_keeps_accuracy(diagonal, inverse), multiply, divide, y)
+
+
+def _loop(sweep: Sweep, diagonal: Array | None, taps: Array, y: Array) -> Array:
+    """Solve level after level; D is the identity if ``diagonal`` is None."""
+    (count, channels, _), batch, lower = taps.shape, y.shape[0], sweep.lower
+    if y.size == 0 or (count == 0 and diagonal is None):
+        return y
+    if count == 0:
+        return jnp.moveaxis(substitute(diagonal, jnp.moveaxis(y, 1, 0), lower=lower), 0, 1)
+    lanes = lanes_of(sweep, np)
+    width = lanes.gather.shape[1]
+    rows = jnp.pad(jnp.transpose(flat(y), (2, 1, 0)), ((0, 1), (0, 0), (0, 0)))
+    rows = jnp.transpose(rows[lanes.gather], (0, 2, 1, 3))  # (L, C, M, B)
+    weights = jnp.moveaxis(taps, 0, 1).reshape(channels, count * channels)
+    window = jnp.zeros((channels, lanes.back * width, batch), y.dtype)
+
+    def step(window: Array, level: tuple[Array, Array]) -> tuple[Array, Array]:
+        rhs, inside = level
+        seen = jnp.pad(window, ((0, 0), (0, 1), (0, 0)))
+        read = jnp.concatenate([seen[:, reads] for reads in lanes.reads])
+        x = rhs - jnp.tensordot(weights, read, 1, precision=lax.Precision.HIGHEST)
+        if diagonal is not None:
+            x = substitute(diagonal, x, lower=lower)
+        x = jnp.where(inside[:, None], x, jnp.zeros_like(x))
+        return jnp.concatenate([window[:, width:], x], axis=1), x
+
+    levels = lax.scan(step, window, (rows, lanes.inside))[1]
+    x = jnp.transpose(levels, (0, 2, 1, 3)).reshape(-1, channels, batch)[lanes.places]
+    return jnp.transpose(x, (2, 1, 0)).reshape(y.shape)
 
 
 def _by_kernel(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     *weights, y = others
-    itemsize, target = y.dtype.itemsize, host()
-    compiled = geometry_of(y.shape[1], sweep, itemsize, target)
-    call = cpu.call(compiled, target, y.shape[0])
-    code = cpu.handler(target, itemsize, call.plan.way, call.plan.sums)
+    call = cpu.call(y.shape[1], sweep, y.dtype.itemsize, y.shape[0])
     with LOCK:
-        register(call.name, code, "cpu")
+        register(call.name, call.code, "cpu")
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
     given = weights[call.plan.way == "channels"] if weights else matrices
@@ -185,26 +208,28 @@ def _by_kernel(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     return x
 
 
-def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
-    way = _by_scan if is_exported(context) else _by_kernel
-    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
-
-
-def _by_launches(program: Program, matrices: Array, *others: Array, sweep: Sweep) -> Array:
-    weights, y = _weigh(program, matrices), others[-1]
-    call = launch.solving_call(program, y.shape[0])
-    counters = jax.ShapeDtypeStruct((call.results,), np.int32)
-    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weights, y)[0]
-
-
-def _lower_for_cuda(context: Any, *arrays: Any, sweep: Sweep) -> Any:
-    way: Any
-    way, y = _by_scan, context.avals_in[-1]
+def _by_launches(matrices: Array, *others: Array, sweep: Sweep) -> Array:
+    y = others[-1]
     program = program_of(sweep, y.shape[1], y.dtype)
-    fits = program is not None and y.shape[0] <= program.plan.most_images
-    if program is not None and fits and not is_exported(context):
-        way = functools.partial(_by_launches, program)
-    return lower_fun(way, multiple_results=False)(context, *arrays, sweep=sweep)
+    if program is None or y.shape[0] > program.plan.most_images:
+        return _by_scan(matrices, y, sweep=sweep)
+    weights = jax.ShapeDtypeStruct((program.plan.weights,), y.dtype)
+    (weighed,) = _call(launch.weighing_call(program), (weights,), matrices)
+    call = launch.solving_call(program, y.shape[0])
+    counters = jax.ShapeDtypeStruct((call.counters,), np.int32)
+    return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weighed, y)[0]
+
+
+def _call(call: launch.CustomCall, results: tuple[Any, ...], *arrays: Array) -> Any:
+    with LOCK:
+        register(call.name, call.code, "CUDA")
+    return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
+
+
+def _lower(kernel: Callable[..., Array], context: Any, *arrays: Any, **settings: Any) -> Any:
+    """Lower a kernel's call, and in an exported program the loop."""
+    way = _by_scan if is_exported(context) else kernel
+    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
 
 
 def _vectorise(
@@ -240,6 +265,6 @@ _one_batch = Primitive("invconv_kernel_call")
 _one_batch.def_impl(_run)
 _one_batch.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
 register_lowering(_one_batch, lower_fun(_by_scan, multiple_results=False))
-register_lowering(_one_batch, _lower_for_cpu, platform="cpu")
-register_lowering(_one_batch, _lower_for_cuda, platform="cuda")
+for _platform, _kernel in (("cpu", _by_kernel), ("cuda", _by_launches)):
+    register_lowering(_one_batch, functools.partial(_lower, _kernel), platform=_platform)
 primitive_batchers[_one_batch] = _vectorise

@@ -198,11 +198,8 @@ def _causal_state(
     """Return a factored solve, by the quickest way that runs on the device."""
     if c.taps.is_cpu and type(c.taps) in PLAIN and available(c.taps.element_size()):
         return compiled_solve(c.taps.numpy(force=True), c.sweep.on(shape))
-    if CUDA.ordinal(c.taps) is not None:
-        state = device_solve(c.taps, c.sweep.on(shape), CUDA)
-        if state is not None:
-            return state
-    return PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
+    state = device_solve(c.taps, c.sweep.on(shape), CUDA)
+    return state or PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,8 @@ def install(folder: Path) -> Driver:
         (wavefront, "readable", lambda x: False),
     ):
         setattr(module, name, value)
-    mlir.register_lowering(wavefront._one_batch, wavefront._lower_for_cuda, platform="cpu")
+    lower = functools.partial(wavefront._lower, wavefront._by_launches)
+    mlir.register_lowering(wavefront._one_batch, lower, platform="cpu")
     return driver
 
 

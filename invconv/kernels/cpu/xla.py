@@ -5,10 +5,11 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
+from invconv.arrays.stencil import Sweep
 from invconv.kernels.cpu import machine, recursive
 from invconv.kernels.cpu.assembly import Program, best_program
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.geometry import Geometry
+from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cpu.program import Ints
 
 
@@ -18,6 +19,7 @@ class CustomCall:
 
     # the name of the handler, the same in every process, so that XLA may cache programs on disk
     name: str
+    code: machine.Code  # the handler
     plan: Program
     # number of images; places in the working memory of the weights, of the scratch memory in which
     # they are computed, and of the units' state; and the number of words of that state
@@ -26,10 +28,12 @@ class CustomCall:
 
 
 @functools.lru_cache(maxsize=256)
-def call(g: Geometry, target: Target, batch: int) -> CustomCall:
+def call(channels: int, sweep: Sweep, itemsize: int, batch: int) -> CustomCall:
     """Return the call that solves a batch of images."""
     from invconv.kernels.cpu.handler import ALIGNED
 
+    target = host()
+    g = geometry_of(channels, sweep, itemsize, target)
     plan = best_program(g, batch, 1)
     words = 1 + plan.units(batch)
     numbers = plan.header.size, plan.weights, g.scratch
@@ -38,6 +42,7 @@ def call(g: Geometry, target: Target, batch: int) -> CustomCall:
     settings = "_".join(map(str, map(int, plan.sums)))
     return CustomCall(
         f"invconv_{target.bits}_f{8 * g.itemsize}_{plan.way}_{settings}",
+        _handler(target, itemsize, plan.way, plan.sums),
         plan,
         np.asarray([batch, *places, words], np.int64),
         int(memory) + ALIGNED,
@@ -45,7 +50,7 @@ def call(g: Geometry, target: Target, batch: int) -> CustomCall:
 
 
 @functools.cache
-def handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> machine.Code:
+def _handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> machine.Code:
     """Compile the handler of calls with these lanes and sums."""
     from invconv.kernels.cpu.handler import write_handler
 

@@ -91,7 +91,9 @@ def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Prog
 
 
 def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Program | None:
-    described = _described(ordinal)
+    asked = driver.MAJOR, driver.MINOR, driver.SHARED, driver.PROCESSORS
+    major, minor, shared, processors = (driver.attribute(n, ordinal) for n in asked)
+    described = Device(10 * major + minor, shared, processors)
     plan = plan_of(channels, sweep, itemsize, described)
     kernels = None if plan is None else _loaded(plan.constants, described.architecture)
     if plan is None or kernels is None:
@@ -101,12 +103,6 @@ def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Progra
         for kernel in kernels.values():
             driver.put_on_device(kernel)
     return Program(plan, ordinal, kernels)
-
-
-def _described(ordinal: int) -> Device:
-    asked = driver.MAJOR, driver.MINOR, driver.SHARED, driver.PROCESSORS
-    major, minor, shared, processors = (driver.attribute(n, ordinal) for n in asked)
-    return Device(10 * major + minor, shared, processors)
 
 
 @functools.lru_cache(maxsize=256)
@@ -194,36 +190,27 @@ class CustomCall:
     name: str  # the name of the handler
     code: machine.Code  # the handler
     launches: np.ndarray[Any, np.dtype[np.int32]]  # the attribute ``launches``
-    results: int  # size of the weights, or of the counters; at least one
-
-
-def common_program(
-    channels: int, sweep: Sweep, itemsize: int, ordinals: tuple[int, ...]
-) -> Program | None:
-    """Return a program that runs on each of some devices; None if one has none, or plans differ."""
-    programs = [program_of(channels, sweep, itemsize, ordinal) for ordinal in ordinals]
-    plans = {program and program.plan for program in programs}
-    return programs[0] if len(plans) == 1 else None
+    counters: int  # number of counters; at least one
 
 
 def weighing_call(program: Program) -> CustomCall:
     """Return the call that computes weights from matrices."""
-    return _call(program, "weigh", program.plan.weigh(), program.plan.weights)
+    return _call(program, "weigh", program.plan.weigh())
 
 
 def solving_call(program: Program, batch: int) -> CustomCall:
     """Return the call that solves a batch of at least one image."""
-    launch = program.plan.solve(batch)
-    return _call(program, "solve", (launch,), max(1, launch.counters))
+    return _call(program, "solve", (program.plan.solve(batch),))
 
 
-def _call(program: Program, task: str, launches: tuple[Launch, ...], results: int) -> CustomCall:
+def _call(program: Program, task: str, launches: tuple[Launch, ...]) -> CustomCall:
     rows = [(n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches]
     numbers, plan = np.ravel(np.asarray(rows, np.int32)), program.plan
     description = repr((plan.constants, plan.device.architecture)).encode()
     name = f"invconv_cuda_{task}_{hashlib.sha256(description).hexdigest()[:20]}"
     kernels = tuple((n.kernel, program.kernels[n.kernel]) for n in launches)
-    return CustomCall(name, _handler(task, kernels), numbers, results)
+    counters = max(1, *(n.counters for n in launches))
+    return CustomCall(name, _handler(task, kernels), numbers, counters)
 
 
 @functools.lru_cache(maxsize=256)
