@@ -87,12 +87,13 @@ def _contenders(group: Group) -> list[Contender]:
 
 
 def _measure(group: Group, threads: int, seconds: float) -> list[Row]:
-    calls = _contenders(group)
-    timings = turns.measure(calls, seconds, alternating=group.suite in ALTERNATING)
-    return [_row(group, c, threads, t) for c, t in zip(calls, timings, strict=True)]
+    alternating = group.suite in ALTERNATING
+    timings = turns.measure(_contenders(group), seconds, alternating=alternating)
+    return [_row(group, threads, timing) for timing in timings]
 
 
-def _row(group: Group, contender: Contender, threads: int, timing: Timing) -> Row:
+def _row(group: Group, threads: int, timing: Timing) -> Row:
+    contender = timing.contender
     passes = [[float(f"{s:.5g}") for s in timing.samples]] if timing.samples else []
     known: dict[str, Any] = {n: getattr(timing, n) for n in ("plan", "first", "calls", "error")}
     if contender.images is not None and passes and not group.axis:
