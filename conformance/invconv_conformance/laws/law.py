@@ -26,7 +26,7 @@ class Measure:
     @property
     def share(self) -> float:
         """How much of the bound is used up, inf for NaN; over 1 is a failure."""
-        share = self.error / self.bound if self.bound else math.inf * self.error
+        share = self.error / self.bound if self.bound else math.inf
         return math.inf if math.isnan(share) else share
 
 

@@ -195,6 +195,7 @@ def unadapted(name: str) -> Library:
     return Library(*given, host=("default",) * readable(x), native=native, adapted=False)
 
 
+@functools.cache
 def required_functions() -> dict[str, list[str]]:
     """Return the array-API functions that the core's agnostic code calls, by extension, or ""."""
     found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in _EXTENSIONS}}

@@ -91,7 +91,7 @@ def few_eager(results: Iterable[Result]) -> list[str]:
 def choose(options: Any) -> tuple[list[Column], list[str]]:
     """Return what to run with the options of `plugin`, and why the rest is not run."""
     found, absent = _libraries(options.namespace, options.library)
-    every = [c for library in found for c in library.columns(every_dtype=True, every_mode=True)]
+    every = [c for library in found for c in library.columns(every_mode=True)]
     for name in ("device", "mode", "dtype") if every else ():
         known = list(dict.fromkeys(getattr(c, name) for c in every))
         for word in getattr(options, name) or ():

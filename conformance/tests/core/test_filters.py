@@ -11,6 +11,8 @@ import torch
 from jax.test_util import check_grads
 
 import invconv as ic
+from invconv.arrays.registry import agnostic
+from invconv_torch.native import filters
 from tests.selected import libraries
 
 
@@ -49,7 +51,7 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
-def test_filters_have_the_gradients_of_differences() -> None:
+def test_filters_have_the_gradients_of_differences(monkeypatch: Any) -> None:
     rng = np.random.default_rng(0)
     b, x, zi = (rng.standard_normal(shape) for shape in (3, (2, 7), (2, 2)))
     a = np.asarray([1.3, 0.2, -0.1])
@@ -63,7 +65,17 @@ def test_filters_have_the_gradients_of_differences() -> None:
     torch.testing.assert_close(mapped, run(*tensors)[0])
     filtered = jax.jit(lambda x: run(*map(jax.numpy.asarray, (b, a)), x, None))(x)
     alike(np.asarray(filtered, np.float64), scipy.signal.lfilter(b, a, x))
-    check_grads(jax.jit(run), tuple(map(jax.numpy.asarray, (b, a, x, zi))), order=2)
+    arrays = tuple(map(jax.numpy.asarray, (b, a, x, zi)))
+    check_grads(jax.jit(run), arrays, order=2)
+    assert "custom_call" in jax.jit(run).lower(*arrays).as_text()  # the compiled kernel
+    monkeypatch.setattr(filters, "reason", lambda size: "absent")  # without it
+    assert torch.autograd.gradcheck(run, tensors)
+
+
+def test_a_recursion_that_grows_is_no_inverse_that_is_lost() -> None:
+    x = np.ones((1, 40))
+    with agnostic():
+        alike(ic.lfilter([1.0], [1.0, -3.0], x), scipy.signal.lfilter([1.0], [1.0, -3.0], x))
 
 
 @pytest.mark.parametrize("mode", ["mirror", "reflect", "grid-wrap"])

@@ -14,7 +14,7 @@ from skimage.restoration import wiener
 import invconv as ic
 from invconv.arrays.namespaces import from_host
 from invconv_conformance.truth.oracle import affine
-from tests.selected import libraries
+from tests.selected import libraries, slow
 
 
 def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) -> Any:
@@ -141,7 +141,7 @@ def test_a_damp_beyond_the_matrix_keeps_all_digits(carry: Any, damp: float) -> N
 
 
 @libraries
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", [*range(14), *map(slow, range(14, 50))])
 def test_a_penalty_is_the_dense_stacks(carry: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     channels, grid = (1, 1, 3)[seed % 3], ((7,), (4, 5))[seed % 2]

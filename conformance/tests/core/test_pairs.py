@@ -1,5 +1,6 @@
 """Settings in any pairs, sizes one off any width: dense matrices, or taps one by one."""
 
+import contextlib
 import inspect
 import itertools
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
+from invconv.arrays.registry import agnostic
 from invconv.extend import Transposed
 from invconv_conformance.cases.case import perturbed, with_bias
 from invconv_conformance.truth.oracle import affine, autoregressive_taps
@@ -60,8 +62,14 @@ def operators(draw: Any) -> tuple[Any, tuple[int, ...]]:
 
 
 @hypothesis.settings(max_examples=150)
-@hypothesis.given(operators(), st.sampled_from(EDGES), st.sampled_from(["float64", "float32"]))
-def test_any_settings_are_the_dense_matrix(drawn: Any, batch: int, dtype: str) -> None:
+@hypothesis.given(
+    operators(),
+    st.sampled_from(EDGES),
+    st.sampled_from(["float64", "float32"]),
+    st.sampled_from([agnostic, contextlib.nullcontext]),
+)
+def test_any_settings_are_the_dense_matrix(drawn: Any, batch: int, dtype: str, how: Any) -> None:
+    """By native code or not."""
     conv, grid = drawn
     matrix, shift = (part.astype(float) for part in affine(conv, grid))
     condition = float(np.linalg.cond(matrix))
@@ -75,12 +83,13 @@ def test_any_settings_are_the_dense_matrix(drawn: Any, batch: int, dtype: str) -
         assert np.abs(found.reshape(np.shape(wanted)) - wanted).max() < 300 * eps * loss * size
 
     x = rows.reshape(batch, conv.channels, *grid).astype(dtype)
-    near(conv.forward(x), rows @ matrix.T + shift)
-    near(conv.inverse(x), np.linalg.solve(matrix, (rows - shift).T).T, condition)
-    near(conv.log_det(grid), np.linalg.slogdet(matrix)[1], len(matrix))
-    for turned in (conv.transpose(), Transposed(conv)):
-        near(turned.forward(x), rows @ matrix)
-        near(turned.inverse(x), np.linalg.solve(matrix.T, rows.T).T, condition)
+    with how():
+        near(conv.forward(x), rows @ matrix.T + shift)
+        near(conv.inverse(x), np.linalg.solve(matrix, (rows - shift).T).T, condition)
+        near(conv.log_det(grid), np.linalg.slogdet(matrix)[1], len(matrix))
+        for turned in (conv.transpose(), Transposed(conv)):
+            near(turned.forward(x), rows @ matrix)
+            near(turned.inverse(x), np.linalg.solve(matrix.T, rows.T).T, condition)
 
 
 def applied(conv: Any, x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import pickle
 import sys
 import tracemalloc
@@ -75,6 +76,10 @@ def test_safetensors_own_reader_finds_the_parameters(dtype: str, tmp_path: Path)
     assert set(found) - set(conv.parameters()) == {"0.permutation", "0.sign"}
     for name, array in conv._arrays().items():
         assert np.array_equal(found[name].astype(np.float64), bits(array)), name
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    for name, array in found.items():
+        assert header[name]["data_offsets"][0] % array.itemsize == 0
     kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     assert {array.dtype for name, array in found.items() if name != "0.permutation"} == {kind}
 

@@ -124,7 +124,7 @@ FOUR_DEVICES["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
 
 
-@pytest.mark.parametrize("more", [[], ["explicit"]], ids=["auto", "explicit"])
+@pytest.mark.parametrize("more", [pytest.param([], id="auto"), slow(["explicit"], id="explicit")])
 @pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
 def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
     """Values and gradients of both directions; the program is beside this."""

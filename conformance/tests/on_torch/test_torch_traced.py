@@ -135,7 +135,8 @@ def test_a_jit_trace_is_refused() -> None:
         torch.jit.trace(it.ActNorm(2), torch.zeros(1, 2, 3))
 
 
-@pytest.mark.parametrize("direction", [slow("forward"), "inverse"])
+@pytest.mark.slow
+@directions
 def test_a_periodic_layer_compiles_with_dynamic_shapes(direction: str) -> None:
     layer = it.PeriodicConv2d(3, 2, max_gain=20.0)
     run = getattr(layer, direction)

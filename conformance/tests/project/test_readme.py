@@ -18,6 +18,7 @@ import invconv as ic
 from invconv import _cli
 from invconv._cli import main
 from tests.programs import python
+from tests.selected import slow
 
 jax.config.update("jax_enable_x64", True)
 
@@ -46,10 +47,11 @@ def run(code: str, scope: dict[str, Any], capsys: pytest.CaptureFixture[str]) ->
 def every_example() -> list[Any]:
     """Return (file, number); what trains, exports or differentiates compiles for seconds."""
     long = ("for step in range", "fit_to_data", "onnx.export", "jax.grad", "nnx.grad")
+    checks = "class Along"  # all laws, in all libraries
     return [
-        pytest.param(
-            name, i, marks=[pytest.mark.slow] * (name in ROOMS and any(map(code.count, long)))
-        )
+        slow(name, i)
+        if (name in ROOMS and any(map(code.count, long))) or checks in code
+        else (name, i)
         for name in FILES
         for i, code in enumerate(examples(name))
     ]

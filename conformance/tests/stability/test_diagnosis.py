@@ -138,7 +138,7 @@ def test_a_condition_beyond_the_range_or_the_digits() -> None:
     assert not found.resolved
     assert not found.exact
     assert found.digits_float64 < 0.5
-    assert "not resolved" in repr(found)
+    assert "not resolved" in found.trouble
 
 
 def test_dtypes_of_every_library() -> None:

@@ -63,7 +63,9 @@ ROWS = {
     "no look": Row(
         JUDGEMENT, "is off by", lambda c: conv(6.0).prepare((4, 4), check=c), True, [False]
     ),
-    "NaN": Row(JUDGEMENT, "NaN or inf", lambda w: ic.Conv1x1(w).inverse(ONE), NAN, [TURNED]),
+    "NaN": Row(
+        JUDGEMENT, "inf: weight holds NaN", lambda w: ic.Conv1x1(w).inverse(ONE), NAN, [TURNED]
+    ),
     "squares": Row(JUDGEMENT, "by least squares", least_squares, 0.0, [1e-3]),
     "guard": Row("invconv/stability/guard.py", "lower the learning rate", guarded, 4.5, [2.0]),
     "half": Row("invconv/files/operator_files.py", "1 of the 2", loaded, 7e-46, [0.0, 7.1e-46]),

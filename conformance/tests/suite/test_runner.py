@@ -73,6 +73,7 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
     return python(*command, cwd=folder, status=status, PYTEST_ADDOPTS="").stdout
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_and_the_rest_is_kept(tmp_path: Path) -> None:
     """As of a library that crashes: the process of pytest-xdist dies, not the run."""
     text = "import os\ndef pytest_runtest_call(item): '::kind' in item.name and os._exit(7)\n"
@@ -257,4 +258,5 @@ def test_any_measure_of_a_law_may_break_it(place: int, wrong: float) -> None:
     errors[place] = wrong
     assert (held(errors).status, held(errors).what) == ("fail", str(place))
     assert held([]).status == "not applicable"
+    assert all(law.definition for law in LAWS.values())
     assert held([0.5, "no number"]).status == "error"  # type: ignore[list-item]
