@@ -180,19 +180,21 @@ def factor(family: Any, w: Floats, shape: Shape) -> Solver:
     return solver
 
 
-def filtered(b: Floats, a: Floats, x: Floats, z: Floats) -> tuple[Floats, Floats]:
+def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats, Floats | None]:
     """See `invconv.operators.recursion`: sections of a filter in one pass."""
-    shape = FilterShape(len(b), b.shape[3] - 1, a.shape[3], z.shape[3], b.shape[2] > 1)
+    order, length = 0 if z is None else z.shape[-1], x.shape[-1]
+    shape = FilterShape(len(b), b.shape[3] - 1, a.shape[3], order, b.shape[2] > 1)
     if not shape.compiles or reason(x.dtype.itemsize) is not None:
-        agnostic: tuple[Floats, Floats] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
+        agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic
-    b, a, x, z = map(np.ascontiguousarray, (b, a, x, z))
-    y, last = np.empty(x.shape, x.dtype), np.zeros(z.shape, z.dtype)
-    given = b, a, x, z, y, last
-    arrays = [v.__array_interface__["data"][0] if v.size else 0 for v in given]
-    count, signals, length = x.shape
-    steps = count * signals, count, length, length, shape.order, length, shape.order
-    recursive.run(shape, x.itemsize, arrays, steps, threads.number)
+    b, a, x = map(np.ascontiguousarray, (b, a, x))
+    y, last, states = np.empty(x.shape, x.dtype), None, [0, 0]
+    if z is not None:
+        z, last = np.ascontiguousarray(z), np.zeros(z.shape, z.dtype)
+        states = [address_of(z), address_of(last)]
+    places = [address_of(b), address_of(a), address_of(x), states[0], address_of(y), states[1]]
+    steps = x.size // length, b.shape[1], length, length, order, length, order
+    recursive.run(shape, x.itemsize, places, steps, threads.number)
     return y, last
 
 

@@ -18,12 +18,12 @@ from invconv.arrays.namespaces import (
     cast,
     constant,
     copy_of,
-    device,
     is_half,
     namespace,
     native_dtype,
     readable,
     size,
+    zeros,
 )
 from invconv.arrays.validation import choice, require_alike, require_real
 from invconv.kernels.primitives import pad, part
@@ -151,11 +151,6 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
         y, shaped as x; with ``zi`` also the last numbers, in the same order, with which the next
         piece of the signals goes on.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `lfilter`.
-
     Examples
     --------
     >>> import numpy as np
@@ -177,19 +172,14 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     if zi is None:
         return moved(_run(b[None, ...], a[None, ...], signals, None)[0], -1, axis)
     past = _state(zi, x, axis, (*lead, 2 * order))
-    before, after = past[..., :order], past[..., order:]
-    early = [xp.zeros_like(past[..., 0])] * order
-    for n in range(min(order, length)):  # what the past adds to the first numbers
-        sums = []
-        for c, h in ((b, before), (a, after)):
-            first = min(n + 1, c.shape[-1])
-            known = xp.flip(h, axis=-1)[..., : c.shape[-1] - first]
-            sums.append(xp.sum(c[..., n, first:] * known, axis=-1))
-        early[n] = xp.broadcast_to((sums[0] - sums[1]) / a[..., n, 0], tuple(lead))
-    state = xp.stack(early, axis=-1) if order else past
-    y, _ = _run(b[None, ...], a[None, ...], signals, state[None, ...])
-    ends = [xp.concat([h, v], axis=-1)[..., length:] for h, v in ((before, signals), (after, y))]
-    return moved(y, -1, axis), moved(xp.concat(ends, axis=-1), -1, axis)
+    # of the samples before the first one y is given: their state, with a = [1, 0, ...] and b = 0
+    none = [zeros((*v.shape[:-2], 1, v.shape[-1]), v) for v in (b, a)]
+    none[1] = xp.concat([none[1][..., :1] + 1, none[1][..., 1:]], axis=-1)
+    b, a = (xp.concat([*[n] * order, v], axis=-2) for n, v in zip(none, (b, a), strict=True))
+    signals = xp.concat([past[..., :order], signals], axis=-1)
+    y, _ = _run(b[None, ...], a[None, ...], signals, past[None, ..., order:])
+    ends = xp.concat([v[..., length:] for v in (signals, y)], axis=-1)
+    return moved(y[..., order:], -1, axis), moved(ends, -1, axis)
 
 
 def filtfilt(
@@ -224,15 +214,12 @@ def filtfilt(
     """
     axis = _axis(axis, x)
     b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
-    state = lfilter_zi(b, a)
-    return _there_and_back(
-        lambda x, first: lfilter(b, a, x, zi=state * first)[0],
-        x,
-        axis,
-        padtype,
-        padlen,
-        _order(b, a) + 1,
-    )
+    state, taps = lfilter_zi(b, a), _order(b, a) + 1
+
+    def run(signals: Array, first: Array) -> Array:
+        return lfilter(b, a, signals, zi=state * first)[0]
+
+    return _there_and_back(run, x, axis, padtype, padlen, taps)
 
 
 def sosfiltfilt(
@@ -275,14 +262,11 @@ def sosfiltfilt(
             raise ValueError("padlen: expected an integer, since the zeros of sos are not known")
         counted = namespace(given).count_nonzero(given[..., 2::3] == 0, axis=-2)
         taps -= int(namespace(counted).min(counted))
-    return _there_and_back(
-        lambda x, first: sosfilt(sos, x, zi=_beside(states, first) * first)[0],
-        x,
-        axis,
-        padtype,
-        padlen,
-        taps,
-    )
+
+    def run(signals: Array, first: Array) -> Array:
+        return sosfilt(sos, signals, zi=_beside(states, first) * first)[0]
+
+    return _there_and_back(run, x, axis, padtype, padlen, taps)
 
 
 def lfilter_zi(b: Any, a: Any) -> Array:
@@ -463,11 +447,13 @@ def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
     zi = _as_x("zi", zi, x)
     own = len(expected) - x.ndim  # of sections
     state = moved(zi, axis + own, -1) if zi.ndim == len(expected) else zi
-    alike = state.ndim == len(expected) and (*state.shape[:own], state.shape[-1]) == (
-        *expected[:own],
-        expected[-1],
-    )
-    if not alike or any(n not in (1, m) for n, m in zip(state.shape, expected, strict=True)):
+    shape = tuple(state.shape)
+    if shape == expected:
+        return state
+    fits = len(shape) == len(expected) and shape[:own] == expected[:own]
+    if not (fits and shape[-1] == expected[-1]) or any(
+        n not in (1, m) for n, m in zip(shape, expected, strict=True)
+    ):
         states = f"{expected[0]} states, one per section, each with " if own else ""
         raise ValueError(
             f"zi: expected {states}{expected[-1]} numbers along the axis of time and else the "
@@ -479,39 +465,32 @@ def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
 def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     """Run sections b, a (S, ..., 1 or time, k) on x (..., time) from states z (S, ..., K).
 
-    A filter of its own runs wherever b or a has one. Return y and the last states.
+    A filter of its own runs wherever b or a has one. Return y and the last states, None without z.
     """
-    xp, (*lead, length) = namespace(x), x.shape
-    own = _filters(b, a, tuple(lead))
-    count, shared = size(own), [n for n, m in enumerate(own) if m == 1]
-    axes = [*(n for n, m in enumerate(own) if m != 1), *shared]
-    if z is None:  # without a state at first, none is wanted at the end
-        z = xp.zeros((b.shape[0], *lead, 0), dtype=x.dtype, device=device(x))
+    xp, lead, kind = namespace(x), tuple(x.shape[:-1]), x.dtype
+    own = _filters(b, a, lead)
     if 0 in x.shape:
-        return x, copy_of(z)
-    kind = x.dtype
+        return x, None if z is None else copy_of(z)
     inner = xp.float32 if is_half(kind, x) else native_dtype(kind)
     if inner != kind:
-        y, last = _run(*(cast(v, inner) for v in (b, a, x, z)))
-        return cast(y, kind), cast(last, kind)
+        y, last = _run(*(None if v is None else cast(v, inner) for v in (b, a, x, z)))
+        return cast(y, kind), None if last is None else cast(last, kind)
     divisor = a[..., :1]
-    if readable(divisor) and not xp.all(divisor != 0):
+    if readable(divisor) and not xp.all(divisor):
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     b, a = b / divisor, a[..., 1:] / divisor
+    count = size(own)
     if count > 1:  # the axes of the filters come before those that share one
+        axes = sorted(range(len(own)), key=lambda n: own[n] == 1)
         b, a = (_broadcast(v, own, axes, 2) for v in (b, a))
-        x, z = _broadcast(x[None, ...], lead, axes, 1), _broadcast(z, lead, axes, 1)
+        x = _broadcast(x[None, ...], lead, axes, 1)[0, ...]
+        z = None if z is None else _broadcast(z, lead, axes, 1)
     b, a = (xp.reshape(v, (v.shape[0], count, *v.shape[-2:])) for v in (b, a))
-    signals, order = size(lead) // count, z.shape[-1]
-    x = xp.reshape(x, (count, signals, length))
-    z = xp.reshape(z, (z.shape[0], count, signals, order))
     y, last = filtered(b, a, x, z)
-    turned = [lead[n] for n in axes]
-    y, last = xp.reshape(y, (*turned, length)), xp.reshape(last, (z.shape[0], *turned, order))
     if count > 1:
-        back = [axes.index(n) for n in range(len(axes))]
-        y = xp.permute_dims(y, (*back, len(axes)))
-        last = xp.permute_dims(last, (0, *(n + 1 for n in back), len(axes) + 1))
+        back = [*(axes.index(n) for n in range(len(axes))), len(axes)]
+        y = xp.permute_dims(y, tuple(back))
+        last = None if last is None else xp.permute_dims(last, (0, *(n + 1 for n in back)))
     return y, last
 
 

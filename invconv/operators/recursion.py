@@ -13,56 +13,58 @@ rows, and the last K columns of A are the identity's. So the derivatives are fil
     g = A^-T v_bar,  x_bar = B^T g,  z_bar = g[:K],  b_bar[j] = <g, x j samples later>,
     a_bar[k] = -<g, y k samples later>
 
-A^-T is the filter that runs backwards, from the state that the last K numbers of v_bar make. Of a
-filter that runs ``backwards`` samples are counted from the last one. Arrays are b (filters, 1 or N,
-...) and a, without the first coefficient, which is 1; x (filters, signals, N), z (filters, signals,
-K). K may be 0: then the past adds nothing, and no state is wanted. Coefficients of every sample
-leave no state: then ``last`` is zero.
+A^-T is the filter that runs from the last sample to the first, from the state that the last K
+numbers of v_bar make. Arrays are b (filters, 1 or N, ...) and a, without the first coefficient,
+which is 1; x (filters, signals, N), z (filters, signals, K). K may be 0: then the past adds
+nothing. Coefficients of every sample leave no state: then ``last`` is zero.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from invconv.arrays.namespaces import Array, device, identity, namespace, zeros
+from invconv.arrays.namespaces import Array, device, identity, namespace, size, zeros
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import matmul, pad, part
 from invconv.operators.autoregressive import AutoregressiveConv
 
-Pair = tuple[Array, Array]
-Section = Callable[[Array, Array, Array, Array], Pair]
-Packed = Callable[[bool, Array, Array, Array, Array], Array]  # whether backwards, b, a, x and z
+Section = Callable[[Array, Array, Array, Array], Array]  # of b, a, x and z to v
 
 _BLOCK = 64  # samples whose coefficients make one matrix
 
 
-def in_sections(run: Section, b: Array, a: Array, x: Array, z: Array) -> Pair:
-    """Run the sections of a cascade, the first axis of b, a and z, one after the other."""
-    lasts = []
+def in_sections(
+    run: Section, b: Array, a: Array, x: Array, z: Array | None
+) -> tuple[Array, Array | None]:
+    """Run the sections of a cascade, the first axis of b, a and z, one after the other.
+
+    The signals x (..., N) have as many rows after each other for every filter. Without z (sections,
+    ..., K) there are no states, at the end neither.
+    """
+    xp, shape, length, lasts = namespace(x), x.shape, x.shape[-1], []
+    x = xp.reshape(x, (b.shape[1], size(shape[:-1]) // b.shape[1], length))
+    states = zeros((b.shape[0], *x.shape[:2], 0), x)
+    if z is not None:
+        states = xp.reshape(z, (b.shape[0], *x.shape[:2], z.shape[-1]))
     for s in range(b.shape[0]):
-        x, last = run(b[s, ...], a[s, ...], x, z[s, ...])
-        lasts.append(last)
-    return x, namespace(x).stack(lasts)
+        v = run(b[s, ...], a[s, ...], x, states[s, ...])
+        x = v[..., :length]
+        lasts.append(v[..., length:])
+    return xp.reshape(x, shape), None if z is None else xp.reshape(xp.stack(lasts), z.shape)
 
 
-def _in_sections(b: Array, a: Array, x: Array, z: Array) -> Pair:
-    """Return y and the last states of a cascade: b, a and z have an axis of sections first."""
-    return in_sections(_by_solves if b.shape[2] == 1 else _by_blocks, b, a, x, z)
+def _in_sections(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array | None]:
+    """Filter signals x (..., N) by the sections of a cascade: see `in_sections`."""
+    return in_sections(by_solves, b, a, x, z)
 
 
-filtered: Primitive[[Array, Array, Array, Array], Pair] = Primitive(_in_sections, "filtered", on=2)
+filtered: Primitive[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
+filtered = Primitive(_in_sections, "filtered", on=2)
 
 
-def packed(backwards: bool, b: Array, a: Array, x: Array, z: Array) -> Array:
-    """Return y of a section with the last state behind it, by what every library has."""
-    xp = namespace(x)
-    if backwards:
-        b, a, x = xp.flip(b, axis=1), xp.flip(a, axis=1), xp.flip(x, axis=2)
-    y, last = filtered.agnostic(b[None, ...], a[None, ...], x, z[None, ...])
-    return xp.concat([xp.flip(y, axis=2) if backwards else y, last[0, ...]], axis=-1)
-
-
-def _by_solves(b: Array, a: Array, x: Array, z: Array) -> Pair:
-    """Run a section by autoregressive convolutions of one channel."""
+def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
+    """Run a section by what every library has: solves of causal convolutions, or of matrices."""
+    if b.shape[1] > 1:
+        return _by_blocks(b, a, x, z)
     xp, length, results = namespace(x), x.shape[-1], []
     for f in range(x.shape[0]):
         y = AutoregressiveConv(b[f, 0, ...][None, None, :]).forward(x[f, ...][:, None, :])
@@ -73,10 +75,11 @@ def _by_solves(b: Array, a: Array, x: Array, z: Array) -> Pair:
             y = recursion.prepare((length,), check=False).inverse(y)
         results.append(y[:, 0, :])
     y, kept = xp.stack(results), resized(z, z.shape[-1], length)
-    return y, kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)
+    last = kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)
+    return xp.concat([y, last], axis=-1)
 
 
-def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Pair:
+def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Array:
     """Run a section with coefficients of its own at every sample, by solves of some samples."""
     xp, length = namespace(x), x.shape[-1]
     driven = resized(z, length)
@@ -96,7 +99,7 @@ def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Pair:
             )
         solved = xp.linalg.solve(matrix, xp.matrix_transpose(here))
         parts.append(xp.matrix_transpose(solved))
-    return xp.concat(parts[1:], axis=2) if poles else driven, zeros(z.shape, x)
+    return xp.concat([*(parts[1:] if poles else [driven]), zeros(z.shape, x)], axis=2)
 
 
 def resized(x: Array, count: int, start: int = 0) -> Array:
@@ -113,15 +116,13 @@ def _later(x: Array, count: int) -> Array:
 
 def _carried(c: Array, x: Array, z: Array) -> Array:
     """Return sum over k > i of c[k - 1] x[N + i - k] for the numbers i of a state like z."""
-    return _of_state(c, _newest(x, z.shape[-1], False))
+    newest = _turned(x[..., max(0, x.shape[-1] - z.shape[-1]) :])
+    return _of_state(c, resized(newest, z.shape[-1]))
 
 
-def _newest(x: Array, count: int, backwards: bool) -> Array:
-    """Return the last numbers that a filter reads, the newest first, zeros before the start."""
-    xp, length = namespace(x), x.shape[-1]
-    if not backwards:
-        x = xp.flip(x[..., length - min(count, length) :], axis=-1)
-    return resized(x, count)
+def _turned(x: Array) -> Array:
+    """Return signals from the last sample to the first."""
+    return namespace(x).flip(x, axis=-1)
 
 
 def _of_state(c: Array, before: Array) -> Array:
@@ -133,101 +134,66 @@ def _of_state(c: Array, before: Array) -> Array:
     return matmul(before, xp.stack(rows, axis=-1))
 
 
-def _ahead(c: Array, first: int, backwards: bool) -> Array:
-    """Return c[n + first + j, j] of coefficients (filters, 1 or N, k)."""
+def _ahead(c: Array, first: int) -> Array:
+    """Return c[n + first + j, j] of coefficients (filters, 1 or N, k), the last sample first."""
     xp, (_, length, count) = namespace(c), c.shape
     if length == 1 or not count:
         return c
-    lags = range(first, first + count)
-    if backwards:
-        moved = [_later(c[..., j], lag) for j, lag in enumerate(lags)]
-    else:
-        moved = [resized(c[..., j], length, lag) for j, lag in enumerate(lags)]
-    return xp.stack(moved, axis=2)
+    moved = [resized(c[..., j], length, first + j) for j in range(count)]
+    return xp.flip(xp.stack(moved, axis=2), axis=1)
 
 
-def _products(
-    g: Array, tail: Array, x: Array, lags: range, backwards: bool, varying: bool
-) -> Array:
-    """Return <(g, tail), x j samples later> for each lag j, of every sample if they vary."""
+def _products(g: Array, x: Array, lags: range, varying: bool) -> Array:
+    """Return <g, x j samples later> for each lag j, of every sample if coefficients vary."""
     xp, length, found = namespace(x), x.shape[-1], []
-    ends = _newest(x, tail.shape[-1], backwards)
     for j in lags:
         if varying:
-            moved = resized(x, length, j) if backwards else _later(x, j)
-            found.append(xp.sum(g * moved, axis=1))
+            found.append(xp.sum(g[..., :length] * _later(x, j), axis=1))
             continue
-        count = max(0, length - j)
-        early, late = slice(count), slice(length - count, length)
-        of_x, of_g = (late, early) if backwards else (early, late)
-        rows = matmul(x[:, :, None, of_x], g[:, :, of_g, None])[..., 0]
-        last = xp.flip(ends[..., : min(j, tail.shape[-1])], axis=-1)
-        beyond = xp.sum(last * tail[..., : last.shape[-1]], axis=-1, keepdims=True)
-        found.append(xp.sum(rows + beyond, axis=1))
+        count = max(0, min(length, g.shape[-1] - j))
+        rows = matmul(x[:, :, None, :count], g[:, :, j : j + count, None])[..., 0]
+        found.append(xp.sum(rows, axis=1))
     shape = x.shape[0], length if varying else 1, 0
     return xp.stack(found, axis=-1) if found else zeros(shape, x)
 
 
 def tangent(
-    run: Packed,
-    backwards: bool,
-    b: Array,
-    a: Array,
-    x: Array,
-    v: Array,
-    dots: Sequence[Array | None],
+    run: Section, b: Array, a: Array, x: Array, v: Array, dots: Sequence[Array | None]
 ) -> Array:
-    """Return the tangent of v = run(backwards, b, a, x, z) by those of b, a, x and z."""
+    """Return the tangent of v = run(b, a, x, z) by those of b, a, x and z."""
     length = x.shape[-1]
     b_dot, a_dot, x_dot, z_dot = dots
     none = zeros((*x.shape[:2], v.shape[-1] - length), x)
     parts = []
     if x_dot is not None or z_dot is not None:
         moved = zeros(x.shape, x) if x_dot is None else x_dot
-        parts.append(run(backwards, b, a, moved, none if z_dot is None else z_dot))
+        parts.append(run(b, a, moved, none if z_dot is None else z_dot))
     if b_dot is not None:
-        parts.append(run(backwards, b_dot, a, x, none))
+        parts.append(run(b_dot, a, x, none))
     if a_dot is not None:
-        parts.append(run(backwards, pad(-a_dot, 2, 1, 0), a, v[..., :length], none))
+        parts.append(run(pad(-a_dot, 2, 1, 0), a, v[..., :length], none))
     return sum(parts[1:], parts[0])
 
 
 def cotangents(
-    run: Packed,
-    backwards: bool,
-    b: Array,
-    a: Array,
-    x: Any,
-    v: Any,
-    bar: Array,
-    wanted: Sequence[bool],
-    order: int,
+    run: Section, b: Array, a: Array, x: Any, v: Any, bar: Array, wanted: Sequence[bool], order: int
 ) -> tuple[Array | None, ...]:
-    """Return the gradients by b, a, x and z, None where not wanted, of v = run(backwards, ...).
+    """Return the gradients by b, a, x and z, None where not wanted, of v = run(b, a, x, z).
 
     x and v are used for the gradients by b and by a alone.
     """
-    length, varying = bar.shape[-1] - order, a.shape[1] > 1
+    xp, length, varying = namespace(bar), bar.shape[-1] - order, a.shape[1] > 1
     tail = zeros((*bar.shape[:2], order), bar) if varying else bar[..., length:]
     one = zeros((*a.shape[:2], 1), a) + 1
-    state, ahead = -_of_state(a[:, 0, :], tail), _ahead(a, 1, backwards)
-    g = run(not backwards, one, ahead, bar[..., :length], state)[..., :length]
-    b_bar = a_bar = x_bar = z_bar = None
+    state = -_of_state(a[:, 0, :], tail)
+    turned = run(one, _ahead(a, 1), _turned(bar[..., :length]), state)[..., :length]
+    g = xp.concat([_turned(turned), tail], axis=-1)
+    b_bar = a_bar = x_bar = None
     if wanted[0]:
-        b_bar = _products(g, tail, x, range(b.shape[2]), backwards, varying)
+        b_bar = _products(g, x, range(b.shape[2]), varying)
     if wanted[1]:
-        y, lags = v[..., :length], range(1, a.shape[2] + 1)
-        a_bar = -_products(g, tail, y, lags, backwards, varying)
+        a_bar = -_products(g, v[..., :length], range(1, a.shape[2] + 1), varying)
     if wanted[2]:
-        state, ahead = _of_state(b[:, 0, 1:], tail), _ahead(b, 0, backwards)
-        x_bar = run(not backwards, ahead, a[..., :0], g, state)[..., :length]
-    if wanted[3]:
-        z_bar = _first(g, tail, order, backwards)
-    return b_bar, a_bar, x_bar, z_bar
-
-
-def _first(g: Array, tail: Array, order: int, backwards: bool) -> Array:
-    """Return the first numbers of (g, tail) in the order of a filter."""
-    xp, count = namespace(g), min(order, g.shape[-1])
-    head = xp.flip(g[..., g.shape[-1] - count :], axis=-1) if backwards else g[..., :count]
-    return xp.concat([head, tail[..., : order - count]], axis=-1)
+        state = _of_state(b[:, 0, 1:], tail)
+        x_bar = _turned(run(_ahead(b, 0), a[..., :0], turned, state)[..., :length])
+    return b_bar, a_bar, x_bar, g[..., :order] if wanted[3] else None

@@ -33,33 +33,27 @@ from invconv_jax.private import (
 )
 
 
-def filtered(b: Array, a: Array, x: Array, z: Array) -> tuple[Array, Array]:
+def filtered(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array | None]:
     """See `invconv.operators.recursion.filtered`."""
     return recursion.in_sections(_section, b, a, x, z)
 
 
 @jax.jit  # type: ignore[untyped-decorator]
-def _section(b: Array, a: Array, x: Array, z: Array) -> tuple[Array, Array]:
-    v = _packed(False, b, a, x, z)
-    return v[..., : x.shape[-1]], v[..., x.shape[-1] :]
+def _section(b: Array, a: Array, x: Array, z: Array) -> Array:
+    return _split(b, a, jnp.concatenate([z, x], -1), order=z.shape[-1])
 
 
-def _packed(backwards: bool, b: Array, a: Array, x: Array, z: Array) -> Array:
-    return _split(b, a, jnp.concatenate([z, x], -1), order=z.shape[-1], backwards=backwards)
-
-
-def _by_solves(b: Array, a: Array, given: Array, *, order: int, backwards: bool) -> Array:
-    v: Array = recursion.packed(backwards, b, a, given[..., order:], given[..., :order])
+def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
+    v: Array = recursion.by_solves(b, a, given[..., order:], given[..., :order])
     return v
 
 
-def _by_kernel(b: Array, a: Array, given: Array, *, order: int, backwards: bool) -> Array:
+def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
-    shape = Shape(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1, backwards)
+    shape = Shape(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
     if not (shape.compiles and available(itemsize)):
-        return _by_solves(b, a, given, order=order, backwards=backwards)
-    rows, length = filters * signals, numbers - order
-    name, code, steps = cpu.filter_call(shape, itemsize, filters, rows, length)
+        return _by_solves(b, a, given, order=order)
+    name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
     with LOCK:
         register(name, code, "cpu")
     call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
@@ -84,12 +78,11 @@ _split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
 
 
 def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
-    (b, a, given), known = arrays, dict(settings)
-    order, backwards = known["order"], known["backwards"]
+    (b, a, given), order = arrays, dict(settings)["order"]
     b_dot, a_dot, dot = (None if isinstance(d, Zero) else d for d in dots)
     of_signals: Any = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
-    v, moved = _split(*arrays, **known), (b_dot, a_dot, *of_signals)
-    return v, recursion.tangent(_packed, backwards, b, a, given[..., order:], v, moved)
+    v, moved = _split(*arrays, order=order), (b_dot, a_dot, *of_signals)
+    return v, recursion.tangent(_section, b, a, given[..., order:], v, moved)
 
 
 def _transpose(
@@ -98,11 +91,10 @@ def _transpose(
     """Pull a cotangent back through the signals and states, or through b: it is linear in each."""
     if isinstance(bar, Zero):
         return [None, None, None]
-    known, linear = dict(settings), is_undefined_primal(b)
-    order, backwards = known["order"], known["backwards"]
+    order, linear = dict(settings)["order"], is_undefined_primal(b)
     b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
     wanted = (linear, False, not linear, not linear)
-    bars = recursion.cotangents(_packed, backwards, b, a, x, x, bar, wanted, order)
+    bars = recursion.cotangents(_section, b, a, x, x, bar, wanted, order)
     return [bars[0], None, None if linear else jnp.concatenate([bars[3], bars[2]], -1)]
 
 

@@ -5,7 +5,7 @@ Derivatives are `invconv.operators.recursion`'s. Recorded, each section is an op
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,91 +18,78 @@ from invconv_torch.native.host import bare, differentiated, exporting_to_onnx
 from invconv_torch.native.nodes import Cotangents, Rule, one_by_one, run
 
 
-def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """See `invconv.operators.recursion.filtered`."""
-    shape = _shape(b, a, z)
+    given, shape = (b, a, x) if z is None else (b, a, x, z), _shape(b, a, z)
     if x.device.type == "cpu" and shape.compiles and not exporting_to_onnx():
-        if not bare(b, a, x, z) or differentiated(b, a, x, z):
+        if not bare(*given) or differentiated(*given):
             return recursion.in_sections(_section, b, a, x, z)
         if reason(x.element_size()) is None:
-            y, last = x.new_empty(x.shape), z.new_zeros(z.shape)
-            _into(shape, (b, a, x, z), y, last, (x.shape[2], z.shape[3]))
+            y, last = x.new_empty(x.shape), None if z is None else z.new_zeros(z.shape)
+            _into(shape, given, y, last, x.shape[-1])
             return y, last
-    pair: tuple[Tensor, Tensor] = recursion.filtered.agnostic(b, a, x, z)
+    pair: tuple[Tensor, Tensor | None] = recursion.filtered.agnostic(b, a, x, z)
     return pair
 
 
-def _shape(b: Tensor, a: Tensor, z: Tensor, backwards: bool = False) -> recursive.Shape:
-    varying = b.shape[2] > 1
-    return recursive.Shape(len(b), b.shape[3] - 1, a.shape[3], z.shape[3], varying, backwards)
+def _shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Shape:
+    order = 0 if z is None else z.shape[-1]
+    return recursive.Shape(b.shape[0], b.shape[-1] - 1, a.shape[-1], order, b.shape[-2] > 1)
 
 
 def _into(
-    shape: recursive.Shape,
-    arrays: tuple[Tensor, ...],
-    y: Tensor,
-    last: Tensor,
-    steps: tuple[int, int],
+    shape: recursive.Shape, given: Sequence[Tensor], y: Tensor, last: Tensor | None, step: int
 ) -> None:
-    """Filter into y and the last states, whose rows are so many numbers apart."""
-    b, a, x, z = (t.resolve_neg().contiguous() for t in arrays)
-    filters, signals, length = x.shape
-    rows = filters * signals, filters, length, length, shape.order, *steps
-    places = [t.data_ptr() for t in (b, a, x, z, y, last)]
-    recursive.run(shape, x.element_size(), places, rows, torch.get_num_threads())
+    """Filter into y and the last states; the rows of y are ``step`` numbers apart."""
+    given = [t.resolve_neg().contiguous() for t in given]
+    places = [t.data_ptr() for t in given]
+    places += [0] * (4 - len(given)) + [y.data_ptr(), 0 if last is None else last.data_ptr()]
+    x, length, order = given[2], given[2].shape[-1], shape.order
+    last_step = order if step == length else step
+    steps = x.numel() // length, given[0].shape[-3], length, length, order, step, last_step
+    recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads())
 
 
-def _section(b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    v, length = _packed(False, b, a, x, z), x.shape[-1]
-    return (v[..., :length], v[..., length:]) if z.shape[-1] else (v, z)
+def _section(*tensors: Tensor) -> Tensor:
+    return run(RULE, None, *tensors)
 
 
-def _packed(backwards: bool, *tensors: Tensor) -> Tensor:
-    return run(RULES[backwards], None, *tensors)
-
-
-def _filter(backwards: bool, _: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
+def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """Return y with the last state behind it in every row."""
-    parts = b[None], a[None], x, z[None]
-    shape = _shape(*parts[:2], parts[3], backwards)
     if reason(x.element_size()) is not None:
-        by_solves: Tensor = recursion.packed(backwards, b, a, x, z)
+        by_solves: Tensor = recursion.by_solves(b, a, x, z)
         return by_solves
-    length, order = x.shape[-1], z.shape[-1]
-    v = x.new_empty((*x.shape[:2], length + order))
+    length, shape = x.shape[-1], _shape(b[None], a[None], z)
+    v = x.new_empty((*x.shape[:2], length + shape.order))
     if shape.varying:
         v[..., length:] = 0
-    _into(shape, parts, v, v[..., length:], (length + order,) * 2)
+    _into(shape, (b, a, x, z), v, v[..., length:], v.shape[-1])
     return v
 
 
-def _pull_back(backwards: bool, saved: Any, wanted: Any, bar: Tensor) -> Cotangents:
+def _pull_back(saved: Any, wanted: Any, bar: Tensor) -> Cotangents:
     b, a, x, v = saved
     order = v.shape[-1] - x.shape[-1]
-    return recursion.cotangents(_packed, backwards, b, a, x, v, bar, wanted, order)
+    return recursion.cotangents(_section, b, a, x, v, bar, wanted, order)
 
 
-def _vjp(backwards: bool, _: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+def _vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
     if torch.compiler.is_compiling():
-        return _pull_back(backwards, saved, wanted, bar)
-    pull_back = one_by_one(lambda _, bar: _pull_back(backwards, saved, wanted, bar))
-    return pull_back(None, bar)
+        return _pull_back(saved, wanted, bar)
+    return one_by_one(lambda _, bar: _pull_back(saved, wanted, bar))(None, bar)
 
 
-def _jvp(backwards: bool, _: None, saved: Any, *dots: Tensor | None) -> Tensor:
+def _jvp(_: None, saved: Any, *dots: Tensor | None) -> Tensor:
     b, a, x, v = saved
-    tangent: Tensor = recursion.tangent(_packed, backwards, b, a, x, v, dots)
+    tangent: Tensor = recursion.tangent(_section, b, a, x, v, dots)
     return tangent
 
 
-RULES = [
-    Rule(
-        name,
-        partial(_filter, backwards),
-        lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
-        True,
-        partial(_vjp, backwards),
-        partial(_jvp, backwards),
-    )
-    for name, backwards in (("filter", False), ("filter_backwards", True))
-]
+RULE = Rule(
+    "filter",
+    _filter,
+    lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
+    True,
+    _vjp,
+    _jvp,
+)

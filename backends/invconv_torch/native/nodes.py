@@ -57,7 +57,7 @@ from invconv_torch.private import (
 )
 
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
-_ALONE = ("apply", "gram", "matmul", "log_abs_det", "filter", "filter_backwards")
+_ALONE = ("apply", "gram", "matmul", "log_abs_det", "filter")
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
 MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
 _NO_GRID = (0,)  # AOTInductor would make None of an empty list

@@ -56,9 +56,6 @@ def _lfilter() -> Iterator[Called]:
         if state == "shared":
             zi["zi"] = zi["zi"][tuple(slice(None if n == axis % 3 else 1) for n in range(3))]
         yield _filter(f"lfilter-{design}-{axis}-{state}", ic.lfilter, (b, a), axis, zi)
-    b, a = _draw((3, 1, 2)), 0.3 * _draw((4, 3)) + [1.5, 0, 0]
-    arrays = {"b": b, "a": a, "x": _draw((3, 4, 6)), "zi": _draw((3, 4, 2))}
-    yield Called("lfilter-each", arrays=arrays, run=_each_ours, truth=_each)
 
 
 def _filter(name: str, run: Any, numbers: Any, axis: int, zi: dict[str, Floats]) -> Called:
@@ -74,15 +71,6 @@ def _filter(name: str, run: Any, numbers: Any, axis: int, zi: dict[str, Floats])
 
     arrays = {"x": _draw((3, 5, 4)), **zi}
     return Called(name, arrays=arrays, run=functools.partial(run, *numbers, axis=axis), truth=truth)
-
-
-def _each_ours(b: Any, a: Any, x: Any, zi: Any) -> Any:
-    return ic.lfilter(b, a, x, zi=zi)
-
-
-def _each(b: Floats, a: Floats, x: Floats, zi: Floats) -> Any:
-    found = [scipy.signal.lfilter(b[i, 0], a[k], x[i, k], zi=zi[i, k]) for i, k in np.ndindex(3, 4)]
-    return tuple(np.reshape(part, (3, 4, -1)) for part in zip(*found, strict=True))
 
 
 def _sosfilt() -> Iterator[Called]:
@@ -105,6 +93,37 @@ def _both_ways() -> Iterator[Called]:
             name = f"sos{name}"
         run, truth = (functools.partial(f, *numbers, **options) for f in pair)
         yield Called(name, arrays=arrays, run=run, truth=truth)
+
+
+def _filters_of_their_own() -> Iterator[Called]:
+    """Yield calls whose coefficients have axes before the last that broadcast to those of x."""
+    pair: dict[str, Any] = {"b": _draw((3, 1, 2)), "a": 0.3 * _draw((4, 3)) + [1.5, 0, 0]}
+    sections = {"sos": 0.3 * _draw((3, 1, 2, 6)) + [0, 0, 0, 1.5, 0, 0]}
+    padded: dict[str, Any] = {"padlen": 4}
+    for name, given, options in (
+        ("lfilter", pair | {"zi": _draw((3, 4, 2))}, {}),
+        ("filtfilt", pair, padded),
+        ("sosfilt", sections | {"zi": _draw((2, 3, 4, 2))}, {}),
+        ("sosfiltfilt", sections, padded),
+    ):
+        ours, theirs = (functools.partial(getattr(m, name), **options) for m in (ic, scipy.signal))
+        arrays, truth = {"x": _draw((3, 4, 6)), **given}, functools.partial(_each, theirs)
+        yield Called(f"{name}-each", arrays=arrays, run=ours, truth=truth)
+
+
+def _each(run: Any, x: Floats, zi: Any = None, **coefficients: Floats) -> Any:
+    """Filter one signal after the other."""
+    found, names = [], [n for n in ("b", "a", "sos") if n in coefficients]
+    for p in np.ndindex(3, 4):
+        given = [np.ascontiguousarray(coefficients[n]) for n in names]
+        given = [np.broadcast_to(v, (3, 4, *v.shape[len(names) - 3 :]))[p] for v in given]
+        if len(given) == 1:
+            given[0] = given[0] / given[0][:, 3:4]  # SciPy's sections have a[0] = 1
+        found.append(run(*given, x[p]) if zi is None else run(*given, x[p], zi=zi[..., *p, :]))
+    if zi is None:
+        return np.reshape(found, x.shape)
+    y, last = (np.stack(parts, -2) for parts in zip(*found, strict=True))
+    return y.reshape(x.shape), last.reshape(zi.shape)
 
 
 def _steady() -> Iterator[Called]:
@@ -343,6 +362,6 @@ def _whole(conv: Any, x: Floats, **arrays: Floats) -> Any:
     return y[:, :, _block(conv)], x[:, :, _block(conv)]
 
 
-_FILTERING = (_lfilter, _sosfilt, _both_ways, _steady, _varying)
+_FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
 _TABLE = (*_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

@@ -2,18 +2,18 @@
 
     y[n] = z[n] + sum over j of b[j] x[n - j] - sum over k > 0 of a[k] y[n - k]
 
-z is zero from n = K on. A filter that runs backwards counts n from the last sample. The sections of
-a cascade follow each other at every sample, so nothing lies in memory between them: their
-recursions do not wait for each other. Lanes hold signals, each with the coefficients of its own
-filter. The term of y[n - 1] is added last, so that a recursion is one fused multiply-add a sample.
+z is zero from n = K on. The sections of a cascade follow each other at every sample, so nothing
+lies in memory between them: their recursions do not wait for each other. Lanes hold signals, each
+with the coefficients of its own filter. The term of y[n - 1] is added last, so that a recursion is
+one fused multiply-add a sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.compiler.target import Target, host
@@ -33,8 +33,7 @@ SIGNATURE = (
 )
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """The numbers that a filter's code depends on."""
 
     sections: int
@@ -42,7 +41,6 @@ class Shape:
     poles: int  # coefficients of a after the first
     order: int  # numbers of a state, at least as many
     varying: bool  # whether every sample has coefficients of its own
-    backwards: bool = False  # from the last sample to the first
 
     @property
     def compiles(self) -> bool:
@@ -57,24 +55,38 @@ def run(
 
     At most so many ``workers`` filter: one thread filters a few signals.
     """
-    target, (rows, _, length, *_) = host(), steps
-    products = shape.sections * (shape.zeros + shape.poles + 1)
-    if workers > 1 and costs.seconds(rows * length, products, itemsize, target) < costs.SHARED:
-        workers = 1
-    step = -(-rows // (workers * _TILE)) * _TILE
-    parts = [
+    rows, _, length, *_ = steps
+    if workers > 1:
+        products = shape.sections * (shape.zeros + shape.poles + 1)
+        if costs.seconds(rows * length, products, itemsize, host()) < costs.SHARED:
+            workers = 1
+    parts = _parts(shape, itemsize, rows, workers)
+    if workers == 1:
+        for call, first, stop in parts:
+            call(*arrays, first, stop, *steps)
+        return
+    left = list(parts)
+
+    def work() -> None:
+        while left:
+            with suppress(IndexError):  # another thread may have taken the last one
+                call, first, stop = left.pop()
+                call(*arrays, first, stop, *steps)
+
+    threads.together(work, workers)
+
+
+@functools.lru_cache(maxsize=256)
+def _parts(
+    shape: Shape, itemsize: int, rows: int, workers: int
+) -> list[tuple[Callable[..., None], int, int]]:
+    """Return functions with the rows that each filters, from the first to the last one's next."""
+    target, step = host(), -(-rows // (workers * _TILE)) * _TILE
+    return [
         (compiled(shape, target, itemsize, width).call, start, min(start + step, stop))
         for width, first, stop in groups(shape, target, itemsize, rows)
         for start in range(first, stop, step)
     ]
-
-    def work() -> None:
-        while parts:
-            with suppress(IndexError):  # another thread may have taken the last one
-                call, first, stop = parts.pop()
-                call(*arrays, first, stop, *steps)
-
-    threads.together(work, workers) if workers > 1 else work()
 
 
 def groups(shape: Shape, target: Target, itemsize: int, rows: int) -> list[tuple[int, int, int]]:
@@ -171,7 +183,6 @@ class _Group:
     def _one(self, n: Int, states: list[list[Variable]] | None) -> None:
         """Write the filter at one sample, at first with the states."""
         history = self._loaded()
-        n = self.a["length"] - 1 - n if self.shape.backwards else n
         y = self._step(self._gathered(self.x, n), n, history, states)
         self._scatter(y, self.y, n)
         self._stored(history)
@@ -179,15 +190,11 @@ class _Group:
     def _tile(self, n: Int) -> None:
         """Write the filter at some samples; vectors of samples are transposed in registers."""
         w, history, wide = self.w, self._loaded(), len(self.rows) > 1
-        turned = -1 if self.shape.backwards else 1
-        n = self.a["length"] - n - _TILE if self.shape.backwards else n
-        samples = range(_TILE)[::turned]
         if wide:
             columns = w.transposed([w.load(row, n) for row in self.x])
         else:
             columns = [w.load(self.x[0], n + i) for i in range(_TILE)]
-        results = {i: self._step(columns[i], n + i, history, None) for i in samples}
-        columns = [results[i] for i in range(_TILE)]
+        columns = [self._step(x, n + i, history, None) for i, x in enumerate(columns)]
         if wide:
             for row, y in zip(self.y, w.transposed(columns), strict=True):
                 w.store(y, row, n)

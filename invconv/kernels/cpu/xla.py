@@ -1,7 +1,7 @@
 """The compiled kernel as a custom call of XLA: program, working memory and handler."""
 
 import functools
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,14 +64,17 @@ def _handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> 
 
 
 def filter_call(
-    shape: recursive.Shape, itemsize: int, filters: int, rows: int, length: int
+    shape: recursive.Shape, itemsize: int, filters: int, rows: int, whole: int
 ) -> tuple[str, machine.Code, Ints]:
-    """Return the name, the handler and the attribute of a call that filters so many rows."""
-    groups, whole = recursive.groups(shape, host(), itemsize, rows), length + shape.order
+    """Return the name, the handler and the attribute of a call that filters ``rows``.
+
+    A row has ``whole`` numbers, those of the state included.
+    """
+    groups = recursive.groups(shape, host(), itemsize, rows)
     widths = tuple(width for width, *_ in groups)
     numbers = [n for _, *ends in groups for n in ends]
-    numbers += [rows, filters, length, whole, whole, whole, whole]
-    words = "_".join(map(str, map(int, (*astuple(shape), 8 * itemsize, *widths))))
+    numbers += [rows, filters, whole - shape.order, *[whole] * 4]
+    words = "_".join(map(str, map(int, (*shape, 8 * itemsize, *widths))))
     return f"invconv_filter_{words}", filter_handler(shape, itemsize, widths), np.asarray(numbers)
 
 
