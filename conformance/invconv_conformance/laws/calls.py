@@ -185,24 +185,14 @@ def _blurred(boundary: Any, psf: Any, x: Any) -> Any:
 def _convolved(words: tuple[str, ...], psf: Floats, x: Floats) -> Floats:
     sizes = psf.shape[-len(words) :]
     for axis, (word, n) in enumerate(zip(words, sizes, strict=True), 2):
-        sides = [(n // 2, n // 2) if a == axis else (0, 0) for a in range(x.ndim)]
-        if word == "odd":  # reflected in a zero
-            x = np.pad(x, [(min(a, 1),) * 2 for a, _ in sides])
-            inner = [(max(a - 1, 0),) * 2 for a, _ in sides]
-            x = np.pad(x, inner, mode="reflect", reflect_type="odd")
-        else:
-            x = np.pad(x, sides, mode=_PADS[word])
+        x = oracle.continued(x, axis, n // 2, word)
     functions = psf.reshape(1, -1, *sizes)
     parts = [scipy.signal.convolve(x[:, c], functions[:, c], "valid") for c in range(x.shape[1])]
     return np.stack(parts, 1)
 
 
-_PADS: dict[str, Any] = {"symmetric": "symmetric", "zero": "constant", "periodic": "wrap"}
-_PADS["mirror"] = "reflect"
-
-
 _KNOTS = {2: (1, 6, 1), 3: (1, 4, 1), 4: (1, 76, 230, 76, 1), 5: (1, 26, 66, 26, 1)}
-_MODES: dict[str, Any] = {"mirror": "reflect", "reflect": "symmetric", "grid-wrap": "wrap"}
+_MODES = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
 
 
 def _splines() -> Iterator[Called]:
@@ -216,12 +206,10 @@ def _splines() -> Iterator[Called]:
 def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
     """Solve for the coefficients with the matrix of a spline's values, which SciPy's tests use."""
     knots = np.asarray(_KNOTS[order]) / sum(_KNOTS[order])
+    taps = [((j - len(knots) // 2,), knot * np.eye(1)) for j, knot in enumerate(knots)]
     for axis in range(3) if axes is None else np.atleast_1d(axes):
-        n, reach = x.shape[axis], len(knots) // 2
-        image = np.pad(np.eye(n), ((reach, reach), (0, 0)), mode=_MODES[mode])
-        matrix = sum(knot * image[j : j + n] for j, knot in enumerate(knots))
-        solved = np.linalg.solve(matrix, np.moveaxis(x, axis, 0).reshape(n, -1))
-        x = np.moveaxis(solved.reshape(np.moveaxis(x, axis, 0).shape), 0, axis)
+        matrix = oracle.correlate(taps, (x.shape[axis],), _MODES[mode]).astype(float)
+        x = np.moveaxis(np.tensordot(np.linalg.inv(matrix), x, (1, axis)), 0, axis)
     return x
 
 

@@ -1,12 +1,14 @@
 """The dense matrix of every operator, from its definition, and autoregressive ones of large grids.
 
-Loops over pixels and taps in extended precision, sharing no code with the core: it reads an
-operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial) in C order.
+Sums over taps of images that NumPy continues, in extended precision, sharing no code with the core:
+it reads an operator's public fields, of NumPy float64, and nothing else. Vectors are (C, *spatial)
+in C order.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,6 @@ from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Taps = Iterable[tuple[Shape, Matrix]]  # offsets and C x C matrices
-# of an index and a number of pixels: the pixel that is seen there, and its sign or zero
-Border = Callable[[int, int], tuple[int, int]]
 
 _PI = 2 * np.arccos(EXTENDED(0))
 
@@ -61,13 +61,13 @@ def _compose(maps: list[tuple[Matrix, Matrix]]) -> tuple[Matrix, Matrix]:
 def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
     if isinstance(conv, ic.AutoregressiveConv):
         steps = ((tuple(-i for i in step), tap) for step, tap in autoregressive_taps(conv))
-        return correlate(steps, shape, zeros)
+        return correlate(steps, shape, "zero")
     if isinstance(conv, ic.PeriodicConv):
-        return correlate(_centred(conv), shape, circular)
+        return correlate(_centred(conv), shape, "periodic")
     if isinstance(conv, ic.ExponentialConv):
         return exponential(correlation(conv, shape))
     if isinstance(conv, ic.SymmetricConv):
-        return correlate(_even(conv), shape, *(_BORDERS[word] for word in conv.boundary))
+        return correlate(_even(conv), shape, *conv.boundary)
     return np.kron(_weight(conv), np.eye(math.prod(shape)))
 
 
@@ -102,58 +102,33 @@ def orthogonal(reflectors: Matrix) -> Matrix:
     return q
 
 
-def correlate(taps: Taps, shape: Shape, *borders: Border) -> Matrix:
-    """Return the matrix of y[p] = sum of sign tap x[p + offset], by the border of each axis."""
-    taps, borders = list(taps), borders if len(borders) > 1 else borders * len(shape)
-    channels, every = len(taps[0][1]), slice(None)
-    block = np.zeros((channels, *shape) * 2, EXTENDED)
-    for p in itertools.product(*map(range, shape)):
-        for offset, tap in taps:
-            sides = zip(borders, p, offset, shape, strict=True)
-            source, signs = zip(*(border(i + o, n) for border, i, o, n in sides), strict=True)
-            block[(every, *p, every, *source)] += math.prod(signs) * tap
-    return block.reshape(channels * math.prod(shape), -1)
+def correlate(taps: Taps, shape: Shape, *words: str) -> Matrix:
+    """Return the matrix of y[p] = sum of tap x[p + offset], by a word for each border."""
+    taps, words = list(taps), words if len(words) > 1 else words * len(shape)
+    reach = np.abs([offset for offset, _ in taps]).max(axis=0)
+    sides = list(zip(words, reach, shape, strict=True))
+    wide = [continued(_identity(n), 0, int(r), word) for word, r, n in sides]
+    matrix: Any = 0
+    for offset, tap in taps:
+        places = zip(wide, offset, sides, strict=True)
+        seen = [image[r + o : r + o + n] for image, o, (_, r, n) in places]
+        matrix = matrix + functools.reduce(np.kron, seen, tap)
+    return np.asarray(matrix)
 
 
-def zeros(i: int, n: int) -> tuple[int, int]:
-    """Return the pixel at an index, none outside."""
-    return (i, 1) if 0 <= i < n else (0, 0)
+# what NumPy calls them; of "odd" see `continued`
+_PADS: dict[str, Any] = {"symmetric": "symmetric", "mirror": "reflect", "zero": "constant"}
+_PADS["periodic"] = "wrap"
 
 
-def circular(i: int, n: int) -> tuple[int, int]:
-    """Return the pixel of a c d | a b c d | a b."""
-    return i % n, 1
-
-
-def mirrored(i: int, n: int) -> tuple[int, int]:
-    """Return the pixel of d c b a | a b c d | d c b a."""
-    return i % (2 * n) if i % (2 * n) < n else 2 * n - 1 - i % (2 * n), 1
-
-
-def reflected(i: int, n: int) -> tuple[int, int]:
-    """Return the pixel of d c b | a b c d | c b a."""
-    while not 0 <= i < n:
-        i = 0 if n == 1 else -i if i < 0 else 2 * (n - 1) - i
-    return i, 1
-
-
-def odd(i: int, n: int) -> tuple[int, int]:
-    """Return the pixel of -c -b -a 0 | a b c d | 0 -d -c -b."""
-    if 0 <= i < n:
-        return i, 1
-    if i in (-1, n):
-        return 0, 0
-    pixel, sign = odd(-2 - i if i < 0 else 2 * n - i, n)  # reflected in the wall
-    return pixel, -sign
-
-
-_BORDERS = {
-    "periodic": circular,
-    "symmetric": mirrored,
-    "mirror": reflected,
-    "odd": odd,
-    "zero": zeros,
-}
+def continued(x: Matrix, axis: int, reach: int, word: str) -> Matrix:
+    """Return an image with pixels beyond both ends of an axis, as a border's word says."""
+    sides = [(reach * (n == axis % x.ndim),) * 2 for n in range(x.ndim)]
+    if word != "odd":
+        return np.pad(x, sides, mode=_PADS[word])
+    walls = [(min(one, 1), min(other, 1)) for one, other in sides]  # of zeros, which reflect
+    inner = [(max(one - 1, 0), max(other - 1, 0)) for one, other in sides]
+    return np.pad(np.pad(x, walls), inner, mode="reflect", reflect_type="odd")
 
 
 def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Matrix]]:
@@ -192,7 +167,7 @@ def _even(conv: ic.SymmetricConv) -> Iterator[tuple[Shape, Matrix]]:
 
 def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
     """Return M of e^M."""
-    return correlate(_centred(conv), shape, circular if conv.padding == "circular" else zeros)
+    return correlate(_centred(conv), shape, "periodic" if conv.padding == "circular" else "zero")
 
 
 def block_transform(basis: str, factor: int) -> Matrix:
