@@ -3,9 +3,8 @@
 `namespace(x)` is the array API namespace of array-api-compat
 (https://data-apis.org/array-api-compat). Every room uses it.
 
-An adapter is a module in the entry-point group ``invconv.backends`` under the import name of its
-library (`registry` says more). Its ``ARRAY_OPS`` is a subclass of `ArrayOps`, with the methods that
-its library has to answer in another way. A library without one has `ArrayOps` itself.
+The ``ARRAY_OPS`` of an adapter (`registry`) is a subclass of `ArrayOps`, with the methods that its
+library has to answer in another way. A library without one has `ArrayOps` itself.
 """
 
 from __future__ import annotations

@@ -445,10 +445,22 @@ class Spectral(TapsFamily):
         return self.folded(self.bordered.gram(x, y))
 
     def unfolded(self, w: Array) -> Array:
-        return _with_mirror_images(w, self.borders)
+        """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""
+        xp = namespace(w)
+        for axis, border in enumerate(self.borders, 2):
+            if border != "periodic":
+                w = xp.concat([xp.flip(part(w, axis, 1), axis=axis), w], axis=axis)
+        return w
 
     def folded(self, bar: Array) -> Array:
-        return _sums_of_mirror_images(bar, self.borders)
+        xp = namespace(bar)
+        for axis, border in enumerate(self.borders, 2):
+            if border != "periodic":
+                h = (bar.shape[axis] + 1) // 2
+                before = xp.flip(part(bar, axis, 0, h - 1), axis=axis)
+                behind = part(bar, axis, h) + before
+                bar = xp.concat([part(bar, axis, h - 1, h), behind], axis=axis)
+        return bar
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         matrices = kernel_spectrum(w, self.basis, shape)
@@ -513,27 +525,6 @@ class Spectral(TapsFamily):
     def products(self, w: Any, shape: Shape) -> float:
         taps = WIDE if self.wide else float(self.basis.counts(self.kernel_size).sum())
         return len(w) ** 2 * taps * size(shape)
-
-
-def _with_mirror_images(w: Array, borders: tuple[str, ...]) -> Array:
-    """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""
-    xp = namespace(w)
-    for axis, border in enumerate(borders, 2):
-        if border != "periodic":
-            w = xp.concat([xp.flip(part(w, axis, 1), axis=axis), w], axis=axis)
-    return w
-
-
-def _sums_of_mirror_images(bar: Array, borders: tuple[str, ...]) -> Array:
-    """Return the transpose of `_with_mirror_images`."""
-    xp = namespace(bar)
-    for axis, border in enumerate(borders, 2):
-        if border != "periodic":
-            h = (bar.shape[axis] + 1) // 2
-            before = xp.flip(part(bar, axis, 0, h - 1), axis=axis)
-            behind = part(bar, axis, h) + before
-            bar = xp.concat([part(bar, axis, h - 1, h), behind], axis=axis)
-    return bar
 
 
 def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:

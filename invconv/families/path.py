@@ -211,12 +211,8 @@ class Apply(Leg):
         return [w_bar], x_bar
 
 
-@dataclass(eq=False)
-class Lowered(Leg):
+class Lowered(Apply):
     """y = A(w) x, by the linear family and the array that A(w) is made of."""
-
-    family: Family
-    w: Any
 
     def __call__(self, x: Array) -> Array:
         return maps.apply(*self.family.lowered(self.w), x)

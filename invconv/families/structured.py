@@ -14,6 +14,7 @@ from invconv.arrays.namespaces import (
     Array,
     Shape,
     constant,
+    diagonal,
     identity,
     log_abs,
     log_of_exp,
@@ -42,7 +43,7 @@ from invconv.kernels.matrices import (
     solved,
     solver_of_steps,
 )
-from invconv.kernels.primitives import Solver, add_pivots, from_pixel_rows, pivots, pixel_rows
+from invconv.kernels.primitives import Solver, add_pivots, from_pixel_rows, pixel_rows
 from invconv.trust.bound import Bounds, of_matrix
 from invconv.trust.condition import Condition, SolveOverflowError
 
@@ -85,11 +86,11 @@ class Triangular(Structured):
         return replace(self, lower=not self.lower), namespace(w).matrix_transpose(w)
 
     def pivots(self, w: Array) -> Array | None:
-        return pivots(w, ())
+        return diagonal(w)
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
         known = namespace(w).zeros_like(w) if known is None else known
-        return add_pivots(known, (), size(shape) * bar / (pivots(w, ()) if memo is None else memo))
+        return add_pivots(known, (), size(shape) * bar / (diagonal(w) if memo is None else memo))
 
     def bounds(self, w: Any) -> Bounds:
         matrix = self.matrix(w)[0]
@@ -156,7 +157,7 @@ class LogTriangular(WithDiagonal):
     def log_det(
         self, w: tuple[Array, Array], shape: Shape, saving: bool = False
     ) -> tuple[Array, Any]:
-        logs = log_of_exp(w[1], pivots(w[0], ()))
+        logs = log_of_exp(w[1], diagonal(w[0]))
         return size(shape) * namespace(logs).sum(logs), None
 
     def logs_vjp(self, v: Array, bar: Array) -> Array:

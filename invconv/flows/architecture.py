@@ -97,7 +97,18 @@ class GlowArchitecture:
         """Return the shapes of all arrays by their names in a file, and in PyTorch."""
         shapes: dict[str, tuple[int, ...]] = {}
         for level in range(self.levels):
-            shapes |= _level_arrays(self, level)
+            channels = self.channels(level)
+            half, inputs = channels // 2, channels // 2 + (self.context or 0)
+            mixing = mixing_arrays(self, channels)
+            for step in range(self.depth):
+                at = f"level{level}_step{step}"
+                shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
+                shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
+                shapes |= _conv(f"{at}_coupling.net.0", self.width, inputs, 3)
+                shapes |= _conv(f"{at}_coupling.net.2", self.width, self.width, 1)
+                shapes |= _conv(f"{at}_coupling.net.4", channels, self.width, 3)
+            if level < self.levels - 1:
+                shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
         return shapes
 
 
@@ -110,23 +121,6 @@ def require_arrays(a: GlowArchitecture, shapes: Mapping[str, tuple[int, ...]]) -
                 f"mixing: expected axes of a + b channels + c taps, {name} of the shape "
                 f"{expected.get(name)}, got {shapes.get(name)}"
             )
-
-
-def _level_arrays(a: GlowArchitecture, level: int) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    channels = a.channels(level)
-    half, inputs = channels // 2, channels // 2 + (a.context or 0)
-    mixing = mixing_arrays(a, channels)
-    for step in range(a.depth):
-        at = f"level{level}_step{step}"
-        shapes[f"{at}_actnorm.log_scale"] = shapes[f"{at}_actnorm.bias"] = (channels,)
-        shapes |= {f"{at}_{name}": shape for name, shape in mixing.items()}
-        shapes |= _conv(f"{at}_coupling.net.0", a.width, inputs, 3)
-        shapes |= _conv(f"{at}_coupling.net.2", a.width, a.width, 1)
-        shapes |= _conv(f"{at}_coupling.net.4", channels, a.width, 3)
-    if level < a.levels - 1:
-        shapes |= _conv(f"level{level}_split.prior", channels, half, 3)
-    return shapes
 
 
 def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:
@@ -209,7 +203,11 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
     mixing, wider = architecture.mixing, channels / 4 - 1
     longer = architecture.kernel_size / 2 - 1.5
     assert mixing is not None
-    small, wide, long = (_mixing_shapes(mixing, *sizes) for sizes in ((4, 3), (8, 3), (4, 5)))
+    drawn = (_drawn_mixing(mixing, *sizes, None).items() for sizes in ((4, 3), (8, 3), (4, 5)))
+    small, wide, long = (
+        {at + n: array.shape for at, conv in convs for n, array in conv._arrays().items()}
+        for convs in drawn
+    )
     return {
         name: tuple(
             round(n + wider * (more - n) + longer * (taps - n))
@@ -217,11 +215,6 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
         )
         for name, shape in small.items()
     }
-
-
-def _mixing_shapes(mixing: str, channels: int, taps: int) -> dict[str, tuple[int, ...]]:
-    convs = _drawn_mixing(mixing, channels, taps, None).items()
-    return {at + name: array.shape for at, conv in convs for name, array in conv._arrays().items()}
 
 
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:

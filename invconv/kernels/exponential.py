@@ -29,7 +29,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -53,26 +53,13 @@ from invconv.kernels import maps
 from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, turns
-from invconv.kernels.maps import Linear
 from invconv.kernels.primitives import Plan
 
-
-class Correlation(Linear, Protocol):
-    """A family of correlations with taps (T, C, C) at ``offsets``, periodic if ``wrap``."""
-
-    @property
-    def offsets(self) -> tuple[Offset, ...]:
-        """The offset of each tap."""
-
-    @property
-    def wrap(self) -> bool:
-        """Whether the grid continues periodically."""
-
+# a family that is linear in its taps (T, C, C), those at its ``offsets``; periodic if its ``wrap``
+Correlation: TypeAlias = Any
 
 LARGEST_STEP = 4.0  # norm of M/s
 LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
-
-Blocks = list[Array | None]  # indexed by the set of directions, as bits; None is zero
 
 
 class Counts(NamedTuple):

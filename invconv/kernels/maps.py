@@ -20,31 +20,13 @@ keeps only x. A tangent that is zero, or a cotangent that is not wanted, is None
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from invconv.arrays.namespaces import Array, Shape, namespace
 from invconv.arrays.registry import Primitive, method
 from invconv.kernels.primitives import Map, Solver, conjugate, matmul
 
-
-class Linear(Protocol):
-    """The rules of a family that is linear in its weights: see `invconv.families.family`."""
-
-    def apply(self, w: Array, x: Array) -> Array:
-        """Return A(w) x."""
-
-    def gram(self, x: Array, y: Array) -> Array:
-        """Return the gradient of <y, A(w) x> by w."""
-
-    def factor(self, w: Array, shape: Shape) -> Solver:
-        """Factor A(w) on a grid."""
-
-    def transpose(self) -> Any:
-        """Return the family of A(w)^T."""
-
-    def adjoint(self, w: Array) -> Array:
-        """Return the weights of A(w)^T."""
-
+Linear: TypeAlias = Any  # `invconv.families.family.Family`, linear in its weights
 
 apply: Primitive[[Linear, Array, Array], Array] = method("apply", on=1)
 gram: Primitive[[Linear, Array, Array], Array] = method("gram", on=1)

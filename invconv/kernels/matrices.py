@@ -18,7 +18,7 @@ S^-1 is applied by substitution.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -111,11 +111,6 @@ class Divided(PixelStep):
         return self(rows)
 
 
-def _as_numpy(step: Any) -> Any:
-    arrays = {f.name: getattr(step, f.name) for f in fields(step)}
-    return replace(step, **{n: to_numpy(a) for n, a in arrays.items() if hasattr(a, "dtype")})
-
-
 @dataclass(frozen=True, eq=False)
 class PixelSteps:
     """The solve with W, one step after the other."""
@@ -129,7 +124,11 @@ class PixelSteps:
 
     def as_numpy(self) -> Self:
         """Return the same on NumPy arrays."""
-        return replace(self, steps=tuple(map(_as_numpy, self.steps)))
+        steps = []
+        for step in self.steps:
+            arrays = {n: to_numpy(a) for n, a in vars(step).items() if hasattr(a, "dtype")}
+            steps.append(replace(step, **arrays))
+        return replace(self, steps=tuple(steps))
 
     def on_host(self) -> tuple[Floats, Floats]:
         """Return W and W^-1 in NumPy's float64."""

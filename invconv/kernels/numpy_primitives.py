@@ -5,8 +5,6 @@ Products are silenced against "invalid value encountered in matmul": on AVX-512,
 warns if that memory happens to hold a NaN.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -20,7 +20,6 @@ from invconv.arrays.namespaces import (
     Array,
     Shape,
     device,
-    diagonal,
     identity,
     namespace,
     on_diagonal,
@@ -197,11 +196,6 @@ def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
         here = here[(..., *(None,) * len(kernel_size))] & at_centre
     more = kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))]
     return xp.where(here, more, kernel)
-
-
-def pivots(kernel: Array, centre: Offset) -> Array:
-    """Return K[c, c, centre] of a kernel (C, C, *k), shape (C,)."""
-    return diagonal(kernel[(..., *centre)])
 
 
 @Primitive

@@ -10,8 +10,6 @@ level. So a solve is one matrix product and one triangular solve per level, for 
 raster masks, any direction, dilation and number of axes alike.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass
@@ -119,10 +117,7 @@ def _ravel(direction: tuple[int, ...], shape: Shape, along: list[Index]) -> Inde
 
 @Primitive
 def causal_solver(stencil: CausalStencil, shape: Shape) -> Solver:
-    """Return the map y -> x, both (B, C, *shape), that solves ``stencil.stencil()`` x = y.
-
-    The solver has a ``plan``, a dict that says how it works, and can be pickled.
-    """
+    """Return the map y -> x, both (B, C, *shape), that solves ``stencil.stencil()`` x = y."""
     return WavefrontSolver(stencil.within(shape), inverse_at_the_pixel(stencil), shape)
 
 

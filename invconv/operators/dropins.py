@@ -4,8 +4,6 @@ In every drop-in an operator's ``forward`` turns data into latent variables, z =
 direction the library calls forward: the density of x is p(K x + b) |det K| everywhere.
 """
 
-from __future__ import annotations
-
 import importlib
 import operator
 from collections.abc import Callable, Mapping

@@ -1,12 +1,6 @@
 """Convolutions with an even kernel and a border for each axis (Karami et al. 2019 have mirrors).
 
-Cosines, sines and Fourier's waves decouple them (`kernels.frequencies`):
-
-    K_hat(m) = sum over t of w_t K[..., t] prod over axes of cos(pi m t / N)       "symmetric"
-                                                    or cos(pi m t / (N - 1))        "mirror"
-                                                    or cos(pi (m + 1) t / (N + 1))  walls
-
-with w_t the number of offsets +-t. There is no order of the pixels.
+Cosines, sines and Fourier's waves decouple them (`kernels.frequencies`).
 """
 
 import warnings

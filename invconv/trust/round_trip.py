@@ -10,8 +10,6 @@ All runs in the working precision, by the solver of the call that is judged. Err
   photographs are.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.arguments import Launch
 from invconv.kernels.cuda.compile import source
-from invconv.kernels.cuda.plan import Device, Plan, plan_of
+from invconv.kernels.cuda.plan import Device, LaunchPlan, plan_of
 
 HERE = Path(__file__).parent / "on_cpu"
 SECONDS = 300  # after which a run has failed
@@ -60,7 +60,7 @@ class Job:
     name: str
     conv: ic.AutoregressiveConv  # of NumPy arrays of the precision that is solved in
     y: Floats  # (B, C, *spatial)
-    plan: Plan
+    plan: LaunchPlan
     launch: Launch  # of "solve"
     resident: int = 1  # how many blocks run at a time
 
@@ -95,7 +95,7 @@ class Job:
 
 def plan_for(
     conv: ic.AutoregressiveConv, shape: Shape, itemsize: int, device: Device
-) -> Plan | None:
+) -> LaunchPlan | None:
     """Return the plan of an operator's solve."""
     return plan_of(conv.channels, conv._causal().sweep.on(shape), itemsize, device)
 

@@ -10,7 +10,7 @@ import pytest
 from invconv.arrays.stencil import Sweep
 from invconv.kernels.cuda.arguments import GRID
 from invconv.kernels.cuda.compile import CompileError, compile_text, compiled, library, source
-from invconv.kernels.cuda.plan import Device, Plan, plan_of
+from invconv.kernels.cuda.plan import Device, LaunchPlan, plan_of
 
 KIB = 1024
 LIMITS = (48 * KIB, 64 * KIB, 99 * KIB, 163 * KIB, 227 * KIB)
@@ -29,7 +29,7 @@ def planned(
     itemsize: int = 4,
     device: Device = HOPPER,
     dilation: tuple[int, ...] | None = None,
-) -> Plan | None:
+) -> LaunchPlan | None:
     ones = (1,) * len(shape)
     grid = Sweep(corner(size, len(shape)), ones, dilation or ones, True, shape)
     return plan_of(channels, grid, itemsize, device)

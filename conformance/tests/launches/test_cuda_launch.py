@@ -17,7 +17,7 @@ from invconv.kernels.cuda import driver as cuda_driver
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import Code, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
-from invconv.kernels.cuda.plan import Plan
+from invconv.kernels.cuda.plan import LaunchPlan
 from invconv_torch.native import kernels
 from tests.launches import checks
 from tests.launches.checks import Floats, check, images
@@ -84,7 +84,7 @@ def test_a_launch_may_have_more_shared_memory(driver: Driver, monkeypatch: Any) 
 
 def test_more_images_than_a_launch_may_have_are_several(driver: Driver, monkeypatch: Any) -> None:
     assert factored(convolution(), (5, 7)).program.plan.most_images == (2**31 - 2) // 5
-    monkeypatch.setattr(Plan, "most_images", 2)
+    monkeypatch.setattr(LaunchPlan, "most_images", 2)
     solve_and_check((5, 3, 5, 7))
     assert [n.grid["images"] for n in driver.launches if n.kernel == "solve"] == 2 * [2, 2, 1]
 

@@ -3,8 +3,6 @@
 x[p] = D^-1 (y[p] - sum over t of K_t x[p - o_t])
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import math

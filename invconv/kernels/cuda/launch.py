@@ -29,7 +29,7 @@ from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import POINTERS, Launch
 from invconv.kernels.cuda.compile import compiled
-from invconv.kernels.cuda.plan import Constants, Device, Plan, plan_of
+from invconv.kernels.cuda.plan import Constants, Device, LaunchPlan, plan_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DeviceOps:
 class Program:
     """A plan with its code, loaded on a device."""
 
-    plan: Plan
+    plan: LaunchPlan
     ordinal: int  # the number of the device
     kernels: dict[str, int]  # handles of the kernels, by name
 

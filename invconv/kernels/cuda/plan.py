@@ -62,7 +62,7 @@ OLDEST = 70  # the first architecture that has loads and stores with a memory or
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """The constants and launches of a stencil's solve on a grid and a device, for any batch.
 
     Bands of rows lie in shared memory. Plans of many grids have the same constants.
@@ -209,7 +209,7 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Plan | None:
+def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> LaunchPlan | None:
     """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
 
     The grid has one to four axes; taps that read beyond it from every pixel are left out.
@@ -232,7 +232,7 @@ def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Plan 
         direction, apart, grid, steps = map(in_order, (*fields, strides))
         turned = Sweep(tuple(map(in_order, reach)), direction, apart, sweep.lower, grid)
         for weights_shared in (True, False):
-            plan = Plan(turned, order, steps, channels, itemsize, device, weights_shared)
+            plan = LaunchPlan(turned, order, steps, channels, itemsize, device, weights_shared)
             if any(o[2] < 0 for o in plan.within) or (weights_shared and plan.weights_kept):
                 continue
             least = _FEW_ROWS if weights_shared else max(1, plan.depth)

@@ -7,8 +7,6 @@ gradients by its own arrays. A part, and a bias, are factors by themselves. `inv
 the factors. The public methods are in `base.operator`, what judges an inverse in between.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

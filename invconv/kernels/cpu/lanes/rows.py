@@ -9,8 +9,6 @@ the planes of the last two follow each other; the buffer then has whole planes, 
 read, in slots that are used in turn.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
