@@ -2,7 +2,7 @@
 
 `spline_filter` gives the coefficients; the spline at a point is a sum over the sixteen nearest
 ones. It is smooth in the angle and the zoom, so Gauss and Newton's steps find both, with
-derivatives by `torch.autograd` and by `jax`, from an image that was turned by others.
+derivatives by `torch.func` and by `jax`, from an image that was turned by others.
 """
 
 from pathlib import Path
@@ -58,12 +58,6 @@ def found(wanted: Any, image: Any, start: Any, jacobian: Any) -> list[figures.Fl
     return [np.asarray(motion, float) for motion in motions]
 
 
-def in_torch(f: Any) -> Any:
-    """Return the function of the derivatives of f by two numbers, as `jax.jacfwd` does."""
-    jvp = torch.autograd.functional.jvp
-    return lambda at: torch.stack([jvp(f, at, way)[1] for way in torch.eye(2)], -1)
-
-
 def draw(out: Path) -> None:
     """Turn an image in both libraries, and find by how much it was turned."""
     image = camera()[64:320, 96:352] / np.float32(255)
@@ -76,7 +70,7 @@ def draw(out: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(15, 4), layout="constrained")
     figures.show(axes[0], image, "an image", cmap="gray")
     libraries = {
-        "PyTorch": (torch.tensor, in_torch, "C0-"),
+        "PyTorch": (torch.tensor, torch.func.jacfwd, "C0-"),
         "JAX": (jax.numpy.asarray, jax.jacfwd, "C1--"),
     }
     for name, (asarray, jacobian, style) in libraries.items():

@@ -215,7 +215,10 @@ def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
 
 def _least_squares() -> Iterator[Called]:
     for conv, grid in _SOLVED:
-        name, arrays = type(conv).__name__.lower(), {"y": _draw((2, 2, *grid)), **conv.parameters()}
+        name, arrays = (
+            type(conv).__name__.lower(),
+            {"y": _draw((2, conv.channels, *grid))} | conv.parameters(),
+        )
         of, truth = functools.partial(_solved, conv), functools.partial(_least, grid, conv)
         yield Called(f"least_squares-{name}-none", arrays=arrays, run=of, truth=truth)
         given = {**arrays, "damp": np.asarray(0.75)}
@@ -231,13 +234,13 @@ def _least_squares() -> Iterator[Called]:
         yield Called(f"damp_for_noise-{name}", arrays=arrays, run=of, truth=truth, looks=True)
 
 
-def _small(cls: Any, *sizes: Any, **options: Any) -> Any:
-    return with_bias(perturbed(cls.init(2, *sizes, rng=_rng, **options), _rng), _rng)
+def _small(cls: Any, *sizes: Any, channels: int = 2, **options: Any) -> Any:
+    return with_bias(perturbed(cls.init(channels, *sizes, rng=_rng, **options), _rng), _rng)
 
 
 _SOLVED: list[tuple[Any, Shape]] = [
     (_small(ic.PeriodicConv, 3, 2, dilation=(1, 2)), (3, 4)),
-    (_small(ic.SymmetricConv, 3, 2, boundary=("odd", "periodic")), (3, 4)),
+    (_small(ic.SymmetricConv, 3, 2, boundary=("odd", "periodic"), channels=1), (3, 4)),
     (_small(ic.Conv1x1, ndim=1), (5,)),
     (_small(ic.CirculantConv1x1, ndim=1), (5,)),
     (_small(ic.ActNorm, ndim=1), (5,)),

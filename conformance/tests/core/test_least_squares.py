@@ -3,16 +3,13 @@
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import torch
-from jax.test_util import check_grads
 from scipy.ndimage import laplace
 from skimage.restoration import wiener
 
 import invconv as ic
-from invconv.arrays.namespaces import from_host
 from invconv_conformance.truth.oracle import affine
 from tests.selected import libraries, slow
 
@@ -81,26 +78,6 @@ def test_it_is_the_dense_matrixs(
         x = np.asarray(conv.asarrays(small).least_squares(small, damp))
         assert x.dtype == np.float32
         np.testing.assert_allclose(x.reshape(2, -1).T, wanted, rtol=0, atol=1e-4 * size)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("cls", [ic.PeriodicConv, *LOST])
-def test_gradients(cls: Any, channels: int) -> None:
-    make = pointwise if cls in LOST else partial(operator, grid=(1, 2))
-    conv = make(cls, channels, singular=False)
-    y = np.random.default_rng(0).standard_normal((1, channels, 1, 2))
-    given = (*conv.parameters().values(), y, np.asarray(0.3))
-    names = list(conv.parameters())
-
-    def solution(*arrays: Any) -> Any:
-        *parameters, y, damp = arrays
-        constants = {n: from_host(getattr(conv, n), y) for n in conv._constant_names}
-        mapped = conv._with(constants | dict(zip(names, parameters, strict=True)))
-        return mapped.least_squares(y, damp)
-
-    tensors = tuple(torch.tensor(v, requires_grad=True) for v in given)
-    assert torch.autograd.gradcheck(solution, tensors)
-    check_grads(jax.jit(solution), tuple(map(jax.numpy.asarray, given)), order=1)
 
 
 def uncoupled(taps: Any) -> Any:
