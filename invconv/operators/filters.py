@@ -176,7 +176,8 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     none = [zeros((*v.shape[:-2], 1, v.shape[-1]), v) for v in (b, a)]
     none[1] = xp.concat([none[1][..., :1] + 1, none[1][..., 1:]], axis=-1)
     b, a = (xp.concat([*[n] * order, v], axis=-2) for n, v in zip(none, (b, a), strict=True))
-    signals = xp.concat([past[..., :order], signals], axis=-1)
+    # NumPy joins numbers of a foreign byte order to native ones
+    signals = cast(xp.concat([past[..., :order], signals], axis=-1), x.dtype)
     y, _ = _run(b[None, ...], a[None, ...], signals, past[None, ..., order:])
     ends = xp.concat([v[..., length:] for v in (signals, y)], axis=-1)
     return moved(y[..., order:], -1, axis), moved(ends, -1, axis)
