@@ -72,11 +72,7 @@ def drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     dtype = jnp.result_type(float) if dtype is None else dtype
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype: expected a real floating dtype, got {dtype!r}")
-    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
-        raise ValueError(
-            f"dtype: JAX has no {jnp.dtype(dtype)} here; "
-            'jax.config.update("jax_enable_x64", True) brings it'
-        )
+    require_dtype(dtype)
     leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
     kinds = [dtype if np.issubdtype(a.dtype, np.floating) else jnp.result_type(int) for a in leaves]
     types = [jax.ShapeDtypeStruct(a.shape, k) for a, k in zip(leaves, kinds, strict=True)]
@@ -92,6 +88,15 @@ def drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     else:
         arrays = [jnp.asarray(a) for a in host(seed)]
     return jax.tree.unflatten(structure, arrays)
+
+
+def require_dtype(dtype: Any, advice: str = "") -> None:
+    """Raise ValueError if JAX has no such dtype here."""
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            f"dtype: JAX has no {jnp.dtype(dtype)} here; "
+            f'jax.config.update("jax_enable_x64", True) brings it{advice}'
+        )
 
 
 def is_key(value: Any) -> bool:

@@ -48,7 +48,9 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
     def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> Any:
         fields = dict(zip(static, settings, strict=True))
         fields |= zip(children, values, strict=True)
-        fields |= {n: _without_gradient(fields[n]) for n in cls._constant_names}
+        for name in cls._constant_names:
+            if isinstance(fields[name], jax.core.Tracer):
+                fields[name] = lax.stop_gradient(fields[name])
         conv = object.__new__(cls)
         vars(conv).update(fields)
         return conv
@@ -72,10 +74,6 @@ def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
             raise TypeError(
                 f"{argument}: expected values, got a traced {where}{name}; call this outside jit"
             )
-
-
-def _without_gradient(leaf: Any) -> Any:
-    return lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
 
 
 for_each_operator(_register)

@@ -2,8 +2,9 @@
 
     x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
 
-and W_0 = D^-1, W_t = -D^-1 K_t; or, if D^-1 would cost accuracy, W_0 = 1 and W_t = -K_t, and the
-sum is D x[p].
+and W_0 = D^-1, W_t = -D^-1 K_t, D being the triangular matrix at the pixel itself and K_t that of
+another tap; or, if D^-1 would cost accuracy (`inverse_limit`), W_0 = 1 and W_t = -K_t, and the sum
+is D x[p].
 
 Every kernel keeps to the following order, whatever its lanes or threads hold, so that all kernels
 agree bit for bit. For each output channel:

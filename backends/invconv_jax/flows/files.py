@@ -11,6 +11,7 @@ from jax import numpy as jnp
 from invconv.files.flow_files import FLOWS, Flows
 from invconv.files.saving import load_as
 from invconv_jax.flows.glow import Glow, from_stored, to_stored
+from invconv_jax.initialise import require_dtype
 
 FLOWS["jax"] = Flows(Glow, to_stored, lambda stored, like: from_stored(stored))
 
@@ -47,11 +48,7 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:
 
     def like_of(name: str) -> jax.Array:
         kind = jnp.dtype(name if dtype is None else dtype)
-        if jax.dtypes.canonicalize_dtype(kind) != kind:
-            raise ValueError(
-                f"dtype: JAX has no {kind} here; "
-                'jax.config.update("jax_enable_x64", True) brings it, or pass dtype='
-            )
+        require_dtype(kind, ", or pass dtype=")
         return jnp.zeros(0, kind)
 
     return load_as(path, like_of)

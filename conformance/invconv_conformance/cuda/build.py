@@ -81,8 +81,8 @@ class Job:
         blocks = [n for launch in (*folds, self.launch) for n in (launch.blocks, launch.threads)]
         sizes = matrices.nbytes, self.plan.weights * self.y.itemsize, self.y.nbytes
         numbers = self.resident, *sizes, *blocks, self.launch.shared, self.launch.counters
-        arrays = folds[0].struct, self.launch.struct, matrices, self.y
-        return b"".join(a.tobytes() for a in (np.array(numbers, "int64"), *arrays))
+        head = np.array(numbers, "int64").tobytes() + folds[0].struct + self.launch.struct
+        return head + matrices.tobytes() + self.y.tobytes()
 
     def unpack(self, written: bytes) -> tuple[Result, bytes]:
         """Return the result, and the rest of what was written."""

@@ -1,9 +1,4 @@
-"""The kernel's weights, from the matrices of a convolution: D^-1 folded in, if that is accurate.
-
-With D the triangular C x C matrix at the pixel itself and K_t the matrices of the other taps, the
-weights are W_0 = D^-1 and W_t = -D^-1 K_t, computed by substitution. A product with D^-1 is as
-accurate as substitution at every pixel up to `invconv.kernels.order.inverse_limit` of
-|D|_1 |D^-1|_1. Otherwise W_0 = 1 and W_t = -K_t, and the kernel substitutes.
+"""The kernel's weights W_0, W_1, ... of `invconv.kernels.order`, from D and K_1, K_2, ...
 
 The weights of a block of output channels lie together; within it, the weights of one input channel
 of one tap. After all blocks come D by columns, and one number: 1 if the kernel is to substitute,

@@ -13,16 +13,14 @@ contiguous, of one dtype, float32 or float64:
 and "solve" reads the decision there. The host never knows, and waits for nothing.
 """
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-GRID = (
+GRID = (  # the struct `Grid` in `common.cuh`
     *(f"{name}_{axis}" for name in ("extent", "step", "dilation") for axis in range(4)),
     *("pitch", "rows", "bands", "images", "chunk", "lower"),
 )
-STRUCT = np.dtype([(name, np.int32) for name in GRID])  # `Grid` in `common.cuh`
 HEAD = 16  # bytes of shared memory before the numbers: a ticket
 POINTERS = {
     "fold": ("matrices", "weights"),
@@ -40,10 +38,9 @@ class Launch:
     threads: int
     shared: int  # bytes of dynamic shared memory
     counters: int  # number of 32-bit ints that must be set to zero before the launch
-    integers: tuple[int, ...]  # the struct `Grid`, in the order of `GRID`
+    integers: tuple[int, ...]  # of `GRID`
 
-    @functools.cached_property
-    def struct(self) -> np.void:
-        """The integers as one scalar of `STRUCT`."""
-        scalar: np.void = np.array([self.integers], STRUCT)[0]
-        return scalar
+    @property
+    def struct(self) -> bytes:
+        """The struct of the integers."""
+        return np.array(self.integers, np.int32).tobytes()

@@ -51,24 +51,12 @@ class Program:
     ordinal: int  # the number of the device
     kernels: dict[str, int]  # handles of the kernels, by name
 
-    def weigh(self, matrices: int, weights: int, stream: int) -> None:
-        """Queue the kernels that compute weights, given addresses and the handle of a stream."""
-        for launch in self.plan.weigh():
-            self._queue(launch, stream, {"matrices": matrices, "weights": weights})
-
-    def solve(self, batch: int, stream: int, **addresses: int) -> None:
-        """Queue a solve of ``batch`` images, given the addresses of y, x, weights, counters."""
-        self._queue(_solve_launch(self, batch), stream, addresses)
-
-    def counters(self, batch: int) -> int:
-        return _solve_launch(self, batch).counters
-
-    def _queue(self, launch: Launch, stream: int, addresses: dict[str, int]) -> None:
+    def queue(self, launch: Launch, stream: int, **addresses: int) -> None:
+        """Queue a launch, given the handle of a stream and the addresses of its arrays."""
         pointers = tuple(addresses[name] for name in POINTERS[launch.kernel])
-        sizes = launch.blocks, launch.threads, launch.shared
-        kernel, struct = self.kernels[launch.kernel], launch.struct.tobytes()
+        sizes, kernel = (launch.blocks, launch.threads, launch.shared), self.kernels[launch.kernel]
         with driver.current(self.ordinal):
-            driver.launch(kernel, sizes, stream, pointers, struct)
+            driver.launch(kernel, sizes, stream, pointers, launch.struct)
 
 
 @functools.lru_cache(maxsize=256)
@@ -133,15 +121,16 @@ class DeviceSolve:
             return xp.concat([self(part) for part in parts])
         y = self.ops.contiguous(y)
         x = xp.empty(y.shape, dtype=y.dtype, device=device(y))
-        count = self.program.counters(batch)
+        launch, address = _solve_launch(self.program, batch), self.ops.address
+        count = launch.counters
         counters = xp.zeros((count,), dtype=xp.int32, device=device(y)) if count else None
-        self.program.solve(
-            batch,
+        self.program.queue(
+            launch,
             self.ops.stream(y),
-            y=self.ops.address(y),
-            x=self.ops.address(x),
-            weights=self.ops.address(self.weights),
-            counters=0 if counters is None else self.ops.address(counters),
+            y=address(y),
+            x=address(x),
+            weights=address(self.weights),
+            counters=0 if counters is None else address(counters),
         )
         return x
 
@@ -168,7 +157,9 @@ def device_solve(matrices: Array, sweep: Sweep, ops: DeviceOps) -> DeviceSolve |
         return None
     matrices = ops.contiguous(matrices)
     weights = xp.empty((program.plan.weights,), dtype=matrices.dtype, device=device(matrices))
-    program.weigh(ops.address(matrices), ops.address(weights), ops.stream(matrices))
+    addresses = {"matrices": ops.address(matrices), "weights": ops.address(weights)}
+    for launch in program.plan.weigh():
+        program.queue(launch, ops.stream(matrices), **addresses)
     return DeviceSolve(program, weights, (channels, *sweep.shape), ops)
 
 

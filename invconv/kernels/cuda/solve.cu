@@ -1,13 +1,8 @@
-// x = K^-1 y of an autoregressive convolution, in one launch.
+// x = K^-1 y of an autoregressive convolution, in one launch: the sums of `invconv.kernels.order`.
 //
-//     x[p] = sum over t of W_t z[p - o_t]    with z = y at o_0 = 0, x elsewhere,
-//
-// W_0 = D^-1, W_t = -D^-1 K_t; or, where D^-1 would cost accuracy, W_0 = 1, W_t = -K_t, and the sum
-// is D x[p]. The sums are in the order of `invconv.kernels.order`, that of the CPU's kernel.
-//
-// A grid has four axes. The last two are a plane, turned if its rows are too long. A unit of work is a band of rows of one plane of
-// one image; a residue class of the planes' dilation is an image of its own. i and j count rows of
-// a band and columns along the direction of the convolution. A block of threads solves a unit:
+// A grid has four axes (`invconv.kernels.cuda.plan`). A unit of work is a band of rows of one plane
+// of one image; a residue class of the planes' dilation is an image of its own. i and j count rows
+// of a band and columns along the direction of the convolution. A block of threads solves a unit:
 //
 // 1. It takes a ticket, its unit's number, so that it waits only for units that are at work.
 // 2. The band goes to shared memory, a record of channels for each pixel, with zeros around it.

@@ -1,8 +1,6 @@
-// The weights of a solve from the matrices D, K_1, K_2, ..., in two launches.
+// The weights W_0, W_1, ... of `invconv.kernels.order` from D, K_1, K_2, ..., in two launches.
 //
-// W_0 = D^-1 and W_t = -D^-1 K_t, by substitution; a product with D^-1 is as accurate as a
-// substitution at every pixel where |D|_1 |D^-1|_1 <= LIMIT. Otherwise W_0 = 1 and W_t = -K_t, and
-// a number says that the solve substitutes: the host never looks. Each number is computed as the
+// A number says whether the solve substitutes: the host never looks. Each number is computed as the
 // kernel of the CPU does (`invconv.kernels.cpu.weights`), so that both have the same bits.
 
 // K_t's entry that tap t multiplies input channel k by for output channel o, or D's

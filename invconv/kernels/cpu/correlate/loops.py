@@ -1,6 +1,5 @@
 """The loops of a correlation, and of its gradient by the taps.
 
-    y[b, :, p] = sum over t of taps[t] x[b, :, p + offset_t]
     taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offset_t]^T
 
 Bands of images, or the images in the lanes, are copied in, summed by `cpu.sums`, and copied out.
