@@ -20,9 +20,8 @@ _ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
 _FILES = ("json", "html", "junitxml")
 # no configuration and no plugin of the user's, and of pytest's own none that laws can do without
 _PLUGINS = (
-    *("invconv_conformance.plugin", "invconv_conformance.brief", "xdist", "no:cacheprovider"),
-    *("no:faulthandler", "no:logging", "no:warnings", "no:threadexception"),
-    "no:unraisableexception",
+    *("invconv_conformance.plugin", "xdist", "no:cacheprovider", "no:faulthandler", "no:logging"),
+    *("no:warnings", "no:threadexception", "no:unraisableexception"),
 )
 _QUIET = ("-q", "--no-header", "-rN", "--tb=no", "--capture=no", "--dist=loadscope")
 _OWN = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
