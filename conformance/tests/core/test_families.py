@@ -93,6 +93,18 @@ def test_a_series_has_enough_terms_at_small_norms(norm: float) -> None:
     assert np.abs(found - truth.T).max() <= 1e-15 * np.abs(truth).max()
 
 
+def test_a_gradient_in_jax_goes_back_through_many_steps() -> None:
+    kernel, (x, bar) = 3 * RNG.standard_normal((2, 2, 3)), RNG.standard_normal((2, 1, 2, 5))
+    conv = ic.ExponentialConv(kernel)
+    assert conv.prepare((5,), check=False).plan.times > 1
+
+    def total(kernel: Any) -> Any:
+        return (conv.replace(kernel=kernel).forward(jax.numpy.asarray(x)) * bar).sum()
+
+    found, wanted = jax.grad(total)(jax.numpy.asarray(kernel)), conv.forward_vjp(x, bar)[0]
+    np.testing.assert_allclose(found, wanted["kernel"], rtol=1e-9)
+
+
 def test_no_number_comes_of_a_norm_that_is_none() -> None:
     for value in (math.nan, math.inf, 1e5):
         conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, value]]]))

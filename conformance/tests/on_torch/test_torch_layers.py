@@ -169,6 +169,7 @@ def test_arguments_and_repr() -> None:
     layer = it.EmergingConv2d(4, (3, 5), dilation=(1, 2), mask="raster", mixing="plu", bias=False)
     for shown in ("raster", "dilation=(1, 2)", "PLUConv1x1", "bias=False", "kernel_size=(2, 5)"):
         assert shown in repr(layer)
+    assert "kernel_size=(5, 3)" in repr(it.SymmetricConv2d(2, (5, 3)))
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
     assert isinstance(layer.operator(), ic.Chain)

@@ -41,6 +41,7 @@ def test_the_authors_kernel_warns(dtype: str) -> None:
         assert match
         assert float(match[1]) == pytest.approx(1.31e47, rel=5e-3)
         assert f"0.0 digits are left in {dtype}" in text
+        assert "use float64" not in text  # which loses them, too
         assert caught[0].filename == __file__
     assert math.isfinite(float(conv.log_det((32, 32))))
     conv.prepare((32, 32), check=False)

@@ -58,7 +58,7 @@ class Row(NamedTuple):
 JUDGEMENT = "invconv/operators/base/judgement.py"
 NAN = np.asarray([[np.nan, 0.0], [0.0, 1.0]], np.float32)
 ROWS = {
-    "inverse": Row(JUDGEMENT, "is off by", lambda d: conv(d).inverse(ONE), 6.0, [3.5]),
+    "inverse": Row(JUDGEMENT, "or use float64", lambda d: conv(d).inverse(ONE), 6.0, [3.5]),
     "prepare": Row(JUDGEMENT, "is off by", lambda d: conv(d).prepare((4, 4)), 6.0, [3.5]),
     "no look": Row(
         JUDGEMENT, "is off by", lambda c: conv(6.0).prepare((4, 4), check=c), True, [False]
