@@ -45,7 +45,7 @@ os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
 collect_ignore_glob = ["tests/*/torch_ddp.py"]
 
 _MOST_MEMORY = 2 * 2**30  # bytes of a process that runs tests
-_MORE_MEMORY = 300 * 2**20  # bytes after which a process forgets compiled programs
+_MORE_MEMORY = 100 * 2**20  # bytes after which a process forgets compiled programs
 _kept = [0]  # bytes of memory, when it last did
 _programs: list[str] = []
 _peaks: dict[str, int] = {}
@@ -54,6 +54,7 @@ _deselected: dict[str, int] = {}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give workers a folder for the programs that JAX compiles."""
+    config.pluginmanager.register(_Forgetting())
     if _is_worker(config) or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     _programs.append(tempfile.mkdtemp(prefix="invconv-programs-"))
@@ -79,11 +80,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Forget what JAX and PyTorch compiled for a module, or has become much: they keep it all."""
-    if nextitem is None or nextitem.path != item.path or _memory() > _kept[-1] + _MORE_MEMORY:
-        _forget()
-        _kept[:] = [_memory()]
+class _Forgetting:
+    """A plugin, since a hook of this file is not called for the doctests of other rooms."""
+
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """Forget what JAX and PyTorch compiled for a module, or has become much: they keep all."""
+        if nextitem is None or nextitem.path != item.path or _memory() > _kept[-1] + _MORE_MEMORY:
+            _forget()
+            _kept[:] = [_memory()]
 
 
 def _forget() -> None:
