@@ -18,9 +18,8 @@ from cupy.lib.stride_tricks import as_strided
 from invconv.arrays.namespaces import ArrayOps
 from invconv.arrays.stencil import CausalStencil
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
-from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan
-from invconv.kernels.wavefront import inverse_at_the_pixel
+from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
 
 Array: TypeAlias = Any
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column
 
 from invconv.arrays.errors import CommandError
-from invconv.files.whole_files import write_text
+from invconv.files.container import write_text
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report import page, tables

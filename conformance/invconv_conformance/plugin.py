@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from invconv.arrays.errors import CommandError
-from invconv.files.whole_files import write_text
+from invconv.files.container import write_text
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, words
 from invconv_conformance.laws import LAWS

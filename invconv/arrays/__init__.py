@@ -1,4 +1,1 @@
-"""What the core asks of an array library: namespaces, dtypes, stencils, the registry, validation.
-
-Imports nothing else of this library.
-"""
+"""What the core asks of an array library: namespaces, dtypes, stencils, registry, validation."""

@@ -44,7 +44,6 @@ from invconv.arrays.stencil import (
     taps_of,
 )
 from invconv.families.family import Family
-from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.spectrum import (
     SpectralProduct,
     by_frequencies,
@@ -56,6 +55,7 @@ from invconv.kernels.frequencies.spectrum import (
     spectral_log_det_vjp,
     spectral_solver,
 )
+from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import (
     Map,
     Solver,

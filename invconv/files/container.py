@@ -9,20 +9,20 @@ inf, and reads a file that it wrote back before it puts it in place.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, dtype_name, is_half, to_numpy
 from invconv.arrays.validation import require_array
-from invconv.files.whole_files import replacing
 
 _KEY, _CHECKSUM = "invconv", "invconv-crc32"
 _MOST_HEADER_BYTES = 2**24
@@ -245,3 +245,51 @@ def _needed(package: str, sentence: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ImportError(f"{sentence} {package}: pip install 'invconv[files]'") from error
+
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new file beside ``path``, which takes its place when the block ends without error.
+
+    A process killed at any moment, a full disk or a power cut leave the old file as it was. A link
+    stays a link, and a file that is there already keeps its permissions.
+    """
+    from pathlib import Path  # here, so that importing invconv is quicker
+
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "not an ordinary file, so it cannot be replaced", str(path))
+    part = target.with_name(f".{os.urandom(8).hex()}.part")
+    try:
+        part.touch(exist_ok=False)
+        mode = stat.S_IMODE(part.stat().st_mode)
+        yield part
+        part.chmod(mode)  # the writer may have replaced the file, readable by its owner alone
+        if target.exists():
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
+        _sync(part, os.O_RDWR)
+        os.replace(part, target)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(target.parent, os.O_RDONLY)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text; a file that is written in part never replaces a good one."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

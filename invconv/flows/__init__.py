@@ -1,4 +1,1 @@
-"""A flow of images, for any library: its architecture, its maps and its density.
-
-Imports `invconv.operators` and lower rooms.
-"""
+"""A flow of images, for any library: its architecture, its maps and its density."""

@@ -50,9 +50,8 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset
 from invconv.kernels import maps
-from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralProduct
-from invconv.kernels.frequencies.waves import complex_dtype, turns
+from invconv.kernels.frequencies.waves import complex_dtype, fourier, turns
 from invconv.kernels.primitives import Plan
 
 # a family that is linear in its taps (T, C, C), those at its ``offsets``; periodic if its ``wrap``

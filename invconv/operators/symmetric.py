@@ -14,7 +14,7 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, callers_level, readable, to_numpy
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
-from invconv.kernels.frequencies.basis import BORDERS
+from invconv.kernels.frequencies.waves import BORDERS
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.convolution import SpectralConv, drawn_kernel
 

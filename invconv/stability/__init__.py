@@ -1,4 +1,1 @@
-"""Tests and remedies for inverses that cannot be trusted: diagnose, bounded, the guard.
-
-Imports `invconv.operators` and lower rooms.
-"""
+"""Tests and remedies for inverses that cannot be trusted: diagnose, bounded, the guard."""

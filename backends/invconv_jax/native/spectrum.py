@@ -16,14 +16,13 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
-from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.spectrum import (
     FEW,
     SpectralProduct,
     inverses_keep_accuracy,
     range_scale,
 )
-from invconv.kernels.frequencies.waves import BY_MATRIX
+from invconv.kernels.frequencies.waves import BY_MATRIX, Basis
 from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul

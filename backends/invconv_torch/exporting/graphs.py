@@ -19,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invconv.kernels.frequencies.basis import fourier
 from invconv.kernels.frequencies.spectrum import SpectralSolver
-from invconv.kernels.frequencies.waves import turns
+from invconv.kernels.frequencies.waves import fourier, turns
 from invconv.kernels.wavefront import Lanes
 from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
 

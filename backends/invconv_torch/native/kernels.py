@@ -28,16 +28,15 @@ from invconv.kernels.cpu.correlate.programs import Places
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import spectrum
-from invconv.kernels.frequencies.basis import Basis
 from invconv.kernels.frequencies.spectrum import (
     SpectralProduct,
     kernel_spectrum,
     stable_spectral_inverse,
     within_range,
 )
-from invconv.kernels.pitched import PitchedSolver, StridedOps
+from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
-from invconv.kernels.wavefront import inverse_at_the_pixel
+from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, bare, differentiated, laid_out
 from invconv_torch.precision import full_precision, nothing_reduces
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from invconv.files.whole_files import write_text
+from invconv.files.container import write_text
 from invconv_benchmarks.density.compare import report
 from invconv_benchmarks.density.compare import result as comparison
 from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.util import view_as_blocks
 
-from invconv.files.whole_files import replacing
+from invconv.files.container import replacing
 
 Floats = np.ndarray[Any, Any]
 

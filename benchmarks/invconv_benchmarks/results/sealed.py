@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from invconv.arrays.errors import CommandError
-from invconv.files.whole_files import write_text
+from invconv.files.container import write_text
 
 Document = dict[str, Any]
 

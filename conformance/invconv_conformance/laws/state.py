@@ -15,7 +15,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
-from invconv.files.whole_files import replacing
+from invconv.files.container import replacing
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth
 from invconv_conformance.laws.setting import PULLBACKS, Setting, everything
 

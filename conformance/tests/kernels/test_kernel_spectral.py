@@ -12,8 +12,7 @@ from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
-from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.waves import real_transform
+from invconv.kernels.frequencies.waves import Basis, real_transform
 from tests.kernels.test_kernels import narrower
 
 Array = np.ndarray[Any, Any]

@@ -23,8 +23,7 @@ from invconv.kernels.cpu.loop import write_solve
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
-from invconv.kernels.pitched import NUMPY, PitchedSolver
-from invconv.kernels.wavefront import inverse_at_the_pixel
+from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
 

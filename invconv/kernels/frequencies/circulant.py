@@ -13,8 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.basis import fourier
-from invconv.kernels.frequencies.waves import turns
+from invconv.kernels.frequencies.waves import fourier, turns
 from invconv.kernels.matrices import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
 

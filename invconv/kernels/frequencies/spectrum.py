@@ -27,8 +27,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
-from invconv.kernels.frequencies.basis import Basis
-from invconv.kernels.frequencies.waves import complex_of, real_transform
+from invconv.kernels.frequencies.waves import Basis, complex_of, real_transform
 from invconv.kernels.primitives import (
     Plan,
     Solver,

@@ -1,4 +1,1 @@
-"""One matrix at every pixel: 1x1 convolutions in their parametrisations, and actnorm.
-
-Imports `invconv.operators.base` and lower rooms.
-"""
+"""One matrix at every pixel: 1x1 convolutions in their parametrisations, and actnorm."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from invconv.arrays.errors import CommandError
-from invconv.files.whole_files import write_text
+from invconv.files.container import write_text
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation

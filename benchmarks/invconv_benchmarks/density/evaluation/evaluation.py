@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invconv import diagnose
 from invconv.arrays.errors import CommandError
-from invconv.files.whole_files import replacing
+from invconv.files.container import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint

@@ -21,7 +21,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from invconv.arrays.errors import CommandError
-from invconv.files.whole_files import replacing
+from invconv.files.container import replacing
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import Recipe
