@@ -96,7 +96,7 @@ def test_a_series_has_enough_terms_at_small_norms(norm: float) -> None:
 def test_a_gradient_in_jax_goes_back_through_many_steps() -> None:
     kernel, (x, bar) = 3 * RNG.standard_normal((2, 2, 3)), RNG.standard_normal((2, 1, 2, 5))
     conv = ic.ExponentialConv(kernel)
-    assert conv.prepare((5,), check=False).plan.times > 1
+    assert (conv.prepare((5,), check=False).plan.times or 1) > 1
 
     def total(kernel: Any) -> Any:
         return (conv.replace(kernel=kernel).forward(jax.numpy.asarray(x)) * bar).sum()
