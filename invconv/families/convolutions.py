@@ -15,9 +15,7 @@ kernel is even, and w holds the half from the centre on: tap t stands at the off
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,7 +44,6 @@ from invconv.arrays.stencil import (
 from invconv.families.family import Family
 from invconv.kernels.frequencies.spectrum import (
     SpectralProduct,
-    by_frequencies,
     kernel_spectrum,
     spectral_apply,
     spectral_gram,
@@ -498,9 +495,7 @@ class Spectral(TapsFamily):
     def made_ready(self, w: Array, shape: Shape) -> Map:
         """See `Family`; by frequencies, without a sum over taps."""
         basis = self.basis
-        product = SpectralProduct(kernel_spectrum(w, basis, shape), basis, shape)
-        agnostic: Callable[..., Array] = by_frequencies.agnostic
-        return partial(agnostic, product)
+        return SpectralProduct(kernel_spectrum(w, basis, shape), basis, shape).by_transforms
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition | None:
         if not np.isfinite(w).all():

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,12 +12,7 @@ from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, sizes
 from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
-from invconv.kernels.frequencies.spectrum import (
-    SpectralProduct,
-    by_frequencies,
-    kernel_spectrum,
-    within_range,
-)
+from invconv.kernels.frequencies.spectrum import SpectralProduct, kernel_spectrum
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
@@ -83,8 +77,7 @@ class SpectralConv(WithKernel, abstract=True):
         shape = tuple(y.shape[2:])
         more = [one._blocks(shape) for one in penalties]
         inverses = regularised(self._blocks(shape), damp, "kernel", more)
-        product = SpectralProduct(inverses, self._family.basis, shape)
-        return within_range(partial(by_frequencies.agnostic, product), y)
+        return SpectralProduct(inverses, self._family.basis, shape).by_transforms(y)
 
     def _blocks(self, shape: Shape) -> Blocks:
         basis, xp = self._family.basis, namespace(self.kernel)

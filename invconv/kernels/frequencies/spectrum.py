@@ -108,6 +108,10 @@ class SpectralProduct:
             return namespace(y).empty_like(y)
         return within_range(functools.partial(by_frequencies, self), y)
 
+    def by_transforms(self, y: Array) -> Array:
+        """Apply the map by the library's transforms, as where the matrices may be traced."""
+        return within_range(functools.partial(by_frequencies.agnostic, self), y)
+
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
         """Tell whether the compiled kernel runs and is faster for a batch of this size."""
         return prefers_kernel(batch, int(self.matrices.shape[1]), self.shape, itemsize)
@@ -327,9 +331,7 @@ def spectral_apply(kernel: Array, basis: Basis, x: Array) -> Array:
     shape = tuple(x.shape[2:])
     if 0 in x.shape:
         return namespace(x).empty_like(x)
-    product = SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape)
-    # by the library's transforms, since the kernel may be traced
-    return within_range(functools.partial(by_frequencies.agnostic, product), x)
+    return SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape).by_transforms(x)
 
 
 def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array:
