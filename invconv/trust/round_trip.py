@@ -77,7 +77,8 @@ class RoundTrip:
         error itself is wanted, of as many images as a diagnosis has.
         """
         few = affordable < CYCLE * (1 + self.spectral)
-        first = 1 + (self.spectral or self.matrices) if few else CYCLE * (1 + self.matrices)
+        several = self.matrices or (few and self.spectral and affordable >= (1 if limit else 2))
+        first = (1 if few else CYCLE) * (1 + several)
         count = max(first if few else 1, min(affordable, FEW if limit else DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
         images, at_once = itertools.chain.from_iterable(turns), max(1, BATCH // size(self.sample))

@@ -64,6 +64,16 @@ def test_two_digits_last_as_far_as_it_says(conv: ic.AutoregressiveConv) -> None:
         assert getattr(ic.diagnose(conv, (n + n // 4 + 1,) * 2), digits) < 2
 
 
+def test_many_channels_on_few_pixels() -> None:
+    """An estimate on one pixel alone may be work enough: it is carried on from there."""
+    rng = np.random.default_rng(0)
+    conv = ic.Chain([ic.EmergingConv.init(130, rng=rng) for _ in range(3)])
+    found = ic.diagnose(conv, (1, 2))
+    dense = affine(conv, (1, 2))[0]
+    assert not found.exact
+    assert 1 / 4 < found.condition / np.linalg.cond(dense, 1) < 4
+
+
 def test_the_guilty_step_is_named() -> None:
     rng = np.random.default_rng(0)
     emerging = ic.EmergingConv.init(1, rng=rng)
