@@ -1,12 +1,8 @@
 """Families of convolutions: autoregressive ones, and those that a basis decouples.
 
-    periodic    a b c d | a b c d | a b c d        symmetric   d c b a | a b c d | d c b a
-    zero        0 0 0 0 | a b c d | 0 0 0 0        odd        -c -b -a 0 | a b c d | 0 -d -c -b
-    mirror      . d c b | a b c d | c b a .
-
 `Spectral` is one C x C matrix a frequency (`kernels.frequencies`):
 
-    y[p] = sum over t of w[..., t] x[p + o(t)],    x continued beyond each border by its word
+    y[p] = sum over t of w[..., t] x[p + o(t)],    x continued beyond each border (`stencil.seen`)
 
 Along a periodic axis w holds every tap, o(t) = dilation (t - (k - 1)//2). Along the others the
 kernel is even, and w holds the half from the centre on: tap t stands at the offsets +t and -t.

@@ -1,12 +1,8 @@
 """Linear maps A(w) of a family (`invconv.families`), and their derivatives.
 
-Three primitives run them: every convolution's value, inverse and derivative goes through these.
-
-    apply(family, w, x)        y = A(w) x for x (B, C, *spatial)
-    gram(family, x, y)         the gradient of <y, A(w) x> by w, of w's shape
-    factor(family, w, shape)   a solver y -> A(w)^-1 y for one grid
-
-Libraries that differentiate a primitive as one step have the rules:
+Three primitives, `apply`, `gram` and `factor`, run the rules of a family: the value, the inverse
+and the derivative of every convolution go through them. Libraries that differentiate a primitive as
+one step have the rules:
 
     apply   y = A(w) x           y_dot = A(w_dot) x + A(w) x_dot
                                  x_bar = A(w)^T y_bar,    w_bar = gram(x, y_bar)

@@ -418,9 +418,8 @@ class Operator:
     def _wants_float64(self, precision: str | None) -> bool:
         """Tell whether to solve in float64 although the operator's arrays have another dtype.
 
-        A solve in a precision eps has an error of up to condition x eps, even if y is exact, such
-        as random numbers to sample from. With all arrays in float64, rounded at the end, the result
-        for float32 data is right to the last digit. It does not help if y has been rounded before.
+        Then the result for exact float32 data is right to the last digit. It does not help if y has
+        been rounded before.
         """
         if precision is None:
             return False
