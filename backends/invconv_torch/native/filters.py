@@ -67,16 +67,14 @@ def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     return v
 
 
-def _pull_back(saved: Any, wanted: Any, bar: Tensor) -> Cotangents:
-    b, a, x, v = saved
-    order = v.shape[-1] - x.shape[-1]
-    return recursion.cotangents(_section, b, a, x, v, bar, wanted, order)
-
-
 def _vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
-    if torch.compiler.is_compiling():
-        return _pull_back(saved, wanted, bar)
-    return one_by_one(lambda _, bar: _pull_back(saved, wanted, bar))(None, bar)
+    b, a, x, v = saved
+
+    def pull_back(_: None, bar: Tensor) -> Cotangents:
+        order = v.shape[-1] - x.shape[-1]
+        return recursion.cotangents(_section, b, a, x, v, bar, wanted, order)
+
+    return (pull_back if torch.compiler.is_compiling() else one_by_one(pull_back))(None, bar)
 
 
 def _jvp(_: None, saved: Any, *dots: Tensor | None) -> Tensor:

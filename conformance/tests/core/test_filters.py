@@ -22,17 +22,6 @@ def alike(found: Any, wanted: Any) -> None:
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-10, atol=1e-12)
 
 
-def test_ten_seconds_of_audio_in_ten_pieces() -> None:
-    (b, a), state = scipy.signal.butter(4, 0.1), np.zeros(4)
-    x, pieces = np.random.default_rng(0).standard_normal(441_000), []
-    for piece in np.split(x, 10):
-        y, state = ic.lfilter(b, a, piece, zi=state)
-        pieces.append(y)
-    whole = ic.lfilter(b, a, x)
-    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-12)
-    np.testing.assert_allclose(whole, scipy.signal.lfilter(b, a, x), atol=1e-12)
-
-
 @libraries
 def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     sos, rng = scipy.signal.butter(6, 0.1, output="sos"), np.random.default_rng(0)

@@ -24,7 +24,8 @@ WORDS = {  # that people search for, and a page that has them
     "dirichlet": GUIDE + "undo-a-blur",
     "iir": GUIDE + "run-a-filter",
     "lfilter": GUIDE + "run-a-filter",
-    "butterworth": GUIDE + "run-a-filter",
+    **dict.fromkeys(("butterworth", "filtfilt", "decimate", "zi"), GUIDE + "run-a-filter"),
+    **dict.fromkeys(("biquad", "lpc", "pole"), GUIDE + "run-a-filter"),
     "whitening": "gallery/whiten",
 }
 
