@@ -68,37 +68,6 @@ class Blame(NamedTuple):
         return self.error > NEAR * TOLERATED
 
 
-def exceeds(
-    conv: Operator, shape: Shape, precision: str, state: State | None = None, squares: bool = False
-) -> bool:
-    """Tell whether fewer than two digits of an inverse are left, by a bound if that is enough.
-
-    The operator remembers the bound and the judgement. False if its values are not readable.
-    ``state`` is the factored operator that is judged, if it is known; ``squares`` if the solution
-    of least squares is judged.
-    """
-    largest = conv._conditions.get(("bound", shape))
-    if largest is None:
-        if not all(readable(a) for a in conv._arrays().values()):
-            return False
-        largest = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
-    if largest * EPS[precision] <= TOLERATED:
-        return False
-    return remembered(conv, shape, precision, state, squares).error > TOLERATED
-
-
-def remembered(
-    conv: Operator, shape: Shape, precision: str, state: State | None = None, squares: bool = False
-) -> Judgement:
-    """Return the judgement of a call, which is made at the first one and remembered."""
-    solvers = () if state is None else state.solvers
-    way = " ".join([precision, "squares" * squares, *(type(one).__name__ for one in solvers)])
-    call = partial(judge, conv, shape, precision, state, limit=TOLERATED, times=1.0)
-    if squares:
-        call = partial(_judge_squares, conv, shape, precision)
-    return conv._conditions.find(way, shape, call)
-
-
 def bound(conv: Operator, shape: Shape) -> float:
     """Return a bound of the error in units of eps at O(1) cost, or inf."""
 
@@ -352,21 +321,15 @@ def tried(measure: Callable[[], float]) -> float:
 def warn_of_loss(
     conv: Operator, shape: Shape, result: Array, state: State | None = None, squares: bool = False
 ) -> None:
-    """Warn if an inverse with this result is wrong; the arguments are as of `exceeds`."""
-    if not readable(result):
-        return
-    precision = _precision_of(result)
-    if exceeds(conv, shape, precision, state, squares):
-        message = describe_loss(conv, shape, precision, state, squares)
+    """Warn if an inverse with this result is wrong; the arguments are as of `loss`."""
+    if readable(result) and (message := loss(conv, shape, _precision_of(result), state, squares)):
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
 
 def require_invertible(name: str, conv: Operator, shape: Shape) -> None:
     """Raise ValueError if an inverse in the operator's precision cannot be right."""
-    precision = solved_in(conv)
-    if exceeds(conv, shape, precision):
-        loss = describe_loss(conv, shape, precision)
-        raise ValueError(f"{name}: expected an inverse that can be trusted, but {loss}")
+    if message := loss(conv, shape, solved_in(conv)):
+        raise ValueError(f"{name}: expected an inverse that can be trusted, but {message}")
 
 
 def solved_in(conv: Operator) -> str:
@@ -392,16 +355,37 @@ def off_by(name: str, shape: Shape, precision: str, judged: Judgement, lost: Bla
     return f"{text}, though no step is bad by itself: they undo each other, or all lose a little"
 
 
-def describe_loss(
+def loss(
     conv: Operator, shape: Shape, precision: str, state: State | None = None, squares: bool = False
 ) -> str:
-    """Return the warning's text: the lost digits, their cause, and a remedy."""
+    """Return the lost digits of an inverse, their cause and a remedy; "" if two digits are left.
+
+    A bound tells, if that is enough, or else round trips. The operator remembers both. "" if its
+    values are not readable. ``state`` is the factored operator that is judged, if it is known;
+    ``squares`` if the solution of least squares is judged.
+    """
+    largest = conv._conditions.get(("bound", shape))
+    if largest is None:
+        if not all(readable(a) for a in conv._arrays().values()):
+            return ""
+        largest = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
+    if largest * EPS[precision] <= TOLERATED:
+        return ""
+    solvers = () if state is None else state.solvers
+    way = " ".join([precision, "squares" * squares, *(type(one).__name__ for one in solvers)])
+    call = partial(judge, conv, shape, precision, state, limit=TOLERATED, times=1.0)
+    if squares:
+        call = partial(_judge_squares, conv, shape, precision)
+    judged = conv._conditions.find(way, shape, call)
+    if judged.error <= TOLERATED:
+        return ""
     kind = f"{type(conv).__name__} by least squares" if squares else type(conv).__name__
     if trouble := broken(conv):
-        grid = grid_text(shape)
-        return f"the inverse of {kind} on a grid of {grid} has condition number inf: {trouble}"
-    number, carried = about_condition(conv, shape, precision)
-    judged = remembered(conv, shape, precision, state, squares)
+        where = f"the inverse of {kind} on a grid of {grid_text(shape)}"
+        return f"{where} has condition number inf: {trouble}"
+    grid = shape if conv._spectral or conv._pixelwise else estimable(conv, shape)
+    number = condition_number(conv, grid) * carried_on(conv, grid, shape, precision)
+    carried = grid != shape and math.isfinite(number)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
     advice = "bring the parameters closer to their initialisation"
     if hasattr(conv, "least_squares"):
@@ -562,7 +546,7 @@ def _gain(conv: Operator, shape: Shape, precision: str) -> float:
     def measure() -> float:
         dtype: Any = np.dtype(precision)
         # one image may hit what grows little, by chance ten times too little
-        count = max(1, min(8, int(limits.WORK / (4 * _compiled_work(conv, shape)))))
+        count = max(1, min(8, int(limits.WORK / (8 * _compiled_work(conv, shape)))))
         # all of one sign, as in images, so that errors can add up from pixel to pixel
         noise = np.random.default_rng().random((count, conv.channels, *shape), dtype)
         solved = np.abs(conv._on_host(dtype)._factor(shape).solve(noise)).reshape(count, -1)
@@ -571,11 +555,3 @@ def _gain(conv: Operator, shape: Shape, precision: str) -> float:
     known = conv._conditions.find(f"gain, {precision}", shape, lambda: tried(measure))
     wider = not math.isfinite(known) and precision == "float32"
     return _gain(conv, shape, "float64") if wider else known
-
-
-def about_condition(conv: Operator, shape: Shape, precision: str) -> tuple[float, bool]:
-    """Return the condition number, and whether it was extrapolated from a smaller grid."""
-    known = conv._spectral or conv._pixelwise
-    grid = shape if known else estimable(conv, shape)
-    number = condition_number(conv, grid) * carried_on(conv, grid, shape, precision)
-    return number, grid != shape and math.isfinite(number)
