@@ -222,7 +222,7 @@ class _Judged(NamedTuple):
         spectral = len(transforms) * 6 * numbers
         if by_taps and not any(transforms):
             return (8 * numbers + spectral + applied / 16) + summed * (1 / self.channels + 1 / 16)
-        return 8 * numbers + 3 * spectral + applied / 16
+        return 8 * numbers + 20 * spectral + applied / 16  # K x has float64's transforms
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
