@@ -6,8 +6,6 @@ Each is initialised as in the paper, from PyTorch's random generator.
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 import invconv as ic
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Convolution, Sizes
@@ -140,11 +138,6 @@ class _EmergingConv(Convolution):
                 self._chain_kinds = kinds
             chain = self._chain._with({}, steps)
         return chain if self._max_gain is None or not within else ic.bounded(chain, self._max_gain)
-
-    def _collect(self, found: list[Tensor]) -> None:
-        if self.mixing is not None:
-            self.mixing._collect(found)
-        super()._collect(found)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as at the start."""

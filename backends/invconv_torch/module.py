@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import invconv as ic
-from invconv.operators.base.calls import PreparedInverse, as_batch
+from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each
 from invconv.operators.base.factors import require_operator
-from invconv.operators.base.operator import evaluate
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.graphs import values_of
 from invconv_torch.native.host import (
@@ -32,7 +31,7 @@ from invconv_torch.native.host import (
     refused_trace,
     traced,
 )
-from invconv_torch.native.nodes import invert
+from invconv_torch.native.nodes import evaluate, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
@@ -219,14 +218,16 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         steps = getattr(getattr(self, "parametrizations", None), name, ())
         return not self._hooks_of(name) and all(hasattr(s, "right_inverse") for s in steps)
 
-    def _collect(self, tensors: list[Tensor]) -> None:
-        own = self._parameters
-        for name in self._array_names:
-            tensor = own[name] if name in own else self._computed(name)
-            if tensor is not None:
-                tensors.append(tensor)
-        for name in self._part_names:
-            self._modules[name]._collect(tensors)
+    def _tensors(self) -> list[Tensor]:
+        """Return the current tensors, those of modules inside too."""
+        found: list[Any] = []
+        modules = [self]
+        for module in modules:
+            own = module._parameters
+            for name in module._array_names:
+                found.append(own[name] if name in own else module._computed(name))
+            modules += [m for m in module._modules.values() if hasattr(m, "_array_names")]
+        return [tensor for tensor in found if tensor is not None]
 
     def extra_repr(self) -> str:
         """Return channels, sizes and settings as text."""
@@ -272,28 +273,26 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
 
     def _forward(self, x: Tensor, tracing: bool) -> Pair:
         conv = self._current(tracing)
-        if conv._inverts_forward:  # which is judged
+        if conv._inverts_forward or not fits(conv, x):  # what inverts is judged
             return conv.forward_and_log_det(x)
-        call = as_batch(conv, "x", x)
-        z, log_det = evaluate(call.x, call.conv)
-        return call.restore_shape(z), log_det.reshape(call.batch_shape)
+        return evaluate(x, conv)
 
     def _inverse(self, z: Tensor, tracing: bool) -> Pair:
         kept = None if self.training else self._kept(z)
-        if kept is not None and not torch.is_grad_enabled():
-            x, log_det = kept.inverse_and_log_det(z)
-            return laid_out(x, z), log_det
+        if kept is not None and not torch.is_grad_enabled() and fits(kept._conv, z):
+            x = kept._state.solve(z)
+            log_det = for_each(z.shape[:1], -kept._state.log_det)
+            return x if z.is_contiguous() else laid_out(x, z), log_det
         conv = self._current(tracing)
         call = as_batch(conv, "z", z)
         if kept is None and traced():
             return conv.prepare(call.spatial_shape, check=False).inverse_and_log_det(z)
         x, log_det = invert(call.x, call.conv, kept._state if kept else None)
-        return call.restore_shape(x), call.broadcast(log_det)
+        return call.restore_shape(x), log_det.reshape(call.batch_shape)
 
     def _kept(self, z: Tensor) -> PreparedInverse | None:
         """Return the remembered inverse for a grid, or None if it may not be remembered."""
-        tensors: list[Tensor] = []
-        self._collect(tensors)
+        tensors = self._tensors()
         if not bare(z) or (forward_level() >= 0 and any(map(has_tangent, (z, *tensors)))):
             return None
         if self._inverses is None:

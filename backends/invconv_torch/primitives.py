@@ -17,6 +17,7 @@ from invconv_torch.native.exponential import exponential as exponential
 from invconv_torch.native.exponential import exponential_gram as exponential_gram
 from invconv_torch.native.filters import filtered as filtered
 from invconv_torch.native.host import TorchOps, bare, require_onnx_form
+from invconv_torch.native.kernels import add_pivots as add_pivots
 from invconv_torch.native.kernels import by_frequencies as by_frequencies
 from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, Solver, run
 from invconv_torch.native.nodes import evaluate as evaluate
@@ -39,7 +40,7 @@ def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
         require_onnx_form()
     if family.solved not in ("causal", "spectral"):
         return family.factor(w, shape)
-    known = kernels.factor(family, w.detach(), shape, quiet=False) if bare(w) else None
+    known = kernels.factor(family, w, shape, quiet=False) if bare(w) else None
     return Solver(family, w, known)
 
 

@@ -75,7 +75,7 @@ class RememberedInverses:
         kept = self._kept.get(key)
         if kept is None or not kept.holds(tensors):
             return None
-        self._keep(key, kept)
+        self._kept[key] = self._kept.pop(key, kept)
         if recorded and not any(kept is other for other in self._in_graphs):
             self._in_graphs.append(kept)
         return kept.prepared

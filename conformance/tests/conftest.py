@@ -134,19 +134,20 @@ def quick_compilation() -> Iterator[None]:
 
 # 64 bits that are NaN as float64 and as two of float32, and as a ticket leave no unit to take
 _NAN = 0x7FFFFFFF7FFFFFFF
-_take, _solve = compiled._Buffers.take, handler._solve
+_solve = handler._solve
 
 
 def fill() -> None:
-    """Fill a thread's buffer before each use, and the memory that XLA gives the handler."""
-    compiled._Buffers.take = _take_filled  # type: ignore[assignment,method-assign]
+    """Fill a thread's buffer when it is used again, and the memory that XLA gives the handler."""
+    compiled._Buffers.kept = property(_filled, lambda own, kept: vars(own).update(held=kept))  # type: ignore[assignment]
     handler._solve = _solve_filled
 
 
-def _take_filled(buffers: compiled._Buffers, size: int) -> compiled.Buffer:
-    address, memory = _take(buffers, size)
-    memory.fill(-1)  # all bits: NaN of either dtype
-    return address, memory
+def _filled(buffers: compiled._Buffers) -> compiled.Buffer | None:
+    kept: compiled.Buffer | None = vars(buffers).get("held")
+    if kept is not None:
+        kept[1].fill(-1)  # all bits: NaN of either dtype
+    return kept
 
 
 def _solve_filled(w: Writer, frame: Any, addresses: Any) -> None:

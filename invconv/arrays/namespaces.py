@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ import numpy as np
 Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
+size: Callable[[Sequence[int]], int] = math.prod  # the number of elements of a shape
 
 _backends: dict[str, ModuleType | None] = {}
 _by_name: dict[str, ArrayOps] = {}
@@ -307,6 +308,12 @@ def total(v: Array) -> Array:
     return v.sum() if hasattr(v, "sum") else namespace(v).sum(v)
 
 
+def per_channel(v: Array, x: Array) -> Array:
+    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
+    shape = (1, -1, *(1,) * (x.ndim - 2))  # of the same rank: JAX can be told to promote none
+    return v.reshape(shape) if hasattr(v, "reshape") else namespace(v).reshape(v, shape)
+
+
 def as_array(x: Array) -> Array:
     """Return a true 0-d array where NumPy's arithmetic made a scalar of one."""
     return np.asarray(x) if isinstance(x, np.generic) else x
@@ -326,7 +333,7 @@ def log_abs(x: Array) -> Array:
     """Return log|x|, -inf at zero and without NumPy's warning there."""
     if isinstance(x, np.ndarray) and x.all():  # to change errstate takes as long
         return np.log(np.abs(x))
-    return ops_of(x).log_abs(x)
+    return (KNOWN.get(type(x)) or ops_of(x)).log_abs(x)
 
 
 def log_of_exp(log_scale: Array, scale: Array) -> Array:
@@ -405,14 +412,6 @@ def describe(x: Array) -> str:
 def dtype_name(dtype: Any) -> str:
     """Return "float32" for every library's way to write it."""
     return str(dtype.name) if hasattr(dtype, "name") else str(dtype).rpartition(".")[2]
-
-
-def size(shape: Sequence[int]) -> int:
-    """Return the number of elements of a shape, 1 for ()."""
-    total = 1
-    for n in shape:
-        total *= n
-    return total
 
 
 def grid_text(shape: Sequence[int]) -> str:

@@ -21,7 +21,17 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, cast, log_abs, namespace, size, to_numpy, total
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    log_abs,
+    namespace,
+    per_channel,
+    size,
+    to_numpy,
+    total,
+)
 from invconv.families.family import BOTH, Family, Shift, Wanted
 from invconv.families.pointwise import MATRIX, Pointwise, Scale
 from invconv.kernels import maps
@@ -33,7 +43,6 @@ from invconv.kernels.primitives import (
     from_pixel_rows,
     matmul,
     nan_where_singular,
-    per_channel,
     pixel_rows,
 )
 

@@ -22,6 +22,7 @@ from invconv.arrays.namespaces import (
     diagonal_matrix,
     log_of_exp,
     namespace,
+    per_channel,
     size,
     triangle,
 )
@@ -36,7 +37,6 @@ from invconv.kernels.primitives import (
     log_abs_det,
     matmul,
     multiply,
-    per_channel,
     pixel_rows,
 )
 from invconv.trust.bound import Bounds, of_matrix

@@ -49,6 +49,12 @@ def matmul(a: Floats, b: Floats) -> Array:
     return np.matmul(a, b)
 
 
+def add_pivots(kernel: Floats, centre: Offset, v: Floats) -> Floats:
+    """See `invconv.kernels.primitives.add_pivots`."""
+    np.einsum("cc...->c...", kernel)[(..., *centre)] += v
+    return kernel
+
+
 def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Array:
     """See `invconv.kernels.primitives.correlate`."""
     if not x.size or reason(x.dtype.itemsize) is not None:

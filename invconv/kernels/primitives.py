@@ -184,8 +184,9 @@ def log_abs_det(matrices: Array) -> Array:
     return xp.where(known, logs, xp.full_like(logs, math.nan))
 
 
+@Primitive
 def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
-    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]."""
+    """Return a kernel (C, C, *k) with v (C,) added to K[c, c, centre]; it may reuse the kernel."""
     xp, on, kernel_size = namespace(kernel), device(kernel), tuple(kernel.shape[2:])
     here = on_diagonal(kernel.shape[0], kernel)
     if kernel_size:
@@ -336,9 +337,3 @@ def channel_sums(x: Array) -> Array:
     if isinstance(x, np.ndarray) and x.dtype == np.float32:
         return xp.sum(x, axis=axes, dtype=np.float64).astype(x.dtype)
     return xp.sum(x, axis=axes)
-
-
-def per_channel(v: Array, x: Array) -> Array:
-    """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
-    shape = (1, -1, *(1,) * (x.ndim - 2))  # of the same rank: JAX can be told to promote none
-    return v.reshape(shape) if hasattr(v, "reshape") else namespace(v).reshape(v, shape)

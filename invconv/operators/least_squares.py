@@ -25,6 +25,7 @@ from invconv.arrays.namespaces import (
     cast,
     identity,
     namespace,
+    per_channel,
     readable,
     size,
     to_float,
@@ -33,7 +34,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.validation import finite_or_nan, require_alike
 from invconv.families import path as paths
 from invconv.kernels.frequencies.waves import complex_of
-from invconv.kernels.primitives import conjugate, matmul, per_channel
+from invconv.kernels.primitives import conjugate, matmul
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.judgement import warn_of_loss

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import invconv as ic
-from invconv.arrays.namespaces import Shape, size
+from invconv.arrays.namespaces import Shape, per_channel, size
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.exponential import Exponential, reaching_taps
@@ -27,7 +27,7 @@ from invconv.families.pointwise import MATRIX
 from invconv.kernels.exponential import series
 from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product
-from invconv.kernels.primitives import grid_of, per_channel
+from invconv.kernels.primitives import grid_of
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call
 from invconv.operators.base.factors import require_regular

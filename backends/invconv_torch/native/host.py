@@ -35,22 +35,27 @@ def differentiated(*tensors: Tensor) -> bool:
     return False
 
 
-def bare(*tensors: Tensor) -> bool:
+def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
 
     Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
     goes through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
+    If ``unrecorded``, False also of tensors that are `differentiated`.
     """
     if (
         torch.compiler.is_compiling()
         or is_tracing()
         or peek_interpreter_stack() is not None
         or open_modes()
+        or (unrecorded and forward_level() >= 0)
     ):
         return False
+    recording = unrecorded and torch.is_grad_enabled()
     try:
         for t in tensors:
             if type(t) not in PLAIN or not (t.data_ptr() or t.numel() == 0):
+                return False
+            if recording and t.requires_grad:
                 return False
     except RuntimeError:  # a batch has no address
         return False

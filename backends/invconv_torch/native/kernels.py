@@ -18,13 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invconv.arrays.namespaces import readable
-from invconv.arrays.stencil import CausalStencil, Offset, Stencil
+from invconv.arrays.stencil import Offset, Stencil
 from invconv.families.convolutions import Causal, TapsFamily
 from invconv.families.family import Family
 from invconv.kernels import primitives
-from invconv.kernels.cpu.compiled import CompiledSolve, available, compiled_solve, require_images
-from invconv.kernels.cpu.correlate.correlation import compiled_correlation
-from invconv.kernels.cpu.correlate.programs import Places
+from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
+from invconv.kernels.cpu.correlate.correlation import (
+    CompiledCorrelation,
+    compiled_correlation,
+)
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import spectrum
@@ -37,7 +39,7 @@ from invconv.kernels.frequencies.spectrum import (
 from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
 from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
-from invconv_torch.native.host import PLAIN, bare, differentiated, laid_out
+from invconv_torch.native.host import PLAIN, bare, laid_out
 from invconv_torch.precision import full_precision, nothing_reduces
 
 Shape: TypeAlias = tuple[int, ...]
@@ -58,14 +60,22 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
     whole = taps
     if taps.halved:
         whole, w = taps.whole, taps.unfolded(w)
-    compiled = prefers_kernel(x)
-    if not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and compiled)):
-        # the border is unknown to correlations: images are copied with their margins
-        y = apply(whole.inside, w, whole.continued(x))
-        return laid_out(whole.cropped(y).contiguous(), x)
-    if compiled:
-        return correlate_compiled(whole, w, x)
-    return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
+    if (compiled := _compiled(whole, x)) is not None:  # it reads the weights in place
+        if x.is_neg() or w.is_neg():
+            x, w = x.resolve_neg(), w.resolve_neg()
+        placed: Any = whole.placed(w.stride())
+        if placed is None:
+            w = w.contiguous()
+            placed = whole.placed(w.stride())
+        y = torch.empty_like(x)
+        given = w.data_ptr() + placed[0] * w.element_size(), placed[1], x.data_ptr(), y.data_ptr()
+        compiled.run(*given, x.shape[0], torch.get_num_threads(), w, x, y)
+        return y
+    if isinstance(whole.wrap, bool):
+        return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
+    # the border is unknown to correlations: images are copied with their margins
+    y = apply(whole.inside, w, whole.continued(x))
+    return laid_out(whole.cropped(y).contiguous(), x)
 
 
 def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
@@ -75,24 +85,40 @@ def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
     whole = taps.whole if taps.halved else taps
-    compiled = prefers_kernel(x)
-    if not (isinstance(whole.wrap, bool) or (whole.wrap == "symmetric" and compiled)):
-        bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
-    elif compiled:
-        bar = compiled_vjp(whole, x, y)
-    else:
+    if (compiled := _compiled(whole, x)) is not None:
+        x, y = x.resolve_neg(), y.resolve_neg().contiguous()
+        batch, shape = x.shape[0], whole.shape_of(x)
+        parts = compiled.parts(batch, torch.get_num_threads())
+        totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
+        bar = totals if parts == 1 else totals[0]
+        placed: Any = whole.placed(bar.stride())
+        first = bar.data_ptr() + placed[0] * bar.element_size()
+        given = x.data_ptr(), y.data_ptr(), first, placed[1], bar.nbytes
+        compiled.run_vjp(*given, batch, parts, x, y, totals)
+        bar = bar if parts == 1 else totals.sum(0)
+    elif isinstance(whole.wrap, bool):
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
+    else:
+        bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
     return torch.as_tensor(taps.folded(bar)) if taps.halved else bar
+
+
+def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.add_pivots`."""
+    if not bare(kernel, v, unrecorded=True):
+        return torch.as_tensor(primitives.add_pivots.agnostic(kernel, centre, v))
+    kernel[(..., *centre)].diagonal().add_(v)
+    return kernel
 
 
 def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:
     """Factor A(w) for a grid; ``quiet``, without errors, if it was not tested for singularity."""
-    with full_precision(w):
-        if family.solved == "causal":
-            return CausalFactor.of(family, w, shape)
-        if family.solved == "spectral":
+    if family.solved == "causal":
+        return CausalFactor.of(family, w, shape)
+    if family.solved == "spectral":
+        with full_precision(w):
             return SpectralFactor.of(family.basis, w, shape, quiet)
-        return None
+    return None
 
 
 def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
@@ -101,7 +127,7 @@ def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
     if y.numel() == 0:
         return torch.empty_like(y)
     if isinstance(factors, CausalFactor):  # it sets the precision itself
-        return laid_out(factors.solve(y), y)
+        return factors.solve(y)
     with full_precision(y):
         if family.solved == "triangle":
             return torch.linalg.solve_triangular(w, y, upper=not family.lower)
@@ -165,7 +191,16 @@ class CausalFactor:
     def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
         """Factor the convolution with these weights, detached."""
         weights = weights.detach()
-        return CausalFactor(family, weights, shape, _causal_state(family.stencil(weights), shape))
+        c = family.stencil(weights)
+        state: Any = None
+        if c.taps.is_cpu and type(c.taps) in PLAIN and reason(c.taps.element_size()) is None:
+            state = compiled_solve(c.taps.numpy(force=True), c.sweep.on(shape))
+        else:
+            state = device_solve(c.taps, c.sweep.on(shape), CUDA)
+        if state is None:
+            with full_precision(weights):
+                state = PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
+        return CausalFactor(family, weights, shape, state)
 
     @property
     def plan(self) -> Plan:
@@ -177,28 +212,18 @@ class CausalFactor:
         return self.of(self.family.transpose(), self.family.adjoint(self.weights), self.shape)
 
     def solve(self, y: Tensor) -> Tensor:
-        """Return x, shape (B, C, *shape)."""
+        """Return x, shape (B, C, *shape), in the layout of y."""
         if not isinstance(self.state, CompiledSolve):
-            return self.state(y)
-        y = y.resolve_neg().contiguous()
+            return laid_out(self.state(y), y)
+        given, y = y, y.resolve_neg().contiguous()
         x = torch.empty_like(y)
         require_images(self.state.images, tuple(y.shape), y.element_size())
         self.state.run(y.data_ptr(), x.data_ptr(), y.shape[0], torch.get_num_threads(), y, x)
-        return x
+        return x if y is given else laid_out(x, given)
 
     def __reduce__(self) -> Any:
         """Pickle without the state: the layout of weights depends on the processor."""
         return CausalFactor.of, (self.family, self.weights, self.shape)
-
-
-def _causal_state(
-    c: CausalStencil, shape: tuple[int, ...]
-) -> CompiledSolve | DeviceSolve | PitchedSolver:
-    """Return a factored solve, by the quickest way that runs on the device."""
-    if c.taps.is_cpu and type(c.taps) in PLAIN and available(c.taps.element_size()):
-        return compiled_solve(c.taps.numpy(force=True), c.sweep.on(shape))
-    state = device_solve(c.taps, c.sweep.on(shape), CUDA)
-    return state or PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +276,7 @@ class SpectralFactor:
 
 def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
     """See `invconv.kernels.frequencies.spectrum.by_frequencies`."""
-    if not (y.is_cpu and bare(y)) or differentiated(y):
+    if not (y.is_cpu and bare(y, unrecorded=True)):
         return spectrum.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
         return spectrum.by_frequencies.agnostic(product, y).contiguous()
@@ -323,53 +348,14 @@ def convolution_vjp(grid: TapGrid, count: int, wrap: bool, x: Tensor, y_bar: Ten
     return torch.stack(grads)
 
 
-def prefers_kernel(x: Tensor) -> bool:
-    """Tell whether the compiled kernel computes correlations and gradients: it does if it runs."""
-    here = x.is_cpu and type(x) in PLAIN and x.is_contiguous() and x.numel()
-    return bool(here) and reason(x.element_size()) is None
-
-
-def correlate_compiled(family: TapsFamily, w: Tensor, x: Tensor) -> Tensor:
-    """Return the correlation by the compiled kernel, which reads the weights in place."""
-    settings = family.offsets, family.wrap, x.element_size()
-    kernel = compiled_correlation(x.shape[1], tuple(x.shape[2:]), *settings)
-    if kernel is None:  # no tap reaches a pixel
-        return torch.zeros_like(x)
-    if x.is_neg() or w.is_neg():
-        x, w = x.resolve_neg(), w.resolve_neg()
-    w, first, places = _placed(family, w)
-    y = torch.empty_like(x)
-    images = x.data_ptr(), y.data_ptr()
-    kernel.run(first, places, *images, x.shape[0], torch.get_num_threads(), w, x, y)
-    return y
-
-
-def compiled_vjp(family: TapsFamily, x: Tensor, y_bar: Tensor) -> Tensor:
-    """Return the gradient by the weights by the compiled kernel; masked entries are zero."""
-    channels, settings = x.shape[1], (family.offsets, family.wrap, x.element_size())
-    shape = family.shape_of(x)
-    correlation = compiled_correlation(channels, tuple(x.shape[2:]), *settings)
-    if correlation is None:  # no tap reaches a pixel
-        return x.new_zeros(shape)
-    x, y_bar = x.resolve_neg().contiguous(), y_bar.resolve_neg().contiguous()
-    batch = x.shape[0]
-    parts = correlation.parts(batch, torch.get_num_threads())
-    totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
-    total = totals if parts == 1 else totals[0]
-    _, first, places = _placed(family, total)
-    given = x.data_ptr(), y_bar.data_ptr(), first, places, total.nbytes
-    correlation.run_vjp(*given, batch, parts, x, y_bar, totals)
-    return total if parts == 1 else totals.sum(0)
-
-
-def _placed(family: TapsFamily, w: Tensor) -> tuple[Tensor, int, Places]:
-    """Return weights, the address of the first tap's matrix, and the layout of all matrices."""
-    placed: Any = family.placed(w.stride())
-    if placed is None:
-        w = w.contiguous()
-        placed = family.placed(w.stride())
-    first, places = placed
-    return w, w.data_ptr() + first * w.element_size(), places
+def _compiled(family: TapsFamily, x: Tensor) -> CompiledCorrelation | None:
+    """Return the compiled correlation with images like x, if it runs and a tap reaches a pixel."""
+    if not (x.is_cpu and type(x) in PLAIN and x.is_contiguous() and x.numel()):
+        return None
+    itemsize, wrap = x.element_size(), family.wrap
+    if reason(itemsize) is not None or not (isinstance(wrap, bool) or wrap == "symmetric"):
+        return None
+    return compiled_correlation(x.shape[1], tuple(x.shape[2:]), family.offsets, wrap, itemsize)
 
 
 def has_convolution(x: Tensor, grid: TapGrid) -> bool:

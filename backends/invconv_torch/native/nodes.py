@@ -235,7 +235,7 @@ def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
 
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation, and record it for derivatives if it is observed."""
-    if bare(*tensors) and not differentiated(*tensors):
+    if bare(*tensors, unrecorded=True):
         return rule.run(settings, *tensors)
     node: Any = _Eager
     if torch.compiler.is_compiling():
@@ -375,8 +375,7 @@ def _rows(bar: torch.Tensor, level: int) -> torch.Tensor | None:
 
 def evaluate(x: Tensor, conv: Any) -> Pair:
     """See `invconv.operators.base.operator.evaluate`."""
-    tensors: list[Tensor] = []
-    conv._trained(tensors)
+    tensors = conv._trained()
     if records(x, *tensors):
         recorded: Pair = _forward(conv, x, *tensors)
         return recorded
@@ -385,29 +384,30 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
 
 
 def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
-    """Return x = K^-1 (y - b) and log|det K^-1| for y (B, C, *spatial).
+    """Return x = K^-1 (y - b) and log|det K^-1| for every sample, for y (B, C, *spatial).
 
     The state is the factored operator, from detached tensors; if None, the operator is factored.
     """
-    tensors: list[Tensor] = []
-    conv._trained(tensors)
-    shape = tuple(y.shape[2:])
+    tensors = conv._trained()
     if records(y, *tensors):
-        return _inverse((conv, state), y, *tensors), -conv._log_det(shape)
-    state = state or conv._factor(shape)
-    return laid_out(state.solve(y), y), -state.log_det
+        pair: Pair = _inverse((conv, state), y, *tensors)
+        return pair
+    state = state or conv._factor(tuple(y.shape[2:]))
+    return laid_out(state.solve(y), y), for_each(y.shape[:1], -state.log_det)
 
 
 def records(*tensors: Tensor) -> bool:
     """Tell whether autograd, and nothing else, records operations on these tensors."""
-    return bare() and forward_level() < 0 and differentiated(*tensors)
+    if not bare() or forward_level() >= 0 or not torch.is_grad_enabled():
+        return False
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 class _Forward(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, conv: Any, x: Tensor, *tensors: Tensor) -> Pair:
         y, log_det, (route, kept, memos) = conv._route(x).saving(x)
-        y = owned(y)
+        y = y.detach() if y._is_view() else y  # as `owned`
         points = [x, *(end if start is None else start for (_, end), (start, _) in pairwise(kept))]
         points.append(y if kept[-1][1] is not None else None)
         ctx.conv, ctx.own, ctx.count = conv, tensors, len(points)
@@ -442,19 +442,23 @@ class _Forward(Function):  # type: ignore[misc]
 
 class _Inverse(Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, operator: Any, y: Tensor, *tensors: Tensor) -> Pair:
         conv, state = operator
         ctx.conv, ctx.own = conv, tensors
-        x = owned(laid_out((state or conv._factor(tuple(y.shape[2:]))).solve(y), y))
+        state = state or conv._factor(tuple(y.shape[2:]))
+        x = owned(laid_out(state.solve(y), y))
         ctx.save_for_backward(y if conv._needs_y else None, x, *tensors)
-        return x
+        ctx.set_materialize_grads(False)
+        return x, for_each(y.shape[:1], -state.log_det)
 
     @staticmethod
     @one_by_one
-    def backward(ctx: Any, x_bar: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, x_bar: Tensor | None, log_det_bar: Tensor | None) -> tuple[Any, ...]:
         y, x, *tensors = ctx.saved_tensors
         conv = _with(ctx, tensors)
-        gradients, y_bar = conv._inverse_vjp(y, x, like(x_bar, x))
+        x_bar = None if x_bar is None else like(x_bar, x)
+        log_det_bar = None if log_det_bar is None else -log_det_bar.sum()
+        gradients, y_bar = conv._inverse_vjp(y, x, x_bar, log_det_bar)
         return None, y_bar, *map(gradients.get, conv._parameter_names)
 
 

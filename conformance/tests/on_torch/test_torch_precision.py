@@ -61,7 +61,6 @@ def test_no_product_runs_in_reduced_precision(
     """Forward and inverse, and both their gradients."""
     if not kernel:
         monkeypatch.setattr("invconv_torch.native.kernels.reason", lambda itemsize: "told so")
-        monkeypatch.setattr("invconv_torch.native.kernels.available", lambda itemsize: False)
     layer, x = torch_layer(layer_name, dtype=torch.float32)
     before = switches()
     x.requires_grad_()

@@ -53,8 +53,7 @@ class CompiledSolve:
             known = np.zeros(plan.weights, matrices.dtype)
             prepare = machine.prepare(self.target, g.itemsize)
             arrays = (a.__array_interface__["data"][0] for a in (matrices, known))
-            given = *arrays, plan.address
-            in_buffers(functools.partial(prepare.call, *given), g.scratch * g.itemsize, 1)
+            in_buffers(g.scratch * g.itemsize, 1, prepare.call, (*arrays, plan.address))
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -92,7 +91,7 @@ class CompiledSolve:
                 given = y + run.start, x + run.start, place, run.plan.address
                 run.solve.call(*given, ctypes.addressof(state), z, run.sums.address, run.batch)
 
-        in_buffers(work, size, most, self, states, keeps)
+        in_buffers(size, most, work, keeps=(self, states, keeps))
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
@@ -158,35 +157,33 @@ class _Buffers(threading.local):
     A buffer has one user at a time: a signal handler that solves meanwhile allocates its own.
     """
 
-    def __init__(self) -> None:
-        self.kept: Buffer | None = None
-
-    def take(self, size: int) -> Buffer:
-        """Return the aligned address of ``size`` bytes, and the array that owns them."""
-        buffer, self.kept = self.kept, None
-        if buffer is None or buffer[1].size < size + _ALIGNED:
-            memory = np.empty(size + _ALIGNED, np.int8)
-            start = address_of(memory)
-            buffer = start + -start % _ALIGNED, memory
-        return buffer
+    kept: Buffer | None = None  # an aligned address, and the array that owns the memory
 
 
 BUFFERS = _Buffers()
 
 
-def in_buffers(work: Callable[[int], object], size: int, workers: int, *keeps: object) -> None:
-    """Call ``work`` in so many threads, each with the address of a buffer of ``size`` bytes.
+def in_buffers(
+    size: int,
+    workers: int,
+    work: Callable[..., object],
+    before: tuple[Any, ...] = (),
+    after: tuple[Any, ...] = (),
+    keeps: object = None,
+) -> None:
+    """Call ``work(*before, z, *after)`` in threads, z the address of a buffer of ``size`` bytes.
 
     After an interrupt other threads go on for a while: they keep the memory they use, ``keeps``.
     """
     if workers > 1:
-        threads.together(functools.partial(_in_thread, work, size, keeps), workers)
+        given = size, 1, work, before, after, keeps
+        threads.together(functools.partial(in_buffers, *given), workers)
         return
-    buffer = BUFFERS.take(size)
-    work(buffer[0])
+    buffer, BUFFERS.kept = BUFFERS.kept, None
+    if buffer is None or buffer[1].size < size + _ALIGNED:
+        memory = np.empty(size + _ALIGNED, np.int8)
+        start = address_of(memory)
+        buffer = start + -start % _ALIGNED, memory
+    work(*before, buffer[0], *after)
     if buffer[1].size <= _KEPT:
         BUFFERS.kept = buffer
-
-
-def _in_thread(work: Callable[[int], object], size: int, _: object) -> None:
-    in_buffers(work, size, 1)

@@ -257,14 +257,12 @@ class Operator:
     def _parameter_names(self) -> tuple[str, ...]:
         return tuple(self.parameters())
 
-    def _trained(self, arrays: list[Array]) -> None:
-        """Append the trained arrays to a list, in the order of `parameters`."""
-        if self._part_names:
-            for part in self._parts().values():
-                part._trained(arrays)
-        for name in self._array_names:
-            if (array := getattr(self, name)) is not None:
-                arrays.append(array)
+    def _trained(self) -> list[Array]:
+        """Return the trained arrays, in the order of `parameters`."""
+        parts = self._parts().values() if self._part_names else ()
+        own = [getattr(self, name) for name in self._array_names]
+        inner = [array for part in parts for array in part._trained()]
+        return inner + [array for array in own if array is not None]
 
     def _reference(self) -> tuple[str, Array]:
         """Return the name and value of one array; all have its library, dtype and device."""
@@ -586,22 +584,24 @@ class Operator:
         return self._gradients(self._filled(route.path, bars)), x_bar
 
     def _inverse_vjp(
-        self, y: Any, x: Array, x_bar: Array, log_det_bar: Any = None
-    ) -> tuple[Gradients, Array]:
-        """Pull x_bar back through x = inverse(y), without solving for x again.
+        self, y: Any, x: Array, x_bar: Any, log_det_bar: Any = None
+    ) -> tuple[Gradients, Any]:
+        """Pull x_bar, or None, back through x = inverse(y), without solving for x again.
 
         y may be None unless `_needs_y`. ``log_det_bar`` is the cotangent of log|det K|.
         """
         path, shape = self._path(), tuple(x.shape[2:])
         back = paths.inverse(path)
-        guard = None if readable(x) else require_regular(self, shape, back=True)
-        route = Route(back, shape, guard)
-        ends = _ends(back, route, y, x)
-        bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
-        bars = bars[::-1]
+        bars: Bars = [None] * len(path)
+        y_bar = None
+        if x_bar is not None:
+            guard = None if readable(x) else require_regular(self, shape, back=True)
+            route = Route(back, shape, guard)
+            ends = _ends(back, route, y, x)
+            bars, y_bar = route.pull_back(list(itertools.pairwise(ends)), x_bar)
+            bars = bars[::-1]
         if log_det_bar is not None:
-            memos = paths.log_det(path, shape, saving=True)[1]
-            bars = paths.add_log_det_vjp(bars, path, shape, memos, log_det_bar)
+            bars = paths.add_log_det_vjp(bars, path, shape, [None] * len(path), log_det_bar)
         return self._gradients(self._filled(path, bars)), y_bar
 
     def _filled(self, path: Path, bars: Bars) -> Bars:
@@ -609,7 +609,9 @@ class Operator:
         labels = self._labels
         given = {label for label, bar in zip(labels, bars, strict=True) if bar is not None}
         return [
-            _zeros(factor.w, bar) if label in given and not factor.is_shift else bar
+            _zeros(factor.w, bar)
+            if (bar is None or isinstance(bar, tuple)) and label in given and not factor.is_shift
+            else bar
             for factor, label, bar in zip(path, labels, bars, strict=True)
         ]
 

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, namespace, readable, size, to_numpy
+from invconv.arrays.namespaces import Array, cast, namespace, per_channel, readable, size, to_numpy
 from invconv.families.family import Family
 from invconv.families.pointwise import LogScale
-from invconv.kernels.primitives import channel_sums, per_channel
+from invconv.kernels.primitives import channel_sums
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array

@@ -70,7 +70,16 @@ class CompiledCorrelation:
         shared = ctypes.c_int64()  # the ticket
         given = x, y, taps, way.program.address, ctypes.addressof(shared)
         last, size = (way.sums.address, batch, *places), way.program.header.size * way.itemsize
-        in_buffers(lambda z: way.code.call(*given, z, *last), size, workers, way, shared, keeps)
+        in_buffers(size, workers, way.code.call, given, last, (way, shared, keeps))
+
+    @functools.cached_property
+    def gram(self) -> machine.Code:
+        """The code of `run_vjp`."""
+        from invconv.kernels.cpu.correlate.loops import write_gram
+
+        wide, channels = self.target.registers == 32, self.program.header.channels
+        block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
+        return machine.compiled(self.target, self.itemsize, write_gram, *block, thorough=True)
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch in `run_vjp`; each is summed by one thread."""
@@ -95,12 +104,8 @@ class CompiledCorrelation:
         ``totals`` is the address of the first tap's matrix of the first part, and ``apart`` the
         bytes from a part's matrices to the next part's. The other arguments are as for `run`.
         """
-        from invconv.kernels.cpu.correlate.loops import write_gram
-
-        h, take, wide = self.program.header, itertools.count().__next__, self.target.registers == 32
+        h, take, code = self.program.header, itertools.count().__next__, self.gram
         image = h.channels * h.pixels * self.itemsize
-        block = min(h.channels, 4 if wide else 3), min(h.channels, 6 if wide else 4)
-        code = machine.compiled(self.target, self.itemsize, write_gram, *block, thorough=True)
 
         def work(z: int) -> None:
             while (i := take()) < parts:
@@ -108,7 +113,7 @@ class CompiledCorrelation:
                 given = x + start * image, y_bar + start * image, totals + i * apart
                 code.call(*given, self.program.address, z, stop - start, *places)
 
-        in_buffers(work, h.size * self.itemsize, parts, self, code, keeps)
+        in_buffers(h.size * self.itemsize, parts, work, keeps=(self, code, keeps))
 
 
 @functools.lru_cache(maxsize=256)

@@ -42,7 +42,7 @@ def eliminate(
     lanes, numbers = target.lanes(8), channels * channels * parts
     code = machine.compiled(target, 8, _write, parts)
     size = (numbers + 2 * lanes) * lanes * 8
-    in_buffers(lambda buffer: code.call(matrices, buffer, count, channels), size, 1)
+    in_buffers(size, 1, code.call, (matrices,), (count, channels))
 
 
 def _write(w: Writer, parts: int) -> None:

@@ -53,7 +53,7 @@ class CompiledProduct:
         given = y, x, *arrays, ctypes.addressof(shared)
 
         size = self.program.header.size * self.itemsize
-        in_buffers(lambda z: self.code.call(*given, z, batch), size, workers, self, shared, keeps)
+        in_buffers(size, workers, self.code.call, given, (batch,), (self, shared, keeps))
 
 
 @functools.lru_cache(maxsize=64)
