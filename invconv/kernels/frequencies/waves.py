@@ -340,7 +340,7 @@ class Basis:
         """Return the number of offsets of each tap, (T,)."""
         sides = zip(self.waves, kernel_size, strict=True)
         along = [np.ones(k) if waves is None else doubled(k) for waves, k in sides]
-        return functools.reduce(np.multiply.outer, along).reshape(-1)
+        return functools.reduce(np.kron, along)
 
     def periods(self, place: Shape) -> tuple[float, ...]:
         """Return how many periods a frequency has along each axis."""
