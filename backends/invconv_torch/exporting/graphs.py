@@ -76,7 +76,8 @@ def causal_solve(
     rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
     rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)
     window = y.new_zeros((y.shape[0], channels, lanes.back * places[1]))
-    weights = taps.permute(1, 2, 0).reshape(channels, channels * count)
+    # D may be of the same array: a scan requires arrays of their own
+    weights = taps.permute(1, 2, 0).clone().reshape(channels, channels * count)
     held = lanes.reads.reshape(-1), weights, *matrices
     levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
     x = levels.permute(1, 2, 0, 3).flatten(2).index_select(2, lanes.places)
