@@ -79,7 +79,7 @@ class CompiledSolve:
         solve: one thread solves a few images.
         """
         key, (runs, places, most, size) = self._last
-        if key != (batch, workers):  # hashing a geometry takes as long as a small solve
+        if key != (batch, workers):  # a batch like the last one is divided alike
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
             weights = [self.weights(run.plan) for run in runs]
             places = [a.__array_interface__["data"][0] for a in weights]
