@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.signal
 import torch
 from llvmlite import binding
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import assembly, compiled, costs, machine, sums
+from invconv.kernels.cpu import assembly, compiled, costs, machine, recursive, sums
 from invconv.kernels.cpu.channel_sums import write_channel_sums
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -161,6 +162,18 @@ def test_narrower_vectors(seed: int, bits: int, fma: bool, lanes: str) -> None:
         y = rng.standard_normal((5, conv.channels, *grid)).astype(dtype)
         x = solved(factored(conv, grid, dtype, narrower(bits, fma)), y)
         assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_filters_with_narrower_vectors(dtype: str, bits: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(recursive, "host", lambda: narrower(bits))
+    recursive._parts.cache_clear()
+    x = np.random.default_rng(0).standard_normal((11, 37)).astype(dtype)
+    b, a = np.array([1, -0.5, 0.2], dtype), np.array([1, 0.3, -0.4], dtype)
+    error = np.abs(ic.lfilter(b, a, x) - scipy.signal.lfilter(b, a, x))
+    recursive._parts.cache_clear()
+    assert error.max() <= 20 * np.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
 
     Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
 
-_TILE = 8  # samples that are written out one after the other
+_TILE = 8  # samples, at most, that are written out one after the other
 _MOST = 48  # coefficients of all sections that are worth such code
 
 SIGNATURE = (
@@ -140,10 +140,12 @@ class _Group:
         head = w.integer(order).least(length)
         with w.loop(0, head) as n:
             self._one(n, states)
-        tiles = (length - head) // _TILE
+        # of signals in the lanes as many samples as lanes, which are transposed
+        step = w.lanes if len(self.rows) > 1 else _TILE
+        tiles = (length - head) // step
         with w.loop(0, tiles) as tile:
-            self._tile(head + tile * _TILE)
-        with w.loop(head + tiles * _TILE, length) as n:
+            self._tile(head + tile * step)
+        with w.loop(head + tiles * step, length) as n:
             self._one(n, None)
         if not self.shape.varying:
             self._keep(states)
