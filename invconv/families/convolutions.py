@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -79,8 +80,9 @@ class TapsFamily(Family):
     first: int = 0  # the flat position in the kernel of the first tap; those before it are masked
     kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
     free: Any = None  # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``
-    wide: bool = False  # whether it has so many taps that `by_frequencies` has to be asked
-    halved: ClassVar[bool] = False  # whether w may be a part of ``unfolded(w)``
+    wide: bool = False  # whether A(w) x, and the gradient by w, run by frequencies
+    sweep: Sweep  # of a causal family, with o(t) of the taps but the first
+    basis: Basis  # of a spectral family, in which it decouples
 
     @property
     def whole(self) -> TapsFamily:
@@ -115,10 +117,6 @@ class TapsFamily(Family):
                 return None
             adjacent *= n
         return self.first, (1, strides[0], strides[1], self.kept)
-
-    def by_frequencies(self, x: Array) -> bool:
-        """Tell whether A(w) x, and the gradient by w, are quicker in the frequency domain."""
-        return False
 
     def shape_of(self, x: Array) -> Shape:
         return (x.shape[1], x.shape[1], *self.kernel_size)
@@ -207,12 +205,6 @@ class Causal(TapsFamily):
     lower: bool  # whether the matrix at o = 0 is lower triangular; the other triangle is masked
     solved = "causal"
     wrap = False
-    first: int = field(init=False, repr=False, compare=False)  # the taps before it are masked
-    away: tuple[int, ...] = field(init=False, repr=False, compare=False)  # - direction
-    sweep: Sweep = field(init=False, repr=False, compare=False)  # with o(t) of the other taps
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)  # o = 0 first
-    free: StencilFamily = field(init=False, repr=False, compare=False)
-    kept: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         taps = tap_indices(self.kernel_size)
@@ -223,7 +215,6 @@ class Causal(TapsFamily):
         offsets = (here, *sweep.offsets)
         vars(self).update(
             first=first,
-            away=tuple(-s for s in self.direction),
             sweep=sweep,
             offsets=offsets,
             free=StencilFamily(offsets, False),
@@ -250,7 +241,8 @@ class Causal(TapsFamily):
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> Causal:
-        return self.of(self.kernel_size, self.centre, self.away, self.dilation, not self.lower)
+        turned = self.sweep.transpose()
+        return self.of(self.kernel_size, self.centre, turned.direction, self.dilation, turned.lower)
 
     def pivots(self, w: Array) -> Array | None:
         return diagonal(w[(..., *self.centre)])
@@ -288,14 +280,10 @@ class BorderedFamily(TapsFamily):
     kernel_size: Shape
     borders: tuple[str, ...]  # one word per axis
     dilation: Shape  # 1 along axes that are not periodic
-    wrap: Any = field(init=False, repr=False, compare=False)
-    wide: bool = field(init=False, repr=False, compare=False)  # if they have `WIDE` taps or more
 
     def __post_init__(self) -> None:
-        alike = len(set(self.borders)) == 1
-        wrap = _ONE_BORDER.get(self.borders[0], self.borders) if alike else self.borders
-        vars(self).update(wrap=wrap, wide=size(self.kernel_size) >= WIDE)
-        _ = None if self.wide else self.offsets  # torch.compile cannot list them
+        border, *others = set(self.borders)
+        vars(self).update(wrap=self.borders if others else _ONE_BORDER.get(border, self.borders))
 
     @functools.cached_property
     def offsets(self) -> tuple[Offset, ...]:  # type: ignore[override]
@@ -390,52 +378,46 @@ class Spectral(TapsFamily):
     )
     closed: ClassVar[bool] = True
     spectral: ClassVar[bool] = True
-    halved: ClassVar[bool] = True
     kernel_size: Shape  # w is (C, C, *kernel_size)
     borders: tuple[str, ...]  # one word per axis
     dilation: Shape  # 1 along axes that are not periodic
     solved = "spectral"
-    wrap: Any = field(init=False, repr=False, compare=False)
-    basis: Basis = field(init=False, repr=False, compare=False)  # in which it decouples
-    orthogonal: bool = field(init=False, repr=False, compare=False)  # whether the basis is
-    bordered: BorderedFamily = field(init=False, repr=False, compare=False)  # of whole kernels
-    wide: bool = field(init=False, repr=False, compare=False)  # see `BorderedFamily`
-    # None if it is wide, or w a half of the kernel
-    free: StencilFamily | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        whole = self.whole
+        vars(self).update(
+            basis=Basis(self.borders, self.dilation),
+            wrap=whole.wrap,
+            wide=size(whole.kernel_size) >= WIDE,
+        )
+        if not self.wide:
+            offsets = whole.offsets  # torch.compile cannot list them
+            if whole.wrap is True:  # a half of the kernel is not free
+                vars(self).update(free=StencilFamily(offsets, True))
+
+    @derived
+    def whole(self) -> BorderedFamily:
+        """Return the family of whole kernels."""
         sides = list(zip(self.kernel_size, self.borders, strict=True))
-        whole = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
+        taps = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
         # a kernel of three taps sees of an odd continuation the zero alone
         near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
-        bordered = BorderedFamily(whole, near, self.dilation)
-        free = bordered.wrap is True and not bordered.wide
-        basis = Basis(self.borders, self.dilation)
-        vars(self).update(
-            basis=basis,
-            orthogonal=basis.transpose() is basis,
-            bordered=bordered,
-            wrap=bordered.wrap,
-            wide=bordered.wide,
-            free=StencilFamily(bordered.offsets, True) if free else None,
-        )
+        return BorderedFamily(taps, near, self.dilation)
 
-    @property
-    def whole(self) -> BorderedFamily:
-        return self.bordered
-
-    def by_frequencies(self, x: Array) -> bool:
-        return self.wide
+    @derived
+    def orthogonal(self) -> bool:
+        """Return whether the basis is."""
+        return self.basis.transpose() is self.basis
 
     def apply(self, w: Array, x: Array) -> Array:
-        if self.by_frequencies(x):
+        if self.wide:
             return spectral_apply(w, self.basis, x)
-        return self.bordered.apply(self.unfolded(w), x)
+        return self.whole.apply(self.unfolded(w), x)
 
     def gram(self, x: Array, y: Array) -> Array:
-        if self.by_frequencies(x):
+        if self.wide:
             return spectral_gram(x, y, self.kernel_size, self.basis)
-        return self.folded(self.bordered.gram(x, y))
+        return self.folded(self.whole.gram(x, y))
 
     def unfolded(self, w: Array) -> Array:
         """Return the whole kernel, of 2 k - 1 taps along axes that are not periodic."""

@@ -67,11 +67,10 @@ def apply(family: Any, w: Floats, x: Floats) -> Array:
     """See `invconv.kernels.maps.apply`; the compiled kernel reads the taps where they are."""
     if family.lowers != "taps" or not isinstance(family.wrap, bool):
         return family.apply(w, x)
-    if not x.size or reason(x.dtype.itemsize) or (family.wide and family.by_frequencies(x)):
+    if not x.size or reason(x.dtype.itemsize) or family.wide:
         return family.apply(w, x)
-    if family.halved:
-        family, w = family.whole, family.unfolded(w)
-    return _correlate(family.offsets, family.wrap, w, x, family.placed)
+    whole = family.whole
+    return _correlate(whole.offsets, whole.wrap, family.unfolded(w), x, whole.placed)
 
 
 def _correlate(

@@ -54,12 +54,10 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
     if family.lowers != "taps":  # products are primitives themselves
         return laid_out(torch.as_tensor(family.apply(w, x)), x)
     taps: Any = family
-    if taps.wide and taps.by_frequencies(x):
+    if taps.wide:
         with full_precision(x):
             return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
-    whole = taps
-    if taps.halved:
-        whole, w = taps.whole, taps.unfolded(w)
+    whole, w = taps.whole, taps.unfolded(w)
     if (compiled := _compiled(whole, x)) is not None:  # it reads the weights in place
         if x.is_neg() or w.is_neg():
             x, w = x.resolve_neg(), w.resolve_neg()
@@ -81,10 +79,10 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
 def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of <y, A(w) x> with respect to w."""
     taps: Any = family
-    if family.lowers != "taps" or (taps.wide and taps.by_frequencies(x)):
+    if family.lowers != "taps" or taps.wide:
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
-    whole = taps.whole if taps.halved else taps
+    whole = taps.whole
     if (compiled := _compiled(whole, x)) is not None:
         x, y = x.resolve_neg(), y.resolve_neg().contiguous()
         batch, shape = x.shape[0], whole.shape_of(x)
@@ -100,7 +98,7 @@ def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
     else:
         bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
-    return torch.as_tensor(taps.folded(bar)) if taps.halved else bar
+    return torch.as_tensor(taps.folded(bar))
 
 
 def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
