@@ -37,6 +37,7 @@ from invconv.families import path as paths
 from invconv.families.path import Factor, Path, Route, State, solvers_of
 from invconv.families.pointwise import Matrix, Scale
 from invconv.kernels.primitives import Map, in_turn
+from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
 from invconv.trust import limits
 from invconv.trust.bound import error_bound
@@ -194,35 +195,18 @@ class _Judged(NamedTuple):
             solve = in_turn(solvers_of(back, shape, by_factor=True))
         else:
             solve = state.on_host(back, shape).solve
-        numbers, linear = self.channels * size(shape), paths.linear(self.path)
-        matrix = float(self.channels**2 * size(shape))  # products of any matrix at every pixel
-        products = [
-            (f.family, matrix if f.family.pixelwise else f.family.products(f.w, shape))
-            for f in linear
-        ]
-        summed = sum(count for family, count in products if not family.solves_by_applying)
-        applied = sum(count for family, count in products if family.solves_by_applying)
-        spectral = any(family.spectral for family, _ in products)
-        matrices = sum(family.pixelwise for family, _ in products)
-        by_taps = not spectral or summed <= max(limits.TAPS, 32 * numbers)
-        other = self._with_other_numbers(_forward(self.other, shape, by_taps, limits.COMPILED))
-        own = _forward(self.path, shape, by_taps) if by_taps else other
+        linear = paths.linear(self.path)
+        work = Work.of(linear, self.channels, shape)
+        other = self._with_other_numbers(_forward(self.other, shape, work.by_taps, quickest=True))
+        own = _forward(self.path, shape, by_taps=True) if work.by_taps else other
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
         if self.noisy:
             own, other = map(_noisy, (own, other))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
-        affordable = int(limits.WORK / (times * self._cost(numbers, summed, applied, by_taps)))
-        trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices > 1, reachable)
-        return trip.error(affordable, limit)
-
-    def _cost(self, numbers: float, summed: float, applied: float, by_taps: bool) -> float:
-        """Return the work of a round trip of an image: it is drawn, K x runs, and the solve."""
-        transforms = [getattr(f.family, "wide", False) for f in self.path if f.family.spectral]
-        spectral = len(transforms) * 6 * numbers
-        if by_taps and not any(transforms):
-            return (8 * numbers + spectral + applied / 16) + summed * (1 / self.channels + 1 / 16)
-        return 8 * numbers + 20 * spectral + applied / 16  # K x has float64's transforms
+        spectral, matrices = bool(work.transforms), sum(f.family.pixelwise for f in linear) > 1
+        trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices, reachable)
+        return trip.error(work.images(times), limit)
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
@@ -251,8 +235,8 @@ def _moved(factor: Factor) -> Factor:
     return Factor(family, tuple(map(moved, w)) if isinstance(w, tuple) else moved(w), inverted)
 
 
-def _forward(path: Path, shape: Shape, by_taps: bool, compiled: float = 0) -> Map:
-    """Return x -> K x + b; sums over taps of less work than ``compiled`` run by BLAS."""
+def _forward(path: Path, shape: Shape, by_taps: bool, quickest: bool = False) -> Map:
+    """Return x -> K x + b; if ``quickest``, small sums over taps run by BLAS, not compiled."""
 
     def way(factor: Factor) -> tuple[bool, bool]:
         ready = factor.family.solves_by_applying or (factor.family.spectral and not by_taps)
@@ -266,23 +250,17 @@ def _forward(path: Path, shape: Shape, by_taps: bool, compiled: float = 0) -> Ma
         elif ready:
             maps += [f.family.made_ready(f.w, shape) for f in factors]
         else:
-            maps.append(_summed(factors, shape, compiled))
+            route = Route(factors, shape, pixels=size(shape))
+            maps.append(_by_blas(route) if quickest and quicker_by_blas(factors, shape) else route)
     return in_turn(maps)
 
 
-def _summed(path: Path, shape: Shape, compiled: float) -> Map:
-    with agnostic(False):
-        route = Route(path, shape, pixels=size(shape))
-    few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))  # by BLAS
-    work = few * sum(f.family.products(f.w, shape) for f in path)
-    if work >= compiled or all(f.family.pixelwise for f in path):
-        return route
+def _by_blas(run: Map) -> Map:
+    def agnostically(x: Array) -> Array:
+        with agnostic():
+            return run(x)
 
-    def run(x: Array) -> Array:
-        with agnostic(True):
-            return route(x)
-
-    return run
+    return agnostically
 
 
 def _flushed(run: Map) -> Map:
@@ -513,8 +491,7 @@ def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
     if conv._pixelwise:
         return shape
     alike = None not in _longest_columns(path, shape)
-    applied = min(12, 2 * conv.channels) if alike else 12  # products K x; one column a channel
-    a_pixel = times * applied * _compiled_work(conv, shape) / size(shape)
+    a_pixel = times * of_estimate(path, conv.channels, shape, alike)
     least = max(1.0, limits.PIXELS / conv.channels)
     while size(shape) > least and a_pixel * size(shape) > limits.ESTIMATE:
         axis = int(np.argmax(shape))
@@ -523,13 +500,6 @@ def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
         part = n // next(divisors, n) if conv._closed else (n + 1) // 2
         shape = (*shape[:axis], part, *shape[axis + 1 :])
     return shape
-
-
-def _compiled_work(conv: Operator, shape: Shape) -> float:
-    """Return the cost of a compiled K x, or of a solve, of one image."""
-    path = paths.linear(conv._on_host(np.float64)._path())
-    products = sum(factor.family.products(factor.w, shape) for factor in path)
-    return products / 16 + 8 * conv.channels * size(shape)
 
 
 def carried_on(conv: Operator, grid: Shape, shape: Shape, precision: str) -> float:
@@ -545,11 +515,11 @@ def _gain(conv: Operator, shape: Shape, precision: str) -> float:
 
     def measure() -> float:
         dtype: Any = np.dtype(precision)
-        # one image may hit what grows little, by chance ten times too little
-        count = max(1, min(8, int(limits.WORK / (8 * _compiled_work(conv, shape)))))
+        host = conv._on_host(dtype)
+        count = images_of_growth(paths.linear(host._path()), conv.channels, shape)
         # all of one sign, as in images, so that errors can add up from pixel to pixel
         noise = np.random.default_rng().random((count, conv.channels, *shape), dtype)
-        solved = np.abs(conv._on_host(dtype)._factor(shape).solve(noise)).reshape(count, -1)
+        solved = np.abs(host._factor(shape).solve(noise)).reshape(count, -1)
         return float(solved.max(axis=1).mean(dtype=np.float64))
 
     known = conv._conditions.find(f"gain, {precision}", shape, lambda: tried(measure))
