@@ -204,7 +204,7 @@ class TorchOps(ArrayOps):
         return x.abs().log()
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache
 def _constant_on_device(
     content: bytes, kind: Any, shape: tuple[int, ...], dtype: Any, place: torch.device
 ) -> Tensor:

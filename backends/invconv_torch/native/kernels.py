@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from invconv.arrays.namespaces import readable
 from invconv.arrays.stencil import Offset, Stencil
@@ -40,7 +40,7 @@ from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
 from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, bare, laid_out
-from invconv_torch.precision import full_precision, nothing_reduces
+from invconv_torch.precision import full_precision
 
 Shape: TypeAlias = tuple[int, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
@@ -59,8 +59,7 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
             return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
     whole, w = taps.whole, taps.unfolded(w)
     if (compiled := _compiled(whole, x)) is not None:  # it reads the weights in place
-        if x.is_neg() or w.is_neg():
-            x, w = x.resolve_neg(), w.resolve_neg()
+        x, w = x.resolve_neg(), w.resolve_neg()
         placed: Any = whole.placed(w.stride())
         if placed is None:
             w = w.contiguous()
@@ -85,15 +84,14 @@ def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
     whole = taps.whole
     if (compiled := _compiled(whole, x)) is not None:
         x, y = x.resolve_neg(), y.resolve_neg().contiguous()
-        batch, shape = x.shape[0], whole.shape_of(x)
+        batch = x.shape[0]
         parts = compiled.parts(batch, torch.get_num_threads())
-        totals = x.new_zeros(shape if parts == 1 else (parts, *shape))
-        bar = totals if parts == 1 else totals[0]
-        placed: Any = whole.placed(bar.stride())
-        first = bar.data_ptr() + placed[0] * bar.element_size()
-        given = x.data_ptr(), y.data_ptr(), first, placed[1], bar.nbytes
+        totals = x.new_zeros((parts, *whole.shape_of(x)))
+        placed: Any = whole.placed(totals.stride()[1:])
+        first = totals.data_ptr() + placed[0] * totals.element_size()
+        given = x.data_ptr(), y.data_ptr(), first, placed[1], totals[0].nbytes
         compiled.run_vjp(*given, batch, parts, x, y, totals)
-        bar = bar if parts == 1 else totals.sum(0)
+        bar = totals.sum(0)
     elif isinstance(whole.wrap, bool):
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
     else:
@@ -122,7 +120,7 @@ def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Facto
 def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
     """Return A(w)^-1 y for a family, with the factors of A(w) if they are given."""
     family, factors = settings
-    if y.numel() == 0:
+    if not y.numel():
         return torch.empty_like(y)
     if isinstance(factors, CausalFactor):  # it sets the precision itself
         return factors.solve(y)
@@ -139,8 +137,6 @@ def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
     if b.ndim > 2 and b.stride(0) == 1:  # PyTorch multiplies the batch one by one, from all over
         b = b.contiguous()
-    if a.device.type == "cpu" and nothing_reduces("cpu"):
-        return torch.matmul(a, b)
     with full_precision(a):
         return torch.matmul(a, b)
 
@@ -235,9 +231,7 @@ class SpectralFactor:
     adjoint: bool = False
 
     @staticmethod
-    def of(
-        basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool = False
-    ) -> SpectralFactor:
+    def of(basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool) -> SpectralFactor:
         """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)
         if readable(spectrum) and not quiet:
@@ -296,12 +290,13 @@ Factor: TypeAlias = CausalFactor | SpectralFactor
 # --- correlations ------------------------------------------------------------------------------
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_VJP = {1: nn.grad.conv1d_weight, 2: nn.grad.conv2d_weight, 3: nn.grad.conv3d_weight}
 
 
 def convolve(offsets: tuple[Offset, ...], wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
     """Return the correlation by PyTorch's own operations."""
     grid = grid_of(offsets, wrap, tuple(x.shape[2:]))
-    if grid is None or x.numel() == 0:
+    if grid is None:
         return torch.zeros_like(x)
     if not has_convolution(x, grid):
         with full_precision(x):
@@ -322,7 +317,7 @@ def convolution(grid: TapGrid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
 def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by the taps by PyTorch's own operations."""
     grid, channels = grid_of(offsets, wrap, tuple(x.shape[2:])), x.shape[1]
-    if grid is None or x.numel() == 0:
+    if grid is None:
         return x.new_zeros((len(offsets), channels, channels))
     if not has_convolution(x, grid):
         with full_precision(x):
@@ -332,14 +327,11 @@ def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
 
 def convolution_vjp(grid: TapGrid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
     """Return the gradient by ``count`` taps by PyTorch's own convolution."""
-    axes, channels = x.ndim - 2, x.shape[1]
-    like = x.new_empty((channels, channels, *grid.size))
-    zero, one = [0] * axes, [1] * axes
-    operands = (y_bar, _padded(x, grid, wrap), like, None)
-    how = (one, zero, list(grid.spacing), False, zero, 1, (False, True, False))
+    channels, gradient = x.shape[1], _CONV_VJP[x.ndim - 2]
+    size = channels, channels, *grid.size
     with full_precision(x):
-        _, kernel_bar, _ = torch.ops.aten.convolution_backward(*operands, *how)
-    flat = kernel_bar.reshape(channels, channels, -1).permute(2, 0, 1)
+        bar = gradient(_padded(x, grid, wrap), size, y_bar, dilation=grid.spacing)
+    flat = bar.flatten(2).permute(2, 0, 1)
     grads = [x.new_zeros((channels, channels))] * count
     for t, place in zip(grid.taps, grid.places, strict=True):
         grads[t] = flat[place]

@@ -81,7 +81,7 @@ class Rule:
         self.rules[self.name] = self
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache
 def family_of(text: str) -> Any:
     """Return the family with this ``text``, such as "TriangleOfRows(lower=True)", None of ""."""
     if not text:

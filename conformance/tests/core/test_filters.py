@@ -38,6 +38,8 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     assert (first == 1).all()
     assert ic.lfilter(np.ones((0, 2)), [1.0, 0.5], x[:0]).shape == (0, 1000)
     alike(state, scipy.signal.sosfilt(sos, x, zi=np.zeros((3, 2, 2)))[1])
+    long = np.hanning(60), np.ones(1)  # which compiles to no code of its own
+    alike(np.asarray(ic.lfilter(*map(carry, long), carry(x))), scipy.signal.lfilter(*long, x))
 
 
 DESIGNS: dict[str, Any] = {
@@ -89,6 +91,9 @@ def test_filters_have_the_gradients_of_differences(monkeypatch: Any) -> None:
     filtered = jax.jit(lambda x: run(*map(jax.numpy.asarray, (b, a)), x, None))(x)
     alike(np.asarray(filtered, np.float64), scipy.signal.lfilter(b, a, x))
     arrays = tuple(map(jax.numpy.asarray, (b, a, x, zi)))
+    each = jax.vmap(run, (None, 0, 1, None))(b, np.stack([a, 2 * a]), np.stack([x, -x], 1), zi)
+    for n, wanted in enumerate((run(b, a, x, zi), run(b, 2 * a, -x, zi))):
+        np.testing.assert_allclose(each[0][n], wanted[0], rtol=1e-12)
     check_grads(jax.jit(run), arrays, order=2)
     assert "invconv_filter_" in jax.jit(run).lower(*arrays).as_text()  # the compiled kernel
     monkeypatch.setattr(filters, "reason", lambda size: "absent")  # without it

@@ -12,9 +12,9 @@ from jax import numpy as jnp
 from jax.test_util import check_grads
 
 import invconv as ic
-import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
+from invconv_jax.native import spectrum
 from tests.programs import python
 from tests.selected import COMPILED, of_each_class, slow
 
@@ -94,9 +94,18 @@ def test_the_gradient_of_an_inverse_stores_one_image() -> None:
     assert sum(int(np.prod(r.shape)) for r in residuals) < 1.05 * x.size
 
 
-@pytest.mark.parametrize("mask", ["corner", "raster"])
-def test_an_inverse_is_exported_for_any_batch(mask: str) -> None:
-    conv = ic.AutoregressiveConv.init(3, mask=mask, rng=np.random.default_rng(0))
+def test_spectra_of_more_axes_than_xla_transforms_at_once() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 2, 6))
+    found = spectrum.rfftn(jnp.asarray(x), 5)
+    np.testing.assert_allclose(found, np.fft.rfftn(x, axes=range(1, 6)), atol=1e-12)
+    np.testing.assert_allclose(spectrum.irfftn(found, 5, 6), x, atol=1e-12)
+
+
+@pytest.mark.parametrize(("mask", "size"), [("corner", 2), ("raster", 2), ("corner", 1)])
+def test_an_inverse_is_exported_for_any_batch(mask: str, size: int) -> None:
+    conv = ic.AutoregressiveConv.init(3, size, mask=mask, rng=np.random.default_rng(0))
+    if size == 1:  # with a matrix at the pixel whose inverse is of no use
+        conv = conv.replace(kernel=conv.kernel + 30 * np.tri(3, k=-1)[..., None, None])
     conv = conv.asarrays(jnp.zeros(0))
     (batch,) = jax.export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((batch, 3, 4, 5), jnp.zeros(0).dtype)

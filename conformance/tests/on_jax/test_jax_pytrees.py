@@ -20,7 +20,7 @@ from tests.selected import COMPILED, of_each_class
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias")
+VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias", "exponential-bias")
 some_cases = pytest.mark.parametrize("case", of_each_class(*COMPILED))
 
 

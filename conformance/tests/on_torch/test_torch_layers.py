@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributions import Transform
 
 import invconv as ic
 import invconv_torch as it
+from invconv.arrays.registry import PRIMITIVES
+from invconv.flows.architecture import GlowArchitecture
+from invconv.stability import guard
 from invconv_torch.interop import TorchTransform
+from invconv_torch.layer import Layer
 from tests.conftest import TORCH_LAYERS
 
 
@@ -173,6 +178,23 @@ def test_arguments_and_repr() -> None:
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
     assert isinstance(layer.operator(), ic.Chain)
+
+
+def test_defaults_are_those_of_what_is_wrapped() -> None:
+    own = [c for n in it.__all__ if isinstance(c := getattr(it, n), type) and issubclass(c, Layer)]
+    pairs: list[Any] = [(kind, kind(2)._class.init) for kind in own]
+    assert all(inspect.signature(kind).parameters["bias"].default is True for kind in own)
+    pairs += [(it.flows.Glow, GlowArchitecture), (it.InverseGuard, guard.InverseGuard)]
+    pairs += [(it.Squeeze, ic.squeeze), (TorchTransform, Transform)]
+    pairs += [(TorchTransform.with_cache, Transform.with_cache)]
+    for library in ("numpy", "torch", "jax"):
+        natives = ((p.native(library), p.agnostic) for p in PRIMITIVES.values())
+        pairs += [(native, twin) for native, twin in natives if inspect.isfunction(native)]
+    for wrapped, wrapping in pairs:
+        ours, theirs = (inspect.signature(one).parameters for one in (wrapped, wrapping))
+        shared = [name for name in ours if name in theirs and name not in ("device", "dtype")]
+        different = [n for n in shared if ours[n].default != theirs[n].default]
+        assert not different, (wrapped, different)
 
 
 def test_what_is_loaded_is_validated() -> None:

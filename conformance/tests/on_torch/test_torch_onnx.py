@@ -51,7 +51,7 @@ def test_what_is_traced(layer_name: str, dtype: Any, torch_layer: Any) -> None:
     check(layer, x, eagerly(layer, x))
 
 
-OTHERS = "corner-4d-++-", "corner-3d-dilated", "raster-k2x3-dilated", "chain-merged"
+OTHERS = "corner-4d-++-", "corner-3d-dilated", "corner-k1", "raster-k2x3-dilated", "chain-merged"
 CASES = cases_named(*OTHERS, "inverse-emerging-biases", "periodic-k7")
 
 

@@ -1,11 +1,14 @@
 """Programs of torch.export that run elsewhere, code of inductor, the documented torchrun."""
 
+import copy
 import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.func import functional_call
 
 import invconv_torch as it
@@ -162,6 +165,31 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
             compiled = torch._inductor.aoti_load_package(path)
             for got, want in zip(compiled(*images), module(*images), strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_dtensors_of_one_process(torch_layer: Any) -> None:
+    """Both directions with gradients, and what is refused; two processes are of the slow run."""
+    layer, x = torch_layer("emerging-2d")
+    whole = copy.deepcopy(layer)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        images = DTensor.from_local(x, mesh, [Shard(0)])
+        with pytest.raises(TypeError, match="x: expected a tensor as the layer's parameters are"):
+            layer(images)
+        distribute_module(layer, mesh)
+        with pytest.raises(NotImplementedError, match="x: expected a DTensor of whole images"):
+            layer(DTensor.from_local(x, mesh, [Shard(2)]))
+        for ours, theirs in ((layer, whole), (layer.inverse, whole.inverse)):
+            found, wanted = ours(images), theirs(x)
+            torch.testing.assert_close([a.to_local() for a in found], [*wanted])
+            assert found[0].placements == (Shard(0),)
+            (found[0].to_local() ** 2).sum().backward()
+            (wanted[0] ** 2).sum().backward()
+        for one, other in zip(layer.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(one.grad.full_tensor(), other.grad)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow

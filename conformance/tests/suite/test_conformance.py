@@ -11,7 +11,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv.extend import Pointwise
 from invconv.operators.base.fields import is_own, mixings, own_operators
-from invconv_conformance.cases.quick import QUICK, QUICK_MORE
+from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.calls import CALLS
@@ -151,22 +151,12 @@ def test_torch_compiled_obeys_the_laws(case: str, laws: tuple[str, ...]) -> None
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
 
 
-@pytest.mark.slow
-def test_every_law_and_case_says_something() -> None:
-    """No law may pass because it never applies."""
-    strict = Column("array_api_strict", "device1", "eager", "float64")
-    torch = Column("torch", "cpu", "eager", "float64")
-    columns = [Column("numpy", "cpu", "eager", "float32"), strict, torch]
-    few = (
-        "forward.value",
-        "singular",
-        "function.value",
-    )  # the others have said something on the first cases
-    todo = [*checks(columns, QUICK), *checks(columns[:1], QUICK_MORE, few)]
-    results = [one.run() for one in todo]
-    spoken = [r for r in results if r.status == "pass"]
-    assert {r.law for r in spoken} == set(LAWS)
-    assert {r.case for r in spoken} == {*QUICK, *QUICK_MORE}
+@pytest.mark.parametrize("law", LAWS)
+def test_every_law_says_something(law: str) -> None:
+    """None may pass because it never applies."""
+    columns = [Column("numpy", "cpu", "eager", "float32")]
+    columns += [Column("torch", "cpu", "eager", dtype) for dtype in ("float64", "float32")]
+    assert any(one.run().status == "pass" for one in checks(columns, (*QUICK[1:], QUICK[0]), [law]))
 
 
 def test_every_operator_mixing_and_layer_is_listed() -> None:
