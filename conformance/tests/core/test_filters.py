@@ -39,7 +39,10 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     assert ic.lfilter(np.ones((0, 2)), [1.0, 0.5], x[:0]).shape == (0, 1000)
     alike(state, scipy.signal.sosfilt(sos, x, zi=np.zeros((3, 2, 2)))[1])
     long = np.hanning(60), np.ones(1)  # which compiles to no code of its own
-    alike(np.asarray(ic.lfilter(*map(carry, long), carry(x))), scipy.signal.lfilter(*long, x))
+    alike(
+        np.asarray(ic.lfilter(carry(long[0]), carry(long[1]), carry(x))),
+        scipy.signal.lfilter(*long, x),
+    )
 
 
 DESIGNS: dict[str, Any] = {

@@ -181,6 +181,7 @@ def test_arguments_and_repr() -> None:
 
 
 def test_defaults_are_those_of_what_is_wrapped() -> None:
+    own: list[Any]
     own = [c for n in it.__all__ if isinstance(c := getattr(it, n), type) and issubclass(c, Layer)]
     pairs: list[Any] = [(kind, kind(2)._class.init) for kind in own]
     assert all(inspect.signature(kind).parameters["bias"].default is True for kind in own)
