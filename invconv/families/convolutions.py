@@ -361,7 +361,7 @@ def _continuation(
         wide.append(len(along))
     if (signs == 1).all():
         return places, None, tuple(wide)
-    places = np.where(signs == 0, np.prod(shape, dtype=np.int64), places)
+    places = np.where(signs == 0, size(shape), places)
     return places, np.where(signs == 0, 1.0, signs), tuple(wide)
 
 
@@ -461,7 +461,7 @@ class Spectral(TapsFamily):
         sizes = zip(back.shape[2:], self.kernel_size, strict=True)
         return back[(slice(None), slice(None), *(slice(n - k, None) for n, k in sizes))]
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         if saving:
             return spectral_log_det_saving(w, self, shape)
         return spectral_log_det(w, self, shape), None

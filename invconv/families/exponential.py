@@ -91,7 +91,7 @@ class Exponential(Family):
         xp, axes = namespace(w), tuple(range(2, w.ndim))
         return self, xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         traces = [total(diagonal(w[(..., *tap)])) for tap in _at_the_pixel(self, shape)]
         return size(shape) * sum(traces[1:], start=traces[0]), None
 

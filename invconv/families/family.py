@@ -159,7 +159,7 @@ class Family:
         """Return numbers whose logarithms, summed over all pixels, are log|det A|; None if none."""
         return None
 
-    def log_det(self, w: Any, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Any, shape: Shape, saving: bool) -> tuple[Array, Any]:
         """Return log|det A(w)|, and, if ``saving``, intermediate results for its derivative."""
         raise self._lacking("pivots or log_det")
 
@@ -211,7 +211,7 @@ class Shift(Family):
     pixelwise: ClassVar[bool] = True
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
-        return Bounds(1.0, 1.0, 1, float(np.abs(w).max()))
+        return Bounds(1.0, 1.0, 1.0, float(np.abs(w).max()))
 
 
 SHIFT = Shift()

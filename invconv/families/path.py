@@ -404,7 +404,7 @@ class Route:
                 leg: Leg = Bias(w, inverted)
             elif inverted:
                 leg = Undo(run) if undone_as_one(run) else Solve(family, w)
-            elif isinstance(family, Pointwise) and multiplied(run):
+            elif multiplied(run):
                 leg = Multiply(run)
             elif family.leg is not None:
                 leg = family.leg(family, w, shape)
@@ -547,6 +547,6 @@ def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    if isinstance(first.family, Pointwise) and undone_as_one(unit):
+    if undone_as_one(unit):
         return undoing_steps(unit) if by_factor else undoing(unit)
     return first.family.solver(first.w, shape)

@@ -111,7 +111,7 @@ class Matrix(Pointwise):
     def transpose(self) -> Matrix:
         return self
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         return size(shape) * log_abs_det(w), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:
@@ -226,7 +226,7 @@ class LogScale(Scale):
     def pivots(self, w: Array) -> None:
         """Return None: the logarithms are known."""
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         return size(shape) * namespace(w).sum(log_of_exp(w, self.scale(w))), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:

@@ -4,7 +4,6 @@ The determinant of a triangular matrix is the product of its diagonal, and that 
 is +-1. A circulant matrix, given by its first column, is a product of numbers in Fourier's basis.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -176,7 +175,7 @@ class Orthogonal(Structured):
     def solver(self, w: Array, shape: Shape) -> Product:
         return Product(namespace(w).matrix_transpose(self.matrix(w)[0]), "transpose")
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         """Return 0, or NaN if a weight is not finite: then W is no orthogonal matrix."""
         return namespace(w).sum(0.0 * w), None
 
@@ -229,12 +228,10 @@ class Permutation(Orthogonal):
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> None:
         """See `Pointwise`."""
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         """Return 0, or -inf if a column has not one entry: an edit in place may have made it so."""
         xp = namespace(w)
-        total = xp.sum(w, axis=0)
-        regular = xp.all(total == 1)
-        return xp.where(regular, xp.sum(0.0 * total), xp.full_like(total[0], -math.inf)), None
+        return log_abs(xp.min(xp.sum(w, axis=0))), None
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return self, namespace(w).matrix_transpose(w)
@@ -262,7 +259,7 @@ class Circulant(Structured):
         xp = namespace(w)
         return self, xp.concat([w[:1], xp.flip(w[1:], axis=0)])
 
-    def log_det(self, w: Array, shape: Shape, saving: bool = False) -> tuple[Array, Any]:
+    def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         half = namespace(w).hypot(*spectrum(w))
         often = constant(channel_multiplicity(int(w.shape[0])), half, half.dtype)
         return size(shape) * total(often * log_abs(half)), None

@@ -66,7 +66,7 @@ def aslinearoperator(
 
         def columns(x: Floats) -> Floats:
             y: Floats = run(x.T.reshape(-1, conv.channels, *grid))
-            return y.reshape(-1, len(x)).T.reshape(x.shape)
+            return y.reshape(x.T.shape).T
 
         return columns
 

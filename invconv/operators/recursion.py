@@ -72,7 +72,7 @@ def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
         if a.shape[-1]:
             taps = xp.concat([xp.ones_like(a[f, 0, :1]), a[f, 0, ...]])
             recursion = AutoregressiveConv(taps[None, None, :])
-            y = recursion.prepare((length,), check=False).inverse(y)
+            y = recursion._factor((length,)).solve(y)
         results.append(y[:, 0, :])
     y, kept = xp.stack(results), resized(z, z.shape[-1], length)
     last = kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)

@@ -45,7 +45,7 @@ class Bounds:
         return Bounds(self.back, self.gain, self.terms, bias, not self.solves_forward)
 
 
-UNBOUNDED = Bounds(math.inf, math.inf, 1)
+UNBOUNDED = Bounds(math.inf, math.inf, 1.0)
 
 
 def error_bound(steps: Iterable[Bounds]) -> float:
@@ -74,7 +74,7 @@ def of_taps(diagonal: Floats, taps: Floats) -> Bounds:
     except np.linalg.LinAlgError:  # a zero pivot, or one that overflows
         return UNBOUNDED
     at_pixel, back = row_sum(diagonal), row_sum(inverse)
-    rest = float(np.abs(taps).sum(axis=(0, 2)).max()) if len(taps) else 0.0
+    rest = float(np.abs(taps).sum(axis=(0, 2)).max())
     rho = back * rest
     if not rho < 1:
         return UNBOUNDED

@@ -57,7 +57,7 @@ def squashed(v: Array, limit: float) -> Array:
 def shrinking(norm: Array, limit: Array) -> Array:
     """Return a factor that brings a norm below a limit; it is close to 1 for a small norm."""
     xp = namespace(norm)
-    larger = xp.where(norm > limit, norm, limit)  # so that no power overflows
+    larger = xp.maximum(norm, limit)  # so that no power overflows
     return (limit / larger) / ((limit / larger) ** 4 + (norm / larger) ** 4) ** 0.25
 
 

@@ -99,7 +99,8 @@ def test_init_is_the_papers() -> None:
 
 def test_what_is_undone_at_once_has_no_log_determinant() -> None:
     """Exactly none: both ways add up the same terms in the same order."""
-    steps = [ic.PeriodicConv.init(2, rng=RNG) for _ in range(5)]
+    kinds: Any = 9 * [ic.PeriodicConv, ic.AutoregressiveConv]
+    steps = [cls.init(2, rng=np.random.default_rng(i)) for i, cls in enumerate(kinds)]
     log_det = ic.Chain([*steps, *map(ic.Inverse, reversed(steps))]).log_det((5, 7))
     assert log_det == 0
 
