@@ -296,7 +296,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     like = _floats(b, a)
     b, a = (_coefficients(name, values, like) for name, values in (("b", b), ("a", a)))
     xp, order = namespace(b), _order(b, a)
-    b, a = (v / a[..., :1] for v in (b, a))
+    b, a = _divided(b, a)
     b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in (b, a))
     least = xp.min(abs(xp.sum(a, axis=-1)))
     if readable(least) and not least:
@@ -476,10 +476,8 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     if inner != kind:
         y, last = _run(*(None if v is None else cast(v, inner) for v in (b, a, x, z)))
         return cast(y, kind), None if last is None else cast(last, kind)
-    divisor = a[..., :1]
-    if readable(divisor) and not xp.all(divisor):
-        raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
-    b, a = b / divisor, a[..., 1:] / divisor
+    b, a = _divided(b, a)
+    a = a[..., 1:]
     count = size(own)
     if count > 1:  # the axes of the filters come before those that share one
         axes = sorted(range(len(own)), key=lambda n: own[n] == 1)
@@ -493,6 +491,14 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
         y = xp.permute_dims(y, tuple(back))
         last = None if last is None else xp.permute_dims(last, (0, *(n + 1 for n in back)))
     return y, last
+
+
+def _divided(b: Array, a: Array) -> tuple[Array, Array]:
+    """Return coefficients divided by a[0]."""
+    divisor = a[..., :1]
+    if readable(divisor) and not namespace(a).all(divisor):
+        raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
+    return b / divisor, a / divisor
 
 
 def _filters(b: Array, a: Array, lead: Shape) -> Shape:

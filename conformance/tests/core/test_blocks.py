@@ -132,23 +132,3 @@ def test_precision_is_that_of_the_whole() -> None:
     signal = torch.as_tensor(x).bfloat16()
     pieces = [half.forward(signal[..., :20]), half.forward(signal[..., 20:], signal[..., 18:20])]
     assert torch.equal(torch.cat(pieces, -1), half.forward(signal))
-
-
-CONV = ic.AutoregressiveConv(np.ones((1, 1, 3, 2)), direction=(-1, 1))
-X, TENSOR = np.zeros((2, 1, 4, 5)), torch.zeros(2, 1, 2, 5)
-ONE = X[:, :, :1]
-OTHER = ic.PeriodicConv(np.ones((1, 1, 1, 1)))
-WRONG = {
-    r"before: expected the shape \(2, 1, 2, 5\), since the taps reach 2": "CONV.forward(X, ONE)",
-    r"got \(2, 1, 1, 5\); give the first rows behind this block": "CONV.inverse(X, ONE)",
-    "last rows before this block": "CONV.replace().transpose().inverse(X, X)",
-    "before: expected dtype float64": "CONV.inverse(X, X[:, :, :2].astype('float32'))",
-    "before: expected an array of numpy as y is": "CONV.prepare((4, 5)).inverse(X, TENSOR)",
-    "before: expected none, since only .* for PeriodicConv": "OTHER.prepare((4, 5)).inverse(X, X)",
-}
-
-
-@pytest.mark.parametrize("words", WRONG)
-def test_wrong_arguments(words: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=words):
-        eval(WRONG[words])

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-import torch
 from scipy.sparse.linalg import aslinearoperator as scipys
 from scipy.sparse.linalg import cg, lsqr
 
@@ -68,11 +67,3 @@ def test_a_constant_blur_is_a_preconditioner_of_one_that_varies() -> None:
             counts, found = [plain[2], solved[2]], inverse @ solved[0]
         np.testing.assert_allclose(found, x, atol=1e-4)
         assert counts[1] <= counts[0] / 3, (border, counts)
-
-
-def test_what_cannot_be_one_says_so() -> None:
-    conv = ic.PeriodicConv.init(3, rng=np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"shape: expected shape \(\*batch, 3, \*spatial\)"):
-        ic.aslinearoperator(conv, (2, 4, 5))
-    with pytest.raises(TypeError, match="kernel: expected an array of NumPy, got Tensor"):
-        ic.aslinearoperator(conv.asarrays(torch.zeros(1)), (4, 5))

@@ -1,7 +1,6 @@
 """Operators in files: every class, library, dtype and bound comes back exactly as it was."""
 
 import copy
-import functools
 import json
 import pickle
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import array_api_strict as strict
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -100,14 +98,7 @@ def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
     assert_same(ic.load(path, like=like), CHAIN.asarrays(like))
     half = PLU.asarrays(MAKERS["torch"]("bfloat16"))
     ic.save(half, path)
-    with pytest.raises(TypeError, match=r"like: .*conv\.safetensors holds bfloat16, which NumPy"):
-        ic.load(path)
     assert_same(ic.load(path, like=np.empty(0, np.float32)), half)
-    ic.save(ic.ActNorm(np.asarray([1e300]), None), path)
-    with pytest.raises(ValueError, match=r"like: .*log_scale, up to 1e\+300, got float32"):
-        ic.load(path, like=like)
-    with pytest.raises(TypeError, match="like: expected a real floating dtype"):
-        ic.load(path, like=np.zeros(1, int))
 
 
 @pytest.mark.parametrize("target", MAKERS)
@@ -142,23 +133,6 @@ def nested(depth: int) -> ic.InvertibleConv:
     return conv
 
 
-STACK = jax.tree.map(lambda a: jnp.stack([a, a]), ic.Conv1x1(jnp.eye(2)))
-UNREADABLE: dict[str, Callable[[], Any]] = {
-    "model: expected an InvertibleConv or a layer that holds one, got nd": lambda: np.eye(2),
-    "weight: expected finite numbers": lambda: ic.Conv1x1(np.eye(2) * np.nan),
-    f"nested {DEEPEST} deep at most": lambda: nested(DEEPEST + 1),
-    r"cannot be saved: Conv1x1: weight: expected shape \(C, C\)": lambda: STACK,
-    "18000 arrays are more than": lambda: ic.Chain([ic.ActNorm.init(1)] * 9000),
-}
-
-
-@pytest.mark.parametrize("message", UNREADABLE)
-def test_what_cannot_be_read_again_is_not_written(message: str, tmp_path: Path) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        ic.save(UNREADABLE[message](), tmp_path / "conv.safetensors")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_deepest_operator_comes_back(tmp_path: Path) -> None:
     """Twice as long for each level would be half an hour."""
     ic.save(nested(DEEPEST), tmp_path / "conv.safetensors")
@@ -180,14 +154,6 @@ def test_without_safetensors_it_says_what_to_install(tmp_path: Path, monkeypatch
     for call in (lambda path: ic.save(PLU, path), ic.load):
         with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):
             call(tmp_path / "conv.safetensors")
-
-
-def test_what_is_no_name_of_a_file() -> None:
-    wrong: dict[Any, type[Exception]] = {3: TypeError, "": ValueError, "a\0b": ValueError}
-    for path, error in wrong.items():
-        for call in (ic.load, functools.partial(ic.save, ic.ActNorm.init(1))):
-            with pytest.raises(error, match="path: expected the name of a file"):
-                call(path)
 
 
 BOUNDED: dict[str, Callable[[], Any]] = {

@@ -183,8 +183,6 @@ def test_what_the_classes_check_by_value_is_checked() -> None:
 
 
 def test_what_is_no_file() -> None:
-    with pytest.raises(FileNotFoundError):
-        ic.load("nowhere.safetensors")
     os.mkfifo("pipe")  # to open it would wait for ever
     for path in (".", "pipe", "/dev/zero"):
         with pytest.raises(ic.InvalidFileError, match=f"^{path}: not an ordinary file"):

@@ -57,8 +57,6 @@ def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
 
 
 def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="its mixing is a function, which no file describes"):
-        invconv_torch.save(glow(lambda c: invconv_torch.Conv1x1(c)), tmp_path / NAME)
     with pytest.raises(TypeError, match=r"layer .*, got Multi.*; of any other .* the state_dict"):
         invconv_torch.save(own_parts(), tmp_path / NAME)
     for name, layer in (
@@ -76,8 +74,6 @@ def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
         invconv_torch.save(changed, tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
     invconv_torch.save(glow("plain"), tmp_path / NAME)
-    with pytest.raises(TypeError, match=r"like: .* holds a flow, and numpy has none"):
-        ic.load(tmp_path / NAME)
     same = ic.load(tmp_path / NAME, like=torch.empty(0, dtype=torch.float64))
     assert isinstance(same, type(changed))
     assert next(same.parameters()).dtype == torch.float64

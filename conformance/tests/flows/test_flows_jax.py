@@ -79,13 +79,6 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
             np.testing.assert_allclose(one, 0.5 * other, rtol=0, atol=1e-9)
         with pytest.raises(ValueError, match=r"context: expected float64 of shape \(2, 2\) or"):
             found.log_prob(as_jax(x))
-        for bad in (as_jax(x)[:, :, :2], as_jax(x)[:, :2]):
-            with pytest.raises(ValueError, match=r"x: expected shape \(B, 3, 4, 4\)"):
-                found.encode(bad, as_jax(context))
-        with pytest.raises(ValueError, match=r"zs: expected a batch of each of the shapes"):
-            found.decode([again[0], again[1][:1]], as_jax(context))
-        with pytest.raises(ValueError, match="noise: expected the shape of the images"):
-            found.bits_per_dim(as_jax(x).astype("uint8"), as_jax(x)[:1], as_jax(context))
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
@@ -122,8 +115,6 @@ def test_lost_numbers_are_told(source: str, dtype: str, small: float, tmp_path: 
     with pytest.warns(UserWarning, match=message) as caught:
         invconv_jax.load(tmp_path / "flow.safetensors", dtype=dtype)
     assert [warning.filename for warning in caught] == [__file__]
-    with pytest.raises(TypeError, match="dtype: expected a real floating dtype"):
-        invconv_jax.load(tmp_path / "flow.safetensors", dtype="int32")
 
 
 @pytest.mark.slow
@@ -148,10 +139,6 @@ def test_what_jax_has_made_and_trained_goes_to_torch(tmp_path: Path) -> None:
         losses.append(float(loss))
     assert losses == sorted(losses, reverse=True)
     assert losses[0] < -made.log_prob(x).mean()
-    with pytest.raises(RuntimeError, match="initialized already"):
-        trained.initialize(x)
-    with pytest.raises(ValueError, match=r"mixing: expected one of plain, .*got None"):
-        Glow.init(jax.random.key(0), SHAPE, 2, mixing=None)
     invconv_jax.save(trained, tmp_path / "flow.safetensors")
     same = invconv_torch.load(tmp_path / "flow.safetensors")
     assert (same.architecture, same.initialized) == (made.architecture, True)
@@ -214,17 +201,3 @@ def test_what_is_no_image_or_noise_is_refused_or_nan_where_it_is_traced(tmp_path
     assert np.isnan(traced).tolist() == [False, True, False]
     gradient = jax.jit(jax.grad(lambda flow: flow.log_prob(x - 2).mean()))(flow)
     assert all(np.isnan(p).any() for p in jax.tree.leaves(gradient.levels[0].steps[0].mixing))
-    for n, error in ((0, ValueError), (1.5, TypeError)):
-        with pytest.raises(error, match=f"n: expected a positive integer.*got {n}"):
-            flow.sample(jax.random.key(0), n)
-
-
-def test_files_that_jax_cannot_hold_are_refused(tmp_path: Path) -> None:
-    invconv_torch.save(glow("plain", dtype=torch.float64), tmp_path / "flow.safetensors")
-    with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
-        invconv_jax.load(tmp_path / "flow.safetensors")
-    (tmp_path / "flow.safetensors").write_bytes(b"no file")
-    with pytest.raises(ic.InvalidFileError):
-        invconv_jax.load(tmp_path / "flow.safetensors")
-    with pytest.raises(TypeError, match="an InvertibleConv or a layer that holds one, got Tensor"):
-        invconv_jax.save(torch.zeros(1), tmp_path / "flow.safetensors")

@@ -112,10 +112,6 @@ def test_initialize_normalises_what_leaves_an_actnorm_once() -> None:
     for std, mean in seen:
         torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=1e-3, atol=1e-3)
-    with pytest.raises(RuntimeError, match="initialized already"):
-        flow.initialize(x, context=context)
-    with pytest.raises(ValueError, match=r"layers.level0_step0_actnorm"):
-        glow().initialize(torch.zeros(4, *SHAPE))
 
 
 class Stops(nn.Module):  # type: ignore[misc]

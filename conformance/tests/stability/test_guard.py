@@ -138,32 +138,3 @@ def test_it_follows_copies_and_modules_around_a_model() -> None:
         run(torch.zeros(1, 3, n, 7))
         for followed in (model, run, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert guard.step(followed).spatial_shape == (n, 7)
-
-
-JAX, TORCH = ic.ActNorm(jax.numpy.ones(2), None), it.ActNorm(2)
-REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-    "model: expected an operator or .* got list without any": (([1, 2], (4,)), {}),
-    "digits: expected a number from 0": ((JAX, (4,)), {"digits": -1}),
-    "digits: .* got '3'": ((JAX, (4,)), {"digits": "3"}),
-    "digits: .* got nan": ((JAX, (4,)), {"digits": np.nan}),
-    "every: expected a positive integer up to": ((JAX, (4,)), {"every": 0}),
-    "every: expected a positive integer, got 0.5": ((JAX, (4,)), {"every": 0.5}),
-    "spatial_shape: expected a tuple of integers .* got 4": ((JAX, 4), {}),
-    "spatial_shape: expected at least one pixel": ((JAX, lambda name: (0,)), {}),
-    "spatial_shape: expected a grid .* got None": ((JAX,), {}),
-}
-
-
-@pytest.mark.parametrize("library", [it, ij])
-@pytest.mark.parametrize("message", REFUSED)
-def test_what_cannot_be_guarded_is_refused(library: Any, message: str) -> None:
-    arguments, options = REFUSED[message]
-    with pytest.raises((TypeError, ValueError), match=message):
-        library.InverseGuard(*arguments, **options).step(JAX)
-
-
-def test_what_has_not_run_or_is_traced_is_refused() -> None:
-    with pytest.raises(ValueError, match="a model whose layers have run, got None"):
-        it.InverseGuard(TORCH).step(TORCH)
-    with pytest.raises(TypeError, match="model: expected values, got a traced ActNorm"):
-        jax.jit(ij.InverseGuard(JAX, (4,)).step)(JAX)
