@@ -58,7 +58,6 @@ class Method(torch.nn.Module):  # type: ignore[misc]
         self.layer, self.direction = layer, direction
 
     def forward(self, x: Any) -> Any:
-        """Run the direction."""
         return getattr(self.layer, self.direction)(x)
 
 
@@ -70,7 +69,6 @@ class Both(torch.nn.Module):  # type: ignore[misc]
         self.layers = torch.nn.ModuleList(layers)
 
     def forward(self, *images: Any) -> Any:
-        """Return (z, log_det, x, log_det) of each layer."""
         return [
             result
             for layer, x in zip(self.layers, images, strict=True)

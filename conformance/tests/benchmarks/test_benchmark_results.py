@@ -28,7 +28,6 @@ ENVIRONMENT |= {"versions": {"numpy": "2", "torch": "2", "jax": "0"}}
 
 
 def row(contender: str, role: str, does: str, samples: list[float], **others: Any) -> Row:
-    """Return what a worker tells of a contender in one pass."""
     fields: dict[str, Any] = {"suite": "inverse", "map": "corner 2", "shape": (64, 12, 16, 16)}
     fields |= {"axis": "", "dtype": "float32", "limit": None, "threads": 1}
     fields |= {"library": "numpy", "device": "cpu", "mode": "eager", "plan": 1e-3, "first": 2e-3}
@@ -37,7 +36,6 @@ def row(contender: str, role: str, does: str, samples: list[float], **others: An
 
 
 def samples(center: float, noise: float = 0.01, count: int = 30, seed: int = 0) -> list[float]:
-    """Return seconds around a centre."""
     factors = 1 + noise * np.random.default_rng(seed).standard_normal(count)
     return [float(center * f) for f in factors]
 
@@ -195,7 +193,6 @@ def document(*results: Checked, **others: Any) -> dict[str, Any]:
 
 
 def texts(page: str) -> list[str]:
-    """Return the text of each element that is shown."""
     parts = re.split(r"<[^>]+>", page.partition("</style>")[2])
     return [html.unescape(part).strip() for part in parts if part.strip()]
 

@@ -162,7 +162,6 @@ def test_a_jitted_gradient_through_a_singular_operator_is_no_number(name: str) -
 
 
 def single(library: str, values: Any) -> Any:
-    """Return values as a library's array, in float32."""
     return CARRY[library](np.asarray(values, np.float32))
 
 
@@ -197,7 +196,6 @@ def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad:
 
 
 def scaled(conv: Any, size: float) -> ic.InvertibleConv:
-    """Return size times an operator."""
     factors = {"log_scale": 1.0} | dict.fromkeys(("weight", "kernel", "scale", "upper"), size)
     moved = {n: factors[n] * a for n, a in conv.parameters().items() if n in factors}
     if "log_scale" in moved:
@@ -219,7 +217,6 @@ def test_weights_below_the_smallest_normal_number_are_told(cls: Any, library: st
 
 
 def test_a_gradient_by_frequencies_overflows_only_where_its_sums_do() -> None:
-    """Of a kernel as wide as the box."""
     x = np.random.default_rng(0).standard_normal((3, 2, 24, 27)).astype("float32")
     conv, large = ic.PeriodicConv(x[:2]), x * np.float32(2.0**58)
     least = conv.forward_vjp(x, x)[0]["kernel"]

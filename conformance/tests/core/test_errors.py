@@ -23,11 +23,12 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
+from invconv.files.operator_files import DEEPEST
 from invconv.kernels.cpu import threads
 from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs.pages import PACKAGES
 from invconv_conformance.cases.case import Case
-from tests.files.test_files import DEEPEST, nested
+from tests.files.test_files import nested
 from tests.flows.small_flows import glow
 from tests.selected import ONE_OF_EACH, cases_named, slow
 
@@ -351,11 +352,9 @@ ValueError
   reflectors: expected shape \(m, C\), got \(3,\) -> ic.OrthogonalConv1x1(ONES«→ [None]»)
   upper: expected shape \(C, C\) with C = 2 as reflectors has
       -> ic.QRConv1x1(«PAIR → EYE», EYE, ONES)
-  channels: expected a positive -> ic.ActNorm.init(«0 → 1»)
   steps: expected at least one operator -> ic.Chain([«→ ONE»])
   steps\[1\]: expected 3 channels as steps\[0\] .* 2 -> ic.Chain([ONE, ic.Conv1x1.init(«2 → 3»)])
   steps\[1\]: expected 2 spatial axes as steps\[0\] has, got 1 -> ic.Chain([CORNER, «SIGNAL → ONE»])
-  at least 1 thread, got -3 -> ic.set_num_threads(«-3 → 1»)
   x: .* divisible by 2, got \(4, 5\) -> ic.squeeze(X«→ [..., :4]», 2)
   x: .* divisible by 4, got 3 -> ic.unsqueeze(«X → X[:, [0, 0, 0, 0]]»)
   factor: expected a power of 2 .* got 3
@@ -380,17 +379,12 @@ ValueError
       -> «MIRROR → ic.SymmetricConv(MIRROR.kernel)».least_squares(S[None])
   boundary: expected at most three taps .* 1
       -> ic.from_psf(np.ones((3, «5 → 3»)), boundary=('symmetric', 'zero'))
-  boundary: expected one of .*, got \['odd'\] -> ic.from_psf([1.0], boundary=(«['odd'] → 'odd'»,))
   boundary: expected one of .* or 2 of them
       -> ic.SymmetricConv(PAIR[None, None], boundary=('odd',«→ 'odd'»))
-  psf: expected a sum other than zero, got one -> ic.from_psf([«0.0 → 1.0»], boundary='odd')
   mode: expected 'mirror' or .*, got 'wrap' -> ic.spline_filter(S, mode='«→ grid-»wrap')
   axes: expected some of the 1 axes of x, once each -> ic.spline_filter(S, axes=(0«, -1 →,»))
   damp: expected a number or a 0-d array, got .* \(2,\) -> NORM.least_squares(Y, Y[0, «: → 0», 0])
-  damp: expected a .* number of at least 0, got ar
-      -> NORM.least_squares(Y, np.asarray(«-1.0 → 1.0»))
   y: expected images, got none -> ic.damp_for_noise(NORM, Y[:«0 → 1»], 0.8)
-  kernel: expected finite .* -> «NANS[1] → NORM».least_squares(Y)
   penalty: expected finite numbers -> BOX.least_squares(Y[:, :1], 1, «NANS[0] → STEP»)
   sigma: .* got 0.9, and an x whose penalty -> ic.damp_for_noise(BOX, Y[:, :1], 0.9«, STEP → »)
   y: expected finite numbers, got NaN -> ic.damp_for_noise(NORM, Y«*np.nan → », 0.8)
@@ -404,7 +398,6 @@ ValueError
   grid \(4, 4\) on .*, got \(5, 4\)
       -> ij.reversible(JAX_ONE, (4, 4)).forward_and_log_det(JAX_X«→ [:, :, :4]»)
   digits: expected a number from 0 -> it.InverseGuard(LAYER, (4,), digits=«-1 → 0»)
-  digits: .* got '3' -> it.InverseGuard(LAYER, (4,), digits=«'3' → 3»)
   digits: .* got nan -> it.InverseGuard(LAYER, (4,), digits=«np.nan → 3.0»)
   every: expected a positive integer up to -> ij.InverseGuard(JAX_NORM, (4,), every=«0 → 1»)
   spatial_shape: expected at least one pixel -> ij.InverseGuard(JAX_NORM, lambda name: («0 → 1»,))
@@ -420,13 +413,10 @@ ValueError
   layers: level0_step0_mixing -> glow(mixing=lambda channels: it.Conv1x1(channels«+1 → »))
   expected 2 spatial axes, got 1 -> glow(mixing=it.PeriodicConv«1d → 2d»)
   expected float32 of shape \(3, 2\).*got none -> GIVEN.log_prob(NOISE«→, context=CONTEXT»)
-  got float32 of shape \(2, 2\) -> GIVEN.log_prob(NOISE, context=CONTEXT«[:2] → »)
   context:  -> GIVEN.log_prob(NOISE, context=CONTEXT«[:, :1] → »)
   got float64 of shape \(3, 2\) -> GIVEN.log_prob(NOISE, context=CONTEXT«.double() → »)
-  got float32 of shape \(3, 2, 4\) -> GIVEN.log_prob(NOISE, context=torch.zeros(3, 2, 4«→, 4»))
   multiple of the grid -> GIVEN.log_prob(NOISE, context=torch.zeros(3, 2, «3, 3 → 4, 4»))
   expected none, as no layer -> FLOW.log_prob(NOISE«, context=CONTEXT → »)
-  zs: expected -> FLOW.decode(ZS«[:1] → »)
   zs: expected a batch -> FLOW.decode([ZS[0]«[:2] → », ZS[1]])
   channels: expected an even number -> it.flows.Split(«3 → 4»)
   noise: expected the shape of the images -> JAX_FLOW.bits_per_dim(JAX_PIXELS, JAX_NOISE«[:1] → »)
@@ -438,10 +428,9 @@ ValueError
   use jax\.vmap -> ij.init(jax.random.split(KEY)«→ [0]», ic.Conv1x1, 2)
   dtype: JAX has no float64 here
       -> wide(«False → True», lambda: ij.init(KEY, ic.ActNorm, 3, dtype='float64'))
-  cannot be saved: 0: .*weight: expected shape
+  cannot be saved: Conv1x1: weight: expected shape
       -> ic.save(jax.tree.map(lambda a: a[«None → ...»], JAX_ONE), 'f')
   path: expected the name of a file -> ic.save(ONE, '«→ f»')
-  path: expected the name of a file, .*0 -> ic.load(kept(ONE)«+chr(0) → »)
   of one channel it is kernel\[None, None\] -> ic.PeriodicConv(np.ones((5, 5))«→ [None, None]»)
   ndim=3 makes it so many axes -> ic.PeriodicConv.init(2, (3, 3, 3)«→, ndim=3»)
   of one image it is x\[None\], or say ndim=2 when it is made -> ONE.forward(X[0]«→ [None]»)
@@ -482,7 +471,6 @@ TypeError
   x: expected a real floating dtype -> one(EYE).forward(RECORDS«→ .a»)
   in a list, got one ActNorm -> it.ReversibleChain(«LAYER → [LAYER]»)
   takes one list of layers -> it.ReversibleChain(«LAYER, LAYER → [LAYER, LAYER]»)
-  got Autoreg.* at 0; InvertibleModule\(conv\) is one -> it.ReversibleChain([«CORNER → LAYER»])
   x: expected a torch.Tensor, got ndarray -> it.ReversibleChain([LAYER])(«X → IMAGES»)
   cls: expected a class of invconv with an init, got 'A -> ij.init(KEY, «'ActNorm' → ic.ActNorm», 3)
   cls: expected a class of invconv -> ij.init(KEY, ic.«Chain → ActNorm», 3)
@@ -508,7 +496,6 @@ TypeError
   chain: expected an invconv.Chain, got list -> ij.reversible(«[] → JAX_ONE», (4,))
   spatial_shape: expected a tup -> ij.reversible(JAX_ONE, «4 → (4,)»)
   every: expected a positive integer, got 0.5 -> it.InverseGuard(LAYER, (4,), every=«0.5 → 5»)
-  spatial_shape: expected a tuple of integers .* got 4 -> it.InverseGuard(LAYER, «4 → (4,)»)
   an InvertibleConv or a layer that holds one, got Ident
       -> ic.diagnose(«torch.nn.Identity() → LAYER», (4, 4))
   like: expected a real floating dtype -> ic.load(kept(ONE), like=S.astype(«int → float»))
@@ -528,7 +515,6 @@ TypeError
   call layer.double\(\) or z.float\(\) -> LAYER.inverse(IMAGES«.double() → »)
   Chain\(\[layer.operator\(\) for layer in ...\]\)
       -> ic.save(«[LAYER] → ic.Chain([LAYER.operator()])», 'f')
-  dtype: expected a real floating dtype -> ij.load(kept(ONE), dtype='«int32 → float32»')
   module: expected a module, got <class -> ic.extend.register_backend('dask', ic.extend.ArrayOps)
 InvalidFileError
   not an ordinary file -> ic.load([kept(ONE), '.'][«1 → 0»])
@@ -545,7 +531,6 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """Yield the rows of the table."""
     name = ""
     for line in TABLE.strip().replace("\n      ", " ").splitlines():
         if line.startswith(" "):
@@ -656,22 +641,11 @@ FOREIGN = np.dtype(">f8" if sys.byteorder == "little" else "<f8")  # as a file o
 
 @pytest.mark.parametrize("cls", [ic.AutoregressiveConv, ic.PeriodicConv, ic.CirculantConv1x1])
 def test_arrays_in_a_foreign_byte_order(cls: Any) -> None:
-    """An operator keeps its numbers in the machine's byte order, a result is in its argument's."""
-    conv = cls.init(3, rng=np.random.default_rng(0)).replace(bias=ONES)
-    foreign = conv.asarrays(np.empty(0, FOREIGN))
-    assert {p.dtype for p in foreign.parameters().values()} == {np.dtype(float)}
-    for method in ("forward", "inverse", "transpose", "forward_vjp", "inverse_vjp"):
-        given = () if method == "transpose" else (X, X[::-1]) if "vjp" in method else (X,)
-        found, wanted = (
-            getattr(one, method)(*(a.astype(dtype) for a in given))
-            for one, dtype in ((foreign, FOREIGN), (conv, float))
-        )
-        if method == "transpose":
-            found, wanted = (ic.bounded(one, 3.0).forward(X) for one in (found, wanted))
-        elif given[1:]:
-            (_, found), (_, wanted) = found, wanted
-            assert found.dtype == FOREIGN
-        np.testing.assert_array_equal(found, wanted)
+    """An operator's are the machine's, a result is as its argument; the law "layout" has values."""
+    conv, x = cls.init(3, rng=RNG, like=np.empty(0, FOREIGN)), X.astype(FOREIGN)
+    assert {p.dtype for p in conv.parameters().values()} == {np.dtype(float)}
+    pulled = conv.forward_vjp(x, x)[1], conv.inverse_vjp(x, x)[1]
+    assert {a.dtype for a in (conv.forward(x), conv.inverse(x), *pulled)} == {FOREIGN}
 
 
 @pytest.mark.parametrize(

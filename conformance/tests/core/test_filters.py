@@ -1,6 +1,5 @@
 """Recursive filters, point-spread functions and borders: SciPy's, or their dense matrices."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -43,39 +42,6 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
         np.asarray(ic.lfilter(carry(long[0]), carry(long[1]), carry(x))),
         scipy.signal.lfilter(*long, x),
     )
-
-
-DESIGNS: dict[str, Any] = {
-    "butter": partial(scipy.signal.butter, 4, 0.2),
-    "cheby1": partial(scipy.signal.cheby1, 3, 1, 0.3, "high"),
-    "cheby2": partial(scipy.signal.cheby2, 5, 30, 0.4),
-    "ellip": partial(scipy.signal.ellip, 2, 1, 40, (0.2, 0.4), "bandpass"),
-    "bessel": partial(scipy.signal.bessel, 3, (0.3, 0.6), "bandstop"),
-}
-
-
-@libraries
-@pytest.mark.parametrize("design", DESIGNS)
-def test_designs_filter_as_scipys(design: str, carry: Any) -> None:
-    def both(name: str, *arrays: Any, zi: Any = None, **options: Any) -> Any:
-        state = ({}, {}) if zi is None else ({"zi": carry(np.asarray(zi))}, {"zi": zi})
-        found = getattr(ic, name)(*map(carry, arrays), **state[0], **options)
-        wanted = getattr(scipy.signal, name)(*arrays, **state[1], **options)
-        pairs = [(found, wanted)] if zi is None else zip(found, wanted, strict=True)
-        for one, other in pairs:
-            alike(one, other)
-        return wanted
-
-    x, design_of = np.random.default_rng(0).standard_normal((2, 60, 3)), DESIGNS[design]
-    for name, numbers in (("lfilter", design_of()), ("sosfilt", [design_of(output="sos")])):
-        both(name, *numbers, x[:, 0])
-        state = both(f"{name}_zi", *numbers)[..., None, :, None] * x[:, :1]
-        for piece in np.split(x, [20, 21], axis=1):
-            _, state = both(name, *numbers, piece, axis=1, zi=state)
-        there_and_back = {"lfilter": "filtfilt", "sosfilt": "sosfiltfilt"}[name]
-        both(there_and_back, *numbers, x, axis=1)
-        for padtype in ("odd", "even", "constant", None):
-            both(there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
 
 
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
@@ -137,7 +103,6 @@ def test_a_function_of_a_file_and_one_that_is_learnt() -> None:
 
 @pytest.mark.parametrize("border", ["symmetric", "odd"])
 def test_a_long_axis_needs_no_matrix(border: str) -> None:
-    """One of all pairs of 200,000 points would take 320 GB."""
     conv = ic.SymmetricConv.init(2, 3, 1, boundary=border, rng=np.random.default_rng(2))
     y = np.random.default_rng(3).standard_normal((1, 2, 200_000))
     wanted = conv.inverse(y)

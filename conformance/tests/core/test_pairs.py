@@ -69,7 +69,6 @@ def operators(draw: Any) -> tuple[Any, tuple[int, ...]]:
     st.sampled_from([agnostic, contextlib.nullcontext]),
 )
 def test_any_settings_are_the_dense_matrix(drawn: Any, batch: int, dtype: str, how: Any) -> None:
-    """By native code or not."""
     conv, grid = drawn
     matrix, shift = (part.astype(float) for part in affine(conv, grid))
     condition = float(np.linalg.cond(matrix))
@@ -93,7 +92,6 @@ def test_any_settings_are_the_dense_matrix(drawn: Any, batch: int, dtype: str, h
 
 
 def applied(conv: Any, x: Any) -> Any:
-    """Return K x in float64, tap by tap on slices."""
     y: Any = np.zeros(x.shape)
     for step, tap in autoregressive_taps(conv):
         pairs = [

@@ -184,11 +184,9 @@ class Off(nn.Module):  # type: ignore[misc]
     """A layer whose inverse is off by 1/16 at one of 64 numbers."""
 
     def forward(self, x: Any) -> Any:
-        """Return x."""
         return x, x.new_zeros(len(x))
 
     def inverse(self, z: Any) -> Any:
-        """Return a wrong x."""
         x = z.clone()
         x[..., 0, 0] += 1 / 16
         return x, z.new_zeros(len(z))

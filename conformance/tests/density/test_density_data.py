@@ -98,30 +98,6 @@ def test_the_fingerprint_sees_one_pixel() -> None:
     assert len(prints) == 5
 
 
-# arXiv 1901.11137, the tables: levels, depth, and bits/dim of plain, periodic, emerging
-PAPER = {
-    "galaxy": (2, 8, "2.03 ± .026", "1.98 ± .003", "1.98 ± .007"),
-    "cifar10": (3, 32, "3.36 ± .002", None, "3.34 ± .002"),
-    "cifar10-depth-8": (3, 8, "3.46 ± .005", None, "3.43 ± .004"),
-    "cifar10-depth-4": (3, 4, "3.56 ± .008", None, "3.51 ± .001"),
-    "imagenet32": (3, 48, "4.09", None, "4.09"),
-    "imagenet32-depth-8": (3, 8, "4.18 ± .003", None, "4.16 ± .004"),
-    "imagenet32-depth-4": (3, 4, "4.28 ± .008", None, "4.25 ± .002"),
-    "imagenet64": (4, 48, "3.81", None, "3.81"),
-}
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_presets_of_the_papers_tables(name: str) -> None:
-    levels, depth, *numbers = PAPER[name]
-    preset = load_preset(name)
-    recipe = preset.recipe("emerging")
-    assert (recipe.levels, recipe.depth, recipe.width) == (levels, depth, 512)
-    assert (recipe.scale_floor, recipe.learning_rate) == (0, 1e-3)
-    assert recipe.batch == (64 if name == "imagenet64" else 256)
-    assert [preset.paper.get(m) for m in ("plain", "periodic", "emerging")] == numbers
-
-
 def test_every_preset_is_a_recipe_and_changes_replace_its_values() -> None:
     for name in presets():
         assert load_preset(name).recipe("emerging", 3).seed == 3

@@ -94,7 +94,6 @@ def png(size: int) -> bytes:
 
 
 def zipped(path: Path, *names: str, size: Any = 32, **more: Any) -> Path:
-    """Write a zip of images with these names, and of other files."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in ({name: png(size) for name in names} | more).items():
             file.writestr(name, content)

@@ -39,7 +39,6 @@ def after(steps: int) -> Callable[[], bool]:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Tell whether two runs have the same tensors and the same measurements."""
     first, second = content(one), content(other)
     tensors, others = first["state_dict"], second["state_dict"]
     histories = [c[checkpoint.KEY]["history"] for c in (first, second)]
@@ -178,7 +177,6 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Return a good checkpoint, after 5 steps."""
     folder = tmp_path_factory.mktemp("run")
     train(RECIPE, DIGITS, folder, should_stop=iter([False] * 4 + [True]).__next__)
     return (folder / checkpoint.NAME).read_bytes()

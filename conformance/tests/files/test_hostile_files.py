@@ -36,7 +36,6 @@ def packed(header: Any, body: bytes = WEIGHT.tobytes(), length: int | None = Non
 
 
 def described(operator: Any, arrays: Json | None = None, schema: Any = "invconv-operator/1") -> Any:
-    """Return the header of a file with a weight, described as anything."""
     text = json.dumps({"schema": schema, "operator": operator})
     text = operator if isinstance(operator, str) else text
     return {"__metadata__": {"invconv": text}, **(entry() if arrays is None else arrays)}

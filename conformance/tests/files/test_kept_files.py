@@ -27,7 +27,6 @@ SAVERS: dict[str, Callable[[Path], Any]] = {
 
 
 def numbers(shape: tuple[int, ...], first: int) -> np.ndarray[Any, Any]:
-    """Return the numbers of the files of 0.2.0, exact in float32."""
     return ((7 * np.arange(np.prod(shape, dtype=int)) + first) % 32 - 15.5).reshape(shape) / 128
 
 
@@ -88,7 +87,6 @@ def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
 
 
 def all_of(loaded: Any) -> Any:
-    """Return all that a file says."""
     if isinstance(loaded, ic.InvertibleConv):
         return describe(loaded, {}), {n: a.tobytes() for n, a in loaded._arrays().items()}
     tensors = {name: t.numpy().tobytes() for name, t in loaded.state_dict().items()}

@@ -21,12 +21,10 @@ class Rolled(nn.Module):  # type: ignore[misc]
         self.context = context
 
     def forward(self, x: Any, context: Any = None) -> Any:
-        """Return z and the log-determinants."""
         log_scale = self._log_scale(x, context)
         return x.roll(1, 2) * log_scale.exp(), log_scale.flatten() * x[0].numel()
 
     def inverse(self, z: Any, context: Any = None) -> Any:
-        """Return x and the log-determinants of the inverse."""
         log_scale = self._log_scale(z, context)
         return z.roll(-1, 2) / log_scale.exp(), -log_scale.flatten() * z[0].numel()
 

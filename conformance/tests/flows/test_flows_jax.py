@@ -22,7 +22,6 @@ SHAPE = (3, 4, 4)
 
 
 def both(tmp_path: Path, dtype: Any, mixing: str, **settings: Any) -> tuple[Any, Any]:
-    """Return a flow of PyTorch, and what JAX makes of its file."""
     flow = moved(glow(mixing, SHAPE, **settings), 0.05, dtype)
     invconv_torch.save(flow, tmp_path / "flow.safetensors")
     return flow, invconv_jax.load(tmp_path / "flow.safetensors")
@@ -84,7 +83,6 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path) -> None:
-    """Its settings and bits, in PyTorch, and by way of JAX."""
     settings = {"squeeze": "dct", "kernel_size": 5, "context": 1, "scale_floor": 0.1}
     flow = moved(glow(mixing, **settings), 0.05, dtype)
     for name, flag in flow.named_buffers():

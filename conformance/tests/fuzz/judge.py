@@ -63,7 +63,6 @@ class Op:
     arguments: Named
 
     def make(self) -> Any:
-        """Return the operator."""
         return getattr(ic, self.cls)(**{name: build(value) for name, value in self.arguments})
 
 
@@ -79,7 +78,6 @@ class Call:
     arguments: Named
 
     def run(self) -> Any:
-        """Return the call's result."""
         if isinstance(self.target, str):
             target = ic if self.target == "invconv" else getattr(ic, self.target)
         else:

@@ -36,31 +36,25 @@ class Draw:
         self._rng = np.random.default_rng(draw(st.integers(0, 2**32)))
 
     def one_of(self, *options: Any) -> Any:
-        """Return one of the options."""
         return self._draw(st.sampled_from(options))
 
     def array(self, *shape: int) -> Any:
-        """Return an array of normal numbers."""
         return as_array(self.library, self.dtype, self._rng.standard_normal(shape))
 
     def any_array(self, numbers: Any) -> Any:
-        """Return numbers as an array of any library and dtype."""
         library = self.one_of(*LIBRARIES)
         return as_array(library, self.one_of(*LIBRARIES[library]), np.asarray(numbers))
 
     def image(self, batch: tuple[int, ...] | None = None) -> Any:
-        """Return an image, or some."""
         batch = self.one_of((), (1,), (2,), (2, 1), (0,)) if batch is None else batch
         return self.array(*batch, self.channels, *self.grid)
 
     def per_axis(self, *options: Any) -> Any:
-        """Return one option for all axes, or one for each."""
         if self.one_of(True, False):
             return self.one_of(*options)
         return tuple(self.one_of(*options) for _ in range(self.ndim))
 
     def settings(self, cls: Any) -> dict[str, Any]:
-        """Return arguments of a class's `init` that are right."""
         mask = self.one_of("corner", "raster")
         even = cls in (ic.AutoregressiveConv, ic.PeriodicConv)
         settings = {
@@ -77,7 +71,6 @@ class Draw:
         return {name: value for name, value in settings.items() if name in known}
 
     def operator(self, depth: int = 0) -> Op:
-        """Return an operator that is right."""
         name = self.one_of(*_NAMES, *(("Chain", "Inverse") if depth < 2 else ()))
         if name == "Inverse":
             return Op(name, (("conv", self.operator(depth + 1)),))
@@ -88,7 +81,6 @@ class Draw:
         return self._as_data(cls.init(self.channels, rng=self._rng, **self.settings(cls)))
 
     def _as_data(self, conv: Any) -> Op:
-        """Return a NumPy operator as data, with other numbers in its parameters."""
         values = {field.name: getattr(conv, field.name) for field in dataclasses.fields(conv)}
         for name, value in values.items():
             if isinstance(value, ic.InvertibleConv):
@@ -103,14 +95,12 @@ class Draw:
         return Op(type(conv).__name__, tuple(values.items()))
 
     def _moved(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return a parameter that is near another, far from it, or zero."""
         by = self.one_of(0.0, 0.05, 0.05, 1.0, 1.0, None)
         if by is None:
             return 0 * numbers
         return np.asarray(numbers + by * self._rng.standard_normal(numbers.shape))
 
     def arguments(self, method: str) -> Named:
-        """Return right arguments for a method of an operator that takes a single batch axis too."""
         image = self.image((2,))
         bar = ("log_det_bar", self.one_of(None, self.array(2)))
         shape = ("spatial_shape", self.grid)

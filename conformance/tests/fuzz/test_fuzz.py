@@ -71,7 +71,6 @@ def damaged(rng: Random, kind: str) -> bytes:
 
 
 def _flip(data: bytes, rng: Random) -> bytes:
-    """Flip some bits anywhere, or cut the file off there."""
     changed = bytearray(data)
     for _ in range(rng.randrange(9) if data else 0):
         changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -79,13 +78,11 @@ def _flip(data: bytes, rng: Random) -> bytes:
 
 
 def _edit_header(data: bytes, rng: Random) -> bytes:
-    """Change a value somewhere in the header."""
     parsed = _parse(data)
     return data if parsed is None else _file(_edited(parsed[0], rng), parsed[1])
 
 
 def _edit_description(data: bytes, rng: Random) -> bytes:
-    """Change a value somewhere in the description."""
     header, body = _parse(data) or ({}, b"")
     try:
         new = _edited(json.loads(header["__metadata__"]["invconv"]), rng)
@@ -114,7 +111,6 @@ def _edited(value: Any, rng: Random) -> Any:
 
 
 def _parse(data: bytes) -> tuple[Any, bytes] | None:
-    """Return header and body, or None where there are none."""
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length])
@@ -204,26 +200,21 @@ class Life(RuleBasedStateMachine):
 
     @initialize(name=st.sampled_from(sorted(OPERATORS)))
     def begin(self, name: str) -> None:
-        """Take an operator, and one prepared inverse of it."""
         self.conv: Any = copy.deepcopy(OPERATORS[name])
         self.name, self.kept = name, self.conv.prepare(self.grid(2), check=False)
         self.expected = self.inverse_of(self.fresh(), 2)
 
     def grid(self, n: int) -> tuple[int, ...]:
-        """Return a grid of as many axes as the operator has."""
         return (n,) * (self.conv.ndim or 2)
 
     def image(self, n: int) -> np.ndarray[Any, Any]:
-        """Return two images."""
         return np.random.default_rng(n).standard_normal((2, self.conv.channels, *self.grid(n)))
 
     def fresh(self) -> Any:
-        """Return an operator with the same parameters that has never been called."""
         values = {n: array.copy() for n, array in self.conv.parameters().items()}
         return copy.deepcopy(OPERATORS[self.name]).replace(**values)
 
     def inverse_of(self, conv: Any, n: int) -> Any:
-        """Return the inverse of the images."""
         return conv.prepare(self.grid(n), check=False).inverse(self.image(n))
 
     @rule(factor=FACTORS)
@@ -233,32 +224,27 @@ class Life(RuleBasedStateMachine):
 
     @rule(factor=FACTORS)
     def replace(self, factor: float) -> None:
-        """Go on with a copy that has another parameter."""
         name, array = next(iter(self.conv.parameters().items()))
         self.conv = self.conv.replace(**{name: factor * array})
 
     @rule(way=st.sampled_from((copy.deepcopy, copy.copy, lambda c: pickle.loads(pickle.dumps(c)))))
     def duplicate(self, way: Any) -> None:
-        """Go on with a copy."""
         self.conv = way(self.conv)
 
     @rule()
     def save_and_load(self) -> None:
-        """Go on with what a file kept."""
         with TemporaryDirectory() as folder:
             ic.save(self.conv, Path(folder) / "conv.safetensors")
             self.conv = ic.load(Path(folder) / "conv.safetensors", like=np.empty(0))
 
     @rule(n=GRIDS)
     def prepare(self, n: int) -> None:
-        """Keep another prepared inverse."""
         self.kept = self.conv.prepare(self.grid(2), check=False)
         self.expected = self.inverse_of(self.fresh(), 2)
         self.conv.condition(self.grid(n))
 
     @rule(n=GRIDS)
     def call(self, n: int) -> None:
-        """Compute on some grid, with the bits of an operator that remembers nothing."""
         x, new = self.image(n), self.fresh()
         for method in ("forward_and_log_det", "inverse_and_log_det"):
             pair = getattr(self.conv, method)(x), getattr(new, method)(x)
@@ -268,7 +254,6 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_prepared_inverse_stays(self) -> None:
-        """Nothing that happens changes a prepared inverse."""
         if hasattr(self, "kept"):
             assert np.array_equal(self.kept.inverse(self.image(2)), self.expected)
 

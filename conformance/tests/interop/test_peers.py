@@ -87,7 +87,6 @@ def host(array: Any) -> Any:
 
 
 def close(found: Any, expected: Any) -> None:
-    """Raise AssertionError unless arrays of any library are the same to rounding."""
     np.testing.assert_allclose(host(found), host(expected), rtol=1e-8, atol=1e-8)
 
 

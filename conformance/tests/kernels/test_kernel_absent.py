@@ -18,10 +18,6 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler import target
 from invconv_conformance import info
-from invconv_conformance.cases.table import CASES
-from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.run.selection import checks
 from tests.programs import python
 from tests.selected import processes
 
@@ -63,7 +59,6 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def corner(library: str) -> tuple[ic.InvertibleConv, Any, Any]:
-    """Return a convolution, and x and y = K x."""
     rng = np.random.default_rng(0)
     conv = ic.AutoregressiveConv.init(3, 2, direction=(1, -1), rng=rng)
     x = rng.standard_normal((2, 3, 5, 6))
@@ -100,24 +95,6 @@ def test_an_unknown_processor_runs_the_kernel(library: str, forgetful: pytest.Mo
     assert np.abs(to_numpy(prepared.inverse(y)) - x).max() < 1e-12
     assert machine.reason() is None
     assert "generic" in info._kernel()
-
-
-@libraries
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.slow
-def test_laws_hold_without_llvm(dtype: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
-    forgetful.setitem(sys.modules, "llvmlite", None)
-    assert machine.reason() is not None
-    names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
-    asked = ("forward", "inverse", "vjp.", "same", "iso", "layout", "empty")
-    laws = tuple(name for name in LAWS if name.startswith(asked))
-    cases = [case.name for case in CASES if case.name.startswith(names) and not case.singular]
-    todo = checks([Column(library, "cpu", "eager", dtype)], cases, laws)
-    results = [one.run() for one in todo]
-    assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
-    assert sum(r.status == "pass" for r in results) > 300
-    compared = {r.what for r in results if r.law == "same_bits" and r.status == "pass"}
-    assert compared == {"the kernel, where it is there"}
 
 
 @processes

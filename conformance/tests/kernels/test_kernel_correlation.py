@@ -23,7 +23,6 @@ Floats = np.ndarray[Any, Any]
 
 @pytest.fixture
 def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let threads share out correlations and their gradients of any size."""
     monkeypatch.setattr(costs, "SHARED", 0.0)
 
 
@@ -67,7 +66,6 @@ def random_case(rng: np.random.Generator) -> tuple[Floats, tuple[Offset, ...], F
 @pytest.mark.parametrize("wrap", [False, True, "symmetric"], ids=["zeros", "periodic", "symmetric"])
 @pytest.mark.parametrize("seed", range(10))
 def test_pixels_and_images_agree(seed: int, wrap: Any, bits: int | None, monkeypatch: Any) -> None:
-    """The same bits by both ways, and both are right."""
     target = host() if bits is None else narrower(bits)
     taps, offsets, x = random_case(np.random.default_rng(100 + seed))
     given = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.itemsize, target)

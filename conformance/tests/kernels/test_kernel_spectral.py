@@ -103,7 +103,6 @@ DTYPES = "float32", "float64", "complex64", "complex128"
 
 
 def pivots(matrices: Array, bits: int | None = None) -> Array:
-    """Return the magnitudes of the pivots of float64 or complex128 matrices."""
     target = None if bits is None else narrower(bits)
     given, parts = matrices.copy(), 2 if matrices.dtype.kind == "c" else 1
     count, channels = matrices.shape[:2]

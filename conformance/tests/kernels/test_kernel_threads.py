@@ -29,7 +29,6 @@ libraries = pytest.mark.parametrize("library", LIKE)
 
 @pytest.fixture
 def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let two threads share a solve of any size."""
     monkeypatch.setattr(costs, "SHARED", 0.0)
     compiled._runs.cache_clear()
     before = torch.get_num_threads()
@@ -126,7 +125,6 @@ def test_interrupted_while_threads_solve(library: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 @processes
 def test_a_child_of_fork_solves_with_threads_of_its_own(library: str) -> None:
-    """In the child none of its parent's threads is there."""
     code = """
         import os, signal, sys, warnings
         import numpy as np
@@ -243,21 +241,6 @@ def test_a_copy_while_another_thread_solves(kind: Any) -> None:
         if last >= len(lines):
             break
     assert last > 50
-
-
-def test_a_layer_solves_on_many_grids_while_it_looks_for_one() -> None:
-    """Wherever another thread may come between: the inverse that it looks for is dropped."""
-    layer = it.Conv1x1(2).eval()
-    y, *others = (torch.randn(1, 2, n) for n in range(2, 8))
-    with torch.no_grad():
-        wanted = layer.inverse(y)[0]
-
-        def within(line: int) -> None:
-            for other in others:
-                layer.inverse(other)
-
-        found = _at_every_line(lambda: layer.inverse(y)[0], within)
-    assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("kind", [it.Conv1x1, it.EmergingConv2d])

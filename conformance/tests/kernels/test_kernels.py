@@ -41,7 +41,6 @@ def narrower(bits: int, fma: bool = True) -> Target:
 def factored(
     conv: ic.AutoregressiveConv, grid: tuple[int, ...], dtype: str, target: Target | None = None
 ) -> CompiledSolve:
-    """Factor a convolution of NumPy arrays."""
     c = conv._causal()
     return compiled_solve(c.taps.astype(dtype), c.sweep.on(grid), target)
 
@@ -225,7 +224,6 @@ def test_images_of_another_size_are_not_read() -> None:
 
 
 def test_memory_stays_bounded_over_many_batch_sizes() -> None:
-    """Programs, runs and buffers are kept in caches of bounded size."""
     conv = ic.AutoregressiveConv.init(3, 2, rng=np.random.default_rng(0))
     state = factored(conv, (8, 8), "float32")
     for batch in range(1, 401):

@@ -52,7 +52,6 @@ class Driver:
     launches: list[Launched] = field(default_factory=list)
 
     def install(self, put: Callable[[Any, str, Any], object] = setattr) -> "Driver":
-        """Take the place of driver and compiler, by ``put`` (module, name, value)."""
         path = _built(self.folder, HERE / "libcuda.cpp", HERE.joinpath("libcuda.cpp").read_text())
         self.library = ctypes.CDLL(str(path))
         sizes = ctypes.c_int, *[ctypes.c_uint] * 3, ctypes.c_void_p

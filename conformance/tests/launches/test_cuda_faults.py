@@ -32,7 +32,6 @@ _WORDS = ("__syncthreads(", "atomicAdd(", "wait(", "publish(", "acquire", "relea
 
 
 def planted() -> Iterator[Fault]:
-    """Yield every fault, in the order of the text."""
     texts = sources()
     for file, text in texts.items():
         for start, end, what, new in sorted(changes(text)):
@@ -80,11 +79,9 @@ class Watcher:
 
     @functools.cached_property
     def sound(self) -> list[Result]:
-        """What the source as it is gives."""
         return self.builder.solve(self.jobs)
 
     def look(self, texts: dict[str, str]) -> str | None:
-        """Return how a fault shows in these jobs, or None."""
         try:
             results = self.builder.solve(self.jobs, texts, _SECONDS)
         except RunError as error:

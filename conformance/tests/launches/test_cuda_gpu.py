@@ -29,7 +29,6 @@ pytestmark = pytest.mark.gpu
 
 
 def prepared(shape: tuple[int, ...], device: str = "cuda") -> tuple[Any, Any]:
-    """Return a prepared inverse on a device, and images for it."""
     y = torch.from_numpy(checks.images(shape, "float32")).to(device)
     conv = checks.convolution(shape[1], "float32", len(shape) - 2).asarrays(y)
     inverse = conv.prepare(shape[2:], check=False)
@@ -131,7 +130,6 @@ def steps(layer: Any, x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
 @on_torch
 @pytest.mark.parametrize("name", TORCH_LAYERS)
 def test_no_step_of_a_layer_waits(name: str) -> None:
-    """PyTorch itself raises as soon as anything waits."""
     kind, arguments, settings, grid = TORCH_LAYERS[name]
     layer: Any = getattr(invconv_torch, kind)(*arguments, **settings, device="cuda")
     x = torch.randn(2, arguments[0], *grid, device="cuda", requires_grad=True)
@@ -156,7 +154,6 @@ def test_a_device_that_is_not_the_current_one() -> None:
 
 @pytest.fixture(scope="module")
 def cupy() -> Any:
-    """Return CuPy, or skip where it cannot run."""
     if reason := CUPY.absent():
         pytest.skip("no GPU" if "no GPU" in reason else reason)
     import cupy

@@ -21,7 +21,7 @@ from invconv.kernels.cuda.plan import LaunchPlan
 from invconv_torch.native import kernels
 from tests.launches import checks
 from tests.launches.checks import Floats, check, images
-from tests.launches.stand_in_driver import STREAM, Driver, forget
+from tests.launches.stand_in_driver import STREAM, Driver
 from tests.libraries.stand_in_cupy import runner
 from tests.selected import slow
 
@@ -58,7 +58,6 @@ def solve_and_check(shape: tuple[int, ...], dtype: str = "float32") -> DeviceSol
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_launched_solves(driver: Driver, dtype: str, captured: bool) -> None:
-    """A graph records what was not compiled before, too."""
     driver.library.stand_in_capture(captured)
     solve_and_check((2, 3, 5, 7), dtype)
     assert [launched.kernel for launched in driver.launches] == ["fold", "decide", "solve", "solve"]
@@ -154,17 +153,6 @@ def test_a_prepared_solve_is_one_launch(on_this_processor: Driver, torch_layer: 
     assert torch.equal(one, two)
     assert two.is_contiguous(memory_format=torch.channels_last)
     assert {launched.stream for launched in after} == {STREAM}
-
-
-def test_without_a_kernel_wavefronts_solve(
-    on_this_processor: Driver, torch_layer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("invconv.kernels.cuda.driver.NAMES", ())
-    forget()
-    layer, _ = torch_layer("autoregressive-2d")
-    with torch.no_grad(), pytest.warns(RuntimeWarning, match="the CUDA driver was not found"):
-        prepared = layer.operator().prepare((3, 4), check=False)
-    assert prepared.plan.method == "pitched wavefront"
 
 
 def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_layer: Any) -> None:

@@ -89,7 +89,6 @@ class ndarray:
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Return (CUDA, 0)."""
         return (2, 0)
 
     def __getitem__(self, key: Any) -> "ndarray":
@@ -97,7 +96,6 @@ class ndarray:
         return ndarray(self._values[_key(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Copy values into a view."""
         self._values[_key(key)] = _unwrap(value)
 
     def __hash__(self) -> int:
@@ -240,7 +238,6 @@ class Device:
         pass
 
     def synchronize(self) -> None:
-        """Wait."""
         _read("Device.synchronize")
 
 

@@ -18,7 +18,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a function that runs Python with the stand-in for CuPy."""
     return runner(tmp_path_factory.mktemp("cupy"))
 
 

@@ -27,27 +27,6 @@ def inverse(conv: Any, y: Any) -> Any:
     return conv.inverse(y)
 
 
-@pytest.mark.parametrize("axes", [(None, 0), (None, 3), (0, None), (0, 0)], ids=str)
-@pytest.mark.parametrize("outer", [False, True])
-def test_vmap_has_the_bits_of_numpy(axes: tuple[int | None, int | None], outer: bool) -> None:
-    """Over images, over weights, over both, and over another batch around them."""
-    hosts = [ic.AutoregressiveConv.init(2, dilation=(1, 2), rng=RNG) for _ in range(3)]
-    convs = [host.asarrays(jnp.zeros(())) for host in hosts]
-    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *convs)
-    conv = convs[0] if axes[0] is None else stack
-    y = RNG.standard_normal((2, 2, 5, 7) if axes[1] is None else (3, 2, 2, 5, 7))
-    run = jax.vmap(inverse, in_axes=axes)
-    given = y if axes[1] is None else np.moveaxis(y, 0, axes[1])
-    if outer:
-        twice = np.stack([given, 2 * given])
-        found = jax.jit(jax.vmap(run, in_axes=(None, 0)))(conv, twice)[1] / 2
-    else:
-        found = run(conv, given)
-    for i, x in enumerate(found):
-        host = hosts[0] if axes[0] is None else hosts[i]
-        np.testing.assert_array_equal(x, host.inverse(y if axes[1] is None else y[i]))
-
-
 @pytest.mark.parametrize("shape", [(16, 48, 64, 64), (1, 12, 512, 512), (170, 12, 32, 32)], ids=str)
 def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(shape: tuple[int, ...]) -> None:
     like = jnp.zeros((), np.float32)

@@ -136,7 +136,6 @@ ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "di
 @pytest.mark.parametrize("more", [pytest.param([], id="auto"), slow(["explicit"], id="explicit")])
 @pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
 def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
-    """Values and gradients of both directions; the program is beside this."""
     assert python(SHARDINGS, name, *more, **FOUR_DEVICES).stdout == "the same\n"
 
 

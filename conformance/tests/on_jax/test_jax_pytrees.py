@@ -79,7 +79,6 @@ class Halves:
         self.plan = ic.Plan(word)
 
     def __call__(self, y: Any) -> Any:
-        """Solve."""
         assert self.word == "halves"
         return jnp.einsum("ij,bj...->bi...", self.parts[0] + self.parts[1]["other"], y)
 
@@ -91,7 +90,6 @@ class Inverted(extend.Matrix):
     stepwise = False
 
     def factor(self, w: Any, shape: Any) -> Any:
-        """Invert the matrix."""
         return Halves(jnp.linalg.inv(w), "halves")
 
 
@@ -102,7 +100,6 @@ class Strange(ic.InvertibleConv):
     ndim: int = 2
 
     def factors(self) -> Any:
-        """Return the factor."""
         return [(Inverted(), self.weight)]
 
 

@@ -23,12 +23,10 @@ class Coupling(torch.nn.Module):  # type: ignore[misc]
         self.net = torch.nn.Conv2d(2, 2, 3, padding=1, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shift one half by what the other one says."""
         a, b = x.chunk(2, dim=1)
         return torch.cat([a, b + self.net(a).tanh()], dim=1), x.new_zeros(x.shape[0])
 
     def inverse(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shift back."""
         a, b = z.chunk(2, dim=1)
         return torch.cat([a, b - self.net(a).tanh()], dim=1), z.new_zeros(z.shape[0])
 

@@ -63,7 +63,6 @@ def test_an_operator_keeps_its_dtype(dtype: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
 def test_channels_last_comes_back(name: str, torch_layer: Any) -> None:
-    """For layers in the same format, too."""
     layer, _ = torch_layer(name)
     x = torch.randn(2, TORCH_LAYERS[name][1][0], 5, 4, dtype=torch.float64)
     last = x.to(memory_format=torch.channels_last)

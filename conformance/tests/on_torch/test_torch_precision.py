@@ -16,7 +16,6 @@ PRODUCTS = ("mm", "bmm", "matmul", "__matmul__", "convolution_backward", "mv", "
 
 
 def switches() -> dict[str, str]:
-    """Return every switch of the CPU's products."""
     cpu = torch.backends.mkldnn
     kinds = {"matmul": cpu.matmul, "conv": cpu.conv, "all": cpu}
     return {kind: switch.fp32_precision for kind, switch in kinds.items()}
@@ -24,7 +23,6 @@ def switches() -> dict[str, str]:
 
 @pytest.fixture
 def reduced() -> Iterator[None]:
-    """Allow reduced precision, as a user in a hurry does."""
     torch.set_float32_matmul_precision("medium")
     torch.backends.mkldnn.conv.fp32_precision = "bf16"
     yield
@@ -43,7 +41,6 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         self.products = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Look at the switches when a product is called."""
         name = getattr(func, "__name__", "").removesuffix(".default")
         if name in PRODUCTS or name.startswith("conv"):
             self.products += 1
@@ -58,7 +55,6 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
 def test_no_product_runs_in_reduced_precision(
     layer_name: str, torch_layer: Any, kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward and inverse, and both their gradients."""
     if not kernel:
         monkeypatch.setattr("invconv_torch.native.kernels.reason", lambda itemsize: "told so")
     layer, x = torch_layer(layer_name, dtype=torch.float32)
@@ -79,7 +75,6 @@ def test_no_product_runs_in_reduced_precision(
 @pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
 @pytest.mark.parametrize("product", ["matmul", "conv"])
 def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:
-    """And restored, after an error too."""
     switch = getattr(torch.backends.mkldnn, product)
     try:
         switch.fp32_precision = reduced_to

@@ -55,7 +55,6 @@ def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_p
 
 @pytest.mark.parametrize("operator", ["solve", "apply", "gram", "spectral_log_det"])
 def test_a_decomposition_is_the_operator(operator: str) -> None:
-    """What torch.export does not reach: each family, and the gradient."""
     causal = Causal.of((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
     for borders in itertools.product(("periodic", "symmetric", "mirror", "odd"), repeat=2):

@@ -29,7 +29,6 @@ class Observing(TorchDispatchMode):  # type: ignore[misc]
     """Sees every operation, and changes none."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation."""
         return func(*args, **kwargs or {})
 
 
@@ -67,7 +66,6 @@ def compiled(call: Call, given: list[Any], others: list[Any]) -> None:
 
 
 def fake(call: Call, given: list[Any], others: list[Any]) -> None:
-    """Expect the same shapes of tensors without memory, also beside parameters that have some."""
     wanted = [(v.shape, v.dtype) for v in call(*given)]
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for wrapped in (len(given), 1):
@@ -77,7 +75,6 @@ def fake(call: Call, given: list[Any], others: list[Any]) -> None:
 
 
 def observed(call: Call, given: list[Any], others: list[Any]) -> None:
-    """Expect an open mode to change nothing."""
     results: list[Any] = []
     for recorded in (False, True):
         with Observing():
@@ -102,7 +99,6 @@ def doubled(call: Call, given: list[Any], others: list[Any]) -> None:
 
 
 def subclassed(call: Call, given: list[Any], others: list[Any]) -> None:
-    """Expect a subclass in, and out."""
     found = call(*(t.as_subclass(Own) for t in given))
     assert {type(v) for v in found} == {Own}
     plain = tuple(v.as_subclass(torch.Tensor) for v in found)

@@ -28,7 +28,6 @@ directions = pytest.mark.parametrize("direction", ["forward", "inverse"])
 
 
 def gradients(function: Callable[..., Any], layer: Any, x: Any) -> list[Any]:
-    """Return outputs, and gradients by the input and the parameters."""
     x = x.clone().requires_grad_()
     y, log_det = function(x)
     total = (y * y).sum() + (log_det * torch.arange(len(log_det), device=x.device)).sum()
@@ -78,7 +77,6 @@ class Everything(Method):
     """A direction, and its gradients by the core's rule."""
 
     def forward(self, x: Any) -> Any:
-        """Return all that there is to compute."""
         y, log_det = super().forward(x)
         conv = self.layer.operator()
         gradients, x_bar = getattr(conv, f"{self.direction}_vjp")(x, y, log_det)
@@ -93,7 +91,6 @@ class WithoutWaits(TorchDispatchMode):  # type: ignore[misc]
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation that does not wait."""
         kwargs, name = kwargs or {}, func.overloadpacket.__name__
         given = kwargs.get("device") if name == "_to_copy" else None
         here = args[0].device if args and isinstance(args[0], torch.Tensor) else None
@@ -127,12 +124,6 @@ def test_it_runs_without_waiting(layer_name: str, direction: str, torch_layer: A
     assert {r.device.type for r in results} == {"lazy"}
     assert results[0].shape == results[1].shape == x.shape
     assert (results[0].dtype, results[2].dtype) == (torch.float16, torch.float32)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_jit_trace_is_refused() -> None:
-    with pytest.raises(NotImplementedError, match="expected dynamo=True"):
-        torch.jit.trace(it.ActNorm(2), torch.zeros(1, 2, 3))
 
 
 @pytest.mark.slow

@@ -39,7 +39,6 @@ class Flow(nn.Module):  # type: ignore[misc]
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Any) -> Any:
-        """Return the loss of each sample."""
         z, total = x, 0.0
         for layer in self.layers:
             z, log_det = layer(z)

@@ -27,7 +27,6 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a 
 
 
 def status(arguments: list[str]) -> int | str | None:
-    """Run a command in this process; argparse exits."""
     try:
         return _cli.main(arguments)
     except SystemExit as end:

@@ -29,7 +29,6 @@ wrong: str = conv.channels
 
 
 def output(*command: str | Path, cwd: Path | None = None) -> str:
-    """Run a command and return what it prints."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -139,7 +138,6 @@ def interpreter(version: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_an_empty_environment_of_each_python(version: str, wheel: Path, tmp_path: Path) -> None:
-    """Install the wheel from an index, with what it needs, and run it."""
     output(interpreter(version), "-m", "venv", tmp_path / "empty")
     scripts = tmp_path / "empty" / "bin"
     output(scripts / "python", "-m", "pip", "install", "-q", f"{wheel}[demo]")

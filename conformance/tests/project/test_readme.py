@@ -130,15 +130,6 @@ def test_every_public_name_is_mentioned() -> None:
         assert any(re.search(rf"\b{name}\b", text) for text in texts), name
 
 
-def test_source_that_the_paper_table_names_exists() -> None:
-    text = TEXTS["invconv/README.md"]
-    table = text[text.index("## The paper, in the code") :]
-    named = re.findall(r"`(invconv/[\w/]+\.py)`", table)
-    assert len(named) >= 8
-    for path in named:
-        assert (ROOT / path).is_file(), path
-
-
 PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a CUDA device"
 # Those that are not run as pasted: what is added, or runs in their place (a whole line).
 SHORTER = {
@@ -215,7 +206,6 @@ def as_run(command: str) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Options exist, and what they are of; nothing runs."""
     program, *words = shlex.split(as_run(command))
     assert program == "python"
     if words[0] != "-m":

@@ -24,7 +24,6 @@ def row_sum(matrix: Any) -> float:
 
 
 def dense(factor: Any, channels: int, shape: tuple[int, ...]) -> Any:
-    """Return the matrix of a factor without its direction."""
     n = channels * math.prod(shape)
     apply, _ = linear_maps([factor._replace(inverted=False)], shape)
     return apply(np.eye(n).reshape(n, channels, *shape)).reshape(n, n).T

@@ -71,8 +71,6 @@ ROWS = {
 
 
 def trained(row: Row, model: Any, tap: float) -> Any:
-    """Return a model with a tap beside a pixel; tensors are edited in place."""
-
     def change(path: Any, leaf: Any) -> Any:
         if jax.tree_util.keystr(path) != f"{row.name}.{row.kernel}":
             return leaf

@@ -31,7 +31,6 @@ NAMES = (
 
 
 def gain(conv: Operator) -> torch.Tensor:
-    """Return |K^-1|_2 on a small grid, differentiable, from the dense matrix of the forward map."""
     n = conv.channels * GRID[0] * GRID[1]
     unit = torch.eye(n, dtype=torch.float64).reshape(n, conv.channels, *GRID)
     matrix = conv.forward(unit) - conv.forward(torch.zeros_like(unit))  # without the bias
@@ -131,7 +130,6 @@ def test_what_cannot_be_promised_is_refused() -> None:
 
 
 def before_and_after_training(how: str) -> tuple[list[Any], list[Any], Any]:
-    """Return steps, the same after training, where float32 loses their inverse, and images."""
     step = ic.AutoregressiveConv(np.asarray([[[1.0, 0.0]]]))
     images = np.random.default_rng(0).standard_normal((2, 1, 12))
     if how == "beside a large pixel":  # by all steps together
@@ -151,7 +149,6 @@ def before_and_after_training(how: str) -> tuple[list[Any], list[Any], Any]:
 
 
 def recomputed(library: str, steps: list[Any], trained: list[Any], x: Any, bar: Any) -> list[Any]:
-    """Return the gradients, by weights and images, of a chain that was judged before it trained."""
     if library == "torch":
         like = torch.empty(0)
         image, z_bar = (torch.as_tensor(a, dtype=torch.float32) for a in (x, bar))

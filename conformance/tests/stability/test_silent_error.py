@@ -74,29 +74,6 @@ def test_roundings_that_all_pixels_share_are_seen(name: str, conv: Any, shape: S
         assert said == pytest.approx(left, abs=1)
 
 
-@pytest.mark.parametrize(("name", "conv", "shape"), ALL, ids=lambda v: str(v)[:20])
-@pytest.mark.parametrize("library", ["torch", "jax"])
-def test_chains_that_recompute_refuse_it(library: str, name: str, conv: Any, shape: Shape) -> None:
-    steps = list(conv.steps) if isinstance(conv, ic.Chain) else [conv]
-    if library == "torch":
-        flow = it.ReversibleChain([it.InvertibleModule(step) for step in steps])
-        with pytest.raises(ValueError, match="an inverse that can be trusted"):
-            flow(torch.zeros(1, conv.channels, *shape))
-        module = torch.nn.Sequential(it.InvertibleModule(conv))
-        guard = it.InverseGuard(module)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ic.IllConditionedWarning)  # of an inverse within
-            module(torch.zeros(1, conv.channels, *shape))
-        with pytest.warns(ic.IllConditionedWarning, match="is off by"):
-            guard.step(module)
-    else:
-        there = ic.Chain(steps).asarrays(jax.numpy.empty(0, "float32"))
-        with pytest.raises(ValueError, match="an inverse that can be trusted"):
-            ij.reversible(there, shape)
-        with pytest.warns(ic.IllConditionedWarning, match="is off by"):
-            ij.InverseGuard(there, shape).step(there)
-
-
 def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
     """Ten times 1.1 digits: each step is fine, and the chain is lost."""
     turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
@@ -124,7 +101,6 @@ def test_steps_that_undo_each_other_lose_what_they_lose() -> None:
 
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: int) -> None:
-    """Of random operators of all families and of chains."""
     several = [*operators.random_operators(4, seed), *operators.chains(10, seed)]
     found = study.compare_all(several, "")
     assert len(found) > 40
@@ -151,14 +127,13 @@ def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
 
 
 def test_least_squares_without_damp_warn_of_what_is_lost() -> None:
-    """Not of what a singular map loses for good, nor with a damp, nor where it is not looked at."""
+    """Not of what a singular map loses for good, nor where it is not looked at."""
     at = np.square(np.arange(15) - 7.0) / 4.5
     blur = ic.from_psf(np.exp(-np.add.outer(at, at)).astype(np.float32) / 14)
     x = np.random.default_rng(0).random((1, 1, 64, 64)).astype(np.float32)
     with pytest.warns(ic.IllConditionedWarning, match="least squares on a grid of 64 x 64 is off"):
         off = np.abs(blur.least_squares(blur.forward(x)) - x).max()
     assert off > 0.05
-    blur.least_squares(x, 1e-3)
     blur.replace().prepare((64, 64), check=False).least_squares(x)
     laplacian = np.asarray([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)[None, None]
     for conv in (ic.PeriodicConv(laplacian), ic.Conv1x1(np.full((1, 1), 2.0, np.float32))):

@@ -35,7 +35,6 @@ _PARTS = 6  # of the list of cases, so that processes share the work
 
 
 def _checks(library: Any, names: list[str], left_out: Sequence[str] = ()) -> list[Check]:
-    """Return all there is, of what takes long to compile or to check less."""
     columns = [c for c in library.columns() if f"{c.mode} {c.dtype}" not in left_out]
     if library.name == "array_api_strict":  # whose checks make minutes of a series
         values = [law for law in LAWS if "value" in law or "vjp" in law]
@@ -88,19 +87,6 @@ def test_every_case_obeys_every_law(library: Any, part: int) -> None:
     if reason := library.absent():
         pytest.skip(reason)
     _require_that_laws_hold(_checks(library, [case.name for case in CASES][part::_PARTS]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(_PARTS))
-def test_every_case_obeys_every_law_in_jax_eagerly(part: int) -> None:
-    """JAX compiles eager code as well, operation by operation: what jit runs, in more time.
-
-    So one dtype will do.
-    """
-    (jax,) = (library for library in LIBRARIES if library.name == "jax")
-    names = [case.name for case in CASES if case.name not in QUICK][part::_PARTS]
-    eager = [c for c in jax.columns() if c.mode == "eager" and c.dtype == "float64"]
-    _require_that_laws_hold(checks(eager, names, [law for law in LAWS if law != "autodiff"]))
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)

@@ -37,25 +37,20 @@ class Mirrored(Pointwise, mixing="mirrored"):
     mask: str = "none"
 
     def factors(self) -> Any:
-        """Scale, then reflect."""
         return [(LogScale(), self.logs), (Householder(), self.vectors)]
 
     def factors_vjp(self, bars: Any) -> Any:
-        """Return the gradients."""
         return {"logs": bars[0], "vectors": bars[1]}
 
     def within(self, gain: float) -> Any:
-        """Bound the scales."""
         limit = math.log(gain)
         return self.replace(logs=limit * self.logs / (limit + abs(self.logs)))
 
     def advice(self, channel: int | None) -> str:
-        """Name the logs."""
         return "bring the logs closer to 0"
 
     @classmethod
     def drawn(cls, channels: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return arrays to train."""
         return {"vectors": rng.standard_normal((2, channels)), "logs": np.zeros(channels)}
 
 
@@ -66,13 +61,11 @@ class Sandwich(ic.InvertibleConv):
     scale: Any = array("C")
 
     def factors(self) -> Any:
-        """Go there, scale, and come back."""
         path = self.inside._path()
         back = [f._replace(inverted=not f.inverted) for f in reversed(path)]
         return [*path, (Scale(), self.scale), *back]
 
     def factors_vjp(self, bars: Any) -> Any:
-        """Add what the part gets from its two places."""
         count = len(bars) // 2
         there, back = bars[:count], bars[:count:-1]
         gradients = self.inside._gradients([a + b for a, b in zip(there, back, strict=True)])
@@ -87,15 +80,12 @@ class Doubled(ic.InvertibleConv, mixing="doubled"):
 
     @classmethod
     def init(cls, *sizes: Any, rng: Any = None) -> Any:
-        """Return what that operator begins with."""
         return cls(ic.PeriodicConv.init(*sizes, rng=rng).kernel, sizes[0])
 
     def factors(self) -> Any:
-        """Take that operator's."""
         return ic.PeriodicConv(self.times * self.kernel).factors()
 
     def factors_vjp(self, bars: Any) -> Any:
-        """Return the gradient."""
         return {"kernel": self.times * bars[0]}
 
 
@@ -105,11 +95,9 @@ class Squared(ic.InvertibleConv):
     weight: Any = array("C", "C")
 
     def factors(self) -> Any:
-        """Multiply twice."""
         return [(Matrix(), self.weight), (Matrix(), self.weight)]
 
     def factors_vjp(self, bars: Any) -> Any:
-        """Forget one of the two."""
         return {"weight": bars[0]}
 
 
@@ -128,11 +116,9 @@ class Tabled(ic.InvertibleConv):
     table: Any = ()
 
     def factors(self) -> Any:
-        """Scale."""
         return [(Scale(), self._sum() * self.scale)]
 
     def factors_vjp(self, bars: Any) -> Any:
-        """Return the gradient."""
         return {"scale": self._sum() * bars[0]}
 
     def _sum(self) -> float:

@@ -110,7 +110,6 @@ def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 
 
 def test_expected_failures(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
-    """An expected failure passes; one that does not fail is an error."""
     known = tmp_path / "known.toml"
     known.write_text('"numpy-periodic-2d forward.value *" = "planted: https://example.org/1"\n')
     options = ["conformance", "--library", "numpy", "--expected-failures", str(known)]
@@ -243,7 +242,6 @@ def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatc
 @pytest.mark.parametrize("wrong", [1.5, np.inf, np.nan])
 @pytest.mark.parametrize("place", range(3))
 def test_any_measure_of_a_law_may_break_it(place: int, wrong: float) -> None:
-    """The first, one in the middle, and the last; of those that hold, the closest is shown."""
     setting = check.setting("actnorm-2d", Column("numpy", "cpu", "eager", "float64"))
 
     def held(errors: list[float]) -> check.Result:
