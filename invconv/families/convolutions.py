@@ -112,7 +112,7 @@ class TapsFamily(Family):
         if the taps of a pair of channels are not adjacent. All is counted in numbers.
         """
         adjacent = 1
-        for n, stride in zip(self.kernel_size[::-1], strides[:1:-1], strict=True):
+        for n, stride in zip(self.kernel_size[::-1], strides[:1:-1]):
             if n > 1 and stride != adjacent:
                 return None
             adjacent *= n
@@ -179,7 +179,7 @@ class CentredFamily(StencilFamily):
 def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
     """Return the offsets dilation (t - (k - 1)//2) of every tap of a kernel."""
     return tuple(
-        tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
+        tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation))
         for t in tap_indices(kernel_size)
     )
 
@@ -209,7 +209,7 @@ class Causal(TapsFamily):
     def __post_init__(self) -> None:
         taps = tap_indices(self.kernel_size)
         first = taps.index(self.centre)
-        reach = (tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:])
+        reach = (tuple(i - c for i, c in zip(t, self.centre)) for t in taps[first:])
         here, *others = reach
         sweep = Sweep(tuple(others), self.direction, self.dilation, self.lower)
         offsets = (here, *sweep.offsets)
@@ -235,7 +235,7 @@ class Causal(TapsFamily):
 
     def _masked(self, taps: Array) -> Array:
         here = triangle(taps[0, ...], lower=self.lower)[None, ...]
-        return namespace(taps).concat([here, taps[1:, ...]], axis=0)
+        return namespace(taps).concat([here, taps[1:, ...]])
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return causal_solver(self.stencil(w), shape)
@@ -261,7 +261,7 @@ class Causal(TapsFamily):
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the
         # column of a pixel is the first pixel's column, shifted and cut off by the grid
-        ways = zip(self.direction, shape, strict=True)
+        ways = zip(self.direction, shape)
         first = [0 if s > 0 else n - 1 for s, n in ways]
         followed = 1 if any(self.centre) else len(shape)
         return tuple(p if axis < followed else None for axis, p in enumerate(first))
@@ -298,7 +298,7 @@ class BorderedFamily(TapsFamily):
     @property
     def margins(self) -> tuple[tuple[int, int], ...]:
         """The pixels that taps read before the first and behind the last one of each axis."""
-        sides = zip(self.kernel_size, self.dilation, strict=True)
+        sides = zip(self.kernel_size, self.dilation)
         return tuple((d * ((k - 1) // 2), d * (k // 2)) for k, d in sides)
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -354,7 +354,7 @@ def _continuation(
     The signs are None if all are +1; a pixel that is zero has the index behind the last one.
     """
     places, signs, wide = np.zeros(1, np.int64), np.ones(1), []
-    for (before, behind), border, n in zip(margins, borders, shape, strict=True):
+    for (before, behind), border, n in zip(margins, borders, shape):
         along, sign = seen(border, np.arange(-before, n + behind), n)
         places = (places[:, None] * n + along).reshape(-1)
         signs = (signs[:, None] * sign).reshape(-1)
@@ -398,7 +398,7 @@ class Spectral(TapsFamily):
     @derived
     def whole(self) -> BorderedFamily:
         """Return the family of whole kernels."""
-        sides = list(zip(self.kernel_size, self.borders, strict=True))
+        sides = list(zip(self.kernel_size, self.borders))
         taps = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
         # a kernel of three taps sees of an odd continuation the zero alone
         near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
@@ -443,7 +443,7 @@ class Spectral(TapsFamily):
 
     def transpose(self) -> Spectral:
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
-        sides = zip(self.kernel_size, self.borders, strict=True)
+        sides = zip(self.kernel_size, self.borders)
         odd = tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in sides)
         return self.of(odd, self.basis.transpose().borders, self.dilation)
 
@@ -458,7 +458,7 @@ class Spectral(TapsFamily):
     def transposed_vjp(self, bar: Array) -> Array:
         """See `Family`; the transpose of a kernel of even size has one tap more."""
         back = self.transpose().adjoint(bar)
-        sizes = zip(back.shape[2:], self.kernel_size, strict=True)
+        sizes = zip(back.shape[2:], self.kernel_size)
         return back[(slice(None), slice(None), *(slice(n - k, None) for n, k in sizes))]
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
@@ -502,5 +502,5 @@ class Spectral(TapsFamily):
 
 def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
     """Return the tap at the pixel itself."""
-    sides = zip(kernel_size, borders, strict=True)
+    sides = zip(kernel_size, borders)
     return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in sides)

@@ -117,7 +117,7 @@ def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, l
     pivots[1].reverse()
     others[1].reverse()
     sums: list[Any] = []
-    for numbers, terms in zip(pivots, others, strict=True):
+    for numbers, terms in zip(pivots, others):
         if numbers:  # of all factors at once
             every = numbers[0] if len(numbers) == 1 else namespace(numbers[0]).concat(numbers)
             terms.append(size(shape) * total(log_abs(every)))
@@ -363,7 +363,7 @@ class Undo(Leg):
         for solve in solves:
             points.append(solve.undo(points[-1]))
         rows, bars = pixel_rows(bar), []
-        pairs = zip(factors, solves, points[1:], strict=True)
+        pairs = zip(factors, solves, points[1:])
         for (family, w), solve, point in reversed(list(pairs)):
             rows = solve.transposed(rows)
             bars.append(_negative(family.matrix_gram(w, rows, point)) if wanted[0] else None)
@@ -490,7 +490,7 @@ class State:
         """
         if isinstance(self.log_det, np.ndarray | np.generic):
             return self
-        pairs = zip(units(path), self.solvers, strict=True)
+        pairs = zip(units(path), self.solvers)
         there = (getattr(s, "as_numpy", lambda: None)() or _solver(u, shape) for u, s in pairs)
         return State(tuple(there), to_numpy(self.log_det))
 

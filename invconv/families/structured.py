@@ -257,7 +257,7 @@ class Circulant(Structured):
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         xp = namespace(w)
-        return self, xp.concat([w[:1], xp.flip(w[1:], axis=0)])
+        return self, xp.concat([w[:1], xp.flip(w[1:])])
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         half = namespace(w).hypot(*spectrum(w))

@@ -191,7 +191,7 @@ class AutoregressiveConv(WithKernel):
     def within(self, gain: float) -> Self:
         causal = self._causal()
         block, others = convolution_within(triangular_within, causal.diagonal, causal.others, gain)
-        taps = namespace(others).concat([block[None, ...], others], axis=0)
+        taps = namespace(others).concat([block[None, ...], others])
         return self.replace(kernel=kernel_of(taps, self._kernel_size))
 
     def advice(self, channel: int | None) -> str:

@@ -92,7 +92,7 @@ class SpectralConv(WithKernel, abstract=True):
     def within(self, gain: float) -> Self:
         size = self._kernel_size
         centre = 0
-        for place, n in zip(centre_of(size, self._family.borders), size, strict=True):
+        for place, n in zip(centre_of(size, self._family.borders), size):
             centre = centre * n + place
         # |E| <= 2^(1/2) |D^1/2 E D^-1/2| for each axis of a mirror in the last pixels
         counts = self._family.basis.counts(size) * 2 ** (self._family.borders.count("mirror") / 2)
@@ -100,9 +100,9 @@ class SpectralConv(WithKernel, abstract=True):
         often = constant(counts, self.kernel, self.kernel.dtype)[:, None, None]
         taps = taps_of(self.kernel) * often
         concat = namespace(taps).concat
-        others = concat([taps[:centre, ...], taps[centre + 1 :, ...]], axis=0)
+        others = concat([taps[:centre, ...], taps[centre + 1 :, ...]])
         block, others = convolution_within(matrix_within, taps[centre, ...], others, gain)
-        taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]], axis=0)
+        taps = concat([others[:centre, ...], block[None, ...], others[centre:, ...]])
         return self.replace(kernel=kernel_of(taps / often, size))
 
     def advice(self, channel: int | None) -> str:

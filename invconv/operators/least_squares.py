@@ -126,7 +126,7 @@ def regularised(
     if isinstance(damp, int | float) and damp == 0:
         penalties = ()
     if penalties:
-        parts, added = zip(*penalties, strict=True)
+        parts, added = zip(*penalties)
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
         _require_finite("penalty", added)
     else:

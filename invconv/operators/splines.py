@@ -134,9 +134,9 @@ def _filtered(x: Array, passes: Any, border: str) -> Array:
         return constant(np.asarray(values), x, x.dtype)
 
     states = []
-    for first, (_, _, away, factors) in zip((n, 0), passes, strict=True):
+    for first, (_, _, away, factors) in zip((n, 0), passes):
         pixels = xp.take(x, constant(seen(border, first + away, n)[0], x), axis=-1)
         states.append(xp.sum(pixels * numbers(factors), axis=-1, keepdims=True))
-    for (b, a, _, _), state in zip(passes, states, strict=True):
+    for (b, a, _, _), state in zip(passes, states):
         x = lfilter(numbers(b), numbers(a), xp.flip(x, axis=-1), zi=state)[0]
     return x

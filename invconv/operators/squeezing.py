@@ -96,7 +96,7 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels"
 def _in_order(moved: Array, shape: tuple[int, ...]) -> Array:
     """Return a permuted array in another shape, always as a copy, never as a view of the image."""
     xp = namespace(moved)
-    return xp.reshape(xp.concat([moved], axis=0), shape)  # concat copies, and reshape only moves
+    return xp.reshape(xp.concat([moved]), shape)  # concat copies, and reshape only moves
 
 
 def _validate(x: Array, factor: int, ndim: int, basis: str) -> tuple[int, int]:

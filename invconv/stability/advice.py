@@ -37,7 +37,7 @@ def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diag
     trouble = d.trouble
     known = not any(map(math.isnan, smaller.growth or ()))
     if smaller.growth is not None and known and math.isfinite(smaller.condition):
-        pixels = zip(d.spatial_shape, smaller.spatial_shape, smaller.growth, strict=True)
+        pixels = zip(d.spatial_shape, smaller.spatial_shape, smaller.growth)
         more = sum((n - m) * math.log10(g) for n, m, g in pixels if n > m)
         exponent = math.log10(smaller.condition) + more
         grid = grid_text(smaller.spatial_shape)
@@ -75,7 +75,7 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
     """
     per_grid = sum(
         n * math.log10(g)
-        for n, g in zip(d.spatial_shape, d.growth or (), strict=False)
+        for n, g in zip(d.spatial_shape, d.growth or ())
         if not g <= 1  # an unknown growth, NaN, makes the sum NaN
     )
     if not per_grid >= limits.GROWS or not math.isfinite(d.loss):

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape, dtype_name, size, to_float
+from invconv.arrays.namespaces import Shape, dtype_name, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.operators.base import judgement
@@ -138,7 +138,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         steps=tuple(named.items()),
     )
     if number.trouble == condition.OVERFLOW and max(shape) > 1:
-        smaller = min(grid, tuple(max(1, n // 2) for n in shape), key=size)
+        smaller = tuple(max(1, n // 2) for n in shape)
         return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
     return replace(diagnosis, advice=advice.what_to_do(host, diagnosis, times))
 
@@ -152,7 +152,7 @@ def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> 
     trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
     pixel = part.pixel
     if pixel is not None:  # at the same distance from the nearest border, per axis
-        places = zip(pixel, grid, shape, strict=True)
+        places = zip(pixel, grid, shape)
         pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
     return replace(part, condition=value, exact=False, trouble=trouble, pixel=pixel)
 

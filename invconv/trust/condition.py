@@ -12,7 +12,7 @@ import numpy as np
 
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Shape, size
-from invconv.trust import limits
+from invconv.trust import costs, limits
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -53,8 +53,8 @@ def norms(
         if place is not None:
             numbers = np.take(numbers, [place], axis=axis + 1)
     columns = numbers.reshape(-1)
-    few = len(columns) * products <= limits.EXACT_PRODUCTS
-    if few and len(columns) * size(sample) <= limits.EXACT_NUMBERS:
+    few = len(columns) * products <= costs.EXACT_PRODUCTS
+    if few and len(columns) * size(sample) <= costs.EXACT_NUMBERS:
         return _exact_norm(apply, columns, sample), _exact_norm(solve, columns, sample)
     apply_t, solve_t = transposed()
     return map_norm(apply, apply_t, sample), map_norm(solve, solve_t, sample)
@@ -136,7 +136,7 @@ class ConditionCache(dict[tuple[str, Shape], Any]):
         result: T | None = self.get((kind, shape))
         if result is None:
             result = compute()
-            if len(self) >= limits.REMEMBERED:
+            if len(self) >= costs.REMEMBERED:
                 self.clear()
             self[kind, shape] = result
         return result

@@ -21,17 +21,8 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, namespace, size
 from invconv.kernels.primitives import Map
 from invconv.trust.condition import EPS, digits_left
-from invconv.trust.limits import (
-    BATCH,
-    CYCLE,
-    DIAGNOSED,
-    FEW,
-    MORE,
-    NEAR,
-    ROUNDING,
-    SMALL,
-    TOLERATED,
-)
+from invconv.trust.costs import BATCH, CYCLE, DIAGNOSED, FEW, MORE
+from invconv.trust.limits import NEAR, ROUNDING, SMALL, TOLERATED
 
 Floats = np.ndarray[Any, Any]
 
@@ -77,9 +68,9 @@ class RoundTrip:
         error itself is wanted, of as many images as a diagnosis has.
         """
         few = affordable < CYCLE * (1 + self.spectral)
-        several = self.matrices or (few and self.spectral and affordable >= (1 if limit else 2))
+        several = self.matrices or (few and self.spectral and affordable > 0)
         first = (1 if few else CYCLE) * (1 + several)
-        count = max(first if few else 1, min(affordable, FEW if limit else DIAGNOSED))
+        count = max(first, min(affordable, FEW if limit else DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
         images, at_once = itertools.chain.from_iterable(turns), max(1, BATCH // size(self.sample))
         error, drawn, wanted = 0.0, 0, first if limit else count
@@ -119,28 +110,27 @@ class RoundTrip:
         """Return images; an infinite one is lost: it is K^-1 of an ordinary one."""
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
-        for (kind, *_), values in zip(images, x, strict=True):
+        for (kind, *_), values in zip(images, x):
             if kind == "noise":
                 rng.standard_normal(out=values, dtype=self.dtype)
             elif kind == "sign":
                 rng.random(out=values, dtype=self.dtype)
             else:
-                grey = rng.random(1 if kind == "even" else len(values)) / 2 + 0.5
-                values.T[...] = grey
+                values.T[...] = rng.uniform(0.5, 1.0, 1 if kind == "even" else len(values))
                 if kind == "mixed":
                     part = values[:, : len(values[0]) // 3]
-                    part += rng.standard_normal(part.shape, self.dtype) / 16
+                    part += 0.06 * rng.standard_normal(part.shape, self.dtype)
         if backs := [i for i, image in enumerate(images) if image.back]:
-            for i, solved in zip(backs, self.solve(x[backs]), strict=True):
+            for i, solved in zip(backs, self.solve(x[backs])):
                 if not np.isfinite(solved).all():
-                    if np.abs(self.own(x[i : i + 1])).max() > SMALL:
+                    if np.abs(self.own(x[[i]])).max() > SMALL:
                         x[i] = np.inf
                 elif images[i].back == 1:
                     x[i] = solved
                 else:
-                    rows = slice(0, max(1, int(images[i].back * len(solved[0]))))
-                    x[i].T[...] = rng.random(len(solved)) / 2 + 0.5
-                    x[i, :, rows] = solved[:, rows] / np.abs(solved[:, rows]).max()
+                    rows = max(1, int(images[i].back * len(solved[0])))
+                    x[i].T[...] = rng.uniform(0.5, 1.0, len(solved))
+                    x[i, :, :rows] = solved[:, :rows] / np.abs(solved[:, :rows]).max()
         return x
 
 

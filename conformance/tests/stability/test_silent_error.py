@@ -19,7 +19,7 @@ from invconv.operators.base import judgement
 from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
 from invconv.trust.condition import EPS
-from invconv.trust.round_trip import Judgement
+from invconv.trust.round_trip import Judgement, RoundTrip
 from invconv_benchmarks.studies.silent_error import operators, study
 from invconv_benchmarks.studies.silent_error.operators import constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
@@ -72,6 +72,56 @@ def test_roundings_that_all_pixels_share_are_seen(name: str, conv: Any, shape: S
         assert warned(conv.replace(), shape)
         said = judgement.judge(conv, shape, "float32").digits("float32")
         assert said == pytest.approx(left, abs=1)
+
+
+def drawn(affordable: int, limit: float | None, error: float = 0.0, **how: Any) -> Any:
+    """Return images by which 1/3 is judged: of its own numbers, and of others."""
+    seen: tuple[list[Any], list[Any]] = [np.zeros((0, 2, 6, 5))], [np.zeros((0, 2, 6, 5))]
+    own, other = (lambda x, into=into: into.append(x.copy()) or x / 3 for into in seen)
+    trip = RoundTrip(own, other, lambda y: 3 * (1 + error) * y, (2, 6, 5), np.dtype(float), **how)
+    assert trip.error(affordable, limit) == pytest.approx(error, abs=1e-12)
+    return tuple(map(np.concatenate, seen))
+
+
+def test_there_are_as_many_images_as_tell_the_error_from_a_limit() -> None:
+    matrices, spectral = {"matrices": True}, {"spectral": True}
+    for affordable, limit, error, how, count in (
+        *((1000, 1e-2, error, {}, 5) for error in (0.0, 0.9e-4, 0.1)),
+        *((1000, 1e-2, error, {}, 24) for error in (1.1e-4, 0.9e-3)),
+        *((1000, 1e-2, error, {}, 72) for error in (1.1e-3, 0.99e-2)),
+        *((7, 1e-2, 5e-3, {}, 21), (4, 1e-2, 0.0, {}, 1), (5, 1e-2, 0.0, {}, 5)),
+        *((1000, None, 0.1, {}, 96), (50, None, 0.0, {}, 50), (4, None, 0.0, {}, 4)),
+        *((4, 1e-2, 0.0, matrices, 2), (5, 1e-2, 0.0, matrices, 10), (0, None, 0.0, matrices, 2)),
+        *((9, 1e-2, 0.0, spectral, 2), (10, 1e-2, 0.0, spectral, 5), (0, 1e-2, 0.0, spectral, 1)),
+        *((1, 1e-2, 0.0, spectral, 2), (1, None, 0.0, spectral, 2)),
+    ):
+        assert sum(map(len, drawn(affordable, limit, error, **how))) == count, (affordable, error)
+
+
+def test_images_show_what_others_hide() -> None:
+    (mixed, grey, sign, back, again, even, noise, *more), others = drawn(15, None)
+    assert (len(more), len(others), np.ptp(others[3])) == (3, 5, 0)
+    assert len({*grey.flat}) == 2
+    assert len({*even.flat}) == 1
+    for kept in (mixed[:, 2:], again[:, 2:], grey, even):
+        assert np.ptp(kept, axis=(1, 2)).max() == 0
+        assert 0.5 <= kept.min() <= kept.max() < 1
+    for image in (mixed, again):
+        assert np.ptp(image[:, 1]) > 0
+        assert 0.03 < (image[:, :2] - image[:, 5:, :1]).std() < 0.12
+    for image, most in ((sign, 1), (others[2], 1), (back, 3)):
+        assert 0 <= image.min() < most / 2 < image.max() < most
+    for image, size in ((noise, 1), (others[1], 1), (others[0], 3)):
+        assert image.min() < 0 < image.max()
+        assert 0.6 < image.std() / size < 1.5
+    (image,), (solved,) = drawn(1, 1e-2, matrices=True)
+    assert len({*image[:, 2:].flat}) == 2
+    assert 1.8 < solved.std() < 4.5
+    images, others = drawn(1, 1e-2, spectral=True)
+    assert (len(images), len(others), len(drawn(4, None)[0])) == (2, 0, 4)
+    for image in images:
+        assert len({*image[:, 2:].flat}) == 2 < len({*image[:, 1:].flat})
+        assert 0.5 <= image[:, 2:].min() < image[:, 2:].max() < np.abs(image[:, :2]).max() == 1
 
 
 def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:

@@ -39,7 +39,7 @@ from invconv.families.pointwise import Matrix, Scale
 from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
-from invconv.trust import limits
+from invconv.trust import costs
 from invconv.trust.bound import error_bound
 from invconv.trust.condition import (
     EPS,
@@ -187,7 +187,7 @@ class _Judged(NamedTuple):
         ``squares`` are the solve of least squares, and what of x it can give back.
         """
         if shape and all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
-            shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
+            shape = (min(size(shape), costs.PIXELS), *(1 for _ in shape[1:]))
         back, reachable = paths.inverse(self.path), None
         if squares is not None:
             solve, reachable = squares
@@ -492,8 +492,8 @@ def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
         return shape
     alike = None not in _longest_columns(path, shape)
     a_pixel = times * of_estimate(path, conv.channels, shape, alike)
-    least = max(1.0, limits.PIXELS / conv.channels)
-    while size(shape) > least and a_pixel * size(shape) > limits.ESTIMATE:
+    least = max(1.0, costs.PIXELS / conv.channels)
+    while size(shape) > least and a_pixel * size(shape) > costs.ESTIMATE:
         axis = int(np.argmax(shape))
         n = shape[axis]
         divisors = (d for d in range(2, math.isqrt(n) + 1) if n % d == 0)
