@@ -85,7 +85,7 @@ class RememberedInverses:
     ) -> PreparedInverse:
         """Factor the operator that is made of these tensors, and keep the inverse."""
         stream, recorded = queue_of(tensors[0])
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             kept = Kept.of(lambda: operator().prepare(shape, check=False), tensors)
         if not recorded:
             self._keep((shape, stream), kept)
