@@ -200,7 +200,7 @@ def _alike(steps: Steps) -> bool:
         (jax.tree.structure(s), tuple((a.shape, str(a.dtype)) for a in jax.tree.leaves(s)))
         for s in steps
     }
-    return len(kinds) == 1 and len(steps) > 1
+    return len(kinds) == 1
 
 
 def _stacked(steps: Steps) -> InvertibleConv:

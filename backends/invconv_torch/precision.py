@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -18,7 +19,7 @@ _HAVE_AUTOCAST = ("cpu", "cuda")
 _AS_IT_IS = nullcontext()
 # the switches belong to the process, not to a thread; reentrant, for signal handlers
 _lock = threading.RLock()
-_depth: dict[str, int] = {}
+_depth: Counter[str] = Counter()
 _saved: dict[str, list[tuple[Any, str]]] = {}
 
 
@@ -67,18 +68,18 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     if kind == "cpu" and nothing_reduces(kind):
         return _AS_IT_IS
     with _lock:  # no other thread changes the switches meanwhile
-        plain = not _depth.get(kind) and not autocasting(kind) and not _switches(kind)
+        plain = not _depth[kind] and not autocasting(kind) and not _switches(kind)
     return _AS_IT_IS if plain else _switched(kind)
 
 
 @contextmanager
 def _switched(kind: str) -> Iterator[None]:
     with _lock:
-        _depth[kind] = _depth.get(kind, 0) + 1
-        if _depth[kind] == 1:
+        if not _depth[kind]:
             _saved[kind] = _switches(kind)
             for part, _ in _saved[kind]:
                 part.fp32_precision = "ieee"
+        _depth[kind] += 1
     try:
         with torch.autocast(kind, enabled=False) if autocasting(kind) else _AS_IT_IS:
             yield

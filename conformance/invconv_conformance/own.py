@@ -49,8 +49,7 @@ class _Own(Setting):
         """The dense matrix and shift."""
         dense, shift = self.dense(self.host)
         if self.matrix is not None:
-            pixels = len(dense) // len(self.matrix)
-            dense = self.matrix if pixels == 1 else np.kron(self.matrix, np.eye(pixels))
+            dense = np.kron(self.matrix, np.eye(len(dense) // len(self.matrix)))
         return dense.astype(EXTENDED), shift.astype(EXTENDED)
 
     @functools.cached_property

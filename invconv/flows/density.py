@@ -62,14 +62,14 @@ def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
     """
     for z in zs:
         log_det = log_det - 0.5 * sum_of_each(in_full(z) ** 2 + math.log(2 * math.pi))
-    return log_det if readable(log_det) else log_det * one_or_nan(_outside(x), log_det)
+    return log_det if readable(log_det) else nan_if_lost(log_det, _outside(x))
 
 
-def one_or_nan(lost: Array, like: Array) -> Array:
-    """Return NaN for each sample with a number that is ``lost``, else 1, shape (B,)."""
-    xp = namespace(lost, like)
+def nan_if_lost(log_det: Array, lost: Array) -> Array:
+    """Return log-determinants, NaN for each sample with a number that is ``lost``."""
+    xp = namespace(lost, log_det)
     lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
-    return xp.where(lost, xp.full_like(like, math.nan), xp.ones_like(like))
+    return xp.where(lost, xp.full_like(log_det, math.nan), log_det)
 
 
 def require_images(x: Any, shape: Shape) -> None:

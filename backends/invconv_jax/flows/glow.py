@@ -198,7 +198,7 @@ class Glow:
             levels.append(level.initialize(x, context, self.architecture))
             (*_, x), _ = levels[-1].forward(x, jnp.zeros(len(x)), context, self.architecture)
         made = replace(self, levels=tuple(levels), initialized=jnp.ones_like(flag))
-        chosen: Glow = jax.tree.map(lambda new, old: jnp.where(flag != 0, old, new), made, self)
+        chosen: Glow = jax.tree.map(lambda new, old: jnp.where(flag, old, new), made, self)
         return chosen
 
     @property

@@ -136,7 +136,7 @@ def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()
     if exported_for_any_batch or not available(matrices.dtype.itemsize):
         return _by_scan(matrices, y, sweep=sweep)
     arrays = matrices, *weights, y
-    return y if y.size == 0 else _split(len(sweep.shape))(*arrays, sweep=sweep)
+    return _split(len(sweep.shape))(*arrays, sweep=sweep) if y.size else y
 
 
 @functools.cache
@@ -170,9 +170,9 @@ def _by_scan(matrices: Array, *others: Array, sweep: Sweep) -> Array:
 def _loop(sweep: Sweep, diagonal: Array | None, taps: Array, y: Array) -> Array:
     """Solve level after level; D is the identity if ``diagonal`` is None."""
     (count, channels, _), batch, lower = taps.shape, y.shape[0], sweep.lower
-    if y.size == 0 or (count == 0 and diagonal is None):
+    if not count and diagonal is None:
         return y
-    if count == 0:
+    if not count:
         return jnp.moveaxis(substitute(diagonal, jnp.moveaxis(y, 1, 0), lower=lower), 0, 1)
     lanes = lanes_of(sweep, np)
     width = lanes.gather.shape[1]

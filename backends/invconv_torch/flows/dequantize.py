@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from invconv.arrays.namespaces import readable
-from invconv.flows.density import VALUES, dequantized, one_or_nan
+from invconv.flows.density import VALUES, dequantized, nan_if_lost
 from invconv_torch.native.host import device_kind
 
 
@@ -65,7 +65,7 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         """
         log_det, lost = self._log_det(x, 1), x.isnan()
         if not readable(x):
-            log_det = log_det * one_or_nan(lost, log_det)
+            log_det = nan_if_lost(log_det, lost)
         elif lost.any():
             raise ValueError("x: expected numbers, got NaN, which is no pixel")
         images = (x * VALUES).floor().clamp(0, VALUES - 1).to(torch.uint8)

@@ -28,7 +28,7 @@ def log_of_pivots(matrices: Tensor) -> Tensor:
 def inverse_or_nan(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.inverse_or_nan`; a singular matrix gives NaN."""
     inverse, info = torch.linalg.inv_ex(matrices)
-    return inverse.masked_fill(info[..., None, None] != 0, math.nan)
+    return inverse.masked_fill(info.bool()[..., None, None], math.nan)
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     recording = unrecorded and torch.is_grad_enabled()
     try:
         for t in tensors:
-            if type(t) not in PLAIN or not (t.data_ptr() or t.numel() == 0):
+            if type(t) not in PLAIN or (t.numel() and not t.data_ptr()):
                 return False
             if recording and t.requires_grad:
                 return False

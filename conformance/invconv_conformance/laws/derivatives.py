@@ -86,7 +86,7 @@ def autodiff(s: Setting) -> Iterator[Measure]:
 def _differences(
     s: Setting, name: str, direction: Floats, s_bar: Floats
 ) -> list[tuple[float, float]]:
-    x, y, bar = (image.reshape(-1, len(s.affine[0])) for image in s.images)
+    x, y, bar = (image.reshape(-1, s.size) for image in s.images)
     array = s.host.parameters()[name]
     linear = name.rpartition(".")[2] in ("kernel", "weight")
     step = (max(1.0, float(np.abs(array).max())) if linear else 1.0) * 1e-3 / (1 + s.scales.loss)

@@ -113,6 +113,11 @@ class Setting:
         """The dense matrix and shift."""
         return oracle.affine(self.host, self.case.spatial_shape, EXTENDED)
 
+    @property
+    def size(self) -> int:
+        """C N, the numbers of a sample."""
+        return len(self.affine[1])
+
     @functools.cached_property
     def lu(self) -> ExtendedLU:
         """The dense matrix, factored."""
@@ -137,7 +142,7 @@ class Setting:
         """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0."""
         if self.dtype == self.log_det_dtype:
             return np.zeros_like(size)
-        least = LEAST[self.dtype] * math.sqrt(len(self.affine[0]))
+        least = LEAST[self.dtype] * math.sqrt(self.size)
         return EPS[self.dtype] * size + least
 
     def reach(self, x: Floats) -> Floats:
@@ -187,7 +192,7 @@ class Setting:
 
     def rows(self, x: Floats) -> Floats:
         """Return the samples as rows, in extended precision."""
-        return x.reshape(-1, len(self.affine[0])).astype(EXTENDED)
+        return x.reshape(-1, self.size).astype(EXTENDED)
 
     def forward(self, x: Floats) -> Floats:
         """Return the true K x + b."""

@@ -105,7 +105,7 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
     found = ic.diagnose(s.plain, shape)
     yield truth(found.condition == s.plain.condition(shape) or not found.exact, "condition")
     exact = float(s.lu.log_det())
-    gap, rounding = abs(found.log_det - exact), len(s.affine[0]) * s.scales.condition
+    gap, rounding = abs(found.log_det - exact), s.size * s.scales.condition
     yield Measure("log_det", gap, 1e-9 * (1 + abs(exact)) + 1e2 * rounding * EPS["float64"])
     measured = _digits(s, _error(s))
     yield Measure("digits, too many", found.digits - measured, 1.0)

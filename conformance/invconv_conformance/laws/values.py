@@ -86,7 +86,7 @@ def _log_dets(
 
 def _log_det_bound(s: Setting) -> float:
     exact = abs(float(s.lu.log_det()))
-    oracle = len(s.affine[0]) * s.scales.condition * float(np.finfo(EXTENDED).eps)
+    oracle = s.size * s.scales.condition * float(np.finfo(EXTENDED).eps)
     return C_FACTOR * EPS[s.log_det_dtype] * (s.scales.logs + exact + 1) + oracle
 
 
@@ -106,7 +106,7 @@ def transpose_inverse(s: Setting) -> Iterator[Measure]:
     turned = s.plain.transpose()
     if s.dtype == s.log_det_dtype:  # the matrix of two factors is rounded, too much in a half type
         gap = largest(values(turned.log_det(s.case.spatial_shape)) - s.lu.log_det())
-        yield Measure("log_det of K^T", gap, _log_det_bound(s) + s.lever * len(s.affine[0]))
+        yield Measure("log_det of K^T", gap, _log_det_bound(s) + s.lever * s.size)
     x = s.transposed(y, inverse=True)
     bound = s.lever * s.norm(x) + s.cast(s.norm(x))
     yield s.off("K^-T y", turned.inverse(s.array(y)), x, bound)

@@ -27,7 +27,7 @@ def memories(target: Target, dtype: str) -> dict[str, Hold]:
         return namespace(array).permute_dims(array, tuple(np.argsort(order)))
 
     def repeated(x: Floats) -> Array:
-        one = put(x[:1] if x.ndim > 1 else x)
+        one = put(x[:1])
         return namespace(one).broadcast_to(one, x.shape)
 
     def channels_last(x: Floats) -> Array:

@@ -23,7 +23,7 @@ class ExtendedLU:
             if pivot != k:
                 lu[[k, pivot]] = lu[[pivot, k]]
                 self.order[[k, pivot]] = self.order[[pivot, k]]
-            if lu[k, k] != 0:
+            if lu[k, k]:
                 lu[k + 1 :, k] /= lu[k, k]
                 lu[k + 1 :, k + 1 :] -= np.outer(lu[k + 1 :, k], lu[k, k + 1 :])
         self.lu = lu

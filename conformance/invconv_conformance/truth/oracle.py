@@ -104,7 +104,7 @@ def orthogonal(reflectors: Matrix) -> Matrix:
 
 def correlate(taps: Taps, shape: Shape, *words: str) -> Matrix:
     """Return the matrix of y[p] = sum of tap x[p + offset], by a word for each border."""
-    taps, words = list(taps), words if len(words) > 1 else words * len(shape)
+    taps, words = list(taps), words * (len(shape) // len(words))
     reach = np.abs([offset for offset, _ in taps]).max(axis=0)
     sides = list(zip(words, reach, shape, strict=True))
     wide = [continued(_identity(n), 0, int(r), word) for word, r, n in sides]

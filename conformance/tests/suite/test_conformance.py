@@ -1,5 +1,6 @@
 """The conformance suite: every library obeys every law; tests know every operator and layer."""
 
+import argparse
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,17 +12,18 @@ import invconv as ic
 import invconv_torch as it
 from invconv.extend import Pointwise
 from invconv.operators.base.fields import is_own, mixings, own_operators
+from invconv_conformance.cases import quick
 from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.calls import CALLS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import LIBRARIES
-from invconv_conformance.run.check import Check
-from invconv_conformance.run.selection import checks
+from invconv_conformance.run.check import Check, setting
+from invconv_conformance.run.selection import checks, choose
 from invconv_torch.layer import Layer
 from tests.conftest import TORCH_LAYERS
-from tests.selected import ONE_OF_EACH, cases_named, slow
+from tests.selected import FEW, ONE_OF_EACH, cases_named, slow
 
 _SOME = (  # of each kind of factor, and of what is judged
     *("corner-bias", "periodic-even-dilated", "pluconv1x1-2d"),
@@ -143,6 +145,49 @@ def test_every_law_says_something(law: str) -> None:
     columns = [Column("numpy", "cpu", "eager", "float32")]
     columns += [Column("torch", "cpu", "eager", dtype) for dtype in ("float64", "float32")]
     assert any(one.run().status == "pass" for one in checks(columns, (*QUICK[1:], QUICK[0]), [law]))
+
+
+NEAR = """forward.value inverse.value inverse.residual round_trip log_det.value log_det.inverse
+    transpose transpose.inverse composition precision vjp.input"""
+
+
+@pytest.mark.parametrize("case", FEW, ids=lambda case: case.name)
+def test_rounding_comes_near_every_bound(case: Any) -> None:
+    """A part in 30,000 of what a law allows; of an exponential's, a sum of norms, in a million."""
+    shares: dict[Any, float] = {}
+    for dtype, laws in (("float64", NEAR), ("float32", NEAR), ("float16", NEAR[:27])):
+        held = setting(case.name, Column("numpy", "cpu", "eager", dtype))
+        for measure in (m for law in laws.split() for m in LAWS[law].check(held)):
+            if measure.bound != 1:  # of a number
+                kind = measure.what, dtype == "float16"
+                shares[kind] = max(shares.get(kind, 0.0), measure.share)
+    least = 1e-6 if isinstance(held.host, ic.ExponentialConv) else 3e-5
+    del shares["log_det of K^T", False]
+    assert least <= min(shares.values()) <= max(shares.values()) <= 1
+
+
+def test_quick_runs_cases_of_each_kind_and_less_where_a_compiler_takes_long() -> None:
+    nothing = dict.fromkeys(("namespace", "library", "device", "mode", "dtype"))
+    columns, _ = choose(argparse.Namespace(quick=True, **nothing))
+    words = ["-".join(column) for column in columns if "cuda" not in column.device]
+    assert words == [
+        *("numpy-cpu-eager-float64", "numpy-cpu-eager-float32"),
+        *("array_api_strict-CPU_DEVICE-eager-float64", "array_api_strict-device1-eager-float32"),
+        *("torch-cpu-eager-float64", "torch-cpu-eager-float32"),
+        *("jax-cpu-eager-float64", "jax-cpu-jit-float32"),
+    ]
+    some = {(c, law) for c in QUICK for law in LAWS}
+    more = {(c, law) for c in quick.QUICK_MORE for law in {*LAWS} - {*quick.QUICK_SHARED_LAWS}}
+    in_jit = {(c, law) for c, law in some if c in quick.QUICK_COMPILED_LAWS.get(law, QUICK)}
+    eager = {(c, law) for c, law in some if c in quick.QUICK_EAGER}
+    eager |= {(c, law) for c, laws in quick.QUICK_EAGER_LAWS.items() for law in laws}
+    wanted = {"numpy": some | more, "torch": some | more, "array_api_strict": some, "jax": in_jit}
+    found = [*checks(columns, quick=True)]
+    assert len(found) == len({*found})
+    for column in columns:
+        expected = eager if "jax-cpu-eager" in "-".join(column) else wanted[column.library]
+        asked = {one for one in expected if Check(one[0], column, one[1]).speaks}
+        assert {(one.case, one.law) for one in found if one.column == column} == asked
 
 
 def test_every_operator_mixing_and_layer_is_listed() -> None:
