@@ -42,7 +42,6 @@ from invconv.families.family import Family
 from invconv.kernels.frequencies.spectrum import (
     SpectralProduct,
     kernel_spectrum,
-    spectral_apply,
     spectral_gram,
     spectral_log_det,
     spectral_log_det_saving,
@@ -411,7 +410,7 @@ class Spectral(TapsFamily):
 
     def apply(self, w: Array, x: Array) -> Array:
         if self.wide:
-            return spectral_apply(w, self.basis, x)
+            return self.made_ready(w, tuple(x.shape[2:]))(x)
         return self.whole.apply(self.unfolded(w), x)
 
     def gram(self, x: Array, y: Array) -> Array:

@@ -35,7 +35,7 @@ from invconv.arrays.namespaces import (
 from invconv.families.family import BOTH, Family, Shift, Wanted
 from invconv.families.pointwise import MATRIX, Pointwise, Scale
 from invconv.kernels import maps
-from invconv.kernels.matrices import PixelSteps, solver_of_steps
+from invconv.kernels.matrices import PixelSteps, Product, solver_of_steps
 from invconv.kernels.primitives import (
     Plan,
     Solver,
@@ -376,15 +376,11 @@ def _negative(bar: Any) -> Any:
     return None if bar is None else -bar
 
 
-def undoing(run: Sequence[Factor]) -> Solver:
+def undoing(run: Sequence[Factor], by_factor: bool = False) -> Product | PixelSteps:
     """Return the solver of a run of matrices, given in the order in which they are undone."""
-    return solver_of_steps(undoing_steps(run))
-
-
-def undoing_steps(run: Sequence[Factor]) -> PixelSteps:
-    """Return the solver that undoes them one by one."""
-    steps = (step for f in run for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
-    return PixelSteps(tuple(steps))
+    each = (step for f in run for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
+    steps = PixelSteps(tuple(each))
+    return steps if by_factor else solver_of_steps(steps)
 
 
 class Route:
@@ -548,5 +544,5 @@ def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
     if type(first.family) is Shift:
         return Bias(first.w, True)
     if undone_as_one(unit):
-        return undoing_steps(unit) if by_factor else undoing(unit)
+        return undoing(unit, by_factor)
     return first.family.solver(first.w, shape)

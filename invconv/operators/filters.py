@@ -265,7 +265,9 @@ def sosfiltfilt(
         taps -= int(namespace(counted).min(counted))
 
     def run(signals: Array, first: Array) -> Array:
-        return sosfilt(sos, signals, zi=_beside(states, first) * first)[0]
+        between = (1,) * (signals.ndim + 1 - states.ndim)  # axes of the signals before the last
+        each = namespace(states).reshape(states, (states.shape[0], *between, *states.shape[1:]))
+        return sosfilt(sos, signals, zi=each * first)[0]
 
     return _there_and_back(run, x, axis, padtype, padlen, taps)
 
@@ -364,12 +366,6 @@ def _there_and_back(
     for _ in range(2):
         signals = xp.flip(run(signals, signals[..., :1]), axis=-1)
     return moved(signals[..., edge : signals.shape[-1] - edge], -1, axis)
-
-
-def _beside(states: Array, signals: Array) -> Array:
-    """Return states (n, ..., 2) with as many axes between as signals have before the last."""
-    between = (1,) * (signals.ndim + 1 - states.ndim)
-    return namespace(states).reshape(states, (states.shape[0], *between, *states.shape[1:]))
 
 
 def _axis(axis: int, x: Array) -> int:

@@ -291,10 +291,9 @@ def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> fl
             raise ValueError(f"sigma: expected more than the rounding of y, got {sigma:g}")
     from scipy.optimize import brentq  # here: it takes longer to import than invconv does
 
-    def log_misfit(log_damp: float) -> float:
-        return math.log(max(misfit(math.exp(log_damp)), sys.float_info.min))
-
-    return math.exp(brentq(log_misfit, math.log(low), math.log(high), xtol=_CLOSE))
+    logs = math.log(low), math.log(high)
+    least = sys.float_info.min
+    return math.exp(brentq(lambda d: math.log(max(misfit(math.exp(d)), least)), *logs, xtol=_CLOSE))
 
 
 def _require_between(least: float, most: float, sigma: float) -> None:

@@ -20,6 +20,7 @@ nothing. Coefficients of every sample leave no state: then ``last`` is zero.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from invconv.arrays.namespaces import Array, device, identity, namespace, size, zeros
@@ -50,15 +51,6 @@ def in_sections(
         x = v[..., :length]
         lasts.append(v[..., length:])
     return xp.reshape(x, shape), None if z is None else xp.reshape(xp.stack(lasts), z.shape)
-
-
-def _in_sections(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array | None]:
-    """Filter signals x (..., N) by the sections of a cascade: see `in_sections`."""
-    return in_sections(by_solves, b, a, x, z)
-
-
-filtered: Primitive[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
-filtered = Primitive(_in_sections, "filtered", on=2)
 
 
 def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
@@ -100,6 +92,10 @@ def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Array:
         solved = xp.linalg.solve(matrix, xp.matrix_transpose(here))
         parts.append(xp.matrix_transpose(solved))
     return xp.concat([*(parts[1:] if poles else [driven]), zeros(z.shape, x)], axis=2)
+
+
+filtered: Primitive[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
+filtered = Primitive(partial(in_sections, by_solves), "filtered", on=2)
 
 
 def resized(x: Array, count: int, start: int = 0) -> Array:

@@ -214,8 +214,9 @@ def _by_launches(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     if program is None or y.shape[0] > program.plan.most_images:
         return _by_scan(matrices, y, sweep=sweep)
     weights = jax.ShapeDtypeStruct((program.plan.weights,), y.dtype)
-    (weighed,) = _call(launch.weighing_call(program), (weights,), matrices)
-    call = launch.solving_call(program, y.shape[0])
+    weighing = launch.custom_call(program, "weigh", program.plan.weigh())
+    (weighed,) = _call(weighing, (weights,), matrices)
+    call = launch.custom_call(program, "solve", (program.plan.solve(y.shape[0]),))
     counters = jax.ShapeDtypeStruct((call.counters,), np.int32)
     return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weighed, y)[0]
 

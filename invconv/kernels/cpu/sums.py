@@ -40,17 +40,14 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
         w.loop(0, a["columns"]) as column,
     ):
         here = a["at"] + row * a["row_step"] + column * a["column_step"]
-        _sum(w, a, _taps(w, a, row, column), here, block, single)
+        number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
+        number = number + column.least(a["last_column"])
+        taps = w.entries(a["lists"], number * (a["taps"] * 2 + 1))
+        _sum(w, a, taps, here, block, single)
         with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             _substitute(w, a, here)
         with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
             _mask(w, a, here, row * a["columns"] + column)
-
-
-def _taps(w: Writer, a: Arguments, row: Int, column: Int) -> Value:
-    number = (a["top"] + row).least(a["last_row"]) * (a["last_column"] + 1)
-    number = number + column.least(a["last_column"])
-    return w.entries(a["lists"], number * (a["taps"] * 2 + 1))
 
 
 def _sum(w: Writer, a: Arguments, taps: Value, here: Int, block: int, single: bool) -> None:

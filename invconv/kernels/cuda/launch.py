@@ -184,17 +184,8 @@ class CustomCall:
     counters: int  # number of counters; at least one
 
 
-def weighing_call(program: Program) -> CustomCall:
-    """Return the call that computes weights from matrices."""
-    return _call(program, "weigh", program.plan.weigh())
-
-
-def solving_call(program: Program, batch: int) -> CustomCall:
-    """Return the call that solves a batch of at least one image."""
-    return _call(program, "solve", (program.plan.solve(batch),))
-
-
-def _call(program: Program, task: str, launches: tuple[Launch, ...]) -> CustomCall:
+def custom_call(program: Program, task: str, launches: tuple[Launch, ...]) -> CustomCall:
+    """Return the call that queues the launches of a task, "weigh" or "solve"."""
     rows = [(n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches]
     numbers, plan = np.ravel(np.asarray(rows, np.int32)), program.plan
     description = repr((plan.constants, plan.device.architecture)).encode()

@@ -110,6 +110,8 @@ class SpectralProduct:
 
     def by_transforms(self, y: Array) -> Array:
         """Apply the map by the library's transforms, as where the matrices may be traced."""
+        if 0 in y.shape:
+            return namespace(y).empty_like(y)
         return within_range(functools.partial(by_frequencies.agnostic, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
@@ -324,14 +326,6 @@ def solved(spectrum: Array, y_hat: Array) -> Array:
         return namespace(y_hat).linalg.solve(spectrum, y_hat)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a library would not say
         return y_hat / spectrum  # a library's solve takes one call a frequency
-
-
-def spectral_apply(kernel: Array, basis: Basis, x: Array) -> Array:
-    """Return A(K) x, shape (B, C, *spatial)."""
-    shape = tuple(x.shape[2:])
-    if 0 in x.shape:
-        return namespace(x).empty_like(x)
-    return SpectralProduct(kernel_spectrum(kernel, basis, shape), basis, shape).by_transforms(x)
 
 
 def spectral_gram(x: Array, y: Array, kernel_size: Shape, basis: Basis) -> Array:

@@ -1,15 +1,23 @@
 """Waves along each axis, the transforms of images to them, and the bases they make.
 
-    periodic  exp(2 pi i k p / N)                   k = 0 ... N // 2
-    cosines   cos(pi m (p + 1/2) / N)               m = 0 ... N - 1    DCT-II
-    sines     sin(pi (m + 1) (p + 1) / (N + 1))     m = 0 ... N - 1    DST-I
-    mirrors   cos(pi m p / (N - 1))                 m = 0 ... N - 1    DCT-I
+A `Basis` has one kind of waves along each axis. In it convolutions decouple, K_hat(f) x_hat(f),
+with a phase for each tap. Along an axis of N pixels:
 
-These are the waves of an axis that ends at walls: mirrors beside the last pixels, zeros, or mirrors
-in the last pixels. The first two transforms are orthonormal; that of mirrors, (2 / (N - 1))^1/2 V D
-for the matrix V of the waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse, and that of
-their transposes is its transpose. SciPy has them for NumPy's arrays; else each is a product with a
-matrix along short axes, and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
+    border      wave at pixel p                        phase of tap t
+    periodic    exp(2 pi i k p / N)                    exp(2 pi i k t / N)
+    symmetric   cos(pi m (p + 1/2) / N)                cos(pi m t / N)                 DCT-II
+    mirror      cos(pi m p / (N - 1))                  cos(pi m t / (N - 1))           DCT-I
+    odd         sin(pi (m + 1) (p + 1) / (N + 1))      cos(pi (m + 1) t / (N + 1))     DST-I
+
+with m = 0 ... N - 1. The last three end at walls: mirrors beside the last pixels or in them, or
+zeros. There the kernel is even: tap t stands at the offsets +-t, and counts twice unless t = 0
+(S. A. Martucci, Symmetric Convolution and the Discrete Sine and Cosine Transforms, 1994). Images
+are real: along the last periodic axis k = 0 ... N // 2 suffice. Without one all is real.
+
+DCT-II and DST-I are orthonormal; that of mirrors, (2 / (N - 1))^1/2 V D for the matrix V of the
+waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse, and that of their transposes is its
+transpose. SciPy has them for NumPy's arrays; else each is a product with a matrix along short axes,
+and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
 
 The compiled kernel transforms in real arithmetic and in place (`real_transform`). Along a periodic
 axis of n points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold Im
@@ -20,19 +28,6 @@ x_hat(k) for k = 1 ... (n - 1) // 2: C and S in exp(-2 pi i k p / n) = C + i S. 
 
 so that each of the pairs C re and S im, C im and S re is replaced by its difference and its sum.
 Along other axes place m holds the coefficient of wave m.
-
-A `Basis` has one kind of waves along each axis. In it convolutions decouple, K_hat(f) x_hat(f),
-with a phase for each tap:
-
-    periodic    any kernel                            exp(2 pi i f t / N)
-    symmetric   an image between mirrors              cos(pi m t / N)
-    mirror      mirrors in the last pixels            cos(pi m t / (N - 1))
-    odd         an image between walls at zero        cos(pi (m + 1) t / (N + 1))
-
-Along the last three the kernel is even: tap t stands at the offsets +-t, and counts twice unless
-t = 0 (S. A. Martucci, Symmetric Convolution and the Discrete Sine and Cosine Transforms, 1994).
-The images are real: along the last periodic axis half of the frequencies suffice, the rest are
-their conjugates. Without a periodic axis all is real.
 """
 
 from __future__ import annotations
@@ -139,7 +134,11 @@ class Waves:
             if n > BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
                 rows = quick(rows)
             else:
-                rows = _multiplied(self.matrix(n, back), rows)
+                matrix = self.matrix(n, back)
+                if rest == 1:  # one product instead of many
+                    rows = matmul(rows[:, :, 0], constant(matrix.T, rows, rows.dtype))
+                else:
+                    rows = matmul(constant(matrix, rows, rows.dtype), rows)
             x = namespace(x).reshape(rows, shape)
         return x
 
@@ -164,13 +163,6 @@ COSINES, SINES, MIRRORS, TRANSPOSED_MIRRORS = (
     Waves(0, -1),
     Waves(0, -1, transposed=True),
 )
-
-
-def _multiplied(matrix: Floats, rows: Array) -> Array:
-    """Return the product of a matrix with the middle axis of (lead, n, rest)."""
-    if rows.shape[2] == 1:  # one product instead of many
-        return matmul(rows[:, :, 0], constant(matrix.T, rows, rows.dtype))
-    return matmul(constant(matrix, rows, rows.dtype), rows)
 
 
 def _sines(rows: Array) -> Array:
@@ -242,7 +234,7 @@ def real_transform(waves: tuple[Waves | None, ...], shape: Shape, counts: Shape)
     along = list(zip(waves, shape, strict=True))
     return RealTransform(
         tuple(_matrix(n) if wave is None else wave.matrix(n) for wave, n in along),
-        tuple(_matrix(n).T * _weights(n) if w is None else w.matrix(n, True) for w, n in along),
+        tuple(_back(n) if wave is None else wave.matrix(n, True) for wave, n in along),
         np.asarray(pairs, np.int64).reshape(-1, 2),
         np.asarray([(real, imag) for _, real, imag, _ in parts]),
         np.asarray([np.ravel_multi_index(f, counts) for f, *_ in parts]),
@@ -274,12 +266,9 @@ def _matrix(n: int) -> Floats:
     return np.concatenate([half.real, half.imag[1 : (n + 1) // 2]])
 
 
-def _weights(n: int) -> Floats:
-    """Return, for each place, how often its frequency occurs along the axis, divided by n."""
-    k = np.concatenate([np.arange(n // 2 + 1), np.arange(1, (n + 1) // 2)])
-    often = np.full(len(k), 2.0)  # as in `doubled`
-    often[2 * k % n == 0] = 1.0
-    return often / n
+def _back(n: int) -> Floats:
+    often = _multiplicity(n)
+    return _matrix(n).T * (np.concatenate([often, often[1 : (n + 1) // 2]]) / n)
 
 
 BORDERS = "periodic", "symmetric", "mirror", "odd", "zero"
@@ -459,9 +448,8 @@ def _folded(x: Array, axis: int, places: np.ndarray[Any, Any], period: int) -> A
     return xp.take(pad(x, axis, 0, 1), constant(source, x), axis=axis)
 
 
-def _multiplicity(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    counts = np.full(n // 2 + 1, 2.0)  # Dynamo makes float32 of numbers in np.where
-    counts[0] = 1.0
+def _multiplicity(n: int) -> Floats:
+    counts = doubled(n // 2 + 1)
     if n % 2 == 0:
         counts[-1] = 1.0
     return counts

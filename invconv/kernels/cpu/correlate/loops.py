@@ -34,15 +34,12 @@ def write_correlation(w: Writer) -> None:
         clear(w, a["z"], h, a["images"])
         groups = a["images"].over(h["images"])
         with each_unit(w, a["shared"], groups * h["pieces"]) as taken:
-            _band(w, a, h, taken % groups * h["images"], taken // groups)
-
-
-def _band(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> None:
-    band, positions = _place(w, a, h, image, number)
-    _copy(w, a, h, band, image, "x")
-    columns, lists = positions.over(w.lanes), h["lists"]
-    call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
-    _copy(w, a, h, band, image, "y")
+            image = taken % groups * h["images"]
+            band, positions = _place(w, a, h, image, taken // groups)
+            _copy(w, a, h, band, image, "x")
+            columns, lists = positions.over(w.lanes), h["lists"]
+            call_sums(w, a, h, lists, at=band["at"], columns=columns, column_step=w.lanes)
+            _copy(w, a, h, band, image, "y")
 
 
 def _place(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> tuple[Numbers, Int]:
@@ -142,27 +139,24 @@ def write_images_correlation(w: Writer) -> None:
     with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
+        image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
         with each_unit(w, a["shared"], a["images"].over(h["images"])) as group:
-            _group(w, a, h, group * h["images"])
-
-
-def _group(w: Writer, a: Arguments, h: Numbers, image: Int) -> None:
-    image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
-    x, y = (w.at(a[name], image * image_size) for name in ("x", "y"))
-    copied = h | {
-        "lines_there": (a["images"] - image).least(h["images"]),
-        "line_step": image_size,
-        "channel_stride": h["pixels"],
-        "count": h["pixels"],
-        "width": h["pixels"],
-        "step": step,
-    }
-    w.call_inside("enter", lines=x, z=a["z"], **copied)
-    with w.loop(0, h["pieces"]) as i:
-        run = w.record(Run, a["program"], h["body"] + i * size(Run))
-        place, lists = {"at": run["at"], "columns": run["columns"]}, h["lists"] + run["taps"]
-        call_sums(w, a, h, lists, **place, column_step=step)
-    w.call_inside("leave", lines=y, z=w.at(a["z"], h["out"]), **copied)
+            image = group * h["images"]
+            x, y = (w.at(a[name], image * image_size) for name in "xy")
+            copied = h | {
+                "lines_there": (a["images"] - image).least(h["images"]),
+                "line_step": image_size,
+                "channel_stride": h["pixels"],
+                "count": h["pixels"],
+                "width": h["pixels"],
+                "step": step,
+            }
+            w.call_inside("enter", lines=x, z=a["z"], **copied)
+            with w.loop(0, h["pieces"]) as i:
+                run = w.record(Run, a["program"], h["body"] + i * size(Run))
+                place = {"at": run["at"], "columns": run["columns"], "column_step": step}
+                call_sums(w, a, h, h["lists"] + run["taps"], **place)
+            w.call_inside("leave", lines=y, z=w.at(a["z"], h["out"]), **copied)
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:

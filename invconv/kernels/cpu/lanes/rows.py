@@ -133,7 +133,8 @@ def parts(g: Geometry, shared: bool) -> Parts:
     """Return the parts of a program; if ``shared``, several threads may solve an image."""
     s, sums = Strips(g, shared), (g.block, g.single)
     masked = any(o[-1] < 0 for o in g.reach)  # a tap reads ahead in a row, and beyond its end
-    masks = _masks(s) if masked else b""
+    column = np.arange(s.levels(0) * masked)[:, None] - g.lag * np.arange(g.lanes)
+    masks = ((column >= 0) & (column < g.shape[-1])).tobytes()  # of lanes in the grid, by level
     return Parts(_header(s, masked), _lists(s), _segments(s), sums, masks=masks)
 
 
@@ -170,13 +171,6 @@ def _lists(s: Strips) -> list[TapList]:
 
     taps = range(len(s.geometry.reach))
     return [[(t, distance(t, slot)) for t in taps] for slot in range(s.slots)]
-
-
-def _masks(s: Strips) -> bytes:
-    """Return, for each level, the mask of the lanes inside the grid."""
-    g = s.geometry
-    column = np.arange(s.levels(0))[:, None] - g.lag * np.arange(g.lanes)
-    return ((column >= 0) & (column < g.shape[-1])).tobytes()
 
 
 def _segments(s: Strips) -> list[list[Segment]]:
