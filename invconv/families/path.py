@@ -250,7 +250,6 @@ class Bias(Leg):
         return [-b_bar if self.inverted else b_bar], bar
 
     def as_numpy(self) -> Bias:
-        """Return the same on NumPy arrays."""
         return Bias(to_numpy(self.b), self.inverted)
 
 
@@ -489,12 +488,6 @@ class State:
         pairs = zip(units(path), self.solvers)
         there = (getattr(s, "as_numpy", lambda: None)() or _solver(u, shape) for u, s in pairs)
         return State(tuple(there), to_numpy(self.log_det))
-
-    def for_data_in(self, dtype: Any) -> State:
-        """Return a state that casts data of another dtype to its own dtype and solves there."""
-        if self.log_det.dtype == dtype:
-            return self
-        return replace(self, dtype=self.log_det.dtype, log_det=cast(self.log_det, dtype))
 
     @property
     def plan(self) -> Plan:

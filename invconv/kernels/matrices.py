@@ -123,7 +123,6 @@ class PixelSteps:
         return Plan(self.method)
 
     def as_numpy(self) -> Self:
-        """Return the same on NumPy arrays."""
         steps = []
         for step in self.steps:
             arrays = {n: to_numpy(a) for n, a in vars(step).items() if hasattr(a, "dtype")}
@@ -166,7 +165,6 @@ class Product:
         return Plan(self.method, at_the_pixel="product with the inverse")
 
     def as_numpy(self) -> Self:
-        """Return the same on NumPy arrays."""
         return replace(self, inverse=to_numpy(self.inverse))
 
     def __call__(self, y: Array) -> Array:

@@ -275,18 +275,29 @@ class AutoregressiveConv(WithKernel):
         return self._gradients_with(gradients, as_batch(self, "y_bar", -y_bar), before), y_bar
 
     def _with_before(self, call: Call, y: Array, before: Array, sign: int) -> Array:
-        before = cast(as_before(call, self._family, before), self.kernel.dtype)
-        carried = sign * carried_over(self._family, self.kernel, before)
-        return added(y, carried, last=self._family.direction[0] < 0)
+        """Return y + sign c."""
+        family, rows = self._family, int(y.shape[2])
+        before = cast(as_before(call, family, before), self.kernel.dtype)
+        depth, ahead = int(before.shape[2]), family.direction[0] < 0
+        if not depth:
+            return y
+        c = maps.apply(family, self.kernel, resized(before, 2 * depth, last=ahead))
+        return y + sign * resized(resized(c, depth, last=not ahead), rows, last=ahead)
 
     def _gradients_with(self, gradients: Gradients, bar: Call, before: Array) -> Gradients:
         """Add the gradients of what the pixels before a block add, and the one by these pixels."""
-        flat = as_before(bar, self._family, before)
-        bars = carried_over_vjp(self._family, bar.conv.kernel, flat, bar.x)
+        family = self._family
+        flat = as_before(bar, family, before)
+        depth, ahead = int(flat.shape[2]), family.direction[0] < 0
+        if not depth:
+            return gradients | {"before": before}
+        x, c_bar = resized(flat, 2 * depth, last=ahead), resized(bar.x, depth, last=ahead)
+        y_bar = resized(c_bar, 2 * depth, last=not ahead)
+        bars = maps.apply_vjp(family, bar.conv.kernel, x, y_bar, BOTH)
         kernel_bar, before_bar = (cast(each, before.dtype) for each in bars)
+        before_bar = resized(before_bar, depth, last=ahead)
         before_bar = namespace(before).reshape(before_bar, tuple(before.shape))
-        kernel_bar = gradients["kernel"] + kernel_bar
-        return gradients | {"kernel": kernel_bar, "before": before_bar}
+        return gradients | {"kernel": gradients["kernel"] + kernel_bar, "before": before_bar}
 
 
 def resized(x: Array, length: int, *, last: bool = False) -> Array:
@@ -295,37 +306,6 @@ def resized(x: Array, length: int, *, last: bool = False) -> Array:
     if missing > 0:
         return pad(x, 2, missing * last, missing * (not last))
     return x[:, :, -missing:, ...] if last else x[:, :, :length, ...]
-
-
-def carried_over(family: Causal, kernel: Array, before: Array) -> Array:
-    """Return the r rows of c that are not zero, by ``before`` (B, C, r, ...)."""
-    depth, ahead = int(before.shape[2]), family.direction[0] < 0
-    if not depth:
-        return before
-    y = maps.apply(family, kernel, resized(before, 2 * depth, last=ahead))
-    return resized(y, depth, last=not ahead)
-
-
-def added(x: Array, c: Array, *, last: bool) -> Array:
-    """Return x + c, with c in the first rows of x or in the last ones, cut off where x is short."""
-    here = min(int(c.shape[2]), int(x.shape[2]))
-    there = int(x.shape[2]) - here
-    parts = [resized(x, here, last=last) + resized(c, here, last=last)]
-    parts.insert(not last, resized(x, there, last=not last))
-    return namespace(x).concat(parts, axis=2)
-
-
-def carried_over_vjp(
-    family: Causal, kernel: Array, before: Array, c_bar: Array
-) -> tuple[Array, Array]:
-    """Return the gradients of <c_bar, c> by the kernel and by ``before``."""
-    depth, ahead = int(before.shape[2]), family.direction[0] < 0
-    if not depth:
-        return namespace(kernel).zeros_like(kernel), before
-    x = resized(before, 2 * depth, last=ahead)
-    y_bar = resized(resized(c_bar, depth, last=ahead), 2 * depth, last=not ahead)
-    kernel_bar, x_bar = maps.apply_vjp(family, kernel, x, y_bar, BOTH)
-    return kernel_bar, resized(x_bar, depth, last=ahead)
 
 
 def as_before(call: Call, family: Causal, before: Any) -> Array:

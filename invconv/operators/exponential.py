@@ -131,7 +131,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     @derived
     def _family(self) -> Exponential:
-        """Return the family of e^M."""
         assert isinstance(self.dilation, tuple)
         size = self._kernel_size
         return Exponential(CentredFamily.of(self.padding == "circular", size, self.dilation), size)

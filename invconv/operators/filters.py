@@ -369,7 +369,6 @@ def _there_and_back(
 
 
 def _axis(axis: int, x: Array) -> int:
-    """Return the axis of time, from 0 on."""
     require_real("x", x)
     axis = operator.index(axis)
     if not -x.ndim <= axis < x.ndim:

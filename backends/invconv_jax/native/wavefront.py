@@ -24,8 +24,9 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.arrays.stencil import CausalStencil, Sweep
+from invconv.kernels.cpu import machine
 from invconv.kernels.cpu import xla as cpu
-from invconv.kernels.cpu.compiled import available, compiled_solve
+from invconv.kernels.cpu.compiled import compiled_solve
 from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.launch import Program
 from invconv.kernels.primitives import Plan, flat
@@ -64,7 +65,7 @@ class CausalSolver:
         """How the solve runs."""
         sweep, taps = self.causal.sweep, self.causal.taps
         corner = "cached inverse where accurate, else triangular solve"
-        if not available(taps.dtype.itemsize):
+        if machine.reason(taps.dtype.itemsize):
             return Plan("wavefront", corner, levels=sweep.levels)
         if isinstance(taps, jax.core.Tracer):
             kinds = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
@@ -94,7 +95,7 @@ def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Arra
 def program_of(sweep: Sweep, channels: int, dtype: Any) -> Program | None:
     """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
     dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64) or not available(dtype.itemsize):
+    if dtype not in (np.float32, np.float64) or machine.reason(dtype.itemsize):
         return None
     programs = [launch.program_of(channels, sweep, dtype.itemsize, n) for n in _ordinals()]
     plans = {program and program.plan for program in programs}
@@ -122,7 +123,7 @@ LOCK = threading.Lock()  # XLA refuses a second handler of a name
 
 def weights_of(causal: CausalStencil) -> list[Array]:
     """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
-    if not (readable(causal.taps) and available(causal.taps.dtype.itemsize)):
+    if not readable(causal.taps) or machine.reason(causal.taps.dtype.itemsize):
         return []
     return list(map(jnp.asarray, compiled_solve(np.array(causal.taps), causal.sweep).layouts()))
 
@@ -133,7 +134,7 @@ def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()
     Without ``weights``, which `weights_of` computes once, a call on a CPU computes its own.
     """
     exported_for_any_batch = not isinstance(y.shape[0], int)
-    if exported_for_any_batch or not available(matrices.dtype.itemsize):
+    if exported_for_any_batch or machine.reason(matrices.dtype.itemsize):
         return _by_scan(matrices, y, sweep=sweep)
     arrays = matrices, *weights, y
     return _split(len(sweep.shape))(*arrays, sweep=sweep) if y.size else y

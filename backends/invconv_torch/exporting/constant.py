@@ -29,7 +29,7 @@ from invconv.kernels.frequencies.spectrum import SpectralSolver
 from invconv.kernels.matrices import PixelSteps, Product
 from invconv.kernels.primitives import grid_of
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
-from invconv.operators.base.calls import Call
+from invconv.operators.base.calls import Call, for_each
 from invconv.operators.base.factors import require_regular
 from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
 from invconv_torch.native import kernels
@@ -54,7 +54,8 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
     path = paths.inverse(conv._path()) if inverse else conv._path()
     require_regular(conv, shape, back=inverse)
     y = _run(path, call.x)
-    return call.restore_shape(y), call.broadcast(constant(-log_det if inverse else log_det, call.x))
+    log_det = constant(-log_det if inverse else log_det, call.x)
+    return call.restore_shape(y), for_each(call.batch_shape, log_det)
 
 
 def _run(path: Path, x: Tensor) -> Tensor:

@@ -27,11 +27,6 @@ _KEPT = 2**25  # bytes at most of the buffer that a thread keeps
 _ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 
-def available(itemsize: int) -> bool:
-    """Tell whether the kernel runs here; `machine.reason` says why it does not."""
-    return machine.reason(itemsize) is None
-
-
 @dataclass(frozen=True, eq=False)
 class CompiledSolve:
     """A factored causal stencil on a grid: its geometry, and weights for the kernel."""

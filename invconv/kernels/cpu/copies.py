@@ -126,7 +126,6 @@ class _Square:
         return pairs
 
     def _copied(self) -> list[Value]:
-        """Return whether each position is to be copied."""
         return [(self.j + i).is_("<", self.a["count"]) for i in range(self.w.lanes)]
 
     def load_lines(self, inside: bool) -> list[Value]:

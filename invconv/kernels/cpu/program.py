@@ -39,7 +39,6 @@ class Assembled(Generic[Record]):
 
     @functools.cached_property
     def address(self) -> int:
-        """The address of the numbers."""
         return address_of(self.numbers)
 
 

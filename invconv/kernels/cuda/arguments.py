@@ -42,5 +42,4 @@ class Launch:
 
     @property
     def struct(self) -> bytes:
-        """The struct of the integers."""
         return np.array(self.integers, np.int32).tobytes()

@@ -98,7 +98,6 @@ class _Driver:
             xla.fail(self.w, self.frame, self._message(self.w.integer(b.zext(code, I64))))
 
     def pop(self) -> None:
-        """Write the call that pops the context."""
         self._call("cuCtxPopCurrent_v2", self.w.variable(POINTER))
 
     def _call(self, name: str, *arguments: Value) -> Value:

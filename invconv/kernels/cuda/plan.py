@@ -116,7 +116,6 @@ class LaunchPlan:
 
     @property
     def constants(self) -> Constants:
-        """The names and values of the sources' macros."""
         reach = self.sweep.reach
         taps = ",".join(f"{{{{{','.join(map(str, offset))}}}}}" for offset in reach)
         values = {
@@ -141,7 +140,6 @@ class LaunchPlan:
         return tuple((name, str(value)) for name, value in values.items())
 
     def band_bytes(self, rows: int) -> int:
-        """Return the bytes of shared memory of a band."""
         numbers = (self.gap + (rows + self.depth) * self.pitch) * self.record
         if self.weights_shared:
             numbers += len(self.within) * self.channels**2

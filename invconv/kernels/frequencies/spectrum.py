@@ -132,7 +132,6 @@ class SpectralProduct:
         return SpectralProduct(turned, self.basis.transpose(), self.shape)
 
     def as_numpy(self) -> SpectralProduct:
-        """Return the map on NumPy arrays."""
         return SpectralProduct(to_numpy(self.matrices), self.basis, self.shape)
 
     def __reduce__(self) -> Any:

@@ -38,7 +38,6 @@ class Call(NamedTuple):
 
     @property
     def spatial_shape(self) -> Shape:
-        """The grid."""
         return tuple(self.x.shape[2:])
 
     def alike(self, name: str, x: Any) -> Array:
@@ -58,10 +57,6 @@ class Call(NamedTuple):
             return y
         y = namespace(y).reshape(cast(y, self.original.dtype), tuple(self.original.shape))
         return ops_of(y).spread(y, self.original)
-
-    def broadcast(self, log_det: Array) -> Array:
-        """Return a log-determinant broadcast to the batch shape."""
-        return for_each(self.batch_shape, log_det)
 
 
 def for_each(batch_shape: Shape, log_det: Array) -> Array:
@@ -261,7 +256,7 @@ class PreparedInverse:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
         call = self._as_batch(y)
         x = call.restore_shape(self._state.solve(call.x))
-        return x, call.broadcast(-self._state.log_det)
+        return x, for_each(call.batch_shape, -self._state.log_det)
 
     def _as_batch(self, y: Array) -> Call:
         call = as_batch(self._conv, "y", y)

@@ -36,7 +36,7 @@ from invconv.arrays.namespaces import (
     to_float,
     to_numpy,
 )
-from invconv.arrays.validation import choice, instead, require_alike, require_array, require_real
+from invconv.arrays.validation import instead, require_alike, require_array, require_real
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
 from invconv.families.path import (
@@ -413,18 +413,6 @@ class Operator:
             )
         return wide
 
-    def _wants_float64(self, precision: str | None) -> bool:
-        """Tell whether to solve in float64 although the operator's arrays have another dtype.
-
-        Then the result for exact float32 data is right to the last digit. It does not help if y has
-        been rounded before.
-        """
-        if precision is None:
-            return False
-        choice("precision", precision, ("float64",))
-        like = self._in_working_precision()._reference()[1]
-        return bool(like.dtype != namespace(like).float64)
-
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
 
@@ -555,7 +543,6 @@ class Operator:
         _ = self._inverts_forward, self._needs_y, self._keeps_y
 
     def _route(self, x: Array) -> Route:
-        """Return the route of K x + b for images like x."""
         shape = tuple(x.shape[2:])
         guard = require_regular(self, shape) if self._inverts_forward else None
         return Route(self._path(), shape, guard, pixels=x.shape[0] * math.prod(shape))
@@ -664,7 +651,6 @@ def require_regular(
 
 
 def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
-    """Return the error of a singular factor."""
     with np.errstate(all="ignore"):
         host = conv._on_host(np.float64)._path()[place]
         elsewhere = to_float(paths.log_det([Factor(family, host.w)], shape)[0])

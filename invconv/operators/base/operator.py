@@ -8,6 +8,7 @@ A method validates its arguments, and runs the operator's factors (`base.factors
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from invconv.arrays.derived import derived
@@ -23,7 +24,7 @@ from invconv.arrays.namespaces import (
     to_float,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.validation import flag, require_alike
+from invconv.arrays.validation import choice, flag, require_alike
 from invconv.families import path as paths
 from invconv.families.path import State
 from invconv.operators.base.calls import (
@@ -141,7 +142,8 @@ class InvertibleConv(Operator, abstract=True):
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         call = as_batch(self, "y", y)
         state = self._state(call.conv, call.spatial_shape)
-        return call.restore_shape(state.solve(call.x)), call.broadcast(-state.log_det)
+        log_dets = for_each(call.batch_shape, -state.log_det)
+        return call.restore_shape(state.solve(call.x)), log_dets
 
     def prepare(
         self, spatial_shape: Shape, *, check: bool = True, precision: str | None = None
@@ -165,8 +167,11 @@ class InvertibleConv(Operator, abstract=True):
         """
         shape = require_spatial_shape(self, spatial_shape)
         held = self._map(copy_of, check=False)  # later edits of the arrays do not reach it
-        wide = self._wants_float64(precision)
-        working = held._in_working_precision()
+        working, wide = held._in_working_precision(), precision is not None
+        if wide:
+            choice("precision", precision, ("float64",))
+            like = working._reference()[1]
+            wide = bool(like.dtype != namespace(like).float64)
         state = self._state(working, shape, flag("check", check), wide)
         if not check:
             held._conditions["bound", shape] = 0.0  # its least squares do not look either
@@ -179,7 +184,10 @@ class InvertibleConv(Operator, abstract=True):
         state = (working._in_float64() if wide else working)._factor(shape)
         if check:
             warn_of_loss(self, shape, state.log_det, state)
-        return state.for_data_in(working._reference()[1].dtype) if wide else state
+        if not wide:
+            return state
+        log_det = cast(state.log_det, working._reference()[1].dtype)
+        return replace(state, dtype=state.log_det.dtype, log_det=log_det)
 
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.

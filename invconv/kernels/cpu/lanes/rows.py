@@ -35,13 +35,11 @@ class Strips:
 
     @functools.cached_property
     def levels_back(self) -> list[int]:
-        """The number of levels back that each tap reads."""
         g = self.geometry
         return [g.lag * o[-2] + o[-1] for o in g.reach]
 
     @functools.cached_property
     def back(self) -> int:
-        """The most levels back that a tap reads."""
         return max(self.levels_back)
 
     @functools.cached_property
@@ -103,7 +101,6 @@ class Strips:
 
     @functools.cached_property
     def slots(self) -> int:
-        """The number of planes in the buffer at a time."""
         return 1 + max(map(self.planes_back, self.geometry.reach))
 
     @functools.cached_property

@@ -84,11 +84,9 @@ class _Matrix:
         return ((self.n * i + j) * self.parts + part) * self.w.lanes
 
     def read(self, i: Int, j: Int) -> list[Value]:
-        """Return a[i, j]."""
         return [self.w.load(self.z, self.place(i, j, part)) for part in range(self.parts)]
 
     def write(self, values: Parts, i: Int, j: Int) -> None:
-        """Set a[i, j]."""
         for part, value in enumerate(values):
             self.w.store(value, self.z, self.place(i, j, part))
 

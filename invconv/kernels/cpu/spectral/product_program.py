@@ -38,7 +38,6 @@ class RealTransform:
 
     @property
     def reals(self) -> int:
-        """The count of real numbers."""
         return int(np.count_nonzero(self.places[:, 1] < 0))
 
 
