@@ -3,13 +3,12 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 
 from invconv.arrays.stencil import Sweep
 from invconv.kernels.cuda.arguments import GRID
-from invconv.kernels.cuda.compile import CompileError, compile_text, compiled, library, source
+from invconv.kernels.cuda.compile import CompileError, compile_text, library, source
 from invconv.kernels.cuda.plan import Device, LaunchPlan, plan_of
 
 KIB = 1024
@@ -106,13 +105,6 @@ def test_what_the_kernel_is_not_for() -> None:
     assert planned(512, (2048, 2048)) is None  # more numbers in an image than an int counts
 
 
-@pytest.fixture(autouse=True)
-def nothing_remembered() -> Iterator[None]:
-    compiled.cache_clear()
-    yield
-    compiled.cache_clear()
-
-
 NO_NVRTC = "not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12"
 needs_nvrtc = pytest.mark.skipif(library() is None, reason=NO_NVRTC)
 
@@ -121,12 +113,8 @@ needs_nvrtc = pytest.mark.skipif(library() is None, reason=NO_NVRTC)
 def test_machine_code_for_devices_that_are_known_and_ptx_for_newer_ones() -> None:
     plan = planned(3, (4, 8, 8))
     assert plan is not None
-    code = compiled(plan.constants, 90)
-    assert code is not None
-    assert code.image.startswith(b"\x7fELF")
-    assert compiled(plan.constants, 90) is code
-    newer = compiled(plan.constants, 999)
-    assert newer is not None
+    assert compile_text(source(plan.constants), 90).image.startswith(b"\x7fELF")
+    newer = compile_text(source(plan.constants), 999)
     assert b".target sm_" in newer.image
     assert newer.image.endswith(b"\0")
     for name in (b"fold", b"decide", b"solve"):
@@ -136,13 +124,12 @@ def test_machine_code_for_devices_that_are_known_and_ptx_for_newer_ones() -> Non
 
 
 @needs_nvrtc
-def test_a_failed_compile_warns_once_and_says_why() -> None:
+def test_a_failed_compile_says_why() -> None:
     plan = planned(3, (8, 8))
     assert plan is not None
     wrong = tuple((name, "no_type" if name == "REAL" else value) for name, value in plan.constants)
-    with pytest.warns(RuntimeWarning, match=r"(?s)wavefronts solve.*no_type"):
-        assert compiled(wrong, 90) is None
-    assert compiled(wrong, 90) is None
+    with pytest.raises(CompileError, match=r"(?s)refuses the kernel.*no_type"):
+        compile_text(source(wrong), 90)
     with pytest.raises(CompileError, match="no architecture up to sm_20"):
         compile_text(source(plan.constants), 20)
 
@@ -153,6 +140,6 @@ def test_a_compiler_that_is_newer_than_the_driver_is_passed_over() -> None:
     assert plan is not None
     assert library(1) is None
     assert library(99) is not None
-    with pytest.warns(RuntimeWarning, match="NVRTC of CUDA 1 or before was not found"):
-        assert compiled(plan.constants, 90, driver=1020) is None
-    assert compiled(plan.constants, 90, driver=99000) is not None
+    with pytest.raises(CompileError, match="NVRTC of CUDA 1 or before was not found"):
+        compile_text(source(plan.constants), 90, driver=1020)
+    assert compile_text(source(plan.constants), 90, driver=99000).image

@@ -86,7 +86,7 @@ class Driver:
 def forget() -> None:
     """Forget what is remembered of devices and code."""
     of_devices = driver.library, driver.version, driver.attribute, driver._device, driver._context
-    of_code = launch.program_of, launch._loaded, launch._solve_launch, compiler.compiled
+    of_code = launch.program_of, launch._loaded, launch._solve_launch
     remembered: tuple[Any, ...] = *of_devices, *of_code
     for function in remembered:
         function.cache_clear()

@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,24 +53,14 @@ class CompileError(RuntimeError):
     """NVRTC is missing, or refuses to compile."""
 
 
-@functools.lru_cache(maxsize=256)
-def compiled(constants: Constants, architecture: int, driver: int | None = None) -> Code | None:
-    """Return the code for a plan's constants on an architecture, such as 90, or warn.
+def compile_text(
+    text: str, architecture: int, *, driver: int | None = None, verbose: bool = False
+) -> Code:
+    """Compile a source text with NVRTC for an architecture, such as 90, or raise `CompileError`.
 
     ``driver`` is the result of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load
     code from NVRTC of CUDA 13.
     """
-    try:
-        return compile_text(source(constants), architecture, driver=driver)
-    except CompileError as error:
-        warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
-        return None
-
-
-def compile_text(
-    text: str, architecture: int, *, driver: int | None = None, verbose: bool = False
-) -> Code:
-    """Compile a source text with NVRTC, or raise `CompileError`."""
     nvrtc = library(None if driver is None else driver // 1000)
     if nvrtc is None:
         of = "" if driver is None else f" of CUDA {driver // 1000} or before"

@@ -26,9 +26,9 @@ from invconv.arrays.stencil import Sweep
 from invconv.kernels import primitives
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver
 from invconv.kernels.cuda.arguments import POINTERS, Launch
-from invconv.kernels.cuda.compile import compiled
 from invconv.kernels.cuda.plan import Constants, Device, LaunchPlan, plan_of
 
 
@@ -73,7 +73,7 @@ def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Prog
     try:
         with driver.loading():
             return _program(channels, sweep, itemsize, ordinal)
-    except driver.DriverError as error:
+    except (driver.DriverError, compiler.CompileError) as error:
         warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
         return None
 
@@ -83,9 +83,9 @@ def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Progra
     major, minor, shared, processors = (driver.attribute(n, ordinal) for n in asked)
     described = Device(10 * major + minor, shared, processors)
     plan = plan_of(channels, sweep, itemsize, described)
-    kernels = None if plan is None else _loaded(plan.constants, described.architecture)
-    if plan is None or kernels is None:
+    if plan is None:
         return None
+    kernels = _loaded(plan.constants, described.architecture)
     with driver.current(ordinal):
         driver.allow_shared(kernels["solve"], described.shared, ordinal)
         for kernel in kernels.values():
@@ -94,9 +94,10 @@ def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Progra
 
 
 @functools.lru_cache(maxsize=256)
-def _loaded(constants: Constants, architecture: int) -> dict[str, int] | None:
-    code = compiled(constants, architecture, driver.version())
-    return None if code is None else driver.load(code.image, tuple(POINTERS))
+def _loaded(constants: Constants, architecture: int) -> dict[str, int]:
+    text, version = compiler.source(constants), driver.version()
+    code = compiler.compile_text(text, architecture, driver=version)
+    return driver.load(code.image, tuple(POINTERS))
 
 
 @dataclass(frozen=True, eq=False)
