@@ -228,8 +228,8 @@ invconv.save
       -> ic.save(«other('level0_step0_mixing') → FLOW», 'f')
   the file cannot be written -> no such folder -> ic.save(ONE, '«nowhere/ → »f')
 invconv.set_num_threads
-  ``n`` is not an integer -> expected an integer, got float -> ic.set_num_threads(«1.5 → 1»)
-  is less than 1 -> at least 1 thread, got 0 -> ic.set_num_threads(«0 → 1»)
+  ``n`` is not an integer -> a positive integer, got 1.5 -> ic.set_num_threads(«1.5 → 1»)
+  is less than 1 -> a positive integer up to 2147483647, got 0 -> ic.set_num_threads(«0 → 1»)
 invconv.sosfilt
   As `lfilter` -> a: expected a\[0\] other than zero -> ic.sosfilt([[1.0, 0, 0, «0 → 1», 1, 0]], S)
   ``sos`` -> sos: expected the shape \(..., sections, 6\)
@@ -456,7 +456,6 @@ TypeError
       -> ic.EmergingConv(«PERIODIC → corner(direction=-1)», CORNER)
   permutation: expected integers, got float64 -> plu(permutation=«ONES → np.arange(3)»)
   permutation: expected an array of numpy as lower is -> plu(permutation=«torch → np».arange(3))
-  expected an integer, got a bool -> ic.set_num_threads(«True → 1»)
   ndim: .* got True -> one(EYE, ndim=«True → 1»)
   kernel_size: .* got True -> ic.PeriodicConv.init(2, («True → 1», 3))
   channels: .* got 2\.0 -> ic.ActNorm.init(«2.0 → 2»)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from invconv.arrays.validation import positive_int
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,15 +37,7 @@ def set_num_threads(n: int) -> None:
     >>> invconv.set_num_threads(1)
     """
     global number
-    if isinstance(n, bool):
-        raise TypeError("n: expected an integer, got a bool")
-    try:
-        count = operator.index(n)
-    except TypeError:
-        raise TypeError(f"n: expected an integer, got {type(n).__name__}") from None
-    if count < 1:
-        raise ValueError(f"n: expected at least 1 thread, got {count}")
-    number = min(count, _MOST)
+    number = min(positive_int("n", n), _MOST)
 
 
 def together(work: Callable[[], object], threads: int) -> None:
