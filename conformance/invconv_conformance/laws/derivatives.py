@@ -45,7 +45,7 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
     gradients = []
     for method, image in zip(PULLBACKS, s.images, strict=False):
         for log_det_bar in (None, s.cotangent(s_bar)):
-            what = f"{method[:7]}{' and log_det' * (log_det_bar is not None)}"
+            what = f"{method}{' of both' * (log_det_bar is not None)}"
             arrays = s.array(image), s.array(s.images[2]), log_det_bar
             gradients.append((what, getattr(s.conv, method)(*arrays)[0]))
     rng = s.case.rng()
@@ -103,24 +103,24 @@ def _differences(
     return [(float(slopes[i]), float(1 + size[i]) * 1e-3 / step) for i in range(4)]
 
 
-_LOUD = {"float64": 2.0**20, "float32": 2.0**20}  # times other samples; less in the half types
+_LOUD = 2.0**20, 16.0  # times other samples; less in the half types
 _LOST = 1e4  # eps by which a recurrence of 8 pixels loses its inverse, though not beside 1e6
 
 
 @law("isolation", "linearity")
 def isolation(s: Setting) -> Iterator[Measure]:
     """A NaN or inf in one sample leaves the others as they were."""
-    if not s.case.batch_shape or s.images[0].shape[0] < 2:
+    if s.alone:
         return
     for bad, place in ((math.nan, 0), (math.inf, -1)):
         x = s.images[0].copy()
         x.reshape(x.shape[0], -1)[place, 0] = bad
-        others = slice(1, None) if place == 0 else slice(-1)
         for what in DIRECTIONS:
             with np.errstate(invalid="ignore"):
                 got, log_det = map(values, getattr(s.conv, what)(s.array(x)))
             good, wanted = map(values, getattr(s.conv, what)(s.array(s.images[0])))
-            yield truth(np.array_equal(got[others], good[others]), f"{what}, {bad}")
+            beside, as_before = (np.delete(found, place, axis=0) for found in (got, good))
+            yield truth(np.array_equal(beside, as_before), f"{what}, {bad}")
             yield truth(np.array_equal(log_det, wanted), f"log-determinant of {what}, {bad}")
             yield truth(not np.isfinite(got[place]).all(), f"{what}, {bad} is passed on")
 
@@ -130,12 +130,12 @@ def isolated_gradients(s: Setting) -> Iterator[Measure]:
     """A sample's gradients do not depend on the other samples, and those by parameters are sums
     over the samples; recomputed activations are right for each sample, or there is no gradient.
     """
-    batch = s.case.batch_shape
-    if not batch or batch[0] < 2:
+    if s.alone:
         return
+    batch, half = s.case.batch_shape, s.dtype != s.log_det_dtype
     bar = s.images[2]
     first = np.arange(batch[0]).reshape(-1, *(1 for _ in bar.shape[1:])) == 0
-    loud = np.where(first, 1.0, _LOUD.get(s.dtype, 16.0))
+    loud = np.where(first, 1.0, _LOUD[half])
     for what, image in zip(PULLBACKS, s.images, strict=False):
         every, x_bar = _pulled_back(s, what, image, bar)
         mine, _ = _pulled_back(s, what, image, np.where(first, bar, 0.0))
@@ -154,7 +154,7 @@ def isolated_gradients(s: Setting) -> Iterator[Measure]:
                 size = largest(scale) + float(norms.sum())
                 bound = s.gradient_bound(size) + 2 * float(s.cast(np.asarray(size)))
                 yield Measure(f"{what}, {name} {how}", largest(found - gradient), bound)
-    if s.target.mode == "eager" and s.target.library.recomputing and s.dtype in _LOUD:
+    if s.target.mode == "eager" and s.target.library.recomputing and not half:
         yield from _recomputed(s.target.library.name, s.target.device, s.dtype)
 
 

@@ -190,6 +190,13 @@ def test_quick_runs_cases_of_each_kind_and_less_where_a_compiler_takes_long() ->
         assert {(one.case, one.law) for one in found if one.column == column} == asked
 
 
+def test_what_is_not_run_is_said() -> None:
+    words = {"namespace": None, "library": ("numpy", "torch"), "device": None, "mode": None}
+    columns, absent = choose(argparse.Namespace(quick=False, dtype=("bfloat16",), **words))
+    assert {column.library for column in columns} == {"torch"}
+    assert absent[0] == "NumPy: has nothing of what was asked for"
+
+
 def test_every_operator_mixing_and_layer_is_listed() -> None:
     assert {*own_operators()} == {type(case.conv()) for case in cases_named(*ONE_OF_EACH)}
     public = [getattr(it, name) for name in it.__all__]

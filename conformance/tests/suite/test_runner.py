@@ -47,6 +47,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(int(suite.attrib["tests"]) for suite in suites) == len(document["results"])
     assert "log_det.value" in kept["html"].read_text()
     assert f"{len(ran)} of {len(ran)} hold" in capsys.readouterr().out
+    assert sum(r["seconds"] for r in ran) <= document["seconds"] < 600
     pairs = [(row["dtype"], row["quantity"]) for row in document["agreement"]]
     assert len(pairs) == len(set(pairs)) == 6  # three quantities, two dtypes
     assert all(row["difference"] * 2**-10 < 1 for row in document["agreement"])
