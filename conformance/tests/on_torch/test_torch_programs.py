@@ -53,7 +53,10 @@ def test_it_runs_without_invconv(names: tuple[str, ...], torch_layer: Any, tmp_p
     python("-c", ELSEWHERE, tmp_path / "program.pt2", tmp_path / "images.pt")
 
 
-@pytest.mark.parametrize("operator", ["solve", "apply", "gram", "spectral_log_det"])
+OPERATIONS = ["solve", "apply", "gram", "spectral_log_det", "matmul", "log_abs_det"]
+
+
+@pytest.mark.parametrize("operator", OPERATIONS)
 def test_a_decomposition_is_the_operator(operator: str) -> None:
     causal = Causal.of((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
@@ -65,12 +68,21 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
             continue
         w = 0.1 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
         w.reshape(2, 2, -1)[..., int(place)] += 2 * torch.eye(2)
-        x, y = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
+        x, y = torch.randn(2, 3, 2, 6, 5, dtype=torch.float64)
         function = torch.ops.invconv.run.default
-        given: Any = {"gram": (x, y), "spectral_log_det": (w,)}.get(operator, (w, y))
-        arguments: Any = (operator, family, (4, 5) if of_spectrum else (0,), *given)
+        others: Any = {"gram": (x, y), "spectral_log_det": (w,), "matmul": (w, w.mT)}
+        given = others.get(operator, (w, y) if operator != "log_abs_det" else (w.mT @ w,))
+        arguments: Any = (operator, family, (6, 5) if of_spectrum else (0,), *given)
         got = it.decompositions()[function](*arguments)
         torch.testing.assert_close(got, function(*arguments), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("taps", "n"), [([1.0, 1.0], 2), ([1.0, 0.0, 1.0], 4)])
+def test_a_decomposition_has_the_zeros_of_a_spectrum(taps: list[float], n: int) -> None:
+    """Of a half turn and of a quarter."""
+    family = Spectral.of((len(taps),), ("periodic",), (1,)).text
+    run, w = it.decompositions()[torch.ops.invconv.run.default], torch.tensor([[taps]])
+    assert run("spectral_log_det", family, (n,), w.double()) == -torch.inf
 
 
 @pytest.mark.parametrize("name", ["periodic-2d", "symmetric-1d", slow("emerging-2d"), slow("plu")])
