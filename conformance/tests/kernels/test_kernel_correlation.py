@@ -16,6 +16,7 @@ from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.program import address_of
+from invconv_torch.native import kernels
 from tests.kernels.test_kernels import narrower
 
 Floats = np.ndarray[Any, Any]
@@ -157,3 +158,23 @@ def test_the_gradient_by_the_taps(seed: int, wrap: bool, bits: int | None) -> No
             terms = np.asarray(y_bar, "float64") * expected(unit, offsets, x, wrap)
             bound = 20 * np.finfo(x.dtype).eps * np.sqrt(x[:, 0].size) * 4
             assert abs(found[place] - terms.sum()) <= bound
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        *(((0, 0), (1, 1), (-1, 2), (0, -1)), ((0, 0), (2, 3)), ((-1, 0), (-1, 2), (0, 0))),
+        *(((0, 0, 0, 0), (1, 0, -1, 1)), ((7,), (-8,)), ((0,), (1,), (-9,)), ((0,), (0,))),
+    ],
+)
+def test_pytorchs_own_operations_are_sums_over_shifted_images(offsets: Any, wrap: bool) -> None:
+    """Of dense taps, of few that are far apart, of four axes, and of taps that reach no pixel."""
+    shape, rng = (4, 5, 3, 2)[: len(offsets[0])], np.random.default_rng(0)
+    x, bar = rng.standard_normal((2, 3, 2, *shape))
+    taps = rng.standard_normal((len(offsets), 2, 2))
+    given = torch.as_tensor(x), torch.as_tensor(bar)
+    y = kernels.convolve(offsets, wrap, torch.as_tensor(taps), given[0]).numpy()
+    np.testing.assert_allclose(y, expected(taps, offsets, x, wrap), atol=1e-12)
+    gradient = kernels.convolve_vjp(offsets, wrap, *given).numpy()
+    np.testing.assert_allclose((gradient * taps).sum(), (y * bar).sum(), atol=1e-12)
