@@ -1,7 +1,6 @@
 """Real NVP and the masked autoregressive flow against dense Jacobians; words of a user's rows."""
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from invconv._cli import main
 from invconv_benchmarks.density.compare import result
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from tests.density.test_density_data import RNG
@@ -69,13 +67,3 @@ def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) 
     assert {row["mixing"] for row in rows} == set(words)
     assert all(row["bits"]["mean"] < 9 for row in rows)
     assert "Real NVP" in done.stdout
-
-
-def test_a_word_that_no_row_has_is_refused(capsys: Any) -> None:
-    for word, message in (
-        ("nvp", "--mixings?: expected 'plain' or .* or 'real_nvp' or 'maf', got 'nvp'"),
-        ("nowhere_at_all:own", "--mixings? nowhere_at_all:own: No module named"),
-    ):
-        for options in (["train", "--mixing", word, "--dry-run"], ["compare", "--mixings", word]):
-            assert main(["density", *options, "--preset", "digits"]) == 2
-            assert re.search(message, capsys.readouterr().err), word

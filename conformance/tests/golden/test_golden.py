@@ -99,19 +99,15 @@ FOLDER = Path(__file__).parents[2] / "golden"
 VERSIONS = (1, 2, 3)
 
 
-def document(version: int, folder: Path = FOLDER) -> Json:
-    text = (folder / f"golden-{version}.json").read_text(encoding="utf-8")
-    found: Json = json.loads(text)
-    return found
-
-
-def read(version: int, folder: Path = FOLDER) -> list[Golden]:
-    with np.load(folder / f"golden-{version}.npz", allow_pickle=False) as archive:
+def read(version: int) -> list[Golden]:
+    """Return the cases of a version, whose files must be right."""
+    with np.load(FOLDER / f"golden-{version}.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     for name, array in arrays.items():
         assert array.dtype in (np.float64, np.int64), f"{name}: {array.dtype} is not float64"
         assert np.isfinite(array).all(), f"{name} holds NaN or inf"
-    page, used = document(version, folder), set[str]()
+    page: Json = json.loads((FOLDER / f"golden-{version}.json").read_text(encoding="utf-8"))
+    used = set[str]()
     assert page["schema"] == f"invconv-golden/{version}", f"{page['schema']} is another format"
     goldens = [_read_case(case, arrays, used) for case in page["cases"]]
     assert used == set(arrays), f"no case uses the arrays {sorted(set(arrays) - used)}"

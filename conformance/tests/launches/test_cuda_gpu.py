@@ -69,18 +69,6 @@ def test_a_solve_never_waits_and_a_graph_records_it() -> None:
 
 
 @on_torch
-def test_a_graph_records_what_was_not_compiled_before() -> None:
-    """A number of channels and a grid that no other test has."""
-    y = torch.from_numpy(checks.images((2, 7, 19, 23), "float32")).cuda()
-    host = checks.convolution(7, "float32", 2)
-    conv, graph = host.asarrays(y), torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        x = conv.prepare((19, 23), check=False).inverse(y)
-    graph.replay()
-    checks.check(host, y.cpu().numpy(), x.cpu().numpy())
-
-
-@on_torch
 def test_streams_and_threads_do_not_share_counters() -> None:
     """Solves of a few long images, whose bands wait for each other, beside each other."""
     inverse, y = prepared((1, 12, 512, 64))

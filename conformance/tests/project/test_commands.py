@@ -84,6 +84,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         pytest.param("benchmark inverse --device cuda", NO_GPU, marks=without_cuda),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
         ("density compare --mixings plain,none", "--mixings: expected 'plain' or"),
+        ("density train --preset digits --mixing no:own --dry-run", "--mixing no:own: No module"),
         ("density train --preset cifar10", "--path: cifar10 needs the binary version of CIFAR-10"),
         ("density evaluate nowhere", "nowhere: there is no such checkpoint"),
         ("density sample nowhere --count 0", "expected a --count of at least 1"),
