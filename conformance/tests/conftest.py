@@ -13,7 +13,7 @@ import jax
 import pytest
 import torch
 
-from invconv.kernels.cpu import compiled, handler
+from invconv.kernels.cpu import compiled, costs, handler
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I64
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -152,7 +152,7 @@ def _solve_filled(w: Writer, frame: Any, addresses: Any) -> None:
     """Write what fills the memory, up to the end of the state of the units, and the solve."""
     memory = xla.data(w, xla.array(w, frame, xla.RESULTS, 1))
     place, words = (w.entry(xla.attribute(w, frame, 1), i) for i in (3, 4))
-    with w.loop(0, place // 8 + words + handler.ALIGNED // 8) as i:
+    with w.loop(0, place // 8 + words + costs.LINE // 8) as i:
         w.b.store(I64(_NAN), w.b.gep(memory, [i.value], source_etype=I64))
     _solve(w, frame, addresses)
 

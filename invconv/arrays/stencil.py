@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,11 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, namespace, size, zeros
 
 Offset = tuple[int, ...]
+
+
+def dot(a: Iterable[int], b: Iterable[int]) -> int:
+    """Return the sum of the products of two sequences, up to the end of the shorter one."""
+    return sum(map(operator.mul, a, b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +57,8 @@ class Sweep:
     @derived
     def offsets(self) -> tuple[Offset, ...]:
         """Return the offsets in pixels of every tap but D's."""
-        scale = [-s * d for s, d in zip(self.direction, self.dilation, strict=True)]
-        return tuple(tuple(f * o for f, o in zip(scale, each, strict=True)) for each in self.reach)
+        back = [-step for step in map(operator.mul, self.direction, self.dilation)]
+        return tuple(tuple(map(operator.mul, back, each)) for each in self.reach)
 
     @derived
     def slope(self) -> tuple[int, ...]:
@@ -61,8 +67,7 @@ class Sweep:
         back = [max([0, *(-o[axis] for o in self.reach)]) for axis in range(ndim)]
         slope = [1] * ndim
         for axis in reversed(range(ndim - 1)):
-            later = zip(slope[axis + 1 :], back[axis + 1 :], strict=True)
-            slope[axis] = 1 + sum(w * b for w, b in later)
+            slope[axis] = 1 + dot(slope[axis + 1 :], back[axis + 1 :])
         return tuple(slope)
 
     @derived
@@ -78,8 +83,8 @@ class Sweep:
     @property
     def levels(self) -> int:
         """The number of wavefronts on the grid: `kernels.wavefront`."""
-        axes = zip(self.slope, self.shape, self.dilation, strict=True)
-        return 1 + sum(w * ((n - 1) // d) for w, n, d in axes)
+        last = ((n - 1) // d for n, d in zip(self.shape, self.dilation, strict=True))
+        return 1 + dot(self.slope, last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,7 @@ class CausalStencil:
         if len(kept) < len(known.reach):
             parts = [taps[t : t + 1, ...] for t in (0, *(1 + t for t in kept))]
             taps = namespace(taps).concat(parts, axis=0)
-        dilation = tuple(min(d, n) for d, n in zip(known.dilation, shape, strict=True))
+        dilation = tuple(map(min, known.dilation, shape))
         reach = tuple(known.reach[t] for t in kept)
         return CausalStencil(
             taps, Sweep(reach, known.direction, dilation, known.lower, tuple(shape))

@@ -52,7 +52,7 @@ from invconv.arrays.namespaces import (
     zeros,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.stencil import CausalStencil, Offset, Sweep
+from invconv.arrays.stencil import CausalStencil, Offset, Sweep, dot
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import (
     Plan,
@@ -101,7 +101,7 @@ def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
     at = xp.arange(c.levels, **device)[:, None] - start  # place of a level in its lane
     inside = (at >= 0) & (at * step + residue < n)
     pixel = _ravel(c.direction, shape, [*along, at * step + residue])
-    drops = [sum(w * o for w, o in zip(c.slope, offset, strict=True)) for offset in c.reach]
+    drops = [dot(c.slope, offset) for offset in c.reach]
     back, count = max(drops, default=0), math.prod(sizes)
     reads = []
     for offset, drop in zip(c.reach, drops, strict=True):
@@ -288,9 +288,9 @@ def layout(shape: tuple[int, ...], reach: tuple[Offset, ...], direction: tuple[i
     for axis in reversed(range(1, len(grid) - 1)):
         strides.insert(0, (grid[axis] + depth[axis]) * strides[0])
     order = order_in_memory(reach, direction)
-    shifts = [sum(o * s for o, s in zip(offset, strides, strict=True)) for _, offset in order]
+    shifts = [dot(offset, strides) for _, offset in order]
     start = -min(shifts)
-    last = sum((n - 1) * s for n, s in zip((batch, *grid), (pitch, *strides), strict=True))
+    last = dot((n - 1 for n in (batch, *grid)), (pitch, *strides))
     steps = _steps(batch, tuple(grid), tuple(strides), direction, slope)
     return Layout(
         length=start + last + max(shifts) + channels,

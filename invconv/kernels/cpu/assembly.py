@@ -1,23 +1,25 @@
-"""The program of a solve, and the choice of the quickest way."""
+"""The program of a solve."""
 
 import functools
 import itertools
-import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.kernels.cpu.costs import BESIDE
+from invconv.kernels.cpu.costs import REGISTERS
 from invconv.kernels.cpu.geometry import Geometry
 from invconv.kernels.cpu.lanes import images, rows
-from invconv.kernels.cpu.program import Assembled, Header, Parts, Segment, numbers_of, tap_list
+from invconv.kernels.cpu.lanes.costs import Way, best_way, together
+from invconv.kernels.cpu.program import (
+    Assembled,
+    Header,
+    Parts,
+    Segment,
+    filled,
+    numbers_of,
+    tap_list,
+)
 from invconv.kernels.order import inverse_limit
-
-_REGISTERS = 8  # solved numbers, at most, that stay in registers
-
-# the modules of `cpu.lanes`, and a recursion without lanes
-Way = Literal["images", "rows", "channels", "recursion"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +58,17 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
     else:
         parts = images.parts(g) if way == "images" else _recursion(g)
     taps, masks = len(g.reach), parts.masks + bytes(-len(parts.masks) % 8)
-    header = replace(
-        parts.header,
-        segments=len(parts.segments[0]),
-        channels=g.channels,
-        pixels=g.pixels,
-        taps=taps,
-        lower=g.lower,
-        limit=inverse_limit(g.channels),
-        block=parts.header.block or g.block,
-        blocks=parts.header.blocks or g.blocks,
-    )
+    numbers = {
+        "segments": len(parts.segments[0]),
+        "channels": g.channels,
+        "pixels": g.pixels,
+        "taps": taps,
+        "lower": int(g.lower),
+        "limit": inverse_limit(g.channels),
+        "block": g.block,
+        "blocks": g.blocks,
+    }
+    header = filled(Header, **numbers | parts.header)
     weights = header.block * g.channels
     sections = {
         "order": g.order,
@@ -85,12 +87,12 @@ def _recursion(g: Geometry) -> Parts:
     """
     back = [o[0] for o in g.reach]
     # of the numbers solved last, those that are all read stay in registers
-    near = next(n for n in range(_REGISTERS + 1) if n == _REGISTERS or n + 1 not in back)
+    near = next(n for n in range(REGISTERS + 1) if n == REGISTERS or n + 1 not in back)
     start = 0 if g.direction[0] > 0 else g.pixels - 1
     return Parts(
-        Header(images=1, units=1, row_step=g.direction[0], last_row=max(back)),
+        {"images": 1, "units": 1, "row_step": g.direction[0], "last_row": max(back)},
         [list(enumerate(back))],
-        [[Segment(at=start, rows=g.pixels, columns=1)]],
+        [[filled(Segment, at=start, rows=g.pixels, columns=1)]],
         (near,),
     )
 
@@ -99,42 +101,5 @@ def best_program(g: Geometry, batch: int, workers: int) -> Program:
     """Return the program of the quickest way to solve a batch."""
     way = best_way(g, batch, workers)
     if way == "channels":
-        return program(g, way, False, images.together(batch, workers))
+        return program(g, way, False, together(batch, workers))
     return program(g, way, way == "rows" and workers > 1)
-
-
-def best_way(g: Geometry, batch: int, workers: int) -> Way:
-    """Return the quickest way to solve a batch."""
-    by_way = costs(g, batch, workers)
-    return min(by_way, key=by_way.__getitem__)
-
-
-def best_parts(g: Geometry, batch: int, workers: int) -> list[int]:
-    """Return the sizes of a batch's parts: one that fills vectors and the rest, or the whole."""
-    rest = batch % g.lanes
-    parts = [n for n in (batch - rest, rest) if n]
-    apart = sum(min(costs(g, n, workers).values()) for n in parts)
-    together = min(costs(g, batch, workers).values()) if batch else 0
-    return parts if apart < together else [batch]
-
-
-@functools.lru_cache(maxsize=256)
-def costs(g: Geometry, batch: int, workers: int) -> dict[Way, float]:
-    """Return the cost of each way, for each channel, in products of a vector with a number."""
-    groups, products = -(-batch // g.lanes), len(g.reach) * g.channels
-    by_way: dict[Way, float] = {
-        "images": -(-groups // workers) * g.pixels * (products + BESIDE["images"])
-    }
-    if rows.possible(g):
-        strips = rows.Strips(g)
-        levels = sum(map(strips.levels, range(strips.count)))
-        if len(g.shape) > 2:
-            levels *= -(-batch // workers) * math.prod(g.shape[:-2])
-        else:  # threads share an image, too
-            levels = -(-batch * levels // workers)
-        by_way["rows"] = levels * (products + BESIDE["rows"])
-    if g.channels == 1 and g.pixels == g.shape[0]:  # signals
-        by_way["recursion"] = -(-batch // workers) * g.pixels * (len(g.reach) + BESIDE["recursion"])
-    elif g.channels > 1:
-        by_way["channels"] = images.cost_by_channels(g, batch, workers)
-    return by_way

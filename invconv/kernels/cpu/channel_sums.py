@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cpu.lanes.images import TOGETHER, Vectors
+from invconv.kernels.cpu.lanes.images import Vectors
 from invconv.kernels.cpu.sums import READ, SIGNATURE
 from invconv.kernels.order import accumulators
 
@@ -54,7 +55,7 @@ def _each(
 ) -> None:
     """Write the work ``together`` on pixels, a step apart, of all images: on some at a time."""
     place, image, left = w.new(first), w.new(0), w.new(rows * a["images"])
-    most = TOGETHER if w.target.registers == 32 else TOGETHER // 2
+    most = costs.SHARING[w.target.registers]
     while most:
         now = left.number
         with w.loop(0, now // most):
@@ -109,7 +110,7 @@ class _Sums:
                     with w.loop(0, a["channels"]) as c:
                         self.add(a["z"], read, weight, c, o, sums)
                 self._store(sums, places, o)
-        with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
+        with w.rarely(a["substitute"].is_("!=", 0)):
             for place in places:
                 _substitute(w, a, self.vectors.padded, place)
 
@@ -122,7 +123,7 @@ class _Sums:
     def _some_vectors(self, pixels: int) -> Iterator[tuple[Int, int]]:
         """Write the loop over the vectors of a pixel: so many that all sums are in registers."""
         w, vectors = self.w, self.vectors
-        most = max(1, TOGETHER // pixels)
+        most = max(1, costs.TOGETHER // pixels)
         count = max(n for n in range(1, most + 1) if vectors.count % n == 0)
         with w.loop(0, vectors.padded, count * w.lanes) as o:
             yield o, count

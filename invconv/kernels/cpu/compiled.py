@@ -9,22 +9,20 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from invconv.arrays.stencil import Sweep
 from invconv.kernels.cpu import costs, machine, threads
-from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
+from invconv.kernels.cpu.assembly import Program, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
+from invconv.kernels.cpu.lanes.costs import Way, best_parts
 from invconv.kernels.cpu.program import Floats, address_of
 from invconv.kernels.primitives import Plan
 
 Buffer = tuple[int, Floats]
-
-_KEPT = 2**25  # bytes at most of the buffer that a thread keeps
-_ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +34,8 @@ class CompiledSolve:
     matrices: Floats  # (1 + T, C, C): D, and those of the taps
     images: tuple[int, int, int]  # for `require_images`: channels, pixels and bytes a number
     # the weights in the layouts that were needed, by the channels of a block
-    _weights: dict[int, Floats] = field(default_factory=dict, init=False, repr=False)
-    # the last batch and number of threads, and their runs
-    _last: Any = field(default=(None, (None, None, 1, 0)), init=False, repr=False)
+    _weights: dict[int, Floats] = field(default_factory=dict, init=False)
+    _last: ClassVar[Any] = None, None  # the last batch and number of threads, and their runs
 
     def weights(self, plan: Program) -> Floats:
         """Return the weights for a program, in the layout of `invconv.kernels.cpu.weights`."""
@@ -73,12 +70,12 @@ class CompiledSolve:
         ``keeps`` holds while another thread may still be at work. At most so many ``workers``
         solve: one thread solves a few images.
         """
-        key, (runs, places, most, size) = self._last
+        key, found = self._last
         if key != (batch, workers):  # a batch like the last one is divided alike
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
-            weights = [self.weights(run.plan) for run in runs]
-            places = [a.__array_interface__["data"][0] for a in weights]
-            vars(self).update(_last=((batch, workers), (runs, places, most, size)))
+            found = runs, [address_of(self.weights(run.plan)) for run in runs], most, size
+            vars(self).update(_last=((batch, workers), found))
+        runs, places, most, size = found
         states = [run.shared() for run in runs]
 
         def work(z: int) -> None:
@@ -132,8 +129,7 @@ def _runs(
 ) -> tuple[tuple[_Run, ...], int, int]:
     """Return the runs of a batch's parts, the number of threads and the bytes of the largest."""
     numbers, products = batch * g.channels * g.pixels, g.channels * len(g.reach)
-    if costs.seconds(numbers, products, g.itemsize, target) < costs.SHARED:
-        workers = 1
+    workers = costs.threads(workers, costs.seconds(numbers, products, g.itemsize, target))
     image, runs, start = g.channels * g.pixels * g.itemsize, list[_Run](), 0
     for count in best_parts(g, batch, workers):
         plan = best_program(g, count, workers)
@@ -175,10 +171,10 @@ def in_buffers(
         threads.together(functools.partial(in_buffers, *given), workers)
         return
     buffer, BUFFERS.kept = BUFFERS.kept, None
-    if buffer is None or buffer[1].size < size + _ALIGNED:
-        memory = np.empty(size + _ALIGNED, np.int8)
+    if buffer is None or buffer[1].size < size + costs.LINE:
+        memory = np.empty(size + costs.LINE, np.int8)
         start = address_of(memory)
-        buffer = start + -start % _ALIGNED, memory
+        buffer = start + -start % costs.LINE, memory  # no vector lies across two lines
     work(*before, buffer[0], *after)
-    if buffer[1].size <= _KEPT:
+    if buffer[1].size <= costs.KEPT:
         BUFFERS.kept = buffer

@@ -9,13 +9,9 @@ import functools
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.integers import I32, VOID, Arguments, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
-
-# Lines of a square at most. Images often lie whole pages apart, so that all go to one set of the
-# cache, which holds eight at least.
-_SIDES = {"images": 8, "wholes": 8, "channels": 8, "rows": 64}
-_AHEAD = 1  # vectors: memory this far ahead is prefetched before it is written
 
 SIGNATURE = (
     "lines z places",
@@ -42,7 +38,7 @@ def write_copies(w: Writer, kind: str) -> None:
     - channels: their number, or that of images, if the lines are "channels"; then ``lanes`` is the
       number of channels in the buffer.
     """
-    side = min(w.lanes, _SIDES[kind])
+    side = min(w.lanes, costs.SIDES[kind])
     for name in ("enter", "leave"):
         with w.function(name, *SIGNATURE, inside=True) as a:
             narrow, lanes = w.narrowed(side), a["lanes"] if kind == "channels" else w.lanes
@@ -72,12 +68,12 @@ def _copy_lines(w: Writer, a: Arguments, start: Int, lane: Int, *, into: bool, k
         if into:
             load, store = square.load_lines, square.store_positions
         whole, vectors = square.all_there(), [w.new(w.zero) for _ in rows]
-        with w.branches(whole, likely=True) as branches:
+        with w.branches(whole) as branches:
             for inside in branches:
                 for variable, vector in zip(vectors, load(inside), strict=True):
                     variable.set(vector)
         columns = w.transposed([variable.value for variable in vectors])
-        with w.branches(whole, likely=True) as branches:
+        with w.branches(whole) as branches:
             for inside in branches:
                 store(columns, inside)
 
@@ -140,7 +136,7 @@ class _Square:
                 w.masked_store(vector, *pair)
             return
         for row in self.rows:
-            ahead = w.at(row, _AHEAD * w.lanes)
+            ahead = w.at(row, costs.AHEAD * w.lanes)
             w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
         for vector, row in zip(vectors, self.rows, strict=True):
             w.store(vector, row, 0)

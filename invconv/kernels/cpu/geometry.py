@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from invconv.arrays.stencil import Sweep
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.order import tap_order
 
 Shape = tuple[int, ...]
 TapList = list[tuple[int, int]]  # (index, distance) of each tap that reads inside the grid
-
-BAND = 2**18  # bytes of a buffer that stay in the cache, beside images and weights
 
 
 def blocks_of(channels: int, most: int) -> tuple[int, int]:
@@ -75,7 +74,7 @@ def geometry_of(channels: int, sweep: Sweep, itemsize: int, target: Target) -> G
     def along(each: Sequence[int], other: int) -> tuple[int, ...]:
         return (*(each[a] for a in axes), *[other] * missing)
 
-    blocks, block = blocks_of(channels, target.most_channels)
+    blocks, block = blocks_of(channels, costs.SUMS[target.registers])
     return Geometry(
         tuple(along(o, 0) for o in ((0,) * ndim, *pixels)),
         along(sweep.direction, 1),

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from invconv.kernels.cpu import loop, recursive, weights
+from invconv.kernels.cpu import costs, loop, recursive, weights
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I32, I64, POINTER, VOID, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
-
-ALIGNED = 64  # bytes: no vector lies across two lines of the cache
 
 
 def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
@@ -62,7 +60,7 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     program, room = (xla.attribute(w, frame, i) for i in range(2))
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
-    z = start + (-start) % ALIGNED
+    z = start + (-start) % costs.LINE
     computed, scratch, shared = (_address(w, z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):

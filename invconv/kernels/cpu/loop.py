@@ -8,13 +8,11 @@ alone finishes too. Units of different images do not wait for each other.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from invconv.kernels.cpu import copies, sums
+from invconv.kernels.cpu import copies, costs, sums
 from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.program import Header, Segment, size
 from invconv.kernels.cpu.weights import order_of_channels
-
-_LINE = 64  # bytes of a line of the cache
 
 POINTERS = "y x weights program shared z sums"
 
@@ -46,12 +44,9 @@ def _unit(w: Writer, a: Arguments, h: Numbers, group: Int, unit: Int) -> None:
     with w.loop(0, h["segments"]) as i:
         place = h["body"] + (unit * h["segments"] + i) * size(Segment)
         s = w.record(Segment, a["program"], place)
-        with w.b.if_then(s["clear_count"].is_(">", 0)):
-            w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
-        with w.b.if_then(s["needed"].is_(">", 0)):
-            _wait(w, a["shared"], progress - 1, s["needed"])
-        with w.b.if_then(s["move_count"].is_(">", 0)):
-            w.move(w.at(a["z"], s["move_to"]), w.at(a["z"], s["move_from"]), s["move_count"])
+        w.clear(w.at(a["z"], s["clear"]), s["clear_count"])
+        _wait(w, a["shared"], progress - 1, s["needed"])
+        w.move(w.at(a["z"], s["move_to"]), w.at(a["z"], s["move_from"]), s["move_count"])
         _segment(w, a, h, s)
         with w.b.if_then(s["done"].is_(">", 0)):
             address = w.entries(a["shared"], progress)
@@ -82,8 +77,7 @@ def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
     w.call_inside("enter", lines=w.at(a["y"], s["memory"]), **copied)
-    with w.b.if_then(h["above"].is_(">", 0)):
-        _rows_above(w, a, h, s)
+    _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
     w.call_inside("leave", lines=w.at(a["x"], s["memory"]), **copied)
 
@@ -116,7 +110,7 @@ def _ask_for_rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None
     with (
         w.loop(1, h["above"] + 1) as up,
         w.loop(0, h["channels"]) as c,
-        w.loop(0, s["count"], _LINE // w.itemsize) as level,
+        w.loop(0, s["count"], costs.LINE // w.itemsize) as level,
     ):
         column = (s["level"] + level + h["lag"] * up).least(h["width"] - 1)
         place = w.at(solved, _place_above(h, c, up, column))

@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
 
     Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
 
-_TILE = 8  # samples, at most, that are written out one after the other
-_MOST = 48  # coefficients of all sections that are worth such code
 
 SIGNATURE = (
     "b a x z y last",
@@ -45,7 +43,7 @@ class Shape(NamedTuple):
     @property
     def compiles(self) -> bool:
         """Whether the kernel has code for it."""
-        return self.sections * (self.zeros + self.poles + 1) <= _MOST
+        return self.sections * (self.zeros + self.poles + 1) <= costs.FILTER
 
 
 def run(
@@ -58,8 +56,8 @@ def run(
     rows, _, length, *_ = steps
     if workers > 1:
         products = shape.sections * (shape.zeros + shape.poles + 1)
-        if costs.seconds(rows * length, products, itemsize, host()) < costs.SHARED:
-            workers = 1
+        taken = costs.seconds(rows * length, products, itemsize, host())
+        workers = costs.threads(workers, taken)
     parts = _parts(shape, itemsize, rows, workers)
     if workers == 1:
         for call, first, stop in parts:
@@ -81,7 +79,7 @@ def _parts(
     shape: Shape, itemsize: int, rows: int, workers: int
 ) -> list[tuple[Callable[..., None], int, int]]:
     """Return functions with the rows that each filters, from the first to the last one's next."""
-    target, step = host(), -(-rows // (workers * _TILE)) * _TILE
+    target, step = host(), -(-rows // (workers * costs.TILE)) * costs.TILE
     return [
         (compiled(shape, target, itemsize, width).call, start, min(start + step, stop))
         for width, first, stop in groups(shape, target, itemsize, rows)
@@ -91,7 +89,7 @@ def _parts(
 
 def groups(shape: Shape, target: Target, itemsize: int, rows: int) -> list[tuple[int, int, int]]:
     """Return how many signals the lanes hold, from which row on, and up to which."""
-    lanes = min(target.lanes(itemsize), _TILE)
+    lanes = min(target.lanes(itemsize), costs.TILE)
     # three signals in the lanes take no longer than one after the other
     wide = 0 if shape.varying else rows - rows % lanes if rows % lanes < 3 else rows
     parts = (lanes, 0, wide), (1, wide, rows)
@@ -141,7 +139,7 @@ class _Group:
         with w.loop(0, head) as n:
             self._one(n, states)
         # of signals in the lanes as many samples as lanes, which are transposed
-        step = w.lanes if len(self.rows) > 1 else _TILE
+        step = w.lanes if len(self.rows) > 1 else costs.TILE
         tiles = (length - head) // step
         with w.loop(0, tiles) as tile:
             self._tile(head + tile * step)
@@ -195,7 +193,7 @@ class _Group:
         if wide:
             columns = w.transposed([w.load(row, n) for row in self.x])
         else:
-            columns = [w.load(self.x[0], n + i) for i in range(_TILE)]
+            columns = [w.load(self.x[0], n + i) for i in range(costs.TILE)]
         columns = [self._step(x, n + i, history, None) for i, x in enumerate(columns)]
         if wide:
             for row, y in zip(self.y, w.transposed(columns), strict=True):

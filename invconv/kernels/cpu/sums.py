@@ -44,9 +44,9 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
         number = number + column.least(a["last_column"])
         taps = w.entries(a["lists"], number * (a["taps"] * 2 + 1))
         _sum(w, a, taps, here, block, single)
-        with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
+        with w.rarely(a["substitute"].is_("!=", 0)):
             _substitute(w, a, here)
-        with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
+        with w.rarely(a["masked"].is_("!=", 0)):
             _mask(w, a, here, row * a["columns"] + column)
 
 
@@ -123,7 +123,7 @@ def write_recursion(w: Writer, near: int) -> None:
     w = w.narrowed(1)
     with (
         w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
-        w.branches(a["substitute"].is_("!=", 0), likely=False) as branches,
+        w.branches(a["substitute"].is_("!=", 0)) as branches,
     ):
         for substitute in branches:
             _recur(w, a, near, substitute)

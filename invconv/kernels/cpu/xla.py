@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from invconv.arrays.stencil import Sweep
-from invconv.kernels.cpu import machine, recursive
+from invconv.kernels.cpu import costs, machine, recursive
 from invconv.kernels.cpu.assembly import Program, best_program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import geometry_of
@@ -30,22 +30,20 @@ class CustomCall:
 @functools.lru_cache(maxsize=256)
 def call(channels: int, sweep: Sweep, itemsize: int, batch: int) -> CustomCall:
     """Return the call that solves a batch of images."""
-    from invconv.kernels.cpu.handler import ALIGNED
-
     target = host()
     g = geometry_of(channels, sweep, itemsize, target)
     plan = best_program(g, batch, 1)
     words = 1 + plan.units(batch)
     numbers = plan.header.size, plan.weights, g.scratch
     sizes = [*(n * g.itemsize for n in numbers), words * 8]
-    *places, memory = np.cumsum([-(-size // ALIGNED) * ALIGNED for size in sizes])
+    *places, memory = np.cumsum([-(-size // costs.LINE) * costs.LINE for size in sizes])
     settings = "_".join(map(str, map(int, plan.sums)))
     return CustomCall(
         f"invconv_{target.bits}_f{8 * g.itemsize}_{plan.way}_{settings}",
         _handler(target, itemsize, plan.way, plan.sums),
         plan,
         np.asarray([batch, *places, words], np.int64),
-        int(memory) + ALIGNED,
+        int(memory) + costs.LINE,
     )
 
 

@@ -92,7 +92,7 @@ class _Driver:
 
     def call(self, name: str, *arguments: Value) -> None:
         b, code = self.w.b, self._call(name, *arguments)
-        with b.if_then(b.icmp_signed("!=", code, I32(0)), likely=False):
+        with b.if_then(b.icmp_signed("!=", code, I32(0))):
             if self.pushed:
                 self.pop()
             xla.fail(self.w, self.frame, self._message(self.w.integer(b.zext(code, I64))))

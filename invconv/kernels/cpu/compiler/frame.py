@@ -35,7 +35,7 @@ def handler(w: Writer, traits: int = 0) -> Iterator[Value]:
     """Write the function "handler", of a call frame, inside this context."""
     with w.function("handler", "frame", inside=False, result=POINTER) as a:
         frame, extended = a["frame"], w.entry(a["frame"], 1).is_("!=", 0)
-        with w.b.if_else(extended, likely=False) as (then, otherwise):
+        with w.b.if_else(extended) as (then, otherwise):
             with then:
                 extension = w.link(frame, 1)
                 with w.b.if_then((w.entry(extension, 1) % _LOW).is_("==", _METADATA)):
@@ -66,7 +66,7 @@ def stream(w: Writer, frame: Value) -> Value:
     context = w.entry(frame, _CONTEXT)
     known = _record(w, 4 * 8, w.integer(0), context, w.integer(0))
     error = _ask(w, frame, _GET_STREAM, known)
-    with w.b.if_then(w.integer(w.b.ptrtoint(error, I64)).is_("!=", 0), likely=False):
+    with w.b.if_then(w.integer(w.b.ptrtoint(error, I64)).is_("!=", 0)):
         w.b.ret(error)
     return w.link(known, 3)
 

@@ -100,8 +100,12 @@ class Writer:
         self.b.branch(test)
         self.b.position_at_end(after)
 
+    def rarely(self, condition: Value) -> Any:
+        """Write code, inside this context, for a condition that is mostly false."""
+        return self.b.if_then(condition, likely=False)
+
     @contextmanager
-    def branches(self, condition: Value, *, likely: bool) -> Iterator[Iterator[bool]]:
+    def branches(self, condition: Value) -> Iterator[Iterator[bool]]:
         """Write the body of a loop over True and False where the condition is so."""
 
         def each() -> Iterator[bool]:
@@ -109,7 +113,7 @@ class Writer:
                 with branch:
                     yield holds
 
-        with self.b.if_else(condition, likely=likely) as both:
+        with self.b.if_else(condition) as both:
             yield each()
 
     def variable(self, kind: Any) -> Value:

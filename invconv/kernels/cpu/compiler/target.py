@@ -19,11 +19,6 @@ class Target:
         """Return how many numbers of so many bytes a vector has."""
         return self.bits // 8 // itemsize
 
-    @property
-    def most_channels(self) -> int:
-        """The number of sums that fit into registers, beside a vector that is read and a weight."""
-        return 24 if self.registers == 32 else 12
-
 
 # the same object for the same processor: targets are compared by identity, which costs nothing
 _hosts: dict[tuple[str, str, str, int, int, bool], Target] = {}

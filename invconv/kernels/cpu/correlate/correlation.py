@@ -77,8 +77,8 @@ class CompiledCorrelation:
         """The code of `run_vjp`."""
         from invconv.kernels.cpu.correlate.loops import write_gram
 
-        wide, channels = self.target.registers == 32, self.program.header.channels
-        block = min(channels, 4 if wide else 3), min(channels, 6 if wide else 4)
+        channels = self.program.header.channels
+        block = (min(channels, most) for most in costs.GRAM[self.target.registers])
         return machine.compiled(self.target, self.itemsize, write_gram, *block, thorough=True)
 
     def parts(self, batch: int, workers: int) -> int:
@@ -86,7 +86,7 @@ class CompiledCorrelation:
         h = self.program.header
         numbers, products = batch * h.channels * h.pixels, h.channels * h.taps
         seconds = costs.seconds(numbers, products, self.itemsize, self.target, copy=0.0)
-        return min(workers, batch) if seconds >= costs.SHARED else 1
+        return min(batch, costs.threads(workers, seconds))
 
     def run_vjp(
         self,
@@ -151,7 +151,7 @@ def _compiled(
 @functools.lru_cache(maxsize=256)
 def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
-    ways, workers = [given], workers if given.seconds(batch) >= costs.SHARED else 1
+    ways, workers = [given], costs.threads(workers, given.seconds(batch))
     if 2 * batch > given.target.lanes(given.itemsize) and given.by_images:
         ways.append(given.by_images)
     best = min(ways, key=lambda one: one.seconds(batch, workers))

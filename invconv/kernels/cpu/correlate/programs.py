@@ -20,18 +20,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from invconv.arrays.stencil import Offset, reaching, seen
+from invconv.arrays.stencil import Offset, dot, reaching, seen
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.geometry import Shape, TapList, blocks_of, strides_of
 from invconv.kernels.cpu.program import Assembled, numbers_of, tap_list
 from invconv.kernels.primitives import fold
-
-_BAND = 2**18  # bytes of the buffers for whole images, to stay in the cache
-_LARGEST = 2**19  # bytes for bands of rows: larger, as rows above and below are copied again
-_BUFFER = 2**21  # bytes of images in the lanes and their results, at most, to stay there
-_LISTS = 2**14  # numbers of all lists of taps of images in the lanes, at most, to stay there too
-_PADDING = 64  # bytes, so that channels do not lie whole pages apart
-_PAGE = 4096
 
 Border = bool | Literal["symmetric"]  # zero, periodic, or mirrored pixels beyond a grid
 
@@ -57,7 +51,7 @@ class Reading:
 
     def flat(self, index: Offset) -> int:
         """Return the distance between two positions."""
-        return sum(i * stride for i, stride in zip(index, self.strides, strict=True))
+        return dot(index, self.strides)
 
     def _place(self, index: Offset, first: int) -> int:
         """Return the place of a row of pixels in a buffer that begins with row ``first - low``."""
@@ -205,15 +199,15 @@ def _header(
     """Return the number of rows of the first axis in a band, and the header."""
     n, beside = grid.shape[0], grid.low[0] + grid.high[0]
     row = grid.strides[0] * channels * 2 * itemsize  # bytes, read and written
-    rows, images = max(1, beside, _LARGEST // row - beside), 1
-    if (n + beside) * row <= _LARGEST:
-        rows, images = n, max(1, _BAND // ((n + beside) * row))
+    rows, images = max(1, beside, costs.BANDS // row - beside), 1
+    if (n + beside) * row <= costs.BANDS:
+        rows, images = n, max(1, costs.BAND // ((n + beside) * row))
     lanes = target.lanes(itemsize)
     image_step = (rows + beside) * grid.strides[0]
     margin = grid.flat(grid.low) + grid.flat(grid.high) + lanes  # for vectors that run beyond
     step = -(-(images * image_step + margin) // lanes) * lanes
-    if step * itemsize % _PAGE == 0:
-        step += _PADDING // itemsize
+    if step * itemsize % costs.PAGE == 0:
+        step += costs.LINE // itemsize
     return rows, CorrelationHeader(
         **_sizes(channels, channels * step + margin + lanes, len(grid.order), target, itemsize),
         pixels=math.prod(grid.shape),
@@ -225,7 +219,7 @@ def _header(
 
 
 def _sizes(channels: int, out: int, taps: int, target: Target, itemsize: int) -> dict[str, int]:
-    blocks, block = blocks_of(channels, target.most_channels)
+    blocks, block = blocks_of(channels, costs.SUMS[target.registers])
     weights = 2 * out + blocks * block * target.lanes(itemsize)
     return {
         "channels": channels,
@@ -254,7 +248,7 @@ def images_program(
     """Return the program of a correlation for any batch, or None if the cache is too small."""
     taps, lanes, pixels = len(read.order), target.lanes(itemsize), math.prod(read.shape)
     step = channels * lanes
-    if 2 * pixels * step * itemsize > _BUFFER:
+    if 2 * pixels * step * itemsize > costs.GROUP:
         return None
     fields = _sizes(channels, pixels * step, taps, target, itemsize)
     lists, body, products = dict[tuple[int, ...], int](), list[Run](), 0
@@ -263,7 +257,7 @@ def images_program(
         few = tuple(tap_list(there, taps, fields["block"] * channels))
         products += columns * len(there)
         body.append(Run(at * step, columns, lists.setdefault(few, len(lists) * len(few))))
-        if len(lists) * len(few) > _LISTS:
+        if len(lists) * len(few) > costs.LIST_NUMBERS:
             return None
     together = list(itertools.chain(*lists))
     sections = {"order": read.order, "lists": together, "body": numbers_of(body)}

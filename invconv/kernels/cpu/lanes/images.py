@@ -14,19 +14,17 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from invconv.kernels.cpu.costs import BESIDE
-from invconv.kernels.cpu.geometry import BAND, Geometry, Shape, TapList, strides_of
-from invconv.kernels.cpu.program import Header, Parts, Segment
+from invconv.arrays.stencil import dot
+from invconv.kernels.cpu import costs
+from invconv.kernels.cpu.geometry import Geometry, Shape, TapList, strides_of
+from invconv.kernels.cpu.program import Parts, Segment, filled
 from invconv.kernels.order import accumulators
-
-TOGETHER = 8  # pixels, at most, that share a load of weights with channels in the lanes
-_ROOM = 2**20  # bytes of the buffer then: with more rows, more pixels share weights
-_LISTS = 16  # lists of taps, at most, to keep programs short
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,13 @@ class Window:
 
     geometry: Geometry
     pixel: int  # numbers of a pixel
-    slices: int = 1  # number of slices that are solved at a time, without the slices that they read
+    room: int  # bytes of the slices that are solved at a time, without the slices that they read
 
-    def widened(self, room: int = BAND) -> Window:
-        """Return the window of as many slices as ``room`` bytes hold."""
-        g = self.geometry
-        size = self.strides[0] * self.pixel * g.itemsize
-        return replace(self, slices=max(1, min(g.shape[0], room // size)))
+    @functools.cached_property
+    def slices(self) -> int:
+        """The number of slices that are solved at a time."""
+        size = self.strides[0] * self.pixel * self.geometry.itemsize
+        return max(1, min(self.geometry.shape[0], self.room // size))
 
     @functools.cached_property
     def strides(self) -> tuple[int, ...]:
@@ -51,8 +49,7 @@ class Window:
     @property
     def lead(self) -> int:
         """Pixels before the first slice and after the last that taps may read."""
-        pairs = zip(self.geometry.margins[1:], self.strides[1:], strict=True)
-        return sum(margin * stride for margin, stride in pairs)
+        return dot(self.geometry.margins[1:], self.strides[1:])
 
     @property
     def size(self) -> int:
@@ -61,34 +58,33 @@ class Window:
 
     def place(self, index: tuple[int, ...]) -> int:
         """Return the place of a pixel; its slice is counted from the buffer's first."""
-        pairs = zip(index, self.strides, strict=True)
-        return (self.lead + sum(i * stride for i, stride in pairs)) * self.pixel
+        return (self.lead + dot(index, self.strides)) * self.pixel
 
 
 def parts(g: Geometry) -> Parts:
     """Return the parts of a program with images in the lanes."""
-    window = Window(g, g.channels * g.lanes).widened()
+    window = Window(g, g.channels * g.lanes, costs.BAND)
     sums = g.block, g.single
     return Parts(_header(window), _lists(window), _segments(window), sums, _places(window))
 
 
-def _header(window: Window) -> Header:
+def _header(window: Window) -> dict[str, int]:
     g = window.geometry
     last_row, last_column = _last(g)
-    return Header(
-        images=g.lanes,
-        units=1,
-        line_step=g.channels * g.pixels,
-        width=2**40,
-        channel_step=g.lanes,
-        row_step=g.direction[-2] * window.strides[-2] * window.pixel,
-        column_step=g.direction[-1] * window.pixel,
-        last_row=last_row,
-        last_column=last_column,
-        cleared=window.size,
-        spare=window.size,
-        size=window.size + g.spare,
-    )
+    return {
+        "images": g.lanes,
+        "units": 1,
+        "line_step": g.channels * g.pixels,
+        "width": g.pixels,
+        "channel_step": g.lanes,
+        "row_step": g.direction[-2] * window.strides[-2] * window.pixel,
+        "column_step": g.direction[-1] * window.pixel,
+        "last_row": last_row,
+        "last_column": last_column,
+        "cleared": window.size,
+        "spare": window.size,
+        "size": window.size + g.spare,
+    }
 
 
 def _places(window: Window) -> tuple[int, ...]:
@@ -102,8 +98,8 @@ def _places(window: Window) -> tuple[int, ...]:
 
 def _distances(window: Window) -> list[int]:
     g = window.geometry
-    scale = [-s * n * window.pixel for s, n in zip(g.direction, window.strides, strict=True)]
-    return [sum(f * o for f, o in zip(scale, reach, strict=True)) for reach in g.reach]
+    back = list(map(operator.mul, g.direction, window.strides))
+    return [-dot(back, reach) * window.pixel for reach in g.reach]
 
 
 def _lists(window: Window) -> list[TapList]:
@@ -124,7 +120,7 @@ def _lists(window: Window) -> list[TapList]:
 def _last(g: Geometry) -> tuple[int, int]:
     """Return the last row and column with lists of their own."""
     last = tuple(max(o[a] for o in g.reach) for a in (-2, -1))
-    return (last[0], last[1]) if math.prod(n + 1 for n in last) <= _LISTS else (0, 0)
+    return (last[0], last[1]) if math.prod(n + 1 for n in last) <= costs.LISTS else (0, 0)
 
 
 def _segments(window: Window) -> list[list[Segment]]:
@@ -162,7 +158,8 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
     to_first = sum((n - 1) * stride for s, n, stride in ends if s < 0) * window.pixel
     for start in starts:
         place = window.place((start[0] + shift, *start[1:]))
-        yield Segment(
+        yield filled(
+            Segment,
             memory=int(np.ravel_multi_index(start, g.shape)),
             count=rows * g.shape[-1],
             place=place,
@@ -191,48 +188,27 @@ def vectors_of(g: Geometry) -> Vectors:
     """Return the vectors of a pixel; their number has divisors, so that some are summed at once."""
     width = min(g.lanes, 8 if g.channels <= 8 else g.lanes)
     count = -(-g.channels // width)
-    if count > TOGETHER:
+    if count > costs.TOGETHER:
         count = -(-count // 4) * 4
     several = accumulators(g.block, g.single) > 1
     return Vectors(width, count, g.channels if several else 0)
 
 
-def together(batch: int, workers: int) -> int:
-    """Return how many images of a batch share the weights, and a thread."""
-    return min(TOGETHER, -(-batch // workers))
-
-
-def cost_by_channels(g: Geometry, batch: int, workers: int) -> float:
-    """Return the cost of a solve for each channel, in products of a vector with a number.
-
-    Fewer sums than `TOGETHER` wait for each other; y's products wait for nothing.
-    """
-    v, images = vectors_of(g), together(batch, workers)
-    rows = min(g.shape[-2], TOGETHER)
-    levels = g.shape[-1] + g.lag * (rows - 1)
-    sums = v.count * accumulators(g.block, g.single)
-    at_once = sums * images * rows * g.shape[-1] / levels
-    waits = max(1.0, TOGETHER / at_once)
-    of_vector = 1 + (len(g.reach) - 1) * waits + BESIDE["channels"] / g.channels
-    return -(-batch // workers) * g.pixels * v.count * of_vector
-
-
 def parts_by_channels(g: Geometry, together: int) -> Parts:
     """Return the parts of a program with channels in the lanes, of some images together."""
     v = vectors_of(g)
-    window = Window(g, together * v.padded).widened(_ROOM)
-    header = replace(
-        _header(window),
-        images=together,
-        line_step=g.pixels,
-        channel_step=v.padded,
-        lag=g.lag,
-        block=v.padded,
-        blocks=1,
-        last_row=0,
-        last_column=0,
-        size=window.size + TOGETHER * v.padded,
-    )
+    window = Window(g, together * v.padded, costs.MANY_ROWS)
+    header = _header(window) | {
+        "images": together,
+        "line_step": g.pixels,
+        "channel_step": v.padded,
+        "lag": g.lag,
+        "block": v.padded,
+        "blocks": 1,
+        "last_row": 0,
+        "last_column": 0,
+        "size": window.size + costs.TOGETHER * v.padded,
+    }
     lists = [list(enumerate(_distances(window)))]  # outside the grid all taps read zeros
     sums = v.width, v.count, v.unrolled
     return Parts(header, lists, _segments(window), sums, _places(window))

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv.kernels.cpu.geometry import BAND, Geometry, TapList, strides_of
-from invconv.kernels.cpu.program import Header, Parts, Segment
-
-_LARGEST = 2**26  # bytes of a buffer
-_PARTS = 4  # parts of a strip, so that another thread may follow
+from invconv.arrays.stencil import dot
+from invconv.kernels.cpu import costs
+from invconv.kernels.cpu.geometry import Geometry, TapList, strides_of
+from invconv.kernels.cpu.program import Parts, Segment, filled
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ class Strips:
         if len(g.shape) > 2:
             return most
         unit = max(8, g.lanes)
-        wanted = BAND // (self.level * g.itemsize)
+        wanted = costs.BAND // (self.level * g.itemsize)
         if self.shared:
-            wanted = min(wanted, -(-most // _PARTS))
+            wanted = min(wanted, -(-most // costs.STRIP_PARTS))
         return max(2 * unit, wanted // unit * unit)
 
     @functools.cached_property
@@ -97,7 +96,7 @@ class Strips:
         return strides_of(self.geometry.shape[:-2], self.geometry.margins[:-2])
 
     def planes_back(self, reach: tuple[int, ...]) -> int:
-        return sum(o * stride for o, stride in zip(reach, self.planes, strict=False))
+        return dot(reach, self.planes)
 
     @functools.cached_property
     def slots(self) -> int:
@@ -123,7 +122,7 @@ def possible(g: Geometry) -> bool:
     ups = [o[-2] for o in g.reach]
     if g.shape[-1] == 1 or min(ups) < 0 or max(ups) > g.lanes:  # of one column: a signal
         return False
-    return Strips(g).size * g.itemsize <= _LARGEST
+    return Strips(g).size * g.itemsize <= costs.STRIPS
 
 
 def parts(g: Geometry, shared: bool) -> Parts:
@@ -135,27 +134,27 @@ def parts(g: Geometry, shared: bool) -> Parts:
     return Parts(_header(s, masked), _lists(s), _segments(s), sums, masks=masks)
 
 
-def _header(s: Strips, masked: bool) -> Header:
+def _header(s: Strips, masked: bool) -> dict[str, int]:
     g = s.geometry
     along, wide = g.direction[-1], g.shape[-1]
     skew, down = along * g.lag, g.direction[-2] * wide
-    return Header(
-        images=1,
-        units=s.count if len(g.shape) == 2 else 1,
-        line_step=down - skew,
-        skew=skew,
-        width=wide,
-        step=along * s.level,
-        channel_step=s.level // g.channels,
-        column_step=s.level,
-        above=g.above,
-        above_step=-down,
-        lag=g.lag,
-        along=along,
-        masked=masked,
-        spare=s.size,
-        size=s.size + g.spare,
-    )
+    return {
+        "images": 1,
+        "units": s.count if len(g.shape) == 2 else 1,
+        "line_step": down - skew,
+        "skew": skew,
+        "width": wide,
+        "step": along * s.level,
+        "channel_step": s.level // g.channels,
+        "column_step": s.level,
+        "above": g.above,
+        "above_step": -down,
+        "lag": g.lag,
+        "along": along,
+        "masked": masked,
+        "spare": s.size,
+        "size": s.size + g.spare,
+    }
 
 
 def _lists(s: Strips) -> list[TapList]:
@@ -175,7 +174,7 @@ def _segments(s: Strips) -> list[list[Segment]]:
     if len(s.geometry.shape) > 2:
         return [list(_volume(s))]
     units, most = [list(_parts(s, strip)) for strip in range(s.count)], max(map(len, s.starts))
-    return [[*parts, *[Segment()] * (most - len(parts))] for parts in units]
+    return [[*parts, *[filled(Segment)] * (most - len(parts))] for parts in units]
 
 
 def _parts(s: Strips, strip: int) -> Iterator[Segment]:
@@ -208,9 +207,9 @@ def _volume(s: Strips) -> Iterator[Segment]:
     g = s.geometry
     lead, clear, number = g.shape[:-2], s.slots * s.slot_size, 0
     for index in itertools.product(*map(range, lead)):
-        plane = sum(i * stride for i, stride in zip(index, s.planes, strict=True))
+        plane = dot(index, s.planes)
         for empty in range(number, plane):
-            yield Segment(clear=empty % s.slots * s.slot_size, clear_count=s.slot_size)
+            yield filled(Segment, clear=empty % s.slots * s.slot_size, clear_count=s.slot_size)
         number = plane + 1
         pairs = zip(index, lead, g.direction, strict=False)
         there = [i if way > 0 else n - 1 - i for i, n, way in pairs]
@@ -230,7 +229,8 @@ def _segment(
     row = strip * g.lanes if down > 0 else height - 1 - strip * g.lanes
     in_plane = strip if len(g.shape) > 2 else 0
     origin = s.place(slot, in_plane, 0)
-    return Segment(
+    return filled(
+        Segment,
         memory=memory + row * wide,
         lines=s.lines(strip),
         start=first if along > 0 else wide - first - count,

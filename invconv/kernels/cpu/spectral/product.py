@@ -17,8 +17,6 @@ from invconv.kernels.cpu.geometry import Shape, blocks_of
 from invconv.kernels.cpu.program import Assembled, Floats, address_of
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
-_LARGEST = 2**24  # bytes of a buffer, or of matrices
-
 
 @dataclass(frozen=True, eq=False)
 class CompiledProduct:
@@ -47,7 +45,7 @@ class CompiledProduct:
         The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.run`.
         """
         units = -(-batch // self.lanes)
-        workers = min(workers, units) if units * self.seconds >= costs.SHARED else 1
+        workers = min(units, costs.threads(workers, units * self.seconds))
         shared = ctypes.c_int64()  # the ticket
         arrays = *map(address_of, (self.transforms, self.weights)), self.program.address
         given = y, x, *arrays, ctypes.addressof(shared)
@@ -63,7 +61,7 @@ def _without(
     """Compile a product on a grid without matrices of the frequencies."""
     from invconv.kernels.cpu.spectral.product_loop import write_product
 
-    lanes, most = target.lanes(itemsize), target.most_channels
+    lanes, most = target.lanes(itemsize), costs.SUMS[target.registers]
     blocks = [*(Blocks.along(n, most) for n in shape), Blocks(*blocks_of(channels, most))]
     single = [*[False] * len(shape), blocks[-1].count == 1]
     settings = zip([b.block for b in blocks], single, strict=True)
@@ -119,4 +117,4 @@ def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bo
     if products > costs.AN_FFT * batch * image + costs.A_CALL:
         return False
     # the buffer mostly stays in the cache, and preparing few matrices is quick
-    return max(2 * lanes * image, 4 * channels * image) * itemsize <= _LARGEST
+    return max(2 * lanes * image, 4 * channels * image) * itemsize <= costs.FREQUENCIES

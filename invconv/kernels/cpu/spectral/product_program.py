@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from invconv.arrays.stencil import dot
+from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.geometry import Shape
 from invconv.kernels.cpu.program import Assembled, Floats, Ints, numbers_of, tap_list
-
-_PADDING = 64  # bytes, so that planes do not lie whole pages apart
-_PAGE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +124,7 @@ def program(
     """
     pixels = math.prod(shape)
     plane = pixels * lanes
-    plane += _PADDING // itemsize * (plane * itemsize % _PAGE == 0)
+    plane += costs.LINE // itemsize * (plane * itemsize % costs.PAGE == 0)
     spare = 2 * channels * plane
     header = Header(
         channels=channels,
@@ -135,7 +134,7 @@ def program(
         spare=spare,
         size=spare + max(b.size for b in blocks) * lanes,
         stages=len(shape),
-        back=sum(n * b.size for n, b in zip(shape, blocks, strict=False)),
+        back=dot(shape, (b.size for b in blocks)),
         pairs=len(transform.pairs),
         outputs=transform.places.size - transform.reals,
         sums=sums[-1],
