@@ -49,7 +49,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset
-from invconv.kernels import maps
+from invconv.kernels import costs, maps
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, fourier, turns
 from invconv.kernels.primitives import Plan
@@ -147,7 +147,7 @@ def in_block(x: Array, blocks: int, block: int) -> Array:
 
 def last_block(x: Array, blocks: int) -> Array:
     """Return the last of several blocks of channels."""
-    return x if blocks == 1 else x[:, -(x.shape[1] // blocks) :, ...]
+    return x[:, -(x.shape[1] // blocks) :, ...]
 
 
 def diagonal_block(w_bar: Array, blocks: int) -> Array:
@@ -216,20 +216,17 @@ def series(
     family: Correlation,
     w: Array,
     directions: Sequence[Array],
-    counts: Counts | None = None,
-    orders: int | None = None,
+    counts: Counted,
+    orders: int,
 ) -> Series:
     """Return the series of e^M(w), with terms enough for ``orders`` derivatives."""
     xp = namespace(w)
-    orders = len(directions) if orders is None else orders
     taps, mean = without_mean(family, w)
     if counts is None:
         counts = counts_for(to_float(norm_bound(taps)), float(xp.finfo(w.dtype).eps))
     taps, steps = block_taps(taps, directions), max(1, counts.steps)
-    if steps > 1:
-        taps, mean = taps / steps, mean / steps
     counts = Counts(counts.steps, counts.terms + orders)
-    return Series(family, taps, xp.exp(mean), 2 ** len(directions), counts)
+    return Series(family, taps / steps, xp.exp(mean / steps), 2 ** len(directions), counts)
 
 
 @partial(Primitive, on=1)
@@ -241,7 +238,7 @@ def exponential(
     ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
     known.
     """
-    return series(family, w, directions, counts)(x)
+    return series(family, w, directions, counts, len(directions))(x)
 
 
 @partial(Primitive, on=1)
@@ -249,7 +246,7 @@ def exponential_gram(
     family: Correlation, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
-    taylor = series(family, w, directions, counts, orders=1 + len(directions))
+    taylor = series(family, w, directions, counts, 1 + len(directions))
     return taylor.pull_back(x, y)[0]
 
 
@@ -270,7 +267,7 @@ def exponential_vjp(
     if counts is None or any(map(recorded, (w, x, y_bar))):
         w_bar, x_bar = (exponential_cotangent(family, (w, x), i, y_bar, counts) for i in (0, 1))
         return w_bar, x_bar
-    return series(family, w, (), counts, orders=1).pull_back(x, y_bar)
+    return series(family, w, (), counts, 1).pull_back(x, y_bar)
 
 
 def _tangent(
@@ -334,8 +331,8 @@ class ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
         product, known = None, counts is not None and counts.steps > 0
-        known = known and readable(taps) and not recorded(taps)
-        if family.wrap and entries <= _ENTRIES and known and not ops_of(taps).gathers_transforms:
+        known = known and readable(taps) and not recorded(taps) and entries <= costs.ENTRIES
+        if family.wrap and known and not ops_of(taps).gathers_transforms:
             product = _exponential_product(family, taps, shape)
         return ExponentialSolver(family, taps, counts, product)
 
@@ -354,9 +351,6 @@ class ExponentialSolver:
         if self.product is None or not readable(y) or recorded(y):
             return exponential(self.family, self.taps, y, counts=self.counts)
         return self.product(y)
-
-
-_ENTRIES = 2**21  # of all matrices together, at most, for them to be kept: 32 MB in complex128
 
 
 def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct:

@@ -175,7 +175,7 @@ class Product:
 def matrix_solver(matrix: Array) -> Solver:
     """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y for W (C, C) at every pixel."""
     if readable(matrix) and not recorded(matrix):
-        values, inverse = to_numpy(matrix).astype(np.float64, copy=False), None
+        values, inverse = in_float64(matrix), None
         with contextlib.suppress(np.linalg.LinAlgError):
             inverse = _accurate(values, np.linalg.inv(values), matrix)
         if inverse is not None:
@@ -198,7 +198,7 @@ def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
     return steps if accurate is None else Product(accurate, steps.method)
 
 
-def _accurate(matrix: Floats, inverse: Floats, like: Array) -> Array | None:
+def _accurate(matrix: Floats, inverse: np.ndarray[Any, Any], like: Array) -> Array | None:
     """Return an inverse as an array like the given one, or None if it is not accurate enough."""
     with np.errstate(all="ignore"):
         condition = np.linalg.norm(matrix) * np.linalg.norm(inverse)
@@ -210,7 +210,7 @@ def _accurate(matrix: Floats, inverse: Floats, like: Array) -> Array | None:
 
 def in_float64(array: Array) -> Floats:
     """Return an array in NumPy's float64."""
-    return to_numpy(array).astype(np.float64)
+    return np.asarray(to_numpy(array), np.float64)
 
 
 def solved(triangle: Floats, rhs: Floats, *, lower: bool) -> Floats:

@@ -53,6 +53,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import CausalStencil, Offset, Sweep, dot
+from invconv.kernels import costs
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import (
     Plan,
@@ -240,9 +241,6 @@ class StridedOps:
     substitute: Callable[[Array, Array, bool], Array] = substitute
 
 
-_POWER = 512  # numbers: pixels at multiples of this distance share few sets of the cache
-_LINE = 16  # numbers: a line of the cache, or two
-
 Block = tuple[int, int, int, int]
 
 
@@ -282,8 +280,7 @@ def layout(shape: tuple[int, ...], reach: tuple[Offset, ...], direction: tuple[i
     slope = 1 + max([0, *(-o[-1] for o in reach if not any(o[:-2]))])
     lean = slope * direction[-2] * direction[-1]
     # one gap of zeros serves the two rows on both its sides
-    pitch = (grid[-1] + depth[-1] + max(0, -lean)) * channels
-    pitch += _LINE if pitch % _POWER == 0 else 0
+    pitch = costs.apart((grid[-1] + depth[-1] + max(0, -lean)) * channels)
     strides = [batch * pitch + lean * channels, channels]
     for axis in reversed(range(1, len(grid) - 1)):
         strides.insert(0, (grid[axis] + depth[axis]) * strides[0])
@@ -353,7 +350,7 @@ class PitchedSolver:
     inverse: Array | None
     shape: Shape  # the grid
     ops: StridedOps  # functions of the arrays' library
-    _weights: Array = field(init=False, repr=False)  # M
+    _weights: Array = field(init=False)  # M
 
     def __post_init__(self) -> None:
         causal = self.causal.within(self.shape)
@@ -410,9 +407,9 @@ class PitchedSolver:
 def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
     """Return M, ((1 + T) C, C), its blocks in the order of `order_in_memory`."""
     xp, taps = namespace(causal.taps), -causal.others
-    here = identity(taps.shape[-1], taps) if inverse is None else inverse
-    if inverse is not None and causal.sweep.reach:
-        taps = matmul(inverse, taps)
+    here = identity(taps.shape[-1], taps)
+    if inverse is not None:
+        here, taps = inverse, matmul(inverse, taps)
     order = order_in_memory(causal.sweep.reach, causal.sweep.direction)
     parts = [here if t < 0 else taps[t, ...] for t, _ in order]
     return xp.concat([xp.matrix_transpose(part) for part in parts], axis=0)

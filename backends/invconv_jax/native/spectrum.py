@@ -16,13 +16,13 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
+from invconv.kernels import costs
 from invconv.kernels.frequencies.spectrum import (
-    FEW,
     SpectralProduct,
     inverses_keep_accuracy,
     range_scale,
 )
-from invconv.kernels.frequencies.waves import BY_MATRIX, Basis
+from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul
@@ -141,7 +141,7 @@ def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Ar
 
 
 def _multiply(matrices: Array, y_hat: Array) -> Array:
-    if matrices.shape[-1] > FEW:
+    if matrices.shape[-1] > costs.FEW:
         return matmul(matrices, y_hat)
     matrices = beside(matrices, y_hat)
     columns = zip(jnp.moveaxis(matrices, 2, 0), jnp.moveaxis(y_hat, 1, 0), strict=True)
@@ -176,7 +176,7 @@ def _at_the_end(basis: Basis) -> tuple[list[int], list[int]]:
 def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
     """Transform along axes that are not periodic; no reshape joins short ones with the batch."""
     for axis, waves in enumerate(basis.waves, 2):
-        if waves is not None and x.shape[axis] > BY_MATRIX:
+        if waves is not None and x.shape[axis] > costs.BY_MATRIX:
             x = waves.transform(x, (axis,), back=back)
         elif waves is not None:
             turned = jnp.asarray(waves.matrix(x.shape[axis], back).T, x.dtype)

@@ -131,7 +131,7 @@ def _exponential(family: Exponential, w: Matrix, x: Tensor, sign: int) -> Tensor
     """Return e^M x, or e^-M x, by the core's series with the terms that the dtype needs."""
     linear = family.linear
     taps = sign * reaching_taps(linear, w, tuple(x.shape[2:]))
-    terms = series(linear, taps.astype(str(x.dtype)[6:]), ())
+    terms = series(linear, taps.astype(str(x.dtype)[6:]), (), None, 0)
     run = _correlation(Stencil(linear.offsets, terms.taps), linear.wrap, x)
     steps, count = terms.counts
     for _ in range(steps):

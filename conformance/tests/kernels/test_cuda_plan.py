@@ -3,12 +3,15 @@
 import dataclasses
 import itertools
 import math
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from invconv.arrays.stencil import Sweep
 from invconv.kernels.cuda.arguments import GRID
-from invconv.kernels.cuda.compile import CompileError, compile_text, library, source
+from invconv.kernels.cuda.compile import CompileError, _candidates, compile_text, library, source
 from invconv.kernels.cuda.plan import Device, LaunchPlan, plan_of
 
 KIB = 1024
@@ -132,6 +135,23 @@ def test_a_failed_compile_says_why() -> None:
         compile_text(source(wrong), 90)
     with pytest.raises(CompileError, match="no architecture up to sm_20"):
         compile_text(source(plan.constants), 20)
+
+
+def test_compilers_are_tried_from_the_newest_on(tmp_path: Path, monkeypatch: Any) -> None:
+    """Those of a wheel, of conda and of a toolkit; no other file of theirs."""
+    wheel, conda, toolkit = "w/nvidia/a/lib/", "c/targets/b/lib/", "t/lib64/"
+    libraries = conda + "libnvrtc.so.13", toolkit + "libnvrtc.so.12", wheel + "libnvrtc.so.11"
+    for name in (*libraries, wheel + "libnvrtc.so.14.0.1", wheel + "libnvrtc-builtins.so.15"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "w")])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "c"))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "c"))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "t"))
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    found = [name for name in _candidates() if Path(name).is_absolute()]
+    assert found == [str(tmp_path / name) for name in libraries]
 
 
 @needs_nvrtc

@@ -2,6 +2,7 @@
 // contexts and shared memory; a library's code is the path of a shared object of `kernels.cpp`.
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -30,6 +31,7 @@ thread_local int mode = 0;  // of captures: global
 Look look = nullptr;
 std::set<void*> kernels;
 thread_local std::vector<void*> contexts;
+std::atomic<int> current{0};  // contexts of all threads
 std::map<int, int> attributes{{16, 132}, {75, 9}, {76, 0}, {97, 227 * 1024}};
 }  // namespace
 
@@ -40,7 +42,7 @@ void stand_in_attribute(int number, int value) { attributes[number] = value; }
 // A stream is captured in a graph: then nothing is loaded, but by threads in relaxed mode.
 void stand_in_capture(bool capture) { captures = capture; }
 bool forbidden() { return captures && mode != RELAXED; }
-int stand_in_contexts() { return contexts.size(); }
+int stand_in_contexts() { return current; }
 int stand_in_mode() { return mode; }
 
 int cuInit(unsigned flags) {
@@ -79,6 +81,7 @@ int cuCtxPushCurrent_v2(void* context) {
   const uintptr_t device = (uintptr_t)context - CONTEXT;
   if (device >= DEVICES) return NO_CONTEXT;
   contexts.push_back(context);
+  current++;
   return OK;
 }
 
@@ -86,6 +89,7 @@ int cuCtxPopCurrent_v2(void** context) {
   if (contexts.empty()) return NO_CONTEXT;
   *context = contexts.back();
   contexts.pop_back();
+  current--;
   return OK;
 }
 

@@ -48,6 +48,11 @@ def threads(workers: int, taken: float) -> int:
     return workers if taken >= SHARED else 1
 
 
+def apart(numbers: int, itemsize: int) -> int:
+    """Return a distance of channels, longer by a line if it were whole pages."""
+    return numbers if numbers * itemsize % PAGE else numbers + LINE // itemsize
+
+
 def seconds(
     numbers: float, products: float, itemsize: int, target: Target, copy: float = COPY
 ) -> float:

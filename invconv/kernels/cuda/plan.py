@@ -16,29 +16,15 @@ import operator
 from dataclasses import dataclass, field
 
 from invconv.arrays.stencil import Offset, Sweep
+from invconv.kernels.cuda import costs
 from invconv.kernels.cuda.arguments import HEAD, Launch
 from invconv.kernels.order import accumulators, inverse_limit, tap_order
 
 Constants = tuple[tuple[str, str], ...]
 
-MOST_CHANNELS = 512
-PIXELS = 4  # pixels of a thread at a time, at most
-_THREADS = 256  # threads of a block at most, unless a pixel has more channels
-_KEPT = 256  # bytes of weights, at most, that a thread keeps in registers
-_VECTOR = 16  # bytes that are read at once
 _AXES = 4
-_MOST_TAPS = 1024
 _MOST_NUMBERS = 2**31  # numbers of an image: places in it are 32-bit integers
 _MOST_BLOCKS = 2**31 - 2  # blocks of a launch, which has one counter more
-_CHUNK = 8  # levels between two checks of the band above
-# A band has at least _FEW_ROWS rows, and up to _SEVERAL_ROWS if a level would have fewer than
-# _NUMBERS numbers: waiting for the band above takes as long as some levels. A level of up to
-# _FEW_THREADS numbers has a thread for each; a larger one has a thread for four pixels. All from a
-# model of an H100: nothing here was measured.
-_FEW_ROWS, _SEVERAL_ROWS, _NUMBERS = 8, 16, 192
-_FEW_THREADS = 96
-_FOLDING = 32  # threads of a block of "fold": each has a column, which should stay in the cache
-_DECIDING, _DECIDING_BLOCKS = 128, 256  # threads of a block, and blocks at most, of "decide"
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,7 @@ class LaunchPlan:
         channels, reach = self.channels, self.sweep.reach
         within = tuple(o for o in reach if not any(o[:2]))
         sums = accumulators(channels, single=True)
-        vector = min(_VECTOR // self.itemsize, 4 if channels > 2 else channels)
+        vector = min(costs.VECTOR // self.itemsize, 4 if channels > 2 else channels)
         vectors = -(-sums * channels // vector)
         gap = max([0, *(abs(o[3]) for o in within)])
         pairs = zip(self.sweep.shape[2:], self.sweep.dilation[2:], strict=True)
@@ -107,8 +93,8 @@ class LaunchPlan:
             sums=sums,
             vector=vector,
             record=(vectors + 1 - vectors % 2) * vector,
-            threads=max(_THREADS, -(-channels // 32) * 32),
-            weights_kept=0 < len(within) * channels * self.itemsize <= _KEPT,
+            threads=max(costs.THREADS, -(-channels // 32) * 32),
+            weights_kept=0 < len(within) * channels * self.itemsize <= costs.KEPT,
             weights=(2 + len(reach)) * channels**2 + 1 + 2 * channels,
             plane=(rows, columns),
             pitch=least + (least - self.sweep.lag + 1) % 2,
@@ -131,7 +117,7 @@ class LaunchPlan:
             "SLOPE": self.sweep.lag,
             "DEPTH": self.depth,
             "GAP": self.gap,
-            "PIXELS": PIXELS,
+            "PIXELS": costs.PIXELS,
             "KEPT": int(self.weights_kept),
             "SHARED_WEIGHTS": int(self.weights_shared),
             "LIMIT": inverse_limit(self.channels),
@@ -162,19 +148,17 @@ class LaunchPlan:
         """Return the launches of "fold" and "decide", which compute the weights, in this order."""
         taps, channels, integers = len(self.order), self.channels, self._integers()
         columns, numbers = (1 + taps) * channels, (2 + taps) * channels**2 + 1
-        blocks = min(-(-numbers // _DECIDING), _DECIDING_BLOCKS)
+        blocks = min(-(-numbers // costs.DECIDING), costs.DECIDING_BLOCKS)
         return (
-            Launch("fold", -(-columns // _FOLDING), _FOLDING, 0, 0, integers),
-            Launch("decide", blocks, _DECIDING, 0, 0, integers),
+            Launch("fold", -(-columns // costs.FOLDING), costs.FOLDING, 0, 0, integers),
+            Launch("decide", blocks, costs.DECIDING, 0, 0, integers),
         )
 
     def solve(self, batch: int) -> Launch:
         """Return the launch of "solve" for a batch of at least one image."""
         images = batch * math.prod(self.sweep.dilation[2:])
-        bands = max(1, self.device.processors // images)  # to keep the whole device at work
-        least = min(_SEVERAL_ROWS, max(_FEW_ROWS, _NUMBERS // self.channels))
-        rows = max(-(-self.plane[0] // bands), least, self.depth)
-        return self.in_bands(batch, min(rows, self.most_rows))
+        rows = costs.rows(self.plane[0], self.channels, images, self.device.processors)
+        return self.in_bands(batch, min(max(rows, self.depth), self.most_rows))
 
     def in_bands(
         self, batch: int, rows: int, threads: int | None = None, chunk: int | None = None
@@ -183,15 +167,12 @@ class LaunchPlan:
 
         A band of one column needs all of the band above it before it begins.
         """
-        chunk = chunk or (_CHUNK if self.plane[1] > 1 else rows)
+        chunk = chunk or (costs.CHUNK if self.plane[1] > 1 else rows)
         bands, planes = -(-self.plane[0] // rows), math.prod(self.sweep.shape[:2])
         images = batch * math.prod(self.sweep.dilation[2:])
         blocks = planes * bands * images
         if threads is None:
-            channels, pixels = self.channels, min(rows, self.plane[1])  # of a level
-            slots = max(-(-pixels // PIXELS), min(pixels, _FEW_THREADS // channels))
-            slots = max(1, min(slots, self.threads // channels))
-            threads = -(-slots * channels // 32) * 32
+            threads = costs.threads(self.channels, min(rows, self.plane[1]), self.threads)
         counters = 1 + blocks if bands * planes > 1 else 0
         integers = self._integers(rows=rows, bands=bands, images=images, chunk=chunk)
         return Launch("solve", blocks, threads, self.band_bytes(rows), counters, integers)
@@ -215,10 +196,10 @@ def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Launc
     shape = sweep.shape
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None
-    if channels > MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:
+    if channels > costs.MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:
         return None
     order = tap_order(sweep)
-    if len(order) > _MOST_TAPS:
+    if len(order) > costs.MOST_TAPS:
         return None
     ones, dilation = (1,) * (_AXES - len(shape)), map(min, sweep.dilation, shape)
     reach = [(*(0 for _ in ones), *sweep.reach[t]) for t in order]
@@ -233,7 +214,7 @@ def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Launc
             plan = LaunchPlan(turned, order, steps, channels, itemsize, device, weights_shared)
             if any(o[2] < 0 for o in plan.within) or (weights_shared and plan.weights_kept):
                 continue
-            least = _FEW_ROWS if weights_shared else max(1, plan.depth)
+            least = costs.FEW_ROWS if weights_shared else max(1, plan.depth)
             if plan.most_rows >= min(plan.plane[0], least):
                 return plan
     return None

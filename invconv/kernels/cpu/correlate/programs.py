@@ -205,9 +205,7 @@ def _header(
     lanes = target.lanes(itemsize)
     image_step = (rows + beside) * grid.strides[0]
     margin = grid.flat(grid.low) + grid.flat(grid.high) + lanes  # for vectors that run beyond
-    step = -(-(images * image_step + margin) // lanes) * lanes
-    if step * itemsize % costs.PAGE == 0:
-        step += costs.LINE // itemsize
+    step = costs.apart(-(-(images * image_step + margin) // lanes) * lanes, itemsize)
     return rows, CorrelationHeader(
         **_sizes(channels, channels * step + margin + lanes, len(grid.order), target, itemsize),
         pixels=math.prod(grid.shape),

@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from invconv.kernels.cpu import costs, machine
+from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from invconv.kernels.cpu.compiler.ir import Writer
 
     Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
-
-
-def prefers_lanes(count: int, channels: int) -> bool:
-    """Tell whether the compiled function runs here and is faster than LAPACK on matrices."""
-    few_rows = channels <= costs.PIVOT_ROWS
-    return few_rows and machine.reason(8) is None and count >= host().lanes(8)
 
 
 def eliminate(

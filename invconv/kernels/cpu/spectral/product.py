@@ -15,6 +15,7 @@ from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape, blocks_of
 from invconv.kernels.cpu.program import Assembled, Floats, address_of
+from invconv.kernels.cpu.spectral.costs import along
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
 
@@ -62,7 +63,7 @@ def _without(
     from invconv.kernels.cpu.spectral.product_loop import write_product
 
     lanes, most = target.lanes(itemsize), costs.SUMS[target.registers]
-    blocks = [*(Blocks.along(n, most) for n in shape), Blocks(*blocks_of(channels, most))]
+    blocks = [*(Blocks(*along(n, most)) for n in shape), Blocks(*blocks_of(channels, most))]
     single = [*[False] * len(shape), blocks[-1].count == 1]
     settings = zip([b.block for b in blocks], single, strict=True)
     code = [machine.sums(target, itemsize, "images", *block) for block in settings]
@@ -101,20 +102,3 @@ def compiled_product(
         parts.append(np.stack(pairs, axis=1))
     weights = np.concatenate([part.reshape(-1) for part in parts])
     return replace(shared, weights=weights)
-
-
-def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bool:
-    """Tell whether the compiled kernel runs here and is faster than FFTs.
-
-    Its transforms take n products a number along an axis of n points, and its last vector of images
-    may be partly idle.
-    """
-    if machine.reason(itemsize) is not None:
-        return False
-    lanes = host().lanes(itemsize)
-    image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
-    products = filled * image * 2 * (sum(shape) + channels)
-    if products > costs.AN_FFT * batch * image + costs.A_CALL:
-        return False
-    # the buffer mostly stays in the cache, and preparing few matrices is quick
-    return max(2 * lanes * image, 4 * channels * image) * itemsize <= costs.FREQUENCIES

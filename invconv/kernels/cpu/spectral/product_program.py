@@ -47,12 +47,6 @@ class Blocks:
     count: int
     block: int  # outputs of a block
 
-    @staticmethod
-    def along(points: int, most: int) -> Blocks:
-        """Return blocks of 8 or 16, so that axes of any length share the compiled code."""
-        few, many = -(-points // 8), -(-points // 16)
-        return Blocks(many, 16) if most >= 16 and 5 * 2 * many <= 6 * few else Blocks(few, 8)
-
     @property
     def size(self) -> int:
         """The number of outputs of all blocks, padding included."""
@@ -123,8 +117,7 @@ def program(
     of the function that computes these ``sums``.
     """
     pixels = math.prod(shape)
-    plane = pixels * lanes
-    plane += costs.LINE // itemsize * (plane * itemsize % costs.PAGE == 0)
+    plane = costs.apart(pixels * lanes, itemsize)
     spare = 2 * channels * plane
     header = Header(
         channels=channels,
