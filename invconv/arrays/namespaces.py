@@ -229,14 +229,13 @@ def ops_of(x: Array) -> ArrayOps:
     return KNOWN[kind]
 
 
-def namespace(*arrays: Array) -> Namespace:
-    """Return the array-API namespace that all arrays (None is passed over) belong to."""
-    if len(arrays) == 1 and type(arrays[0]) in KNOWN:
-        return KNOWN[type(arrays[0])].xp
-    found = {type(a): a for a in arrays if a is not None}
-    if len(found) != 1:
-        return compat.array_namespace(*found.values())
-    return ops_of(next(iter(found.values()))).xp
+def namespace(x: Array, *others: Array) -> Namespace:
+    """Return the array-API namespace that all arrays belong to; others may be None."""
+    if others:
+        found = {type(a): a for a in (x, *others) if a is not None}
+        if len(found) > 1:
+            return compat.array_namespace(*found.values())
+    return ops_of(x).xp
 
 
 def library_name(x: Array) -> str:

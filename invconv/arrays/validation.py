@@ -11,6 +11,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import KNOWN, Array, Namespace, dtype_name, native_dtype, ops_of
 
+_BITS = 16, 32, 64  # of the dtypes that operators take
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
 
@@ -36,13 +37,13 @@ def require_array(name: str, x: Any) -> Namespace:
 def require_real(name: str, x: Any) -> None:
     """Raise TypeError unless ``x`` is an array of a supported real floating dtype."""
     xp = require_array(name, x)
-    if ops_of(x).bits.get(x.dtype) in (16, 32, 64):  # a call before has asked
+    if ops_of(x).bits.get(x.dtype) in _BITS:  # a call before has asked
         return
     try:
         real = xp.isdtype(x.dtype, "real floating")
     except TypeError:  # NumPy's, of records
         real = False
-    if not real or xp.finfo(x.dtype).bits not in (16, 32, 64):
+    if not real or xp.finfo(x.dtype).bits not in _BITS:
         raise TypeError(
             f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
             f"computed in float32), got {dtype_name(x.dtype)}; cast it first, nothing is promoted"
@@ -71,7 +72,7 @@ def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
             f"conv.asarrays(like={name})"
         )
     here, there = own.placement(x), other.placement(like)
-    if here != there and here is not None and there is not None:
+    if here != there and None not in (here, there):
         raise ValueError(
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
             f"{here}; move one of them, nothing is moved silently"

@@ -600,11 +600,12 @@ class Flip(torch.nn.Module):  # type: ignore[misc]
 
 
 def test_a_pointwise_layer_of_torch_takes_ndim() -> None:
-    x = torch.as_tensor(X)
-    for layer in (it.Conv1x1(3, ndim=2), it.Conv1x1(3, "plu", ndim=2), it.ActNorm(3, ndim=2)):
-        layer.double()
-        for whole, alone in zip(layer(x), layer(x[0]), strict=True):  # without a batch axis
-            torch.testing.assert_close(whole[0], alone)
+    images = torch.as_tensor(X)
+    for ndim, x in ((2, images), (0, images[:, :, 0, 0])):
+        layers = it.Conv1x1(3, ndim=ndim), it.Conv1x1(3, "plu", ndim=ndim), it.ActNorm(3, ndim=ndim)
+        for layer in (layer.double() for layer in layers):
+            for whole, alone in zip(layer(x), layer(x[0]), strict=True):  # without a batch axis
+                torch.testing.assert_close(whole[0], alone)
 
 
 def test_numpy_integers_are_settings() -> None:

@@ -141,12 +141,15 @@ class LaunchPlan:
     def most_images(self) -> int:
         """The most images of a launch, whatever the number of bands of an image."""
         planes = math.prod(self.sweep.shape[:2])
-        units = planes * self.plane[0] * math.prod(self.sweep.dilation[2:])
-        return _MOST_BLOCKS // units
+        return _MOST_BLOCKS // (planes * self.plane[0] * self._images(1))
+
+    def _images(self, batch: int) -> int:
+        """Return the number of images of a batch, with residue classes modulo the dilation."""
+        return batch * math.prod(self.sweep.dilation[2:])
 
     def weigh(self) -> tuple[Launch, Launch]:
         """Return the launches of "fold" and "decide", which compute the weights, in this order."""
-        taps, channels, integers = len(self.order), self.channels, self._integers()
+        taps, channels, integers = len(self.order), self.channels, self.solve(1).integers
         columns, numbers = (1 + taps) * channels, (2 + taps) * channels**2 + 1
         blocks = min(-(-numbers // costs.DECIDING), costs.DECIDING_BLOCKS)
         return (
@@ -156,8 +159,8 @@ class LaunchPlan:
 
     def solve(self, batch: int) -> Launch:
         """Return the launch of "solve" for a batch of at least one image."""
-        images = batch * math.prod(self.sweep.dilation[2:])
-        rows = costs.rows(self.plane[0], self.channels, images, self.device.processors)
+        images, processors = self._images(batch), self.device.processors
+        rows = costs.rows(self.plane[0], self.channels, images, processors)
         return self.in_bands(batch, min(max(rows, self.depth), self.most_rows))
 
     def in_bands(
@@ -167,24 +170,17 @@ class LaunchPlan:
 
         A band of one column needs all of the band above it before it begins.
         """
+        c, images = self.sweep, self._images(batch)
         chunk = chunk or (costs.CHUNK if self.plane[1] > 1 else rows)
-        bands, planes = -(-self.plane[0] // rows), math.prod(self.sweep.shape[:2])
-        images = batch * math.prod(self.sweep.dilation[2:])
+        bands, planes = -(-self.plane[0] // rows), math.prod(c.shape[:2])
         blocks = planes * bands * images
         if threads is None:
             threads = costs.threads(self.channels, min(rows, self.plane[1]), self.threads)
         counters = 1 + blocks if bands * planes > 1 else 0
-        integers = self._integers(rows=rows, bands=bands, images=images, chunk=chunk)
+        step = map(operator.mul, map(operator.mul, c.direction, c.dilation), self.strides)
+        last = self.pitch, rows, bands, images, chunk, int(c.lower)
+        integers = (*c.shape, *step, *c.dilation, *last)  # in the order of `GRID`
         return Launch("solve", blocks, threads, self.band_bytes(rows), counters, integers)
-
-    def _integers(
-        self, rows: int = 1, bands: int = 1, images: int = 1, chunk: int = 1
-    ) -> tuple[int, ...]:
-        """Return the numbers of the struct `Grid`, in the order of `GRID`."""
-        c = self.sweep
-        triples = zip(c.direction, c.dilation, self.strides, strict=True)
-        step, last = (s * d * n for s, d, n in triples), (rows, bands, images, chunk)
-        return (*c.shape, *step, *c.dilation, self.pitch, *last, int(c.lower))
 
 
 @functools.lru_cache(maxsize=256)

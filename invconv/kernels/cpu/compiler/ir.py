@@ -109,11 +109,12 @@ class Writer:
         """Write the body of a loop over True and False where the condition is so."""
 
         def each() -> Iterator[bool]:
-            for branch, holds in zip(both, (True, False), strict=True):
-                with branch:
-                    yield holds
+            with then:
+                yield True
+            with otherwise:
+                yield False
 
-        with self.b.if_else(condition) as both:
+        with self.b.if_else(condition) as (then, otherwise):
             yield each()
 
     def variable(self, kind: Any) -> Value:

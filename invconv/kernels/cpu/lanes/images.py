@@ -90,7 +90,7 @@ def _header(window: Window) -> dict[str, int]:
 def _places(window: Window) -> tuple[int, ...]:
     """Return the distance of each pixel of a segment from the first one, and a vector of zeros."""
     g = window.geometry
-    rows = g.shape[-2] if len(g.shape) > 2 else min(window.slices, g.shape[0])
+    rows = window.slices if len(g.shape) == 2 else g.shape[-2]
     pixels = itertools.product(range(rows), range(g.shape[-1]))
     apart = [(i * window.strides[-2] + j) * window.pixel for i, j in pixels]
     return *apart, *[0] * g.lanes
