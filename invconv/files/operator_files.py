@@ -32,7 +32,6 @@ from invconv.operators.base.operator import InvertibleConv
 from invconv.stability.bounded import bounded
 
 _SCHEMA = "invconv-operator/1"
-_AT_ONCE = 2**16  # numbers, of which a copy is made
 DEEPEST = 32  # operators within operators
 _MODULE = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
 
@@ -186,20 +185,10 @@ def judge_range(arrays: Mapping[str, Values], like: Array, argument: str) -> Non
                 f"{argument}: expected a dtype that holds {name}, up to {top}, got {dtype}, "
                 f"up to {largest}"
             )
-        lost, size = _vanishing(array, rounded_off)
-        if lost:
+        lost = np.abs(array[(array != 0) & (np.abs(array) <= rounded_off)])
+        if lost.size:
             warnings.warn(
-                f"{argument}: {lost} of the {array.size} numbers of {name}, up to {size:.3g}, are "
-                f"zero in {dtype}, whose smallest is {least:.3g}",
+                f"{argument}: {lost.size} of the {array.size} numbers of {name}, up to "
+                f"{lost.max():.3g}, are zero in {dtype}, whose smallest is {least:.3g}",
                 stacklevel=callers_level(),
             )
-
-
-def _vanishing(array: Values, limit: float) -> tuple[int, float]:
-    """Return the count of nonzero numbers up to a limit, and the largest of them."""
-    count, largest = 0, 0.0
-    for part in np.array_split(array.reshape(-1), 1 + array.size // _AT_ONCE):
-        sizes = np.abs(part)
-        lost = sizes[(sizes > 0) & (sizes <= limit)]
-        count, largest = count + lost.size, max(largest, float(lost.max(initial=0)))
-    return count, largest

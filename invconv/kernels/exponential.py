@@ -297,7 +297,7 @@ def exponential_cotangent(
     if slot == 1:
         adjoint, turned = family.adjoint, family.transpose()
         return exponential(turned, adjoint(w), bar, *map(adjoint, directions), counts=counts)
-    if slot > 1:
+    if slot:
         del directions[slot - 2]
     return exponential_gram(family, w, x, bar, *directions, counts=counts)
 

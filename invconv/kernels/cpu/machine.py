@@ -82,7 +82,6 @@ def compiled(
     return Code(engine.get_function_address(main.name), len(main.args), engine)
 
 
-@functools.lru_cache(maxsize=64)
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
     from invconv.kernels.cpu.weights import write_weights
