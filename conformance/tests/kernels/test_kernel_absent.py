@@ -45,7 +45,7 @@ ABSENT: dict[str, tuple[Any, str, Any, str]] = {
 
 def forget() -> None:
     """Let the next question about this processor be a new one."""
-    for known in (machine.reason, machine.compiled, machine.prepare, target.host):
+    for known in (machine.reason, machine.compiled, target.host):
         known.cache_clear()
 
 
