@@ -103,11 +103,8 @@ class Exponential(Family):
         return more if known is None else known + more
 
     def products(self, w: Any, shape: Shape) -> float:
-        if self.linear.wrap:  # by frequencies, whose matrices are squared some ten times
-            return float(10 * len(w) ** 3 * size(shape))
-        counts = self.counted(w, shape)[1]
-        terms = 1 if counts is None else counts.steps * counts.terms
-        return terms * super().products(w, shape)
+        counts: Any = self.counted(w, shape)[1]  # known on the host
+        return float(counts.steps * counts.terms * super().products(w, shape))
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         """See `Family`; a circular grid is uniform."""
