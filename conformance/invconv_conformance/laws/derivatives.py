@@ -185,11 +185,13 @@ def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
     tap = (_LOST / eps) ** (1 / 8)
     grown = chain.replace(**{"1.kernel": np.asarray([[[1.0, -tap]]])})
     small = x[:2] * [[[eps / 16]], [[1.0]]]  # which is lost beside the bias
-    for what, trained, image in (("a tap", grown, x[:2]), ("a bias", chain, small)):
+
+    def refused(what: str, trained: ic.Chain, image: Floats) -> Measure:
         gradients, _ = gradients_of(chain, trained, image, bar[:2])
         text = f"no gradient of an image that {what} loses beside a large one"
-        measures.append(truth(all(np.isnan(g).all() for g in gradients.values()), text))
-    return measures
+        return truth(all(np.isnan(g).all() for g in gradients.values()), text)
+
+    return [*measures, refused("a tap", grown, x[:2]), refused("a bias", chain, small)]
 
 
 def _gradients(
