@@ -149,13 +149,9 @@ def register_with_flax() -> None:
 
     def register(cls: type[ic.InvertibleConv]) -> None:
         call: Any = serialization.register_serialization_state
-        call(cls, _to_state, _from_state, override=True)
+        call(cls, cls._arrays, _from_state, override=True)
 
     for_each_operator(register)
-
-
-def _to_state(conv: ic.InvertibleConv) -> dict[str, Any]:
-    return conv._arrays()
 
 
 def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.InvertibleConv:

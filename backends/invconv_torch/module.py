@@ -251,11 +251,8 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         if not tracing and is_tracing():
             raise refused_trace()
         if tracing and exporting_to_onnx():
-            call, inverse = (
-                as_batch(self._current(True, within=False), name, x),
-                run == self._inverse,
-            )
-            return constant.evaluate(call, self._current(True, values_of), inverse=inverse)
+            call = as_batch(self._current(True, within=False), name, x)
+            return constant.evaluate(call, self._current(True, values_of), inverse=name == "z")
         if autocasting(kind):
             with torch.autocast(kind, enabled=False):
                 return self._call(run, name, self._autocast(x))

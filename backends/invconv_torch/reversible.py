@@ -21,7 +21,7 @@ from invconv.operators.base.calls import grid_of
 from invconv.operators.base.judgement import require_invertible
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.chain import Chain
-from invconv_torch.module import InvertibleModule
+from invconv_torch.module import Direction, InvertibleModule
 from invconv_torch.native.host import device_kind, owned, traced
 from invconv_torch.precision import autocasting
 from invconv_torch.private import peek_interpreter_stack
@@ -167,7 +167,7 @@ class _Steps:
     def run(self, i: int, x: Tensor, *, back: bool = False) -> tuple[Tensor, Tensor]:
         layer, weights = self.layers[i], self.weights[i]
         if back:
-            layer = _Backwards(layer)
+            layer = Direction(layer, "inverse")
             weights = {f"layer.{name}": weight for name, weight in weights.items()}
         with self.autocast:
             return functional_call(layer, weights, (x,))  # type: ignore[no-any-return]
@@ -181,15 +181,6 @@ class _Steps:
         outs, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
         x_bar, *more = torch.autograd.grad(outs, (x, *trained.values()), bars, allow_unused=True)
         return x_bar, {(i, name): g for name, g in zip(trained, more, strict=True)}
-
-
-class _Backwards(nn.Module):  # type: ignore[misc]
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.layer.inverse(z)  # type: ignore[no-any-return]
 
 
 def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:

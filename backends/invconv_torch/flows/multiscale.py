@@ -11,13 +11,14 @@ from invconv.arrays.validation import flag, positive_int, sizes
 from invconv.flows import density
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize
-from invconv_torch.flows.in_order import LayersInOrder
+from invconv_torch.flows.running import Watch
+from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import device_kind
 
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 
 
-class Multiscale(LayersInOrder):
+class Multiscale(nn.Module):  # type: ignore[misc]
     """A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
 
         log p(x) = sum of log N(z; 0, 1) + log|det dz/dx|
@@ -80,6 +81,97 @@ class Multiscale(LayersInOrder):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return `log_prob`; wrappers (DistributedDataParallel, compile) call ``forward``."""
         return self.log_prob(x, context=context)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a layer takes a context."""
+        return any(running.takes_context(layer) for layer in self.layers.values())
+
+    def steps(self) -> list[tuple[str, nn.Module]]:
+        """Return the layers in order, with their names in ``named_modules``."""
+        return [(f"layers.{name}", layer) for name, layer in self.layers.items()]
+
+    @property
+    def initialized(self) -> bool:
+        """Whether `initialize` has run; each actnorm saves that with its parameters."""
+        return all(bool(layer.initialized) for layer in self._to_be_initialized().values())
+
+    def _to_be_initialized(self) -> dict[str, nn.Module]:
+        """Return the actnorms, and other layers with ``initialize``, at any depth."""
+        return {
+            name: layer
+            for name, layer in self.layers.named_modules(prefix="layers")
+            if hasattr(layer, "initialized") and callable(getattr(layer, "initialize", None))
+        }
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def initialize(self, x: Tensor, *, context: Tensor | None = None) -> None:
+        """Initialize each actnorm, once: its output for these images gets mean 0 and variance 1.
+
+        Actnorms inside of other layers are initialized, too. If an error, or the user, stops this
+        method, every actnorm stays as it was before.
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, H, W)
+            Images in [0, 1).
+        context : tensor, optional
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            If the flow is initialized already; if a channel is constant, or not finite.
+        """
+        todo = self._to_be_initialized()
+        if todo and self.initialized:
+            raise RuntimeError("initialize: the flow is initialized already")
+        self._require_fits(x, context)
+        density.require_in_range(x)
+        with running.initializing(todo):
+            running.encode(dict(self.steps()), x - 0.5, context)
+
+    def encode(
+        self, x: Tensor, *, context: Tensor | None = None, watch: Watch | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the noise of images, and log|det dz/dx|, shape (B,).
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, H, W)
+        context : tensor, shape (B, K) or (B, K, H', W'), optional
+            The context, for the layers that take one.
+        watch : callable, optional
+            Called with the name and the output of each layer (of a `Split`, with z and then with
+            the remaining channels); the next layer is given its result.
+
+        Returns
+        -------
+        zs : tuple of tensor, shape (B, C, H, W) with each of ``latent_shapes``
+        log_det : tensor, shape (B,)
+        """
+        self._require_fits(x, context)
+        layers = dict(self.steps())
+        if self._recomputes and watch is None and torch.is_grad_enabled():
+            self._runs = running.reversible(self.layers, self._runs)
+            layers = {str(i): part for i, part in enumerate(self._runs)}
+        return running.encode(layers, x - 0.5, context, watch)
+
+    def decode(
+        self, zs: Sequence[Tensor], *, context: Tensor | None = None, watch: Watch | None = None
+    ) -> Tensor:
+        """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1).
+
+        Parameters
+        ----------
+        zs : sequence of tensor, shape (B, C, H, W) with each of ``latent_shapes``
+        context : tensor, optional
+            As for `encode`.
+        watch : callable, optional
+            As for `encode`, called with the input of each layer's inverse.
+        """
+        density.require_latents(zs, self.latent_shapes)
+        self._require_context(context)
+        return running.decode(dict(self.steps()), zs, context, watch) + 0.5
 
     def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
         """Return log p(x) in nats, shape (B,), for images (B, C, H, W) in [0, 1).
@@ -174,6 +266,21 @@ class Multiscale(LayersInOrder):
         self.eval()
         zs = [self._like.new_zeros(1, *shape) for shape in self.latent_shapes]
         self.decode(zs, context=running.zero_context(self.layers.values(), self._like))
-        if check:
-            running.judge_remembered(self)
+        for layer in self.modules() if check else ():
+            if isinstance(layer, InvertibleModule) and layer._inverses is not None:
+                for grid in layer._inverses.grids():
+                    layer.operator().prepare(grid)
         return self
+
+    @property
+    def _like(self) -> Tensor:
+        return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
+
+    def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
+        device_kind("x", x)
+        density.require_images(x, self.shape)
+        self._require_context(context)
+
+    def _require_context(self, context: Tensor | None) -> None:
+        if context is not None and not self.conditional:
+            raise ValueError("context: expected none, as no layer takes a context")

@@ -69,14 +69,6 @@ def decode(
     return x
 
 
-def judge_remembered(flow: nn.Module) -> None:
-    """Judge the remembered inverses of all layers, at any depth; warn of each that is lost."""
-    for layer in flow.modules():
-        if isinstance(layer, InvertibleModule) and layer._inverses is not None:
-            for grid in layer._inverses.grids():
-                layer.operator().prepare(grid)
-
-
 @contextlib.contextmanager
 def initializing(layers: Layers) -> Iterator[None]:
     """Initialize each layer with its first input inside this context: all layers, or none.

@@ -24,67 +24,40 @@ def counted(
     return w, counts_of(family, w.detach()) if bare(w) else None
 
 
-def _runs(name: str, function: Primitive[..., Any]) -> Callable[..., Tensor]:
-    def run(settings: Settings, w: Tensor, *others: Tensor) -> Tensor:
+def _recorded(
+    function: Primitive[..., Any],
+    like: int,
+    tangent: Callable[..., Tensor],
+    cotangent: Callable[..., Tensor],
+) -> Callable[..., Tensor]:
+    """Return a primitive that is recorded; its result has the shape of argument ``like``."""
+
+    def agnostic(settings: Settings, *tensors: Tensor) -> Tensor:
         family, counts = settings
-        return torch.as_tensor(function.agnostic(family, w, *others, counts=counts))
+        return torch.as_tensor(function.agnostic(family, *tensors, counts=counts))
 
-    return run
-
-
-def _vjp(cotangent: Callable[..., Tensor]) -> Callable[..., Cotangents]:
     def vjp(settings: Settings, saved: Sequence[Tensor], bar: Tensor, wanted: Any) -> Cotangents:
         family, counts = settings
         slots = enumerate(wanted)
         return tuple(cotangent(family, saved, i, bar, counts) if w else None for i, w in slots)
 
-    return vjp
-
-
-def _jvp(tangent: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
     def jvp(settings: Settings, saved: Sequence[Tensor], *dots: Tensor | None) -> Tensor | None:
-        total, (family, counts) = None, settings
-        for slot, dot in enumerate(dots):
-            if dot is not None:
-                part = tangent(family, saved, slot, dot, counts)
-                total = part if total is None else total + part
-        return total
+        family, counts = settings
+        slots = ((i, dot) for i, dot in enumerate(dots) if dot is not None)
+        parts = [tangent(family, saved, i, dot, counts) for i, dot in slots]
+        return sum(parts[1:], start=parts[0]) if parts else None
 
-    return jvp
+    def shape(_: Any, *tensors: Tensor) -> Sequence[int]:
+        return tensors[like].shape
 
+    rule = Rule(function.name, agnostic, shape, False, vjp, jvp)
 
-EXPONENTIAL = Rule(
-    "exponential",
-    _runs("exponential", core.exponential),
-    lambda family, w, x, *directions: x.shape,
-    False,
-    _vjp(core.exponential_cotangent),
-    _jvp(core.exponential_tangent),
-)
-GRAM = Rule(
-    "exponential_gram",
-    _runs("exponential_gram", core.exponential_gram),
-    lambda family, w, *others: w.shape,
-    False,
-    _vjp(core.gram_cotangent),
-    _jvp(core.gram_tangent),
-)
+    def call(family: StencilFamily, *tensors: Tensor, counts: Counts | None = None) -> Tensor:
+        return run(rule, (family, counts), *tensors)
+
+    return call
 
 
-def exponential(
-    family: StencilFamily, w: Tensor, x: Tensor, *directions: Tensor, counts: Counts | None = None
-) -> Tensor:
-    """See `invconv.kernels.exponential`."""
-    return run(EXPONENTIAL, (family, counts), w, x, *directions)
-
-
-def exponential_gram(
-    family: StencilFamily,
-    w: Tensor,
-    x: Tensor,
-    y: Tensor,
-    *directions: Tensor,
-    counts: Counts | None = None,
-) -> Tensor:
-    """See `invconv.kernels.exponential`."""
-    return run(GRAM, (family, counts), w, x, y, *directions)
+# See `invconv.kernels.exponential`.
+exponential = _recorded(core.exponential, 1, core.exponential_tangent, core.exponential_cotangent)
+exponential_gram = _recorded(core.exponential_gram, 0, core.gram_tangent, core.gram_cotangent)
