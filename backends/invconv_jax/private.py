@@ -5,6 +5,8 @@ pyproject.toml: before it, XLA asked a handler for its metadata without a table 
 which `invconv.kernels.cpu.compiler.frame` reads.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,6 +44,26 @@ except (ImportError, AttributeError, KeyError) as error:
 def is_exported(context: Any) -> bool:
     """Tell whether the lowered program is exported, to run in other processes."""
     return bool(context.module_context.lowering_parameters.for_export)
+
+
+def primitive_of(
+    name: str, function: Callable[..., Any], like: int = -1, **kernels: Callable[..., Any]
+) -> Primitive:
+    """Return a primitive that runs as a function of JAX's own, or by the kernel of a platform.
+
+    Its result has the type of argument ``like``. Kernels exist in this process only: an exported
+    program runs the function.
+    """
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(lambda *types, **_: types[like].update(weak_type=False))
+
+    def lower(kernel: Callable[..., Any], context: Any, *arrays: Any, **settings: Any) -> Any:
+        way = function if is_exported(context) else kernel
+        return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
+
+    for platform, kernel in {None: function, **kernels}.items():
+        register_lowering(primitive, partial(lower, kernel), platform=platform)
+    return primitive
 
 
 def is_manual(context: Any) -> bool:

@@ -23,7 +23,6 @@ from invconv.kernels import exponential as core
 from invconv.kernels.exponential import (
     LARGEST,
     LARGEST_STEP,
-    Counts,
     block_taps,
     diagonal_block,
     in_block,
@@ -39,11 +38,10 @@ from invconv_jax.private import (
     Zero,
     instantiate_zeros,
     is_undefined_primal,
-    lower_fun,
     primitive_batchers,
     primitive_jvps,
+    primitive_of,
     primitive_transposes,
-    register_lowering,
 )
 
 
@@ -145,11 +143,8 @@ def _primitive(
     cotangent: Callable[..., Array],
 ) -> Primitive:
     """Return a primitive; its result has the type of argument ``like``."""
-    primitive = Primitive(name)
-    compiled = jax.jit(function, static_argnames="family")
-    primitive.def_impl(compiled)
-    primitive.def_abstract_eval(lambda *types, family: types[like].update(weak_type=False))
-    register_lowering(primitive, lower_fun(function, multiple_results=False))
+    primitive = primitive_of(name, function, like)
+    primitive.def_impl(jax.jit(function, static_argnames="family"))
 
     def jvp(arrays: Any, dots: Any, *, family: StencilFamily) -> tuple[Array, Any]:
         parts = [
@@ -185,20 +180,14 @@ _gram_p = _primitive(
 
 
 def exponential(
-    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: Counts | None = None
+    family: StencilFamily, w: Array, x: Array, *directions: Array, counts: None = None
 ) -> Array:
-    """See `invconv.kernels.exponential`; the device counts terms, and ``counts`` is ignored."""
-    result: Array = _exponential_p.bind(whole(w, 0), whole(x), *directions, family=family)
-    return whole(result)
+    """See `invconv.kernels.exponential`."""
+    return whole(_exponential_p.bind(whole(w, 0), whole(x), *directions, family=family))
 
 
 def exponential_gram(
-    family: StencilFamily,
-    w: Array,
-    x: Array,
-    y: Array,
-    *directions: Array,
-    counts: Counts | None = None,
+    family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: None = None
 ) -> Array:
     """See `invconv.kernels.exponential`."""
     result: Array = _gram_p.bind(whole(w, 0), whole(x), whole(y), *directions, family=family)

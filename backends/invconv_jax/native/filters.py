@@ -21,15 +21,12 @@ from invconv.operators import recursion
 from invconv_jax.native.partition import Settings, SplitByBatch
 from invconv_jax.native.wavefront import LOCK, register
 from invconv_jax.private import (
-    Primitive,
     Zero,
-    is_exported,
     is_undefined_primal,
-    lower_fun,
     primitive_batchers,
     primitive_jvps,
+    primitive_of,
     primitive_transposes,
-    register_lowering,
 )
 
 
@@ -61,19 +58,7 @@ def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     return v
 
 
-def _lower_for_cpu(context: Any, *arrays: Any, **settings: Any) -> Any:
-    way = _by_solves if is_exported(context) else _by_kernel
-    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
-
-
-def _type_of_result(b: Any, a: Any, given: Any, **_: Any) -> Any:
-    return given.update(weak_type=False)
-
-
-_on_one_device = Primitive("invconv_filter_call")
-_on_one_device.def_abstract_eval(_type_of_result)
-register_lowering(_on_one_device, lower_fun(_by_solves, multiple_results=False))
-register_lowering(_on_one_device, _lower_for_cpu, platform="cpu")
+_on_one_device = primitive_of("invconv_filter_call", _by_solves, cpu=_by_kernel)
 _split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
 
 

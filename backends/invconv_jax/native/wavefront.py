@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,13 +33,7 @@ from invconv.kernels.primitives import Plan, flat
 from invconv.kernels.wavefront import inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.products import correlate, matmul, substitute, triangular_solve
-from invconv_jax.private import (
-    Primitive,
-    is_exported,
-    lower_fun,
-    primitive_batchers,
-    register_lowering,
-)
+from invconv_jax.private import primitive_batchers, primitive_of
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
@@ -228,12 +222,6 @@ def _call(call: launch.CustomCall, results: tuple[Any, ...], *arrays: Array) -> 
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
 
 
-def _lower(kernel: Callable[..., Array], context: Any, *arrays: Any, **settings: Any) -> Any:
-    """Lower a kernel's call, and in an exported program the loop."""
-    way = _by_scan if is_exported(context) else kernel
-    return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
-
-
 def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, sweep: Sweep
 ) -> tuple[Array, int]:
@@ -263,10 +251,6 @@ def _run(*arrays: Array, **settings: Any) -> Array:
     return (_by_kernel if on_cpu else _by_scan)(*arrays, **settings)
 
 
-_one_batch = Primitive("invconv_kernel_call")
+_one_batch = primitive_of("invconv_kernel_call", _by_scan, cpu=_by_kernel, cuda=_by_launches)
 _one_batch.def_impl(_run)
-_one_batch.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
-register_lowering(_one_batch, lower_fun(_by_scan, multiple_results=False))
-for _platform, _kernel in (("cpu", _by_kernel), ("cuda", _by_launches)):
-    register_lowering(_one_batch, functools.partial(_lower, _kernel), platform=_platform)
 primitive_batchers[_one_batch] = _vectorise
