@@ -61,7 +61,8 @@ def primitive_of(
         way = function if is_exported(context) else kernel
         return lower_fun(way, multiple_results=False)(context, *arrays, **settings)
 
-    for platform, kernel in {None: function, **kernels}.items():
+    register_lowering(primitive, partial(lower, function))
+    for platform, kernel in kernels.items():
         register_lowering(primitive, partial(lower, kernel), platform=platform)
     return primitive
 

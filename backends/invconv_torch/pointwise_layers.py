@@ -67,8 +67,7 @@ class ActNorm(Layer):
     channels : int
     bias : bool
     ndim : int, optional
-        The number of spatial axes; any number of batch axes, none too, may come before the channels
-        then. Without it images have one batch axis and any number of spatial axes.
+        As for `Conv1x1`.
     max_gain, device, dtype : optional
         See `InvertibleModule`.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +31,8 @@ from invconv.kernels.primitives import grid_of
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call, for_each
 from invconv.operators.base.factors import require_regular
-from invconv_torch.exporting.graphs import causal_solve, constant, spectral_solve
+from invconv_torch.exporting.graphs import Matrix, causal_solve, constant, spectral_solve
 from invconv_torch.native import kernels
-
-Matrix: TypeAlias = np.ndarray[Any, Any]
 
 
 def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Tensor, Tensor]:

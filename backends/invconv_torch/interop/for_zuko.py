@@ -15,8 +15,7 @@ class ZukoTransform(LazyTransform):  # type: ignore[misc]
     ----------
     conv : layer or InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the layer leaves it open, as 1x1
-        convolutions do; any number of batch axes come before the channels.
+        As for `TorchTransform`.
 
     Examples
     --------

@@ -48,7 +48,7 @@ def _recorded(
         return sum(parts[1:], start=parts[0]) if parts else None
 
     def shape(_: Any, *tensors: Tensor) -> Sequence[int]:
-        return tensors[like].shape
+        return tuple(tensors[like].shape)
 
     rule = Rule(function.name, agnostic, shape, False, vjp, jvp)
 

@@ -272,11 +272,6 @@ def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
         return spectrum.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
         return spectrum.by_frequencies.agnostic(product, y).contiguous()
-    return run_compiled(product, y)
-
-
-def run_compiled(product: SpectralProduct, y: Tensor) -> Tensor:
-    """Return the product of `by_frequencies`, computed by the compiled kernel."""
     y = y.resolve_neg().contiguous()
     x = torch.empty_like(y)
     require_images(product.compiled.images, tuple(y.shape), y.element_size())
@@ -322,17 +317,11 @@ def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
     if not has_convolution(x, grid):
         with full_precision(x):
             return primitives.correlate_kernel_vjp.agnostic(x, y_bar, offsets, wrap=wrap)
-    return convolution_vjp(grid, len(offsets), wrap, x, y_bar)
-
-
-def convolution_vjp(grid: TapGrid, count: int, wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
-    """Return the gradient by ``count`` taps by PyTorch's own convolution."""
-    channels, gradient = x.shape[1], _CONV_VJP[x.ndim - 2]
-    size = channels, channels, *grid.size
+    size, gradient = (channels, channels, *grid.size), _CONV_VJP[x.ndim - 2]
     with full_precision(x):
         bar = gradient(_padded(x, grid, wrap), size, y_bar, dilation=grid.spacing)
     flat = bar.flatten(2).permute(2, 0, 1)
-    grads = [x.new_zeros((channels, channels))] * count
+    grads = [x.new_zeros((channels, channels))] * len(offsets)
     for t, place in zip(grid.taps, grid.places, strict=True):
         grads[t] = flat[place]
     return torch.stack(grads)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -182,9 +182,6 @@ class Operation:
     rule: Rule
     settings: Settings
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.rule, self.settings))
-
 
 class _Step(Function):  # type: ignore[misc]
     """A recorded operation on five tensors at most, for torch.compile: others are None."""
@@ -193,12 +190,12 @@ class _Step(Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(operation: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Tensor:
-        rule, settings = operation
-        return _leaf(rule, settings, *[t for t in (a, b, c, d, e) if t is not None])
+        given = [t for t in (a, b, c, d, e) if t is not None]
+        return _leaf(operation.rule, operation.settings, *given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.rule, ctx.settings = inputs[0]
+        ctx.rule, ctx.settings = inputs[0].rule, inputs[0].settings
         ctx.save_for_backward(*kept(ctx.rule, inputs[1:], output))
 
     @staticmethod

@@ -32,8 +32,8 @@ def install(folder: Path) -> Driver:
         (wavefront, "readable", lambda x: False),
     ):
         setattr(module, name, value)
-    lower = functools.partial(wavefront._lower, wavefront._by_launches)
-    mlir.register_lowering(wavefront._one_batch, lower, platform="cpu")
+    by_launches = mlir.lower_fun(wavefront._by_launches, multiple_results=False)
+    mlir.register_lowering(wavefront._one_batch, by_launches, platform="cpu")
     return driver
 
 
