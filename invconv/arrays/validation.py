@@ -81,7 +81,7 @@ def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
 
 def positive_int(name: str, value: Any) -> int:
     """Return ``value`` as an int of at least 1, or raise."""
-    number = _index(name, value, "a positive integer")
+    number = integer(name, value, "a positive integer")
     if not 1 <= number <= LARGEST:
         raise ValueError(f"{name}: expected a positive integer up to {LARGEST}, got {number}")
     return number
@@ -91,7 +91,7 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return one integer per spatial axis, from one integer or a sequence of ``ndim``."""
     what = f"an integer, or {ndim} of them, one per spatial axis"
     if hasattr(value, "__index__") and not getattr(value, "ndim", 0):
-        return (_index(name, value, what),) * ndim
+        return (integer(name, value, what),) * ndim
     try:
         values = tuple(value)
     except TypeError:
@@ -99,7 +99,7 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     if len(values) != ndim:
         more = f"; ndim={len(values)} makes it so many axes" if name == "kernel_size" else ""
         raise ValueError(f"{name}: expected {what}, got {len(values)}: {value!r}{more}")
-    return tuple(_index(name, v, what) for v in values)
+    return tuple(integer(name, v, what) for v in values)
 
 
 def sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
@@ -137,7 +137,7 @@ def flag(name: str, value: Any) -> bool:
 def optional_ndim(conv: Any) -> None:
     """Validate and normalise the ``ndim`` of a 1x1 convolution or actnorm."""
     if conv.ndim is not None:
-        number = _index("ndim", conv.ndim, "None or a number of spatial axes")
+        number = integer("ndim", conv.ndim, "None or a number of spatial axes")
         if not 0 <= number <= _MOST_AXES:
             raise ValueError(
                 f"ndim: expected None or a number of spatial axes, {_MOST_AXES} at most, "
@@ -189,7 +189,8 @@ def instead(value: Any) -> str:
     return ""
 
 
-def _index(name: str, value: Any, what: str) -> int:
+def integer(name: str, value: Any, what: str = "an integer") -> int:
+    """Return ``value`` as an int, or raise TypeError."""
     if isinstance(value, (bool, np.bool_)):  # which Python takes for 0 and 1
         raise TypeError(f"{name}: expected {what}, got {value!r}")
     try:

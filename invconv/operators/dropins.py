@@ -5,11 +5,11 @@ direction the library calls forward: the density of x is p(K x + b) |det K| ever
 """
 
 import importlib
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from invconv.arrays.namespaces import Array, size
+from invconv.arrays.validation import integer
 
 
 class DropIn(NamedTuple):
@@ -59,10 +59,7 @@ def event_ndim(own: int | None, ndim: int | None) -> int:
             "ndim: expected the number of spatial axes, which this operator leaves open, got None; "
             "pass ndim=2 for images, here or when the operator is made"
         )
-    try:
-        number = operator.index(ndim)
-    except TypeError:
-        raise TypeError(f"ndim: expected a number of spatial axes, got {ndim!r}") from None
+    number = integer("ndim", ndim, "a number of spatial axes")
     if number < 0 or own not in (None, number):
         expected = "0 or more spatial axes" if own is None else f"the operator's, {own}"
         raise ValueError(f"ndim: expected {expected}, got {number}")

@@ -5,7 +5,6 @@ A filter is A y = B x + z with two banded triangular matrices (`invconv.operator
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,7 +24,7 @@ from invconv.arrays.namespaces import (
     size,
     zeros,
 )
-from invconv.arrays.validation import choice, require_alike, require_real
+from invconv.arrays.validation import choice, integer, require_alike, require_real
 from invconv.kernels.primitives import pad, part
 from invconv.operators.recursion import filtered
 
@@ -300,11 +299,11 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     xp, order = namespace(b), _order(b, a)
     b, a = _divided(b, a)
     b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in (b, a))
-    least = xp.min(abs(xp.sum(a, axis=-1)))
-    if readable(least) and not least:
+    total = xp.sum(a, axis=-1, keepdims=True)
+    if readable(total) and not xp.all(total):
         raise ValueError("a: expected a sum other than zero: a pole at 1 has no steady state")
     steps = b[..., 1:] - a[..., 1:] * b[..., :1]
-    steady = xp.sum(steps, axis=-1, keepdims=True) / xp.sum(a, axis=-1, keepdims=True)
+    steady = xp.sum(steps, axis=-1, keepdims=True) / total
     of_a, of_steps = (xp.cumulative_sum(v, axis=-1) - v for v in (a[..., 1:], steps))
     return (1 + of_a) * steady - of_steps
 
@@ -346,12 +345,14 @@ def _there_and_back(
     """Run a filter from the steady state of the first number, forwards and then backwards."""
     if padtype is not None:
         choice("padtype", padtype, _PADS)
-    edge = 0 if padtype is None else 3 * taps if padlen is None else operator.index(padlen)
+    edge = 0 if padtype is None else 3 * taps if padlen is None else integer("padlen", padlen)
     xp, signals = namespace(x), moved(x, axis, -1)
-    if not 0 <= edge < signals.shape[-1]:
+    if edge < 0:
+        raise ValueError(f"padlen: expected 0 or more, got {edge}")
+    if signals.shape[-1] <= edge:
         raise ValueError(
-            f"padlen: expected a number from 0 to {signals.shape[-1] - 1}, fewer than x has along "
-            f"its axis {axis}, got {edge}"
+            f"x: expected more than {edge} samples along axis {axis}, by which both ends go on, "
+            f"got {signals.shape[-1]}; a smaller padlen needs fewer"
         )
     if edge:
         last = signals.ndim - 1
@@ -370,7 +371,7 @@ def _there_and_back(
 
 def _axis(axis: int, x: Array) -> int:
     require_real("x", x)
-    axis = operator.index(axis)
+    axis = integer("axis", axis)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis: expected one of the {x.ndim} axes of x, got {axis}")
     return int(axis % x.ndim)

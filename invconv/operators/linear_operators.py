@@ -1,13 +1,15 @@
 """Operators as SciPy's linear operators, for its iterative solvers and those that take the same."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Shape
+from invconv.arrays.validation import integer
 from invconv.operators.base.calls import as_batch
+from invconv.operators.base.factors import require_operator
 from invconv.operators.base.operator import InvertibleConv
 
 if TYPE_CHECKING:
@@ -52,14 +54,16 @@ def aslinearoperator(
     """
     from scipy.sparse.linalg import LinearOperator  # takes longer to import than invconv
 
+    require_operator("conv", conv)
     name, like = conv._reference()
     if not isinstance(like, np.ndarray):
         raise TypeError(
             f"{name}: expected an array of NumPy, got {type(like).__name__}: "
             "conv.asarrays(like=numpy_array) has NumPy's"
         )
-    full = (conv.channels, *shape) if len(shape) == conv.ndim else tuple(shape)
-    grid = as_batch(conv, "shape", np.empty(full, like.dtype)).spatial_shape
+    sizes = tuple(integer("shape", n) for n in (shape if isinstance(shape, Iterable) else [shape]))
+    full = (conv.channels, *sizes) if len(sizes) == conv.ndim else sizes
+    grid = as_batch(conv, "shape", np.broadcast_to(like.dtype.type(), full)).spatial_shape
 
     def on_columns(conv: InvertibleConv) -> Callable[[Floats], Floats]:
         run = conv.prepare(grid).inverse if inverse else conv.forward

@@ -15,7 +15,6 @@ the continued image leaves it:
 """
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, constant, copy_of, is_half, namespace
 from invconv.arrays.stencil import seen
-from invconv.arrays.validation import choice, require_real
+from invconv.arrays.validation import choice, integer, require_real
 from invconv.operators.filters import lfilter, moved
 
 # z + 1/z of the poles: zeros of what beta is as a polynomial in it, such as w + 4 of order 3
@@ -39,13 +38,15 @@ _LEAST = 1e-25  # z^k that counts
 def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
     """Return, of each pass, b and a, and the pixels, from N on and from -1 on, that it starts from.
 
-    They come with their factors; made here, since torch.compile takes powers of -z for -z^k.
+    They come with their factors. Made here, since torch.compile takes powers of -z for -z^k, and
+    lists, since a strict export takes global arrays for constants without numbers.
     """
     z = 2 / (w - math.sqrt(w * w - 4))
     k = np.arange(1, math.ceil(math.log(_LEAST) / math.log(-z)))
-    around, a = np.arange(1 - len(k), len(k)), np.asarray([1, -z])
+    around, a = np.arange(1 - len(k), len(k)), [1, -z]
     shared = (1 - z) / (1 + z) * z ** (1 + abs(around))
-    return ([1.0], a, k - 1, z**k), ([(1 - z) ** 2], a, around - 1, shared)
+    passes = ([1.0], a, k - 1, z**k), ([(1 - z) ** 2], a, around - 1, shared)
+    return tuple(tuple(np.asarray(v).tolist() for v in one) for one in passes)
 
 
 _POLES = {order: [_passes(w) for w in sums] for order, sums in _SUMS.items()}
@@ -93,15 +94,15 @@ def spline_filter(
            [ 1.,  1.,  1.,  1.,  1.]])
     """
     require_real("x", x)
-    if order not in _POLES:
+    if not isinstance(order, int | np.integer) or order not in _POLES:
         raise ValueError(f"order: expected an integer from 2 to 5, got {order!r}")
     choice("mode", mode, tuple(_BORDERS))
     if axes is None:
         axes = range(x.ndim)
-    axes = [operator.index(n) for n in (axes if isinstance(axes, Sequence) else [axes])]
+    axes = [integer("axes", n) for n in (axes if isinstance(axes, Sequence) else [axes])]
     if any(not -x.ndim <= n < x.ndim for n in axes) or len({n % x.ndim for n in axes}) < len(axes):
         raise ValueError(f"axes: expected some of the {x.ndim} axes of x, once each, got {axes}")
-    if 0 in x.shape:
+    if 0 in x.shape or not axes:
         return copy_of(x)
     kind, xp = x.dtype, namespace(x)
     x = cast(x, xp.float32) if is_half(kind, x) else x
@@ -135,7 +136,7 @@ def _filtered(x: Array, passes: Any, border: str) -> Array:
 
     states = []
     for first, (_, _, away, factors) in zip((n, 0), passes):
-        pixels = xp.take(x, constant(seen(border, first + away, n)[0], x), axis=-1)
+        pixels = xp.take(x, constant(seen(border, first + np.asarray(away), n)[0], x), axis=-1)
         states.append(xp.sum(pixels * numbers(factors), axis=-1, keepdims=True))
     for (b, a, _, _), state in zip(passes, states):
         x = lfilter(numbers(b), numbers(a), xp.flip(x, axis=-1), zi=state)[0]

@@ -93,7 +93,7 @@ def _vectorise(
         jnp.broadcast_to(v, (count, *v.shape)) if axis is None else jnp.moveaxis(v, axis, 0)
         for v, axis in pairs
     ]
-    flat = (v.reshape(-1, *v.shape[2:]) for v in moved)
+    flat = (v.reshape(count * v.shape[1], *v.shape[2:]) for v in moved)  # of no taps, too
     return _split(*flat, **dict(settings)).reshape(moved[-1].shape), 0
 
 

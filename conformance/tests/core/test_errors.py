@@ -178,7 +178,7 @@ invconv.diagnose
       -> ic.diagnose(CORNER, (4, 4), '«int32 → float32»')
 invconv.filtfilt
   As `lfilter` -> b: expected real numbers, got complex128 -> ic.filtfilt([«1j → 1.0»], [1.0], S)
-  x is not longer than ``padlen`` -> padlen: expected a number from 0 to 7
+  x is not longer than ``padlen`` -> x: expected more than 8 samples along axis 0
       -> ic.filtfilt([1.0], [1.0], S, padlen=«8 → 7»)
 invconv.from_psf
   a size is even -> psf: expected odd sizes, .* got \(2, 3\) -> ic.from_psf(np.ones((«2 → 3», 3)))
@@ -241,7 +241,7 @@ invconv.sosfilt_zi
   `lfilter_zi` -> a: expected a sum other than zero -> ic.sosfilt_zi([[1.0, 0, 0, 1, «-1 → 1», 0]])
 invconv.sosfiltfilt
   As `sosfilt` -> sos: expected the shape -> ic.sosfiltfilt([[1.0, 0, 0, 1, 0«→, 0»]], S)
-  `filtfilt` -> padlen: expected a number from 0 to 7
+  `filtfilt` -> padlen: expected 0 or more, got -1
       -> ic.sosfiltfilt([[1.0, 0, 0, 1, 0, 0]], S, padlen=«-1 → 0»)
 invconv.spline_filter
   x is not real -> x: expected a real floating dtype -> ic.spline_filter(S«+1j → »)
@@ -381,6 +381,7 @@ ValueError
       -> ic.from_psf(np.ones((3, «5 → 3»)), boundary=('symmetric', 'zero'))
   boundary: expected one of .* or 2 of them
       -> ic.SymmetricConv(PAIR[None, None], boundary=('odd',«→ 'odd'»))
+  order: expected an integer from 2 to 5, got \[3\] -> ic.spline_filter(S, «[3] → 3»)
   mode: expected 'mirror' or .*, got 'wrap' -> ic.spline_filter(S, mode='«→ grid-»wrap')
   axes: expected some of the 1 axes of x, once each -> ic.spline_filter(S, axes=(0«, -1 →,»))
   damp: expected a number or a 0-d array, got .* \(2,\) -> NORM.least_squares(Y, Y[0, «: → 0», 0])
@@ -490,6 +491,11 @@ TypeError
       -> TALL.prepare((4, 5)).inverse(BLOCK, TENSOR«→ .double().numpy()»)
   before: expected none, since only .* for PeriodicConv
       -> PERIODIC.prepare((4, 5)).inverse(X«, X → »)
+  axes: expected an integer, got array -> ic.spline_filter(S, axes=«np.arange(1) → 0»)
+  axis: expected an integer, got 0.0 -> ic.lfilter([1.0], [1.0], S, «0.0 → 0»)
+  shape: expected an integer, got 4.0 -> ic.aslinearoperator(PERIODIC, («4.0 → 4», 5))
+  conv: .* got PreparedInverse; pass its .conv
+      -> ic.aslinearoperator(PERIODIC.prepare((4, 5))«→ .conv», (4, 5))
   kernel: expected an array of NumPy, got Tensor
       -> ic.aslinearoperator(PERIODIC«.asarrays(TENSOR) → », (4, 5))
   chain: expected an invconv.Chain, got list -> ij.reversible(«[] → JAX_ONE», (4,))

@@ -36,6 +36,7 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     kept += 1  # it is not the caller's own
     assert (first == 1).all()
     assert ic.lfilter(np.ones((0, 2)), [1.0, 0.5], x[:0]).shape == (0, 1000)
+    assert ic.lfilter_zi([1.0], np.ones((0, 2))).shape == (0, 1)
     alike(state, scipy.signal.sosfilt(sos, x, zi=np.zeros((3, 2, 2)))[1])
     long = np.hanning(60), np.ones(1)  # which compiles to no code of its own
     alike(
@@ -63,6 +64,8 @@ def test_filters_have_the_gradients_of_differences(monkeypatch: Any) -> None:
     each = jax.vmap(run, (None, 0, 1, None))(b, np.stack([a, 2 * a]), np.stack([x, -x], 1), zi)
     for n, wanted in enumerate((run(b, a, x, zi), run(b, 2 * a, -x, zi))):
         np.testing.assert_allclose(each[0][n], wanted[0], rtol=1e-12)
+    by_x = jax.grad(lambda b, x: run(b, arrays[1], x, None).sum(), argnums=1)
+    alike(jax.vmap(by_x)(arrays[0] * x[:, :1], arrays[2]), by_x(b, x) * x[:, :1])
     check_grads(jax.jit(run), arrays, order=2)
     assert "invconv_filter_" in jax.jit(run).lower(*arrays).as_text()  # the compiled kernel
     monkeypatch.setattr(filters, "reason", lambda size: "absent")  # without it
@@ -89,6 +92,7 @@ def test_splines_are_ndimages(order: int, mode: str) -> None:
         boundary = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}[mode]
         blur = ic.from_psf(np.outer([1, 4, 1], [1, 4, 1]) / 36, boundary=boundary)
         np.testing.assert_allclose(blur.inverse(x[:1]), wanted[:1], atol=1e-12)
+    assert not np.shares_memory(ic.spline_filter(x, axes=()), x)
 
 
 def test_a_function_of_a_file_and_one_that_is_learnt() -> None:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.func import functional_call
 
+import invconv as ic
 import invconv_torch as it
 from invconv.families.convolutions import Causal, Spectral
 from tests.conftest import TORCH_LAYERS, Both
@@ -91,6 +92,20 @@ def test_a_strict_export(name: str, torch_layer: Any) -> None:
     module = Both([layer])
     program = torch.export.export(module, (x,), strict=True)
     torch.testing.assert_close(program.module()(x), module(x))
+
+
+class Spline(torch.nn.Module):  # type: ignore[misc]
+    """A function as a module."""
+
+    def forward(self, x: Any) -> Any:
+        """Return coefficients of splines."""
+        return ic.spline_filter(x, axes=1)
+
+
+def test_a_strict_export_has_the_numbers_of_splines() -> None:
+    x = torch.randn(2, 9, dtype=torch.float64)
+    program = torch.export.export(Spline(), (x,), strict=True)
+    torch.testing.assert_close(program.module()(x), ic.spline_filter(x, axes=1))
 
 
 def test_an_exponential_has_no_decomposition() -> None:

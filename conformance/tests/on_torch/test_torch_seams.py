@@ -134,6 +134,7 @@ FUNCTIONS: dict[str, tuple[Call, tuple[tuple[int, ...], ...]]] = {
     "lfilter": (lambda x, b, a: (ic.lfilter(b, a, x),), ((2, 9), (3,), (2,))),
     "sosfilt": (lambda x, sos: (ic.sosfilt(sos, x),), ((2, 9), (1, 6))),
     "least_squares": (_least_squares, ((1, 2, 3, 4), (2, 2, 2, 2))),
+    "spline_filter": (lambda x: (ic.spline_filter(x),), ((3, 4),)),
     "squeeze": (lambda x: (ic.squeeze(x, basis="haar"),), ((1, 2, 4, 2),)),
     "unsqueeze": (lambda x: (ic.unsqueeze(x, basis="dct"),), ((1, 4, 2, 2),)),
 }
