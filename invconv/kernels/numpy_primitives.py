@@ -5,7 +5,6 @@ Products are silenced against "invalid value encountered in matmul": on AVX-512,
 warns if that memory happens to hold a NaN.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs
 
-from invconv.arrays.namespaces import Array, NumpyOps, Shape
+from invconv.arrays.namespaces import Array, NumpyOps, Shape, triangle
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalStencil, Offset, Stencil
 from invconv.kernels import costs, primitives
@@ -159,19 +158,13 @@ class CompiledSolver:
         return factor, (self.family, self.kernel, self.shape)
 
 
-@functools.lru_cache(maxsize=64)
-def _masked(size: int, lower: bool) -> np.ndarray[Any, Any]:
-    above = ~np.tri(size, dtype=bool)
-    return above if lower else above.T
-
-
 def factor(family: Any, w: Floats, shape: Shape) -> Solver:
     """See `invconv.kernels.maps.factor`."""
     if family.solved == "causal" and reason(w.dtype.itemsize) is None:
         channels = len(w)
         taps = w.reshape(channels, channels, -1).transpose(2, 0, 1)[family.first :]
         matrices = np.array(taps, order="C")
-        matrices[0][_masked(channels, family.lower)] = 0
+        matrices[0] = triangle(matrices[0], lower=family.lower)
         state = compiled.compiled_solve(matrices, family.sweep.on(shape))
         return CompiledSolver(family, w, shape, state)
     solver: Solver = family.factor(w, shape)

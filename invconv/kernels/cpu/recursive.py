@@ -172,13 +172,13 @@ class _Group:
         w, vector = self.w, self.w.zero
         for lane, address in enumerate(addresses):
             number = w.load(address, place, w.number)
-            vector = w.b.insert_element(vector, number, w.index(lane))
+            vector = w.b.insert_element(vector, number, w.integer(lane).value)
         return vector
 
     def _scatter(self, vector: Value, addresses: list[Value], place: int | Int = 0) -> None:
         w = self.w
         for lane, address in enumerate(addresses):
-            w.store(w.b.extract_element(vector, w.index(lane)), address, place)
+            w.store(w.b.extract_element(vector, w.integer(lane).value), address, place)
 
     def _one(self, n: Int, states: list[list[Variable]] | None) -> None:
         """Write the filter at one sample, at first with the states."""

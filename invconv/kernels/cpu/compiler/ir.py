@@ -209,10 +209,6 @@ class Writer:
     def zero(self) -> Value:
         return ir.Constant(self.vector, None)
 
-    def index(self, value: int) -> Value:
-        """Return a constant 32-bit integer."""
-        return I32(value)
-
     def indices(self, values: Sequence[int]) -> Value:
         """Return a constant vector of 32-bit integers."""
         return ir.Constant(ir.VectorType(I32, len(values)), list(values))

@@ -173,11 +173,12 @@ def compiled_kernel_vjp(
     """
     channels = x.shape[1]
     correlation = compiled_correlation(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
-    parts = 1 if correlation is None else correlation.parts(len(x), workers)
+    if correlation is None:
+        return np.zeros((len(offsets), channels, channels), x.dtype)
+    parts = correlation.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
-    if correlation is not None:
-        given = address_of(x), address_of(y_bar), address_of(totals)
-        places, apart = programs.of_taps(channels), totals[0].nbytes
-        correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
-    total: Floats = totals.sum(axis=0) if parts > 1 else totals[0]
+    given, apart = map(address_of, (x, y_bar, totals)), totals[0].nbytes
+    places = programs.of_taps(channels)
+    correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
+    total: Floats = totals.sum(axis=0)
     return total
