@@ -4,14 +4,11 @@ With every offset o(t) on one side of the pixel, K is block triangular in the or
 pixels, and at o = 0 the C x C matrix itself is triangular. So the inverse is a substitution, pixel
 after pixel (`kernels.wavefront` does whole wavefronts).
 
-In blocks along the first spatial axis the pixels that precede a block add to it:
+The pixels before a block along the first spatial axis, or behind it with direction -1, add to it:
 
     K [before, x] = [..., K x + c]
 
-with c what the taps read of the pixels before x. Only the first r rows of c are not zero, r the
-reach of the taps, the number of rows of ``before``. With direction -1 along the first spatial axis
-the taps read what follows a block: then ``before`` lies behind x, and c is not zero in its last
-rows.
+with c what the taps read of them: zero but for the r rows at that end, r the reach of the taps.
 """
 
 import math

@@ -378,7 +378,6 @@ def _axis(axis: int, x: Array) -> int:
 
 
 def _coefficients(name: str, values: Any, x: Array) -> Array:
-    """Return coefficients as an array of x's library."""
     values = _as_x(name, values, x)
     if values.ndim == 0:
         values = values[None]  # SciPy's filters without feedback have a = 1

@@ -163,7 +163,6 @@ class _Group:
         return found
 
     def _state(self, name: str, section: int, i: int) -> list[Value]:
-        """Return the addresses of a number of the states."""
         w, a, step = self.w, self.a, "z_step" if name == "z" else "last_step"
         return [w.at(a[name], (a["rows"] * section + row) * a[step] + i) for row in self.rows]
 

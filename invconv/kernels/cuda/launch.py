@@ -52,7 +52,6 @@ class Program:
     kernels: dict[str, int]  # handles of the kernels, by name
 
     def queue(self, launch: Launch, stream: int, **addresses: int) -> None:
-        """Queue a launch, given the handle of a stream and the addresses of its arrays."""
         pointers = tuple(addresses[name] for name in POINTERS[launch.kernel])
         sizes, kernel = (launch.blocks, launch.threads, launch.shared), self.kernels[launch.kernel]
         with driver.current(self.ordinal):

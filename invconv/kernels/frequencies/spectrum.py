@@ -111,7 +111,6 @@ class SpectralProduct:
         return within_range(functools.partial(by_frequencies.agnostic, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
-        """Tell whether the compiled kernel runs and is faster for a batch of this size."""
         return prefers_kernel(batch, int(self.matrices.shape[1]), self.shape, itemsize)
 
     @functools.cached_property

@@ -475,7 +475,6 @@ class Operator:
         )
 
     def _gradients(self, bars: Sequence[Any]) -> Gradients:
-        """Return the gradients by the arrays, given those by the weights of `_path`."""
         if all(bar is None for bar in bars):
             return {}
         bias = getattr(self, "bias", None)
@@ -548,7 +547,6 @@ class Operator:
         return Route(self._path(), shape, guard, pixels=x.shape[0] * math.prod(shape))
 
     def _factor(self, shape: Shape) -> State:
-        """Return the factored map, with its bias."""
         path = self._path()
         guard = require_regular(self, shape, back=True) if self._inverts_forward else None
         log_det = paths.log_det(path, shape)[0]

@@ -304,7 +304,6 @@ class InvertibleConv(Operator, abstract=True):
         return self._named(gradients), call.restore_shape(y_bar)
 
     def _named(self, gradients: Gradients) -> Gradients:
-        """Return the gradients in the order of `parameters`, and in the parameters' dtype."""
         dtype, names = self._reference()[1].dtype, self._parameter_names
         if missing := set(names) - gradients.keys():
             raise ValueError(

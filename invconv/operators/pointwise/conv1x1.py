@@ -90,7 +90,6 @@ class Pointwise(InvertibleConv, abstract=True):
         return conv if like is None else conv.asarrays(like)
 
     def _matrix(self) -> Array:
-        """Return W in the working precision."""
         return Multiply(paths.linear(self._path())).product
 
     least_squares = least_squares

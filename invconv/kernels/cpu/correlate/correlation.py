@@ -74,7 +74,6 @@ class CompiledCorrelation:
 
     @functools.cached_property
     def gram(self) -> machine.Code:
-        """The code of `run_vjp`."""
         from invconv.kernels.cpu.correlate.loops import write_gram
 
         channels = self.program.header.channels

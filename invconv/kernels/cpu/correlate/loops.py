@@ -72,11 +72,9 @@ def _copy(w: Writer, a: Arguments, h: Numbers, band: Numbers, image: Int, array:
         there = outside.is_(">=", 0)
         in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + outside.if_(there, 0))
         in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + inside)
-        if array != "y":
-            flag = w.integer(w.b.zext(there, I64))
-            w.call_inside("copy_run", target=in_buffer, source=in_memory, count=many, there=flag)
-        else:
-            w.call_inside("copy_run", target=in_memory, source=in_buffer, count=many, there=1)
+        ends = [in_buffer, in_memory][:: -1 if array == "y" else 1]
+        flag = w.integer(w.b.zext(there, I64))
+        w.call_inside("copy_run", target=ends[0], source=ends[1], count=many, there=flag)
 
 
 def call_sums(w: Writer, a: Arguments, h: Numbers, lists: Int, **given: Int | int) -> None:

@@ -50,7 +50,6 @@ class Reading:
         vars(self).update(low=low, high=high, strides=strides)
 
     def flat(self, index: Offset) -> int:
-        """Return the distance between two positions."""
         return dot(index, self.strides)
 
     def _place(self, index: Offset, first: int) -> int:

@@ -23,7 +23,6 @@ from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTra
 class CompiledProduct:
     """The map y -> x with x_hat(f) = A(f) y_hat(f) on a grid."""
 
-    transform: RealTransform
     program: Assembled[Header]
     transforms: Floats  # the matrices of the axes
     blocks: Blocks  # blocks of channels
@@ -72,7 +71,6 @@ def _without(
     transforms = np.concatenate([b.packed([m[None]]).reshape(-1) for b, m in axes])
     products = 2 * sum(shape) + (1 if transform.reals == len(transform.places) else 2) * channels
     return CompiledProduct(
-        transform,
         program(channels, shape, transform, blocks, sums, lanes, itemsize),
         transforms.astype(f"f{itemsize}"),
         blocks[-1],

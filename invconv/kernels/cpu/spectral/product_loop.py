@@ -54,7 +54,6 @@ def _copy(
 
 
 def _transform(w: Writer, a: Arguments, h: Numbers, plane: Value, first: Int | int) -> None:
-    """Write the products of a plane with a matrix along each axis."""
     with w.loop(0, h["stages"]) as i:
         s = w.record(Stage, a["program"], h["axes"] + i * size(Stage))
         given = {
