@@ -135,7 +135,7 @@ def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
 
 def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
-    if b.stride(0) == 1:  # PyTorch multiplies the batch one by one, from all over
+    if b.ndim > 2 and b.stride(0) == 1:  # PyTorch multiplies the batch one by one, from all over
         b = b.contiguous()
     with full_precision(a):
         return torch.matmul(a, b)
