@@ -103,6 +103,8 @@ class Exponential(Family):
         return more if known is None else known + more
 
     def products(self, w: Any, shape: Shape) -> float:
+        if self.linear.wrap:  # by transforms, and frequencies' matrices are squared some ten times
+            return float((400 + 10 * len(w) ** 2) * len(w) * size(shape))
         counts: Any = self.counted(w, shape)[1]  # known on the host
         return float(counts.steps * counts.terms * super().products(w, shape))
 

@@ -71,7 +71,7 @@ class Counts(NamedTuple):
 Counted = Counts | None  # None if the terms are counted as the series runs
 
 
-def norm_bound(w: Array) -> Array:
+def taps_norm(w: Array) -> Array:
     """Return a bound of |M|_2, the smaller of the 1- and the infinity norm, as a 0-d array."""
     xp = namespace(w)
     entries = xp.sum(abs(w), axis=0)
@@ -106,7 +106,7 @@ def counts_for(norm: float, eps: float) -> Counts:
 def counts_of(family: Correlation, w: Array) -> Counts:
     """Return the steps s and terms m of a correlation, from the values of its taps."""
     eps = float(namespace(w).finfo(w.dtype).eps)
-    return counts_for(to_float(norm_bound(without_mean(family, w)[0])), eps)
+    return counts_for(to_float(taps_norm(without_mean(family, w)[0])), eps)
 
 
 def without_mean(family: Correlation, w: Array) -> tuple[Array, Array]:
@@ -223,7 +223,7 @@ def series(
     xp = namespace(w)
     taps, mean = without_mean(family, w)
     if counts is None:
-        counts = counts_for(to_float(norm_bound(taps)), float(xp.finfo(w.dtype).eps))
+        counts = counts_for(to_float(taps_norm(taps)), float(xp.finfo(w.dtype).eps))
     taps, steps = block_taps(taps, directions), max(1, counts.steps)
     counts = Counts(counts.steps, counts.terms + orders)
     return Series(family, taps / steps, xp.exp(mean / steps), 2 ** len(directions), counts)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from invconv.arrays.namespaces import grid_text
 from invconv.families.pointwise import Pointwise
@@ -13,7 +12,6 @@ from invconv.trust import condition, limits
 
 _WANTED = -math.log10(limits.TOLERATED)  # digits: with fewer, `inverse` warns
 _STEPS = 4  # of Newton's method
-_LASTS = "two digits last"
 
 
 def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[str, ...]:
@@ -30,21 +28,6 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
             "damp_for_noise finds the damp"
         )
     return (*remedies, *grids)
-
-
-def beyond_range(host: InvertibleConv, d: Diagnosis, smaller: Diagnosis) -> Diagnosis:
-    """Complete the diagnosis of an inverse that overflows, from its diagnosis on a smaller grid."""
-    trouble = d.trouble
-    known = not any(map(math.isnan, smaller.growth or ()))
-    if smaller.growth is not None and known and math.isfinite(smaller.condition):
-        pixels = zip(d.spatial_shape, smaller.spatial_shape, smaller.growth)
-        more = sum((n - m) * math.log10(g) for n, m, g in pixels if n > m)
-        exponent = math.log10(smaller.condition) + more
-        grid = grid_text(smaller.spatial_shape)
-        trouble += f"; about 1e+{exponent:.0f}, by its growth on a grid of {grid}"
-    d = replace(d, growth=smaller.growth, trouble=trouble)
-    lasts = [text for text in smaller.advice if text.startswith(_LASTS)]
-    return replace(d, advice=(_cause(host, d), *lasts))
 
 
 def _cause(host: InvertibleConv, d: Diagnosis) -> str:
@@ -78,13 +61,13 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
         for n, g in zip(d.spatial_shape, d.growth or ())
         if not g <= 1  # an unknown growth, NaN, makes the sum NaN
     )
-    if not per_grid >= limits.GROWS or not math.isfinite(d.loss):
+    if not per_grid >= limits.GROWS:
         return []
-    grids = []
+    grids, at_worst = [], math.log10(d.loss) if math.isfinite(d.loss) else per_grid
     for precision, eps in condition.EPS.items():
-        known = d.judgements[precision].error
-        known = known if known < 1 else max(1.0, d.loss * eps)
-        scale = 1 - (_WANTED + math.log10(max(known, eps))) / per_grid
+        error = d.judgements[precision].error
+        lost = max(0.0, at_worst + math.log10(eps)) if error >= 1 else math.log10(max(error, eps))
+        scale = 1 - (_WANTED + lost) / per_grid
         grid = None
         for _ in range(_STEPS):
             if not 0 < scale < 1 or _scaled(d.spatial_shape, scale) == grid:
@@ -95,7 +78,7 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
             scale = max(grid) / max(d.spatial_shape) - (_WANTED + lost) / per_grid
         if 0 < scale <= limits.FARTHEST:
             grids.append(f"{grid_text(_scaled(d.spatial_shape, scale))} in {precision}")
-    return [f"{_LASTS} for grids of about {', '.join(grids)}"] if grids else []
+    return [f"two digits last for grids of about {', '.join(grids)}"] if grids else []
 
 
 def _scaled(shape: Sequence[int], scale: float) -> tuple[int, ...]:

@@ -1,33 +1,18 @@
 """Diagnosis of an inverse: whether it can be trusted, and why not.
 
-The digits that are lost are determined in two ways. The error is measured on the inverse as it runs
-(`base.judgement`):
-
-    error       the largest error of an entry of x, over the largest entry, on round trips
-
-And it is bounded along the path, in float64 on the host:
-
-    condition   |K| |K^-1|: the relative error of x = K^-1 y over the relative error of y, at most
-    loss        likewise for the rounding errors of each step and factor. With P_i = K_i ... K_1,
-                the solve of step i makes an error of eps |K_i| times its result P_(i-1) x, and
-                P_i^-1 carries it on:
-                max over i of |P_i^-1| |K_i| |P_(i-1)|, in the 1-norm or the infinity norm
-    growth      g_a = (|K^-1| / |K^-1| on a grid with m pixels fewer along axis a)^(1/m), m half of
-                the pixels: the factor of the loss for one more pixel along the axis
-
-The measured error decides how many digits are left, -log10(error). The bound holds for the worst
-image and the worst rounding, -log10(loss eps); it would condemn many random operators that keep
-three digits (``python -m invconv benchmark silent_error`` counts them). Every pixel along
-axis a costs log10 g_a digits.
+The error that round trips measure (`base.judgement`) says how many digits are left, and bounds in
+float64 how many at worst; the bounds alone would condemn many random operators that keep three
+digits (``python -m invconv benchmark silent_error`` counts them). `report` describes the numbers.
 """
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape, dtype_name, to_float
+from invconv.arrays.namespaces import Shape, dtype_name, grid_text, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.operators.base import judgement
@@ -35,7 +20,7 @@ from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import Layer, as_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
-from invconv.stability import advice
+from invconv.stability.advice import what_to_do
 from invconv.stability.report import UNRESOLVED, Diagnosis
 from invconv.trust import condition, limits
 from invconv.trust.condition import EPS
@@ -109,22 +94,32 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     steps = host._parts()
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
     path = paths.linear(host._path())
-    grid = judgement.estimable(host, shape, times * (1 + len(path)) / 2)
-    more = 1.0 if host._spectral else judgement.carried_on(host, grid, shape, precision)
-    number = _condition(host, grid, shape, more)
-    loss, cancelled = _carried_on(path, host.channels, number, grid)
-    loss = max(number.condition, loss * more)
+    number, grid, more = judgement.condition_about(host, shape, times * (1 + len(path)) / 2)
+    loss, cancelled = number.condition, 1.0
+    if math.isfinite(loss):
+        loss, cancelled = _losses(path, host.channels, grid)
+        loss = max(number.condition, loss * more)
     resolved = number.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > limits.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
         trouble = number.trouble or UNRESOLVED
         number = replace(number, exact=False, resolved=False, trouble=trouble)
+    growth = None
+    if math.isfinite(number.condition) or number.trouble == condition.OVERFLOW:
+        growth, grid = _growth(host, path, grid)
+    if growth and not math.isfinite(number.condition):
+        known = judgement.condition(host, grid).condition
+        pixels = zip(growth, shape, grid)
+        exponent = math.log10(known) + sum((n - m) * math.log10(g) for g, n, m in pixels if n > m)
+        if math.isfinite(exponent):
+            about = f"about 1e+{exponent:.0f}, by its growth on a grid of {grid_text(grid)}"
+            number = replace(number, trouble=f"{number.trouble}; {about}")
     judgements = {name: judgement.judge(host, shape, name, times=times / 2) for name in EPS}
-    with np.errstate(all="ignore"):
-        log_det = to_float(host.log_det(shape))
     lossy = judgements[precision].error > NEAR * TOLERATED
     blamed = judgement.blame(host, shape, precision) if lossy else None
+    with np.errstate(all="ignore"):
+        log_det = to_float(host.log_det(shape))
     diagnosis = Diagnosis(
         **vars(number),
         name=type(host).__name__,
@@ -134,86 +129,66 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         loss=loss,
         judgements=judgements,
         blame=blamed.name if blamed and blamed.bad else "",
-        growth=_growth(host, path, grid) if math.isfinite(number.condition) else None,
+        growth=growth,
         steps=tuple(named.items()),
     )
-    if number.trouble == condition.OVERFLOW and max(shape) > 1:
-        smaller = tuple(max(1, n // 2) for n in shape)
-        return advice.beyond_range(host, diagnosis, _diagnose(host, smaller, precision))
-    return replace(diagnosis, advice=advice.what_to_do(host, diagnosis, times))
+    return replace(diagnosis, advice=what_to_do(host, diagnosis, times))
 
 
-def _condition(host: InvertibleConv, grid: Shape, shape: Shape, more: float) -> condition.Condition:
-    """Return the condition, exactly if spectral, else ``more`` times the condition on a grid."""
-    if host._spectral or grid == shape:
-        return judgement.condition(host, shape)
-    part = judgement.condition(host, grid)
-    value = part.condition * more
-    trouble = part.trouble or ("" if math.isfinite(value) else condition.OVERFLOW)
-    pixel = part.pixel
-    if pixel is not None:  # at the same distance from the nearest border, per axis
-        places = zip(pixel, grid, shape)
-        pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
-    return replace(part, condition=value, exact=False, trouble=trouble, pixel=pixel)
-
-
-def _carried_on(
-    path: Path, channels: int, number: condition.Condition, shape: Shape
-) -> tuple[float, float]:
+def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float]:
     """Return the loss of factors one after the other, and the cancellation between them.
 
-    The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|. The inverse of a factor that is solved
-    forwards is a product: its result has an error of eps |K_i^-1| |P_i x|, and P_(i-1)^-1 carries
-    it on. The cancellation is the larger of prod |K_i| / |K| and prod |K_i^-1| / |K^-1|.
-    Rounding makes |K| and |K^-1| uncertain by no more than eps times the smaller of the two; the
-    inverse of matrices is right at any condition, since it is computed from the factors.
+    With P_i = K_i ... K_1, the solve of factor i makes an error of eps |K_i| times its result
+    P_(i-1) x, and P_i^-1 carries it on. The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|, in the
+    1-norm and the infinity norm. If the inverse of a factor is a product, its result has an error
+    of eps |K_i^-1| |P_i x|, and P_(i-1)^-1 carries it on. The cancellation is the larger of
+    prod |K_i| / |K| and prod |K_i^-1| / |K^-1|. Rounding makes |K| and |K^-1| uncertain by no more
+    than eps times the smaller of the two; the inverse of matrices is right at any condition, since
+    it is computed from the factors.
     """
-    if not math.isfinite(number.condition):
-        return number.condition, 1.0
     pixelwise = all(factor.family.pixelwise for factor in path)
-    dense = judgement.matrices(path, channels) if pixelwise else None
-    legs = [_along(path, channels, shape, norm, dense) for norm in (1, math.inf)]
-    matrices = len(path) > 1 and pixelwise
-    return max(loss for loss, _ in legs), 1.0 if matrices else legs[0][1]
-
-
-def _along(path: Path, channels: int, shape: Shape, norm: float, dense: Any) -> tuple[float, float]:
-    loss, gain_before, back_before = 0.0, 1.0, 1.0
-    gains, backs = 1.0, 1.0
-
-    def norms(first: int, end: int) -> tuple[float, float]:
-        if dense is None:
-            return judgement.norms_of_path(path[first:end], channels, shape, norm)
-        pair = dense[end - 1][0 if first or end == 1 else 1]
-        return float(np.linalg.norm(pair[0], norm)), float(np.linalg.norm(pair[1], norm))
-
-    for i, factor in enumerate(path):
-        own_gain, own_back = norms(i, i + 1)
-        gain, back = norms(0, i + 1) if i else (own_gain, own_back)
-        if factor.inverted:
-            loss = max(loss, back_before * own_back * gain)
+    losses, cancelled = [], 1.0
+    alone: Any
+    upto: Any
+    for norm in (math.inf, 1):
+        if pixelwise:
+            dense = zip(*judgement.matrices(path, channels))
+            alone, upto = ([[np.linalg.norm(m, norm) for m in p] for p in some] for some in dense)
         else:
-            loss = max(loss, back * own_gain * gain_before)
-        gain_before, back_before = gain, back
-        gains, backs = gains * own_gain, backs * own_back
-    return loss, max(gains / gain, backs / back)
+            norms = partial(judgement.norms_of_path, channels=channels, shape=shape, norm=norm)
+            alone = [norms([factor]) for factor in path]
+            upto = [alone[0], *(norms(path[: i + 1]) for i in range(1, len(path)))]
+            cancelled = float(np.max(np.prod(alone, axis=0) / upto[-1]))
+        before: Any = (1.0, 1.0)
+        for factor, own, after in zip(path, alone, upto):
+            solved, applied = (before, after) if factor.inverted else (after, before)
+            losses.append(solved[1] * own[factor.inverted] * applied[0])
+            before = after
+    return float(max(losses)), cancelled
 
 
-def _growth(conv: InvertibleConv, path: Path, shape: Shape) -> tuple[float, ...] | None:
-    """Return the factor of |K^-1|_1 for one more pixel along each axis; None if it is infinite."""
+def _growth(
+    conv: InvertibleConv, path: Path, shape: Shape
+) -> tuple[tuple[float, ...] | None, Shape]:
+    """Return the factor of |K^-1|_1 for one more pixel along each axis, and a grid where it is so.
+
+    It is (|K^-1| / |K^-1| with m pixels fewer along the axis)^(1/m), m half of the pixels. If
+    |K^-1| overflows, the grid is halved; on a closed grid the growth is None.
+    """
     if conv._closed:
-        return None
+        return None, shape
     if conv._pixelwise:
-        return tuple(1.0 for _ in shape)
+        return tuple(1.0 for _ in shape), shape
     norm = judgement.norms_of_path(path, conv.channels, shape, 1)[1]
     if not math.isfinite(norm):
-        return None
+        smaller = tuple(max(1, n // 2) for n in shape)
+        return _growth(conv, path, smaller) if max(shape) > 1 else (None, shape)
     factors = []
     for axis, n in enumerate(shape):
         if n <= max(family.reaches_back(axis) for family in conv._families):
             factors.append(math.nan)
             continue
         part = (*shape[:axis], n - n // 2, *shape[axis + 1 :])
-        smaller = judgement.norms_of_path(path, conv.channels, part, 1)[1]
-        factors.append((norm / smaller) ** (1 / max(1, n // 2)))
-    return tuple(factors)
+        smaller_norm = judgement.norms_of_path(path, conv.channels, part, 1)[1]
+        factors.append((norm / smaller_norm) ** (1 / max(1, n // 2)))
+    return tuple(factors), shape

@@ -12,25 +12,15 @@ import numpy as np
 
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Shape, size
+from invconv.kernels.primitives import Map
 from invconv.trust import costs, limits
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Map = Callable[[Matrix], Matrix]
 Maps = tuple[Map, Map]
 
 
 class SolveOverflowError(ArithmeticError):
     """A solve overflowed, or gave NaN."""
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A 1-norm: its value, the column with the largest sum, and whether it is exact."""
-
-    value: float
-    column: int
-    exact: bool
 
 
 def norms(
@@ -39,37 +29,37 @@ def norms(
     sample: Shape,
     first: tuple[int | None, ...],
     products: float,
-) -> tuple[Norm, Norm]:
-    """Return |K|_1 and |K^-1|_1, exactly on a small grid and by an estimate from below beyond.
+) -> tuple[float, float, Shape, bool]:
+    """Return |K|_1, |K^-1|_1, the place of K^-1's largest column, and whether the norms are exact.
 
-    ``maps`` are x -> K x and y -> K^-1 y, on float64 arrays (B, *sample), sample = (C, *spatial).
-    ``transposed`` returns x -> K^T x and y -> K^-T y; only an estimate calls it. Every column is a
-    shift of the column of the pixel ``first``, which is None along an axis without such a pixel.
-    K x takes ``products`` products for one sample.
+    They are on a small grid, and estimates from below beyond. ``maps`` are x -> K x and
+    y -> K^-1 y, on float64 arrays (B, *sample), sample = (C, *spatial); ``transposed`` returns
+    x -> K^T x and y -> K^-T y, for an estimate. Every column is a shift of the column of the pixel
+    ``first``, which is None along an axis without such a pixel. K x takes ``products`` products for
+    one sample.
     """
-    apply, solve = maps
     numbers = np.arange(size(sample)).reshape(sample)
-    for axis, place in enumerate(first):
-        if place is not None:
-            numbers = np.take(numbers, [place], axis=axis + 1)
+    for axis, pixel in enumerate(first):
+        if pixel is not None:
+            numbers = np.take(numbers, [pixel], axis=axis + 1)
     columns = numbers.reshape(-1)
-    few = len(columns) * products <= costs.EXACT_PRODUCTS
-    if few and len(columns) * size(sample) <= costs.EXACT_NUMBERS:
-        return _exact_norm(apply, columns, sample), _exact_norm(solve, columns, sample)
-    apply_t, solve_t = transposed()
-    return map_norm(apply, apply_t, sample), map_norm(solve, solve_t, sample)
+    exact = len(columns) * products <= costs.EXACT_PRODUCTS
+    exact = exact and len(columns) * size(sample) <= costs.EXACT_NUMBERS
+    if exact:
+        units = np.zeros((len(columns), size(sample)))
+        units[np.arange(len(columns)), columns] = 1.0
+        gain, sums = (np.abs(_on_rows(run, units, sample)).sum(axis=1) for run in maps)
+        found = gain.max(), sums.max(), columns[sums.argmax()]
+    else:
+        pairs = zip(maps, transposed())
+        (gain, _), largest = (map_norm(*pair, sample) for pair in pairs)
+        found = gain, *largest
+    place = tuple(map(int, np.unravel_index(found[2], sample)))
+    return float(found[0]), float(found[1]), place, exact
 
 
-def _exact_norm(apply: Map, columns: Ints, sample: Shape) -> Norm:
-    """Return the largest sum of the given columns of a linear map on arrays (B, *sample)."""
-    units = np.zeros((len(columns), size(sample)))
-    units[np.arange(len(columns)), columns] = 1.0
-    sums = np.abs(_on_rows(apply, units, sample)).sum(axis=1)
-    return Norm(float(sums.max()), int(columns[sums.argmax()]), exact=True)
-
-
-def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
-    """Estimate the 1-norm of a linear map on arrays (B, *sample) from it and its transpose.
+def map_norm(apply: Map, apply_t: Map, sample: Shape) -> tuple[float, int]:
+    """Estimate the 1-norm of a linear map on arrays (B, *sample); return it and its column.
 
     The estimate is Hager's and Higham's (ACM Trans. Math. Softw. 14, 1988): it climbs from several
     vectors at once to a column of the matrix with a large sum. The vectors are the ones of LAPACK's
@@ -95,7 +85,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> Norm:
         steepest = np.unique(slope.argmax(axis=1))
         x = np.zeros((len(steepest), n))
         x[np.arange(len(steepest)), steepest] = 1.0
-    return Norm(best, column, exact=False)
+    return best, column
 
 
 def _on_rows(function: Map, rows: Matrix, sample: Shape) -> Matrix:
@@ -143,10 +133,7 @@ class ConditionCache(dict[tuple[str, Shape], Any]):
 
 
 def digits_left(number: float, eps: float) -> float:
-    """Return -log10(number x eps), the decimal digits that a condition number leaves, at least 0.
-
-    If nothing is lost, 2^-23 leaves 6.9 digits, 2^-52 leaves 15.7.
-    """
+    """Return -log10(number x eps), at least 0: the decimal digits a condition number leaves."""
     return max(0.0, -math.log10(max(1.0, number) * eps)) if math.isfinite(number) else 0.0
 
 
@@ -178,10 +165,3 @@ def of_inverse(matrix: Matrix, inverse: Matrix, resolved: bool) -> Condition:
     channel = int(np.abs(inverse).sum(axis=0).argmax())
     known = resolved or value * len(matrix) * EPS["float64"] < limits.UNRESOLVED
     return Condition(value, "2-norm", resolved=known, channel=channel)
-
-
-def of_norms(gain: Norm, loss: Norm, sample: Shape, norm: float) -> Condition:
-    """Return |K| |K^-1|, given both norms of a map of samples (C, *spatial)."""
-    channel, *pixel = map(int, np.unravel_index(loss.column, sample))
-    exact, value = gain.exact and loss.exact, gain.value * loss.value
-    return Condition(value, f"{norm:g}-norm", exact, channel=channel, pixel=tuple(pixel))

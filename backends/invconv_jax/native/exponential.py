@@ -27,8 +27,8 @@ from invconv.kernels.exponential import (
     diagonal_block,
     in_block,
     last_block,
-    norm_bound,
     reaches,
+    taps_norm,
     without_mean,
 )
 from invconv_jax.native.partition import whole
@@ -53,7 +53,7 @@ class _Series:
     ) -> None:
         self.family, self.blocks = family, 2 ** len(directions)
         taps, mean = without_mean(family, w)
-        norm = norm_bound(taps)
+        norm = taps_norm(taps)
         self.finite = norm <= LARGEST
         steps = jnp.where(self.finite, jnp.ceil(norm / LARGEST_STEP), jnp.zeros_like(norm))
         self.divisor = jnp.maximum(steps, jnp.ones_like(steps))

@@ -36,7 +36,7 @@ def condition(s: Setting) -> Iterator[Measure]:
     yield Measure("condition", min(abs(found / number - 1) for number in (one, two)), bound)
     found = fresh.condition(shape, norm=math.inf)
     yield Measure("condition in the infinity norm", abs(found / largest - 1), bound)
-    cheap = judgement.bound(s.host, shape)
+    cheap = judgement.bound(s.host)
     yield truth(cheap >= largest * (1 - bound), "the bound from above")
     # K^T and K^-T, by which norms of large grids are estimated
     apply, solve = judgement.linear_maps(paths.transposed(s.host._path()), shape)

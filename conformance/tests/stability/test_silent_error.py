@@ -157,7 +157,7 @@ def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: 
     for one in found:
         precision = str(one.conv._reference()[1].dtype)
         eps = EPS[precision]
-        bound = judgement.bound(one.conv, one.shape) * eps
+        bound = judgement.bound(one.conv) * eps
         assert one.left >= min(-math.log10(bound), -math.log10(eps)) - 1e-9
         assert not one.silent
         assert not one.false_alarm
@@ -173,7 +173,7 @@ def test_the_bound_of_an_inverted_step_holds_with_its_bias() -> None:
         biased = conv.replace(bias=np.full(1, 1e3)).asarrays(like=np.empty(0, np.float32))
         inverted = ic.Inverse(biased)
         error = float(np.abs(inverted.inverse(inverted.forward(x)) - x).max())
-        assert 100 * EPS["float32"] < error <= judgement.bound(inverted, (4,)) * EPS["float32"]
+        assert 100 * EPS["float32"] < error <= judgement.bound(inverted) * EPS["float32"]
 
 
 def test_least_squares_without_damp_warn_of_what_is_lost() -> None:

@@ -3,7 +3,7 @@
 A bound that costs nothing shows that some inverses are safe (`invconv.trust.bound`). The error of
 any other is measured by round trips of images on the host (`invconv.trust.round_trip`), with the
 solver of the call that is judged. K x with other numbers than the solver's has them in float64, if
-float32 is judged; if float64 is, its weights are moved by an ulp, or K x is rounded once more.
+float32 is judged; if float64 is, K x is rounded once more, and weights of waves move by an ulp.
 
 The step to blame is the one with the largest error of its own, in the same round trips.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -35,22 +36,20 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
 from invconv.families.path import Factor, Path, Route, State, solvers_of
-from invconv.families.pointwise import Matrix, Scale
+from invconv.families.pointwise import Matrix
 from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
 from invconv.trust import costs
-from invconv.trust.bound import error_bound
+from invconv.trust.bound import Bounds, error_bound
 from invconv.trust.condition import (
     EPS,
     FAILURES,
     OVERFLOW,
     Condition,
-    SolveOverflowError,
     digits_left,
     norms,
     of_inverse,
-    of_norms,
 )
 from invconv.trust.limits import NEAR, TOLERATED
 from invconv.trust.round_trip import Floats, Judgement, RoundTrip
@@ -69,15 +68,14 @@ class Blame(NamedTuple):
         return self.error > NEAR * TOLERATED
 
 
-def bound(conv: Operator, shape: Shape) -> float:
-    """Return a bound of the error in units of eps at O(1) cost, or inf."""
+def bound(conv: Operator) -> float:
+    """Return a bound of the error in units of eps at O(1) cost, on every grid, or inf."""
 
-    def sum_up() -> float:
-        path = conv._on_host(np.float64)._path()
-        bounds = [(family.bounds(w), inverted) for family, w, inverted in path]
-        return error_bound(one.inverted() if inverted else one for one, inverted in bounds)
+    def steps() -> Iterator[Bounds]:
+        for family, w, inverted in conv._on_host(np.float64)._path():
+            yield family.bounds(w).inverted() if inverted else family.bounds(w)
 
-    return tried(sum_up)
+    return tried(lambda: error_bound(steps()))
 
 
 def judge(
@@ -95,59 +93,40 @@ def judge(
     as where a library records. With a limit no more images are taken than tell on which side of it
     the error is. ``times`` is the number of operators that share the work of a call.
     """
-    if state is not None and dtype_name(state.log_det.dtype) != precision:
-        state = None
-    return Judgement(tried(lambda: _Judged.of(conv, precision).error(shape, limit, times, state)))
+
+    def measure() -> float:
+        judged, solve = _Judged.of(conv, precision), None
+        if state is not None and dtype_name(state.log_det.dtype) == precision:
+            solve = state.on_host(paths.inverse(judged.path), shape).solve
+        return judged.error(shape, limit, times, solve)
+
+    return Judgement(tried(measure))
 
 
 def _judge_squares(conv: Any, shape: Shape, precision: str) -> Judgement:
     """Measure the error of least squares without damp, of what a singular K does not lose."""
-    judged = _Judged.of(conv, precision)
+    host, judged = conv._on_host(np.dtype(precision)), _Judged.of(conv, precision)
     path, other = paths.linear(judged.path), paths.linear(judged.other)
-    host, apply = conv._on_host(np.dtype(precision)), _forward(path, shape, by_taps=False)
 
     def solve(y: Floats) -> Any:
         return host._least_squares(y, 0.0)
 
+    reachable = in_turn([_forward(path, shape, by_taps=False), solve])
     run = judged._replace(path=path, other=other).error
-    both = solve, in_turn([apply, solve])
-    return Judgement(tried(lambda: run(shape, TOLERATED, 1.0, squares=both)))
+    return Judgement(tried(lambda: run(shape, TOLERATED, 1.0, solve, reachable)))
 
 
 def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
-    """Return the step with the largest error of its own, or None if the operator has no steps.
-
-    It is the innermost one that is bad. A step may be right by itself and amplify errors of others,
-    as channels of different scales do: if none is bad, the one counts that loses most if its y is
-    only as right as its largest entry.
-    """
-    names = [name for name, _ in conv._labels]
-    if not any(names):
+    """Return the step with the largest error of its own, or None if the operator has no steps."""
+    labels = conv._labels
+    if not any(name for name, _ in labels):
         return None
     judged = _Judged.of(conv, precision)
-    alone = _worst(conv, judged, names, shape, len(names))
-    if alone.bad:
-        return alone
-    return _worst(conv, judged._replace(noisy=True), names, shape, len(names))
-
-
-def _worst(
-    conv: Operator, judged: _Judged, names: Sequence[str], shape: Shape, times: float
-) -> Blame:
-    """Return the step to blame of those that factors belong to, by their names in ``conv``."""
-    steps = []
-    heads = [name.partition(".") for name in names]
-    for head, group in itertools.groupby(range(len(heads)), lambda i: heads[i][0]):
-        places = list(group)
-        step = judged.part(places)
-        steps.append((tried(partial(step.error, shape, TOLERATED, times)), head, places))
-    error, head, places = max(steps)
-    part, inner = conv._parts().get(head), [heads[i][2] for i in places]
-    if part is not None and any(inner):
-        found = _worst(part, judged.part(places), inner, shape, times)
-        if found.bad:
-            return found._replace(name=f"{head}.{found.name}")
-    return Blame(head, "bias" if part is None else type(part).__name__, error)
+    steps = itertools.groupby(range(len(labels)), labels.__getitem__)
+    runs = [(label, judged.part(list(places)).error) for label, places in steps]
+    errors = [(tried(partial(run, shape, TOLERATED, len(runs))), *label) for label, run in runs]
+    error, name, kind = max(errors)
+    return Blame(name, kind, error)
 
 
 class _Judged(NamedTuple):
@@ -158,15 +137,14 @@ class _Judged(NamedTuple):
     channels: int
     precision: str
     flushes: bool  # whether subnormal numbers are zero where the path runs
-    noisy: bool = False  # whether y has errors of the size of its largest entry's rounding
 
     @classmethod
     def of(cls, conv: Operator, precision: str) -> Self:
         """Copy an operator's path to the host."""
         host = conv._on_host(np.dtype(precision))
+        flushes = ops_of(conv._reference()[1]).flushes_subnormals
         path, single = host._path(), precision == "float32"
         other = host._on_host(np.float64)._path() if single else list(map(_moved, path))
-        flushes = ops_of(conv._reference()[1]).flushes_subnormals
         return cls(path, other, conv.channels, precision, flushes)
 
     def part(self, places: Sequence[int]) -> Self:
@@ -179,30 +157,23 @@ class _Judged(NamedTuple):
         shape: Shape,
         limit: float | None,
         times: float,
-        state: State | None = None,
-        squares: tuple[Map, Map | None] | None = None,
+        solve: Map | None = None,
+        reachable: Map | None = None,
     ) -> float:
-        """Return the error of the inverse, by as many round trips as are affordable.
+        """Return the error of the inverse, or of another solve, by as many images as affordable.
 
-        ``squares`` are the solve of least squares, and what of x it can give back.
+        ``reachable`` is the map to the part of an image that the solve can give back.
         """
         if shape and all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
             shape = (min(size(shape), costs.PIXELS), *(1 for _ in shape[1:]))
-        back, reachable = paths.inverse(self.path), None
-        if squares is not None:
-            solve, reachable = squares
-        elif state is None:
-            solve = in_turn(solvers_of(back, shape, by_factor=True))
-        else:
-            solve = state.on_host(back, shape).solve
+        if solve is None:
+            solve = in_turn(solvers_of(paths.inverse(self.path), shape, by_factor=True))
         linear = paths.linear(self.path)
         work = Work.of(linear, self.channels, shape)
         other = self._with_other_numbers(_forward(self.other, shape, work.by_taps, quickest=True))
         own = _forward(self.path, shape, by_taps=True) if work.by_taps else other
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
-        if self.noisy:
-            own, other = map(_noisy, (own, other))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
         spectral, matrices = bool(work.transforms), sum(f.family.pixelwise for f in linear) > 1
         trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices, reachable)
@@ -217,22 +188,11 @@ class _Judged(NamedTuple):
 
 
 def _moved(factor: Factor) -> Factor:
-    """Return a factor that is alike at every pixel, or at every frequency, with other roundings.
-
-    Its weights are moved by a unit of their last place. The taps of any other are not: errors by
-    the same weights at every pixel would add up from pixel to pixel, as roundings do not.
-    """
-    family, w, inverted = factor
-    if factor.is_shift or not (family.pixelwise or family.spectral):
+    """Return a factor; if it is a matrix per frequency, its weights are moved by an ulp."""
+    if not factor.family.spectral or isinstance(factor.w, tuple):
         return factor
-    if isinstance(family, Scale):  # not its logarithm, which may be large
-        family, w = Scale(), family.scale(w)
-
-    def moved(a: Floats) -> Any:
-        signs = np.random.default_rng().choice([-EPS["float64"], EPS["float64"]], a.shape)
-        return a * (1 + signs) if a.dtype.kind == "f" else a
-
-    return Factor(family, tuple(map(moved, w)) if isinstance(w, tuple) else moved(w), inverted)
+    signs = np.random.default_rng().choice([-EPS["float64"], EPS["float64"]], factor.w.shape)
+    return factor._replace(w=factor.w * (1 + signs))
 
 
 def _forward(path: Path, shape: Shape, by_taps: bool, quickest: bool = False) -> Map:
@@ -270,18 +230,6 @@ def _flushed(run: Map) -> Map:
         return np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
 
     return lambda a: flush(run(flush(a)))
-
-
-def _noisy(run: Map) -> Map:
-    """Return a map whose results are only as right as the largest entry of each image."""
-
-    def noisy(x: Floats) -> Any:
-        y = run(x)
-        largest = np.abs(y).max(axis=tuple(range(1, y.ndim)), keepdims=True)
-        noise = np.random.default_rng().uniform(-0.5, 0.5, y.shape).astype(y.dtype)
-        return y + np.finfo(y.dtype).eps * largest * noise
-
-    return noisy
 
 
 def tried(measure: Callable[[], float]) -> float:
@@ -346,7 +294,7 @@ def loss(
     if largest is None:
         if not all(readable(a) for a in conv._arrays().values()):
             return ""
-        largest = conv._conditions.find("bound", shape, lambda: bound(conv, shape))
+        largest = conv._conditions.find("bound", shape, lambda: bound(conv))
     if largest * EPS[precision] <= TOLERATED:
         return ""
     solvers = () if state is None else state.solvers
@@ -361,9 +309,8 @@ def loss(
     if trouble := broken(conv):
         where = f"the inverse of {kind} on a grid of {grid_text(shape)}"
         return f"{where} has condition number inf: {trouble}"
-    grid = shape if conv._spectral or conv._pixelwise else estimable(conv, shape)
-    number = condition_number(conv, grid) * carried_on(conv, grid, shape, precision)
-    carried = grid != shape and math.isfinite(number)
+    known, grid, _ = condition_about(conv, shape)
+    number, carried = known.condition, grid != shape and math.isfinite(known.condition)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
     advice = "bring the parameters closer to their initialisation"
     if hasattr(conv, "least_squares"):
@@ -392,30 +339,28 @@ def broken(conv: Operator) -> str:
 
 
 def condition(conv: Operator, shape: Shape, norm: float | None = None) -> Condition:
-    """Return the condition of any operator, from its values in host memory.
+    """Return the condition of any operator, from its values in host memory; it is remembered.
 
     Unless a norm is given, 1 or inf, it is the 2-norm if the families know it, else the 1-norm.
     """
-    try:
-        with np.errstate(all="ignore"):
-            host = conv.asarrays(np.empty(0))
-            require_regular(host, shape)
-            require_regular(host, shape, back=True)
-            found = _condition(paths.linear(host._path()), host.channels, shape, norm)
-        if math.isfinite(found.condition):
-            return found
-        raise SolveOverflowError
-    except SingularConvError as error:
-        trouble = str(error)
-    except (SolveOverflowError, np.linalg.LinAlgError):
-        trouble = broken(conv) or OVERFLOW
-    return Condition(math.inf, "any norm", trouble=trouble)
 
+    def compute() -> Condition:
+        trouble = ""
+        try:
+            with np.errstate(all="ignore"):
+                host = conv.asarrays(np.empty(0))
+                require_regular(host, shape)
+                require_regular(host, shape, back=True)
+                found = _condition(paths.linear(host._path()), host.channels, shape, norm)
+            if math.isfinite(found.condition):
+                return found
+        except SingularConvError as error:
+            trouble = str(error)
+        except FAILURES:
+            pass
+        return Condition(math.inf, "any norm", trouble=trouble or broken(conv) or OVERFLOW)
 
-def condition_number(conv: Operator, shape: Shape, norm: float | None = None) -> float:
-    """Return the condition number, which is computed at the first call and remembered."""
-    kind = f"condition, {norm}"
-    return conv._conditions.find(kind, shape, lambda: condition(conv, shape, norm).condition)
+    return conv._conditions.find(f"condition, {norm}", shape, compute)
 
 
 def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> Condition:
@@ -424,17 +369,17 @@ def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> C
         if known is not None:
             return known
     if norm is None and all(factor.family.pixelwise for factor in path):
-        unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
-        apply, solve = linear_maps(path, unit.shape[2:])
         given = not isinstance(path[0].family, Matrix) or len(path) > 1
-        return of_inverse(apply(unit)[0], solve(unit)[0], given)
-    maps = _maps(path, channels, shape, norm or 1)
-    return of_norms(*norms(*maps), maps[2], norm or 1)
+        product, inverse = matrices(path, channels)[-1][1]
+        return of_inverse(product, inverse, given)
+    gain, back, (channel, *pixel), exact = _norms(path, channels, shape, norm or 1)
+    text = f"{norm or 1:g}-norm"
+    return Condition(gain * back, text, exact, channel=channel, pixel=tuple(pixel))
 
 
 def matrices(path: Path, channels: int) -> list[tuple[Any, Any]]:
     """Return A and A^-1 of each factor, one matrix a pixel, and those of the path up to it."""
-    unit = np.eye(channels)[None]
+    unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
     product, found = (unit[0], unit[0]), []
     for factor in path:
         own = tuple(run(unit)[0] for run in linear_maps([factor], unit.shape[2:]))
@@ -447,22 +392,22 @@ def norms_of_path(path: Path, channels: int, shape: Shape, norm: float) -> tuple
     """Return or estimate |K| and |K^-1| of float64 factors; (inf, inf) if a norm overflows."""
     try:
         with np.errstate(all="ignore"):
-            gain, back = norms(*_maps(path, channels, shape, norm))
+            return _norms(path, channels, shape, norm)[:2]
     except FAILURES:
         return math.inf, math.inf
-    return gain.value, back.value
 
 
-def _maps(path: Path, channels: int, shape: Shape, norm: float) -> Any:
-    """Return the arguments of `invconv.trust.condition.norms`: for K, or for K^T if norm is inf."""
+def _norms(
+    path: Path, channels: int, shape: Shape, norm: float
+) -> tuple[float, float, Shape, bool]:
+    """Return `invconv.trust.condition.norms` of K, or of K^T if the norm is inf."""
     if all(factor.family.pixelwise for factor in path):
         shape = tuple(1 for _ in shape)
     turned = paths.transposed(path)
     here, there = (path, turned) if norm == 1 else (turned, path)
     products = sum(factor.family.products(factor.w, shape) for factor in path)
-    first = _longest_columns(here, shape)
-    later = partial(linear_maps, there, shape)
-    return linear_maps(here, shape), later, (channels, *shape), first, products
+    later, first = partial(linear_maps, there, shape), _longest_columns(here, shape)
+    return norms(linear_maps(here, shape), later, (channels, *shape), first, products)
 
 
 def _longest_columns(path: Path, shape: Shape) -> tuple[int | None, ...]:
@@ -481,19 +426,45 @@ def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
     return in_turn([apply for apply, _ in pairs]), in_turn([solve for _, solve in pairs[::-1]])
 
 
-def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
-    """Return the grid, halved until compiled kernels estimate ``times`` norms quickly.
+def condition_about(
+    conv: Operator, shape: Shape, times: float = 1
+) -> tuple[Condition, Shape, float]:
+    """Return the condition on a grid, the part of it that is looked at, and the growth from there.
 
-    The frequencies of a part of a closed grid are to be among its own, so that none is conditioned
-    worse: it is divided by a divisor.
+    The grid is halved until compiled kernels estimate ``times`` norms quickly. What K^-1 noise
+    grows by carries the condition on; a family of waves knows it, a lone one that closes the grid
+    does not grow.
     """
-    path = paths.linear(conv._on_host(np.float64)._path())
-    if conv._pixelwise:
-        return shape
-    alike = None not in _longest_columns(path, shape)
-    a_pixel = times * of_estimate(path, conv.channels, shape, alike)
-    least = max(1.0, costs.PIXELS / conv.channels)
-    while size(shape) > least and a_pixel * size(shape) > costs.ESTIMATE:
+
+    def compute() -> tuple[Condition, Shape, float]:
+        path = paths.linear(conv._on_host(np.float64)._path())
+        alike = None not in _longest_columns(path, shape)
+        quick = costs.ESTIMATE / (times * of_estimate(path, conv.channels, shape, alike))
+        grid = shape if conv._pixelwise else _part(shape, quick, conv)
+        if conv._spectral or grid == shape:
+            return condition(conv, shape), grid, 1.0
+        known, more = condition(conv, grid), 1.0
+        if not (conv._closed and len(path) == 1):
+            here, there = (_gain(conv, at) for at in (grid, shape))
+            more = max(1.0, there / here) if math.isfinite(there) and here else math.inf
+        number, pixel = known.condition * more, known.pixel
+        trouble = known.trouble or ("" if math.isfinite(number) else OVERFLOW)
+        if pixel is not None:  # at the same distance from the nearest border, per axis
+            places = zip(pixel, grid, shape)
+            pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
+        carried = replace(known, condition=number, exact=False, trouble=trouble, pixel=pixel)
+        return carried, grid, more
+
+    return conv._conditions.find(f"about, {times}", shape, compute)
+
+
+def _part(shape: Shape, quick: float, conv: Operator) -> Shape:
+    """Return a grid, halved until so many pixels are left, or just enough for the channels.
+
+    A closed one is divided by a divisor: its frequencies are then among those of the whole.
+    """
+    most = max(1.0, costs.PIXELS / conv.channels, quick)
+    while size(shape) > most:
         axis = int(np.argmax(shape))
         n = shape[axis]
         divisors = (d for d in range(2, math.isqrt(n) + 1) if n % d == 0)
@@ -502,26 +473,15 @@ def estimable(conv: Operator, shape: Shape, times: float = 1) -> Shape:
     return shape
 
 
-def carried_on(conv: Operator, grid: Shape, shape: Shape, precision: str) -> float:
-    """Return the growth of K^-1 noise, as of its norm, from a grid to a larger one, ``shape``."""
-    if grid == shape:
-        return 1.0
-    here, there = (_gain(conv, at, precision) for at in (grid, shape))
-    return max(1.0, there / here) if math.isfinite(there) and here else math.inf
-
-
-def _gain(conv: Operator, shape: Shape, precision: str) -> float:
-    """Return the largest entry of K^-1 noise, the mean of some images; it is remembered."""
+def _gain(conv: Operator, shape: Shape) -> float:
+    """Return the largest entry of K^-1 noise, the mean of some images."""
 
     def measure() -> float:
-        dtype: Any = np.dtype(precision)
-        host = conv._on_host(dtype)
+        host = conv._on_host(np.float64)
         count = images_of_growth(paths.linear(host._path()), conv.channels, shape)
         # all of one sign, as in images, so that errors can add up from pixel to pixel
-        noise = np.random.default_rng().random((count, conv.channels, *shape), dtype)
-        solved = np.abs(host._factor(shape).solve(noise)).reshape(count, -1)
-        return float(solved.max(axis=1).mean(dtype=np.float64))
+        noise = np.random.default_rng().random((count, conv.channels, *shape))
+        solved = np.abs(host._factor(shape).solve(noise))
+        return float(solved.reshape(count, -1).max(axis=1).mean())
 
-    known = conv._conditions.find(f"gain, {precision}", shape, lambda: tried(measure))
-    wider = not math.isfinite(known) and precision == "float32"
-    return _gain(conv, shape, "float64") if wider else known
+    return tried(measure)

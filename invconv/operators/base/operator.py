@@ -36,7 +36,7 @@ from invconv.operators.base.calls import (
 )
 from invconv.operators.base.factors import Gradients, Operator, require_regular
 from invconv.operators.base.fields import operators
-from invconv.operators.base.judgement import condition_number, warn_of_loss
+from invconv.operators.base.judgement import condition, warn_of_loss
 
 
 class InvertibleConv(Operator, abstract=True):
@@ -215,7 +215,7 @@ class InvertibleConv(Operator, abstract=True):
         shape = require_spatial_shape(self, spatial_shape)
         if not (norm is None or norm in (1, math.inf)):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
-        return condition_number(self, shape, norm)
+        return condition(self, shape, norm).condition
 
     def _check_forward(self, shape: Shape, result: Array) -> None:
         """Warn if the forward map contains an inverse that cannot be right."""
