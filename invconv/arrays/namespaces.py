@@ -235,7 +235,7 @@ def namespace(x: Array, *others: Array) -> Namespace:
         found = {type(a): a for a in (x, *others) if a is not None}
         if len(found) > 1:
             return compat.array_namespace(*found.values())
-    return ops_of(x).xp
+    return (KNOWN.get(type(x)) or ops_of(x)).xp
 
 
 def library_name(x: Array) -> str:

@@ -399,7 +399,7 @@ class Route:
                 leg: Leg = Bias(w, inverted)
             elif inverted:
                 leg = Undo(run) if undone_as_one(run) else Solve(family, w)
-            elif multiplied(run):
+            elif isinstance(family, Pointwise) and multiplied(run):
                 leg = Multiply(run)
             elif family.leg is not None:
                 leg = family.leg(family, w, shape)
@@ -536,6 +536,6 @@ def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    if undone_as_one(unit):
+    if isinstance(first.family, Pointwise) and undone_as_one(unit):
         return undoing(unit, by_factor)
     return first.family.solver(first.w, shape)

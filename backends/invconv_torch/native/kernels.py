@@ -53,11 +53,12 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
     """Return A(w) x; correlations run by the compiled kernel, or by PyTorch's convolution."""
     if family.lowers != "taps":  # products are primitives themselves
         return laid_out(torch.as_tensor(family.apply(w, x)), x)
-    taps: Any = family
-    if taps.wide:
+    whole: Any = family
+    if whole.wide:
         with full_precision(x):
             return laid_out(torch.as_tensor(family.apply(w, x)).contiguous(), x)
-    whole, w = taps.whole, taps.unfolded(w)
+    if family.spectral:
+        whole, w = whole.whole, whole.unfolded(w)
     if (compiled := _compiled(whole, x)) is not None:  # it reads the weights in place
         x, w = x.resolve_neg(), w.resolve_neg()
         placed: Any = whole.placed(w.stride())
@@ -81,7 +82,7 @@ def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
     if family.lowers != "taps" or taps.wide:
         with full_precision(x):
             return torch.as_tensor(family.gram(x, y)).contiguous()
-    whole = taps.whole
+    whole = taps.whole if family.spectral else taps
     if (compiled := _compiled(whole, x)) is not None:
         x, y = x.resolve_neg(), y.resolve_neg().contiguous()
         batch = x.shape[0]
@@ -96,7 +97,7 @@ def gram(family: Family, x: Tensor, y: Tensor) -> Tensor:
         bar = whole.kernel(convolve_vjp(whole.offsets, whole.wrap, x, y))
     else:
         bar = gram(whole.inside, whole.continued(x), whole.in_zeros(y))
-    return torch.as_tensor(taps.folded(bar))
+    return torch.as_tensor(taps.folded(bar)) if family.spectral else bar
 
 
 def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
