@@ -1,5 +1,6 @@
 """The base classes of the convolutions with a kernel (C, C, *k): the weight of one factor."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
@@ -93,7 +94,8 @@ class SpectralConv(WithKernel, abstract=True):
         for place, n in zip(centre_of(size, self._family.borders), size):
             centre = centre * n + place
         # |E| <= 2^(1/2) |D^1/2 E D^-1/2| for each axis of a mirror in the last pixels
-        counts = self._family.basis.counts(size) * 2 ** (self._family.borders.count("mirror") / 2)
+        mirrors = self._family.borders.count("mirror")
+        counts = self._family.basis.counts(size) * math.sqrt(2.0) ** mirrors
         counts[centre] = 1.0
         often = constant(counts, self.kernel, self.kernel.dtype)[:, None, None]
         taps = taps_of(self.kernel) * often

@@ -31,7 +31,7 @@ from invconv.operators.recursion import filtered
 # written as tables of numbers, not as arrays of a library
 _NUMBERS = (np.ndarray, np.number, Sequence, float, int)
 _PADS = ("odd", "even", "constant")
-_AT_ONCE = 2**14  # numbers whose order is changed
+_AT_ONCE = 16_384  # numbers whose order is changed
 
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:

@@ -51,7 +51,7 @@ def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
 
 _POLES = {order: [_passes(w) for w in sums] for order, sums in _SUMS.items()}
 _BORDERS = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
-_AT_ONCE = 2**17  # numbers
+_AT_ONCE = 131_072  # numbers
 
 
 def spline_filter(
@@ -116,9 +116,10 @@ def _along(x: Array, axis: int, poles: Any, border: str) -> Array:
     others = [1 if n == axis else length for n, length in enumerate(x.shape)]
     longest = max(others)
     if isinstance(x, np.ndarray) and x.size > _AT_ONCE and longest > 1:
-        y, step, n = np.empty(x.shape, x.dtype), _AT_ONCE * longest // x.size, others.index(longest)
-        for start in range(0, longest, max(1, step)):
-            some = (*[slice(None)] * n, slice(start, start + max(1, step)))
+        y, n = np.empty(x.shape, x.dtype), others.index(longest)
+        step = max(1, _AT_ONCE * longest // x.size)
+        for start in range(0, longest, step):
+            some = (*[slice(None)] * n, slice(start, start + step))
             y[some] = _along(x[some], axis, poles, border)
         return y
     x = moved(x, axis, -1)
