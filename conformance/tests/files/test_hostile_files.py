@@ -102,6 +102,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "no description": (packed(described("")), "the description is no JSON: "),
     "a deep description": (packed(described(DEEP)), "no JSON: .*recursion|expected an operator"),
     "another schema": (packed(described(PLAIN, schema="b/2")), "the schema 'inv.*/1', got 'b/2'"),
+    "a description that is a list": (packed(described("[]")), "the description is no JSON object"),
+    "an array left out": (plain(arrays={}), r"Conv1x1 has the arrays \['weight', 'bias'\]"),
+    "an array of no field": (plain(arrays={"weight": "w", "code": "w"}), "Conv1x1 has the arrays"),
+    "parts left out": (plain("EmergingConv", settings={}, arrays={}), "the parts .*, not \\(\\)"),
     "no operator": (packed(described(7)), "expected an operator, got 7"),
     "a base class": (plain("InvertibleConv"), "unknown class 'InvertibleConv'"),
     "a class of a module": (

@@ -176,8 +176,8 @@ def compiled_kernel_vjp(
         return np.zeros((len(offsets), channels, channels), x.dtype)
     parts = correlation.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
-    given, apart = map(address_of, (x, y_bar, totals)), totals[0].nbytes
-    places = programs.of_taps(channels)
+    given = address_of(x), address_of(y_bar), address_of(totals)
+    places, apart = programs.of_taps(channels), totals[0].nbytes
     correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
     total: Floats = totals.sum(axis=0)
     return total
