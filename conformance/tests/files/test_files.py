@@ -103,7 +103,7 @@ def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", MAKERS)
 def test_a_number_that_is_zero_for_xla_alone_is_told(target: str, tmp_path: Path) -> None:
-    """The law "file" has those that are zero for every library; the largest number is held by all."""
+    """The law "file" has those that are zero for every library; all hold the largest number."""
     path, like = tmp_path / "conv.safetensors", MAKERS[target]("float32")
     ic.save(ic.Conv1x1(np.asarray([[np.finfo("f4").max, 0.0], [1e-45, 1.0]], float)), path)
     if target == "jax":
