@@ -246,11 +246,5 @@ def _vectorise(
     return lax.platform_dependent(matrices, y, cpu=one_by_one, default=at_once), 0
 
 
-def _run(*arrays: Array, **settings: Any) -> Array:
-    on_cpu = all(device.platform == "cpu" for device in arrays[-1].devices())
-    return (_by_kernel if on_cpu else _by_scan)(*arrays, **settings)
-
-
 _one_batch = primitive_of("invconv_kernel_call", _by_scan, cpu=_by_kernel, cuda=_by_launches)
-_one_batch.def_impl(_run)
 primitive_batchers[_one_batch] = _vectorise

@@ -94,6 +94,16 @@ def test_the_gradient_of_an_inverse_stores_one_image() -> None:
     assert sum(int(np.prod(r.shape)) for r in residuals) < 1.05 * x.size
 
 
+def test_solves_and_filters_without_a_compiler() -> None:
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 2, 3)))
+    conv = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0), like=x)
+    calls = conv.inverse, lambda x: ic.lfilter(jnp.asarray([1.0, 0.5]), jnp.asarray([1.0, 0.2]), x)
+    for call in calls:
+        wanted = call(x)
+        with jax.disable_jit():
+            np.testing.assert_allclose(call(x), wanted, rtol=1e-12)
+
+
 def test_spectra_of_more_axes_than_xla_transforms_at_once() -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 2, 6))
     found = spectrum.rfftn(jnp.asarray(x), 5)
