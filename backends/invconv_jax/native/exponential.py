@@ -143,8 +143,7 @@ def _primitive(
     cotangent: Callable[..., Array],
 ) -> Primitive:
     """Return a primitive; its result has the type of argument ``like``."""
-    primitive = primitive_of(name, function, like)
-    primitive.def_impl(jax.jit(function, static_argnames="family"))
+    primitive = primitive_of(name, jax.jit(function, static_argnames="family"), like)
 
     def jvp(arrays: Any, dots: Any, *, family: StencilFamily) -> tuple[Array, Any]:
         parts = [

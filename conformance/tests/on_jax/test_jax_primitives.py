@@ -97,7 +97,10 @@ def test_the_gradient_of_an_inverse_stores_one_image() -> None:
 def test_solves_and_filters_without_a_compiler() -> None:
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 2, 3)))
     conv = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0), like=x)
-    calls = conv.inverse, lambda x: ic.lfilter(jnp.asarray([1.0, 0.5]), jnp.asarray([1.0, 0.2]), x)
+    calls: tuple[Any, ...] = (
+        conv.inverse,
+        lambda x: ic.lfilter(jnp.asarray([1.0, 0.5]), jnp.asarray([1.0, 0.2]), x),
+    )
     for call in calls:
         wanted = call(x)
         with jax.disable_jit():
