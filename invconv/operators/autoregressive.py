@@ -140,7 +140,6 @@ class AutoregressiveConv(WithKernel):
             As for `Conv1x1.init`.
         """
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
-        choice("mask", mask, ("corner", "raster"))
         taps = sizes("kernel_size", kernel_size, ndim)
         if mask == "raster":
             taps = (taps[0], *(2 * k - 1 for k in taps[1:]))

@@ -338,6 +338,11 @@ ValueError
   dilation: .* axis, 2147483647 at most, got 92 -> ic.PeriodicConv(KERNEL, dilation=2**«63 → 30»)
   dilation: .* got 3 -> ic.PeriodicConv(KERNEL, dilation=(1, 1«, 1 → »))
   mask: expected 'corner' or 'raster', got array -> corner(mask=«np.ones(2) → 'corner'»)
+  channel_order: expected 'lower' or 'upper' -> corner(channel_order='«low → lower»')
+  padding: expected 'zeros' or 'circular'
+      -> ic.ExponentialConv(KERNEL[..., :1, :1], padding='«zero → zeros»')
+  padtype: expected 'odd' or 'even' -> ic.filtfilt([1], [1, 0.5], S, padtype='«edge → even»')
+  squeeze: expected 'pixels' or 'haar' -> glow('plain', squeeze='«db2 → haar»')
   direction: a raster mask has one .* \(1, -1\)
       -> ic.AutoregressiveConv.init(2, mask='raster', direction=(«1 → -1», -1))
   a raster mask needs an odd size along every axis but .*\(2, 2\)
