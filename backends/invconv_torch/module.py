@@ -28,7 +28,6 @@ from invconv_torch.native.host import (
     exporting_to_onnx,
     has_tangent,
     laid_out,
-    refused_trace,
     traced,
 )
 from invconv_torch.native.nodes import evaluate, invert
@@ -248,8 +247,11 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
         if type(x) not in PLAIN and hasattr(x, "placements"):
             return _on_shards(self, "inverse" if name == "z" else "forward", name, x)
         tracing = torch.compiler.is_compiling()
-        if not tracing and is_tracing():
-            raise refused_trace()
+        if not tracing and is_tracing():  # it would keep numbers of one grid as constants
+            raise NotImplementedError(
+                "torch.jit.trace of a layer of invconv_torch, with which torch.onnx.export begins "
+                "unless told: expected dynamo=True, or torch.export.export"
+            )
         if tracing and exporting_to_onnx():
             call = as_batch(self._current(True, within=False), name, x)
             return constant.evaluate(call, self._current(True, values_of), inverse=name == "z")

@@ -105,14 +105,6 @@ def device_kind(name: str, x: Any) -> str:
     return str(x.device.type)
 
 
-def refused_trace() -> NotImplementedError:
-    """Return the error for torch.jit.trace, which would keep numbers of one grid as constants."""
-    return NotImplementedError(
-        "torch.jit.trace of a layer of invconv_torch, with which torch.onnx.export begins unless "
-        "told: expected dynamo=True, or torch.export.export"
-    )
-
-
 def refuse_nested_forward_mode() -> None:
     """Raise in forward mode inside forward mode, where PyTorch would drop derivatives.
 

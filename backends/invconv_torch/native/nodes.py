@@ -251,19 +251,14 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
 def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:
     (family, factor), (w, x) = settings, saved
     transposed = None if factor is None else factor.transpose()
-
-    def solve_transposed(rhs: Tensor) -> Tensor:
-        return run(SOLVE, (family.transpose(), transposed), family.adjoint(w), rhs)
-
+    turned = family.transpose(), transposed
+    solve_transposed = partial(run, SOLVE, turned, family.adjoint(w))
     return maps.solve_vjp(family, solve_transposed, x, x_bar, wanted)
 
 
 def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
     (family, factor), (w, x) = settings, saved
-
-    def again(rhs: Tensor) -> Tensor:
-        return run(SOLVE, (family, factor), w, rhs)
-
+    again = partial(run, SOLVE, (family, factor), w)
     return maps.solve_jvp(family, again, x, w_dot, y_dot)
 
 
