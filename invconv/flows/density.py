@@ -66,10 +66,10 @@ def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
 
 
 def nan_if_lost(log_det: Array, lost: Array) -> Array:
-    """Return log-determinants, NaN for each sample with a number that is ``lost``."""
+    """Return log-determinants; they and gradients are NaN for samples with a number ``lost``."""
     xp = namespace(lost, log_det)
     lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
-    return xp.where(lost, xp.full_like(log_det, math.nan), log_det)
+    return log_det * xp.where(lost, xp.full_like(log_det, math.nan), xp.ones_like(log_det))
 
 
 def require_images(x: Any, shape: Shape) -> None:
