@@ -150,12 +150,13 @@ def test_a_frozen_weight_gets_no_gradient_and_the_others_theirs() -> None:
     layers = torch_layers()
     chain = it.ReversibleChain(layers)
     layers[1].first.kernel.requires_grad_(False)
+    layers[0].register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
     x = torch.randn(SHAPE, dtype=torch.float64)
     for run in (chain, lambda x: stored(layers, x)):
         chain.zero_grad()
         loss_of(run(x)).backward()
         found = {n: p.grad for n, p in chain.named_parameters()}
-        assert found.pop("1.first.kernel") is None
+        assert found.pop("1.first.kernel") is found.pop("0.unused") is None
         assert all(g is not None for g in found.values())
 
 
