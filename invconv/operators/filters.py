@@ -297,8 +297,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     like = _floats(b, a)
     b, a = (_coefficients(name, values, like) for name, values in (("b", b), ("a", a)))
     xp, order = namespace(b), _order(b, a)
-    b, a = _divided(b, a)
-    b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in (b, a))
+    b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in _divided(b, a))
     total = xp.sum(a, axis=-1, keepdims=True)
     if readable(total) and not xp.all(total):
         raise ValueError("a: expected a sum other than zero: a pole at 1 has no steady state")

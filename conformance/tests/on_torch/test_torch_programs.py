@@ -14,7 +14,7 @@ from torch.func import functional_call
 import invconv as ic
 import invconv_torch as it
 from invconv.families.convolutions import Causal, Spectral
-from tests.conftest import TORCH_LAYERS, Both
+from tests.conftest import TORCH_LAYERS, Both, Method
 from tests.programs import python
 from tests.selected import slow
 
@@ -94,18 +94,10 @@ def test_a_strict_export(name: str, torch_layer: Any) -> None:
     torch.testing.assert_close(program.module()(x), module(x))
 
 
-class Spline(torch.nn.Module):  # type: ignore[misc]
-    """A function as a module."""
-
-    def forward(self, x: Any) -> Any:
-        """Return coefficients of splines."""
-        return ic.spline_filter(x, axes=1)
-
-
 def test_a_strict_export_has_the_numbers_of_splines() -> None:
     x = torch.randn(2, 9, dtype=torch.float64)
-    program = torch.export.export(Spline(), (x,), strict=True)
-    torch.testing.assert_close(program.module()(x), ic.spline_filter(x, axes=1))
+    program = torch.export.export(Method(ic, "spline_filter"), (x,), strict=True)
+    torch.testing.assert_close(program.module()(x), ic.spline_filter(x))
 
 
 def test_an_exponential_has_no_decomposition() -> None:
