@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.density.recipes.peers import Autoregressive
 from invconv_benchmarks.measure import turns
 from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.runs.worker import Job, run, targets_of
-from invconv_benchmarks.studies import overhead, sampling
+from invconv_benchmarks.studies import overhead
 from invconv_benchmarks.suites.group import LFILTER, SPECTRAL, Group
 
 NUMPY = ("numpy", "cpu")
@@ -64,33 +62,6 @@ def test_the_peers_solve_the_same_equation() -> None:
             assert len(found) == count
             for contender in found:
                 assert there.residual(to_numpy(contender.build()())) < 1e-14, contender.name
-
-
-@pytest.mark.parametrize("size", [8, 64])
-def test_a_part_stands_for_a_pass_for_each_pixel_or_number_of_each_image(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes = {"pixels": 0, "numbers": 0}
-
-    def counted(cls: Any, what: str) -> None:
-        run = cls.forward
-
-        def count(self: Any, x: Any) -> Any:
-            passes[what] += len(x)
-            return run(self, x)
-
-        monkeypatch.setattr(cls, "forward", count)
-
-    counted(ic.AutoregressiveConv, "pixels")
-    counted(Autoregressive, "numbers")
-    works = sampling.layers(size)
-    pixels, numbers = works[sampling.PIXELS], works[sampling.MAF]
-    passes |= {"pixels": 0, "numbers": 0}
-    pixels.call()
-    numbers.call()
-    assert passes["pixels"] / pixels.share == pytest.approx(100 * 2 * (size // 2) ** 2)
-    assert passes["numbers"] / numbers.share == pytest.approx(100 * 3 * size**2)
-    assert (size == 8) == (pixels.share == 1)
 
 
 def test_contenders_take_turns() -> None:

@@ -61,13 +61,6 @@ def test_a_zero_put_into_the_constants_of_plu_is_singular(name: str) -> None:
     assert (log_det == math.inf).all()
 
 
-def test_scales_out_of_range_are_those_of_the_map_that_ran() -> None:
-    for sign in (1, -1):
-        with np.errstate(over="ignore"):
-            log_det = ic.ActNorm(np.asarray([sign * 800.0, 0]), None).log_det((2,))
-        assert float(log_det) == sign * math.inf
-
-
 def test_a_number_that_is_zero_only_here_is_told() -> None:
     """Below the range of float32, and subnormal in JAX: XLA takes such numbers for zero."""
     small = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-38]))

@@ -327,8 +327,6 @@ invconv_conformance.check_operator
       -> Conv1x1, numpy float64: forward.value, .*bound
       -> import_module('invconv_conformance').check_operator(one(2*EYE), EYE*«3 → 2»)
 ValueError
-  x: expected shape \(\*batch, 3, \*spatial\) .* got \(4, 5\) -> CORNER.forward(X[0«, 0 → »])
-  x: expected shape \(batch, 3 -> ONE.forward(X[0«, :, 0, 0 →, None»])
   precision: expected 'float64', got 'auto' -> CORNER.prepare((4, 5), precision='«auto → float64»')
   norm: expected 1 or inf, or None, got 2 -> CORNER.condition((4, 5), norm=«2 → 1»)
   one pixel .* at most, got -> CORNER.log_det((2**«31 → 30», 5))
@@ -448,11 +446,18 @@ ValueError
   got 3: \(3, 3, 3\); EmergingConv3d takes so many -> it.EmergingConv«2d → 3d»(2, (3, 3, 3))
   got 4: \(3, 3, 3, 3\) -> it.PeriodicConv2d(2, (3, 3«, 3, 3 → »))
   without dots, 'dask' of dask.array, got  -> ic.extend.register_backend('dask.array', np)
+  ndim: expected the number of spatial axes -> it.interop.TorchTransform(it.Conv1x1(3)«→, ndim=0»)
+  ndim: expected the operator's, 2, got 1
+      -> it.interop.TorchTransform(it.EmergingConv2d(3), ndim=«1 → 2»)
+  ndim: expected 0 or more -> it.interop.TorchTransform(it.Conv1x1(3), ndim=«-1 → 0»)
+  cache_size must be 0 or 1 -> it.interop.TorchTransform(LAYER, ndim=0, cache_size=«2 → 1»)
+  expected shape \(\*batch, C, \*spatial\)
+      -> it.interop.TorchTransform(it.EmergingConv2d(2))(torch.zeros(«3, 3 → 2, 3, 3»))
+  shape: expected .* 2 channels, got -> ij.interop.FlowjaxBijection(JAX_NORM, («3 → 2», 4))
 TypeError
   y: .* got complex128; cast it -> CORNER.inverse(X«+0j → »)
   got \w*float\d+; -> CORNER.inverse(X.astype(«np.longdouble → float»))
   of numpy as kernel is, got .* torch; .*asarrays\(like= -> CORNER.forward(«torch.as_tensor(X) → X»)
-  spatial_shape: expected a tuple of integers .* got {4, 5} -> ONE.log_det(«{4, 5} → (4, 5)»)
   bias: expected dtype float64 as kernel has, got float32 -> ic.PeriodicConv(KERNEL, «SMALL → ONES»)
   dilation: expected an integer, or 2 .* got 1\.0 -> ic.PeriodicConv(KERNEL, dilation=«1.0 → 1»)
   direction: expected an integer -> corner(direction=«1.0 → 1»)
@@ -526,6 +531,10 @@ TypeError
   Chain\(\[layer.operator\(\) for layer in ...\]\)
       -> ic.save(«[LAYER] → ic.Chain([LAYER.operator()])», 'f')
   module: expected a module, got <class -> ic.extend.register_backend('dask', ic.extend.ArrayOps)
+  ndim: expected a number of spatial axes, got 2\.0
+      -> it.interop.TorchTransform(it.Conv1x1(3), ndim=«2.0 → 2»)
+  conv: expected an operator of invconv, got -> ij.interop.DistraxBijector(«3 → JAX_NORM», ndim=1)
+  shape: expected -> ij.interop.FlowjaxBijection(JAX_NORM, «5 → (2, 4)»)
 InvalidFileError
   not an ordinary file -> ic.load([kept(ONE), '.'][«1 → 0»])
 """

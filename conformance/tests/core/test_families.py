@@ -113,15 +113,6 @@ def test_no_number_comes_of_a_norm_that_is_none() -> None:
             assert np.isnan(conv.forward(np.ones((1, 1, 1)))).any() == False  # noqa: E712 - no tap
 
 
-def test_diagnose_names_the_half_period() -> None:
-    conv = ic.SymmetricConv(np.asarray([1.0, -0.4999]).reshape(1, 1, 2))
-    assert ic.diagnose(conv, (8,)).frequency == (0.0,)
-    turned = ic.SymmetricConv(np.asarray([1.0, 0.5]).reshape(1, 1, 2))
-    found = ic.diagnose(turned, (8,))
-    assert found.frequency == (3.5,)  # the last cosine
-    assert "3.5 periods across the grid" in str(found)
-
-
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_the_oracles_blocks_are_orthonormal_and_scipys(factor: int) -> None:
     for basis in ("haar", "dct"):

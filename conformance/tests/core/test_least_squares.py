@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import laplace
 from skimage.restoration import wiener
 
@@ -164,14 +163,6 @@ def test_images_of_any_size_and_none() -> None:
     small = conv.replace(bias=np.zeros(2)).least_squares(y, 0.5)
     np.testing.assert_array_equal(large, 2.0**1020 * small)
     assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)
-
-
-@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv])
-@pytest.mark.filterwarnings("ignore:Dynamo detected", "ignore:<class 'torch.autograd.function.F")
-def test_torch_compiles_it(cls: Any) -> None:
-    y = torch.randn(2, 2, 5, 4, dtype=torch.float64)
-    solve = partial(cls.init(2, like=y).least_squares, damp=0.1)
-    torch.testing.assert_close(torch.compile(solve, backend="aot_eager")(y), solve(y))
 
 
 def test_diagnose_tells_of_it_where_digits_are_lost() -> None:

@@ -186,8 +186,6 @@ def test_what_is_no_image_or_noise_is_refused_or_nan_where_it_is_traced(tmp_path
     _, flow = both(tmp_path, torch.float32, "plain", levels=1)
     x = as_jax(torch.rand(3, *SHAPE))
     bad = x.at[1, 2, 3, 3].set(1.0).at[0, 0, 0, 0].set(np.nan)
-    with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\), got numbers from"):
-        flow.log_prob(bad)
     with pytest.raises(TypeError, match="x: expected an array"):
         flow.log_prob([0.5])
     traced = jax.jit(lambda flow, x: flow.log_prob(x))(flow, bad)

@@ -130,14 +130,12 @@ def test_bits_per_dim_of_known_densities() -> None:
         assert not torch.equal(one, other)
 
 
-def test_numbers_out_of_range_are_refused_or_make_nan_where_nobody_can_look() -> None:
+def test_numbers_out_of_range_make_nan_where_nobody_can_look() -> None:
     flow, x = glow("plain"), torch.rand(3, *SHAPE)
     images = torch.zeros(3, *SHAPE, dtype=torch.uint8)
     for number in (1.0, -1e-3):
         bad = x.clone()
         bad[1, 0, 3, 3], bad[0, 0, 0, 0] = number, math.nan
-        with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\), got numbers from"):
-            flow.log_prob(bad)
         found, pull_back = torch.func.vjp(flow.log_prob, bad)
         assert found.isnan().tolist() == [True, True, False]
         (gradient,) = pull_back(torch.ones(3))
@@ -145,14 +143,11 @@ def test_numbers_out_of_range_are_refused_or_make_nan_where_nobody_can_look() ->
     for number in (-3.0, 5.0):
         bad = x.clone()
         bad[1, 0, 0, 0] += number
-        with pytest.raises(ValueError, match=r"noise: expected numbers in \[0, 1\), got numbers"):
-            flow.bits_per_dim(images, bad)
         found, _ = torch.func.vjp(lambda noise: flow.bits_per_dim(images, noise), bad)
         assert found.isnan().tolist() == [False, True, False]
     rounded = torch.ones(3, *SHAPE)  # as a cast to fewer digits makes of noise
     assert flow.bits_per_dim(images + 255, rounded).isfinite().all()
-    with pytest.raises(ValueError, match="x: expected numbers, got NaN, which is no pixel"):
-        Dequantize().inverse(nan := torch.tensor([[0.5, math.nan], [-math.inf, 0.5], [0.5, 2]]))
+    nan = torch.tensor([[0.5, math.nan], [-math.inf, 0.5], [0.5, 2]])
     backwards = lambda x: Dequantize().inverse(x)[::-1]  # noqa: E731
     log_det, _, pixels = torch.func.vjp(backwards, nan, has_aux=True)
     assert pixels[1:].tolist() == [[0, 128], [128, 255]]

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
 from jax import numpy as jnp
 
 import invconv as ic
@@ -72,25 +71,6 @@ def test_the_number_of_axes(library: str) -> None:
     assert vectors.log_prob(normal(0, 4, 3)).shape == (4,)
     with pytest.raises((TypeError, ValueError, AssertionError)):  # the last is bijx's prior's
         vectors.log_prob(normal(0, 4, 2))
-
-
-@pytest.mark.parametrize("name", interop.__all__)
-def test_what_is_no_operator_is_refused_at_once(name: str) -> None:
-    more: dict[str, Any] = {"shape": (3, 4, 4)} if name == "FlowjaxBijection" else {"ndim": 2}
-    refused: list[Any] = [3, [], torch.nn.Identity()]
-    for wrong in refused:
-        with pytest.raises(TypeError, match="conv: expected an operator of invconv, got"):
-            getattr(interop, name)(wrong, **more)
-
-
-def test_a_shape_that_is_not_the_operators_is_refused_at_once() -> None:
-    conv = invconv_jax.init(jax.random.key(0), ic.EmergingConv, 2)
-    with pytest.raises(ValueError, match=r"shape: expected .* 2 channels, got"):
-        interop.FlowjaxBijection(conv, (3, 4, 4))
-    refused: list[Any] = [5, (), (2, 4.0, 4), None]
-    for wrong in refused:
-        with pytest.raises(TypeError, match="shape: expected"):
-            interop.FlowjaxBijection(conv, wrong)
 
 
 def test_distrax_knows_that_it_is_affine() -> None:

@@ -200,13 +200,9 @@ def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Any)
     def slope(z: Any, vectorize: bool) -> Any:
         return jacobian(cubes, z, create_graph=True, vectorize=vectorize)
 
-    wanted = slope(x, False)
-    torch.testing.assert_close(slope(x, True), wanted)
     forwards = jacobian(cubes, x, vectorize=True, strategy="forward-mode")
-    torch.testing.assert_close(forwards, wanted.detach())
-    of_sum = [hessian(lambda z: cubes(z).sum(), x, vectorize=v) for v in (True, False)]
-    torch.testing.assert_close(*of_sum)
-    assert of_sum[1].abs().max() > 1e-3  # there is something to compare
+    torch.testing.assert_close(forwards, slope(x, False).detach())
     # one level of vmap inside another
     nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
     torch.testing.assert_close(*nested)
+    assert nested[1].abs().max() > 1e-3  # there is something to compare
