@@ -285,7 +285,7 @@ invconv_torch.Dequantize.forward
 invconv_torch.Dequantize.inverse
   a number is NaN -> x: expected numbers, got NaN, which is no pixel
       -> it.flows.Dequantize().inverse(NOISE«*np.nan → »)
-invconv_torch.LayersInOrder.initialize
+invconv_torch.Multiscale.initialize
   the flow is initialized already -> initialized already -> «FLOW → glow('plain')».initialize(NOISE)
   a channel is constant -> layers.level0_step0_actnorm -> glow('plain').initialize(NOISE«*0 → »)
   not finite -> x: expected -> glow('plain').initialize(NOISE«*np.nan → »)
