@@ -211,13 +211,3 @@ def test_forward_and_inverse_do_not_wait(cupy: Any) -> None:
         assert not stream.done
     stream.synchronize()
     cupy.testing.assert_array_equal(back, expected)
-
-
-def test_it_runs_on_the_current_device(cupy: Any) -> None:
-    last = cupy.cuda.runtime.getDeviceCount() - 1
-    with cupy.cuda.Device(last):
-        x = cupy.ones((2, 3, 8, 8))
-        conv = ic.EmergingConv.init(3, rng=np.random.default_rng(0), like=x)
-        back = conv.inverse(conv.forward(x))
-        assert back.device.id == last
-        cupy.testing.assert_allclose(back, x, rtol=1e-9)
