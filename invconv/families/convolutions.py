@@ -240,8 +240,8 @@ class Causal(TapsFamily):
         return causal_solver(self.stencil(w), shape)
 
     def transpose(self) -> Causal:
-        turned = self.sweep.transpose()
-        return self.of(self.kernel_size, self.centre, turned.direction, self.dilation, turned.lower)
+        away = tuple(-s for s in self.direction)
+        return self.of(self.kernel_size, self.centre, away, self.dilation, not self.lower)
 
     def pivots(self, w: Array) -> Array | None:
         return diagonal(w[(..., *self.centre)])

@@ -82,6 +82,7 @@ def compiled(
     return Code(engine.get_function_address(main.name), len(main.args), engine)
 
 
+@functools.cache
 def prepare(target: Target, itemsize: int) -> Code:
     """Compile the function "prepare", which computes the weights."""
     from invconv.kernels.cpu.weights import write_weights
