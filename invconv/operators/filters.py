@@ -282,7 +282,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     Returns
     -------
     array, shape (..., K)
-        K = max(len(a), len(b)) - 1.
+        K = max(len(a), len(b)) - 1; the dtype is that of the first argument of floating numbers.
 
     Raises
     ------
@@ -294,8 +294,15 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     >>> lfilter_zi([0.5], [1.0, -0.5])
     array([0.5])
     """
-    like = _floats(b, a)
+    like = _floats(b=b, a=a)
     b, a = (_coefficients(name, values, like) for name, values in (("b", b), ("a", a)))
+    shapes = tuple(b.shape[:-1]), tuple(a.shape[:-1])
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            f"b, a: expected axes before the last that broadcast, got {shapes[0]} and {shapes[1]}"
+        ) from None
     xp, order = namespace(b), _order(b, a)
     b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in _divided(b, a))
     total = xp.sum(a, axis=-1, keepdims=True)
@@ -329,7 +336,7 @@ def sosfilt_zi(sos: Any) -> Array:
     >>> sosfilt_zi([[0.5, 0, 0, 1, -0.5, 0]])
     array([[0.5, 0. ]])
     """
-    b, a = _sections(sos, _floats(sos))
+    b, a = _sections(sos, _floats(sos=sos))
     xp, states = namespace(b), lfilter_zi(b, a)
     gains = xp.sum(b, axis=-1, keepdims=True) / xp.sum(a, axis=-1, keepdims=True)
     before = [xp.ones_like(gains[0, ...])]
@@ -390,17 +397,24 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
     if not isinstance(values, _NUMBERS) or isinstance(values, np.ma.MaskedArray):
         require_alike(name, values, "x", x)
         return values
-    numbers = np.asarray(values)
+    numbers = _table(name, values)
     if numbers.dtype.kind not in "fiu":
         hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
         raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
     return constant(numbers, x, x.dtype)
 
 
-def _floats(*values: Any) -> Array:
+def _table(name: str, values: Any) -> Any:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name}: expected rows of one length, got several") from None
+
+
+def _floats(**values: Any) -> Array:
     """Return the first array of floating numbers, of PyTorch's or JAX's before NumPy's."""
-    arrays = [v for v in values if not isinstance(v, _NUMBERS)] or [
-        v for v in map(np.asarray, values) if v.dtype.kind == "f"
+    arrays = [v for v in values.values() if not isinstance(v, _NUMBERS)] or [
+        v for v in map(_table, values, values.values()) if v.dtype.kind == "f"
     ]
     return arrays[0] if arrays else np.zeros(())
 

@@ -144,6 +144,7 @@ def _say(text: str) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    imported(arguments.mixing)
     preset = load_preset(arguments.preset)
     recipe = preset.recipe(arguments.mixing, arguments.seed, **_changes(arguments))
     data = load(recipe.data, arguments.path)

@@ -373,6 +373,9 @@ ValueError
   b: expected at least one coefficient -> ic.lfilter([«→ 1.0»], [1.0], S)
   axis: expected one of the 1 axes of x, got 1 -> ic.lfilter([1.0], [1.0], S, «1 → 0»)
   zi: expected 1 numbers along .* got \(2,\) -> ic.lfilter([1.0], [1.0, 0.5], S, zi=S[:«2 → 1»])
+  b: expected rows of one length -> ic.lfilter([[1.0, «→ 2.0»], [1.0, 2.0]], [1.0], np.ones((2, 3)))
+  a: expected rows of one length -> ic.lfilter_zi([1.0], [[1.0, «→ 2.0»], [1.0, 2.0]])
+  b, a: expected axes .* \(3,\) and \(2,\) -> ic.lfilter_zi(np.ones((3, 2)), np.ones((«2 → 3», 3)))
   boundary: expected one of 'periodic', .* axis, got None
       -> ic.from_psf([1.0], boundary=«None → 'odd'»)
   differs from its flip by 2.0e-01 of its -> ic.from_psf(SKEW«→ [:1]», boundary=['odd'])
