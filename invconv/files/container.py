@@ -267,7 +267,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(errno.EINVAL, "not an ordinary file, so it cannot be replaced", str(path))
     part = target.with_name(f".{os.urandom(8).hex()}.part")
     try:
-        part.touch()
+        part.touch(exist_ok=False)
         mode = stat.S_IMODE(part.stat().st_mode)
         yield part
         part.chmod(mode)  # the writer may have replaced the file, readable by its owner alone

@@ -121,8 +121,9 @@ def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
     name, array = _largest_parameter(s.plain)
     like = s.target.asarray(np.zeros(()), "float32")
     for number in (2.0**200, 2.0**-200):
-        numbers = s.array(np.full(array.shape, number))
-        ic.save(s.plain.replace(**{name: numbers}), path)
+        numbers = to_numpy(array).copy()
+        numbers.reshape(-1)[-1] = number  # all of them would be a zero vector
+        ic.save(s.plain.replace(**{name: s.array(numbers)}), path)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:

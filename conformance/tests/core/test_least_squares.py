@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import laplace
 from skimage.restoration import wiener
 
 import invconv as ic
 from invconv_conformance.truth.oracle import affine
-from tests.selected import libraries
+from tests.selected import libraries, slow
 
 
 def operator(cls: Any, channels: int, grid: tuple[int, ...], *, singular: bool) -> Any:
@@ -115,6 +116,30 @@ def test_a_damp_beyond_the_matrix_keeps_all_digits(carry: Any, damp: float) -> N
     assert error < (1e-13 + (6 / damp) ** 4) * np.abs(wanted).max()
 
 
+@libraries
+@pytest.mark.parametrize("seed", [*range(14), *map(slow, range(14, 50))])
+def test_a_penalty_is_the_dense_stacks(carry: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    channels, grid = (1, 1, 3)[seed % 3], ((7,), (4, 5))[seed % 2]
+    cls = (ic.PeriodicConv, ic.SymmetricConv)[seed // 2 % 2]
+    conv = operator(cls, channels, grid, singular=seed % 5 == 0)
+    penalties = [
+        conv.replace(kernel=rng.standard_normal(conv.kernel.shape)) for _ in range(1 + seed % 2)
+    ]
+    if seed % 7 == 0:  # which leaves constant images free
+        penalties = [operator(ic.PeriodicConv, channels, grid, singular=True)]
+        conv = operator(ic.PeriodicConv, channels, grid, singular=False)
+    damp = 10.0 ** rng.uniform(-2, 3)
+    matrix, bias = affine(conv, grid)
+    stack = np.concatenate([matrix, *(damp * affine(one, grid)[0] for one in penalties)])
+    y = rng.standard_normal((1, channels, *grid))
+    aims = np.concatenate([np.ravel(y) - np.ravel(bias), np.zeros(len(stack) - len(matrix))])
+    wanted = np.linalg.lstsq(stack.astype(float), aims.astype(float))[0].reshape(y.shape)
+    conv, *penalties = (one.asarrays(carry(y)) for one in (conv, *penalties))
+    found = np.asarray(conv.least_squares(carry(y), damp, penalties))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
+
+
 def test_a_laplacian_is_scikit_images_wiener() -> None:
     rng, laplacian = np.random.default_rng(0), laplace(np.pad([[1.0]], 1), mode="constant")
     psf, y = rng.random((5, 5)), rng.standard_normal((1, 24, 25))
@@ -170,3 +195,11 @@ def test_diagnose_tells_of_it_where_digits_are_lost() -> None:
     for dtype, told in (("float32", True), ("float64", False)):
         advice = ic.diagnose(ic.Conv1x1(near), (25,), dtype).advice
         assert any("least_squares(y, damp)" in text for text in advice) is told
+
+
+@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv])
+@pytest.mark.filterwarnings("ignore:Dynamo detected", "ignore:<class 'torch.autograd.function.F")
+def test_torch_compiles_it(cls: Any) -> None:
+    y = torch.randn(2, 2, 5, 4, dtype=torch.float64)
+    solve = partial(cls.init(2, like=y).least_squares, damp=0.1)
+    torch.testing.assert_close(torch.compile(solve, backend="aot_eager")(y), solve(y))
