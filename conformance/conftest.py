@@ -4,8 +4,6 @@ The arrays are small, and pytest-xdist runs a process a core. All processes keep
 programs in one folder, and forget what they compiled after each module.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

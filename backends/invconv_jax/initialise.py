@@ -1,7 +1,5 @@
 """Random operators from a JAX key: the core's `init`, with repeatable random numbers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Operators on channels-last data: move the channel axis, call the operator, move it back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +15,7 @@ from invconv.operators.base.factors import Gradients
 def _moved(name: str, argument: str) -> Callable[..., Any]:
     """Return the method of this name, for images with the channels last."""
 
-    def method(self: channels_last, x: Array, before: Array | None = None) -> Any:
+    def method(self: "channels_last", x: Array, before: Array | None = None) -> Any:
         more = {} if before is None else {"before": self._in("before", before)}
         result = getattr(self.conv, name)(self._in(argument, x), **more)
         return (self._out(result[0]), result[1]) if isinstance(result, tuple) else self._out(result)
@@ -68,7 +66,7 @@ class channels_last:  # named as a function, since it is called as one
     forward_and_log_det = _moved("forward_and_log_det", "x")
     inverse_and_log_det = _moved("inverse_and_log_det", "y")
 
-    def transpose(self) -> channels_last:
+    def transpose(self) -> "channels_last":
         """See `InvertibleConv.transpose`."""
         return channels_last(self.conv.transpose())
 
@@ -76,7 +74,7 @@ class channels_last:  # named as a function, since it is called as one
         """See `InvertibleConv.parameters`; these are the arrays of ``conv``."""
         return self.conv.parameters()
 
-    def replace(self, **arrays: Any) -> channels_last:
+    def replace(self, **arrays: Any) -> "channels_last":
         """See `InvertibleConv.replace`."""
         return channels_last(self.conv.replace(**arrays))
 

@@ -3,8 +3,6 @@
 Runs on import of `invconv_jax`. `register_with_flax` is public.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

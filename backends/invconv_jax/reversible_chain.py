@@ -4,8 +4,6 @@ A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, The Reversible Residual Network: 
 Without Storing Activations, NeurIPS 2017.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +22,7 @@ from invconv_jax.pytrees import require_values
 Steps = tuple[InvertibleConv, ...]
 
 
-def reversible(chain: Chain, spatial_shape: Shape) -> Reversible:
+def reversible(chain: Chain, spatial_shape: Shape) -> "Reversible":
     """Return a chain that keeps only its input and output for the gradient, whatever its depth.
 
     As `invconv_torch.ReversibleChain`, which has the details: about twice the time, gradients up to

@@ -4,8 +4,6 @@ MLX has no ``device`` of an array, no ``hypot``, no ``linalg.diagonal``, and fac
 only. A complex A + iB stands there as the real [[A, -B], [B, A]].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 

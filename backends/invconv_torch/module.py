@@ -5,8 +5,6 @@ another layer: tensors alone do not tell layers apart. States without metadata, 
 earlier versions or from a safetensors file, are loaded as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -308,7 +306,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             prepared = self._inverses.prepare(operator, shape, tensors)
         return prepared
 
-    def train(self, mode: bool = True) -> InvertibleModule:
+    def train(self, mode: bool = True) -> "InvertibleModule":
         """Set the mode, and forget remembered inverses."""
         if self._inverses is not None:
             self._inverses.forget()

@@ -5,8 +5,6 @@ that is factored while a graph is recorded exists in the graph only, and is not 
 that a recorded graph uses lives as long as the module.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -32,7 +30,7 @@ class Kept:
     tensors: list[Any]  # copies of those on a CPU; else each tensor with its address and version
 
     @staticmethod
-    def of(factor: Callable[[], PreparedInverse], tensors: list[Tensor]) -> Kept:
+    def of(factor: Callable[[], PreparedInverse], tensors: list[Tensor]) -> "Kept":
         """Factor, and record what the tensors were before: a thread may edit them meanwhile."""
         was = [
             t.detach().clone() if t.device.type == "cpu" else (t, *host.version_of(t))

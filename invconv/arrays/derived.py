@@ -1,7 +1,5 @@
 """`derived`: a property of a frozen dataclass that is computed once, then a plain attribute."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
@@ -23,10 +21,10 @@ class derived(Generic[T]):
         self._name = name
 
     @overload
-    def __get__(self, instance: None, owner: type) -> derived[T]: ...
+    def __get__(self, instance: None, owner: type) -> "derived[T]": ...
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> derived[T] | T:
+    def __get__(self, instance: object | None, owner: type) -> "derived[T] | T":
         if instance is None:
             return self
         value = self._function(instance)

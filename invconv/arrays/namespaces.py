@@ -7,8 +7,6 @@ The ``ARRAY_OPS`` of an adapter (`registry`) is a subclass of `ArrayOps`, with t
 library has to answer in another way. A library without one has `ArrayOps` itself.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import sys
@@ -25,8 +23,8 @@ Shape: TypeAlias = tuple[int, ...]
 size: Callable[[Sequence[int]], int] = math.prod  # the number of elements of a shape
 
 _backends: dict[str, ModuleType | None] = {}
-_by_name: dict[str, ArrayOps] = {}
-KNOWN: dict[type, ArrayOps] = {}  # by the type of an array: quick, and torch.compile reads it
+_by_name: "dict[str, ArrayOps]" = {}
+KNOWN: "dict[type, ArrayOps]" = {}  # by the type of an array: quick, and torch.compile reads it
 
 
 class ArrayOps:

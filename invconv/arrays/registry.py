@@ -15,8 +15,6 @@ stay agnostic; `invconv.extend.register_backend` does without an entry point. Th
 `Primitive` decorates the functions of `kernels` and `operators.base.operator`.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -32,7 +30,7 @@ R = TypeVar("R")
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
 _forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
 _counting = threading.RLock()  # into a ContextVar, and need not while this is zero
-PRIMITIVES: dict[str, Primitive[..., Any]] = {}
+PRIMITIVES: "dict[str, Primitive[..., Any]]" = {}
 
 
 @contextmanager

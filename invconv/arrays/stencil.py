@@ -3,8 +3,6 @@
 Masks, directions and dilation are ways to list offsets.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import operator
@@ -46,11 +44,11 @@ class Sweep:
     shape: Shape = ()  # the grid, if it is known
 
     @functools.lru_cache(maxsize=256)  # noqa: B019  with its offsets and its slope
-    def on(self, shape: Shape) -> Sweep:
+    def on(self, shape: Shape) -> "Sweep":
         """Return the same on a grid."""
         return replace(self, shape=shape)
 
-    def transpose(self) -> Sweep:
+    def transpose(self) -> "Sweep":
         """Return that of the transposed convolution."""
         return replace(self, direction=tuple(-s for s in self.direction), lower=not self.lower)
 
@@ -104,7 +102,7 @@ class CausalStencil:
         """The taps but D, shape (T, C, C)."""
         return self.taps[1:, ...]
 
-    def within(self, shape: Shape) -> CausalStencil:
+    def within(self, shape: Shape) -> "CausalStencil":
         """Return the same map on a grid, without taps that read outside it from every pixel.
 
         A dilation longer than the grid becomes as long as the grid.

@@ -8,8 +8,6 @@ Along a periodic axis w holds every tap, o(t) = dilation (t - (k - 1)//2). Along
 kernel is even, and w holds the half from the centre on: tap t stands at the offsets +t and -t.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -84,7 +82,7 @@ class TapsFamily(Family):
     basis: Basis  # of a spectral family, in which it decouples
 
     @property
-    def whole(self) -> TapsFamily:
+    def whole(self) -> "TapsFamily":
         """The family of ``unfolded(w)``, which has every tap."""
         return self
 
@@ -151,7 +149,7 @@ class StencilFamily(TapsFamily):
     def shape_of(self, x: Array) -> Shape:
         return len(self.offsets), x.shape[1], x.shape[1]
 
-    def transpose(self) -> StencilFamily:
+    def transpose(self) -> "StencilFamily":
         return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def adjoint(self, w: Array) -> Array:
@@ -171,7 +169,7 @@ class CentredFamily(StencilFamily):
         apart = tuple(-d if self.flipped else d for d in self.dilation)
         vars(self).update(offsets=centred_offsets(self.size, apart))
 
-    def transpose(self) -> CentredFamily:
+    def transpose(self) -> "CentredFamily":
         return self.of(self.wrap, self.size, self.dilation, not self.flipped)
 
 
@@ -239,7 +237,7 @@ class Causal(TapsFamily):
     def factor(self, w: Array, shape: Shape) -> Solver:
         return causal_solver(self.stencil(w), shape)
 
-    def transpose(self) -> Causal:
+    def transpose(self) -> "Causal":
         away = tuple(-s for s in self.direction)
         return self.of(self.kernel_size, self.centre, away, self.dilation, not self.lower)
 
@@ -290,7 +288,7 @@ class BorderedFamily(TapsFamily):
         return centred_offsets(self.kernel_size, self.dilation)
 
     @functools.cached_property
-    def inside(self) -> BorderedFamily:
+    def inside(self) -> "BorderedFamily":
         """The family with zeros beyond the border, for images that are continued already."""
         return BorderedFamily(self.kernel_size, ("zero",) * len(self.borders), self.dilation)
 
@@ -440,7 +438,7 @@ class Spectral(TapsFamily):
         matrices = kernel_spectrum(w, self.basis, shape)
         return spectral_solver(matrices, self.basis, shape)
 
-    def transpose(self) -> Spectral:
+    def transpose(self) -> "Spectral":
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
         sides = zip(self.kernel_size, self.borders)
         odd = tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in sides)

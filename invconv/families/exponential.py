@@ -1,7 +1,5 @@
 """The family of exponentials of convolutions: invertible with every kernel."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
 class Series(Leg):
     """y = e^M x, with the number of terms that M needs."""
 
-    def __init__(self, family: Exponential, w: Array, shape: Shape) -> None:
+    def __init__(self, family: "Exponential", w: Array, shape: Shape) -> None:
         self.family = family
         self.taps, self.counts = family.counted(w, shape)
 

@@ -16,8 +16,6 @@ An array library needs to know these four. Another family *lowers* to a linear o
 is made of w, or has a leg of its own (`invconv.families.path`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
@@ -71,7 +69,7 @@ class Family:
     lowers: ClassVar[Literal["taps", "matrix", "scale", "triangle"] | None] = None
     solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
 
-    named: ClassVar[dict[str, type[Family]]] = {}  # the classes by their names
+    named: ClassVar[dict[str, "type[Family]"]] = {}  # the classes by their names
     made: ClassVar[dict[Any, Any]]  # the families that `of` returned, by their settings
 
     def __init_subclass__(cls) -> None:
@@ -126,7 +124,7 @@ class Family:
 
     # --- values, by the rules unless a class says otherwise -----------------------------------
 
-    def lowered(self, w: Any) -> tuple[Family, Any]:
+    def lowered(self, w: Any) -> "tuple[Family, Any]":
         """Return the linear family that runs, and its weights."""
         return self, w
 
@@ -145,7 +143,7 @@ class Family:
         back = maps.factor(self.transpose(), self.adjoint(w), tuple(x.shape[2:]))
         return maps.solve_vjp(self, back, x, x_bar, wanted)
 
-    def transposed(self, w: Any) -> tuple[Family, Any]:
+    def transposed(self, w: Any) -> "tuple[Family, Any]":
         """Return the family and the weights of A(w)^T."""
         return self.transpose(), self.adjoint(w)
 

@@ -13,8 +13,6 @@ are multiplied first, or undone factor by factor.
 A state is the inverse of a path, factored for one grid: factor once, solve often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -249,7 +247,7 @@ class Bias(Leg):
         b_bar = channel_sums(bar)
         return [-b_bar if self.inverted else b_bar], bar
 
-    def as_numpy(self) -> Bias:
+    def as_numpy(self) -> "Bias":
         return Bias(to_numpy(self.b), self.inverted)
 
 
@@ -420,7 +418,7 @@ class Route:
             x = leg(x)
         return x if self.guard is None else nan_where_singular(x, self.guard)
 
-    def saving(self, x: Array, wanted: bool = True) -> tuple[Array, Any, Memo]:
+    def saving(self, x: Array, wanted: bool = True) -> "tuple[Array, Any, Memo]":
         """Return the result, log|det| or None, and a memo for the derivative of both."""
         kept = []
         for leg in self.legs:
@@ -478,7 +476,7 @@ class State:
             x = nan_where_singular(x, self.guard)
         return x if self.dtype is None else cast(x, y.dtype)
 
-    def on_host(self, path: Path, shape: Shape) -> State:
+    def on_host(self, path: Path, shape: Shape) -> "State":
         """Return the state on NumPy arrays; ``path``, which solves, is there already.
 
         What has no copy on the host is factored again.

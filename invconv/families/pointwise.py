@@ -6,8 +6,6 @@ A run of such factors is one matrix, the product (`invconv.families.path`). Its 
 factor by factor, or is a product with W^-1 if that is as accurate.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -108,7 +106,7 @@ class Matrix(Pointwise):
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
         return bar
 
-    def transpose(self) -> Matrix:
+    def transpose(self) -> "Matrix":
         return self
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
@@ -256,7 +254,7 @@ class TriangleOfRows(Family):
     def gram(self, x: Array, y: Array) -> Array:
         return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
 
-    def transpose(self) -> TriangleOfRows:
+    def transpose(self) -> "TriangleOfRows":
         return TriangleOfRows(not self.lower)
 
 

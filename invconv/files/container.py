@@ -7,8 +7,6 @@ against the length of the file; this module checks the checksum, dtypes, and num
 inf, and reads a file that it wrote back before it puts it in place.
 """
 
-from __future__ import annotations
-
 import errno
 import importlib
 import os
@@ -48,7 +46,7 @@ def named(path: Any) -> str:
 
 
 @contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
+def reading(path: str | os.PathLike[str]) -> "Iterator[Stored]":
     """Yield the arrays of a file; an InvalidFileError in the block is raised with the file's name.
 
     An OSError is raised if the file cannot be read.
@@ -60,7 +58,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Stored]:
         raise InvalidFileError(f"{name}: {error!s:.500}") from None
 
 
-def _read_file(name: str) -> Stored:
+def _read_file(name: str) -> "Stored":
     safetensors = _needed("safetensors", "files need")
     ordinary = stat.S_ISREG(os.stat(name).st_mode)
     require(ordinary, "not an ordinary file")  # to open a pipe would wait for ever
@@ -252,7 +250,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> "Iterator[Path]":
     """Yield a new file beside ``path``, which takes its place when the block ends without error.
 
     A process killed at any moment, a full disk or a power cut leave the old file as it was. A link
@@ -281,13 +279,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: "Path", text: str) -> None:
     """Write text; a file that is written in part never replaces a good one."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def _sync(path: Path, flags: int) -> None:
+def _sync(path: "Path", flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

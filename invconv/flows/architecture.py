@@ -8,8 +8,6 @@ Convolutions for Generative Normalizing Flows, ICML 2019.
 `invconv_torch.flows` and `invconv_jax.flows` build it; `files.flow_files` writes it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math
@@ -72,7 +70,7 @@ class GlowArchitecture:
         return dataclasses.asdict(self) | {"shape": list(self.shape)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GlowArchitecture:
+    def from_dict(cls, values: Mapping[str, Any]) -> "GlowArchitecture":
         """Undo `to_dict`, or raise ValueError or TypeError."""
         known = [field.name for field in dataclasses.fields(cls)]
         if set(values) != set(known):

@@ -21,8 +21,6 @@ PyTorch runs this series, JAX one of its own, in loops, with blocks and number o
 both by the rules below.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
 import math
@@ -327,7 +325,7 @@ class ExponentialSolver:
     product: SpectralProduct | None = None
 
     @staticmethod
-    def of(family: Correlation, taps: Array, counts: Counted, shape: Shape) -> ExponentialSolver:
+    def of(family: Correlation, taps: Array, counts: Counted, shape: Shape) -> "ExponentialSolver":
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
         product, known = None, counts is not None and counts.steps > 0

@@ -15,8 +15,6 @@ Householder reflections H_i = I - 2 v_i v_i^T / (v_i^T v_i) are multiplied by th
 S^-1 is applied by substitution.
 """
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -230,7 +228,7 @@ class Reflections:
     triangle: Array  # shape (m, m): S
 
     @staticmethod
-    def of(reflectors: Array) -> Reflections:
+    def of(reflectors: Array) -> "Reflections":
         """Return the product of the reflections along the rows v_1 ... v_m of an array (m, C)."""
         xp, rows = namespace(reflectors), reflectors
         if not rows.shape[0]:

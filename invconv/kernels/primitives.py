@@ -6,8 +6,6 @@ The solvers of whole convolutions, primitives too, are in `invconv.kernels.wavef
 `invconv.kernels.frequencies.spectrum`.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -75,7 +73,7 @@ class Plan:
     terms: int | None = None
     vectors: str | None = None
     precision: str | None = None
-    steps: tuple[Plan, ...] = ()
+    steps: "tuple[Plan, ...]" = ()
 
     def __repr__(self) -> str:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -1,7 +1,5 @@
 """A sequence of operators."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self, overload
@@ -65,7 +63,7 @@ class Chain(InvertibleConv):
     @overload
     def __getitem__(self, index: int) -> InvertibleConv: ...
     @overload
-    def __getitem__(self, index: slice) -> Chain: ...
+    def __getitem__(self, index: slice) -> "Chain": ...
     def __getitem__(self, index: int | slice) -> InvertibleConv:
         if isinstance(index, slice):
             return Chain(tuple(self.steps)[index])
@@ -74,7 +72,7 @@ class Chain(InvertibleConv):
     def within(self, gain: float) -> Self:
         return replace(self, steps=[s.within(gain ** (1 / len(self))) for s in self.steps])
 
-    def transpose(self) -> Chain:
+    def transpose(self) -> "Chain":
         """Return the transposed steps in the opposite order, without biases."""
         return Chain(tuple(step.transpose() for step in reversed(self.steps)))
 

@@ -1,7 +1,5 @@
 """Emerging convolutions: two autoregressive convolutions in a row (the paper's section 3.1)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -108,6 +106,6 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
         first, second = self.first.within(gain**0.5), self.second.within(gain**0.5)
         return replace(self, first=first, second=second)
 
-    def transpose(self) -> EmergingConv:
+    def transpose(self) -> "EmergingConv":
         """Return the transposed parts in the opposite order, without biases."""
         return EmergingConv(self.second.transpose(), self.first.transpose())

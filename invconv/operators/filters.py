@@ -3,8 +3,6 @@
 A filter is A y = B x + z with two banded triangular matrices (`invconv.operators.recursion`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any

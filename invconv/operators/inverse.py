@@ -1,7 +1,5 @@
 """The inverse of an operator, as an operator: forward and inverse exchanged."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -55,7 +53,7 @@ class Inverse(OfOne):
     def _labels(self) -> tuple[tuple[str, str], ...]:
         return inside("conv", self.conv._labels)[::-1]
 
-    def transpose(self) -> Inverse:
+    def transpose(self) -> "Inverse":
         """Return the inverse of the transposed operator, without bias."""
         return Inverse(self.conv.transpose())
 

@@ -11,8 +11,6 @@ smaller than A^+. A singular value that rounding alone would give is taken for z
 the channels that the kernel couples: others solve their own problem.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The result of `invconv.diagnose`: the numbers, and the block of text that reports them."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from dataclasses import dataclass
@@ -77,7 +75,7 @@ class Diagnosis(Condition):
     judgements: dict[str, Judgement]
     blame: str
     growth: tuple[float, ...] | None
-    steps: tuple[tuple[str, Diagnosis], ...] = ()
+    steps: "tuple[tuple[str, Diagnosis], ...]" = ()
     advice: tuple[str, ...] = ()
 
     @property

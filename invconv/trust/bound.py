@@ -15,8 +15,6 @@ The O(1) bound of a convolution is Neumann's. With K = D (I + D^-1 R), R the tap
 |R| <= sum |taps|, and if rho = |D^-1| sum |taps| < 1 then |K^-1| <= |D^-1| / (1 - rho).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +37,7 @@ class Bounds:
     bias: float = 0.0  # |b|
     solves_forward: bool = False
 
-    def inverted(self) -> Bounds:
+    def inverted(self) -> "Bounds":
         """Return the bounds of the step that undoes this one."""
         bias = self.back * self.bias
         return Bounds(self.back, self.gain, self.terms, bias, not self.solves_forward)

@@ -1,7 +1,5 @@
 """Loading operators and flows of JAX arrays; how `invconv.save` takes a flow apart."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -3,8 +3,6 @@
 Actnorm and mixing are the core's operators; `invconv.flows` has the equations of the rest.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -96,7 +94,7 @@ class Level:
             x = step.inverse(x, context, design)
         return ic.unsqueeze(x, basis=design.squeeze)
 
-    def initialize(self, x: Array, context: Context, design: Design) -> Level:
+    def initialize(self, x: Array, context: Context, design: Design) -> "Level":
         """Return it with actnorms that normalise what reaches them."""
         x, steps = ic.squeeze(x, basis=design.squeeze), []
         for step in self.steps:
@@ -162,7 +160,7 @@ class Glow:
         return f"Glow({self.architecture!r}, initialized={self.initialized})"
 
     @classmethod
-    def init(cls, key: Array, *sizes: Any, dtype: Any = None, **settings: Any) -> Glow:
+    def init(cls, key: Array, *sizes: Any, dtype: Any = None, **settings: Any) -> "Glow":
         """Return a flow to train, with numbers from a key, drawn as by `invconv_jax.init`.
 
         Parameters
@@ -178,7 +176,7 @@ class Glow:
         arrays = drawn(key, functools.partial(designs.initial_arrays, design), dtype)
         return from_stored(StoredFlow(design, arrays, initialized=False))
 
-    def initialize(self, x: Array, context: Array | None = None) -> Glow:
+    def initialize(self, x: Array, context: Array | None = None) -> "Glow":
         """Return a flow whose actnorms give these images (B, C, H, W) mean 0 and variance 1.
 
         Raises

@@ -1,7 +1,5 @@
 """An operator as a bijection of bijx (M. Gerdes), for lattice field theory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

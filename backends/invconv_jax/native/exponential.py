@@ -5,8 +5,6 @@ Two primitives, linear in all arguments but the taps, with the derivatives of
 derivatives are the primitives again.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

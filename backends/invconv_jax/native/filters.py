@@ -6,8 +6,6 @@ of an array hold the state and the signal behind it, and those of the result the
 state, so that a call has one result of its last argument's type.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -5,8 +5,6 @@ solve it would gather a batch that is spread over several devices onto each of t
 that samples are independent of each other, it leaves each sample on its device.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

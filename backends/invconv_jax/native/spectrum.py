@@ -5,8 +5,6 @@ batch on its devices: `lax.fft` would gather a batch that is spread over devices
 `SplitByBatch`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -83,7 +81,7 @@ def _along(x: Array, axis: int, kind: str) -> Array:
     return jnp.moveaxis(_fft(x, kind, x.shape[-1]), -1, axis)
 
 
-def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> SpectralSolver:
+def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> "SpectralSolver":
     """See `invconv.kernels.frequencies.spectrum.spectral_solver`."""
     # a constant: the rule of the linear solve has the derivative
     return SpectralSolver(spectrum, basis, shape, *_invert(lax.stop_gradient(spectrum)))

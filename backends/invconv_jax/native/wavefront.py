@@ -8,8 +8,6 @@ of JAX in this process must run the same program: if they differ, or one has no 
 used. Not yet run on a GPU.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import threading
@@ -36,7 +34,7 @@ from invconv_jax.native.products import correlate, matmul, substitute, triangula
 from invconv_jax.private import primitive_batchers, primitive_of
 
 
-def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
+def causal_solver(stencil: CausalStencil, shape: Shape) -> "CausalSolver":
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
     return CausalSolver(causal, weights_of(causal), shape)

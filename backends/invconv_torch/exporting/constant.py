@@ -5,8 +5,6 @@ the pixel and of spectra, log-determinants. The graph has the rest. If a product
 would lose digits that a solve keeps, one step of refinement restores them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

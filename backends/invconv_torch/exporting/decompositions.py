@@ -1,7 +1,5 @@
 """Our operators in terms of PyTorch's own, for programs that run without invconv_torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -9,8 +9,6 @@ a DFT, which runtimes compute in float32 at best, and no complex products. A com
 real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 

@@ -1,7 +1,5 @@
 """Loading layers and flows of PyTorch; how `invconv.save` takes a flow apart."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A layer as a transform of torch.distributions."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import torch
@@ -69,7 +67,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
         with torch.autocast(kind, enabled=False) if autocasting(kind) else nullcontext():
             return -conv.log_det(event[1:]).repeat(batch)
 
-    def with_cache(self, cache_size: int = 1) -> TorchTransform:
+    def with_cache(self, cache_size: int = 1) -> "TorchTransform":
         """Return this transform of the same layer with another size of the cache."""
         if cache_size == self._cache_size:
             return self

@@ -1,7 +1,5 @@
 """Exponentials of correlations on PyTorch, with derivatives by `invconv.kernels.exponential`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Derivatives are `invconv.operators.recursion`'s. Recorded, each section is an operation of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

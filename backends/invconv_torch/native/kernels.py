@@ -7,8 +7,6 @@ PyTorch, call it once before the recording, to compile and load the code. Nothin
 device, or reads a value.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -108,7 +106,7 @@ def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
     return kernel
 
 
-def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> Factor | None:
+def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> "Factor | None":
     """Factor A(w) for a grid; ``quiet``, without errors, if it was not tested for singularity."""
     if family.solved == "causal":
         return CausalFactor.of(family, w, shape)
@@ -183,7 +181,7 @@ class CausalFactor:
     state: CompiledSolve | DeviceSolve | PitchedSolver
 
     @staticmethod
-    def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> CausalFactor:
+    def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> "CausalFactor":
         """Factor the convolution with these weights, detached."""
         weights = weights.detach()
         c = family.stencil(weights)
@@ -202,7 +200,7 @@ class CausalFactor:
         """How the solve runs."""
         return self.state.plan
 
-    def transpose(self) -> CausalFactor:
+    def transpose(self) -> "CausalFactor":
         """Return the factored transpose."""
         return self.of(self.family.transpose(), self.family.adjoint(self.weights), self.shape)
 
@@ -232,7 +230,7 @@ class SpectralFactor:
     adjoint: bool = False
 
     @staticmethod
-    def of(basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool) -> SpectralFactor:
+    def of(basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool) -> "SpectralFactor":
         """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)
         if readable(spectrum) and not quiet:
@@ -248,7 +246,7 @@ class SpectralFactor:
         kept = "LU factors" if self.product is None else "cached inverse"
         return Plan("spectral", per_frequency=kept)
 
-    def transpose(self) -> SpectralFactor:
+    def transpose(self) -> "SpectralFactor":
         """Return the factored transpose."""
         turned = None if self.product is None else self.product.transposed
         basis = self.basis.transpose()

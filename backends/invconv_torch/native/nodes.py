@@ -11,8 +11,6 @@ An operator's call is one node, with the core's derivative, if nothing but autog
 by step it would be a dozen nodes or more, and each takes as long as a small convolution.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import operator
@@ -68,7 +66,7 @@ _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a large
 class Rule:
     """An operation on tensors, and its derivatives; settings are no tensors."""
 
-    rules: ClassVar[dict[str, Rule]] = {}
+    rules: ClassVar[dict[str, "Rule"]] = {}
 
     name: str
     run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch

@@ -1,7 +1,5 @@
 """The pages: each public name has one, with an example, and all of it builds without a warning."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -1,7 +1,5 @@
 """What the READMEs show runs, examples and commands, and says what the code says."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import itertools

@@ -1,7 +1,5 @@
 """The project's own rules: a core without frameworks, versions, walks."""
 
-from __future__ import annotations
-
 import ast
 import re
 import runpy

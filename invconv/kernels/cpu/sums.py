@@ -3,8 +3,6 @@
 `invconv.kernels.order` has the equation and the order of the sums.
 """
 
-from __future__ import annotations
-
 import functools
 
 from llvmlite import ir

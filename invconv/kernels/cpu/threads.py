@@ -1,7 +1,5 @@
 """Threads of the process that solve parts of the same work, and sleep while there is none."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
 
 _MOST = 64
 number = 1  # that the kernel uses on NumPy's arrays: `set_num_threads`
-_pool: ThreadPoolExecutor | None = None
+_pool: "ThreadPoolExecutor | None" = None
 
 
 def set_num_threads(n: int) -> None:
@@ -62,7 +60,7 @@ def together(work: Callable[[], object], threads: int) -> None:
         raise
 
 
-def _threads() -> ThreadPoolExecutor:
+def _threads() -> "ThreadPoolExecutor":
     global _pool
     if _pool is None:
         from concurrent.futures import ThreadPoolExecutor  # importing invconv is the quicker

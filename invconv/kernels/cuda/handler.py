@@ -6,8 +6,6 @@ for the next call, so it tells XLA that a CUDA graph may record it; that was nev
 device. `invconv.kernels.cpu.compiler.frame` has the calling convention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from llvmlite import ir
@@ -58,7 +56,9 @@ def write_handler(
         driver.pop()
 
 
-def _launch(driver: _Driver, handle: int, row: Value, pointers: list[Value], stream: Value) -> None:
+def _launch(
+    driver: "_Driver", handle: int, row: Value, pointers: list[Value], stream: Value
+) -> None:
     """Write a launch; counters, if it has any, are the last of the pointers."""
     w = driver.w
     places = [w.b.gep(row, [I64(i)], source_etype=I32) for i in range(len(SIZES) + 1)]

@@ -14,8 +14,6 @@ On the CPU a product with a matrix per frequency is one call of the compiled ker
 On other devices, or if that would be slower, the library transforms and multiplies.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
@@ -121,12 +119,12 @@ class SpectralProduct:
         return compiled_product(to_numpy(self.matrices), shape, transform)
 
     @functools.cached_property
-    def transposed(self) -> SpectralProduct:
+    def transposed(self) -> "SpectralProduct":
         """The transpose of the map: the product with A(f)^H."""
         turned = namespace(self.matrices).matrix_transpose(conjugate(self.matrices))
         return SpectralProduct(turned, self.basis.transpose(), self.shape)
 
-    def as_numpy(self) -> SpectralProduct:
+    def as_numpy(self) -> "SpectralProduct":
         return SpectralProduct(to_numpy(self.matrices), self.basis, self.shape)
 
     def __reduce__(self) -> Any:
@@ -298,7 +296,7 @@ class SpectralSolver:
         kept = "solve" if self.product is None else "cached inverse"
         return Plan("spectral", per_frequency=kept, frequencies=self.spectrum.shape[0])
 
-    def as_numpy(self) -> SpectralSolver:
+    def as_numpy(self) -> "SpectralSolver":
         product = None if self.product is None else self.product.as_numpy()
         return SpectralSolver(to_numpy(self.spectrum), product, self.basis, self.shape)
 

@@ -30,8 +30,6 @@ so that each of the pairs C re and S im, C im and S re is replaced by its differ
 Along other axes place m holds the coefficient of wave m.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -305,7 +303,7 @@ class Basis:
         walls = tuple(kind for kind in dict.fromkeys(waves) if kind is not None)
         vars(self).update(waves=waves, walls=walls, closed=closed)
 
-    def transpose(self) -> Basis:
+    def transpose(self) -> "Basis":
         """Return the basis in which transposes decouple: this one, if it is orthogonal."""
         borders = tuple(_TURNED.get(border, border) for border in self.borders)
         return self if borders == self.borders else Basis(borders, self.dilation)

@@ -8,8 +8,6 @@ float32 is judged; if float64 is, K x is rounded once more, and weights of waves
 The step to blame is the one with the largest error of its own, in the same round trips.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import warnings

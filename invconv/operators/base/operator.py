@@ -5,8 +5,6 @@
 A method validates its arguments, and runs the operator's factors (`base.factors`).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any
@@ -83,7 +81,7 @@ class InvertibleConv(Operator, abstract=True):
     dtype('float32')
     """
 
-    def transpose(self) -> InvertibleConv:
+    def transpose(self) -> "InvertibleConv":
         """Return the operator of the transposed matrix, without bias."""
         transposed: InvertibleConv = operators()["Transposed"](self)
         return transposed
@@ -178,7 +176,7 @@ class InvertibleConv(Operator, abstract=True):
         return PreparedInverse(held, shape, state)
 
     def _state(
-        self, working: InvertibleConv, shape: Shape, check: bool = True, wide: bool = False
+        self, working: "InvertibleConv", shape: Shape, check: bool = True, wide: bool = False
     ) -> State:
         """Factor this operator in its working precision; it remembers the condition."""
         state = (working._in_float64() if wide else working)._factor(shape)

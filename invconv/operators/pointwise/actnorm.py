@@ -1,7 +1,5 @@
 """Activation normalisation (Kingma & Dhariwal, Glow, 2018)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -121,7 +119,7 @@ class ActNorm(Pointwise):
         inverses = regularised((scale, scale), damp, "log_scale")
         return y * per_channel(inverses[:, 0, 0], y)
 
-    def transpose(self) -> ActNorm:
+    def transpose(self) -> "ActNorm":
         """Return the same scaling, without bias."""
         return ActNorm(self.log_scale, None, ndim=self.ndim)
 

@@ -1,7 +1,5 @@
 """The circulant 1x1 convolution (CDFlow, NeurIPS 2025, arXiv 2510.25323)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -73,7 +71,7 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return dict(zip(("right", "circulant", "left"), bars, strict=True))
 
-    def transpose(self) -> CirculantConv1x1:
+    def transpose(self) -> "CirculantConv1x1":
         """Return diag(right) circ(c)^T diag(left), without bias; circ(c)^T is circ(c reversed)."""
         backwards = _CIRCULANT.transposed(self.circulant)[1]
         return CirculantConv1x1(self.right, backwards, self.left, ndim=self.ndim)

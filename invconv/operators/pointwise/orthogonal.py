@@ -1,7 +1,5 @@
 """The orthogonal 1x1 convolution (Tomczak & Welling, 2016): a product of reflections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -77,7 +75,7 @@ class OrthogonalConv1x1(Pointwise, mixing="orthogonal"):
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"reflectors": bars[0]}
 
-    def transpose(self) -> OrthogonalConv1x1:
+    def transpose(self) -> "OrthogonalConv1x1":
         """Return the same reflections in the opposite order, without bias."""
         return OrthogonalConv1x1(_REFLECTIONS.transposed(self.reflectors)[1], ndim=self.ndim)
 

@@ -5,8 +5,6 @@
 The matrices of the taps are read in place, for example from a kernel (C, C, *k).
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools
@@ -40,7 +38,7 @@ class CompiledCorrelation:
     sums: machine.Code
 
     @functools.cached_property
-    def by_images(self) -> CompiledCorrelation | None:
+    def by_images(self) -> "CompiledCorrelation | None":
         """The same with images in the lanes, or None if the images are too large."""
         given = self.reading, self.program.header.channels, self.itemsize
         return _compiled(self.target, *given, "images")

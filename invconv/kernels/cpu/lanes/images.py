@@ -9,8 +9,6 @@ other axes; one gap serves the pixels on both its sides. The slices that the tap
 moved to the place where the next slices expect them.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

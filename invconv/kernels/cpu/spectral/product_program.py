@@ -5,8 +5,6 @@ products with real matrices. Then some pairs of results are replaced by their di
 sum. After that every frequency is one number, or two: a real and an imaginary part.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
