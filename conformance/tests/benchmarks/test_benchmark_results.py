@@ -93,7 +93,7 @@ def test_passes_that_differ_widen_the_interval() -> None:
     assert found.high - found.low < 1e-6
 
 
-def test_a_verdict_is_of_the_whole_spread() -> None:
+def test_a_verdict_and_an_inverse_are_of_the_whole_spread() -> None:
     for low, high, bound, least, verdict in (
         (0.7, 0.9, 0.9, False, "pass"),
         (0.7, 0.9, 0.89, False, "unclear"),
@@ -103,9 +103,6 @@ def test_a_verdict_is_of_the_whole_spread() -> None:
         (1.3, 1.5, 1.6, True, "miss"),
     ):
         assert Interval((low + high) / 2, low, high).verdict(bound, least=least) == verdict
-
-
-def test_the_inverse_of_a_ratio_is_an_interval_round_the_inverse() -> None:
     assert Interval(2.0, 1.0, 4.0).inverse() == Interval(0.5, 0.25, 1.0)
 
 

@@ -1,4 +1,1 @@
-"""The core on NumPy: parameters, errors, singular operators, random ones, threads.
-
-Imports invconv and the suite's oracle.
-"""
+"""The core: parameters, errors, singular operators, borders, filters, random settings."""

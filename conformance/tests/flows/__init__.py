@@ -1,4 +1,1 @@
-"""Flows of images: their parts, their files, the same in PyTorch and JAX.
-
-May import what is public, and `tests.conftest`.
-"""
+"""Flows of images: their parts, their files, the same in PyTorch and JAX."""

@@ -28,7 +28,6 @@ _OURS = {"invconv", "invconv_torch", "invconv_jax", "invconv_cupy", "invconv_mlx
 _LARGEST = {"float16": 65504.0, "float32": 3.4e38, "bfloat16": 3.4e38}
 _DOCUMENTED = (ValueError, TypeError, ic.SingularConvError)
 
-
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "numpy": ("float64", "float32", "float16", "int64", "complex128", "bool", "longdouble"),
     "torch": ("float64", "float32", "float16", "bfloat16", "int64", "complex128", "bool"),

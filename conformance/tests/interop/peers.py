@@ -60,7 +60,6 @@ def _in_flowjax(conv: Any, event: Shape) -> Flow:
 
     part = invconv_jax.interop.FlowjaxBijection(conv, event)
     flow = distributions.Transformed(distributions.StandardNormal(event), part)
-
     ways = part.inverse_and_log_det, part.transform_and_log_det
     return Flow(part, flow.log_prob, *(jax.vmap(jax.vmap(way)) for way in ways))
 
@@ -71,7 +70,6 @@ def _in_numpyro(conv: Any, event: Shape) -> Flow:
     part = invconv_jax.interop.NumpyroTransform(conv, ndim=len(event) - 1)
     base = distributions.Normal(0, 1).expand(event)
     flow = distributions.TransformedDistribution(base, part, validate_args=True)
-
     return Flow(part, flow.log_prob, partial(_with_log_det, part.inv), partial(_with_log_det, part))
 
 
@@ -83,7 +81,6 @@ def _in_torch(layer: Any, event: Shape, of: Any = torch.distributions, kind: Any
     transform = (kind or invconv_torch.interop.TorchTransform)(layer, ndim=len(event) - 1)
     base = of.Normal(torch.zeros(event), 1.0, validate_args=True)
     flow = of.TransformedDistribution(base, [transform], validate_args=True)
-
     ways = (partial(_with_log_det, one) for one in (transform.inv, transform))
     return Flow(transform, flow.log_prob, *ways)
 

@@ -96,7 +96,6 @@ def test_distrax_knows_that_it_is_affine() -> None:
 
 def test_flowjax_leaves_constants_alone() -> None:
     equinox, paramax = map(pytest.importorskip, ("equinox", "paramax"))
-
     conv = invconv_jax.init(jax.random.key(0), ic.PLUConv1x1, 3)  # integers, and a constant sign
     part = interop.FlowjaxBijection(conv, (3, 2))
     x = jax.random.normal(jax.random.key(1), (3, 2))

@@ -34,32 +34,24 @@ def expected(matrices: Array, basis: Basis, y: Array) -> Array:
     """Return what the definition says, by SciPy's transforms."""
     shape, y_hat = y.shape[2:], y.astype("float64")
     closed = [2 + axis for axis in basis.closed]
-    for axis, border in enumerate(basis.borders, 2):
-        if border == "symmetric":
-            y_hat = scipy.fft.dct(y_hat, axis=axis, norm="ortho")
-        elif border == "odd":
-            y_hat = scipy.fft.dst(y_hat, type=1, axis=axis, norm="ortho")
-        elif border == "mirror":
-            y_hat = reflected(y_hat, axis)
+    y_hat = between_walls(y_hat, basis, scipy.fft.dct, scipy.fft.dst)
     y_hat = scipy.fft.rfftn(y_hat, axes=closed) if closed else y_hat
     rows = y_hat.reshape(*y.shape[:2], -1)
     x = np.einsum("foc,bcf->bof", matrices, rows).reshape(y_hat.shape)
     x = scipy.fft.irfftn(x, s=[shape[axis - 2] for axis in closed], axes=closed) if closed else x
+    return np.asarray(between_walls(x, basis, scipy.fft.idct, scipy.fft.idst))
+
+
+def between_walls(x: Any, basis: Basis, dct: Any, dst: Any) -> Any:
+    """Return SciPy's transform, or its inverse, along the axes that are not periodic."""
     for axis, border in enumerate(basis.borders, 2):
         if border == "symmetric":
-            x = scipy.fft.idct(x, axis=axis, norm="ortho")
+            x = dct(x, axis=axis, norm="ortho")
         elif border == "odd":
-            x = scipy.fft.idst(x, type=1, axis=axis, norm="ortho")
-        elif border == "mirror":
-            x = reflected(x, axis)
-    return np.asarray(x)
-
-
-def reflected(x: Array, axis: int) -> Array:
-    """Return the DCT-I that is its own inverse, which SciPy does not have of one point."""
-    if x.shape[axis] == 1:
-        return x
-    return np.asarray(scipy.fft.dct(x, type=1, axis=axis, norm="ortho", orthogonalize=False))
+            x = dst(x, type=1, axis=axis, norm="ortho")
+        elif border == "mirror" and x.shape[axis] > 1:  # SciPy has none of one point
+            x = dct(x, type=1, axis=axis, norm="ortho", orthogonalize=False)
+    return x
 
 
 def spectrum(rng: Any, basis: Basis, shape: tuple[int, ...], channels: int) -> Array:

@@ -34,10 +34,9 @@ def lowered(function: Any, *arrays: Any) -> str:
     return str(found.as_text())
 
 
-def convolution(dtype: str = "float32") -> ic.AutoregressiveConv:
-    rng = np.random.default_rng(0)
-    conv = ic.AutoregressiveConv.init(3, direction=(1, -1), rng=rng)
-    return conv.asarrays(jnp.zeros((), dtype))
+def convolution() -> ic.AutoregressiveConv:
+    rng, like = np.random.default_rng(0), jnp.zeros((), "float32")
+    return ic.AutoregressiveConv.init(3, direction=(1, -1), rng=rng, like=like)
 
 
 def inverse(conv: Any, y: Any) -> Any:

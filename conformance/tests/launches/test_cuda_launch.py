@@ -20,19 +20,13 @@ from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import LaunchPlan
 from invconv_torch.native import kernels
 from tests.launches import checks
-from tests.launches.checks import Floats, check, images
+from tests.launches.checks import check, images
 from tests.launches.stand_in_driver import STREAM, Driver
 from tests.libraries.stand_in_cupy import runner
 from tests.selected import slow
 
 RNG = np.random.default_rng(0)
-
-
-def address(x: Floats) -> int:
-    return int(x.ctypes.data)
-
-
-MEMORY = DeviceOps(lambda x: 1, address, lambda x: STREAM, np.ascontiguousarray)
+MEMORY = DeviceOps(lambda x: 1, lambda x: x.ctypes.data, lambda x: STREAM, np.ascontiguousarray)
 
 
 def factored(conv: ic.AutoregressiveConv, grid: tuple[int, ...]) -> DeviceSolve:

@@ -1,4 +1,1 @@
-"""Several libraries side by side, or one with no adapter: the same numbers, CuPy, Dask.
-
-Imports every library that is installed; CuPy may be the stand-in.
-"""
+"""Libraries that few have: MLX on its CPU, a stand-in for CuPy, ONNX's runtime."""

@@ -1,4 +1,1 @@
-"""JAX: primitives, derivatives, pytrees, sharded and lowered programs, training.
-
-Imports invconv, invconv_jax and JAX.
-"""
+"""JAX: primitives, derivatives, pytrees, sharded and lowered programs, training."""

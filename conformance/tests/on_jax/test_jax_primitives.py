@@ -1,7 +1,6 @@
 """JAX's native primitives: derivatives, cost, and devices that are not here."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import invconv as ic
 from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
 from invconv_jax.native import spectrum
+from tests.on_jax import jax_shardings
 from tests.programs import python
 from tests.selected import COMPILED, of_each_class, slow
 
@@ -140,7 +140,6 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
 
 
-SHARDINGS = Path(__file__).with_name("jax_shardings.py")
 FOUR_DEVICES: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}
 FOUR_DEVICES["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
@@ -149,16 +148,7 @@ ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "di
 @pytest.mark.parametrize("more", [pytest.param([], id="auto"), slow(["explicit"], id="explicit")])
 @pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
 def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
-    assert python(SHARDINGS, name, *more, **FOUR_DEVICES).stdout == "the same\n"
-
-
-def value_and_gradients(conv: Any, x: Any) -> Any:
-    def loss(conv: Any, x: Any) -> Any:
-        y, log_det = conv.forward_and_log_det(x)
-        z, inverse_log_det = conv.inverse_and_log_det(x)
-        return (y * y + z * z).sum() + log_det.sum() - 2 * inverse_log_det.sum()
-
-    return jax.value_and_grad(loss, argnums=(0, 1), allow_int=True)(conv, x)
+    assert python(jax_shardings.__file__, name, *more, **FOUR_DEVICES).stdout == "the same\n"
 
 
 @pytest.mark.parametrize("case", of_each_class(*COMPILED, "periodic-3d"))
@@ -169,7 +159,9 @@ def test_every_operator_is_lowered_for_cuda(case: Any) -> None:
     """
     x = jnp.asarray(case.images(1)[0], "float32")
     conv = case.conv().asarrays(x)
-    text = jax.export.export(jax.jit(value_and_gradients), platforms=["cuda"])(conv, x)
+    text = jax.export.export(jax.jit(jax_shardings.differentiated), platforms=["cuda"])(
+        [conv], x, x
+    )
     called = set(re.findall(r"custom_call @(\w+)", text.mlir_module()))
     assert sorted(name for name in called if not name.startswith("cu")) == []
 

@@ -28,21 +28,17 @@ def jax_chains() -> dict[str, ic.Chain]:
         return ij.init(next(keys), cls, 4, *args, dtype="float64", **settings)
 
     kinds = ic.ActNorm, ic.PLUConv1x1, ic.PeriodicConv
+    kernel = 0.1 * jax.random.normal(next(keys), (4, 4, 2, 2), "float64")
+    kernel = kernel.at[:, :, 0, 0].set(jnp.eye(4))
+    twice = (ic.AutoregressiveConv(kernel, direction=sign) for sign in (-1, 1))
     unlike = init(ic.QRConv1x1), init(ic.AutoregressiveConv, 3), init(ic.PLUConv1x1)
     return {
         "alike": ic.Chain([init(ic.EmergingConv) for _ in range(3)]),
         "alike chains": ic.Chain([ic.Chain(list(map(init, kinds))) for _ in range(3)]),
         "unlike": ic.Chain(unlike),
         "one": ic.Chain([init(ic.Conv1x1)]),
-        "an array twice": ic.Chain([_of_one_kernel(next(keys))]),
+        "an array twice": ic.Chain([ic.EmergingConv(*twice)]),
     }
-
-
-def _of_one_kernel(key: Any) -> ic.EmergingConv:
-    kernel = 0.1 * jax.random.normal(key, (4, 4, 2, 2), "float64")
-    kernel = kernel.at[:, :, 0, 0].set(jnp.eye(4))
-    there = ic.AutoregressiveConv(kernel, direction=-1)
-    return ic.EmergingConv(there, ic.AutoregressiveConv(kernel))
 
 
 @pytest.mark.parametrize("name", ["alike", "alike chains", "unlike", "one", "an array twice"])

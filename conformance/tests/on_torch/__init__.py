@@ -1,4 +1,1 @@
-"""PyTorch: layers, derivatives, compiled and distributed programs, reversible chains.
-
-Imports invconv, invconv_torch and PyTorch.
-"""
+"""PyTorch: layers, derivatives, compiled and distributed programs, reversible chains."""

@@ -7,13 +7,13 @@ import pytest
 import torch
 from functorch.compile import aot_function, nop  # type: ignore[import-untyped]
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import invconv as ic
-from tests.conftest import TORCH_LAYERS, Method
+from tests.conftest import TORCH_LAYERS
+from tests.on_torch.test_torch_autodiff import as_function
 from tests.selected import slow
 
 # PyTorch's own
@@ -116,13 +116,8 @@ def test_layers(seam: Any, name: str, direction: str, torch_layer: Any) -> None:
     if (name, seam) == ("plu", compiled):
         pytest.skip("aot_function takes no buffers")
     layer, x = torch_layer(name)
-    module = Method(layer.eval(), direction)
-    names, parameters = zip(*module.named_parameters(), strict=True)
-
-    def call(x: Any, *parameters: Any) -> Any:
-        return functional_call(module, dict(zip(names, parameters, strict=True)), (x,))
-
-    given = [x, *(p.detach() for p in parameters)]
+    call, parameters = as_function(layer.eval(), direction)
+    given = [x, *(p.detach() for p in parameters.values())]
     seam(call, given, [t + 0.1 * torch.randn_like(t) for t in given])
 
 

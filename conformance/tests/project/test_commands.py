@@ -16,7 +16,6 @@ from skimage import data
 from skimage.io import imsave
 
 from invconv import _cli
-from invconv._cli import main
 from invconv_benchmarks.gallery import command
 from invconv_conformance import info
 from tests.programs import python
@@ -188,7 +187,7 @@ def test_the_list_is_the_folder() -> None:
 @pytest.mark.parametrize("name", command.NAMES)
 def test_it_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "picture.png"
-    assert main(["example", name, "--out", str(out)]) == 0
+    assert _cli.main(["example", name, "--out", str(out)]) == 0
     assert re.search(FOUND[name], capsys.readouterr().out)
     assert imread(out).std() > 0.05
 
@@ -199,5 +198,6 @@ def test_a_folder_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     images.mkdir()
     for name in ("coffee", "chelsea", "astronaut", "rocket"):
         imsave(images / f"{name}.png", getattr(data, name)())
-    assert main(["example", "folder", "--path", str(images), "--out", str(tmp_path / "a.png")]) == 0
+    options = ["--path", str(images), "--out", str(tmp_path / "a.png")]
+    assert _cli.main(["example", "folder", *options]) == 0
     assert re.search(FOUND["folder"], capsys.readouterr().out)

@@ -14,8 +14,7 @@ import pytest
 from skimage.io import imsave
 
 import invconv
-
-ROOT = Path(__file__).parents[3]
+from tests.programs import ROOT
 
 CONSUMER = """\
 import numpy as np

@@ -8,19 +8,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
 import invconv as ic
 from invconv import _cli
-from invconv._cli import main
-from tests.programs import python
+from tests.programs import ROOT, python
 from tests.selected import slow
 
-jax.config.update("jax_enable_x64", True)
-
-ROOT = Path(__file__).parents[3]
 DOORS = tuple(
     f"benchmarks/guide/{path.name}" for path in sorted((ROOT / "benchmarks/guide").iterdir())
 )
@@ -104,9 +99,9 @@ def test_the_diagnoses_are_what_the_command_prints(
     text = TEXTS["invconv/README.md"]
     section = text[text.index("## When can an inverse be trusted?") :]
     report, table = re.findall(r"```text\n(.*?)\n```", section, re.DOTALL)[:2]
-    assert main(["diagnose", "--example", "authors", "--grid", "32", "32"]) == 0
+    assert _cli.main(["diagnose", "--example", "authors", "--grid", "32", "32"]) == 0
     assert capsys.readouterr().out.strip() == report
-    assert main(["diagnose", "--example", "growth"]) == 0
+    assert _cli.main(["diagnose", "--example", "growth"]) == 0
     printed = {line[:46]: line.rstrip() for line in capsys.readouterr().out.splitlines()}
     for line in table.splitlines():
         again = printed[line[:46]].split()

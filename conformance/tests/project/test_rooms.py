@@ -5,7 +5,6 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -19,9 +18,9 @@ import invconv_jax.private
 import invconv_torch
 import invconv_torch.private
 from invconv.kernels.cpu import machine
+from tests.programs import ROOT
 from tests.project.lowest_versions import lowest
 
-ROOT = Path(__file__).parents[3]
 FRAMEWORK = re.compile(r"\b(torch|pytorch|jax|jaxlib|cupy|mlx)\b", re.IGNORECASE)
 
 

@@ -111,8 +111,6 @@ def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
 _AROUND = np.arange(3.0) ** 2
 _GAUSSIAN = np.exp(-np.add.outer(_AROUND, _AROUND) / 1.3)
 _BOX = ic.PeriodicConv(np.ones((1, 1, 3, 3)) / 9, bias=np.ones(1))
-
-
 _SUMS = np.asarray([[[1, -0.999]]])
 _GROWING = ic.AutoregressiveConv(np.asarray([[[[1, -0.55], [-0.55, 0]]]]), bias=np.ones(1))
 _PAIR, _SERIES = (

@@ -111,14 +111,7 @@ def test_every_function_obeys_every_law(library: Any, some: int, function: str) 
 
 def test_every_public_function_has_calls() -> None:
     """Or is named here, with the laws or tests that hold it."""
-    elsewhere = {
-        "aslinearoperator",
-        "bounded",
-        "diagnose",
-        "load",
-        "save",
-        "set_num_threads",
-    }  # bounded, diagnosis, ...
+    elsewhere = {"aslinearoperator", "bounded", "diagnose", "load", "save", "set_num_threads"}
     functions = {n for n in ic.__all__ if inspect.isfunction(getattr(ic, n))} - elsewhere
     assert functions <= {call.name.partition("-")[0] for call in CALLS}
 

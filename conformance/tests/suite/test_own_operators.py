@@ -19,11 +19,10 @@ from invconv.extend import Family, Householder, LogScale, Matrix, Pointwise, Sca
 from invconv_conformance import check_operator
 from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run
-from tests.programs import python
+from tests.programs import ROOT, python
 from tests.selected import slow
 
 RNG = np.random.default_rng(0)
-ROOT = Path(__file__).parents[3]
 
 
 class Mirrored(Pointwise, mixing="mirrored"):
@@ -308,17 +307,14 @@ def test_a_family_of_ones_own_is_compiled_mapped_and_differentiated_twice(along:
     kernel = layer.kernel.detach().requires_grad_()
 
     def inverse(kernel: Any) -> Any:
-        parameters = {"kernel": kernel, "bias": layer.bias}
+        parameters = {"conv.kernel": kernel, "conv.bias": layer.bias}
         there = it.InvertibleModule(ic.Inverse(along))
-        return torch.func.functional_call(
-            there, {f"conv.{n}": p for n, p in parameters.items()}, (x[:1],)
-        )[0]
+        return torch.func.functional_call(there, parameters, (x[:1],))[0]
 
     assert torch.autograd.gradgradcheck(inverse, (kernel,))
     prepared = along.asarrays(jnp.zeros(())).prepare((4, 5))
-    found = jax.jit(lambda prepared, y: prepared.inverse(y))(
-        prepared, jnp.asarray(z.detach().numpy())
-    )
+    y = jnp.asarray(z.detach().numpy())
+    found = jax.jit(lambda prepared, y: prepared.inverse(y))(prepared, y)
     np.testing.assert_allclose(found, x, atol=1e-4)
     with pytest.raises(Exception, match=r"expected maps that lower to taps, .* got Along, which"):
         exported(layer.float(), (x.float(),))
