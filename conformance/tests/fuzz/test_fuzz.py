@@ -27,7 +27,7 @@ from invconv_conformance.laws.state import unsealed
 from invconv_torch.flows import Glow
 from tests.flows.small_flows import glow
 from tests.fuzz import judge
-from tests.fuzz.judge import Call, Op
+from tests.fuzz.judge import Call
 from tests.fuzz.strategies import calls
 from tests.selected import FEW
 
@@ -123,9 +123,6 @@ def _file(header: Any, body: bytes) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + body
-
-
-CONV = Op("AutoregressiveConv", (("kernel", np.asarray([[[1.0, 0.1]]])),))
 
 
 def load(path: Path, like: Any) -> str:

@@ -19,11 +19,6 @@ LIMITS = (48 * KIB, 64 * KIB, 99 * KIB, 163 * KIB, 227 * KIB)
 HOPPER = Device(90, 227 * KIB, 132)
 
 
-def corner(size: int, ndim: int) -> tuple[tuple[int, ...], ...]:
-    """Return the offsets of a corner, that of the pixel itself left out."""
-    return tuple(o for o in itertools.product(range(size), repeat=ndim) if any(o))
-
-
 def planned(
     channels: int,
     shape: tuple[int, ...],
@@ -33,7 +28,8 @@ def planned(
     dilation: tuple[int, ...] | None = None,
 ) -> LaunchPlan | None:
     ones = (1,) * len(shape)
-    grid = Sweep(corner(size, len(shape)), ones, dilation or ones, True, shape)
+    corner = tuple(o for o in itertools.product(range(size), repeat=len(shape)) if any(o))
+    grid = Sweep(corner, ones, dilation or ones, True, shape)
     return plan_of(channels, grid, itemsize, device)
 
 

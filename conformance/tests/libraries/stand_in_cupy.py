@@ -187,10 +187,6 @@ def _solve(a: Any, b: Any) -> Any:
     return _or_nan(np.linalg.solve, a, b)
 
 
-def _inv(a: Any) -> Any:
-    return _or_nan(np.linalg.inv, a)
-
-
 def _or_nan(function: Callable[..., Any], *arrays: Any) -> Any:
     try:
         return function(*arrays)
@@ -241,10 +237,6 @@ class Device:
         _read("Device.synchronize")
 
 
-def _current_stream(device_id: int = -1) -> Any:
-    return types.SimpleNamespace(ptr=0x5EED_0000_0001)
-
-
 def populate(space: dict[str, Any]) -> None:
     """Fill the module ``cupy``, in whose namespace NumPy's names hide Python's own."""
     for name in dir(np):
@@ -260,8 +252,10 @@ def populate(space: dict[str, Any]) -> None:
     runtime.is_hip = "STAND_IN_DRIVER" not in os.environ
     device = _module("cupy.cuda.device", Device=Device)
     space["cuda"] = _module("cupy.cuda", Device=Device, device=device, runtime=runtime)
-    space["cuda"].get_current_stream = _current_stream
-    linalg = _functions("cupy.linalg", np.linalg, solve=_solve, inv=_inv)
+    stream = types.SimpleNamespace(ptr=0x5EED_0000_0001)
+    space["cuda"].get_current_stream = lambda device_id=-1: stream
+    inv = functools.partial(_or_nan, np.linalg.inv)
+    linalg = _functions("cupy.linalg", np.linalg, solve=_solve, inv=inv)
     space["linalg"] = _module("cupy.linalg", **linalg)
     space["fft"] = _module("cupy.fft", **_functions("cupy.fft", np.fft))
     strides = _functions("cupy.lib.stride_tricks", as_strided=_as_strided)
