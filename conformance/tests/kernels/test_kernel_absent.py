@@ -18,6 +18,10 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler import target
 from invconv_conformance import info
+from invconv_conformance.cases.table import CASES
+from invconv_conformance.laws import LAWS
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.run.selection import checks
 from tests.programs import python
 from tests.selected import processes
 
@@ -45,7 +49,7 @@ ABSENT: dict[str, tuple[Any, str, Any, str]] = {
 
 def forget() -> None:
     """Let the next question about this processor be a new one."""
-    for known in (machine.reason, machine.compiled, target.host):
+    for known in (machine.reason, machine.compiled, machine.prepare, target.host):
         known.cache_clear()
 
 
@@ -117,3 +121,27 @@ def test_a_prepared_inverse_goes_where_there_is_no_llvmlite(library: str, tmp_pa
     assert python("-c", textwrap.dedent(code), cwd=tmp_path).stdout == "pitched wavefront True\n"
     returned = pickle.loads((tmp_path / "returned").read_bytes())
     assert np.abs(to_numpy(returned.inverse(y)) - x).max() < 1e-12
+
+
+@libraries
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.slow
+def test_laws_hold_without_llvm(dtype: str, library: str, forgetful: pytest.MonkeyPatch) -> None:
+    forgetful.setitem(sys.modules, "llvmlite", None)
+    assert machine.reason() is not None
+    names = ("corner", "raster", "emerging", "chain", "ill", "tiny", "huge")
+    asked = ("forward", "inverse", "vjp.", "same", "iso", "layout", "empty")
+    laws = tuple(name for name in LAWS if name.startswith(asked))
+    cases = [case.name for case in CASES if case.name.startswith(names) and not case.singular]
+    todo = checks([Column(library, "cpu", "eager", dtype)], cases, laws)
+    results = [one.run() for one in todo]
+    assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
+    assert sum(r.status == "pass" for r in results) > 300
+    compared = {r.what for r in results if r.law == "same_bits" and r.status == "pass"}
+    assert compared == {"the kernel, where it is there"}
+
+
+def test_a_processor_is_one_object(forgetful: pytest.MonkeyPatch) -> None:
+    before = target.host()  # by which XLA's handlers are remembered: it takes one of a name
+    forget()
+    assert target.host() is before

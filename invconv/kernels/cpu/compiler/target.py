@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A processor; one is compared by identity, which costs nothing."""
+    """A processor."""
 
     triple: str  # as LLVM names it
     cpu: str
@@ -20,6 +20,10 @@ class Target:
         return self.bits // 8 // itemsize
 
 
+# the same object for the same processor: targets are compared by identity, which costs nothing
+_hosts: dict[tuple[str, str, str, int, int, bool], Target] = {}
+
+
 @functools.cache
 def host() -> Target:
     """Return this processor: AVX-512, AVX2 with FMA, or else vectors of 128 bits."""
@@ -30,7 +34,7 @@ def host() -> Target:
     has = {name for name, there in features.items() if there}
     arm = triple.startswith(("aarch64", "arm64"))
     bits = 512 if "avx512f" in has else 256 if {"avx2", "fma"} <= has else 128
-    return Target(
+    settings = (
         triple,
         str(binding.get_host_cpu_name()),
         str(features.flatten()),
@@ -38,3 +42,4 @@ def host() -> Target:
         32 if arm or bits == 512 else 16,  # registers
         arm or "fma" in has,
     )
+    return _hosts.setdefault(settings, Target(*settings))
