@@ -142,11 +142,11 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         -S. A is only shrunk if the series would end, beyond `LARGEST` in the 1-norm, which is at
         most C^(1/2) times the 2-norm.
         """
-        symmetric, xp = self._symmetric(), namespace(self.kernel)
-        skew = self.kernel - symmetric
+        symmetric, most = self._symmetric(), LARGEST / math.sqrt(self.channels)
+        skew, xp = self.kernel - symmetric, namespace(symmetric)
         norm, turns = (xp.sum(norm_bound(taps_of(part))) for part in (symmetric, skew))
-        symmetric = symmetric * shrinking(norm, math.log(gain) * xp.ones_like(norm))
-        limit = 0.5 * LARGEST / math.sqrt(self.channels) * xp.ones_like(turns)
+        symmetric = symmetric * shrinking(norm, min(math.log(gain), most / 4) * xp.ones_like(norm))
+        limit = most / 2 * xp.ones_like(turns)
         return self.replace(kernel=symmetric + skew * (limit / xp.maximum(turns, limit)))
 
     def advice(self, channel: int | None) -> str:

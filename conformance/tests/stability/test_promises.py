@@ -101,6 +101,13 @@ def test_the_initialisation_is_hardly_changed() -> None:
     assert np.linalg.norm(there - corner.kernel) < 0.25 * np.linalg.norm(corner.kernel)
 
 
+def test_a_bound_that_float64_hardly_holds_leaves_numbers() -> None:
+    star = np.zeros((48, 48, 1))  # its 1-norm, which ends the series, is 7 times its 2-norm
+    star[0, 1:] = star[1:, 0] = 1e4
+    bounded = ic.bounded(ic.ExponentialConv(star), 1e300)
+    assert np.isfinite(bounded.forward(np.full((1, 48, 1), 1e-200))).all()
+
+
 def test_gradients_exist_where_there_is_nothing() -> None:
     zero = ic.AutoregressiveConv(np.eye(2)[:, :, None, None] * np.eye(1, 4).reshape(2, 2))
     orthogonal = ic.QRConv1x1.init(2, rng=np.random.default_rng(0))
