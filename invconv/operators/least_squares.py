@@ -40,7 +40,7 @@ from invconv.operators.base.judgement import warn_of_loss
 # matrices (F, C, C), and what the magnitudes of the numbers that an entry sums add up to, (C, C),
 # or (F, 1, 1) of one channel
 Blocks = tuple[Array, Array]
-_ROUNDING = 8.0  # units of rounding of the entries of a matrix, for each channel
+_ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _MOST = 1e30  # damp that is tried
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
@@ -124,7 +124,7 @@ def regularised(
     if isinstance(damp, int | float) and damp == 0:
         penalties = ()
     if penalties:
-        parts, added = zip(*penalties)
+        parts, added = zip(*penalties, strict=True)
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
         _require_finite("penalty", added)
     else:

@@ -51,7 +51,7 @@ def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
 
 _POLES = {order: [_passes(w) for w in sums] for order, sums in _SUMS.items()}
 _BORDERS = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
-_AT_ONCE = 131_072  # numbers
+_AT_ONCE = 2**17  # numbers
 
 
 def spline_filter(
@@ -136,9 +136,9 @@ def _filtered(x: Array, passes: Any, border: str) -> Array:
         return constant(np.asarray(values), x, x.dtype)
 
     states = []
-    for first, (_, _, away, factors) in zip((n, 0), passes):
+    for first, (_, _, away, factors) in zip((n, 0), passes, strict=True):
         pixels = xp.take(x, constant(seen(border, first + np.asarray(away), n)[0], x), axis=-1)
         states.append(xp.sum(pixels * numbers(factors), axis=-1, keepdims=True))
-    for (b, a, _, _), state in zip(passes, states):
+    for (b, a, _, _), state in zip(passes, states, strict=True):
         x = lfilter(numbers(b), numbers(a), xp.flip(x, axis=-1), zi=state)[0]
     return x

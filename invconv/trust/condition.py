@@ -13,7 +13,7 @@ import numpy as np
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import Shape, size
 from invconv.kernels.primitives import Map
-from invconv.trust import costs, limits
+from invconv.trust import limits
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Maps = tuple[Map, Map]
@@ -43,15 +43,15 @@ def norms(
         if pixel is not None:
             numbers = np.take(numbers, [pixel], axis=axis + 1)
     columns = numbers.reshape(-1)
-    exact = len(columns) * products <= costs.EXACT_PRODUCTS
-    exact = exact and len(columns) * size(sample) <= costs.EXACT_NUMBERS
+    exact = len(columns) * products <= limits.EXACT_PRODUCTS
+    exact = exact and len(columns) * size(sample) <= limits.EXACT_NUMBERS
     if exact:
         units = np.zeros((len(columns), size(sample)))
         units[np.arange(len(columns)), columns] = 1.0
         gain, sums = (np.abs(_on_rows(run, units, sample)).sum(axis=1) for run in maps)
         found = gain.max(), sums.max(), columns[sums.argmax()]
     else:
-        pairs = zip(maps, transposed())
+        pairs = zip(maps, transposed(), strict=True)
         (gain, _), largest = (map_norm(*pair, sample) for pair in pairs)
         found = gain, *largest
     place = tuple(map(int, np.unravel_index(found[2], sample)))
@@ -126,7 +126,7 @@ class ConditionCache(dict[tuple[str, Shape], Any]):
         result: T | None = self.get((kind, shape))
         if result is None:
             result = compute()
-            if len(self) >= costs.REMEMBERED:
+            if len(self) >= limits.REMEMBERED:
                 self.clear()
             self[kind, shape] = result
         return result

@@ -1,6 +1,6 @@
 """The numbers by which inverses are judged, and why they are these.
 
-Errors are relative to the largest entry.
+Errors are relative to the largest entry. Work is counted in additions of arrays of one number.
 """
 
 # --- what is right ---------------------------------------------------------------------------
@@ -9,12 +9,30 @@ ROUNDING = 64.0  # eps: error of an input that was recomputed by a chain of a fe
 UNRESOLVED = 0.1  # a smallest singular value is known only if rounding is below this part of it
 IN_RANGE = 1e30  # of a bound: beyond it numbers may overflow in float32, inverses are subnormal
 NEAR = 0.1  # part of a limit
-SMALL = 1e-30  # size of K x below which x of an ordinary y may overflow, and nothing is lost
+SMALL = 2.0**-100  # size of K x below which x of an ordinary y may overflow, and nothing is lost
+
+# --- how many images make a round trip -------------------------------------------------------
+CYCLE = 5  # images that find what is lost beyond doubt: one of each kind
+FEW, MORE = 24, 3  # of a call; times as many near the limit, as samples differ tenfold there
+DIAGNOSED = 96  # images of a diagnosis: the worst of them is within half a digit of any other's
+WORK = 2e7  # of a call's images, 30 ms: with what factors within 3 solves and 50 ms
+BATCH = 2**17  # numbers solved at once: memory, and solves that factor each time
+PIXELS = 64  # enough to judge a map that is the same at every pixel
+
+# --- which way K x runs ----------------------------------------------------------------------
+TAPS = 2.0**23  # products up to which a spectral K x is a sum over taps, as the user's own may be
+COMPILED = 8e6  # work of a sum over taps from which it takes longer not to compile the kernel
+
+# --- condition numbers -----------------------------------------------------------------------
+EXACT_NUMBERS = 512**2  # columns x unknowns of an exact norm, at most: a few ms, or 512 unknowns
+EXACT_PRODUCTS = 2.0**30  # products of an exact norm at most: with wide kernels it takes as long
+ESTIMATE = 2.0**19  # work of compiled kernels for a norm's estimate: with all steps within 200 ms
+REMEMBERED = 64  # results that an operator remembers, of all kinds and grids
 
 # --- advice ----------------------------------------------------------------------------------
 GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
-FARTHEST = 4.0  # times the grid: growth is not extrapolated farther
-FACTORS_GROW = 100.0  # loss of a matrix's factors over its condition: beyond it they are to blame
+FARTHEST = 4  # times the grid: growth is not extrapolated farther
+FACTORS_GROW = 100  # loss of a matrix's factors over its condition: beyond it they are to blame
 GROWING = 1.01  # per pixel: less is called slow, if half of an axis costs this many digits
 SLOW = 0.1
 ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors would round to 1

@@ -21,8 +21,17 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, namespace, size
 from invconv.kernels.primitives import Map
 from invconv.trust.condition import EPS, digits_left
-from invconv.trust.costs import BATCH, CYCLE, DIAGNOSED, FEW, MORE
-from invconv.trust.limits import NEAR, ROUNDING, SMALL, TOLERATED
+from invconv.trust.limits import (
+    BATCH,
+    CYCLE,
+    DIAGNOSED,
+    FEW,
+    MORE,
+    NEAR,
+    ROUNDING,
+    SMALL,
+    TOLERATED,
+)
 
 Floats = np.ndarray[Any, Any]
 
@@ -110,7 +119,7 @@ class RoundTrip:
         """Return images; an infinite one is lost: it is K^-1 of an ordinary one."""
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
-        for (kind, *_), values in zip(images, x):
+        for (kind, *_), values in zip(images, x, strict=True):
             if kind == "noise":
                 rng.standard_normal(out=values, dtype=self.dtype)
             elif kind == "sign":
@@ -121,7 +130,7 @@ class RoundTrip:
                     part = values[:, : len(values[0]) // 3]
                     part += 0.06 * rng.standard_normal(part.shape, self.dtype)
         if backs := [i for i, image in enumerate(images) if image.back]:
-            for i, solved in zip(backs, self.solve(x[backs])):
+            for i, solved in zip(backs, self.solve(x[backs]), strict=True):
                 if not np.isfinite(solved).all():
                     if np.abs(self.own(x[[i]])).max() > SMALL:
                         x[i] = np.inf

@@ -13,7 +13,7 @@ import torch
 
 import invconv as ic
 from invconv.operators.base import judgement
-from invconv.trust import costs
+from invconv.trust import limits
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.case import perturbed
@@ -63,7 +63,7 @@ KNOWN = 1e8  # up to which float64 knows a condition number
 @pytest.mark.parametrize("family", ESTIMATED)
 def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) -> None:
     """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
-    monkeypatch.setattr(costs, "EXACT_NUMBERS", 0)
+    monkeypatch.setattr(limits, "EXACT_NUMBERS", 0)
     monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
     compared = 0
     for rng in np.random.default_rng([3, list(FAMILIES).index(family)]).spawn(12):
@@ -130,7 +130,7 @@ LARGE: dict[str, tuple[ic.InvertibleConv, Shape]] = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_part_of_a_grid_tells_the_condition_of_the_whole(name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(costs, "ESTIMATE", 2.0**13)
+    monkeypatch.setattr(limits, "ESTIMATE", 2.0**13)
     draw = np.random.default_rng
     monkeypatch.setattr(np.random, "default_rng", lambda seed=1: draw(seed))  # in every run alike
     conv, shape = LARGE[name]
@@ -138,7 +138,7 @@ def test_a_part_of_a_grid_tells_the_condition_of_the_whole(name: str, monkeypatc
     apart = abs(math.log10(known.condition / number))
     assert apart <= (1e-9 if known.exact else 1)
     if isinstance(conv, ic.AutoregressiveConv):  # the pixel from which errors go farthest
-        ways = zip(conv._family.direction, shape)
+        ways = zip(conv._family.direction, shape, strict=True)
         assert known.pixel == tuple(0 if way > 0 else n - 1 for way, n in ways)
 
 
@@ -146,7 +146,7 @@ def test_a_part_of_a_grid_tells_the_condition_of_the_whole(name: str, monkeypatc
 @pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
 def test_one_wrong_frequency_is_found(library: Any, within: bool, monkeypatch: Any) -> None:
     """K_hat is 1e-5 there, all that 1,024 taps leave of 1; no part of the grid has it."""
-    monkeypatch.setattr(costs, "TAPS", 0.0)
+    monkeypatch.setattr(limits, "TAPS", 0.0)
     wave = np.cos(2 * np.pi * (np.arange(32) - 15) / 32)[:, None] * np.ones((1, 1, 32, 32))
     kernel = (-(1 - 1e-5) / 512 * wave).astype(np.float32)
     kernel[0, 0, 15, 15] += 1

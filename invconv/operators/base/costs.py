@@ -4,7 +4,7 @@ from typing import NamedTuple, Self
 
 from invconv.arrays.namespaces import Shape, size
 from invconv.families.path import Path
-from invconv.trust import costs
+from invconv.trust import limits
 
 
 class Work(NamedTuple):
@@ -33,7 +33,7 @@ class Work(NamedTuple):
     @property
     def by_taps(self) -> bool:
         """Whether K x is a sum over taps."""
-        return not self.transforms or self.summed <= max(costs.TAPS, 32 * self.numbers)
+        return not self.transforms or self.summed <= max(limits.TAPS, 32 * self.numbers)
 
     def images(self, times: float) -> int:
         """Return how many images are affordable if ``times`` operators share a call's work."""
@@ -44,19 +44,19 @@ class Work(NamedTuple):
             work += spectral + self.summed * (1 / self.channels + 1 / 16)
         else:  # K x has float64's transforms
             work += 20 * spectral
-        return int(costs.WORK / (times * work))
+        return int(limits.WORK / (times * work))
 
 
 def quicker_by_blas(path: Path, shape: Shape) -> bool:
     """Tell whether a sum over taps takes less time by BLAS than to compile its kernel."""
     few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))
     matrices = all(factor.family.pixelwise for factor in path)
-    return not matrices and few * _products(path, shape) < costs.COMPILED
+    return not matrices and few * _products(path, shape) < limits.COMPILED
 
 
 def images_of_growth(path: Path, channels: int, shape: Shape) -> int:
     """Return how many images are affordable; one may hit what grows little, tenfold by chance."""
-    return max(1, min(8, int(costs.WORK / (8 * _compiled(path, channels, shape)))))
+    return max(1, min(8, int(limits.WORK / (8 * _compiled(path, channels, shape)))))
 
 
 def of_estimate(path: Path, channels: int, shape: Shape, alike: bool) -> float:

@@ -178,7 +178,7 @@ def require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
     """
     shape, fixed = tuple(map(int, value.shape)), spec.fixed
     fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)
-    for axis, n in zip(fixed, shape):
+    for axis, n in zip(fixed, shape, strict=False):
         fits = fits and n == sizes.setdefault(axis, (n, name))[0] and (n >= 1 or axis != "C")
     if fits and all(n >= 1 for n in shape[len(fixed) :]):
         return

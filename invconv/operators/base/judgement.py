@@ -38,7 +38,7 @@ from invconv.families.pointwise import Matrix
 from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
-from invconv.trust import costs
+from invconv.trust import limits
 from invconv.trust.bound import Bounds, error_bound
 from invconv.trust.condition import (
     EPS,
@@ -163,7 +163,7 @@ class _Judged(NamedTuple):
         ``reachable`` is the map to the part of an image that the solve can give back.
         """
         if shape and all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
-            shape = (min(size(shape), costs.PIXELS), *(1 for _ in shape[1:]))
+            shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
         if solve is None:
             solve = in_turn(solvers_of(paths.inverse(self.path), shape, by_factor=True))
         linear = paths.linear(self.path)
@@ -437,7 +437,7 @@ def condition_about(
     def compute() -> tuple[Condition, Shape, float]:
         path = paths.linear(conv._on_host(np.float64)._path())
         alike = None not in _longest_columns(path, shape)
-        quick = costs.ESTIMATE / (times * of_estimate(path, conv.channels, shape, alike))
+        quick = limits.ESTIMATE / (times * of_estimate(path, conv.channels, shape, alike))
         grid = shape if conv._pixelwise else _part(shape, quick, conv)
         if conv._spectral or grid == shape:
             return condition(conv, shape), grid, 1.0
@@ -448,7 +448,7 @@ def condition_about(
         number, pixel = known.condition * more, known.pixel
         trouble = known.trouble or ("" if math.isfinite(number) else OVERFLOW)
         if pixel is not None:  # at the same distance from the nearest border, per axis
-            places = zip(pixel, grid, shape)
+            places = zip(pixel, grid, shape, strict=True)
             pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
         carried = replace(known, condition=number, exact=False, trouble=trouble, pixel=pixel)
         return carried, grid, more
@@ -461,7 +461,7 @@ def _part(shape: Shape, quick: float, conv: Operator) -> Shape:
 
     A closed one is divided by a divisor: its frequencies are then among those of the whole.
     """
-    most = max(1.0, costs.PIXELS / conv.channels, quick)
+    most = max(1.0, limits.PIXELS / conv.channels, quick)
     while size(shape) > most:
         axis = int(np.argmax(shape))
         n = shape[axis]
