@@ -56,7 +56,7 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
         one, two = self.first.direction, self.second.direction
         assert isinstance(one, tuple)
         assert isinstance(two, tuple)
-        if any(a != -b for a, b in zip(one, two)):
+        if any(a != -b for a, b in zip(one, two, strict=True)):
             raise ValueError(f"second: expected the direction opposite to first's {one}, got {two}")
 
     @classmethod
@@ -94,8 +94,8 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
         taps = tuple((k + 1) // 2 for k in field)
 
         init = partial(AutoregressiveConv.init, channels, taps, ndim, mask=mask, dilation=dilation)
-        first = init(direction=-1, rng=rng, like=like)
-        return cls(first, init(channel_order="upper", rng=rng, like=like))
+        first = init(direction=-1, channel_order="lower", rng=rng, like=like)
+        return cls(first, init(direction=1, channel_order="upper", rng=rng, like=like))
 
     @derived
     def ndim(self) -> int:

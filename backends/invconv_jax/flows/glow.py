@@ -50,7 +50,8 @@ class Step:
         kept, changed = jnp.split(z, 2, axis=1)
         changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, design))
         x = jnp.concatenate([kept, changed], axis=1)
-        return self.mixing.inverse(x)
+        unmixed: Array = self.mixing.prepare(x.shape[2:], check=False).inverse(x)
+        return unmixed
 
     def _shift_and_scale(
         self, kept: Array, context: Context, design: Design

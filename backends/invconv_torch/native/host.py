@@ -196,7 +196,7 @@ class TorchOps(ArrayOps):
         return x.abs().log()
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=256)
 def _constant_on_device(
     content: bytes, kind: Any, shape: tuple[int, ...], dtype: Any, place: torch.device
 ) -> Tensor:

@@ -79,7 +79,7 @@ class Rule:
         self.rules[self.name] = self
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=256)
 def family_of(text: str) -> Any:
     """Return the family with this ``text``, such as "TriangleOfRows(lower=True)", None of ""."""
     if not text:

@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class CompiledSolve:
     images: tuple[int, int, int]  # for `require_images`: channels, pixels and bytes a number
     # the weights in the layouts that were needed, by the channels of a block
     _weights: dict[int, Floats] = field(default_factory=dict, init=False)
-    _last: ClassVar[Any] = None, None  # the last batch and number of threads, and their runs
+    # the last batch and number of threads, and their runs
+    _last: Any = field(default=(None, None), init=False)
 
     def weights(self, plan: Program) -> Floats:
         """Return the weights for a program, in the layout of `invconv.kernels.cpu.weights`."""
