@@ -93,7 +93,7 @@ class _SymmetricConv(Convolution):
         """Say channels, the size of the whole kernel, and settings."""
         taps = tuple(self.kernel.shape[2:])
         conv: Any = self.operator()
-        pairs = zip(taps, conv.boundary)
+        pairs = zip(taps, conv.boundary, strict=True)
         whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
         return str(super().extra_repr()).replace(f"kernel_size={taps}", f"kernel_size={whole}")
 

@@ -109,7 +109,7 @@ class TapsFamily(Family):
         if the taps of a pair of channels are not adjacent. All is counted in numbers.
         """
         adjacent = 1
-        for n, stride in zip(self.kernel_size[::-1], strides[:1:-1]):
+        for n, stride in zip(self.kernel_size[::-1], strides[:1:-1], strict=True):
             if n > 1 and stride != adjacent:
                 return None
             adjacent *= n
@@ -176,7 +176,7 @@ class CentredFamily(StencilFamily):
 def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
     """Return the offsets dilation (t - (k - 1)//2) of every tap of a kernel."""
     return tuple(
-        tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation))
+        tuple(d * (i - (k - 1) // 2) for i, k, d in zip(t, kernel_size, dilation, strict=True))
         for t in tap_indices(kernel_size)
     )
 
@@ -206,7 +206,7 @@ class Causal(TapsFamily):
     def __post_init__(self) -> None:
         taps = tap_indices(self.kernel_size)
         first = taps.index(self.centre)
-        reach = (tuple(i - c for i, c in zip(t, self.centre)) for t in taps[first:])
+        reach = (tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:])
         here, *others = reach
         sweep = Sweep(tuple(others), self.direction, self.dilation, self.lower)
         offsets = (here, *sweep.offsets)
@@ -258,7 +258,7 @@ class Causal(TapsFamily):
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         # along an axis on which no offset points back, A and A^-1 are triangular and Toeplitz: the
         # column of a pixel is the first pixel's column, shifted and cut off by the grid
-        ways = zip(self.direction, shape)
+        ways = zip(self.direction, shape, strict=True)
         first = [0 if s > 0 else n - 1 for s, n in ways]
         followed = 1 if any(self.centre) else len(shape)
         return tuple(p if axis < followed else None for axis, p in enumerate(first))
@@ -295,7 +295,7 @@ class BorderedFamily(TapsFamily):
     @property
     def margins(self) -> tuple[tuple[int, int], ...]:
         """The pixels that taps read before the first and behind the last one of each axis."""
-        sides = zip(self.kernel_size, self.dilation)
+        sides = zip(self.kernel_size, self.dilation, strict=True)
         return tuple((d * ((k - 1) // 2), d * (k // 2)) for k, d in sides)
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -351,7 +351,7 @@ def _continuation(
     The signs are None if all are +1; a pixel that is zero has the index behind the last one.
     """
     places, signs, wide = np.zeros(1, np.int64), np.ones(1), []
-    for (before, behind), border, n in zip(margins, borders, shape):
+    for (before, behind), border, n in zip(margins, borders, shape, strict=True):
         along, sign = seen(border, np.arange(-before, n + behind), n)
         places = (places[:, None] * n + along).reshape(-1)
         signs = (signs[:, None] * sign).reshape(-1)
@@ -395,7 +395,7 @@ class Spectral(TapsFamily):
     @derived
     def whole(self) -> BorderedFamily:
         """Return the family of whole kernels."""
-        sides = list(zip(self.kernel_size, self.borders))
+        sides = list(zip(self.kernel_size, self.borders, strict=True))
         taps = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
         # a kernel of three taps sees of an odd continuation the zero alone
         near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
@@ -440,7 +440,7 @@ class Spectral(TapsFamily):
 
     def transpose(self) -> "Spectral":
         """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
-        sides = zip(self.kernel_size, self.borders)
+        sides = zip(self.kernel_size, self.borders, strict=True)
         odd = tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in sides)
         return self.of(odd, self.basis.transpose().borders, self.dilation)
 
@@ -455,7 +455,7 @@ class Spectral(TapsFamily):
     def transposed_vjp(self, bar: Array) -> Array:
         """See `Family`; the transpose of a kernel of even size has one tap more."""
         back = self.transpose().adjoint(bar)
-        sizes = zip(back.shape[2:], self.kernel_size)
+        sizes = zip(back.shape[2:], self.kernel_size, strict=True)
         return back[(slice(None), slice(None), *(slice(n - k, None) for n, k in sizes))]
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
@@ -499,5 +499,5 @@ class Spectral(TapsFamily):
 
 def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
     """Return the tap at the pixel itself."""
-    sides = zip(kernel_size, borders)
+    sides = zip(kernel_size, borders, strict=True)
     return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in sides)

@@ -123,7 +123,7 @@ def reaching_taps(linear: StencilFamily, w: Array, shape: Shape) -> Array:
     """Return the taps of M, shape (T, C, C); taps that reach no pixel of the grid are zero."""
     taps, offsets = taps_of(w), linear.offsets
     farthest = map(abs, offsets[0])  # of the first tap, along each axis
-    if linear.wrap or all(r < n for r, n in zip(farthest, shape)):
+    if linear.wrap or all(r < n for r, n in zip(farthest, shape, strict=True)):
         return taps
     kept, xp = set(reaching(offsets, shape)), namespace(taps)
     blank = xp.zeros_like(taps[0, ...])
@@ -133,7 +133,7 @@ def reaching_taps(linear: StencilFamily, w: Array, shape: Shape) -> Array:
 def _at_the_pixel(family: Exponential, shape: Shape) -> Iterator[Any]:
     """Yield the taps that land on the pixel itself."""
     wrap = family.linear.wrap
-    for tap, offset in zip(tap_indices(family.kernel_size), family.linear.offsets):
-        folded = (o % n for o, n in zip(offset, shape))
+    for tap, offset in zip(tap_indices(family.kernel_size), family.linear.offsets, strict=True):
+        folded = (o % n for o, n in zip(offset, shape, strict=True))
         if not any(folded if wrap else offset):
             yield tap

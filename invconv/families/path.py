@@ -115,7 +115,7 @@ def log_det(path: Path, shape: Shape, *, saving: bool = False) -> tuple[Array, l
     pivots[1].reverse()
     others[1].reverse()
     sums: list[Any] = []
-    for numbers, terms in zip(pivots, others):
+    for numbers, terms in zip(pivots, others, strict=True):
         if numbers:  # of all factors at once
             every = numbers[0] if len(numbers) == 1 else namespace(numbers[0]).concat(numbers)
             terms.append(size(shape) * total(log_abs(every)))
@@ -360,7 +360,7 @@ class Undo(Leg):
         for solve in solves:
             points.append(solve.undo(points[-1]))
         rows, bars = pixel_rows(bar), []
-        pairs = zip(factors, solves, points[1:])
+        pairs = zip(factors, solves, points[1:], strict=True)
         for (family, w), solve, point in reversed(list(pairs)):
             rows = solve.transposed(rows)
             bars.append(_negative(family.matrix_gram(w, rows, point)) if wanted[0] else None)
@@ -483,7 +483,7 @@ class State:
         """
         if isinstance(self.log_det, np.ndarray | np.generic):
             return self
-        pairs = zip(units(path), self.solvers)
+        pairs = zip(units(path), self.solvers, strict=True)
         there = (getattr(s, "as_numpy", lambda: None)() or _solver(u, shape) for u, s in pairs)
         return State(tuple(there), to_numpy(self.log_det))
 

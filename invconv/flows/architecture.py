@@ -209,7 +209,7 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
     return {
         name: tuple(
             round(n + wider * (more - n) + longer * (taps - n))
-            for n, more, taps in zip(shape, wide[name], long[name])
+            for n, more, taps in zip(shape, wide[name], long[name], strict=True)
         )
         for name, shape in small.items()
     }

@@ -91,7 +91,7 @@ class SpectralConv(WithKernel, abstract=True):
     def within(self, gain: float) -> Self:
         size = self._kernel_size
         centre = 0
-        for place, n in zip(centre_of(size, self._family.borders), size):
+        for place, n in zip(centre_of(size, self._family.borders), size, strict=True):
             centre = centre * n + place
         # |E| <= 2^(1/2) |D^1/2 E D^-1/2| for each axis of a mirror in the last pixels
         mirrors = self._family.borders.count("mirror")

@@ -29,7 +29,7 @@ from invconv.operators.recursion import filtered
 # written as tables of numbers, not as arrays of a library
 _NUMBERS = (np.ndarray, np.number, Sequence, float, int)
 _PADS = ("odd", "even", "constant")
-_AT_ONCE = 16_384  # numbers whose order is changed
+_AT_ONCE = 2**14  # numbers whose order is changed
 
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
@@ -172,7 +172,7 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     # of the samples before the first one y is given: their state, with a = [1, 0, ...] and b = 0
     none = [zeros((*v.shape[:-2], 1, v.shape[-1]), v) for v in (b, a)]
     none[1] = xp.concat([none[1][..., :1] + 1, none[1][..., 1:]], axis=-1)
-    b, a = (xp.concat([*[n] * order, v], axis=-2) for n, v in zip(none, (b, a)))
+    b, a = (xp.concat([*[n] * order, v], axis=-2) for n, v in zip(none, (b, a), strict=True))
     # NumPy joins numbers of a foreign byte order to native ones
     signals = cast(xp.concat([past[..., :order], signals], axis=-1), x.dtype)
     y, _ = _run(b[None, ...], a[None, ...], signals, past[None, ..., order:])
@@ -459,7 +459,7 @@ def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
         return state
     fits = len(shape) == len(expected) and shape[:own] == expected[:own]
     if not (fits and shape[-1] == expected[-1]) or any(
-        n not in (1, m) for n, m in zip(shape, expected)
+        n not in (1, m) for n, m in zip(shape, expected, strict=True)
     ):
         states = f"{expected[0]} states, one per section, each with " if own else ""
         raise ValueError(

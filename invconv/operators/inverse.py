@@ -101,7 +101,7 @@ class Transposed(OfOne):
 
     @derived
     def _labels(self) -> tuple[tuple[str, str], ...]:
-        pairs = zip(self.conv._path(), inside("conv", self.conv._labels))
+        pairs = zip(self.conv._path(), inside("conv", self.conv._labels), strict=True)
         return tuple(label for factor, label in pairs if not factor.is_shift)[::-1]
 
     def within(self, gain: float) -> Self:

@@ -124,7 +124,7 @@ def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> Non
             "psf: expected a sum other than zero, got one of rounding at most: frequency 0, the "
             "mean of an image, would be lost"
         )
-    for axis, (n, border) in enumerate(zip(sizes, borders)):
+    for axis, (n, border) in enumerate(zip(sizes, borders, strict=True)):
         middle = n // 2
         profile = np.abs(psf).sum(tuple(a for a in axes if a != axis + 1))
         centre = (profile * np.arange(n)).sum(1) / profile.sum(1)

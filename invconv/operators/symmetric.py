@@ -122,7 +122,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         channels, ndim = positive_int("channels", channels), positive_int("ndim", ndim)
         whole = sizes("kernel_size", kernel_size, ndim)
         borders = borders_of(boundary, ndim)
-        pairs = list(zip(whole, borders))
+        pairs = list(zip(whole, borders, strict=True))
         if any(k % 2 == 0 and border != "periodic" for k, border in pairs):
             raise ValueError(
                 f"kernel_size: expected odd sizes, since an even kernel has a centre, "
@@ -161,7 +161,7 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
 
 def require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:
     """Raise ValueError where a kernel (C, C, *h) reaches further than zeros allow."""
-    for axis, (h, border) in enumerate(zip(size, borders)):
+    for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
         if border == "zero" and h > 2:
             raise ValueError(
                 f'boundary: expected at most three taps along axis {axis} for "zero", got '

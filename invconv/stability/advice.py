@@ -58,7 +58,7 @@ def _largest_grids(host: InvertibleConv, d: Diagnosis, times: float) -> list[str
     """
     per_grid = sum(
         n * math.log10(g)
-        for n, g in zip(d.spatial_shape, d.growth or ())
+        for n, g in zip(d.spatial_shape, d.growth or (), strict=False)
         if not g <= 1  # an unknown growth, NaN, makes the sum NaN
     )
     if not per_grid >= limits.GROWS:

@@ -110,7 +110,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         growth, grid = _growth(host, path, grid)
     if growth and not math.isfinite(number.condition):
         known = judgement.condition(host, grid).condition
-        pixels = zip(growth, shape, grid)
+        pixels = zip(growth, shape, grid, strict=True)
         exponent = math.log10(known) + sum((n - m) * math.log10(g) for g, n, m in pixels if n > m)
         if math.isfinite(exponent):
             about = f"about 1e+{exponent:.0f}, by its growth on a grid of {grid_text(grid)}"
@@ -152,7 +152,7 @@ def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float]:
     upto: Any
     for norm in (math.inf, 1):
         if pixelwise:
-            dense = zip(*judgement.matrices(path, channels))
+            dense = zip(*judgement.matrices(path, channels), strict=True)
             alone, upto = ([[np.linalg.norm(m, norm) for m in p] for p in some] for some in dense)
         else:
             norms = partial(judgement.norms_of_path, channels=channels, shape=shape, norm=norm)
@@ -160,7 +160,7 @@ def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float]:
             upto = [alone[0], *(norms(path[: i + 1]) for i in range(1, len(path)))]
             cancelled = float(np.max(np.prod(alone, axis=0) / upto[-1]))
         before: Any = (1.0, 1.0)
-        for factor, own, after in zip(path, alone, upto):
+        for factor, own, after in zip(path, alone, upto, strict=True):
             solved, applied = (before, after) if factor.inverted else (after, before)
             losses.append(solved[1] * own[factor.inverted] * applied[0])
             before = after

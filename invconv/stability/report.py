@@ -148,7 +148,7 @@ def _growth(d: Diagnosis) -> str:
     if d.growth is None:
         return "not defined: " + ("see above" if d.trouble else "its pixels have no order")
     texts = []
-    for axis, (g, n) in enumerate(zip(d.growth, d.spatial_shape)):
+    for axis, (g, n) in enumerate(zip(d.growth, d.spatial_shape, strict=True)):
         lost = n // 2 * math.log10(g)
         if g >= limits.GROWING:
             texts.append(f"{g:.3g} per pixel on axis {axis} ({math.log10(g):.2f} digits)")
@@ -163,7 +163,7 @@ def _growth(d: Diagnosis) -> str:
 def _worst(d: Diagnosis) -> str:
     """Return the place or frequency where an error does most harm, as text."""
     if d.frequency is not None:
-        pairs = zip(d.frequency, d.spatial_shape)
+        pairs = zip(d.frequency, d.spatial_shape, strict=True)
         periods = [f if 2 * f <= n else f - n for f, n in pairs]
         return f"errors with {' x '.join(f'{f:g}' for f in periods)} periods across the grid"
     if d.channel is None:

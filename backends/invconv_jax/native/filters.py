@@ -85,7 +85,7 @@ def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
 ) -> tuple[Array, int]:
     """Run filters of a batch as more filters."""
-    pairs = [*zip(arrays, axes)]
+    pairs = [*zip(arrays, axes, strict=True)]
     (count,) = {array.shape[axis] for array, axis in pairs if axis is not None}
     moved = [
         jnp.broadcast_to(v, (count, *v.shape)) if axis is None else jnp.moveaxis(v, axis, 0)

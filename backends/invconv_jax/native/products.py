@@ -49,7 +49,7 @@ def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -
     grid = grid_of(offsets, wrap, shape)
     if grid is None:
         return jnp.zeros_like(x)
-    padding = [(-low, high) for low, high in zip(grid.low, grid.high)]
+    padding = [(-low, high) for low, high in zip(grid.low, grid.high, strict=True)]
     if wrap:
         x = jnp.pad(x, [(0, 0), (0, 0), *padding], mode="wrap")
         padding = [(0, 0)] * len(shape)

@@ -142,7 +142,7 @@ def _multiply(matrices: Array, y_hat: Array) -> Array:
     if matrices.shape[-1] > costs.FEW:
         return matmul(matrices, y_hat)
     matrices = beside(matrices, y_hat)
-    columns = zip(jnp.moveaxis(matrices, 2, 0), jnp.moveaxis(y_hat, 1, 0))
+    columns = zip(jnp.moveaxis(matrices, 2, 0), jnp.moveaxis(y_hat, 1, 0), strict=True)
     return sum(column[:, :, None] * row[:, None] for column, row in columns)
 
 

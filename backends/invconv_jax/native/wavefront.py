@@ -227,13 +227,13 @@ def _vectorise(
     (matrices, *_, y), axes = arrays, (axes[0], axes[-1])  # weights are computed anew
     matrices, y = (
         array if axis is None else jnp.moveaxis(array, axis, 0)
-        for array, axis in zip((matrices, y), axes)
+        for array, axis in zip((matrices, y), axes, strict=True)
     )
     mapped = tuple(axis is not None for axis in axes)
 
     def one_by_one(*arrays: Array) -> Array:
         def solve(n: Array) -> Array:
-            each = (a[n] if m else a for a, m in zip(arrays, mapped))
+            each = (a[n] if m else a for a, m in zip(arrays, mapped, strict=True))
             x: Array = _one_batch.bind(*each, sweep=sweep)
             return x
 

@@ -74,7 +74,7 @@ def _gram(known: Any, x: Tensor, y: Tensor) -> Tensor:
 
 def _continued(whole: BorderedFamily, x: Tensor) -> Tensor:
     """Return `BorderedFamily.continued` of x, computed without constants."""
-    sides = zip(whole.margins, whole.borders)
+    sides = zip(whole.margins, whole.borders, strict=True)
     for axis, ((before, behind), border) in enumerate(sides, 2):
         n = int(x.shape[axis])
         positions = torch.arange(-before, n + behind, device=x.device)
@@ -108,7 +108,7 @@ def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
     """Solve with phases and matrices of waves that the graph computes: see `Basis`."""
     basis, shape, back, x = family.basis, tuple(map(int, y.shape[2:])), [], y
     counts = basis.frequencies(shape)
-    for axis, (waves, n, count) in enumerate(zip(basis.waves, shape, counts), 2):
+    for axis, (waves, n, count) in enumerate(zip(basis.waves, shape, counts, strict=True), 2):
         if waves is None:
             continue
         m, p = torch.arange(count, device=y.device)[:, None], torch.arange(n, device=y.device)
@@ -136,7 +136,7 @@ def _spectrum(family: Spectral, w: Tensor, shape: tuple[int, ...]) -> Tensor:
     basis = family.basis
     spectrum = torch.complex(w, torch.zeros_like(w)) if basis.closed else w
     counts = basis.frequencies(shape)
-    sides = zip(family.kernel_size, family.dilation, basis.waves, shape, counts)
+    sides = zip(family.kernel_size, family.dilation, basis.waves, shape, counts, strict=True)
     for axis, (k, dilation, waves, n, count) in enumerate(sides, 2):
         m, t = torch.arange(count, device=w.device)[:, None], torch.arange(k, device=w.device)
         if waves is None:

@@ -88,7 +88,7 @@ Matrix: TypeAlias = np.ndarray[Any, Any]
 def spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
     basis, shape, x = solver.basis, solver.shape, y
-    pairs = enumerate(zip(basis.waves, shape), 2)
+    pairs = enumerate(zip(basis.waves, shape, strict=True), 2)
     walls = [(axis, waves, n) for axis, (waves, n) in pairs if waves is not None]
     axes = [2 + axis for axis in basis.closed]
     for axis, waves, n in walls:

@@ -303,7 +303,7 @@ def convolution(grid: TapGrid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
     kernel = _kernel(grid, taps)
     conv = _CONV[x.ndim - 2]
     with full_precision(x):
-        if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high)):
+        if wrap or any(lo != -h for lo, h in zip(grid.low, grid.high, strict=True)):
             return conv(_padded(x, grid, wrap), kernel, dilation=grid.spacing)
         return conv(x, kernel, padding=grid.high, dilation=grid.spacing)
 
@@ -321,7 +321,7 @@ def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tens
         bar = gradient(_padded(x, grid, wrap), size, y_bar, dilation=grid.spacing)
     flat = bar.flatten(2).permute(2, 0, 1)
     grads = [x.new_zeros((channels, channels))] * len(offsets)
-    for t, place in zip(grid.taps, grid.places):
+    for t, place in zip(grid.taps, grid.places, strict=True):
         grads[t] = flat[place]
     return torch.stack(grads)
 
@@ -348,7 +348,7 @@ def _kernel(grid: TapGrid, taps: Tensor) -> Tensor:
         full = taps
     else:
         by_place: dict[int, Tensor] = {}
-        for t, place in zip(grid.taps, grid.places):
+        for t, place in zip(grid.taps, grid.places, strict=True):
             by_place[place] = by_place[place] + taps[t] if place in by_place else taps[t]
         blank = taps.new_zeros((channels, channels))
         full = torch.stack([by_place.get(place, blank) for place in range(count)])
@@ -357,7 +357,7 @@ def _kernel(grid: TapGrid, taps: Tensor) -> Tensor:
 
 def _padded(x: Tensor, grid: TapGrid, wrap: bool) -> Tensor:
     """Return x extended from pixel ``low`` to ``high`` beyond the last, zero or periodic."""
-    ends = list(zip(grid.low, grid.high))
+    ends = list(zip(grid.low, grid.high, strict=True))
     if wrap:
         for axis, (low, high) in enumerate(ends, 2):
             x = pad(x, axis, -low, high, wrap=True)

@@ -106,11 +106,11 @@ def correlate(taps: Taps, shape: Shape, *words: str) -> Matrix:
     """Return the matrix of y[p] = sum of tap x[p + offset], by a word for each border."""
     taps, words = list(taps), words * (len(shape) // len(words))
     reach = np.abs([offset for offset, _ in taps]).max(axis=0)
-    sides = list(zip(words, reach, shape))
+    sides = list(zip(words, reach, shape, strict=True))
     wide = [continued(_identity(n), 0, int(r), word) for word, r, n in sides]
     matrix: Any = 0
     for offset, tap in taps:
-        places = zip(wide, offset, sides)
+        places = zip(wide, offset, sides, strict=True)
         seen = [image[r + o : r + o + n] for image, o, (_, r, n) in places]
         matrix = matrix + functools.reduce(np.kron, seen, tap)
     return np.asarray(matrix)
@@ -140,28 +140,28 @@ def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Ma
     if conv.mask == "raster":
         centre = [0, *((k - 1) // 2 for k in size[1:])]
     for t in itertools.product(*map(range, size)):  # in the order of o(t)
-        o = tuple(i - c for i, c in zip(t, centre))
+        o = tuple(i - c for i, c in zip(t, centre, strict=True))
         if o >= (0,) * len(o):
             tap = conv.kernel[(..., *t)].astype(EXTENDED)
             if not any(o):
                 tap = np.tril(tap) if conv.channel_order == "lower" else np.triu(tap)
-            ways = zip(o, conv.direction, conv.dilation)
+            ways = zip(o, conv.direction, conv.dilation, strict=True)
             yield tuple(i * s * d for i, s, d in ways), tap
 
 
 def _centred(conv: Any) -> Iterator[tuple[Shape, Matrix]]:
     size = conv.kernel.shape[2:]
     for t in itertools.product(*map(range, size)):
-        places = zip(t, size, conv.dilation)
+        places = zip(t, size, conv.dilation, strict=True)
         yield tuple(d * (j - (k - 1) // 2) for j, k, d in places), conv.kernel[(..., *t)]
 
 
 def _even(conv: ic.SymmetricConv) -> Iterator[tuple[Shape, Matrix]]:
-    sides = list(zip(conv.kernel.shape[2:], conv.boundary))
+    sides = list(zip(conv.kernel.shape[2:], conv.boundary, strict=True))
     first = [(k - 1) // 2 if word == "periodic" else k - 1 for k, word in sides]
     ends = [k // 2 if word == "periodic" else k - 1 for k, word in sides]
-    for o in itertools.product(*(range(-a, b + 1) for a, b in zip(first, ends))):
-        places = zip(o, first, conv.boundary)
+    for o in itertools.product(*(range(-a, b + 1) for a, b in zip(first, ends, strict=True))):
+        places = zip(o, first, conv.boundary, strict=True)
         yield o, conv.kernel[(..., *(i + c if w == "periodic" else abs(i) for i, c, w in places))]
 
 
@@ -204,9 +204,9 @@ def convolve(conv: ic.AutoregressiveConv, x: Any) -> Matrix:
     shape = x.shape[1:]
     y: Any = np.zeros(x.shape, EXTENDED)
     for step, tap in autoregressive_taps(conv):
-        if all(abs(s) < n for s, n in zip(step, shape)):
-            there = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, shape))
-            here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, shape))
+        if all(abs(s) < n for s, n in zip(step, shape, strict=True)):
+            there = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(step, shape, strict=True))
+            here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(step, shape, strict=True))
             y[(slice(None), *there)] += np.tensordot(tap, x[(slice(None), *here)], 1)
     return np.asarray(y)
 
@@ -216,13 +216,13 @@ def substitute(conv: ic.AutoregressiveConv, y: Any) -> Matrix:
     shape = y.shape[1:]
     (_, diagonal), *others = autoregressive_taps(conv)
     assert isinstance(conv.direction, tuple)
-    ways = [range(n)[::s] for n, s in zip(shape, conv.direction)]
+    ways = [range(n)[::s] for n, s in zip(shape, conv.direction, strict=True)]
     x: Any = np.zeros(y.shape, EXTENDED)
     for p in itertools.product(*ways):
         rest: Any = y[(slice(None), *p)].astype(EXTENDED)
         for step, tap in others:
-            source = tuple(i - s for i, s in zip(p, step))
-            if all(0 <= i < n for i, n in zip(source, shape)):
+            source = tuple(i - s for i, s in zip(p, step, strict=True))
+            if all(0 <= i < n for i, n in zip(source, shape, strict=True)):
                 rest = rest - tap @ x[(slice(None), *source)]
         rows = range(len(rest))
         pixel = np.zeros(len(rest), EXTENDED)

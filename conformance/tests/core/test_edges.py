@@ -190,13 +190,12 @@ def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad:
     assert np.isnan(to_numpy(log_det)).all()
 
 
-def scaled(conv: Any, size: float) -> ic.InvertibleConv:
+def scaled(conv: ic.InvertibleConv, size: float) -> ic.InvertibleConv:
     factors = {"log_scale": 1.0} | dict.fromkeys(("weight", "kernel", "scale", "upper"), size)
     moved = {n: factors[n] * a for n, a in conv.parameters().items() if n in factors}
     if "log_scale" in moved:
         moved["log_scale"] += np.log(size)
-    found: ic.InvertibleConv = conv.replace(**moved)
-    return found
+    return conv.replace(**moved)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])

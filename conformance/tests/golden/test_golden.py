@@ -32,11 +32,7 @@ class Truth(NamedTuple):
     tolerance: dict[str, float]  # of each output, from the derived bounds
 
     def largest_error(self, what: str) -> Matrix:
-        """Return how far a stored output may be from this one, entry by entry.
-
-        It was rounded to float64 once, and may come from a platform whose extended precision is
-        this one's or a better one. In extended precision the derived bounds hold with its epsilon.
-        """
+        """Return how far a stored output, which was rounded to float64, may be from this one."""
         unit = EPS["float64"]
         extended = self.tolerance[what] * float(np.finfo(EXTENDED).eps) / unit
         return np.asarray(unit * np.abs(self.outputs[what]) + extended)
