@@ -14,6 +14,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import library_name
 from invconv.operators.base.factors import require_operator
+from invconv_conformance.cases.autoregressive import GRIDS
 from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
@@ -24,7 +25,6 @@ from invconv_conformance.run.check import check
 from invconv_conformance.truth.bounds import Scales
 from invconv_conformance.truth.extended import EXTENDED
 
-_AXES = {1: (7,), 2: (4, 5), 3: (3, 2, 3), 4: (2, 3, 2, 2)}
 _OTHERS = {"drop_in"}  # a law about another function of the library
 
 
@@ -96,7 +96,7 @@ def check_operator(
     """
     require_operator("conv", conv)
     host = conv.asarrays(np.empty(0))
-    shape = tuple(spatial_shape or _AXES.get(host.ndim or 2, (2,) * (host.ndim or 2)))
+    shape = tuple(spatial_shape or GRIDS.get(host.ndim or 2, (2,) * (host.ndim or 2)))
     case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
     name = library_name(xp.zeros(1))
     library = KNOWN.get(name) or unadapted(xp.__name__)

@@ -1,16 +1,17 @@
 """The laws of the public functions: SciPy's numbers, from any memory, with their derivatives."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, dtype_name, library_name, to_numpy
-from invconv_conformance.laws.calls import Called
+from invconv_conformance.cases.calls import Called
 from invconv_conformance.laws.law import Floats, Measure, law, same, truth, values
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.memory import REPEATED, memories
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
+from invconv_conformance.truth.calls import truth_of
 
 _STEP, _DRAWS = 1e-5, 4  # of differences of the truth, which is float64, and how many directions
 _TINY = float(np.finfo(float).tiny)
@@ -28,7 +29,12 @@ def _call(s: Setting) -> Called:
 
 
 def _run(s: Setting, arrays: dict[str, Array]) -> tuple[Any, ...]:
-    return _results(s.target.compile(_call(s).run)(**arrays))
+    call = _call(s)
+    return _results(s.target.compile(call.given_to(call.function))(**arrays))
+
+
+def _true(call: Called, numbers: Mapping[str, Floats]) -> tuple[Any, ...]:
+    return _results(call.given_to(truth_of(call.name))(**numbers))
 
 
 def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:
@@ -37,11 +43,11 @@ def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:
     A result may move as far as it does where each number is rounded anew, times c m.
     """
     call, numbers = _call(s), {name: values(a).astype(float) for name, a in arrays.items()}
-    right = [np.asarray(a, float) for a in _results(call.truth(**numbers))]
+    right = [np.asarray(a, float) for a in _true(call, numbers)]
     reach, rng = np.zeros(len(right)), s.case.rng()
     for _ in range(_DRAWS):
         near = {n: a * (1 + _STEP * rng.choice((-1, 1), a.shape)) for n, a in numbers.items()}
-        moved = _results(call.truth(**near))
+        moved = _true(call, near)
         gaps = [np.linalg.norm(a - b) for a, b in zip(moved, right, strict=True)]
         reach = np.maximum(reach, np.asarray(gaps) / _STEP)
     terms = max(max(a.shape, default=1) for a in numbers.values())
@@ -108,10 +114,10 @@ def gradient(s: Setting) -> Iterator[Measure]:
         return
     rng = s.case.rng()
     numbers = dict(call.arrays)
-    bars = [rng.standard_normal(np.shape(a)) for a in _results(call.truth(**numbers))]
+    bars = [rng.standard_normal(np.shape(a)) for a in _true(call, numbers)]
 
     def run(parameters: dict[str, Array], unused: Array) -> tuple[Any, ...]:
-        return _results(call.run(**parameters))
+        return _results(call.given_to(call.function)(**parameters))
 
     arrays = {name: s.array(a) for name, a in numbers.items()}
     found, _ = pullback(run, arrays, s.array(np.zeros(())), tuple(map(s.array, bars)))
@@ -120,7 +126,7 @@ def gradient(s: Setting) -> Iterator[Measure]:
         way = rng.standard_normal(np.shape(array))
         if name == "psf":  # even ones alone are taken
             way = array
-        ends = [_results(call.truth(**numbers | {name: array + h * way})) for h in (_STEP, -_STEP)]
+        ends = [_true(call, numbers | {name: array + h * way}) for h in (_STEP, -_STEP)]
         slope = sum(float((b * (x - y)).sum()) for b, x, y in zip(bars, *ends, strict=True))
         size = sum(float(np.abs(b * x).sum()) for b, x in zip(bars, ends[0], strict=True))
         slope, terms = slope / (2 * _STEP), values(found[name]) * way

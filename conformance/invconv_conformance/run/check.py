@@ -14,9 +14,9 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
+from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.laws.calls import CALLS
 from invconv_conformance.laws.law import Floats, Law, Measure
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.library import Column

@@ -1,1 +1,1 @@
-"""True values in extended precision, and bounds of errors. Imports classes of `invconv` alone."""
+"""True values, most in extended precision, and bounds of errors. Imports `invconv` alone."""

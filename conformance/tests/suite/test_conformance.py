@@ -13,10 +13,10 @@ import invconv_torch as it
 from invconv.extend import Pointwise
 from invconv.operators.base.fields import is_own, mixings, own_operators
 from invconv_conformance.cases import quick
+from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.laws.calls import CALLS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.run.check import Check, setting
