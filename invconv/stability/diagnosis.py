@@ -95,9 +95,9 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
     path = paths.linear(host._path())
     number, grid, more = judgement.condition_about(host, shape, times * (1 + len(path)) / 2)
-    loss, cancelled = number.condition, 1.0
+    loss, cancelled, back = number.condition, 1.0, math.inf
     if math.isfinite(loss):
-        loss, cancelled = _losses(path, host.channels, grid)
+        loss, cancelled, back = _losses(path, host.channels, grid)
         loss = max(number.condition, loss * more)
     resolved = number.resolved and all(step.resolved for step in named.values())
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > limits.UNRESOLVED
@@ -107,7 +107,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         number = replace(number, exact=False, resolved=False, trouble=trouble)
     growth = None
     if math.isfinite(number.condition) or number.trouble == condition.OVERFLOW:
-        growth, grid = _growth(host, path, grid)
+        growth, grid = _growth(host, path, grid, back)
     if growth and not math.isfinite(number.condition):
         known = judgement.condition(host, grid).condition
         pixels = zip(growth, shape, grid, strict=True)
@@ -135,8 +135,8 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
     return replace(diagnosis, advice=what_to_do(host, diagnosis, times))
 
 
-def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float]:
-    """Return the loss of factors one after the other, and the cancellation between them.
+def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float, float]:
+    """Return the loss of factors one after the other, the cancellation between them, and |K^-1|_1.
 
     With P_i = K_i ... K_1, the solve of factor i makes an error of eps |K_i| times its result
     P_(i-1) x, and P_i^-1 carries it on. The loss is max over i of |P_i^-1| |K_i| |P_(i-1)|, in the
@@ -164,31 +164,36 @@ def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float]:
             solved, applied = (before, after) if factor.inverted else (after, before)
             losses.append(solved[1] * own[factor.inverted] * applied[0])
             before = after
-    return float(max(losses)), cancelled
+    return float(max(losses)), cancelled, before[1]
 
 
 def _growth(
-    conv: InvertibleConv, path: Path, shape: Shape
+    conv: InvertibleConv, path: Path, shape: Shape, norm: float
 ) -> tuple[tuple[float, ...] | None, Shape]:
     """Return the factor of |K^-1|_1 for one more pixel along each axis, and a grid where it is so.
 
-    It is (|K^-1| / |K^-1| with m pixels fewer along the axis)^(1/m), m half of the pixels. If
-    |K^-1| overflows, the grid is halved; on a closed grid the growth is None.
+    ``norm`` is |K^-1|_1 on the grid. With m half of an axis's pixels, the factor is (norm / |K^-1|
+    with m pixels fewer)^(1/m). If |K^-1| overflows, the grid is halved; on a closed grid the growth
+    is None.
     """
     if conv._closed:
         return None, shape
     if conv._pixelwise:
         return tuple(1.0 for _ in shape), shape
-    norm = judgement.norms_of_path(path, conv.channels, shape, 1)[1]
-    if not math.isfinite(norm):
-        smaller = tuple(max(1, n // 2) for n in shape)
-        return _growth(conv, path, smaller) if max(shape) > 1 else (None, shape)
+
+    def on(grid: Shape) -> float:
+        return judgement.norms_of_path(path, conv.channels, grid, 1)[1]
+
+    while not math.isfinite(norm):
+        if max(shape) == 1:
+            return None, shape
+        shape = tuple(max(1, n // 2) for n in shape)
+        norm = on(shape)
     factors = []
     for axis, n in enumerate(shape):
         if n <= max(family.reaches_back(axis) for family in conv._families):
             factors.append(math.nan)
             continue
         part = (*shape[:axis], n - n // 2, *shape[axis + 1 :])
-        smaller_norm = judgement.norms_of_path(path, conv.channels, part, 1)[1]
-        factors.append((norm / smaller_norm) ** (1 / max(1, n // 2)))
+        factors.append((norm / on(part)) ** (1 / max(1, n // 2)))
     return tuple(factors), shape

@@ -16,7 +16,7 @@ CYCLE = 5  # images that find what is lost beyond doubt: one of each kind
 FEW, MORE = 24, 3  # of a call; times as many near the limit, as samples differ tenfold there
 DIAGNOSED = 96  # images of a diagnosis: the worst of them is within half a digit of any other's
 WORK = 2e7  # of a call's images, 30 ms: with what factors within 3 solves and 50 ms
-BATCH = 2**17  # numbers solved at once: memory, and solves that factor each time
+BATCH = 2**17  # numbers solved at once, 4 times as many where each solve factors matrices
 PIXELS = 64  # enough to judge a map that is the same at every pixel
 
 # --- which way K x runs ----------------------------------------------------------------------
@@ -36,3 +36,8 @@ FACTORS_GROW = 100  # loss of a matrix's factors over its condition: beyond it t
 GROWING = 1.01  # per pixel: less is called slow, if half of an axis costs this many digits
 SLOW = 0.1
 ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors would round to 1
+
+
+def at_once(numbers: int, spectral: bool) -> int:
+    """Return how many images of so many numbers are solved at once."""
+    return max(1, BATCH * (4 if spectral else 1) // numbers)

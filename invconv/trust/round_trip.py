@@ -22,7 +22,6 @@ from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, names
 from invconv.kernels.primitives import Map
 from invconv.trust.condition import EPS, digits_left
 from invconv.trust.limits import (
-    BATCH,
     CYCLE,
     DIAGNOSED,
     FEW,
@@ -31,6 +30,7 @@ from invconv.trust.limits import (
     ROUNDING,
     SMALL,
     TOLERATED,
+    at_once,
 )
 
 Floats = np.ndarray[Any, Any]
@@ -81,10 +81,11 @@ class RoundTrip:
         first = (1 if few else CYCLE) * (1 + several)
         count = max(first, min(affordable, FEW if limit else DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
-        images, at_once = itertools.chain.from_iterable(turns), max(1, BATCH // size(self.sample))
+        images = itertools.chain.from_iterable(turns)
+        together = at_once(size(self.sample), self.spectral)
         error, drawn, wanted = 0.0, 0, first if limit else count
         while drawn < wanted:
-            some = list(itertools.islice(images, min(wanted - drawn, at_once)))
+            some = list(itertools.islice(images, min(wanted - drawn, together)))
             error, drawn = max(error, self._error_of(some)), drawn + len(some)
             if limit and drawn == wanted and NEAR**2 * limit < error <= limit:
                 wanted = MORE * count if error > NEAR * limit else count

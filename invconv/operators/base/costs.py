@@ -37,9 +37,11 @@ class Work(NamedTuple):
 
     def images(self, times: float) -> int:
         """Return how many images are affordable if ``times`` operators share a call's work."""
-        # it is drawn, K x runs, and the solve
+        # it is drawn, in part by a solve, K x runs, and the solve
         spectral = len(self.transforms) * 6 * self.numbers
-        work = 8 * self.numbers + self.applied / 16
+        work = 8 * self.numbers + self.applied / 4
+        if self.channels > 1:  # matrices of frequencies, factored anew for those solved at once
+            work += spectral * (5 + self.channels) / limits.at_once(self.numbers, spectral > 0)
         if self.by_taps and not any(self.transforms):
             work += spectral + self.summed * (1 / self.channels + 1 / 16)
         else:  # K x has float64's transforms
