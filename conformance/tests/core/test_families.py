@@ -1,6 +1,7 @@
 """Beyond the laws: factors, exponentials, symmetric ones, squeezes."""
 
 import gc
+import itertools
 import math
 import tracemalloc
 import warnings
@@ -84,13 +85,24 @@ def test_a_skew_kernel_loses_nothing_and_needs_no_bound(padding: str) -> None:
     assert np.abs(bounded - kernel).max() < 1e-12 * np.abs(kernel).max()
 
 
-@pytest.mark.parametrize("norm", [1e-9, 1e-5, 1e-3, 0.5])
-def test_a_series_has_enough_terms_at_small_norms(norm: float) -> None:
-    """Of a shift around a circle, whose powers are shifts."""
-    conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, norm]]]), padding="circular")
-    found = conv.forward(np.eye(5)[:, None])[:, 0]
-    truth = scipy.linalg.expm(norm * np.roll(np.eye(5), 1, axis=1))
-    assert np.abs(found - truth.T).max() <= 1e-15 * np.abs(truth).max()
+@pytest.mark.parametrize("norm", [1e-9, 1e-5, 1e-3, 0.5, 1.0, 4.0, 4.1, 30.0])
+def test_a_series_has_the_least_steps_and_terms(norm: float) -> None:
+    """Of a shift around a circle, whose powers are shifts, beside a mean that is taken out."""
+    kernel = np.eye(2)[:, :, None] * [0.0, -70.0, norm]
+    conv = ic.ExponentialConv(kernel, padding="circular")
+    found = conv.forward(np.eye(5)[:, None] * np.ones((2, 1)))
+    sums = (math.fsum(norm**k / math.factorial(k) for k in range(i, 150, 5)) for i in range(5))
+    truth = math.exp(-70) * scipy.linalg.circulant(list(sums))[:, None]
+    np.testing.assert_allclose(found, truth + 0 * found, 1e-14, 1e-15 * math.exp(-70))
+    steps = math.ceil(norm / 4)
+    kernel[..., 2], kernel[0, 0, 0] = np.asarray([[norm / 2, -norm], [0, 0]]), norm / 2
+    for dtype, axes in itertools.product(("float32", "float64"), ((0, 1, 2), (1, 0, 2))):
+        turned = ic.ExponentialConv(kernel.transpose(axes).astype(dtype))
+        plan = turned.prepare((5,), check=False).plan
+        phi, log_eps = norm / steps, math.log(np.finfo(dtype).eps)
+        lost = (k * math.log(phi) + phi - math.lgamma(k + 1) for k in itertools.count(2))
+        terms = next(m for m, log in enumerate(lost, 1) if log <= log_eps)
+        assert (plan.times, plan.terms) == (steps, terms)
 
 
 def test_a_gradient_in_jax_goes_back_through_many_steps() -> None:
@@ -105,12 +117,24 @@ def test_a_gradient_in_jax_goes_back_through_many_steps() -> None:
     np.testing.assert_allclose(found, wanted["kernel"], rtol=1e-9)
 
 
-def test_no_number_comes_of_a_norm_that_is_none() -> None:
-    for value in (math.nan, math.inf, 1e5):
-        conv = ic.ExponentialConv(np.asarray([[[0.0, 0.0, value]]]))
+def shifting(by: float, padding: str) -> ic.ExponentialConv:
+    return ic.ExponentialConv(np.asarray([[[0.0, 0.0, by]]]), padding=padding)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_no_number_comes_of_a_norm_that_is_none(padding: str) -> None:
+    """Of one that is too large, either; of the largest comes the right one."""
+    x = np.ones((1, 1, 4))
+    for value in (math.nan, math.inf, -4096.1):
+        conv = shifting(value, padding)
         with np.errstate(invalid="ignore"):
-            assert np.isnan(conv.forward(np.ones((1, 1, 4)))).all()
-            assert np.isnan(conv.forward(np.ones((1, 1, 1)))).any() == False  # noqa: E712 - no tap
+            gradients, x_bar = conv.forward_vjp(x, x)
+            results = conv.forward(x), conv.prepare((4,), check=False).inverse(x), x_bar
+        assert np.isnan(np.concatenate([*results, gradients["kernel"]], axis=2)).all()
+        assert np.isfinite(shifting(value, "zeros").forward(x[:, :, :1])).all()  # no tap
+    terms = [4096.0**k / math.factorial(k) for k in range(4)]
+    found = shifting(4096.0, "zeros").forward(x)[0, 0, ::-1]
+    np.testing.assert_allclose(found, np.cumsum(terms), rtol=1e-12)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

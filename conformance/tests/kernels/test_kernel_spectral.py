@@ -1,21 +1,27 @@
-"""Compiled products with a matrix per frequency beside SciPy's, and pivots beside LAPACK's."""
+"""Waves, spectra and compiled products beside the definition, and pivots beside LAPACK's."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.fft
 from scipy.linalg import lu_factor
 
+from invconv.kernels import costs as ways
 from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
+from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
 from invconv.kernels.frequencies.waves import Basis, real_transform
+from invconv_conformance.truth.extended import EXTENDED
 from tests.kernels.test_kernels import narrower
+from tests.selected import CARRY
 
 Array = np.ndarray[Any, Any]
+PI = np.arccos(EXTENDED(-1))
+WORDS = "periodic", "symmetric", "odd", "zero", "mirror", "transposed mirror"
 SHAPES = (37,), (13, 6), (3, 5, 4), (3, 4, 2, 3)  # three axes of which turn there and back
 
 
@@ -30,38 +36,43 @@ def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, worker
     return x
 
 
-def expected(matrices: Array, basis: Basis, y: Array) -> Array:
-    """Return what the definition says, by SciPy's transforms."""
-    shape, y_hat = y.shape[2:], y.astype("float64")
-    closed = [2 + axis for axis in basis.closed]
-    y_hat = between_walls(y_hat, basis, scipy.fft.dct, scipy.fft.dst)
-    y_hat = scipy.fft.rfftn(y_hat, axes=closed) if closed else y_hat
-    rows = y_hat.reshape(*y.shape[:2], -1)
-    x = np.einsum("foc,bcf->bof", matrices, rows).reshape(y_hat.shape)
-    x = scipy.fft.irfftn(x, s=[shape[axis - 2] for axis in closed], axes=closed) if closed else x
-    return np.asarray(between_walls(x, basis, scipy.fft.idct, scipy.fft.idst))
+def table(border: str, n: int, k: int = 1, dilation: int = 1) -> tuple[Array, Array, Array]:
+    """Return an axis's transform, (frequency, pixel), its inverse, and phases (frequency, tap)."""
+    m, p, t = np.arange(n, dtype=EXTENDED)[:, None], np.arange(n), np.arange(k)
+    often, wall, ends = 2 - (t == 0), EXTENDED(n - 1 or 1 / 2), 1 - ((p == 0) | (p == n - 1)) / 2
+    if border == "periodic":
+        waves, offsets = np.exp(-2j * PI * (m * p % n) / n), dilation * (t - (k - 1) // 2)
+        return waves, waves.conj().T / n, np.exp(2j * PI * (m * offsets % n) / n)
+    if border == "symmetric":
+        waves = np.sqrt((2 - (m == 0)) / EXTENDED(n)) * np.cos(PI * m * (p + 1 / 2) / n)
+        return waves, waves.T, often * np.cos(PI * m * t / n)
+    if border in ("odd", "zero"):
+        waves = np.sqrt(2 / EXTENDED(n + 1)) * np.sin(PI * (m + 1) * (p + 1) / (n + 1))
+        return waves, waves.T, often * np.cos(PI * (m + 1) * t / (n + 1))
+    waves = np.sqrt(2 / wall) * np.cos(PI * m * p / wall) * ends
+    waves = waves.T if "transposed" in border else waves
+    return waves, waves, often * np.cos(PI * m * t / wall)
 
 
-def between_walls(x: Any, basis: Basis, dct: Any, dst: Any) -> Any:
-    """Return SciPy's transform, or its inverse, along the axes that are not periodic."""
-    for axis, border in enumerate(basis.borders, 2):
-        if border == "symmetric":
-            x = dct(x, axis=axis, norm="ortho")
-        elif border == "odd":
-            x = dst(x, type=1, axis=axis, norm="ortho")
-        elif border == "mirror" and x.shape[axis] > 1:  # SciPy has none of one point
-            x = dct(x, type=1, axis=axis, norm="ortho", orthogonalize=False)
+def along(x: Array, matrices: Iterable[Array]) -> Array:
+    """Return x with a matrix applied along each axis but the first two."""
+    for axis, matrix in enumerate(matrices, 2):
+        x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
     return x
 
 
-def spectrum(rng: Any, basis: Basis, shape: tuple[int, ...], channels: int) -> Array:
-    """Return matrices of a random real kernel that is as large as the grid along periodic axes."""
-    count = int(np.prod(basis.frequencies(shape)))
-    kernel: Array = rng.standard_normal((channels, channels, *shape))
-    if basis.closed:
-        kernel /= np.sqrt(np.prod([shape[axis] for axis in basis.closed]))
-        kernel = scipy.fft.rfftn(kernel, axes=[2 + axis for axis in basis.closed])
-    return np.asarray(kernel.reshape(channels, channels, count).transpose(2, 0, 1))
+def how_often(basis: Basis, shape: tuple[int, ...]) -> Array:
+    """Return how often each frequency counts: 0 if its conjugate is the one that is kept."""
+    often = np.ones(shape, int)
+    for axis in basis.closed[-1:]:
+        k, n = np.indices(shape)[axis], shape[axis]
+        often = 2 * (2 * k < n) - (k == 0) + (2 * k == n)
+    return often
+
+
+def kept(x: Array, often: Array, basis: Basis) -> Array:
+    """Return matrices (C, C, *frequencies) as a spectrum (F, C, C)."""
+    return np.moveaxis(x[..., often > 0], -1, 0).astype("complex" if basis.closed else "float")
 
 
 @pytest.mark.parametrize("words", ["periodic", "symmetric", "odd symmetric periodic mirror"])
@@ -77,9 +88,14 @@ def test_products_of_transforms(seed: int, words: str, monkeypatch: pytest.Monke
     channels, batch = int(rng.choice([1, 2, 3, 9, 25])), int(rng.choice([1, 2, 9, 33]))
     borders = tuple(map(str, rng.choice(words.split(), ndim)))
     known = Basis(borders, (1,) * ndim)
-    matrices = spectrum(rng, known, shape, channels)
+    often, (there, back, _) = how_often(known, shape), zip(*map(table, borders, shape), strict=True)
+    kernel = rng.standard_normal((channels, channels, *shape))
+    kernel /= np.sqrt(np.prod([shape[axis] for axis in known.closed]))
+    matrices = kept(along(kernel, there), often, known)
     y = rng.standard_normal((batch, channels, *shape))
-    truth = expected(matrices, known, y)
+    x_hat = along(y, there)
+    x_hat[..., often > 0] = np.einsum("foc,bcf->bof", matrices, x_hat[..., often > 0])
+    truth = along(x_hat * often, back).real
     for half in (False, True):
         kind = {"c": "complex64", "f": "float32"}[matrices.dtype.kind] if half else matrices.dtype
         images, chosen = y.astype("float32" if half else "float64"), matrices.astype(kind)
@@ -89,6 +105,38 @@ def test_products_of_transforms(seed: int, words: str, monkeypatch: pytest.Monke
         assert np.abs(x - truth).max() <= 4 * eps * norm
         assert np.array_equal(multiplied(chosen, known, images, bits, 2), x)
         assert np.array_equal(multiplied(chosen, known, images[-1:], bits, 1), x[-1:])
+
+
+@pytest.mark.parametrize("library", [name for name in CARRY if name != "jax"])
+@pytest.mark.parametrize(("at_once", "long"), [(2**16, 32), (0, 32), (0, 0)])
+@pytest.mark.parametrize("seed", range(12))
+def test_waves_and_spectra(
+    seed: int, at_once: int, long: int, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the table in `waves`: by products with all phases, with those of an axis, and by FFTs."""
+    for name, value in {"AT_ONCE": at_once, "LONG": long, "BY_MATRIX": long or 1}.items():
+        monkeypatch.setattr(ways, name, value)
+    rng, carry = np.random.default_rng(seed), CARRY[library]
+    ndim = 1 + seed % 3
+    borders = tuple(map(str, rng.choice(WORDS, ndim)))
+    grid, size, steps = (tuple(map(int, rng.integers(1, top, ndim))) for top in (8, 8, 4))
+    basis, often = Basis(borders, steps), how_often(Basis(borders, steps), grid)
+    there, _, phases = zip(*map(table, borders, grid, size, steps), strict=True)
+    np.testing.assert_array_equal(basis.multiplicity(grid), often[often > 0])
+    x, kernel = rng.standard_normal((2, 3, *grid)), rng.standard_normal((2, 2, *size))
+    bars = along(rng.standard_normal((2, 2, *grid)), there) * (1 + 1j if basis.closed else 1)
+    x_hat = basis.to_frequencies(carry(x))
+    spectrum = kernel_spectrum(carry(kernel), basis, grid)
+    taps = taps_of_spectrum(carry(kept(bars, often, basis)), basis, size, carry(kernel), grid)
+    for found, wanted in (
+        (x_hat, along(x, there)[..., often > 0].T),
+        (basis.from_frequencies(x_hat, grid), x),
+        (spectrum, kept(along(kernel, phases), often, basis)),
+        (taps, along(bars * often, (phase.T for phase in phases)).real),
+    ):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-13 * scale)
+    assert basis.to_frequencies(carry(x[:0])).shape == ((often > 0).sum(), 3, 0)
 
 
 DTYPES = "float32", "float64", "complex64", "complex128"
