@@ -44,7 +44,7 @@ _FILTERS: dict[str, tuple[Any, Any]] = {
     "long-a": ([0.75], [1.0, -0.5, 0.25]),
     "numbers": ([0.5, 0.25], 1),
 }
-_SOS = np.asarray([[0.5, 0.25, 0, 1, -0.5, 0], [1, 0, -1, 1, 0.5, 0.25]])
+_SOS = np.asarray([[0.5, 0.25, 0, 1, -0.5, 0.125], [1, 0, -1, 1, 0.5, 0.25]])
 
 
 def _lfilter() -> Iterator[Called]:
@@ -77,7 +77,7 @@ def _both_ways() -> Iterator[Called]:
         _FILTERS.items(), (-1, 1), ("odd", "even", "constant", None), (None, 2)
     ):
         options: Any = {"axis": axis, "padtype": padtype, "padlen": padlen}
-        arrays, name = {"x": _draw((2, 14, 16))}, f"filtfilt-{design}-{axis}-{padtype}-{padlen}"
+        arrays, name = {"x": _draw((2, 17, 16))}, f"filtfilt-{design}-{axis}-{padtype}-{padlen}"
         run: Any = ic.filtfilt
         if design == "numbers":
             run, numbers, name = ic.sosfiltfilt, (_SOS,), f"sos{name}"
