@@ -1,5 +1,6 @@
 """The core's own promises: parameters, copies, plans, any precision; how it finds a library."""
 
+import math
 import pickle
 import sys
 from pathlib import Path
@@ -102,13 +103,32 @@ def test_plans_say_how_a_solve_runs() -> None:
     assert prepared.plan.at_the_pixel == "cached inverse"
     with pytest.raises(TypeError, match=r"write plan\.at_the_pixel"):
         prepared.plan["at the pixel"]
+    raster = ic.AutoregressiveConv.init(2, (2, 3), mask="raster", dilation=2, rng=RNG)
     with agnostic():
-        assert conv.prepare((3, 5)).plan.levels == 7
+        assert [conv.prepare((3, 5)).plan.levels, raster.prepare((6, 7)).plan.levels] == [7, 10]
     assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan.frequencies == 12
     series = ic.ExponentialConv(np.full((1, 1, 3), 2.0)).prepare((9,)).plan
     assert repr(series) == "Plan(method='Taylor series of exp(-M)', times=1, terms=33)"
     steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan.steps
     assert [plan.method for plan in steps] == ["compiled kernel", "division"]
+
+
+@pytest.mark.parametrize("carry", [np.asarray, strict.asarray, torch.as_tensor])
+@pytest.mark.parametrize("room", [0.999, 1.001])
+def test_an_inverse_is_kept_up_to_a_condition(room: float, carry: Any) -> None:
+    """|W|_F |W^-1|_F <= 10 C; of the triangle at a pixel |D|_1 |D^-1|_1 <= 10, of many sqrt(C)."""
+    kept, square = room < 1, np.diag([1, 10 * room + math.sqrt((10 * room) ** 2 - 1)])
+
+    def plan(conv: Any) -> Any:
+        return conv.asarrays(carry(square)).prepare((4,), check=False).plan
+
+    assert (plan(ic.Conv1x1(square)).at_the_pixel == "product with the inverse") == kept
+    assert (plan(ic.PeriodicConv(square[:, :, None])).per_frequency == "cached inverse") == kept
+    for channels, limit in ((3, 10), (62, 19)):
+        triangle = np.eye(channels)
+        triangle[1:, 0] = (math.sqrt(limit * room) - 1) / (channels - 1)
+        corner = ic.AutoregressiveConv(triangle[:, :, None])
+        assert (plan(corner).at_the_pixel == "cached inverse") == kept
 
 
 def test_a_prepared_inverse_pickles_small() -> None:
