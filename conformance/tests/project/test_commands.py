@@ -58,6 +58,7 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("conformance --namespace ../../etc", "--namespace: expected an import name"),
         ("conformance --json a --html a", "each another one"),
         ("conformance --json .", "expected a file for each of --json"),
+        ("conformance --seconds 0", "--seconds: expected a positive number, got '0'"),
         ("conformance --workers 0", "--workers: expected at least 1, got 0"),
         ("density train --device nowhere", "--device: PyTorch cannot use 'nowhere'"),
         ("density sample . --temperature nan", "a --temperature of at least 0"),

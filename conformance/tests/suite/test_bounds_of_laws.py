@@ -1,0 +1,229 @@
+"""What laws let pass: an error just within the bound that they state, and none beyond it."""
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import count, product
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.extend import Transposed
+from invconv_conformance.cases.case import Case
+from invconv_conformance.laws import LAWS
+from invconv_conformance.laws.setting import Setting
+from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.table import target_of
+from invconv_conformance.run.check import check
+from invconv_conformance.truth.bounds import scales
+
+WEIGHT, BIAS, LOGS = np.diag([4.0, 0.5]), np.asarray([3.0, 0.0]), np.log([4.0, 0.5])
+GAIN, LOSS, CONDITION, SUM, TERMS = 4.0, 2.0, 8.0, math.log(8.0), 2  # SUM of |log|
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10}
+
+
+class Still(Case):
+    """A case whose images are zero in the second channel, where errors are planted as they are."""
+
+    def images(self, _: int) -> Any:
+        x = np.asarray([1.0, 2.0, 0.5, 1.5, 3.0, 0.25]).reshape(3, 1, 2) * [[1.0], [0.0]]
+        return [x, 2 * x[::-1], 3 * x[:, :, ::-1]]
+
+
+CASE = Still("diagonal", lambda rng: ic.Conv1x1(WEIGHT, BIAS), (2,), (3,))
+X, Y, BAR = CASE.images(3)
+OUT, BACK, X_BACK = 4 * X + BIAS[:, None], (Y - BIAS[:, None]) / 4, (X - BIAS[:, None]) / 4
+
+
+def norm(x: Any) -> Any:
+    return np.sqrt((x**2).sum(axis=(1, 2)))
+
+
+class Stated:
+    """The bounds of y = W x + b in a dtype, of each sample, as the docstrings state them."""
+
+    def __init__(self, dtype: str) -> None:
+        self.half, self.eps = dtype == "float16", EPS[dtype]
+        self.single = EPS["float32"] if self.half else self.eps
+        self.unit, self.b = 10 * TERMS * self.single, 3 * math.sqrt(2)
+
+    def cast(self, x: Any) -> Any:
+        return self.half * (self.eps * (norm(x) if np.ndim(x) else x) + 2.0**-24 * 2)
+
+    def sums(self, x: Any, *others: Any) -> Any:
+        return self.unit * (GAIN * norm(x) + self.b + sum(map(norm, others)))
+
+    def solve(self, x: Any, times: float = 1) -> Any:
+        return times * (self.unit * CONDITION * (norm(x) + LOSS * self.b) + self.cast(x))
+
+    def precise(self, x: Any) -> Any:
+        within = 10 * TERMS * EPS["float64"] * CONDITION * (norm(x) + LOSS * self.b)
+        return 2 * self.single * norm(x) + self.cast(x) + within
+
+    def linear(self, scale: float, x: Any, right: Any) -> Any:
+        return self.unit * scale * norm(x) + self.cast(right)
+
+    def log_det(self) -> float:
+        rounding = 10 * self.single * (2 * (2 * SUM + 2 * CONDITION) + 2 * math.log(2.0) + 1)
+        return rounding + 4 * CONDITION * float(np.finfo(np.longdouble).eps)
+
+    def two_ways(self, size: float, casts: int = 1) -> Any:
+        return self.unit * CONDITION**2 * size + casts * self.cast(size)
+
+    def isolated(self, what: str, alone: int) -> Any:
+        """Return the bound of a gradient of all samples, or of the first beside large ones."""
+        one, inverse = slice(1 if alone else None), what == "inverse_vjp"
+        reach = norm(Y if inverse else X) * norm(BAR)
+        return self.two_ways((BAR * (BACK / 4 if inverse else X))[one].sum() + reach[one].sum(), 3)
+
+    def slope(self, what: str, both: int, name: str) -> Any:
+        """Return the bound of a slope, over the share that an entry of the gradient has in it."""
+        inverse, rng = what == "inverse_vjp", CASE.rng()
+        ways = {"weight": rng.standard_normal((2, 2)), "bias": rng.standard_normal(2)}
+        way = ways[name] / max(1.0, float(np.linalg.norm(ways[name])))
+        log_det, solved = both * 1.5 * 2 * math.log(2.0), BAR * BACK
+        size = abs(solved.sum() - log_det if inverse else (BAR * OUT).sum() + log_det)
+        bar, points = (BAR / 4, BACK) if inverse else (BAR, X)
+        slopes = np.einsum("bip,bjp->ij", bar, points) + 3 * both * np.diag([0.25, 2.0])
+        reach = abs((slopes if name == "weight" else bar.sum(axis=(0, 2))) * way).sum()
+        step = (GAIN if name == "weight" else 1.0) * 1e-3 / (1 + LOSS)
+        parts = (1 + size + abs(solved).sum()) * 1e-3 / step + reach
+        entry = abs(way[(1, 0)[: way.ndim]])
+        return ((self.unit * CONDITION + 1e-9) * parts + self.cast(reach)) / entry
+
+
+# a law; the method that is wrong, in which of its calls, and in which part of its result
+BOUNDS: dict[str, Callable[[Stated], Any]] = {
+    "forward.value forward 0": lambda s: s.sums(X) + s.cast(OUT),
+    "forward.value forward_and_log_det 0 0": lambda s: s.sums(X) + s.cast(OUT),
+    "inverse.value inverse 0": lambda s: s.solve(BACK),
+    "inverse.value inverse 1": lambda s: s.solve(X),
+    "inverse.value inverse_and_log_det 0 0": lambda s: s.solve(X),
+    "inverse.residual inverse 0": lambda s: 2 * (s.sums(BACK, Y) + GAIN * s.cast(BACK)),
+    "inverse.residual inverse 1": lambda s: 2 * (s.sums(X, OUT) + GAIN * s.cast(X)),
+    "round_trip inverse 0": lambda s: s.solve(X, 2) + LOSS * s.cast(OUT),
+    "round_trip forward 1": lambda s: 2 * s.sums(BACK, Y) + GAIN * s.cast(BACK) + s.cast(Y),
+    "log_det.value log_det 0": Stated.log_det,
+    "log_det.value forward_and_log_det 0 1": Stated.log_det,
+    "log_det.inverse inverse_and_log_det 0 1": Stated.log_det,
+    "log_det.inverse Inverse.log_det 0": Stated.log_det,
+    "transpose forward 0": lambda s: s.linear(GAIN, Y, 4 * Y),
+    "transpose.inverse log_det 0": lambda s: s.log_det() + 4 * CONDITION * s.unit,
+    "transpose.inverse inverse 0": lambda s: s.linear(CONDITION, Y / 4, Y / 4),
+    "composition Chain.forward_and_log_det 0 0": lambda s: s.solve(X, 2),
+    "precision PreparedInverse.inverse 0": lambda s: s.precise(BACK),
+    "precision PreparedInverse.inverse 1": lambda s: s.precise(X),
+    "condition condition 1": lambda s: 8 * (1e-9 + 1e2 * 8 * EPS["float64"]),
+    "condition condition 2": lambda s: 8 * (1e-9 + 1e2 * 8 * EPS["float64"]),
+    "vjp.input forward_vjp 0 1": lambda s: s.linear(GAIN, BAR, 4 * BAR),
+    "vjp.input forward_vjp 1 1": lambda s: s.linear(GAIN, BAR, 4 * BAR),
+    "vjp.input inverse_vjp 0 1": lambda s: s.linear(CONDITION, BAR / 4, BAR / 4),
+    "vjp.input inverse_vjp 1 1": lambda s: s.linear(CONDITION, BAR / 4, BAR / 4),
+    "parity forward 1": lambda s: s.sums(X),
+    "parity inverse 1": lambda s: s.solve(BACK, 2),
+    "parity forward_vjp 1 0 weight": lambda s: (
+        s.unit * CONDITION * ((BAR * X).sum() + np.linalg.norm(X) * np.linalg.norm(BAR))
+    ),
+    "layout forward 0": lambda s: s.sums(X) + s.cast(OUT),
+    "layout inverse 0": lambda s: 2 * (s.sums(X_BACK, X) + GAIN * s.cast(X_BACK)),
+    "layout forward_vjp 0 0 weight": lambda s: s.two_ways(2 * (X**2).sum()),
+}
+PULLBACKS = "forward_vjp", "inverse_vjp"
+BOUNDS |= {
+    f"isolation.gradients {what} {n} 0 weight": partial(Stated.isolated, what=what, alone=n % 2)
+    for what, n in product(PULLBACKS, range(4))
+}
+BOUNDS |= {
+    f"vjp.parameters {what} {n} 0 {name}": partial(Stated.slope, what=what, both=n, name=name)
+    for what, n, name in product(PULLBACKS, range(2), ("weight", "bias"))
+}
+OF = {"precision": ("float32", "float16"), "parity": ("float64", "float32")}
+OF["transpose.inverse log_det 0"] = OF["parity"]
+
+
+@cache
+def diagonal(dtype: str) -> Setting:
+    return Setting(CASE, target_of(Column("numpy", "cpu", "eager", dtype)), dtype)
+
+
+@pytest.mark.parametrize("row", BOUNDS)
+def test_a_law_holds_to_its_bound(row: str) -> None:
+    """In each sample."""
+    law, name, call, *path = row.split()
+    for dtype in OF.get(row, OF.get(law, EPS)):
+        limits = np.broadcast_to(BOUNDS[row](Stated(dtype)), 3)
+        for (sample, limit), share in product(enumerate(limits), (0.97, 1.03)):
+            with planted(name, int(call), path, sample, share * limit):
+                result = check(LAWS[law], diagonal(dtype))
+            off = abs(result.error / result.bound - share)
+            assert off < (0.02 if law == "vjp.parameters" else 0.005), result  # a slope is rounded
+            assert result.status == ("pass" if share < 1 else "fail")
+
+
+@pytest.mark.parametrize("share", [0.97, 1.03])
+def test_a_bounded_inverse_exceeds_its_gain_by_rounding_alone(
+    share: float, monkeypatch: Any
+) -> None:
+    weight = np.eye(2) / (3 * (1 + share * 10 * TERMS * EPS["float32"]))
+    monkeypatch.setattr(ic, "bounded", lambda conv, gain: ic.Conv1x1(weight))
+    assert check(LAWS["bounded"], diagonal("float32")).status == ("pass" if share < 1 else "fail")
+
+
+def planted(name: str, call: int, path: list[str], sample: int, error: float) -> Any:
+    """Return a context in which one call of a method is off by an error, in one number."""
+    where, _, method = name.rpartition(".")
+    cls, calls = getattr(ic, where or "Conv1x1"), count()
+    right = getattr(cls, method)
+
+    def off(found: Any, path: list[str]) -> Any:
+        if path:
+            parts = dict(found) if isinstance(found, dict) else list(found)
+            key: Any = path[0] if isinstance(found, dict) else int(path[0])
+            parts[key] = off(parts[key], path[1:])
+            return parts if isinstance(found, dict) else tuple(parts)
+        found = np.array(found)  # a gradient is zero in these entries
+        entries = {(2, 2): (1, 0), (2,): (1,), (3,): (sample,), (): ()}
+        found[entries.get(found.shape, (sample, 1, 0))] += error
+        return found
+
+    def wrong(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = right(self, *arguments, **options)
+        return off(found, path) if next(calls) == call else found
+
+    return mock.patch.object(cls, method, wrong)
+
+
+# of operators that are W at both pixels: m, and the bound of the log-determinant
+MIDDLE, FIRST, NONE = np.asarray([0, 1, 0]), np.asarray([1, 0, 0]), np.zeros((2, 2))
+ONES, TURNS, RASTER = (
+    np.ones(2),
+    np.eye(2)[[0, 0, 1, 1]],
+    WEIGHT[..., None, None] * [MIDDLE, 0 * MIDDLE],
+)
+SCALES: tuple[tuple[Any, float, float], ...] = (
+    (ic.Conv1x1(WEIGHT), 2, 2 * (2 * SUM + 16)),
+    (ic.AutoregressiveConv(WEIGHT[..., None] * FIRST), 6, 4 * SUM),
+    (ic.AutoregressiveConv(RASTER, mask="raster"), 12, 4 * SUM),
+    (ic.PeriodicConv(WEIGHT[..., None] * MIDDLE), 6 + 2, 4 * SUM + 8 * 16),
+    (ic.SymmetricConv(WEIGHT[..., None] * FIRST), 10 + 2, 4 * SUM + 12 * 16),
+    (ic.QRConv1x1(TURNS, NONE, np.exp(LOGS)), 10, 4 * SUM),
+    (ic.CirculantConv1x1(np.exp(LOGS), np.eye(2)[0], ONES), 4, 2 * (4 * SUM + 16)),
+    (ic.PLUConv1x1(np.arange(2), NONE, NONE, ONES, LOGS), 4, 4 * SUM),
+    (ic.ActNorm(LOGS, None), 4, 4 * SUM),
+    (ic.Inverse(ic.ActNorm(-LOGS, None)), 4, 4 * SUM),
+    (Transposed(ic.ActNorm(LOGS, None)), 4, 4 * SUM),
+    (ic.Chain([ic.Conv1x1(np.eye(2)), ic.ActNorm(LOGS, None)]), 6, 4 + 4 * SUM),
+    (ic.Chain([ic.OrthogonalConv1x1(TURNS), ic.ActNorm(LOGS, None)]), 14, 4 * SUM),
+    (ic.ExponentialConv(np.diag(LOGS)[..., None] * MIDDLE), 32 * (1 + LOGS[0]), 4 * SUM + 1),
+)
+
+
+@pytest.mark.parametrize("row", SCALES, ids=lambda row: type(row[0]).__name__)
+def test_what_bounds_depend_on(row: Any) -> None:
+    conv, terms, logs = row
+    found = scales(conv, (1, 2)[2 - (conv.ndim or 1) :])
+    assert (found.gain, found.loss, found.condition) == pytest.approx((4, 2, 8))
+    assert (found.terms, found.logs) == pytest.approx((terms, logs))
