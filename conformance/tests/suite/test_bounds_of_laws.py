@@ -1,6 +1,7 @@
 """What laws let pass: an error just within the bound that they state, and none beyond it."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import count, product
@@ -12,6 +13,7 @@ import pytest
 
 import invconv as ic
 from invconv.extend import Transposed
+from invconv_conformance import check_operator
 from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.setting import Setting
@@ -167,7 +169,7 @@ def test_a_law_holds_to_its_bound(row: str) -> None:
 def test_a_bounded_inverse_exceeds_its_gain_by_rounding_alone(
     share: float, monkeypatch: Any
 ) -> None:
-    weight = np.eye(2) / (3 * (1 + share * 10 * TERMS * EPS["float32"]))
+    weight = np.diag([1, 1 / (3 * (1 + share * 10 * TERMS * EPS["float32"]))])
     monkeypatch.setattr(ic, "bounded", lambda conv, gain: ic.Conv1x1(weight))
     assert check(LAWS["bounded"], diagonal("float32")).status == ("pass" if share < 1 else "fail")
 
@@ -227,3 +229,16 @@ def test_what_bounds_depend_on(row: Any) -> None:
     found = scales(conv, (1, 2)[2 - (conv.ndim or 1) :])
     assert (found.gain, found.loss, found.condition) == pytest.approx((4, 2, 8))
     assert (found.terms, found.logs) == pytest.approx((terms, logs))
+
+
+@pytest.mark.parametrize("law", ["forward.value, y", "log_det.value, log_det"])
+def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str) -> None:
+    conv, unit = ic.Conv1x1(WEIGHT, BIAS, ndim=1), 10 * EPS["float64"]
+    x = Case("Conv1x1", lambda rng: conv, (7,)).images(1)[0]
+    bound, call = unit * 14 * (GAIN * norm(x)[1] + 3 * math.sqrt(7)), 1
+    if "log_det" in law:
+        bound, call = unit * (14 * (7 * SUM + 14 * CONDITION) + 7 * math.log(2.0) + 1), 0
+    text = re.escape(f"{law}: error 1, bound {bound:.3g} ")
+    method = law.partition(".")[0]
+    with planted(method, call, [], 1, 1.0), pytest.raises(AssertionError, match=text):
+        check_operator(conv, WEIGHT)

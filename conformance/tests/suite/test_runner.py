@@ -20,13 +20,15 @@ import pytest
 import invconv as ic
 from invconv._cli import main
 from invconv.kernels import numpy_primitives
-from invconv_conformance import plugin
+from invconv_conformance import command, plugin
+from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Law, Measure, truth
-from invconv_conformance.libraries.library import Column, unadapted
+from invconv_conformance.libraries.library import Column, lacking, required_functions, unadapted
 from invconv_conformance.libraries.table import LIBRARIES
 from invconv_conformance.report import difference
 from invconv_conformance.run import check
+from invconv_conformance.run.selection import checks, few_eager
 from tests.programs import python
 
 README = Path(__file__).parents[2] / "README.md"
@@ -259,3 +261,80 @@ def test_any_measure_of_a_law_may_break_it(place: int, wrong: float) -> None:
     assert held([]).status == "not applicable"
     assert all(law.definition for law in LAWS.values())
     assert held([0.5, "no number"]).status == "error"  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ("--library=numpy", 8),
+        ("--library=numpy --workers 3", 3),
+        ("--library=numpy -k kind", 1),
+        ("--library=array_api_strict --quick", 1),  # few cases
+        ("--library=jax --quick", 8),
+        ("--library=cuda", 4),  # which share a GPU
+    ],
+)
+def test_the_front_starts_a_process_a_core(options: str, processes: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name in ("OMP_NUM_THREADS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    if "cuda" in options:
+        columns = [Column("torch", "cuda:0", "eager", "float32")]
+        monkeypatch.setattr(command, "choose", lambda options: (columns, []))
+    asked: dict[str, Any] = {}
+
+    def run(words: list[str]) -> int:
+        asked.update(os.environ, words=words)
+        return 0
+
+    monkeypatch.setattr(pytest, "main", run)
+    assert main(["conformance", *options.split()]) == 0
+    several = [f"--numprocesses={processes}"] if processes > 1 else []
+    assert [word for word in asked["words"] if "processes" in word] == several
+    assert asked.get("OMP_NUM_THREADS") == ("1" if several else None)
+    assert ("JAX_COMPILATION_CACHE_DIR" in asked) == bool(several)
+    assert asked["MKL_NUM_THREADS"] == "5"  # the user's
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_the_front_gives_pytest_every_option(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = "--library numpy,torch --device cpu --mode eager --dtype float64 --seconds 5 --quick"
+    options += " --json a.json --html b.html --junit c.xml -k one"
+    for status, found in enumerate((0, 1, 130, 2, 2, 2)):
+        asked = Mock(return_value=status)
+        monkeypatch.setattr(pytest, "main", asked)
+        assert main(["conformance", *options.split()]) == found
+    assert "nothing was checked: no test has such a name" in capsys.readouterr().err
+    here = {f"{name}={tmp_path}" for name in ("--invconv-json", "--invconv-html", "--junitxml")}
+    words = [word for word in asked.call_args.args[0] if word.startswith(("--", "-k"))]
+    wanted = "--library=numpy,torch --device=cpu --mode=eager --dtype=float64 --seconds=5.0"
+    assert {*wanted.split(), "--quick", "-kone"} <= {*words}
+    assert here == {word.rpartition("/")[0] for word in words if str(tmp_path) in word}
+    asked.return_value = 0
+    assert main(["conformance", "--library", "numpy"]) == 0
+    given = {word.partition("=")[0] for word in asked.call_args.args[0]}
+    assert not given & {"--quick", "--device", "--invconv-json", "-kNone"}
+
+
+def test_eager_code_that_is_compiled_too_runs_a_few_cases() -> None:
+    columns = [Column("jax", "cpu", mode, "float32") for mode in ("eager", "jit")]
+    names = [QUICK[0], "corner-k1"]
+    found = [(one.case, one.column.mode) for one in checks(columns, names, ["kind"])]
+    alone = [one.case for one in checks(columns[:1], names, ["kind"])]
+    assert found == [(QUICK[0], "jit"), (QUICK[0], "eager"), ("corner-k1", "jit")]
+    assert alone == names
+    results: list[Any] = [Mock(library="jax", case=case, mode=mode) for case, mode in found]
+    (line,) = few_eager(results)
+    assert line.startswith("JAX, eager: 1 of 2 cases, which run compiled; --library jax --mode")
+    assert few_eager(results[:2]) == few_eager(results[2:]) == []
+
+
+def test_what_the_core_needs_of_a_library() -> None:
+    needed = required_functions()
+    some = {"": {"astype", "matmul", "where"}, "fft": {"irfftn", "rfftn"}, "linalg": {"slogdet"}}
+    assert {name for name in some if some[name] <= {*needed[name]}} == {*needed}
+    assert not {"fft", "linalg", "__name__"} & {*needed[""]}
+    few: Any = Mock(spec=[name for name in needed[""] if name != "where"])
+    assert lacking(few) == ["where", *(f"{n}.{m}" for n in ("fft", "linalg") for m in needed[n])]
