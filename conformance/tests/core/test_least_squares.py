@@ -182,11 +182,14 @@ def test_a_damp_is_found_for_images_of_any_size(cls: Any, carry: Any) -> None:
 
 
 def test_images_of_any_size_and_none() -> None:
-    conv = operator(ic.PeriodicConv, 2, (5,), singular=False)
+    conv = operator(ic.PeriodicConv, 2, (5,), singular=False).replace(bias=np.zeros(2))
     y = np.random.default_rng(0).standard_normal((2, 5))
-    large = conv.replace(bias=np.zeros(2)).least_squares(2.0**1020 * y, 0.5)
-    small = conv.replace(bias=np.zeros(2)).least_squares(y, 0.5)
-    np.testing.assert_array_equal(large, 2.0**1020 * small)
+    large = conv.least_squares(2.0**1020 * y, 0.5)
+    np.testing.assert_array_equal(large, 2.0**1020 * conv.least_squares(y, 0.5))
+    tiny, scale = conv.replace(kernel=2.0**-300 * conv.kernel), 2.0**-300
+    for damp in (0.0, 0.5):
+        found = tiny.least_squares(scale * y, scale * damp)
+        np.testing.assert_array_equal(found, conv.least_squares(y, damp))
     assert conv.least_squares(np.zeros((0, 2, 5))).shape == (0, 2, 5)
 
 
