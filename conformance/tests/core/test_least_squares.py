@@ -164,6 +164,11 @@ def test_a_prepared_operator_has_it() -> None:
     np.testing.assert_array_equal(wide, exact.astype("float32"))
 
 
+def test_channels_may_be_coupled_through_others() -> None:
+    conv, y = ic.Conv1x1(np.eye(9) + np.eye(9, k=1) / 2), np.arange(9.0)[None, :, None]
+    np.testing.assert_allclose(conv.least_squares(y), conv.inverse(y), rtol=1e-12)
+
+
 def test_a_scale_is_known_to_all_its_digits() -> None:
     norm = ic.ActNorm(np.asarray([0.0, -90.0, 400.0]), None)
     y = np.ones((1, 3, 2))
