@@ -15,6 +15,7 @@ import torch
 import invconv as ic
 from invconv.arrays import namespaces
 from invconv.arrays.registry import agnostic
+from invconv.kernels.wavefront import inverse_keeps_accuracy
 from tests.programs import python
 from tests.selected import cases_named
 
@@ -125,10 +126,11 @@ def test_an_inverse_is_kept_up_to_a_condition(room: float, carry: Any) -> None:
     assert (plan(ic.Conv1x1(square)).at_the_pixel == "product with the inverse") == kept
     assert (plan(ic.PeriodicConv(square[:, :, None])).per_frequency == "cached inverse") == kept
     for channels, limit in ((3, 10), (62, 19)):
-        triangle = np.eye(channels)
-        triangle[1:, 0] = (math.sqrt(limit * room) - 1) / (channels - 1)
-        corner = ic.AutoregressiveConv(triangle[:, :, None])
+        triangle = 3 * np.eye(channels)
+        triangle[1:, 0] = 3 * (math.sqrt(limit * room) - 1) / (channels - 1)
+        corner, inverse = ic.AutoregressiveConv(triangle[:, :, None]), np.linalg.inv(triangle)
         assert (plan(corner).at_the_pixel == "cached inverse") == kept
+        assert inverse_keeps_accuracy(carry(triangle), carry(inverse)) == kept  # if it is traced
 
 
 def test_a_prepared_inverse_pickles_small() -> None:
