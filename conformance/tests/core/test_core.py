@@ -53,6 +53,12 @@ def test_parameters_and_replace() -> None:
     assert replaced.steps[0].permutation.tolist() == [1, 0]  # type: ignore[attr-defined]
 
 
+def test_the_log_dets_of_many_steps_and_of_their_inverses_cancel_exactly() -> None:
+    for cls in (ic.PeriodicConv, ic.AutoregressiveConv):
+        chain = ic.Chain([cls.init(3, rng=np.random.default_rng(n)) for n in range(20)])
+        assert ic.Chain([chain, ic.Inverse(chain)]).log_det((5, 7)) == 0
+
+
 def test_operators_are_frozen_compare_by_identity_and_print_shapes() -> None:
     conv = ic.PeriodicConv.init(2, rng=RNG)
     with pytest.raises(AttributeError):

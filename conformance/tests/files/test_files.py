@@ -75,7 +75,9 @@ def test_safetensors_own_reader_finds_the_parameters(dtype: str, tmp_path: Path)
     for name, array in conv._arrays().items():
         assert np.array_equal(found[name].astype(np.float64), bits(array)), name
     content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0  # so that arrays are aligned in a file that is mapped to memory
+    header = json.loads(content[8 : 8 + length])
     for name, array in found.items():
         assert header[name]["data_offsets"][0] % array.itemsize == 0
     kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)

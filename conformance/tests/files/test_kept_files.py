@@ -146,12 +146,39 @@ def test_at_a_limit_of_the_file_size_the_old_file_is_whole(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_on_disk_takes_the_place_of_a_file_and_then_the_folder_is(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    path, done, open_ = tmp_path / "conv.safetensors", list[Any](), list[int]()
+
+    def sync(descriptor: int) -> None:
+        open_.append(descriptor)
+        done.append(os.fstat(descriptor).st_ino)
+
+    def replace(part: Path, target: Path, move: Any = os.replace) -> None:
+        done.append(("then", part.stat().st_ino))
+        move(part, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    ic.save(ic.Conv1x1(np.eye(2)), path)
+    new = path.stat().st_ino
+    assert done == [new, ("then", new), tmp_path.stat().st_ino]
+    for descriptor in open_:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
 def test_a_link_stays_a_link_and_permissions_stay(tmp_path: Path) -> None:
     path, link = tmp_path / "conv.safetensors", tmp_path / "link"
     ic.save(ic.Conv1x1(np.eye(2)), path)
     plain = tmp_path / "plain"
     plain.write_text("")
-    assert path.stat().st_mode == plain.stat().st_mode  # as the umask says
+    with container.replacing(tmp_path / "drawn") as part:
+        part.unlink()  # as a library does that writes a file of its own in its place
+        part.touch(0o600)
+    for new in (path, tmp_path / "drawn"):
+        assert new.stat().st_mode == plain.stat().st_mode  # as the umask says
     path.chmod(0o640)
     link.symlink_to(path.name)
     ic.save(ic.Conv1x1(np.eye(3)), link)

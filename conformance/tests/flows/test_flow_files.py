@@ -100,6 +100,9 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "wide": ({"width": 2**31 - 1}, {}, "has the shape"),
     "many levels": ({"levels": 10**9}, {}, "flow: shape"),
     "floor": ({"scale_floor": math.nan}, {}, "flow: scale_floor"),
+    "beside: number": ({"initialized": 1}, {}, "initialized is neither true nor false"),
+    "beside: more": ({"colour": 1}, {}, r"the description has \['colour', 'flow'"),
+    "beside: no flow": ({"flow": "glow"}, {}, "expected a flow, got 'glow'"),
     "missing": ({}, {WEIGHT: None}, "other arrays than those of the flow"),
     "left over": ({}, {"extra": torch.zeros(1)}, "other arrays than those of the flow"),
     "shape": ({}, {WEIGHT: torch.zeros(4, 2, 3, 1)}, "has the shape"),
@@ -118,7 +121,7 @@ def test_a_changed_file_is_refused(name: str, tmp_path: Path) -> None:
     with safetensors.safe_open(path, framework="pt") as file:
         document = json.loads(file.metadata()["invconv"])
         tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
-    document["flow"] |= changes
+    (document if name.startswith("beside") else document["flow"]).update(changes)
     tensors = {n: t for n, t in (tensors | arrays).items() if t is not None}
     save_file(tensors, path, {"invconv": json.dumps(document)})
     with pytest.raises(ic.InvalidFileError, match=message) as raised:

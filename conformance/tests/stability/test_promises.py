@@ -15,7 +15,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
-from invconv.trust.round_trip import relative_error
+from invconv.trust.round_trip import noise_like, relative_error
 from invconv_conformance.cases.case import Case
 from tests.selected import cases_named
 
@@ -202,3 +202,11 @@ def test_a_recomputed_image_is_off_by_its_share_of_the_image(size: float) -> Non
     assert right.tolist() == [False, True, False, True, True, False]
     one = relative_error(np.full((1, 4), 2.0), np.full((1, 4), 2.5), z[:1, :1])[0]
     assert one == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_noise_has_mean_0_and_variance_1(dtype: Any) -> None:
+    noise = noise_like(torch.zeros(2, 30, 1000, dtype=dtype))
+    assert (noise.shape, noise.dtype) == ((1, 30, 1000), dtype)
+    assert abs(noise.double().mean()) < 0.02
+    assert noise.double().var() == pytest.approx(1, rel=0.02)
