@@ -10,8 +10,10 @@ import invconv as ic
 from invconv.families import path as paths
 from invconv.families.exponential import Exponential
 from invconv.families.family import SHIFT
+from invconv.families.pointwise import MATRIX, Scale
+from invconv.families.structured import Circulant, Householder, Triangular
 from invconv.operators.base.judgement import linear_maps
-from invconv.trust.bound import UNBOUNDED, Bounds, error_bound, of_matrix, of_taps
+from invconv.trust.bound import UNBOUNDED, Bounds, error_bound, of_taps
 from invconv.trust.gains import norm_bound
 from invconv_conformance.cases.case import Case
 from tests.selected import FEW
@@ -49,20 +51,25 @@ def test_no_factor_exceeds_its_bounds(case: Case) -> None:
 def test_bounds_are_attained() -> None:
     """By long rows whose products have no signs to cancel."""
     taps = ic.AutoregressiveConv(np.asarray([[[4.0, -1.0, -1.0]]]))
-    series = ic.ExponentialConv(np.asarray([[[0.0, 0.0, -0.7]]]), padding="circular")
+    rows = np.asarray([[0.3, 0.4], [0.7, 0.0]])
+    series = ic.ExponentialConv(rows[..., None] * [0.0, 0.0, -1.0], padding="circular")
     for conv in (taps, series):
         (factor,) = conv._path()
-        matrix, found = dense(factor, 1, (60,)), factor.family.bounds(factor.w)
+        matrix, found = dense(factor, conv.channels, (60,)), factor.family.bounds(factor.w)
         assert row_sum(matrix) == pytest.approx(found.gain)
         assert row_sum(np.linalg.inv(matrix)) == pytest.approx(found.back)
-    assert found.terms == pytest.approx((3 + 2) * (0.7 + 1) + 2)
+    assert found.terms == pytest.approx((2 * 3 + 2) * (0.7 + 1) + 2)
     uneven, others = np.diag([1.0, 0.125]), np.full((3, 2, 2), 1 / 64)
     assert of_taps(uneven, others).terms == (2 * (3 + 1) + 2) * 8
     assert of_taps(uneven, 0.99 * others * 64 / 48).back == pytest.approx(8 / 0.01)
     assert of_taps(uneven, others * 64 / 48) == of_taps(0 * uneven, others) == UNBOUNDED
     assert SHIFT.bounds(np.asarray([0.5, -2.0])) == Bounds(1.0, 1.0, 1, 2.0)
-    matrix = np.eye(3)
-    assert [of_matrix(matrix, matrix, triangular=t).terms for t in (True, False)] == [5, 11]
+    vectors, matrix = 1 + np.eye(3, 4), np.eye(4)
+    for family, w, terms in (
+        *((Householder(), vectors, 4 + 3 + 2), (Circulant(), vectors[0], 2 * 4)),
+        *((Scale(), vectors[0], 2), (Triangular(True), matrix, 4 + 2), (MATRIX, matrix, 4**2 + 2)),
+    ):
+        assert family.bounds(w).terms == terms
 
 
 @pytest.mark.parametrize("solves", [False, True])
