@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -104,6 +105,13 @@ TOO_DEEP, DEEP = nested(DEEPEST + 1), nested(DEEPEST)
 def defined() -> ic.Conv1x1:
     """Return an operator of a class that is defined anew by each call."""
     return type("Defined", (ic.Conv1x1,), {"__module__": "a_notebook"})(EYE)  # type: ignore[no-any-return]
+
+
+def adapter(**names: Any) -> ModuleType:
+    """Return an adapter with some names."""
+    module = ModuleType("adapter")
+    vars(module).update(names)
+    return module
 
 
 def clipped() -> it.ActNorm:
@@ -450,6 +458,8 @@ ValueError
       -> BLUR.inverse(np.ones((3, 5, 5))«→ [..., None, :, :]»)
   got 3: \(3, 3, 3\); EmergingConv3d takes so many -> it.EmergingConv«2d → 3d»(2, (3, 3, 3))
   got 4: \(3, 3, 3, 3\) -> it.PeriodicConv2d(2, (3, 3«, 3, 3 → »))
+  a library that was not used before, got 'numpy'
+      -> ic.extend.register_backend('«numpy → unused»', adapter())
   without dots, 'dask' of dask.array, got  -> ic.extend.register_backend('dask.array', np)
   ndim: expected the number of spatial axes -> it.interop.TorchTransform(it.Conv1x1(3)«→, ndim=0»)
   ndim: expected the operator's, 2, got 1
@@ -536,6 +546,8 @@ TypeError
   Chain\(\[layer.operator\(\) for layer in ...\]\)
       -> ic.save(«[LAYER] → ic.Chain([LAYER.operator()])», 'f')
   module: expected a module, got <class -> ic.extend.register_backend('dask', ic.extend.ArrayOps)
+  ARRAY_OPS to be a subclass of ArrayOps, got <class 'int'>
+      -> ic.extend.register_backend('unused', adapter(ARRAY_OPS=«int → ic.extend.ArrayOps»))
   ndim: expected a number of spatial axes, got 2\.0
       -> it.interop.TorchTransform(it.Conv1x1(3), ndim=«2.0 → 2»)
   conv: expected an operator of invconv, got -> ij.interop.DistraxBijector(«3 → JAX_NORM», ndim=1)

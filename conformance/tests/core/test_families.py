@@ -17,6 +17,7 @@ import scipy.signal
 import torch
 
 import invconv as ic
+from invconv.families.convolutions import StencilFamily
 from invconv_conformance.truth import oracle
 
 RNG = np.random.default_rng(0)
@@ -47,6 +48,13 @@ def test_gradients_of_an_inverse_keep_the_digits_of_float32(cls: Any, seed: int)
     for name, right in (truth | {"y": truth_bar}).items():
         error = np.abs((y_bar if name == "y" else found[name]) - right).max() / np.abs(right).max()
         assert error < 3e-5, (name, error)
+
+
+def test_a_family_is_remembered_until_there_are_too_many() -> None:
+    for n in range(1, 600):
+        family = StencilFamily.of(((n,),), False)
+        assert StencilFamily.of(((n,),), False) is family
+        assert len(StencilFamily.made) <= 512 + 1  # with the transpose of the last
 
 
 def almost_singular(pivot: float) -> ic.PLUConv1x1:

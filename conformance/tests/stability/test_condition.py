@@ -76,6 +76,14 @@ def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) 
     assert compared >= 3
 
 
+def test_it_is_exact_up_to_512_unknowns_and_some_are_remembered() -> None:
+    series, one = ic.ExponentialConv(np.full((1, 1, 3), 0.1)), ic.Conv1x1(np.eye(1))
+    assert [judgement.condition(series, (n,)).exact for n in (512, 513)] == [True, False]
+    for n in range(1, 200):
+        one.condition((n,))
+        assert len(one._conditions) <= limits.REMEMBERED
+
+
 def test_every_call_that_inverts_warns_at_the_callers_line() -> None:
     conv, x = authors_conv("float64"), np.ones((1, 1, 32, 32))
     inverse, chain = ic.Inverse(conv), ic.Chain([conv])

@@ -73,6 +73,28 @@ def test_the_guilty_step_is_named() -> None:
     assert found.growth == pytest.approx((1.63, 1.63), abs=0.01)
 
 
+@pytest.mark.parametrize("grid", [(1,), (3,)])
+def test_the_loss_is_that_of_steps_one_after_the_other(grid: Shape) -> None:
+    """|P_i^-1| |K_i| |P_(i-1)| for P_i = K_i ... K_1, at worst; of dense matrices on both grids."""
+    rng = np.random.default_rng(0)
+    one, two, *turns = (ic.Conv1x1(rng.standard_normal((2, 2))) for _ in range(4))
+    steps = [one, ic.Inverse(two), *turns, ic.Inverse(one), two]
+    if grid == (3,):
+        steps[2] = ic.AutoregressiveConv(np.eye(2)[..., None] * [1.0, 2.0])
+    dense = [affine(step, grid)[0].astype(float) for step in steps]
+    before, losses = np.eye(len(dense[0])), []
+    for step, matrix in zip(steps, dense, strict=True):
+        after, back = matrix @ before, np.linalg.inv(matrix)
+        pairs = (np.linalg.inv(after), matrix, before), (np.linalg.inv(before), back, after)
+        for norm in (1, np.inf):
+            three = pairs[isinstance(step, ic.Inverse)]
+            losses.append(math.prod(np.linalg.norm(a, norm) for a in three))
+        before = after
+    found = ic.diagnose(ic.Chain(steps), grid)
+    assert found.loss == pytest.approx(max(losses))
+    assert found.loss > 2 * found.condition
+
+
 def test_many_steps_of_which_none_is_guilty() -> None:
     turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
     step = ic.Conv1x1(turned @ np.diag([math.exp(1.5), math.exp(-1.5)]) @ turned.T)

@@ -202,6 +202,9 @@ def test_a_recomputed_image_is_off_by_its_share_of_the_image(size: float) -> Non
     assert right.tolist() == [False, True, False, True, True, False]
     one = relative_error(np.full((1, 4), 2.0), np.full((1, 4), 2.5), z[:1, :1])[0]
     assert one == pytest.approx(0.25)
+    half = torch.ones(3, 1, dtype=torch.bfloat16)  # whose rounding alone is 0.4 % an operation
+    again = half * torch.tensor([[1.25], [1.75], [1.0]]).bfloat16()
+    assert relative_error(half, again, half)[1].tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
