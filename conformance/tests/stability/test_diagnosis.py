@@ -14,7 +14,9 @@ import torch
 
 import invconv as ic
 from invconv import _cli
+from invconv.stability.advice import what_to_do
 from invconv.stability.report import Diagnosis
+from invconv.trust.condition import EPS, OVERFLOW
 from invconv.trust.round_trip import Judgement
 from invconv_benchmarks.demo import growing
 from invconv_benchmarks.suites.group import Shape
@@ -71,6 +73,12 @@ def test_the_guilty_step_is_named() -> None:
     assert re.search(r"float64, where 8\.\d digits", found.advice[1])
     assert found.blame == "1.second"
     assert found.growth == pytest.approx((1.63, 1.63), abs=0.01)
+
+
+def test_the_grids_that_it_says_have_a_pixel() -> None:
+    conv = ic.AutoregressiveConv(np.asarray([[[[1.0, -3.0], [0.1, 0.0]]]]))
+    advice = ic.diagnose(conv, (2, 90), "float32").advice[-1]
+    assert re.search(r"of about 1 x \d+ in float32, 1 x", advice)
 
 
 @pytest.mark.parametrize("grid", [(1,), (3,)])
@@ -216,11 +224,11 @@ def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, 
 
 
 def reported(name: str, condition: float, loss: float, growth: Any, **more: Any) -> Diagnosis:
+    errors = more.pop("errors", (1e-3, 1e-12))
     more = {"norm": "1-norm", "precision": "float32", "blame": "", "advice": ("one", "two")} | more
-    measured = {"float32": Judgement(1e-3), "float64": Judgement(1e-12)}
-    numbers = {"condition": condition, "loss": loss, "growth": growth, "log_det": -1.25}
-    more |= {"spatial_shape": (4, 8, 80), "judgements": measured}
-    return Diagnosis(name=name, **numbers, **more)
+    more |= {"condition": condition, "loss": loss, "growth": growth, "log_det": -1.25}
+    more["judgements"] = dict(zip(EPS, map(Judgement, errors), strict=True))
+    return Diagnosis(name=name, spatial_shape=(4, 8, 80), **more)
 
 
 REPORT = """\
@@ -259,3 +267,33 @@ def test_a_report_has_the_rows_of_what_is_known() -> None:
     assert rows[4] == "  growth       not defined: its pixels have no order"
     assert rows[5] == "  worst        errors in channel 2 at any pixel"
     assert "  worst        -" in repr(first)
+
+
+def test_the_advice_is_for_the_cause() -> None:
+    rng, inf, squares = np.random.default_rng(0), math.inf, "or use least_squares(y, damp), which"
+    one, qr, pair = (cls.init(2, rng=rng) for cls in (ic.Conv1x1, ic.QRConv1x1, ic.EmergingConv))
+    chain, kept = ic.Chain([qr, one]), reported("Conv1x1", 9.0, 9.0, None)
+
+    def advice(host: Any, condition: float, loss: float, **more: Any) -> list[str]:
+        errors = {"errors": (1.0, 1.0)}  # nothing is left
+        found = what_to_do(host, reported("", condition, loss, None, **(errors | more)))
+        return [text[: len(squares)] if text.startswith(squares) else text for text in found]
+
+    for host, *numbers in ((one, 9.0, 9e9), (pair, 9.0, 9e9), (qr, 1e3, 1e5)):
+        assert advice(host, *numbers) == [host.advice(None), squares][: 1 + (host is not pair)]
+    text, _ = advice(qr, 9.0, 901.0)
+    assert text.startswith("bring the factors closer to their initialisation")
+    (text,) = advice(pair, 9.0, 9.0, errors=(0.009, 1.0))
+    assert text == "no change is needed on this grid in float32"
+    double = {"errors": (1.0, 1e-9)}
+    assert advice(pair, 9.0, 9.0, **double)[1:] == [
+        "or solve in float64, where 9.0 digits are left"
+    ]
+    assert len(advice(pair, 9.0, 9.0, precision="float64")) == 1
+    assert advice(pair, inf, inf, trouble=f"{OVERFLOW}; about 1e+400") == [pair.advice(None)]
+    (text,) = advice(pair, inf, inf, trouble="first.kernel holds NaN")
+    assert text == "repair that first: nothing else can be said"
+    lost = reported("Lost", 9.0, 9.0, None, errors=(1.0, 1.0))
+    for step, cause in ((kept, one.advice(None)), (lost, "one")):
+        (text,) = advice(chain, 9.0, 9.0, steps=(("0", kept), ("1", step)), blame="1")
+        assert text == f"look at step 1, {step.name}: {cause}"
