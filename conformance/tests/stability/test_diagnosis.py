@@ -142,12 +142,29 @@ def test_a_condition_beyond_the_range_or_the_digits() -> None:
     truth = 255 * math.log10(1.3683 / 0.0462) - math.log10(0.0462) + math.log10(1.4145)
     assert f"about 1e+{truth:.0f}, by its growth on a grid of" in found.trouble
     assert found.growth == pytest.approx((1, 29.617), rel=1e-3)
+    row = ic.diagnose(ic.AutoregressiveConv(np.asarray([[[1.0, -1e60]]])), (8,))
+    assert "about 1e+480, by its growth on a grid of 4" in row.trouble
+    assert row.growth == pytest.approx((1e60,))
+    assert ic.diagnose(ic.AutoregressiveConv(np.asarray([[[1e-320, 1.0]]])), (8,)).growth is None
+    # one of factors that do not undo each other is
+    scales = ic.ActNorm(np.asarray([0.0, -37.0]), None)
+    corner = ic.AutoregressiveConv(np.eye(2)[..., None] * [1.0, 0.1])
+    assert ic.diagnose(ic.Chain([scales, corner]), (3,)).resolved
     # a tiny number in place of a zero is not believed
     found = ic.diagnose(ic.PeriodicConv(np.ones((1, 1, 3))), (9,))
     assert not found.resolved
     assert not found.exact
     assert found.digits_float64 < 0.5
     assert "not resolved" in found.trouble
+
+
+def test_the_channel_is_of_the_largest_column_and_factors_resolve_what_a_matrix_does_not() -> None:
+    shear = ic.Conv1x1(np.asarray([[1.0, -100.0], [0.0, 1.0]]))
+    for conv in (shear, ic.ActNorm(np.asarray([0.0, -3.0, 1.0]), None)):
+        assert ic.diagnose(conv, (4,)).channel == 1
+    qr = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-15]))
+    for conv, resolved in ((qr, True), (ic.Conv1x1(qr.matrix()), False)):
+        assert ic.diagnose(conv, (4,)).resolved == resolved
 
 
 def test_dtypes_of_every_library() -> None:
