@@ -163,8 +163,8 @@ def test_the_channel_is_of_the_largest_column_and_factors_resolve_what_a_matrix_
     for conv in (shear, ic.ActNorm(np.asarray([0.0, -3.0, 1.0]), None)):
         assert ic.diagnose(conv, (4,)).channel == 1
     qr = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-15]))
-    for conv, resolved in ((qr, True), (ic.Conv1x1(qr.matrix()), False)):
-        assert ic.diagnose(conv, (4,)).resolved == resolved
+    for matrix, resolved in ((qr, True), (ic.Conv1x1(qr.matrix()), False)):
+        assert ic.diagnose(matrix, (4,)).resolved == resolved
 
 
 def test_dtypes_of_every_library() -> None:
