@@ -11,6 +11,11 @@ import invconv as ic
 from invconv_conformance.cases.case import Case, Shape, biased, built
 
 GRIDS: dict[int, Shape] = {1: (7,), 2: (4, 5), 3: (3, 2, 4), 4: (2, 3, 2, 2)}
+SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
+FULL = 34  # of a batch that fills vectors, and has a rest that is solved apart
+# of one channel: more than a buffer holds at a time, so wide or so tall
+LARGE: tuple[Shape, ...] = ((9000,), (20, 9000), (700, 64), (7, 20, 90), (3, 5, 20, 30))
+WIDE = (50, 36000)  # a second thread comes before the first one has done it all
 _build = functools.partial(built, ic.AutoregressiveConv, scale=0.1)
 _RASTER: dict[str, Any] = {"mask": "raster"}
 

@@ -107,12 +107,13 @@ def file(s: Setting) -> Iterator[Measure]:
         yield truth(whole and list(path.parent.iterdir()) == [path], "a write that fails")
         if s.dtype == "float64":
             yield from _beyond_the_range(s, path)
-        for what, damaged in _damages(s, conv, content):
+        for what, reason, damaged in _damages(s, conv, content):
             path.write_bytes(damaged)
             try:
                 ic.load(path, like=like)
             except ic.InvalidFileError as error:
-                yield truth(path.name in str(error), f"{what}: the message")
+                told = path.name in str(error) and reason in str(error)
+                yield truth(told, f"{what}: the message")
             else:
                 yield truth(False, f"{what} is taken")
 
@@ -139,21 +140,23 @@ def _largest_parameter(conv: ic.InvertibleConv) -> tuple[str, Array]:
     return max(conv.parameters().items(), key=lambda item: np.prod(item[1].shape))
 
 
-def _damages(s: Setting, conv: ic.InvertibleConv, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield files with a NaN, cut short, of another class ...; all but one without a checksum."""
-    yield "a flipped bit", content[:-1] + bytes([content[-1] ^ 1])
+def _damages(
+    s: Setting, conv: ic.InvertibleConv, content: bytes
+) -> Iterator[tuple[str, str, bytes]]:
+    """Yield files with a NaN, cut short, ..., and why each is refused; most have no checksum."""
+    yield "a flipped bit", "the checksum", content[:-1] + bytes([content[-1] ^ 1])
     content = unsealed(content)
     name, array = _largest_parameter(conv)
     numbers = to_numpy(array).astype(s.dtype)
     broken = np.full_like(numbers, np.nan).tobytes()
-    yield f"NaN in {name}", content.replace(numbers.tobytes(), broken)
-    yield "a file cut short", content[:-1]
-    yield "an entry twice", _edited(content, "settings", "{", '{},"settings":{')
-    for what, value in (("a truth value", "true"), ("a number without end", f"{10**30}")):
+    yield f"NaN in {name}", f"{name!r} holds NaN", content.replace(numbers.tobytes(), broken)
+    yield "a file cut short", "no whole safetensors file", content[:-1]
+    yield "an entry twice", "twice", _edited(content, "settings", "{", '{},"settings":{')
+    for value, reason in (("true", "no truth value"), (f"{10**30}", "64 at most, got 10000")):
         changed = _edited(content, "ndim", "null", value)
         if changed != content:
-            yield f"{what} for a number of axes", changed
-    yield "another class", content.replace(b'class\\":\\"', b'class\\":\\"O')[: len(content)]
+            yield f"{value} for a number of axes", reason, changed
+    yield "another class", "unknown class 'O", _edited(content, "class", '"', '"O')
 
 
 def unsealed(content: bytes) -> bytes:

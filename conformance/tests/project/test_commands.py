@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from skimage import data
 from skimage.io import imsave
 
+import invconv as ic
 from invconv import _cli
 from invconv_benchmarks.gallery import command
 from invconv_conformance import info
@@ -117,8 +118,10 @@ def test_help_comes_before_what_a_command_needs(monkeypatch: Any, capsys: Any) -
 def test_info(capsys: Any) -> None:
     assert _cli.main(["info"]) == 0
     shown = capsys.readouterr().out
-    words = ("NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1")
-    for word in (*words, "nflows", "numpyro", "invconv_jax.interop.FlowjaxBijection"):
+    words = ["NumPy", "PyTorch", "JAX", "CuPy", "extension linalg", "slogdet", "device1", ", abs, "]
+    words += [f"invconv {ic.__version__}, Python 3", "native primitives of NumPy: ", "core needs"]
+    words += ["on the CPU: one compiled kernel (llvmlite", "invconv_jax.interop.FlowjaxBijection"]
+    for word in (*words, "nflows", "numpyro"):
         assert word in shown
 
 
