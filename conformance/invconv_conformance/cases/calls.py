@@ -226,6 +226,16 @@ def _in_two(conv: Any, block: slice, known: slice, x: Any, **arrays: Any) -> Any
     return y, conv.inverse(y, before=before)
 
 
+def _without_poles() -> Iterator[Called]:
+    """Yield calls whose denominator, an array as any, is one number."""
+    a, b = 1.5 + _draw((3, 4, 1)) ** 2, _draw((2, 1, 4, 2))
+    arrays = {"x": _draw((3, 4, 6)), "b": b[0, 0, 1], "a": a, "zi": _draw((3, 4, 1))}
+    yield Called("lfilter-each-no-poles", arrays=arrays, function=ic.lfilter)
+    arrays = {"b": b, "a": a, "x": _draw((2, 3, 4)), "zi": _draw((2, 3, 2))}
+    run, options = ic.varying_lfilter, {"axis": -1}
+    yield Called("varying_lfilter-no-poles", arrays=arrays, function=run, options=options)
+
+
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
-_TABLE = (*_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks)
+_TABLE = (*_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks, _without_poles)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

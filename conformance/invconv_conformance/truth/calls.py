@@ -146,4 +146,5 @@ _TRUTHS = _SCIPY | {f"{name}-each": functools.partial(_each, run) for name, run 
 _TRUTHS |= {"lfilter": _filtered, "sosfilt": _filtered, "varying_lfilter": _sample_by_sample}
 _TRUTHS |= {"from_psf": _convolved, "spline_filter": _interpolated, "before": _whole}
 _TRUTHS |= {"least_squares": _least, "damp_for_noise": _discrepancy}
+_TRUTHS["lfilter-each-no-poles"] = _TRUTHS["lfilter-each"]
 _TRUTHS |= {"squeeze": _squeezed, "unsqueeze": _unsqueezed}

@@ -51,6 +51,7 @@ NESTED: Any = torch.nested.nested_tensor([torch.ones(3, 4)], layout=torch.jagged
 RECORDS: Any = np.rec.array(np.zeros((2, 3, 4), [("a", "f8")]))
 SIGNAL: Any = ic.AutoregressiveConv.init(3, ndim=1)
 SMALL: Any = np.ones(3, "float32")
+GROWN = ic.PeriodicConv(SMALL[None, None])
 GAP: Any = EYE * [[1], [0], [1]]
 PAIR: Any = np.ones((2, 2))
 S: Any = np.zeros(8)
@@ -61,6 +62,7 @@ STEP = ic.PeriodicConv(np.asarray([[[-1.0, 1]]]))
 NANS: Any = [ic.PeriodicConv(np.full((n, n, 3), np.nan)) for n in (1, 2)]
 MIRROR = ic.SymmetricConv(np.ones((1, 1, 2)), boundary="mirror")
 SKEW = [[0.2, 1.0, 0.2], [1e-8, 1e-7, 3e-8]]
+EDGE, RING, TWO = np.outer([1, 5, 1.1], [0, 1, 0]), ["periodic"] * 2, [[1.0, 0, 0, 1, 0, 0]] * 2
 TALL = ic.AutoregressiveConv(np.ones((1, 1, 3, 2)), direction=(-1, 1))
 BLOCK, TENSOR = np.zeros((2, 1, 4, 5)), torch.zeros(2, 1, 2, 5)
 JAX_X = jax.numpy.zeros((1, 4, 5, 4))
@@ -138,7 +140,8 @@ def other(name: str) -> Any:
 # or a kind of error: its message -> a call
 TABLE = r"""
 invconv.ActNorm.initialize
-  a channel is constant -> x: expected images that vary -> ic.ActNorm.init(3).initialize(X«*0 → »)
+  a channel is constant -> x: expected images that vary
+      -> ic.ActNorm.init(3).initialize(X«*0 + 0.1 → »)
   not finite -> x: expected images that vary -> ic.ActNorm.init(3).initialize(X«*np.nan → »)
 invconv.InvertibleConv.inverse
   the operator has a zero pivot -> Conv1x1 is exactly singular on a grid of 4 x 5
@@ -360,12 +363,18 @@ ValueError
   permutation: .* 2 once, got \[0, 0, 1\] -> plu(permutation=np.asarray([0, «0 → 2», 1]))
   sign: expected a positive or negative number -> plu(sign=np.asarray([1.0, «0.0 → -1.0», 1.0]))
   reflectors: expected no zero vector, got one in row 1 -> ic.QRConv1x1(«GAP → EYE», EYE, ONES)
+  weight: expected shape \(C, C\), got \(0, 0\) -> one(EYE[:«0 → 3», :«0 → 3»])
+  kernel: expected shape .* got \(3, 3, 0\) -> ic.PeriodicConv(KERNEL[..., 0, :«0 → 1»])
+  log_scale: expected shape \(C,\), got \(3, 3\) -> ic.ActNorm(«EYE → ONES», None)
+  names of axes, "\*k" the last .* \('\*k', 'C'\) -> ic.extend.array('*k'«, 'C' → »)
+  names of axes, .*, got \(\) -> ic.extend.array(«→ 'C'»)
   reflectors: expected shape \(m, C\), got \(3,\) -> ic.OrthogonalConv1x1(ONES«→ [None]»)
   upper: expected shape \(C, C\) with C = 2 as reflectors has
       -> ic.QRConv1x1(«PAIR → EYE», EYE, ONES)
   steps: expected at least one operator -> ic.Chain([«→ ONE»])
   steps\[1\]: expected 3 channels as steps\[0\] .* 2 -> ic.Chain([ONE, ic.Conv1x1.init(«2 → 3»)])
   steps\[1\]: expected 2 spatial axes as steps\[0\] has, got 1 -> ic.Chain([CORNER, «SIGNAL → ONE»])
+  x: expected shape .* 2 spatial axes, got \(4, 4\) -> ic.squeeze(np.ones((4, 4))«→ [None]»)
   x: .* divisible by 2, got \(4, 5\) -> ic.squeeze(X«→ [..., :4]», 2)
   x: .* divisible by 4, got 3 -> ic.unsqueeze(«X → X[:, [0, 0, 0, 0]]»)
   factor: expected a power of 2 .* got 3
@@ -380,6 +389,15 @@ ValueError
   max_gain: expected .* above 1 -> it.Conv1x1(3, max_gain=«0.1 → 1.1»)
   b: expected at least one coefficient -> ic.lfilter([«→ 1.0»], [1.0], S)
   axis: expected one of the 1 axes of x, got 1 -> ic.lfilter([1.0], [1.0], S, «1 → 0»)
+  zi: expected 2 states, one .* \(2, 2\) .* got \(1, 2\)
+      -> ic.sosfilt(TWO, S, zi=np.ones((«1 → 2», 2)))
+  zi: expected 1 numbers .* else the shape of x, or 1: \(3, 1\) with time last, got \(2, 1\)
+      -> ic.lfilter([1.0], [1.0, 0.5], EYE, zi=EYE[:«2 → 3», :1])
+  sos: expected the shape .* got \(6,\) -> ic.sosfilt(TWO«[0] → », S)
+  sos: expected the shape .* got \(0, 6\) -> ic.sosfilt(np.ones((«0 → 1», 6)), S)
+  a: expected 8 samples .* or 1, got the shape \(3, 2\)
+      -> ic.varying_lfilter([[1.0]], np.ones((«3 → 8», 2)), S)
+  b: expected 8 samples -> ic.varying_lfilter([«1.0 → [1.0]»], [[1.0]], S)
   zi: expected 1 numbers along .* got \(2,\) -> ic.lfilter([1.0], [1.0, 0.5], S, zi=S[:«2 → 1»])
   b: expected rows of one length -> ic.lfilter([[1.0, «→ 2.0»], [1.0, 2.0]], [1.0], np.ones((2, 3)))
   a: expected rows of one length -> ic.lfilter_zi([1.0], [[1.0, «→ 2.0»], [1.0, 2.0]])
@@ -387,6 +405,13 @@ ValueError
   boundary: expected one of 'periodic', .* axis, got None
       -> ic.from_psf([1.0], boundary=«None → 'odd'»)
   differs from its flip by 2.0e-01 of its -> ic.from_psf(SKEW«→ [:1]», boundary=['odd'])
+  even along axis 0, as 'odd' borders -> ic.from_psf(EDGE, boundary=('«odd → periodic»', 'odd'))
+  at 1 along axis 1, got its centre of mass at 0 -> ic.from_psf(EYE[[«0 → 1»]], boundary=RING)
+  psf: expected a sum other -> ic.from_psf([«0.0 → -1», «0 → 2», «0 → -1»], boundary='odd')
+  mass at 6.50 -> ic.from_psf([0.0] * «6 → 5» + [1, 1] + [0] * «1 → 2», boundary='periodic')
+  psf: expected 2 axes, .* shape \(3,\) -> ic.from_psf(ONES«→ [None]», boundary=RING)
+  psf: expected 0 axes, .* shape \(\) -> ic.from_psf(np.ones(«() → 3»))
+  psf: expected 1 axes, .* shape \(0, 3\) -> ic.from_psf(np.ones((«0 → 1», 3)), boundary=['odd'])
   'reflect' of scipy.ndimage is 'symmetric', that of
       -> ic.from_psf([1.0], boundary='«reflect → symmetric»')
   boundary: expected borders without 'mirror' for least
@@ -399,6 +424,8 @@ ValueError
   mode: expected 'mirror' or .*, got 'wrap' -> ic.spline_filter(S, mode='«→ grid-»wrap')
   axes: expected some of the 1 axes of x, once each -> ic.spline_filter(S, axes=(0«, -1 →,»))
   damp: expected a number or a 0-d array, got .* \(2,\) -> NORM.least_squares(Y, Y[0, «: → 0», 0])
+  damp: expected a finite number -> BOX.least_squares(Y[:, :1], np.«inf → finfo(float).max»)
+  damp: expected .* got 1e\+39 -> GROWN.least_squares(SMALL[None], 1e«39 → 38»)
   y: expected images, got none -> ic.damp_for_noise(NORM, Y[:«0 → 1»], 0.8)
   penalty: expected finite numbers -> BOX.least_squares(Y[:, :1], 1, «NANS[0] → STEP»)
   sigma: .* got 0.9, and an x whose penalty -> ic.damp_for_noise(BOX, Y[:, :1], 0.9«, STEP → »)
@@ -487,6 +514,11 @@ TypeError
   channels: .* got 2\.0 -> ic.ActNorm.init(«2.0 → 2»)
   steps\[1\]: expected an InvertibleConv, got ndarray -> ic.Chain([ONE, «EYE → ONE»])
   conv: expected an InvertibleConv -> ic.Inverse(«EYE → ONE»)
+  tuple of integers such as .* got \{4, 5\} -> CORNER.log_det(«{4, 5} → [4, 5]»)
+  tuple of integers .* got \{4: 4, 5: 5\} -> CORNER.log_det({4: 4, 5: 5}«→ .values()»)
+  tuple of integers .* got an array of shape \(2,\) -> CORNER.log_det(PAIR[0]«→ .astype(int)»)
+  first: .* a tuple beside another -> ic.EmergingConv(«(CORNER,) → corner(direction=-1)», CORNER)
+  conv: expected an InvertibleConv, got tuple -> ic.Inverse(«(ONE, ONE) → ONE»)
   kernel: expected an array .* got NoneType -> CORNER.replace(kernel=«None → KERNEL»)
   rng: expected a numpy.random.Generator .* got int -> ic.EmergingConv.init(3, rng=«0 → RNG»)
   x: expected dtype float64 .*, got float32; .*: cast x -> CORNER.forward(X.astype('>f«4 → 8»'))

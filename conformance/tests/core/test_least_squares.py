@@ -159,9 +159,21 @@ def test_a_prepared_operator_has_it() -> None:
     known = conv.least_squares(y, damp, conv)
     np.testing.assert_array_equal(conv.prepare((4, 5)).least_squares(y, damp, conv), known)
     small, little = y.astype("float32"), damp.astype("float32")
-    wide = conv.asarrays(small).prepare((4, 5), precision="float64").least_squares(small, little)
-    exact = conv.asarrays(small).asarrays(y).least_squares(small.astype(float), float(little))
-    np.testing.assert_array_equal(wide, exact.astype("float32"))
+    single = conv.asarrays(small)
+    double, prepared = single.asarrays(y), single.prepare((4, 5), precision="float64")
+    for penalty, same in ((None, None), (single, double), ([single] * 2, [double] * 2)):
+        exact = double.least_squares(small.astype(float), float(little), same)
+        wide = prepared.least_squares(small, little, penalty)
+        np.testing.assert_array_equal(wide, exact.astype("float32"))
+
+
+def test_channels_may_be_coupled_through_others() -> None:
+    matrix = np.eye(6) + np.diag([3.0, -2, 1, 2, 4], 1)
+    y = np.random.default_rng(0).standard_normal((2, 6, 3))
+    for damp in (0.0, 0.5):
+        rows = np.linalg.solve(matrix.T @ matrix + damp**2 * np.eye(6), matrix.T)
+        found = ic.Conv1x1(matrix).least_squares(y, damp)
+        np.testing.assert_allclose(found, rows @ y, rtol=1e-9)
 
 
 def test_channels_may_be_coupled_through_others() -> None:

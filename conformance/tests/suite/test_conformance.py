@@ -33,6 +33,7 @@ _SOME = (  # of each kind of factor, and of what is judged
 _COMPILED = ("corner-2d+-", "periodic-even-dilated", "pluconv1x1-2d")
 _MORE_COMPILED = ("qrconv1x1-m2", "singular-periodic")
 FUNCTION_LAWS = [name for name, law in LAWS.items() if law.functions]
+JUDGED = "condition", "diagnosis", "guard", "warning"
 _PARTS = 6  # of the list of cases, so that processes share the work
 
 
@@ -79,6 +80,15 @@ def test_a_few_cases_obey_every_law(library: Any) -> None:
         # a chain, of its steps' dtypes, takes as long as all others together
         less = [name for name in _SOME if name != "chain-inverses"]
         todo = [*checks([first], _SOME), *checks(others, less)]
+    _require_that_laws_hold(todo)
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH)
+def test_one_of_each_class_obeys_every_law(case: str) -> None:
+    """In NumPy's float64, and what is judged in float32; threads have tests of their own."""
+    todo: list[Check] = []
+    for dtype, laws in (("float64", {*LAWS} - {"same_bits", "threads"}), ("float32", JUDGED)):
+        todo += checks([Column("numpy", "cpu", "eager", dtype)], [case], sorted(laws))
     _require_that_laws_hold(todo)
 
 

@@ -170,6 +170,7 @@ def vjp(method: Any) -> Any:
     return {"factors": scaled, "factors_vjp": method}
 
 
+FIELDS = {"__annotations__": {"scale": Any}, "scale": array("C"), "__module__": __name__}
 FACTORS = r"Wrong.factors: expected one or more pairs of a family, such as Matrix\(\)"
 
 
@@ -186,8 +187,7 @@ FACTORS = r"Wrong.factors: expected one or more pairs of a family, such as Matri
     ],
 )
 def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> None:
-    fields = {"__annotations__": {"scale": Any}, "scale": array("C"), "__module__": __name__}
-    cls: Any = type("Wrong", (ic.InvertibleConv,), fields | methods)
+    cls: Any = type("Wrong", (ic.InvertibleConv,), FIELDS | methods)
     x = np.ones((1, 2, 3))
     with pytest.raises(error, match=message):
         cls(np.ones(2)).forward_vjp(x, x)
@@ -210,6 +210,19 @@ def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(
     types = {"__annotations__": dict.fromkeys(fields, Any), "__module__": __name__}
     with pytest.raises(TypeError, match=message):
         type("Wrong", (ic.InvertibleConv,), fields | types | vjp(lambda self, bars: {}))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "message"),
+    [
+        ({}, r"Wrong: expected a class method `drawn\(channels, rng\)`"),
+        ({"drawn": lambda *_: 1}, "Wrong.drawn: expected arrays by name, got 1"),
+    ],
+)
+def test_init_needs_arrays_by_name(drawn: Any, message: str) -> None:
+    cls: Any = type("Wrong", (Pointwise,), FIELDS | drawn)
+    with pytest.raises(TypeError, match=message):
+        cls.init(2)
 
 
 def test_it_is_judged_and_a_part_that_is_undone_in_the_forward_map() -> None:
@@ -357,13 +370,15 @@ def test_two_classes_of_one_name_are_refused() -> None:
     """Where they differ; one that is defined once more, as in a notebook, takes its own place."""
 
     def define(name: str, module: str) -> type[ic.Conv1x1]:
-        return type(name, (ic.Conv1x1,), {"__module__": module})
+        return type(name, (ic.Conv1x1,), {"__module__": module}, mixing=name)
 
     old, new = (define("Twice", "a_notebook") for _ in range(2))
     with pytest.raises(TypeError, match=r"class Twice: .* got that of a_notebook.Twice; give"):
         define("Twice", "another")
     with pytest.raises(TypeError, match=r"got that of invconv\..*\.PeriodicConv"):
         define("PeriodicConv", "mine")
+    with pytest.raises(TypeError, match=r"mixing of its own, .* got 'Twice', that of a_n.*\.Twice"):
+        type("Other", (ic.Conv1x1,), {}, mixing="Twice")
     with pytest.raises(TypeError, match="of the class Twice as it is defined now"):
         ic.save(old(np.eye(2)), "never.safetensors")
     assert jax.tree.leaves(new(jnp.eye(2)))
