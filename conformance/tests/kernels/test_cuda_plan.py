@@ -55,7 +55,19 @@ def test_launches_are_possible(
             continue
         launch = plan.solve(batch)
         grid = dict(zip(GRID, launch.integers, strict=True))
+        c = {name: int(value) for name, value in plan.constants if value.isdecimal()}
         rows, bands, depth = grid["rows"], grid["bands"], plan.depth
+        # as the source counts: a ticket, records of rows with gaps, and perhaps weights
+        numbers = (c["GAP"] + (rows + c["DEPTH"]) * grid["pitch"]) * c["RECORD"]
+        numbers += c["SHARED_WEIGHTS"] * c["PLANE"] * c["CHANNELS"] ** 2
+        assert launch.shared == 16 + plan.itemsize * numbers
+        assert plan.weights == (2 + len(plan.order)) * c["CHANNELS"] ** 2 + 1 + 2 * c["CHANNELS"]
+        assert c["RECORD"] >= c["SUMS"] * c["CHANNELS"] > c["RECORD"] - 2 * c["VECTOR"]
+        assert (c["RECORD"] % c["VECTOR"], c["RECORD"] // c["VECTOR"] % 2) == (0, 1)
+        assert grid["pitch"] - plan.plane[1] - c["GAP"] in (0, 1)
+        assert (grid["pitch"] - c["SLOPE"]) % 2  # neighbours read different banks
+        fold, columns = plan.weigh()[0], (1 + len(plan.order)) * plan.channels
+        assert (fold.blocks - 1) * fold.threads < columns <= fold.blocks * fold.threads
         pairs = zip(setting[1][-2:], dilation[-2:], strict=True)
         plane = {-(-n // d) for n, d in pairs} | ({1} if ndim == 1 else set())
         assert {*plan.plane} == plane
@@ -94,9 +106,12 @@ def test_what_the_kernel_is_not_for() -> None:
     assert planned(512, (2, 2)) is not None
     assert planned(513, (2, 2)) is None
     assert planned(3, (4, 4), itemsize=2) is None
-    assert planned(3, (4, 4), device=dataclasses.replace(HOPPER, architecture=61)) is None
+    for oldest in (69, 70):
+        device = dataclasses.replace(HOPPER, architecture=oldest)
+        assert (planned(3, (4, 4), device=device) is None) == (oldest == 69)
+    assert planned(1, (2**31 - 1,)) is not None  # the most numbers that an int counts
+    assert planned(1, (2**31,)) is None
     assert planned(1, (9,) * 4, size=6) is None  # 1295 taps
-    assert planned(512, (2048, 2048)) is None  # more numbers in an image than an int counts
 
 
 NO_NVRTC = "not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12"

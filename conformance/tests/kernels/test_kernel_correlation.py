@@ -1,6 +1,7 @@
 """Compiled correlations and their gradients against sums over shifted images, in float64."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation, comp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.program import address_of
 from invconv_torch.native import kernels
+from tests.kernels.conftest import between_nans
 from tests.kernels.test_kernels import narrower
 
 Floats = np.ndarray[Any, Any]
+pytestmark = pytest.mark.usefixtures("guarded")
 
 
 @pytest.fixture
@@ -28,11 +31,8 @@ def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(found: Any, taps: Floats, x: Floats, workers: int = 1) -> Floats:
-    """Return what a compiled correlation makes of images, in memory that holds NaN before."""
-    y = np.full_like(x, np.nan)
-    first, *images = map(address_of, (taps, x, y))
-    found.run(first, of_taps(x.shape[1]), *images, len(x), workers, taps, x, y)
-    return y
+    correlate = partial(found.run, address_of(taps), of_taps(x.shape[1]))
+    return np.asarray(between_nans(correlate, x, workers))
 
 
 def expected(taps: Floats, offsets: tuple[Offset, ...], x: Floats, wrap: Any) -> Floats:

@@ -16,24 +16,23 @@ from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
 from invconv.kernels.frequencies.waves import Basis, real_transform
 from invconv_conformance.truth.extended import EXTENDED
+from tests.kernels.conftest import between_nans
 from tests.kernels.test_kernels import narrower
 from tests.selected import CARRY
 
 Array = np.ndarray[Any, Any]
 PI = np.arccos(EXTENDED(-1))
 WORDS = "periodic", "symmetric", "odd", "zero", "mirror", "transposed mirror"
+pytestmark = pytest.mark.usefixtures("guarded")
 SHAPES = (37,), (13, 6), (3, 5, 4), (3, 4, 2, 3)  # three axes of which turn there and back
 
 
 def multiplied(matrices: Array, basis: Basis, y: Array, bits: int | None, workers: int) -> Array:
-    """Return the kernel's result, in memory that is not zero where nothing is written."""
     target = None if bits is None else narrower(bits)
     shape = y.shape[2:]
-    x = np.full_like(y, np.nan)
     transform = real_transform(basis.waves, shape, basis.frequencies(shape))
     found = compiled_product(matrices, shape, transform, target)
-    found.run(address_of(y), address_of(x), len(y), workers, y, x)
-    return x
+    return np.asarray(between_nans(found.run, y, workers))
 
 
 def table(border: str, n: int, k: int = 1, dilation: int = 1) -> tuple[Array, Array, Array]:
@@ -140,6 +139,18 @@ def test_waves_and_spectra(
 
 
 DTYPES = "float32", "float64", "complex64", "complex128"
+
+
+def pivots(matrices: Array, bits: int | None = None) -> Array:
+    target = None if bits is None else narrower(bits)
+    given, parts = (
+        np.pad(matrices, [(1, 1), (0, 0), (0, 0)]),
+        2 if matrices.dtype.kind == "c" else 1,
+    )
+    count, channels = matrices.shape[:2]
+    eliminate(address_of(given[1:]), count, channels, parts, target)
+    assert not given[[0, -1]].any()
+    return np.asarray(np.abs(np.diagonal(given[1:-1], axis1=1, axis2=2)))
 
 
 def drawn(rng: np.random.Generator, count: int, channels: int, dtype: str) -> Array:

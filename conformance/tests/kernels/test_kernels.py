@@ -23,12 +23,12 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.loops import write_images_correlation
 from invconv.kernels.cpu.lanes import costs as lane_costs
 from invconv.kernels.cpu.loop import write_solve
-from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
+from tests.kernels.conftest import between_nans
 
 Floats = np.ndarray[Any, Any]
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
@@ -40,6 +40,9 @@ def narrower(bits: int, fma: bool = True) -> Target:
     return dataclasses.replace(host(), bits=bits, registers=16, fma=fma and host().fma)
 
 
+pytestmark = pytest.mark.usefixtures("guarded")
+
+
 def factored(
     conv: ic.AutoregressiveConv, grid: tuple[int, ...], dtype: str, target: Target | None = None
 ) -> CompiledSolve:
@@ -48,11 +51,7 @@ def factored(
 
 
 def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
-    """Return the solution, from memory that is not zero where nothing is written."""
-    y = np.ascontiguousarray(y)
-    x = np.full_like(y, np.nan)
-    state.run(address_of(y), address_of(x), len(y), workers, y, x)
-    return x
+    return np.asarray(between_nans(state.run, y, workers))
 
 
 @pytest.fixture(params=["images", "rows", "channels", "recursion"])

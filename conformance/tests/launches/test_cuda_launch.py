@@ -18,6 +18,7 @@ from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import Code, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import LaunchPlan
+from invconv_conformance.cuda import draws
 from invconv_torch.native import kernels
 from tests.launches import checks
 from tests.launches.checks import check, images
@@ -58,21 +59,106 @@ def test_what_is_launched_solves(driver: Driver, dtype: str, captured: bool) -> 
     assert {(launched.device, launched.stream) for launched in driver.launches} == {(1, STREAM)}
 
 
-def test_bands_follow_each_other_by_counters(driver: Driver) -> None:
-    solve_and_check((1, 3, 40, 6))
-    solved = driver.launches[-1]
-    assert solved.grid["bands"] == solved.blocks > 1
-    assert solved.pointers["counters"] != 0
+STENCILS: tuple[tuple[int, tuple[int, ...], int, dict[str, Any]], ...] = (  # bytes of shared memory
+    (3, (7, 6), 99, {"kernel_size": (3, 2), "mask": "raster", "dilation": (2, 1), "direction": -1}),
+    (5, (5, 8), 99, {"kernel_size": (2, 3), "dilation": (1, 3), "direction": (-1, 1)}),
+    (2, (3, 4, 5), 99, {"kernel_size": (2, 2, 2), "mask": "raster", "dilation": (1, 2, 3)}),
+    (2, (4, 2, 3, 5), 99, {"kernel_size": (3, 2, 2, 2), "direction": (1, -1, -1, 1)}),
+    (9, (4, 30), 2, {"kernel_size": (2, 2), "dilation": (3, 2), "direction": (1, -1)}),  # turned
+    (1, (90,), 1, {"kernel_size": (4,), "dilation": (5,), "direction": (-1,)}),
+)
+
+
+@pytest.mark.parametrize("skew", [0.0, 2.0])
+@pytest.mark.parametrize("order", ["lower", "upper"])
+@pytest.mark.parametrize("setting", STENCILS)
+def test_any_stencil_has_the_bits_of_the_cpu(
+    setting: Any, order: str, skew: float, driver: Driver
+) -> None:
+    channels, grid, kib, given = setting
+    driver.library.stand_in_attribute(97, 1024 * kib)
+    given = {"mask": "corner", "direction": 1, "dilation": 1, "channel_order": order} | given
+    conv = draws.drawn(np.random.default_rng(1), channels, len(grid), **given)
+    conv, y = draws.skewed(conv, skew), images((3, channels, *grid), "float64")
+    solve = factored(conv, grid)
+    for _ in range(2):  # counters are zero again after a solve
+        check(conv, y, solve(y))
 
 
 def test_a_launch_may_have_more_shared_memory(driver: Driver, monkeypatch: Any) -> None:
-    solve_and_check((1, 3, 8, 140))
+    solve_and_check((1, 3, 8, 170))
     assert 48 * 1024 < driver.launches[-1].shared <= 227 * 1024
     launch.program_of.cache_clear()
     launch._loaded.cache_clear()
     monkeypatch.setattr(cuda_driver, "allow_shared", lambda *_: None)
     with pytest.raises(cuda_driver.DriverError, match="cuLaunchKernel failed: invalid argument"):
-        solve_and_check((1, 3, 8, 140))
+        solve_and_check((1, 3, 8, 170))
+
+
+def test_xlas_call_frame(driver: Driver) -> None:
+    """`compiler.frame` by hand, with the upper halves of words of 32 bits in use."""
+    kept, said, upper, refused = list[Any](), list[Any](), 7 << 32, None
+    function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64))
+
+    def record(words: dict[int, int]) -> int:
+        kept.append((ctypes.c_int64 * 24)(*(words.get(i, 0) for i in range(24))))
+        return ctypes.addressof(kept[-1])
+
+    def fail(words: Any) -> int:
+        said.append((words[0], words[1], ctypes.string_at(words[2]).decode(), words[3]))
+        return 1234
+
+    def give_stream(words: Any) -> int | None:
+        assert tuple(words[:3]) == (32, 0, 55)
+        words[3] = STREAM
+        return refused
+
+    functions = function(fail), function(give_stream)
+    asked = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions]
+    api = record({4: 3 | 9 << 32, 6: asked[0], 10: asked[1]})
+
+    def run(code: Any, words: dict[int, int]) -> Any:
+        return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(code.address)(record(words))
+
+    def call(code: Any, numbers: Any, *arrays: Any, stage: int = 3) -> Any:
+        each = [[record({3: a.ctypes.data, 4: a.ndim}) for a in some] for some in arrays]
+        each.append([record({1: numbers.size, 2: numbers.ctypes.data})])
+        places = (record(dict(enumerate(some))) for some in each)
+        words = dict(zip((9, 14, 20), places, strict=True))  # arguments, results, attributes
+        return run(code, words | {2: api, 3: 55, 4: stage | upper})
+
+    conv, y = convolution(), images((1, 3, 40, 6), "float32")
+    program, taps = factored(conv, (40, 6)).program, np.ascontiguousarray(conv._causal().taps)
+    weights, x = np.full(program.plan.weights, np.nan, "float32"), np.empty_like(y)
+    weigh = launch.custom_call(program, "weigh", program.plan.weigh())
+    solve = launch.custom_call(program, "solve", (program.plan.solve(1),))
+    counters = np.full(solve.counters, 77, np.int32)
+    calls = (weigh, [taps], [weights]), (solve, [weights, y], [x, counters])
+    for one, given, made in calls:
+        before = len(driver.launches)
+        assert call(one.code, one.launches, given, made, stage=2) is None
+        assert len(driver.launches) == before  # XLA prepares, and executes nothing yet
+        assert call(one.code, one.launches, given, made) is None
+    solved = driver.launches[-1]
+    assert solved.stream == STREAM
+    assert solved.grid["bands"] == solved.blocks > 1
+    assert solved.pointers["counters"] == counters.ctypes.data
+    check(conv, y, x)
+    wrong = np.where(np.arange(solve.launches.size) == 1, 33, solve.launches)  # threads of a block
+    assert call(solve.code, wrong, *calls[1][1:]) == 1234
+    assert said == [(32, 0, "invconv: the CUDA driver refuses a launch, error 001", 13)]
+    refused = 4321
+    assert call(solve.code, solve.launches, *calls[1][1:]) == refused
+    metadata = record({})
+    assert run(solve.code, {1: record({1: 1 | upper, 3: metadata}), 2: api, 4: 3}) is None
+    assert list(kept[-3])[:6] == [
+        0,
+        0,
+        0,
+        3 | 9 << 32,
+        1,
+        0,
+    ]  # and a graph may record it
 
 
 def test_more_images_than_a_launch_may_have_are_several(driver: Driver, monkeypatch: Any) -> None:
