@@ -129,6 +129,8 @@ def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
     z, _ = flow.layers["0"](x - 0.5)
     torch.testing.assert_close(z.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
     assert not any(layer._forward_pre_hooks for layer in flow.modules())
+    flow.layers["0"].reset_parameters()
+    assert not flow.initialized
 
 
 def test_reversible_gradients_are_those_of_stored_activations() -> None:
@@ -140,6 +142,9 @@ def test_reversible_gradients_are_those_of_stored_activations() -> None:
         (-flow.log_prob(x).mean()).backward()
     for (name, p), q in zip(stored.named_parameters(), reversible.parameters(), strict=True):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-7, atol=1e-9, msg=name)
+    names: list[str] = []
+    reversible.encode(x, watch=lambda name, out: names.append(name) or out)
+    assert dict.fromkeys(names) == dict.fromkeys(name for name, _ in stored.steps())
     copied = copy.deepcopy(reversible)
     with torch.no_grad():
         for p in copied.parameters():
