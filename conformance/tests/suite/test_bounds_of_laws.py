@@ -13,6 +13,8 @@ import pytest
 
 import invconv as ic
 from invconv.extend import Transposed
+from invconv.operators.base import judgement
+from invconv.trust.round_trip import Judgement
 from invconv_conformance import check_operator
 from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS
@@ -20,7 +22,7 @@ from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.run.check import check
-from invconv_conformance.truth.bounds import scales
+from invconv_conformance.truth.bounds import LEAST, scales
 
 WEIGHT, BIAS, LOGS = np.diag([4.0, 0.5]), np.asarray([3.0, 0.0]), np.log([4.0, 0.5])
 GAIN, LOSS, CONDITION, SUM, TERMS = 4.0, 2.0, 8.0, math.log(8.0), 2  # SUM of |log|
@@ -165,6 +167,11 @@ def test_a_law_holds_to_its_bound(row: str) -> None:
             assert result.status == ("pass" if share < 1 else "fail")
 
 
+def test_no_number_of_a_half_type_is_below_its_least() -> None:
+    assert [*diagonal("float16").cast(np.zeros(2))] == [2 * 2.0**-24] * 2  # of 4 unknowns
+    assert LEAST["bfloat16"] == np.finfo(np.float32).smallest_normal * 2.0**-7
+
+
 @pytest.mark.parametrize("share", [0.97, 1.03])
 def test_a_bounded_inverse_exceeds_its_gain_by_rounding_alone(
     share: float, monkeypatch: Any
@@ -172,6 +179,19 @@ def test_a_bounded_inverse_exceeds_its_gain_by_rounding_alone(
     weight = np.diag([1, 1 / (3 * (1 + share * 10 * TERMS * EPS["float32"]))])
     monkeypatch.setattr(ic, "bounded", lambda conv, gain: ic.Conv1x1(weight))
     assert check(LAWS["bounded"], diagonal("float32")).status == ("pass" if share < 1 else "fail")
+
+
+@pytest.mark.parametrize("call", [0, 1])
+@pytest.mark.parametrize("said", [3.97, 4.03, 6.97, 7.03])
+def test_digits_are_at_most_one_too_many_and_two_too_few(
+    call: int, said: float, monkeypatch: Any
+) -> None:
+    """Of an inverse with six: an entry is off by a millionth of its sample's largest."""
+    monkeypatch.setattr(judgement, "judge", lambda *_: Judgement(10.0**-said))
+    for sample, largest in enumerate(abs((X, BACK)[call]).max(axis=(1, 2))):
+        with planted("PreparedInverse.inverse", call, [], sample, 1e-6 * largest):
+            status = check(LAWS["warning"], diagonal("float64")).status
+        assert status == ("pass" if 4 < said < 7 else "fail")
 
 
 def planted(name: str, call: int, path: list[str], sample: int, error: float) -> Any:
