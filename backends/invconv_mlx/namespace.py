@@ -52,17 +52,13 @@ class Linalg:
         return Linalg.solve(a, mx.broadcast_to(mx.eye(a.shape[-1], dtype=a.dtype), a.shape))
 
     @staticmethod
-    def pinv(a: Array, *, rtol: Any) -> Array:
-        """Return the pseudo-inverses of matrices (..., N, M), by singular values over rtol."""
-        u, s, vt = mx.linalg.svd(_real(a) if _is_complex(a) else a, stream=mx.cpu)
-        u, vt = u[..., : s.shape[-1]], vt[..., : s.shape[-1], :]
-        kept = s > mx.expand_dims(mx.array(rtol), -1) * s.max(axis=-1, keepdims=True)
+    def pinv(a: Array, *, rtol: float) -> Array:
+        """Return the pseudo-inverses of real matrices (..., N, M), N >= M, by singular values."""
+        u, s, vt = mx.linalg.svd(a, stream=mx.cpu)
+        kept = s > rtol * s.max(axis=-1, keepdims=True)
         inverse = mx.where(kept, 1 / mx.where(kept, s, 1), 0)
-        whole = vt.swapaxes(-1, -2) @ (inverse[..., None] * u.swapaxes(-1, -2))
-        if not _is_complex(a):
-            return whole
-        real, imag = mx.split(whole[..., : a.shape[-2]], 2, axis=-2)
-        return real + 1j * imag
+        columns = u[..., : s.shape[-1]].swapaxes(-1, -2)
+        return vt.swapaxes(-1, -2) @ (inverse[..., None] * columns)
 
     @staticmethod
     def qr(a: Array) -> Any:

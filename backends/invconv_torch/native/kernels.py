@@ -68,7 +68,7 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
         compiled.run(*given, x.shape[0], torch.get_num_threads(), w, x, y)
         return y
     if isinstance(whole.wrap, bool):
-        return convolve(whole.offsets, whole.wrap, whole.taps(w), x)
+        return laid_out(convolve(whole.offsets, whole.wrap, whole.taps(w), x), x)
     # the border is unknown to correlations: images are copied with their margins
     y = apply(whole.inside, w, whole.continued(x))
     return laid_out(whole.cropped(y).contiguous(), x)

@@ -235,6 +235,8 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     node: Any = _Eager
     if torch.compiler.is_compiling():
         refuse_compiled_transforms()
+        if torch.compiler.is_exporting():  # strictly, a Function would lose its derivative
+            return _leaf(rule, settings, *tensors)
         # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
         node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
     elif peek_interpreter_stack() is None and not differentiated(*tensors):

@@ -156,6 +156,10 @@ def test_a_restored_flow_knows_that_it_is_initialized(tmp_path: Path) -> None:
     for name, flow in {"trained": trained, "fresh": fresh}.items():
         invconv_jax.save(flow, tmp_path / name)
         assert bool(invconv_jax.load(tmp_path / name).initialized) == (name == "trained")
+    same, images = invconv_torch.load(tmp_path / "fresh"), torch.from_numpy(np.array(x))
+    same.initialize(images)
+    found, wanted = trained.log_prob(x), same.log_prob(images).detach()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
 def test_of_stacked_flows_those_are_initialized_that_are_not_yet() -> None:

@@ -18,6 +18,7 @@ import invconv_torch as it
 from invconv_conformance.cases.case import with_bias
 from invconv_conformance.truth import oracle
 from invconv_torch import interop
+from invconv_torch.flows import AffineCoupling
 from tests.interop.peers import JAX, TORCH, Flow
 from tests.programs import python
 from tests.selected import installed
@@ -232,3 +233,7 @@ def test_the_number_of_axes() -> None:
     assert vectors(torch.randn(0, 3)).shape == (0, 3)
     chain = it.ReversibleChain([open_ended, it.PeriodicConv1d(3)])
     assert interop.TorchTransform(chain).event_dim == 2
+    coupled = it.Chain([AffineCoupling(2, 4), it.PeriodicConv2d(2)])  # no operator
+    x, log_det = coupled.inverse(z := torch.randn(3, 2, 4, 4))
+    found = interop.TorchTransform(coupled).log_abs_det_jacobian(z, x)
+    torch.testing.assert_close(found, log_det)

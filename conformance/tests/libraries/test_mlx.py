@@ -16,10 +16,11 @@ from invconv_conformance.run.selection import checks
 mx: Any = pytest.importorskip("mlx.core")
 
 NAMES = {name for name in (*QUICK, *QUICK_MORE) if not name.startswith(("singular-", "ill-"))}
+CALLED = "least_squares-symmetricconv-by-2", "least_squares-periodicconv-array"
 DIFFERENTIATED = [case for case in CASES if case.name in NAMES]
 
 
-@pytest.mark.parametrize("name", [*QUICK, "least_squares-symmetricconv-by-2"])
+@pytest.mark.parametrize("name", [*QUICK, *CALLED])
 def test_the_laws_hold(name: str) -> None:
     results = [one.run() for one in checks(unadapted("mlx.core").columns(), [name])]
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
@@ -61,6 +62,10 @@ def test_pivots_are_exchanged_underflow_and_are_each_looked_at() -> None:
         np.testing.assert_allclose(found, y, rtol=1e-6)
     lost: Any = ic.Conv1x1(mx.array(np.asarray([[1.0, 2.0], [2.0, 4.0]], np.float32)))
     half = ic.PeriodicConv(mx.array(np.asarray([[[1.0, 1.0]]], np.float32)))  # at one frequency
+    thirds = np.outer([1, 1 / 3, 3], [1, 1 / 3, 3])  # of rank 1, but for rounding
+    found = ic.Conv1x1(mx.array(thirds.astype(np.float32))).least_squares(mx.ones((1, 3, 1)))
+    wanted = thirds.sum(1) / thirds.trace() ** 2
+    np.testing.assert_allclose(to_numpy(found)[0, :, 0], wanted, rtol=1e-5)
     for one in (lost, half):
         assert one.log_det((2,)).item() == -np.inf
         x = one.inverse(mx.array(np.ones((1, one.channels, 2), np.float32)))

@@ -7,7 +7,9 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+import scipy.signal
 from jax import numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 import invconv as ic
@@ -107,6 +109,22 @@ def test_solves_and_filters_without_a_compiler() -> None:
             np.testing.assert_allclose(call(x), wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("axes", [(1, None, 2), (None, 0, None)])
+def test_filters_are_mapped(axes: tuple[int | None, ...]) -> None:
+    given = [[1.0, 0.5, 0.2], [1.0, 0.2], np.random.default_rng(0).standard_normal((2, 5))]
+    factors = np.asarray([1.0, -1.5, 2.0, 0.5])
+    stacks = [
+        np.asarray(v) if axis is None else np.stack([f * np.asarray(v) for f in factors], axis)
+        for v, axis in zip(given, axes, strict=True)
+    ]
+    found = jax.vmap(ic.lfilter, axes)(*map(jnp.asarray, stacks))
+    for n, one in enumerate(found):
+        pairs = zip(stacks, axes, strict=True)
+        each: Any = [v if axis is None else np.take(v, n, axis) for v, axis in pairs]
+        wanted: Any = scipy.signal.lfilter(*each)
+        np.testing.assert_allclose(one, wanted, rtol=1e-12)
+
+
 def test_spectra_of_more_axes_than_xla_transforms_at_once() -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 2, 6))
     found = spectrum.rfftn(jnp.asarray(x), 5)
@@ -149,6 +167,22 @@ ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "di
 @pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
 def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
     assert python(jax_shardings.__file__, name, *more, **FOUR_DEVICES).stdout == "the same\n"
+
+
+def test_an_exported_solve_tells_xla_which_axes_are_whole() -> None:
+    """XLA may split the others, the batch, as it likes: no handler of ours is in the program."""
+    mesh, rng = jax.make_mesh((1,), ("a",), axis_types=(AxisType.Auto,)), np.random.default_rng(0)
+    split = NamedSharding(mesh, PartitionSpec("a"))
+    y = jax.ShapeDtypeStruct((2, 3, 4, 5), float, sharding=split)
+    wanted: dict[Any, set[tuple[str, str]]] = {  # images, and what runs along the channels
+        ic.AutoregressiveConv: {("{?}, {}, {}, {}", "2x3x4x5"), ("{}, {?}, {?}", "3x4x2")},
+        ic.PeriodicConv: {("{?}, {?}, {}, {}", "2x3x4x5"), ("{}, {}, {?}", "12x3x2")},
+    }
+    for cls, whole in wanted.items():
+        conv = cls.init(3, rng=rng, like=jnp.zeros(()))
+        text = jax.export.export(jax.jit(conv.inverse))(y).mlir_module()
+        found = re.findall(r"constraint %\w+ <@mesh, \[(.*)\]> : tensor<([0-9x]+)x", text)
+        assert whole <= set(found)
 
 
 @pytest.mark.parametrize("case", of_each_class(*COMPILED, "periodic-3d"))

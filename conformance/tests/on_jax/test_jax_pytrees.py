@@ -157,6 +157,9 @@ def test_channels_last(case: Any) -> None:
         value, log_det = getattr(last, f"{method}_and_log_det")(nhwc)
         np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-12 * abs(wanted).max())
         assert log_det.shape == case.batch_shape
+        if conv.ndim is not None:
+            first = (0,) * len(case.batch_shape)
+            np.testing.assert_allclose(getattr(last, method)(nhwc[first]), wanted[first], 1e-9)
     with pytest.raises(ValueError, match="spatial"):
         last.forward(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
 

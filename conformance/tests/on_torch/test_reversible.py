@@ -173,6 +173,20 @@ def test_a_lost_inverse_is_noticed_at_any_scale(dtype: Any, scale: float) -> Non
         chain(x)[0].float().mean().backward()
 
 
+def test_where_nobody_can_look_a_lost_image_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator: its own gradient, and those by weights, of which it is a part."""
+    monkeypatch.setattr("invconv_torch.reversible.readable", lambda x: False)
+    layer, x = Coupling(), torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
+    back, lost = layer.inverse, torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
+    for off in (0 * lost, lost):
+        monkeypatch.setattr(layer, "inverse", lambda z, off=off: (back(z)[0] + off, back(z)[1]))
+        loss = loss_of(it.ReversibleChain([layer])(x))
+        x_bar, *bars = torch.autograd.grad(loss, (x, *layer.parameters()))
+        assert x_bar.isnan().flatten(1).all(1).tolist() == off.flatten().bool().tolist()
+        assert x_bar.isnan().flatten(1).any(1).tolist() == off.flatten().bool().tolist()
+        assert {bool(bar.isnan().all()) for bar in bars} == {bool(off.any())}
+
+
 def test_an_output_that_overflows_gives_no_gradient() -> None:
     """Of a finite input: that is the layers' fault, and finite numbers would be wrong."""
     layer = it.ActNorm(3)

@@ -59,19 +59,25 @@ def test_an_operator_keeps_its_dtype(dtype: str) -> None:
     np.testing.assert_array_equal(kernel, conv.first.kernel)
     half = it.InvertibleModule(conv, dtype=torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    mixed: Any = ic.Chain([ic.PLUConv1x1.init(3, rng=np.random.default_rng(0), like=kernel), conv])
+    for one in (mixed, mixed.asarrays(torch.zeros(1))):
+        there = it.InvertibleModule(one, device="meta")
+        assert all(t.is_meta for t in there.state_dict().values())
+    torch.nn.init.zeros_(it.InvertibleModule(one)._modules["0"].upper)
+    assert one.steps[0].upper.any()  # what a layer trains is a copy
 
 
-@pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith(("1d", "3d"))])
+@pytest.mark.parametrize("name", [n for n in TORCH_LAYERS if not n.endswith("1d")])
 def test_channels_last_comes_back(name: str, torch_layer: Any) -> None:
-    layer, _ = torch_layer(name)
-    x = torch.randn(2, TORCH_LAYERS[name][1][0], 5, 4, dtype=torch.float64)
-    last = x.to(memory_format=torch.channels_last)
-    layer.to(memory_format=torch.channels_last)
+    layer, x = torch_layer(name, grid_factor=2)
+    kind = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    last = x.to(memory_format=kind)
+    layer.to(memory_format=kind)
     for direction in (layer.forward, layer.inverse, layer.eval().inverse):
         got, expected = direction(last)[0], direction(x)[0]
         with torch.no_grad():
-            assert direction(last)[0].is_contiguous(memory_format=torch.channels_last)
-        assert got.is_contiguous(memory_format=torch.channels_last)
+            assert direction(last)[0].is_contiguous(memory_format=kind)
+        assert got.is_contiguous(memory_format=kind)
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 

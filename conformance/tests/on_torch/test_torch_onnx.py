@@ -97,11 +97,13 @@ def test_a_graph_does_not_grow_with_the_grid() -> None:
     assert not inputs & {"layer.first.kernel", "layer.second.kernel"}
 
 
-@pytest.mark.parametrize("kind", ["autoregressive", "qr"])
-def test_an_ill_conditioned_triangle_is_refined(kind: str) -> None:
-    layer: Any = it.AutoregressiveConv1d(8) if kind == "autoregressive" else it.Conv1x1(8, "qr")
+TRIANGLES = it.AutoregressiveConv1d(8), it.Conv1x1(8, "qr"), it.PeriodicConv1d(8, 1)
+
+
+@pytest.mark.parametrize("layer", TRIANGLES, ids=lambda layer: type(layer).__name__)
+def test_an_ill_conditioned_triangle_is_refined(layer: Any) -> None:
     with torch.no_grad():
-        if kind == "qr":
+        if isinstance(layer, it.Conv1x1):
             layer.upper += 4 * torch.randn(8, 8)
         else:
             layer.kernel[:, :, 0] += 2 * torch.randn(8, 8).tril(-1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from invconv_torch import precision
@@ -74,18 +75,23 @@ def test_no_product_runs_in_reduced_precision(
     assert watch.loose == ["matmul"]
 
 
-@pytest.mark.parametrize("reduced_to", ["bf16", "tf32"])
+@pytest.mark.parametrize(
+    ("device", "reduced_to"), [("cpu", "bf16"), ("cpu", "tf32"), ("cuda", "tf32")]
+)
 @pytest.mark.parametrize("product", ["matmul", "conv"])
-def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, reduced_to: str) -> None:
-    switch = getattr(torch.backends.mkldnn, product)
+def test_a_switch_of_one_kind_of_product_alone_is_seen(
+    product: str, device: str, reduced_to: str
+) -> None:
+    products = {"matmul": torch.backends.cuda, "conv": torch.backends.cudnn}
+    switch = getattr(torch.backends.mkldnn if device == "cpu" else products[product], product)
+    with FakeTensorMode():
+        x = torch.zeros(1, device=device)
     try:
         switch.fp32_precision = reduced_to
-        before = switches()
-        with suppress(ZeroDivisionError), full_precision(torch.zeros(1)):
-            assert switches()[product] == "ieee"
+        with suppress(ZeroDivisionError), full_precision(x):
+            assert switch.fp32_precision == "ieee"
             raise ZeroDivisionError
-        assert switches() == before
-        assert before[product] == reduced_to
+        assert switch.fp32_precision == reduced_to
     finally:
         switch.fp32_precision = "none"
     assert precision.nothing_reduces("cpu")  # the next call has nothing to look at

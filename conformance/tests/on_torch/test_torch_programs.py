@@ -2,12 +2,14 @@
 
 import copy
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.func import functional_call
 
@@ -59,6 +61,8 @@ OPERATIONS = ["solve", "apply", "gram", "spectral_log_det", "matmul", "log_abs_d
 
 @pytest.mark.parametrize("operator", OPERATIONS)
 def test_a_decomposition_is_the_operator(operator: str) -> None:
+    function = torch.ops.invconv.run.default
+    decomposed = it.decompositions()[function]
     causal = Causal.of((2, 3), (0, 1), (-1, -1), (1, 2), False).text
     families = {causal: 2}  # the tap at the pixel itself, of a row of three
     for borders in itertools.product(("periodic", "symmetric", "mirror", "odd"), repeat=2):
@@ -70,28 +74,41 @@ def test_a_decomposition_is_the_operator(operator: str) -> None:
         w = 0.1 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
         w.reshape(2, 2, -1)[..., int(place)] += 2 * torch.eye(2)
         x, y = torch.randn(2, 3, 2, 6, 5, dtype=torch.float64)
-        function = torch.ops.invconv.run.default
         others: Any = {"gram": (x, y), "spectral_log_det": (w,), "matmul": (w, w.mT)}
         given = others.get(operator, (w, y) if operator != "log_abs_det" else (w.mT @ w,))
         arguments: Any = (operator, family, (6, 5) if of_spectrum else (0,), *given)
-        got = it.decompositions()[function](*arguments)
+        got = decomposed(*arguments)
         torch.testing.assert_close(got, function(*arguments), rtol=1e-10, atol=1e-10)
+        with FakeTensorMode():  # on a device alone: nothing is made on the CPU
+            there = [torch.empty(t.shape, dtype=t.dtype, device="lazy") for t in given]
+            elsewhere = decomposed(*arguments[:3], *there)
+        assert (elsewhere.device.type, elsewhere.shape) == ("lazy", got.shape)
 
 
 @pytest.mark.parametrize(("taps", "n"), [([1.0, 1.0], 2), ([1.0, 0.0, 1.0], 4)])
 def test_a_decomposition_has_the_zeros_of_a_spectrum(taps: list[float], n: int) -> None:
     """Of a half turn and of a quarter."""
     family = Spectral.of((len(taps),), ("periodic",), (1,)).text
-    run, w = it.decompositions()[torch.ops.invconv.run.default], torch.tensor([[taps]])
-    assert run("spectral_log_det", family, (n,), w.double()) == -torch.inf
+    ours = torch.ops.invconv.run.default
+    w, y = torch.eye(2)[..., None] * torch.tensor(taps), torch.randn(1, 2, n)
+    for run in (ours, it.decompositions()[ours]):
+        assert run("spectral_log_det", family, (n,), w.double()) == -torch.inf
+        assert not run("solve", family, (0,), w.double(), y.double()).isfinite().any()
 
 
 @pytest.mark.parametrize("name", ["periodic-2d", "symmetric-1d", slow("emerging-2d"), slow("plu")])
 def test_a_strict_export(name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(name)
     module = Both([layer])
-    program = torch.export.export(module, (x,), strict=True)
-    torch.testing.assert_close(program.module()(x), module(x))
+    program = torch.export.export(module, (x.requires_grad_(),), strict=True).module()
+    torch.testing.assert_close(program(x), module(x))
+    found, wanted = (
+        torch.autograd.grad(
+            sum((r**2).sum() for r in run(x)), [x, *dict(sorted(run.named_parameters())).values()]
+        )
+        for run in (program, module)
+    )
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_strict_export_has_the_numbers_of_splines() -> None:
@@ -136,6 +153,21 @@ def test_inductor_trains_and_samples() -> None:
             torch._foreach_sub_(weights, [1e-4 * g for g in gradients])
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(sample)(x), sample(x))
+
+
+@pytest.mark.parametrize("transform", ["jvp", "grad of grad", "vmap of grad"])
+def test_compiled_transforms_that_would_lose_derivatives_are_refused(transform: str) -> None:
+    def loss(w: Any) -> Any:
+        return (ic.Conv1x1(w).forward(torch.ones(1, 2, 3)) ** 2).sum()
+
+    outside: dict[str, Callable[[Any], Any]] = {
+        "jvp": lambda w: torch.func.jvp(loss, (w,), (w,))[1],
+        "grad of grad": torch.func.grad(lambda w: torch.func.grad(loss)(w).sum()),
+        "vmap of grad": lambda w: torch.func.vmap(torch.func.grad(loss))(w[None]),
+    }
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="would lose derivatives"):
+        torch.compile(outside[transform], fullgraph=True, backend="eager")(torch.randn(2, 2))
 
 
 @pytest.mark.slow

@@ -137,6 +137,11 @@ def test_a_tensor_in_place_of_a_parameter_is_never_stale() -> None:
         back, other = layer.inverse(z)
         torch.testing.assert_close(back, x)
         torch.testing.assert_close(other, -log_det)
+    other = it.Conv1x1(3).double().eval()
+    torch.nn.init.ones_(other.bias)
+    other.inverse(x)
+    other.bias = None
+    torch.testing.assert_close(other(other.inverse(x)[0])[0], x)
     pruned = prune.identity(it.Conv1x1(3).double().eval(), "weight")
     torch.nn.init.eye_(pruned.weight_orig)
     torch.testing.assert_close(pruned.inverse(x)[0], x)
