@@ -209,8 +209,10 @@ def adapters() -> set[str]:
 
 def callers_level() -> int:
     """Return the ``stacklevel`` with which a warning points to the line that called the library."""
-    level, frame, ours = 1, sys._getframe(1), {"invconv", "dataclasses", *adapters()}
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ours:
+    level, frame, names = 1, sys._getframe(1), adapters()
+    # a library's wrappers of our methods, such as torch.no_grad, are not the caller
+    inside = {"invconv", "dataclasses", *names, *(n.removeprefix("invconv_") for n in names)}
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in inside:
         level, frame = level + 1, frame.f_back
     return level
 

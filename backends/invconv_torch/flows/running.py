@@ -83,7 +83,8 @@ def initializing(layers: Layers) -> Iterator[None]:
             yield
     except BaseException:
         for layer, attributes, state in before:
-            vars(layer).update(attributes)  # a user's layer may keep its flag in an attribute
+            vars(layer).clear()  # a user's layer may keep its flag in an attribute
+            vars(layer).update(attributes)
             layer.load_state_dict(state)
         raise
 

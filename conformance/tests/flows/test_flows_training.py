@@ -115,13 +115,31 @@ class Stops(nn.Module):  # type: ignore[misc]
     inverse = forward
 
 
+class Flagged(nn.Module):  # type: ignore[misc]
+    """The identity, which keeps in an attribute whether it was initialized."""
+
+    initialized = False
+
+    def initialize(self, x: Any) -> None:
+        """Note that it was."""
+        self.initialized = True
+
+    def forward(self, x: Any) -> Any:
+        """Return x."""
+        return x, x.new_zeros(len(x))
+
+    inverse = forward
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()], ids=lambda e: repr(e))
 def test_initialize_sets_all_actnorms_or_none(error: BaseException) -> None:
-    flow = Multiscale(SHAPE, [ActNorm(1), Stops(error), Squeeze(), ActNorm(4)])
+    own = Flagged()
+    flow = Multiscale(SHAPE, [ActNorm(1), own, Stops(error), Squeeze(), ActNorm(4)])
     flow.layers["0"].load_state_dict({"log_scale": torch.ones(1), "bias": torch.ones(1)}, False)
     before, (first, x) = copy.deepcopy(flow.state_dict()), torch.rand(2, 8, *SHAPE)
     with pytest.raises(type(error)):
         flow.initialize(first)
+    assert not own.initialized
     for name, tensor in flow.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     flow.initialize(x)

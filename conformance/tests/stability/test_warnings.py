@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 import invconv as ic
 from invconv.stability.guard import InverseGuard
+from invconv_torch import Conv1x1
+from invconv_torch.flows import Multiscale
 from tests.programs import ROOT
 
 Call = Callable[[], Any]
@@ -37,6 +40,13 @@ def least_squares(damp: float) -> None:
     at = np.square(np.arange(15) - 7.0) / 4.5
     blur = ic.from_psf(np.exp(-np.add.outer(at, at)).astype(np.float32) / 14)
     blur.least_squares(np.ones((1, 1, 64, 64), np.float32), damp)
+
+
+def flow(check: bool) -> None:
+    """Prepare a flow of a layer without digits."""
+    layer = Conv1x1(2)
+    layer.weight.data = torch.as_tensor(conv(6.0).weight)
+    Multiscale((2, 4, 4), [layer]).prepare(check=check)
 
 
 def loaded(number: float, folder: Path) -> None:
@@ -63,6 +73,7 @@ ROWS = {
     "no look": Row(
         JUDGEMENT, "is off by", lambda c: conv(6.0).prepare((4, 4), check=c), True, [False]
     ),
+    "flow": Row(JUDGEMENT, "is off by", flow, True, [False]),
     "NaN": Row(
         JUDGEMENT, "inf: weight holds NaN", lambda w: ic.Conv1x1(w).inverse(ONE), NAN, [TURNED]
     ),
