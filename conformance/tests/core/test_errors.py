@@ -229,9 +229,10 @@ invconv.save
   its class has been defined again since -> of the class Defined as it is defined now
       -> ic.save([defined(), defined()][«0 → 1»], 'f')
   an array holds NaN -> weight: expected finite numbers -> ic.save(one(EYE«*np.nan → »), 'f')
-  inf -> weight: expected finite numbers -> ic.save(one(EYE + «np.inf → 0»), 'f')
+  inf -> log_scale: expected finite numbers
+      -> ic.save(ic.ActNorm(np.asarray([0.0, «np.inf → 1»]), None), 'f')
   there are too many -> 18000 arrays are more than
-      -> ic.save(ic.Chain([ic.ActNorm.init(1)] * «9000 → 2»), 'f')
+      -> ic.save(ic.Chain([ic.ActNorm.init(1)] * «9000 → 20»), 'f')
   too deeply nested operators -> nested .* deep at most -> ic.save(«TOO_DEEP → DEEP», 'f')
   a flow's mixing is a function -> its mixing is a function, which no file describes
       -> ic.save(glow(«lambda c: it.Conv1x1(c) → 'plain'»), 'f')
@@ -451,6 +452,7 @@ ValueError
   squeeze -> glow(squeeze='«db4 → dct»')
   kernel_size: expected an odd number -> glow(kernel_size=«2 → 3»)
   scale_floor -> glow(scale_floor=«1.0 → 0.9»)
+  scale_floor: .* got False -> glow(scale_floor=«False → 0.0»)
   context -> glow(context=«0 → 1»)
   reversible -> glow(context=«1 → None», reversible=True)
   layers: level0_step0_mixing -> glow(mixing=lambda channels: it.Conv1x1(channels«+1 → »))

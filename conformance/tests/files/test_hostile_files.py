@@ -131,6 +131,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         packed(HEADER[:-1] + b', "w": ' + json.dumps(ENTRY).encode() + b"}"),
         "an object has the entry 'w' twice",
     ),
+    "integers of 32 bits": (
+        packed(described(PLAIN, entry(dtype="I32", shape=[2, 4]))),
+        "'w' is I32; expected one of F64, F32, F16, BF16 or I64",
+    ),
+    "a file of others": (packed(entry()), "its metadata has no entry 'invconv'"),
     "array used twice": (packed(described(CHAIN)), "the array 'w' is used twice"),
     "array that is not used": (
         packed(described(PLAIN, entry() | {"v": ENTRY | LATER}), WEIGHT.tobytes() * 2),

@@ -73,8 +73,8 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
     images = flat.clone()
     images[:, :, :4] += 1.0
     assert not torch.allclose(flow.log_prob(x, context=images), whole)
-    pixels = torch.randn(3, 2, 8, 8, dtype=torch.float64)
-    means = torch.nn.functional.avg_pool2d(pixels, 2)  # on the grid of the first level
+    pixels = torch.randn(3, 2, 16, 8, dtype=torch.float64)
+    means = torch.nn.functional.avg_pool2d(pixels, (4, 2))  # on the grid of the first level
     expected = flow.log_prob(x, context=means)
     torch.testing.assert_close(flow.log_prob(x, context=pixels), expected)
     images.requires_grad_()

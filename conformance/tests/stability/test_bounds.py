@@ -104,7 +104,7 @@ def test_a_norm_is_bounded_as_its_docstring_says(channels: int) -> None:
     for size in (1e-200, 1.0, 1e200):
         for matrix, share in ((any_, None), (turn, 1.0), (column @ column.T, 0.0)):
             truth, most = np.linalg.norm(matrix, 2), channels ** (1 / 64)
-            found = float(norm_bound(size * matrix[None])[0]) / size
+            found = float(norm_bound(np.stack([size * matrix, matrix]))[0]) / size
             assert truth / JUST <= found <= truth * most * JUST
             if share is not None:
                 assert found == pytest.approx(truth * most**share, rel=1e-9)

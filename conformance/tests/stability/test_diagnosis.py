@@ -166,6 +166,8 @@ def test_the_channel_is_of_the_largest_column_and_factors_resolve_what_a_matrix_
     qr = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-15]))
     for matrix, resolved in ((qr, True), (ic.Conv1x1(qr.matrix()), False)):
         assert ic.diagnose(matrix, (4,)).resolved == resolved
+    turned = ic.diagnose(ic.Inverse(ic.Conv1x1(2 * np.eye(2))), (4,))
+    assert (turned.name, turned.log_det) == ("Inverse of Conv1x1", pytest.approx(-8 * math.log(2)))
 
 
 def test_dtypes_of_every_library() -> None:
@@ -228,6 +230,7 @@ def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, 
         conv = ic.SymmetricConv(np.multiply.outer(*taps)[None, None], boundary=words)
         found, matrix = ic.diagnose(conv, grid), affine(conv, grid)[0].astype(float)
         assert found.frequency is not None
+        assert found.resolved
         assert found.growth is None  # its pixels have no order
         waves = []
         for word, f, n in zip(words, found.frequency, grid, strict=True):

@@ -90,9 +90,32 @@ def test_parts_share_the_gain_as_the_steps_of_a_chain_do(limit: float) -> None:
     assert 0.9 < np.linalg.norm(far, 2) / (1 - limit ** (-1 / 3)) < 1 + 1e-9
 
 
+def test_a_bound_is_its_formula() -> None:
+    """A file has the free arrays alone: numbers far from the identity must not change."""
+    gain, diagonal, strict, tap = 8.0, np.asarray([0.7, -0.4]), 1.5, -2.0
+    kernel = np.stack([np.diag(1 + diagonal), np.zeros((2, 2))], -1)
+    kernel[1, 0] = strict, tap
+
+    def shrunk(number: float, limit: float) -> float:
+        return number / (1 + (number / limit) ** 4) ** 0.25
+
+    own, part = gain ** (1 / 3), math.log(gain) / 6  # of the pixel's matrix, and of its scales
+    scales = np.exp(part * np.tanh(diagonal / part))
+    below = shrunk(strict, 1 - own**-0.5)
+    rest = (1 - own / gain) * scales.min() * (1 - below)
+    found = ic.bounded(ic.AutoregressiveConv(kernel), gain).kernel
+    matrix = scales[:, None] * [[1, 0], [below, 1]]
+    np.testing.assert_allclose(found[..., 0], matrix, rtol=1e-12)
+    np.testing.assert_allclose(found[..., 1], [[0, 0], [shrunk(tap, rest), 0]], rtol=1e-12)
+    for conv in (cls(kernel[1:, 1:, :1]) for cls in (ic.AutoregressiveConv, ic.PeriodicConv)):
+        wanted = math.exp(3 * part * math.tanh(-0.4 / (3 * part)))
+        assert ic.bounded(conv, gain).parameters()["kernel"] == pytest.approx(wanted)
+
+
 def test_the_initialisation_is_hardly_changed() -> None:
     rng = np.random.default_rng(0)
-    for conv in (ic.EmergingConv.init(12, rng=rng), ic.QRConv1x1.init(12, rng=rng)):
+    classes = ((ic.EmergingConv, 12), (ic.QRConv1x1, 12), (ic.PeriodicConv, 2))
+    for conv in (cls.init(channels, rng=rng) for cls, channels in classes):
         for name, array in ic.bounded(conv, 100.0).parameters().items():
             assert np.abs(array - conv.parameters()[name]).max() < 0.002
     # sum |taps| = 0.9, nearly all there is room for
@@ -202,6 +225,8 @@ def test_a_recomputed_image_is_off_by_its_share_of_the_image(size: float) -> Non
     assert right.tolist() == [False, True, False, True, True, False]
     one = relative_error(np.full((1, 4), 2.0), np.full((1, 4), 2.5), z[:1, :1])[0]
     assert one == pytest.approx(0.25)
+    wide = 4.0 * np.eye(1, 16)  # whose 2-norm says more
+    assert relative_error(wide, wide + 0.5, wide)[0] == pytest.approx(0.5)
     half = torch.ones(3, 1, dtype=torch.bfloat16)  # whose rounding alone is 0.4 % an operation
     again = half * torch.tensor([[1.25], [1.75], [1.0]]).bfloat16()
     assert relative_error(half, again, half)[1].tolist() == [True, False, True]
