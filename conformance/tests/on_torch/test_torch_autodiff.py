@@ -42,6 +42,25 @@ def test_gradcheck(layer_name: str, torch_layer: Any, direction: str) -> None:
     assert gradgradcheck(function, inputs, atol=1e-4, fast_mode=True)
 
 
+@directions
+def test_gradients_by_some_are_those_by_all(
+    layer_name: str, torch_layer: Any, direction: str
+) -> None:
+    """By the image of a layer that is frozen, and by the parameters alone."""
+    layer, x = torch_layer(layer_name)
+    function, parameters = as_function(layer, direction)
+    tensors = x, *parameters.values()
+    places = range(len(tensors))
+
+    def pulled_back(wanted: range) -> list[Any]:
+        given = [tensors[i].detach().requires_grad_(i in wanted) for i in places]
+        return list(torch.autograd.grad(scalar(*function(*given)), [given[i] for i in wanted]))
+
+    some = [*pulled_back(places[:1]), *pulled_back(places[1:])]
+    for one, other in zip(some, pulled_back(places), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name)
     layer.eval()
