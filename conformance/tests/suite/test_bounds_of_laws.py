@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from itertools import count, product
 from typing import Any
@@ -192,6 +193,42 @@ def test_digits_are_at_most_one_too_many_and_two_too_few(
         with planted("PreparedInverse.inverse", call, [], sample, 1e-6 * largest):
             status = check(LAWS["warning"], diagonal("float64")).status
         assert status == ("pass" if 4 < said < 7 else "fail")
+
+
+def judged(single: float, double: float) -> dict[str, Any]:
+    judgements = {"float32": Judgement(10.0**-single), "float64": Judgement(10.0**-double)}
+    return {"judgements": judgements}
+
+
+LOG_DET = 2 * math.log(2.0)
+SLACK = 1e-9 * (1 + LOG_DET) + 1e2 * 4 * CONDITION * EPS["float64"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"log_det": LOG_DET - 0.97 * SLACK}, "pass"),
+        ({"log_det": LOG_DET + 1.03 * SLACK}, "fail"),
+        ({"condition": 8.1}, "fail"),
+        ({"condition": 8.1, "exact": False}, "pass"),
+        (judged(4.97, 6), "pass"),
+        (judged(5.03, 6), "fail"),
+        (judged(5.03, 4) | {"precision": "float64"}, "fail"),
+        (judged(4, 3.9), "fail"),
+        (judged(2.1, 6), "pass"),
+        (judged(1.9, 6), "fail"),  # which needs advice
+        ({"name": "Other"}, "fail"),
+        ({"norm": "1-norm", "pixel": (1,), "channel": 1}, "pass"),
+        ({"norm": "1-norm", "pixel": (1,), "channel": 0}, "fail"),
+    ],
+)
+def test_a_diagnosis_is_right(said: dict[str, Any], status: str, monkeypatch: Any) -> None:
+    """Of an inverse with four digits."""
+    setting = diagonal("float32")
+    found = replace(ic.diagnose(setting.plain, (2,)), **judged(4, 6) | said)
+    monkeypatch.setattr(ic, "diagnose", lambda *_: found)
+    with planted("PreparedInverse.inverse", 0, [], 1, 1e-4 * X[1].max()):
+        assert check(LAWS["diagnosis"], setting).status == status
 
 
 def planted(name: str, call: int, path: list[str], sample: int, error: float) -> Any:
