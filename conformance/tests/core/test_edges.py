@@ -189,6 +189,23 @@ def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad:
     assert np.isnan(to_numpy(log_det)).all()
 
 
+@pytest.mark.parametrize("library", CARRY)
+@pytest.mark.parametrize("powers", [[[100], [-100], [3]], 100, -100])
+def test_no_square_of_a_factor_overflows(powers: Any, library: str) -> None:
+    """Reflectors of any length, or a circulant of any size, which is transformed: the same bits."""
+    rng, sizes = np.random.default_rng(0), np.exp2(powers).astype("float32")
+    x, one = (single(library, rng.standard_normal(shape)) for shape in ((2, 3, 4), 2))
+    cls, name = (ic.QRConv1x1, "reflectors") if sizes.ndim else (ic.CirculantConv1x1, "circulant")
+    conv, results, bar = cls.init(3, rng=rng), [], x if sizes.ndim else 0 * x
+    for size in (sizes**0, sizes):
+        there = conv.replace(**{name: conv.parameters()[name] * size}).asarrays(x)
+        gain, gradient = 1 if sizes.ndim else size, there.forward_vjp(x, bar, one)[0][name]
+        y, back, slope = map(to_numpy, (there.forward(x), there.inverse(x), gradient))
+        results.append((y / gain, back * gain, slope * size))
+    for plain, sized in zip(*results, strict=True):
+        np.testing.assert_array_equal(sized, plain)
+
+
 def scaled(conv: ic.InvertibleConv, size: float) -> ic.InvertibleConv:
     factors = {"log_scale": 1.0} | dict.fromkeys(("weight", "kernel", "scale", "upper"), size)
     moved = {n: factors[n] * a for n, a in conv.parameters().items() if n in factors}
