@@ -136,3 +136,15 @@ def test_it_follows_copies_and_modules_around_a_model() -> None:
         run(torch.zeros(1, 3, n, 7))
         for followed in (model, run, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert guard.step(followed).spatial_shape == (n, 7)
+    runs[0](x=torch.zeros(1, 3, 5, 6))
+    assert guard.step(model).spatial_shape == (5, 6)
+
+
+TURNED = np.asarray([[0.6, 0.8], [0.8, -0.6]])
+
+
+def test_it_forgets_layers_that_are_gone() -> None:
+    bad, good = (ic.Conv1x1(TURNED @ np.diag([1.0, c]) @ TURNED) for c in (1e-15, 1.0))
+    guard = it.InverseGuard(chain := ic.Chain([good, bad]), (4, 4), digits=0, every=1)
+    lost, kept = [guard.step(c).digits for c in (chain, chain, ic.Chain([good]))][1:]
+    assert lost < 2 < kept
