@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from llvmlite import binding
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
-from invconv.kernels.cpu import assembly, compiled, costs, machine, recursive, sums
+from invconv.kernels.cpu import assembly, compiled, costs, machine, recursive, sums, xla
 from invconv.kernels.cpu.channel_sums import write_channel_sums
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
 from invconv.kernels.cpu.compiler.ir import Writer
@@ -23,11 +24,13 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.loops import write_images_correlation
 from invconv.kernels.cpu.lanes import costs as lane_costs
 from invconv.kernels.cpu.loop import write_solve
+from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
+from tests.call_frames import Frames
 from tests.kernels.conftest import between_nans
 
 Floats = np.ndarray[Any, Any]
@@ -207,6 +210,28 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         assert transposes == (name in ("images", "rows", "channels", "correlated images"))
         assert (".4s" if itemsize == 4 else ".2d") in code
         assert "fmaf" not in code, "no call of the C library"
+
+
+@pytest.mark.parametrize("batch", [1, 37])
+@pytest.mark.parametrize("channels", [1, 3, 24])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_xlas_memory_is_enough(dtype: str, channels: int, batch: int) -> None:
+    """Wherever it starts, with matrices or weights given; what lies around it stays as it is."""
+    rng, like = np.random.default_rng(0), np.zeros((), dtype)
+    conv = ic.AutoregressiveConv.init(channels, ndim=1 + (channels > 1), rng=rng, like=like)
+    y = rng.standard_normal((batch, channels, *(9, 5)[: conv.ndim])).astype(dtype)
+    state, frames = factored(conv, y.shape[2:], dtype), Frames()
+    called = xla.call(channels, conv._causal().sweep.on(y.shape[2:]), y.itemsize, batch)
+    for aside, given in itertools.product((0, 8, 56), (state.matrices, *state.layouts())):
+        if given.size == called.plan.weights or given.ndim > 1:
+            memory = np.full(called.memory + 256, 0xFF, np.uint8)
+            first = 64 - address_of(memory) % 64 + aside
+            x, room = np.empty_like(y), memory[first : first + called.memory]
+            numbers = called.plan.numbers, called.room
+            assert frames.call(called.code, [given, y], [x, room], numbers) is None
+            assert np.array_equal(x, solved(state, y))
+            room[:] = 0xFF
+            assert (memory == 0xFF).all()
 
 
 def test_images_of_another_size_are_not_read() -> None:

@@ -20,6 +20,7 @@ from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import LaunchPlan
 from invconv_conformance.cuda import draws
 from invconv_torch.native import kernels
+from tests.call_frames import UPPER, Frames
 from tests.launches import checks
 from tests.launches.checks import check, images
 from tests.launches.stand_in_driver import STREAM, Driver
@@ -96,13 +97,8 @@ def test_a_launch_may_have_more_shared_memory(driver: Driver, monkeypatch: Any) 
 
 
 def test_xlas_call_frame(driver: Driver) -> None:
-    """`compiler.frame` by hand, with the upper halves of words of 32 bits in use."""
-    kept, said, upper, refused = list[Any](), list[Any](), 7 << 32, None
+    frames, said, refused, stream = Frames(), list[Any](), None, STREAM
     function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64))
-
-    def record(words: dict[int, int]) -> int:
-        kept.append((ctypes.c_int64 * 24)(*(words.get(i, 0) for i in range(24))))
-        return ctypes.addressof(kept[-1])
 
     def fail(words: Any) -> int:
         said.append((words[0], words[1], ctypes.string_at(words[2]).decode(), words[3]))
@@ -110,55 +106,48 @@ def test_xlas_call_frame(driver: Driver) -> None:
 
     def give_stream(words: Any) -> int | None:
         assert tuple(words[:3]) == (32, 0, 55)
-        words[3] = STREAM
+        words[3] = stream
         return refused
 
     functions = function(fail), function(give_stream)
     asked = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions]
-    api = record({4: 3 | 9 << 32, 6: asked[0], 10: asked[1]})
-
-    def run(code: Any, words: dict[int, int]) -> Any:
-        return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(code.address)(record(words))
-
-    def call(code: Any, numbers: Any, *arrays: Any, stage: int = 3) -> Any:
-        each = [[record({3: a.ctypes.data, 4: a.ndim}) for a in some] for some in arrays]
-        each.append([record({1: numbers.size, 2: numbers.ctypes.data})])
-        places = (record(dict(enumerate(some))) for some in each)
-        words = dict(zip((9, 14, 20), places, strict=True))  # arguments, results, attributes
-        return run(code, words | {2: api, 3: 55, 4: stage | upper})
-
+    version = 3 | 9 << 32
+    api = frames.record({4: version, 6: asked[0], 10: asked[1]})
     conv, y = convolution(), images((1, 3, 40, 6), "float32")
     program, taps = factored(conv, (40, 6)).program, np.ascontiguousarray(conv._causal().taps)
     weights, x = np.full(program.plan.weights, np.nan, "float32"), np.empty_like(y)
     weigh = launch.custom_call(program, "weigh", program.plan.weigh())
     solve = launch.custom_call(program, "solve", (program.plan.solve(1),))
     counters = np.full(solve.counters, 77, np.int32)
+
+    def call(one: Any, given: Any, made: Any, launches: Any = None, stage: int = 3) -> Any:
+        rows = one.launches if launches is None else launches
+        return frames.call(one.code, given, made, [rows], api=api, context=55, stage=stage)
+
     calls = (weigh, [taps], [weights]), (solve, [weights, y], [x, counters])
-    for one, given, made in calls:
+    for one in calls:
         before = len(driver.launches)
-        assert call(one.code, one.launches, given, made, stage=2) is None
+        assert call(*one, stage=2) is None
         assert len(driver.launches) == before  # XLA prepares, and executes nothing yet
-        assert call(one.code, one.launches, given, made) is None
+        assert call(*one) is None
     solved = driver.launches[-1]
     assert solved.stream == STREAM
     assert solved.grid["bands"] == solved.blocks > 1
     assert solved.pointers["counters"] == counters.ctypes.data
     check(conv, y, x)
     wrong = np.where(np.arange(solve.launches.size) == 1, 33, solve.launches)  # threads of a block
-    assert call(solve.code, wrong, *calls[1][1:]) == 1234
+    assert call(*calls[1], wrong) == 1234
     assert said == [(32, 0, "invconv: the CUDA driver refuses a launch, error 001", 13)]
+    stream = 0  # of which the driver knows no context: none is taken away
+    with cuda_driver.current(0):
+        assert call(*calls[1]) == 1234
+        assert driver.library.stand_in_contexts() == 1
     refused = 4321
-    assert call(solve.code, solve.launches, *calls[1][1:]) == refused
-    metadata = record({})
-    assert run(solve.code, {1: record({1: 1 | upper, 3: metadata}), 2: api, 4: 3}) is None
-    assert list(kept[-3])[:6] == [
-        0,
-        0,
-        0,
-        3 | 9 << 32,
-        1,
-        0,
-    ]  # and a graph may record it
+    assert call(*calls[1]) == refused
+    metadata = frames.record({})
+    asks = frames.record({1: 1 | UPPER, 3: metadata})
+    assert frames.run(solve.code, {1: asks, 2: api, 4: 3}) is None
+    assert frames.kept[-3][:5] == [0, 0, 0, version, 1]  # a graph may record it
 
 
 def test_more_images_than_a_launch_may_have_are_several(driver: Driver, monkeypatch: Any) -> None:
