@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import invconv_torch
 from invconv_torch import Conv1x1
 from invconv_torch.flows import AffineCoupling, Dequantize, Multiscale, Split
 from tests.flows.small_flows import MIXINGS, SHAPE, glow, moved, own_parts
@@ -87,9 +89,22 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
 
 
+def test_parts_and_files_go_where_they_are_told(tmp_path: Path) -> None:
+    where: dict[str, Any] = {"device": "meta", "dtype": torch.float64}
+    made = [glow("qr", **where), AffineCoupling(4, 8, **where), Split(4, **where)]
+    for model in (glow("qr"), Conv1x1(2)):
+        invconv_torch.save(model, tmp_path / "model.safetensors")
+        made.append(invconv_torch.load(tmp_path / "model.safetensors", **where))
+    for one in made:
+        assert {(p.device.type, p.dtype) for p in one.parameters()} == {("meta", torch.float64)}
+
+
 def test_a_coupling_and_a_split_are_their_equations() -> None:
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
     parts = [AffineCoupling(4, 8, scale_floor=0.2), Split(4, scale_floor=0.3)]
+    at_first = parts[0].double()(x)[0][:, 2:], parts[1].double()(x)[0][1]
+    scale = 0.2 + 0.8 / (1 + math.exp(-2))
+    torch.testing.assert_close(at_first, (scale * x[:, 2:], x[:, 2:]))
     coupling, split = moved(Multiscale((4, 2, 2), parts)).layers.values()
     shift, h = coupling.net(x[:, :2]).chunk(2, dim=1)
     scale = 0.2 + 0.8 / (1 + (-h - 2).exp())

@@ -125,8 +125,10 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     assert transform == interop.NumpyroTransform(conv)
     assert transform != interop.NumpyroTransform(conv.replace(**{"0.scale": mixing.scale + 1}))
     assert transform != interop.NumpyroTransform(ic.Inverse(conv))
-    same = transform.eq(interop.NumpyroTransform(jax.tree.map(jnp.array, conv)))
-    assert bool(same)  # arrays that are equal and not the same
+    copied = interop.NumpyroTransform(jax.tree.map(jnp.array, conv))
+    assert bool(transform.eq(copied))  # arrays that are equal and not the same,
+    assert transform.eq(copied, static=True) is False  # which are not compared then
+    assert transform.eq(interop.NumpyroTransform(conv), static=True) is True
     assert transform != transform.inv
     z = jax.random.normal(jax.random.key(0), (3, *event))
     x, intermediates = transform.call_with_intermediates(z)

@@ -1,6 +1,7 @@
 """JAX's native primitives: derivatives, cost, and devices that are not here."""
 
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -167,6 +168,28 @@ ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "di
 @pytest.mark.parametrize("name", ["some", *map(slow, ALONE)])
 def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -> None:
     assert python(jax_shardings.__file__, name, *more, **FOUR_DEVICES).stdout == "the same\n"
+
+
+@pytest.mark.parametrize(
+    ("cls", "way"), [(ic.AutoregressiveConv, "forward"), (ic.PeriodicConv, "inverse")]
+)
+def test_images_on_an_explicit_mesh_stay_as_they_are_split(cls: Any, way: str) -> None:
+    """By the types of the program; `jax_shardings` has several devices."""
+    mesh = jax.make_mesh((1, 1), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+    split = NamedSharding(mesh, PartitionSpec("a", None, "b"))
+    rng = np.random.default_rng(0)
+    x, weights = jnp.asarray(rng.standard_normal((2, 2, 3, 4, 5)))
+    conv = cls.init(3, rng=rng, like=x)
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def run(conv: Any, x: Any) -> Any:
+        y, pull_back = jax.vjp(lambda conv, x: getattr(conv, way)(x), conv, x)
+        return y, pull_back(weights + 0 * y)
+
+    found, wanted = run(conv, jax.device_put(x, split)), run(conv, x)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), found, wanted)
+    y, (_, x_bar) = found
+    assert y.sharding.spec == x_bar.sharding.spec == PartitionSpec("a", None, "b", None)
 
 
 def test_an_exported_solve_tells_xla_which_axes_are_whole() -> None:

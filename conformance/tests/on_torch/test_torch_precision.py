@@ -1,6 +1,8 @@
 """TF32 and its like never decide a result, and the user's switches are as they were."""
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -116,3 +118,37 @@ def test_switches_are_restored_after_the_last_thread() -> None:
     leave.set()
     thread.join()
     assert switches() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_parent_and_child_of_fork_find_the_switches_free() -> None:
+    held = threading.Event()
+
+    def hold() -> None:
+        with precision._lock:
+            held.set()
+            time.sleep(0.2)
+
+    def is_free() -> bool:
+        found: list[bool] = []
+
+        def take() -> None:
+            found.append(precision._lock.acquire(timeout=5))
+            if found[0]:
+                precision._lock.release()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+        return found[0]
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = os.fork()
+    if not child:
+        os._exit(0 if is_free() else 1)
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert is_free()
