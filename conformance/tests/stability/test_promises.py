@@ -96,7 +96,7 @@ def test_a_bound_is_its_formula() -> None:
     kernel = np.stack([np.diag(1 + diagonal), np.zeros((2, 2))], -1)
     kernel[1, 0] = strict, tap
 
-    def shrunk(number: float, limit: float) -> float:
+    def shrunk(number: float, limit: float) -> Any:
         return number / (1 + (number / limit) ** 4) ** 0.25
 
     own, part = gain ** (1 / 3), math.log(gain) / 6  # of the pixel's matrix, and of its scales
@@ -106,7 +106,7 @@ def test_a_bound_is_its_formula() -> None:
     found = ic.bounded(ic.AutoregressiveConv(kernel), gain).kernel
     matrix = scales[:, None] * [[1, 0], [below, 1]]
     np.testing.assert_allclose(found[..., 0], matrix, rtol=1e-12)
-    np.testing.assert_allclose(found[..., 1], [[0, 0], [shrunk(tap, rest), 0]], rtol=1e-12)
+    np.testing.assert_allclose(found[..., 1], shrunk(tap, rest) * np.eye(2, k=-1), rtol=1e-12)
     for conv in (cls(kernel[1:, 1:, :1]) for cls in (ic.AutoregressiveConv, ic.PeriodicConv)):
         wanted = math.exp(3 * part * math.tanh(-0.4 / (3 * part)))
         assert ic.bounded(conv, gain).parameters()["kernel"] == pytest.approx(wanted)
