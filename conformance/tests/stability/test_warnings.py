@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import invconv as ic
+from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
 from invconv_torch import Conv1x1
 from invconv_torch.flows import Multiscale
@@ -110,3 +111,12 @@ def test_no_warning_is_left_out() -> None:
             found.add(path.relative_to(ROOT).as_posix())
     of_cuda = {"invconv/kernels/cuda/launch.py"}
     assert found == {row.module for row in ROWS.values()} | of_cuda
+
+
+def test_least_squares_is_judged_by_itself() -> None:
+    near = ic.PeriodicConv(np.asarray([[[1.0, -2 + 2e-15, 1.0]]]))  # what it loses is left out
+    with pytest.raises(ValueError, match="the inverse of PeriodicConv on"):
+        require_invertible("conv", near, (9,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        near.least_squares(np.eye(9)[None, :1])
