@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+import torch
 
 import invconv as ic
 import invconv_torch as it
@@ -18,7 +19,7 @@ from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries.table import KNOWN, LIBRARIES
 from invconv_conformance.run.check import Check, setting
 from invconv_conformance.run.selection import checks, choose
 from invconv_torch.layer import Layer
@@ -193,11 +194,24 @@ def test_quick_runs_cases_of_each_kind_and_less_where_a_compiler_takes_long() ->
         assert {(one.case, one.law) for one in found if one.column == column} == asked
 
 
+def test_compiled_code_runs_in_float32_and_where_it_is_slow_when_it_is_asked_for() -> None:
+    def found(name: str, **options: bool) -> list[str]:
+        columns = KNOWN[name].columns(**options)
+        return [f"{c.mode} {c.dtype}" for c in columns if c.device == "cpu"]
+
+    eager = [f"eager {dtype}" for dtype in ("float64", "float32", "float16", "bfloat16")]
+    assert found("torch") == eager
+    assert found("torch", every_mode=True) == [*eager, "aot_eager float32", "inductor float32"]
+    assert found("jax") == [*eager, "jit float32"]
+    assert found("jax", every_dtype=True)[4:] == [word.replace("eager", "jit") for word in eager]
+
+
 def test_what_is_not_run_is_said() -> None:
     words = {"namespace": None, "library": ("numpy", "torch"), "device": None, "mode": None}
     columns, absent = choose(argparse.Namespace(quick=False, dtype=("bfloat16",), **words))
     assert {column.library for column in columns} == {"torch"}
-    assert absent[0] == "NumPy: has nothing of what was asked for"
+    no_gpu = ["PyTorch on CUDA: no GPU"] * (not torch.cuda.is_available())
+    assert absent == ["NumPy: has nothing of what was asked for", *no_gpu]
 
 
 def test_every_operator_mixing_and_layer_is_listed() -> None:
