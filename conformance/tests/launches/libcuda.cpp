@@ -96,7 +96,7 @@ int cuCtxPopCurrent_v2(void** context) {
 // the last bit of a stream's handle is the number of its device
 int cuStreamGetCtx(void* stream, void** context) {
   *context = (void*)(CONTEXT + ((uintptr_t)stream & 1));
-  return stream ? OK : INVALID;
+  return stream ? OK : CAPTURING;
 }
 
 int cuMemsetD32Async(void* start, unsigned value, size_t count, void* stream) {
