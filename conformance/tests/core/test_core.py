@@ -127,7 +127,9 @@ def test_an_inverse_is_kept_up_to_a_condition(room: float, carry: Any) -> None:
     kept, square = room < 1, np.diag([1, 10 * room + math.sqrt((10 * room) ** 2 - 1)])
 
     def plan(conv: Any) -> Any:
-        return conv.asarrays(carry(square)).prepare((4,), check=False).plan
+        prepared = conv.asarrays(carry(square)).prepare((4,), check=False)
+        assert prepared.inverse(carry(np.zeros((0, conv.channels, 4)))).shape[0] == 0  # either way
+        return prepared.plan
 
     assert (plan(ic.Conv1x1(square)).at_the_pixel == "product with the inverse") == kept
     assert (plan(ic.PeriodicConv(square[:, :, None])).per_frequency == "cached inverse") == kept
