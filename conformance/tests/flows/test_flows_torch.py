@@ -91,7 +91,7 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
 
 def test_parts_and_files_go_where_they_are_told(tmp_path: Path) -> None:
     where: dict[str, Any] = {"device": "meta", "dtype": torch.float64}
-    made = [glow("qr", **where), AffineCoupling(4, 8, **where), Split(4, **where)]
+    made: list[Any] = [glow("qr", **where), AffineCoupling(4, 8, **where), Split(4, **where)]
     for model in (glow("qr"), Conv1x1(2)):
         invconv_torch.save(model, tmp_path / "model.safetensors")
         made.append(invconv_torch.load(tmp_path / "model.safetensors", **where))
@@ -101,7 +101,7 @@ def test_parts_and_files_go_where_they_are_told(tmp_path: Path) -> None:
 
 def test_a_coupling_and_a_split_are_their_equations() -> None:
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
-    parts = [AffineCoupling(4, 8, scale_floor=0.2), Split(4, scale_floor=0.3)]
+    parts: list[Any] = [AffineCoupling(4, 8, scale_floor=0.2), Split(4, scale_floor=0.3)]
     at_first = parts[0].double()(x)[0][:, 2:], parts[1].double()(x)[0][1]
     scale = 0.2 + 0.8 / (1 + math.exp(-2))
     torch.testing.assert_close(at_first, (scale * x[:, 2:], x[:, 2:]))
