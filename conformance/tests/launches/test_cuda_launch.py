@@ -236,10 +236,18 @@ def test_where_no_row_fits_wavefronts_solve(on_this_processor: Driver, torch_lay
     assert on_this_processor.launches == []
 
 
-def test_tensors_in_host_memory_and_fake_ones_are_not_launched() -> None:
+def test_tensors_in_host_memory_fake_ones_and_those_of_amd_are_not_launched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert kernels.CUDA.ordinal(torch.zeros(1)) is None
     with FakeTensorMode():
-        assert kernels.CUDA.ordinal(torch.empty(1, device="cuda")) is None
+        there = torch.empty(1, device="cuda:3")
+        assert kernels.CUDA.ordinal(there) is None
+    monkeypatch.setattr(kernels, "bare", lambda x: True)
+    for version, wanted in (("13.0", 3), (None, None)):  # AMD's devices are "cuda", too
+        monkeypatch.setattr(torch.version, "cuda", version)
+        assert kernels.CUDA.ordinal(there) == wanted
+        assert kernels.CUDA.ordinal(torch.zeros(1)) is None
 
 
 PROGRAM = """\

@@ -14,9 +14,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 import invconv as ic
+from invconv.arrays.stencil import Stencil
 from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
-from invconv_jax.native import spectrum
+from invconv_jax.native import products, spectrum
 from tests.on_jax import jax_shardings
 from tests.programs import python
 from tests.selected import COMPILED, of_each_class, slow
@@ -124,6 +125,16 @@ def test_filters_are_mapped(axes: tuple[int | None, ...]) -> None:
         each: Any = [v if axis is None else np.take(v, n, axis) for v, axis in pairs]
         wanted: Any = scipy.signal.lfilter(*each)
         np.testing.assert_allclose(one, wanted, rtol=1e-12)
+
+
+def test_taps_see_zeros_outside_unless_told() -> None:
+    x, bar = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 2, 3, 4)))
+    taps, below = jnp.asarray([[[1.0, 2.0], [3.0, 4.0]]]), ((1, 0),)
+    shifted = np.pad(x[:, :, 1:], [(0, 0), (0, 0), (0, 1), (0, 0)])
+    found = products.correlate(Stencil(below, taps), x)
+    np.testing.assert_allclose(found, np.einsum("oc,bchw->bohw", taps[0], shifted), rtol=1e-12)
+    found = products.correlate_kernel_vjp(x, bar, below)[0]
+    np.testing.assert_allclose(found, np.einsum("bohw,bchw->oc", bar, shifted), rtol=1e-12)
 
 
 def test_spectra_of_more_axes_than_xla_transforms_at_once() -> None:

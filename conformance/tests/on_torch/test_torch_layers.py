@@ -183,6 +183,10 @@ def test_arguments_and_repr() -> None:
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
     assert isinstance(layer.operator(), ic.Chain)
+    for far, kept in ((1.0, "cached inverse"), (1e4, "LU factors")):
+        kernel = torch.tensor([[1.0, far], [0.0, 1.0]])[..., None]
+        plan = ic.PeriodicConv(kernel).prepare((3,), check=False).plan
+        assert (plan.method, plan.per_frequency) == ("spectral", kept)
 
 
 def test_defaults_are_those_of_what_is_wrapped() -> None:
