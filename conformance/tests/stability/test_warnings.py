@@ -24,6 +24,7 @@ Call = Callable[[], Any]
 ONE = np.ones((1, 2, 4, 4), np.float32)
 TURNED = np.asarray([[0.8, -0.6], [0.6, 0.8]], np.float32)
 PSF = np.asarray([1.0, 2.0, 1.0])[None, None]
+RINGS = np.outer([1, 1, 3, 1], [1.0, 2, 4, 2, 1])[None, None]  # uneven around the ring
 
 
 def conv(digits: float) -> ic.Conv1x1:
@@ -87,6 +88,13 @@ ROWS = {
         ic.SymmetricConv,
         PSF,
         [PSF[..., 1:], PSF[..., :2], PSF * [1, 1, 1.001], PSF * [1, 0.499, 1]],
+    ),
+    "a whole kernel beside a ring": Row(
+        "invconv/operators/symmetric.py",
+        r"pass kernel\[..., :, 2:\]",
+        lambda k: ic.SymmetricConv(k, boundary=("periodic", "odd")),
+        RINGS,
+        [RINGS[..., 2:], RINGS * [1, 1.001, 1, 1, 1]],
     ),
 }
 
