@@ -523,6 +523,10 @@ TypeError
   ndim: .* got True -> one(EYE, ndim=«True → 1»)
   kernel_size: .* got True -> ic.PeriodicConv.init(2, («True → 1», 3))
   channels: .* got 2\.0 -> ic.ActNorm.init(«2.0 → 2»)
+  steps\[1\].weight: .* float64 as steps\[0\] has, got float32
+      -> ic.Chain([ONE, ONE«.asarrays(SMALL) → »])
+  weight: expected a real floating dtype -> one(EYE«.astype(int) → »)
+  like: expected a real floating dtype -> ONE.asarrays(S.astype(«int → float»))
   steps\[1\]: expected an InvertibleConv, got ndarray -> ic.Chain([ONE, «EYE → ONE»])
   conv: expected an InvertibleConv -> ic.Inverse(«EYE → ONE»)
   tuple of integers such as .* got \{4, 5\} -> CORNER.log_det(«{4, 5} → [4, 5]»)
