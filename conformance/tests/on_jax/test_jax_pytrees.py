@@ -160,8 +160,9 @@ def test_channels_last(case: Any) -> None:
         if conv.ndim is not None:
             first = (0,) * len(case.batch_shape)
             np.testing.assert_allclose(getattr(last, method)(nhwc[first]), wanted[first], 1e-9)
-    with pytest.raises(ValueError, match="spatial"):
-        last.forward(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
+    for method, argument in (("forward", "x"), ("inverse", "y")):
+        with pytest.raises(ValueError, match=f"^{argument}: .* spatial"):
+            getattr(last, method)(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])

@@ -99,6 +99,18 @@ def test_a_switch_of_one_kind_of_product_alone_is_seen(
     assert precision.nothing_reduces("cpu")  # the next call has nothing to look at
 
 
+def test_a_switch_follows_the_one_above_afterwards_too() -> None:
+    above = torch.backends.mkldnn
+    try:
+        above.fp32_precision = "bf16"
+        with full_precision(torch.zeros(1)):
+            assert switches()["conv"] == "ieee"
+        above.fp32_precision = "ieee"
+        assert set(switches().values()) == {"ieee"}
+    finally:
+        above.fp32_precision = "none"
+
+
 @pytest.mark.usefixtures("reduced")
 def test_switches_are_restored_after_the_last_thread() -> None:
     x, before = torch.zeros(2), switches()
