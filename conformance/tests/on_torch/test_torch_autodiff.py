@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from torch.func import functional_call
 
 import invconv as ic
 import invconv_torch as it
+from invconv.families.convolutions import Causal
+from invconv_torch.native.determinants import LOG_ABS_DET
+from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, run
 from tests.conftest import Method
 
 # what PyTorch's own forward mode imports
@@ -61,6 +65,24 @@ def test_gradients_by_some_are_those_by_all(
     some = [*pulled_back(places[:1]), *pulled_back(places[1:])]
     for one, other in zip(some, pulled_back(places), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_operations_alone_have_the_derivatives_of_differences() -> None:
+    family = Causal.of((2, 3), (0, 1), (-1, -1), (1, 2), False)
+    w = 0.3 * torch.randn(2, 2, 2, 3, dtype=torch.float64)
+    w.reshape(2, 2, -1)[..., 2] += 2 * torch.eye(2)  # the tap at the pixel itself
+    x, y = torch.randn(2, 3, 2, 3, 4, dtype=torch.float64)
+    calls: tuple[Any, ...] = (
+        (APPLY, family, (w, x)),
+        (GRAM, family, (x, y)),
+        (SOLVE, (family, None), (w, x)),
+        (MATMUL, None, (w[..., 0, 0], x.flatten(2))),
+        (LOG_ABS_DET, None, (w[..., 0, 2].clone(),)),
+    )
+    for rule, settings, tensors in calls:
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        function = partial(run, rule, settings)
+        assert gradcheck(function, leaves, fast_mode=True, check_forward_ad=True), rule.name
 
 
 def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Any) -> None:
