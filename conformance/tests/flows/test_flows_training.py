@@ -161,7 +161,12 @@ def test_reversible_gradients_are_those_of_stored_activations() -> None:
     for (name, p), q in zip(stored.named_parameters(), reversible.parameters(), strict=True):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-7, atol=1e-9, msg=name)
     names: list[str] = []
-    reversible.encode(x, watch=lambda name, out: names.append(name) or out)
+
+    def watch(name: str, out: Any) -> Any:
+        names.append(name)
+        return out
+
+    reversible.encode(x, watch=watch)
     assert dict.fromkeys(names) == dict.fromkeys(name for name, _ in stored.steps())
     copied = copy.deepcopy(reversible)
     with torch.no_grad():
