@@ -179,8 +179,8 @@ invconv.damp_for_noise
   finite -> sigma: expected a finite number above 0, got inf
       -> ic.damp_for_noise(NORM, Y, «np.inf → 0.8»)
   no damp fits: y is no larger than its noise
-      -> sigma: expected less noise .*, got 2, .* deviation of 1:
-      -> ic.damp_for_noise(NORM, Y, «2.0 → 0.8»)
+      -> sigma: expected less noise .*, got 1, .* deviation of 1:
+      -> ic.damp_for_noise(NORM, Y, «1.0 → 0.8»)
   K is singular and no x comes so close to y -> sigma: expected at least 0.707, .* rounding, got 0.5
       -> ic.damp_for_noise(NORM, Y, «0.5 → 0.8»)
 invconv.diagnose
