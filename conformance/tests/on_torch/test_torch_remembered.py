@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.utils import prune
 
@@ -145,3 +146,18 @@ def test_a_tensor_in_place_of_a_parameter_is_never_stale() -> None:
     pruned = prune.identity(it.Conv1x1(3).double().eval(), "weight")
     torch.nn.init.eye_(pruned.weight_orig)
     torch.testing.assert_close(pruned.inverse(x)[0], x)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("recorded", [True, False])
+def test_tangents_of_parameters_are_not_forgotten(recorded: bool) -> None:
+    layer = it.PeriodicConv2d(2, 3, dtype=torch.float64).eval().requires_grad_(False)
+    z, step = torch.randn(1, 2, 4, 5, dtype=torch.float64), torch.randn_like(layer.kernel)
+
+    def inverse(kernel: Any) -> Any:
+        return functional_call(Method(layer, "inverse"), {"layer.kernel": kernel}, (z,))[0]
+
+    ahead, behind, _ = (inverse(layer.kernel + h * step) for h in (1e-5, -1e-5, 0))  # kept
+    with torch.set_grad_enabled(recorded), forward_ad.dual_level():
+        found = forward_ad.unpack_dual(inverse(forward_ad.make_dual(+layer.kernel, step))).tangent
+    torch.testing.assert_close(found, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-6)
