@@ -61,8 +61,9 @@ def test_an_operator_keeps_its_dtype(dtype: str) -> None:
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     mixed: Any = ic.Chain([ic.PLUConv1x1.init(3, rng=np.random.default_rng(0), like=kernel), conv])
     for one in (mixed, mixed.asarrays(torch.zeros(1))):
-        there = it.InvertibleModule(one, device="meta")
-        assert all(t.is_meta for t in there.state_dict().values())
+        there = it.InvertibleModule(one, device="meta", dtype=torch.float64).state_dict().values()
+        assert all(t.is_meta for t in there)
+        assert {t.dtype for t in there} == {torch.float64, torch.int64}
     torch.nn.init.zeros_(it.InvertibleModule(one)._modules["0"].upper)
     assert one.steps[0].upper.any()  # what a layer trains is a copy
 
