@@ -59,6 +59,14 @@ def test_the_log_dets_of_many_steps_and_of_their_inverses_cancel_exactly() -> No
         assert ic.Chain([chain, ic.Inverse(chain)]).log_det((5, 7)) == 0
 
 
+@pytest.mark.parametrize("boundary", ["zero", "odd", "symmetric", "periodic"])
+def test_a_matrix_that_goes_into_taps_leaves_the_border_as_it_is(boundary: str) -> None:
+    one, conv = ic.Conv1x1.init(2, rng=RNG), ic.SymmetricConv.init(2, boundary=boundary, rng=RNG)
+    x = RNG.standard_normal((1, 2, 5, 6))
+    found, wanted = ic.Chain([one, conv]).forward(x), conv.forward(one.forward(x))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
+
+
 def test_operators_are_frozen_compare_by_identity_and_print_shapes() -> None:
     conv = ic.PeriodicConv.init(2, rng=RNG)
     with pytest.raises(AttributeError):
