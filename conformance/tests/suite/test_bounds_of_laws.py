@@ -231,6 +231,18 @@ def test_a_diagnosis_is_right(said: dict[str, Any], status: str, monkeypatch: An
         assert check(LAWS["diagnosis"], setting).status == status
 
 
+def test_a_result_that_the_next_call_overwrites_is_noticed(monkeypatch: Any) -> None:
+    held, right = np.empty(X.shape), ic.Conv1x1.forward_and_log_det
+
+    def wrong(self: Any, x: Any) -> Any:
+        held[...], log_det = right(self, x)
+        return held, log_det
+
+    monkeypatch.setattr(ic.Conv1x1, "forward_and_log_det", wrong)
+    result = check(LAWS["determinism"], diagonal("float64"))
+    assert (result.status, result.what) == ("fail", "forward_and_log_det keeps its result")
+
+
 def planted(name: str, call: int, path: list[str], sample: int, error: float) -> Any:
     """Return a context in which one call of a method is off by an error, in one number."""
     where, _, method = name.rpartition(".")
