@@ -152,10 +152,10 @@ def _damages(
     yield f"NaN in {name}", f"{name!r} holds NaN", content.replace(numbers.tobytes(), broken)
     yield "a file cut short", "no whole safetensors file", content[:-1]
     yield "an entry twice", "twice", _edited(content, "settings", "{", '{},"settings":{')
-    for value, reason in (("true", "no truth value"), (f"{10**30}", "64 at most, got 10000")):
+    for value in ("true", f"{10**30}"):
         changed = _edited(content, "ndim", "null", value)
         if changed != content:
-            yield f"{value} for a number of axes", reason, changed
+            yield f"{value} for a number of axes", "ndim: expected", changed
     yield "another class", "unknown class 'O", _edited(content, "class", '"', '"O')
 
 

@@ -88,6 +88,7 @@ def test_a_switch_of_one_kind_of_product_alone_is_seen(
     switch = getattr(torch.backends.mkldnn if device == "cpu" else products[product], product)
     with FakeTensorMode():
         x = torch.zeros(1, device=device)
+    before = switch.fp32_precision
     try:
         switch.fp32_precision = reduced_to
         with suppress(ZeroDivisionError), full_precision(x):
@@ -95,7 +96,7 @@ def test_a_switch_of_one_kind_of_product_alone_is_seen(
             raise ZeroDivisionError
         assert switch.fp32_precision == reduced_to
     finally:
-        switch.fp32_precision = "none"
+        switch.fp32_precision = before
     assert precision.nothing_reduces("cpu")  # the next call has nothing to look at
 
 
