@@ -105,3 +105,23 @@ def test_prepared_weights_have_the_layout_of_the_lanes(batch: int) -> None:
     assert np.array_equal(found, conv.inverse(y))
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), prepared)
     assert np.array_equal(jax.vmap(lambda p: p.inverse(jnp.asarray(y)))(two)[1], found)
+
+
+def test_plans_say_how_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = ic.AutoregressiveConv.init(2, 2, rng=RNG, like=jnp.zeros((), np.float32))
+    plans: list[ic.Plan] = []
+
+    def planned(conv: Any) -> None:
+        plans.append(conv.prepare((3, 4), check=False).plan)
+
+    planned(conv)
+    jax.jit(planned)(conv)
+    monkeypatch.setattr(machine, "reason", lambda _: "no compiler")
+    planned(conv.replace())
+    corner = "cached inverse where accurate, else triangular solve"
+    anywhere = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
+    assert plans == [
+        ic.Plan("compiled kernel", corner),
+        ic.Plan(anywhere, corner),
+        ic.Plan("wavefront", corner, levels=6),
+    ]
