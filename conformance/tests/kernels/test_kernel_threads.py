@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 import invconv as ic
@@ -176,6 +177,16 @@ def _at_every_line(run: Callable[[], Any], do: Callable[[int], None]) -> Any:
         return run()
     finally:
         sys.settrace(outside)
+
+
+@libraries
+@pytest.mark.usefixtures("shared_out")
+@pytest.mark.parametrize("rows", [1, 2, 37, 64])
+def test_threads_share_out_signals(library: str, rows: int) -> None:
+    x = np.random.default_rng(0).standard_normal((rows, 50))
+    found = to_numpy(ic.lfilter([0.5, 0.25], [2.0, -1.0, 0.5], CARRY[library](x)))
+    wanted = scipy.signal.lfilter([0.5, 0.25], [2.0, -1.0, 0.5], x)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
