@@ -583,6 +583,7 @@ TypeError
   got ReLU at level0_step0_mixing
       -> glow(mixing=lambda channels: «torch.nn.ReLU() → it.Conv1x1(channels)»)
   zs: expected a tuple of .*got Tensor -> FLOW.decode(ZS«[0] → »)
+  zs: expected .* real -> FLOW.decode([z«.to(int) → » for z in ZS])
   uint8 -> FLOW.bits_per_dim(«NOISE → PIXELS»)
   x: expected a real .*got uint8 -> FLOW.encode(«PIXELS → NOISE»)
   expected a torch.Tensor, got nd -> FLOW.encode(NOISE«.numpy() → »)
