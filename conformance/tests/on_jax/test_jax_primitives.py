@@ -15,6 +15,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 from invconv.arrays.stencil import Stencil
+from invconv.kernels import primitives
 from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
 from invconv_jax.native import products, spectrum
@@ -131,8 +132,9 @@ def test_taps_see_zeros_outside_unless_told() -> None:
     x, bar = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 2, 3, 4)))
     taps, below = jnp.asarray([[[1.0, 2.0], [3.0, 4.0]]]), ((1, 0),)
     shifted = np.pad(x[:, :, 1:], [(0, 0), (0, 0), (0, 1), (0, 0)])
-    found = products.correlate(Stencil(below, taps), x)
-    np.testing.assert_allclose(found, np.einsum("oc,bchw->bohw", taps[0], shifted), rtol=1e-12)
+    stencil, plain = Stencil(below, taps), Stencil(below, np.asarray(taps))
+    for found in (products.correlate(stencil, x), primitives.correlate(plain, np.asarray(x))):
+        np.testing.assert_allclose(found, np.einsum("oc,bchw->bohw", taps[0], shifted), rtol=1e-12)
     found = products.correlate_kernel_vjp(x, bar, below)[0]
     np.testing.assert_allclose(found, np.einsum("bohw,bchw->oc", bar, shifted), rtol=1e-12)
 
