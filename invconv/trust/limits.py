@@ -36,8 +36,3 @@ FACTORS_GROW = 100  # loss of a matrix's factors over its condition: beyond it t
 GROWING = 1.01  # per pixel: less is called slow, if half of an axis costs this many digits
 SLOW = 0.1
 ROOM = 1e-9  # max_gain - 1 at least: with less, the shares of many factors would round to 1
-
-
-def at_once(numbers: int, spectral: bool) -> int:
-    """Return how many images of so many numbers are solved at once."""
-    return max(1, BATCH * (4 if spectral else 1) // numbers)

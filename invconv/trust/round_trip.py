@@ -22,6 +22,7 @@ from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, names
 from invconv.kernels.primitives import Map
 from invconv.trust.condition import EPS, digits_left
 from invconv.trust.limits import (
+    BATCH,
     CYCLE,
     DIAGNOSED,
     FEW,
@@ -30,7 +31,6 @@ from invconv.trust.limits import (
     ROUNDING,
     SMALL,
     TOLERATED,
-    at_once,
 )
 
 Floats = np.ndarray[Any, Any]
@@ -142,6 +142,11 @@ class RoundTrip:
                     x[i].T[...] = rng.uniform(0.5, 1.0, len(solved))
                     x[i, :, :rows] = solved[:, :rows] / np.abs(solved[:, :rows]).max()
         return x
+
+
+def at_once(numbers: int, spectral: bool) -> int:
+    """Return how many images of so many numbers are solved at once."""
+    return max(1, BATCH * (4 if spectral else 1) // numbers)
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:

@@ -143,10 +143,8 @@ DTYPES = "float32", "float64", "complex64", "complex128"
 
 def pivots(matrices: Array, bits: int | None = None) -> Array:
     target = None if bits is None else narrower(bits)
-    given, parts = (
-        np.pad(matrices, [(1, 1), (0, 0), (0, 0)]),
-        2 if matrices.dtype.kind == "c" else 1,
-    )
+    given = np.pad(matrices, [(1, 1), (0, 0), (0, 0)])
+    parts = 2 if matrices.dtype.kind == "c" else 1
     count, channels = matrices.shape[:2]
     eliminate(address_of(given[1:]), count, channels, parts, target)
     assert not given[[0, -1]].any()

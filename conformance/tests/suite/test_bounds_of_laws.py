@@ -269,11 +269,8 @@ def planted(name: str, call: int, path: list[str], sample: int, error: float) ->
 
 # of operators that are W at both pixels: m, and the bound of the log-determinant
 MIDDLE, FIRST, NONE = np.asarray([0, 1, 0]), np.asarray([1, 0, 0]), np.zeros((2, 2))
-ONES, TURNS, RASTER = (
-    np.ones(2),
-    np.eye(2)[[0, 0, 1, 1]],
-    WEIGHT[..., None, None] * [MIDDLE, 0 * MIDDLE],
-)
+ONES, TURNS = np.ones(2), np.eye(2)[[0, 0, 1, 1]]
+RASTER = WEIGHT[..., None, None] * [MIDDLE, 0 * MIDDLE]
 SCALES: tuple[tuple[Any, float, float], ...] = (
     (ic.Conv1x1(WEIGHT), 2, 2 * (2 * SUM + 16)),
     (ic.AutoregressiveConv(WEIGHT[..., None] * FIRST), 6, 4 * SUM),

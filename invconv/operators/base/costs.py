@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 from invconv.arrays.namespaces import Shape, size
 from invconv.families.path import Path
 from invconv.trust import limits
+from invconv.trust.round_trip import at_once
 
 
 class Work(NamedTuple):
@@ -41,7 +42,7 @@ class Work(NamedTuple):
         spectral = len(self.transforms) * 6 * self.numbers
         work = 8 * self.numbers + self.applied / 4
         if self.channels > 1:  # matrices of frequencies, factored anew for those solved at once
-            work += spectral * (5 + self.channels) / limits.at_once(self.numbers, spectral > 0)
+            work += spectral * (5 + self.channels) / at_once(self.numbers, spectral > 0)
         if self.by_taps and not any(self.transforms):
             work += spectral + self.summed * (1 / self.channels + 1 / 16)
         else:  # K x has float64's transforms
