@@ -1,0 +1,215 @@
+"""Choices that change no number but the time and the memory: ways, blocks, threads, images.
+
+`choices.json` states them, for two processors and a GPU. Run this file as a program where a change
+means to move some, and read the difference: which sizes take another way now?
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import invconv as ic
+from invconv.families import path as paths
+from invconv.families.convolutions import Causal
+from invconv.kernels import exponential, order
+from invconv.kernels.cpu import costs, recursive
+from invconv.kernels.cpu.assembly import best_program, program
+from invconv.kernels.cpu.compiler.target import Target
+from invconv.kernels.cpu.correlate import programs
+from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation
+from invconv.kernels.cpu.geometry import geometry_of
+from invconv.kernels.cpu.lanes.costs import best_parts, of_ways
+from invconv.kernels.cpu.spectral.costs import along
+from invconv.kernels.cuda.plan import Device, plan_of
+from invconv.operators.base import costs as judged
+from invconv.operators.base.judgement import _part
+from invconv.trust.round_trip import RoundTrip
+
+FILE = Path(__file__).with_name("choices.json")
+TARGETS = {
+    512: Target("x86_64-unknown-linux-gnu", "skylake-avx512", "", 512, 32, fma=True),
+    256: Target("x86_64-unknown-linux-gnu", "haswell", "", 256, 16, fma=True),
+}
+GPU = Device(90, 227 * 1024, 132)
+# channels, grid, taps along each axis, place of the pixel, direction, dilation
+SWEEPS: tuple[tuple[Any, ...], ...] = (
+    (1, (4000,), (3,), (0,), (-1,), (1,)),
+    (3, (200,), (12,), (0,), (1,), (2,)),
+    (3, (9, 40), (3, 3), (0, 1), (1, -1), (1, 1)),
+    (12, (64, 64), (2, 2), (0, 0), (1, 1), (1, 1)),
+    (30, (16, 17), (3, 5), (0, 2), (-1, 1), (2, 1)),
+    (48, (8, 8), (2, 2), (0, 0), (1, 1), (1, 1)),
+    (2, (700, 900), (2, 2), (0, 0), (1, 1), (1, 1)),
+    (5, (3, 20, 9), (2, 3, 3), (0, 1, 1), (1, -1, 1), (1, 1, 1)),
+    (130, (5, 1), (3, 3), (0, 1), (1, 1), (1, 1)),
+)
+OPERATORS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "corner": (ic.AutoregressiveConv.init(3), (40, 300)),
+    "wide corner": (ic.AutoregressiveConv.init(32, 7), (64, 64)),
+    "emerging": (ic.EmergingConv.init(12), (16, 16)),
+    "periodic": (ic.PeriodicConv.init(12), (30, 64)),
+    "one channel": (ic.PeriodicConv.init(1, 31), (1000, 1000)),
+    "mirrors": (ic.SymmetricConv.init(2, boundary="mirror"), (33, 5)),
+    "exponential": (ic.ExponentialConv.init(16), (7, 11)),
+    "matrix": (ic.Conv1x1.init(96), (64, 64)),
+    "chain": (ic.Chain([ic.PLUConv1x1.init(8), ic.QRConv1x1.init(8)]), (128, 128)),
+    "scale": (ic.ActNorm.init(4), (5,)),
+}
+
+
+def numbers(record: Any) -> dict[str, int]:
+    return {name: n for name, n in dataclasses.asdict(record).items() if n}
+
+
+def orders() -> Iterator[tuple[str, Any]]:
+    for block, single in itertools.product((1, 2, 5, 6, 8, 9, 13), (True, False)):
+        yield f"{block} {single}", [f(block, single) for f in (order.accumulators, order.unrolled)]
+    yield "limits", [order.inverse_limit(channels) for channels in (1, 16, 17, 64, 512)]
+    yield "threads", [costs.threads(4, costs.SHARED * x) for x in (0.99, 1)]
+    yield "apart", [costs.apart(n, size) for n in (512, 1000, 1024) for size in (4, 8)]
+
+
+def solves() -> Iterator[tuple[str, Any]]:
+    for (channels, grid, *settings), bits in itertools.product(SWEEPS, TARGETS):
+        sweep, itemsize = Causal.of(*settings, True).sweep.on(grid), 4 if bits == 512 else 8
+        g = geometry_of(channels, sweep, itemsize, TARGETS[bits])
+        label = f"{channels}x{grid} of {settings}, {itemsize} bytes, {bits} bits"
+        for batch, workers in ((1, 1), (1, 2), (5, 2), (19, 1), (64, 4)):
+            best, ways = best_program(g, batch, workers), of_ways(g, batch, workers)
+            costs_of = {way: float(f"{cost:.6g}") for way, cost in ways.items()}
+            chosen = [best.way, best.sums, best_parts(g, batch, workers), costs_of]
+            yield f"{label}, batch {batch}, {workers} workers", chosen
+        for way in ways:
+            yield f"{label}, {way}", numbers(program(g, way, way == "rows", 3).header)
+
+
+def correlations() -> Iterator[tuple[str, Any]]:
+    wraps = False, True, "symmetric"
+    for (channels, grid, taps, centre, *_), wrap, bits in itertools.product(SWEEPS, wraps, TARGETS):
+        offsets = Causal.of(taps, centre, (1,) * len(grid), (2,) * len(grid), True).offsets
+        read, itemsize = programs.reading(grid, offsets, wrap), 4 if bits == 512 else 8
+        label = f"{channels}x{grid} of {taps}, {wrap}, {itemsize} bytes, {bits} bits"
+        if read is None or math.prod(grid) * channels > 2**16:
+            continue
+        for lanes, make in (
+            ("pixels", programs.correlation_program),
+            ("images", programs.images_program),
+        ):
+            made = make(read, channels, TARGETS[bits], itemsize)
+            if made is None:
+                yield f"{label}, {lanes}", None
+                continue
+            run: Any = (TARGETS[bits], read, made, lanes, itemsize, None, None)
+            seconds = [CompiledCorrelation(*run).seconds(b, w) for b, w in ((1, 1), (40, 3))]
+            costing = [made.products, *(f"{s:.4g}" for s in seconds)]
+            yield f"{label}, {lanes}", [numbers(made.header), costing]
+
+
+def filters() -> Iterator[tuple[str, Any]]:
+    for bits, itemsize, varying, rows in itertools.product(
+        TARGETS, (4, 8), (False, True), (1, 3, 8, 9, 11, 35)
+    ):
+        shape = recursive.Shape(2, 2, 2, 2, varying)
+        groups = recursive.groups(shape, TARGETS[bits], itemsize, rows)
+        yield f"{bits} bits, {itemsize} bytes, {varying}, {rows} rows", groups
+    sizes = [(1, 20, 27), (1, 20, 28), (4, 5, 6), (4, 6, 6)]
+    yield "compiled", [recursive.Shape(*size, 30, False).compiles for size in sizes]
+
+
+def axes() -> Iterator[tuple[str, Any]]:
+    for most in costs.SUMS.values():
+        yield f"{most} sums", [along(n, most) for n in (1, 8, 9, 16, 17, 33, 40, 41, 80, 81, 200)]
+
+
+def launches() -> Iterator[tuple[str, Any]]:
+    for channels, grid, *settings in SWEEPS:
+        sweep = Causal.of(*settings, True).sweep.on(grid)
+        for itemsize, shared in itertools.product((4, 8), (GPU.shared, 48 * 1024)):
+            plan = plan_of(channels, sweep, itemsize, dataclasses.replace(GPU, shared=shared))
+            label = f"{channels}x{grid} of {settings}, {itemsize} bytes, {shared}"
+            if plan is None:
+                yield label, None
+                continue
+            launches = [*plan.weigh(), *map(plan.solve, (1, 7, 500))]
+            values = [[v.blocks, v.threads, v.shared, v.counters, *v.integers] for v in launches]
+            yield label, [dict(plan.constants), *values]
+
+
+def steps() -> Iterator[tuple[str, Any]]:
+    for eps in (2.0**-23, 2.0**-52):
+        yield f"reaches {eps:.1e}", [f"{n:.6g}" for n in exponential.reaches(eps)]
+        for norm in (0.0, 1e-9, 0.3, 4.0, 4.01, 100.0, 4096.0, 4097.0, math.nan):
+            yield f"{norm}, {eps:.1e}", exponential.counts_for(norm, eps)
+
+
+def images() -> Iterator[tuple[str, Any]]:
+    """How many images judge an inverse, on which grid its condition is looked at."""
+    for name, (conv, shape) in OPERATORS.items():
+        path = paths.linear(conv._path())
+        work = judged.Work.of(path, conv.channels, shape)
+        given = path, conv.channels, shape
+        estimates = [judged.of_estimate(*given, alike) for alike in (True, False)]
+        parts = [_part(shape, quick, conv) for quick in (1.0, 500.0, 1e5)]
+        yield (
+            name,
+            [
+                [work.by_taps, *(work.images(times) for times in (0.5, 1, 4))],
+                [judged.quicker_by_blas(path, shape), judged.images_of_growth(*given)],
+                [f"{e:.6g}" for e in estimates],
+                parts,
+            ],
+        )
+    for affordable, spectral, matrices in itertools.product(
+        (0, 3, 7, 30, 200), (False, True), (False, True)
+    ):
+        trip = RoundTrip(abs, abs, abs, (2, 8), np.dtype("float64"), spectral, matrices)
+        for limit in (None, 1e-2):
+            total = _counted(trip, affordable, limit)
+            yield f"{affordable}, {spectral}, {matrices}, {limit}", total
+
+
+def _counted(trip: RoundTrip, affordable: int, limit: float | None) -> list[int]:
+    """Return how many images a round trip draws if all is right, nearly lost, and lost."""
+    totals = []
+    for off in (0.0, 5e-4, 5e-3, 0.5):
+        drawn = [0]
+
+        def solve(y: Any, off: float = off, drawn: list[int] = drawn) -> Any:
+            return y + off * np.abs(y).max(axis=tuple(range(1, y.ndim)), keepdims=True)
+
+        def count(x: Any, drawn: list[int] = drawn) -> Any:
+            drawn[0] += len(x)
+            return x
+
+        dataclasses.replace(trip, own=count, other=count, solve=solve).error(affordable, limit)
+        totals.append(drawn[0])
+    return totals
+
+
+SECTIONS = {
+    f.__name__: f for f in (orders, solves, correlations, filters, axes, launches, steps, images)
+}
+
+
+def plain(section: str) -> Any:
+    return json.loads(json.dumps(dict(SECTIONS[section]())))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_choices_are_those_that_are_stated(section: str) -> None:
+    assert plain(section) == json.loads(FILE.read_text())[section]
+
+
+if __name__ == "__main__":
+    lines = {
+        n: [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in plain(n).items()] for n in SECTIONS
+    }
+    parts = (f'"{name}": {{\n' + ",\n".join(each) + "\n}" for name, each in lines.items())
+    FILE.write_text("{\n" + ",\n".join(parts) + "\n}\n")
