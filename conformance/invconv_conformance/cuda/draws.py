@@ -10,6 +10,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.plan import Device
+from invconv_conformance.cases.autoregressive import skewed
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cuda.build import LARGE, Floats, Job, in_precision, plan_for
 
@@ -18,15 +19,6 @@ _TINY = Device(75, 20 * 1024, 40)  # what a device with little left would have
 _LEAST = Device(75, 512, 40)  # no device's: rows of more than 20 pixels do not fit
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 24, 25, 33, 48)
 _IMAGES = 3  # of a case at most: more of them are more blocks that do the same
-
-
-def skewed(conv: ic.AutoregressiveConv, size: float) -> Any:
-    """Return the operator with large numbers beside D's diagonal: D^-1 is not folded in then."""
-    kernel: Any = np.array(conv.kernel)
-    strict = np.ones((conv.channels, conv.channels))
-    strict = np.tril(strict, -1) if conv.channel_order == "lower" else np.triu(strict, 1)
-    kernel[(..., *conv._family.centre)] += size * strict
-    return conv.replace(kernel=kernel)
 
 
 def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -> Any:
@@ -45,6 +37,7 @@ def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -
     terms = channels * len(conv._family.offsets)
     moved = 0.3 / np.sqrt(terms) * rng.standard_normal(conv.kernel.shape)
     conv = conv.replace(kernel=conv.kernel + moved)
+    # D^-1 is not folded into a skewed one
     return skewed(conv, 6 / channels) if rng.integers(3) == 0 else conv
 
 

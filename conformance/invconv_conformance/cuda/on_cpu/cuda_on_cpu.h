@@ -1,4 +1,4 @@
-// CUDA's words on a CPU, for the kernel's source; `run.cpp` has what they do.
+// CUDA's words on a CPU, for the kernel's source; `fibers.cpp` and `threads.cpp` have what they do.
 #pragma once
 
 #define KERNEL extern "C" void
@@ -9,8 +9,8 @@
 #define __syncthreads() barrier_at(__LINE__)
 
 struct Dim { unsigned x; };
-extern thread_local Dim threadIdx, blockIdx, blockDim;
-extern Dim gridDim;
+inline thread_local Dim threadIdx, blockIdx, blockDim;
+inline Dim gridDim;
 
 unsigned char* shared_memory();
 void barrier_at(int line);

@@ -4,8 +4,6 @@
 // at different barriers, or wait for what never comes, end the process.
 #include <ucontext.h>
 
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -56,8 +54,7 @@ void pause(State state) {
 }
 
 Block::Block(int number, int threads, size_t shared, const Kernel& kernel)
-    : number(number), fibers(threads), memory((unsigned char*)malloc(shared)) {
-  memset(memory, 0xff, shared);
+    : number(number), fibers(threads), memory((unsigned char*)filled(shared)) {
   task = &kernel;
   for (auto& fiber : fibers) {
     getcontext(&fiber.context);
@@ -100,9 +97,6 @@ bool Block::run(bool backwards) {
   return happened;
 }
 }  // namespace
-
-thread_local Dim threadIdx, blockIdx, blockDim;
-Dim gridDim;
 
 unsigned char* shared_memory() { return block->memory; }
 

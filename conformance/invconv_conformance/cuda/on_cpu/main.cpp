@@ -4,8 +4,6 @@
 // Every array has an allocation of its own, no byte larger than planned, filled with NaN.
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <unistd.h>
 
 #include "run.h"
@@ -20,12 +18,6 @@ struct Job {
   int64_t fold[2], decide[2], solve[2];         // blocks, threads
   int64_t shared, counters;                     // bytes, how many
 };
-
-static void* filled(size_t bytes) {
-  void* memory = malloc(bytes);
-  memset(memory, 0xff, bytes);
-  return memory;
-}
 
 [[noreturn]] void fail(Failure failure) { _exit(failure); }
 

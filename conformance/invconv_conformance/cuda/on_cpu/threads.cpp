@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <thread>
@@ -43,9 +42,6 @@ bool across_blocks(const char* order, const char* word) {  // not what one block
 }
 }  // namespace
 
-thread_local Dim threadIdx, blockIdx, blockDim;
-Dim gridDim;
-
 unsigned char* shared_memory() { return block->memory; }
 
 void barrier_at(int) {
@@ -82,8 +78,7 @@ long launch(int blocks, int threads, size_t shared, int resident, const Kernel& 
         Block here;
         alive();
         for (auto& barrier : here.barriers) pthread_barrier_init(&barrier, nullptr, threads);
-        here.memory = (unsigned char*)malloc(shared);
-        memset(here.memory, 0xff, shared);
+        here.memory = (unsigned char*)filled(shared);
         std::vector<std::thread> team;
         for (int t = 0; t < threads; t++)
           team.emplace_back([&, t] {
