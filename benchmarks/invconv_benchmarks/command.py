@@ -148,7 +148,7 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
     every = tuple(n for n in KNOWN if n != "array_api_strict")  # made to find mistakes
     names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)
-    chosen, absent = [], []
+    found, absent = [], []
     for name in names:
         if name not in KNOWN:
             raise CommandError(f"--library: expected some of {', '.join(KNOWN)}, got {name!r}")
@@ -158,16 +158,14 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
             absent.append(reason)
             continue
         devices = KNOWN[name].devices()
-        chosen += [
-            (name, d) for d in devices if not wanted or d in wanted or d.partition(":")[0] in wanted
-        ]
+        found += [(name, d) for d in devices if not wanted or {d, d.partition(":")[0]} & {*wanted}]
         if name in ("torch", "jax") and len(devices) == 1:
             absent.append(f"{KNOWN[name].title} on CUDA: not yet run on a GPU, there is none here")
-    if not chosen and {d.partition(":")[0] for d in wanted} == {"cuda"}:
+    if not found and {d.partition(":")[0] for d in wanted} == {"cuda"}:
         raise CommandError(f"--device: {','.join(wanted)} {NEEDS_CUDA}: none here")
-    if not chosen:
+    if not found:
         raise CommandError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
-    return tuple(chosen), tuple(absent) if arguments.suite in (*LIBRARY_SUITES, "all") else ()
+    return tuple(found), tuple(absent) if arguments.suite in (*LIBRARY_SUITES, "all") else ()
 
 
 def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:

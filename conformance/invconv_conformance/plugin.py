@@ -9,6 +9,7 @@
 import dataclasses
 import json
 import math
+import pickle
 import re
 import shlex
 import signal
@@ -31,7 +32,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.report import Output, Packed, agreement, document, packed, show
+from invconv_conformance.report import Output, agreement, document, show
 from invconv_conformance.run import selection
 from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
 from invconv_conformance.run.selection import Expected, checks, expected
@@ -114,7 +115,7 @@ class LawTest(pytest.Item):
         super().__init__(**options)
         self.check = check
         self.result: Result | None = None
-        self.outputs: Packed = {}
+        self.outputs = pickle.dumps({})  # in bytes, which pytest-xdist takes along
         for reason in expected(self.config.stash[_SUITE].known, check):
             self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
@@ -129,7 +130,7 @@ class LawTest(pytest.Item):
         with limited() if strange and has_alarms else nullcontext():
             self.result = self.check.run()
             if self.check.law == "forward.value":  # of every case
-                self.outputs = packed(outputs(setting(*self.check[:2])))
+                self.outputs = pickle.dumps(outputs(setting(*self.check[:2])))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if (r := self.result).bad:
@@ -188,7 +189,7 @@ class Collected:
         if hasattr(report, "law_result"):
             result = Result(**report.law_result)
             self.results.append(result)
-            self.outputs.append((result.column, result.case, report.law_outputs))
+            self.outputs.append((result.column, result.case, pickle.loads(report.law_outputs)))
         elif (named := _ID.search(report.nodeid)) and report.failed:
             fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
             fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}

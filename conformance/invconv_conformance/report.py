@@ -23,21 +23,15 @@ from invconv_conformance.pages.conformance import Found, cells, share
 from invconv_conformance.run.check import NAMED, Result
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 
-Packed = dict[str, tuple[bytes, tuple[int, ...]]]
-Output = tuple[Column, str, Packed]  # of a case in a column
-
-
-def packed(arrays: dict[str, Floats]) -> Packed:
-    """Return arrays as what pytest-xdist takes from one process to another."""
-    return {name: (array.tobytes(), array.shape) for name, array in arrays.items()}
+Output = tuple[Column, str, dict[str, Floats]]  # of a case in a column
 
 
 def agreement(outputs: Iterable[Output]) -> list[dict[str, Any]]:
     """Return the largest difference for every dtype, quantity and pair of columns, and its case."""
     found: dict[tuple[str, str], dict[Column, Floats]] = {}
     for column, case, arrays in outputs:
-        for quantity, (data, shape) in arrays.items():
-            found.setdefault((case, quantity), {})[column] = np.frombuffer(data).reshape(shape)
+        for quantity, array in arrays.items():
+            found.setdefault((case, quantity), {})[column] = array
     worst: dict[tuple[str, str, str, str], tuple[float, str]] = {}
     for (case, quantity), columns in found.items():
         for (a, x), (b, y) in itertools.combinations(columns.items(), 2):

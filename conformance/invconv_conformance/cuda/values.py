@@ -68,8 +68,8 @@ def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
 
 def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
     """Return the largest of the images' |K x - y| / (|K| |x| + |y|), in largest norms and eps."""
-    wide, sizes = in_precision(conv, "float64"), in_precision(conv, "float64")
-    sizes = sizes.replace(kernel=np.abs(sizes.kernel))
+    wide = in_precision(conv, "float64")
+    sizes = wide.replace(kernel=np.abs(wide.kernel))
     errors = []
     for x_one, y_one in zip(x.astype(EXTENDED), y.astype(EXTENDED), strict=True):
         off = np.abs(convolve(wide, x_one) - y_one).max()

@@ -127,9 +127,7 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
     x = s.array(s.images[0])
     for what in DIRECTIONS:
 
-        def doubled(
-            parameters: Parameters, x: Array, edit: bool, what: str = what
-        ) -> tuple[Array, ...]:
+        def doubled(parameters: Parameters, x: Array, edit: bool, what: str = what) -> Any:
             conv: Any = s.plain.replace(**parameters)
             if what == "inverse_and_log_det":
                 conv = conv.prepare(s.case.spatial_shape, check=False)

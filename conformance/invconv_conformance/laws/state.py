@@ -125,8 +125,7 @@ def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
         numbers = to_numpy(array).copy()
         numbers.reshape(-1)[-1] = number  # all of them would be a zero vector
         ic.save(s.plain.replace(**{name: s.array(numbers)}), path)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             try:
                 ic.load(path, like=like)
                 message = " ".join(str(w.message) for w in caught)

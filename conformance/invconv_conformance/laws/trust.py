@@ -48,26 +48,27 @@ def condition(s: Setting) -> Iterator[Measure]:
 
 
 @contextmanager
-def _warned() -> Iterator[list[str]]:
+def warned() -> Iterator[list[str]]:
+    """Catch warnings of lost inverses, whose messages the list has at the end."""
     messages: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ic.IllConditionedWarning)
+    kind = ic.IllConditionedWarning
+    with warnings.catch_warnings(record=True, action="always", category=kind) as caught:
         yield messages
-    messages += [str(w.message) for w in caught if issubclass(w.category, ic.IllConditionedWarning)]
+    messages += [str(w.message) for w in caught if issubclass(w.category, kind)]
 
 
 @law("warning", eager=True)
 def warning(s: Setting) -> Iterator[Measure]:
     """An inverse warns exactly where an entry is off by 1e-2 of the largest, right to a digit."""
     conv, shape = s.plain.replace(), s.case.spatial_shape
-    with _warned() as warned:
+    with warned() as told:
         conv.inverse(s.array(s.images[0]))
     if not s.target.looks:
-        yield truth(not warned, "a warning where the core may not look")
+        yield truth(not told, "a warning where the core may not look")
         return
     known = [one for one in conv._conditions.values() if isinstance(one, Judgement)]
     lost = any(one.error > _TOLERATED for one in known)
-    yield truth(bool(warned) == lost, "a warning, or none, against what is said")
+    yield truth(bool(told) == lost, "a warning, or none, against what is said")
     said = (known[0] if known else judgement.judge(conv, shape, s.log_det_dtype)).error
     digits = _digits(s, _error(s))
     yield Measure("digits too many", _digits(s, said) - digits, 1.0)
@@ -85,7 +86,7 @@ def _error(s: Setting) -> float:
     working: Any = s.plain._in_working_precision()
     inverse = working.prepare(s.case.spatial_shape, check=False).inverse
     x, y = (s.cotangent(image) for image in s.images[:2])
-    with _warned():
+    with warned():
         pairs = [(working.forward(x), s.images[0]), (y, s.inverse(s.images[1]))]
     errors = []
     for y, right in pairs:
@@ -133,11 +134,11 @@ def guard(s: Setting) -> Iterator[Measure]:
     names = list(steps_of("", chain))
     for digits, loud in ((0.0, False), (float(MOST_DIGITS), True)):
         watch = InverseGuard(chain, shape, digits=digits, every=1)
-        with _warned() as warned:
+        with warned() as told:
             for _ in names:
                 worst = watch.step(chain)
         yield truth(list(watch.known) == names, "layers that were judged")
-        yield truth(bool(warned) == loud, f"a warning below {digits:g} digits, or none")
+        yield truth(bool(told) == loud, f"a warning below {digits:g} digits, or none")
         least = min(one.digits for one in watch.known.values())
         yield truth(worst.digits == least, "the worst layer")
     if len(names) == 2:  # the steps of a chain do not tell its own digits

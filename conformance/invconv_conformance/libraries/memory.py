@@ -43,17 +43,14 @@ def memories(target: Target, dtype: str) -> dict[str, Hold]:
     if target.library.name == "numpy":
         swapped = np.dtype(dtype).newbyteorder()
         ways |= {
-            "read-only memory": lambda x: _read_only(x.astype(dtype)),
+            "read-only memory": lambda x: np.frombuffer(x.astype(dtype).tobytes(), dtype).reshape(
+                x.shape
+            ),
             "a foreign byte order": lambda x: x.astype(swapped),
             "backwards": lambda x: np.flip(np.flip(x).astype(dtype)),
             "odd addresses": lambda x: _unaligned(x.astype(dtype)),
         }
     return ways
-
-
-def _read_only(x: Floats) -> Floats:
-    x.flags.writeable = False
-    return x
 
 
 def _unaligned(x: Floats) -> Floats:

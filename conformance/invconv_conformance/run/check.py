@@ -122,8 +122,7 @@ def _strict() -> Iterator[None]:
     But for one that depends on what was in memory before: on AVX-512, OpenBLAS's sgemv (0.3.31)
     reads what nothing was written to, for a matrix of five columns, and returns what is right.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
+    with warnings.catch_warnings(action="error", category=RuntimeWarning):
         warnings.filterwarnings("ignore", "invalid value encountered in matmul", RuntimeWarning)
         warnings.simplefilter("ignore", ic.IllConditionedWarning)
         yield

@@ -86,10 +86,7 @@ def _leaf(
 ) -> tuple[float, float]:
     channels, pixels = conv.channels, math.prod(shape)
     if isinstance(conv, ic.AutoregressiveConv):
-        centre = (0, *((k - 1) // 2 for k in conv.kernel.shape[3:]))
-        if conv.mask == "corner":
-            centre = (0,) * len(shape)
-        pivots = [conv.kernel[(c, c, *centre)] for c in range(channels)]
+        pivots = np.diagonal(next(oracle.autoregressive_taps(conv))[1]).astype(float)
         terms = channels * math.prod(conv.kernel.shape[2:])
         return terms, channels * pixels * float(np.abs(np.log(np.abs(pivots))).sum())
     if isinstance(conv, ic.PeriodicConv | ic.SymmetricConv):

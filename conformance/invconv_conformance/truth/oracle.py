@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy.fft
 
 import invconv as ic
 from invconv.extend import Transposed
@@ -20,8 +21,6 @@ from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 Matrix = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Taps = Iterable[tuple[Shape, Matrix]]  # offsets and C x C matrices
-
-_PI = 2 * np.arccos(EXTENDED(0))
 
 
 def affine(conv: ic.InvertibleConv, shape: Shape, dtype: Any = np.float64) -> tuple[Matrix, Matrix]:
@@ -173,10 +172,7 @@ def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
 def block_transform(basis: str, factor: int) -> Matrix:
     """Return T of a squeeze in a basis, its rows the bands: Haar's wavelets, or the DCT-II."""
     if basis == "dct":
-        angles = np.outer(np.arange(factor), 2 * np.arange(factor) + 1) / EXTENDED(2 * factor)
-        matrix: Matrix = np.sqrt(EXTENDED(2) / factor) * np.cos(_PI * angles)
-        matrix[0] = 1 / np.sqrt(EXTENDED(factor))
-        return matrix
+        return np.asarray(scipy.fft.dct(_identity(factor), axis=0, norm="ortho"))
     matrix = _identity(1)
     while len(matrix) < factor:  # the bands of twice as wide pixels, and those of two pixels each
         wider, finest = np.kron(matrix, [1, 1]), np.kron(_identity(len(matrix)), [1, -1])
