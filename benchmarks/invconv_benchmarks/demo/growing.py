@@ -28,7 +28,7 @@ def corner(tap: float) -> ic.AutoregressiveConv:
     return ic.AutoregressiveConv(kernel)
 
 
-def random_corner(channels: int, scale: float, seed: int = 0) -> ic.AutoregressiveConv:
+def random_corner(channels: int, scale: float, seed: Any = 0) -> ic.AutoregressiveConv:
     """Return a 2 x 2 corner: the identity at the pixel, N(0, scale^2) at the other three."""
     kernel = scale * np.random.default_rng(seed).standard_normal((channels, channels, 2, 2))
     kernel[:, :, 0, 0] = np.eye(channels)
@@ -66,17 +66,11 @@ def measure(conv: ic.AutoregressiveConv, diagnosis: ic.Diagnosis) -> Loss:
     unit = np.zeros(x.shape, EXTENDED)
     assert diagnosis.pixel is not None
     unit[(diagnosis.channel, *diagnosis.pixel)] = 1
-    change = EPS * largest_column(conv, shape) * substitute(conv, unit)
+    absolute = conv.replace(kernel=np.abs(conv.kernel)).transpose()
+    columns = convolve(absolute, np.ones(x.shape, EXTENDED))  # their sums, |K|^T 1
+    change = EPS * columns.max() * substitute(conv, unit)
     largest = np.abs(error).max()
     return Loss(float(largest), digits(largest), digits(np.abs(change).sum()))
-
-
-def largest_column(conv: ic.AutoregressiveConv, shape: Shape) -> Any:
-    """Return |K|_1 = |K x|_1 for an x with |x|_1 = 1: one pixel of one channel, over all."""
-    weights = np.zeros((conv.channels, *shape), EXTENDED)
-    absolute = conv.replace(kernel=np.abs(conv.kernel)).transpose()  # |K|^T 1: the columns' sums
-    weights += convolve(absolute, np.ones(weights.shape, EXTENDED))
-    return weights.max()
 
 
 def digits(error: Any) -> float:

@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from skimage.data import moon
 from skimage.restoration import unsupervised_wiener, wiener
+from threadpoolctl import threadpool_limits
 
 import invconv as ic
 from invconv_benchmarks.measure import spread, timing
@@ -53,22 +54,10 @@ _KINDS = (np.float64, np.float32)
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge times of filters, and times and errors of deblurring."""
-    rounds, threads = _ROUNDS // 3 if quick else _ROUNDS, torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    rounds = _ROUNDS // 3 if quick else _ROUNDS
+    with threadpool_limits(1):
         blurs = (verdict for width in _WIDTHS for verdict in _deblurring(width, rounds))
         return [*_filters(rounds), *_splines(rounds), *blurs], {}
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _module(name: str) -> Any:
-    """Return a module, or None, with a printed sentence, where it cannot be imported."""
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError) as error:  # OSError: a wheel for CUDA beside PyTorch without it
-        Console().print(f"not run: {name} cannot be imported ({error})", highlight=False)
-        return None
 
 
 def _filters(rounds: int) -> Iterator[Verdict]:
@@ -102,11 +91,8 @@ def _of_many(rounds: int) -> Iterator[Verdict]:
     b, a = map(np.stack, zip(*designs, strict=True))
     x = rng.standard_normal((count, length))
 
-    def loop() -> Any:
-        return [scipy.signal.lfilter(*each) for each in zip(b, a, x, strict=True)]
-
     calls: dict[str, Call] = {
-        "a loop over scipy.signal": loop,
+        "a loop over scipy.signal": lambda: list(map(scipy.signal.lfilter, b, a, x)),
         "NumPy": partial(ic.lfilter, b, a, x),
     }
     yield from _judged(f"{count} filters of {length} samples", calls, rounds, {"NumPy": limit})
@@ -114,12 +100,12 @@ def _of_many(rounds: int) -> Iterator[Verdict]:
     arrays = *scipy.signal.butter(4, 0.2), rng.standard_normal(shape)
     tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
     calls = {"PyTorch": partial(_gradient, ic.lfilter, tensors)}
-    if audio := _module("torchaudio.functional"):
-
-        def theirs(b: Any, a: Any, x: Any) -> Any:
-            return audio.lfilter(x, a, b, clamp=False)
-
+    try:
+        audio: Any = importlib.import_module("torchaudio.functional")
+        theirs = lambda b, a, x: audio.lfilter(x, a, b, clamp=False)  # noqa: E731
         calls["torchaudio"] = partial(_gradient, theirs, tensors)
+    except (ImportError, OSError) as error:  # OSError: a wheel for CUDA beside PyTorch without it
+        Console().print(f"not run: torchaudio cannot be imported ({error})", highlight=False)
     title = f"gradient of lfilter by b, a and x, {as_text(shape)} samples"
     yield from _judged(title, calls, rounds, {"PyTorch": limit})
 

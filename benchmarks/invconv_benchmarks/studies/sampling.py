@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
+from threadpoolctl import threadpool_limits
 
 import invconv_torch as it
 from invconv_benchmarks.contenders.references import pixel_by_pixel, sparse
@@ -70,22 +71,12 @@ class Work(NamedTuple):
 
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge our layer beside the other ways, and flows beside their encoding; draw all of it."""
-    threads, finished = torch.get_num_threads(), environment.begin()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            rounds = 3 if quick else _ROUNDS
-            sizes = SIZES[:3] if quick else SIZES
-            points = [p for size in sizes for p in _timed(layers(size), size, rounds)]
-            flows = _timed(whole(quick), 32, rounds)
-    finally:
-        torch.set_num_threads(threads)
-    document: Document = {
-        "schema": _SCHEMA,
-        **finished(),
-        "points": points,
-        "flows": flows,
-    }
+    finished = environment.begin()
+    rounds, sizes = (3, SIZES[:3]) if quick else (_ROUNDS, SIZES)
+    with threadpool_limits(1), torch.no_grad():
+        points = [p for size in sizes for p in _timed(layers(size), size, rounds)]
+        flows = _timed(whole(quick), 32, rounds)
+    document: Document = {"schema": _SCHEMA, **finished(), "points": points, "flows": flows}
     sealed.write(folder / "sampling.json", document)
     draw(document, folder / "sampling.png")
     Console().print(Markdown("\n".join(block(document))))

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import partial
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from invconv_benchmarks.density.compare import picture, result
 from invconv_benchmarks.density.compare.result import Result
@@ -65,11 +66,9 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def sampling_seconds(models: dict[str, Multiscale]) -> dict[str, float]:
     """Return the time of 100 samples of each model, a median where it is short; one thread."""
-    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
-    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
     calls = {n: partial(m.decode, m.draw_latents(_SAMPLES, generator)) for n, m in models.items()}
-    seconds = timing.medians(calls, rounds=1)
-    short = {name: call for name, call in calls.items() if seconds[name] < 1}
-    seconds |= timing.medians(short, rounds=3)
-    torch.set_num_threads(threads)
-    return seconds
+    with threadpool_limits(1):
+        seconds = timing.medians(calls, rounds=1)
+        short = {name: call for name, call in calls.items() if seconds[name] < 1}
+        return seconds | timing.medians(short, rounds=3)

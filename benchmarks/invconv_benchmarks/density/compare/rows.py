@@ -84,9 +84,8 @@ def around(rate: float) -> tuple[float, ...]:
 
 
 def _beside(least: float, most: float) -> tuple[float | None, float | None]:
-    below = [other for other in RATES if other < least / 1.5]
-    above = [other for other in RATES if other > most * 1.5]
-    return below[-1] if below else None, above[0] if above else None
+    below, above = (r for r in RATES if r < least / 1.5), (r for r in RATES if r > most * 1.5)
+    return max(below, default=None), min(above, default=None)
 
 
 def next_rate(losses: Mapping[float, float]) -> float | None:

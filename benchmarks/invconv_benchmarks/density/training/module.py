@@ -123,14 +123,13 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
             raise self._diverged(f"{cause}; a floor of the coupling's scale may help")
 
     def _require_inverses(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", IllConditionedWarning)
-            try:
+        try:
+            with warnings.catch_warnings(action="error", category=IllConditionedWarning):
                 for _, layer in self.flow.steps():
                     if isinstance(layer, InvertibleModule):  # the guard takes them in turn
                         self._guard.step(self.flow)
-            except IllConditionedWarning as warning:
-                raise self._diverged(str(warning)) from None
+        except IllConditionedWarning as warning:
+            raise self._diverged(str(warning)) from None
 
     def _diverged(self, cause: str) -> DivergedError:
         kept = "the checkpoint before it is kept. Lower the learning rate"

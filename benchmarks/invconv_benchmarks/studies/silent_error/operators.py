@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 
 import invconv as ic
+from invconv_benchmarks.demo.growing import random_corner
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
@@ -18,31 +19,27 @@ from invconv_conformance.cases.drawn import FAMILIES
 Construction = tuple[str, ic.InvertibleConv, Shape]
 
 _SMALL = 1e-6
-_FACTORS = (
-    np.asarray([[1, 0], [1 / _SMALL, 1]]),
-    np.asarray([[_SMALL, 1], [0, 1 - 1 / _SMALL]]),
-)
+_LOWER = np.asarray([[1, 0], [1 / _SMALL, 1]])
+_UPPER = np.asarray([[_SMALL, 1], [0, 1 - 1 / _SMALL]])
 _CHANNELS, _GROWTH, _PIXELS = 64, 1.5, 17
 
 
 def growing_factors() -> ic.PLUConv1x1:
     """Return W = L U of condition 2.1, whose factors have one of 1e12."""
-    lower, upper = _FACTORS
-    scale = np.diagonal(upper)
-    triangles = np.tril(lower, -1), np.triu(upper, 1)
+    scale = np.diagonal(_UPPER)
+    triangles = np.tril(_LOWER, -1), np.triu(_UPPER, 1)
     return ic.PLUConv1x1(np.arange(2), *triangles, np.sign(scale), np.log(np.abs(scale)))
 
 
 def growing_pair() -> ic.EmergingConv:
     """Return an emerging convolution with the same two as matrices at the pixel itself."""
-    lower, upper = _FACTORS
 
     def at_the_pixel(matrix: Floats, direction: int, order: str) -> ic.AutoregressiveConv:
         kernel = np.zeros((2, 2, 2, 2))
         kernel[:, :, 0, 0] = matrix
         return ic.AutoregressiveConv(kernel, direction=direction, channel_order=order)
 
-    return ic.EmergingConv(at_the_pixel(upper, -1, "upper"), at_the_pixel(lower, 1, "lower"))
+    return ic.EmergingConv(at_the_pixel(_UPPER, -1, "upper"), at_the_pixel(_LOWER, 1, "lower"))
 
 
 def undone() -> ic.Chain:
@@ -60,13 +57,13 @@ def wide_sum() -> ic.AutoregressiveConv:
     return ic.AutoregressiveConv(np.stack([at_pixel, -_GROWTH * at_pixel], axis=-1))
 
 
-def hidden(pixels: int = 6, strength: float = 2.0**20) -> ic.Chain:
+def hidden() -> ic.Chain:
     """Return 1 + s v v^T at each pixel, and an identity, which hides that it is one matrix.
 
     v is orthogonal to the start vectors of Hager's and Higham's estimate whose random signs are
     those of ``default_rng(0)``, and to what it climbs to from there: it said 1.
     """
-    channels = 96
+    channels, pixels, strength = 96, 6, 2.0**20
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (1, channels * pixels))
     patterns = [tuple(row) for row in signs.reshape(channels, pixels)]
     pairs = itertools.combinations(range(channels), 2)
@@ -84,7 +81,7 @@ def hidden(pixels: int = 6, strength: float = 2.0**20) -> ic.Chain:
     return ic.Chain([ic.Conv1x1(matrix), ic.AutoregressiveConv(kernel)])
 
 
-def constructions(dtype: str = "float32") -> Iterator[Construction]:
+def constructions() -> Iterator[Construction]:
     """Yield each with its name and grid."""
     every: tuple[Construction, ...] = (
         ("PLU factors that grow", growing_factors(), (8, 8)),
@@ -94,7 +91,7 @@ def constructions(dtype: str = "float32") -> Iterator[Construction]:
         ("an estimate fooled", hidden(), (6,)),
     )
     for name, conv, shape in every:
-        yield name, conv.asarrays(np.empty(0, dtype)), shape
+        yield name, _cast(conv, 0), shape
 
 
 def grey() -> Iterator[Construction]:
@@ -114,7 +111,7 @@ def grey() -> Iterator[Construction]:
         grows = _losing(grey=True)(rng, channels, (3, 3))
         every.append((title, grows(_LOSES), (16, 16)))
     for name, conv, shape in every:
-        yield name, conv.asarrays(np.empty(0, np.float32)), shape
+        yield name, _cast(conv, 0), shape
 
 
 _LOSES = 5e5
@@ -160,22 +157,21 @@ def _step(
     return conv
 
 
-def large_grids(count: int, seed: int = 0) -> Iterator[Construction]:
+def large_grids(count: int) -> Iterator[Construction]:
     """Yield convolutions that lose many digits of float64 on a large grid."""
     side, channels = _LARGE
-    for rng in np.random.default_rng([seed, 2]).spawn(count):
-        kernel = rng.uniform(0.12, 0.2) * rng.standard_normal((channels, channels, 2, 2))
-        kernel[:, :, 0, 0] = np.eye(channels)
-        yield "large grids, float64", ic.AutoregressiveConv(kernel), (side, side)
+    for rng in np.random.default_rng([0, 2]).spawn(count):
+        conv = random_corner(channels, rng.uniform(0.12, 0.2), rng)
+        yield "large grids, float64", conv, (side, side)
 
 
 Grows = Callable[[float], ic.InvertibleConv]  # from a number whose logarithm the condition follows
 
 
-def near_threshold(count: int, seed: int = 0) -> Iterator[Construction]:
+def near_threshold(count: int) -> Iterator[Construction]:
     """Yield so many operators of each kind that leave some four digits of their dtype or fewer."""
     for number, (name, draw) in enumerate(_NEAR.items()):
-        for i, rng in enumerate(np.random.default_rng([seed, 3, number]).spawn(count)):
+        for i, rng in enumerate(np.random.default_rng([0, 3, number]).spawn(count)):
             channels = int(rng.integers(*_FEW))
             grid = _GRID if rng.random() < 0.5 else (int(rng.integers(4, 33)),)
             digits = rng.uniform(*_LOST) + (0 if i % 2 == 0 else _WIDER)
@@ -264,19 +260,18 @@ _NEAR: dict[str, Any] = {
 }
 
 
-def blamed(count: int, seed: int = 0) -> Iterator[tuple[ic.Chain, Shape, int]]:
+def blamed(count: int) -> Iterator[tuple[ic.Chain, Shape, int]]:
     """Yield so many chains in float32 with one step that is lost, its grid, and its number."""
-    for i, rng in enumerate(np.random.default_rng([seed, 4]).spawn(count)):
+    for i, rng in enumerate(np.random.default_rng([0, 4]).spawn(count)):
         channels, grid = int(rng.integers(1, 9)), ((8, 8), (16,), (6, 10), (32, 32))[i % 4]
         draw = list(_NEAR.values())[i % (len(_NEAR) - 1)]
         bad = _conditioned(draw(rng, channels, grid), grid, 10 ** rng.uniform(9, 14))
         steps = [_step(rng, channels, ndim=len(grid)) for _ in range(int(rng.integers(1, 5)))]
         place = int(rng.integers(len(steps) + 1))
         chain = ic.Chain([*steps[:place], bad, *steps[place:]])
-        with np.errstate(over="ignore"):
-            yield chain.asarrays(np.empty(0, np.float32)), grid, place
+        yield _cast(chain, 0), grid, place
 
 
-def _cast(conv: ic.InvertibleConv, number: int) -> ic.InvertibleConv:
+def _cast(conv: Any, number: int) -> Any:
     with np.errstate(over="ignore"):  # inf is what float32 makes of it
         return conv.asarrays(np.empty(0, ("float32", "float64")[number % 2]))

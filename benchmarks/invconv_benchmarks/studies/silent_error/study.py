@@ -9,8 +9,7 @@ bad step it is looked at whether the warning and the diagnosis name it.
 import contextlib
 import itertools
 import re
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from invconv_benchmarks.studies.silent_error import operators
 from invconv_benchmarks.studies.silent_error.operators import Construction, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 from invconv_benchmarks.suites.group import Shape
+from invconv_conformance.laws.trust import warned
 
 _FAMILY, _NEAR, _CHAINS, _LARGE, _BLAMED = 60, 40, 100, 10, 100
 _QUICK = 10  # of each, one in so many
@@ -70,14 +70,16 @@ def compare(construction: Construction, rng: np.random.Generator) -> Compared | 
     zeros = np.zeros((1, conv.channels, *shape), precision)
     with np.errstate(all="ignore"), _seeded():
         try:
-            warned = [_warns(lambda: conv.prepare(shape)), _warns(lambda: conv.forward(zeros))]
+            with warned() as of_inverse:
+                conv.prepare(shape)
+            with warned() as of_forward:
+                conv.forward(zeros)
             left = digits(error_of(conv, shape, rng), precision)
         except (ic.SingularConvError, np.linalg.LinAlgError):
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ic.IllConditionedWarning)
+        with warned():
             said = judgement.judge(conv, shape, precision).digits(precision)
-    return Compared(name, conv, shape, said, left, *warned)
+    return Compared(name, conv, shape, said, left, bool(of_inverse), bool(of_forward))
 
 
 def _seeded() -> Any:
@@ -89,24 +91,15 @@ def _seeded() -> Any:
 
 def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool | None:
     """Tell whether warning and diagnosis of a chain name the bad step; None if nothing is lost."""
-    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"), _seeded():
-        warnings.simplefilter("always", ic.IllConditionedWarning)
-        with contextlib.suppress(ic.SingularConvError):  # a scale may be 0 in float32
-            conv.prepare(shape)
-    if not caught:
+    refused = contextlib.suppress(ic.SingularConvError)  # a scale may be 0 in float32
+    with warned() as messages, np.errstate(all="ignore"), _seeded(), refused:
+        conv.prepare(shape)
+    if not messages:
         return None
-    with warnings.catch_warnings(), np.errstate(all="ignore"), _seeded():
-        warnings.simplefilter("ignore", ic.IllConditionedWarning)
+    with warned(), np.errstate(all="ignore"), _seeded():
         found = ic.diagnose(conv, shape)
-    named = any(re.search(rf"lost by {step}[. ]", str(w.message)) for w in caught)
+    named = any(re.search(rf"lost by {step}[. ]", message) for message in messages)
     return named and found.blame.partition(".")[0] == str(step)
-
-
-def _warns(call: Callable[[], object]) -> bool:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ic.IllConditionedWarning)
-        call()
-    return any(issubclass(w.category, ic.IllConditionedWarning) for w in caught)
 
 
 def compare_all(constructions: Iterable[Construction], what: str) -> list[Compared]:

@@ -9,7 +9,6 @@ factors runs in PyTorch, too, with parameters that want gradients: it is solved 
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +17,7 @@ import invconv as ic
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.suites.group import Shape
+from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
 from invconv_conformance.truth.oracle import convolve, substitute
@@ -40,8 +40,7 @@ def error_of(conv: ic.InvertibleConv, shape: Shape, rng: np.random.Generator) ->
     dtype = conv._reference()[1].dtype
     count = _SAMPLES if conv.channels * math.prod(shape) <= _SMALL_IMAGE else _FEW
     x, y = (_samples((count, conv.channels, *shape), rng).astype(dtype) for _ in range(2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ic.IllConditionedWarning)  # of an inverse on the way
+    with warned():  # of an inverse on the way
         images = np.asarray(conv.forward(x))
     if 0 < (size := np.abs(images).max()) < _SMALL:  # of ordinary y, x may be beyond the range
         y = (y * 2.0 ** np.floor(np.log2(size))).astype(dtype)
