@@ -74,6 +74,8 @@ class SplitByBatch:
             run = functools.partial(self._in_place, automatic_mesh(context), settings)
         else:
             run = functools.partial(_run, program=program, settings=settings)
+            # on one device JAX runs the function, whose types know no mesh
+            context = context.replace(avals_in=program.in_avals)
         return lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:

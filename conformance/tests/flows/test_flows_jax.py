@@ -1,6 +1,7 @@
 """A flow's file in JAX: the same likelihoods, noise and samples as in PyTorch, and back again."""
 
 import operator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,12 @@ def test_what_is_no_image_or_noise_is_refused_or_nan_where_it_is_traced(tmp_path
     _, flow = both(tmp_path, torch.float32, "plain", levels=1)
     x = as_jax(torch.rand(3, *SHAPE))
     bad = x.at[1, 2, 3, 3].set(1.0).at[0, 0, 0, 0].set(np.nan)
-    with pytest.raises(TypeError, match="x: expected an array"):
-        flow.log_prob([0.5])
+    images, noise = jax.numpy.zeros(x.shape, "uint8"), x.at[1].add(5.0)
+    for name, call in (("x", flow.log_prob), ("noise", partial(flow.bits_per_dim, images))):
+        with pytest.raises(TypeError, match=f"^{name}: expected an array"):
+            call([0.5])
     traced = jax.jit(lambda flow, x: flow.log_prob(x))(flow, bad)
     assert np.isnan(traced).tolist() == [True, True, False]
-    images, noise = jax.numpy.zeros(x.shape, "uint8"), x.at[1].add(5.0)
     with pytest.raises(ValueError, match=r"noise: expected numbers in \[0, 1\), got numbers"):
         flow.bits_per_dim(images, noise)
     traced = jax.jit(lambda flow, u: flow.bits_per_dim(images, u))(flow, noise)

@@ -183,13 +183,18 @@ def test_images_split_along_any_axes_give_the_same(name: str, more: list[str]) -
     assert python(jax_shardings.__file__, name, *more, **FOUR_DEVICES).stdout == "the same\n"
 
 
-@pytest.mark.parametrize(
-    ("cls", "way"), [(ic.AutoregressiveConv, "forward"), (ic.PeriodicConv, "inverse")]
-)
-def test_images_on_an_explicit_mesh_stay_as_they_are_split(cls: Any, way: str) -> None:
+SPLITS = [
+    (ic.AutoregressiveConv, "forward", ("a", None, "b", None)),
+    (ic.PeriodicConv, "inverse", ("a", None, "b", None)),
+    (ic.QRConv1x1, "inverse", ("a", "b", None, None)),
+]
+
+
+@pytest.mark.parametrize(("cls", "way", "axes"), SPLITS)
+def test_images_on_an_explicit_mesh_stay_as_they_are_split(cls: Any, way: str, axes: Any) -> None:
     """By the types of the program; `jax_shardings` has several devices."""
     mesh = jax.make_mesh((1, 1), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
-    split = NamedSharding(mesh, PartitionSpec("a", None, "b"))
+    split = NamedSharding(mesh, PartitionSpec(*axes))
     rng = np.random.default_rng(0)
     x, weights = jnp.asarray(rng.standard_normal((2, 2, 3, 4, 5)))
     conv = cls.init(3, rng=rng, like=x)
@@ -202,7 +207,7 @@ def test_images_on_an_explicit_mesh_stay_as_they_are_split(cls: Any, way: str) -
     found, wanted = run(conv, jax.device_put(x, split)), run(conv, x)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), found, wanted)
     y, (_, x_bar) = found
-    assert y.sharding.spec == x_bar.sharding.spec == PartitionSpec("a", None, "b", None)
+    assert y.sharding.spec == x_bar.sharding.spec == PartitionSpec(*axes)
 
 
 def test_an_exported_solve_tells_xla_which_axes_are_whole() -> None:

@@ -31,8 +31,10 @@ def on_jax(case: Any) -> tuple[Any, Any]:
 
 @some_cases
 def test_a_tree_and_its_arrays(case: Any) -> None:
-    conv, x = on_jax(case)
+    x = jax.device_put(case.images(1)[0], jax.devices()[0])
+    conv = case.conv().asarrays(x)
     leaves, structure = jax.tree.flatten(conv)
+    assert all(leaf.committed for leaf in leaves)  # to the device of x
     assert {id(leaf) for leaf in leaves} == {id(array) for array in conv._arrays().values()}
     again = jax.tree.unflatten(structure, leaves)
     assert type(again) is type(conv)
