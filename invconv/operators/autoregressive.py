@@ -275,8 +275,6 @@ class AutoregressiveConv(WithKernel):
         family, rows = self._family, int(y.shape[2])
         before = cast(as_before(call, family, before), self.kernel.dtype)
         depth, ahead = int(before.shape[2]), family.direction[0] < 0
-        if not depth:
-            return y
         c = maps.apply(family, self.kernel, resized(before, 2 * depth, last=ahead))
         return y + sign * resized(resized(c, depth, last=not ahead), rows, last=ahead)
 
@@ -285,8 +283,6 @@ class AutoregressiveConv(WithKernel):
         family = self._family
         flat = as_before(bar, family, before)
         depth, ahead = int(flat.shape[2]), family.direction[0] < 0
-        if not depth:
-            return gradients | {"before": before}
         x, c_bar = resized(flat, 2 * depth, last=ahead), resized(bar.x, depth, last=ahead)
         y_bar = resized(c_bar, 2 * depth, last=not ahead)
         bars = maps.apply_vjp(family, bar.conv.kernel, x, y_bar, BOTH)

@@ -7,11 +7,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    cast,
     constant,
     identity,
     namespace,
-    native_dtype,
     readable,
     to_numpy,
 )
@@ -73,7 +71,6 @@ def from_psf(
     if isinstance(psf, np.ndarray) and psf.dtype.kind in "iu":
         psf = psf.astype(np.float64)
     require_real("psf", psf)
-    psf = cast(psf, native_dtype(psf.dtype))
     several = isinstance(boundary, Sequence) and not isinstance(boundary, str)
     ndim = len(boundary) if several else psf.ndim
     borders = borders_of(boundary, ndim)

@@ -149,6 +149,19 @@ def test_an_inverse_is_kept_up_to_a_condition(room: float, carry: Any) -> None:
         assert inverse_keeps_accuracy(carry(triangle), carry(inverse)) == kept  # if it is traced
 
 
+def test_a_prepared_inverse_has_the_values_that_there_were() -> None:
+    kernel, y = np.asarray([[[1.0, -0.5]]], np.float32), np.ones((1, 1, 4), np.float32)
+    prepared = ic.AutoregressiveConv(kernel).prepare((4,), precision="float64")
+    kernel *= 2
+    prepared.conv.kernel[...] = 7.0  # a copy each time
+    np.testing.assert_array_equal(
+        prepared.inverse(y, before=y[..., :1]), [[[1.5, 1.75, 1.875, 1.9375]]]
+    )
+    x, log_dets = prepared.inverse_and_log_det(y)
+    np.testing.assert_array_equal(x, [[[1, 1.5, 1.75, 1.875]]])
+    assert (log_dets, log_dets.dtype) == (0, np.float32)
+
+
 def test_a_prepared_inverse_pickles_small() -> None:
     conv = ic.EmergingConv.init(12, rng=np.random.default_rng(0), like=np.empty(0, np.float32))
     prepared = conv.prepare((256, 256))

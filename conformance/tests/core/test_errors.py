@@ -406,11 +406,12 @@ ValueError
   b, a: expected axes .* \(3,\) and \(2,\) -> ic.lfilter_zi(np.ones((3, 2)), np.ones((«2 → 3», 3)))
   boundary: expected one of 'periodic', .* axis, got None
       -> ic.from_psf([1.0], boundary=«None → 'odd'»)
-  psf: expected a sum other than zero -> ic.from_psf([1, -2, 1], boundary='«mirror → zero»')
+  psf: expected a sum other than zero -> ic.from_psf([[1, -2, 1]], boundary=('periodic', '«mirror → zero»'))
   differs from its flip by 2.0e-01 of its -> ic.from_psf(SKEW«→ [:1]», boundary=['odd'])
   even along axis 0, as 'odd' borders -> ic.from_psf(EDGE, boundary=('«odd → periodic»', 'odd'))
   at 1 along axis 1, got its centre of mass at 0 -> ic.from_psf(EYE[[«0 → 1»]], boundary=RING)
   psf: expected a sum other -> ic.from_psf([«0.0 → -1», «0 → 2», «0 → -1»], boundary='odd')
+  mass at 0.00 -> ic.from_psf([1.0, «0 → 0.2», 0], boundary='periodic')
   sum other -> ic.from_psf([100.0, -300, «200 + 5e-14 → 205»], boundary='periodic')
   mass at 6.50 -> ic.from_psf([0.0] * «6 → 5» + [1, 1] + [0] * «1 → 2», boundary='periodic')
   psf: expected 2 axes, .* shape \(3,\) -> ic.from_psf(ONES«→ [None]», boundary=RING)

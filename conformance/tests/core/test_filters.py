@@ -132,6 +132,8 @@ def test_a_function_of_a_file_and_one_that_is_learnt() -> None:
     assert ring.forward(np.ones((1, 9))) == pytest.approx(0.9 * np.ones((1, 9)))
     of_file = ic.from_psf(np.ones((3, 3), ">f4"), like=torch.zeros(1))
     assert of_file.kernel.dtype == torch.float32
+    tilted = ic.from_psf([1 + 4e-7, 2, 1])  # nearly even: made so
+    np.testing.assert_allclose(tilted.kernel, [[[2, 1 + 2e-7]]], rtol=1e-12)
     grown = torch.tensor([0.2, 1.0, 0.2], requires_grad=True)
     ic.from_psf(grown, boundary="periodic").forward(torch.ones(1, 4)).sum().backward()
     torch.testing.assert_close(grown.grad, torch.full((3,), 4.0))

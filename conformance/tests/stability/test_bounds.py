@@ -109,3 +109,9 @@ def test_a_norm_is_bounded_as_its_docstring_says(channels: int) -> None:
             if share is not None:
                 assert found == pytest.approx(truth * most**share, rel=1e-9)
     assert norm_bound(0 * any_[None])[0] == 0
+
+
+@pytest.mark.parametrize("gain", [1.5, 10.0])
+def test_a_bounded_exponential_nearly_attains_its_gain(gain: float) -> None:
+    conv = ic.bounded(ic.ExponentialConv(np.full((1, 1, 1), -20.0)), gain)
+    assert 0.99 * gain < conv.inverse(np.ones((1, 1)))[0, 0] <= gain
