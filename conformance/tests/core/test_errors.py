@@ -406,7 +406,7 @@ ValueError
   b, a: expected axes .* \(3,\) and \(2,\) -> ic.lfilter_zi(np.ones((3, 2)), np.ones((«2 → 3», 3)))
   boundary: expected one of 'periodic', .* axis, got None
       -> ic.from_psf([1.0], boundary=«None → 'odd'»)
-  psf: expected a sum other than zero -> ic.from_psf([[1, -2, 1]], boundary=('periodic', '«mirror → zero»'))
+  psf: expected a sum -> ic.from_psf([[1, -2, 1]], boundary=('periodic', '«mirror → zero»'))
   differs from its flip by 2.0e-01 of its -> ic.from_psf(SKEW«→ [:1]», boundary=['odd'])
   even along axis 0, as 'odd' borders -> ic.from_psf(EDGE, boundary=('«odd → periodic»', 'odd'))
   at 1 along axis 1, got its centre of mass at 0 -> ic.from_psf(EYE[[«0 → 1»]], boundary=RING)
