@@ -1,19 +1,18 @@
 """Where the commands print: in a terminal as wide as that is, elsewhere so that nothing is cut."""
 
 import os
-from typing import Any
 
 from rich.console import Console
 
 _WIDE = 1000  # columns, more than any table has
 
 
-def console(**settings: Any) -> Console:
+def console() -> Console:
     """Return a console of rich; in a file or a pipe, a table's rows are as long as they need to be.
 
     The environment's COLUMNS, where it is set, is the width anywhere.
     """
-    found = Console(**settings)
+    found = Console()
     if not found.is_terminal and "COLUMNS" not in os.environ:
         found.width = _WIDE
     return found

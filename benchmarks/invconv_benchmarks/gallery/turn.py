@@ -31,9 +31,8 @@ def spline(c: Any, row: Any, column: Any) -> Any:
         t, places = x - first, [(xp.astype(first, xp.int32) + k) % period for k in (-1, 0, 1, 2)]
         u = 1 - t
         weights = u**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * u**2 + 3 * u**3, t**3
-        sides.append(
-            [(xp.minimum(p, period - p), w / 6) for p, w in zip(places, weights, strict=True)]
-        )
+        pairs = zip(places, weights, strict=True)
+        sides.append([(xp.minimum(p, period - p), w / 6) for p, w in pairs])
     return sum(v * w * c[i, j] for i, v in sides[0] for j, w in sides[1])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import signal
 
 import invconv as ic
@@ -23,18 +24,12 @@ _KNOTS, _STEPS, _WIDTH = 13, 400, 120.0  # moments that are learnt; of Adam; of 
 def resonances(frequencies: Any) -> Any:
     """Return a (time, 5) of resonances (2, knots) in Hz, linear between the knots."""
     count = int(_RATE * _SECONDS)
-    paths = torch.nn.functional.interpolate(
-        frequencies[None], count, mode="linear", align_corners=True
-    )[0]
+    paths = F.interpolate(frequencies[None], count, mode="linear", align_corners=True)[0]
     radius = np.exp(-np.pi * _WIDTH / _RATE)
     a = torch.ones(count, 1, dtype=paths.dtype)
     for path in paths:
         first = -2 * radius * torch.cos(2 * np.pi * path / _RATE)
-        a = (
-            torch.nn.functional.pad(a, (0, 2))
-            + first[:, None] * torch.nn.functional.pad(a, (1, 1))
-            + radius**2 * torch.nn.functional.pad(a, (2, 0))
-        )
+        a = F.pad(a, (0, 2)) + first[:, None] * F.pad(a, (1, 1)) + radius**2 * F.pad(a, (2, 0))
     return a
 
 
@@ -68,17 +63,14 @@ def draw(out: Path) -> None:
     wanted = sound(torch.as_tensor(true), pulses)
     start = np.repeat([[550.0], [1650.0]], _KNOTS, axis=1)
     found = learn(start, pulses, wanted)
-    off = np.abs(found - true).max()
-    print(
-        f"frequencies off by {off:.2g} Hz at most, by {np.abs(start - true).max():.0f} at the start"
-    )
+    off, before = (np.abs(paths - true).max() for paths in (found, start))
+    print(f"frequencies off by {off:.2g} Hz at most, by {before:.0f} at the start")
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
     f, t, power = signal.spectrogram(wanted.numpy(), _RATE, nperseg=256, noverlap=224)
     axis.pcolormesh(t, f, 10 * np.log10(power + 1e-9), cmap="Greys", shading="gouraud", vmin=-90)
     moments = knots * _SECONDS
-    for n, (name, style, paths) in enumerate(
-        (("true", "k-", true), ("at the start", "C0:", start), ("learnt", "C1o--", found))
-    ):
+    curves = ("true", "k-", true), ("at the start", "C0:", start), ("learnt", "C1o--", found)
+    for n, (name, style, paths) in enumerate(curves):
         axis.plot(moments, paths.T, style, label=[name, None], markersize=4, linewidth=3 - n)
     axis.set(xlabel="seconds", ylabel="Hz", ylim=(0, 3000), title=f"after {_STEPS} steps of Adam")
     axis.legend(loc="upper left")

@@ -18,11 +18,9 @@ def pool(
     workers: int, variables: Mapping[str, str], begin: Callable[..., None], *args: object
 ) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of new processes, with these variables, that run ``begin`` first."""
-    with (
-        mock.patch.dict(os.environ, variables),
-        ProcessPoolExecutor(workers, SPAWN, functools.partial(_begin, begin, *args)) as executor,
-    ):
-        yield executor
+    first = functools.partial(_begin, begin, *args)
+    with mock.patch.dict(os.environ, variables), ProcessPoolExecutor(workers, SPAWN, first) as one:
+        yield one
 
 
 def _begin(begin: Callable[..., None], *args: object) -> None:

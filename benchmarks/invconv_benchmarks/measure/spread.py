@@ -61,11 +61,8 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     The interval spans the bootstrap intervals (95 %, of pairs of samples of one round) of each pass
     and of all together, and three times what passes differ by, which `between_passes` tells.
     """
-    pairs = [
-        np.asarray(list(zip(a, b, strict=False))).T
-        for a, b in zip(ours, theirs, strict=False)
-        if a and b
-    ]
+    both = (pair for pair in zip(ours, theirs, strict=False) if all(pair))
+    pairs = [np.asarray(list(zip(*pair, strict=False))).T for pair in both]
     ends = [_bootstrap(a, b) for a, b in pairs]
     a, b = np.concatenate(pairs, axis=1)
     if len(pairs) > 1:

@@ -48,9 +48,8 @@ _SOS = np.asarray([[0.5, 0.25, 0, 1, -0.5, 0.125], [1, 0, -1, 1, 0.5, 0.25]])
 
 
 def _lfilter() -> Iterator[Called]:
-    for (design, (b, a)), axis, state in itertools.product(
-        _FILTERS.items(), (-1, 0, 1), ("none", "whole", "shared")
-    ):
+    every = itertools.product(_FILTERS.items(), (-1, 0, 1), ("none", "whole", "shared"))
+    for (design, (b, a)), axis, state in every:
         order, shape = max(np.size(b), np.size(a)) - 1, [3, 5, 4]
         shape[axis] = order
         zi = {} if state == "none" else {"zi": _draw(shape)}
@@ -73,9 +72,9 @@ def _sosfilt() -> Iterator[Called]:
 
 
 def _both_ways() -> Iterator[Called]:
-    for (design, numbers), axis, padtype, padlen in itertools.product(
-        _FILTERS.items(), (-1, 1), ("odd", "even", "constant", None), (None, 2)
-    ):
+    pads = "odd", "even", "constant", None
+    every = itertools.product(_FILTERS.items(), (-1, 1), pads, (None, 2))
+    for (design, numbers), axis, padtype, padlen in every:
         options: Any = {"axis": axis, "padtype": padtype, "padlen": padlen}
         arrays, name = {"x": _draw((2, 17, 16))}, f"filtfilt-{design}-{axis}-{padtype}-{padlen}"
         run: Any = ic.filtfilt

@@ -123,10 +123,8 @@ def small_jobs() -> Iterator[list[Job]]:
         conv = in_precision(drawn(rng, channels, len(shape), **given), "float32")
         y = rng.standard_normal((2 if len(shape) < 3 else 1, channels, *shape)).astype("float32")
         group: list[Job] = []
-        pairs = itertools.product(
-            (conv, skewed(conv, 6 / channels)), ((1, 8), (8, 8), (2, 3), (1, 1))
-        )
-        for one, (chunk, resident) in pairs:
+        both, ways = (conv, skewed(conv, 6 / channels)), ((1, 8), (8, 8), (2, 3), (1, 1))
+        for one, (chunk, resident) in itertools.product(both, ways):
             plan: Any = plan_for(one, shape, 4, _LEAST if max(shape) > 20 else LARGE)
             launch = plan.in_bands(len(y), max(2, plan.depth), 2 * channels + 1, chunk)
             group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))

@@ -103,9 +103,8 @@ def layout(s: Setting) -> Iterator[Measure]:
         pairs = [("K^T x", conv.transpose().forward(x), s.plain.transpose().forward(plain))]
         pairs += [("log_det", conv.log_det(shape), s.plain.log_det(shape))]
         for what in PULLBACKS:
-            (found, _), (wanted, _) = (
-                getattr(one, what)(a, a) for one, a in ((conv, x), (s.plain, plain))
-            )
+            found, _ = getattr(conv, what)(x, x)
+            wanted, _ = getattr(s.plain, what)(plain, plain)
             pairs += [(f"{what}, {n}_bar", found[n], wanted[n]) for n in wanted]
         if bounded is not None:
             found = ic.bounded(conv, 2.0).parameters()

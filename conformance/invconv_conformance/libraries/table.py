@@ -158,12 +158,7 @@ class Target:
 
 def targets() -> list[Target]:
     """Return every library that can run here, on every device that it finds, eagerly."""
-    return [
-        Target(library, device)
-        for library in LIBRARIES
-        if library.absent() is None
-        for device in library.devices()
-    ]
+    return [Target(one, d) for one in LIBRARIES if one.absent() is None for d in one.devices()]
 
 
 def target_of(column: Column) -> Target:

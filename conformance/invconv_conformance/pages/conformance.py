@@ -166,9 +166,7 @@ def _matrices(document: Found) -> Iterator[dict[str, Any]]:
 
 def tally(counts: Mapping[str, int]) -> list[str]:
     """Return words for each status that occurs, such as "3 checks hold"."""
-    words = [
-        f"{counts[s]:,} {text[counts[s] != 1]}" for s, text in _STATUS.items() if counts.get(s)
-    ]
+    words = [f"{n:,} {text[n != 1]}" for s, text in _STATUS.items() if (n := counts.get(s, 0))]
     return words or ["0 checks hold"]
 
 

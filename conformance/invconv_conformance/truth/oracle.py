@@ -64,7 +64,8 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
     if isinstance(conv, ic.PeriodicConv):
         return correlate(_centred(conv), shape, "periodic")
     if isinstance(conv, ic.ExponentialConv):
-        return exponential(correlation(conv, shape))
+        padding = "periodic" if conv.padding == "circular" else "zero"
+        return exponential(correlate(_centred(conv), shape, padding))
     if isinstance(conv, ic.SymmetricConv):
         return correlate(_even(conv), shape, *conv.boundary)
     return np.kron(_weight(conv), np.eye(math.prod(shape)))
@@ -162,11 +163,6 @@ def _even(conv: ic.SymmetricConv) -> Iterator[tuple[Shape, Matrix]]:
     for o in itertools.product(*(range(-a, b + 1) for a, b in zip(first, ends, strict=True))):
         places = zip(o, first, conv.boundary, strict=True)
         yield o, conv.kernel[(..., *(i + c if w == "periodic" else abs(i) for i, c, w in places))]
-
-
-def correlation(conv: ic.ExponentialConv, shape: Shape) -> Matrix:
-    """Return M of e^M."""
-    return correlate(_centred(conv), shape, "periodic" if conv.padding == "circular" else "zero")
 
 
 def block_transform(basis: str, factor: int) -> Matrix:

@@ -29,14 +29,8 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         for row in sorted(rows, key=lambda row: place(row.mixing))
         if "bits" in row.runs[seed]
     }
-    sampling = [
-        {"model": mixing, "count": _SAMPLES, "seconds": seconds}
-        for mixing, seconds in sampling_seconds(models).items()
-    ]
-    round_trips = [
-        {"mixing": mixing, **asdict(evaluation.round_trips(model, data, _SAMPLES))}
-        for mixing, model in models.items()
-    ]
+    seconds = sampling_seconds(models)
+    trips = {n: evaluation.round_trips(model, data, _SAMPLES) for n, model in models.items()}
     of_all = asdict(recipe) | {"steps": recipe.length(len(data))}
     of_rows = ("mixing", "seed", "learning_rate")
     measured: Result = {
@@ -52,8 +46,8 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         },
         "training": {name: value for name, value in of_all.items() if name not in of_rows},
         "seeds": list(comparison.seeds),
-        "sampling": sampling,
-        "round_trips": round_trips,
+        "sampling": [{"model": n, "count": _SAMPLES, "seconds": s} for n, s in seconds.items()],
+        "round_trips": [{"mixing": n, **asdict(trip)} for n, trip in trips.items()],
         **finished(),
         **result.statistics_of(rows),
     }

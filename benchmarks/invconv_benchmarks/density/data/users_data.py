@@ -5,6 +5,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,8 @@ def _imagenet(path: Path, side: int) -> Dataset:
     name = f"imagenet{side}"
     folders = [path / f"{part}_{side}x{side}" for part in ("train", "valid")]
     if all(folder.is_dir() for folder in folders):
-        train, test = (
-            np.stack([_read(image, side, exactly=True) for image in _images_in(folder)])
-            for folder in folders
-        )
+        read = partial(_read, side=side, exactly=True)
+        train, test = (np.stack([*map(read, _images_in(folder))]) for folder in folders)
         return Dataset(name, train, test)
     batches = [path / f"train_data_batch_{n}.npz" for n in range(1, 11)]
     train = np.concatenate([_npz(batch, side) for batch in batches])
@@ -131,11 +130,8 @@ def _folder(path: Path) -> Dataset:
     if path.is_file():
         train, validation, test = _zipped(path)
     elif (path / "train").is_dir() and (path / "test").is_dir():
-        there = [(path / part).is_dir() for part in _PARTS]
-        train, validation, test = (
-            _read_usable(path / part, TILE) if known else []
-            for part, known in zip(_PARTS, there, strict=True)
-        )
+        folders = [path / part for part in _PARTS]
+        train, validation, test = (_read_usable(f, TILE) if f.is_dir() else [] for f in folders)
     else:
         images = _read_usable(path, TILE)
         test, train = images[::10], [image for i, image in enumerate(images) if i % 10]

@@ -94,9 +94,8 @@ class Recipe:
         with as_command_errors(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             if peer := PEERS.get(self.mixing):
-                return Multiscale(
-                    image_shape, peer(GlowArchitecture(image_shape, mixing=None, **design))
-                )
+                like = GlowArchitecture(image_shape, mixing=None, **design)
+                return Multiscale(image_shape, peer(like))
             return Glow(image_shape, mixing=imported(self.mixing), **design)
 
 

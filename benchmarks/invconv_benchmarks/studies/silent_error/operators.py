@@ -197,11 +197,10 @@ def _moving(cls: Any, positive: bool = False, **settings: Any) -> Any:
         ndim = len(grid)
         own = {n: v[:ndim] if isinstance(v, tuple) else v for n, v in settings.items()}
         conv = cls.init(channels, ndim=ndim, **own, rng=rng)
-        noise = {n: rng.standard_normal(a.shape) for n, a in conv.parameters().items()}
+        arrays = conv.parameters()
+        noise = {n: rng.standard_normal(a.shape) for n, a in arrays.items()}
         noise = {n: np.abs(a) if positive else a for n, a in noise.items()}
-        return lambda scale: conv.replace(
-            **{n: a + scale * noise[n] for n, a in conv.parameters().items()}
-        )
+        return lambda scale: conv.replace(**{n: a + scale * noise[n] for n, a in arrays.items()})
 
     return draw
 
