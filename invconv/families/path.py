@@ -355,10 +355,10 @@ class Undo(Leg):
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         factors: list[Any] = [(factor.family, factor.w) for factor in self.run]
-        solves = [PixelSteps(family.undoing(w)) for family, w in factors]
+        solves = [family.undoing(w) for family, w in factors]
         points = [pixel_rows(x)]
         for solve in solves:
-            points.append(solve.undo(points[-1]))
+            points.append(solve(points[-1]))
         rows, bars = pixel_rows(bar), []
         pairs = zip(factors, solves, points[1:], strict=True)
         for (family, w), solve, point in reversed(list(pairs)):
@@ -375,8 +375,7 @@ def _negative(bar: Any) -> Any:
 
 def undoing(run: Sequence[Factor], by_factor: bool = False) -> Product | PixelSteps:
     """Return the solver of a run of matrices, given in the order in which they are undone."""
-    each = (step for f in run for step in f.family.undoing(f.w))  # type: ignore[attr-defined]
-    steps = PixelSteps(tuple(each))
+    steps = PixelSteps(tuple(f.family.undoing(f.w) for f in run))  # type: ignore[attr-defined]
     return steps if by_factor else solver_of_steps(steps)
 
 

@@ -48,7 +48,7 @@ class Pointwise(Family):
     hint: ClassVar[str] = "the C x C matrix has not full rank; change its weights"
     pixelwise: ClassVar[bool] = True
     needs_y: ClassVar[bool] = True
-    stepwise: ClassVar[bool] = True  # W^-1 is steps, which can be joined to other factors' steps
+    stepwise: ClassVar[bool] = True  # W^-1 is a step, which can be joined to other factors' steps
 
     def matrix(self, w: Any) -> tuple[Array, Any]:
         """Return W(w), shape (C, C), and intermediate results for `matrix_vjp`."""
@@ -69,8 +69,8 @@ class Pointwise(Family):
         matrix_bar, before_bar = maps.matmul_vjp(matrix, before, bar, BOTH)
         return self.matrix_vjp(w, inside, matrix_bar), before_bar
 
-    def undoing(self, w: Any) -> tuple[PixelStep, ...]:
-        """Return the steps of W(w)^-1, the first one first."""
+    def undoing(self, w: Any) -> PixelStep:
+        """Return the map with W(w)^-1."""
         raise NotImplementedError
 
     def matrix_gram(self, w: Any, left: Array, right: Array) -> Any:
@@ -162,8 +162,8 @@ class Scale(Pointwise):
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
         return self.matrix_gram(w, bar, memo), self.scale(w)[:, None] * bar
 
-    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        return (Divided(self.scale(w)),)
+    def undoing(self, w: Array) -> PixelStep:
+        return Divided(self.scale(w))
 
     def matrix_gram(self, w: Array, left: Array, right: Array) -> Array:
         return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))

@@ -55,13 +55,13 @@ class Structured(Pointwise):
         return MATRIX, self.matrix(w)[0]
 
     def solver(self, w: Any, shape: Shape) -> Solver:
-        return solver_of_steps(PixelSteps(self.undoing(w)))
+        return solver_of_steps(PixelSteps((self.undoing(w),)))
 
     def solve_vjp(
         self, w: Any, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Array]:
         """See `Family`; for those that do not need y."""
-        rows = PixelSteps(self.undoing(w)).transposed(pixel_rows(x_bar))
+        rows = self.undoing(w).transposed(pixel_rows(x_bar))
         w_bar = self.matrix_gram(w, -rows, pixel_rows(x)) if wanted[0] else None
         return w_bar, from_pixel_rows(rows, x.shape)
 
@@ -78,8 +78,8 @@ class Triangular(Structured):
     def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> Any:
         return bar
 
-    def undoing(self, w: Any) -> tuple[PixelStep, ...]:
-        return (Triangle(self.matrix(w)[0], self.lower),)
+    def undoing(self, w: Any) -> PixelStep:
+        return Triangle(self.matrix(w)[0], self.lower)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         return replace(self, lower=not self.lower), namespace(w).matrix_transpose(w)
@@ -169,8 +169,8 @@ class Orthogonal(Structured):
 
     needs_y: ClassVar[bool] = False
 
-    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        return (Turned(self.matrix(w)[0]),)
+    def undoing(self, w: Array) -> PixelStep:
+        return Turned(self.matrix(w)[0])
 
     def solver(self, w: Array, shape: Shape) -> Product:
         return Product(namespace(w).matrix_transpose(self.matrix(w)[0]), "transpose")
@@ -252,8 +252,8 @@ class Circulant(Structured):
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
         return circulant_vjp(bar)
 
-    def undoing(self, w: Array) -> tuple[PixelStep, ...]:
-        return (CirculantStep.of(w),)
+    def undoing(self, w: Array) -> PixelStep:
+        return CirculantStep.of(w)
 
     def transposed(self, w: Array) -> tuple[Family, Array]:
         xp = namespace(w)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, cast, dtype_name, namespace, readable, to_numpy
-from invconv.arrays.validation import require_array, require_real
+from invconv.arrays.validation import require_array, require_beside, require_real
 from invconv.flows.affine import in_full, sum_of_each
 
 VALUES = 256  # of a pixel
@@ -34,6 +34,7 @@ def dequantized(images: Array, noise: Array) -> Array:
     if images.dtype != require_array("images", images).uint8:
         raise TypeError(f"images: expected pixels in uint8, got {dtype_name(images.dtype)}")
     require_real("noise", noise)
+    require_beside("noise", noise, "images", images)
     if tuple(noise.shape) != tuple(images.shape):
         raise ValueError(
             f"noise: expected the shape of the images, {tuple(images.shape)}, "

@@ -136,19 +136,10 @@ class PixelSteps:
         return matrix, inverse
 
     def __call__(self, y: Array) -> Array:
-        return from_pixel_rows(self.undo(pixel_rows(y)), y.shape)
-
-    def undo(self, rows: Array) -> Array:
-        """Return W^-1 times rows (C, M)."""
+        rows = pixel_rows(y)
         for step in self.steps:
             rows = step(rows)
-        return rows
-
-    def transposed(self, rows: Array) -> Array:
-        """Return W^-T times rows (C, M)."""
-        for step in reversed(self.steps):
-            rows = step.transposed(rows)
-        return rows
+        return from_pixel_rows(rows, y.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import torch
 
 import invconv as ic
 from invconv_conformance.cases.case import perturbed
@@ -41,3 +42,34 @@ def test_a_mirror_beside_any_border_is_the_dense_matrix(ndim: int, library: str)
 
 def everything(conv: Any, x: Any) -> tuple[Any, ...]:
     return conv.forward(x), conv.transpose().forward(x), conv.inverse(x), conv.log_det(x.shape[2:])
+
+
+@pytest.mark.parametrize("words", [("mirror", "periodic"), ("symmetric", "mirror")])
+def test_torchs_gradient_of_an_inverse_is_the_transposed_solve(words: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    conv: Any = ic.SymmetricConv.init(2, boundary=words, rng=rng)
+    (dense, _), (y, bar) = affine(conv, (4, 5)), rng.standard_normal((2, 1, 2, 4, 5))
+    given = torch.tensor(y, requires_grad=True)
+    conv.asarrays(given).inverse(given).backward(torch.tensor(bar))
+    np.testing.assert_allclose(given.grad.reshape(-1), np.linalg.solve(dense.T, bar.reshape(-1)))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_sums_over_large_numbers_do_not_overflow(library: str) -> None:
+    """By a matrix per frequency, a solve of each, and transforms of a wide kernel."""
+    for kernel in (np.asarray([0.1, 1.0, 0.2]), np.asarray([0.45, 1.0, 0.45]), np.eye(1, 601)[0]):
+        conv = ic.PeriodicConv(CARRY[library](kernel[None, None]))
+        x = CARRY[library](1 + 0.1 * np.random.default_rng(0).random((1, 1, 700)))
+        for run, size in itertools.product((conv.forward, conv.inverse), (1e306, -1e306)):
+            np.testing.assert_allclose(run(size * x) / size, run(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("words", ["mirror", "symmetric", "periodic"])
+def test_the_gradient_of_a_wide_kernel_is_that_of_its_taps(words: str) -> None:
+    """The map is linear in the kernel: <y_bar, K x> for a kernel of one tap is its gradient."""
+    x, y_bar = np.random.default_rng(0).standard_normal((2, 1, 1, 30))
+    conv = ic.SymmetricConv(np.eye(1, 601)[None], boundary=words)
+    found = conv.forward_vjp(x, y_bar)[0]["kernel"]
+    for tap in (0, 1, 57, 299, 600):
+        one = conv.replace(kernel=np.eye(1, 601, tap)[None])
+        assert found[0, 0, tap] == pytest.approx(np.sum(y_bar * one.forward(x)))

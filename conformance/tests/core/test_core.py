@@ -141,6 +141,11 @@ def test_an_inverse_is_kept_up_to_a_condition(room: float, carry: Any) -> None:
 
     assert (plan(ic.Conv1x1(square)).at_the_pixel == "product with the inverse") == kept
     assert (plan(ic.PeriodicConv(square[:, :, None])).per_frequency == "cached inverse") == kept
+    turns, none = np.arange(2), np.zeros((2, 2))
+    above = math.sqrt(200 * room - 101) * np.eye(2, k=1)  # |W|_F |W^-1|_F = 20 room
+    plu = ic.PLUConv1x1(turns, none, above, np.ones(2), np.zeros(2))
+    uneven = ic.Chain([ic.ActNorm(np.log([1, 0.1]), None), plu])
+    assert (plan(uneven).at_the_pixel == "product with the inverse") == kept
     for channels, limit in ((3, 10), (62, 19)):
         triangle = 3 * np.eye(channels)
         triangle[1:, 0] = 3 * (math.sqrt(limit * room) - 1) / (channels - 1)

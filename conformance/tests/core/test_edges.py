@@ -5,6 +5,7 @@ import math
 from functools import partial
 from typing import Any
 
+import array_api_strict as strict
 import jax
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import namespace, to_numpy
 from invconv.extend import Transposed
+from invconv.kernels.primitives import log_abs_det, triangular_solve
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
 from invconv_torch import InvertibleModule
@@ -111,6 +113,26 @@ def test_one_bad_number_is_no_error(cls: Any, library: str, number: float, capfd
                 with contextlib.suppress(ic.SingularConvError):
                     use(y)
     assert capfd.readouterr().err == ""  # nor a message of LAPACK's
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_neither_singular_nor_finite_has_no_inverse() -> None:
+    """A zero beside an inf, of which neither the log-determinant nor LAPACK tells which it is."""
+    uneven = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([0.0, np.inf]))
+    for conv in (uneven, ic.PeriodicConv(np.asarray([[[1.0, np.inf, 0.0]]]))):
+        y = np.ones((1, conv.channels, 4))
+        assert math.isnan(conv.log_det((4,)))
+        assert not np.isfinite(conv.inverse(y)).all()
+
+
+@pytest.mark.parametrize("carry", [np.asarray, strict.asarray])
+def test_matrices_with_an_inf_raise_nothing_and_are_not_solved(carry: Any) -> None:
+    below = carry(np.asarray([[1.0, 0.0], [np.inf, 1.0]]))
+    solved = triangular_solve.agnostic(below, carry(np.ones((2, 1))), lower=True)
+    assert np.isnan(np.asarray(solved)).all()
+    found = log_abs_det.agnostic(carry(np.stack([np.diag([np.inf, 1.0]), np.zeros((2, 2))])))
+    assert np.asarray(found).tolist() == [math.inf, -math.inf]
+    assert math.isnan(log_abs_det.agnostic(below))
 
 
 SMALL = {

@@ -561,6 +561,7 @@ TypeError
   penalty: .* InvertibleConv, got ndarray -> BOX.least_squares(Y[:, :1], 1, «S → STEP»)
   damp: expected an array of a library -> BOX.least_squares(Y[:, :1], «'little' → 0.1»)
   before: expected dtype float64 -> TALL.inverse(BLOCK, BLOCK[:, :, :2]«.astype('f4') → »)
+  noise: expected an array of jax -> JAX_FLOW.bits_per_dim(JAX_PIXELS, «np.asarray → »(JAX_NOISE))
   before: expected an array of numpy as y is
       -> TALL.prepare((4, 5)).inverse(BLOCK, TENSOR«→ .double().numpy()»)
   before: expected none, since only .* for PeriodicConv

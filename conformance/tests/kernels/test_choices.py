@@ -18,7 +18,7 @@ import pytest
 import invconv as ic
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
-from invconv.kernels import exponential, order
+from invconv.kernels import exponential, order, primitives
 from invconv.kernels.cpu import costs, recursive
 from invconv.kernels.cpu.assembly import best_program, program
 from invconv.kernels.cpu.compiler.target import Target
@@ -50,17 +50,21 @@ SWEEPS: tuple[tuple[Any, ...], ...] = (
     (5, (3, 20, 9), (2, 3, 3), (0, 1, 1), (1, -1, 1), (1, 1, 1)),
     (130, (5, 1), (3, 3), (0, 1), (1, 1), (1, 1)),
 )
+RNG = np.random.default_rng(0)
 OPERATORS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "corner": (ic.AutoregressiveConv.init(3), (40, 300)),
-    "wide corner": (ic.AutoregressiveConv.init(32, 7), (64, 64)),
-    "emerging": (ic.EmergingConv.init(12), (16, 16)),
-    "periodic": (ic.PeriodicConv.init(12), (30, 64)),
-    "one channel": (ic.PeriodicConv.init(1, 31), (1000, 1000)),
-    "mirrors": (ic.SymmetricConv.init(2, boundary="mirror"), (33, 5)),
-    "exponential": (ic.ExponentialConv.init(16), (7, 11)),
-    "matrix": (ic.Conv1x1.init(96), (64, 64)),
-    "chain": (ic.Chain([ic.PLUConv1x1.init(8), ic.QRConv1x1.init(8)]), (128, 128)),
-    "scale": (ic.ActNorm.init(4), (5,)),
+    "corner": (ic.AutoregressiveConv.init(3, rng=RNG), (40, 300)),
+    "wide corner": (ic.AutoregressiveConv.init(32, 7, rng=RNG), (64, 64)),
+    "emerging": (ic.EmergingConv.init(12, rng=RNG), (16, 16)),
+    "periodic": (ic.PeriodicConv.init(12, rng=RNG), (30, 64)),
+    "one channel": (ic.PeriodicConv.init(1, 31, rng=RNG), (1000, 1000)),
+    "mirrors": (ic.SymmetricConv.init(2, boundary="mirror", rng=RNG), (33, 5)),
+    "exponential": (ic.ExponentialConv.init(16, rng=RNG), (7, 11)),
+    "matrix": (ic.Conv1x1.init(96, rng=RNG), (64, 64)),
+    "chain": (
+        ic.Chain([ic.PLUConv1x1.init(8, rng=RNG), ic.QRConv1x1.init(8, rng=RNG)]),
+        (128, 128),
+    ),
+    "scale": (ic.ActNorm.init(4, rng=RNG), (5,)),
 }
 
 
@@ -110,6 +114,15 @@ def correlations() -> Iterator[tuple[str, Any]]:
             seconds = [CompiledCorrelation(*run).seconds(b, w) for b, w in ((1, 1), (40, 3))]
             costing = [made.products, *(f"{s:.4g}" for s in seconds)]
             yield f"{label}, {lanes}", [numbers(made.header), costing]
+
+
+def grids() -> Iterator[tuple[str, Any]]:
+    for (_, grid, taps, centre, direction, dilation), wrap in itertools.product(
+        SWEEPS, (True, False)
+    ):
+        offsets = Causal.of(taps, centre, direction, dilation, True).offsets
+        found = primitives.grid_of(offsets, wrap, grid)
+        yield f"{grid} of {taps}, {direction}, {dilation}, {wrap}", found and vars(found)
 
 
 def filters() -> Iterator[tuple[str, Any]]:
@@ -194,7 +207,8 @@ def _counted(trip: RoundTrip, affordable: int, limit: float | None) -> list[int]
 
 
 SECTIONS = {
-    f.__name__: f for f in (orders, solves, correlations, filters, axes, launches, steps, images)
+    f.__name__: f
+    for f in (orders, solves, correlations, grids, filters, axes, launches, steps, images)
 }
 
 
