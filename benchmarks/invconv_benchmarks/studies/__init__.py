@@ -1,1 +1,1 @@
-"""Suites that judge: ``measure(quick, folder)``. May import all rooms but `demo` and `density`."""
+"""Suites that judge: ``measure(quick, folder)``. May import `density`, `demo` and rooms below."""

@@ -13,6 +13,10 @@ from invconv.arrays.namespaces import to_numpy
 from invconv_conformance.laws.law import Measure, law, truth, values
 from invconv_conformance.laws.setting import Setting
 
+# a value of each setting that is refused
+_WRONG = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
+_WRONG |= {"padding": "reflect", "boundary": "disc"}
+
 
 @law("singular", regular=False, singular=True)
 def singular(s: Setting) -> Iterator[Measure]:
@@ -119,7 +123,9 @@ def errors(s: Setting) -> Iterator[Measure]:
     yield _refuses("check", TypeError, "check: expected", prepare)
     if type(s) is Setting:  # what a class of one's own refuses, it alone knows
         yield from _wrong_parameters(s)
-        yield from _wrong_settings(s)
+        for name in conv._setting_names:
+            change = functools.partial(dataclasses.replace, conv, **{name: _WRONG[name]})
+            yield _refuses(name, ValueError, f"{name}: expected", change)
 
 
 def _wrong_parameters(s: Setting) -> Iterator[Measure]:
@@ -132,16 +138,6 @@ def _wrong_parameters(s: Setting) -> Iterator[Measure]:
         twice = {name: s.array(np.concatenate([to_numpy(array)] * 2))}
         change = functools.partial(s.plain.replace, **twice)
         yield _refuses(f"{name} of twice the rows", ValueError, "expected", change)
-
-
-_WRONG = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
-_WRONG |= {"padding": "reflect", "boundary": "disc"}
-
-
-def _wrong_settings(s: Setting) -> Iterator[Measure]:
-    for name in s.plain._setting_names:
-        change = functools.partial(dataclasses.replace, s.plain, **{name: _WRONG[name]})
-        yield _refuses(name, ValueError, f"{name}: expected", change)
 
 
 def _refuses(
