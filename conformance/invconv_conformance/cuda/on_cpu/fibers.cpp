@@ -5,7 +5,6 @@
 #include <ucontext.h>
 
 #include <memory>
-#include <vector>
 
 #include "cuda_on_cpu.h"
 #include "run.h"
@@ -27,9 +26,8 @@ struct Fiber {
 struct Block {
   int number;
   std::vector<Fiber> fibers;
-  unsigned char* memory;
+  Bytes memory;
   Block(int number, int threads, size_t shared, const Kernel& kernel);
-  ~Block() { free(memory); }
   bool run(bool backwards);  // whether anything happened
   bool ended() const;
 };
@@ -54,7 +52,7 @@ void pause(State state) {
 }
 
 Block::Block(int number, int threads, size_t shared, const Kernel& kernel)
-    : number(number), fibers(threads), memory((unsigned char*)filled(shared)) {
+    : number(number), fibers(threads), memory(shared, NO_NUMBER) {
   task = &kernel;
   for (auto& fiber : fibers) {
     getcontext(&fiber.context);
@@ -98,7 +96,7 @@ bool Block::run(bool backwards) {
 }
 }  // namespace
 
-unsigned char* shared_memory() { return block->memory; }
+unsigned char* shared_memory() { return block->memory.data(); }
 
 void barrier_at(int line) {
   running->line = line;

@@ -1,7 +1,7 @@
 // Run the kernels on jobs from a file, and write weights and results to another one.
 //
 // A job: integers of 64 bits (`Job`), the structs of "fold" and "solve", the matrices, y.
-// Every array has an allocation of its own, no byte larger than planned, filled with NaN.
+// Every array has an allocation of its own, no byte larger than planned; results begin as NaN.
 #include <cstdint>
 #include <cstdio>
 #include <unistd.h>
@@ -28,20 +28,20 @@ int main(int, char** arguments) {
   Job job;
   Grid grids[2];
   while (fread(&job, sizeof job, 1, in) == 1) {
-    void *matrices = filled(job.matrices), *weights = filled(job.weights);
-    void *y = filled(job.images), *x = filled(job.images);
+    Bytes given(job.matrices), y(job.images);
+    Bytes weights(job.weights, NO_NUMBER), x(job.images, NO_NUMBER);
+    std::vector<int> counters(job.counters);
     if (fread(grids, sizeof grids, 1, in) != 1) return 1;
-    if (fread(matrices, 1, job.matrices, in) != (size_t)job.matrices) return 1;
-    if (fread(y, 1, job.images, in) != (size_t)job.images) return 1;
-    int* counters = (int*)calloc(job.counters, sizeof(int));
-    launch(job.fold[0], job.fold[1], 0, 1, [&] { fold(matrices, weights, grids[0]); });
-    launch(job.decide[0], job.decide[1], 0, 1, [&] { decide(matrices, weights, grids[0]); });
+    if (fread(given.data(), 1, given.size(), in) != given.size()) return 1;
+    if (fread(y.data(), 1, y.size(), in) != y.size()) return 1;
+    void* w = weights.data();
+    launch(job.fold[0], job.fold[1], 0, 1, [&] { fold(given.data(), w, grids[0]); });
+    launch(job.decide[0], job.decide[1], 0, 1, [&] { decide(given.data(), w, grids[0]); });
     const int64_t rounds = launch(job.solve[0], job.solve[1], job.shared, job.resident,
-           [&] { solve(y, x, weights, counters, grids[1]); });
+           [&] { solve(y.data(), x.data(), w, counters.data(), grids[1]); });
     fwrite(&rounds, sizeof rounds, 1, out);
-    fwrite(weights, 1, job.weights, out);
-    fwrite(x, 1, job.images, out);
-    free(matrices), free(weights), free(y), free(x), free(counters);
+    fwrite(w, 1, weights.size(), out);
+    fwrite(x.data(), 1, x.size(), out);
   }
   return fclose(out);
 }

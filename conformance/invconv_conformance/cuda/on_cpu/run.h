@@ -1,8 +1,7 @@
 // How blocks of threads run on a CPU: `threads.cpp` or `fibers.cpp`.
 #pragma once
-#include <cstdlib>
-#include <cstring>
 #include <functional>
+#include <vector>
 
 using Kernel = std::function<void()>;
 
@@ -11,8 +10,8 @@ using Kernel = std::function<void()>;
 // took in which each of them ran once; threads tell 0.
 long launch(int blocks, int threads, size_t shared, int resident, const Kernel& kernel);
 
-// Memory that holds no number yet: NaN.
-inline void* filled(size_t bytes) { return memset(malloc(bytes), 0xff, bytes); }
+using Bytes = std::vector<unsigned char>;
+constexpr unsigned char NO_NUMBER = 0xff;  // NaN, eight or four times
 
 enum Failure { FOREVER = 3, DIVERGED = 4 };  // exit codes
 [[noreturn]] void fail(Failure failure);

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <ctime>
 #include <thread>
-#include <vector>
 
 #include "cuda_on_cpu.h"
 #include "run.h"
@@ -21,7 +20,7 @@ struct Block {
   // Two barriers in turn: a thread that leaves late would else seem to have waited for what faster
   // ones did before they entered the next, and ThreadSanitizer would miss races.
   pthread_barrier_t barriers[2];
-  unsigned char* memory;
+  Bytes memory;
 };
 
 thread_local Block* block;
@@ -42,7 +41,7 @@ bool across_blocks(const char* order, const char* word) {  // not what one block
 }
 }  // namespace
 
-unsigned char* shared_memory() { return block->memory; }
+unsigned char* shared_memory() { return block->memory.data(); }
 
 void barrier_at(int) {
   alive();
@@ -75,10 +74,9 @@ long launch(int blocks, int threads, size_t shared, int resident, const Kernel& 
   for (int s = 0; s < resident; s++)
     processors.emplace_back([&] {
       for (int b; (b = --next) >= 0;) {
-        Block here;
+        Block here{{}, Bytes(shared, NO_NUMBER)};
         alive();
         for (auto& barrier : here.barriers) pthread_barrier_init(&barrier, nullptr, threads);
-        here.memory = (unsigned char*)filled(shared);
         std::vector<std::thread> team;
         for (int t = 0; t < threads; t++)
           team.emplace_back([&, t] {
@@ -86,7 +84,6 @@ long launch(int blocks, int threads, size_t shared, int resident, const Kernel& 
             kernel();
           });
         for (auto& thread : team) thread.join();
-        free(here.memory);
         for (auto& barrier : here.barriers) pthread_barrier_destroy(&barrier);
       }
     });
