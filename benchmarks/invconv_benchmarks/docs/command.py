@@ -5,7 +5,9 @@ mkdocs builds them with the theme material; mkdocstrings reads the docstrings.
 
 import argparse
 import logging
+import re
 import shutil
+import subprocess
 import tempfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -15,9 +17,12 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.docs import pages, phone
+from invconv_benchmarks.docs import pages
 
 _FONT = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
+            "--disable-background-networking", "--allow-file-access-from-files")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +55,25 @@ def run(arguments: argparse.Namespace) -> int:
         site.rename(out)
     print(f"wrote {len(list(out.rglob('*.html')))} pages: open {out / 'index.html'}")
     print(f"with the search, which browsers allow a server only: python -m http.server -d {out}")
-    wide = phone.too_wide(out) if arguments.check else []
+    wide = too_wide(out) if arguments.check else []
     print(*wide, sep="\n", end="\n" * bool(wide))
     return 1 if wide else 0
+
+
+def too_wide(site: Path) -> list[str]:
+    """Return a sentence for each page that is wider than a phone, and print if nothing can tell."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print(f"only the links were checked: widths need one of {', '.join(BROWSERS)}")
+        return []
+    page = '<iframe width="375" height="700" frameborder="0" title="{}" src="{}"></iframe>'
+    files = site.absolute().rglob("*.html")
+    pages = "".join(page.format(f.relative_to(site.absolute()), f.as_uri()) for f in files)
+    with tempfile.TemporaryDirectory() as folder:
+        every = Path(folder, "every.html")
+        every.write_text(pages + Path(__file__).with_name("phone.html").read_text())
+        command = [browser, *_OPTIONS, f"--user-data-dir={folder}", every.as_uri()]
+        drawn = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "<title>drawn" not in drawn:
+        raise CommandError(f"docs: {browser} could not draw the pages")
+    return re.findall(r"\S+ is \d+ pixels too wide", drawn.partition("<pre>")[2])

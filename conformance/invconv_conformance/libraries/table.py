@@ -4,15 +4,21 @@ Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array
-from invconv_conformance.libraries import layers
-from invconv_conformance.libraries.library import Column, Function, Library, as_it_is, unadapted
+from invconv_conformance.libraries.library import (
+    Column,
+    Function,
+    Library,
+    Run,
+    as_it_is,
+    unadapted,
+)
 
 _lazy: Callable[[str], Any] = importlib.import_module  # when a library is first asked for something
 
@@ -40,6 +46,54 @@ def _jax_pullback(function: Any, parameters: Any, x: Array, cotangents: Any) -> 
     # one program takes less time to compile than all of its steps
     run: Any = jax.jit(lambda p, x, cotangents: jax.vjp(function, p, x)[1](cotangents))
     return run(parameters, x, cotangents)  # type: ignore[no-any-return]
+
+
+def _torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Array, Any]]:
+    images = y if conv.ndim is None else y.reshape(-1, *y.shape[y.ndim - 1 - conv.ndim :])
+    for how, change in _CHANGES.items():
+        layer = _layer(conv).eval()  # which keeps the factors of its inverse
+        with _lazy("torch").no_grad():
+            layer.inverse(images)
+            change(layer, factor)
+            found, _ = layer.inverse(images)
+            yield how, found.reshape(y.shape), layer.operator()
+
+
+def _layer(conv: Any) -> Any:
+    return _lazy("invconv_torch").InvertibleModule(conv)
+
+
+def _loaded(layer: Any, factor: float) -> None:
+    trained = dict(layer.named_parameters())
+    state = {n: factor * t if n in trained else t for n, t in layer.state_dict().items()}
+    layer.load_state_dict(state)
+
+
+_CHANGES: dict[str, Callable[[Any, float], object]] = {
+    "in place": lambda layer, factor: [p.mul_(factor) for p in layer.parameters()],
+    "through .data": lambda layer, factor: [p.data.mul_(factor) for p in layer.parameters()],
+    "load_state_dict": _loaded,
+    "all at once, as optimisers do": lambda layer, factor: _lazy("torch")._foreach_mul_(
+        list(layer.parameters()), factor
+    ),
+}
+
+
+def _torch_recomputing(chain: Any, x: Array) -> Run:
+    torch = _lazy("torch")
+    layers = _lazy("invconv_torch").ReversibleChain([_layer(step) for step in chain.steps])
+    with torch.no_grad():
+        layers(x)  # which judges it on the grid
+    return lambda parameters, x: torch.func.functional_call(layers, parameters, (x,))
+
+
+def _jax_recomputing(chain: Any, x: Array) -> Run:
+    flow: Any = _lazy("invconv_jax").reversible(chain, x.shape[2:])  # judged on the grid
+
+    def run(parameters: Any, x: Array) -> Any:
+        return replace(flow, chain=chain.replace(**parameters)).forward_and_log_det(x)
+
+    return run
 
 
 def _jax_devices() -> list[str]:
@@ -87,9 +141,9 @@ LIBRARIES = (
         stranger=lambda device: "meta",
         pullback=_torch_pullback,
         native=True,
-        layers=layers.torch_layers,
-        recomputing=layers.torch_recomputing,
-        layer=layers.torch_layer,
+        layers=_torch_layers,
+        recomputing=_torch_recomputing,
+        layer=lambda conv: _layer(conv).eval().inverse,
     ),
     Library(
         *("jax", "JAX", "jax", "jax", ("float64", "float32", "float16", "bfloat16")),
@@ -102,7 +156,7 @@ LIBRARIES = (
         views=False,
         pullback=_jax_pullback,
         native=True,
-        recomputing=layers.jax_recomputing,
+        recomputing=_jax_recomputing,
     ),
     Library(
         *("cupy", "CuPy", "cupy-cuda12x", "cupy", ("float64", "float32", "float16")),

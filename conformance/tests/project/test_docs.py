@@ -10,7 +10,7 @@ import pytest
 
 from invconv._cli import main
 from invconv.operators.base.fields import own_operators
-from invconv_benchmarks.docs import pages, phone
+from invconv_benchmarks.docs import command, pages
 from invconv_benchmarks.docs.formulas import tex
 from invconv_benchmarks.docs.pages import PACKAGES, Name, public
 
@@ -109,8 +109,8 @@ def test_a_page_that_is_too_wide_for_a_phone_is_named(
     for name, style in (("fits", "overflow: auto"), ("wide", "")):
         box = f'<div style="{style}"><div style="width: 500px">a</div></div>'
         (tmp_path / f"{name}.html").write_text(f"<body style='margin: 0'>{box}", encoding="utf-8")
-    if any(map(shutil.which, phone.BROWSERS)):
-        assert phone.too_wide(tmp_path) == ["wide.html is 125 pixels too wide"]
-    monkeypatch.setattr(phone, "BROWSERS", ("no-browser",))
-    assert phone.too_wide(tmp_path) == []
+    if any(map(shutil.which, command.BROWSERS)):
+        assert command.too_wide(tmp_path) == ["wide.html is 125 pixels too wide"]
+    monkeypatch.setattr(command, "BROWSERS", ("no-browser",))
+    assert command.too_wide(tmp_path) == []
     assert "only the links were checked" in capsys.readouterr().out
