@@ -165,6 +165,7 @@ def test_a_prepared_inverse_has_the_values_that_there_were() -> None:
     x, log_dets = prepared.inverse_and_log_det(y)
     np.testing.assert_array_equal(x, [[[1, 1.5, 1.75, 1.875]]])
     assert (log_dets, log_dets.dtype) == (0, np.float32)
+    assert type(prepared.inverse_and_log_det(y[0])[1]) is np.ndarray  # of a sample alone, too
 
 
 def test_a_prepared_inverse_pickles_small() -> None:
@@ -174,6 +175,9 @@ def test_a_prepared_inverse_pickles_small() -> None:
     x = prepared.inverse(y)  # what a solve keeps for the next one is not sent
     text = pickle.dumps(prepared)
     assert len(text) < 40_000
+    alone = pickle.dumps(conv.second)
+    conv.second.condition((8, 8))  # nor is what an operator remembers
+    assert pickle.dumps(conv.second) == alone
     np.testing.assert_array_equal(pickle.loads(text).inverse(y), x)
 
 
