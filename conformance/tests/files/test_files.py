@@ -194,6 +194,8 @@ def test_a_bound_travels_with_copies_and_not_with_other_arrays(tmp_path: Path) -
     copies = pickle.loads(pickle.dumps(conv)), copy.deepcopy(conv), conv.asarrays(torch.zeros(1))
     for kept in copies:
         assert describe(kept, {})["max_gain"] == 3.0
+    ic.save(copies[-1], tmp_path / "conv.safetensors")  # of torch's float32
+    assert ic.load(tmp_path / "conv.safetensors").parameters()["kernel"].dtype == np.float32
     for other in (conv.replace(), conv.replace(bias=np.zeros(2)), conv.transpose()):
         assert "max_gain" not in describe(other, {})
     ic.save(again, tmp_path / "conv.safetensors")
