@@ -18,7 +18,7 @@ import pytest
 import invconv as ic
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
-from invconv.kernels import exponential, order, primitives
+from invconv.kernels import exponential, order, primitives, wavefront
 from invconv.kernels.cpu import costs, recursive
 from invconv.kernels.cpu.assembly import best_program, program
 from invconv.kernels.cpu.compiler.target import Target
@@ -26,8 +26,11 @@ from invconv.kernels.cpu.correlate import programs
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation
 from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cpu.lanes.costs import best_parts, of_ways
+from invconv.kernels.cpu.spectral import product_program
 from invconv.kernels.cpu.spectral.costs import along
+from invconv.kernels.cpu.spectral.product_program import Blocks
 from invconv.kernels.cuda.plan import Device, plan_of
+from invconv.kernels.frequencies.waves import Basis, real_transform
 from invconv.operators.base import costs as judged
 from invconv.operators.base.judgement import _part
 from invconv.trust.round_trip import RoundTrip
@@ -125,6 +128,25 @@ def grids() -> Iterator[tuple[str, Any]]:
         yield f"{grid} of {taps}, {direction}, {dilation}, {wrap}", found and vars(found)
 
 
+def layouts() -> Iterator[tuple[str, Any]]:
+    for channels, grid, *settings in SWEEPS:
+        sweep = Causal.of(*settings, True).sweep
+        found = vars(wavefront.layout((2, channels, *grid), sweep.reach, sweep.direction))
+        yield f"{channels}x{grid} of {settings}", found | {"steps": len(found["steps"])}
+
+
+def products() -> Iterator[tuple[str, Any]]:
+    borders = ("periodic",) * 2, ("symmetric", "periodic"), ("odd", "mirror")
+    for words, shape, (bits, target) in itertools.product(
+        borders, ((8, 9), (40, 3)), TARGETS.items()
+    ):
+        basis, itemsize = Basis(words, (1, 1)), 4 if bits == 512 else 8
+        transform = real_transform(basis.waves, shape, basis.frequencies(shape))
+        blocks = [Blocks(2, 8), Blocks(3, 16), Blocks(1, 5)]
+        given = 5, shape, transform, blocks, [1, 2, 3], target.lanes(itemsize), itemsize
+        yield f"{words}, {shape}, {bits} bits", numbers(product_program.program(*given).header)
+
+
 def filters() -> Iterator[tuple[str, Any]]:
     for bits, itemsize, varying, rows in itertools.product(
         TARGETS, (4, 8), (False, True), (1, 3, 8, 9, 11, 35)
@@ -208,7 +230,19 @@ def _counted(trip: RoundTrip, affordable: int, limit: float | None) -> list[int]
 
 SECTIONS = {
     f.__name__: f
-    for f in (orders, solves, correlations, grids, filters, axes, launches, steps, images)
+    for f in (
+        orders,
+        solves,
+        correlations,
+        grids,
+        layouts,
+        products,
+        filters,
+        axes,
+        launches,
+        steps,
+        images,
+    )
 }
 
 
