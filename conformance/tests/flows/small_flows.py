@@ -50,6 +50,27 @@ def own_parts(context: int | None = None) -> Multiscale:
     return Multiscale(SHAPE, layers)
 
 
+def jacobians(flow: Multiscale, x: Any, context: Any = None) -> list[Any]:
+    """Return dense Jacobians, from which log p(x) has to follow; images have to come back."""
+    found, dense = flow.log_prob(x, context=context), []
+    for i, image in enumerate(x):
+        one = None if context is None else context[i : i + 1]
+
+        def noise(image: Any, one: Any = one) -> Any:
+            zs, _ = flow.encode(image[None], context=one)
+            return torch.cat([z.flatten() for z in zs])
+
+        dense.append(torch.autograd.functional.jacobian(noise, image).flatten(1))
+        normal = torch.distributions.Normal(0, 1).log_prob(noise(image)).sum()
+        expected = normal + torch.linalg.slogdet(dense[-1])[1]
+        torch.testing.assert_close(found[i], expected, rtol=1e-10, atol=1e-8)
+    zs, log_det = flow.encode(x, context=context)
+    assert [tuple(z.shape[1:]) for z in zs] == flow.latent_shapes
+    assert log_det.shape == (len(x),)
+    torch.testing.assert_close(flow.decode(zs, context=context), x, rtol=0, atol=1e-9)
+    return dense
+
+
 def glow(mixing: Any = "emerging", shape: Any = SHAPE, **settings: Any) -> Glow:
     """Return a flow of 16 numbers unless something else is said."""
     settings = {"levels": 2, "depth": 1, "width": 4} | settings
