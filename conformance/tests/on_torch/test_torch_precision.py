@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -122,14 +123,13 @@ def test_switches_are_restored_after_the_last_thread() -> None:
             inside.set()
             leave.wait(10)
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    inside.wait(10)
-    with full_precision(x):
-        pass
-    assert switches()["matmul"] == "ieee"  # the other one still computes
-    leave.set()
-    thread.join()
+    with ThreadPoolExecutor() as pool:
+        pool.submit(hold)
+        inside.wait(10)
+        with full_precision(x):
+            pass
+        assert switches()["matmul"] == "ieee"  # the other one still computes
+        leave.set()
     assert switches() == before
 
 
@@ -143,18 +143,12 @@ def test_parent_and_child_of_fork_find_the_switches_free() -> None:
             held.set()
             time.sleep(0.2)
 
-    def is_free() -> bool:
-        found: list[bool] = []
+    def take() -> bool:
+        return precision._lock.acquire(timeout=5) and not precision._lock.release()
 
-        def take() -> None:
-            found.append(precision._lock.acquire(timeout=5))
-            if found[0]:
-                precision._lock.release()
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        thread.join()
-        return found[0]
+    def is_free() -> bool:  # for this thread, and for one that may be called as that of the parent
+        with ThreadPoolExecutor() as pool:
+            return take() and pool.submit(take).result()
 
     thread = threading.Thread(target=hold)
     thread.start()

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import invconv as ic
 from tests.conftest import TORCH_LAYERS
-from tests.on_torch.test_torch_autodiff import as_function
+from tests.on_torch.test_torch_autodiff import as_function, directions
 from tests.selected import slow
 
 # PyTorch's own
@@ -110,7 +110,7 @@ seams = pytest.mark.parametrize("seam", SEAMS, ids=[seam.__name__ for seam in SE
 
 
 @seams
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@directions
 @pytest.mark.parametrize("name", [slow(n) if n.endswith(("1d", "3d")) else n for n in TORCH_LAYERS])
 def test_layers(seam: Any, name: str, direction: str, torch_layer: Any) -> None:
     if (name, seam) == ("plu", compiled):

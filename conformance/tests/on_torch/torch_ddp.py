@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
@@ -27,27 +26,20 @@ from invconv.operators.base.fields import mixings
 STEPS, BATCH, RATE = 3, 8, 0.05
 
 
-class Flow(nn.Module):  # type: ignore[misc]
+class Flow(it.Chain):
     """A small flow of all layers, whose loss looks at both directions: both are differentiated."""
 
     def __init__(self) -> None:
-        super().__init__()
         kinds = it.ActNorm, it.PeriodicConv2d, it.SymmetricConv2d, it.ExponentialConv2d
         layers = [*(kind(4) for kind in kinds), it.ExponentialConv2d(4, padding="circular")]
         layers += [it.AutoregressiveConv2d(4, mask="raster"), it.EmergingConv2d(4, mixing="qr")]
-        layers += [it.Conv1x1(4, name) for name in mixings(Pointwise)]
-        self.layers = nn.ModuleList(layers)
+        super().__init__([*layers, *(it.Conv1x1(4, name) for name in mixings(Pointwise))])
 
     def forward(self, x: Any) -> Any:
-        z, total = x, 0.0
-        for layer in self.layers:
-            z, log_det = layer(z)
-            total = total + log_det
-        back = 0.9 * z
-        for layer in reversed(self.layers):
-            back, _ = layer.inverse(back)
+        z, log_det = super().forward(x)
+        back, _ = self.inverse(0.9 * z)
         axes = (1, 2, 3)
-        return 0.5 * (z**2).sum(axes) - total + ((back - x) ** 2).sum(axes)
+        return 0.5 * (z**2).sum(axes) - log_det + ((back - x) ** 2).sum(axes)
 
 
 def train(model: Any, images: Any) -> tuple[list[Any], list[Any]]:
@@ -65,7 +57,7 @@ def train(model: Any, images: Any) -> tuple[list[Any], list[Any]]:
 
 def sharded(model: Flow) -> Any:
     """Share out every layer's parameters, to be gathered for forward and for inverse."""
-    for layer in model.layers:
+    for layer in model:
         fully_shard(layer)
         register_fsdp_forward_method(layer, "inverse")
     return fully_shard(model)
