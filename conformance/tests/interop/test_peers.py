@@ -118,26 +118,22 @@ def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, libr
 FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
 
 
-def test_adapters_import_no_flow_library_and_no_compiler() -> None:
-    code = "import sys, invconv_torch.interop, invconv_jax.interop; print(*sys.modules)"
-    loaded = set(python("-c", code).stdout.split())
-    assert {"torch", "jax"} <= loaded
-    late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}
-    assert loaded & (FLOW_LIBRARIES | late | {"llvmlite"}) == set()
-
-
-def test_a_missing_library_is_named() -> None:
+def test_adapters_import_no_flow_library_and_no_compiler_and_name_what_is_missing() -> None:
     code = """
 import sys
-sys.modules |= dict.fromkeys(("nflows", "pyro", "distrax"))  # None: not to be imported
 import invconv_torch.interop as of_torch
 import invconv_jax.interop as of_jax
+print(*sys.modules)
+sys.modules |= dict.fromkeys(("nflows", "pyro", "distrax"))  # None: not to be imported
 for name in sys.argv[1:]:
     try: getattr(of_torch if name in of_torch.__all__ else of_jax, name)
     except ImportError as error: print(error)
 """
     pips = {"NflowsTransform": "nflows", "PyroTransform": "pyro-ppl", "DistraxBijector": "distrax"}
-    messages = python("-c", code, *pips).stdout.splitlines()
+    modules, *messages = python("-c", code, *pips).stdout.splitlines()
+    late = {"equinox", "sympy", "tensorflow_probability", "torch._dynamo", "torch._inductor"}
+    assert {"torch", "jax"} <= {*modules.split()}
+    assert {*modules.split()} & (FLOW_LIBRARIES | late | {"llvmlite"}) == set()
     for message, (name, pip) in zip(messages, pips.items(), strict=True):
         assert message.startswith(f"{name} needs {pip}, which cannot be imported (")
         assert f"pip install {pip}, or 'invconv[interop]'" in message
@@ -165,16 +161,17 @@ def test_what_is_no_layer_is_refused(library: str) -> None:
             TORCH[library](wrong, (2, 4, 3))
 
 
-@pytest.mark.parametrize("library", installed(["nflows", "normflows", "zuko"]))
+CONTEXTS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "nflows": lambda layer, x, context: interop.NflowsTransform(layer)(x, context)[0],
+    "normflows": lambda layer, x, c: interop.NormflowsFlow(layer).inverse(x, context=c)[0],
+    "zuko": lambda layer, x, context: interop.ZukoTransform(layer)(context)(x),
+}
+
+
+@pytest.mark.parametrize("library", installed(CONTEXTS))
 def test_a_context_that_other_parts_have_is_taken_and_ignored(library: str) -> None:
-    layer = it.EmergingConv2d(4)
-    x, context = torch.randn(3, 4, 4, 4), torch.zeros(3, 2)
-    if library == "zuko":
-        z = interop.ZukoTransform(layer)(context)(x)
-    elif library == "nflows":
-        z, _ = interop.NflowsTransform(layer)(x, context)
-    else:
-        z, _ = interop.NormflowsFlow(layer).inverse(x, context=context)
+    layer, x = it.EmergingConv2d(4), torch.randn(3, 4, 4, 4)
+    z = CONTEXTS[library](layer, x, torch.zeros(3, 2))
     torch.testing.assert_close(z, layer(x)[0])
 
 

@@ -99,6 +99,9 @@ def main(name: str, explicit: bool) -> None:
         # XLA's FFT refuses the layout that it has chosen if both are in a program, not one of them
         hosts = [host for host in hosts if not isinstance(host, ic.Inverse)]
     convs = [host.asarrays(x) for host in hosts]
+    last = jax.devices()[-1]
+    there = jax.tree.leaves([host.asarrays(jax.device_put(x, last)) for host in hosts])
+    assert {leaf.device for leaf in there} == {last}
     run = jax.jit(differentiated)
     expected = run(convs, x, weights)
     batch = NamedSharding(mesh, PartitionSpec("a"))

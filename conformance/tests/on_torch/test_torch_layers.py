@@ -33,19 +33,18 @@ def test_parameters_begin_as_the_seed_says(layer_name: str) -> None:
     with torch.device("meta"):
         layer = make(layer_name)
     layer.to_empty(device="cpu")
-    with torch.no_grad():
-        for tensor in layer.state_dict(keep_vars=True).values():
-            tensor.fill_(-7)
+    for tensor in layer.state_dict().values():
+        tensor.fill_(-7)
     expected = make(layer_name)
     for each in (layer, expected):
         torch.manual_seed(5)
         each.reset_parameters()
-    state = expected.state_dict()
-    assert all(torch.equal(layer.state_dict()[n], t) for n, t in state.items())
+    state, found = expected.state_dict(), layer.state_dict()
+    assert all(torch.equal(found[n], t) for n, t in state.items())
     assert {p.dtype for p in expected.parameters()} == {torch.float32}
     assert all(p.is_contiguous() for p in expected.parameters()), "torch.export.save would warn"
     layer.reset_parameters()
-    again = all(torch.equal(layer.state_dict()[n], t) for n, t in state.items())
+    again = all(torch.equal(found[n], t) for n, t in state.items())
     assert again == (layer_name == "actnorm")  # which begins at the identity
 
 
