@@ -297,14 +297,34 @@ def test_what_bounds_depend_on(row: Any) -> None:
     assert (found.terms, found.logs) == pytest.approx((terms, logs))
 
 
-@pytest.mark.parametrize("law", ["forward.value, y", "log_det.value, log_det"])
-def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str) -> None:
-    conv, unit = ic.Conv1x1(WEIGHT, BIAS, ndim=1), 10 * EPS["float64"]
-    x = Case("Conv1x1", lambda rng: conv, (7,)).images(1)[0]
-    bound, call = unit * 14 * (GAIN * norm(x)[1] + 3 * math.sqrt(7)), 1
+@pytest.mark.parametrize(
+    ("law", "pixels"),
+    [("forward.value, y", 7), ("forward.value, y", 1), ("log_det.value, log_det", 7)],
+)
+def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str, pixels: int) -> None:
+    conv, unit, size = ic.Conv1x1(WEIGHT, BIAS, ndim=1), 10 * EPS["float64"], 2 * pixels
+    x = Case("Conv1x1", lambda rng: conv, (pixels,)).images(1)[0]
+    bound, call = unit * size * (GAIN * norm(x)[1] + 3 * math.sqrt(pixels)), 1
     if "log_det" in law:
         bound, call = unit * (14 * (7 * SUM + 14 * CONDITION) + 7 * math.log(2.0) + 1), 0
     text = re.escape(f"{law}: error 1, bound {bound:.3g} ")
     method = law.partition(".")[0]
     with planted(method, call, [], 1, 1.0), pytest.raises(AssertionError, match=text):
-        check_operator(conv, WEIGHT)
+        check_operator(conv, WEIGHT, spatial_shape=(pixels,))
+
+
+@pytest.mark.parametrize(
+    ("law", "what", "bias", "libraries"),
+    [
+        ("errors", "log_scale of twice the rows: the message", BIAS, ["numpy", "torch"]),
+        ("errors", "log_scale of twice the rows is taken", None, []),  # rightly
+        ("isolation.gradients", "recomputed", BIAS, ["torch"]),
+    ],
+)
+def test_what_a_law_asks(law: str, what: str, bias: Any, libraries: list[str]) -> None:
+    case, found = Case("actnorm", lambda rng: ic.ActNorm(LOGS, bias), (2,), (3,)), []
+    for name in ("numpy", "torch"):
+        target = target_of(Column(name, "cpu", "eager", "float64"))
+        asked = LAWS[law].check(Setting(case, target, "float64"))
+        found += [name] * (what in {measure.what for measure in asked})
+    assert found == libraries
