@@ -179,6 +179,23 @@ def _at_every_line(run: Callable[[], Any], do: Callable[[int], None]) -> Any:
         sys.settrace(outside)
 
 
+def _once_at_a_line(every: int, begin: Callable[[], tuple[Any, Callable[[], Any]]]) -> Any:
+    """Yield what calls return, before whose line 0, `every`, ... something else is run once."""
+    for last in itertools.count(0, every):
+        found, lines, (run, other) = None, [0], begin()
+
+        def do(line: int, last: int = last, lines: Any = lines, other: Any = other) -> None:
+            lines.append(line)
+            if line == last:
+                other()
+
+        with contextlib.suppress(KeyboardInterrupt):
+            found = _at_every_line(run, do)
+        yield found
+        if lines[-1] < last:
+            return
+
+
 @libraries
 @pytest.mark.usefixtures("shared_out")
 @pytest.mark.parametrize("rows", [1, 2, 37, 64])
@@ -189,7 +206,7 @@ def test_threads_share_out_signals(library: str, rows: int) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
+@libraries
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("method", ["forward", "inverse"])
 def test_a_solve_within_a_solve(method: str, batch: int, library: str) -> None:
@@ -220,19 +237,14 @@ def test_what_was_interrupted_leaves_no_trace(batch: int) -> None:
     convs = (ic.AutoregressiveConv.init(3, 2, rng=rng) for _ in range(2))
     first, second = (conv.prepare((4, 4), check=False) for conv in convs)
     y = rng.standard_normal((batch, 3, 4, 4))
-    wanted = first.inverse(y)
-    lines: list[int] = []
-    _at_every_line(lambda: second.inverse(y), lines.append)
-    assert len(lines) > 50
-    for last in lines:
+    wanted, count = first.inverse(y), 0
 
-        def interrupt(line: int, last: int = last) -> None:
-            if line == last:
-                raise KeyboardInterrupt
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-        with contextlib.suppress(KeyboardInterrupt):
-            _at_every_line(lambda: second.inverse(y), interrupt)
-        assert np.array_equal(first.inverse(y), wanted), last
+    for count, _ in enumerate(_once_at_a_line(1, lambda: (lambda: second.inverse(y), interrupt))):
+        assert np.array_equal(first.inverse(y), wanted), count
+    assert count > 50
 
 
 @pytest.mark.parametrize("kind", [ic.AutoregressiveConv, ic.PeriodicConv])
@@ -240,41 +252,27 @@ def test_a_copy_while_another_thread_solves(kind: Any) -> None:
     """The first solve notes what it finds out of the operator, which is being copied."""
     rng = np.random.default_rng(0)
     conv, y = kind.init(4, 2, rng=rng), rng.standard_normal((1, 4, 12, 12))
-    wanted, lines = conv.inverse(y), [0]
-    for last in itertools.count(0, 5):
+
+    def begin() -> Any:
         prepared = conv.replace().prepare((12, 12), check=False)
-        lines.clear()
+        return lambda: copy.deepcopy(prepared), lambda: prepared.inverse(y)
 
-        def at(line: int, last: int = last, prepared: Any = prepared) -> None:
-            lines.append(line)
-            if line == last:
-                prepared.inverse(y)
-
-        copied = _at_every_line(lambda p=prepared: copy.deepcopy(p), at)  # type: ignore[misc]
-        assert np.array_equal(copied.inverse(y), wanted)
-        if last >= len(lines):
-            break
-    assert last > 50
+    found = [copied.inverse(y) for copied in _once_at_a_line(5, begin)]
+    assert all(np.array_equal(x, conv.inverse(y)) for x in found)
+    assert len(found) > 11
 
 
 @pytest.mark.parametrize("kind", [it.Conv1x1, it.EmergingConv2d])
 def test_weights_that_change_while_an_inverse_is_factored_are_not_taken_for_old(kind: Any) -> None:
     """Whenever another thread edits them, the next call solves with those that are there."""
-    y, lines = torch.randn(1, 2, 4, 4), [0]
-    for last in itertools.count(0, 60):
+    y, count = torch.randn(1, 2, 4, 4), 0
+
+    def begin() -> Any:
         layer = kind(2).eval()
-        lines.clear()
+        return lambda: (layer, layer.inverse(y)), lambda: [w.mul_(2) for w in layer.parameters()]
 
-        def edit(line: int, last: int = last, layer: Any = layer) -> None:
-            lines.append(line)
-            if line == last:
-                with torch.no_grad():
-                    for weights in layer.parameters():
-                        weights.mul_(2)
-
-        with torch.no_grad():
-            _at_every_line(lambda layer=layer: layer.inverse(y), edit)  # type: ignore[misc]
+    with torch.no_grad():
+        for layer, _ in _once_at_a_line(60, begin):
             torch.testing.assert_close(layer.inverse(y), layer.train().inverse(y))
-        if last >= len(lines):
-            break
-    assert last > 500
+            count += 1
+    assert count > 9
