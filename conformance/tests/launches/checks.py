@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv_conformance.cases.autoregressive import skewed
 from invconv_conformance.truth import oracle
 
 Floats = np.ndarray[Any, Any]
@@ -25,11 +26,8 @@ _DENSE = 4000  # numbers of an image whose matrix is formed
 def convolution(channels: int, dtype: str, ndim: int, skew: float = 0.0) -> ic.AutoregressiveConv:
     """Return an operator of NumPy; if it is skewed, D^-1 is not folded into its weights."""
     rng, like = np.random.default_rng(0), np.zeros((), dtype)
-    conv: Any = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, like=like)
-    kernel = np.array(conv.kernel)
-    kernel[(slice(None), slice(None), *conv._family.centre)] += skew * np.tri(channels, k=-1)
-    found: ic.AutoregressiveConv = conv.replace(kernel=kernel.astype(dtype))
-    return found
+    conv = ic.AutoregressiveConv.init(channels, ndim=ndim, rng=rng, like=like)
+    return skewed(conv, skew)  # type: ignore[no-any-return]
 
 
 def images(shape: Shape, dtype: str) -> Floats:

@@ -14,7 +14,6 @@ file that the environment names as STAND_IN_CALLS.
 import functools
 import operator
 import os
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -28,20 +27,16 @@ _MOVERS = {"asarrays", "init", "condition", "save", "to_numpy"}
 _COMMANDS = "invconv._cli"  # which run the suite: what that calls is the core
 
 
-def runner(folder: Path, **settings: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Write the packages cupy and cupyx, and return a function that runs Python with them."""
+def runner(folder: Path, **settings: Any) -> Any:
+    """Write the packages cupy and cupyx, and return `programs.python` that finds them."""
+    from tests.programs import python
+
     for name, text in (("cupy", _ENTRY), ("cupyx", "import cupy\n")):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(text)
     (folder / "cupy" / "_stand_in.py").write_text(Path(__file__).read_text(encoding="utf-8"))
-    paths = {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "PYTHONWARNINGS": "error"}
-
-    def python(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | paths | settings | more
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-    return python
+    path = os.pathsep.join([str(folder), *sys.path])
+    return functools.partial(python, PYTHONPATH=path, PYTHONWARNINGS="error", **settings)
 
 
 def _read(how: str) -> None:

@@ -5,28 +5,24 @@ Not yet run on a GPU: ``pytest -m gpu`` does that where there is one (`launches.
 
 import importlib
 import operator
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.libraries.stand_in_cupy import runner
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return runner(tmp_path_factory.mktemp("cupy"))
 
 
-def test_the_suite_holds_and_calls_what_cupy_has(run: Run, tmp_path: Path) -> None:
+def test_the_suite_holds_and_calls_what_cupy_has(run: Any, tmp_path: Path) -> None:
     """No transfer to the host, no wait: a read raises, see `tests.libraries.stand_in_cupy`."""
     suite = ("-m", "invconv", "conformance", "--library", "cupy", "--dtype", "float32", "--quick")
     calls = tmp_path / "calls"
-    done = run(*suite, "-k", "not exponential and (2d or bias)", STAND_IN_CALLS=str(calls))
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(*suite, "-k", "not exponential and (2d or bias)", STAND_IN_CALLS=str(calls))
     names = set(calls.read_text(encoding="utf-8").split())
     native = {"cupy.lib.stride_tricks.as_strided", "cupyx.scipy.linalg.solve_triangular"}
     assert native | {"cupy.matmul"} <= names
@@ -78,6 +74,5 @@ assert core.get_compute_type("float32") == 3
 
 
 @pytest.mark.parametrize("program", [ELSEWHERE, PRECISION], ids=["elsewhere", "TF32"])
-def test_another_device_is_named_and_tf32_decides_no_result(program: str, run: Run) -> None:
-    done = run("-c", program)
-    assert done.returncode == 0, done.stderr
+def test_another_device_is_named_and_tf32_decides_no_result(program: str, run: Any) -> None:
+    run("-c", program)
