@@ -144,7 +144,10 @@ def test_parent_and_child_of_fork_find_the_switches_free() -> None:
             time.sleep(0.2)
 
     def take() -> bool:
-        return precision._lock.acquire(timeout=5) and not precision._lock.release()
+        taken = precision._lock.acquire(timeout=5)
+        if taken:
+            precision._lock.release()
+        return taken
 
     def is_free() -> bool:  # for this thread, and for one that may be called as that of the parent
         with ThreadPoolExecutor() as pool:
