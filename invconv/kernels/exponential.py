@@ -116,11 +116,9 @@ def without_mean(family: Correlation, w: Array) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=64)
 def _unit(offsets: tuple[Offset, ...], channels: int) -> np.ndarray[Any, Any]:
-    """Return the taps of the identity; all are zero if no offset is the pixel itself."""
+    """Return the taps of the identity."""
     taps = np.zeros((len(offsets), channels, channels))
-    here = (0,) * len(offsets[0])
-    if here in offsets:
-        taps[offsets.index(here)] = np.eye(channels)
+    taps[offsets.index((0,) * len(offsets[0]))] = np.eye(channels)
     return taps
 
 

@@ -15,7 +15,7 @@ import torch
 import invconv as ic
 from invconv.arrays import namespaces
 from invconv.arrays.registry import agnostic
-from invconv.kernels.wavefront import inverse_keeps_accuracy
+from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_keeps_accuracy
 from tests.programs import python
 from tests.selected import cases_named
 
@@ -28,7 +28,7 @@ def test_no_float64_and_older_standards(version: str) -> None:
     with strict.ArrayAPIStrictFlags(api_version=version):
         like = strict.zeros((), dtype=strict.float32, device=strict.Device("no_float64"))
         for case in cases_named("pluconv1x1-2d", "chain-flow-step", "chain-merged"):
-            conv = case.conv().asarrays(like)
+            conv = case.conv().asarrays(strict.zeros(())).asarrays(like)
             x = strict.asarray(case.images(1)[0], dtype=strict.float32, device=like.device)
             y, log_det = conv.forward_and_log_det(x)
             assert float(strict.max(strict.abs(conv.inverse(y) - x))) < 1e-4
@@ -83,6 +83,8 @@ def test_asarrays_stays_differentiable_within_a_library() -> None:
     conv.log_det((3,)).backward()
     assert weight.grad is not None
     assert torch.equal(weight.grad, 3 * torch.eye(2))
+    again = conv.asarrays(conv.weight)  # a copy of its own
+    assert again.weight.data_ptr() != conv.weight.data_ptr()
 
 
 def test_init_is_the_papers() -> None:
@@ -121,6 +123,10 @@ def test_plans_say_how_a_solve_runs() -> None:
     raster = ic.AutoregressiveConv.init(2, (2, 3), mask="raster", dilation=2, rng=RNG)
     with agnostic():
         assert [conv.prepare((3, 5)).plan.levels, raster.prepare((6, 7)).plan.levels] == [7, 10]
+    dilated = ic.AutoregressiveConv(conv.kernel, dilation=2)
+    apart = PitchedSolver(dilated._causal(), None, (6, 7), NUMPY)
+    assert apart.plan.levels == 2 * (3 + 4 - 1) + 2 * (3 + 3 - 1)  # one residue class after another
+    assert apart(np.ones((0, 2, 6, 7))).shape == (0, 2, 6, 7)
     assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan.frequencies == 12
     series = ic.ExponentialConv(np.full((1, 1, 3), 2.0)).prepare((9,)).plan
     assert repr(series) == "Plan(method='Taylor series of exp(-M)', times=1, terms=33)"

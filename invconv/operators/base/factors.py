@@ -665,7 +665,7 @@ def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
 def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     """Return y and the result of each leg of the inverse: from x, by the forward map."""
     points, split = [x], runs(back)
-    biased = len(split) > 1 and split[0][0].is_shift
+    biased = split[0][0].is_shift
     for run in split[:biased:-1]:
         leg = Route(paths.inverse(run), tuple(x.shape[2:]))
         points.append(leg(points[-1]))
