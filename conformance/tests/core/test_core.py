@@ -57,6 +57,7 @@ def test_the_log_dets_of_many_steps_and_of_their_inverses_cancel_exactly() -> No
     for cls in (ic.PeriodicConv, ic.AutoregressiveConv):
         chain = ic.Chain([cls.init(3, rng=np.random.default_rng(n)) for n in range(20)])
         assert ic.Chain([chain, ic.Inverse(chain)]).log_det((5, 7)) == 0
+    assert ic.Inverse(ic.Conv1x1(2 * np.eye(2))).log_det((3,)) == pytest.approx(-6 * math.log(2))
 
 
 @pytest.mark.parametrize("boundary", ["zero", "odd", "symmetric", "periodic"])
