@@ -1,6 +1,7 @@
-"""Comparisons: the sweep of rates, paired statistics, the files, and the commands around them."""
+"""Comparisons: the sweep of rates, paired statistics, files, commands, rows of every kind of word."""
 
 import math
+import os
 import re
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_torch import ActNorm
 from invconv_torch.flows import Multiscale
-from tests.programs import ENVIRONMENT
+from tests.density.test_density_data import RNG
+from tests.flows.small_flows import jacobians, moved
+from tests.programs import ENVIRONMENT, python
 
 MIXINGS = ("plain", "emerging", "periodic")
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
@@ -231,3 +234,48 @@ def test_a_run_that_is_asked_to_end_saves_itself(kind: signal.Signals, tmp_path:
     assert process.returncode == 130
     (step,) = re.findall(r"stopped after (\d+) of 100000 steps; the same command goes on", out)
     assert checkpoint.read(tmp_path / checkpoint.NAME).step == int(step)
+
+
+@pytest.mark.parametrize("mixing", ["real_nvp", "maf"])
+def test_densities_are_those_of_the_dense_jacobian_and_images_come_back(mixing: str) -> None:
+    recipe = load_preset("digits").recipe(mixing, depth=3)
+    flow, x = moved(recipe.flow((3, 4, 4))), torch.from_numpy(RNG.uniform(0, 1, (2, 3, 4, 4)))
+    for jacobian in jacobians(flow, x):
+        assert (jacobian.abs() > 1e-8).double().mean() > 0.5  # all numbers meet
+    for name, layer in flow.layers.items():
+        out, log_det = layer(x)
+        torch.testing.assert_close(layer.inverse(out)[1], -log_det, msg=name)
+        x = out[0] if isinstance(out, tuple) else out
+
+
+OWN = """
+import numpy as np
+from invconv.extend import LogScale, Pointwise, array
+
+class Stretched(Pointwise, mixing="stretched"):
+    logs: object = array("C")
+
+    def factors(self):
+        return [(LogScale(), self.logs)]
+
+    def factors_vjp(self, bars):
+        return {"logs": bars[0]}
+
+    @classmethod
+    def drawn(cls, channels, rng):
+        return {"logs": np.zeros(channels)}
+"""
+
+
+@pytest.mark.slow
+def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "own_rows.py").write_text(OWN)
+    words = ["plain", "householder", "emerging_circulant", "own_rows:stretched", "real_nvp", "maf"]
+    options = ["--preset", "digits", "--quick", "--steps", "3", "--mixings", ",".join(words)]
+    paths = os.pathsep.join((str(tmp_path), *sys.path))
+    command = ["-m", "invconv", "density", "compare", *options, "--out", "runs"]
+    done = python(*command, cwd=tmp_path, PYTHONPATH=paths)
+    rows = result.read(tmp_path / "runs" / "result.json")["rows"]
+    assert {row["mixing"] for row in rows} == set(words)
+    assert all(row["bits"]["mean"] < 9 for row in rows)
+    assert "Real NVP" in done.stdout

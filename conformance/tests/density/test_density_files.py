@@ -1,6 +1,7 @@
 """The user's own images: layouts of files, and files that are not what they should be."""
 
 import io
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -22,19 +23,19 @@ def picture(path: Path, height: int, width: int) -> Any:
     return pixels
 
 
-def cifar(folder: Path) -> None:
-    for name in (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"):
-        with open(folder / name, "wb") as file:
+def cifar(folder: Path, name: str, row: int, content: bytes) -> None:
+    """Write files of zeros, and one row of one file."""
+    for other in (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"):
+        with open(folder / other, "wb") as file:
             file.truncate(10_000 * 3073)
+            file.seek(3073 * row)
+            file.write(content * (name == other))
 
 
 def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
-    cifar(tmp_path)
     row = numbers(3073)
     row[0] = 9
-    with open(tmp_path / "data_batch_2.bin", "r+b") as file:
-        file.seek(3073 * 5)
-        file.write(row.tobytes())
+    cifar(tmp_path, "data_batch_2.bin", 5, row.tobytes())
     found = load("cifar10", tmp_path)
     assert len(found) == 50_000
     assert found.test.shape == (10_000, 3, 32, 32)
@@ -46,15 +47,11 @@ def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
 def test_cifar10_of_the_wrong_size_or_kind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data_batch_1.bin.*cifar-10-binary"):
         load("cifar10", tmp_path)
-    cifar(tmp_path)
-    with open(tmp_path / "data_batch_3.bin", "r+b") as file:
-        file.truncate(10_000 * 3073 - 1)
-    with pytest.raises(ValueError, match=r"data_batch_3.bin: expected 10000 times.*30729999"):
-        load("cifar10", tmp_path)
-    cifar(tmp_path)
-    with open(tmp_path / "test_batch.bin", "r+b") as file:
-        file.write(b"\x80")
+    cifar(tmp_path, "test_batch.bin", 0, b"\x80")
     with pytest.raises(ValueError, match=r"test_batch.bin: expected .* a label from 0 to 9"):
+        load("cifar10", tmp_path)
+    os.truncate(tmp_path / "data_batch_3.bin", 10_000 * 3073 - 1)
+    with pytest.raises(ValueError, match=r"data_batch_3.bin: expected 10000 times.*30729999"):
         load("cifar10", tmp_path)
 
 
