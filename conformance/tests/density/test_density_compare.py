@@ -1,4 +1,4 @@
-"""Comparisons: the sweep of rates, paired statistics, files, commands, rows of every kind of word."""
+"""Comparisons: the sweep of rates, paired statistics, files, commands, rows of every kind."""
 
 import math
 import os
