@@ -15,7 +15,7 @@ import torch
 import invconv as ic
 import invconv_jax
 import invconv_torch as it
-from invconv.extend import Family, Householder, LogScale, Matrix, Pointwise, Scale, array, part
+from invconv.extend import Family, Householder, LogScale, Pointwise, Scale, array, part
 from invconv_conformance import check_operator
 from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run
@@ -86,18 +86,6 @@ class Doubled(ic.InvertibleConv, mixing="doubled"):
         return {"kernel": self.times * bars[0]}
 
 
-class Squared(ic.InvertibleConv):
-    """K = W W for a matrix W, with a wrong gradient."""
-
-    weight: Any = array("C", "C")
-
-    def factors(self) -> Any:
-        return [(Matrix(), self.weight), (Matrix(), self.weight)]
-
-    def factors_vjp(self, bars: Any) -> Any:
-        return {"weight": bars[0]}
-
-
 SETTINGS: tuple[Any, ...] = (
     (("a", 2), ("b", 3.5)),
     (("a", True), (), ((None, -0.0), np.float32(0.1), np.int64(2), np.bool_(True))),
@@ -152,8 +140,9 @@ def test_what_is_wrong_is_said() -> None:
     conv = mirrored()
     with pytest.raises(AssertionError, match=r"Mirrored, numpy float64: forward.value, .*bound"):
         check_operator(conv, 1.001 * weight(conv))
-    with pytest.raises(AssertionError, match=r"Squared, numpy float64: vjp.parameters"):
-        check_operator(Squared(RNG.standard_normal((2, 2))))
+    less = {"factors_vjp": lambda self, bars: {"logs": bars[0], "vectors": 0.99 * bars[1]}}
+    with pytest.raises(AssertionError, match=r"Wrong, numpy float64: vjp.parameters"):
+        check_operator(type("Wrong", (Mirrored,), less)(**conv.parameters()))
     with pytest.raises(
         ValueError, match=r"xp: expected numpy, .* or one with an adapter, got dask"
     ):
@@ -196,19 +185,16 @@ def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> N
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scale": array("c")}, 'class Wrong: expected a part, or an array with an axis "C"'),
-        (
-            {"inverse": array("C")},
-            "class Wrong: expected .* names of their own, got inverse, which op",
-        ),
-        ({"scale": array("C"), "_path": 1}, "names of their own, got _path, which operators have"),
+        ({"scale": array("c")}, 'a part, or an array with an axis "C"'),
+        ({"inverse": array("C")}, ".* names of their own, got inverse, which operators have"),
+        ({"scale": array("C"), "_path": 1}, ".* names of their own, got _path, which operators"),
     ],
 )
 def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(
     fields: Any, message: str
 ) -> None:
     types = {"__annotations__": dict.fromkeys(fields, Any), "__module__": __name__}
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=f"class Wrong: expected {message}"):
         type("Wrong", (ic.InvertibleConv,), fields | types | vjp(lambda self, bars: {}))
 
 
@@ -255,16 +241,12 @@ def test_flows_know_it_by_its_word(word: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
-def test_it_is_saved_a_layer_compiled_mapped_and_exported(tmp_path: Path) -> None:
+def test_it_is_a_layer_compiled_mapped_and_exported() -> None:
     conv, x = mirrored(), RNG.standard_normal((4, 3, 4, 5))
-    ic.save(conv, tmp_path / "conv.safetensors")
-    again = ic.load(tmp_path / "conv.safetensors")
-    np.testing.assert_array_equal(again.forward(x), conv.forward(x))
     layer, images = it.InvertibleModule(conv), torch.asarray(x)
     expected = layer(images)
-    for found in (torch.compile(layer, backend="eager", fullgraph=True)(images), expected):
-        for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, other)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), expected)
     mapped = torch.func.vmap(lambda image: layer(image[None])[0][0])(images)
     torch.testing.assert_close(mapped, expected[0])
     on_jax = conv.asarrays(jnp.zeros(()))
