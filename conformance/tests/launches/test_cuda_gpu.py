@@ -3,8 +3,8 @@
 What is in `checks` has run on the stand-in for the driver (`test_cuda_launch`, `test_cuda_jax`).
 """
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -73,22 +73,17 @@ def test_streams_and_threads_do_not_share_counters() -> None:
     """Solves of a few long images, whose bands wait for each other, beside each other."""
     inverse, y = prepared((1, 12, 512, 64))
     expected, streams = inverse.inverse(y), [torch.cuda.Stream() for _ in range(2)]
-    found: dict[int, list[Any]] = {0: [], 1: []}
     torch.cuda.synchronize()
 
-    def solve(i: int) -> None:
-        with torch.cuda.stream(streams[i]):
-            for _ in range(20):
-                found[i].append(inverse.inverse(y))
-            streams[i].synchronize()
+    def solve(stream: Any) -> list[Any]:
+        with torch.cuda.stream(stream):
+            found = [inverse.inverse(y) for _ in range(20)]
+            stream.synchronize()
+        return found
 
-    threads = [threading.Thread(target=solve, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [len(found[i]) for i in range(2)] == [20, 20]
-    assert all(torch.equal(x, expected) for xs in found.values() for x in xs)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(solve, streams)
+    assert all(torch.equal(x, expected) for x in one + two)
 
 
 def steps(layer: Any, x: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
