@@ -182,3 +182,32 @@ def test_a_kernel_as_wide_as_the_box_costs_transforms(carry: Any) -> None:
         np.testing.assert_allclose(np.asarray(one), right, rtol=1e-11, atol=1e-11)
     assert peak < 16 * kernel.nbytes
     assert left < 8 * kernel.nbytes  # with the five results
+
+
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_gradients_of_every_kind_of_leg_are_those_of_differences(way: str) -> None:
+    """Scales, biases, matrices alone and in taps, solves of them and of convolutions."""
+    rng = np.random.default_rng(0)
+    norm = ic.ActNorm(*0.1 * rng.standard_normal((2, 2)))
+    one, plu, qr = (cls.init(2, rng=rng) for cls in (ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1))
+    corner, ring = ic.AutoregressiveConv.init(2, rng=rng), ic.PeriodicConv.init(2, rng=rng)
+    scale = norm.replace(bias=None)
+    undone = [ic.Inverse(ic.Chain([qr, norm])), ic.Inverse(ring.replace(bias=rng.random(2)))]
+    conv = ic.Chain([scale, one, corner, ring, undone[0], norm, ic.Inverse(norm), plu, undone[1]])
+    x, bar = rng.standard_normal((2, 2, 2, 4, 5))
+    weights = np.asarray([0.3, -2.0])
+    known, x_bar = getattr(conv, f"{way}_vjp")(x, bar, weights)
+
+    def loss(name: str, step: Any) -> Any:
+        moved = conv if name == "x" else conv.replace(**{name: conv.parameters()[name] + step})
+        run = getattr(moved, f"{way}_and_log_det")
+        z, log_dets = run(x + step if name == "x" else x)
+        return np.sum(bar * z) + np.sum(weights * log_dets)
+
+    for name, gradient in (known | {"x": x_bar}).items():
+        step = 1e-5 * rng.standard_normal(gradient.shape)
+        slope = (loss(name, step) - loss(name, -step)) / 2
+        assert np.sum(gradient * step) == pytest.approx(slope, rel=1e-6), name
+    given = torch.tensor(x, requires_grad=True)  # of the images alone
+    getattr(conv.asarrays(given), way)(given).backward(torch.tensor(bar))
+    np.testing.assert_allclose(given.grad, x_bar, rtol=1e-10, atol=1e-12)
