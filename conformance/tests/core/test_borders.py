@@ -73,3 +73,13 @@ def test_the_gradient_of_a_wide_kernel_is_that_of_its_taps(words: str) -> None:
     for tap in (0, 1, 57, 299, 600):
         one = conv.replace(kernel=np.eye(1, 601, tap)[None])
         assert found[0, 0, tap] == pytest.approx(np.sum(y_bar * one.forward(x)))
+
+
+def test_the_gradient_of_a_mirrors_transpose_is_that_of_its_taps() -> None:
+    """Along a periodic axis of even size the transpose has one tap more."""
+    rng, words = np.random.default_rng(0), ("periodic", "mirror")
+    kernel, step = rng.standard_normal((2, 2, 2, 4, 2))
+    x, bar = rng.standard_normal((2, 1, 2, 5, 6))
+    turned, moved = (ic.SymmetricConv(k, boundary=words).transpose() for k in (kernel, step))
+    (gradient,) = turned.forward_vjp(x, bar)[0].values()
+    assert np.sum(gradient * step) == pytest.approx(np.sum(bar * moved.forward(x)))
