@@ -42,10 +42,9 @@ def agreement(outputs: Iterable[Output]) -> list[dict[str, Any]]:
                 worst[key] = max(worst.get(key, (-1.0, "")), place)
     names = "dtype", "quantity", "a", "b", "difference", "case", "condition"
     rows = []
-    for key, place in sorted(worst.items()):
-        named = NAMED[place[1]]
-        condition = scales(named.conv(), named.spatial_shape).condition
-        rows.append(dict(zip(names, (*key, *place, condition), strict=True)))
+    for key, (gap, case) in sorted(worst.items()):
+        condition = scales(NAMED[case].conv(), NAMED[case].spatial_shape).condition
+        rows.append(dict(zip(names, (*key, gap, case, condition), strict=True)))
     return rows
 
 

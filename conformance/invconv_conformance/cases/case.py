@@ -60,6 +60,12 @@ def biased(build: Build) -> Build:
     return lambda rng: with_bias(build(rng), rng)
 
 
+def of_values(values: Any, rng: np.random.Generator) -> ic.Conv1x1:
+    """Return a 1x1 with these singular values, between random rotations."""
+    left, right = (ic.Conv1x1.init(len(values), rng=rng).weight for _ in range(2))
+    return ic.Conv1x1((left * values) @ right)
+
+
 def edited(conv: Any, name: str, place: Any, value: Any) -> Any:
     """Return a copy with other numbers in a place of a parameter."""
     array = conv.parameters()[name].copy()

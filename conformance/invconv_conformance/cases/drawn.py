@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.cases.case import Shape, perturbed
+from invconv_conformance.cases.case import Shape, of_values, perturbed
 
 Rng = np.random.Generator
 Drawn = tuple[ic.InvertibleConv, Shape]
@@ -83,9 +83,7 @@ def _symmetric(rng: Rng) -> Drawn:
 
 
 def _plain(rng: Rng, channels: int) -> ic.InvertibleConv:
-    values = 10.0 ** rng.uniform(-rng.uniform(0, 18), 0, channels)
-    left, right = (ic.Conv1x1.init(channels, rng=rng).weight for _ in range(2))
-    return ic.Conv1x1(left @ np.diag(values) @ right)
+    return of_values(10.0 ** rng.uniform(-rng.uniform(0, 18), 0, channels), rng)
 
 
 def _plu(rng: Rng, channels: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.cases.case import Build, Case, Shape, built, edited, with_bias
+from invconv_conformance.cases.case import Build, Case, Shape, built, edited, of_values, with_bias
 
 _FACTOR = 2.0**50  # with it and its square, float32 stays in range
 
@@ -83,14 +83,9 @@ def _two_taps(cls: Any, tap: float, beside: float, rng: np.random.Generator) -> 
     return cls(kernel)
 
 
-def _rotations(channels: int, smallest: float, rng: np.random.Generator) -> ic.Conv1x1:
-    left, right = (ic.Conv1x1.init(channels, rng=rng).weight for _ in range(2))
-    return ic.Conv1x1((left * np.geomspace(1.0, smallest, channels)) @ right)
-
-
 def _frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
     """Return one that is lost where the spectrum's inverse is multiplied by."""
-    weight = _rotations(4, 1e-8, rng).weight
+    weight = of_values(np.geomspace(1.0, 1e-8, 4), rng).weight
     return ic.PeriodicConv(np.stack([weight, 0.5 * weight], -1)[:, :, None])
 
 
@@ -119,7 +114,7 @@ def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:
     yield "emerging", _fixed(pair), (2, 12)
     yield "triangle", of(_triangle, 5, 9, 0.1), (2, 3)
     yield "periodic", of(_two_taps, ic.PeriodicConv, 1.0 - 2.0**-7, 0.1), (2, 8)
-    yield "conv1x1", of(_rotations, 4, 1e-6), (2, 3)
+    yield "conv1x1", of(of_values, np.geomspace(1.0, 1e-6, 4)), (2, 3)
     yield "circulantconv1x1", _circulant, (2, 3)
     yield "qrconv1x1", _scales, (2, 3)
 

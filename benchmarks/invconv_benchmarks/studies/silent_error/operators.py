@@ -13,7 +13,7 @@ from invconv_benchmarks.demo.growing import random_corner
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
-from invconv_conformance.cases.case import perturbed
+from invconv_conformance.cases.case import of_values, perturbed
 from invconv_conformance.cases.drawn import FAMILIES
 
 Construction = tuple[str, ic.InvertibleConv, Shape]
@@ -44,10 +44,8 @@ def growing_pair() -> ic.EmergingConv:
 
 def undone() -> ic.Chain:
     """Return A and then (2 A)^-1: the condition of the whole is 1, that of A is 1e6."""
-    rng = np.random.default_rng(0)
-    left, right = (ic.Conv1x1.init(4, rng=rng).weight for _ in range(2))
-    matrix = left @ np.diag([1.0, 1e-1, 1e-3, 1e-6]) @ right
-    return ic.Chain([ic.Conv1x1(matrix), ic.Inverse(ic.Conv1x1(2 * matrix))])
+    one = of_values([1.0, 1e-1, 1e-3, 1e-6], np.random.default_rng(0))
+    return ic.Chain([one, ic.Inverse(ic.Conv1x1(2 * one.weight))])
 
 
 def wide_sum() -> ic.AutoregressiveConv:
