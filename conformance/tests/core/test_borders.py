@@ -81,5 +81,8 @@ def test_the_gradient_of_a_mirrors_transpose_is_that_of_its_taps() -> None:
     kernel, step = rng.standard_normal((2, 2, 2, 4, 2))
     x, bar = rng.standard_normal((2, 1, 2, 5, 6))
     turned, moved = (ic.SymmetricConv(k, boundary=words).transpose() for k in (kernel, step))
+    dense = affine(turned, (5, 6))[0]  # its waves are not orthogonal: they tell no 2-norm
+    for conv, matrix in ((turned, dense), (turned.transpose(), dense.T)):
+        assert conv.condition((5, 6)) == pytest.approx(np.linalg.cond(matrix, 1))
     (gradient,) = turned.forward_vjp(x, bar)[0].values()
     assert np.sum(gradient * step) == pytest.approx(np.sum(bar * moved.forward(x)))
