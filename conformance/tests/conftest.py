@@ -82,6 +82,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(params=TORCH_LAYERS)
 def layer_name(request: pytest.FixtureRequest) -> str:
     """Return the name of each of `TORCH_LAYERS` in turn."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import invconv as ic
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.libraries.table import LIBRARIES
@@ -68,6 +69,12 @@ def _one_of_each() -> tuple[str, ...]:
 
 ONE_OF_EACH = _one_of_each()
 FEW = cases_named(*ONE_OF_EACH, "raster-k2x3-dilated", "periodic-even-dilated", "qrconv1x1-m0")
+
+
+def turned(*gains: float, dtype: Any = "float32") -> ic.Conv1x1:
+    """Return a symmetric matrix of two singular values; no entry of it is theirs."""
+    turn = np.asarray([[0.8, -0.6], [0.6, 0.8]])
+    return ic.Conv1x1((turn @ np.diag(gains) @ turn.T).astype(dtype))
 
 
 def of_each_class(*names: str) -> list[Any]:

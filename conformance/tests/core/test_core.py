@@ -47,8 +47,7 @@ def test_parameters_and_replace() -> None:
     chain = ic.Chain([ic.PLUConv1x1.init(2, rng=RNG), ic.Inverse(conv)])
     kernels = "1.conv.first.kernel", "1.conv.second.kernel"
     assert list(chain.parameters()) == ["0.lower", "0.upper", "0.log_scale", *kernels]
-    assert chain.ndim == 2
-    assert chain.channels == 2
+    assert (chain.ndim, chain.channels) == (2, 2)
     replaced = chain.replace(**{"0.permutation": np.asarray([1, 0])})
     assert replaced.steps[0].permutation.tolist() == [1, 0]  # type: ignore[attr-defined]
 
@@ -205,9 +204,8 @@ CONV: Any = ic.AutoregressiveConv.init(4, rng=RNG, like=np.empty(0, np.float32))
 
 def test_a_float64_inverse_of_narrower_data_says_so_and_has_gradients() -> None:
     """The law "precision" has its values."""
-    assert CONV.prepare((4, 5), precision="float64").plan.precision == "float64"
-    wide = CONV.asarrays(np.empty(0))
-    assert wide.prepare((4, 5), precision="float64").plan.precision is None
+    for conv, said in ((CONV, "float64"), (CONV.asarrays(np.empty(0)), None)):
+        assert conv.prepare((4, 5), precision="float64").plan.precision == said
     y, gradients = RNG.standard_normal((2, 4, 6, 7)).astype(np.float32), []
     for dtype in (torch.float32, torch.float64):
         there = CONV.asarrays(torch.empty(0, dtype=dtype))

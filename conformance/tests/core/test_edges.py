@@ -16,7 +16,7 @@ import invconv as ic
 from invconv.arrays.namespaces import namespace, to_numpy
 from invconv.extend import Transposed
 from invconv.kernels.primitives import log_abs_det, triangular_solve
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.case import Case, edited
 from invconv_conformance.cases.table import CASES
 from invconv_torch import InvertibleModule
 from tests.selected import CARRY
@@ -105,10 +105,8 @@ def test_one_bad_number_is_no_error(cls: Any, library: str, number: float, capfd
     conv = cls.init(2, rng=np.random.default_rng(0))
     y = LIKE[library] + namespace(LIKE[library]).ones((1, 2, 3, 4), dtype=LIKE[library].dtype)
     for name, array in conv.parameters().items():
-        for place in range(0, array.size, 1 if library in ("numpy", "torch") else 7):
-            there = array.copy()
-            there.reshape(-1)[place] = number
-            broken = conv.replace(**{name: there}).asarrays(LIKE[library])
+        for place in [*np.ndindex(array.shape)][:: 1 if library in ("numpy", "torch") else 7]:
+            broken = edited(conv, name, place, number).asarrays(LIKE[library])
             for use in (broken.inverse, lambda y, conv=broken: conv.inverse_vjp(y, y)):
                 with contextlib.suppress(ic.SingularConvError):
                     use(y)
@@ -154,10 +152,7 @@ def test_a_singular_operator_that_nobody_can_look_at_gives_no_finite_value(name:
     in_jax = (lambda run: jax.jit(jax.vmap(run)), jnp.asarray)
     for vmap, convert in (in_jax, (torch.func.vmap, torch.as_tensor)):
         there = host.asarrays(convert(y))
-
-        def solve(values: dict[str, Any], y: Any, there: Any = there) -> Any:
-            return there.replace(**values).inverse(y)
-
+        solve: Any = lambda values, y, conv=there: conv.replace(**values).inverse(y)  # noqa: E731
         got = vmap(solve)({n: convert(p) for n, p in parameters.items()}, convert(y))
         assert not np.isfinite(to_numpy(got)).any()
 
@@ -201,10 +196,8 @@ def test_a_periodic_inverse_whose_sums_over_the_grid_leave_the_range(library: st
 @pytest.mark.parametrize("library", CARRY)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_no_log_determinant_of_reflectors_that_are_no_numbers(library: str, bad: float) -> None:
-    conv = ic.QRConv1x1.init(3, rng=np.random.default_rng(0))
-    reflectors = conv.reflectors.copy()
-    reflectors[1, 2] = bad
-    broken = conv.replace(reflectors=reflectors).asarrays(single(library, np.zeros(())))
+    conv = edited(ic.QRConv1x1.init(3, rng=np.random.default_rng(0)), "reflectors", (1, 2), bad)
+    broken = conv.asarrays(single(library, np.zeros(())))
     with np.errstate(invalid="ignore"):
         y, log_det = broken.forward_and_log_det(single(library, np.ones((2, 3, 4))))
     assert np.isnan(to_numpy(y)).all()

@@ -12,9 +12,14 @@ import torch
 from jax.test_util import check_grads
 
 import invconv as ic
+from invconv.arrays.namespaces import dtype_name
 from invconv.arrays.registry import agnostic
+from invconv_conformance.cases.calls import CALLS
+from invconv_conformance.libraries.table import KNOWN
 from invconv_torch.native import filters
 from tests.selected import libraries
+
+RNG = np.random.default_rng(0)
 
 
 def alike(found: Any, wanted: Any) -> None:
@@ -22,26 +27,32 @@ def alike(found: Any, wanted: Any) -> None:
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-10, atol=1e-12)
 
 
+def both(carry: Any, name: str, *arrays: Any, **options: Any) -> Any:
+    """Return what SciPy's function of a name gives, which ours of a library's arrays must give."""
+    carried = {n: carry(v) if n == "zi" else v for n, v in options.items()}
+    found = getattr(ic, name)(*map(carry, arrays), **carried)
+    wanted = getattr(scipy.signal, name)(*arrays, **options)
+    for one, other in zip(found, wanted, strict=True) if "zi" in options else [(found, wanted)]:
+        alike(one, other)
+    return wanted
+
+
 @libraries
 def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
-    sos, rng = scipy.signal.butter(6, 0.1, output="sos"), np.random.default_rng(0)
-    x, state = rng.standard_normal((2, 1000)), np.zeros((3, 2, 2))
-    whole = scipy.signal.sosfilt(sos, x)
-    pieces = []
-    for part in np.split(x, [0, 300, 301], axis=1):  # the first is empty
-        y, state = ic.sosfilt(sos, carry(part), zi=carry(np.asarray(state)))
-        pieces.append(np.asarray(y))
-    alike(np.concatenate(pieces, axis=1), whole)
+    sos, x = scipy.signal.butter(6, 0.1, output="sos"), RNG.standard_normal((2, 1000))
+    state = RNG.standard_normal((3, 2, 2))
+    y, kept = ic.sosfilt(sos, carry(x[:, :0]), zi=carry(state))
+    assert y.shape == (2, 0)
+    assert np.array_equal(np.asarray(kept), state)
+    for piece in np.split(x, [300, 301], axis=1):
+        _, state = both(carry, "sosfilt", sos, piece, zi=state)
     first = np.ones((2, 1))
     kept = ic.lfilter([1.0], [1.0, -0.5], x[:, :0], zi=first)[1]
     kept += 1  # it is not the caller's own
     assert (first == 1).all()
     assert ic.lfilter(np.ones((0, 2)), [1.0, 0.5], x[:0]).shape == (0, 1000)
     assert ic.lfilter_zi([1.0], np.ones((0, 2))).shape == (0, 1)
-    alike(state, scipy.signal.sosfilt(sos, x, zi=np.zeros((3, 2, 2)))[1])
-    taps = np.hanning(60)  # which compile to no code of their own
-    found = np.asarray(ic.lfilter(carry(taps), [1.0], carry(x)))
-    alike(found, scipy.signal.lfilter(taps, [1.0], x))
+    both(carry, "lfilter", np.hanning(60), np.ones(1), x)  # which compile to no code of their own
 
 
 DESIGNS: dict[str, Any] = {
@@ -56,25 +67,36 @@ DESIGNS: dict[str, Any] = {
 @libraries
 @pytest.mark.parametrize("design", DESIGNS)
 def test_designs_filter_as_scipys(design: str, carry: Any) -> None:
-    def both(name: str, *arrays: Any, zi: Any = None, **options: Any) -> Any:
-        state = ({}, {}) if zi is None else ({"zi": carry(np.asarray(zi))}, {"zi": zi})
-        found = getattr(ic, name)(*map(carry, arrays), **state[0], **options)
-        wanted = getattr(scipy.signal, name)(*arrays, **state[1], **options)
-        pairs = [(found, wanted)] if zi is None else zip(found, wanted, strict=True)
-        for one, other in pairs:
-            alike(one, other)
-        return wanted
-
     x, design_of = np.random.default_rng(0).standard_normal((2, 60, 3)), DESIGNS[design]
     for name, numbers in (("lfilter", design_of()), ("sosfilt", [design_of(output="sos")])):
-        both(name, *numbers, x[:, 0])
-        state = both(f"{name}_zi", *numbers)[..., None, :, None] * x[:, :1]
+        both(carry, name, *numbers, x[:, 0])
+        state = both(carry, f"{name}_zi", *numbers)[..., None, :, None] * x[:, :1]
         for piece in np.split(x, [20, 21], axis=1):
-            _, state = both(name, *numbers, piece, axis=1, zi=state)
+            _, state = both(carry, name, *numbers, piece, axis=1, zi=state)
         there_and_back = {"lfilter": "filtfilt", "sosfilt": "sosfiltfilt"}[name]
-        both(there_and_back, *numbers, x, axis=1)
+        both(carry, there_and_back, *numbers, x, axis=1)
         for padtype in ("odd", "even", "constant", None):
-            both(there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
+            both(carry, there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
+
+
+LAST = {call.name.partition("-")[0]: call for call in CALLS if not call.looks}
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", LAST)
+def test_every_function_keeps_a_narrow_dtype(name: str, dtype: str, library: str) -> None:
+    """With the values of float64, which the law "function.value" has, to rounding."""
+    call, results = LAST[name], []
+    for kind in (dtype, "float64"):
+        rounded = {n: a.astype(dtype) for n, a in call.arrays.items()}
+        given = {n: KNOWN[library].asarray(a, kind, "cpu") for n, a in rounded.items()}
+        found = call.given_to(call.function)(**given)
+        results.append(found if isinstance(found, tuple) else (found,))
+        assert {dtype_name(array.dtype) for array in results[-1]} == {kind}
+    for one, wanted in zip(*(map(np.asarray, found) for found in results), strict=True):
+        size = float(np.abs(wanted).max() * np.finfo(dtype).eps)
+        np.testing.assert_allclose(one, wanted, rtol=0, atol=50 * size)
 
 
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
@@ -119,6 +141,7 @@ def test_splines_are_ndimages(order: int, mode: str) -> None:
     wanted = [theirs(image, order, mode=mode) for image in x]
     np.testing.assert_allclose(ic.spline_filter(x, order, mode, (1, 2)), wanted, atol=1e-12)
     found = ic.spline_filter(x.astype("float32"), order, mode, (1, 2))
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=3e-5)
     assert not np.shares_memory(ic.spline_filter(x, axes=()), x)
     if order == 3:

@@ -10,6 +10,7 @@ from scipy.ndimage import laplace
 from skimage.restoration import wiener
 
 import invconv as ic
+from invconv_conformance.cases.case import edited, perturbed, with_bias
 from invconv_conformance.truth.oracle import affine
 from tests.selected import libraries, slow
 
@@ -39,13 +40,9 @@ LOST: dict[Any, tuple[str, float]] = {
 
 def pointwise(cls: Any, channels: int, *, singular: bool) -> Any:
     rng = np.random.default_rng(channels)
-    conv = cls.init(channels, ndim=2, rng=rng)
-    arrays = {n: a + 0.3 * rng.standard_normal(a.shape) for n, a in conv.parameters().items()}
-    arrays["bias"] = rng.standard_normal(channels)
+    conv = with_bias(perturbed(cls.init(channels, ndim=2, rng=rng), rng, 0.3), rng)
     name, value = LOST[cls]
-    if singular:
-        arrays[name][0] = value
-    return conv.replace(**arrays)
+    return edited(conv, name, 0, value) if singular else conv
 
 
 SHAPES = (1, (7,)), (1, (4, 5)), (3, (3, 4))
@@ -123,9 +120,8 @@ def test_a_penalty_is_the_dense_stacks(carry: Any, seed: int) -> None:
     channels, grid = (1, 1, 3)[seed % 3], ((7,), (4, 5))[seed % 2]
     cls = (ic.PeriodicConv, ic.SymmetricConv)[seed // 2 % 2]
     conv = operator(cls, channels, grid, singular=seed % 5 == 0)
-    penalties = [
-        conv.replace(kernel=rng.standard_normal(conv.kernel.shape)) for _ in range(1 + seed % 2)
-    ]
+    kernels = [rng.standard_normal(conv.kernel.shape) for _ in range(1 + seed % 2)]
+    penalties = [conv.replace(kernel=kernel) for kernel in kernels]
     if seed % 7 == 0:  # which leaves constant images free
         penalties = [operator(ic.PeriodicConv, channels, grid, singular=True)]
         conv = operator(ic.PeriodicConv, channels, grid, singular=False)
@@ -154,10 +150,10 @@ def test_a_laplacian_is_scikit_images_wiener() -> None:
 def test_a_prepared_operator_has_it() -> None:
     conv, rng = pointwise(ic.QRConv1x1, 3, singular=False), np.random.default_rng(0)
     y, damp = rng.standard_normal((2, 3, 4, 5)), np.asarray(0.1)
-    known = conv.least_squares(y, damp)
-    np.testing.assert_array_equal(conv.prepare((4, 5)).least_squares(y, damp), known)
-    known = conv.least_squares(y, damp, conv)
-    np.testing.assert_array_equal(conv.prepare((4, 5)).least_squares(y, damp, conv), known)
+    for more in ((), (conv,)):
+        known = conv.least_squares(y, damp, *more)
+        found = conv.prepare((4, 5)).least_squares(y, damp, *more)
+        np.testing.assert_array_equal(found, known)
     small, little = y.astype("float32"), damp.astype("float32")
     single = conv.asarrays(small)
     double, prepared = single.asarrays(y), single.prepare((4, 5), precision="float64")
@@ -167,15 +163,13 @@ def test_a_prepared_operator_has_it() -> None:
         np.testing.assert_array_equal(wide, exact.astype("float32"))
 
 
-def test_channels_may_be_coupled_through_others() -> None:
-    conv, y = ic.Conv1x1(np.eye(9) + np.eye(9, k=1) / 2), np.arange(9.0)[None, :, None]
-    np.testing.assert_allclose(conv.least_squares(y), conv.inverse(y), rtol=1e-12)
-
-
-def test_a_scale_is_known_to_all_its_digits() -> None:
-    norm = ic.ActNorm(np.asarray([0.0, -90.0, 400.0]), None)
-    y = np.ones((1, 3, 2))
-    np.testing.assert_allclose(norm.least_squares(y), norm.inverse(y), rtol=1e-13)
+@pytest.mark.parametrize(
+    "conv", [ic.Conv1x1(np.eye(9) + np.eye(9, k=1) / 2), ic.ActNorm(np.asarray([0, -90.0, 400]))]
+)
+def test_what_couples_and_scales_channels_keeps_all_digits(conv: Any) -> None:
+    """Channels may be coupled through others; a scale is known to all its digits."""
+    y = 1 + np.arange(2.0 * conv.channels).reshape(1, -1, 2)
+    np.testing.assert_allclose(conv.least_squares(y), conv.inverse(y), rtol=1e-13)
 
 
 @libraries

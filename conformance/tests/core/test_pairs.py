@@ -19,23 +19,18 @@ from invconv_conformance.truth.oracle import affine, autoregressive_taps
 EDGES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33]  # one off the lanes of any vector
 _MASKS: Any = {"mask": st.sampled_from(["corner", "raster"])}
 _ORDER: Any = {"channel_order": st.sampled_from(["lower", "upper"])}
+_DILATION: Any = {"dilation": st.integers(1, 3)}
 _BORDERS = st.sampled_from(["symmetric", "mirror", "odd", "zero", "periodic"])
-_FREE = st.integers(1, 4)
+_DIRECTION: Any = {"direction": st.sampled_from([-1, 1])}
+_PADDING: Any = {"padding": st.sampled_from(["zeros", "circular"])}
+_FREE, _ODD = st.integers(1, 4), st.sampled_from([1, 3, 5])
 # by class: the size of a kernel along an axis, its settings, and those with one value per axis
 SPACE: dict[Any, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    ic.AutoregressiveConv: (
-        _FREE,
-        _MASKS | _ORDER,
-        {"direction": st.sampled_from([-1, 1]), "dilation": st.integers(1, 3)},
-    ),
-    ic.EmergingConv: (st.sampled_from([1, 3, 5]), _MASKS, {"dilation": st.integers(1, 3)}),
-    ic.PeriodicConv: (_FREE, {}, {"dilation": st.integers(1, 3)}),
-    ic.SymmetricConv: (st.sampled_from([1, 3, 5]), {}, {"boundary": _BORDERS}),
-    ic.ExponentialConv: (
-        st.sampled_from([1, 3]),
-        {"padding": st.sampled_from(["zeros", "circular"])},
-        {"dilation": st.integers(1, 3)},
-    ),
+    ic.AutoregressiveConv: (_FREE, _MASKS | _ORDER, _DILATION | _DIRECTION),
+    ic.EmergingConv: (_ODD, _MASKS, _DILATION),
+    ic.PeriodicConv: (_FREE, {}, _DILATION),
+    ic.SymmetricConv: (_ODD, {}, {"boundary": _BORDERS}),
+    ic.ExponentialConv: (st.sampled_from([1, 3]), _PADDING, _DILATION),
 }
 
 
@@ -115,15 +110,10 @@ def test_large_images_are_solved_in_any_direction(grid: Any, batch: int, dtype: 
     ways = [*itertools.product((1, -1), repeat=min(ndim, 2))]
     for number, way in enumerate(ways):
         dilation = tuple(1 + (number + axis) % 3 for axis in range(ndim))
-        conv = ic.AutoregressiveConv.init(
-            1 + number % 2,
-            2 + number % 2,
-            ndim,
-            rng=rng,
-            direction=(*way, *[1] * (ndim - len(way))),
-            dilation=dilation,
-            channel_order=("lower", "upper")[number % 2],
-        )
+        order, direction = ("lower", "upper")[number % 2], (*way, *[1] * (ndim - len(way)))
+        settings: Any = {"direction": direction, "dilation": dilation, "channel_order": order}
+        sizes = 1 + number % 2, 2 + number % 2, ndim
+        conv: Any = ic.AutoregressiveConv.init(*sizes, rng=rng, **settings)
         conv = perturbed(conv, rng, 0.05).asarrays(np.zeros(0, dtype))
         y = rng.standard_normal((batch, conv.channels, *grid)).astype(dtype)
         x = conv.inverse(y)
@@ -134,11 +124,9 @@ def test_large_images_are_solved_in_any_direction(grid: Any, batch: int, dtype: 
 
 # as README and the docstrings have them
 DEFAULTS = {
-    "lfilter": "axis=-1, zi=None",
-    "sosfilt": "axis=-1, zi=None",
+    **dict.fromkeys(("lfilter", "sosfilt"), "axis=-1, zi=None"),
     "from_psf": "boundary='symmetric', like=None",
-    "squeeze": "factor=2, ndim=2, basis='pixels'",
-    "unsqueeze": "factor=2, ndim=2, basis='pixels'",
+    **dict.fromkeys(("squeeze", "unsqueeze"), "factor=2, ndim=2, basis='pixels'"),
     "diagnose": "dtype=None",
     "load": "like=None",
     "InvertibleConv.prepare": "check=True, precision=None",

@@ -5,11 +5,11 @@ import json
 import pickle
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import array_api_strict as strict
 import ml_dtypes
 import numpy as np
 import pytest
@@ -21,19 +21,21 @@ import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import library_name
 from invconv.files.operator_files import DEEPEST, describe
+from invconv_conformance.libraries.table import KNOWN
 from tests.selected import FEW
 
 OPERATORS = {case.name: case.conv() for case in FEW}
 PLU = OPERATORS["pluconv1x1-2d"]
 CHAIN = ic.Chain([PLU, ic.Inverse(OPERATORS["corner-bias"]), OPERATORS["qrconv1x1-m0"]])
 DTYPES = ("float64", "float32", "float16", "bfloat16")
-MAKERS: dict[str, Callable[[str], Any]] = {
-    "numpy": lambda dtype: np.empty(0, dtype),
-    "torch": lambda dtype: torch.empty(0, dtype=getattr(torch, dtype)),
-    "jax": lambda dtype: jnp.empty(0, dtype=dtype),
-    "array_api_strict": lambda dtype: strict.empty(0, dtype=getattr(strict, dtype)),
-}
+LIBRARIES = ("numpy", "torch", "jax", "array_api_strict")
+FILE = Path("conv.safetensors")
+pytestmark = pytest.mark.usefixtures("in_a_folder")
 HALVES = {"float16": ("numpy", "torch", "jax"), "bfloat16": ("torch", "jax")}
+
+
+def like_of(library: str, dtype: str) -> Any:
+    return KNOWN[library].asarray(np.empty(0), dtype, KNOWN[library].devices()[0])
 
 
 def bits(array: Any) -> Any:
@@ -56,72 +58,76 @@ def assert_same(found: ic.InvertibleConv, expected: ic.InvertibleConv) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_library_writes_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
+def test_every_library_writes_the_same_bytes(name: str, dtype: str) -> None:
     contents = set()
-    for library in HALVES.get(dtype, MAKERS):
-        ic.save(OPERATORS[name].asarrays(MAKERS[library](dtype)), tmp_path / "conv.safetensors")
-        contents.add((tmp_path / "conv.safetensors").read_bytes())
+    for library in HALVES.get(dtype, LIBRARIES):
+        ic.save(OPERATORS[name].asarrays(like_of(library, dtype)), FILE)
+        contents.add(FILE.read_bytes())
     assert len(contents) == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_safetensors_own_reader_finds_the_parameters(dtype: str, tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
-    conv = CHAIN.asarrays(MAKERS["torch"](dtype))
-    ic.save(conv, path)
-    found = safetensors.numpy.load_file(path)
+def test_safetensors_own_reader_finds_the_parameters(dtype: str) -> None:
+    conv = CHAIN.asarrays(like_of("torch", dtype))
+    ic.save(conv, FILE)
+    found = safetensors.numpy.load_file(FILE)
     assert set(found) == set(conv._arrays())
     assert set(found) - set(conv.parameters()) == {"0.permutation", "0.sign"}
     for name, array in conv._arrays().items():
         assert np.array_equal(found[name].astype(np.float64), bits(array)), name
-    content = path.read_bytes()
+    content = FILE.read_bytes()
     length = int.from_bytes(content[:8], "little")
     assert length % 8 == 0  # so that arrays are aligned in a file that is mapped to memory
     header = json.loads(content[8 : 8 + length])
     for name, array in found.items():
         assert header[name]["data_offsets"][0] % array.itemsize == 0
+    said = header["__metadata__"]  # the checksum that later versions will ask for
+    checksum = zlib.crc32(said["invconv"].encode())
+    for name, array in sorted(found.items()):
+        text = f"{name!r} {array.dtype.name} {array.shape}"
+        checksum = zlib.crc32(text.encode() + array.tobytes(), checksum)
+    assert said["invconv-crc32"] == f"{checksum:08x}"
     kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     assert {array.dtype for name, array in found.items() if name != "0.permutation"} == {kind}
 
 
-def test_without_like_arrays_are_numpys_in_the_dtype_of_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
+def test_without_like_arrays_are_numpys_in_the_dtype_of_the_file() -> None:
     for dtype in ("float64", "float32", "float16"):
-        ic.save(OPERATORS["emerging-biases"].asarrays(MAKERS["jax"](dtype)), path)
-        for array in ic.load(path).parameters().values():
+        ic.save(OPERATORS["emerging-biases"].asarrays(like_of("jax", dtype)), FILE)
+        for array in ic.load(FILE).parameters().values():
             assert isinstance(array, np.ndarray)
             assert array.dtype == dtype
             assert array.flags.writeable
 
 
-def test_like_may_be_of_another_dtype_as_in_asarrays(tmp_path: Path) -> None:
-    path, like = tmp_path / "conv.safetensors", torch.empty(0, dtype=torch.float32)
-    ic.save(CHAIN, path)
-    assert_same(ic.load(path, like=like), CHAIN.asarrays(like))
-    half = PLU.asarrays(MAKERS["torch"]("bfloat16"))
-    ic.save(half, path)
-    assert_same(ic.load(path, like=np.empty(0, np.float32)), half)
+def test_like_may_be_of_another_dtype_as_in_asarrays() -> None:
+    like = torch.empty(0, dtype=torch.float32)
+    ic.save(CHAIN, FILE)
+    assert_same(ic.load(FILE, like=like), CHAIN.asarrays(like))
+    half = PLU.asarrays(like_of("torch", "bfloat16"))
+    ic.save(half, FILE)
+    assert_same(ic.load(FILE, like=np.empty(0, np.float32)), half)
 
 
-@pytest.mark.parametrize("target", MAKERS)
-def test_a_number_that_is_zero_for_xla_alone_is_told(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", LIBRARIES)
+def test_a_number_that_is_zero_for_xla_alone_is_told(target: str) -> None:
     """The law "file" has those that are zero for every library; all hold the largest number."""
-    path, like = tmp_path / "conv.safetensors", MAKERS[target]("float32")
-    ic.save(ic.Conv1x1(np.asarray([[np.finfo("f4").max, 0.0], [1e-45, 1.0]], float)), path)
+    like = like_of(target, "float32")
+    ic.save(ic.Conv1x1(np.asarray([[np.finfo("f4").max, 0.0], [1e-45, 1.0]], float)), FILE)
     if target == "jax":
         with pytest.warns(UserWarning, match="up to 1e-45, are zero in float32, whose .* 1.18e-38"):
-            ic.load(path, like=like)
+            ic.load(FILE, like=like)
     else:
-        ic.load(path, like=like)  # to a number of few digits, but to a number
+        ic.load(FILE, like=like)  # to a number of few digits, but to a number
 
 
-def test_odd_memory_is_written_in_order(tmp_path: Path) -> None:
-    path, weight = tmp_path / "conv.safetensors", np.arange(36.0).reshape(6, 6)
+def test_odd_memory_is_written_in_order() -> None:
+    weight = np.arange(36.0).reshape(6, 6)
     for odd in (np.asfortranarray(weight[:3, :3]), weight[::2, ::-2], weight[:3, :3].astype(">f8")):
-        ic.save(ic.Conv1x1(odd), path)
-        assert np.array_equal(safetensors.numpy.load_file(path)["weight"], odd.astype(float))
-    ic.save(ic.Conv1x1(torch.tensor(weight).T), path)
-    assert np.array_equal(safetensors.numpy.load_file(path)["weight"], weight.T)
+        ic.save(ic.Conv1x1(odd), FILE)
+        assert np.array_equal(safetensors.numpy.load_file(FILE)["weight"], odd.astype(float))
+    ic.save(ic.Conv1x1(torch.tensor(weight).T), FILE)
+    assert np.array_equal(safetensors.numpy.load_file(FILE)["weight"], weight.T)
 
 
 def nested(depth: int) -> ic.InvertibleConv:
@@ -131,27 +137,26 @@ def nested(depth: int) -> ic.InvertibleConv:
     return conv
 
 
-def test_the_deepest_operator_comes_back(tmp_path: Path) -> None:
+def test_the_deepest_operator_comes_back() -> None:
     """Twice as long for each level would be half an hour."""
-    ic.save(nested(DEEPEST), tmp_path / "conv.safetensors")
-    assert_same(ic.load(tmp_path / "conv.safetensors"), nested(DEEPEST))
+    ic.save(nested(DEEPEST), FILE)
+    assert_same(ic.load(FILE), nested(DEEPEST))
 
 
-def test_a_file_is_in_memory_once(tmp_path: Path) -> None:
-    path = tmp_path / "conv.safetensors"
-    ic.save(ic.Conv1x1(np.eye(1024)), path)
+def test_a_file_is_in_memory_once() -> None:
+    ic.save(ic.Conv1x1(np.eye(1024)), FILE)
     tracemalloc.start()
-    ic.load(path)
+    ic.load(FILE)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1.1 * path.stat().st_size
+    assert peak < 1.1 * FILE.stat().st_size
 
 
-def test_without_safetensors_it_says_what_to_install(tmp_path: Path, monkeypatch: Any) -> None:
+def test_without_safetensors_it_says_what_to_install(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for call in (lambda path: ic.save(PLU, path), ic.load):
         with pytest.raises(ImportError, match=r"pip install 'invconv\[files\]'"):
-            call(tmp_path / "conv.safetensors")
+            call(FILE)
 
 
 BOUNDED: dict[str, Callable[[], Any]] = {
@@ -163,16 +168,16 @@ BOUNDED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
+def test_a_bound_is_saved_and_restored(name: str) -> None:
     """The layer of a loaded operator keeps the bound while it trains, as the one that was saved."""
-    layer, path = BOUNDED[name](), tmp_path / "conv.safetensors"
+    layer = BOUNDED[name]()
     dtype = next(layer.parameters()).dtype
     conv, x = layer.operator(), torch.randn(2, 3, 5, 4).to(dtype)
-    ic.save(conv, path)
-    loaded = ic.load(path, like=x)
+    ic.save(conv, FILE)
+    loaded = ic.load(FILE, like=x)
     assert describe(loaded, {}) == describe(conv, {})
     torch.testing.assert_close(loaded.parameters(), conv.parameters())  # bounded by NumPy
-    again = it.InvertibleModule(ic.load(path, like=x))
+    again = it.InvertibleModule(ic.load(FILE, like=x))
     for module in (layer, again):
         for weight in module.parameters():
             torch.manual_seed(weight.numel())  # in whatever order they come
@@ -188,19 +193,19 @@ def test_a_bound_is_saved_and_restored(name: str, tmp_path: Path) -> None:
         it.InvertibleModule(bounded.operator(), max_gain=5.0)
 
 
-def test_a_bound_travels_with_copies_and_not_with_other_arrays(tmp_path: Path) -> None:
+def test_a_bound_travels_with_copies_and_not_with_other_arrays() -> None:
     conv = ic.bounded(ic.PeriodicConv.init(2, rng=np.random.default_rng(0)), 3.0)
     again = ic.bounded(conv, 2.0)
     copies = pickle.loads(pickle.dumps(conv)), copy.deepcopy(conv), conv.asarrays(torch.zeros(1))
     for kept in copies:
         assert describe(kept, {})["max_gain"] == 3.0
-    ic.save(copies[-1], tmp_path / "conv.safetensors")  # of torch's float32
-    assert ic.load(tmp_path / "conv.safetensors").parameters()["kernel"].dtype == np.float32
+    ic.save(copies[-1], FILE)  # of torch's float32
+    assert ic.load(FILE).parameters()["kernel"].dtype == np.float32
     for other in (conv.replace(), conv.replace(bias=np.zeros(2)), conv.transpose()):
         assert "max_gain" not in describe(other, {})
-    ic.save(again, tmp_path / "conv.safetensors")
-    loaded = ic.load(tmp_path / "conv.safetensors")
+    ic.save(again, FILE)
+    loaded = ic.load(FILE)
     np.testing.assert_array_equal(loaded.parameters()["kernel"], again.kernel)
-    ic.save(ic.Chain([ic.ActNorm.init(2), ic.Inverse(conv)]), tmp_path / "conv.safetensors")
-    loaded = ic.load(tmp_path / "conv.safetensors", like=jnp.zeros(1, "float32"))
+    ic.save(ic.Chain([ic.ActNorm.init(2), ic.Inverse(conv)]), FILE)
+    loaded = ic.load(FILE, like=jnp.zeros(1, "float32"))
     assert describe(loaded, {})["parts"]["1"]["parts"]["conv"]["max_gain"] == 3.0

@@ -49,6 +49,10 @@ def plain(kind: str = "Conv1x1", **changes: Any) -> bytes:
     return packed(described(PLAIN | {"class": kind} | changes))
 
 
+def entered(operator: Json = PLAIN, **changes: Any) -> bytes:
+    return packed(described(operator, entry(**changes)))
+
+
 def nested(depth: int) -> bytes:
     operator = PLAIN
     for _ in range(depth - 1):
@@ -87,67 +91,47 @@ class Evil:
 
 DEEP = '{"schema": "invconv-operator/1", "operator": ' + "[" * 50_000 + "]" * 50_000 + "}"
 CHAIN: Json = {"class": "Chain", "settings": {}, "arrays": {}, "parts": {"0": PLAIN, "1": PLAIN}}
-LATER = {"data_offsets": [32, 64]}
 SETTINGS = {"mask": "corner", "direction": 1, "channel_order": "lower", "dilation": [True]}
 CORNER = PLAIN | {"class": "AutoregressiveConv", "settings": SETTINGS, "arrays": {"kernel": "w"}}
-HEADER = json.dumps(described(PLAIN)).encode()
+HEADER, AGAIN = json.dumps(described(PLAIN)).encode(), json.dumps(ENTRY).encode() + b"}"
+LARGE = packed(described(PLAIN | {"max_gain": 10}), np.full((2, 2), 1e308).tobytes())
+LATER = entry() | {"v": ENTRY | {"data_offsets": [32, 64]}}
+UNUSED = packed(described(PLAIN, LATER), WEIGHT.tobytes() * 2)
 
-HOSTILE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "no whole safetensors file: .*header too small"),
-    "a pickle": (pickle.dumps(Evil()), "no whole safetensors file: .*header too large"),
-    "header beyond the file": (packed(b"{}", length=2**62), "header too large"),
-    "header too long": (packed(HEADER + b" " * 2**24), "at most 16777216"),
-    "too long": (packed(described(PLAIN)) + b"0", "not fully covered"),
-    "shape of 2^124 numbers": (packed(described(PLAIN, entry(shape=[2**62, 2**62]))), "overflow"),
-    "no description": (packed(described("")), "the description is no JSON: "),
-    "a deep description": (packed(described(DEEP)), "no JSON: .*recursion|expected an operator"),
-    "another schema": (packed(described(PLAIN, schema="b/2")), "the schema 'inv.*/1', got 'b/2'"),
-    "a description that is a list": (packed(described("[]")), "the description is no JSON object"),
-    "an array left out": (plain(arrays={}), r"Conv1x1 has the arrays \['weight', 'bias'\]"),
-    "an array of no field": (plain(arrays={"weight": "w", "code": "w"}), "Conv1x1 has the arrays"),
-    "parts left out": (plain("EmergingConv", settings={}, arrays={}), "the parts .*, not \\(\\)"),
-    "no operator": (packed(described(7)), "expected an operator, got 7"),
-    "a base class": (plain("InvertibleConv"), "unknown class 'InvertibleConv'"),
-    "a class of a module": (
-        plain("Sharpen", module="my.filters"),
-        "unknown class 'Sharpen'; first import my.filters, which defines it",
+HOSTILE: list[tuple[bytes, str]] = [
+    (b"", "no whole safetensors file: .*header too small"),
+    (pickle.dumps(Evil()), "no whole safetensors file: .*header too large"),
+    (packed(b"{}", length=2**62), "header too large"),
+    (packed(HEADER + b" " * 2**24), "at most 16777216"),
+    (packed(described(PLAIN)) + b"0", "not fully covered"),
+    (entered(shape=[2**62, 2**62]), "overflow"),
+    (packed(described("")), "the description is no JSON: "),
+    (packed(described(DEEP)), "no JSON: .*recursion|expected an operator"),
+    (packed(described(PLAIN, schema="b/2")), "the schema 'inv.*/1', got 'b/2'"),
+    (packed(described("[]")), "the description is no JSON object"),
+    (plain(arrays={}), r"Conv1x1 has the arrays \['weight', 'bias'\]"),
+    (plain(arrays={"weight": "w", "code": "w"}), "Conv1x1 has the arrays"),
+    (plain("EmergingConv", settings={}, arrays={}), "the parts .*, not \\(\\)"),
+    (packed(described(7)), "expected an operator, got 7"),
+    (plain("InvertibleConv"), "unknown class 'InvertibleConv'"),
+    (plain("S", module="my.a"), "unknown class 'S'; first import my.a, which defines it"),
+    (
+        plain("S", module="__main__"),
+        "unknown class 'S'; first define it, as the script or notebook",
     ),
-    "a class of a script": (
-        plain("Sharpen", module="__main__"),
-        "unknown class 'Sharpen'; first define it, as the script or notebook did",
-    ),
-    "a module that is a command": (plain(module="os; rm -r /"), "module: expected the name of one"),
-    "a further entry": (plain(code="harm"), "an operator has .*not .*code"),
-    "a bound that is none": (plain(max_gain=1), "max_gain: expected a finite number above 1"),
-    "a norm beyond all bounds": (
-        packed(described(PLAIN | {"max_gain": 10}), np.full((2, 2), 1e308).tobytes()),
-        "weight: its norm is too large to be bounded",
-    ),
-    "truth values for integers": (
-        packed(described(CORNER, entry(shape=[2, 2, 1]))),
-        r"AutoregressiveConv: dilation: expected no truth value, got \[True\]",
-    ),
-    "array twice": (
-        packed(HEADER[:-1] + b', "w": ' + json.dumps(ENTRY).encode() + b"}"),
-        "an object has the entry 'w' twice",
-    ),
-    "integers of 32 bits": (
-        packed(described(PLAIN, entry(dtype="I32", shape=[2, 4]))),
-        "'w' is I32; expected one of F64, F32, F16, BF16 or I64",
-    ),
-    "a file of others": (packed(entry()), "its metadata has no entry 'invconv'"),
-    "array used twice": (packed(described(CHAIN)), "the array 'w' is used twice"),
-    "array that is not used": (
-        packed(described(PLAIN, entry() | {"v": ENTRY | LATER}), WEIGHT.tobytes() * 2),
-        r"the operator has no arrays \['v'\]",
-    ),
-    "too deep": (nested(DEEPEST + 1), f"nested more than {DEEPEST} deep"),
-}
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    (plain(module="os; rm -r /"), "module: expected the name of one"),
+    (plain(code="harm"), "an operator has .*not .*code"),
+    (plain(max_gain=1), "max_gain: expected a finite number above 1"),
+    (LARGE, "weight: its norm is too large to be bounded"),
+    (entered(CORNER, shape=[2, 2, 1]), r"Conv: dilation: expected no truth value, got \[True\]"),
+    (packed(HEADER[:-1] + b', "w": ' + AGAIN), "an object has the entry 'w' twice"),
+    (entered(dtype="I32", shape=[2, 4]), "'w' is I32; expected one of F64, F32, F16, BF16 or I64"),
+    (packed(entry()), "its metadata has no entry 'invconv'"),
+    (packed(described(CHAIN)), "the array 'w' is used twice"),
+    (UNUSED, r"the operator has no arrays \['v'\]"),
+    (nested(DEEPEST + 1), f"nested more than {DEEPEST} deep"),
+]
+pytestmark = pytest.mark.usefixtures("in_a_folder")
 
 
 def test_the_file_that_the_others_are_made_of_is_read() -> None:
@@ -158,9 +142,8 @@ def test_the_file_that_the_others_are_made_of_is_read() -> None:
         assert np.array_equal(conv.weight, WEIGHT)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_file(name: str) -> None:
-    data, message = HOSTILE[name]
+@pytest.mark.parametrize(("data", "message"), HOSTILE, ids=(message for _, message in HOSTILE))
+def test_hostile_file(data: bytes, message: str) -> None:
     Path("conv.safetensors").write_bytes(data)
     with little_work(20_000, 2**23), pytest.raises(ic.InvalidFileError, match=message) as caught:
         ic.load("conv.safetensors")

@@ -34,6 +34,12 @@ def small() -> ic.InvertibleConv:
     return ic.AutoregressiveConv(numbers((1, 1, 2, 2), 1), numbers((1,), 2), dilation=1)
 
 
+def assert_near(found: ic.InvertibleConv, expected: ic.InvertibleConv, rtol: float) -> None:
+    assert describe(found, {}) == describe(expected, {})
+    for name, array in expected._arrays().items():
+        np.testing.assert_allclose(found._arrays()[name], array, rtol, err_msg=name)
+
+
 def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
     found = ic.load(OF_0_2_0 / "operator.safetensors")
     lower, upper = np.tril(numbers((2, 2), 1), -1) + np.eye(2), np.triu(numbers((2, 2), 2), 1)
@@ -43,9 +49,7 @@ def test_operators_of_0_2_0_are_read(tmp_path: Path) -> None:
     conv = ic.AutoregressiveConv(kernel, bias, direction=(1, -1), dilation=(1, 2))
     bounded = ic.bounded(ic.PeriodicConv(numbers((2, 2, 3, 3), 6), dilation=3), 4.0)
     expected = ic.Chain([plu, ic.Inverse(conv), bounded]).asarrays(np.empty(0, np.float32))
-    assert describe(found, {}) == describe(expected, {})
-    for name, array in expected._arrays().items():
-        np.testing.assert_allclose(found._arrays()[name], array, rtol=1e-6, err_msg=name)
+    assert_near(found, expected, 1e-6)
     ic.save(found, tmp_path / "again")
     assert b"invconv-crc32" in (tmp_path / "again").read_bytes()
     assert describe(ic.load(tmp_path / "again"), {}) == describe(expected, {})
@@ -65,10 +69,7 @@ def test_every_class_of_0_2_0_is_read() -> None:
         ic.SymmetricConv(numbers((2, 2, 2, 1), 13)),
         ic.ExponentialConv(numbers((2, 2, 3, 1), 14), padding="circular", dilation=(2, 1)),
     ]
-    found, expected = ic.load(OF_0_2_0 / "classes.safetensors"), ic.Chain(steps)
-    assert describe(found, {}) == describe(expected, {})
-    for name, array in expected._arrays().items():
-        np.testing.assert_array_equal(found._arrays()[name], array, name)
+    assert_near(ic.load(OF_0_2_0 / "classes.safetensors"), ic.Chain(steps), 0)
 
 
 def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
@@ -94,14 +95,11 @@ def all_of(loaded: Any) -> Any:
 
 
 # of steps of bits that have no factor in common with 8
-@pytest.mark.parametrize("what", ["operator", "flow"])
-def test_no_flipped_bit_is_silent(what: str, tmp_path: Path) -> None:
-    load, step = (ic.load, 5) if what == "operator" else (invconv_torch.load, 45)
+@pytest.mark.parametrize("flow", [False, True])
+def test_no_flipped_bit_is_silent(flow: bool, tmp_path: Path) -> None:
+    load, step = (invconv_torch.load, 45) if flow else (ic.load, 5)
     path = tmp_path / "file"
-    if what == "operator":
-        ic.save(small(), path)
-    else:
-        invconv_torch.save(glow("plu", (1, 2, 2), levels=1, width=1), path)
+    ic.save(glow("plu", (1, 2, 2), levels=1, width=1) if flow else small(), path)
     wanted, content, ends = all_of(load(path)), path.read_bytes(), []
     for place in range(0, 8 * len(content), step):
         at, bit = divmod(place, 8)
@@ -190,10 +188,9 @@ def test_a_link_stays_a_link_and_permissions_stay(tmp_path: Path) -> None:
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(OSError, match="not an ordinary file"):
-        write_text(pipe, "text")
-    with pytest.raises(OSError, match="not an ordinary file"):
-        write_text(tmp_path, "text")
+    for path in (pipe, tmp_path):
+        with pytest.raises(OSError, match="not an ordinary file"):
+            write_text(path, "text")
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
         write_text(tmp_path / "nowhere" / "text", "text")
     assert pipe.is_fifo()

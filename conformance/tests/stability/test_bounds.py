@@ -76,9 +76,8 @@ def test_bounds_are_attained() -> None:
 def test_errors_are_carried_on_by_the_other_steps(solves: bool) -> None:
     """The recursion is solved: each rounding times the gains after it, and all inverses."""
     gains, backs, terms, biases = np.random.default_rng(0).uniform(0.5, 3, (4, 5))
-    steps = [
-        Bounds(*one, solves_forward=solves) for one in zip(gains, backs, terms, biases, strict=True)
-    ]
+    numbers = zip(gains, backs, terms, biases, strict=True)
+    steps = [Bounds(*one, solves_forward=solves) for one in numbers]
     sizes = [
         gains[: i + 1].prod() + sum(biases[j] * gains[j + 1 : i + 1].prod() for j in range(i + 1))
         for i in range(5)

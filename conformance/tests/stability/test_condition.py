@@ -14,33 +14,27 @@ import torch
 import invconv as ic
 from invconv.operators.base import judgement
 from invconv.trust import limits
+from invconv_benchmarks.demo import growing
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.cases.drawn import FAMILIES
 from invconv_conformance.truth import oracle
-
-# the authors' open issue "Numerical stability of inverse"; the masked entry is ignored
-AUTHORS = np.asarray([[[[9.0, 0.0462, -1.3683], [0.0, 0.0, 0.0]]]])
-
-
-def authors_conv(dtype: str) -> ic.AutoregressiveConv:
-    return ic.AutoregressiveConv(AUTHORS.astype(dtype), mask="raster", direction=-1)
+from tests.selected import turned
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_authors_kernel_warns(dtype: str) -> None:
-    conv = authors_conv(dtype)
     x = np.ones((1, 1, 32, 32), dtype)
+    conv = growing.authors().asarrays(x)
     conv.prepare((32, 32), check=False)  # which hides nothing from the others
     for attempt in (lambda: conv.prepare((32, 32)), lambda: conv.inverse(x)):
         with pytest.warns(ic.IllConditionedWarning) as caught, np.errstate(all="ignore"):
             attempt()
         text = str(caught[0].message)
         assert "the inverse of AutoregressiveConv on a grid of 32 x 32 is off by" in text
-        match = re.search(r"it has condition number ([^)]+)\)", text)
-        assert match
-        assert float(match[1]) == pytest.approx(1.31e47, rel=5e-3)
+        (number,) = re.findall(r"it has condition number ([^)]+)\)", text)
+        assert float(number) == pytest.approx(1.31e47, rel=5e-3)
         assert f"0.0 digits are left in {dtype}" in text
         assert "use float64" not in text  # which loses them, too
         assert caught[0].filename == __file__
@@ -85,7 +79,7 @@ def test_it_is_exact_up_to_512_unknowns_and_some_are_remembered() -> None:
 
 
 def test_every_call_that_inverts_warns_at_the_callers_line() -> None:
-    conv, x = authors_conv("float64"), np.ones((1, 1, 32, 32))
+    conv, x = growing.authors(), np.ones((1, 1, 32, 32))
     inverse, chain = ic.Inverse(conv), ic.Chain([conv])
     calls = conv.inverse_and_log_det, inverse.forward, ic.Chain([inverse]).forward, chain.inverse
     pulls = conv.inverse_vjp, inverse.forward_vjp
@@ -98,20 +92,14 @@ def test_every_call_that_inverts_warns_at_the_callers_line() -> None:
     conv.inverse_vjp(x[..., :2, :2], x[..., :2, :2])
 
 
-def shrinking() -> ic.Conv1x1:
-    rng = np.random.default_rng(0)
-    left, right = (ic.Conv1x1.init(2, rng=rng).weight for _ in range(2))
-    return ic.Conv1x1((left @ np.diag([1.0, 1e-7]) @ right).astype(np.float32))
-
-
 def test_who_does_not_look_does_not_look_at_inverses_inside_either() -> None:
     one = np.ones((1, 2, 2, 2), np.float32)
-    chain = ic.Chain([ic.Inverse(shrinking()), ic.ActNorm.init(2, like=one)])
+    chain = ic.Chain([ic.Inverse(turned(1.0, 1e-7)), ic.ActNorm.init(2, like=one)])
     with pytest.warns(ic.IllConditionedWarning):
         chain.inverse_vjp(one, one)
     chain.inverse_vjp(one, one, check=False)
     chain.prepare((2, 2), check=False).inverse(one)
-    inverted = ic.Inverse(shrinking()).forward, ic.Inverse(chain.steps[0]).inverse
+    inverted = ic.Inverse(turned(1.0, 1e-7)).forward, ic.Inverse(chain.steps[0]).inverse
     for call in (chain.forward, *inverted):
         with pytest.warns(ic.IllConditionedWarning, match="the inverse of (Conv1x1|Inverse) on"):
             call(one)

@@ -21,6 +21,7 @@ from invconv.trust.round_trip import Judgement
 from invconv_benchmarks.demo import growing
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.truth.oracle import affine
+from tests.selected import turned
 
 
 def test_the_authors_condition_is_that_of_exact_fractions() -> None:
@@ -31,10 +32,9 @@ def test_the_authors_condition_is_that_of_exact_fractions() -> None:
         found = ic.diagnose(growing.authors(), (n, n), "float32")
         assert found.condition == pytest.approx(float(truth), rel=1e-12)
         assert (found.norm, found.exact, found.resolved) == ("1-norm", True, True)
-        single = found.digits_float32, found.worst_float32, 2.0**-23
-        double = found.digits_float64, found.worst_float64, 2.0**-52
-        for digits, worst, eps in (single, double):
-            at_worst = max(0.0, -math.log10(float(truth) * eps))
+        for dtype in ("float32", "float64"):
+            digits, worst = (getattr(found, f"{what}_{dtype}") for what in ("digits", "worst"))
+            at_worst = max(0.0, -math.log10(float(truth) * float(np.finfo(dtype).eps)))
             assert worst == pytest.approx(min(digits, at_worst), abs=1e-9)
         assert found.growth == pytest.approx((1, 1.3683 / 0.0462), rel=0.04)
 
@@ -44,10 +44,8 @@ def test_two_digits_last_as_far_as_it_says(conv: ic.AutoregressiveConv) -> None:
     taps, *_, advice = ic.diagnose(conv, (32, 32), "float32").advice
     assert re.search(r"make the other taps smaller .* is (1\.5|29\.6), and below 1", taps)
     words = r"two digits last for grids of about (\d+) x \1 in float32, (\d+) x \2 in float64"
-    match = re.fullmatch(words, advice)
-    assert match
-    for side, digits in ((match[1], "digits_float32"), (match[2], "digits_float64")):
-        n = int(side)
+    (sides,) = re.findall(words, advice)
+    for n, digits in zip(map(int, sides), ("digits_float32", "digits_float64"), strict=True):
         assert getattr(ic.diagnose(conv, (n, n)), digits) > 1.2
         assert getattr(ic.diagnose(conv, (n + n // 4 + 1,) * 2), digits) < 2
 
@@ -57,9 +55,8 @@ def test_many_channels_on_few_pixels() -> None:
     rng = np.random.default_rng(0)
     conv = ic.Chain([ic.EmergingConv.init(130, rng=rng) for _ in range(3)])
     found = ic.diagnose(conv, (1, 2))
-    dense = affine(conv, (1, 2))[0]
     assert not found.exact
-    assert 1 / 4 < found.condition / np.linalg.cond(dense, 1) < 4
+    assert 1 / 4 < found.condition / np.linalg.cond(affine(conv, (1, 2))[0], 1) < 4
 
 
 def test_the_guilty_step_is_named() -> None:
@@ -105,9 +102,8 @@ def test_the_loss_is_that_of_steps_one_after_the_other(grid: Shape) -> None:
 
 
 def test_many_steps_of_which_none_is_guilty() -> None:
-    turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
-    step = ic.Conv1x1(turned @ np.diag([math.exp(1.5), math.exp(-1.5)]) @ turned.T)
-    found = ic.diagnose(ic.Chain([step] * 5), (4,), "float32")
+    steps = [turned(math.exp(1.5), math.exp(-1.5), dtype=float)] * 5
+    found = ic.diagnose(ic.Chain(steps), (4,), "float32")
     assert found.worst_float32 <= found.digits_float32 < 2
     assert found.advice[0].startswith("no step is bad by itself: they undo each other, or all")
     assert re.fullmatch(r"or solve in float64, where [789]\.\d digits are left", found.advice[1])
@@ -166,10 +162,9 @@ def test_the_channel_is_of_the_largest_column_and_factors_resolve_what_a_matrix_
     qr = ic.QRConv1x1(np.ones((1, 2)), np.zeros((2, 2)), np.asarray([1.0, 1e-15]))
     for matrix, resolved in ((qr, True), (ic.Conv1x1(qr.matrix()), False)):
         assert ic.diagnose(matrix, (4,)).resolved == resolved
-    turned = ic.diagnose(ic.Inverse(ic.Conv1x1(2 * np.eye(2))), (4,))
-    assert turned.name == "Inverse of Conv1x1"
-    assert turned.log_det == pytest.approx(-8 * np.log(2))
-    assert turned.log_det == pytest.approx(-8 * math.log(2))
+    inverse = ic.diagnose(ic.Inverse(ic.Conv1x1(2 * np.eye(2))), (4,))
+    assert inverse.name == "Inverse of Conv1x1"
+    assert inverse.log_det == pytest.approx(-8 * math.log(2))
 
 
 def test_dtypes_of_every_library() -> None:
@@ -225,10 +220,7 @@ def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, 
     """Its periods are those of the dense matrix's last singular vector, along each axis."""
     grid = (5, 7)
     for signs in itertools.product((0.5, -0.5), repeat=2):
-        taps = [
-            [s, 1.02, s] if w == "periodic" else [1.02, s]
-            for w, s in zip(words, signs, strict=True)
-        ]
+        taps = ([s] * (w == "periodic") + [1.02, s] for w, s in zip(words, signs, strict=True))
         conv = ic.SymmetricConv(np.multiply.outer(*taps)[None, None], boundary=words)
         found, matrix = ic.diagnose(conv, grid), affine(conv, grid)[0].astype(float)
         assert found.frequency is not None
@@ -236,11 +228,9 @@ def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, 
         assert found.growth is None  # its pixels have no order
         waves = []
         for word, f, n in zip(words, found.frequency, grid, strict=True):
-            if word in ("odd", "zero"):
-                waves.append(np.sin(2 * np.pi * f * (np.arange(n) + 1) / (n + 1)))
-            else:
-                place = np.arange(n) + (0.5 if word == "symmetric" else 0)
-                waves.append(np.cos(2 * np.pi * f * place / n))
+            wall, place = word in ("odd", "zero"), np.arange(n) + 0.5 * (word == "symmetric")
+            turns = 2 * np.pi * f * (place + wall) / (n + wall)
+            waves.append(np.sin(turns) if wall else np.cos(turns))
         x, values = np.multiply.outer(*waves).reshape(-1), np.linalg.svd(matrix)[1]
         assert np.linalg.norm(matrix @ x) / np.linalg.norm(x) == pytest.approx(values[-1])
         assert found.condition == pytest.approx(values[0] / values[-1])
@@ -308,10 +298,8 @@ def test_the_advice_is_for_the_cause() -> None:
     assert text.startswith("bring the factors closer to their initialisation")
     (text,) = advice(pair, 9.0, 9.0, errors=(0.009, 1.0))
     assert text == "no change is needed on this grid in float32"
-    double = {"errors": (1.0, 1e-9)}
-    assert advice(pair, 9.0, 9.0, **double)[1:] == [
-        "or solve in float64, where 9.0 digits are left"
-    ]
+    _, text = advice(pair, 9.0, 9.0, errors=(1.0, 1e-9))
+    assert text == "or solve in float64, where 9.0 digits are left"
     assert len(advice(pair, 9.0, 9.0, precision="float64")) == 1
     assert advice(pair, inf, inf, trouble=f"{OVERFLOW}; about 1e+400") == [pair.advice(None)]
     (text,) = advice(pair, inf, inf, trouble="first.kernel holds NaN")

@@ -17,6 +17,7 @@ import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
 from invconv.operators.base import judgement
+from tests.selected import turned
 
 GRID = (4, 8)
 
@@ -140,11 +141,8 @@ def test_it_follows_copies_and_modules_around_a_model() -> None:
     assert guard.step(model).spatial_shape == (5, 6)
 
 
-TURNED = np.asarray([[0.6, 0.8], [0.8, -0.6]])
-
-
 def test_it_forgets_layers_that_are_gone() -> None:
-    bad, good = (ic.Conv1x1(TURNED @ np.diag([1.0, c]) @ TURNED) for c in (1e-15, 1.0))
+    bad, good = (turned(1.0, c, dtype=float) for c in (1e-15, 1.0))
     guard = it.InverseGuard(chain := ic.Chain([good, bad]), (4, 4), digits=0, every=1)
     lost, kept = [guard.step(c).digits for c in (chain, chain, ic.Chain([good]))][1:]
     assert lost < 2 < kept

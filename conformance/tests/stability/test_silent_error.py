@@ -24,7 +24,7 @@ from invconv_benchmarks.studies.silent_error import operators, study
 from invconv_benchmarks.studies.silent_error.operators import constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
 from invconv_benchmarks.suites.group import Shape
-from tests.selected import slow
+from tests.selected import slow, turned
 
 ALL = list(constructions())
 SILENT = Judgement(0.0)
@@ -126,9 +126,7 @@ def test_images_show_what_others_hide() -> None:
 
 def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
     """Ten times 1.1 digits: each step is fine, and the chain is lost."""
-    turned = np.asarray([[0.8, -0.6], [0.6, 0.8]])
-    matrix = turned @ np.diag([math.exp(1.3), math.exp(-1.3)]) @ turned.T
-    steps = [ic.Conv1x1(matrix.astype(np.float32)) for _ in range(6)]
+    steps = [turned(math.exp(1.3), math.exp(-1.3)) for _ in range(6)]
     for step in steps:
         assert not warned(step, (4, 4))
     chain = it.ReversibleChain([it.InvertibleModule(step) for step in steps])

@@ -5,7 +5,6 @@ That of CUDA's kernel is in test_cuda_launch.py.
 
 import ast
 import functools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,17 +19,21 @@ from invconv.stability.guard import InverseGuard
 from invconv_torch import Conv1x1
 from invconv_torch.flows import Multiscale
 from tests.programs import ROOT
+from tests.selected import turned
 
 Call = Callable[[], Any]
 ONE = np.ones((1, 2, 4, 4), np.float32)
-TURNED = np.asarray([[0.8, -0.6], [0.6, 0.8]], np.float32)
 PSF = np.asarray([1.0, 2.0, 1.0])[None, None]
 RINGS = np.outer([1, 1, 3, 1], [1.0, 2, 4, 2, 1])[None, None]  # uneven around the ring
 
 
 def conv(digits: float) -> ic.Conv1x1:
     """Return a matrix whose inverse loses so many digits; float32 has seven."""
-    return ic.Conv1x1((TURNED @ np.diag([1.0, 10.0**-digits]) @ TURNED.T).astype(np.float32))
+    return turned(1.0, 10.0**-digits)
+
+
+def scaled(number: float) -> None:
+    ic.Conv1x1(np.diag([number, 1.0]).astype(np.float32)).inverse(ONE)
 
 
 def guarded(digits: float) -> None:
@@ -70,7 +73,6 @@ class Row(NamedTuple):
 
 
 JUDGEMENT = "invconv/operators/base/judgement.py"
-NAN = np.asarray([[np.nan, 0.0], [0.0, 1.0]], np.float32)
 ROWS = {
     "inverse": Row(JUDGEMENT, "or use float64", lambda d: conv(d).inverse(ONE), 6.0, [3.5]),
     "prepare": Row(JUDGEMENT, "is off by", lambda d: conv(d).prepare((4, 4)), 6.0, [3.5]),
@@ -78,9 +80,7 @@ ROWS = {
         JUDGEMENT, "is off by", lambda c: conv(6.0).prepare((4, 4), check=c), True, [False]
     ),
     "flow": Row(JUDGEMENT, "is off by", flow, True, [False]),
-    "NaN": Row(
-        JUDGEMENT, "inf: weight holds NaN", lambda w: ic.Conv1x1(w).inverse(ONE), NAN, [TURNED]
-    ),
+    "NaN": Row(JUDGEMENT, "inf: weight holds NaN", scaled, np.nan, [2.0]),
     "squares": Row(JUDGEMENT, "by least squares", least_squares, 0.0, [1e-3]),
     "no look at squares": Row(
         JUDGEMENT, "by least squares", functools.partial(least_squares, 0.0), True, [False]
@@ -110,10 +110,8 @@ def test_it_is_raised_and_not_beside(row: Row, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=row.words) as caught, np.errstate(all="ignore"):
         row.call(row.warns, *more)
     assert [w.filename for w in caught] == [__file__]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for other in row.beside:
-            row.call(other, *more)
+    for other in row.beside:  # where a warning is an error
+        row.call(other, *more)
 
 
 def test_no_warning_is_left_out() -> None:
@@ -130,6 +128,4 @@ def test_least_squares_is_judged_by_itself() -> None:
     near = ic.PeriodicConv(np.asarray([[[1.0, -2 + 2e-15, 1.0]]]))  # what it loses is left out
     with pytest.raises(ValueError, match="the inverse of PeriodicConv on"):
         require_invertible("conv", near, (9,))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        near.least_squares(np.eye(9)[None, :1])
+    near.least_squares(np.eye(9)[None, :1])
