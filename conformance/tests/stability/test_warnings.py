@@ -76,6 +76,19 @@ JUDGEMENT = "invconv/operators/base/judgement.py"
 ROWS = {
     "inverse": Row(JUDGEMENT, "or use float64", lambda d: conv(d).inverse(ONE), 6.0, [3.5]),
     "prepare": Row(JUDGEMENT, "is off by", lambda d: conv(d).prepare((4, 4)), 6.0, [3.5]),
+    **{
+        way: Row(
+            JUDGEMENT,
+            "is off by",
+            lambda d, w=way: getattr(ic.Inverse(conv(d)), w)(ONE),
+            6.0,
+            [3.5],
+        )
+        for way in ("forward", "forward_and_log_det")
+    },
+    "pulled back": Row(
+        JUDGEMENT, "is off by", lambda d: ic.Inverse(conv(d)).inverse_vjp(ONE, ONE), 6.0, [3.5]
+    ),
     "no look": Row(
         JUDGEMENT, "is off by", lambda c: conv(6.0).prepare((4, 4), check=c), True, [False]
     ),
