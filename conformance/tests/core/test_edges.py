@@ -38,7 +38,7 @@ def test_every_way_to_an_inverse_says_so(case: Case) -> None:
     with pytest.raises(ic.SingularConvError, match=message):
         ic.Inverse(conv).forward(case.images(1)[0])
     with pytest.raises(ic.SingularConvError, match=message):
-        ic.Inverse(conv).inverse_vjp(*2 * [case.images(1)[0]], np.ones(1), check=False)
+        ic.Inverse(conv).inverse_vjp(*2 * [case.images(1)[0]], np.ones(2), check=False)
     assert conv.condition(grid) == math.inf
 
 
