@@ -336,6 +336,7 @@ def _total(call: Call, log_det_bar: Array | None) -> Array | None:
 
 
 def _require_finite(call: Call, log_det: Array) -> None:
-    """Raise SingularConvError if a log-determinant is -inf, as far as it is readable."""
-    if readable(log_det) and to_float(log_det) == -math.inf:
-        require_regular(call.conv, call.spatial_shape, back=True)
+    """Raise SingularConvError if a factor's log-determinant is -inf, as far as it is readable."""
+    if readable(log_det) and math.isinf(to_float(log_det)):
+        for back in (True, False):
+            require_regular(call.conv, call.spatial_shape, back=back)
