@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from invconv_benchmarks.contenders import plain
 from invconv_benchmarks.docs import readmes
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
@@ -16,7 +17,7 @@ from invconv_benchmarks.report import page
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
-from invconv_conformance import report
+from invconv_conformance import printing, report
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.pages.conformance import as_page, cells
 from invconv_conformance.run.check import Result as Checked
@@ -71,6 +72,7 @@ def test_ratio_of_samples_that_drift_together() -> None:
     assert found.low <= found.value <= found.high
     assert found.value == pytest.approx(2, rel=0.05)
     assert spread.ratio([[2.0, 4.0]], [[1.0]]) == Interval(2, 2, 2)
+    assert spread.quantiles([[*range(6)], [*range(6, 11)]]) == (1, 5, 9)
 
 
 def test_passes_that_differ_widen_the_interval() -> None:
@@ -91,6 +93,10 @@ def test_passes_that_differ_widen_the_interval() -> None:
     found = spread.exponent(sizes, [3e-7 * n**2.1 for n in sizes])
     assert found.value == pytest.approx(2.1, abs=1e-9)
     assert found.high - found.low < 1e-6
+    seconds = np.asarray(sizes) ** 2 * [1, 1.1, 0.9, 1.1, 1]
+    variance = np.polyfit(np.log(sizes), np.log(seconds), 1, cov=True)[1][0, 0]
+    found = spread.exponent(sizes, [*seconds])
+    assert (found.high - found.low) / 2 == pytest.approx(3.1824463 * variance**0.5)  # t, 3 free
 
 
 def test_a_verdict_and_an_inverse_are_of_the_whole_spread() -> None:
@@ -119,11 +125,50 @@ def test_limits_have_verdicts() -> None:
     assert unclear[name].verdict == "unclear"
     rows = [r for r in invented().rows if not r.axis or r.shape[2] <= 16]  # four sizes
     assert not [v for v in limits.verdicts(rows) if "exponent" in v.limit]
-    conv2d = row("F.conv2d", "plain", "forward", [1e-3] * 9, library="torch")
-    for library, bound in (("numpy", 0.8), ("torch", 0.88), ("jax", 1.12)):
-        ours = row("invconv inverse", "ours", "inverse", [1e-3] * 9, library=library)
-        assert limits.verdicts(merged([ours])) == []  # without the yardstick
-        assert [v.bound for v in limits.verdicts(merged([conv2d, ours]))] == pytest.approx([bound])
+    place = {"suite": "growth", "shape": (1, 3, 9, 9), "axis": "taps"}
+    rows = [
+        row("i", "ours", "inverse", [1e-6 * k**power] * 3, map=f"corner {k}", dtype=dtype, **place)
+        for dtype, power in (("float32", 2), ("float64", 3))
+        for k in range(2, 7)
+    ]
+    assert [v.value for v in limits.verdicts(merged(rows))] == pytest.approx([1, 1.5])
+
+
+# what rows have in common; contenders, what they do and their milliseconds; values and bounds
+SMALL, UNIT = (1, 12, 16, 16), 12 * 2**2 * 2.0**-23
+CONV2D, SOLVE = ("F.conv2d", "forward", 1), ("ours", "inverse", 3)
+LIMITED: tuple[tuple[dict[str, Any], tuple[Any, ...], list[tuple[float, float]]], ...] = (
+    ({"library": "numpy"}, (SOLVE,), []),  # without the yardstick
+    ({"library": "numpy"}, (CONV2D, SOLVE), [(3, 0.8)]),
+    ({"library": "torch"}, (CONV2D, SOLVE), [(3, 0.88)]),
+    ({"library": "jax"}, (CONV2D, SOLVE), [(3, 1.12)]),
+    ({"library": "jax", "shape": SMALL}, (CONV2D, SOLVE), [(3, 6)]),
+    ({"dtype": "float64", "shape": (64, 24, 8, 8)}, (CONV2D, SOLVE), [(3, 0.75)]),
+    ({"suite": "odd", "library": "jax", "limit": 2.0}, (CONV2D, SOLVE), [(3, 2.8)]),
+    ({"suite": "overhead", "limit": 2.0}, (("plain", "call", 1), SOLVE), [(3, 2)]),
+    ({"suite": "threads"}, (("one", "inverse", 6), SOLVE), [(2, 1.6)]),
+    ({"suite": "threads"}, (("one", "inverse", 0.9), ("ours", "inverse", 1)), [(0.9, 0.95)]),
+    ({"suite": "checks"}, (("ours", "solve", 1), ("ours", "check", 106)), [(2, 1)]),
+    ({"suite": "checks"}, (("ours", "solve", 1), ("ours", "diagnosis", 103)), [(0.5, 1)]),
+    ({"map": "emerging 3"}, (("ours", "forward", 2), SOLVE), [(1.5, 1.5), (0.5, 1)]),
+    ({"map": "periodic 3"}, ((plain.FFT, "forward", 2), SOLVE), [(1.5, 1.1)]),
+)
+
+
+@pytest.mark.parametrize(("common", "timed", "wanted"), LIMITED)
+def test_what_is_limited(common: Any, timed: Any, wanted: Any) -> None:
+    rows = [
+        row(name, "ours" if name == "ours" else "plain", does, [ms * 1e-3] * 9, **common)
+        for name, does, ms in timed
+    ]
+    for one in rows:
+        one.library = "torch" if one.contender == "F.conv2d" else one.library
+        one.residual = UNIT / 2 if one.map == "emerging 3" and one.does == "inverse" else None
+    found = limits.verdicts(merged(rows))
+    assert [(v.value, v.bound) for v in found] == [pytest.approx(pair) for pair in wanted]
+    at_least = common.get("suite") == "threads"
+    kept = [v.value >= v.bound if at_least else v.value <= v.bound for v in found]
+    assert [v.verdict == "pass" for v in found] == kept
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -221,6 +266,18 @@ def test_the_page_holds_the_worst_case_and_all_that_fails() -> None:
     (lead,) = [text for text in shown if text.startswith("500 checks hold")]
     counts = "2 fail; 1 ends in an error; 1 fails as expected; 1 does not apply"
     assert lead == f"500 checks hold; {counts}. Not run: CuPy: not executed, no GPU."
+
+
+def test_the_terminal_shows_the_worst_of_each_kind_of_failure(capsys: Any) -> None:
+    fails = [checked(case, n * 1e-12, "fail") for case, n in (("a", 2), ("b", 3), ("c", 2.5))]
+    errors = [checked(f"e{i}", math.inf, "error", what=f"Error {i % 12}") for i in range(13)]
+    report.show(printing.console(), document(*fails, *errors))
+    shown = capsys.readouterr().out
+    assert "fail forward.value, b: y\n  error 3e-12, bound 1e-12\n  3 times, in forward.v" in shown
+    assert "error forward.value, e0: Error 0\n  2 times, in forward.v" in shown
+    assert shown.count("error forward.value, e") == 11
+    assert "and 1 more kinds; " in shown
+    assert "0 of 16 hold: 1 laws on 16 cases, 2 s" in shown
 
 
 def test_no_name_becomes_an_element() -> None:
