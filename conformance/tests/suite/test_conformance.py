@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-import torch
 
 import invconv as ic
 import invconv_torch as it
@@ -38,6 +37,13 @@ JUDGED = "condition", "diagnosis", "guard", "warning"
 _PARTS = 6  # of the list of cases, so that processes share the work
 
 
+@pytest.fixture(params=LIBRARIES, ids=lambda library: library.name)
+def library(request: pytest.FixtureRequest) -> Any:
+    if reason := request.param.absent():
+        pytest.skip(reason)
+    return request.param
+
+
 def _checks(library: Any, names: list[str], left_out: Sequence[str] = ()) -> list[Check]:
     columns = [c for c in library.columns() if f"{c.mode} {c.dtype}" not in left_out]
     if library.name == "array_api_strict":  # whose checks make minutes of a series
@@ -63,10 +69,7 @@ def _require_that_laws_hold(todo: Iterable[Check]) -> None:
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
 
 
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 def test_a_few_cases_obey_every_law(library: Any) -> None:
-    if reason := library.absent():
-        pytest.skip(reason)
     if library.name == "jax":
         # eager code is compiled, too: in one dtype; of the half types, which add casts, one
         again = ("eager float32", "eager float16", "eager bfloat16")
@@ -95,20 +98,14 @@ def test_one_of_each_class_obeys_every_law(case: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(_PARTS))
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 def test_every_case_obeys_every_law(library: Any, part: int) -> None:
-    if reason := library.absent():
-        pytest.skip(reason)
     _require_that_laws_hold(_checks(library, [case.name for case in CASES][part::_PARTS]))
 
 
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 @pytest.mark.parametrize("some", [6, slow(1)])
 @pytest.mark.parametrize("function", sorted({call.name.partition("-")[0] for call in CALLS}))
 def test_every_function_obeys_every_law(library: Any, some: int, function: str) -> None:
     """In float64 and float32; where a call takes long, a part of them by default."""
-    if reason := library.absent():
-        pytest.skip(reason)
     compiled = "jit" in library.modes
     columns = [c for c in library.columns() if c.mode != "eager" or not compiled]
     columns = columns[: 2 if some == 1 else 1]
@@ -207,11 +204,12 @@ def test_compiled_code_runs_in_float32_and_where_it_is_slow_when_it_is_asked_for
 
 
 def test_what_is_not_run_is_said() -> None:
-    words = {"namespace": None, "library": ("numpy", "torch"), "device": None, "mode": None}
+    words = {"namespace": None, "library": ("numpy", "torch", "jax"), "device": None, "mode": None}
     columns, absent = choose(argparse.Namespace(quick=False, dtype=("bfloat16",), **words))
-    assert {column.library for column in columns} == {"torch"}
-    no_gpu = ["PyTorch on CUDA: no GPU"] * (not torch.cuda.is_available())
-    assert absent == ["NumPy: has nothing of what was asked for", *no_gpu]
+    assert {column.library for column in columns} == {"torch", "jax"}
+    no_gpu = [one.title for one in (KNOWN["torch"], KNOWN["jax"]) if len(one.devices()) == 1]
+    wanted = [f"{title} on CUDA: no GPU" for title in no_gpu]
+    assert absent == ["NumPy: has nothing of what was asked for", *wanted]
 
 
 def test_every_operator_mixing_and_layer_is_listed() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import time
 from dataclasses import replace
 from importlib.resources import files
@@ -26,7 +27,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Law, Measure, truth
 from invconv_conformance.libraries.library import Column, lacking, required_functions, unadapted
 from invconv_conformance.libraries.table import LIBRARIES
-from invconv_conformance.report import difference
+from invconv_conformance.report import agreement, difference
 from invconv_conformance.run import check
 from invconv_conformance.run.selection import checks, few_eager
 from tests.programs import python
@@ -59,12 +60,15 @@ def test_workers_find_the_same(tmp_path: Path) -> None:
     found = []
     for workers in ("1", "2"):
         path = tmp_path / f"{workers}.json"
-        options = ["--library=numpy", "--dtype=float32", "-k", "numpy-conv1x1-2d and not warning"]
+        options = ["--library=numpy", "--dtype=float32", "-k"]
+        options += ["(numpy-conv1x1-2d or numpy-actnorm-2d) and not warning"]
         assert main(["conformance", *options, "--workers", workers, "--json", str(path)]) == 0
         document = json.loads(path.read_text())
         fresh = ("diagnosis", "guard")  # which judge samples that are drawn anew
         results = [r | {"seconds": 0} for r in document["results"] if r["law"] not in fresh]
         found.append((results, document["agreement"]))
+        cases = [r["case"] for r in results]
+        assert cases == sorted(cases, key=[*check.NAMED].index)
     assert found[0] == found[1]
 
 
@@ -121,10 +125,12 @@ def test_expected_failures(monkeypatch: Any, tmp_path: Path, capsys: Any) -> Non
     _off_by_one(monkeypatch)
     assert main([*options, "-k", "numpy-periodic-2d and (forward.value or kind)"]) == 0
     assert "fail as expected" in capsys.readouterr().out
-    typo = "numpy-periodic-2d forward.value *-flaot64"  # of no test, though another matches all
-    known.write_text(f'"*" = "all"\n"torch-* kind cuda:0-eager-*" = "no GPU"\n"{typo}" = "why"\n')
-    assert main([*options, "-k", "numpy-periodic-2d and kind"]) == 2
-    assert f"no test has a name as '{typo}'" in capsys.readouterr().err
+    # of no test, though another matches all; of a law that says nothing of compiled code
+    for wrong in ("numpy-periodic-2d forward.value *-flaot64", "torch-* errors *-inductor-*"):
+        others = '"*" = "all"\n"torch-* kind cuda:0-eager-*" = "no GPU"\n'
+        known.write_text(f'{others}"{wrong}" = "why"\n')
+        assert main([*options, "-k", "numpy-periodic-2d and kind"]) == 2
+        assert f"no test has a name as '{wrong}'" in capsys.readouterr().err
     for wrong in ('[[expected]]\nlibrary = "numpy"\n', '"numpy-* forward.value *" = 1\n', "="):
         known.write_text(wrong)
         assert main(options) == 2
@@ -150,6 +156,9 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["conformance", *options, "-k", few]) == 1
     out = capsys.readouterr().out
     assert "dask.array lacks what the core needs" in out
+    assert (
+        "python -m invconv conformance --namespace dask.array --mode eager --dtype float64" in out
+    )
     document = json.loads(path.read_text())
     assert {c["library"] for c in document["columns"]} == {"dask.array"}
     held = {(r["case"], r["law"]) for r in document["results"] if r["status"] == "pass"}
@@ -187,8 +196,13 @@ def test_a_library_that_is_slow_ends_in_time(tmp_path: Path, monkeypatch: Any, c
     monkeypatch.setattr(plugin, "A_CHECK", 0.2)
     options = ["--namespace", "dask.array", "--dtype", "float64", "--seconds", "4"]
     start = time.perf_counter()
+    handler = signal.getsignal(signal.SIGALRM)
     assert main(["conformance", *options, "-k", "kind"]) == 1
     assert time.perf_counter() - start < 40
+    assert signal.getsignal(signal.SIGALRM) is handler
+    with plugin.limited():
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     out = capsys.readouterr().out
     assert "TimeoutError: took more than 0.2 s" in out
     assert "checks, since 4 s were over (--seconds)" in out
@@ -237,10 +251,30 @@ def test_what_arrays_lack_is_said_once(tmp_path: Path, monkeypatch: Any, capsys:
         ic.Conv1x1(np.eye(2)).asarrays(like=x)
 
 
+def test_who_agrees_least_is_found_in_each_dtype() -> None:
+    """Among pairs of columns of that dtype: in the first case, though others come after it."""
+    names = ("numpy", "float64"), ("torch", "float64"), ("jax", "float32"), ("numpy", "float32")
+    columns = [Column(name, "cpu", "eager", dtype) for name, dtype in names]
+    off = {"corner-bias": (0, 3, 0, 7), "conv1x1-2d": (0, 2, 0, 5), "actnorm-2d": (0, 0, 0, 0)}
+    unit = {"float64": 2.0**-52, "float32": 2.0**-23}
+    found = [
+        (column, case, {"forward": np.asarray([-1.0, unit[column.dtype] * n])})
+        for case, numbers in off.items()
+        for column, n in zip(columns, numbers, strict=True)
+    ]
+    rows = [tuple(row.values()) for row in agreement(found)]
+    pairs = ("float32", "jax cpu eager", 7.0), ("float64", "numpy cpu eager", 3.0)
+    assert [(r[0], r[2], r[4]) for r in rows] == [*pairs]
+    assert {r[5] for r in rows} == {"corner-bias"}
+
+
 def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatch: Any) -> None:
     assert difference(np.zeros((2, 3)), np.zeros((2, 1)), "forward", "float64") == np.inf
-    monkeypatch.setattr(check, "to_numpy", Mock(side_effect=RuntimeError("no values")))
+    one, other = np.asarray([[0.25, 0.25], [0.25 + 2.0**-23, 0.25]])
+    assert difference(one, other, "forward", "float32") == pytest.approx(4)
+    assert difference(one, other, "log_det", "float16") == 1
     column = Column("numpy", "cpu", "eager", "float64")
+    monkeypatch.setattr(check, "to_numpy", Mock(side_effect=RuntimeError("no values")))
     assert check.outputs(check.setting("corner-bias", column)) == {}
 
 
