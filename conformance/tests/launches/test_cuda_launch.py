@@ -3,6 +3,7 @@
 import ctypes.util
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ def test_xlas_call_frame(driver: Driver) -> None:
     weigh = launch.custom_call(program, "weigh", program.plan.weigh())
     solve = launch.custom_call(program, "solve", (program.plan.solve(1),))
     counters = np.full(solve.counters, 77, np.int32)
+    older = replace(program.plan, device=replace(program.plan.device, architecture=80))
+    other = launch.custom_call(replace(program, plan=older), "solve", (program.plan.solve(1),))
+    assert other.name != solve.name  # code of another architecture
 
     def call(one: Any, given: Any, made: Any, launches: Any = None, *, stage: int = 3) -> Any:
         rows = one.launches if launches is None else launches
