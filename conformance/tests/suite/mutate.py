@@ -16,11 +16,10 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,8 +33,6 @@ _OTHER: dict[Any, Any] = {a: b for one, two in _PAIRS for a, b in ((one, two), (
 _OTHER |= {ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Mult}
 _QUIET = ast.Raise, ast.Assert, ast.JoinedStr  # messages
 _NOT_RUN = "annotation", "returns", "decorator_list", "type_params"
-_QUERY = """select path, context, numbits from line_bits join file on file.id = file_id
-    join context on context.id = context_id"""
 _LEFT_OUT = "_cli.py", "__main__.py", "costs.py"  # glue, and numbers that choose a way
 
 
@@ -98,27 +95,25 @@ def places(root: Path, file: str) -> Iterator[Place]:
             yield Place(file, node.lineno, start, end, f"({ast.unparse(new)})")
 
 
-def _tests(root: Path, data: Path, junit: Path) -> tuple[dict[Any, set[str]], dict[str, Any]]:
+def _tests(root: Path, path: Path, junit: Path) -> tuple[dict[Any, set[str]], dict[str, Any]]:
     """Return the tests of each line, and of each test how many lines and how long."""
-    from coverage.numbits import numbits_to_nums
+    from coverage import CoverageData
 
-    known, tests, of_file = {}, defaultdict[Any, set[str]](set), defaultdict[str, set[str]](set)
-    for case in ElementTree.parse(junit).iter("testcase"):
-        name = f"{str(case.get('classname')).replace('.', '/')}.py::{case.get('name')}"
-        known[name] = (0, float(case.get("time") or 0))
-    for path, context, bits in sqlite3.connect(data).execute(_QUERY):
-        test, file, run = (
-            context.partition("|")[0],
-            os.path.relpath(path, root),
-            numbits_to_nums(bits),
-        )
-        for line in run:
-            tests[file, line].add(test)
-        if test in known:
-            known[test] = (known[test][0] + len(run), known[test][1])
-            of_file[file].add(test)
+    tests, of_file, lines = {}, defaultdict[str, set[str]](set), Counter[str]()
+    data = CoverageData(str(path))
+    data.read()
+    for measured in data.measured_files():
+        file = os.path.relpath(measured, root)
+        for line, contexts in data.contexts_by_lineno(measured).items():
+            tests[file, line] = {context.partition("|")[0] for context in contexts}
+            lines.update(tests[file, line])
+            of_file[file] |= tests[file, line] - {""}
     for place in [place for place, names in tests.items() if "" in names]:  # run by an import
         tests[place] |= of_file[place[0]]
+    known = {}
+    for case in ElementTree.parse(junit).iter("testcase"):
+        name = f"{str(case.get('classname')).replace('.', '/')}.py::{case.get('name')}"
+        known[name] = (lines[name], float(case.get("time") or 0))
     return tests, known
 
 
