@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import llvmlite
 import numpy as np
@@ -30,10 +31,7 @@ LIKE: dict[str, Any] = {"numpy": np.empty(0), "torch": torch.empty(0, dtype=torc
 libraries = pytest.mark.parametrize("library", LIKE)
 
 
-def fail(*arguments: Any, **options: Any) -> Any:
-    raise RuntimeError("LLVM says no")
-
-
+fail = Mock(side_effect=RuntimeError("LLVM says no"))
 NO = "could not compile for this processor: LLVM says no"
 ABSENT: dict[str, tuple[Any, str, Any, str]] = {
     "no llvmlite": (sys.modules, "llvmlite", None, "not installed: pip install 'invconv[fast]'"),

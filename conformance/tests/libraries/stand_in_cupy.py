@@ -17,6 +17,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +210,13 @@ def _functions(prefix: str, source: Any = None, **own: Any) -> dict[str, Any]:
     return found | {n: _on_device(f"{prefix}.{n}", f) for n, f in functions.items()}
 
 
-class Device:
+class Device(nullcontext[None]):
     """The only one."""
 
+    id = 0
+
     def __init__(self, number: Any = 0) -> None:
-        self.id = 0
+        super().__init__()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Device)
@@ -221,12 +224,6 @@ class Device:
     def __hash__(self) -> int:
         """Refuse, as CuPy does."""
         raise TypeError("unhashable type: 'Device'")
-
-    def __enter__(self) -> "Device":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def synchronize(self) -> None:
         _read("Device.synchronize")

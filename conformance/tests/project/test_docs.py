@@ -15,15 +15,11 @@ from invconv_benchmarks.docs.formulas import tex
 from invconv_benchmarks.docs.pages import PACKAGES, Name, public
 
 GUIDE = "benchmarks/guide/"
+BLUR, FILTER = GUIDE + "undo-a-blur", GUIDE + "run-a-filter"
 WORDS = {  # that people search for, and a page that has them
-    "deconvolution": GUIDE + "undo-a-blur",
-    "psf": GUIDE + "undo-a-blur",
-    "wiener": GUIDE + "undo-a-blur",
-    "dirichlet": GUIDE + "undo-a-blur",
-    "iir": GUIDE + "run-a-filter",
-    "lfilter": GUIDE + "run-a-filter",
-    **dict.fromkeys(("butterworth", "filtfilt", "decimate", "zi"), GUIDE + "run-a-filter"),
-    **dict.fromkeys(("biquad", "lpc", "pole"), GUIDE + "run-a-filter"),
+    **dict.fromkeys(("deconvolution", "psf", "wiener", "dirichlet"), BLUR),
+    **dict.fromkeys(("iir", "lfilter", "butterworth", "filtfilt", "decimate", "zi"), FILTER),
+    **dict.fromkeys(("biquad", "lpc", "pole"), FILTER),
     "whitening": "gallery/whiten",
 }
 
