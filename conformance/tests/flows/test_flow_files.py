@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 import invconv as ic
 import invconv_torch
 from invconv.files.flow_files import arrays_of, step_names
-from invconv.flows.architecture import GlowArchitecture, mixing_operator
+from invconv.flows.affine import affine, inverse_affine
+from invconv.flows.architecture import GlowArchitecture, initial_arrays, mixing_operator
 from tests.flows.small_flows import MIXINGS, SHAPE, glow, moved, own_parts
 
 NAME = "flow.safetensors"
@@ -138,3 +139,23 @@ def test_architectures_are_what_their_values_say() -> None:
     theirs = inspect.signature(invconv_torch.flows.Glow).parameters  # those of JAX are the class's
     for field in fields(GlowArchitecture)[1:]:
         assert field.default == theirs[field.name].default
+
+
+def test_training_starts_from_the_numbers_of_pytorchs_convolutions() -> None:
+    """Uniform within the root of their inputs, in weights and biases; else zeros."""
+    glow = GlowArchitecture((3, 8, 8), levels=1, depth=1, width=64)
+    arrays = initial_arrays(glow, np.random.default_rng(0))
+    for i, inputs in ((0, 6), (2, 64)):
+        conv = torch.nn.Conv2d(inputs, 64, (3, 1)[i // 2])
+        for name, weight in conv.named_parameters():
+            drawn = np.abs(arrays[f"level0_step0_coupling.net.{i}.{name}"])
+            assert drawn.shape == weight.shape
+            assert drawn.max() == pytest.approx(float(weight.detach().abs().max()), rel=0.05)
+    assert not arrays["level0_step0_coupling.net.4.weight"].any()
+
+
+def test_scales_of_a_half_type_have_log_determinants_of_float32() -> None:
+    x, scale = torch.ones(1, 1000).bfloat16(), torch.full((1, 1000), 1.1).bfloat16()
+    for run, sign in ((affine, 1), (inverse_affine, -1)):
+        log_det = run(x, x, scale)[1]
+        torch.testing.assert_close(log_det, sign * scale.float().log().sum(1), rtol=1e-5, atol=0)
