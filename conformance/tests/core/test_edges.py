@@ -29,16 +29,16 @@ SINGULAR = [case for case in CASES if case.singular]
 @pytest.mark.parametrize("case", SINGULAR, ids=lambda case: case.name)
 def test_every_way_to_an_inverse_says_so(case: Case) -> None:
     """The law "singular" asks the others, in every library."""
-    conv, grid = case.conv(), case.spatial_shape
+    conv, grid, images = case.conv(), case.spatial_shape, case.images(1)[0]
     size = " x ".join(map(str, grid))
     message = f"exactly singular on a grid of {size} .*:"
     for check in (True, False):
         with pytest.raises(ic.SingularConvError, match=message):
             conv.prepare(grid, check=check)
     with pytest.raises(ic.SingularConvError, match=message):
-        ic.Inverse(conv).forward(case.images(1)[0])
+        ic.Inverse(conv).forward(images)
     with pytest.raises(ic.SingularConvError, match=message):
-        ic.Inverse(conv).inverse_vjp(*2 * [case.images(1)[0]], np.ones(2), check=False)
+        ic.Inverse(conv).inverse_vjp(images, images, np.ones(2), check=False)
     assert conv.condition(grid) == math.inf
 
 
