@@ -1,9 +1,7 @@
 """A flow is a file: what is written is read, and what is no flow is refused with a sentence."""
 
-import inspect
 import json
 import math
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +134,6 @@ def test_architectures_are_what_their_values_say() -> None:
     made = GlowArchitecture((3, 8, 8), 2, 4, 32, context=np.int64(2))  # type: ignore[arg-type]
     assert GlowArchitecture.from_dict(json.loads(json.dumps(made.to_dict()))) == made
     assert made.scale_floor == 0.5  # without one, samples explode
-    theirs = inspect.signature(invconv_torch.flows.Glow).parameters  # those of JAX are the class's
-    for field in fields(GlowArchitecture)[1:]:
-        assert field.default == theirs[field.name].default
 
 
 def test_training_starts_from_the_numbers_of_pytorchs_convolutions() -> None:

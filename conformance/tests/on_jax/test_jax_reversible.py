@@ -76,8 +76,7 @@ def test_jax_an_input_of_any_size_has_a_gradient(scale: float) -> None:
         return flow.forward_and_log_det(x)[0].sum()
 
     got, expected = jax.grad(loss)(ij.reversible(chain, (8, 8))).chain, jax.grad(loss)(chain)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), got, expected)
 
 
 @pytest.mark.slow

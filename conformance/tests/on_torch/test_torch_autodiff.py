@@ -47,9 +47,7 @@ def test_gradcheck(layer_name: str, torch_layer: Any, direction: str) -> None:
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse", "forward of the inverse"])
-def test_gradients_by_some_are_those_by_all(
-    layer_name: str, torch_layer: Any, direction: str
-) -> None:
+def test_gradients_by_some_are_right(layer_name: str, torch_layer: Any, direction: str) -> None:
     """By the image of a layer that is frozen, and by the parameters alone."""
     layer, x = torch_layer(layer_name)
     if " " in direction:
@@ -63,8 +61,7 @@ def test_gradients_by_some_are_those_by_all(
         return list(torch.autograd.grad(scalar(*function(*given)), [given[i] for i in wanted]))
 
     some = [*pulled_back(places[:1]), *pulled_back(places[1:])]
-    for one, other in zip(some, pulled_back(places), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(some, pulled_back(places), rtol=1e-12, atol=1e-12)
 
 
 def test_operations_alone_have_the_derivatives_of_differences() -> None:
@@ -95,8 +92,7 @@ def test_gradient_through_a_remembered_inverse(layer_name: str, torch_layer: Any
     expected = torch.autograd.grad(scalar(*layer.train().inverse(x)), inputs)
     layer.eval().inverse(x)
     got = torch.autograd.grad(scalar(*layer.inverse(x)), inputs)
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     if layer_name == "emerging-2d":
         assert gradgradcheck(function, inputs, atol=1e-4, fast_mode=True)
 
@@ -212,9 +208,8 @@ def test_forward_of_forward_mode_is_refused(name: str, direction: str, torch_lay
 
 
 @pytest.mark.parametrize(("direction", "pixels"), [("forward", 9), ("inverse", -9)])
-def test_an_image_that_is_not_finite_spoils_no_gradient_of_the_log_determinant(
-    direction: str, pixels: int
-) -> None:
+def test_an_infinite_image_spoils_no_log_determinant(direction: str, pixels: int) -> None:
+    """Nor its gradient."""
     layer = it.EmergingConv2d(2)
     x = torch.full((1, 2, 3, 3), torch.inf)
     getattr(layer, direction)(x)[1].sum().backward()

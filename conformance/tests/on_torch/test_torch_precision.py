@@ -78,24 +78,20 @@ def test_no_product_runs_in_reduced_precision(
     assert watch.loose == ["matmul"]
 
 
-@pytest.mark.parametrize(
-    ("device", "reduced_to"), [("cpu", "bf16"), ("cpu", "tf32"), ("cuda", "tf32")]
-)
+@pytest.mark.parametrize(("device", "to"), [("cpu", "bf16"), ("cpu", "tf32"), ("cuda", "tf32")])
 @pytest.mark.parametrize("product", ["matmul", "conv"])
-def test_a_switch_of_one_kind_of_product_alone_is_seen(
-    product: str, device: str, reduced_to: str
-) -> None:
+def test_a_switch_of_one_kind_of_product_alone_is_seen(product: str, device: str, to: str) -> None:
     products = {"matmul": torch.backends.cuda, "conv": torch.backends.cudnn}
     switch = getattr(torch.backends.mkldnn if device == "cpu" else products[product], product)
     with FakeTensorMode():
         x = torch.zeros(1, device=device)
     before = switch.fp32_precision
     try:
-        switch.fp32_precision = reduced_to
+        switch.fp32_precision = to
         with suppress(ZeroDivisionError), full_precision(x):
             assert switch.fp32_precision == "ieee"
             raise ZeroDivisionError
-        assert switch.fp32_precision == reduced_to
+        assert switch.fp32_precision == to
     finally:
         switch.fp32_precision = before
     assert precision.nothing_reduces("cpu")  # the next call has nothing to look at
