@@ -1,6 +1,5 @@
 """Signals and images in blocks: the blocks are the whole, with its gradients, on every library."""
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -119,15 +118,6 @@ def test_gradients_in_jax_with_channels_last() -> None:
 
     for run in (forward, inverse):
         check_grads(jax.jit(run), [jax.numpy.asarray(a) for a in arrays], order=2)
-
-
-def test_the_inverse_of_a_block_is_judged_unless_it_is_not_to_be() -> None:
-    conv = ic.AutoregressiveConv(np.asarray([[[1.0, -3.0]]], "float32"))
-    y, first = np.ones((1, 40), "float32"), np.ones((1, 1), "float32")
-    for run in (conv.inverse, functools.partial(conv.inverse_vjp, y)):
-        with pytest.warns(ic.IllConditionedWarning):
-            run(y, before=first)
-    conv.inverse_vjp(y, y, before=first, check=False)
 
 
 def test_precision_is_that_of_the_whole() -> None:

@@ -165,9 +165,8 @@ def test_a_prepared_inverse_has_the_values_that_there_were() -> None:
     prepared = ic.AutoregressiveConv(kernel).prepare((4,), precision="float64")
     kernel *= 2
     prepared.conv.kernel[...] = 7.0  # a copy each time
-    np.testing.assert_array_equal(
-        prepared.inverse(y, before=y[..., :1]), [[[1.5, 1.75, 1.875, 1.9375]]]
-    )
+    found = prepared.inverse(y, before=y[..., :1])
+    np.testing.assert_array_equal(found, [[[1.5, 1.75, 1.875, 1.9375]]])
     x, log_dets = prepared.inverse_and_log_det(y)
     np.testing.assert_array_equal(x, [[[1, 1.5, 1.75, 1.875]]])
     assert (log_dets, log_dets.dtype) == (0, np.float32)

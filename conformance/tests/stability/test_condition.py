@@ -5,6 +5,7 @@ Where no warning is expected, one is an error (pyproject.toml).
 
 import math
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,14 @@ def test_every_call_that_inverts_warns_at_the_callers_line() -> None:
     conv, x = growing.authors(), np.ones((1, 1, 32, 32))
     inverse, chain = ic.Inverse(conv), ic.Chain([conv])
     calls = conv.inverse_and_log_det, inverse.forward, ic.Chain([inverse]).forward, chain.inverse
-    pulls = conv.inverse_vjp, inverse.forward_vjp
-    for call in (*calls, ic.Inverse(inverse).inverse, *pulls):
+    block, pull = (partial(run, before=x[:, :, :1]) for run in (conv.inverse, conv.inverse_vjp))
+    pulls = conv.inverse_vjp, inverse.forward_vjp, pull
+    for call in (*calls, ic.Inverse(inverse).inverse, block, *pulls):
         with pytest.warns(ic.IllConditionedWarning, match="0.0 digits are left") as caught:
             call(*[x] * (1 + (call in pulls)))
         assert caught[0].filename == __file__
     conv.inverse_vjp(x, x, check=False)
-    conv.inverse_vjp(x, x, check=False, before=x[:, :, :1])
+    pull(x, x, check=False)
     conv.inverse_vjp(x[..., :2, :2], x[..., :2, :2])
 
 
