@@ -83,7 +83,8 @@ def test_every_call_that_inverts_warns_at_the_callers_line() -> None:
     conv, x = growing.authors(), np.ones((1, 1, 32, 32))
     inverse, chain = ic.Inverse(conv), ic.Chain([conv])
     calls = conv.inverse_and_log_det, inverse.forward, ic.Chain([inverse]).forward, chain.inverse
-    block, pull = (partial(run, before=x[:, :, :1]) for run in (conv.inverse, conv.inverse_vjp))
+    block: Any = partial(conv.inverse, before=x[:, :, :1])
+    pull: Any = partial(conv.inverse_vjp, before=x[:, :, :1])
     pulls = conv.inverse_vjp, inverse.forward_vjp, pull
     for call in (*calls, ic.Inverse(inverse).inverse, block, *pulls):
         with pytest.warns(ic.IllConditionedWarning, match="0.0 digits are left") as caught:

@@ -32,6 +32,11 @@ def conv(digits: float) -> ic.Conv1x1:
     return turned(1.0, 10.0**-digits)
 
 
+def undone(way: str) -> Callable[[float], Any]:
+    """Return the call of a method of an inverse that loses so many digits."""
+    return lambda digits: getattr(ic.Inverse(conv(digits)), way)(ONE)
+
+
 def scaled(number: float) -> None:
     ic.Conv1x1(np.diag([number, 1.0]).astype(np.float32)).inverse(ONE)
 
@@ -76,16 +81,8 @@ JUDGEMENT = "invconv/operators/base/judgement.py"
 ROWS = {
     "inverse": Row(JUDGEMENT, "or use float64", lambda d: conv(d).inverse(ONE), 6.0, [3.5]),
     "prepare": Row(JUDGEMENT, "is off by", lambda d: conv(d).prepare((4, 4)), 6.0, [3.5]),
-    **{
-        way: Row(
-            JUDGEMENT,
-            "is off by",
-            lambda d, w=way: getattr(ic.Inverse(conv(d)), w)(ONE),
-            6.0,
-            [3.5],
-        )
-        for way in ("forward", "forward_and_log_det")
-    },
+    "forward": Row(JUDGEMENT, "is off by", undone("forward"), 6.0, [3.5]),
+    "with log_det": Row(JUDGEMENT, "is off by", undone("forward_and_log_det"), 6.0, [3.5]),
     "pulled back": Row(
         JUDGEMENT, "is off by", lambda d: ic.Inverse(conv(d)).inverse_vjp(ONE, ONE), 6.0, [3.5]
     ),
@@ -122,7 +119,8 @@ def test_it_is_raised_and_not_beside(row: Row, tmp_path: Path) -> None:
     more = (tmp_path,) if row.call is loaded else ()
     with pytest.warns(UserWarning, match=row.words) as caught, np.errstate(all="ignore"):
         row.call(row.warns, *more)
-    assert [w.filename for w in caught] == [__file__]
+    # the gradients of an inverse's inverse need the solve, too
+    assert [w.filename for w in caught] == [__file__] * (1 + (row is ROWS["pulled back"]))
     for other in row.beside:  # where a warning is an error
         row.call(other, *more)
 
