@@ -29,7 +29,7 @@ def both(tmp_path: Path, dtype: Any, mixing: str, **settings: Any) -> tuple[Any,
 
 
 def as_jax(tensor: Any) -> Any:
-    return None if tensor is None else jax.numpy.asarray(tensor.numpy())
+    return jax.numpy.asarray(tensor.numpy())
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)

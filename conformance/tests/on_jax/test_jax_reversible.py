@@ -56,10 +56,9 @@ def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
         grad = jax.jit(jax.grad(both, argnums=(0, 1), allow_int=True, has_aux=True))
         (expected, x_bar), outputs = grad(chain, x)
         (found, found_x_bar), found_outputs = grad(ij.reversible(chain, SHAPE[1:]), x)
-        names = expected.parameters()
-        pairs = [(found.chain.parameters()[n], names[n]) for n in names]
-        pairs += [(found_x_bar, x_bar), *zip(found_outputs, outputs, strict=True)]
-        for one, other in pairs:
+        ours = *found.chain.parameters().values(), found_x_bar, *found_outputs
+        theirs = *expected.parameters().values(), x_bar, *outputs
+        for one, other in zip(ours, theirs, strict=True):
             assert one.shape == other.shape
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
