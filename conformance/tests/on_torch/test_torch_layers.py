@@ -183,7 +183,7 @@ def test_arguments_and_repr() -> None:
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
     assert isinstance(layer.operator(), ic.Chain)
-    steep = it.EmergingConv2d(2, mixing="qr", max_gain=3.0)  # of all its steps together
+    steep: Any = it.EmergingConv2d(2, mixing="qr", max_gain=3.0)  # of all its steps together
     torch.nn.init.constant_(steep.mixing.upper, 50.0)
     assert steep(torch.ones(1, 2, 1, 1))[0].norm() < 3.01 * 2**0.5
     for far, kept in ((1.0, "cached inverse"), (1e4, "LU factors")):
