@@ -567,6 +567,9 @@ TypeError
       -> register_backend('unused', adapter(ARRAY_OPS=«int → ArrayOps»))
   ndim: expected a number of spatial axes, got 2\.0 -> TorchTransform(it.Conv1x1(3), ndim=«2.0 → 2»)
   conv: expected an operator of invconv, got -> ij.interop.DistraxBijector(«3 → JAX_NORM», ndim=1)
+  conv: expected an operator -> ij.interop.FlowjaxBijection(«3 → JAX_NORM», (2, 4))
+  conv: expected an operator -> ij.interop.BijxBijection(«3 → JAX_NORM», ndim=1)
+  conv: expected an operator -> ij.interop.NumpyroTransform(«3 → JAX_NORM», ndim=1)
   shape: expected -> ij.interop.FlowjaxBijection(JAX_NORM, «5 → (2, 4)»)
 InvalidFileError
   not an ordinary file -> load([kept(ONE), '.'][«1 → 0»])
