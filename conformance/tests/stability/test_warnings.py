@@ -58,7 +58,7 @@ def flow(check: bool) -> None:
     """Prepare a flow of a layer without digits."""
     layer = Conv1x1(2)
     layer.weight.data = torch.as_tensor(conv(6.0).weight)
-    Multiscale((2, 4, 4), [layer]).prepare(check=check)
+    Multiscale((2, 4, 4), [layer]).prepare(**({} if check else {"check": False}))
 
 
 def loaded(number: float, folder: Path) -> None:
