@@ -209,3 +209,13 @@ def test_gradients_of_every_kind_of_leg_are_those_of_differences(way: str) -> No
     given = torch.tensor(x, requires_grad=True)  # of the images alone
     getattr(conv.asarrays(given), way)(given).backward(torch.tensor(bar))
     np.testing.assert_allclose(given.grad, x_bar, rtol=1e-10, atol=1e-12)
+
+
+def test_a_log_determinant_alone_has_a_gradient_by_every_array_of_a_part() -> None:
+    like = torch.zeros((), dtype=torch.float64)
+    conv = ic.QRConv1x1.init(3, rng=np.random.default_rng(0), like=like)
+    parameters = {n: a.clone().requires_grad_() for n, a in conv.parameters().items()}
+    _, log_det = conv.replace(**parameters).forward_and_log_det(torch.ones(1, 3, 4).double())
+    log_det.sum().backward()
+    assert torch.equal(parameters["reflectors"].grad, torch.zeros(3, 3).double())
+    torch.testing.assert_close(parameters["scale"].grad, 4 / conv.scale)
