@@ -85,6 +85,7 @@ def test_a_singular_step_is_named() -> None:
         for call in (chain.forward, chain.inverse, chain.inverse_and_log_det):
             with pytest.raises(ic.SingularConvError, match="Conv1x1 is exactly singular"):
                 call(x)
+    assert "exactly singular" in ic.diagnose(ic.Chain([ic.Inverse(zero)]), (3,)).trouble
     apart = ic.ActNorm.init(2).forward(np.asarray([[[math.inf], [1.0]]]))
     assert apart[0, 1] == 1  # a scale by itself is no matrix
     steps = [ic.Conv1x1(np.eye(2)), ic.PeriodicConv(np.zeros((2, 2, 3)))]

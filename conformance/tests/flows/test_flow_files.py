@@ -136,6 +136,13 @@ def test_architectures_are_what_their_values_say() -> None:
     assert made.scale_floor == 0.5  # without one, samples explode
 
 
+def test_a_glow_is_the_papers_unless_told() -> None:
+    """Three levels of 32 steps, and networks of 512 channels; but for scales of 1/2 at least."""
+    settings = {"levels": 3, "depth": 32, "width": 512, "mixing": "emerging", "kernel_size": 3}
+    others = {"shape": [3, 8, 8], "squeeze": "pixels", "scale_floor": 0.5, "context": None}
+    assert GlowArchitecture((3, 8, 8)).to_dict() == settings | others
+
+
 def test_training_starts_from_the_numbers_of_pytorchs_convolutions() -> None:
     """Uniform within the root of their inputs, in weights and biases; else zeros."""
     glow = GlowArchitecture((3, 8, 8), levels=1, depth=1, width=64)

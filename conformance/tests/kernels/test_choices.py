@@ -62,6 +62,7 @@ OPERATORS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "one channel": (ic.PeriodicConv.init(1, 31, rng=RNG), (1000, 1000)),
     "mirrors": (ic.SymmetricConv.init(2, boundary="mirror", rng=RNG), (33, 5)),
     "exponential": (ic.ExponentialConv.init(16, rng=RNG), (7, 11)),
+    "ring": (ic.ExponentialConv.init(16, padding="circular", rng=RNG), (7, 11)),
     "matrix": (ic.Conv1x1.init(96, rng=RNG), (64, 64)),
     "chain": (
         ic.Chain([ic.PLUConv1x1.init(8, rng=RNG), ic.QRConv1x1.init(8, rng=RNG)]),
