@@ -43,7 +43,7 @@ os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
 collect_ignore_glob = ["tests/*/torch_ddp.py"]
 
 _MOST_MEMORY = 2 * 2**30  # bytes of a process that runs tests
-_MORE_MEMORY = 120 * 2**20  # bytes after which a process forgets compiled programs
+_MORE_MEMORY = 100 * 2**20  # bytes after which a process forgets compiled programs
 _kept = [0]  # bytes of memory, when it last did
 _programs: list[str] = []
 _peaks: dict[str, int] = {}
