@@ -98,10 +98,14 @@ def _of_many(rounds: int) -> Iterator[Verdict]:
     calls = {"PyTorch": partial(_gradient, ic.lfilter, tensors)}
     try:
         audio: Any = importlib.import_module("torchaudio.functional")
-        theirs = lambda b, a, x: audio.lfilter(x, a, b, clamp=False)  # noqa: E731
-        calls["torchaudio"] = partial(_gradient, theirs, tensors)
     except (ImportError, OSError) as error:  # OSError: a wheel for CUDA beside PyTorch without it
         Console().print(f"not run: torchaudio cannot be imported ({error})", highlight=False)
+    else:
+
+        def theirs(b: Any, a: Any, x: Any) -> Any:
+            return audio.lfilter(x, a, b, clamp=False)
+
+        calls["torchaudio"] = partial(_gradient, theirs, tensors)
     title = f"gradient of lfilter by b, a and x, {as_text(shape)} samples"
     yield from _judged(title, calls, rounds, {"PyTorch": limit})
 

@@ -27,8 +27,8 @@ def autoregressive_cases() -> Iterator[Case]:
     yield Case("corner-9-channels-on-20", _build(9, ndim=1, kernel_size=3), (20,))
     yield from _beyond_one_vector()
     yield Case("raster-3d-dilated-beyond", _build(3, ndim=3, dilation=2, **_RASTER), (3, 4, 2))
-    skew = lambda rng: skewed(_build()(rng), 3.0)  # noqa: E731
-    yield Case("corner-ill-conditioned-at-the-pixel", skew, (4, 5), wide=True)
+    name = "corner-ill-conditioned-at-the-pixel"
+    yield Case(name, lambda rng: skewed(_build()(rng), 3.0), (4, 5), wide=True)
     yield Case("corner-one-channel", _build(1, kernel_size=2), (4, 4), (3,))
     signal = _build(1, ndim=1, kernel_size=4, direction=-1)
     yield Case("corner-signal", signal, (40,))
