@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise CommandError(f"--out: expected a folder, or a name for one, got {folder}")
     folder.mkdir(exist_ok=True)
+    finished = environment.begin()
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and arguments.only == "*":
         study = importlib.import_module(f"invconv_benchmarks.studies.{arguments.suite}")
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)
     with bars.Progress(*shown, words, console=console, transient=True, expand=True) as progress:
-        measured = perform(plan, _shown(progress), verdicts)
+        measured = perform(plan, _shown(progress), finished, verdicts)
     report(measured, pictures, folder, console)
     missed = any(v.verdict == "miss" for v in measured.limits)
     return int(arguments.suite in _STRICT and missed) if measured.complete else 130
@@ -110,7 +111,8 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     verdicts = [v.verdict for v in measured.limits]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "unclear", "miss"))
     files = f"{folder}/index.html, result.json and {len(pictures)} pictures"
-    text = f"limits: {counts}. {files}: {measured.passes} passes, {measured.seconds:.0f} s"
+    passes = f"{measured.passes} pass{'es' * (measured.passes != 1)}"
+    text = f"limits: {counts}. {files}: {passes}, {measured.seconds:.0f} s"
     console.print(text, markup=False, highlight=False)
 
 

@@ -50,26 +50,34 @@ def require_real(name: str, x: Any) -> None:
         )
 
 
-def require_alike(name: str, x: Any, like_name: str, like: Array) -> None:
-    """Raise unless ``x`` has the library, device and dtype, but for byte order, of ``like``."""
+def require_alike(name: str, x: Any, like_name: str, like: Array, *, movable: bool = False) -> None:
+    """Raise unless ``x`` has the library, device and dtype, but for byte order, of ``like``.
+
+    ``movable`` if ``like`` belongs to an operator, which can be carried over.
+    """
     require_real(name, x)
-    require_beside(name, x, like_name, like)
+    require_beside(name, x, like_name, like, movable=movable)
     if native_dtype(x.dtype) != native_dtype(like.dtype):
         raise TypeError(
             f"{name}: expected dtype {dtype_name(like.dtype)} as {like_name} has, got "
-            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name}, or "
-            f"carry an operator over with conv.asarrays(like={name})"
+            f"{dtype_name(x.dtype)}; nothing is promoted silently: cast {name}"
+            f"{_or_move(name) if movable else ''}"
         )
 
 
-def require_beside(name: str, x: Array, like_name: str, like: Array) -> None:
+def _or_move(name: str) -> str:
+    return f", or carry the operator over with conv.asarrays(like={name})"
+
+
+def require_beside(
+    name: str, x: Array, like_name: str, like: Array, *, movable: bool = False
+) -> None:
     """Raise unless ``x`` has the library and device of ``like``."""
     own, other = ops_of(x), ops_of(like)
     if own.name != other.name:
         raise TypeError(
             f"{name}: expected an array of {other.name} as {like_name} is, got one of "
-            f"{own.name}; convert {name}, or carry an operator over with "
-            f"conv.asarrays(like={name})"
+            f"{own.name}; convert {name}{_or_move(name) if movable else ''}"
         )
     here, there = own.placement(x), other.placement(like)
     if here != there and None not in (here, there):

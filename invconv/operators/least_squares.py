@@ -128,8 +128,9 @@ def regularised(
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
         _require_finite("penalty", added)
     else:
-        added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes))
-        rows = xp.zeros_like(matrices) + added
+        rows = added = damp * identity(channels, sizes)
+        if channels > 1:
+            rows = xp.zeros_like(matrices) + added
     if channels == 1:
         return _of_numbers(matrices, rows, rounding * sizes)
     coupled = _coupled(sizes + added)
@@ -155,13 +156,14 @@ def regularised(
 
 def _of_numbers(numbers: Array, rows: Array, lost: Array) -> Array:
     """Return the regularised inverses of 1 x 1 matrices; sizes up to ``lost`` count as zero."""
-    xp, size = namespace(numbers), abs(numbers)
+    xp, size, below = namespace(numbers), abs(numbers), abs(rows)
     lost = size <= lost  # not where it is NaN
-    numbers = xp.where(lost, xp.ones_like(numbers), numbers)
-    scale = xp.maximum(abs(numbers), xp.max(abs(rows), axis=-2, keepdims=True))
-    part = abs(numbers) / scale
-    squares = part * part + xp.sum(abs(rows / scale) ** 2, axis=-2, keepdims=True)
-    return xp.where(lost, xp.zeros_like(numbers), part / numbers * (part / squares))
+    numbers, size = (xp.where(lost, xp.ones_like(a), a) for a in (numbers, size))
+    scale = xp.maximum(size, xp.max(below, axis=-2, keepdims=True))
+    size, below = size / scale, below / scale
+    squares = size * size + xp.sum(below * below, axis=-2, keepdims=True)
+    found = conjugate(numbers / scale) / squares / scale  # k* / (|k|^2 + d^2 |p|^2)
+    return xp.where(lost, xp.zeros_like(found), found)
 
 
 def _require_finite(name: str, sizes: Array) -> None:

@@ -5,8 +5,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from invconv_benchmarks.measure import environment
 from invconv_benchmarks.results import limits
 from invconv_benchmarks.results.limits import Verdict
 from invconv_benchmarks.results.result import Result
@@ -40,9 +40,14 @@ class Plan:
                     yield number, Job(groups, self.targets, threads, self.seconds, cache)
 
 
-def perform(plan: Plan, step: Step, verdicts: Sequence[Verdict] = ()) -> Result:
-    """Measure; ``step`` is told what comes next, how many groups are done, and of how many."""
-    finished, rows = environment.begin(), list[Row]()
+def perform(
+    plan: Plan, step: Step, finished: Callable[[], dict[str, Any]], verdicts: Sequence[Verdict]
+) -> Result:
+    """Measure; ``step`` is told what comes next, how many groups are done, and of how many.
+
+    ``finished`` is of `environment.begin`, and ``verdicts`` those of a study before.
+    """
+    rows = list[Row]()
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
         jobs = list(plan.jobs(cache))
         passes = _measure(plan, jobs, rows, step)

@@ -90,7 +90,7 @@ def as_batch(conv: Operator, name: str, x: Any) -> Call:
     if fits(conv, x):
         return Call(conv, name, x, x, (x.shape[0],))
     _require_one(conv)
-    require_alike(name, x, *conv._reference())
+    require_alike(name, x, *conv._reference(), movable=True)
     channels, ndim = conv.channels, conv.ndim
     batch_axes = 1 if ndim is None else x.ndim - 1 - ndim
     if batch_axes < 0 or x.ndim <= batch_axes or x.shape[batch_axes] != channels:
