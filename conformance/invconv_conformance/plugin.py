@@ -204,8 +204,8 @@ class Collected:
         return (report.outcome, "", "") if silent and not report.failed else None
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Tell that nothing was checked where all laws say nothing."""
-        if self.results and all(r.status == "not applicable" for r in self.results):
+        """Tell that nothing was checked where all laws say nothing, or their time was over."""
+        if (self.results or self.late) and all(r.status == "not applicable" for r in self.results):
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self) -> None:

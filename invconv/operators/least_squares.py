@@ -20,7 +20,6 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
-    cast,
     identity,
     namespace,
     per_channel,
@@ -29,11 +28,11 @@ from invconv.arrays.namespaces import (
     to_float,
     zeros,
 )
-from invconv.arrays.validation import finite_or_nan, require_alike
+from invconv.arrays.validation import finite_or_nan
 from invconv.families import path as paths
 from invconv.kernels.frequencies.waves import complex_of
 from invconv.kernels.primitives import conjugate, matmul
-from invconv.operators.base.calls import Call, as_batch
+from invconv.operators.base.calls import Call, as_squares
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.judgement import warn_of_loss
 
@@ -83,34 +82,11 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     >>> Conv1x1(np.diag([2.0, 0.0])).least_squares(np.ones((1, 2, 1)), damp=1.0)[0, :, 0]
     array([0.4, 0. ])
     """
-    call = as_batch(self, "y", y)
-    number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
-    if not isinstance(damp, int | float):
-        require_alike("damp", damp, "y", y)
-        if damp.ndim:
-            shape = tuple(damp.shape)
-            raise ValueError(f"damp: expected a number or a 0-d array, got the shape {shape}")
-        damp = cast(damp, call.x.dtype)
-        number = to_float(damp) if readable(damp) else 0.0
-    if not 0 <= number <= limit:
-        raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
-    x = call.conv._least_squares(_without_bias(call), damp, penalties_of(self, y, penalty))
+    call, damp, penalties = as_squares(self, y, damp, penalty)
+    x = call.conv._least_squares(_without_bias(call), damp, penalties)
     if isinstance(damp, int | float) and damp == 0:
         warn_of_loss(self, call.spatial_shape, x, squares=True)
     return call.restore_shape(x)
-
-
-def penalties_of(conv: Any, y: Array, penalty: Any) -> list[Any]:
-    """Return the operators of a penalty in the precision that runs, or raise."""
-    given = penalty if isinstance(penalty, Sequence) else [] if penalty is None else [penalty]
-    for one in given:
-        require_operator("penalty", one)
-        if getattr(one, "_decoupled_by", ()) != conv._decoupled_by:
-            raise ValueError(
-                "penalty: expected an operator that the waves of this one's borders decouple, or a "
-                f"1x1 for a 1x1, since others have no solution in one solve, got {one!r:.200}"
-            )
-    return [as_batch(one, "y", y).conv for one in given]
 
 
 def regularised(
@@ -259,11 +235,10 @@ def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> fl
     if not (number := finite_or_nan(sigma)) > 0:
         hint = "; without noise the inverse needs no damp" if number == 0 else ""
         raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
-    call = as_batch(conv, "y", y)
+    call, _, penalties = as_squares(conv, y, 0.0, penalty)
     if not (count := size(call.x.shape)):
         raise ValueError(f"y: expected images, got none, of the shape {tuple(y.shape)}")
-    images, penalties = _without_bias(call), penalties_of(conv, y, penalty)
-    linear = paths.linear(call.conv._path())
+    images, linear = _without_bias(call), paths.linear(call.conv._path())
     maps = [family.made_ready(w, call.spatial_shape) for family, w, _ in linear]
 
     def share(difference: Array) -> float:

@@ -6,8 +6,8 @@ import jax
 from bijx import Bijection, Const
 from flax import nnx
 
+from invconv import InvertibleConv
 from invconv.arrays.namespaces import Array
-from invconv.operators.base.fields import operators
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
 
 
@@ -42,12 +42,13 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
         require_conv(conv)
         self._axes = event_ndim(getattr(conv, "ndim", None), ndim)
-        constants = {name for cls in operators().values() for name in cls._constant_names}
+        parts = jax.tree.leaves(conv, is_leaf=_is_operator)
+        trained = {id(array) for part in parts for array in part.parameters().values()}
 
-        def variable(path: tuple[Any, ...], leaf: Any) -> Any:
-            return Const(leaf) if getattr(path[-1], "name", "") in constants else nnx.Param(leaf)
+        def variable(leaf: Any) -> Any:
+            return nnx.Param(leaf) if id(leaf) in trained else Const(leaf)
 
-        self.arrays = nnx.data(jax.tree.map_with_path(variable, conv))
+        self.arrays = nnx.data(jax.tree.map(variable, conv))
 
     @property
     def conv(self) -> Any:
@@ -63,6 +64,10 @@ class BijxBijection(Bijection):  # type: ignore[misc]
         """Return K x + b and ``log_density - log|det K|`` of data x."""
         z, log_det = on_batch(self.conv.forward_and_log_det, x, self._axes)
         return z, log_density - log_det
+
+
+def _is_operator(node: Any) -> bool:
+    return isinstance(node, InvertibleConv)
 
 
 def _is_variable(node: Any) -> bool:

@@ -62,8 +62,9 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
         return checkpoint_name(x, f"operator {id(self._conv)}")
 
     def same_as(self, other: distrax.Bijector) -> bool:
-        """Tell whether another bijector has the same operator."""
-        return type(other) is DistraxBijector and other.conv is self.conv
+        """Tell whether another bijector has the same operator, on as many axes."""
+        known = type(other) is DistraxBijector and other.conv is self.conv
+        return known and other.event_ndims_in == self.event_ndims_in
 
     def tree_flatten(self) -> tuple[tuple[Any], int]:
         """Return the operator, and the static part; distrax's own depends on the leaves' values."""

@@ -72,4 +72,6 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         return images, log_det
 
     def _log_det(self, x: Tensor, sign: int) -> Tensor:
-        return x.new_full(x.shape[:1], sign * math.log(VALUES) * math.prod(x.shape[1:]))
+        kind = torch.promote_types(x.dtype, torch.float32)  # half types do not reach far enough
+        log_det = sign * math.log(VALUES) * math.prod(x.shape[1:])
+        return x.new_full(x.shape[:1], log_det, dtype=kind)

@@ -42,7 +42,7 @@ def _require_own_layers(flow: Glow) -> None:
 
 def _build(stored: StoredFlow, like: torch.Tensor) -> Glow:
     settings = stored.architecture.to_dict()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
         flow = Glow(**settings, device=like.device, dtype=like.dtype)
     own = flow.state_dict(keep_vars=True)
     with torch.no_grad():

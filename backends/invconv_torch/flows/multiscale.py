@@ -198,8 +198,6 @@ class Multiscale(nn.Module):  # type: ignore[misc]
             Uniform in [0, 1), of the flow's dtype; drawn anew unless it is given.
         context : tensor, optional
         """
-        if noise is None:
-            noise = torch.rand(images.shape, dtype=self._like.dtype, device=images.device)
         x, _ = self.dequantize(images, noise)
         return density.bits_per_dim(self.log_prob(x, context=context), self.dimensions)
 

@@ -131,7 +131,8 @@ class Library:
         """Copy NumPy values into the library, of an unknown one onto its default device."""
         xp = self.namespace()
         where = {"device": self.device(device)} if self.adapted else {}
-        return xp.asarray(values, dtype=getattr(xp, dtype), **where)
+        copied = np.array(values)  # of which a library may take the memory
+        return xp.asarray(copied, dtype=getattr(xp, dtype), **where)
 
     def namespace(self) -> Any:
         """Return the library's array-API namespace."""

@@ -554,6 +554,7 @@ TypeError
   zs: expected a tuple of .*got Tensor -> FLOW.decode(ZS«[0] → »)
   zs: expected .* real -> FLOW.decode([z«.to(int) → » for z in ZS])
   uint8 -> FLOW.bits_per_dim(«NOISE → PIXELS»)
+  images: expected a torch.Tensor, got nd -> FLOW.bits_per_dim(PIXELS«.numpy() → »)
   x: expected a real .*got uint8 -> FLOW.encode(«PIXELS → NOISE»)
   expected a torch.Tensor, got nd -> FLOW.encode(NOISE«.numpy() → »)
   images: expected a torch.Tensor, got nd -> Dequantize()(PIXELS«.numpy() → »)

@@ -1,5 +1,6 @@
 """Regularised inverses: beside the dense matrix, singular ones too; gradients by differences."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -161,6 +162,22 @@ def test_a_prepared_operator_has_it() -> None:
         exact = double.least_squares(small.astype(float), float(little), same)
         wide = prepared.least_squares(small, little, penalty)
         np.testing.assert_array_equal(wide, exact.astype("float32"))
+    for wrong, words in (({"damp": damp}, "damp: expected dtype"), ({"penalty": 3}, "penalty: ")):
+        with pytest.raises(TypeError, match=words):
+            prepared.least_squares(small, **wrong)
+
+
+def test_a_wide_prepared_operator_is_judged_once_or_not_at_all() -> None:
+    kernel = [-1, *[1 / 16] * 16, 5e-15]  # the mean is almost lost
+    conv = ic.PeriodicConv(np.asarray([[kernel]], "float32"))
+    y = np.random.default_rng(0).random((1, 1, 64), "float32")
+    conv.prepare((64,), check=False, precision="float64").least_squares(y)
+    with pytest.warns(ic.IllConditionedWarning):
+        prepared = conv.prepare((64,), precision="float64")
+    with pytest.warns(ic.IllConditionedWarning, match="by least squares") as told:
+        prepared.least_squares(y)
+    with pytest.warns(ic.IllConditionedWarning, match=re.escape(str(told[0].message))):
+        prepared.least_squares(y)  # the measured error is remembered
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_a_coupling_and_a_split_are_their_equations() -> None:
     torch.testing.assert_close(z, (x[:, 2:] - mean) * (0.3 + 0.7 / h.exp()))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_pixels_stay_what_they_are_whatever_the_noise(dtype: Any) -> None:
     images = torch.arange(256, dtype=torch.uint8)[:, None]
     last = torch.tensor(1 - torch.finfo(dtype).eps / 2, dtype=dtype)
@@ -110,7 +110,10 @@ def test_pixels_stay_what_they_are_whatever_the_noise(dtype: Any) -> None:
             back, inverse_log_det = Dequantize().inverse(x)
             assert torch.equal(back, images)
             assert torch.equal(inverse_log_det, -log_det)
-    assert log_det[0].double().item() == pytest.approx(-math.log(256), rel=1e-2)
+    assert log_det[0].double().item() == pytest.approx(-math.log(256), rel=1e-7)
+    many = torch.zeros(1, 12_000, dtype=torch.uint8)
+    log_det = Dequantize()(many, many.to(dtype))[1]  # beyond float16's largest number
+    assert log_det.item() == pytest.approx(-12_000 * math.log(256), rel=1e-7)
 
 
 def test_bits_per_dim_of_known_densities() -> None:

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_jax
+from invconv import extend
 from invconv_jax import interop
 from tests.interop.peers import JAX as LIBRARIES
 from tests.selected import installed
@@ -92,6 +93,9 @@ def test_distrax_knows_that_it_is_affine() -> None:
     for different in (other, distrax.Inverse(other), distrax.Chain([other, part])):
         with pytest.raises(NotImplementedError, match="not possible to guarantee"):
             flow.kl_divergence(distrax.Transformed(base, different))
+    mixing = invconv_jax.init(jax.random.key(0), ic.QRConv1x1, 3)
+    one, two = (interop.DistraxBijector(mixing, ndim=n) for n in (1, 2))
+    assert not one.same_as(two)  # their log-determinants have other shapes
 
 
 def test_flowjax_leaves_constants_alone() -> None:
@@ -144,6 +148,17 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     np.testing.assert_array_equal(copy(z), transform(z))
 
 
+class Turned(ic.InvertibleConv):
+    """A constant matrix times trained signs: names that PLUConv1x1 has the other way round."""
+
+    sign: Any = extend.array("C")
+    upper: Any = extend.array("C", "C", constant=True)
+    ndim: int = 2
+
+    def factors(self) -> Any:
+        return [(extend.Matrix(), self.upper * self.sign)]
+
+
 def test_bijx_trains_no_constants_and_restores_a_state() -> None:
     bijx, optax = map(pytest.importorskip, ("bijx", "optax"))
     from flax import nnx
@@ -152,6 +167,9 @@ def test_bijx_trains_no_constants_and_restores_a_state() -> None:
     first, second = (interop.BijxBijection(conv, ndim=2) for conv in convs)
     x = jax.random.normal(jax.random.key(2), (4, 3, 4, 6))
     assert len(jax.tree.leaves(nnx.state(first, bijx.Const))) == 2  # permutation and sign
+    turned = interop.BijxBijection(ic.Chain([Turned(jnp.ones(3), jnp.eye(3)), convs[0]]))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(turned, bijx.Const))]
+    assert sorted(shapes) == [(3,), (3,), (3, 3)]
     before = first.reverse(x, 0.0)[0]
     nnx.update(second, nnx.state(first))
     np.testing.assert_array_equal(second.reverse(x, 0.0)[0], before)

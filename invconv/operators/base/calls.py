@@ -18,13 +18,15 @@ from invconv.arrays.namespaces import (
     copy_of,
     namespace,
     ops_of,
+    readable,
     size,
+    to_float,
     zeros,
 )
 from invconv.arrays.validation import LARGEST, require_alike
 from invconv.families.path import State
 from invconv.kernels.primitives import Plan
-from invconv.operators.base.factors import Operator
+from invconv.operators.base.factors import Operator, require_operator
 
 
 class Call(NamedTuple):
@@ -126,6 +128,30 @@ def _require_one(conv: Operator) -> None:
             "stacked; call it under jax.vmap or jax.lax.scan, which take that axis away, or take "
             "one of them: jax.tree.map(lambda array: array[0], conv)"
         )
+
+
+def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float | Array, list[Any]]:
+    """Validate the arguments of `least_squares`; operators of the penalty come as a list."""
+    call = as_batch(conv, "y", y)
+    number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
+    if not isinstance(damp, int | float):
+        require_alike("damp", damp, "y", y)
+        if damp.ndim:
+            shape = tuple(damp.shape)
+            raise ValueError(f"damp: expected a number or a 0-d array, got the shape {shape}")
+        damp = cast(damp, call.x.dtype)
+        number = to_float(damp) if readable(damp) else 0.0
+    if not 0 <= number <= limit:
+        raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
+    given = penalty if isinstance(penalty, Sequence) else [] if penalty is None else [penalty]
+    for one in given:
+        require_operator("penalty", one)
+        if getattr(one, "_decoupled_by", ()) != conv._decoupled_by:
+            raise ValueError(
+                "penalty: expected an operator that the waves of this one's borders decouple, or a "
+                f"1x1 for a 1x1, since others have no solution in one solve, got {one!r:.200}"
+            )
+    return call, damp, [as_batch(one, "y", y).conv for one in given]
 
 
 def grid_of(conv: Operator, shape: Sequence[int]) -> Shape:
@@ -245,12 +271,12 @@ class PreparedInverse:
         dtype = self._state.dtype
         if dtype is None:
             return self._conv.least_squares(y, damp, penalty)
+        _, damp, penalties = as_squares(self._conv, y, damp, penalty)
         damp = damp if isinstance(damp, int | float) else cast(damp, dtype)
-        if penalty is not None:
-            several = penalty if isinstance(penalty, Sequence) else [penalty]
-            penalty = [one._in_float64() for one in several]
-        x = self._conv._in_float64().least_squares(cast(y, dtype), damp, penalty)
-        return cast(x, y.dtype)
+        wide = self._conv._in_float64()
+        vars(wide)["_conditions"] = self._conv._conditions  # of the same numbers
+        wider = [one._in_float64() for one in penalties]
+        return cast(wide.least_squares(cast(y, dtype), damp, wider), y.dtype)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
