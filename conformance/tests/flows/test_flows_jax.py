@@ -22,8 +22,10 @@ from tests.selected import slow
 SHAPE = (3, 4, 4)
 
 
-def both(tmp_path: Path, dtype: Any, mixing: str, **settings: Any) -> tuple[Any, Any]:
-    flow = moved(glow(mixing, SHAPE, **settings), 0.05, dtype)
+def both(
+    tmp_path: Path, dtype: Any, mixing: str, shape: Any = SHAPE, **settings: Any
+) -> tuple[Any, Any]:
+    flow = moved(glow(mixing, shape, **settings), 0.05, dtype)
     invconv_torch.save(flow, tmp_path / "flow.safetensors")
     return flow, invconv_jax.load(tmp_path / "flow.safetensors")
 
@@ -43,6 +45,7 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
         expected, samples = flow.bits_per_dim(images, noise), flow.decode(zs)
     bits = found.bits_per_dim(as_jax(images), as_jax(noise))
     np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-5)
+    assert bits.dtype == "float32"
     for key in (jax.random.key(0), jax.random.PRNGKey(0)):
         drawn = jax.random.uniform(key, images.shape, "float32")
         pair = (found.bits_per_dim(as_jax(images), noise) for noise in (key, drawn))
@@ -53,12 +56,24 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
     np.testing.assert_allclose(again, samples, rtol=0, atol=1e-4 * samples.abs().max().item())
 
 
+def test_actnorms_are_initialized_as_those_of_torch(tmp_path: Path) -> None:
+    flow, x = glow("qr", SHAPE, levels=1, depth=2), torch.rand(3, *SHAPE)
+    invconv_torch.save(flow, tmp_path / "flow.safetensors")
+    steps = invconv_jax.load(tmp_path / "flow.safetensors").initialize(as_jax(x)).levels[0].steps
+    flow.initialize(x)
+    for i, step in enumerate(steps):  # the second one sees what the first one has made
+        wanted = flow.layers[f"level0_step{i}_actnorm"].operator().parameters()
+        for name, array in step.mixing.steps[0].parameters().items():
+            np.testing.assert_allclose(array, wanted[name].detach(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("grid", [(), slow((4, 4))])
 def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path) -> None:
-    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5, "depth": 2}
+    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5, "levels": 3}
+    shape = 3, 8, 8
     with jax.enable_x64(True):
-        flow, found = both(tmp_path, torch.float64, "emerging_qr", **settings)
-        x = torch.rand(2, *SHAPE, dtype=torch.float64)
+        flow, found = both(tmp_path, torch.float64, "emerging_qr", shape, **settings)
+        x = torch.rand(2, *shape, dtype=torch.float64)
         context = torch.randn(2, 2, *grid, dtype=torch.float64)
         with torch.no_grad():
             zs, log_det = flow.encode(x, context=context)
@@ -110,7 +125,7 @@ def test_lost_numbers_are_told(source: str, dtype: str, small: float, tmp_path: 
         flow.layers["level0_step0_mixing"].scale[:2] = small
     invconv_torch.save(flow, tmp_path / "flow.safetensors")
     message = f"dtype: 2 of the 4 numbers of level0_step0_mixing.scale, up to .* zero in {dtype}"
-    with pytest.warns(UserWarning, match=message) as caught:
+    with pytest.warns(UserWarning, match=message) as caught, jax.enable_x64(False):
         invconv_jax.load(tmp_path / "flow.safetensors", dtype=dtype)
     assert [warning.filename for warning in caught] == [__file__]
 
