@@ -59,9 +59,10 @@ def test_sums_over_large_numbers_do_not_overflow(library: str) -> None:
     """By a matrix per frequency, a solve of each, and transforms of a wide kernel."""
     for kernel in (np.asarray([0.1, 1.0, 0.2]), np.asarray([0.45, 1.0, 0.45]), np.eye(1, 601)[0]):
         conv = ic.PeriodicConv(CARRY[library](kernel[None, None]))
-        x = CARRY[library](1 + 0.1 * np.random.default_rng(0).random((1, 1, 700)))
+        x = CARRY[library](1 + 0.1 * np.random.default_rng(0).random((2, 1, 700)))
         for run, size in itertools.product((conv.forward, conv.inverse), (1e306, -1e306)):
-            np.testing.assert_allclose(run(size * x) / size, run(x), rtol=1e-12)
+            sizes = CARRY[library](np.asarray([[[size]], [[1e-160]]]))  # each image has its own
+            np.testing.assert_allclose(run(sizes * x) / sizes, run(x), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

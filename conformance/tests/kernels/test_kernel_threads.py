@@ -7,6 +7,8 @@ import itertools
 import signal
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -59,6 +61,20 @@ def alone(made: ic.PreparedInverse, batches: list[Any]) -> list[Any]:
     """Return what one thread gives, image by image."""
     singly = ([to_numpy(made.inverse(y[i : i + 1])) for i in range(len(y))] for y in batches)
     return list(map(np.concatenate, singly))
+
+
+def test_an_error_of_another_thread_is_raised() -> None:
+    here, over = threading.get_ident(), threading.Event()
+
+    def work() -> None:
+        if threading.get_ident() != here:
+            over.set()
+            raise ZeroDivisionError
+        assert over.wait(60)
+        time.sleep(0.01)  # it has ended by then
+
+    with pytest.raises(ZeroDivisionError):
+        threads.together(work, 2)
 
 
 @libraries

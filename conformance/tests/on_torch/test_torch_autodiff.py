@@ -1,12 +1,15 @@
 """PyTorch's derivatives of every layer, against differences and the dense matrix."""
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian, jacobian
@@ -15,6 +18,7 @@ from torch.func import functional_call
 import invconv as ic
 import invconv_torch as it
 from invconv.families.convolutions import Causal
+from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.determinants import LOG_ABS_DET
 from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, run
 from tests.conftest import Method
@@ -237,3 +241,20 @@ def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Any)
     nested = [jacobian(lambda z, v=v: slope(z, v)[:2], x, vectorize=v) for v in (True, False)]
     torch.testing.assert_close(*nested)
     assert nested[1].abs().max() > 1e-3  # there is something to compare
+
+
+def test_every_order_of_an_exponential() -> None:
+    """Of e^(s^2 M) x at s = 1; an operation has a tensor more for each order, up to five."""
+    rng = np.random.default_rng(0)
+    conv = ic.ExponentialConv(0.3 * rng.standard_normal((2, 2, 3)))
+    x, scale = rng.standard_normal(8), torch.ones((), dtype=torch.float64, requires_grad=True)
+    moved = conv.replace(kernel=scale * scale * torch.tensor(conv.kernel))
+    value = moved.forward(torch.tensor(x.reshape(1, 2, 4)))[0, 0, 1]
+    generator = scipy.linalg.logm(affine(conv, (4,))[0])
+    terms = [x]
+    for n in range(1, 60):
+        terms.append(generator @ terms[-1] / n)
+    for order in range(1, 6):
+        (value,) = torch.autograd.grad(value, scale, create_graph=True)
+        expected = sum(math.perm(2 * n, order) * term[1] for n, term in enumerate(terms))
+        assert value.item() == pytest.approx(expected, rel=1e-9)
