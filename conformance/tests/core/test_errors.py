@@ -221,7 +221,7 @@ invconv.save
   its class has been defined again since -> of the class Defined as it is defined now
       -> save([defined(), defined()][«0 → 1»], 'f')
   «an array holds NaN | inf» -> log_scale: expected finite numbers
-      -> save(ActNorm(np.asarray([0.0, «np.nan | np.inf → 1»]), None), 'f')
+      -> save(ActNorm(np.asarray([0.0, «np.nan | -np.inf → 1»]), None), 'f')
   there are too many -> 18000 arrays are more than -> save(Chain([ONE] * «18000 → 20»), 'f')
   too deeply nested operators -> nested .* deep at most -> save(«TOO_DEEP → DEEP», 'f')
   a flow's mixing is a function -> its mixing is a function, which no file describes
