@@ -146,3 +146,15 @@ def test_it_forgets_layers_that_are_gone() -> None:
     guard = it.InverseGuard(chain := ic.Chain([good, bad]), (4, 4), digits=0, every=1)
     lost, kept = [guard.step(c).digits for c in (chain, chain, ic.Chain([good]))][1:]
     assert lost < 2 < kept
+
+
+def test_a_matrix_for_vectors_is_judged() -> None:
+    near = ic.Conv1x1(np.asarray([[1, 1], [1, 1 + 1e-5]], np.float32), ndim=0)
+    with pytest.warns(ic.IllConditionedWarning, match="Conv1x1 on a grid of 1 is off"):
+        near.inverse(np.ones((5, 2), np.float32))
+    assert ic.diagnose(near, ()).condition == pytest.approx(np.linalg.cond(near.weight), rel=1e-4)
+    layer = it.InvertibleModule(near)
+    guard = it.InverseGuard(layer)
+    layer(torch.ones(5, 2))
+    with pytest.warns(ic.IllConditionedWarning):
+        assert guard.step(layer).spatial_shape == ()

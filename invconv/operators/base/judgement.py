@@ -162,7 +162,7 @@ class _Judged(NamedTuple):
 
         ``reachable`` is the map to the part of an image that the solve can give back.
         """
-        if shape and all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
+        if all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
             shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
         if solve is None:
             solve = in_turn(solvers_of(paths.inverse(self.path), shape, by_factor=True))
