@@ -16,6 +16,7 @@ import torch
 import invconv as ic
 from invconv.arrays import namespaces
 from invconv.arrays.registry import agnostic
+from invconv.kernels.primitives import add_pivots
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_keeps_accuracy
 from tests.programs import python
 from tests.selected import cases_named
@@ -88,6 +89,13 @@ def test_asarrays_stays_differentiable_within_a_library() -> None:
     assert again.weight.data_ptr() != conv.weight.data_ptr()
 
 
+def test_pivots_are_added_at_the_centre_of_a_kernel_that_is_no_cube() -> None:
+    kernel, v, centre = RNG.standard_normal((2, 2, 2, 3, 5)), RNG.standard_normal(2), (0, 1, 2)
+    found = add_pivots.agnostic(strict.asarray(kernel), centre, strict.asarray(v))
+    kernel[([0, 1], [0, 1], *centre)] += v
+    assert np.array_equal(np.asarray(found), kernel)
+
+
 def test_init_is_the_papers() -> None:
     conv = ic.EmergingConv.init(12, kernel_size=5, rng=RNG)
     assert conv.first.kernel.shape == (12, 12, 3, 3)
@@ -129,8 +137,9 @@ def test_plans_say_how_a_solve_runs() -> None:
     assert apart.plan.levels == 2 * (3 + 4 - 1) + 2 * (3 + 3 - 1)  # one residue class after another
     assert apart(np.ones((0, 2, 6, 7))).shape == (0, 2, 6, 7)
     assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan.frequencies == 12
-    series = ic.ExponentialConv(np.full((1, 1, 3), 2.0)).prepare((9,)).plan
-    assert repr(series) == "Plan(method='Taylor series of exp(-M)', times=1, terms=33)"
+    for size, counts in ((2.0, "times=1, terms=33"), (1e9, "times=0, terms=0")):
+        series = ic.ExponentialConv(np.full((1, 1, 3), size)).prepare((9,), check=False).plan
+        assert repr(series) == f"Plan(method='Taylor series of exp(-M)', {counts})"
     steps = ic.Chain([conv, ic.ActNorm.init(2)]).prepare((3, 5)).plan.steps
     assert [plan.method for plan in steps] == ["compiled kernel", "division"]
 

@@ -61,7 +61,7 @@ def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
 
 @pytest.fixture(params=["images", "rows", "channels", "recursion"])
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Force what is in the lanes, where it can be, and threads for solves of any size."""
+    """Force what is in the lanes, where it can be; small images, too, have bands and threads."""
     quickest = lane_costs.best_way
 
     def chosen(g: Any, batch: int, workers: int) -> Any:
@@ -70,9 +70,12 @@ def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
     monkeypatch.setattr(assembly, "best_way", chosen)
     monkeypatch.setattr(costs, "SHARED", 0.0)
-    compiled._runs.cache_clear()
+    monkeypatch.setattr(costs, "BAND", 2**13)
+    for cache in (caches := (compiled._runs, assembly.program)):
+        cache.cache_clear()
     yield request.param
-    compiled._runs.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 def random_case(
