@@ -251,7 +251,7 @@ def test_every_order_of_an_exponential() -> None:
     moved = conv.replace(kernel=scale * scale * torch.tensor(conv.kernel))
     value = moved.forward(torch.tensor(x.reshape(1, 2, 4)))[0, 0, 1]
     generator = scipy.linalg.logm(affine(conv, (4,))[0])
-    terms = [x]
+    terms: list[Any] = [x]
     for n in range(1, 60):
         terms.append(generator @ terms[-1] / n)
     for order in range(1, 6):
