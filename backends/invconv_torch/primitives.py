@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invconv.families.family import Family
@@ -36,10 +35,9 @@ gram = functools.partial(run, GRAM)  # of a family, x and y
 
 def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
-    if torch.compiler.is_compiling() and family.solved in ("causal", "spectral", "matrix"):
-        require_onnx_form()
     if family.solved not in ("causal", "spectral"):
         return family.factor(w, shape)
+    require_onnx_form()
     known = kernels.factor(family, w, shape, quiet=False) if bare(w) else None
     return Solver(family, w, known)
 

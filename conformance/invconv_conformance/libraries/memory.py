@@ -40,6 +40,8 @@ def memories(target: Target, dtype: str) -> dict[str, Hold]:
         "every other number": lambda x: put(np.stack([x, x + 1], -1))[..., 0],
         REPEATED: repeated,
     }
+    if target.library.name == "torch":
+        ways["signs that are to be turned"] = lambda x: put(-x)._neg_view()  # as z.conj().imag
     if target.library.name == "numpy":
         swapped = np.dtype(dtype).newbyteorder()
         ways |= {

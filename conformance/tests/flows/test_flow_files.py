@@ -42,8 +42,10 @@ def test_names_and_shapes_are_those_of_torch_and_operators_the_same(mixing: str)
 def test_whether_it_is_initialized_is_in_the_file(tmp_path: Path) -> None:
     flow = glow()
     flow.initialize(torch.rand(8, *SHAPE))
+    drawn = torch.get_rng_state()
     invconv_torch.save(flow, tmp_path / NAME)
     assert invconv_torch.load(tmp_path / NAME).initialized
+    assert torch.equal(torch.get_rng_state(), drawn)  # a file leaves the user's numbers alone
     before = (tmp_path / NAME).read_bytes()
     with torch.no_grad():
         flow.layers["level0_step0_coupling"].net[0].bias[0] = math.inf

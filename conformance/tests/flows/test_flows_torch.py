@@ -78,6 +78,7 @@ def test_parts_and_files_go_where_they_are_told(tmp_path: Path) -> None:
         made.append(invconv_torch.load(tmp_path / "model.safetensors", **where))
     for one in made:
         assert {(p.device.type, p.dtype) for p in one.parameters()} == {("meta", torch.float64)}
+    assert made[0].dequantize(torch.zeros(1, 1, dtype=torch.uint8))[0].dtype == torch.float64
 
 
 def test_a_coupling_and_a_split_are_their_equations() -> None:
@@ -95,6 +96,8 @@ def test_a_coupling_and_a_split_are_their_equations() -> None:
     (kept, z), _ = split(x)
     torch.testing.assert_close(kept, x[:, :2])
     torch.testing.assert_close(z, (x[:, 2:] - mean) * (0.3 + 0.7 / h.exp()))
+    kept.zero_()  # memory of its own
+    assert x.all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -182,6 +182,14 @@ def test_pyro_finds_the_parameters_of_a_transform() -> None:
     assert len(list(transform.parameters())) == 3
 
 
+def test_a_part_of_freia_may_edit_what_an_inverse_returns() -> None:
+    """As HaarDownsampling does: the inverse's derivative needs its own result."""
+    flow = pytest.importorskip("FrEIA.framework").SequenceINN(1, 4, 4)
+    flow.append(pytest.importorskip("FrEIA.modules").HaarDownsampling)
+    flow.append(interop.FreiaModule, conv=it.EmergingConv2d(4))
+    flow(torch.randn(2, 4, 2, 2), rev=True)[0].sum().backward()
+
+
 def test_freia_refuses_other_inputs() -> None:
     framework = pytest.importorskip("FrEIA.framework")
     layer = it.EmergingConv2d(4)
@@ -225,7 +233,7 @@ def test_a_cache_remembers_the_last_pair() -> None:
 
 def test_the_number_of_axes() -> None:
     open_ended = it.Conv1x1(3)
-    vectors = interop.TorchTransform(open_ended, ndim=0)
+    vectors = interop.TorchTransform(open_ended, ndim=0).with_cache()
     assert vectors(torch.randn(4, 5, 3)).shape == (4, 5, 3)
     assert vectors(torch.randn(0, 3)).shape == (0, 3)
     chain = it.ReversibleChain([open_ended, it.PeriodicConv1d(3)])

@@ -35,8 +35,8 @@ def test_parameters_begin_as_the_seed_says(layer_name: str) -> None:
     layer.to_empty(device="cpu")
     for tensor in layer.state_dict().values():
         tensor.fill_(-7)
-    expected = make(layer_name)
-    for each in (layer, expected):
+    expected, finer = make(layer_name), make(layer_name).double()
+    for each in (layer, expected, finer):
         torch.manual_seed(5)
         each.reset_parameters()
     state, found = expected.state_dict(), layer.state_dict()
@@ -45,7 +45,8 @@ def test_parameters_begin_as_the_seed_says(layer_name: str) -> None:
     assert all(p.is_contiguous() for p in expected.parameters()), "torch.export.save would warn"
     layer.reset_parameters()
     again = all(torch.equal(found[n], t) for n, t in state.items())
-    assert again == (layer_name == "actnorm")  # which begins at the identity
+    rounded = all(torch.equal(p.float().double(), p) for p in finer.parameters())
+    assert again == rounded == (layer_name == "actnorm")  # which begins at the identity
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", ">f8"])
@@ -179,13 +180,19 @@ def test_arguments_and_repr() -> None:
     layer = it.EmergingConv2d(4, (3, 5), dilation=(1, 2), mask="raster", mixing="plu", bias=False)
     for shown in ("raster", "dilation=(1, 2)", "PLUConv1x1", "bias=False", "kernel_size=(2, 5)"):
         assert shown in repr(layer)
-    assert "kernel_size=(5, 3)" in repr(it.SymmetricConv2d(2, (5, 3)))
+    mixed = it.SymmetricConv2d(2, (5, 4), boundary=("symmetric", "periodic"))
+    assert "kernel_size=(5, 4)" in repr(mixed)
     names = set(layer.state_dict())
     assert {"first.kernel", "second.kernel", "mixing.lower", "mixing.permutation"} <= names
     assert isinstance(layer.operator(), ic.Chain)
     steep: Any = it.EmergingConv2d(2, mixing="qr", max_gain=3.0)  # of all its steps together
-    torch.nn.init.constant_(steep.mixing.upper, 50.0)
+    for weight in (steep.mixing.upper, steep.first.kernel):
+        torch.nn.init.constant_(weight, 50.0)
     assert steep(torch.ones(1, 2, 1, 1))[0].norm() < 3.01 * 2**0.5
+    free = it.EmergingConv2d(2, mixing="qr")
+    free.load_state_dict(dict(steep.state_dict()))
+    once, x = ic.bounded(free.operator(), 3.0), torch.randn(1, 2, 3, 4)
+    torch.testing.assert_close(once.forward(x), steep(x)[0])
     for far, kept in ((1.0, "cached inverse"), (1e4, "LU factors")):
         kernel = torch.tensor([[1.0, far], [0.0, 1.0]])[..., None]
         plan = ic.PeriodicConv(kernel).prepare((3,), check=False).plan

@@ -36,13 +36,13 @@ def check(layer: Any, x: Any, results: Sequence[Any]) -> None:
         np.testing.assert_allclose(np.asarray(got), want, rtol=rtol, atol=atol)
 
 
-def eagerly(layer: Any, x: Any) -> list[Any]:
+def eagerly(layer: Any, x: Any, ways: Sequence[bool] = (False, True)) -> list[Any]:
     """Run what an export traces."""
     conv = layer._current(True, values_of)
     with torch.no_grad():
         call = as_batch(layer._current(True, within=False), "x", x)
-        ways = [constant.evaluate(call, conv, inverse=inverse) for inverse in (False, True)]
-    return [result for way in ways for result in way]
+        pairs = [constant.evaluate(call, conv, inverse=inverse) for inverse in ways]
+    return [result for pair in pairs for result in pair]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -62,13 +62,21 @@ def test_operators(case: Case) -> None:
         convs.append(ic.bounded(convs[0], 3.0))
     for conv in convs:
         layer = it.InvertibleModule(conv)
-        x = torch.randn(3, conv.channels, *case.spatial_shape, dtype=torch.float64)
+        x = torch.randn(3, 1, conv.channels, *case.spatial_shape, dtype=torch.float64)
         check(layer, x, eagerly(layer, x))
 
 
 def test_half_types_are_computed_in_float32() -> None:
     layer, x = it.AutoregressiveConv1d(2, dtype=torch.bfloat16), torch.randn(3, 2, 6).bfloat16()
     torch.testing.assert_close(eagerly(layer, x), [*layer(x), *layer.inverse(x)])
+
+
+def test_a_singular_layer_has_a_forward_map() -> None:
+    layer, x = it.InvertibleModule(ic.Conv1x1(np.diag([2.0, 0.0]))), torch.ones(1, 2, 1).double()
+    z, log_det = eagerly(layer, x, ways=[False])
+    assert (z.flatten().tolist(), log_det.tolist()) == ([2.0, 0.0], [-np.inf])
+    with pytest.raises(ic.SingularConvError):
+        eagerly(layer, x, ways=[True])
 
 
 SLOWLY = [slow(TORCH_LAYERS, dtype) for dtype in (torch.float32, torch.float64)]

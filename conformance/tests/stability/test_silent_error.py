@@ -129,7 +129,7 @@ def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
     steps = [turned(math.exp(1.3), math.exp(-1.3)) for _ in range(6)]
     for step in steps:
         assert not warned(step, (4, 4))
-    chain = it.ReversibleChain([it.InvertibleModule(step) for step in steps])
+    chain = it.ReversibleChain([*map(it.InvertibleModule, steps), it.Squeeze()])
     with pytest.raises(ValueError, match="layers 0 to 5: expected an inverse"):
         chain(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ValueError, match="chain: expected an inverse"):

@@ -233,6 +233,7 @@ def test_a_dense_matrix_of_the_whole_grid() -> None:
 @pytest.mark.parametrize("word", ["mirrored", "emerging_mirrored", "doubled"])
 def test_flows_know_it_by_its_word(word: str, tmp_path: Path) -> None:
     flow = moved(glow(word, (2, 4, 4), levels=1), 0.1, torch.float32)
+    assert all(p.is_meta for p in glow(word, device="meta").parameters())
     images, noise = torch.randint(256, (3, 2, 4, 4), dtype=torch.uint8), torch.rand(3, 2, 4, 4)
     ic.save(flow, tmp_path / "flow.safetensors")
     same = invconv_jax.load(tmp_path / "flow.safetensors")
