@@ -109,6 +109,7 @@ def test_init_is_the_papers() -> None:
     assert np.abs(centre @ centre.T - np.eye(24)).max() < 0.3
     symmetric = ic.SymmetricConv.init(24, (5, 3), rng=RNG).kernel
     assert symmetric.shape == (24, 24, 3, 2)
+    assert ic.ExponentialConv.init(1, dilation=(1, 2), rng=RNG).dilation == (1, 2)
     exponential = 5 * ic.ExponentialConv.init(24, 5, rng=RNG).kernel
     taps = conv.first.kernel[:, :, 1:, 1:], periodic[:, :, 0], symmetric[:, :, 1:], exponential
     assert all(0.018 < noise.std() < 0.022 for noise in taps)

@@ -249,3 +249,11 @@ def test_a_gradient_by_frequencies_overflows_only_where_its_sums_do() -> None:
     conv, large = ic.PeriodicConv(x[:2]), x * np.float32(2.0**58)
     least = conv.forward_vjp(x, x)[0]["kernel"]
     assert np.array_equal(conv.forward_vjp(large, large)[0]["kernel"], least * 2.0**116)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_squeezed_image_is_a_copy(library: str) -> None:
+    x = CARRY[library](np.ones((1, 4, 1, 1)))  # whose numbers stay in their order
+    for y in (ic.unsqueeze(x), ic.squeeze(ic.unsqueeze(x))):
+        y[...] = 2.0
+        assert (x == 1).all()

@@ -365,6 +365,7 @@ ValueError
   factor: expected a power of 2 .* got 3 -> squeeze(np.ones((1, 1, 6, 6)), 3, basis='«haar → dct»')
   basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'
       -> squeeze(np.ones((1, 1, 6, 6)), basis='«wavelet → haar»')
+  Conv1x1 is exactly singular -> Inverse(Chain([ActNorm.init(3), Conv1x1(«GAP → EYE»)])).forward(X)
   mixing: expected .* got 'lu'; .* imported -> it.EmergingConv2d(4, mixing='«lu → plu»')
   mask: expected -> it.EmergingConv2d(4, mask='«circle → corner»')
   kernel_size: expected odd -> it.EmergingConv2d(4, kernel_size=«2 → 3»)

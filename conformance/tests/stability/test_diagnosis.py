@@ -312,3 +312,5 @@ def test_the_advice_is_for_the_cause() -> None:
     for step, cause in ((kept, one.advice(None)), (lost, "one")):
         (text,) = advice(chain, 9.0, 9.0, steps=(("0", kept), ("1", step)), blame="1")
         assert text == f"look at step 1, {step.name}: {cause}"
+    (text,) = advice(chain, 9.0, 9.0, steps=(("1", kept), ("10", lost)), blame="10")
+    assert text == "look at step 10, Lost: one"
