@@ -78,7 +78,7 @@ def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Arra
     sweep, matrices = causal.sweep, causal.taps
     return lax.custom_linear_solve(
         lambda x: correlate(causal.stencil(), x),
-        y,
+        lax.convert_element_type(y, y.dtype),  # x is of that type, not weakly
         lambda _, b: solve(sweep, matrices, b, weights),
         lambda _, b: solve(sweep.transpose(), matrices.mT, b),
     )
