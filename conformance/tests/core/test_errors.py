@@ -519,7 +519,7 @@ TypeError
   cls: expected a class of invconv -> ij.init(KEY, «Chain → ActNorm», 3)
   come from the key -> ij.init(KEY, Conv1x1, 3«, rng=RNG → »)
   dtype= says -> ij.init(KEY, ActNorm, 3«, like=jax.numpy.zeros(0) → »)
-  expected a real floating dtype -> ij.init(KEY, ActNorm, 3, dtype='«int32 → float32»')
+  expected a real floating dtype -> ij.init(KEY, ActNorm, 3, dtype='«int32 | complex64 → float32»')
   positional arguments -> it.EmergingConv2d(3, 3«, 3 → »)
   symbolic_trace, which sees no shapes; torch.exp -> torch.fx.symbolic_trace(LAYER)
   jit.script cannot compile ActNorm; torch.export.export -> torch.jit.script(LAYER)
@@ -572,7 +572,7 @@ TypeError
   conv: expected an operator -> ij.interop.FlowjaxBijection(«3 → JAX_NORM», (2, 4))
   conv: expected an operator -> ij.interop.BijxBijection(«3 → JAX_NORM», ndim=1)
   conv: expected an operator -> ij.interop.NumpyroTransform(«3 → JAX_NORM», ndim=1)
-  shape: expected -> ij.interop.FlowjaxBijection(JAX_NORM, «5 → (2, 4)»)
+  shape: expected -> ij.interop.FlowjaxBijection(JAX_NORM, «5 | (2, 4.0) → (2, 4)»)
 InvalidFileError
   not an ordinary file -> load([kept(ONE), '.'][«1 → 0»])
 """

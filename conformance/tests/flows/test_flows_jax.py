@@ -1,5 +1,6 @@
 """A flow's file in JAX: the same likelihoods, noise and samples as in PyTorch, and back again."""
 
+import itertools
 import operator
 from functools import partial
 from pathlib import Path
@@ -57,12 +58,13 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
 
 
 def test_actnorms_are_initialized_as_those_of_torch(tmp_path: Path) -> None:
-    flow, x = glow("qr", SHAPE, levels=1, depth=2), torch.rand(3, *SHAPE)
-    invconv_torch.save(flow, tmp_path / "flow.safetensors")
-    steps = invconv_jax.load(tmp_path / "flow.safetensors").initialize(as_jax(x)).levels[0].steps
-    flow.initialize(x)
-    for i, step in enumerate(steps):  # the second one sees what the first one has made
-        wanted = flow.layers[f"level0_step{i}_actnorm"].operator().parameters()
+    flow, found = both(tmp_path, torch.float32, "qr", levels=2, depth=2, context=1)
+    x, context = torch.rand(4, *SHAPE), torch.randn(4, 1)
+    found = found.initialize(as_jax(x), as_jax(context))
+    flow.initialize(x, context=context)
+    for n in itertools.product((0, 1), repeat=2):  # a later one sees what the others have made
+        step = found.levels[n[0]].steps[n[1]]
+        wanted = flow.layers["level{}_step{}_actnorm".format(*n)].operator().parameters()
         for name, array in step.mixing.steps[0].parameters().items():
             np.testing.assert_allclose(array, wanted[name].detach(), rtol=1e-4, atol=1e-5)
 
@@ -126,7 +128,8 @@ def test_lost_numbers_are_told(source: str, dtype: str, small: float, tmp_path: 
     invconv_torch.save(flow, tmp_path / "flow.safetensors")
     message = f"dtype: 2 of the 4 numbers of level0_step0_mixing.scale, up to .* zero in {dtype}"
     with pytest.warns(UserWarning, match=message) as caught, jax.enable_x64(False):
-        invconv_jax.load(tmp_path / "flow.safetensors", dtype=dtype)
+        flow = invconv_jax.load(tmp_path / "flow.safetensors", dtype=dtype)
+    assert flow.initialized.dtype == dtype
     assert [warning.filename for warning in caught] == [__file__]
 
 

@@ -100,8 +100,9 @@ def main(name: str, explicit: bool) -> None:
         hosts = [host for host in hosts if not isinstance(host, ic.Inverse)]
     convs = [host.asarrays(x) for host in hosts]
     last = jax.devices()[-1]
-    there = jax.tree.leaves([host.asarrays(jax.device_put(x, last)) for host in hosts])
-    assert {leaf.device for leaf in there} == {last}
+    away = jax.device_put(x, last)
+    there = jax.tree.leaves([host.asarrays(away) for host in hosts])
+    assert {leaf.device for leaf in (*there, convs[0].forward(away))} == {last}  # JAX moves convs
     run = jax.jit(differentiated)
     expected = run(convs, x, weights)
     batch = NamedSharding(mesh, PartitionSpec("a"))

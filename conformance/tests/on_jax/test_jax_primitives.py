@@ -14,8 +14,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 import invconv as ic
+from invconv.arrays.namespaces import to_numpy
 from invconv.arrays.stencil import Stencil
 from invconv.kernels import primitives
+from invconv.kernels.frequencies.waves import fourier
 from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
 from invconv_jax.native import products, spectrum
@@ -110,6 +112,7 @@ def test_solves_and_filters_without_a_compiler() -> None:
         wanted = call(x)
         with jax.disable_jit():
             np.testing.assert_allclose(call(x), wanted, rtol=1e-12)
+    assert not conv.inverse(jnp.full(x.shape, 1.0)).weak_type  # nor is it in compiled code
 
 
 @pytest.mark.parametrize("axes", [(1, None, 2), (None, 0, None)])
@@ -135,6 +138,10 @@ def test_taps_see_zeros_outside_unless_told() -> None:
     stencil, plain = Stencil(below, taps), Stencil(below, np.asarray(taps))
     for found in (products.correlate(stencil, x), primitives.correlate(plain, np.asarray(x))):
         np.testing.assert_allclose(found, np.einsum("oc,bchw->bohw", taps[0], shifted), rtol=1e-12)
+    around = Stencil(((1, 0, 0, 0),), taps)  # along more axes than XLA's convolutions have
+    found = products.correlate(around, x[..., None, None], wrap=True)[..., 0, 0]
+    rolled = np.einsum("oc,bchw->bohw", taps[0], np.roll(x, -1, 2))
+    np.testing.assert_allclose(found, rolled, rtol=1e-12)
     found = products.correlate_kernel_vjp(x, bar, below)[0]
     np.testing.assert_allclose(found, np.einsum("bohw,bchw->oc", bar, shifted), rtol=1e-12)
 
@@ -144,6 +151,28 @@ def test_spectra_of_more_axes_than_xla_transforms_at_once() -> None:
     found = spectrum.rfftn(jnp.asarray(x), 5)
     np.testing.assert_allclose(found, np.fft.rfftn(x, axes=range(1, 6)), atol=1e-12)
     np.testing.assert_allclose(spectrum.irfftn(found, 5, 6), x, atol=1e-12)
+
+
+def test_an_inverse_that_loses_digits_does_not_come_to_the_host() -> None:
+    for far in (1.0, 1e4):
+        matrix = jnp.asarray([[[1, far], [0, 1]]], complex)
+        solver = spectrum.spectral_solver(matrix, fourier(1), (1,))
+        assert (solver.as_numpy() is None) == (far > 1)
+
+
+def test_the_hosts_copies_can_be_edited_and_are_in_single_precision_if_need_be() -> None:
+    for dtype, there in {"float64": "float64", "bfloat16": "float32", "int16": "int16"}.items():
+        copied = to_numpy(jnp.arange(3).astype(dtype))
+        copied += 1
+        assert (copied.tolist(), copied.dtype) == ([1, 2, 3], there)
+
+
+def test_half_types_are_rounded_at_the_end() -> None:
+    conv = ic.Chain([ic.ActNorm(np.full(1, 0.1), np.full(1, shift)) for shift in (1e3, -1e3)])
+    conv = conv.asarrays(jnp.zeros(0, "bfloat16"))
+    x = jnp.linspace(-1, 1, 9, dtype="bfloat16")[None, None]
+    wanted = conv.asarrays(np.zeros(0, "float32")).forward(np.asarray(x, "float32"))
+    assert (conv.forward(x) == wanted.astype(x.dtype)).all()
 
 
 @pytest.mark.parametrize(("mask", "size"), [("corner", 2), ("raster", 2), ("corner", 1)])

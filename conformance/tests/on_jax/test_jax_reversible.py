@@ -34,14 +34,15 @@ def jax_chains() -> dict[str, ic.Chain]:
     unlike = init(ic.QRConv1x1), init(ic.AutoregressiveConv, 3), init(ic.PLUConv1x1)
     return {
         "alike": ic.Chain([init(ic.EmergingConv) for _ in range(3)]),
+        "sizes": ic.Chain([init(ic.EmergingConv, k) for k in (1, 3)]),
         "alike chains": ic.Chain([ic.Chain(list(map(init, kinds))) for _ in range(3)]),
         "unlike": ic.Chain(unlike),
         "one": ic.Chain([init(ic.Conv1x1)]),
-        "an array twice": ic.Chain([ic.EmergingConv(*twice)]),
+        "tied": ic.Chain([ic.EmergingConv(*twice)]),
     }
 
 
-@pytest.mark.parametrize("name", ["alike", "alike chains", "unlike", "one", "an array twice"])
+@pytest.mark.parametrize("name", ["alike", "sizes", "alike chains", "unlike", "one", "tied"])
 def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
     """Whatever the batch axes; C = H, so that no axis passes for another one."""
     chain = jax_chains()[name]
@@ -76,6 +77,18 @@ def test_jax_an_input_of_any_size_has_a_gradient(scale: float) -> None:
 
     got, expected = jax.grad(loss)(ij.reversible(chain, (8, 8))).chain, jax.grad(loss)(chain)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), got, expected)
+
+
+def test_jax_of_lost_images_alone_the_gradients_are_no_numbers() -> None:
+    """Of an image that is small beside what is added to it and taken away again."""
+    steps = (ic.ActNorm(np.zeros(1), np.full(1, shift)) for shift in (1e5, -1e5))
+    chain = ic.Chain(list(steps)).asarrays(jnp.zeros(0, "float32"))
+    flow = ij.reversible(chain, (4, 5))
+    x = jax.random.normal(jax.random.key(0), (2, 1, 4, 5), "float32").at[0].multiply(0.01)
+    given, x_bar = jax.grad(lambda f, x: f.forward_and_log_det(x)[0].sum(), (0, 1))(flow, x)
+    assert jnp.isnan(x_bar).all((1, 2, 3)).tolist() == [True, False]
+    assert (x_bar[1] == 1).all()
+    assert all(jnp.isnan(a).all() for a in jax.tree.leaves(given))
 
 
 @pytest.mark.slow
