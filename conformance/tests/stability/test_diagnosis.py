@@ -221,11 +221,16 @@ _WORDS = ("odd", "zero", "symmetric", "periodic")
 
 @pytest.mark.parametrize("words", list(itertools.product(_WORDS, repeat=2)), ids="-".join)
 def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, ...]) -> None:
-    """Its periods are those of the dense matrix's last singular vector, along each axis."""
-    grid = (5, 7)
+    """Its periods are those of the dense matrix's last singular vector, along each axis.
+
+    A second channel has 10 less the value of the first one at each frequency.
+    """
+    grid, centre = (5, 7), tuple(int(word == "periodic") for word in words)
     for signs in itertools.product((0.5, -0.5), repeat=2):
         taps = ([s] * (w == "periodic") + [1.02, s] for w, s in zip(words, signs, strict=True))
-        conv = ic.SymmetricConv(np.multiply.outer(*taps)[None, None], boundary=words)
+        kernel = np.multiply.outer([[1.0, 0.0], [0.0, -1.0]], np.multiply.outer(*taps))
+        kernel[(1, 1, *centre)] += 10
+        conv = ic.SymmetricConv(kernel, boundary=words)
         found, matrix = ic.diagnose(conv, grid), affine(conv, grid)[0].astype(float)
         assert found.frequency is not None
         assert found.resolved
@@ -235,7 +240,8 @@ def test_the_frequency_is_of_the_worst_wave_between_any_walls(words: tuple[str, 
             wall, place = word in ("odd", "zero"), np.arange(n) + 0.5 * (word == "symmetric")
             turns = 2 * np.pi * f * (place + wall) / (n + wall)
             waves.append(np.sin(turns) if wall else np.cos(turns))
-        x, values = np.multiply.outer(*waves).reshape(-1), np.linalg.svd(matrix)[1]
+        values = np.linalg.svd(matrix)[1]
+        x = np.multiply.outer([1, 0], np.multiply.outer(*waves)).reshape(-1)
         assert np.linalg.norm(matrix @ x) / np.linalg.norm(x) == pytest.approx(values[-1])
         assert found.condition == pytest.approx(values[0] / values[-1])
 

@@ -109,7 +109,9 @@ def test_a_bound_is_its_formula() -> None:
 def test_the_initialisation_is_hardly_changed() -> None:
     rng = np.random.default_rng(0)
     classes = ((ic.EmergingConv, 12), (ic.QRConv1x1, 12), (ic.PeriodicConv, 2))
-    for conv in (cls.init(channels, rng=rng) for cls, channels in classes):
+    convs: list[Any] = [cls.init(channels, rng=rng) for cls, channels in classes]
+    rotation = ic.Conv1x1.init(4, rng=rng).weight
+    for conv in (*convs, ic.Conv1x1(rotation + 0.01 * rng.standard_normal((4, 4)))):
         for name, array in ic.bounded(conv, 100.0).parameters().items():
             assert np.abs(array - conv.parameters()[name]).max() < 0.002
     # sum |taps| = 0.9, nearly all there is room for
