@@ -152,7 +152,7 @@ def test_a_transform_keeps_the_rules_of_numpyro() -> None:
     np.testing.assert_array_equal(copy(z), transform(z))
 
 
-class Turned(ic.InvertibleConv):
+class Crossed(ic.InvertibleConv):
     """A constant matrix times trained signs: names that PLUConv1x1 has the other way round."""
 
     sign: Any = extend.array("C")
@@ -171,8 +171,8 @@ def test_bijx_trains_no_constants_and_restores_a_state() -> None:
     first, second = (interop.BijxBijection(conv, ndim=2) for conv in convs)
     x = jax.random.normal(jax.random.key(2), (4, 3, 4, 6))
     assert len(jax.tree.leaves(nnx.state(first, bijx.Const))) == 2  # permutation and sign
-    turned = interop.BijxBijection(ic.Chain([Turned(jnp.ones(3), jnp.eye(3)), convs[0]]))
-    shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(turned, bijx.Const))]
+    crossed = interop.BijxBijection(ic.Chain([Crossed(jnp.ones(3), jnp.eye(3)), convs[0]]))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(crossed, bijx.Const))]
     assert sorted(shapes) == [(3,), (3,), (3, 3)]
     before = first.reverse(x, 0.0)[0]
     nnx.update(second, nnx.state(first))
