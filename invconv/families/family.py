@@ -74,8 +74,13 @@ class Family:
 
     def __init_subclass__(cls) -> None:
         cls.made = {}
-        if cls.named.setdefault(cls.__name__, cls).__module__ == cls.__module__:  # not another's
-            cls.named[cls.__name__] = cls
+        known = cls.named.setdefault(cls.__name__, cls)
+        if known.__module__ != cls.__module__:
+            raise TypeError(
+                f"class {cls.__name__}: expected a name of its own, by which compiled code knows a "
+                f"family, got that of {known.__module__}.{known.__qualname__}"
+            )
+        cls.named[cls.__name__] = cls  # a cell of a notebook may have run again
 
     @classmethod
     def of(cls, *settings: Any) -> Self:

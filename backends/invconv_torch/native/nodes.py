@@ -79,22 +79,26 @@ class Rule:
         self.rules[self.name] = self
 
 
-@functools.lru_cache(maxsize=256)
 def family_of(text: str) -> Any:
     """Return the family with this ``text``, such as "TriangleOfRows(lower=True)", None of ""."""
     if not text:
         return None
+    name = text.partition("(")[0]
+    if name not in Family.named:
+        raise TypeError(f"{name}: expected a known family; first import its module")
+    return _made(Family.named[name], text)
+
+
+@functools.lru_cache(maxsize=256)
+def _made(cls: type[Family], text: str) -> Any:
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
-    assert isinstance(call.func, ast.Name)
-    if call.func.id not in Family.named:
-        raise TypeError(f"{call.func.id}: expected a known family; first import its module")
     try:
         settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except ValueError:
         expected = "expected a family whose settings are words, numbers or tuples of them"
         raise TypeError(f"{expected}, which a graph can hold, got {text:.200}") from None
-    return Family.named[call.func.id](**settings)
+    return cls(**settings)
 
 
 @torch.library.custom_op("invconv::run", mutates_args=())  # type: ignore[untyped-decorator]

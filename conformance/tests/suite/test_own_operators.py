@@ -365,3 +365,9 @@ def test_two_classes_of_one_name_are_refused() -> None:
     with pytest.raises(TypeError, match="of the class Twice as it is defined now"):
         ic.save(old(np.eye(2)), "never.safetensors")
     assert jax.tree.leaves(new(jnp.eye(2)))
+    with pytest.raises(TypeError, match=r"class Scale: .* family, got that of invconv\..*\.Scale"):
+        type("Scale", (Family,), {"__module__": "mine"})
+    for factor in (1, 2):  # what compiled code runs is defined again, too
+        type("Rescaled", (Family,), {"apply": lambda _, w, x, factor=factor: factor * w * x})
+        found = torch.ops.invconv.run("apply", "Rescaled()", (0,), *torch.ones(2, 1, 1, 3))
+        assert (found == factor).all()
