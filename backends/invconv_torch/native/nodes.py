@@ -84,13 +84,14 @@ def family_of(text: str) -> Any:
     if not text:
         return None
     name = text.partition("(")[0]
-    if name not in Family.named:
+    known: Any = Family.named.get(name)
+    if known is None:
         raise TypeError(f"{name}: expected a known family; first import its module")
-    return _made(Family.named[name], text)
+    return _made(known, text)
 
 
 @functools.lru_cache(maxsize=256)
-def _made(cls: type[Family], text: str) -> Any:
+def _made(cls: Any, text: str) -> Any:
     call = ast.parse(text, mode="eval").body
     assert isinstance(call, ast.Call)
     try:

@@ -25,6 +25,7 @@ from invconv.arrays.namespaces import (
     cast,
     copy_of,
     describe,
+    dtype_name,
     from_host,
     grid_text,
     is_half,
@@ -97,6 +98,8 @@ class Operator:
                     f"class {cls.__name__}: expected fields with names of their own, got "
                     f"{taken[0]}, which operators have"
                 )
+        if "bias" in cls._setting_names:
+            raise TypeError(f"class {cls.__name__}: expected bias to be an array, which is added")
         axes = {axis for spec in cls._specs.values() for axis in spec.shape}
         if not (abstract or cls._part_names or "C" in axes):
             raise TypeError(f'class {cls.__name__}: expected a part, or an array with an axis "C"')
@@ -151,7 +154,11 @@ class Operator:
             if (value := getattr(self, name)) is None and spec.optional:
                 continue
             if spec.constant:
-                require_array(name, value)
+                kinds = "real floating", "integral"  # those that files and libraries carry over
+                if not require_array(name, value).isdtype(value.dtype, kinds):
+                    raise TypeError(
+                        f"{name}: expected real numbers or integers, got {dtype_name(value.dtype)}"
+                    )
             elif first is None:
                 require_real(name, value)
                 first = name, value
@@ -159,6 +166,8 @@ class Operator:
                 require_alike(name, value, *first)
             fields.require_fit(name, value, spec, sizes)
             object.__setattr__(self, name, cast(value, native_dtype(value.dtype)))
+        if first is None:
+            raise ValueError(f"{type(self).__name__}: expected a part or a trained array, got none")
 
     def validate(self) -> None:
         """Raise unless the settings fit, and normalise them; the arrays' shapes fit by now."""
@@ -191,8 +200,9 @@ class Operator:
         """Return the number of spatial axes; None for one batch axis and any number of others."""
         if self._part_names:  # ask each part once: nested chains would double the work each
             return next((n for p in self._parts().values() if (n := p.ndim) is not None), None)
-        kernels = (n for n, spec in self._specs.items() if spec.open)
-        return next((getattr(self, n).ndim - len(self._specs[n].fixed) for n in kernels), None)
+        specs = ((getattr(self, n), spec) for n, spec in self._specs.items() if spec.open)
+        kernels = ((kernel, spec) for kernel, spec in specs if kernel is not None)
+        return next((kernel.ndim - len(spec.fixed) for kernel, spec in kernels), None)
 
     @derived
     def _kernel_size(self) -> tuple[int, ...]:
@@ -211,9 +221,10 @@ class Operator:
             if (value := getattr(self, name)) is None:
                 continue
             axes = value.ndim - len(spec.fixed)
-            if spec.open:  # it looks like a spatial one, for which settings may have a number
+            if spec.open:  # it looks like a spatial one, for which our settings have a number each
                 uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
-                further = uneven or value.shape[0] != value.shape[1]
+                sizes = {n for n, axis in zip(value.shape, spec.fixed, strict=False) if axis == "C"}
+                further = (uneven and fields.is_own(type(self))) or len(sizes) > 1
             else:
                 further = axes > 0
             if further:

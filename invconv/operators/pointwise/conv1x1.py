@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, namespace
+from invconv.arrays.namespaces import Array, cast, identity, namespace
 from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
-from invconv.families.path import Multiply
+from invconv.families.path import Multiply, Route
 from invconv.families.pointwise import Matrix
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
@@ -90,7 +90,11 @@ class Pointwise(InvertibleConv, abstract=True):
         return conv if like is None else conv.asarrays(like)
 
     def _matrix(self) -> Array:
-        return Multiply(paths.linear(self._path())).product
+        path = paths.linear(self._path())
+        if not any(factor.inverted for factor in path):
+            return Multiply(path).product
+        unit = identity(self.channels, self._reference()[1])  # a unit image a pixel
+        return Route(path, unit.shape[1:])(unit[None, ...])[0, ...]
 
     least_squares = least_squares
 
