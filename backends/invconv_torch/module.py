@@ -118,7 +118,9 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             value = None if array is None else nn.Parameter(copied(array, device, dtype))
             self._parameters[name] = value
         for name in conv._constant_names:
-            self.register_buffer(name, copied(getattr(conv, name), device, dtype))
+            array = getattr(conv, name)
+            kept = None if array is None else copied(array, device, dtype)
+            self.register_buffer(name, kept)
         self._array_names = (*conv._array_names, *conv._constant_names)
         self.register_state_dict_post_hook(note_kind)
         self.register_load_state_dict_pre_hook(before_loading)

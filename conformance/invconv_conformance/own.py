@@ -93,7 +93,8 @@ def check_operator(
     """
     require_operator("conv", conv)
     host = conv.asarrays(np.empty(0))
-    shape = tuple(spatial_shape or GRIDS.get(host.ndim or 2, (2,) * (host.ndim or 2)))
+    ndim = 2 if host.ndim is None else host.ndim
+    shape = tuple(GRIDS.get(ndim, (2,) * ndim) if spatial_shape is None else spatial_shape)
     case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
     name = library_name(xp.zeros(1))
     library = KNOWN.get(name) or unadapted(xp.__name__)

@@ -40,7 +40,7 @@ def named(path: Any) -> str:
             f"{type(path).__name__}"
         )
     name = os.fsdecode(path)
-    if not name or "\0" in name:
+    if not name or "\0" in name or name.endswith(os.sep):
         raise ValueError(f"path: expected the name of a file, got {name!r}")
     return name
 

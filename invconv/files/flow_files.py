@@ -18,10 +18,9 @@ from invconv.arrays.errors import InvalidFileError
 from invconv.arrays.namespaces import Array, from_host, ops_of
 from invconv.files.container import Stored, Values, require, write
 from invconv.files.operator_files import judge_range
-from invconv.flows.architecture import GlowArchitecture, mixing_operator
+from invconv.flows.architecture import GlowArchitecture, mixing_operator, mixing_steps
 
 FLOW_SCHEMA = "invconv-flow/1"
-_INTEGERS = "permutation"  # the one array of integers that a mixing layer may have
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,13 @@ def _require_arrays(architecture: GlowArchitecture, arrays: Mapping[str, Values]
     expected = architecture.arrays()
     odd = sorted(set(expected) ^ set(arrays))
     require(not odd, f"other arrays than those of the flow, such as {odd[:3]}")
+    drawn = mixing_steps(str(architecture.mixing)).items()
+    held = ((prefix + n, a.dtype.kind) for prefix, conv in drawn for n, a in conv._arrays().items())
+    integers = {name for name, kind in held if kind in "iu"}
     for name, shape in expected.items():
         stored = arrays[name]
         require(stored.shape == shape, f"{name!r} has the shape {stored.shape}, expected {shape}")
-        kind = "i" if name.endswith(_INTEGERS) else "f"
+        kind = "i" if name.split("_", 2)[-1] in integers else "f"
         require(stored.dtype.kind == kind, f"{name!r} has another kind of dtype than expected")
     for at in step_names(architecture):
         try:

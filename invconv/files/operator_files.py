@@ -24,7 +24,15 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import Array, callers_level, dtype_name, from_host, namespace, ops_of
+from invconv.arrays.namespaces import (
+    Array,
+    callers_level,
+    dtype_name,
+    from_host,
+    namespace,
+    ops_of,
+    to_numpy,
+)
 from invconv.files.container import Json, Stored, Values, require, write
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.fields import is_own, operators, setting_as_json, setting_of_json
@@ -33,7 +41,7 @@ from invconv.stability.bounded import bounded
 
 _SCHEMA = "invconv-operator/1"
 DEEPEST = 32  # operators within operators
-_MODULE = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
+_MODULE = re.compile(r"\w[\w.-]{0,199}")  # of a script, perhaps
 
 
 def describe(
@@ -49,6 +57,12 @@ def describe(
         )
     if conv._bounded_from is not None:
         free, gain = conv._bounded_from
+        own, again = (c._arrays() for c in (conv, bounded(free, gain)))
+        if not all(np.allclose(to_numpy(own[n]), to_numpy(again[n]), 1e-2, 1e-6) for n in own):
+            raise ValueError(
+                "conv: expected a bounded operator whose arrays, and those that it was made of, "
+                "are as they were, got edited ones; bound it again"
+            )
         return describe(free, arrays, prefix, depth) | {"max_gain": gain}
     if depth > DEEPEST:
         raise ValueError(f"conv: expected operators nested {DEEPEST} deep at most")
@@ -134,6 +148,12 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
     for entry in wanted[1:]:
         require(isinstance(description[entry], dict), f"{name}: {entry} is no object")
     cls: type[InvertibleConv] = known[name]
+    if (module := description.get("module", cls.__module__)) != cls.__module__:
+        warnings.warn(
+            f"the class {name} of {module}, which the file names, is taken for that of "
+            f"{cls.__module__}",
+            stacklevel=callers_level(),
+        )
     return cls
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.namespaces import Array
-from invconv.arrays.validation import choice, positive_int, sizes
+from invconv.arrays.validation import choice, generator, positive_int, sizes
 from invconv.flows.affine import optional_context, scale_floor
 from invconv.operators.base.fields import is_own, mixings, require_mixing
 from invconv.operators.base.operator import InvertibleConv
@@ -148,6 +148,7 @@ def _drawn_mixing(
     mixing: str, channels: int, taps: int, rng: np.random.Generator | None
 ) -> dict[str, InvertibleConv]:
     """Return the operators from which the training of a mixing layer starts, by arrays' prefix."""
+    rng = generator(rng)
     if before := before_emerging(mixing):
         first = mixings(Pointwise)[before].init(channels, rng=rng)
         return {"mixing.mixing.": first, "mixing.": EmergingConv.init(channels, taps, rng=rng)}

@@ -103,20 +103,23 @@ def errors(s: Setting) -> Iterator[Measure]:
         "channels": ("x: expected shape", conv.forward, (more,)),
         "channels of y": ("y: expected shape", conv.inverse, (more,)),
         "channels, prepared": ("y: expected shape", prepared.inverse, (more,)),
-        "no pixels": ("x: expected at least one pixel", conv.forward, (empty,)),
-        "an empty grid": ("at least one pixel", conv.log_det, ((0,) * len(shape),)),
-        "another grid": ("y: expected the grid", prepared.inverse, (larger,)),
-        "other pixels": ("y: expected the grid", prepared.inverse_and_log_det, (larger,)),
         "an unknown array": ("has no array named 'nothing'", lambda: conv.replace(nothing=x), ()),
-        "y_bar": ("y_bar: expected the shape of x", conv.forward_vjp, (x, larger)),
-        "x_bar": ("x_bar: expected the shape of y", conv.inverse_vjp, (x, larger)),
+        "y_bar": ("y_bar: expected the shape of x", conv.forward_vjp, (x, more)),
+        "x_bar": ("x_bar: expected the shape of y", conv.inverse_vjp, (x, more)),
         "log_det_bar": ("log_det_bar: expected the batch shape", conv.forward_vjp, (x, x, long)),
     }
+    if shape:
+        calls |= {
+            "no pixels": ("x: expected at least one pixel", conv.forward, (empty,)),
+            "an empty grid": ("at least one pixel", conv.log_det, ((0,) * len(shape),)),
+            "another grid": ("y: expected the grid", prepared.inverse, (larger,)),
+            "other pixels": ("y: expected the grid", prepared.inverse_and_log_det, (larger,)),
+        }
     if conv.ndim is not None:
         calls["axes"] = ("spatial axes", conv.log_det, ((2,) * (conv.ndim + 1),))
     for what, (message, function, arguments) in calls.items():
         yield _refuses(what, ValueError, message, function, *arguments)
-    grid = (2.0,) * len(shape)
+    grid = (2.0,) * (len(shape) or 1)
     yield _refuses("a grid of floats", TypeError, "spatial_shape", conv.log_det, grid)
     no_flag: dict[str, Any] = {"check": "no"}
     prepare = functools.partial(conv.prepare, shape, **no_flag)

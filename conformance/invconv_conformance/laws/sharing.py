@@ -26,7 +26,7 @@ def threads(s: Setting) -> Iterator[Measure]:
     """Threads that call one operator, prepared inverse or layer on many grids get the bits that one
     thread gets.
     """
-    if not ops_of(s.array(np.zeros(()))).shared_by_threads:
+    if not (s.case.spatial_shape and ops_of(s.array(np.zeros(()))).shared_by_threads):
         return
     alone, shared = _ways(s, s.fresh()), _ways(s, s.fresh())
     every = [s.array(image) for image in _on_grids(s)]

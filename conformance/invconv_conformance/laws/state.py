@@ -36,7 +36,8 @@ def updates(s: Setting) -> Iterator[Measure]:
         return list(map(to_numpy, everything(conv, x, PULLBACKS[:1]).values()))
 
     conv = s.fresh()
-    changed = {n: s.array(_CHANGE * to_numpy(a)) for n, a in conv.parameters().items()}
+    values = {n: to_numpy(array) for n, array in conv.parameters().items()}
+    changed = {n: s.array(_CHANGE * v if v.any() else v + 0.25) for n, v in values.items()}
     old, wanted = results(conv), results(s.fresh().replace(**changed))
     yield truth(not all(map(np.array_equal, old, wanted)), "a change that changes nothing")
     yield truth(all(map(np.array_equal, results(conv.replace(**changed)), wanted)), "replace")
@@ -148,7 +149,7 @@ def _damages(
     name, array = _largest_parameter(conv)
     numbers = to_numpy(array).astype(s.dtype)
     broken = np.full_like(numbers, np.nan).tobytes()
-    yield f"NaN in {name}", f"{name!r} holds NaN", content.replace(numbers.tobytes(), broken)
+    yield f"NaN in {name}", "holds NaN", content.replace(numbers.tobytes(), broken)
     yield "a file cut short", "no whole safetensors file", content[:-1]
     yield "an entry twice", "twice", _edited(content, "settings", "{", '{},"settings":{')
     for value in ("true", f"{10**30}"):

@@ -1,5 +1,7 @@
 """Regularised inverses: beside the dense matrix, singular ones too; gradients by differences."""
 
+import copy
+import pickle
 import re
 from functools import partial
 from typing import Any
@@ -171,7 +173,9 @@ def test_a_wide_prepared_operator_is_judged_once_or_not_at_all() -> None:
     kernel = [-1, *[1 / 16] * 16, 5e-15]  # the mean is almost lost
     conv = ic.PeriodicConv(np.asarray([[kernel]], "float32"))
     y = np.random.default_rng(0).random((1, 1, 64), "float32")
-    conv.prepare((64,), check=False, precision="float64").least_squares(y)
+    unlooked = conv.prepare((64,), check=False, precision="float64")
+    for one in (unlooked, copy.deepcopy(unlooked), pickle.loads(pickle.dumps(unlooked))):
+        one.least_squares(y)
     with pytest.warns(ic.IllConditionedWarning):
         prepared = conv.prepare((64,), precision="float64")
     with pytest.warns(ic.IllConditionedWarning, match="by least squares") as told:

@@ -209,3 +209,6 @@ def test_a_bound_travels_with_copies_and_not_with_other_arrays() -> None:
     ic.save(ic.Chain([ic.ActNorm.init(2), ic.Inverse(conv)]), FILE)
     loaded = ic.load(FILE, like=jnp.zeros(1, "float32"))
     assert describe(loaded, {})["parts"]["1"]["parts"]["conv"]["max_gain"] == 3.0
+    conv._bounded_from[0].kernel[0] += 1  # type: ignore[index]
+    with pytest.raises(ValueError, match="got edited ones; bound it again"):
+        ic.save(conv, FILE)

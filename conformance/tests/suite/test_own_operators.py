@@ -15,7 +15,17 @@ import torch
 import invconv as ic
 import invconv_jax
 import invconv_torch as it
-from invconv.extend import Family, Householder, LogScale, Pointwise, Scale, array, part
+from invconv.extend import (
+    Factor,
+    Family,
+    Householder,
+    LogScale,
+    Matrix,
+    Pointwise,
+    Scale,
+    array,
+    part,
+)
 from invconv_conformance import check_operator
 from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run
@@ -73,11 +83,13 @@ class Doubled(ic.InvertibleConv, mixing="doubled"):
     """K of a multiple of the kernel, as another operator has it."""
 
     kernel: Any = array("C", "C", "*k")
+    order: Any = array("C", constant=True, optional=True)
     times: int = 2
 
     @classmethod
-    def init(cls, *sizes: Any, rng: Any = None) -> Any:
-        return cls(ic.PeriodicConv.init(*sizes, rng=rng).kernel, sizes[0])
+    def init(cls, *sizes: Any, rng: Any) -> Any:
+        order = rng.permutation(sizes[0])
+        return cls(ic.PeriodicConv.init(*sizes, rng=rng).kernel, order, sizes[0])
 
     def factors(self) -> Any:
         return ic.PeriodicConv(self.times * self.kernel).factors()
@@ -134,6 +146,9 @@ def test_an_operator_of_ones_own_obeys_every_law(xp: Any, every: bool) -> None:
     check_operator(Sandwich(emerging, 1 + RNG.random(3)), xp=xp)
     check_operator(Doubled(ic.PeriodicConv.init(2, rng=RNG).kernel), xp=xp)
     check_operator(Tabled(1 + RNG.random(3), table=SETTINGS[1]), xp=xp)
+    if xp is np:  # vectors, whose grid has no axes, and zeros
+        check_operator(ic.Conv1x1(weight(conv), ndim=0), weight(conv))
+        check_operator(ic.ActNorm.init(2), spatial_shape=())
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -182,12 +197,44 @@ def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> N
         cls(np.ones(2)).forward_vjp(x, x)
 
 
+class Undone(Pointwise):
+    """W = A^-1 diag(s)."""
+
+    scale: Any = array("C")
+    weight: Any = array("C", "C")
+
+    def factors(self) -> Any:
+        return [(Scale(), self.scale), Factor(Matrix(), self.weight, inverted=True)]
+
+
+def test_a_matrix_may_be_undone() -> None:
+    scale, weight, y = (
+        1 + RNG.random(3),
+        RNG.standard_normal((3, 3)),
+        RNG.standard_normal((2, 3, 1)),
+    )
+    conv, dense = Undone(scale, weight), np.linalg.inv(weight) * scale
+    np.testing.assert_allclose(conv.matrix(), dense)
+    np.testing.assert_allclose(conv.transpose().forward(y), dense.T @ y)
+    np.testing.assert_allclose(conv.least_squares(y), np.linalg.solve(dense, y))
+
+
+def test_kernels_of_one_channel_each_and_of_none() -> None:
+    """A kernel (C, k) of other sizes is none of several that are stacked."""
+    types = {"__annotations__": {"scale": Any, "kernel": Any}, "__module__": __name__}
+    fields = {"scale": array("C"), "kernel": array("C", "*k", optional=True)}
+    Depthwise: Any = type("Depthwise", (ic.InvertibleConv,), fields | types | vjp(None))
+    assert Depthwise(np.full(3, 2.0), np.ones((3, 5))).forward(np.ones((3, 8))).sum() == 48
+    assert Depthwise(np.full(3, 2.0), None).forward(np.ones((1, 3, 8, 8))).shape == (1, 3, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"scale": array("c")}, 'a part, or an array with an axis "C"'),
         ({"inverse": array("C")}, ".* names of their own, got inverse, which operators have"),
         ({"scale": array("C"), "_path": 1}, ".* names of their own, got _path, which operators"),
+        ({"scale": array("C"), "bias": 0.0}, "bias to be an array"),
     ],
 )
 def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(
@@ -196,6 +243,23 @@ def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(
     types = {"__annotations__": dict.fromkeys(fields, Any), "__module__": __name__}
     with pytest.raises(TypeError, match=f"class Wrong: expected {message}"):
         type("Wrong", (ic.InvertibleConv,), fields | types | vjp(lambda self, bars: {}))
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        (([True],), TypeError, "order: expected real numbers or integers, got bool"),
+        (([1j],), TypeError, "order: expected real numbers or integers, got complex128"),
+        (([0], None), ValueError, "Wrong: expected a part or a trained array, got none"),
+    ],
+)
+def test_arrays_that_cannot_be_are_refused(values: Any, error: Any, message: str) -> None:
+    types = {"__annotations__": {"order": Any, "scale": Any}, "__module__": __name__}
+    fields = {"order": array("C", constant=True), "scale": array("C", optional=True)}
+    cls: Any = type("Wrong", (ic.InvertibleConv,), fields | types | vjp(None))
+    order, scale = np.asarray(values[0]), np.ones(1)
+    with pytest.raises(error, match=message):
+        cls(order, *(values[1:] or (scale,)))
 
 
 @pytest.mark.parametrize(
@@ -344,6 +408,7 @@ def test_a_file_says_what_to_import(tmp_path: Path) -> None:
         (save, 0, ""),
         (load, 1, "unknown class 'Sharpen'; first import sharpening, which defines it"),
         (f"import sharpening; {load}", 0, "Sharpen"),
+        (f"import invconv as ic; exec({text!r}); {load}", 0, "of sharpening, which the file names"),
     ):
         done = python("-c", program, cwd=tmp_path, status=status)
         assert output in done.stdout + done.stderr

@@ -236,9 +236,13 @@ class Operator:
         return ConditionCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a snapshot of the fields without conditions; other threads may add fields."""
-        held = dict(vars(self))
-        return {n: v for n, v in held.items() if n not in ("_conditions", "_turned")}
+        """Return a snapshot of the fields; other threads may add some. Conditions are left out.
+
+        That nobody is to look, which `prepare` notes as a bound of 0, is kept.
+        """
+        held = {n: v for n, v in dict(vars(self)).items() if n not in ("_conditions", "_turned")}
+        unlooked = {at: 0.0 for at, v in dict(self._conditions).items() if v == 0.0}
+        return held | ({"_conditions": ConditionCache(unlooked)} if unlooked else {})
 
     def _own(self) -> dict[str, Array]:
         """Return the operator's own arrays, constants included, but no absent ones."""
