@@ -76,7 +76,17 @@ def on_batch(
     """
     batch, event = batch_and_event(x, axes)
     y, log_det = run(x.reshape((size(batch), *event)))
+    require_kept(event, y)
     return y.reshape(x.shape), log_det.reshape(batch)
+
+
+def require_kept(event: tuple[int, ...], y: Array) -> None:
+    """Raise unless a layer kept the shape of a sample."""
+    if tuple(y.shape[1:]) != event:
+        raise ValueError(
+            f"conv: expected a layer that keeps the shape of a sample, {event}, got one that makes "
+            f"it {tuple(y.shape[1:])}"
+        )
 
 
 def batch_and_event(x: Array, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -23,6 +23,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
     Parameters
     ----------
     conv : layer or InvertibleConv
+        Which keeps the shape of a sample.
     ndim : int, optional
         The number of spatial axes, if the layer leaves it open, as 1x1
         convolutions do; any number of batch axes come before the channels.

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from FrEIA.modules import InvertibleModule as Base
 from torch import Tensor
 
+from invconv.operators.dropins import require_kept
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of, viewable
 from invconv_torch.module import InvertibleModule
 
@@ -24,6 +25,7 @@ class FreiaModule(Base):  # type: ignore[misc]
     dims_c : sequence, optional
         Must be empty: the layer takes no conditions.
     conv : layer or InvertibleConv
+        Which keeps the shape of a sample.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class FreiaModule(Base):  # type: ignore[misc]
         """Return ((z,), log|det K|), or ((x,), log|det K^-1|) if ``rev``, one number per sample."""
         (x,) = x_or_z
         y, log_det = viewable(self.layer.inverse(x) if rev else self.layer(x))
+        require_kept(tuple(x.shape[1:]), y)
         # a copy: FrEIA's HaarDownsampling edits its input, which an inverse's derivative needs
         return (y.clone() if rev and y.requires_grad else y,), log_det
 

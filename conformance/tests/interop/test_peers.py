@@ -200,6 +200,10 @@ def test_freia_refuses_other_inputs() -> None:
     given = {"cond": 0, "cond_shape": (2,), "conv": layer}
     with pytest.raises(ValueError, match="dims_c: expected no conditions"):
         framework.SequenceINN(4, 4, 4).append(interop.FreiaModule, **given)
+    flow = framework.SequenceINN(4, 4, 4)
+    flow.append(interop.FreiaModule, conv=it.Chain([it.Squeeze(), it.EmergingConv2d(16)]))
+    with pytest.raises(ValueError, match="conv: expected a layer that keeps the shape of a sample"):
+        flow(torch.zeros(2, 4, 4, 4))
 
 
 def test_a_transform_keeps_the_rules_of_torch_distributions() -> None:
