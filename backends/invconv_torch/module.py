@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import invconv as ic
-from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each
+from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each, grid_of
 from invconv.operators.base.factors import require_operator
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.graphs import values_of
@@ -37,7 +37,26 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 Read: TypeAlias = Callable[[Tensor], Any]
 
 
-class InvertibleModule(nn.Module):  # type: ignore[misc]
+class Described(nn.Module):  # type: ignore[misc]
+    """A layer whose states know its kind: class and settings, which tensors alone do not tell."""
+
+    _kinds: list[Any] | None = None  # dtypes, devices and shapes of what was validated last
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(note_kind)
+        self.register_load_state_dict_pre_hook(before_loading)
+
+    def _kind(self) -> dict[str, Any]:
+        """Return "class" and settings, which with the tensors determine the map."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return the settings as text."""
+        return _settings(self._kind())
+
+
+class InvertibleModule(Described):
     """A module with the arrays of any operator of the core as parameters.
 
     Each direction returns its own log-determinants, one number per sample, float32 for half types.
@@ -78,8 +97,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
     _settings: dict[str, Any]
     _array_names: tuple[str, ...]
     _part_names: tuple[str, ...]
-    _static: Any  # the operator that was validated last, without tensors,
-    _kinds: list[Any] | None  # and the dtypes, devices and shapes of its tensors
+    _static: Any = None  # the operator that was validated last, without tensors
     _inverses: RememberedInverses | None = None
 
     def __init__(
@@ -102,10 +120,9 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             max_gain = own
         if max_gain is not None:
             ic.bounded(conv, max_gain)  # raises if the class or the number allows no bound
+            max_gain = float(max_gain)  # files of states hold no numbers of NumPy
         self._max_gain = max_gain
         self._class = type(conv)
-        self._static = None
-        self._kinds = None
         parts = conv._parts()
         self._part_names = tuple(parts)
         self._settings = {name: getattr(conv, name) for name in conv._setting_names}
@@ -122,8 +139,6 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             kept = None if array is None else copied(array, device, dtype)
             self.register_buffer(name, kept)
         self._array_names = (*conv._array_names, *conv._constant_names)
-        self.register_state_dict_post_hook(note_kind)
-        self.register_load_state_dict_pre_hook(before_loading)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.
@@ -228,6 +243,10 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             modules += [m for m in module._modules.values() if hasattr(m, "_array_names")]
         return [tensor for tensor in found if tensor is not None]
 
+    def _kind(self) -> dict[str, Any]:
+        settings = {name: value for name, value in self._settings.items() if name != "ndim"}
+        return {"class": self._class.__name__} | settings | {"max_gain": self._max_gain}
+
     def extra_repr(self) -> str:
         """Return channels, sizes and settings as text."""
         conv = self.operator()
@@ -296,7 +315,7 @@ class InvertibleModule(nn.Module):  # type: ignore[misc]
             return None
         if self._inverses is None:
             self._inverses = RememberedInverses()
-        shape = tuple(z.shape[2:])
+        shape = grid_of(self._static or self._current(False), z.shape)  # both know ndim
         prepared = self._inverses.find(shape, tensors)
         if prepared is None:
 
@@ -380,15 +399,9 @@ def copied(array: Any, device: Any, dtype: Any) -> Tensor:
     return torch.tensor(native, device=device, dtype=dtype)
 
 
-def kind_of(module: Any) -> dict[str, Any]:
-    """Return class, settings (but ndim) and bound, which with the tensors determine the map."""
-    settings = {name: value for name, value in module._settings.items() if name != "ndim"}
-    return {"class": module._class.__name__} | settings | {"max_gain": module._max_gain}
-
-
 def note_kind(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
     """Write a layer's kind into the metadata of its state; a hook of `torch.nn.Module`."""
-    metadata["invconv"] = kind_of(module)
+    metadata["invconv"] = module._kind()
 
 
 def before_loading(
@@ -403,7 +416,7 @@ def before_loading(
 ) -> None:
     """Refuse the state of another kind of layer, and let the next call validate; a hook, too."""
     module._kinds = None
-    own, stored = kind_of(module), metadata.get("invconv", {})
+    own, stored = module._kind(), metadata.get("invconv", {})
     if any(own.get(name, value) != value for name, value in stored.items()):
         errors.append(
             f"{prefix.removesuffix('.') or 'state_dict'}: expected the state of {_shown(own)}, got "
@@ -413,5 +426,8 @@ def before_loading(
 
 
 def _shown(kind: dict[str, Any]) -> str:
-    settings = ", ".join(f"{n}={v!r}" for n, v in kind.items() if n != "class" and v is not None)
-    return f"{kind['class']}({settings})"
+    return f"{kind['class']}({_settings(kind)})"
+
+
+def _settings(kind: dict[str, Any]) -> str:
+    return ", ".join(f"{n}={v!r}" for n, v in kind.items() if n != "class" and v is not None)

@@ -4,11 +4,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import invconv as ic
+from invconv.arrays.validation import positive_int
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Layer
+from invconv_torch.module import Described
 from invconv_torch.native.host import device_kind
 from invconv_torch.precision import autocasting
 
@@ -154,7 +156,7 @@ class ActNorm(Layer):
             self.initialized.fill_(False)
 
 
-class Squeeze(nn.Module):  # type: ignore[misc]
+class Squeeze(Described):
     """A layer that turns blocks of factor^ndim pixels into channels; the log-determinant is 0.
 
     Parameters
@@ -178,19 +180,23 @@ class Squeeze(nn.Module):  # type: ignore[misc]
 
     def __init__(self, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> None:
         super().__init__()
+        factor, ndim = positive_int("factor", factor), positive_int("ndim", ndim)
         self._settings: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
-        ic.squeeze(torch.zeros(1, *[factor] * ndim), **self._settings)  # validates the settings
+        block = torch.zeros(1, *[factor] * ndim, device="meta")
+        ic.squeeze(block, **self._settings)  # validates the settings
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z, shape (B, C f^ndim, *(spatial / f)), and zeros, shape (B,)."""
+        """Return z, shape (*batch, C f^ndim, *(spatial / f)), and zeros, shape batch."""
         device_kind("x", x)
-        return ic.squeeze(x, **self._settings), x.new_zeros(x.shape[:1])
+        return ic.squeeze(x, **self._settings), self._log_det(x)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x, shape (B, C, *spatial), and zeros, shape (B,)."""
+        """Return x, shape (*batch, C, *spatial), and zeros, shape batch."""
         device_kind("z", z)
-        return ic.unsqueeze(z, **self._settings), z.new_zeros(z.shape[:1])
+        return ic.unsqueeze(z, **self._settings), self._log_det(z)
 
-    def extra_repr(self) -> str:
-        """Return the settings as text."""
-        return ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+    def _log_det(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[: x.ndim - 1 - self._settings["ndim"]])
+
+    def _kind(self) -> dict[str, Any]:
+        return {"class": "Squeeze"} | self._settings

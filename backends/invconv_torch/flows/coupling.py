@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from invconv.arrays.validation import flag, positive_int
 from invconv.flows import affine as maps
 from invconv.flows.affine import affine, beside, inverse_affine, optional_context
+from invconv_torch.module import Described
+from invconv_torch.native.host import device_kind
 
 
 def network(
@@ -41,7 +43,7 @@ def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tens
     return shift, maps.coupling_scale(h, floor, torch.sigmoid)
 
 
-class AffineCoupling(nn.Module):  # type: ignore[misc]
+class AffineCoupling(Described):
     """Scale and shift half of the channels; a network computes both from the other half.
 
         z_1 = x_1,    z_2 = (x_2 + shift(x_1)) scale(x_1),    log det = sum of log scale
@@ -105,17 +107,18 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
             The context: a vector for all pixels, or images, which are averaged over blocks to the
             grid of x.
         """
-        kept, changed = self._halves(x)
+        kept, changed = self._halves("x", x)
         z, log_det = affine(changed, *self._shift_and_scale(kept, context))
         return self._joined(kept, z), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
-        kept, changed = self._halves(z)
+        kept, changed = self._halves("z", z)
         x, log_det = inverse_affine(changed, *self._shift_and_scale(kept, context))
         return self._joined(kept, x), log_det
 
-    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _halves(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        require_images(name, x, self.channels)
         first, second = x.chunk(2, dim=1)
         return (second, first) if self.swapped else (first, second)
 
@@ -125,9 +128,16 @@ class AffineCoupling(nn.Module):  # type: ignore[misc]
     def _shift_and_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return shift_and_scale(self.net(beside(kept, context, self.context)), kept, self.floor)
 
-    def extra_repr(self) -> str:
-        """Return the settings as text."""
-        return f"scale_floor={self.floor}, context={self.context}, swapped={self.swapped}"
+    def _kind(self) -> dict[str, Any]:
+        settings = {"scale_floor": self.floor, "context": self.context, "swapped": self.swapped}
+        return {"class": "AffineCoupling"} | settings
+
+
+def require_images(name: str, x: Tensor, channels: int) -> None:
+    """Raise unless x is a tensor of images of so many channels."""
+    device_kind(name, x)
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"{name}: expected shape (B, {channels}, H, W), got {tuple(x.shape)}")
 
 
 def even_half(channels: int) -> int:
@@ -137,7 +147,7 @@ def even_half(channels: int) -> int:
     return channels // 2
 
 
-class Split(nn.Module):  # type: ignore[misc]
+class Split(Described):
     """A layer that splits off half of the channels, in units of a learned normal distribution.
 
         z = (x_2 - mean(x_1)) scale(x_1),    log det = sum of log scale
@@ -179,6 +189,7 @@ class Split(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Return x_1 and z, both of shape (B, C / 2, H, W), and the log-determinants."""
+        require_images("x", x, self.channels)
         kept, left = x.chunk(2, dim=1)
         z, log_det = affine(left, *self._shift_and_scale(kept))
         return (kept.clone(), z), log_det  # a view of x could not be edited in place
@@ -186,6 +197,10 @@ class Split(nn.Module):  # type: ignore[misc]
     def inverse(self, kept_and_z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
         kept, z = kept_and_z
+        require_images("kept", kept, self.channels // 2)
+        device_kind("z", z)
+        if z.shape != kept.shape:
+            raise ValueError(f"z: expected shape {tuple(kept.shape)} as kept, got {tuple(z.shape)}")
         left, log_det = inverse_affine(z, *self._shift_and_scale(kept))
         return torch.cat((kept, left), dim=1), log_det
 
@@ -193,6 +208,5 @@ class Split(nn.Module):  # type: ignore[misc]
         mean, h = self.prior(kept).to(kept.dtype).chunk(2, dim=1)
         return -mean, maps.split_scale(h, self.floor)
 
-    def extra_repr(self) -> str:
-        """Return the settings as text."""
-        return f"scale_floor={self.floor}"
+    def _kind(self) -> dict[str, Any]:
+        return {"class": "Split", "scale_floor": self.floor}

@@ -63,6 +63,7 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         ValueError
             If a number is NaN, on a CPU. On other devices the sample's log-determinant is NaN.
         """
+        device_kind("x", x)
         log_det, lost = self._log_det(x, 1), x.isnan()
         if not readable(x):
             log_det = nan_if_lost(log_det, lost)

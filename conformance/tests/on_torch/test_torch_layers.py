@@ -139,13 +139,28 @@ def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Any)
             another.load_state_dict(dict(state))  # which says nothing of its kind
 
 
-def test_a_state_of_another_class_is_refused_in_a_model_too() -> None:
-    layers = it.PeriodicConv2d(2), it.ExponentialConv2d(2)
-    one, other = (torch.nn.Sequential(layer, it.ActNorm(2)) for layer in layers)
-    message = r"0: expected the state of ExponentialConv\(.*, got that of PeriodicConv\("
+@pytest.mark.parametrize(
+    ("layer", "another"),
+    [
+        (it.PeriodicConv2d(2), it.ExponentialConv2d(2)),
+        (it.Conv1x1(2, max_gain=np.float64(7)), it.Conv1x1(2)),
+        (it.Squeeze(), it.Squeeze(basis="haar")),
+        (it.flows.AffineCoupling(2, 4), it.flows.AffineCoupling(2, 4, swapped=True)),
+        (it.flows.Split(2, scale_floor=0.5), it.flows.Split(2)),
+    ],
+)
+def test_a_state_of_another_kind_is_refused_in_a_model_too(layer: Any, another: Any) -> None:
+    one, other = (torch.nn.Sequential(each, it.ActNorm(2)) for each in (layer, another))
+    stream = io.BytesIO()
+    torch.save(one.state_dict(), stream)
+    stream.seek(0)
+    state = torch.load(stream)
+    copy.deepcopy(one).load_state_dict(state)
+    message = r"0: expected the state of (\w+)\(.*, got that of \w+\("
     for strict in (True, False):
         with pytest.raises(RuntimeError, match=message):
-            other.load_state_dict(one.state_dict(), strict=strict)
+            other.load_state_dict(state, strict=strict)
+    other.load_state_dict(dict(state))  # which says nothing of its kind
 
 
 def test_a_layer_is_moved_or_made_of_fake_tensors(layer_name: str, torch_layer: Any) -> None:
