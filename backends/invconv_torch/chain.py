@@ -43,7 +43,7 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
 
     @partial(of_one_list, items="layers")
     def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__(invertible(layers))
+        super().__init__(invertible(layers).values())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and the sum of the log-determinants, one per sample."""
@@ -81,8 +81,8 @@ def _one_after_another(
     return x, sum(log_dets[1:], start=log_dets[0])
 
 
-def invertible(layers: Any) -> list[nn.Module]:
-    """Return layers, a list or a mapping of names, as a list; raise unless each has an inverse."""
+def invertible(layers: Any) -> dict[Any, nn.Module]:
+    """Return layers, a list or a mapping, by numbers or names; raise unless each has an inverse."""
     modules = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected {modules}, in a list, got one {type(layers).__name__}")
@@ -94,4 +94,4 @@ def invertible(layers: Any) -> list[nn.Module]:
             hint = "; InvertibleModule(conv) is one" if isinstance(layer, ic.InvertibleConv) else ""
             kind = type(layer).__name__
             raise TypeError(f"layers: expected {modules}, got {kind} at {name}{hint}")
-    return list(named.values())
+    return named

@@ -118,6 +118,11 @@ class _Reversible(Function):  # type: ignore[misc]
                 z, log_det = layer(z)
                 log_dets.append(log_det)
         z, total = owned(z), owned(sum(log_dets[1:], start=log_dets[0]))
+        if not total.ndim:
+            raise ValueError(
+                "x: expected a batch, with a log-determinant a sample, got one log-determinant of "
+                f"the shape {tuple(x.shape)}; one image is x[None]"
+            )
         ctx.save_for_backward(x, z, *weights)
         return z, total
 

@@ -34,7 +34,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         If ``model`` is none of these, or its class has been defined again since.
     ValueError
         If an array holds NaN or inf, there are too many or too deeply nested operators, a flow's
-        mixing is a function, or a layer of a flow was replaced.
+        mixing is a function, or its layers were changed.
     OSError
         If the file cannot be written.
 

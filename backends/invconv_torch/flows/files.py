@@ -1,6 +1,7 @@
 """Loading layers and flows of PyTorch; how `invconv.save` takes a flow apart."""
 
 import os
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -30,13 +31,13 @@ def _require_own_layers(flow: Glow) -> None:
     if flow.architecture.mixing is None:  # the writer refuses it
         return
     with torch.random.fork_rng(devices=[]):
-        own = dict(Glow(**flow.architecture.to_dict(), device="meta").layers.items())
-    for name, layer in flow.layers.items():
-        expected = own.get(name, "no layer of that name")
-        if repr(layer) != repr(expected):
+        own = Glow(**flow.architecture.to_dict(), device="meta")
+    lists = [[f"{name}: {layer}" for name, layer in one.layers.items()] for one in (own, flow)]
+    for expected, got in zip_longest(*lists, fillvalue="no layer"):
+        if expected != got:
             raise ValueError(
-                f"model: cannot be saved: {name} was replaced, which no file describes: expected "
-                f"{expected}, got {layer}; make a Glow with the settings that you want"
+                f"model: cannot be saved, since no file describes it: expected {expected}, got "
+                f"{got}; make a Glow with the settings that you want"
             )
 
 

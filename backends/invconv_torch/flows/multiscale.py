@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from invconv.arrays.validation import flag, positive_int, sizes
 from invconv.flows import density
+from invconv_torch.chain import invertible
 from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.running import Watch
@@ -70,8 +71,10 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         super().__init__()
         channels, height, width = sizes("shape", tuple(shape), 3)
         self.shape = channels, height, width
-        named = layers if isinstance(layers, Mapping) else enumerate(layers)
-        self.layers = nn.ModuleDict({str(name): layer for name, layer in dict(named).items()})
+        named = invertible(layers)
+        self.layers = nn.ModuleDict({str(name): layer for name, layer in named.items()})
+        if len(self.layers) != len(named):
+            raise ValueError(f"layers: expected names that differ as text, got {list(named)}")
         self.dequantize = Dequantize().to(self._like)
         self.latent_shapes = running.latent_shapes(self.layers, self.shape, self._like)
         self._recomputes = flag("reversible", reversible)

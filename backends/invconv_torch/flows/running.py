@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from invconv_torch.chain import invertible
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import Squeeze
@@ -118,7 +117,6 @@ def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
     Layers of other packages are run once, on zeros ``like`` the flow's parameters. An error names
     the layer that does not take the output of the layer before it.
     """
-    invertible(layers)
     noise: list[Shape] = []
     for name, layer in layers.items():
         try:

@@ -226,7 +226,7 @@ invconv.save
   too deeply nested operators -> nested .* deep at most -> save(«TOO_DEEP → DEEP», 'f')
   a flow's mixing is a function -> its mixing is a function, which no file describes
       -> save(glow(«lambda c: it.Conv1x1(c) → 'plain'»), 'f')
-  a layer of a flow was replaced -> model: cannot be saved: level0_step0_mixing was replaced
+  its layers were changed -> cannot be saved.* expected level0_step0_mixing: Per
       -> save(«other('level0_step0_mixing') → FLOW», 'f')
   the file cannot be written -> no such folder -> save(ONE, '«nowhere/ → »f')
 invconv.set_num_threads
@@ -447,6 +447,16 @@ ValueError
   expected none, as no layer -> FLOW.log_prob(NOISE«, context=CONTEXT → »)
   zs: expected a batch -> FLOW.decode([ZS[0]«[:2] → », ZS[1]])
   channels: expected an even number -> Split(«3 → 4»)
+  «x | z»: expected shape \(B, 4, H, W\), got \(2, 3, 4, 4\)
+      -> AffineCoupling(4, 8)«| .inverse»(torch.zeros(2, «3 → 4», 4, 4))
+  x: expected shape \(B, 4, H, W\), got \(4, 4, 4\) -> Split(4)(torch.zeros(«→ 1, »4, 4, 4))
+  kept: expected shape \(B, 2, H, W\) -> Split(4).inverse([torch.zeros(2, «1 → 2», 4, 4)] * 2)
+  z: expected shape \(2, 8, 1, 1\) as kept, got \(3, 8
+      -> Split(16).inverse((ZS[1]«[:2] → », ZS[1]))
+  differ as text, got \['1', 1\] -> Multiscale((3, 2, 2), {'1': LAYER, «→ -»1: LAYER})
+  factor: expected a positive integer up to 2147483647, got -1 -> it.Squeeze(«-1 → 1»)
+  one log-determinant of the shape \(3, 2, 2\); one image is x\[None\]
+      -> it.ReversibleChain([it.ActNorm(3, ndim=2)])(IMAGES«[0] → »)
   noise: expected the shape of the images -> JAX_FLOW.bits_per_dim(JAX_PIXELS, JAX_NOISE«[:1] → »)
   zs: expected a batch of each of the shapes -> JAX_FLOW.decode(JAX_FLOW.draw_latents(KEY, 3)«*2 →»)
   n: expected a positive integer.*got 0 -> JAX_FLOW.sample(KEY, «0 → 1»)
@@ -476,6 +486,8 @@ ValueError
   without dots, 'dask' of dask.array, got  -> register_backend('dask.array', np)
   ndim: expected the number of spatial axes -> TorchTransform(it.Conv1x1(3)«→, ndim=0»)
   ndim: expected the operator's, 2, got 1 -> TorchTransform(it.EmergingConv2d(3), ndim=«1 → 2»)
+  conv: expected a layer that keeps .* \(8, 1, 1\), got one that makes it \(2, 2, 2\)
+      -> TorchTransform(it.«Squeeze() → Conv1x1(8)», ndim=2)(ZS[1])
   ndim: expected 0 or more -> TorchTransform(it.Conv1x1(3), ndim=«-1 → 0»)
   cache_size must be 0 or 1 -> TorchTransform(LAYER, ndim=0, cache_size=«2 → 1»)
   expected shape \(\*batch, C, \*spatial\)
@@ -559,6 +571,11 @@ TypeError
   x: expected a real .*got uint8 -> FLOW.encode(«PIXELS → NOISE»)
   expected a torch.Tensor, got nd -> FLOW.encode(NOISE«.numpy() → »)
   images: expected a torch.Tensor, got nd -> Dequantize()(PIXELS«.numpy() → »)
+  x: expected a torch.Tensor, got nd -> Dequantize().inverse(NOISE«.numpy() → »)
+  x: expected a torch.Tensor, got nd -> «Split(2) | AffineCoupling(2, 4)»(ZS[0]«.numpy() → »)
+  expected modules .* in a list, got one ActNorm -> Multiscale((1, 4, 4), «→ [»it.ActNorm(1)«→ ]»)
+  factor: expected a positive integer, got 2\.5 -> it.Squeeze(2«.5 →»)
+  ndim: expected a positive integer, got 2\.0 -> it.Squeeze(ndim=2«.0 →»)
   n: expected a positive integer.*got 1.5 -> JAX_FLOW.sample(KEY, «1.5 → 1»)
   invconv_jax.init takes a key -> EmergingConv.init(2, rng=«KEY → RNG»)
   PeriodicConv2d.__init__\(\) got an unexpected -> it.PeriodicConv2d(2«, padding=1 → »)
@@ -665,10 +682,13 @@ def test_it_is_raised_and_not_beside(row: Row) -> None:
 def test_a_pointwise_layer_of_torch_takes_ndim() -> None:
     images = torch.as_tensor(X)
     for ndim, x in ((2, images), (0, images[:, :, 0, 0])):
-        layers = it.Conv1x1(3, ndim=ndim), it.Conv1x1(3, "plu", ndim=ndim), it.ActNorm(3, ndim=ndim)
+        layers: list[Any] = [it.Conv1x1(3, name, ndim=ndim) for name in ("plain", "plu")]
+        layers += [it.ActNorm(3, ndim=ndim), *[it.Squeeze(1)] * bool(ndim)]
         for layer in (layer.double() for layer in layers):
-            for whole, alone in zip(layer(x), layer(x[0]), strict=True):  # without a batch axis
-                torch.testing.assert_close(whole[0], alone)
+            for run in (layer, layer.inverse, layer.eval().inverse):
+                z, log_det = run(x)
+                torch.testing.assert_close(run(x[0]), (z[0], log_det[0]))  # without a batch axis
+                torch.testing.assert_close(run(x[None]), (z[None], log_det[None]))
 
 
 def test_numpy_integers_are_settings() -> None:
