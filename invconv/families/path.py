@@ -384,7 +384,7 @@ class Route:
 
     ``guard`` is log|det| of the factors that are solved, if it was not readable; the result is NaN
     where it is -inf. ``pixels`` is the number of pixels of all images: a matrix goes into the taps
-    of a convolution if there are fewer taps.
+    of a convolution if there are fewer taps, or if a symbol stands for any number of pixels.
     """
 
     def __init__(self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0) -> None:
@@ -404,7 +404,7 @@ class Route:
                 self.legs
                 and isinstance(self.legs[-1], Multiply)
                 and (free := getattr(family, "free", None)) is not None
-                and len(free.offsets) < pixels
+                and (not isinstance(pixels, int) or len(free.offsets) < pixels)
             ):
                 leg = Merged(self.legs.pop(), run[0])
             else:
