@@ -26,8 +26,8 @@ from invconv_torch.native.host import device_kind, owned, traced
 from invconv_torch.precision import autocasting
 from invconv_torch.private import peek_interpreter_stack
 
-Places: TypeAlias = tuple[tuple[int, str], ...]  # number of a layer, and name of a weight in it
-Gradients: TypeAlias = dict[tuple[int, str], Tensor | None]
+Place: TypeAlias = tuple[int, tuple[str, ...]]  # number of a layer, and names of a weight in it
+Gradients: TypeAlias = dict[Place, Tensor | None]
 
 
 class ReversibleChain(Chain):
@@ -74,13 +74,9 @@ class ReversibleChain(Chain):
                 "torch.func transforms no ReversibleChain, nor a flow with reversible=True: "
                 "expected a Chain of the same layers, or reversible=False"
             )
-        named = [
-            (i, name, weight)
-            for i, layer in enumerate(self)
-            for name, weight in layer.named_parameters(remove_duplicate=False)
-        ]
-        places = tuple((i, name) for i, name, _ in named)
-        weights = (weight for *_, weight in named)
+        named = [_names_of_weights(layer) for layer in self]
+        places = [(i, tuple(names)) for i, each in enumerate(named) for names in each.values()]
+        weights = (weight for each in named for weight in each)
         result: tuple[Tensor, Tensor] = _Reversible.apply(self, places, x, *weights)
         return result
 
@@ -107,9 +103,10 @@ class ReversibleChain(Chain):
 class _Reversible(Function):  # type: ignore[misc]
     @staticmethod
     def forward(
-        ctx: Any, chain: ReversibleChain, places: Places, x: Tensor, *weights: Tensor
+        ctx: Any, chain: ReversibleChain, places: list[Place], x: Tensor, *weights: Tensor
     ) -> Any:
         ctx.layers, ctx.places = list(chain), places
+        ctx.buffers = [dict(layer.named_buffers()) for layer in chain]
         ctx.autocast = _autocast(device_kind("x", x))
         z, log_dets = x, []
         with ctx.autocast:
@@ -159,33 +156,42 @@ class _Reversible(Function):  # type: ignore[misc]
 
 
 class _Steps:
-    """Layers that run, forward or backward, with the weights of the forward pass."""
+    """Layers that run, forward or backward, with the weights and buffers of the forward pass."""
 
     def __init__(self, ctx: Any, weights: Iterable[Tensor]) -> None:
         self.layers, self.autocast = ctx.layers, ctx.autocast
-        # the modules may hold other weights by now, and the saved weights may be copies
-        self.weights: list[dict[str, Tensor]] = [{} for _ in ctx.layers]
+        # the modules may hold others by now, and the saved weights may be copies
+        self.buffers = ctx.buffers
+        self.weights: list[dict[tuple[str, ...], Tensor]] = [{} for _ in ctx.layers]
         wanted = ctx.needs_input_grad[3:]
-        for (i, name), weight, trained in zip(ctx.places, weights, wanted, strict=True):
-            self.weights[i][name] = weight.detach().requires_grad_(trained)
+        for (i, names), weight, trained in zip(ctx.places, weights, wanted, strict=True):
+            self.weights[i][names] = weight.detach().requires_grad_(trained)
 
     def run(self, i: int, x: Tensor, *, back: bool = False) -> tuple[Tensor, Tensor]:
-        layer, weights = self.layers[i], self.weights[i]
-        if back:
-            layer = Direction(layer, "inverse")
-            weights = {f"layer.{name}": weight for name, weight in weights.items()}
+        run = Direction(self.layers[i], "inverse" if back else "__call__")
+        weights = {name: weight for names, weight in self.weights[i].items() for name in names}
+        tensors = {f"layer.{name}": t for name, t in (self.buffers[i] | weights).items()}
         with self.autocast:
-            return functional_call(layer, weights, (x,))  # type: ignore[no-any-return]
+            return functional_call(run, tensors, (x,), tie_weights=False)  # type: ignore[no-any-return]
 
     def pull_back(self, i: int, x: Tensor, bars: Iterable[Tensor]) -> tuple[Tensor, Gradients]:
         """Return the gradients by the input x of layer i, and by its weights."""
-        trained = {name: w for name, w in self.weights[i].items() if w.requires_grad}
+        trained = {names: w for names, w in self.weights[i].items() if w.requires_grad}
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             outputs = zip(self.run(i, x), bars, strict=True)
         outs, bars = zip(*((o, b) for o, b in outputs if o.requires_grad), strict=True)
         x_bar, *more = torch.autograd.grad(outs, (x, *trained.values()), bars, allow_unused=True)
-        return x_bar, {(i, name): g for name, g in zip(trained, more, strict=True)}
+        return x_bar, {(i, names): g for names, g in zip(trained, more, strict=True)}
+
+
+def _names_of_weights(layer: nn.Module) -> dict[Tensor, list[str]]:
+    """Return each weight with its names: one in each module that has it."""
+    named: dict[Tensor, list[str]] = {}
+    for prefix, module in layer.named_modules():
+        for name, weight in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
+            named.setdefault(weight, []).append(name)
+    return named
 
 
 def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:

@@ -78,13 +78,23 @@ def test_a_chain_is_saved_and_diagnosed_as_a_layer_is(tmp_path: Path) -> None:
     assert len(ic.diagnose(chain, SHAPE[2:]).steps) == len(layers)
 
 
-@pytest.mark.parametrize("how", ["plain", "checkpoint", "reentrant", "on the host"])
+def tied() -> Any:
+    """Layers of which two have the same weights, and one stands twice."""
+    first, second, norm = Coupling(), Coupling(), it.ActNorm(4, dtype=torch.float64)
+    second.net.weight = first.net.weight
+    return it.Chain([first, norm, second, norm])
+
+
+@pytest.mark.parametrize("how", ["plain", "functional", "checkpoint", "reentrant", "on the host"])
 def test_gradients_are_those_of_the_stored_version(how: str) -> None:
-    """Saved tensors may come back as copies."""
-    layers = torch_layers()
+    """Saved tensors may come back as copies, and may have been those of another chain."""
+    layers = [*torch_layers(), tied()]
     run: Any = it.ReversibleChain(layers)
+    if how == "functional":
+        layers = [*torch_layers(), tied()]  # with other permutations
+        run = partial(torch.func.functional_call, run, it.Chain(layers).state_dict(keep_vars=True))
     x = torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
-    leaves = x, *run.parameters()
+    leaves = x, *it.Chain(layers).parameters()
     if how in ("checkpoint", "reentrant"):
         reentrant = how == "reentrant"
         run = partial(torch.utils.checkpoint.checkpoint, run, use_reentrant=reentrant)
