@@ -83,7 +83,7 @@ def _refusal(found: Any) -> NotImplementedError:
 
 def _apply(family: Any, w: Matrix, x: Tensor) -> Tensor:
     if family.lowers == "matrix":
-        return torch.matmul(constant(w, x), x.flatten(2)).unflatten(2, x.shape[2:])
+        return torch.matmul(constant(w, x), _of_pixels(x)).reshape(x.shape)
     if family.lowers == "scale":
         return per_channel(constant(w, x), x) * x
     if family.lowers != "taps":
@@ -167,10 +167,14 @@ def _undo(solver: Any, y: Tensor) -> Tensor:
         steps = [_refined(step.matrix) for step in solver.steps]
     else:
         raise _refusal(solver)
-    x = y.flatten(2)
+    x = _of_pixels(y)
     for step in steps:
         x = _multiply(x, *(constant(matrix, y) for matrix in step))
-    return x.unflatten(2, y.shape[2:])
+    return x.reshape(y.shape)
+
+
+def _of_pixels(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:2], -1)  # flatten(2) refuses vectors, which have no pixel axes
 
 
 def _refined(matrix: Matrix) -> tuple[Matrix, ...]:

@@ -41,7 +41,7 @@ def values_of(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 def constant(values: Any, like: Tensor) -> Tensor:
     """Return an array as a constant of the graph; real numbers in the dtype of a tensor."""
-    array = np.ascontiguousarray(values)
+    array = np.asarray(values, order="C")
     dtype = like.dtype if array.dtype.kind == "f" else None
     with without_modes():
         tensor = torch.tensor(array, dtype=dtype, device=like.device)

@@ -66,6 +66,15 @@ def test_operators(case: Case) -> None:
         check(layer, x, eagerly(layer, x))
 
 
+@pytest.mark.parametrize("name", ["plain", "qr", "householder"])
+def test_one_image_and_vectors(name: str) -> None:
+    for ndim, shape in ((None, (5, 3)), (0, (3,)), (2, (3, 4, 5)), (1, (2, 2, 3, 4))):
+        layer, x = it.Conv1x1(3, name, ndim=ndim), torch.randn(shape)
+        results = eagerly(layer, x)
+        check(layer, x, results)
+        assert [r.shape for r in results] == [x.shape, shape[: -1 - (ndim or 0)]] * 2
+
+
 def test_half_types_are_computed_in_float32() -> None:
     layer, x = it.AutoregressiveConv1d(2, dtype=torch.bfloat16), torch.randn(3, 2, 6).bfloat16()
     torch.testing.assert_close(eagerly(layer, x), [*layer(x), *layer.inverse(x)])
