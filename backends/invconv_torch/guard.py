@@ -1,12 +1,10 @@
 """The core's guard for a model of PyTorch modules."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from invconv.arrays.namespaces import Shape
 from invconv.stability import guard
 from invconv_torch.module import InvertibleModule
 
@@ -16,8 +14,8 @@ class InverseGuard(guard.InverseGuard):
 
     Every `InvertibleModule` in ``model`` that is no part of another one is a layer; of a `Chain` of
     tensors, every step is. Without ``spatial_shape`` a module is judged on the grid of its last
-    call, and not at all if it has not run. The arguments are those of
-    `invconv.stability.guard.InverseGuard`, as in `invconv_jax`.
+    call in either direction since the guard saw it, and not at all if it has not run. The arguments
+    are those of `invconv.stability.guard.InverseGuard`, as in `invconv_jax`.
 
     Examples
     --------
@@ -31,29 +29,13 @@ class InverseGuard(guard.InverseGuard):
     ('0', True)
     """
 
-    def __init__(
-        self,
-        model: Any,
-        spatial_shape: Shape | Callable[[str], Shape | None] | None = None,
-        *,
-        digits: float = 3.0,
-        every: int = 100,
-    ) -> None:
-        super().__init__(model, spatial_shape, digits=digits, every=every)
-        for layer in _outermost(model).values():
-            layer.register_forward_hook(_remember)
-
     def _layers(self, model: Any) -> guard.Layers:
-        with torch.no_grad():
-            layers = {
-                name: (layer.operator(), getattr(layer, "_ran_on", None))
-                for name, layer in _outermost(model).items()
-            }
+        layers: guard.Layers = {}
+        for name, layer in _outermost(model).items():
+            layer._watched = True
+            with torch.no_grad():
+                layers[name] = layer.operator(), layer._ran_on
         return layers or super()._layers(model)
-
-
-def _remember(layer: InvertibleModule, inputs: tuple[Any, ...], output: Any) -> None:
-    layer._ran_on = tuple(output[0].shape)
 
 
 def _outermost(model: Any, prefix: str = "") -> dict[str, InvertibleModule]:

@@ -99,6 +99,8 @@ class InvertibleModule(Described):
     _part_names: tuple[str, ...]
     _static: Any = None  # the operator that was validated last, without tensors
     _inverses: RememberedInverses | None = None
+    _watched = False  # by a guard, which reads
+    _ran_on: tuple[int, ...] | None = None  # the shape of the last call's argument
 
     def __init__(
         self,
@@ -278,12 +280,16 @@ class InvertibleModule(Described):
             with torch.autocast(kind, enabled=False):
                 return self._call(run, name, self._autocast(x))
         if tracing:
-            return run(x, True)
-        try:
-            return run(x, False)
-        except (TypeError, ValueError):
-            require_alike(name, x, self.operator()._reference()[1])
-            raise
+            pair = run(x, True)
+        else:
+            try:
+                pair = run(x, False)
+            except (TypeError, ValueError):
+                require_alike(name, x, self.operator()._reference()[1])
+                raise
+        if self._watched:
+            self._ran_on = tuple(x.shape)
+        return pair
 
     def _autocast(self, x: Tensor) -> Tensor:
         """Return x in the parameters' dtype, if it has a dtype that autocast may have given it."""

@@ -103,7 +103,7 @@ class InverseGuard:
             if not layers:
                 raise ValueError(
                     "spatial_shape: expected a grid such as x.shape[2:], or a model whose layers "
-                    f"have run, got {self._given!r}"
+                    f"have run under the guard, got {self._given!r}"
                 )
             self.known = {n: known for n, known in self.known.items() if n in layers}
             name = list(layers)[turn % len(layers)]

@@ -266,7 +266,7 @@ invconv_torch.Chain.operator
 invconv.InverseGuard.step
   the model has no layers -> model: expected an operator or .* got list without any
       -> ij.InverseGuard(JAX_NORM, (4,)).step(«[1] → JAX_NORM»)
-  none with a grid -> a model whose layers have run, got None
+  none with a grid -> layers have run under the guard, got None
       -> it.InverseGuard(LAYER«→, (4,)»).step(LAYER)
   is traced -> model: expected values, got a traced ActNorm
       -> «jax.jit → »(ij.InverseGuard(JAX_NORM, (4,)).step)(JAX_NORM)

@@ -139,6 +139,12 @@ def test_it_follows_copies_and_modules_around_a_model() -> None:
             assert guard.step(followed).spatial_shape == (n, 7)
     runs[0](x=torch.zeros(1, 3, 5, 6))
     assert guard.step(model).spatial_shape == (5, 6)
+    model["later"] = it.ActNorm(3)
+    for known in ({"runs.0"}, {"runs.0"}, {"runs.0", "later"}):  # seen, run, judged
+        runs[0].inverse(torch.zeros(1, 3, 4, 6))
+        assert guard.step(model).spatial_shape == (4, 6)
+        assert set(guard.known) == known
+        model["later"].inverse(torch.zeros(1, 3, 4, 6))
 
 
 def test_it_forgets_layers_that_are_gone() -> None:
