@@ -80,6 +80,8 @@ def test_parts_share_the_gain_as_the_steps_of_a_chain_do(limit: float) -> None:
     qr = ic.QRConv1x1(np.zeros((0, 3)), upper, 1 + logs[0])
     found, same = ic.bounded(plu, limit), ic.bounded(qr, limit ** (2 / 3))
     np.testing.assert_allclose(found.matrix(), same.matrix(), rtol=1e-12)
+    huge = ic.bounded(plu.replace(sign=np.asarray([-100, 1e-3, 7.0])), limit)  # signs alone count
+    assert np.linalg.norm(np.linalg.inv(huge.matrix()), 2) <= limit
     far = ic.bounded(plu.replace(lower=1e9 * np.tri(3, k=-1)), limit).lower
     assert 0.9 < np.linalg.norm(far, 2) / (1 - limit ** (-1 / 3)) < 1 + 1e-9
 

@@ -101,11 +101,13 @@ class PLUConv1x1(Pointwise, mixing="plu"):
             "log_scale": np.log(np.abs(scale)),
         }
 
-    def _scale(self) -> Array:
-        xp = namespace(self.log_scale)
-        scale = xp.exp(self.log_scale)
+    def _signed(self, scale: Array) -> Array:
+        xp = namespace(scale)
         positive = xp.where(self.sign > 0, scale, xp.zeros_like(scale))
         return xp.where(self.sign < 0, -scale, positive)
+
+    def _scale(self) -> Array:
+        return self._signed(namespace(self.log_scale).exp(self.log_scale))
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
         xp = namespace(self.lower)
@@ -130,8 +132,8 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         upper = xp.triu(self.upper, k=1)
         scale, upper, _ = triangle_within(self.log_scale, upper, third**2)
         lower = strict_below(xp.tril(self.lower, k=-1), 1 - 1 / third)
-        signed = (self.sign * scale)[:, None]
-        return self.replace(lower=lower, upper=signed * upper, log_scale=xp.log(scale))
+        upper = self._signed(scale)[:, None] * upper
+        return self.replace(lower=lower, upper=upper, log_scale=xp.log(scale))
 
 
 def _require_permutation(permutation: Array, channels: int, lower: Array) -> None:
