@@ -352,6 +352,11 @@ def is_half(dtype: Any, like: Array) -> bool:
     return bits(dtype, like) == 16
 
 
+def widened(x: Array) -> Array:
+    """Return an array of a half type in float32, others as they are."""
+    return cast(x, namespace(x).float32) if is_half(x.dtype, x) else x
+
+
 def bits(dtype: Any, like: Array) -> int:
     """Return the number of bits of a real floating dtype of the library of ``like``."""
     known = (KNOWN.get(type(like)) or ops_of(like)).bits

@@ -87,6 +87,19 @@ def require_beside(
         )
 
 
+def table(name: str, values: Any) -> Any:
+    """Return numbers in sequences as an array of NumPy, or raise."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name}: expected rows of one length, got several") from None
+    except (TypeError, RuntimeError):  # JAX's of a tracer, PyTorch's of what is trained
+        raise TypeError(
+            f"{name}: expected numbers, or one array, got a {type(values).__name__} of arrays that "
+            "NumPy cannot read; stack them, as torch.stack and jax.numpy.stack do"
+        ) from None
+
+
 def positive_int(name: str, value: Any) -> int:
     """Return ``value`` as an int of at least 1, or raise."""
     number = integer(name, value, "a positive integer")

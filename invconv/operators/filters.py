@@ -20,9 +20,10 @@ from invconv.arrays.namespaces import (
     native_dtype,
     readable,
     size,
+    widened,
     zeros,
 )
-from invconv.arrays.validation import choice, integer, require_alike, require_real
+from invconv.arrays.validation import choice, integer, require_alike, require_real, table
 from invconv.kernels.primitives import pad, part
 from invconv.operators.recursion import filtered
 
@@ -211,7 +212,7 @@ def filtfilt(
     array([1.122, 0.743, 0.736, 1.098])
     """
     axis = _axis(axis, x)
-    b, a = (_coefficients(name, values, x) for name, values in (("b", b), ("a", a)))
+    b, a = (widened(_coefficients(name, values, x)) for name, values in (("b", b), ("a", a)))
     state, taps = lfilter_zi(b, a), _order(b, a) + 1
 
     def run(signals: Array, first: Array) -> Array:
@@ -251,7 +252,7 @@ def sosfiltfilt(
     array([1.122, 0.743, 0.736, 1.098])
     """
     axis = _axis(axis, x)
-    given, sos = sos, _as_x("sos", sos, x)
+    given, sos = sos, widened(_as_x("sos", sos, x))
     states = sosfilt_zi(sos)
     taps = 2 * states.shape[0] + 1
     if padlen is None and padtype is not None:
@@ -293,7 +294,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     array([0.5])
     """
     like = _floats(b=b, a=a)
-    b, a = (_coefficients(name, values, like) for name, values in (("b", b), ("a", a)))
+    b, a = (widened(_coefficients(name, values, like)) for name, values in (("b", b), ("a", a)))
     shapes = tuple(b.shape[:-1]), tuple(a.shape[:-1])
     try:
         np.broadcast_shapes(*shapes)
@@ -309,7 +310,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     steps = b[..., 1:] - a[..., 1:] * b[..., :1]
     steady = xp.sum(steps, axis=-1, keepdims=True) / total
     of_a, of_steps = (xp.cumulative_sum(v, axis=-1) - v for v in (a[..., 1:], steps))
-    return (1 + of_a) * steady - of_steps
+    return cast((1 + of_a) * steady - of_steps, like.dtype)
 
 
 def sosfilt_zi(sos: Any) -> Array:
@@ -334,13 +335,14 @@ def sosfilt_zi(sos: Any) -> Array:
     >>> sosfilt_zi([[0.5, 0, 0, 1, -0.5, 0]])
     array([[0.5, 0. ]])
     """
-    b, a = _sections(sos, _floats(sos=sos))
+    like = _floats(sos=sos)
+    b, a = map(widened, _sections(sos, like))
     xp, states = namespace(b), lfilter_zi(b, a)
     gains = xp.sum(b, axis=-1, keepdims=True) / xp.sum(a, axis=-1, keepdims=True)
     before = [xp.ones_like(gains[0, ...])]
     for section in range(b.shape[0] - 1):
         before.append(before[-1] * gains[section, ...])
-    return states * xp.stack(before)
+    return cast(states * xp.stack(before), like.dtype)
 
 
 def _there_and_back(
@@ -350,7 +352,7 @@ def _there_and_back(
     if padtype is not None:
         choice("padtype", padtype, _PADS)
     edge = 0 if padtype is None else 3 * taps if padlen is None else integer("padlen", padlen)
-    xp, signals = namespace(x), moved(x, axis, -1)
+    xp, signals = namespace(x), moved(widened(x), axis, -1)
     if edge < 0:
         raise ValueError(f"padlen: expected 0 or more, got {edge}")
     if signals.shape[-1] <= edge:
@@ -370,7 +372,7 @@ def _there_and_back(
         signals = xp.concat([before, signals, after], axis=-1)
     for _ in range(2):
         signals = xp.flip(run(signals, signals[..., :1]), axis=-1)
-    return moved(signals[..., edge : signals.shape[-1] - edge], -1, axis)
+    return cast(moved(signals[..., edge : signals.shape[-1] - edge], -1, axis), x.dtype)
 
 
 def _axis(axis: int, x: Array) -> int:
@@ -395,24 +397,17 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
     if not isinstance(values, _NUMBERS) or isinstance(values, np.ma.MaskedArray):
         require_alike(name, values, "x", x)
         return values
-    numbers = _table(name, values)
+    numbers = table(name, values)
     if numbers.dtype.kind not in "fiu":
         hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
         raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
     return constant(numbers, x, x.dtype)
 
 
-def _table(name: str, values: Any) -> Any:
-    try:
-        return np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name}: expected rows of one length, got several") from None
-
-
 def _floats(**values: Any) -> Array:
     """Return the first array of floating numbers, of PyTorch's or JAX's before NumPy's."""
     arrays = [v for v in values.values() if not isinstance(v, _NUMBERS)] or [
-        v for v in map(_table, values, values.values()) if v.dtype.kind == "f"
+        v for v in map(table, values, values.values()) if v.dtype.kind == "f"
     ]
     return arrays[0] if arrays else np.zeros(())
 
@@ -476,13 +471,14 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     """
     xp, lead, kind = namespace(x), tuple(x.shape[:-1]), x.dtype
     own = _filters(b, a, lead)
-    if 0 in x.shape:
-        return x, None if z is None else copy_of(z)
     inner = xp.float32 if is_half(kind, x) else native_dtype(kind)
     if inner != kind:
         y, last = _run(*(None if v is None else cast(v, inner) for v in (b, a, x, z)))
         return cast(y, kind), None if last is None else cast(last, kind)
     b, a = _divided(b, a)
+    if 0 in x.shape:  # empty sums, so that derivatives by b and a are zeros
+        y = x + (xp.sum(b[..., :0]) + xp.sum(a[..., :0]))
+        return y, None if z is None else copy_of(z)
     a = a[..., 1:]
     count = size(own)
     if count > 1:  # the axes of the filters come before those that share one

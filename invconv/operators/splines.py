@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, constant, copy_of, is_half, namespace
+from invconv.arrays.namespaces import Array, cast, constant, copy_of, namespace, widened
 from invconv.arrays.stencil import seen
 from invconv.arrays.validation import choice, integer, require_real
 from invconv.operators.filters import lfilter, moved
@@ -104,8 +104,7 @@ def spline_filter(
         raise ValueError(f"axes: expected some of the {x.ndim} axes of x, once each, got {axes}")
     if 0 in x.shape or not axes:
         return copy_of(x)
-    kind, xp = x.dtype, namespace(x)
-    x = cast(x, xp.float32) if is_half(kind, x) else x
+    kind, x = x.dtype, widened(x)
     for axis in axes:
         x = _along(x, axis % x.ndim, _POLES[order], _BORDERS[mode])
     return cast(x, kind)

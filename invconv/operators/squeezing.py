@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, constant, is_half, namespace, size
+from invconv.arrays.namespaces import Array, cast, constant, namespace, size, widened
 from invconv.arrays.validation import choice, positive_int, require_array, require_real
 from invconv.kernels.primitives import matmul
 
@@ -119,8 +119,7 @@ def _transformed(x: Array, matrix: Matrix, ndim: int) -> Array:
     """Apply an f x f matrix along each axis of the blocks of x (*batch, C f^ndim, *coarse)."""
     xp, factor, given = namespace(x), len(matrix), x.dtype
     lead = x.ndim - ndim - 1
-    if is_half(given, x):  # half types are computed in float32
-        x = cast(x, xp.float32)
+    x = widened(x)
     shape, blocks = x.shape, size(x.shape[: lead + 1]) // factor**ndim
     along = constant(matrix, x, x.dtype)
     for axis in range(ndim):

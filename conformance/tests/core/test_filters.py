@@ -52,6 +52,11 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     assert (first == 1).all()
     assert ic.lfilter(np.ones((0, 2)), [1.0, 0.5], x[:0]).shape == (0, 1000)
     assert ic.lfilter_zi([1.0], np.ones((0, 2))).shape == (0, 1)
+    b, none = torch.ones(1, requires_grad=True), torch.ones(0, 5)
+    empty = ic.lfilter(b, [1.0, -0.5], none)
+    empty.sum().backward()
+    assert empty is not none
+    assert b.grad == 0
     both(carry, "lfilter", np.hanning(60), np.ones(1), x)  # which compile to no code of their own
 
 
@@ -77,6 +82,23 @@ def test_designs_filter_as_scipys(design: str, carry: Any) -> None:
         both(carry, there_and_back, *numbers, x, axis=1)
         for padtype in ("odd", "even", "constant", None):
             both(carry, there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
+
+
+@pytest.mark.parametrize("carry", [np.asarray, torch.as_tensor, jax.numpy.asarray])
+def test_half_types_are_rounded_at_the_end_alone(carry: Any) -> None:
+    """The odd continuation of these signals, and the sums of these numbers, are beyond float16."""
+    x, b, a = 30000 * np.cos(np.arange(100)), np.asarray([1e4, 4e4, 4e4]), np.asarray([1, 0.5, 0.5])
+    x, sos = x.astype("float16").astype(float), np.asarray([[0.5, 0, 0, 1, -0.5, 0]])
+    for name, arrays in (
+        ("filtfilt", (sos[0, :3], sos[0, 3:], x)),
+        ("sosfiltfilt", (sos, x)),
+        ("lfilter_zi", (b, a)),
+        ("sosfilt_zi", ([[*b, *a]],)),
+    ):
+        found = getattr(ic, name)(*(carry(np.asarray(v, "float16")) for v in arrays))
+        assert dtype_name(found.dtype) == "float16"
+        wanted = getattr(scipy.signal, name)(*arrays)
+        np.testing.assert_allclose(np.asarray(found, float), wanted, rtol=2**-11, atol=0.01)
 
 
 LAST = {call.name.partition("-")[0]: call for call in CALLS if not call.looks}
@@ -148,6 +170,8 @@ def test_splines_are_ndimages(order: int, mode: str) -> None:
         boundary = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}[mode]
         blur = ic.from_psf(np.outer([1, 4, 1], [1, 4, 1]) / 36, boundary=boundary)
         np.testing.assert_allclose(blur.inverse(x[:1]), wanted[:1], atol=1e-12)
+        few, exact = x[:1, :2, :2], ic.spline_filter(x[:1, :2, :2], order, mode, (1, 2))
+        np.testing.assert_allclose(blur.inverse(few), exact, atol=1e-12)
 
 
 def test_a_function_of_a_file_and_one_that_is_learnt() -> None:
