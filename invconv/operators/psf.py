@@ -5,17 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import (
-    Array,
-    constant,
-    identity,
-    namespace,
-    readable,
-    to_numpy,
-)
-from invconv.arrays.validation import require_real
+from invconv.arrays.namespaces import Array, identity, namespace, readable, to_numpy
+from invconv.arrays.validation import require_real, table
 from invconv.operators.periodic import PeriodicConv
-from invconv.operators.symmetric import SymmetricConv, borders_of, require_few_taps
+from invconv.operators.symmetric import SymmetricConv, borders_of
 
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
 _LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero
@@ -67,7 +60,7 @@ def from_psf(
     >>> np.allclose(blur.inverse(blur.forward(image)), image)
     True
     """
-    psf = np.asarray(psf) if isinstance(psf, Sequence) else psf
+    psf = table("psf", psf) if isinstance(psf, Sequence) else psf
     if isinstance(psf, np.ndarray) and psf.dtype.kind in "iu":
         psf = psf.astype(np.float64)
     require_real("psf", psf)
@@ -92,14 +85,9 @@ def from_psf(
     if channels > 1:
         one = namespace(psf).reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
         kernel = kernel * one
-    if like is not None:
-        require_real("like", like)
-        kernel = constant(to_numpy(kernel), like, like.dtype)
-    if set(borders) == {"periodic"}:
-        return PeriodicConv(kernel)
-    require_few_taps(tuple(map(int, kernel.shape[2:])), borders)
-    # unchecked, since the part of a ring from its centre on would be taken for a whole kernel
-    return SymmetricConv._unchecked({"kernel": kernel, "bias": None, "boundary": borders})
+    periodic = set(borders) == {"periodic"}
+    conv = PeriodicConv(kernel) if periodic else SymmetricConv(kernel, boundary=borders)
+    return conv if like is None else conv.asarrays(like)
 
 
 def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:

@@ -26,6 +26,8 @@ _ELSEWHERE = {
     "dirichlet": "is 'odd'",
     "reflect": "of scipy.ndimage is 'symmetric', that of NumPy and PyTorch is 'mirror'",
 }
+# frames from the warning to who calls the class; copies, files and `from_psf` have more between
+_DIRECT = 5
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
@@ -60,8 +62,9 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     Warns
     -----
     UserWarning
-        If the kernel looks like a whole one: of odd sizes, equal to its own flip along every axis
-        that is not periodic, and largest in the middle. The message has the slice to pass.
+        If the class is called with what looks like a whole kernel: of odd sizes, equal to its own
+        flip along every axis that is not periodic, and largest in the middle. The message has the
+        slice to pass.
 
     Examples
     --------
@@ -177,14 +180,15 @@ def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]
     if max(sizes, default=1) == 1 or any(k % 2 == 0 for k in sizes):
         return
     largest = np.abs(kernel).max(axis=(0, 1))
-    middle = tuple(k // 2 for k in largest.shape)
-    if not largest.flat[0] < largest[middle] == largest.max():
+    middle, level = tuple(k // 2 for k in largest.shape), callers_level()
+    if level > _DIRECT or not largest.flat[0] < largest[middle] == largest.max():
         return
-    if all(np.allclose(kernel, np.flip(kernel, axis)) for axis in halved):
+    flips, close = (np.flip(kernel, axis) for axis in halved), 1e-8 * largest.max()
+    if all(np.allclose(kernel, flip, atol=close) for flip in flips):
         parts = (f"{k // 2}:" if axis in halved else ":" for axis, k in enumerate(kernel.shape))
         warnings.warn(
             "kernel: expected the part of an even kernel from its centre on, got one that is even "
             "itself and largest in the middle; of a whole kernel pass "
             f"kernel[..., {', '.join(list(parts)[2:])}]",
-            stacklevel=callers_level(),
+            stacklevel=level,
         )

@@ -85,6 +85,9 @@ def test_asarrays_stays_differentiable_within_a_library() -> None:
     conv.log_det((3,)).backward()
     assert weight.grad is not None
     assert torch.equal(weight.grad, 3 * torch.eye(2))
+    psf = torch.tensor([1.0, 2, 1], requires_grad=True)
+    ic.from_psf(psf, like=torch.zeros((), dtype=torch.float64)).kernel.sum().backward()
+    assert psf.grad.tolist() == [0.5, 1, 0.5]
     again = conv.asarrays(conv.weight)  # a copy of its own
     assert again.weight.data_ptr() != conv.weight.data_ptr()
 
