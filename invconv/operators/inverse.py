@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.namespaces import Array, Shape, zeros
 from invconv.families import path as paths
 from invconv.families.path import FactorLike
 from invconv.operators.base.factors import Gradients, inside, require_operator
@@ -110,5 +110,14 @@ class Transposed(OfOne):
 
     def transpose(self) -> InvertibleConv:
         """Return K, without bias."""
-        biases = [name for name in self.conv.parameters() if name.split(".")[-1] == "bias"]
-        return self.conv.replace(**dict.fromkeys(biases))
+        return _without_bias(self.conv)
+
+
+def _without_bias(conv: InvertibleConv) -> InvertibleConv:
+    """Return a copy whose biases are None, or zeros where a class asks for one."""
+    own = {
+        name: None if conv._specs[name].optional else zeros(bias.shape, bias)
+        for name, bias in conv._own().items()
+        if name == "bias"
+    }
+    return conv._rebuild(own, [_without_bias(part) for part in conv._parts().values()])

@@ -62,6 +62,8 @@ def aslinearoperator(
             "conv.asarrays(like=numpy_array) has NumPy's"
         )
     sizes = tuple(integer("shape", n) for n in (shape if isinstance(shape, Iterable) else [shape]))
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"shape: expected sizes of at least 0, got {sizes}")
     full = (conv.channels, *sizes) if len(sizes) == conv.ndim else sizes
     grid = as_batch(conv, "shape", np.broadcast_to(like.dtype.type(), full)).spatial_shape
 

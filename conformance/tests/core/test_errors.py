@@ -386,6 +386,7 @@ ValueError
   zi: expected 1 numbers along .* got \(2,\) -> lfilter([1.0], [1.0, 0.5], S, zi=S[:«2 → 1»])
   b: expected rows of one length -> lfilter([[1.0, «→ 2.0»], [1.0, 2.0]], [1.0], np.ones((2, 3)))
   a: expected rows of one length -> lfilter_zi([1.0], [[1.0, «→ 2.0»], [1.0, 2.0]])
+  psf: expected rows of one length -> from_psf([[1.0«→, 1, 1»], [1, 2, 1], [1, 1, 1]])
   b, a: expected axes .* \(3,\) and \(2,\) -> lfilter_zi(np.ones((3, 2)), np.ones((«2 → 3», 3)))
   boundary: expected one of 'periodic', .* axis, got None -> from_psf(ONES, boundary=«None → 'odd'»)
   psf: expected a sum -> from_psf([[1, -2, 1]], boundary=('periodic', '«mirror → zero»'))
@@ -415,12 +416,16 @@ ValueError
   damp: expected .* got 1e\+39 -> GROWN.least_squares(SMALL[None], 1e«39 → 38»)
   y: expected images, got none -> damp_for_noise(NORM, Y[:«0 → 1»], 0.8)
   penalty: expected finite numbers -> BOX.least_squares(Y[:, :1], 1, «NANS → STEP»)
+  penalty: expected at least one operator, got none -> BOX.least_squares(Y[:, :1], 1, [«→ STEP»])
+  penalty: expected 2 channels and 1 spatial axes, as y has, got Conv1x1
+      -> NORM.least_squares(Y, 1, Conv1x1(«EYE | PAIR, ndim=2 → PAIR, ndim=1»))
   sigma: .* got 0.9, and an x whose penalty -> damp_for_noise(BOX, Y[:, :1], 0.9«, STEP → »)
   y: expected finite numbers, got NaN -> damp_for_noise(NORM, Y«*np.nan → », 0.8)
   y: expected the grid -> PERIODIC.prepare((«3 → 4», 5)).least_squares(X)
   before: expected the shape \(2, 1, 2, 5\), since the taps reach 2 .* got \(2, 1, 1, 5\); give the
       first rows behind this block -> TALL.«forward | inverse»(BLOCK, BLOCK[:, :, :«1 → 2»])
   last rows before this block -> TALL.replace().transpose().inverse(BLOCK, BLOCK«→ [:, :, :2]»)
+  shape: expected sizes of at least 0, got \(-1, 4\) -> aslinearoperator(PERIODIC, («-1 → 1», 4))
   shape: expected shape \(\*batch, 3, \*spatial\) -> aslinearoperator(PERIODIC, («2 → 3», 4, 5))
   grid \(4, 4\) on .*, got \(5, 4\)
       -> ij.reversible(JAX_ONE, (4, 4)).forward_and_log_det(jax.numpy.zeros((1, 4, «5 → 4», 4)))
@@ -541,8 +546,14 @@ TypeError
   x: expected an array without a mask.*filled -> CORNER.forward(MASKED«→ .filled(0)»)
   weight: expected an array without a mask -> Conv1x1(«np.ma.masked_equal(EYE, 1) → EYE»)
   b: expected an array without a mask -> lfilter(np«.ma → ».ones(2), [1.0], S)
+  b: expected numbers, or one array, got a list of arrays .* stack them
+      -> lfilter([torch.tensor(1.0«, requires_grad=True → »)], [1.0], S)
+  psf: expected numbers, or one array, got a tuple .* stack them
+      -> jax.jit(lambda p: from_psf((«p → 1.0»,)).kernel)(1.0)
   psf: expected an array without a mask -> from_psf(np«.ma → ».ones(3))
   penalty: .* InvertibleConv, got ndarray -> BOX.least_squares(Y[:, :1], 1, «S → STEP»)
+  penalty.weight: expected dtype float64 as y has, got float32
+      -> NORM.least_squares(Y, 1, Conv1x1(PAIR«.astype('f4') → »))
   damp: expected an array of a library -> BOX.least_squares(Y[:, :1], «'little' → 0.1»)
   before: expected dtype float64 -> TALL.inverse(BLOCK, BLOCK[:, :, :2]«.astype('f4') → »)
   noise: expected an array of jax -> JAX_FLOW.bits_per_dim(JAX_PIXELS, «np.asarray → »(JAX_NOISE))

@@ -157,6 +157,8 @@ def test_a_prepared_operator_has_it() -> None:
         known = conv.least_squares(y, damp, *more)
         found = conv.prepare((4, 5)).least_squares(y, damp, *more)
         np.testing.assert_array_equal(found, known)
+    found = conv.least_squares(y[None], 0.1, ic.Conv1x1(np.eye(3)))  # of any number of axes
+    np.testing.assert_allclose(found[0], conv.least_squares(y, 0.1), rtol=1e-12)
     small, little = y.astype("float32"), damp.astype("float32")
     single = conv.asarrays(small)
     double, prepared = single.asarrays(y), single.prepare((4, 5), precision="float64")

@@ -79,6 +79,12 @@ class Sandwich(ic.InvertibleConv):
         return {"scale": bars[count]} | {f"inside.{n}": g for n, g in gradients.items()}
 
 
+class Shifted(Sandwich):
+    """K of a sandwich, with a bias that has to be."""
+
+    bias: Any = array("C")
+
+
 class Doubled(ic.InvertibleConv, mixing="doubled"):
     """K of a multiple of the kernel, as another operator has it."""
 
@@ -284,6 +290,16 @@ def test_it_is_judged_and_a_part_that_is_undone_in_the_forward_map() -> None:
     conv, x = Sandwich(growing, np.full(1, 2.0, np.float32)), np.ones((1, 1, 30), np.float32)
     with pytest.warns(ic.IllConditionedWarning, match="Sandwich"):
         conv.forward(x)
+
+
+def test_without_a_bias_that_has_to_be_it_is_zero() -> None:
+    inside, x = ic.EmergingConv.init(2, rng=RNG), RNG.standard_normal((2, 3, 3))
+    conv = Shifted(inside.replace(bias=np.ones(2)), 1 + RNG.random(2), np.ones(2))
+    linear = ic.aslinearoperator(conv, (3, 3))
+    wanted = conv.forward(x) - conv.forward(0 * x)
+    np.testing.assert_allclose(linear.matvec(x.ravel()), wanted.ravel(), atol=1e-12)
+    again = conv.transpose().transpose().parameters()
+    assert [name for name in again if name.endswith("bias")] == ["bias"]
 
 
 def test_a_dense_matrix_of_the_whole_grid() -> None:

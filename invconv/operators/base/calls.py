@@ -144,6 +144,8 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
     given = penalty if isinstance(penalty, Sequence) else [] if penalty is None else [penalty]
+    if penalty is not None and not given:
+        raise ValueError("penalty: expected at least one operator, got none")
     for one in given:
         require_operator("penalty", one)
         if getattr(one, "_decoupled_by", ()) != conv._decoupled_by:
@@ -151,7 +153,15 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
                 "penalty: expected an operator that the waves of this one's borders decouple, or a "
                 f"1x1 for a 1x1, since others have no solution in one solve, got {one!r:.200}"
             )
-    return call, damp, [as_batch(one, "y", y).conv for one in given]
+        _require_one(one)
+        inside, array = one._reference()
+        require_alike(f"penalty.{inside}", array, "y", y)
+        if one.channels != conv.channels or one.ndim not in (None, call.x.ndim - 2):
+            raise ValueError(
+                f"penalty: expected {conv.channels} channels and {call.x.ndim - 2} spatial axes, "
+                f"as y has, got {one!r:.200}"
+            )
+    return call, damp, [one._in_working_precision() for one in given]
 
 
 def grid_of(conv: Operator, shape: Sequence[int]) -> Shape:
@@ -276,7 +286,7 @@ class PreparedInverse:
         wide = self._conv._in_float64()
         vars(wide)["_conditions"] = self._conv._conditions  # of the same numbers
         wider = [one._in_float64() for one in penalties]
-        return cast(wide.least_squares(cast(y, dtype), damp, wider), y.dtype)
+        return cast(wide.least_squares(cast(y, dtype), damp, wider or None), y.dtype)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
