@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 from rich.markdown import Markdown
 
 from invconv.arrays.errors import CommandError
+from invconv.arrays.validation import LARGEST
 from invconv.flows.architecture import mixing_words
 from invconv_benchmarks.density.compare.comparison import perform
 from invconv_benchmarks.density.compare.report import markdown
@@ -130,6 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"--device: PyTorch cannot use {cause}") from None
     if options.get("count", 1) < 1 or not 0 <= options.get("temperature", 0) < math.inf:
         raise CommandError("expected a --count of at least 1 and a --temperature of at least 0")
+    if not 0 <= (seed := options.get("seed", 0)) <= LARGEST:
+        raise CommandError(f"--seed: expected a number from 0 to {LARGEST}, got {seed}")
     return int(arguments.verb_run(arguments))
 
 
@@ -196,10 +200,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if data.fingerprint != stored.data:
         raise CommandError(f"--path: {stored.recipe.data} there has other images than the run had")
     bits = evaluation.bits_per_dim(model, data)
-    error = np.std(bits, ddof=1) / len(bits) ** 0.5
+    error = ""
+    if len(bits) > 1:
+        error = f" (± {np.std(bits, ddof=1) / len(bits) ** 0.5:.4f} over the images)"
     _say(
         f"{_words(stored.recipe)}, step {stored.step} of {stored.steps}: {bits.mean():.4f} "
-        f"bits/dim of {len(bits)} test images (± {error:.4f} over the images)"
+        f"bits/dim of {len(bits)} test images{error}"
     )
     found = evaluation.round_trips(model, data, arguments.count, arguments.temperature)
     off = ", off by {:.1e} at most, {:.1e} mean"
@@ -219,13 +225,18 @@ def _compare(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments)
     for mixing in arguments.mixings:
         imported(mixing, "--mixings")
-    one = changes.pop("learning_rate") or preset.settings["learning_rate"]
+    given = changes.pop("learning_rate")
     rates = numbers("--learning-rates", arguments.learning_rates, float)
+    if rates and given is not None:
+        raise CommandError("expected --learning-rate or --learning-rates, got both")
     if not rates:
-        rates = (one,) if arguments.quick or arguments.learning_rate else around(one)
+        one = preset.settings["learning_rate"] if given is None else given
+        rates = around(one) if given is None and not arguments.quick else (one,)
     seeds = numbers("--seeds", arguments.seeds or ("0" if arguments.quick else "012"), int)
     folder = arguments.out or Path(f"invconv-density-{preset.name}")
     runs = Comparison(preset, changes, seeds, rates, arguments.path, folder, arguments.mixings)
+    for values in itertools.product(arguments.mixings, seeds, rates):
+        runs.recipe(*values)  # raises where one is wrong
     if arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
     data = load(changes["data"] or preset.settings["data"], arguments.path)

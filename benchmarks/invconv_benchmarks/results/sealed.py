@@ -36,14 +36,15 @@ def read(path: Path, name: str, schema: Document | None = None) -> Document:
     """Return the document of a file that `write` wrote, checked against its checksum and schema."""
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
+        document = document if isinstance(document, dict) else {}
+        intact = document.get("checksum") == checksum(document)  # which refuses NaN
     except FileNotFoundError:
         raise CommandError(f"{path}: there is no such file") from None
     except ValueError:
         raise CommandError(f"{path}: expected JSON; the file is cut off or damaged") from None
-    named = document.get("schema") if isinstance(document, dict) else None
-    if named != name:
+    if (named := document.get("schema")) != name:
         raise CommandError(f"{path}: expected a result of schema {name}, got {named!r}")
-    if document.get("checksum") != checksum(document):  # which refuses NaN, too
+    if not intact:
         changed = "the checksum does not match, so the file was changed after it was written"
         raise CommandError(f"{path}: {changed}; measure again, or restore it")
     import jsonschema  # the demo, which reads no result, does without

@@ -1,5 +1,6 @@
 """Comparisons: the sweep of rates, paired statistics, files, commands, rows of every kind."""
 
+import json
 import math
 import os
 import re
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,12 +21,14 @@ from matplotlib.image import imread
 from torch import nn
 
 from invconv._cli import main
+from invconv_benchmarks.density import command
 from invconv_benchmarks.density.compare import picture, report, result, rows
 from invconv_benchmarks.density.data.dataset import noise_of
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.training.module import DivergedError
 from invconv_torch import ActNorm
 from invconv_torch.flows import Multiscale
 from tests.density.test_density_data import RNG
@@ -64,6 +68,26 @@ def test_a_sweep_goes_on_until_the_best_is_inside_and_the_test_part_sees_no_othe
     row = rows.train_row(comparison, "plain", "digits")
     assert (sorted(row.sweep), row.rate) == (tried, best)
     assert reported == [(0, best), (1, best)]
+
+
+def test_a_rate_that_is_given_is_the_only_one(tmp_path: Path, monkeypatch: Any) -> None:
+    asked = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(command, "perform", asked)
+    options = ["--preset", "digits", "--learning-rate", "0", "--out", str(tmp_path)]
+    assert main(["density", "compare", *options]) == 130
+    assert asked.call_args.args[0].rates == (0.0,)
+
+
+def test_an_outcome_that_is_cut_off_is_found_anew(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(rows, "train", Mock(side_effect=DivergedError("step 1: a NaN")))
+    monkeypatch.setattr(rows, "_stop", Mock())
+    comparison = rows.Comparison(load_preset("digits"), {}, (0,), (0.01,), None, tmp_path)
+    path = comparison.run_folder("plain", 0, 0.01) / "outcome.json"
+    path.parent.mkdir()
+    for text in ('{"recipe": {', "[]"):
+        path.write_text(text)
+        found = rows.outcome_of(comparison, "plain", 0, 0.01, load("digits"), final=True)
+        assert json.loads(path.read_text())["outcome"] == found == {"error": "step 1: a NaN"}
 
 
 def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
@@ -205,6 +229,8 @@ def test_round_trips_find_an_error_that_is_known_and_count_samples() -> None:
         assert found.noise_errors == pytest.approx((40 / 16, 40 / 16 / 64), rel=1e-4)
         assert (found.count, found.not_finite, found.in_range, found.outside) == (8, 0, 8, 0)
         assert 6 < found.digits < 8
+        every = evaluation.round_trips(flow, data, 300)  # images and samples, as many as are there
+        assert (every.count, every.in_range) == (297, 297)
         flow.layers["last"].log_scale.fill_(-3.0)  # samples are 20 times as wide
         assert evaluation.round_trips(flow, data, 8).in_range < 8
         flow.layers["last"].log_scale.fill_(-95.0)

@@ -123,8 +123,10 @@ def test_every_preset_is_a_recipe_and_changes_replace_its_values() -> None:
         ('learning_rate = "fast"', "_rate: expected a number from 0 to below 1, got 'fast'"),
         ("average = 1", "average: expected a number from 0 to below 1, got 1"),
         ('precision = "int8"', "precision: expected 'float32' or 'bfloat16'"),
+        ('data = ["a"]', r"data: expected text, got \['a'\]"),
         ("[training", "own.toml: no file of TOML"),
         ('like = "mnist"', "--preset: expected one of cifar10, .*got 'mnist'"),
+        ('like = ["hubble"]', r"--preset: expected one of cifar10, .*got \['hubble'\]"),
     ],
 )
 def test_wrong_presets(line: str, message: str, tmp_path: Path) -> None:

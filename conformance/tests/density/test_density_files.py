@@ -124,6 +124,10 @@ GOOD = ("train/a.png", "test/b.png")
         (lambda p: zipped(p, *GOOD, "c.png"), "bad.zip: expected images .* got 'c.png'"),
         (lambda p: zipped(p, *GOOD, "train/../c.png"), "bad.zip: expected .* got 'train/../c.png'"),
         (lambda p: zipped(p, *GOOD, "/train/c.png"), "bad.zip: expected .* got '/train/c.png'"),
+        (
+            lambda p: p.write_bytes(zipped(p, *GOOD).read_bytes().replace(b"train/", b"\0rain/")),
+            "bad.zip: expected images .* got ''",
+        ),
         (lambda p: zipped(p, *GOOD, **{"train/c.pkl": b""}), "bad.zip: expected .*'train/c.pkl'"),
         (lambda p: zipped(p, *GOOD, **{"train/c.png": b"?"}), "bad.zip/train/c.png: not an image"),
         (lambda p: zipped(p, *GOOD, size=31), "bad.zip/test/b.png: expected at least 32 x 32"),

@@ -14,6 +14,7 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 
 from invconv._cli import main
 from invconv_benchmarks.density.data.users_data import load
+from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.evaluation.evaluation import bits_per_dim
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
@@ -195,6 +196,12 @@ def with_a_flipped_bit(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
+def without_a_mixing(content: bytes) -> bytes:
+    stored = torch.load(io.BytesIO(content), weights_only=True)
+    stored[checkpoint.KEY]["recipe"]["mixing"] = None
+    return saved(stored)
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut off": lambda content: content[:-50],
@@ -202,6 +209,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "code": lambda content: saved({checkpoint.KEY: _Code()}),
     "no run": lambda content: saved({"state_dict": {}}),
     "a list": lambda content: saved([]),
+    "a tensor": lambda content: saved(torch.zeros(3)),
+    "no mixing": without_a_mixing,
 }
 
 
@@ -216,6 +225,13 @@ def test_a_damaged_checkpoint(damage: Any, done: bytes, tmp_path: Path, capsys: 
         assert "this ran" not in out
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_tile_has_no_spread(done: bytes, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / checkpoint.NAME).write_bytes(done)
+    monkeypatch.setattr(evaluation, "bits_per_dim", lambda *_: np.ones(1))
+    assert main(["density", "evaluate", str(tmp_path), "--count", "1"]) == 0
+    assert "step 5 of 60: 1.0000 bits/dim of 1 test images\n" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_run_is_refused(done: bytes, tmp_path: Path) -> None:

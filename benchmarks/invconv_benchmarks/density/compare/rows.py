@@ -142,7 +142,10 @@ def outcome_of(
     recipe = comparison.recipe(mixing, seed, rate)
     folder = comparison.run_folder(mixing, seed, rate)
     path, identity = folder / "outcome.json", {"recipe": asdict(recipe), "data": data.fingerprint}
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, TypeError, ValueError):  # there is none, or one that is cut off
+        known = {}
     outcome: Outcome = known.pop("outcome", {})
     if known == identity and ("error" in outcome or outcome["bits"] or not final):
         return outcome

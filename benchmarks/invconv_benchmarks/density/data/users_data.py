@@ -155,9 +155,8 @@ def _zipped(path: Path) -> list[list[Bytes]]:
     parts: dict[str, list[Bytes]] = {part: [] for part in _PARTS}
     try:
         with zipfile.ZipFile(path) as file:
-            entries = sorted(
-                (e for e in file.infolist() if not e.is_dir()), key=lambda e: e.filename
-            )
+            files = (e for e in file.infolist() if not e.filename.endswith("/"))
+            entries = sorted(files, key=lambda e: e.filename)
             for entry in entries:
                 _require_safe(path, entry)
             for entry in entries:

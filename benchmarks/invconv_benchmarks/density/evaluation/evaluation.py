@@ -79,6 +79,7 @@ def round_trips(
 ) -> RoundTrips:
     """Send test images to noise and back, and noise to samples and back; diagnose all layers."""
     x, grids = images_of_test(model, data, count), dict[str, tuple[int, ...]]()
+    count = len(x)  # there may be fewer
     found, _ = model.encode(x, watch=lambda name, z: (grids.setdefault(name, z.shape[2:]), z)[1])
     back = model.decode(found) - x
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
@@ -91,7 +92,7 @@ def round_trips(
     digits = {name: diagnose(layer, tuple(grids[name])).digits for name, layer in layers}
     least = min(digits, key=digits.__getitem__)
     return RoundTrips(
-        len(x),
+        count,
         _largest_and_mean(back.flatten()),
         _largest_and_mean(torch.cat([(z - first)[finite].flatten() for z, first in pairs])),
         int((~finite).sum()),

@@ -57,5 +57,5 @@ def read(path: Path) -> Checkpoint:
         run["recipe"] = Recipe.of(run["recipe"])
         average = {n.removeprefix("average."): t for n, t in state if n.startswith("average.")}
         return Checkpoint(**run, average=average)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise CommandError(f"{path}: no checkpoint of a density model: {error!s:.300}") from None

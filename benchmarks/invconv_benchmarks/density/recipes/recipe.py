@@ -59,6 +59,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         choice("precision", self.precision, PRECISIONS)
+        for name in ("preset", "data", "mixing"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name}: expected text, got {value!r}")
         for name in ("batch", "initial_images"):
             positive_int(name, getattr(self, name))
         for name in ("seed", "steps", "epochs", "warm_up_steps", "warm_up_epochs"):
@@ -143,7 +146,7 @@ def load_preset(name: str) -> Preset:
             raise CommandError(f"--preset {name}: no file of TOML: {error}") from None
     while "like" in values:
         other = values.pop("like")
-        if other not in known:
+        if other not in list(known):  # it may be of any type
             expected = f"expected one of {', '.join(known)}, or the path of a .toml file"
             raise CommandError(f"--preset: {expected}, got {other!r}")
         values = _changed(known[other], values)
