@@ -1,11 +1,11 @@
 """Options that several commands share: lists of numbers, and names of pictures to write."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from invconv.arrays.errors import CommandError
+from invconv_conformance.arguments import require_writable
 
 _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
@@ -20,11 +20,12 @@ def numbers(option: str, parts: Sequence[str], kind: Callable[[str], Any]) -> tu
 
 
 def require_picture(option: str, path: Path) -> None:
-    """Raise ValueError if no picture of this name can be written, before the work starts."""
+    """Raise an error if no picture of this name can be written, before the work starts."""
     folder = path.absolute().parent
     if not folder.is_dir():
         raise CommandError(f"{option}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK) or path.is_dir():
+    require_writable(folder)
+    if path.is_dir():
         raise CommandError(f"{option}: {path} cannot be written")
     if path.suffix.lower() not in _FORMATS:
         expected = " or ".join(_FORMATS)

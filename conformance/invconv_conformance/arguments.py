@@ -1,6 +1,8 @@
-"""Types of command-line arguments that several commands share. Imports nothing of ours."""
+"""Types and places of arguments that several commands share. Imports nothing of ours."""
 
 import argparse
+import tempfile
+from pathlib import Path
 
 
 def positive(text: str) -> float:
@@ -20,3 +22,12 @@ def words(text: str) -> tuple[str, ...]:
     if not found:
         raise argparse.ArgumentTypeError(f"expected names with commas between, got {text!r}")
     return found
+
+
+def require_writable(folder: Path) -> None:
+    """Raise unless a file can be made in a folder, which permissions alone do not tell."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        text = f"expected a folder to write in: {error.strerror}"
+        raise OSError(error.errno, text, str(folder)) from None

@@ -11,6 +11,7 @@ import pytest
 
 from invconv.arrays.errors import CommandError
 from invconv_conformance import plugin
+from invconv_conformance.arguments import require_writable
 from invconv_conformance.libraries.environment import settings, share_the_card
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import COMPILING_EAGERLY
@@ -84,7 +85,8 @@ def _require_places(arguments: argparse.Namespace) -> None:
     for path in paths:
         if not path.parent.is_dir():
             raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
-    if len(set(paths)) < len(paths) or any(p.is_dir() for p in paths):
+        require_writable(path.parent)
+    if len(set(paths)) < len(paths) or any(p.exists() and not p.is_file() for p in paths):
         raise CommandError("expected a file for each of --json, --html, --junit, each another one")
 
 

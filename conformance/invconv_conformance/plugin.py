@@ -209,7 +209,7 @@ class Collected:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self) -> None:
-        """Print the tables, and write the files, in the order of the lists."""
+        """Write the files, and print the tables, in the order of the lists."""
         columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
         self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
         self.results.sort(key=lambda r: laws.index(r.law))
@@ -219,8 +219,8 @@ class Collected:
         not_run = [*self.suite.absent, *selection.few_eager(self.results), *[late][: self.late]]
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
         run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
-        show(printing.console(), run)
         strict = partial(json.dumps, indent=1, allow_nan=False)
         for name, written in (("json", strict), ("html", as_page)):
             if (path := self.config.getoption(f"--{FILES[name]}")) is not None:
                 write_text(Path(path), written(run))
+        show(printing.console(), run)  # last, as a reader such as head may end it

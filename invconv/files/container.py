@@ -282,7 +282,8 @@ def replacing(path: str | os.PathLike[str]) -> "Iterator[Path]":
 def write_text(path: "Path", text: str) -> None:
     """Write text; a file that is written in part never replaces a good one."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # names of files that are no UTF-8 come as halves of surrogates
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sync(path: "Path", flags: int) -> None:

@@ -35,12 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build the site, say where it is, and check it if asked to."""
-    out: Path = arguments.out
-    if out.exists() and not (out / "api" / "invconv" / "index.html").is_file():
-        raise CommandError(f"--out: {out} exists, and is no folder of pages of this command")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    out: Path = arguments.out.resolve()
+    ours = not out.exists() or (out / "api" / "invconv" / "index.html").is_file()
+    if not ours or Path.cwd().is_relative_to(out):
+        expected = "expected a new folder, or one with pages of this command that you are not in"
+        raise CommandError(f"--out: {expected}, got {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         sources, site = Path(folder, "sources"), Path(folder, "site")
         navigation = pages.write(sources)
         shutil.copy(str(_FONT), sources)

@@ -183,6 +183,8 @@ def test_a_link_stays_a_link_and_permissions_stay(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert ic.load(path).channels == 3
     assert path.stat().st_mode & 0o777 == 0o640
+    write_text(plain, "x\udcff.html")  # a name of bytes that are no UTF-8, as Python has it
+    assert plain.read_text() == r"x\udcff.html"
 
 
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:

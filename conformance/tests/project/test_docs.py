@@ -99,6 +99,25 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
     assert [path.name for path in tmp_path.iterdir()] == ["site"]  # the whole one is still there
 
 
+def test_a_link_to_a_site_stays_and_so_does_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, link = tmp_path / "site" / "api" / "invconv" / "index.html", tmp_path / "link"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    link.symlink_to("site")
+    monkeypatch.setattr(pages, "write", lambda folder: folder.mkdir() or [])
+    monkeypatch.setattr(command, "build", lambda config: Path(config.site_dir).mkdir())
+    monkeypatch.chdir(old.parent)
+    for folder in (".", "../.."):
+        assert main(["docs", "--out", folder]) == 2
+        assert "--out: expected" in capsys.readouterr().err
+        assert old.exists()
+    monkeypatch.chdir(tmp_path)
+    assert main(["docs", "--out", "link"]) == 0
+    assert (link.is_symlink(), list(link.iterdir())) == (True, [])
+
+
 def test_a_page_that_is_too_wide_for_a_phone_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
