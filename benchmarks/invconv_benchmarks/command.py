@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column
 
 from invconv.arrays.errors import CommandError
@@ -22,13 +23,14 @@ from invconv_benchmarks.runs.schedule import Plan, Step, perform
 from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES
 from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
-from invconv_conformance.arguments import positive, words
+from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
 STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error")
+_CHOOSING = ("library", "device", "dtype", "threads", "shapes", "only", "seconds")  # of groups
 _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 
 
@@ -62,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise CommandError(f"--out: expected a folder, or a name for one, got {folder}")
     folder.mkdir(exist_ok=True)
+    require_writable(folder)
     finished = environment.begin()
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and arguments.only == "*":
@@ -72,6 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
     with bars.Progress(*shown, words, console=console, transient=True, expand=True) as progress:
         measured = perform(plan, _shown(progress), finished, verdicts)
     report(measured, pictures, folder, console)
+    found = measured.limits or any(row.passes for row in measured.rows)
+    if plan.groups and measured.complete and not found:
+        expected = "expected a library and a device that run this suite"
+        got = ",".join(" ".join(target) for target in plan.targets)
+        raise CommandError(f"nothing was measured: {expected} without an error, got {got}")
     missed = any(v.verdict == "miss" for v in measured.limits)
     return int(arguments.suite in _STRICT and missed) if measured.complete else 130
 
@@ -102,10 +110,11 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
         console.print()
     console.print(_NOTES, highlight=False, soft_wrap=True)
     for reason in measured.not_run:
-        console.print(f"not run: {reason}")
+        console.print(f"not run: {escape(reason)}")
     for row in measured.rows:
         if row.error and row.role == "ours":
-            console.print(f"[red]failed[/]: {row.contender} {row.library} {row.map}: {row.error}")
+            text = f"{row.contender} {row.library} {row.map}: {row.error}"
+            console.print(f"[red]failed[/]: {escape(text)}")
     if not measured.complete:
         console.print("[yellow]stopped early[/]: this is what was measured until then")
     verdicts = [v.verdict for v in measured.limits]
@@ -131,8 +140,12 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             raise CommandError(f"--shapes: {expected}, got {text!r}")
     numbered = [tuple(map(int, text.split("x"))) for text in shapes]
     groups = tuple(select(suite, numbered, dtypes, quick, only))
-    if not groups and (suite not in STUDIES or only != "*"):
+    if not groups and suite in (*SUITES, "all"):
         raise CommandError(f"the suite {suite} has nothing to run with these options")
+    given = [o for o in _CHOOSING if getattr(arguments, o) not in (None, "*")]
+    if given and not groups:
+        alone = f"the suite {suite} takes --quick and --out alone"
+        raise CommandError(f"{alone}, got --{', --'.join(given)}")
     return Plan(
         command=f"python -m invconv {shlex.join(sys.argv[1:])}",
         groups=groups,

@@ -39,8 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise CommandError(f"--seed: expected a number of at least 0, got {arguments.seed}")
     x = ic.squeeze(tiles(np.moveaxis(image, -1, 0), images.TILE) - 0.5)
+    name = escape(str(arguments.image or "Hubble deep field"))
     console.print(
-        f"{arguments.image or 'Hubble deep field'}: {x.shape[0]} tiles of {images.TILE} x "
+        f"{name}: {x.shape[0]} tiles of {images.TILE} x "
         f"{images.TILE}, squeezed to {x.shape[1]} x {x.shape[2]} x {x.shape[3]}"
     )
     convs = _maps(x.shape[1], np.random.default_rng(arguments.seed))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from invconv_benchmarks.measure.spread import Interval
@@ -57,7 +58,7 @@ class Section:
         shown = new(self.title, self.left, self.right)
         for *cells, last in self.lines:
             color = _COLORS.get(last)
-            shown.add_row(*cells, f"[{color}]{last}[/]" if color else last)
+            shown.add_row(*map(escape, cells), f"[{color}]{last}[/]" if color else escape(last))
         return shown
 
 

@@ -66,7 +66,7 @@ def perform(
 
 def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], rows: list[Row], step: Step) -> set[int]:
     """Run the jobs until the user stops it or time is up; return the passes that were completed."""
-    start, passes = time.monotonic(), set[int]()
+    start, over = time.monotonic(), 0
     total, done = sum(len(job.groups) for _, job in jobs), 0
     try:
         for number, job in jobs:
@@ -78,10 +78,10 @@ def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], rows: list[Row], step:
                     step(_words(number, job, group), done, total)
                     if number > 1 and time.monotonic() - start > plan.deadline:
                         raise TimeoutError
-            passes.add(number)
+            over += 1
     except (KeyboardInterrupt, TimeoutError):
         step("stopping", done, total)
-    return passes
+    return {number for number, _ in jobs} - {number for number, _ in jobs[over:]}
 
 
 def _words(number: int, job: Job, group: Group) -> str:

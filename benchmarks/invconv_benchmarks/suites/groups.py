@@ -146,15 +146,17 @@ def select(
     """Return the groups of a suite, one per dtype, whose maps match a pattern.
 
     The suite "all" are those that compare libraries. Shapes (B, C, H, W) take the place of the
-    suite's own, but for series of growing sizes. ``quick`` leaves all dtypes but the first out.
+    suite's own, whose limits and peers go with them, but for series of growing sizes. ``quick``
+    leaves all dtypes but the first out.
     """
     suites = LIBRARY_SUITES if suite == "all" else (suite,)
     chosen = [g for g in GROUPS if g.suite in suites and (g.quick or not quick)]
     chosen = [g for g in chosen if fnmatch.fnmatchcase(g.map, only)]
     if shapes:
         kept = [g for g in chosen if g.axis == ""]
-        other = [replace(g, shape=s, peers=()) for g in kept for s in shapes]
-        chosen = list({(g.suite, g.map, g.shape): g for g in reversed(other)}.values())[::-1]
+        other = [replace(g, shape=s, peers=(), limit=None) for g in kept for s in shapes]
+        other += [g for g in kept if g.shape in shapes]  # which take the others' places
+        chosen = list({(g.suite, g.map, g.shape): g for g in other}.values())
     return [
         replace(g, dtype=dtype)
         for g in chosen

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ import pytest
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure import turns
+from invconv_benchmarks.measure import environment, turns
 from invconv_benchmarks.measure.contender import Contender
+from invconv_benchmarks.runs import schedule
 from invconv_benchmarks.runs.worker import Job, run, targets_of
 from invconv_benchmarks.studies import overhead
 from invconv_benchmarks.suites.group import LFILTER, SPECTRAL, Group
+from invconv_benchmarks.suites.groups import select
 
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))
@@ -114,6 +117,26 @@ def test_what_fails_in_a_worker_costs_one_group() -> None:
     assert rows[2].error == "the process died"
     assert rows[0].residual is not None
     assert rows[0].residual < 1e-6
+
+
+def test_a_pass_is_whole_when_its_last_job_is(monkeypatch: Any) -> None:
+    groups = (replace(GOOD, thorough=True),)
+    plan = schedule.Plan("", groups, (NUMPY,), (1, 2), (), False, 2, 0.01, 1.0)
+    for jobs, whole in ((1, 0), (2, 1), (3, 1), (4, 2)):
+        ran = [run(Job((), (), 1, 0.0)) for _ in range(jobs)]
+        monkeypatch.setattr(schedule, "run", Mock(side_effect=[*ran, KeyboardInterrupt]))
+        found = schedule.perform(plan, lambda *_: None, environment.begin(), ())
+        assert (found.complete, found.passes) == (whole > 0, max(1, whole))
+
+
+def test_a_limit_and_peers_are_of_their_own_shape() -> None:
+    level, plane, other = (64, 12, 16, 16), (1, 1, 1024, 1024), (2, 12, 16, 16)
+    for suite, name, wanted in (
+        ("overhead", "emerging forward", [(other, None, ()), (level, 1.3, ())]),
+        ("odd", "periodic 9", [(other, None, ()), (plane, 1.5, (SPECTRAL,))]),
+    ):
+        groups = select(suite, [shape for shape, *_ in wanted], ("float32",), False, name)
+        assert [(g.shape, g.limit, g.peers) for g in groups] == wanted
 
 
 HEARING = """

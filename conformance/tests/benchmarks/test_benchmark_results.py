@@ -3,12 +3,15 @@
 import html
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from invconv._cli import main
+from invconv_benchmarks import command
 from invconv_benchmarks.contenders import plain
 from invconv_benchmarks.docs import readmes
 from invconv_benchmarks.measure import spread
@@ -182,6 +185,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ('"cores": 2', '"cores": NaN', "expected JSON; the file is cut off or damaged"),
         ('"cores": 2', '"cores": 64', "the checksum does not match, so the file was changed"),
         ('"verdict": "miss"', '"verdict": "pass"', "the checksum does not match"),
         ("invconv-benchmark/2", "invconv-benchmark/9", "expected a result of schema"),
@@ -195,6 +199,19 @@ def test_a_changed_file_is_refused(old: str, new: str, message: str, tmp_path: P
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         result.read(path)
+
+
+def test_nothing_measured_is_an_error_and_words_are_shown_as_they_are(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    words = "ValueError: a [list] and [/no tag]"
+    rows = [row(f"invconv {words}", "ours", "inverse", [], error=words)]
+    found = replace(invented(), rows=rows, limits=[], not_run=[words])
+    monkeypatch.setattr(command, "perform", lambda *_: found)
+    assert main(["benchmark", "inverse", "--library=numpy", "--out", str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert out.count(words) == 4  # in a table, why something was not run, what failed and how
+    assert "nothing was measured: expected" in error
 
 
 def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:

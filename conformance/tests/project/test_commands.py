@@ -36,10 +36,10 @@ def status(arguments: list[str]) -> int | str | None:
 @pytest.mark.slow
 def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (70, 100), dtype=np.uint8)
-    imsave(tmp_path / "grey.png", pixels, check_contrast=False)
-    options = ["--image", "grey.png", "--out", "picture.png"]
+    imsave(tmp_path / "[grey].png", pixels, check_contrast=False)
+    options = ["--image", "[grey].png", "--out", "picture.png"]
     done = python("-m", "invconv", "demo", *options, cwd=tmp_path, COLUMNS="80")
-    assert "grey.png: 6 tiles of 32 x 32, squeezed to 12 x 16 x 16" in done.stdout
+    assert "[grey].png: 6 tiles of 32 x 32, squeezed to 12 x 16 x 16" in done.stdout
     rows = re.findall(r"(?:NumPy|array-api-strict|PyTorch|JAX)(?: +[-+\d.e]+){4}", done.stdout)
     assert len(rows) == 3 * 2 * 4
     assert "…" not in done.stdout
@@ -59,6 +59,8 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("conformance --namespace ../../etc", "--namespace: expected an import name"),
         ("conformance --json a --html a", "each another one"),
         ("conformance --json .", "expected a file for each of --json"),
+        ("conformance --library numpy --json /dev/null", "expected a file for each of --json"),
+        ("conformance --library numpy --json /proc/x", "/proc: expected a folder to write in: "),
         ("conformance --seconds 0", "--seconds: expected a positive number, got '0'"),
         ("conformance --workers 0", "--workers: expected at least 1, got 0"),
         ("density train --device nowhere", "--device: PyTorch cannot use 'nowhere'"),
@@ -83,16 +85,30 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("benchmark --threads 0", "--threads: expected numbers from 1 to"),
         ("benchmark --library abacus", "--library: expected some of"),
         pytest.param("benchmark inverse --device cuda", NO_GPU, marks=without_cuda),
+        ("benchmark odd --library numpy --out /proc", "/proc: expected a folder to write in: "),
+        (
+            "benchmark precision --device cpu",
+            "suite precision takes --quick and --out alone, got --",
+        ),
+        ("benchmark precision --only 'co*'", "precision takes --quick and --out alone, got --only"),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
         ("density compare --mixings plain,none", "--mixings: expected 'plain' or"),
         ("density train --preset digits --mixing no:own --dry-run", "--mixing no:own: No module"),
         ("density train --preset cifar10", "--path: cifar10 needs the binary version of CIFAR-10"),
+        ("density compare --learning-rate 0 --learning-rates 1", "or --learning-rates, got both"),
+        (
+            "density compare --learning-rates .01,1.5",
+            "learning_rate: expected a number from 0 to b",
+        ),
+        ("density compare --seeds 0,-1", "seed: expected a positive integer up to"),
+        ("density sample . --seed 4294967296", "--seed: expected a number from 0 to 2147483647"),
         ("density evaluate nowhere", "nowhere: there is no such checkpoint"),
         ("density sample nowhere --count 0", "expected a --count of at least 1"),
         ("example echo --out a.gif", "expected a name that ends in .png"),
         ("example echo --out no/a.png", "there is no folder"),
+        ("example echo --out /proc/a.png", "/proc: expected a folder to write in: "),
         ("example echo --path .", "folder takes yours"),
-        ("docs --out .", "no folder of pages"),
+        ("docs --out small.png", "--out: expected a new folder, or one with pages of this command"),
         ("", "the following arguments are required: command"),
     ],
 )
