@@ -349,10 +349,11 @@ class ExponentialSolver:
         return self.product(y)
 
 
-def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct:
+def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct | None:
     """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring.
 
-    Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64.
+    Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64. None if
+    one may overflow: a complex infinity is lost in products.
     """
     values = to_numpy(taps)
     phases, basis = np.ones((len(values), 1)), fourier(len(shape))
@@ -361,6 +362,8 @@ def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> Spec
         phases = (phases[:, :, None] * turns(steps, n)[:, None, :]).reshape(len(values), -1)
     matrices = np.einsum("tf,tij->fij", phases, values.astype(np.float64), optimize=True)
     norm = float(np.abs(matrices).sum(axis=2).max())
+    if norm > math.log(float(namespace(taps).finfo(taps.dtype).max)):
+        return None
     squarings = max(0, math.ceil(math.log2(2 * norm))) if norm else 0
     small, unit = matrices / 2.0**squarings, np.eye(values.shape[1])
     result = unit + 0 * small

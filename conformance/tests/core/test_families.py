@@ -144,6 +144,10 @@ def test_no_number_comes_of_a_norm_that_is_none(padding: str) -> None:
     terms = [4096.0**k / math.factorial(k) for k in range(4)]
     found = shifting(4096.0).forward(x)[0, 0, ::-1]
     np.testing.assert_allclose(found, np.cumsum(terms), rtol=1e-12)
+    for mean in (-1e3, 9e307):  # of which the exponential leaves the range
+        conv = ic.ExponentialConv(np.asarray([[[0.0, mean, 0.0]]]), padding=padding)
+        with np.errstate(over="ignore"):
+            assert (conv.prepare((4,), check=False).inverse(x) == np.exp(-mean)).all()
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

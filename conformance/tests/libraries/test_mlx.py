@@ -48,6 +48,8 @@ def test_gradients_are_those_of_numpy(case: Case, direction: str) -> None:
 def test_float64_is_refused() -> None:
     with pytest.raises(TypeError, match="like: expected float32, got float64, of which MLX has no"):
         ic.Conv1x1(np.eye(2)).asarrays(mx.zeros((), dtype=mx.float64))
+    with pytest.raises(ValueError, match="precision: mlx has no float64 here"):
+        ic.Conv1x1(np.eye(2)).asarrays(mx.zeros(())).prepare((2,), precision="float64")
 
 
 def test_pivots_are_exchanged_underflow_and_are_each_looked_at() -> None:
