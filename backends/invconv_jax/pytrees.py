@@ -5,6 +5,7 @@ Runs on import of `invconv_jax`. `register_with_flax` is public.
 
 import dataclasses
 import json
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -105,10 +106,11 @@ def _flatten(held: Any) -> tuple[list[Any], tuple[Any, ...]]:
     The object remembers the names, for speed, and since its leaves may be anything, such as None.
     """
     if (names := vars(held).get(_CHILDREN)) is None:
-        every = _fields(held)
-        children = tuple(name for name in every if _holds_arrays(getattr(held, name)))
-        names = children, tuple(name for name in every if name not in children)
-        vars(held)[_CHILDREN] = names
+        with _ONE_THREAD:
+            every = _fields(held)
+            children = tuple(name for name in every if _holds_arrays(getattr(held, name)))
+            names = children, tuple(name for name in every if name not in children)
+            vars(held)[_CHILDREN] = names
     values = ([getattr(held, name) for name in some] for some in names)
     return next(values), (names, tuple(next(values)))
 
@@ -123,6 +125,7 @@ def _unflatten(cls: type, static: tuple[Any, ...], values: Sequence[Any]) -> Any
 
 
 _CHILDREN = "_children"  # an attribute that no class has
+_ONE_THREAD = threading.RLock()  # JAX refuses a class that another thread has just registered
 register_pytree_node(PreparedInverse, _flatten, partial(_unflatten, PreparedInverse))
 
 

@@ -191,6 +191,7 @@ class Glow:
             raise RuntimeError("initialize: the flow is initialized already")
         density.require_images(x, self.architecture.shape)
         density.require_in_range(x)
+        context = None if context is None else jnp.asarray(context)
         x, levels = x - 0.5, []
         for level in self.levels:
             levels.append(level.initialize(x, context, self.architecture))
@@ -250,6 +251,7 @@ class Glow:
         ``noise`` is uniform in [0, 1), (B, C, H, W), or a key from which it is drawn.
         """
         if is_key(noise):
+            images = jnp.asarray(images)
             noise = jax.random.uniform(noise, jnp.shape(images), self._dtype)
         log_prob = self.log_prob(density.dequantized(images, noise), context)
         return density.bits_per_dim(log_prob, math.prod(self.architecture.shape))
@@ -268,7 +270,8 @@ class Glow:
         self, key: Array, n: int, temperature: float = 1.0, context: Array | None = None
     ) -> Array:
         """Return n images, shape (n, C, H, W); some numbers may be outside [0, 1)."""
-        return self.decode([temperature * z for z in self.draw_latents(key, n)], context)
+        zs = self.draw_latents(key, n)
+        return self.decode([jnp.asarray(temperature, z.dtype) * z for z in zs], context)
 
 
 def from_stored(stored: StoredFlow) -> Glow:

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import invconv as ic
 import invconv_jax
 from invconv import extend
 from invconv.operators.base.fields import own_operators
+from invconv_jax import pytrees
 from tests.selected import COMPILED, of_each_class
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -103,6 +106,19 @@ class Strange(ic.InvertibleConv):
         return [(Inverted(), self.weight)]
 
 
+def test_threads_may_flatten_the_first_inverses_of_a_kind(monkeypatch: Any) -> None:
+    def late(*given: Any) -> None:
+        time.sleep(0.05)
+        jax.tree_util.register_pytree_node(*given)
+
+    monkeypatch.setattr(pytrees, "register_pytree_node", late)
+    monkeypatch.setitem(globals(), "Halves", type("New", (Halves,), {}))
+    with ThreadPoolExecutor(2) as threads:
+        both = [Strange(jnp.eye(2)).prepare((3, 4)) for _ in range(2)]
+        one, other = threads.map(jax.tree.leaves, both)
+    assert len(one) == len(other) > 2
+
+
 def test_a_prepared_inverse_with_a_strange_solver_is_an_argument_of_jit_and_vmap() -> None:
     weights = jnp.asarray([[[2.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [3.0, 1.0]]])
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4)))
@@ -148,11 +164,11 @@ def test_channels_last(case: Any) -> None:
     last = invconv_jax.channels_last(conv)
     assert (last.channels, last.ndim) == (conv.channels, conv.ndim)
     assert last.log_det(case.spatial_shape) == conv.log_det(case.spatial_shape)
-    for method in ("forward", "inverse"):
+    for method, argument in (("forward", "x"), ("inverse", "y")):
         got = jax.jit(lambda op, x, m=method: getattr(op, m)(x))(last, nhwc)
         wanted = jnp.moveaxis(getattr(conv, method)(x), axis, -1)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12 * abs(wanted).max())
-        value, log_det = getattr(last, f"{method}_and_log_det")(nhwc)
+        value, log_det = getattr(last, f"{method}_and_log_det")(**{argument: nhwc})
         np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-12 * abs(wanted).max())
         assert log_det.shape == case.batch_shape
         if conv.ndim is not None:
