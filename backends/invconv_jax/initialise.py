@@ -106,8 +106,9 @@ def is_key(value: Any) -> bool:
 
 
 def _seed(key: Array) -> Array:
-    if not isinstance(key, jax.Array):
-        raise TypeError(f"key: expected a key such as jax.random.key(0), got {type(key).__name__}")
+    several = isinstance(key, jax.Array) and key.dtype == jnp.uint32
+    if not (is_key(key) or several):
+        raise TypeError(f"key: expected a key such as jax.random.key(0), got {key!r:.80}")
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     if data.ndim != 1:
         raise ValueError(

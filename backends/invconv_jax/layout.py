@@ -1,6 +1,5 @@
 """Operators on channels-last data: move the channel axis, call the operator, move it back."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +8,9 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.validation import require_alike
+from invconv.operators.base.calls import require_one
 from invconv.operators.base.factors import Gradients
-
-
-def _moved(name: str, argument: str) -> Callable[..., Any]:
-    """Return the method of this name, for images with the channels last."""
-
-    def method(self: "channels_last", x: Array, before: Array | None = None) -> Any:
-        more = {} if before is None else {"before": self._in("before", before)}
-        result = getattr(self.conv, name)(self._in(argument, x), **more)
-        return (self._out(result[0]), result[1]) if isinstance(result, tuple) else self._out(result)
-
-    method.__name__, method.__doc__ = name, f"See `InvertibleConv.{name}`."
-    return method
 
 
 @jax.tree_util.register_dataclass
@@ -61,10 +50,23 @@ class channels_last:  # named as a function, since it is called as one
         """See `InvertibleConv.log_det`."""
         return self.conv.log_det(spatial_shape)
 
-    forward = _moved("forward", "x")
-    inverse = _moved("inverse", "y")
-    forward_and_log_det = _moved("forward_and_log_det", "x")
-    inverse_and_log_det = _moved("inverse_and_log_det", "y")
+    def forward(self, x: Array, before: Array | None = None) -> Array:
+        """See `InvertibleConv.forward`."""
+        return self._out(self.conv.forward(self._in("x", x), **self._before(before)))
+
+    def inverse(self, y: Array, before: Array | None = None) -> Array:
+        """See `InvertibleConv.inverse`."""
+        return self._out(self.conv.inverse(self._in("y", y), **self._before(before)))
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """See `InvertibleConv.forward_and_log_det`."""
+        z, log_det = self.conv.forward_and_log_det(self._in("x", x))
+        return self._out(z), log_det
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """See `InvertibleConv.inverse_and_log_det`."""
+        x, log_det = self.conv.inverse_and_log_det(self._in("y", y))
+        return self._out(x), log_det
 
     def transpose(self) -> "channels_last":
         """See `InvertibleConv.transpose`."""
@@ -78,7 +80,13 @@ class channels_last:  # named as a function, since it is called as one
         """See `InvertibleConv.replace`."""
         return channels_last(self.conv.replace(**arrays))
 
+    def _before(self, before: Array | None) -> Gradients:
+        return {} if before is None else {"before": self._in("before", before)}
+
     def _in(self, name: str, x: Array) -> Array:
+        conv = getattr(self.conv, "chain", self.conv)  # of a reversible one
+        require_one(conv)
+        require_alike(name, x, *conv._reference(), movable=True)
         spatial = x.ndim - 2 if self.ndim is None else self.ndim
         if x.ndim < spatial + 1 or spatial < 0 or x.shape[-1] != self.channels:
             raise ValueError(

@@ -30,7 +30,12 @@ class JaxOps(ArrayOps):
     gathers_transforms = True
 
     def require(self, name: str, x: Array) -> None:
-        """Take every array."""
+        """Raise TypeError for float64 where JAX would take its bits for float32, or round it."""
+        if not _exists(x.dtype):
+            raise TypeError(
+                f"{name}: expected float32, got float64, which JAX has here only inside "
+                'jax.enable_x64(True), or after jax.config.update("jax_enable_x64", True)'
+            )
 
     def device(self, x: Array) -> None:
         """Return None: constants move to their operands, and a tracer has no device."""
@@ -60,6 +65,7 @@ class JaxOps(ArrayOps):
         return bool(
             x.dtype == like.dtype
             and x.dtype.itemsize != 2
+            and _exists(x.dtype)
             and self.placement(x) == self.placement(like)
             and not any(mesh_axes(x)[1:])
         )
@@ -72,6 +78,10 @@ class JaxOps(ArrayOps):
         """Copy the values of an array to the host, in float32 if it is of a half type."""
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
         return np.array(x, dtype=np.float32 if half else x.dtype)
+
+
+def _exists(dtype: Any) -> bool:
+    return bool(dtype != np.float64 or jax.config.jax_enable_x64)
 
 
 ARRAY_OPS = JaxOps

@@ -105,13 +105,12 @@ class Reversible:
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """See `InvertibleConv.forward_and_log_det`."""
-        grid = grid_of(self.chain, x.shape)
-        if grid != self.spatial_shape:
+        call = as_batch(self.chain, "x", x)
+        if (grid := call.spatial_shape) != self.spatial_shape:
             raise ValueError(
                 f"x: expected the grid {self.spatial_shape} on which this chain was judged, got "
                 f"{grid}; reversible(flow.chain, {grid}) judges it there"
             )
-        call = as_batch(self.chain, "x", x)
         assert isinstance(call.conv, Chain)
         z, log_det = _run(tuple(call.conv.steps), call.x)
         return call.restore_shape(z), log_det.reshape(call.batch_shape)

@@ -1,13 +1,14 @@
 """An operator as a bijection of flowjax (D. Ward)."""
 
-import operator
 from typing import Any, ClassVar
 
 import equinox
+import jax
 from flowjax.bijections import AbstractBijection
+from jax import numpy as jnp
 
-from invconv import InvertibleConv
 from invconv.arrays.namespaces import Array, Shape
+from invconv.arrays.validation import sizes
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
 
 
@@ -21,7 +22,7 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     shape : tuple of int
-        The shape of one sample, (C, *spatial).
+        The shape of one sample, (C, *spatial), or (*spatial, C) of `channels_last`.
 
     Examples
     --------
@@ -41,17 +42,20 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     def __init__(self, conv: Any, shape: Shape) -> None:
         require_conv(conv)
         try:
-            self.shape = tuple(map(operator.index, shape))
+            self.shape = sizes("shape", shape, len(shape))
         except TypeError:
             self.shape = ()
         if not self.shape:
             raise TypeError(f"shape: expected (C, *spatial) of one sample, got {shape!r}")
         event_ndim(getattr(conv, "ndim", None), len(self.shape) - 1)  # raises if it does not fit
-        if isinstance(conv, InvertibleConv) and self.shape[0] != conv.channels:
+        dtypes = (leaf.dtype for leaf in jax.tree.leaves(conv))  # PLU has integers
+        real = next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+        try:
+            jax.eval_shape(conv.forward_and_log_det, jax.ShapeDtypeStruct((1, *self.shape), real))
+        except ValueError as error:
             raise ValueError(
-                f"shape: expected (C, *spatial) with the operator's {conv.channels} channels, got "
-                f"{self.shape}"
-            )
+                f"shape: expected one that the operator takes, got {self.shape}: {error}"
+            ) from error
         self.conv = conv
 
     def transform_and_log_det(

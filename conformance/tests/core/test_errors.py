@@ -28,6 +28,7 @@ from invconv.kernels.cpu import threads
 from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs.pages import PACKAGES
 from invconv_conformance.cases.case import Case
+from invconv_jax.reversible_chain import Reversible
 from tests.files.test_files import nested
 from tests.flows.small_flows import glow
 from tests.selected import ONE_OF_EACH, cases_named, slow, turned
@@ -66,6 +67,8 @@ SKEW = [[0.2, 1.0, 0.2], [1e-8, 1e-7, 3e-8]]
 EDGE, RING, TWO = np.outer([1, 5, 1.1], [0, 1, 0]), ["periodic"] * 2, [[1.0, 0, 0, 1, 0, 0]] * 2
 TALL = ic.AutoregressiveConv(np.ones((1, 1, 3, 2)), direction=(-1, 1))
 BLOCK = np.zeros((2, 1, 4, 5))
+JAX_X: Any = jax.numpy.asarray(X)
+JAX_CORNER: Any = CORNER.asarrays(JAX_X)
 JAX_ONE: Any = ic.Chain([ic.Conv1x1(jax.numpy.eye(4))])
 JAX_NORM = ic.ActNorm(jax.numpy.ones(2), None)
 GROWS = ic.AutoregressiveConv(np.asarray([[[1.0, -3.0]]], np.float32))
@@ -464,7 +467,7 @@ ValueError
       -> it.ReversibleChain([it.ActNorm(3, ndim=2)])(IMAGES«[0] → »)
   noise: expected the shape of the images -> JAX_FLOW.bits_per_dim(JAX_PIXELS, JAX_NOISE«[:1] → »)
   zs: expected a batch of each of the shapes -> JAX_FLOW.decode(JAX_FLOW.draw_latents(KEY, 3)«*2 →»)
-  n: expected a positive integer.*got 0 -> JAX_FLOW.sample(KEY, «0 → 1»)
+  n: expected a positive integer.*got 0 -> JAX_FLOW.sample(KEY, «0 → 1», np.float64(0.7))
   mixing: expected one of plain, .*got None
       -> ij.flows.Glow.init(KEY, (1, 4, 4), 1, 1, 4, mixing=«None → 'plain'»)
   use jax\.vmap -> ij.init(jax.random.split(KEY)«→ [0]», Conv1x1, 2)
@@ -497,7 +500,13 @@ ValueError
   cache_size must be 0 or 1 -> TorchTransform(LAYER, ndim=0, cache_size=«2 → 1»)
   expected shape \(\*batch, C, \*spatial\)
       -> TorchTransform(it.EmergingConv2d(2))(torch.zeros(«3, 3 → 2, 3, 3»))
-  shape: expected .* 2 channels, got -> ij.interop.FlowjaxBijection(JAX_NORM, («3 → 2», 4))
+  shape: expected one .*, got .*: x: expected shape .* with 2 channel
+      -> ij.interop.FlowjaxBijection(JAX_NORM, («3 → 2», 4))
+  shape: expected at least 1 -> ij.interop.FlowjaxBijection(JAX_NORM, (2, «-4 | 0 → 4»))
+  shape: expected one .*: x: expected shape .*\*spatial, 2\)
+      -> ij.interop.FlowjaxBijection(ij.channels_last(JAX_NORM), («2, 4 → 4, 2»))
+  shape: expected one .*: x: expected the grid \(4, 4\)
+      -> ij.interop.FlowjaxBijection(ij.reversible(JAX_ONE, (4, 4)), (4, «5 → 4», 4))
 TypeError
   y: .* got complex128; cast it -> CORNER.inverse(X«+0j → »)
   got \w*float\d+; -> CORNER.inverse(X.astype(«np.longdouble → float»))
@@ -532,6 +541,8 @@ TypeError
   «in a list, got one ActNorm | takes one list of layers»
       -> it.ReversibleChain(«LAYER | LAYER, LAYER → [LAYER]»)
   x: expected a torch.Tensor, got ndarray -> it.ReversibleChain([LAYER])(«X → IMAGES»)
+  key: expected a key such as .*, got «Array | array»
+      -> ij.init(«jax.numpy.arange(2) | np.zeros(2, 'uint32') → KEY», ActNorm, 3)
   cls: expected a class of invconv with an init, got 'A -> ij.init(KEY, «'ActNorm' → ActNorm», 3)
   cls: expected a class of invconv -> ij.init(KEY, «Chain → ActNorm», 3)
   come from the key -> ij.init(KEY, Conv1x1, 3«, rng=RNG → »)
@@ -556,6 +567,14 @@ TypeError
       -> NORM.least_squares(Y, 1, Conv1x1(PAIR«.astype('f4') → »))
   damp: expected an array of a library -> BOX.least_squares(Y[:, :1], «'little' → 0.1»)
   before: expected dtype float64 -> TALL.inverse(BLOCK, BLOCK[:, :, :2]«.astype('f4') → »)
+  x: expected float32, got float64, which JAX has here only inside jax.enable_x64\(True\)
+      -> wide(«False → True», functools.partial(lfilter, [1.0], [1.0, 0.5], JAX_X))
+  y: expected float32, got float64, which JAX has here only inside jax.enable_x64\(True\)
+      -> wide(«False → True», functools.partial(JAX_CORNER.prepare((4, 5)).inverse, JAX_X))
+  y: expected an array of «a library | jax as kernel»
+      -> ij.channels_last(JAX_CORNER).inverse(«[[1.0]] | X.T[..., 0] → JAX_X.T[..., 0]»)
+  x: expected an array of a library
+      -> ij.reversible(JAX_ONE, (4, 4)).forward_and_log_det(«[] → jax.numpy.zeros((1, 4, 4, 4))»)
   noise: expected an array of jax -> JAX_FLOW.bits_per_dim(JAX_PIXELS, «np.asarray → »(JAX_NOISE))
   before: expected an array of numpy as y is
       -> TALL.prepare((4, 5)).inverse(BLOCK, «torch → np».zeros((2, 1, 2, 5)))
@@ -716,7 +735,9 @@ def test_stacked_operators_are_not_taken_for_one(case: Case) -> None:
         stacked = jax.tree.map(lambda a, n=count: jax.numpy.stack([a] * n), conv)
         for one in (stacked, stacked.conv):
             calls = (one.forward, x), (one.inverse, x), (one.log_det, grid), (one.prepare, grid)
-            for function, argument in calls:
+            reversible = Reversible(ic.Chain([one]), grid).forward_and_log_det
+            wrapped = (ij.channels_last(one).forward, x), (reversible, x)
+            for function, argument in (*calls, *wrapped):
                 with pytest.raises(ValueError, match=r"one axis more, .* call it under jax.vmap"):
                     function(argument)
 

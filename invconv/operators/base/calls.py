@@ -91,7 +91,7 @@ def as_batch(conv: Operator, name: str, x: Any) -> Call:
     """Validate an argument and flatten its batch axes."""
     if fits(conv, x):
         return Call(conv, name, x, x, (x.shape[0],))
-    _require_one(conv)
+    require_one(conv)
     require_alike(name, x, *conv._reference(), movable=True)
     channels, ndim = conv.channels, conv.ndim
     batch_axes = 1 if ndim is None else x.ndim - 1 - ndim
@@ -119,7 +119,7 @@ def as_batch(conv: Operator, name: str, x: Any) -> Call:
     return Call(working, name, x, flat, shape[:batch_axes])
 
 
-def _require_one(conv: Operator) -> None:
+def require_one(conv: Operator) -> None:
     """Raise if an operator's arrays are stacked arrays of several operators, as in JAX's trees."""
     if (name := conv._stacked) is not None:
         raise ValueError(
@@ -153,7 +153,7 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
                 "penalty: expected an operator that the waves of this one's borders decouple, or a "
                 f"1x1 for a 1x1, since others have no solution in one solve, got {one!r:.200}"
             )
-        _require_one(one)
+        require_one(one)
         inside, array = one._reference()
         require_alike(f"penalty.{inside}", array, "y", y)
         if one.channels != conv.channels or one.ndim not in (None, call.x.ndim - 2):
@@ -175,7 +175,7 @@ def require_spatial_shape(
     """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
     given, array = conv._reference()
     ops_of(array).require_current_device(given, array)
-    _require_one(conv)
+    require_one(conv)
     try:
         if isinstance(shape, Set | Mapping):  # unordered, or keyed by names
             raise TypeError
