@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from invconv.families.family import Family
@@ -37,7 +38,8 @@ def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
     """See `invconv.kernels.maps.factor`."""
     if family.solved not in ("causal", "spectral"):
         return family.factor(w, shape)
-    require_onnx_form()
+    if torch.compiler.is_compiling():
+        require_onnx_form()
     known = kernels.factor(family, w, shape, quiet=False) if bare(w) else None
     return Solver(family, w, known)
 

@@ -104,9 +104,8 @@ def regularised(
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
         _require_finite("penalty", added)
     else:
-        rows = added = damp * identity(channels, sizes)
-        if channels > 1:
-            rows = xp.zeros_like(matrices) + added
+        added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes[:1]))
+        rows = added if channels == 1 else xp.zeros_like(matrices) + added
     if channels == 1:
         return _of_numbers(matrices, rows, rounding * sizes)
     coupled = _coupled(sizes + added)

@@ -8,7 +8,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, identity, namespace, readable, to_numpy
 from invconv.arrays.validation import require_real, table
 from invconv.operators.periodic import PeriodicConv
-from invconv.operators.symmetric import SymmetricConv, borders_of
+from invconv.operators.symmetric import SymmetricConv, borders_of, require_few_taps
 
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
 _LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero
@@ -85,8 +85,12 @@ def from_psf(
     if channels > 1:
         one = namespace(psf).reshape(identity(channels, psf), (channels, channels, *[1] * ndim))
         kernel = kernel * one
-    periodic = set(borders) == {"periodic"}
-    conv = PeriodicConv(kernel) if periodic else SymmetricConv(kernel, boundary=borders)
+    conv: PeriodicConv | SymmetricConv
+    if set(borders) == {"periodic"}:
+        conv = PeriodicConv(kernel)
+    else:
+        require_few_taps(tuple(map(int, kernel.shape[2:])), borders)
+        conv = SymmetricConv._unchecked({"kernel": kernel, "bias": None, "boundary": borders})
     return conv if like is None else conv.asarrays(like)
 
 
