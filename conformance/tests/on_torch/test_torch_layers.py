@@ -195,6 +195,8 @@ def test_arguments_and_repr() -> None:
     layer = it.EmergingConv2d(4, (3, 5), dilation=(1, 2), mask="raster", mixing="plu", bias=False)
     for shown in ("raster", "dilation=(1, 2)", "PLUConv1x1", "bias=False", "kernel_size=(2, 5)"):
         assert shown in repr(layer)
+    turned: Any = it.AutoregressiveConv2d(2, direction=(1, -1), channel_order="upper").operator()
+    assert (turned.direction, turned.channel_order) == ((1, -1), "upper")
     mixed = it.SymmetricConv2d(2, (5, 4), boundary=("symmetric", "periodic"))
     assert "kernel_size=(5, 4)" in repr(mixed)
     names = set(layer.state_dict())
