@@ -104,7 +104,7 @@ def regularised(
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
         _require_finite("penalty", added)
     else:
-        added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes[:1]))
+        added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes[:1, ...]))
         rows = added if channels == 1 else xp.zeros_like(matrices) + added
     if channels == 1:
         return _of_numbers(matrices, rows, rounding * sizes)
