@@ -68,12 +68,8 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the suite, whose tests are the longest: no worker waits for one at the end.
-
-    Then come those that need the most memory, before a process keeps what others have compiled.
-    """
-    first = {"suite": 0, "stability": 1}
-    items.sort(key=lambda item: first.get(item.path.parent.name, 2))
+    """Begin with the suite, whose tests are the longest: no worker waits for one at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "suite")
 
 
 def pytest_collection_finish() -> None:
