@@ -16,8 +16,11 @@ _MOST_AXES = 64  # of an array, in NumPy and PyTorch
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
 
 
-def require_array(name: str, x: Any) -> Namespace:
-    """Return the namespace of ``x``, or raise TypeError where it is no array of a library."""
+def require_array(name: str, x: Any, *, computed: bool = True) -> Namespace:
+    """Return the namespace of ``x``, or raise TypeError where it is no array of a library.
+
+    Unless it is to be ``computed`` with, it may be one that the library only holds.
+    """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected an array without a mask, got a masked array, whose mask would be "
@@ -30,7 +33,8 @@ def require_array(name: str, x: Any) -> Namespace:
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"
         )
     ops = ops_of(x)
-    ops.require(name, x)
+    if computed:
+        ops.require(name, x)
     return ops.xp
 
 

@@ -199,7 +199,7 @@ def _contents(description: Json, written: Mapping[str, Values]) -> Iterator[byte
 
 def _to_be_written(name: str, array: Any) -> Values:
     """Return an array's values on the host, in C order and in the dtype of the file."""
-    require_array(name, array)
+    require_array(name, array, computed=False)
     values = to_numpy(array)  # half types come as float32
     if not _finite(values):
         raise ValueError(f"{name}: expected finite numbers, got NaN or inf")

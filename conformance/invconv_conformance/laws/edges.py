@@ -97,6 +97,7 @@ def errors(s: Setting) -> Iterator[Measure]:
     more = s.array(np.ones((*batch, channels + 1, *shape)))
     empty = s.array(np.ones((*batch, channels, *(0 for _ in shape))))
     larger = s.array(np.ones((*batch, channels, *(n + 1 for n in shape))))
+    other = larger if shape else more
     long = s.cotangent(np.ones((*batch, 3)))
     prepared = conv.prepare(shape, check=False)
     calls: dict[str, tuple[str, Callable[..., Any], tuple[Any, ...]]] = {
@@ -104,8 +105,8 @@ def errors(s: Setting) -> Iterator[Measure]:
         "channels of y": ("y: expected shape", conv.inverse, (more,)),
         "channels, prepared": ("y: expected shape", prepared.inverse, (more,)),
         "an unknown array": ("has no array named 'nothing'", lambda: conv.replace(nothing=x), ()),
-        "y_bar": ("y_bar: expected the shape of x", conv.forward_vjp, (x, more)),
-        "x_bar": ("x_bar: expected the shape of y", conv.inverse_vjp, (x, more)),
+        "y_bar": ("y_bar: expected the shape of x", conv.forward_vjp, (x, other)),
+        "x_bar": ("x_bar: expected the shape of y", conv.inverse_vjp, (x, other)),
         "log_det_bar": ("log_det_bar: expected the batch shape", conv.forward_vjp, (x, x, long)),
     }
     if shape:

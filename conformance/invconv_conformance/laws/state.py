@@ -147,9 +147,10 @@ def _damages(
     yield "a flipped bit", "the checksum", content[:-1] + bytes([content[-1] ^ 1])
     content = unsealed(content)
     name, array = _largest_parameter(conv)
-    numbers = to_numpy(array).astype(s.dtype)
-    broken = np.full_like(numbers, np.nan).tobytes()
-    yield f"NaN in {name}", "holds NaN", content.replace(numbers.tobytes(), broken)
+    size = 8 + int.from_bytes(content[:8], "little")
+    start, end = (size + at for at in json.loads(content[8:size])[name]["data_offsets"])
+    broken = np.full(array.shape, np.nan, s.dtype).tobytes()
+    yield f"NaN in {name}", f"{name!r} holds NaN", content[:start] + broken + content[end:]
     yield "a file cut short", "no whole safetensors file", content[:-1]
     yield "an entry twice", "twice", _edited(content, "settings", "{", '{},"settings":{')
     for value in ("true", f"{10**30}"):

@@ -224,7 +224,7 @@ invconv.save
   its class has been defined again since -> of the class Defined as it is defined now
       -> save([defined(), defined()][«0 → 1»], 'f')
   «an array holds NaN | inf» -> log_scale: expected finite numbers
-      -> save(ActNorm(np.asarray([0.0, «np.nan | -np.inf → 1»]), None), 'f')
+      -> save(ActNorm(np.asarray([0.0, «np.nan | np.inf → 1»]), None), 'f')
   there are too many -> 18000 arrays are more than -> save(Chain([ONE] * «18000 → 20»), 'f')
   too deeply nested operators -> nested .* deep at most -> save(«TOO_DEEP → DEEP», 'f')
   a flow's mixing is a function -> its mixing is a function, which no file describes
@@ -366,6 +366,7 @@ ValueError
   x: .* divisible by 2, got \(4, 5\) -> squeeze(X«→ [..., :4]», 2)
   x: .* divisible by 4, got 3 -> unsqueeze(«X → X[:, [0, 0, 0, 0]]»)
   factor: expected a power of 2 .* got 3 -> squeeze(np.ones((1, 1, 6, 6)), 3, basis='«haar → dct»')
+  log_scale: expected finite numbers -> save(ActNorm(np.asarray([1, «-np.inf → 1.0»]), None), 'f')
   basis: expected 'pixels' or 'haar' or 'dct', got 'wavelet'
       -> squeeze(np.ones((1, 1, 6, 6)), basis='«wavelet → haar»')
   Conv1x1 is exactly singular -> Inverse(Chain([ActNorm.init(3), Conv1x1(«GAP → EYE»)])).forward(X)

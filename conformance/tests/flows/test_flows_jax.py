@@ -71,7 +71,8 @@ def test_actnorms_are_initialized_as_those_of_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grid", [(), slow((4, 4))])
 def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path) -> None:
-    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5, "levels": 3}
+    settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5}
+    settings |= {"levels": 3, "depth": 2}
     shape = 3, 8, 8
     with jax.enable_x64(True):
         flow, found = both(tmp_path, torch.float64, "emerging_qr", shape, **settings)
@@ -114,6 +115,14 @@ def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path
     with jax.enable_x64(True):
         invconv_jax.save(invconv_jax.load(paths[0]), paths[1])
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_float64_is_saved_where_jax_has_none(tmp_path: Path) -> None:
+    with jax.enable_x64(True):
+        conv = invconv_jax.init(jax.random.key(0), ic.PeriodicConv, 2, dtype="float64")
+    with jax.enable_x64(False):
+        ic.save(conv, tmp_path / "conv.safetensors")
+    assert np.array_equal(ic.load(tmp_path / "conv.safetensors").kernel, conv.kernel)
 
 
 # XLA takes the last for zero
