@@ -73,8 +73,8 @@ class RoundTrip:
     def error(self, affordable: int, limit: float | None) -> float:
         """Return the largest error of some images, as many as needed to tell it from a limit.
 
-        They are ``affordable``, more where the error is just below the limit. Without a limit the
-        error itself is wanted, of as many images as a diagnosis has.
+        They are ``affordable``, more where the error is just below the limit, and few where it is
+        far below. Without a limit they are as many as a diagnosis has.
         """
         few = affordable < CYCLE * (1 + self.spectral)
         several = self.matrices or (few and self.spectral and affordable > 0)
@@ -87,8 +87,8 @@ class RoundTrip:
         while drawn < wanted:
             some = list(itertools.islice(images, min(wanted - drawn, together)))
             error, drawn = max(error, self._error_of(some)), drawn + len(some)
-            if limit and drawn == wanted and NEAR**2 * limit < error <= limit:
-                wanted = MORE * count if error > NEAR * limit else count
+            if limit and drawn == wanted and error > NEAR**2 * limit:
+                wanted = MORE * count if NEAR * limit < error <= limit else count
         return error
 
     def _turn(self, number: int, few: bool) -> list[Image]:
