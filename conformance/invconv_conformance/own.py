@@ -83,6 +83,8 @@ def check_operator(
     ------
     AssertionError
         With the law, the output, the error and its bound.
+    ValueError
+        If the operator is singular on the grid, to rounding in float64.
 
     Examples
     --------
@@ -112,6 +114,12 @@ def check_operator(
         for dtype in (dtype for dtype in ("float64", "float32") if dtype in library.dtypes):
             # in float32 the arrays are rounded: their matrix is another one
             setting = _Own(case, target, dtype, dense if dtype == "float64" else None)
+            size = len(setting.affine[0])
+            if (rank := np.linalg.matrix_rank(setting.affine[0].astype(float))) < size:
+                raise ValueError(
+                    f"conv: expected an invertible operator, got one of rank {rank} of {size} on "
+                    f"the grid {shape}; the laws compare with the inverse of its matrix"
+                )
             for law in (law for law in LAWS.values() if law.id not in left_out):
                 result = check(law, setting)
                 if result.bad:
