@@ -194,6 +194,12 @@ FACTORS = r"Wrong.factors: expected one or more pairs of a family, such as Matri
         ({"factors": lambda self: []}, TypeError, FACTORS),
         (vjp(lambda self, bars: {"scales": bars[0]}), ValueError, "by scale, got one by scales"),
         (vjp(lambda self, bars: {}), ValueError, "by scale, got none by scale"),
+        (vjp(lambda self, bars: None), TypeError, "a dict of gradients by scale, got None"),
+        (
+            vjp(lambda self, bars: {"scale": sum(bars[0])}),
+            ValueError,
+            r"shape \(2,\), got one of shape \(\)",
+        ),
     ],
 )
 def test_what_a_class_lacks_is_said(methods: Any, error: Any, message: str) -> None:

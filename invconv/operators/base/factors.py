@@ -497,10 +497,16 @@ class Operator:
             return {}
         bias = getattr(self, "bias", None)
         gradients = self.factors_vjp(bars if bias is None else bars[:-1])
+        names = ", ".join(self._parameter_names)
+        if not isinstance(gradients, dict):
+            raise TypeError(
+                f"{type(self).__name__}.factors_vjp: expected a dict of gradients by {names}, "
+                f"got {gradients!r:.80}"
+            )
         if unknown := gradients.keys() - set(self._parameter_names):
             raise ValueError(
-                f"{type(self).__name__}.factors_vjp: expected gradients by "
-                f"{', '.join(self._parameter_names)}, got one by {', '.join(sorted(unknown))}"
+                f"{type(self).__name__}.factors_vjp: expected gradients by {names}, got one by "
+                f"{', '.join(sorted(unknown))}"
             )
         return gradients if bias is None or bars[-1] is None else gradients | {"bias": bars[-1]}
 

@@ -308,6 +308,12 @@ class InvertibleConv(Operator, abstract=True):
                 f"{type(self).__name__}.factors_vjp: expected gradients by {', '.join(names)}, "
                 f"got none by {', '.join(sorted(missing))}"
             )
+        for name, array in self.parameters().items():
+            if gradients[name].shape != array.shape:
+                raise ValueError(
+                    f"{type(self).__name__}.factors_vjp: expected a gradient by {name} of shape "
+                    f"{tuple(array.shape)}, got one of shape {tuple(gradients[name].shape)}"
+                )
         return {name: cast(gradients[name], dtype) for name in names}
 
 
