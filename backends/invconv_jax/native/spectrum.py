@@ -25,11 +25,11 @@ from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul
 
-_MOST = 3  # axes that XLA transforms together, at most
-
 
 def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
-    return lax.fft(x, kind, lengths)
+    run: Any = {"rfft": jnp.fft.rfftn, "irfft": jnp.fft.irfftn}[kind]
+    y: Array = run(x, lengths, range(-len(lengths), 0))
+    return y
 
 
 def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
@@ -38,7 +38,7 @@ def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     into = (*others, last // 2 + 1) if kind == "irfft" else lengths
     dtype = jnp.finfo(bar.dtype).dtype if kind == "rfft" else jnp.result_type(bar, jnp.complex64)
     like = jax.ShapeDtypeStruct((*bar.shape[: bar.ndim - len(into)], *into), dtype)
-    transpose = jax.linear_transpose(lambda x: lax.fft(x, kind, lengths), like)
+    transpose = jax.linear_transpose(partial(_transform, kind=kind, lengths=lengths), like)
     return transpose(bar)[0]
 
 
@@ -53,32 +53,6 @@ def _run(ndim: int, back: bool) -> SplitByBatch:
     return SplitByBatch(
         name, _transposed if back else _transform, tuple(range(-ndim, 0)), transpose
     )
-
-
-def _fft(x: Array, kind: str, *lengths: int) -> Array:
-    return _run(len(lengths), False)(x, kind=kind, lengths=lengths)
-
-
-def rfftn(x: Array, ndim: int) -> Array:
-    """Return half the spectrum of real x along its last ``ndim`` axes."""
-    last = min(ndim, _MOST)
-    x = _fft(x, "rfft", *x.shape[x.ndim - last :])
-    for axis in range(x.ndim - ndim, x.ndim - last):
-        x = _along(x, axis, "fft")
-    return x
-
-
-def irfftn(x: Array, ndim: int, length: int) -> Array:
-    """Undo `rfftn`, to ``length`` points along the last axis."""
-    last = min(ndim, _MOST)
-    for axis in range(x.ndim - ndim, x.ndim - last):
-        x = _along(x, axis, "ifft")
-    return _fft(x, "irfft", *x.shape[x.ndim - last : -1], length)
-
-
-def _along(x: Array, axis: int, kind: str) -> Array:
-    x = jnp.moveaxis(x, axis, -1)
-    return jnp.moveaxis(_fft(x, kind, x.shape[-1]), -1, axis)
 
 
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> "SpectralSolver":
@@ -150,25 +124,24 @@ def _to_frequencies(basis: Basis, y: Array) -> Array:
     """Transform y (B, C, *shape), to (F, C, B), without a gather of the batch."""
     batch, channels = y.shape[:2]
     y = _along_walls(basis, y, back=False)
-    if basis.closed:
-        closed, ends = _at_the_end(basis)
-        y = jnp.moveaxis(rfftn(jnp.moveaxis(y, closed, ends), len(closed)), ends, closed)
+    y = _along_circles(basis, y, "rfft", tuple(y.shape[2:]))
     return jnp.transpose(y.reshape(batch, channels, size(y.shape[2:])), (2, 1, 0))
 
 
 def _from_frequencies(basis: Basis, x_hat: Array, shape: Shape) -> Array:
     _, channels, batch = x_hat.shape
     x = jnp.transpose(x_hat, (2, 1, 0)).reshape(batch, channels, *basis.frequencies(shape))
-    if basis.closed:
-        closed, ends = _at_the_end(basis)
-        x = irfftn(jnp.moveaxis(x, closed, ends), len(closed), shape[basis.closed[-1]])
-        x = jnp.moveaxis(x, ends, closed)
-    return _along_walls(basis, x, back=True)
+    return _along_walls(basis, _along_circles(basis, x, "irfft", shape), back=True)
 
 
-def _at_the_end(basis: Basis) -> tuple[list[int], list[int]]:
-    """Return the periodic axes of (B, C, *shape), and the last axes instead of them."""
-    return [2 + axis for axis in basis.closed], list(range(-len(basis.closed), 0))
+def _along_circles(basis: Basis, x: Array, kind: str, shape: Shape) -> Array:
+    """Transform x (B, C, *shape) along its periodic axes, which are the last ones meanwhile."""
+    if not basis.closed:
+        return x
+    closed, ends = [2 + axis for axis in basis.closed], list(range(-len(basis.closed), 0))
+    lengths = tuple(shape[axis] for axis in basis.closed)
+    x = _run(len(ends), False)(jnp.moveaxis(x, closed, ends), kind=kind, lengths=lengths)
+    return jnp.moveaxis(x, ends, closed)
 
 
 def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
