@@ -15,11 +15,11 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     Shape,
-    copy_of,
     diagonal,
     diagonal_matrix,
     log_of_exp,
     namespace,
+    ops_of,
     per_channel,
     size,
     triangle,
@@ -51,12 +51,12 @@ class Pointwise(Family):
     stepwise: ClassVar[bool] = True  # W^-1 is a step, which can be joined to other factors' steps
 
     def matrix(self, w: Any) -> tuple[Array, Any]:
-        """Return W(w), shape (C, C), and intermediate results for `matrix_vjp`."""
-        raise NotImplementedError
+        """Return W(w), shape (C, C), and intermediate results for `matrix_vjp`: w itself, here."""
+        return w, None
 
     def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> Any:
         """Return the gradient of ``<bar, W(w)>``."""
-        raise NotImplementedError
+        return bar
 
     def times(self, w: Any, before: Array) -> tuple[Array, Any]:
         """Return W(w) times a matrix (C, M), and intermediate results for `times_vjp`."""
@@ -99,12 +99,6 @@ class Matrix(Pointwise):
 
     def factor(self, w: Array, shape: Shape) -> Solver:
         return matrix_solver(w)
-
-    def matrix(self, w: Array) -> tuple[Array, Any]:
-        return w, None
-
-    def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        return bar
 
     def transpose(self) -> "Matrix":
         return self
@@ -154,7 +148,8 @@ class Scale(Pointwise):
         return diagonal_matrix(self.scale(w)), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
+        # NumPy's diagonal is a view, and read-only
+        return self.scale_vjp(w, ops_of(bar).copy(diagonal(bar)))
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
         return self.scale(w)[:, None] * before, before

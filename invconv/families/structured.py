@@ -39,7 +39,6 @@ from invconv.kernels.matrices import (
     Reflections,
     Triangle,
     Turned,
-    solved,
     solver_of_steps,
 )
 from invconv.kernels.primitives import Solver, add_pivots, from_pixel_rows, pixel_rows
@@ -72,12 +71,6 @@ class Triangular(Structured):
 
     lower: bool
 
-    def matrix(self, w: Any) -> tuple[Array, Any]:
-        return w, None
-
-    def matrix_vjp(self, w: Any, memo: Any, bar: Array) -> Any:
-        return bar
-
     def undoing(self, w: Any) -> PixelStep:
         return Triangle(self.matrix(w)[0], self.lower)
 
@@ -93,15 +86,15 @@ class Triangular(Structured):
 
     def bounds(self, w: Any) -> Bounds:
         matrix = self.matrix(w)[0]
-        inverse = solved(matrix, np.eye(len(matrix)), lower=self.lower)
-        return of_matrix(matrix, inverse, triangular=True)
+        return of_matrix(matrix, self.undoing(w)(np.eye(len(matrix))), triangular=True)
 
 
 @dataclass(frozen=True)
-class WithDiagonal(Triangular):
-    """Triangular matrices, by w = (matrix, the array of which its diagonal is made).
+class KnownTriangular(Triangular):
+    """Triangular matrices with a known diagonal, by w = (matrix, diagonal).
 
-    The log-determinant has a gradient by the second alone.
+    The log-determinant has a gradient by the second alone. In some graphs Inductor loses the
+    gradient by a diagonal that is read from a matrix.
     """
 
     def matrix(self, w: tuple[Array, Array]) -> tuple[Array, Any]:
@@ -118,9 +111,12 @@ class WithDiagonal(Triangular):
         matrix = None if bar[0] is None else namespace(bar[0]).matrix_transpose(bar[0])
         return matrix, bar[1]
 
+    def pivots(self, w: tuple[Array, Array]) -> Array | None:
+        return w[1]
+
     def logs_vjp(self, v: Array, bar: Array) -> Array:
         """Return the gradient of bar log|det A| at one pixel by the second array."""
-        raise NotImplementedError
+        return bar / v
 
     def add_log_det_vjp(
         self, known: Any, w: tuple[Array, Array], shape: Shape, memo: Any, bar: Array
@@ -130,21 +126,7 @@ class WithDiagonal(Triangular):
 
 
 @dataclass(frozen=True)
-class KnownTriangular(WithDiagonal):
-    """Triangular matrices with a known diagonal, by w = (matrix, diagonal).
-
-    In some graphs Inductor loses the gradient by a diagonal that is read from a matrix.
-    """
-
-    def pivots(self, w: tuple[Array, Array]) -> Array | None:
-        return w[1]
-
-    def logs_vjp(self, v: Array, bar: Array) -> Array:
-        return bar / v
-
-
-@dataclass(frozen=True)
-class LogTriangular(WithDiagonal):
+class LogTriangular(KnownTriangular):
     """Triangular matrices with a diagonal of +-exp(log_scale), by w = (matrix, log_scale)."""
 
     hint: ClassVar[str] = "a scale is zero, by its log_scale or sign"
@@ -220,9 +202,6 @@ class Permutation(Orthogonal):
     """Permutation matrices w (C, C); they get no gradient."""
 
     hint: ClassVar[str] = "permutation has an index twice"
-
-    def matrix(self, w: Array) -> tuple[Array, Any]:
-        return w, None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> None:
         """See `Pointwise`."""

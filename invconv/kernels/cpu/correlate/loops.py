@@ -7,9 +7,7 @@ For the gradient, x and y_bar lie in buffers like the images and results of a co
 for every tap a vector of y_bar is multiplied with the vector of x at a fixed distance.
 """
 
-from llvmlite import ir
-
-from invconv.kernels.cpu.compiler.integers import I1, I64, Arguments, Int, Numbers, Value
+from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.correlate.programs import Band, CorrelationHeader, Run
@@ -27,7 +25,6 @@ def write_correlation(w: Writer) -> None:
     ``taps`` is the address of the first tap's matrix. The other arguments are as for "solve" of
     `invconv.kernels.cpu.loop`.
     """
-    write_run(w)
     with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
@@ -72,9 +69,12 @@ def _copy(w: Writer, a: Arguments, h: Numbers, band: Numbers, image: Int, array:
         there = outside.is_(">=", 0)
         in_memory = w.at(memory, (i * h["channels"] + c) * h["pixels"] + outside.if_(there, 0))
         in_buffer = w.at(buffer, i * h["image_step"] + c * h["channel_step"] + inside)
-        ends = [in_buffer, in_memory][:: -1 if array == "y" else 1]
-        flag = w.integer(w.b.zext(there, I64))
-        w.call_inside("copy_run", target=ends[0], source=ends[1], count=many, there=flag)
+        target, source = [in_buffer, in_memory][:: -1 if array == "y" else 1]
+        with w.b.if_else(there) as (then, otherwise):
+            with then:
+                w.move(target, source, many)
+            with otherwise:
+                w.clear(target, many)
 
 
 def call_sums(w: Writer, a: Arguments, h: Numbers, lists: Int, **given: Int | int) -> None:
@@ -114,23 +114,6 @@ def counts(a: Arguments, tap: Int, row: Int, column: Int) -> Value:
     return ((row - column) * triangle).is_(">=", 0)
 
 
-def write_run(w: Writer) -> None:
-    """Write the function "copy_run": copy adjacent numbers, or write zeros."""
-    with w.function("copy_run", "target source", "count there", inside=True) as a:
-        there = a["there"].is_("!=", 0)
-        with w.loop(0, a["count"], w.lanes) as j:
-            left = a["count"] - j
-            whole = w.b.and_(there, left.is_(">=", w.lanes))
-            with w.b.if_else(whole) as (then, otherwise):
-                with then:
-                    w.store(w.load(a["source"], j), a["target"], j)
-                with otherwise:
-                    mask = w.lanes_are("<", left.least(w.lanes))
-                    given = w.b.and_(mask, w.splat(there, ir.VectorType(I1, w.lanes)))
-                    vector = w.masked_load(w.at(a["source"], j), given)
-                    w.masked_store(vector, w.at(a["target"], j), mask)
-
-
 def write_images_correlation(w: Writer) -> None:
     """Write the function "correlate": the lanes are images."""
     write_copies(w, "wholes")
@@ -163,7 +146,6 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
     sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
     """
-    write_run(w)
     with w.function("gram", "x y_bar total program z", INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         out = w.at(a["z"], h["out"])
