@@ -106,10 +106,8 @@ def correlations() -> Iterator[tuple[str, Any]]:
         label = f"{channels}x{grid} of {taps}, {wrap}, {itemsize} bytes, {bits} bits"
         if read is None or math.prod(grid) * channels > 2**16:
             continue
-        for lanes, make in (
-            ("pixels", programs.correlation_program),
-            ("images", programs.images_program),
-        ):
+        makes = {"pixels": programs.correlation_program, "images": programs.images_program}
+        for lanes, make in makes.items():
             made = make(read, channels, TARGETS[bits], itemsize)
             if made is None:
                 yield f"{label}, {lanes}", None
@@ -197,15 +195,9 @@ def images() -> Iterator[tuple[str, Any]]:
         given = path, conv.channels, shape
         estimates = [judged.of_estimate(*given, alike) for alike in (True, False)]
         parts = [_part(shape, quick, conv) for quick in (1.0, 500.0, 1e5)]
-        yield (
-            name,
-            [
-                [work.by_taps, *(work.images(times) for times in (0.5, 1, 4))],
-                [judged.quicker_by_blas(path, shape), judged.images_of_growth(*given)],
-                [f"{e:.6g}" for e in estimates],
-                parts,
-            ],
-        )
+        drawn = [work.by_taps, *(work.images(times) for times in (0.5, 1, 4))]
+        quick = [judged.quicker_by_blas(path, shape), judged.images_of_growth(*given)]
+        yield name, [drawn, quick, [f"{e:.6g}" for e in estimates], parts]
     for affordable, spectral, matrices in itertools.product(
         (0, 3, 7, 30, 200), (False, True), (False, True)
     ):
@@ -233,22 +225,8 @@ def _counted(trip: RoundTrip, affordable: int, limit: float | None) -> list[int]
     return totals
 
 
-SECTIONS = {
-    f.__name__: f
-    for f in (
-        orders,
-        solves,
-        correlations,
-        grids,
-        layouts,
-        products,
-        filters,
-        axes,
-        launches,
-        steps,
-        images,
-    )
-}
+_SECTIONS = orders, solves, correlations, grids, layouts, products, filters, axes, launches
+SECTIONS = {f.__name__: f for f in (*_SECTIONS, steps, images)}
 
 
 def plain(section: str) -> Any:

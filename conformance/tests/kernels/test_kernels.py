@@ -29,6 +29,7 @@ from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
 from invconv_conformance.cases.autoregressive import skewed
 from invconv_conformance.cuda import draws
+from invconv_conformance.cuda.values import backward_error
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
 from tests.call_frames import Frames
@@ -91,15 +92,6 @@ def random_case(
     return conv, (*grid, max(1, min(last, few)))
 
 
-def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
-    """Return |K x - y| over |K| |x| + |y|, in the largest norm; K is the dense oracle's."""
-    matrix, _ = affine(conv, y.shape[2:])
-    flat_x, flat_y = (a.reshape(len(a), -1).astype("float64") for a in (x, y))
-    left = np.abs(flat_x @ matrix.T - flat_y).max(axis=1)
-    norm = np.abs(matrix).sum(axis=1).max()
-    return float((left / (norm * np.abs(flat_x).max(axis=1) + np.abs(flat_y).max(axis=1))).max())
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     rng = np.random.default_rng(seed)
@@ -108,7 +100,7 @@ def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     y = rng.standard_normal((int(rng.choice([1, 3, 17, 33])), conv.channels, *grid)).astype(dtype)
     state = factored(conv, grid, dtype)
     x = solved(state, y)
-    assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+    assert backward_error(conv, x, y) < 4 * conv.channels
     assert np.array_equal(solved(state, y, workers=2), x)
     assert np.array_equal(solved(state, y[-1:]), x[-1:])
 
@@ -132,7 +124,7 @@ def test_many_channels_have_the_same_bits_in_any_lanes(seed: int, monkeypatch: A
     assert {"images", "recursion" if conv.channels == 1 else "channels", *rows} == set(solutions)
     assert len({x.tobytes() for x in solutions.values()}) == 1
     x = solutions["images"]
-    assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+    assert backward_error(conv, x, y) < 4 * conv.channels
 
 
 @pytest.mark.parametrize("channels", [4, 48, 128, 256])
@@ -165,7 +157,7 @@ def test_narrower_vectors(seed: int, bits: int, fma: bool, lanes: str) -> None:
     for dtype, conv in (("float32", plain), ("float64", skewed(plain, 3))):
         y = rng.standard_normal((5, conv.channels, *grid)).astype(dtype)
         x = solved(factored(conv, grid, dtype, narrower(bits, fma)), y)
-        assert backward_error(conv, x, y) < 4 * conv.channels * np.finfo(dtype).eps
+        assert backward_error(conv, x, y) < 4 * conv.channels
 
 
 @pytest.mark.parametrize("bits", [128, 256])
@@ -272,7 +264,7 @@ def test_any_setting_solves_the_dense_system(seed: int, dtype: str, library: str
     assert solve.plan.levels
     x = to_numpy(solve(array(y)))
     assert (x.dtype, x.shape) == (y.dtype, y.shape)
-    assert backward_error(conv, x, y) <= 5 * len(matrix) * np.finfo(dtype).eps
+    assert backward_error(conv, x, y) <= 5 * len(matrix)
     np.testing.assert_array_equal(y, before)
     y[1, 0] = np.nan
     np.testing.assert_array_equal(to_numpy(solve(array(y)))[::2], x[::2])
