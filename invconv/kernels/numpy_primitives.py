@@ -185,7 +185,7 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
         states = [address_of(z), address_of(last)]
     places = [address_of(b), address_of(a), address_of(x), states[0], address_of(y), states[1]]
     steps = x.size // length, b.shape[1], length, length, order, length, order
-    recursive.run(shape, x.itemsize, places, steps, threads.number)
+    recursive.run(shape, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
     return y, last
 
 

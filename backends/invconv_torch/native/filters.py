@@ -45,7 +45,8 @@ def _into(
     x, length, order = given[2], given[2].shape[-1], shape.order
     last_step = order if step == length else step
     steps = x.numel() // length, given[0].shape[-3], length, length, order, step, last_step
-    recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads())
+    keeps = *given, y, last
+    recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads(), *keeps)
 
 
 def _section(*tensors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -75,6 +76,51 @@ def test_an_error_of_another_thread_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError):
         threads.together(work, 2)
+
+
+def test_where_no_further_thread_starts_this_one_does_all(monkeypatch: Any) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threads, "_pool", None)
+    done: list[int] = []
+    threads.together(lambda: done.append(1), 3)
+    assert (done, threads._pool) == ([1], None)  # and the work waits in no queue
+
+
+@libraries
+@pytest.mark.usefixtures("shared_out")
+@pytest.mark.parametrize("method", ["forward", "inverse", "lfilter"])
+def test_threads_that_come_late_find_the_memory(
+    method: str, library: str, monkeypatch: Any
+) -> None:
+    """As after an interrupt, when the caller has let go of it."""
+    late: list[Any] = []
+
+    def together(work: Any, _: int) -> None:
+        late.append(work)
+        work()
+
+    monkeypatch.setattr(threads, "together", together)
+    conv = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0)).asarrays(LIKE[library])
+    runs: dict[str, Callable[[Any], Any]] = {
+        "forward": conv.forward,
+        "inverse": conv.prepare(GRID, check=False).inverse,
+        "lfilter": lambda x: ic.lfilter([1.0], [1.0, -0.5], x),
+    }
+
+    def run() -> list[Any]:
+        given = images(library, 3)[2]
+        views = given, runs[method](given)
+        owners = [v.base if library == "numpy" else v._base for v in views]
+        return [weakref.ref(v if o is None else o) for v, o in zip(views, owners, strict=True)]
+
+    found = run()
+    assert late
+    assert all(ref() is not None for ref in found)
+    late.clear()
+    assert all(ref() is None for ref in found)
 
 
 @libraries

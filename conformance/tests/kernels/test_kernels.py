@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +35,7 @@ from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
 from tests.call_frames import Frames
 from tests.kernels.conftest import between_nans
+from tests.programs import python
 from tests.selected import CARRY
 
 Floats = np.ndarray[Any, Any]
@@ -239,6 +241,19 @@ def test_memory_stays_bounded_over_many_batch_sizes() -> None:
     kept = compiled.BUFFERS.kept
     assert kept is not None
     assert kept[1].nbytes <= costs.KEPT
+
+
+def test_a_filter_outlives_the_cache_of_compiled_functions() -> None:
+    code = """
+        import gc, invconv, numpy
+        from invconv.kernels.cpu import machine
+        run = lambda: invconv.lfilter([1.0], [1.0, -0.5], numpy.ones((9, 32)))
+        first = run()
+        machine.compiled.cache_clear()  # as many other functions do
+        gc.collect()
+        assert (run() == first).all()
+    """
+    python("-c", textwrap.dedent(code))
 
 
 OPS: dict[str, Any] = {"numpy": NUMPY, "torch": TORCH, "array_api_strict": None}

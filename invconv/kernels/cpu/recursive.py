@@ -11,7 +11,7 @@ one fused multiply-add a sample.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,11 +47,17 @@ class Shape(NamedTuple):
 
 
 def run(
-    shape: Shape, itemsize: int, arrays: Sequence[int], steps: Sequence[int], workers: int
+    shape: Shape,
+    itemsize: int,
+    arrays: Sequence[int],
+    steps: Sequence[int],
+    workers: int,
+    *keeps: object,
 ) -> None:
     """Filter signals: ``arrays`` are addresses, ``steps`` the integers of `SIGNATURE` from "rows".
 
-    At most so many ``workers`` filter: one thread filters a few signals.
+    ``keeps`` holds the arrays while another thread may still be at work. At most so many
+    ``workers`` filter: one thread filters a few signals.
     """
     rows, _, length, *_ = steps
     if workers > 1:
@@ -60,16 +66,16 @@ def run(
         workers = costs.threads(workers, taken)
     parts = _parts(shape, itemsize, rows, workers)
     if workers == 1:
-        for call, first, stop in parts:
-            call(*arrays, first, stop, *steps)
+        for code, first, stop in parts:
+            code.call(*arrays, first, stop, *steps)
         return
     left = list(parts)
 
-    def work() -> None:
+    def work(keeps: object = keeps) -> None:
         while left:
             with suppress(IndexError):  # another thread may have taken the last one
-                call, first, stop = left.pop()
-                call(*arrays, first, stop, *steps)
+                code, first, stop = left.pop()
+                code.call(*arrays, first, stop, *steps)
 
     threads.together(work, workers)
 
@@ -77,11 +83,11 @@ def run(
 @functools.lru_cache(maxsize=256)
 def _parts(
     shape: Shape, itemsize: int, rows: int, workers: int
-) -> list[tuple[Callable[..., None], int, int]]:
+) -> list[tuple[machine.Code, int, int]]:
     """Return functions with the rows that each filters, from the first to the last one's next."""
     target, step = host(), -(-rows // (workers * costs.TILE)) * costs.TILE
     return [
-        (compiled(shape, target, itemsize, width).call, start, min(start + step, stop))
+        (compiled(shape, target, itemsize, width), start, min(start + step, stop))
         for width, first, stop in groups(shape, target, itemsize, rows)
         for start in range(first, stop, step)
     ]

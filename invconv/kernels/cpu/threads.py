@@ -17,7 +17,7 @@ _pool: "ThreadPoolExecutor | None" = None
 def set_num_threads(n: int) -> None:
     """Set how many threads the compiled kernel uses on NumPy arrays: 1 unless set.
 
-    For PyTorch's tensors ``torch.set_num_threads`` sets it.
+    It uses 64 at most. For PyTorch's tensors ``torch.set_num_threads`` sets it.
 
     Parameters
     ----------
@@ -47,7 +47,13 @@ def together(work: Callable[[], object], threads: int) -> None:
     others: list[Future[object]] = []
     try:
         for _ in range(min(threads, _MOST) - 1):
-            others.append(_threads().submit(work))
+            try:
+                others.append(_threads().submit(work))
+            except RuntimeError as error:  # no thread starts any more: at a limit, or at the end
+                _forget()  # the work may wait in the pool
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise
+                break
         work()
         for other in others:
             if not other.cancel():  # it has begun
