@@ -210,7 +210,7 @@ def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Launc
             plan = LaunchPlan(turned, order, steps, channels, itemsize, device, weights_shared)
             if any(o[2] < 0 for o in plan.within) or (weights_shared and plan.weights_kept):
                 continue
-            least = costs.FEW_ROWS if weights_shared else max(1, plan.depth)
+            least = max(costs.FEW_ROWS if weights_shared else 1, plan.depth)
             if plan.most_rows >= min(plan.plane[0], least):
                 return plan
     return None
