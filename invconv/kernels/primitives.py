@@ -79,9 +79,10 @@ class Plan:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         return f"Plan({', '.join(f'{n}={v!r}' for n, v in shown.items() if v not in (None, ()))})"
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: object) -> Any:
         """Say what took the place of the dictionary of 0.2.0."""
-        raise TypeError(f"a plan is no dict since 1.0: write plan.{str(name).replace(' ', '_')}")
+        field = name.replace(" ", "_") if isinstance(name, str) else "method"  # `in` asks for 0
+        raise TypeError(f"a plan is no dict since 1.0: write plan.{field}")
 
     def __getattr__(self, name: str) -> Any:
         """Say likewise; Python asks here for names that are no fields."""

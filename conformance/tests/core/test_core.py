@@ -129,10 +129,12 @@ def test_init_is_the_papers() -> None:
 
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
-    prepared = conv.prepare((3, 5))
-    assert prepared.plan.at_the_pixel == "cached inverse"
+    plan: Any = conv.prepare((3, 5)).plan
+    assert plan.at_the_pixel == "cached inverse"
     with pytest.raises(TypeError, match=r"write plan\.at_the_pixel"):
-        prepared.plan["at the pixel"]
+        plan["at the pixel"]
+    with pytest.raises(TypeError, match=r"write plan\.method"):
+        assert "at the pixel" in plan
     raster = ic.AutoregressiveConv.init(2, (2, 3), mask="raster", dilation=2, rng=RNG)
     with agnostic():
         assert [conv.prepare((3, 5)).plan.levels, raster.prepare((6, 7)).plan.levels] == [7, 10]
