@@ -106,7 +106,10 @@ def correlations() -> Iterator[tuple[str, Any]]:
         label = f"{channels}x{grid} of {taps}, {wrap}, {itemsize} bytes, {bits} bits"
         if read is None or math.prod(grid) * channels > 2**16:
             continue
-        makes = {"pixels": programs.correlation_program, "images": programs.images_program}
+        makes: dict[str, Any] = {
+            "pixels": programs.correlation_program,
+            "images": programs.images_program,
+        }
         for lanes, make in makes.items():
             made = make(read, channels, TARGETS[bits], itemsize)
             if made is None:
