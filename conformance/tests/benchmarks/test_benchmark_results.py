@@ -206,7 +206,7 @@ def test_nothing_measured_is_an_error_and_words_are_shown_as_they_are(
 ) -> None:
     words = "ValueError: a [list] and [/no tag]"
     rows = [row(f"invconv {words}", "ours", "inverse", [], error=words)]
-    found = replace(invented(), rows=rows, limits=[], not_run=[words])
+    found = replace(invented(), rows=rows, not_run=[words])  # with limits, as a study has them
     monkeypatch.setattr(command, "perform", lambda *_: found)
     assert main(["benchmark", "inverse", "--library=numpy", "--out", str(tmp_path)]) == 2
     out, error = capsys.readouterr()
