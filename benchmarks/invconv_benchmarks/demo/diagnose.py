@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     about = """instead of a file: the kernel of the authors' open issue, or a table of kernels whose
         inverse grows along the image or not, with what is lost, predicted and measured"""
     what.add_argument("--example", choices=("authors", "growth"), help=about)
-    about = "pixels along each axis, as in 32 32"
+    about = "pixels along each axis, as in 32 32; vectors have none"
     parser.add_argument("--grid", type=int, nargs="+", metavar="N", help=about)
     dtypes = ("float16", "bfloat16", "float32", "float64")
     about = "in which to invert (default: that of the file)"
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         conv, name, dtype = _operator(arguments)
         grid = tuple(arguments.grid or ((32, 32) if arguments.example else ()))
-        if not grid:
+        if not grid and conv.ndim != 0:  # vectors have none
             raise CommandError("--grid: expected pixels along each axis, as in --grid 32 32")
         with as_command_errors():
             require_spatial_shape(conv, grid, "--grid")
@@ -76,7 +76,12 @@ def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, st
         raise CommandError(f"{path} cannot be read: {error}") from None
     except TypeError:  # bfloat16, which NumPy has not; it is solved in float32 anyway; or a flow
         with as_command_errors():
-            return ic.load(path, like=np.empty(0, np.float32)), path.name, arguments.dtype
+            try:
+                return ic.load(path, like=np.empty(0, np.float32)), path.name, arguments.dtype
+            except TypeError:
+                way = "invconv_torch.load reads it, and diagnose(layer, grid) takes its layers"
+                message = f"{path}: expected an operator, got a flow: {way}"
+                raise CommandError(message) from None
 
 
 def _drawing(picture: Path) -> Any:

@@ -47,9 +47,8 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
         path = paths.linear(conv.asarrays(unit)._path())
         response = np.abs(judgement.linear_maps(path, shape)[1](unit)[0])
     response = np.where(np.isfinite(response), response, np.inf)  # an overflow
-    flat = response.reshape(-1, *response.shape[-2:]) if response.ndim > 2 else response[:, None, :]
-    image: Floats = flat.max(axis=0)
-    row, column = (0, *pixel)[-2:]
+    image: Floats = response.reshape(-1, *(1, 1, *shape)[-2:]).max(axis=0)
+    row, column = (0, 0, *pixel)[-2:]
     shades = axis.imshow(
         np.where(image > 0, image.clip(1 / _LIMIT, _LIMIT), np.nan),
         norm=LogNorm(1 / _LIMIT, _LIMIT),
@@ -60,7 +59,7 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
     axis.set(xticks=[], yticks=[])
     digits = getattr(diagnosis, f"worst_{diagnosis.precision}")
     left = f"{digits:.1f} digits left in {diagnosis.precision} at worst"
-    caption = f"{' x '.join(map(str, shape))}: condition {diagnosis.condition:.2g}\n{left}"
+    caption = f"{' x '.join(map(str, shape)) or 1}: condition {diagnosis.condition:.2g}\n{left}"
     axis.set_xlabel(caption, fontsize=9)
     return shades
 
@@ -71,10 +70,10 @@ def _digits(axis: Any, shown: Shown) -> None:
     axis.text(0.98, 1, "the inverse warns", fontsize=9, **where)
     for (_, conv, diagnosis), color in zip(shown, _COLORS, strict=False):
         grids = _grids(diagnosis.spatial_shape)
-        sides = [*map(max, grids)]
+        sides = [max(grid, default=1) for grid in grids]
         diagnoses = [ic.diagnose(conv, g, diagnosis.precision) for g in grids]
-        axis.plot(sides, [d.worst_float64 for d in diagnoses], color=color, ls="--", lw=1.5)
-        axis.plot(sides, [d.worst_float32 for d in diagnoses], color=color, lw=2)
+        axis.plot(sides, [d.worst_float64 for d in diagnoses], "o--", color=color, lw=1.5, ms=3)
+        axis.plot(sides, [d.worst_float32 for d in diagnoses], "o-", color=color, lw=2, ms=3)
     axis.plot([], [], "k-", lw=2, label="in float32")
     axis.plot([], [], "k--", lw=1.5, label="in float64")
     axis.set(xlabel="pixels along the longest axis", ylim=(0, 18.5), yticks=range(0, 17, 2))
@@ -85,7 +84,7 @@ def _digits(axis: Any, shown: Shown) -> None:
 
 
 def _grids(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    longest = max(shape)
+    longest = max(shape, default=1)
     some = np.concatenate([np.arange(1, 8), np.linspace(1, longest, _SIZES)])
     sides = np.unique(some[some <= longest].round().astype(int))
     return [tuple(max(1, round(n * int(side) / longest)) for n in shape) for side in sides]

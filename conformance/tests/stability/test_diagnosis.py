@@ -195,7 +195,14 @@ def test_the_command_reads_files_and_draws(tmp_path: Path, capsys: Any, monkeypa
     assert "condition    1.31e+47 (1-norm, exact)" in capsys.readouterr().out
     flow = str(Path(__file__).parents[1] / "files" / "of_0_2_0" / "flow.safetensors")
     assert _cli.main(["diagnose", flow, "--grid", "4", "4"]) == 2
-    assert "holds a flow, and numpy has none" in capsys.readouterr().err
+    assert "expected an operator, got a flow: invconv_torch.load" in capsys.readouterr().err
+    vectors = ic.Conv1x1(np.diag([1.0, 4.0]), ndim=0)
+    ic.save(vectors, tmp_path / "vectors.safetensors")
+    drawn_to = ["--picture", str(tmp_path / "vectors.png")]
+    assert _cli.main(["diagnose", str(tmp_path / "vectors.safetensors"), *drawn_to]) == 0
+    assert "condition    4 (2-norm, exact)" in capsys.readouterr().out
+    assert _cli.main(["diagnose", file]) == 2
+    assert "--grid: expected pixels along each axis" in capsys.readouterr().err
 
 
 CORNER = ic.AutoregressiveConv(np.ones((1, 1, 2)))
