@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # replace characters that it cannot encode
             stream.reconfigure(errors="replace")
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")  # modules of the user's, which `python -m` finds where it is called
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()

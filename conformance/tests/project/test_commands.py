@@ -1,5 +1,6 @@
 """The command line as a user runs it, the gallery too: what it says, returns and draws."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -169,6 +170,19 @@ def test_what_is_missing_or_no_image_is_said_before_the_work(tmp_path: Path) -> 
     done = python("-m", "invconv", "demo", "--image", "text.png", cwd=tmp_path, status=2)
     assert "--image: text.png cannot be read as an image" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_installed_command_finds_modules_where_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "own_rows.py").touch()
+    (tmp_path / "invconv_command.py").write_text(
+        "import sys; from invconv._cli import main; sys.exit(main())"
+    )
+    arguments = ["density", "train", "--mixing", "own_rows:none", "--dry-run"]
+    paths = os.pathsep.join(filter(None, sys.path))
+    command = [tmp_path / "invconv_command.py", *arguments]
+    done = python(*command, cwd=tmp_path / "here", status=2, PYTHONPATH=paths)
+    assert "--mixing: expected 'plain'" in done.stderr
 
 
 def test_a_reader_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
