@@ -45,6 +45,7 @@ _SETTINGS: dict[str, tuple[type[Any], str]] = {
     "batch": (int, "images an update"),
     "learning_rate": (float, "of Adamax, once it has warmed up"),
 }
+_QUICK = 100  # steps, at most
 _DEFAULT = "default: %(default)s"
 
 
@@ -83,7 +84,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="minutes: one seed, few steps")
+    parser.add_argument("--quick", action="store_true", help=f"one seed, {_QUICK} steps at most")
     parser.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
     about = """with which each row's sweep begins, such as 1e-2,3e-2,1e-1; it goes on until the best
         is not the outermost (default: the preset's and its neighbours; with --quick or
@@ -223,6 +224,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     preset = load_preset(arguments.preset or ("hubble-quick" if arguments.quick else "hubble"))
     changes = _changes(arguments)
+    if arguments.quick and changes["steps"] is None:
+        changes["steps"] = min(_QUICK, preset.settings.get("steps") or _QUICK)
     for mixing in arguments.mixings:
         imported(mixing, "--mixings")
     given = changes.pop("learning_rate")

@@ -76,6 +76,11 @@ def test_a_rate_that_is_given_is_the_only_one(tmp_path: Path, monkeypatch: Any) 
     options = ["--preset", "digits", "--learning-rate", "0", "--out", str(tmp_path)]
     assert main(["density", "compare", *options]) == 130
     assert asked.call_args.args[0].rates == (0.0,)
+    for preset, given, steps in (("hubble", [], 100), ("digits", [], 20), ("digits", [200], 200)):
+        options = ["--preset", preset, *(f"--steps={n}" for n in given), "--out", str(tmp_path)]
+        assert main(["density", "compare", "--quick", *options]) == 130
+        runs = asked.call_args.args[0]
+        assert (runs.recipe("plain", 0, 0.01).steps, len(runs.rates)) == (steps, 1)
 
 
 def test_an_outcome_that_is_cut_off_is_found_anew(tmp_path: Path, monkeypatch: Any) -> None:
