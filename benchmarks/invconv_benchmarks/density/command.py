@@ -212,10 +212,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     off = ", off by {:.1e} at most, {:.1e} mean"
     images, noise = (off.format(*e) if e else "" for e in (found.image_errors, found.noise_errors))
     outside = math.nan if found.outside is None else found.outside
-    _say(f"{found.count} images come back from their noise{images}")
+    _say(f"{min(found.count, len(bits))} images come back from their noise{images}")
     _say(
-        f"{found.not_finite} samples are not finite, the others come back to their noise{noise}; "
-        f"{found.in_range} are in range everywhere, {outside:.2%} of the numbers are not"
+        f"of {found.count} samples {found.not_finite} are not finite, the others come back to "
+        f"their noise{noise}; {found.in_range} are in range everywhere, {outside:.2%} of the "
+        "numbers are not"
     )
     _say(f"diagnose leaves {found.digits:.1f} digits to {found.layer}, the fewest of all layers")
     return 0

@@ -202,7 +202,7 @@ def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys:
     assert float(bits) == pytest.approx(row["runs"][1]["bits"], abs=1e-4)
     (off,) = re.findall(r"4 images come back from their noise, off by (\S+) at most", out)
     assert float(off) < 1e-5
-    assert "0 samples are not finite, the others come back to their noise, off by " in out
+    assert "of 4 samples 0 are not finite, the others come back to their noise, off by " in out
     path = tmp_path / "grid.png"
     arguments = ["density", "sample", str(run / checkpoint.NAME), "--count", "5", "--out"]
     assert main([*arguments, str(path)]) == 0
@@ -234,8 +234,9 @@ def test_round_trips_find_an_error_that_is_known_and_count_samples() -> None:
         assert found.noise_errors == pytest.approx((40 / 16, 40 / 16 / 64), rel=1e-4)
         assert (found.count, found.not_finite, found.in_range, found.outside) == (8, 0, 8, 0)
         assert 6 < found.digits < 8
-        every = evaluation.round_trips(flow, data, 300)  # images and samples, as many as are there
-        assert (every.count, every.in_range) == (297, 297)
+        every = evaluation.round_trips(flow, data, 300)  # of which 297 images are there
+        assert (every.count, every.in_range) == (300, 300)
+        assert every.image_errors == pytest.approx(found.image_errors, rel=1e-4)
         flow.layers["last"].log_scale.fill_(-3.0)  # samples are 20 times as wide
         assert evaluation.round_trips(flow, data, 8).in_range < 8
         flow.layers["last"].log_scale.fill_(-95.0)

@@ -105,6 +105,7 @@ def _spread(value: Any, absent: str, sign: str) -> str:
 def _round_trips(result: Result) -> list[str]:
     """Return the lines of a table of `evaluation.RoundTrips`."""
     trips, seed = result["round_trips"], result["seeds"][0]
+    count = trips[0]["count"]
     heads = ["", "largest, images", "mean", "largest, noise", "mean"]
     heads += ["not finite", "out of range", "numbers", "digits", "of layer"]
     rows = []
@@ -118,10 +119,10 @@ def _round_trips(result: Result) -> list[str]:
         rows.append([title(trip["mixing"]), *cells, *samples, *diagnosed])
     return [
         f"Round trips of seed {seed}'s models, float32: errors of decode(encode(x)) for "
-        f"{trips[0]['count']} test images x in [0, 1), and of encode(decode(z)) for as many "
-        "samples; samples that are not finite, or somewhere not in [0, 1), and the share of such "
-        "numbers; the digits of float32's 6.9 that `invconv.diagnose` leaves to the layer that has "
-        "fewest:",
+        f"{min(count, result['data']['test'])} test images x in [0, 1), and of encode(decode(z)) "
+        f"for {count} samples; samples that are not finite, or somewhere not in [0, 1), and the "
+        "share of such numbers; the digits of float32's 6.9 that `invconv.diagnose` leaves to the "
+        "layer that has fewest:",
         "",
         *tables.markdown(heads, rows),
     ]

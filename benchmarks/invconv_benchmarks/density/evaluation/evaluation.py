@@ -20,6 +20,7 @@ from invconv_benchmarks.report.figures import Floats, stretch
 from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale
 
+_AT_ONCE = 100  # round trips
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
 
@@ -63,7 +64,7 @@ class RoundTrips:
     where there is no finite one.
     """
 
-    count: int  # of images, and of samples
+    count: int  # of samples, and of images if there are as many
     image_errors: tuple[float, ...]  # of decode(encode(x)) for test images x
     noise_errors: tuple[float, ...]  # of encode(decode(z)) where the sample is finite
     not_finite: int  # samples
@@ -79,15 +80,25 @@ def round_trips(
 ) -> RoundTrips:
     """Send test images to noise and back, and noise to samples and back; diagnose all layers."""
     x, grids = images_of_test(model, data, count), dict[str, tuple[int, ...]]()
-    count = len(x)  # there may be fewer
-    found, _ = model.encode(x, watch=lambda name, z: (grids.setdefault(name, z.shape[2:]), z)[1])
-    back = model.decode(found) - x
+
+    def watch(name: str, z: Tensor) -> Tensor:
+        return (grids.setdefault(name, z.shape[2:]), z)[1]
+
+    def encode(x: Tensor) -> list[Tensor]:
+        parts = (model.encode(some, watch=watch)[0] for some in x.split(_AT_ONCE))
+        return [torch.cat(z) for z in zip(*parts, strict=True)]
+
+    def decode(zs: list[Tensor]) -> Tensor:
+        parts = zip(*(z.split(_AT_ONCE) for z in zs), strict=True)
+        return torch.cat([model.decode(some) for some in parts])
+
+    back = decode(encode(x)) - x
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     zs = [temperature * z for z in model.draw_latents(count, generator)]
-    samples = model.decode(zs)
+    samples = decode(zs)
     finite = torch.isfinite(samples).flatten(1).all(dim=1)
     inside = ((samples >= 0) & (samples < 1)).flatten(1)[finite]
-    pairs = zip(model.encode(samples)[0], zs, strict=True)
+    pairs = zip(encode(samples), zs, strict=True)
     layers = [(n, layer) for n, layer in model.steps() if isinstance(layer, InvertibleModule)]
     digits = {name: diagnose(layer, tuple(grids[name])).digits for name, layer in layers}
     least = min(digits, key=digits.__getitem__)
