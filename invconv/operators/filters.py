@@ -184,7 +184,9 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
 def filtfilt(
     b: Any, a: Any, x: Array, axis: int = -1, padtype: str | None = "odd", padlen: int | None = None
 ) -> Array:
-    """Filter signals forwards and backwards, so that no phase is left, as `scipy.signal.filtfilt`.
+    """Filter signals forwards and backwards, so that no phase is left.
+
+    It is `scipy.signal.filtfilt` of ``method="pad"``, its default.
 
     Parameters
     ----------

@@ -51,6 +51,7 @@ def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
 
 _POLES = {order: [_passes(w) for w in sums] for order, sums in _SUMS.items()}
 _BORDERS = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
+_BORDERS |= {"grid-mirror": "symmetric"}
 _AT_ONCE = 2**17  # numbers
 
 
@@ -69,9 +70,9 @@ def spline_filter(
         Samples, real and floating.
     order : int
         2 to 5; the coefficients of the orders 0 and 1 are the samples.
-    mode : {"mirror", "reflect", "grid-wrap"}
+    mode : {"mirror", "reflect", "grid-wrap", "grid-mirror"}
         How the image goes on at its border, in the words of `scipy.ndimage`: d c b | a b c d,
-        d c b a | a b c d, or a b c d | a b c d.
+        d c b a | a b c d, or a b c d | a b c d; "grid-mirror" is "reflect".
     axes : int or sequence of int, optional
         Those of the image, all unless given; it is batched over the others.
 
