@@ -189,8 +189,11 @@ def _names_of_weights(layer: nn.Module) -> dict[Tensor, list[str]]:
     """Return each weight with its names: one in each module that has it."""
     named: dict[Tensor, list[str]] = {}
     for prefix, module in layer.named_modules():
-        for name, weight in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
-            named.setdefault(weight, []).append(name)
+        # a replica of DataParallel has its weights elsewhere
+        own = module._parameters | getattr(module, "_former_parameters", {})
+        for name, weight in own.items():
+            if weight is not None:
+                named.setdefault(weight, []).append(f"{prefix}.{name}" if prefix else name)
     return named
 
 

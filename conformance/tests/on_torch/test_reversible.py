@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,22 @@ def tied() -> Any:
     return it.Chain([first, norm, second, norm])
 
 
-@pytest.mark.parametrize("how", ["plain", "functional", "checkpoint", "reentrant", "on the host"])
-def test_gradients_are_those_of_the_stored_version(how: str) -> None:
+HOW = ["plain", "functional", "checkpoint", "reentrant", "on the host", "replica"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_gradients_are_those_of_the_stored_version(how: str, monkeypatch: Any) -> None:
     """Saved tensors may come back as copies, and may have been those of another chain."""
     layers = [*torch_layers(), tied()]
     run: Any = it.ReversibleChain(layers)
     if how == "functional":
         layers = [*torch_layers(), tied()]  # with other permutations
         run = partial(torch.func.functional_call, run, it.Chain(layers).state_dict(keep_vars=True))
+    if how == "replica":  # of DataParallel, which copies to accelerators alone
+        copies: Any = lambda tensors, *_, **__: [[t.clone() for t in tensors]]  # noqa: E731
+        replicate = import_module("torch.nn.parallel.replicate")
+        monkeypatch.setattr(replicate, "_broadcast_coalesced_reshape", copies)
+        (run,) = replicate.replicate(run, [0])
     x = torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
     leaves = x, *it.Chain(layers).parameters()
     if how in ("checkpoint", "reentrant"):
