@@ -484,7 +484,8 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     a = a[..., 1:]
     count = size(own)
     if count > 1:  # the axes of the filters come before those that share one
-        axes = sorted(range(len(own)), key=lambda n: own[n] == 1)
+        several = [n for n in range(len(own)) if own[n] != 1]
+        axes = several + [n for n in range(len(own)) if own[n] == 1]
         b, a = (_broadcast(v, own, axes, 2) for v in (b, a))
         x = _broadcast(x[None, ...], lead, axes, 1)[0, ...]
         z = None if z is None else _broadcast(z, lead, axes, 1)

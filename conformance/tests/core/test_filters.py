@@ -132,6 +132,9 @@ def test_filters_have_the_gradients_of_differences(monkeypatch: Any) -> None:
     assert torch.autograd.gradgradcheck(run, tensors)
     whole = torch.compile(run, backend="eager", fullgraph=True)
     torch.testing.assert_close(whole(*tensors), run(*tensors))
+    for n in (3, 4):  # a filter per signal, of sizes that the compiler makes dynamic
+        many = torch.randn(n, 3, dtype=torch.float64), tensors[1], *torch.randn(2, n, 2).double()
+        torch.testing.assert_close(whole(*many), run(*many))
     mapped = torch.func.vmap(lambda x, zi: run(*tensors[:2], x, zi)[0])(*tensors[2:])
     torch.testing.assert_close(mapped, run(*tensors)[0])
     filtered = jax.jit(lambda x: run(*map(jax.numpy.asarray, (b, a)), x, None))(x)
