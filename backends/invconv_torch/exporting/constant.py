@@ -29,7 +29,13 @@ from invconv.kernels.primitives import grid_of
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call, for_each
 from invconv.operators.base.factors import require_regular
-from invconv_torch.exporting.graphs import Matrix, causal_solve, constant, spectral_solve
+from invconv_torch.exporting.graphs import (
+    Matrix,
+    causal_solve,
+    constant,
+    require_fixed,
+    spectral_solve,
+)
 from invconv_torch.native import kernels
 
 
@@ -39,13 +45,8 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
     ``call`` has x or y, and ``conv`` NumPy's float64 arrays. NotImplementedError if the grid is
     dynamic, or a class of operators has no ONNX form.
     """
-    shape, name = call.spatial_shape, call.name
-    if not all(isinstance(n, int) for n in shape):
-        raise NotImplementedError(
-            f"{name}: expected a fixed grid, got a dynamic one, {shape}; in an ONNX file of layers "
-            "only the batch axis may be dynamic, since log-determinants and inverses are of one "
-            "grid. Export the layer once for each grid"
-        )
+    shape = call.spatial_shape
+    require_fixed(call.name, shape)
     log_det = conv.log_det(shape)
     path = paths.inverse(conv._path()) if inverse else conv._path()
     require_regular(conv, shape, back=inverse)

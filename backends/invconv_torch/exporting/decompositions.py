@@ -11,7 +11,7 @@ from invconv.arrays.stencil import at_end, seen
 from invconv.families.convolutions import BorderedFamily, Causal, Spectral, StencilFamily
 from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
-from invconv_torch.exporting.graphs import causal_solve
+from invconv_torch.exporting.graphs import causal_solve, require_fixed
 from invconv_torch.native import kernels, nodes
 from invconv_torch.native.determinants import log_of_pivots
 
@@ -19,7 +19,8 @@ from invconv_torch.native.determinants import log_of_pivots
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return PyTorch's table for `ExportedProgram.run_decompositions`, with our operators in it.
 
-    The decomposed program can be loaded and compiled without importing invconv_torch.
+    The decomposed program can be loaded and compiled without importing invconv_torch. It is of one
+    grid. Filters, `ExponentialConv` and gradients of a `PeriodicConv`'s log-determinant have none.
 
     Examples
     --------
@@ -36,21 +37,23 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> Tensor:
-    if operation.startswith("exponential"):
-        raise NotImplementedError(
-            "invconv_torch.decompositions: ExponentialConv has none, since its series has as many "
-            "terms as the values of the kernel ask for; leave its operators in the program and "
-            "import invconv_torch where it runs. In a file of torch.onnx.export the kernel is a "
-            "constant"
-        )
-    known = nodes.family_of(family)
+    name, known = "invconv_torch.decompositions", nodes.family_of(family)
     if operation == "matmul":
         return torch.matmul(*tensors)
     if operation == "log_abs_det":
         return log_of_pivots(tensors[0])
     if operation == "spectral_log_det":
-        return _spectral_log_det(known, tensors[0], tuple(map(int, grid)))
-    return {"apply": _apply, "gram": _gram, "solve": _solve}[operation](known, *tensors)
+        require_fixed(name, grid)
+        return _spectral_log_det(known, tensors[0], tuple(grid))
+    if operation not in _OF_IMAGES:
+        raise NotImplementedError(
+            f"{name}: expected no filter, no gradient of a spectral log-determinant, and no "
+            "ExponentialConv, whose series has as many terms as its kernel asks for, got "
+            f"{operation}; leave our operators in the program, import invconv_torch where it runs"
+        )
+    if known.lowers == "taps":
+        require_fixed(name, tensors[-1].shape[2:])
+    return _OF_IMAGES[operation](known, *tensors)
 
 
 def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
@@ -92,6 +95,9 @@ def _solve(known: Any, w: Tensor, y: Tensor) -> Tensor:
     if known.solved == "spectral":
         return within_range(lambda y: _spectral_solve(known, w, y), y)
     return kernels.solve((known, None), w, y)
+
+
+_OF_IMAGES = {"apply": _apply, "gram": _gram, "solve": _solve}
 
 
 def _causal_solve(family: Causal, w: Tensor, y: Tensor) -> Tensor:

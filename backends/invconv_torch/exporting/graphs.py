@@ -9,7 +9,7 @@ a DFT, which runtimes compute in float32 at best, and no complex products. A com
 real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,6 +46,16 @@ def constant(values: Any, like: Tensor) -> Tensor:
     with without_modes():
         tensor = torch.tensor(array, dtype=dtype, device=like.device)
     return tensor.clone()  # a node of the graph, as a scan requires
+
+
+def require_fixed(name: str, grid: Sequence[int]) -> None:
+    """Raise NotImplementedError if a size of the grid is dynamic."""
+    if not all(isinstance(n, int) for n in grid):
+        raise NotImplementedError(
+            f"{name}: expected a fixed grid, got a dynamic one, {tuple(grid)}; in an ONNX file and "
+            "a decomposed program only the batch axis may be dynamic, since log-determinants and "
+            "inverses are of one grid. Export the layer once for each grid"
+        )
 
 
 def causal_solve(

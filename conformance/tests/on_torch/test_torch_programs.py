@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.func import functional_call
 import invconv as ic
 import invconv_torch as it
 from invconv.families.convolutions import Causal, Spectral
+from invconv_torch.native.nodes import Rule
 from tests.conftest import TORCH_LAYERS, Both, Method
 from tests.programs import python
 from tests.selected import slow
@@ -118,10 +120,19 @@ def test_a_strict_export_has_the_numbers_of_splines() -> None:
     torch.testing.assert_close(program.module()(x), ic.spline_filter(x))
 
 
-def test_an_exponential_has_no_decomposition() -> None:
-    program = torch.export.export(it.ExponentialConv1d(2), (torch.zeros(1, 2, 4),))
-    with pytest.raises(NotImplementedError, match="leave its operators in the program"):
-        program.run_decompositions(it.decompositions())
+def test_what_has_no_decomposition() -> None:
+    decomposed = it.decompositions()[torch.ops.invconv.run.default]
+    for operation in Rule.rules.keys() - OPERATIONS:  # those of filters and exponentials, and more
+        with pytest.raises(NotImplementedError, match=f"got {operation}; leave our operators in"):
+            decomposed(operation, "", (0,), torch.zeros(1))
+    for layer in (it.EmergingConv1d(2), it.SymmetricConv1d(2), it.ActNorm(2)):
+        x = torch.randn(3, 2, 5)
+        dynamic = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
+        program = torch.export.export(layer, (torch.randn(2, 2, 4),), dynamic_shapes=dynamic)
+        refused = pytest.raises(NotImplementedError, match="expected a fixed grid, got a dynamic")
+        with nullcontext() if isinstance(layer, it.ActNorm) else refused:
+            program = program.run_decompositions(it.decompositions())
+        torch.testing.assert_close(program.module()(x), layer(x))
 
 
 @pytest.mark.slow
