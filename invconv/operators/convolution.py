@@ -73,7 +73,7 @@ class SpectralConv(WithKernel, abstract=True):
                 "are not orthogonal; use 'symmetric', or scipy.sparse.linalg.lsqr with "
                 "aslinearoperator"
             )
-        shape = tuple(y.shape[2:])
+        shape = tuple(map(int, y.shape[2:]))  # torch.export may have a dynamic one
         more = [one._blocks(shape) for one in penalties]
         inverses = regularised(self._blocks(shape), damp, "kernel", more)
         return SpectralProduct(inverses, self._family.basis, shape).by_transforms(y)

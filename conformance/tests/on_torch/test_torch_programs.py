@@ -120,6 +120,13 @@ def test_a_strict_export_has_the_numbers_of_splines() -> None:
     torch.testing.assert_close(program.module()(x), ic.spline_filter(x))
 
 
+def test_least_squares_are_of_one_grid() -> None:
+    module = Method(ic.PeriodicConv(torch.ones(1, 1, 3)), "least_squares")
+    dynamic = {2: torch.export.Dim.DYNAMIC}
+    with pytest.raises(Exception, match="your code specialized it"):  # PyTorch's words
+        torch.export.export(module, (torch.randn(2, 1, 8),), dynamic_shapes=(dynamic,))
+
+
 def test_what_has_no_decomposition() -> None:
     decomposed = it.decompositions()[torch.ops.invconv.run.default]
     for operation in Rule.rules.keys() - OPERATIONS:  # those of filters and exponentials, and more
