@@ -181,9 +181,9 @@ class Squeeze(Described):
     def __init__(self, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> None:
         super().__init__()
         factor, ndim = positive_int("factor", factor), positive_int("ndim", ndim)
-        self._settings: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
         block = torch.zeros(1, *[factor] * ndim, device="meta")
-        ic.squeeze(block, **self._settings)  # validates the settings
+        ic.squeeze(block, factor, ndim=ndim, basis=basis)  # validates the settings
+        self._settings: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": str(basis)}
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (*batch, C f^ndim, *(spatial / f)), and zeros, shape batch."""

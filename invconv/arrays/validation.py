@@ -145,11 +145,12 @@ def directions(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     return numbers
 
 
-def choice(name: str, value: Any, options: tuple[str, ...], hint: str = "") -> None:
-    """Raise unless ``value`` is one of the options; ``hint`` ends the message."""
+def choice(name: str, value: Any, options: tuple[str, ...], hint: str = "") -> str:
+    """Return ``value``, a str and none of NumPy's, or raise; ``hint`` ends the message."""
     if not isinstance(value, str) or value not in options:
         expected = " or ".join(repr(o) for o in options)
         raise ValueError(f"{name}: expected {expected}, got {value!r}{hint}")
+    return str(value)
 
 
 def flag(name: str, value: Any) -> bool:

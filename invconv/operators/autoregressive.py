@@ -96,8 +96,9 @@ class AutoregressiveConv(WithKernel):
     dilation: int | tuple[int, ...] = 1
 
     def validate(self) -> None:
-        choice("mask", self.mask, ("corner", "raster"))
-        choice("channel_order", self.channel_order, ("lower", "upper"))
+        order = choice("channel_order", self.channel_order, ("lower", "upper"))
+        object.__setattr__(self, "channel_order", order)
+        object.__setattr__(self, "mask", choice("mask", self.mask, ("corner", "raster")))
         direction = directions("direction", self.direction, len(self._kernel_size))
         object.__setattr__(self, "direction", direction)
         if self.mask == "raster":

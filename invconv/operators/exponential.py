@@ -88,7 +88,8 @@ class ExponentialConv(WithKernel, mixing="exponential"):
     dilation: int | tuple[int, ...] = 1
 
     def validate(self) -> None:
-        choice("padding", self.padding, ("zeros", "circular"))
+        padding = choice("padding", self.padding, ("zeros", "circular"))
+        object.__setattr__(self, "padding", padding)
         if any(k % 2 == 0 for k in self._kernel_size):
             raise ValueError(
                 "kernel: expected an odd size along every axis, since an even one has no centre, "

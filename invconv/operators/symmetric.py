@@ -159,7 +159,7 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
         if not isinstance(word, str) or word not in BORDERS:
             hint = f"; {word!r} {_ELSEWHERE[word]}" if str(word) in _ELSEWHERE else ""
             raise ValueError(f"boundary: expected one of {options}, got {word!r}{hint}")
-    return tuple(words)
+    return tuple(map(str, words))  # none of NumPy's
 
 
 def require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:

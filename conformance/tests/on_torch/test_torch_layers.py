@@ -144,7 +144,11 @@ def test_copies_and_states_are_the_same_layer(layer_name: str, torch_layer: Any)
     [
         (it.PeriodicConv2d(2), it.ExponentialConv2d(2)),
         (it.Conv1x1(2, max_gain=np.float64(7)), it.Conv1x1(2)),
-        (it.Squeeze(), it.Squeeze(basis="haar")),
+        (it.Squeeze(basis=np.str_("haar")), it.Squeeze()),
+        (it.SymmetricConv2d(2, boundary=(np.str_("mirror"), "odd")), it.SymmetricConv2d(2)),
+        (it.ExponentialConv2d(2, padding=np.str_("circular")), it.ExponentialConv2d(2)),
+        (it.AutoregressiveConv1d(2, mask=np.str_("raster")), it.AutoregressiveConv1d(2)),
+        (it.AutoregressiveConv1d(2, channel_order=np.str_("upper")), it.AutoregressiveConv1d(2)),
         (it.flows.AffineCoupling(2, 4), it.flows.AffineCoupling(2, 4, swapped=True)),
         (it.flows.Split(2, scale_floor=0.5), it.flows.Split(2)),
     ],
