@@ -29,13 +29,7 @@ from invconv.kernels.primitives import grid_of
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call, for_each
 from invconv.operators.base.factors import require_regular
-from invconv_torch.exporting.graphs import (
-    Matrix,
-    causal_solve,
-    constant,
-    require_fixed,
-    spectral_solve,
-)
+from invconv_torch.exporting.graphs import Matrix, causal_solve, constant, fixed, spectral_solve
 from invconv_torch.native import kernels
 
 
@@ -45,8 +39,7 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
     ``call`` has x or y, and ``conv`` NumPy's float64 arrays. NotImplementedError if the grid is
     dynamic, or a class of operators has no ONNX form.
     """
-    shape = call.spatial_shape
-    require_fixed(call.name, shape)
+    shape = fixed(call.name, call.spatial_shape)
     log_det = conv.log_det(shape)
     path = paths.inverse(conv._path()) if inverse else conv._path()
     require_regular(conv, shape, back=inverse)

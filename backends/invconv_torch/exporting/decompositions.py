@@ -11,7 +11,7 @@ from invconv.arrays.stencil import at_end, seen
 from invconv.families.convolutions import BorderedFamily, Causal, Spectral, StencilFamily
 from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
-from invconv_torch.exporting.graphs import causal_solve, require_fixed
+from invconv_torch.exporting.graphs import causal_solve, fixed
 from invconv_torch.native import kernels, nodes
 from invconv_torch.native.determinants import log_of_pivots
 
@@ -20,7 +20,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return PyTorch's table for `ExportedProgram.run_decompositions`, with our operators in it.
 
     The decomposed program can be loaded and compiled without importing invconv_torch. It is of one
-    grid. Filters, `ExponentialConv` and gradients of a `PeriodicConv`'s log-determinant have none.
+    grid. Filters, `ExponentialConv` and gradients of a spectral log-determinant have none.
 
     Examples
     --------
@@ -43,8 +43,7 @@ def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> 
     if operation == "log_abs_det":
         return log_of_pivots(tensors[0])
     if operation == "spectral_log_det":
-        require_fixed(name, grid)
-        return _spectral_log_det(known, tensors[0], tuple(grid))
+        return _spectral_log_det(known, tensors[0], fixed(name, grid))
     if operation not in _OF_IMAGES:
         raise NotImplementedError(
             f"{name}: expected no filter, no gradient of a spectral log-determinant, and no "
@@ -52,7 +51,7 @@ def _run(operation: str, family: str, grid: Sequence[int], *tensors: Tensor) -> 
             f"{operation}; leave our operators in the program, import invconv_torch where it runs"
         )
     if known.lowers == "taps":
-        require_fixed(name, tensors[-1].shape[2:])
+        fixed(name, tensors[-1].shape[2:])
     return _OF_IMAGES[operation](known, *tensors)
 
 

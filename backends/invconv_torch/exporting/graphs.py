@@ -48,14 +48,15 @@ def constant(values: Any, like: Tensor) -> Tensor:
     return tensor.clone()  # a node of the graph, as a scan requires
 
 
-def require_fixed(name: str, grid: Sequence[int]) -> None:
-    """Raise NotImplementedError if a size of the grid is dynamic."""
+def fixed(name: str, grid: Sequence[int]) -> tuple[int, ...]:
+    """Return a grid, or raise NotImplementedError if a size is dynamic."""
     if not all(isinstance(n, int) for n in grid):
         raise NotImplementedError(
             f"{name}: expected a fixed grid, got a dynamic one, {tuple(grid)}; in an ONNX file and "
             "a decomposed program only the batch axis may be dynamic, since log-determinants and "
             "inverses are of one grid. Export the layer once for each grid"
         )
+    return tuple(grid)
 
 
 def causal_solve(
