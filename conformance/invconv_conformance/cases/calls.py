@@ -126,7 +126,8 @@ def _from_psf() -> Iterator[Called]:
         psf[(slice(None), *(n // 2 for n in psf.shape[1:]))] += 2
         x = _draw((2, 1 + several, *(4, 6, 3)[: len(both)]))
         arrays = {"psf": psf if several else psf[0], "x": x}
-        name = f"from_psf-{'-'.join(both if boundary is both else [boundary])}{'-each' * several}"
+        whole = both if boundary is both else ("all", boundary)
+        name = f"from_psf-{'-'.join(whole)}{'-each' * several}"
         yield Called(name, arrays=arrays, function=_blurred, given=(boundary,))
 
 

@@ -48,10 +48,12 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
             what = f"{method}{' of both' * (log_det_bar is not None)}"
             arrays = s.array(image), s.array(s.images[2]), log_det_bar
             gradients.append((what, getattr(s.conv, method)(*arrays)[0]))
-    rng = s.case.rng()
+    rng = s.case.rng().spawn(2)[1]  # neither the operator's numbers nor the images'
     for name, array in s.host.parameters().items():
         direction = rng.standard_normal(array.shape)
         direction /= max(1.0, float(np.linalg.norm(direction)))
+        if name.rpartition(".")[2] == "reflectors":  # whose length says nothing
+            direction *= np.linalg.norm(array, axis=1, keepdims=True)
         truth = _differences(s, name, direction, s_bar)
         for (what, found), (slope, size) in zip(gradients, truth, strict=True):
             terms = values(found[name]) * direction
@@ -114,11 +116,12 @@ def isolation(s: Setting) -> Iterator[Measure]:
         return
     for bad, place in ((math.nan, 0), (math.inf, -1)):
         x = s.images[0].copy()
-        x.reshape(x.shape[0], -1)[place, 0] = bad
+        x.reshape(-1, s.size)[place, 0] = bad
         for what in DIRECTIONS:
             with np.errstate(invalid="ignore"):
                 got, log_det = map(values, getattr(s.conv, what)(s.array(x)))
             good, wanted = map(values, getattr(s.conv, what)(s.array(s.images[0])))
+            got, good = s.rows(got), s.rows(good)
             beside, as_before = (np.delete(found, place, axis=0) for found in (got, good))
             yield truth(np.array_equal(beside, as_before), f"{what}, {bad}")
             yield truth(np.array_equal(log_det, wanted), f"log-determinant of {what}, {bad}")
@@ -134,7 +137,7 @@ def isolated_gradients(s: Setting) -> Iterator[Measure]:
         return
     batch, half = s.case.batch_shape, s.dtype != s.log_det_dtype
     bar = s.images[2]
-    first = np.arange(batch[0]).reshape(-1, *(1 for _ in bar.shape[1:])) == 0
+    first = np.arange(math.prod(batch)).reshape(*batch, *(1 for _ in bar.shape[len(batch) :])) == 0
     loud = np.where(first, 1.0, _LOUD[half])
     for what, image in zip(PULLBACKS, s.images, strict=False):
         every, x_bar = _pulled_back(s, what, image, bar)
@@ -142,13 +145,13 @@ def isolated_gradients(s: Setting) -> Iterator[Measure]:
         others, _ = _pulled_back(s, what, image, np.where(first, 0.0, bar))
         beside, _ = _pulled_back(s, what, loud * image, np.where(first, bar, 0.0))
         _, alone = _pulled_back(s, what, *(np.where(first, a, math.nan) for a in (image, bar)))
-        yield truth(np.array_equal(alone[0], x_bar[0]), f"{what}, the image beside NaN")
+        mine_alone, beside_others = (s.rows(found)[0] for found in (alone, x_bar))
+        yield truth(np.array_equal(mine_alone, beside_others), f"{what}, the image beside NaN")
         reach = s.norm(image) * s.norm(bar)
-        share = len(reach) // batch[0]
         for name, gradient in mine.items():
             pairs = (
                 ("as a sum", every[name] - others[name], every[name], reach),
-                ("beside large", beside[name], gradient, reach[:share]),
+                ("beside large", beside[name], gradient, reach[:1]),
             )
             for how, found, scale, norms in pairs:
                 size = largest(scale) + float(norms.sum())

@@ -40,7 +40,8 @@ def _true(call: Called, numbers: Mapping[str, Floats]) -> tuple[Any, ...]:
 def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:
     """Return the true results of some arrays, each with its bound.
 
-    A result may move as far as it does where each number is rounded anew, times c m.
+    A result may move as far as it does where each number is rounded anew, times c m; half types are
+    computed in float32, and cast.
     """
     call, numbers = _call(s), {name: values(a).astype(float) for name, a in arrays.items()}
     right = [np.asarray(a, float) for a in _true(call, numbers)]
@@ -51,9 +52,12 @@ def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:
         gaps = [np.linalg.norm(a - b) for a, b in zip(moved, right, strict=True)]
         reach = np.maximum(reach, np.asarray(gaps) / _STEP)
     terms = max(max(a.shape, default=1) for a in numbers.values())
-    unit = 0.0 if call.exact else C_FACTOR * terms * EPS[s.dtype]
-    sizes = [_CLOSE * float(np.linalg.norm(a)) if call.looks else 0.0 for a in right]
-    return [(a, unit * r + b + _TINY) for a, r, b in zip(right, reach, sizes, strict=True)]
+    wanted, unit = [], C_FACTOR * terms * EPS[s.log_det_dtype]
+    for a, r in zip(right, reach, strict=True):
+        size = np.linalg.norm(a)
+        rounding = 0.0 if call.exact else unit * r + s.cast(size, a.size)
+        wanted.append((a, float(rounding + _CLOSE * size * call.looks + _TINY)))
+    return wanted
 
 
 def _off(what: str, found: tuple[Any, ...], wanted: list[tuple[Floats, float]]) -> list[Measure]:

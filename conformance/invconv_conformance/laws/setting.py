@@ -138,11 +138,14 @@ class Setting:
         """C m eps |K| |K^-1|."""
         return self.unit * self.scales.condition
 
-    def cast(self, size: Floats) -> Floats:
-        """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0."""
+    def cast(self, size: Floats, count: int | None = None) -> Floats:
+        """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0.
+
+        They have as many numbers as a sample unless given.
+        """
         if self.dtype == self.log_det_dtype:
             return np.zeros_like(size)
-        least = LEAST[self.dtype] * math.sqrt(self.size)
+        least = LEAST[self.dtype] * math.sqrt(self.size if count is None else count)
         return EPS[self.dtype] * size + least
 
     def reach(self, x: Floats) -> Floats:
@@ -181,8 +184,8 @@ class Setting:
 
     @property
     def alone(self) -> bool:
-        """Whether no sample is beside another one along the first axis."""
-        return self.case.batch_shape[:1] in ((), (1,))
+        """Whether no sample is beside another one."""
+        return math.prod(self.case.batch_shape) < 2
 
     @functools.cached_property
     def outputs(self) -> dict[str, Floats]:

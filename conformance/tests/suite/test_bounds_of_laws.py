@@ -17,13 +17,14 @@ from invconv.extend import Transposed
 from invconv.operators.base import judgement
 from invconv.trust.round_trip import Judgement
 from invconv_conformance import check_operator
+from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS, derivatives
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
-from invconv_conformance.run.check import check
+from invconv_conformance.run.check import NAMED, check
 from invconv_conformance.truth.bounds import LEAST, scales
 
 WEIGHT, BIAS, LOGS = np.diag([4.0, 0.5]), np.asarray([3.0, 0.0]), np.log([4.0, 0.5])
@@ -87,7 +88,7 @@ class Stated:
 
     def slope(self, what: str, both: int, name: str) -> Any:
         """Return the bound of a slope, over the share that an entry of the gradient has in it."""
-        inverse, rng = what == "inverse_vjp", CASE.rng()
+        inverse, rng = what == "inverse_vjp", CASE.rng().spawn(2)[1]
         ways = {"weight": rng.standard_normal((2, 2)), "bias": rng.standard_normal(2)}
         way = ways[name] / max(1.0, float(np.linalg.norm(ways[name])))
         log_det, solved = both * 1.5 * 2 * math.log(2.0), BAR * BACK
@@ -242,6 +243,47 @@ def test_a_result_that_the_next_call_overwrites_is_noticed(monkeypatch: Any) -> 
     monkeypatch.setattr(ic.Conv1x1, "forward_and_log_det", wrong)
     result = check(LAWS["determinism"], diagonal("float64"))
     assert (result.status, result.what) == ("fail", "forward_and_log_det keeps its result")
+
+
+# a law, a case, a method, and what of its argument and its results is wrong
+MISTAKES: dict[str, Callable[..., Any]] = {
+    "vjp.parameters qrconv1x1-m2 forward_vjp": lambda x, gradients, x_bar: (
+        gradients | {"reflectors": 0 * gradients["reflectors"]},
+        x_bar,
+    ),
+    # samples along the second axis of a batch
+    "isolation periodic-bias forward_and_log_det": lambda x, y, log_det: (
+        y + 0 * x[:, ::-1],
+        log_det,
+    ),
+    "isolation.gradients emerging-biases forward_vjp": lambda x, gradients, x_bar: (
+        gradients,
+        x_bar + 0 * x[:, ::-1],
+    ),
+}
+
+
+@pytest.mark.parametrize("row", MISTAKES)
+def test_a_law_notices(row: str) -> None:
+    law, case, method = row.split()
+    setting = Setting(NAMED[case], target_of(Column("numpy", "cpu", "eager", "float64")), "float64")
+    assert check(LAWS[law], setting).status == "pass"
+    right = getattr(type(setting.plain), method)
+
+    def wrong(self: Any, x: Any, *bars: Any) -> Any:
+        return MISTAKES[row](x, *right(self, x, *bars))
+
+    with mock.patch.object(type(setting.plain), method, wrong):
+        assert check(LAWS[law], setting).status == "fail"
+
+
+@pytest.mark.parametrize("law", ["function.value", "function.memory"])
+def test_a_function_that_returns_zeros_is_noticed_in_half_types(law: str) -> None:
+    call = next(call for call in CALLS if call.name == "unsqueeze-4-3-haar")
+    target = target_of(Column("numpy", "cpu", "eager", "float16"))
+    for zeros, status in ((1, "pass"), (0, "fail")):
+        wrong = replace(call, function=lambda *a, zeros=zeros, **o: zeros * call.function(*a, **o))
+        assert check(LAWS[law], Setting(wrong, target, "float16")).status == status
 
 
 def planted(name: str, call: int, path: list[str], sample: int, error: float) -> Any:

@@ -19,7 +19,7 @@ from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import KNOWN, LIBRARIES
-from invconv_conformance.run.check import Check, setting
+from invconv_conformance.run.check import NAMED, Check, setting
 from invconv_conformance.run.selection import checks, choose
 from invconv_torch.layer import Layer
 from tests.conftest import TORCH_LAYERS
@@ -122,6 +122,7 @@ def test_every_public_function_has_calls() -> None:
     elsewhere = {"aslinearoperator", "bounded", "diagnose", "load", "save", "set_num_threads"}
     functions = {n for n in ic.__all__ if inspect.isfunction(getattr(ic, n))} - elsewhere
     assert functions <= {call.name.partition("-")[0] for call in CALLS}
+    assert len(NAMED) == len(CASES) + len(CALLS)  # two of a name would be one
 
 
 # of torch's own code

@@ -155,6 +155,7 @@ def test_an_operator_of_ones_own_obeys_every_law(xp: Any, every: bool) -> None:
     if xp is np:  # vectors, whose grid has no axes, and zeros
         check_operator(ic.Conv1x1(weight(conv), ndim=0), weight(conv))
         check_operator(ic.ActNorm.init(2), spatial_shape=())
+        check_operator(ic.OrthogonalConv1x1(1e-3 * conv.vectors))  # reflectors of any length
 
 
 def test_what_is_wrong_is_said() -> None:
