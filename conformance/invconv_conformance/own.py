@@ -13,6 +13,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import library_name
+from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import require_operator
 from invconv_conformance.cases.autoregressive import GRIDS
 from invconv_conformance.cases.case import Case
@@ -31,15 +32,17 @@ class _Own(Setting):
     """A setting whose truth is a given matrix, or the operator's own forward map."""
 
     matrix: Floats | None = None
+    known = False
 
     def dense(self, conv: ic.InvertibleConv) -> tuple[Floats, Floats]:
         """Return what the forward map of an operator does to unit images."""
         shape = self.case.spatial_shape
         size = conv.channels * math.prod(shape)
-        images = np.concatenate([np.zeros((1, size)), np.eye(size)])
+        unit = 2.0**64  # exact, and a bias is nothing beside it
+        images = np.concatenate([np.zeros((1, size)), unit * np.eye(size)])
         with warnings.catch_warnings(action="ignore", category=ic.IllConditionedWarning):
             found = conv.forward(images.reshape(-1, conv.channels, *shape)).reshape(-1, size)
-        return (found[1:] - found[0]).T, found[0]
+        return (found[1:] - found[0]).T / unit, found[0]
 
     @functools.cached_property
     def affine(self) -> tuple[Floats, Floats]:
@@ -75,7 +78,8 @@ def check_operator(
         index, or (C, C) for an operator that is one matrix at every pixel. Unless given, K is what
         ``conv.forward`` does in NumPy's float64: then the laws hold the rest to that.
     xp : module
-        The array library to check with, in float32 and float64: numpy, torch, jax.numpy, ...
+        The array library to check with, in float32 and float64 (of one without, NumPy's float64):
+        numpy, torch, jax.numpy, ...
     spatial_shape : tuple of int, optional
         The grid; one of about 20 pixels unless given.
 
@@ -84,7 +88,7 @@ def check_operator(
     AssertionError
         With the law, the output, the error and its bound.
     ValueError
-        If the operator is singular on the grid, to rounding in float64.
+        If the operator or the matrix is singular on the grid, to rounding in float64.
 
     Examples
     --------
@@ -96,7 +100,8 @@ def check_operator(
     require_operator("conv", conv)
     host = conv.asarrays(np.empty(0))
     ndim = 2 if host.ndim is None else host.ndim
-    shape = tuple(GRIDS.get(ndim, (2,) * ndim) if spatial_shape is None else spatial_shape)
+    grid = GRIDS.get(ndim, (2,) * ndim) if spatial_shape is None else spatial_shape
+    shape = require_spatial_shape(host, grid)
     case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
     name = library_name(xp.zeros(1))
     library = KNOWN.get(name) or unadapted(xp.__name__)
@@ -110,21 +115,24 @@ def check_operator(
     if dense is not None and dense.shape not in fitting:
         raise ValueError(f"matrix: expected one of the shapes {fitting}, got {dense.shape}")
     with _float64():
-        target = Target(library, library.devices()[0])
-        for dtype in (dtype for dtype in ("float64", "float32") if dtype in library.dtypes):
-            # in float32 the arrays are rounded: their matrix is another one
-            setting = _Own(case, target, dtype, dense if dtype == "float64" else None)
+        wide = library if "float64" in library.dtypes else KNOWN["numpy"]
+        # in float32 the arrays are rounded: their matrix is another one
+        for one, dtype, given in ((wide, "float64", dense), (library, "float32", None)):
+            if dtype not in one.dtypes:
+                continue
+            setting = _Own(case, Target(one, one.devices()[0]), dtype, given)
             size = len(setting.affine[0])
             if (rank := np.linalg.matrix_rank(setting.affine[0].astype(float))) < size:
+                whose = "conv" if given is None else "matrix"
                 raise ValueError(
-                    f"conv: expected an invertible operator, got one of rank {rank} of {size} on "
-                    f"the grid {shape}; the laws compare with the inverse of its matrix"
+                    f"{whose}: expected an invertible operator, got one of rank {rank} of {size} "
+                    f"on the grid {shape}; the laws compare with the inverse of its matrix"
                 )
             for law in (law for law in LAWS.values() if law.id not in left_out):
                 result = check(law, setting)
                 if result.bad:
                     numbers = f"error {result.error:.3g}, bound {result.bound:.3g}"
-                    where = f"{case.name}, {name} {dtype}: {law.id}, {result.what}"
+                    where = f"{case.name}, {result.library} {dtype}: {law.id}, {result.what}"
                     raise AssertionError(f"{where}: {numbers} ({law.definition})")
 
 

@@ -54,7 +54,7 @@ def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:
     terms = max(max(a.shape, default=1) for a in numbers.values())
     wanted, unit = [], C_FACTOR * terms * EPS[s.log_det_dtype]
     for a, r in zip(right, reach, strict=True):
-        size = np.linalg.norm(a)
+        size = np.asarray(np.linalg.norm(a))
         rounding = 0.0 if call.exact else unit * r + s.cast(size, a.size)
         wanted.append((a, float(rounding + _CLOSE * size * call.looks + _TINY)))
     return wanted

@@ -78,6 +78,7 @@ class Setting:
     case: Case
     target: Target
     dtype: str
+    known = True  # whether the case is the suite's: of one's own, parameters may say nothing
 
     def fresh(self) -> ic.InvertibleConv:
         """Return the operator on the library, in memory of its own."""

@@ -39,7 +39,8 @@ def updates(s: Setting) -> Iterator[Measure]:
     values = {n: to_numpy(array) for n, array in conv.parameters().items()}
     changed = {n: s.array(_CHANGE * v if v.any() else v + 0.25) for n, v in values.items()}
     old, wanted = results(conv), results(s.fresh().replace(**changed))
-    yield truth(not all(map(np.array_equal, old, wanted)), "a change that changes nothing")
+    changes = not (s.known and all(map(np.array_equal, old, wanted)))
+    yield truth(changes, "a change that changes nothing")
     yield truth(all(map(np.array_equal, results(conv.replace(**changed)), wanted)), "replace")
     yield truth(all(map(np.array_equal, results(conv), old)), "the operator that was copied")
     layers = s.target.library.layers
@@ -97,6 +98,8 @@ def file(s: Setting) -> Iterator[Measure]:
     if importlib.util.find_spec("safetensors") is None or s.dtype == "bfloat16":
         return
     conv, like = s.plain, s.array(np.zeros(()))
+    if 0 in _largest_parameter(conv)[1].shape:  # there is no number to damage
+        return
     with TemporaryDirectory(prefix="invconv-") as folder:
         path = Path(folder) / "conv.safetensors"
         ic.save(conv, path)
@@ -129,9 +132,10 @@ def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
         with warnings.catch_warnings(record=True, action="always") as caught:
             try:
                 ic.load(path, like=like)
-                message = " ".join(str(w.message) for w in caught)
-            except ValueError as error:
-                message = str(error)
+                refused = ""
+            except ValueError as error:  # beside a warning, where a vector of one number is zero
+                refused = str(error)
+        message = " ".join([refused, *(str(w.message) for w in caught)])
         expected = f"holds {name}" if number > 1 else f"numbers of {name}"
         yield truth(expected in message, f"{number:g} in float32 is told")
 

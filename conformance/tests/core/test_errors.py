@@ -329,9 +329,13 @@ invconv_conformance.check_operator
   With the law, the output, the error and its bound
       -> Conv1x1, numpy float64: forward.value, .*bound
       -> import_module('invconv_conformance').check_operator(Conv1x1(2*EYE), EYE*«3 → 2»)
-  the operator is singular on the grid, to rounding in float64 -> conv: expected an invertible .*
+  the operator or the matrix is singular on the grid -> conv: expected an invertible .* of rank 0
       -> import_module('invconv_conformance').check_operator(Conv1x1(EYE*«0 → 2»))
+  to rounding in float64 -> matrix: expected an invertible .* of rank 40 of 60 on the grid \(4, 5\)
+      -> import_module('invconv_conformance').check_operator(Conv1x1(2*EYE), 2*«GAP → EYE»)
 ValueError
+  spatial_shape: expected at least one pixel along every spatial axis
+      -> import_module('invconv_conformance').check_operator(Conv1x1(EYE), spatial_shape=(«0 → 1»,))
   precision: expected 'float64', got 'auto' -> CORNER.prepare((4, 5), precision='«auto → float64»')
   norm: expected 1 or inf, or None, got 2 -> CORNER.condition((4, 5), norm=«2 → 1»)
   one pixel .* at most, got -> CORNER.log_det((2**31«→ - 1», 5))

@@ -7,6 +7,7 @@ import pytest
 
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
+from invconv_conformance import check_operator
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
@@ -50,6 +51,13 @@ def test_float64_is_refused() -> None:
         ic.Conv1x1(np.eye(2)).asarrays(mx.zeros((), dtype=mx.float64))
     with pytest.raises(ValueError, match="precision: mlx has no float64 here"):
         ic.Conv1x1(np.eye(2)).asarrays(mx.zeros(())).prepare((2,), precision="float64")
+
+
+def test_a_matrix_is_held_in_numpys_float64() -> None:
+    conv = ic.Conv1x1(np.asarray([[2.0, 1.0], [0.0, 1.0]]))
+    check_operator(conv, [[2, 1], [0, 1]], xp=mx)
+    with pytest.raises(AssertionError, match=r"Conv1x1, numpy float64: forward\.value"):
+        check_operator(conv, [[5, 5], [0, 9]], xp=mx)
 
 
 def test_pivots_are_exchanged_underflow_and_are_each_looked_at() -> None:

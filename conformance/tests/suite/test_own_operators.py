@@ -155,7 +155,14 @@ def test_an_operator_of_ones_own_obeys_every_law(xp: Any, every: bool) -> None:
     if xp is np:  # vectors, whose grid has no axes, and zeros
         check_operator(ic.Conv1x1(weight(conv), ndim=0), weight(conv))
         check_operator(ic.ActNorm.init(2), spatial_shape=())
-        check_operator(ic.OrthogonalConv1x1(1e-3 * conv.vectors))  # reflectors of any length
+        for vectors in (
+            1e-3 * conv.vectors,
+            np.ones((1, 1)),
+            np.ones((0, 3)),
+        ):  # the last say nothing
+            check_operator(ic.OrthogonalConv1x1(vectors), spatial_shape=(2,))
+        # scales that are small beside biases
+        check_operator(ic.ActNorm(np.asarray([-8, -7.9, -7.8]), np.asarray([1, 0.7, 1.3])))
 
 
 def test_what_is_wrong_is_said() -> None:
