@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     if status == pytest.ExitCode.NO_TESTS_COLLECTED and columns:
-        why = "no test has such a name, or these laws say nothing of these cases"
+        why = "no test has such a name, it runs with another --mode alone, these laws say nothing "
+        why += "of these cases, or --seconds were over"
         raise CommandError(f"nothing was checked: {why}")
     return 1 if status == pytest.ExitCode.TESTS_FAILED else 2 * (status != 0)
 
@@ -76,7 +77,7 @@ def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
             found += [f"--{name}"] * value
         elif value is not None:
             found.append(f"--{name}={','.join(value) if isinstance(value, tuple) else value}")
-    found += [f"-k{arguments.keyword}"] * (arguments.keyword is not None)
+    found += ["-k", arguments.keyword] if arguments.keyword is not None else []
     return found + ([f"--numprocesses={workers}"] if workers > 1 else [])
 
 

@@ -27,7 +27,7 @@ import pytest
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
 from invconv_conformance import printing
-from invconv_conformance.arguments import positive, words
+from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import target_of
@@ -87,7 +87,9 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         known = selection.load_expected(config.option)
         config.stash[_SUITE] = suite = Suite(*selection.choose(config.option), known)
-    except CommandError as error:
+        for path in filter(None, (config.getoption(f"--{name}") for name in FILES.values())):
+            require_writable(Path(path).parent)
+    except (CommandError, OSError) as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collected(suite, config), "invconv-conformance")
@@ -205,7 +207,9 @@ class Collected:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Tell that nothing was checked where all laws say nothing, or their time was over."""
-        if (self.results or self.late) and all(r.status == "not applicable" for r in self.results):
+        nothing = all(r.status == "not applicable" for r in self.results)
+        ran = self.results or self.late
+        if session.exitstatus == pytest.ExitCode.OK and ran and nothing:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self) -> None:
@@ -215,8 +219,11 @@ class Collected:
         self.results.sort(key=lambda r: laws.index(r.law))
         self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
-        program = "pytest" if "pytest" in sys.argv[0] else "python -m invconv"
-        not_run = [*self.suite.absent, *selection.few_eager(self.results), *[late][: self.late]]
+        called = Path(sys.argv[0])  # or a folder's __main__.py
+        ours = "pytest" not in (called.stem, called.parent.name)
+        program = "python -m invconv" if ours else "pytest"
+        few_eager = selection.few_eager(columns, self.results)
+        not_run = [*self.suite.absent, *few_eager, *[late][: self.late]]
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
         run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
         strict = partial(json.dumps, indent=1, allow_nan=False)

@@ -141,8 +141,6 @@ def precision(s: Setting) -> Iterator[Measure]:
 @law("bounded", "Neumann's series", eager=True)
 def bounded(s: Setting) -> Iterator[Measure]:
     """|K^-1|_2 <= g for K = bounded(conv, g), unless conv contains an inverse."""
-    if s.target.library.compiles_eagerly:
-        return
     far = {n: s.array(_FAR * to_numpy(a)) for n, a in s.plain.parameters().items()}
     try:
         conv = ic.bounded(s.plain.replace(**far), _GAIN)

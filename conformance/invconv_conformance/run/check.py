@@ -59,7 +59,7 @@ class Result:
     def reproduce(self) -> str:
         """The command that runs this law and case alone."""
         which = f"{'--library' if self.library in KNOWN else '--namespace'} {self.library}"
-        test = f"{self.library}-{self.case} and {self.law}[{'-'.join(self.column[1:])}]"
+        test = f"{self.library}-{self.case}::{self.law}[{'-'.join(self.column[1:])}]"
         options = f"{which} --mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
         return f"python -m invconv conformance {options}"
 

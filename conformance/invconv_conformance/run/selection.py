@@ -8,7 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from invconv.arrays.errors import CommandError
+from invconv.arrays.namespaces import library_name
 from invconv_conformance.cases import quick as of_quick
 from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.laws import LAWS
@@ -75,13 +78,14 @@ def quick_dtypes(column: Column) -> tuple[str, ...]:
     return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
-def few_eager(results: Iterable[Result]) -> list[str]:
+def few_eager(columns: Iterable[Column], results: Iterable[Result]) -> list[str]:
     """Return a line for each library of which only some cases run eagerly (see `checks`)."""
+    asked = {c.library for c in columns if c.mode == "eager"} & COMPILING_EAGERLY
     lines, results = [], list(results)
-    for name in COMPILING_EAGERLY:
+    for name in asked:
         cases = {r.case for r in results if r.library == name}
         eager = {r.case for r in results if r.library == name and r.mode == "eager"}
-        if 0 < len(eager) < len(cases):
+        if eager < cases:
             which = f"{len(cases - eager)} of {len(cases)} cases, which run compiled"
             how = f"--library {name} --mode eager runs them"
             lines.append(f"{KNOWN[name].title}, eager: {which}; {how}")
@@ -125,6 +129,9 @@ def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]
         raise CommandError("--library and --namespace: expected one of them")
     if name is not None and name not in KNOWN:
         library = unadapted(name)
+        own = library_name(library.asarray(np.zeros(1), library.dtypes[-1], "default"))
+        if own in KNOWN:
+            raise CommandError(f"--namespace: arrays of {name} are of {own}; name that one")
         lacks = library.absent()
         return ([], [lacks]) if lacks else ([library], [])
     every = name is None and named in (None, ("all",))

@@ -361,6 +361,9 @@ def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str, pixels: 
     [
         ("errors", "log_scale of twice the rows: the message", BIAS, {"numpy": True}),
         ("errors", "log_scale of twice the rows is taken", None, {"numpy": False}),  # rightly
+        ("updates", "replace", BIAS, {"numpy": True, "jax": True}),
+        ("updates", "in place", BIAS, {"numpy": True, "jax": False}),
+        ("bounded", "|K^-1|", BIAS, {"jax": True}),
         ("isolation.gradients", "recomputed", BIAS, {"numpy": False, "torch": True, "jax": True}),
     ],
 )

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 import time
 from dataclasses import replace
 from importlib.resources import files
@@ -35,13 +36,15 @@ from tests.programs import python
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["/of-pytest/bin/invconv", "conformance"])
     kept = {name: tmp_path / f"results.{name}" for name in ("json", "html", "junit")}
     options = [text for name, path in kept.items() for text in (f"--{name}", str(path))]
     few = ["--library=numpy,torch", "--dtype=float64,float32"]
     names = "numpy-periodic-k1 or torch-periodic-k1"
     assert main(["conformance", *few, "-k", names, *options]) == 0
     document = json.loads(kept["json"].read_text())
+    assert document["command"] == "python -m invconv conformance"
     schema = json.loads((files("invconv_conformance") / "conformance.schema.json").read_text())
     jsonschema.validate(document, schema)
     ran = [r for r in document["results"] if r["status"] != "not applicable"]
@@ -79,7 +82,8 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
     suite = ["--pyargs", "invconv_conformance", "-c", os.devnull, "--library=numpy"]
     suite += ["-p", "invconv_conformance.plugin", "--dtype=float64"]
     command = "-m", "pytest", *suite, *words
-    return python(*command, cwd=folder, status=status, PYTEST_ADDOPTS="").stdout
+    done = python(*command, cwd=folder, status=status, PYTEST_ADDOPTS="")
+    return done.stdout + done.stderr
 
 
 @pytest.mark.slow
@@ -107,11 +111,11 @@ def _off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     _off_by_one(monkeypatch)
-    few = ["--dtype", "float64", "-k", "numpy-periodic-2d and value"]
+    few = ["--dtype", "float64", "-k", "numpy-periodic-k2:: and value"]
     assert main(["conformance", "--library", "numpy", *few]) == 1
     out = capsys.readouterr().out
     assert "fail" in out
-    command = r"python -m invconv (conformance .* -k 'numpy-periodic-2d and forward.value.*')"
+    command = r"python -m invconv (conformance .* -k 'numpy-periodic-k2::forward.value.*')"
     (again,) = re.findall(command, out)
     assert main(shlex.split(again)) == 1
     assert "0 of 1 hold: 1 laws on 1 cases" in capsys.readouterr().out
@@ -177,8 +181,10 @@ def test_the_readme_selects_the_tests_that_it_says(tmp_path: Path) -> None:
 
 
 def test_pytest_selects_and_the_front_reads_no_configuration(tmp_path: Path) -> None:
-    out = pytest_alone(tmp_path, "-k", "actnorm-2d and forward", status=0)
-    assert "1 of 1 hold: 1 laws on 1 cases" in out
+    out = pytest_alone(tmp_path, "-k", "actnorm-2d and (forward or autodiff)", status=0)
+    assert "1 of 1 hold: 1 laws on 1 cases" in out  # the other law says nothing
+    out = pytest_alone(tmp_path, "--invconv-json", "/none/x.json", status=4)
+    assert "expected a folder to write in" in out
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('a conftest of the user')\n")
     few = ["--library", "numpy", "--dtype", "float64", "-k", "numpy-actnorm-2d and forward"]
@@ -210,6 +216,15 @@ def test_a_library_that_is_slow_ends_in_time(tmp_path: Path, monkeypatch: Any, c
     assert "checks, since 4 s were over (--seconds)" in out
     assert main(["conformance", *options[:-1], "1e-9", "-k", "kind"]) == 2  # nothing was checked
     assert main(["conformance", "--library=numpy", "-k", "numpy-actnorm-1d and kind and 64"]) == 0
+
+
+def test_a_run_that_was_interrupted_stays_so() -> None:
+    session, collected = Mock(), plugin.Collected(Mock(), Mock())
+    collected.late = 1
+    for status, ends in ((0, 5), (2, 2)):
+        session.exitstatus = status
+        collected.pytest_sessionfinish(session)
+        assert session.exitstatus == ends
 
 
 # as MLX on Linux: arrays without a device, and a namespace with few functions
@@ -349,12 +364,15 @@ def test_the_front_gives_pytest_every_option(tmp_path: Path, monkeypatch: Any, c
     here = {f"{name}={tmp_path}" for name in ("--invconv-json", "--invconv-html", "--junitxml")}
     words = [word for word in asked.call_args.args[0] if word.startswith(("--", "-k"))]
     wanted = "--library=numpy,torch --device=cpu --mode=eager --dtype=float64 --seconds=5.0"
-    assert {*wanted.split(), "--quick", "-kone"} <= {*words}
+    assert {*wanted.split(), "--quick"} <= {*words}
     assert here == {word.rpartition("/")[0] for word in words if str(tmp_path) in word}
     asked.return_value = 0
+    for keyword in ("one", ""):
+        assert main(["conformance", "--library", "numpy", "-k", keyword]) == 0
+        assert asked.call_args.args[0][-2:] == ["-k", keyword]
     assert main(["conformance", "--library", "numpy"]) == 0
     given = {word.partition("=")[0] for word in asked.call_args.args[0]}
-    assert not given & {"--quick", "--device", "--invconv-json", "-kNone"}
+    assert not given & {"--quick", "--device", "--invconv-json", "-k"}
 
 
 def test_eager_code_that_is_compiled_too_runs_a_few_cases() -> None:
@@ -365,9 +383,11 @@ def test_eager_code_that_is_compiled_too_runs_a_few_cases() -> None:
     assert found == [(QUICK[0], "jit"), (QUICK[0], "eager"), ("corner-k1", "jit")]
     assert alone == names
     results: list[Any] = [Mock(library="jax", case=case, mode=mode) for case, mode in found]
-    (line,) = few_eager(results)
-    assert line.startswith("JAX, eager: 1 of 2 cases, which run compiled; --library jax --mode")
-    assert few_eager(results[:2]) == few_eager(results[2:]) == []
+    for some, count in ((results, "1 of 2"), (results[2:], "1 of 1")):
+        (line,) = few_eager(columns, some)
+        said = f"JAX, eager: {count} cases, which run compiled; --library jax --mode"
+        assert line.startswith(said)
+    assert few_eager(columns, results[:2]) == few_eager(columns[1:], results) == []
 
 
 def test_what_the_core_needs_of_a_library() -> None:
