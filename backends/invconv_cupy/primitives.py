@@ -50,7 +50,7 @@ def full_precision(_: Array = None) -> Iterator[None]:
 class CupyOps(ArrayOps):
     """CuPy's answers to what the core asks of an array library."""
 
-    def require_current_device(self, name: str, x: Array) -> None:
+    def require_usable(self, name: str, x: Array) -> None:
         """Raise ValueError where an array is not on the current device, on which all work runs."""
         current = cupy.cuda.Device().id
         if x.device.id != current:

@@ -37,6 +37,8 @@ class JaxOps(ArrayOps):
                 'jax.enable_x64(True), or after jax.config.update("jax_enable_x64", True)'
             )
 
+    require_usable = require
+
     def device(self, x: Array) -> None:
         """Return None: constants move to their operands, and a tracer has no device."""
 

@@ -69,8 +69,8 @@ class ArrayOps:
                 "numpy.asarray"
             ) from None
 
-    def require_current_device(self, name: str, x: Array) -> None:
-        """Raise ValueError where an array is not on the device on which its library works now."""
+    def require_usable(self, name: str, x: Array) -> None:
+        """Raise where an operator's array is on a device, or of a dtype, not at work now."""
 
     def device(self, x: Array) -> Any:
         """Return what creation functions take as ``device`` to put an array beside ``x``."""
@@ -321,6 +321,21 @@ def as_array(x: Array) -> Array:
 def cast(x: Array, dtype: Any) -> Array:
     """Return ``x`` in another dtype, itself where it has that dtype already."""
     return x if x.dtype == dtype else namespace(x).astype(x, dtype)
+
+
+def as_float64(x: Array) -> Array:
+    """Return ``x`` in float64, or raise ValueError where its library has none."""
+    xp = namespace(x)
+    try:
+        wide = cast(x, xp.float64)
+    except TypeError:  # MLX's, which has it for other things
+        wide = x
+    if wide.dtype != xp.float64:
+        raise ValueError(
+            f"precision: {library_name(x)} has no float64 here; for JAX, "
+            'jax.config.update("jax_enable_x64", True) brings it'
+        )
+    return wide
 
 
 def native_dtype(dtype: Any) -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    as_float64,
     cast,
     log_abs,
     namespace,
@@ -468,7 +469,7 @@ class State:
 
     def solve(self, y: Array) -> Array:
         """Return x = K^-1 (y - b), shape (B, C, *spatial)."""
-        x = y if self.dtype is None else cast(y, self.dtype)
+        x = y if self.dtype is None else as_float64(y)
         for solver in self.solvers:
             x = solver(x)
         if self.guard is not None:

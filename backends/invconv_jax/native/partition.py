@@ -63,9 +63,8 @@ class SplitByBatch:
         """Run the function."""
         pairs = tuple(settings.items())
         types = tuple((tuple(a.shape), a.dtype) for a in arrays)
-        result: Array = self.primitive.bind(
-            *arrays, program=_program(self, types, pairs), settings=pairs
-        )
+        program = _program(self, types, pairs, jax.config.jax_enable_x64)
+        result: Array = self.primitive.bind(*arrays, program=program, settings=pairs)
         return result
 
     def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
@@ -176,7 +175,10 @@ def on_the_mesh_of(x: Array, y: Array, spec: tuple[Any, ...]) -> Array:
 
 @functools.lru_cache(maxsize=1024)
 def _program(
-    split: SplitByBatch, types: tuple[tuple[tuple[int, ...], Any], ...], settings: Settings
+    split: SplitByBatch,
+    types: tuple[tuple[tuple[int, ...], Any], ...],
+    settings: Settings,
+    x64: bool,  # else JAX takes float64 for float32
 ) -> Any:
     """Return the function as JAX's intermediate code, with its rules for the partitioner.
 

@@ -235,8 +235,13 @@ def test_a_float64_inverse_of_narrower_data_says_so_and_has_gradients() -> None:
 
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype")  # JAX's own
 def test_jax_without_float64_says_so() -> None:
-    with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
-        CONV.asarrays(jax.numpy.zeros(0)).prepare((4, 4), precision="float64")
+    y = jax.numpy.ones((1, CONV.channels, 4, 4), "float32")
+    conv = CONV.asarrays(y)
+    elsewhere = conv.prepare((4, 4), precision="float64")
+    for call in (lambda: conv.prepare((4, 4), precision="float64"), lambda: elsewhere.inverse(y)):
+        with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
+            call()
+    assert elsewhere.inverse(y).dtype == y.dtype
 
 
 def test_importing_the_core_imports_no_framework() -> None:

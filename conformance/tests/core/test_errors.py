@@ -578,6 +578,8 @@ TypeError
       -> wide(«False → True», functools.partial(lfilter, [1.0], [1.0, 0.5], JAX_X))
   y: expected float32, got float64, which JAX has here only inside jax.enable_x64\(True\)
       -> wide(«False → True», functools.partial(JAX_CORNER.prepare((4, 5)).inverse, JAX_X))
+  kernel: expected float32, got float64, which JAX has here only inside jax.enable_x64\(True\)
+      -> wide(«False → True», functools.partial(JAX_CORNER.«log_det | prepare → prepare», (4, 5)))
   y: expected an array of «a library | jax as kernel»
       -> ij.channels_last(JAX_CORNER).inverse(«[[1.0]] | X.T[..., 0] → JAX_X.T[..., 0]»)
   x: expected an array of a library

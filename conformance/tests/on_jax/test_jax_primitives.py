@@ -20,7 +20,7 @@ from invconv.kernels import primitives
 from invconv.kernels.frequencies.waves import fourier
 from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
-from invconv_jax.native import products, spectrum
+from invconv_jax.native import partition, products, spectrum
 from tests.on_jax import jax_shardings
 from tests.programs import python
 from tests.selected import COMPILED, of_each_class, slow
@@ -192,6 +192,13 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
         x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
     assert x.dtype == np.float32
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
+
+
+def test_programs_are_kept_for_each_precision() -> None:
+    x = jnp.ones((2, 3, 5))
+    with jax.enable_x64(False):
+        partition.whole(x)
+    assert jax.eval_shape(partition.whole, x).dtype == x.dtype
 
 
 FOUR_DEVICES: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}

@@ -174,7 +174,7 @@ def require_spatial_shape(
 ) -> Shape:
     """Return a grid as a tuple of ints, or raise if it does not fit the operator."""
     given, array = conv._reference()
-    ops_of(array).require_current_device(given, array)
+    ops_of(array).require_usable(given, array)
     require_one(conv)
     try:
         if isinstance(shape, Set | Mapping):  # unordered, or keyed by names

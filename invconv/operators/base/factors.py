@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self, dataclass_transform
 
 import array_api_compat as compat
@@ -22,6 +23,7 @@ from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    as_float64,
     cast,
     copy_of,
     describe,
@@ -413,23 +415,15 @@ class Operator:
 
     def _in_dtype(self, dtype: Any) -> Self:
         """Return this operator with its real arrays in another dtype."""
-        real = {n: cast(a, dtype) for n, a in self._arrays().items() if _is_real(a)}
-        return self.replace(**real)
+        return self._cast(partial(cast, dtype=dtype))
 
     def _in_float64(self) -> Self:
         """Return this operator in float64; it stays differentiable by its own arrays."""
-        like = self._reference()[1]
-        xp = namespace(like)
-        try:
-            wide = self._in_dtype(xp.float64)
-        except TypeError:  # MLX's, which has it for other things
-            wide = self
-        if wide._reference()[1].dtype != xp.float64:
-            raise ValueError(
-                f"precision: {library_name(like)} has no float64 here; for JAX, "
-                'jax.config.update("jax_enable_x64", True) brings it'
-            )
-        return wide
+        return self._cast(as_float64)
+
+    def _cast(self, change: Callable[[Array], Array]) -> Self:
+        real = {n: change(a) for n, a in self._arrays().items() if _is_real(a)}
+        return self.replace(**real)
 
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
