@@ -100,6 +100,13 @@ def _holds_arrays(value: Any) -> bool:
     return found
 
 
+class _Names(tuple[tuple[str, ...], tuple[str, ...]]):
+    """Names of children and static values; a pickle has None, since classes are registered here."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
 def _flatten(held: Any) -> tuple[list[Any], tuple[Any, ...]]:
     """Return the fields that hold arrays, and the names of all and the static values.
 
@@ -109,7 +116,7 @@ def _flatten(held: Any) -> tuple[list[Any], tuple[Any, ...]]:
         with _ONE_THREAD:
             every = _fields(held)
             children = tuple(name for name in every if _holds_arrays(getattr(held, name)))
-            names = children, tuple(name for name in every if name not in children)
+            names = _Names((children, tuple(name for name in every if name not in children)))
             vars(held)[_CHILDREN] = names
     values = ([getattr(held, name) for name in some] for some in names)
     return next(values), (names, tuple(next(values)))

@@ -111,7 +111,7 @@ class SplitByBatch:
 def _partition(x: Any, axes: tuple[int, ...]) -> PartitionSpec:
     """Return the partition of the last array and of the result: whole axes are not split."""
     ndim = len(x.shape)
-    known = () if x.sharding is None else x.sharding.spec  # GSPMD may not know yet
+    known = getattr(x.sharding, "spec", ())  # GSPMD may not know yet, or have no names of axes
     spec = (*known, *(None,) * ndim)[:ndim]
     whole = {axis % ndim for axis in axes}
     return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))

@@ -119,6 +119,14 @@ def test_threads_may_flatten_the_first_inverses_of_a_kind(monkeypatch: Any) -> N
     assert len(one) == len(other) > 2
 
 
+def test_a_pickled_inverse_is_a_pytree_where_its_classes_are_new(monkeypatch: Any) -> None:
+    prepared = Strange(jnp.eye(2)).prepare((3, 4))
+    leaves, data = jax.tree.leaves(prepared), pickle.dumps(prepared)
+    monkeypatch.setitem(globals(), "Halves", type("New", (Halves,), {}))  # as in another process
+    found = jax.tree.leaves(pickle.loads(data))
+    jax.tree.map(np.testing.assert_array_equal, found, leaves)
+
+
 def test_a_prepared_inverse_with_a_strange_solver_is_an_argument_of_jit_and_vmap() -> None:
     weights = jnp.asarray([[[2.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [3.0, 1.0]]])
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4)))
