@@ -92,11 +92,11 @@ ARRAY_OPS = JaxOps
 @jax.custom_jvp  # type: ignore[untyped-decorator]
 def nan_where_singular(x: Array, log_det: Array) -> Array:
     """See `primitives`; the derivative of `where` itself would keep an image of zeros."""
-    return jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), x)
+    return jnp.where(log_det == -jnp.inf, jnp.nan, x)
 
 
 @nan_where_singular.defjvp  # type: ignore[untyped-decorator]
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     x, log_det = primals
-    scale = jnp.where(log_det == -jnp.inf, jnp.full_like(log_det, jnp.nan), 1)
+    scale = jnp.where(log_det == -jnp.inf, jnp.nan, jnp.ones_like(log_det))
     return nan_where_singular(x, log_det), tangents[0] * scale

@@ -48,7 +48,7 @@ def dequantized(images: Array, noise: Array) -> Array:
     if readable(outside):  # a constant inside jit is readable, and what is computed of it is not
         _require_none("noise", noise, outside, "numbers in [0, 1)")
         return x
-    return xp.where(outside, xp.full_like(x, math.nan), x)
+    return xp.where(outside, math.nan, x)
 
 
 def bits_per_dim(log_prob: Array, dimensions: int) -> Array:
@@ -70,7 +70,7 @@ def nan_if_lost(log_det: Array, lost: Array) -> Array:
     """Return log-determinants; they and gradients are NaN for samples with a number ``lost``."""
     xp = namespace(lost, log_det)
     lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
-    return log_det * xp.where(lost, xp.full_like(log_det, math.nan), xp.ones_like(log_det))
+    return log_det * xp.where(lost, math.nan, xp.ones_like(log_det))
 
 
 def require_images(x: Any, shape: Shape) -> None:

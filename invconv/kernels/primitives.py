@@ -180,7 +180,7 @@ def log_abs_det(matrices: Array) -> Array:
     xp = namespace(matrices)
     logs = xp.linalg.slogdet(matrices)[1]
     known = xp.all(xp.isfinite(matrices), axis=(-2, -1)) | (logs != -math.inf)
-    return xp.where(known, logs, xp.full_like(logs, math.nan))
+    return xp.where(known, logs, math.nan)
 
 
 @Primitive
@@ -208,7 +208,7 @@ def inverse_or_nan(matrices: Array) -> Array:
     if readable(matrices):
         return xp.linalg.inv(matrices)
     singular, regular = split_singular(matrices)
-    return xp.where(singular, xp.full_like(matrices, math.nan), xp.linalg.inv(regular))
+    return xp.where(singular, math.nan, xp.linalg.inv(regular))
 
 
 def split_singular(matrices: Array) -> tuple[Array, Array]:

@@ -69,7 +69,7 @@ class _Series:
 
     def result(self, a: Array) -> Array:
         """Return a result, or NaN if the norm is beyond `LARGEST` or NaN."""
-        return jnp.where(self.finite, a, jnp.full_like(a, math.nan))
+        return jnp.where(self.finite, a, math.nan)
 
     def after(self, x: Array, steps: Array) -> Array:
         """Return e^(M steps/s) x."""

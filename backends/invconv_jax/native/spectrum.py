@@ -36,7 +36,8 @@ def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     """Return the transpose of `_transform` of a cotangent."""
     *others, last = lengths
     into = (*others, last // 2 + 1) if kind == "irfft" else lengths
-    dtype = jnp.finfo(bar.dtype).dtype if kind == "rfft" else jnp.result_type(bar, jnp.complex64)
+    bits = jnp.finfo(bar.dtype).bits  # of one real number
+    dtype = f"float{bits}" if kind == "rfft" else f"complex{2 * bits}"
     like = jax.ShapeDtypeStruct((*bar.shape[: bar.ndim - len(into)], *into), dtype)
     transpose = jax.linear_transpose(partial(_transform, kind=kind, lengths=lengths), like)
     return transpose(bar)[0]

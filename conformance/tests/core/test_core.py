@@ -4,6 +4,7 @@ import math
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,8 @@ def test_jax_without_float64_says_so() -> None:
     y = jax.numpy.ones((1, CONV.channels, 4, 4), "float32")
     conv = CONV.asarrays(y)
     elsewhere = conv.prepare((4, 4), precision="float64")
-    for call in (lambda: conv.prepare((4, 4), precision="float64"), lambda: elsewhere.inverse(y)):
+    calls: Any = partial(conv.prepare, (4, 4), precision="float64"), partial(elsewhere.inverse, y)
+    for call in calls:
         with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
             call()
     assert elsewhere.inverse(y).dtype == y.dtype

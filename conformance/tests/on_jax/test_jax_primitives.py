@@ -194,6 +194,25 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("cls", [ic.Conv1x1, ic.PeriodicConv, ic.ExponentialConv])
+def test_gradients_outside_jit_pass_jaxs_own_checks(cls: Any) -> None:
+    rng = np.random.default_rng(0)
+    y = jnp.asarray(rng.standard_normal((1, 2, 3, 4)))
+    stack = jax.tree.map(lambda array: array[None], cls.init(2, rng=rng, like=y))
+
+    def loss(conv: Any) -> Any:
+        x, log_det = conv.inverse_and_log_det(y)
+        return (x * x).sum() + log_det.sum()
+
+    @jax.vmap  # type: ignore[untyped-decorator]
+    def gradients(conv: Any) -> Any:
+        return jax.grad(loss)(conv), conv.forward_vjp(y, y, y[:, 0, 0, 0])
+
+    with jax.debug_nans(True), jax.numpy_dtype_promotion("strict"):
+        found = gradients(stack)
+    jax.tree.map(np.testing.assert_array_equal, found, gradients(stack))
+
+
 def test_programs_are_kept_for_each_precision() -> None:
     x = jnp.ones((2, 3, 5))
     with jax.enable_x64(False):
