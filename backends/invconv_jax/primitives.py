@@ -39,6 +39,10 @@ class JaxOps(ArrayOps):
 
     require_usable = require
 
+    def without_derivative(self, x: Array) -> Array:
+        """See `ArrayOps.without_derivative`."""
+        return jax.lax.stop_gradient(x)
+
     def device(self, x: Array) -> None:
         """Return None: constants move to their operands, and a tracer has no device."""
 

@@ -114,6 +114,10 @@ class ArrayOps:
         """Return a copy that later edits of ``x`` do not reach, differentiable where ``x`` is."""
         return self.xp.asarray(x, copy=True)
 
+    def without_derivative(self, x: Array) -> Array:
+        """Return the same numbers, whose derivative is zero."""
+        return x
+
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         """Copy the values of an array to the host, in float32 where NumPy lacks the dtype."""
         return np.array(np.from_dlpack(x) if hasattr(x, "__dlpack__") else x)

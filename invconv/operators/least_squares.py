@@ -20,8 +20,10 @@ import numpy as np
 
 from invconv.arrays.namespaces import (
     Array,
+    ArrayOps,
     identity,
     namespace,
+    ops_of,
     per_channel,
     readable,
     size,
@@ -95,7 +97,8 @@ def regularised(
     """Return G (F, C, C). Errors call the parameter of K ``name``."""
     matrices, sizes = blocks
     _require_finite(name, sizes)
-    xp, channels = namespace(matrices), int(matrices.shape[-1])
+    ops, channels = ops_of(matrices), int(matrices.shape[-1])
+    xp = ops.xp
     rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
     if isinstance(damp, int | float) and damp == 0:
         penalties = ()
@@ -107,42 +110,58 @@ def regularised(
         added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes[:1, ...]))
         rows = added if channels == 1 else xp.zeros_like(matrices) + added
     if channels == 1:
-        return _of_numbers(matrices, rows, rounding * sizes)
+        return _of_numbers(ops, matrices, rows, rounding * sizes)
     coupled = _coupled(sizes + added)
     own, other = (
-        xp.max(coupled * xp.sum(s, axis=1), axis=1, keepdims=True) for s in (sizes, added)
+        xp.max(coupled * xp.sum(ops.without_derivative(s), axis=1), axis=1, keepdims=True)
+        for s in (sizes, added)
     )
     own = xp.where(own > 0, own, xp.ones_like(own))
     inside = None
     if not penalties:
-        scaled = matrices / own
-        inverses = _pseudo_inverse(scaled, rounding) * coupled
+        scaled = matrices / own[:, 0]
+        inverses = _where(ops, coupled > 0, _pseudo_inverse(scaled, rounding))
         if isinstance(damp, int | float) and damp == 0:
-            return inverses / own[:, 0]
+            return inverses / own
         inside = matmul(inverses, scaled)  # the projector to the row space: else noise / damp^2
     scale = own + other  # K and d P are of the order of 1, or one of them is
-    scaled, below = matrices / scale, rows / xp.tile(scale, (rows.shape[-2] // channels, 1))
+    scaled, below = matrices / scale[:, 0], rows / scale[:, 0]
     both = _pseudo_inverse(xp.concat([scaled, below], axis=-2), rounding)
     turned = matmul(conjugate(xp.matrix_transpose(both)), conjugate(xp.matrix_transpose(scaled)))
-    found = xp.where(other > own, matmul(both, turned), both[..., :channels]) * coupled
-    found = found / scale[:, 0]
-    return found if inside is None else matmul(inside, found)
+    found = xp.where(other > own, matmul(both, turned), both[..., :channels])
+    found = _where(ops, coupled > 0, found / scale)
+    if inside is None:
+        return found
+    # of what rounding hides of K there is no value, but the damp makes it smooth
+    projected, rest = matmul(inside, found), found - ops.without_derivative(found)
+    smooth = xp.where(other > rounding * own, ops.without_derivative(projected) + rest, projected)
+    # of all of K the projector is 1, but for errors that grow like its condition
+    rank = abs(xp.sum(inside * identity(channels, sizes), axis=(-2, -1), keepdims=True))
+    return xp.where(rank > channels - 0.5, found, smooth)
 
 
-def _of_numbers(numbers: Array, rows: Array, lost: Array) -> Array:
+def _of_numbers(ops: ArrayOps, numbers: Array, rows: Array, lost: Array) -> Array:
     """Return the regularised inverses of 1 x 1 matrices; sizes up to ``lost`` count as zero."""
-    xp, size, below = namespace(numbers), abs(numbers), abs(rows)
-    lost = size <= lost  # not where it is NaN
-    numbers, size = (xp.where(lost, xp.ones_like(a), a) for a in (numbers, size))
-    scale = xp.maximum(size, xp.max(below, axis=-2, keepdims=True))
+    xp, size, below = ops.xp, abs(numbers), abs(rows)
+    most = xp.max(below, axis=-2, keepdims=True)
+    hidden = size <= lost  # not where it is NaN
+    nothing = hidden & (most <= lost)  # else the damp makes it smooth
+    numbers, size = (xp.where(nothing, xp.ones_like(a), a) for a in (numbers, size))
+    scale = xp.maximum(size, most)
     size, below = size / scale, below / scale
     squares = size * size + xp.sum(below * below, axis=-2, keepdims=True)
     found = conjugate(numbers / scale) / squares / scale  # k* / (|k|^2 + d^2 |p|^2)
-    return xp.where(lost, xp.zeros_like(found), found)
+    return _where(ops, ~hidden, found)
+
+
+def _where(ops: ArrayOps, kept: Array, x: Array) -> Array:
+    """Return x where it is kept, else zeros that have the derivative of x."""
+    return ops.xp.where(kept, x, x - ops.without_derivative(x))
 
 
 def _require_finite(name: str, sizes: Array) -> None:
-    if readable(sizes) and not bool(namespace(sizes).all(namespace(sizes).isfinite(sizes))):
+    xp = namespace(sizes)
+    if readable(sizes) and not bool(xp.all(xp.isfinite(sizes))):
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
 
 

@@ -161,6 +161,10 @@ class TorchOps(ArrayOps):
         """Tell whether autograd or forward mode records a tensor."""
         return has_tangent(x) or (x.requires_grad and torch.is_grad_enabled())
 
+    def without_derivative(self, x: Tensor) -> Tensor:
+        """See `ArrayOps.without_derivative`."""
+        return x.detach()
+
     def same_kind(self, x: Tensor, like: Tensor) -> bool:
         """See `ArrayOps.same_kind`; False for a nested tensor and for another layout too."""
         return bool(

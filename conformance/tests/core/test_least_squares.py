@@ -6,6 +6,7 @@ import re
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from scipy.ndimage import laplace
 from skimage.restoration import wiener
 
 import invconv as ic
+from invconv.arrays.namespaces import namespace
 from invconv_conformance.cases.case import edited, perturbed, with_bias
 from invconv_conformance.truth.oracle import affine
 from tests.selected import libraries, slow
@@ -101,6 +103,59 @@ def test_channels_that_nothing_couples_have_scales_of_their_own(carry: Any, damp
         for part in alone:
             size = np.abs(wanted[:, part]).max()
             np.testing.assert_allclose(found[:, part], wanted[:, part], rtol=0, atol=1e-4 * size)
+
+
+APART = np.zeros((2, 2, 3))
+APART[0, 0], APART[1, 1] = (1, -2, 1), (0.05, 0.4, 0.05)  # of a constant image the first is zero
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize(
+    ("cls", "array", "damp"),
+    [
+        *((ic.Conv1x1, np.diag([3, 0.1]), damp) for damp in (0.0, 0.5)),
+        *((ic.Conv1x1, np.diag([1.0, singular]), 0.5) for singular in (0.0, 1e-20)),
+        (ic.Conv1x1, np.ones((2, 2)), 0.5),
+        (ic.PeriodicConv, APART + 0.1, 0.0),
+        *((ic.PeriodicConv, some, 0.3) for some in (APART, APART[:1, :1])),
+        *((ic.SymmetricConv, some, 0.3) for some in (APART[..., 1:], APART[:1, :1, 1:])),
+    ],
+)
+def test_gradients_between_channels_and_of_what_is_singular(
+    cls: Any, array: Any, damp: float, library: str
+) -> None:
+    """No value shows that K is zero there, and only its derivative that it might not be."""
+    rng, grid = np.random.default_rng(0), (4,)
+    y, weights = rng.standard_normal((2, 1, len(array), *grid))
+
+    def dense(array: Any) -> Any:
+        matrix = affine(cls(array), grid)[0].astype(float)
+        inner = matrix.T @ matrix + damp**2 * np.eye(len(matrix))
+        return (weights.ravel() * np.linalg.solve(inner, matrix.T @ y.ravel())).sum()
+
+    def own(array: Any) -> Any:
+        like = namespace(array).asarray
+        return (like(weights) * cls(array).least_squares(like(y), damp)).sum()
+
+    if library == "torch":
+        given = torch.tensor(array, requires_grad=True)
+        (found,) = torch.autograd.grad(own(given), given)
+    else:
+        found = jax.grad(own)(jax.numpy.asarray(array))
+    for i in np.ndindex(array.shape):
+        some = np.zeros_like(array)
+        some[i] = 1e-5
+        slope = (dense(array + some) - dense(array - some)) / 2e-5
+        assert float(found[i]) == pytest.approx(slope, rel=1e-5, abs=1e-6)
+
+
+def test_a_damp_keeps_the_digits_that_a_nearly_singular_matrix_loses() -> None:
+    weight, y = np.ones((2, 2)), np.asarray([1.0, 2.0])
+    for off in 10.0 ** -np.arange(3, 15):
+        weight[0, 0] = 1 + off
+        found = ic.Conv1x1(weight).least_squares(y[None, :, None], 0.5)
+        wanted = np.linalg.solve(weight.T @ weight + 0.25 * np.eye(2), weight.T @ y)
+        np.testing.assert_allclose(found[0, :, 0], wanted, rtol=1e-13)
 
 
 @libraries
