@@ -24,8 +24,8 @@ def bounded(conv: C, max_gain: float) -> C:
     the scale of an autoregressive kernel or of QR is read as 1 plus a small number v, and becomes
     about exp(v). `invconv.trust.gains` has the mathematics.
 
-    The result remembers ``conv`` and the gain: `save` writes both, and `load` bounds again. A copy
-    by ``replace`` has other arrays, and no bound.
+    The result remembers ``conv`` and the gain: `save` writes both, and `load` bounds again, by
+    NumPy; where that gives other arrays, `save` raises. A copy by ``replace`` has no bound.
 
     Parameters
     ----------
