@@ -7,6 +7,7 @@ from invconv.arrays.namespaces import grid_text
 from invconv.families.pointwise import Pointwise
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.inverse import Inverse
 from invconv.stability.report import Diagnosis
 from invconv.trust import condition, limits
 
@@ -32,12 +33,14 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
 
 def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     """Return the change that helps if too few digits are left."""
+    while isinstance(host, Inverse):  # d is that of what it is the inverse of
+        host = host.conv
     if d.condition == math.inf and not d.trouble.startswith(condition.OVERFLOW):
         return "repair that first: nothing else can be said"
     for name, step in d.steps:
         if f"{d.blame}.".startswith(f"{name}."):
-            lost = step.digits < _WANTED
-            cause = step.advice[0] if lost else _cause(host._parts()[name], step)
+            lost, own = step.digits < _WANTED, name.rpartition(".")[2]
+            cause = step.advice[0] if lost else _cause(host._parts()[own], step)
             return f"look at step {name}, {step.name}: {cause}"
     if d.steps and not d.blame:
         return (

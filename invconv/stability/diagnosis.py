@@ -86,12 +86,17 @@ def _precision(dtype: Any) -> str:
     return name
 
 
-def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float = 1) -> Diagnosis:
-    """Return the diagnosis of an operator; ``times`` operators share the work."""
+def _diagnose(
+    host: InvertibleConv, shape: Shape, precision: str, times: float = 1, within: str = ""
+) -> Diagnosis:
+    """Return the diagnosis of an operator; ``times`` operators share the work.
+
+    ``within`` begins the names of its steps: "conv." in an `Inverse`.
+    """
     if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
-        inner = _diagnose(host.conv, shape, precision, times)
+        inner = _diagnose(host.conv, shape, precision, times, f"{within}conv.")
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
-    steps = host._parts()
+    steps = {within + name: step for name, step in host._parts().items()}
     named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
     path = paths.linear(host._path())
     number, grid, more = judgement.condition_about(host, shape, times * (1 + len(path)) / 2)
@@ -128,7 +133,7 @@ def _diagnose(host: InvertibleConv, shape: Shape, precision: str, times: float =
         log_det=log_det,
         loss=loss,
         judgements=judgements,
-        blame=blamed.name if blamed and blamed.bad else "",
+        blame=within + blamed.name if blamed and blamed.bad else "",
         growth=growth,
         steps=tuple(named.items()),
     )

@@ -72,6 +72,10 @@ def test_the_guilty_step_is_named() -> None:
     assert re.search(r"float64, where 8\.\d digits", found.advice[1])
     assert found.blame == "1.second"
     assert found.growth == pytest.approx((1.63, 1.63), abs=0.01)
+    turned_twice = ic.diagnose(ic.Inverse(ic.Inverse(emerging)), (32, 32), "float32")
+    assert [name for name, _ in turned_twice.steps] == ["conv.conv.first", "conv.conv.second"]
+    assert turned_twice.advice[0].startswith(f"look at step {turned_twice.blame}, Autoregressive")
+    assert f"{turned_twice.blame}.kernel" in ic.Inverse(ic.Inverse(emerging)).parameters()
 
 
 def test_the_grids_that_it_says_have_a_pixel() -> None:
@@ -327,3 +331,10 @@ def test_the_advice_is_for_the_cause() -> None:
         assert text == f"look at step 1, {step.name}: {cause}"
     (text,) = advice(chain, 9.0, 9.0, steps=(("1", kept), ("10", lost)), blame="10")
     assert text == "look at step 10, Lost: one"
+    fine = {"errors": (1e-9, 1e-9), "steps": (("conv.0", kept), ("conv.1", kept))}
+    inside = reported("Inverse of Chain", 9.0, 9.0, None, blame="conv.1", **fine)
+    chain = ic.Chain([ic.Inverse(ic.Chain([qr, one]))])
+    (text,) = advice(chain, 9.0, 9.0, steps=(("0", inside),), blame="0.conv.1")
+    assert text == (
+        f"look at step 0, Inverse of Chain: look at step conv.1, Conv1x1: {one.advice(None)}"
+    )
