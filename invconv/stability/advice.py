@@ -50,6 +50,9 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     matrices = all(isinstance(family, Pointwise) for family in host._families)
     if matrices and len(host._families) > 1 and d.loss > limits.FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
+    harmless = d.loss * condition.EPS[d.precision] <= limits.TOLERATED  # what is linear
+    if d.blame.endswith("bias") or (harmless and any(step.is_shift for step in host._path())):
+        return "make the bias smaller: it hides the digits of an ordinary y"
     return host.advice(d.channel)
 
 

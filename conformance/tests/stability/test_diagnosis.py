@@ -331,6 +331,12 @@ def test_the_advice_is_for_the_cause() -> None:
         assert text == f"look at step 1, {step.name}: {cause}"
     (text,) = advice(chain, 9.0, 9.0, steps=(("1", kept), ("10", lost)), blame="10")
     assert text == "look at step 10, Lost: one"
+    shifted, biased = one.replace(bias=np.ones(2)), pair.replace(bias=np.ones(2))
+    hides = "make the bias smaller: it hides the digits of an ordinary y"
+    assert advice(shifted, 9.0, 8e4) == advice(shifted, 9.0, 9e9, blame="bias") == [hides, squares]
+    assert advice(shifted, 9.0, 9e4) == [one.advice(None), squares]  # by the loss at worst
+    steps = ("first", kept), ("second", kept)
+    assert advice(biased, 9.0, 9.0, steps=steps, blame="bias") == [hides]
     fine = {"errors": (1e-9, 1e-9), "steps": (("conv.0", kept), ("conv.1", kept))}
     inside = reported("Inverse of Chain", 9.0, 9.0, None, blame="conv.1", **fine)
     chain = ic.Chain([ic.Inverse(ic.Chain([qr, one]))])
