@@ -370,8 +370,7 @@ class Spectral(TapsFamily):
     """
 
     hint: ClassVar[str] = (
-        "K_hat(f) is singular at a frequency f; change the kernel or the grid size, or use "
-        "least_squares(y), which is the solution of least norm"
+        "K_hat(f) is singular at a frequency f; change the kernel or the grid size"
     )
     closed: ClassVar[bool] = True
     spectral: ClassVar[bool] = True

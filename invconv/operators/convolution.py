@@ -106,10 +106,7 @@ class SpectralConv(WithKernel, abstract=True):
         return self.replace(kernel=kernel_of(taps / often, size))
 
     def advice(self, channel: int | None) -> str:
-        return (
-            "change the kernel or the grid, so that the spectrum stays away from zero there, or "
-            "damp what is lost there with least_squares(y, damp)"
-        )
+        return "change the kernel or the grid, so that the spectrum stays away from zero there"
 
 
 def drawn_kernel(

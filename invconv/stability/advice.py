@@ -23,7 +23,7 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
     remedies = [_cause(host, d)]
     if d.precision == "float32" and d.digits_float64 >= _WANTED:
         remedies.append(f"or solve in float64, where {d.digits_float64:.1f} digits are left")
-    if hasattr(host, "least_squares"):
+    if host._has_least_squares:
         remedies.append(
             "or use least_squares(y, damp), which amplifies no error by more than 1 / (2 damp); "
             "damp_for_noise finds the damp"

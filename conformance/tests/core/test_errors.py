@@ -514,6 +514,9 @@ ValueError
       -> ij.interop.FlowjaxBijection(ij.channels_last(JAX_NORM), («2, 4 → 4, 2»))
   shape: expected one .*: x: expected the grid \(4, 4\)
       -> ij.interop.FlowjaxBijection(ij.reversible(JAX_ONE, (4, 4)), (4, «5 → 4», 4))
+  at a frequency f; change the kernel or the grid size«$ | , or use least_squares\(y\), the sol»
+      -> SymmetricConv(STEP.kernel * [2, 1], boundary='«mirror | symmetric → odd»').inverse(
+      Y[:, :1])
 TypeError
   y: .* got complex128; cast it -> CORNER.inverse(X«+0j → »)
   got \w*float\d+; -> CORNER.inverse(X.astype(«np.longdouble → float»))

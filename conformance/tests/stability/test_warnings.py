@@ -159,3 +159,7 @@ def test_least_squares_is_judged_by_itself() -> None:
     with pytest.raises(ValueError, match="the inverse of PeriodicConv on"):
         require_invertible("conv", near, (9,))
     near.least_squares(np.eye(9)[None, :1])
+    mirror = ic.SymmetricConv(np.asarray([[[2 + 1e-6, 1.0]]], "f4"), boundary="mirror")
+    with pytest.raises(ValueError, match="look fine; bring the parameters"):  # it has none
+        require_invertible("conv", mirror, (9,))
+    assert not any("least_squares" in text for text in ic.diagnose(mirror, (9,)).advice)

@@ -518,6 +518,12 @@ class Operator:
         return tuple(factor.family for factor in paths.linear(self._path()))
 
     @derived
+    def _has_least_squares(self) -> bool:
+        """Tell whether there is `least_squares`, and its waves are orthogonal."""
+        orthogonal = all(getattr(family, "orthogonal", True) for family in self._families)
+        return hasattr(self, "least_squares") and orthogonal
+
+    @derived
     def _closed(self) -> bool:
         """Tell whether a factor continues the grid periodically or by mirroring."""
         return any(family.closed for family in self._families)
@@ -674,9 +680,10 @@ def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
         if resolved and (condition := family.condition(host.w, shape)) is not None:
             resolved = condition.resolved  # else the number may be the rounding of a zero
     note = f", and {elsewhere:.6g} in NumPy's float64: a number is too small here" * resolved
+    squares = ", or use least_squares(y), the solution of least norm" * conv._has_least_squares
     return (
         f"{conv._labels[place][1]} is exactly singular on a grid of {grid_text(shape)} "
-        f"(log_det is -inf{note}), so it has no inverse: {family.hint}"
+        f"(log_det is -inf{note}), so it has no inverse: {family.hint}{squares}"
     )
 
 

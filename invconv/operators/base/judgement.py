@@ -311,7 +311,7 @@ def loss(
     number, carried = known.condition, grid != shape and math.isfinite(known.condition)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
     advice = "bring the parameters closer to their initialisation"
-    if hasattr(conv, "least_squares"):
+    if conv._has_least_squares:
         advice = f"use least_squares(y, damp), or {advice}"
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
         advice += ", or use float64"
