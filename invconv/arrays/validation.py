@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from numbers import Real
 from typing import Any
 
@@ -112,13 +112,20 @@ def positive_int(name: str, value: Any) -> int:
     return number
 
 
+def in_order(values: Any) -> tuple[Any, ...]:
+    """Return values as a tuple, or raise TypeError if they are none, or in no order."""
+    if isinstance(values, Set | Mapping):  # unordered, or keyed by names
+        raise TypeError
+    return tuple(values)
+
+
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return one integer per spatial axis, from one integer or a sequence of ``ndim``."""
     what = f"an integer, or {ndim} of them, one per spatial axis"
     if hasattr(value, "__index__") and not getattr(value, "ndim", 0):
         return (integer(name, value, what),) * ndim
     try:
-        values = tuple(value)
+        values = in_order(value)
     except TypeError:
         raise TypeError(f"{name}: expected {what}, got {value!r}") from None
     if len(values) != ndim:

@@ -39,7 +39,7 @@ def from_psf(
         "periodic" is the mode "wrap", for any h.
     like : array, optional
         An array of the library, dtype and device of the result; else those of ``psf``, float64
-        for integers.
+        for integers of NumPy or in a list.
 
     Returns
     -------

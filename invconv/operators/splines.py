@@ -100,7 +100,9 @@ def spline_filter(
     choice("mode", mode, tuple(_BORDERS))
     if axes is None:
         axes = range(x.ndim)
-    axes = [integer("axes", n) for n in (axes if isinstance(axes, Sequence) else [axes])]
+    if not isinstance(axes, Sequence) or isinstance(axes, str):
+        axes = [axes]
+    axes = [integer("axes", n) for n in axes]
     if any(not -x.ndim <= n < x.ndim for n in axes) or len({n % x.ndim for n in axes}) < len(axes):
         raise ValueError(f"axes: expected some of the {x.ndim} axes of x, once each, got {axes}")
     if 0 in x.shape or not axes:

@@ -337,7 +337,8 @@ ValueError
   spatial_shape: expected at least one pixel along every spatial axis
       -> import_module('invconv_conformance').check_operator(Conv1x1(EYE), spatial_shape=(«0 → 1»,))
   precision: expected 'float64', got 'auto' -> CORNER.prepare((4, 5), precision='«auto → float64»')
-  norm: expected 1 or inf, or None, got 2 -> CORNER.condition((4, 5), norm=«2 → 1»)
+  norm: expected 1 or inf, or None, got «2 | array»
+      -> CORNER.condition((4, 5), norm=«2 | ONES → 1»)
   one pixel .* at most, got -> CORNER.log_det((2**31«→ - 1», 5))
   kernel_size: expected odd sizes, .* got 4 -> «EmergingConv | SymmetricConv».init(3, «4 → 5»)
   kernel_size: expected at least 1 -> PeriodicConv.init(2, kernel_size=«0 → 1»)
@@ -522,6 +523,8 @@ TypeError
   got \w*float\d+; -> CORNER.inverse(X.astype(«np.longdouble → float»))
   of numpy as kernel is, got .* torch; .*asarrays\(like= -> CORNER.forward(«torch.as_tensor(X) → X»)
   bias: expected dtype float64 as kernel has, got float32 -> PeriodicConv(KERNEL, «SMALL → ONES»)
+  kernel_size: expected an integer, or 2 .* got «\{3, 5\} | \{3: 3, 5: 5\}»
+      -> PeriodicConv.init(1, «{3, 5} | {3: 3, 5: 5} → [3, 5]»)
   dilation: expected an integer, or 2 .* got 1\.0 -> PeriodicConv(KERNEL, dilation=«1.0 → 1»)
   direction: expected an integer -> corner(direction=«1.0 → 1»)
   steps: expected a list of operators, got None -> Chain(«None → [ONE]»)
@@ -591,7 +594,7 @@ TypeError
   before: expected an array of numpy as y is
       -> TALL.prepare((4, 5)).inverse(BLOCK, «torch → np».zeros((2, 1, 2, 5)))
   before: expected none, since only .* for PeriodicConv -> READY.inverse(X«, X → »)
-  axes: expected an integer, got array -> spline_filter(S, axes=«np.arange(1) → 0»)
+  axes: expected an integer, got «array | ''» -> spline_filter(S, axes=«np.arange(1) | '' → 0»)
   axis: expected an integer, got 0.0 -> lfilter([1.0], [1.0], S, «0.0 → 0»)
   shape: expected an integer, got 4.0 -> aslinearoperator(PERIODIC, («4.0 → 4», 5))
   conv: .* got PreparedInverse; pass its .conv -> aslinearoperator(READY«→ .conv», (4, 5))

@@ -5,7 +5,7 @@ for one grid, to solve often.
 """
 
 import operator
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from invconv.arrays.namespaces import (
     to_float,
     zeros,
 )
-from invconv.arrays.validation import LARGEST, require_alike
+from invconv.arrays.validation import LARGEST, in_order, require_alike
 from invconv.families.path import State
 from invconv.kernels.primitives import Plan
 from invconv.operators.base.factors import Operator, require_operator
@@ -177,9 +177,7 @@ def require_spatial_shape(
     ops_of(array).require_usable(given, array)
     require_one(conv)
     try:
-        if isinstance(shape, Set | Mapping):  # unordered, or keyed by names
-            raise TypeError
-        sizes = tuple(operator.index(n) for n in shape)
+        sizes = tuple(map(operator.index, in_order(shape)))
     except TypeError:
         got = f"an array of shape {tuple(shape.shape)}" if hasattr(shape, "shape") else repr(shape)
         raise TypeError(

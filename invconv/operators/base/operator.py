@@ -22,7 +22,7 @@ from invconv.arrays.namespaces import (
     to_float,
 )
 from invconv.arrays.registry import Primitive
-from invconv.arrays.validation import choice, flag, require_alike
+from invconv.arrays.validation import choice, flag, is_number, require_alike
 from invconv.families import path as paths
 from invconv.families.path import State
 from invconv.operators.base.calls import (
@@ -211,7 +211,7 @@ class InvertibleConv(Operator, abstract=True):
             `diagnose` tells whether rounding may account for it, from about 1e15 on.
         """
         shape = require_spatial_shape(self, spatial_shape)
-        if not (norm is None or norm in (1, math.inf)):
+        if norm is not None and not (is_number(norm) and norm in (1, math.inf)):
             raise ValueError(f"norm: expected 1 or inf, or None, got {norm!r}")
         return condition(self, shape, norm).condition
 
