@@ -33,7 +33,7 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.validation import finite_or_nan
 from invconv.families import path as paths
 from invconv.kernels.frequencies.waves import complex_of
-from invconv.kernels.primitives import conjugate, matmul
+from invconv.kernels.primitives import conjugate, inverse_or_nan, matmul
 from invconv.operators.base.calls import Call, as_squares
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.judgement import warn_of_loss
@@ -122,7 +122,7 @@ def regularised(
         scaled = matrices / own[:, 0]
         inverses = _where(ops, coupled > 0, _pseudo_inverse(scaled, rounding))
         if isinstance(damp, int | float) and damp == 0:
-            return inverses / own
+            return _of_least_norm(ops, inverses / own, matrices, identity(channels, sizes))
         inside = matmul(inverses, scaled)  # the projector to the row space: else noise / damp^2
     scale = own + other  # K and d P are of the order of 1, or one of them is
     scaled, below = matrices / scale[:, 0], rows / scale[:, 0]
@@ -151,7 +151,22 @@ def _of_numbers(ops: ArrayOps, numbers: Array, rows: Array, lost: Array) -> Arra
     size, below = size / scale, below / scale
     squares = size * size + xp.sum(below * below, axis=-2, keepdims=True)
     found = conjugate(numbers / scale) / squares / scale  # k* / (|k|^2 + d^2 |p|^2)
-    return _where(ops, ~hidden, found)
+    return xp.where(hidden, found - ops.without_derivative(found), found)
+
+
+def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> Array:
+    """Return pseudo-inverses with the derivative of those of least norm; ``one`` is the identity.
+
+    They were found by scaled columns, which says what is least only among channels that are
+    coupled. The orthogonal projector to the range of a projector Q is Q (Q + Q^H - 1)^-1.
+    """
+    values = ops.without_derivative(found)
+    if values is found:  # no derivative is recorded
+        return found
+    lost = one - matmul(found, matrices)  # the projector to what K loses
+    both = lost + conjugate(ops.xp.matrix_transpose(lost)) - one
+    least = found - matmul(lost, matmul(inverse_or_nan(both), found))
+    return values + (least - ops.without_derivative(least))
 
 
 def _where(ops: ArrayOps, kept: Array, x: Array) -> Array:
