@@ -413,9 +413,14 @@ def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
 
     The result may share the memory of ``values``, which nobody else should hold.
     """
-    xp = namespace(like)
-    integral = xp.__array_namespace_info__().default_dtypes()["integral"]
-    kind = integral if values.dtype.kind in "iu" else like.dtype
+    xp, kind = namespace(like), like.dtype
+    if values.dtype.kind in "iu":
+        kind = xp.__array_namespace_info__().default_dtypes()["integral"]
+        if (values.astype(dtype_name(kind)) != values).any():
+            raise ValueError(
+                f"like: expected a library whose integers hold {values.min()} to {values.max()}, "
+                f"got {library_name(like)} with {dtype_name(kind)}"
+            )
     return place(xp.asarray(values, dtype=kind, device=device(like)), like)
 
 

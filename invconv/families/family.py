@@ -70,17 +70,17 @@ class Family:
     solved: ClassVar[Literal["causal", "spectral", "matrix", "scale", "triangle"] | None] = None
 
     named: ClassVar[dict[str, "type[Family]"]] = {}  # the classes by their names
-    made: ClassVar[dict[Any, Any]]  # the families that `of` returned, by their settings
+    made: ClassVar[dict[Any, Any]]  # the families that `of` returned, by settings and by text
 
     def __init_subclass__(cls) -> None:
         cls.made = {}
-        known = cls.named.setdefault(cls.__name__, cls)
+        known = cls.named.setdefault(cls.__qualname__, cls)
         if known.__module__ != cls.__module__:
             raise TypeError(
-                f"class {cls.__name__}: expected a name of its own, by which compiled code knows a "
+                f"class {cls.__qualname__}: expected a name of its own, by which compiled code knows a "
                 f"family, got that of {known.__module__}.{known.__qualname__}"
             )
-        cls.named[cls.__name__] = cls  # a cell of a notebook may have run again
+        cls.named[cls.__qualname__] = cls  # a cell of a notebook may have run again
 
     @classmethod
     def of(cls, *settings: Any) -> Self:
@@ -90,10 +90,11 @@ class Family:
         """
         family: Self | None = cls.made.get(settings)
         if family is None:
-            if len(cls.made) >= _MOST:
+            if len(cls.made) >= 2 * _MOST:
                 cls.made.clear()  # perhaps of a family that another thread, or `transpose`, made
             family = cls.made[settings] = cls(*settings)
-            _ = family.transpose(), family.text
+            family.transpose()
+            cls.made[family.text] = family
         return family
 
     @derived

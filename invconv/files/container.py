@@ -206,6 +206,8 @@ def _to_be_written(name: str, array: Any) -> Values:
     kind: Any = values.dtype
     if kind.kind != "f":
         kind = np.int64
+        if (values.astype(kind) != values).any():
+            raise ValueError(f"{name}: expected integers within int64, got {values.max()}")
     elif is_half(array.dtype, array):
         kind = np.float16
         if dtype_name(array.dtype) == "bfloat16":

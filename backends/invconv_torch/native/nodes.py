@@ -83,22 +83,25 @@ def family_of(text: str) -> Any:
     """Return the family with this ``text``, such as "TriangleOfRows(lower=True)", None of ""."""
     if not text:
         return None
-    name = text.partition("(")[0]
+    name, _, settings = text.partition("(")
     known: Any = Family.named.get(name)
     if known is None:
         raise TypeError(f"{name}: expected a known family; first import its module")
-    return _made(known, text)
+    return known.made.get(text) or _made(known, settings)
 
 
 @functools.lru_cache(maxsize=256)
 def _made(cls: Any, text: str) -> Any:
-    call = ast.parse(text, mode="eval").body
+    """Return a family that another process, which wrote a graph, has made."""
+    call = ast.parse(f"_({text}", mode="eval").body
     assert isinstance(call, ast.Call)
     try:
         settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except ValueError:
         expected = "expected a family whose settings are words, numbers or tuples of them"
-        raise TypeError(f"{expected}, which a graph can hold, got {text:.200}") from None
+        raise TypeError(
+            f"{expected}, which a graph can hold, got {cls.__name__}({text:.200}"
+        ) from None
     return cls(**settings)
 
 

@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +410,46 @@ def test_a_family_of_ones_own_is_compiled_mapped_and_differentiated_twice(along:
     np.testing.assert_allclose(found, x, atol=1e-4)
     with pytest.raises(Exception, match=r"expected maps that lower to taps, .* got Along, which"):
         exported(layer.float(), (x.float(),))
+
+
+def test_a_family_in_a_function_with_any_numbers_is_mapped(along: Any) -> None:
+    Along: Any = type(along.factors()[0][0])
+
+    @dataclass(frozen=True)
+    class Limited(Along):
+        limit: float = 0.0
+
+        def transpose(self) -> Any:
+            return Limited.of(self.taps, not self.forth, self.limit)
+
+    class LimitedConv(type(along)):  # type: ignore[misc]
+        limit: float = 0.0
+
+        def factors(self) -> Any:
+            return [(Limited.of(3, True, self.limit), self.kernel)]
+
+    x = torch.asarray(RNG.standard_normal((3, 2, 4, 5)))
+    for limit in (np.float64(1), 1.0, math.inf):
+        layer = it.InvertibleModule(LimitedConv(along.kernel, along.bias, limit=limit))
+        mapped = torch.func.vmap(lambda one, layer=layer: layer(one[None])[0][0])(x)
+        torch.testing.assert_close(mapped, layer(x)[0])
+
+
+def test_integers_that_another_library_lacks_are_refused(tmp_path: Path) -> None:
+    def keyed(key: int) -> Any:
+        return Doubled(np.ones((2, 2, 1)), np.asarray([0, key], np.uint64))
+
+    path = tmp_path / "conv.safetensors"
+    ic.save(keyed(2**31), path)
+    with jax.enable_x64(False):
+        assert keyed(2**31 - 1).asarrays(jnp.zeros(1)).order[1] == 2**31 - 1
+        for carry in (keyed(2**31).asarrays, partial(ic.load, path)):
+            with pytest.raises(ValueError, match="like: .* hold 0 to 2147483648, got jax with int"):
+                carry(like=jnp.zeros(1))
+    with pytest.raises(ValueError, match="like: .* hold 0 to 9223372036854775808, got torch with"):
+        keyed(2**63).asarrays(torch.zeros(1))
+    with pytest.raises(ValueError, match="order: expected integers within int64, got 92233720"):
+        ic.save(keyed(2**63), path)
 
 
 @pytest.mark.parametrize(
