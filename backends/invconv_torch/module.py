@@ -138,9 +138,13 @@ class InvertibleModule(Described):
             self._parameters[name] = value
         for name in conv._constant_names:
             array = getattr(conv, name)
-            kept = None if array is None else copied(array, device, dtype)
-            self.register_buffer(name, kept)
+            self._buffers[name] = None if array is None else copied(array, device, dtype)
         self._array_names = (*conv._array_names, *conv._constant_names)
+        if "training" in (*self._array_names, *self._part_names):
+            raise TypeError(
+                "conv: expected no field of the name training, by which PyTorch knows a layer's "
+                f"mode, got that of {self._class.__name__}; rename it"
+            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = K x + b and log|det K|.
@@ -218,7 +222,7 @@ class InvertibleModule(Described):
         """Return what is no parameter: a buffer, or a tensor that is computed of parameters."""
         for hook in self._hooks_of(name):
             hook(self, ())
-        return getattr(self, name)
+        return self._buffers[name] if name in self._buffers else getattr(self, name)
 
     def _hooks_of(self, name: str) -> list[Any]:
         """Return hooks such as `torch.nn.utils.prune`'s, which set an attribute before a call.

@@ -77,8 +77,8 @@ class Family:
         known = cls.named.setdefault(cls.__qualname__, cls)
         if known.__module__ != cls.__module__:
             raise TypeError(
-                f"class {cls.__qualname__}: expected a name of its own, by which compiled code knows a "
-                f"family, got that of {known.__module__}.{known.__qualname__}"
+                f"class {cls.__qualname__}: expected a name of its own, by which compiled code "
+                f"knows a family, got that of {known.__module__}.{known.__qualname__}"
             )
         cls.named[cls.__qualname__] = cls  # a cell of a notebook may have run again
 

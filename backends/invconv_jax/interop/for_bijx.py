@@ -6,9 +6,9 @@ import jax
 from bijx import Bijection, Const
 from flax import nnx
 
-from invconv import InvertibleConv
 from invconv.arrays.namespaces import Array
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
+from invconv_jax.interop.leaves import told_apart
 
 
 class BijxBijection(Bijection):  # type: ignore[misc]
@@ -42,13 +42,7 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     def __init__(self, conv: Any, *, ndim: int | None = None) -> None:
         require_conv(conv)
         self._axes = event_ndim(getattr(conv, "ndim", None), ndim)
-        parts = jax.tree.leaves(conv, is_leaf=_is_operator)
-        trained = {id(array) for part in parts for array in part.parameters().values()}
-
-        def variable(leaf: Any) -> Any:
-            return nnx.Param(leaf) if id(leaf) in trained else Const(leaf)
-
-        self.arrays = nnx.data(jax.tree.map(variable, conv))
+        self.arrays = nnx.data(told_apart(conv, nnx.Param, Const))
 
     @property
     def conv(self) -> Any:
@@ -64,10 +58,6 @@ class BijxBijection(Bijection):  # type: ignore[misc]
         """Return K x + b and ``log_density - log|det K|`` of data x."""
         z, log_det = on_batch(self.conv.forward_and_log_det, x, self._axes)
         return z, log_density - log_det
-
-
-def _is_operator(node: Any) -> bool:
-    return isinstance(node, InvertibleConv)
 
 
 def _is_variable(node: Any) -> bool:

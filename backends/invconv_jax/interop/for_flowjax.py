@@ -4,12 +4,14 @@ from typing import Any, ClassVar
 
 import equinox
 import jax
+import paramax
 from flowjax.bijections import AbstractBijection
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.validation import sizes
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
+from invconv_jax.interop.leaves import told_apart
 
 
 class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
@@ -35,7 +37,7 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     (2,)
     """
 
-    conv: Any
+    arrays: Any
     shape: tuple[int, ...] = equinox.field(static=True)
     cond_shape: ClassVar[None] = None
 
@@ -56,7 +58,12 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
             raise ValueError(
                 f"shape: expected one that the operator takes, got {self.shape}: {error}"
             ) from error
-        self.conv = conv
+        self.arrays = told_apart(conv, lambda array: array, paramax.non_trainable)
+
+    @property
+    def conv(self) -> Any:
+        """The operator of the current parameters, x -> z."""
+        return paramax.unwrap(self.arrays)
 
     def transform_and_log_det(
         self, x: Array, condition: Array | None = None

@@ -1,6 +1,7 @@
 """A layer as a transform of torch.distributions."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from invconv.operators.base.calls import as_batch
 from invconv.operators.dropins import batch_and_event, event_ndim, on_batch
 from invconv_torch.interop.layer import Layer, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
+from invconv_torch.native.host import exporting_to_onnx
 from invconv_torch.precision import autocasting
 
 
@@ -58,7 +60,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Return log|det dy/dx| = -log|det K|, shape batch, of latent x and data y."""
-        if not isinstance(self.layer, InvertibleModule):
+        if not isinstance(self.layer, InvertibleModule) or exporting_to_onnx():
             return -on_batch(self.layer, y, self._axes)[1]
         batch, event = batch_and_event(y, self._axes)
         kind = y.device.type
@@ -73,6 +75,10 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
         if cache_size == self._cache_size:
             return self
         return type(self)(self.layer, ndim=self._axes - 1, cache_size=cache_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the cache, which may hold a graph, out of pickles and copies."""
+        return super().__getstate__() | {"_cached_x_y": (None, None)}
 
     def __repr__(self) -> str:
         return str(nn.Module.__repr__(self))

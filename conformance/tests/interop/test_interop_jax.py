@@ -110,6 +110,12 @@ def test_flowjax_leaves_constants_alone() -> None:
     assert gradient.permutation is None
     assert not gradient.sign.any()
     assert gradient.lower.any()
+
+    def is_constant(node: Any) -> bool:  # as flowjax.train asks, whose optimizers decay weights
+        return isinstance(node, paramax.NonTrainable)
+
+    trained = equinox.filter(part, equinox.is_inexact_array, is_leaf=is_constant)
+    assert len(jax.tree.leaves(trained)) == len(conv.parameters()) == 3
     frozen = paramax.non_trainable(part)
     gradient = equinox.filter_grad(lambda p: paramax.unwrap(p).inverse(x).sum())(frozen)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
@@ -174,6 +180,8 @@ def test_bijx_trains_no_constants_and_restores_a_state() -> None:
     crossed = interop.BijxBijection(ic.Chain([Crossed(jnp.ones(3), jnp.eye(3)), convs[0]]))
     shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(crossed, bijx.Const))]
     assert sorted(shapes) == [(3,), (3,), (3, 3)]
+    shared = interop.BijxBijection(convs[0].replace(log_scale=convs[0].sign), ndim=2)
+    assert len(jax.tree.leaves(nnx.state(shared, bijx.Const))) == 2
     before = first.reverse(x, 0.0)[0]
     nnx.update(second, nnx.state(first))
     np.testing.assert_array_equal(second.reverse(x, 0.0)[0], before)

@@ -1,5 +1,6 @@
 """The drop-ins in their libraries against dense matrices, and what PyTorch's ask of a layer."""
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -229,6 +230,7 @@ def test_a_cache_remembers_the_last_pair() -> None:
     x = cached(z)
     assert cached.inv(x) is z
     assert plain.inv(x) is not z
+    torch.testing.assert_close(copy.deepcopy(cached)(z), x)
     flow = TransformedDistribution(Normal(torch.zeros(2, 4, 4), 1.0), [cached])
     x = flow.rsample((3,))
     again = TransformedDistribution(flow.base_dist, [plain])

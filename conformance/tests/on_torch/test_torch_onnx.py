@@ -150,6 +150,20 @@ def test_refusals() -> None:
     assert "that is computed from others" in message(layer)
 
 
+def test_a_density_by_a_transform() -> None:
+    class Density(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.transform = it.interop.TorchTransform(it.Conv1x1(3), ndim=0)
+
+        def forward(self, x: Any) -> Any:
+            return self.transform.log_abs_det_jacobian(x, x)
+
+    module, x = Density(), torch.randn(2, 3)
+    (got,) = run(exported(module, (x,)), (x,))
+    torch.testing.assert_close(torch.tensor(got), module(x).detach())
+
+
 @pytest.mark.slow
 def test_an_operator_of_the_core() -> None:
     """Its forward has a form in ONNX; what would need a factorisation says what to do."""
