@@ -272,6 +272,9 @@ def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(
     [
         (([True],), TypeError, "order: expected real numbers or integers, got bool"),
         (([1j],), TypeError, "order: expected real numbers or integers, got complex128"),
+        ((np.ones(1, np.longdouble),), TypeError, "order: expected a real floating dtype"),
+        ((np.ones(1, "f4"),), TypeError, "order: expected dtype float64 as scale has, got float32"),
+        ((torch.ones(1, dtype=int),), TypeError, "order: expected an array of numpy as scale is"),
         (([0], None), ValueError, "Wrong: expected a part or a trained array, got none"),
     ],
 )
@@ -279,7 +282,8 @@ def test_arrays_that_cannot_be_are_refused(values: Any, error: Any, message: str
     types = {"__annotations__": {"order": Any, "scale": Any}, "__module__": __name__}
     fields = {"order": array("C", constant=True), "scale": array("C", optional=True)}
     cls: Any = type("Wrong", (ic.InvertibleConv,), fields | types | vjp(None))
-    order, scale = np.asarray(values[0]), np.ones(1)
+    order = values[0] if hasattr(values[0], "dtype") else np.asarray(values[0])
+    scale = np.ones(1)
     with pytest.raises(error, match=message):
         cls(order, *(values[1:] or (scale,)))
 

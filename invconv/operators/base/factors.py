@@ -39,7 +39,13 @@ from invconv.arrays.namespaces import (
     to_float,
     to_numpy,
 )
-from invconv.arrays.validation import instead, require_alike, require_array, require_real
+from invconv.arrays.validation import (
+    instead,
+    require_alike,
+    require_array,
+    require_beside,
+    require_real,
+)
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
 from invconv.families.path import (
@@ -152,7 +158,8 @@ class Operator:
             sizes["C"] = part.channels, prefix
             first = f"{prefix}.{inside}", reference
             break
-        for name, spec in self._specs.items():
+        for name in (*self._array_names, *self._constant_names):
+            spec = self._specs[name]
             if (value := getattr(self, name)) is None and spec.optional:
                 continue
             if spec.constant:
@@ -161,6 +168,9 @@ class Operator:
                     raise TypeError(
                         f"{name}: expected real numbers or integers, got {dtype_name(value.dtype)}"
                     )
+                if first is not None:
+                    require = require_alike if _is_real(value) else require_beside
+                    require(name, value, *first)
             elif first is None:
                 require_real(name, value)
                 first = name, value

@@ -56,8 +56,8 @@ def array(*shape: str, optional: bool = False, constant: bool = False) -> Any:
     optional : bool
         Whether None is allowed, and the default.
     constant : bool
-        Whether the array is a constant, such as a permutation: it gets no gradient, and validates
-        its dtype in the class's own ``validate``.
+        Whether the array is a constant, such as a permutation: it gets no gradient. It is of
+        integers, or of the dtype of the trained arrays; ``validate`` may say which.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from invconv.arrays.namespaces import (
     readable,
     to_numpy,
 )
-from invconv.arrays.validation import require_alike, require_array, require_beside
+from invconv.arrays.validation import require_real
 from invconv.families.family import Family
 from invconv.families.structured import LogTriangular, Permutation, Triangular
 from invconv.operators.base.factors import Gradients
@@ -79,8 +79,8 @@ class PLUConv1x1(Pointwise, mixing="plu"):
 
     def validate(self) -> None:
         super().validate()
-        require_alike("sign", self.sign, "lower", self.lower)
-        _require_permutation(self.permutation, self.channels, self.lower)
+        require_real("sign", self.sign)
+        _require_permutation(self.permutation, self.channels)
         if readable(self.sign) and not (np.abs(to_numpy(self.sign)) > 0).all():
             raise ValueError(
                 f"sign: expected a positive or negative number a channel, as +1 or -1, got "
@@ -136,11 +136,9 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         return self.replace(lower=lower, upper=upper, log_scale=xp.log(scale))
 
 
-def _require_permutation(permutation: Array, channels: int, lower: Array) -> None:
-    """Raise unless an array has each channel once, in the library and on the device of another."""
-    xp = require_array("permutation", permutation)
-    require_beside("permutation", permutation, "lower", lower)
-    if not xp.isdtype(permutation.dtype, "integral"):
+def _require_permutation(permutation: Array, channels: int) -> None:
+    """Raise unless an array has each channel once."""
+    if not namespace(permutation).isdtype(permutation.dtype, "integral"):
         raise TypeError(f"permutation: expected integers, got {permutation.dtype}")
     if readable(permutation):
         order = to_numpy(permutation).tolist()
