@@ -124,7 +124,14 @@ class ArrayOps:
 
     def constant(self, values: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:
         """Return a host constant on the device of ``like``, which nobody edits."""
+        if dtype is None and values.dtype.kind in "iu":
+            dtype = self.integers(like)
         return self.xp.asarray(values, dtype=dtype, device=self.device(like))
+
+    def integers(self, like: Array) -> Any:
+        """Return the dtype of the library's integers on the device of ``like``."""
+        there = {} if (device := self.device(like)) is None else {"device": device}
+        return self.xp.__array_namespace_info__().default_dtypes(**there)["integral"]
 
     def log_abs(self, x: Array) -> Array:
         """Return log|x|, -inf at zero and without NumPy's warning there."""
@@ -415,7 +422,7 @@ def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
     """
     xp, kind = namespace(like), like.dtype
     if values.dtype.kind in "iu":
-        kind = xp.__array_namespace_info__().default_dtypes()["integral"]
+        kind = ops_of(like).integers(like)
         if (values.astype(dtype_name(kind)) != values).any():
             raise ValueError(
                 f"like: expected a library whose integers hold {values.min()} to {values.max()}, "

@@ -88,7 +88,13 @@ class Family:
 
         Its transpose is made with it: torch.compile can look a family up, but cannot make one.
         """
-        family: Self | None = cls.made.get(settings)
+        try:
+            family: Self | None = cls.made.get(settings)
+        except TypeError:
+            raise TypeError(
+                f"{cls.__name__}: expected settings that have a hash, such as numbers, words and "
+                f"tuples of them, got {settings!r:.80}"
+            ) from None
         if family is None:
             if len(cls.made) >= 2 * _MOST:
                 cls.made.clear()  # perhaps of a family that another thread, or `transpose`, made

@@ -78,7 +78,8 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the cache, which may hold a graph, out of pickles and copies."""
-        return super().__getstate__() | {"_cached_x_y": (None, None)}
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"_cached_x_y": (None, None)}
 
     def __repr__(self) -> str:
         return str(nn.Module.__repr__(self))

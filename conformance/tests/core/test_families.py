@@ -56,6 +56,8 @@ def test_a_family_is_remembered_until_there_are_too_many() -> None:
         family = StencilFamily.of(((n,),), False)
         assert StencilFamily.of(((n,),), False) is family
         assert len(StencilFamily.made) <= 2 * 513  # by settings and by text, with a transpose
+    with pytest.raises(TypeError, match=r"StencilFamily: expected settings .* hash, .* got \(\[\["):
+        StencilFamily.of([[1]], False)
 
 
 def almost_singular(pivot: float) -> ic.PLUConv1x1:

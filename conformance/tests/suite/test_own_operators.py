@@ -437,7 +437,7 @@ def test_a_family_in_a_function_with_any_numbers_is_mapped(along: Any) -> None:
     Along: Any = type(along.factors()[0][0])
 
     @dataclass(frozen=True)
-    class Limited(Along):
+    class Limited(Along):  # type: ignore[misc]
         limit: float = 0.0
 
         def transpose(self) -> Any:
