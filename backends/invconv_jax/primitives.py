@@ -39,6 +39,10 @@ class JaxOps(ArrayOps):
 
     require_usable = require
 
+    def nan_where(self, mask: Array, x: Array) -> Array:
+        """See `ArrayOps.nan_where`; no array of NaN is made, which jax.debug_nans would tell of."""
+        return jnp.where(mask, jnp.nan, x)
+
     def without_derivative(self, x: Array) -> Array:
         """See `ArrayOps.without_derivative`."""
         return jax.lax.stop_gradient(x)

@@ -133,6 +133,10 @@ class ArrayOps:
         there = {} if (device := self.device(like)) is None else {"device": device}
         return self.xp.__array_namespace_info__().default_dtypes(**there)["integral"]
 
+    def nan_where(self, mask: Array, x: Array) -> Array:
+        """Return x, but NaN where a mask is true, which broadcasts with x."""
+        return self.xp.where(mask, self.xp.full_like(x, math.nan), x)
+
     def log_abs(self, x: Array) -> Array:
         """Return log|x|, -inf at zero and without NumPy's warning there."""
         with np.errstate(divide="ignore"):

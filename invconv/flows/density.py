@@ -18,7 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, cast, dtype_name, namespace, readable, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    dtype_name,
+    namespace,
+    ops_of,
+    readable,
+    to_numpy,
+)
 from invconv.arrays.validation import require_array, require_beside, require_real
 from invconv.flows.affine import in_full, sum_of_each
 
@@ -48,7 +57,7 @@ def dequantized(images: Array, noise: Array) -> Array:
     if readable(outside):  # a constant inside jit is readable, and what is computed of it is not
         _require_none("noise", noise, outside, "numbers in [0, 1)")
         return x
-    return xp.where(outside, math.nan, x)
+    return ops_of(x).nan_where(outside, x)
 
 
 def bits_per_dim(log_prob: Array, dimensions: int) -> Array:
@@ -70,7 +79,7 @@ def nan_if_lost(log_det: Array, lost: Array) -> Array:
     """Return log-determinants; they and gradients are NaN for samples with a number ``lost``."""
     xp = namespace(lost, log_det)
     lost = xp.any(lost, axis=tuple(range(1, lost.ndim)))
-    return log_det * xp.where(lost, math.nan, xp.ones_like(log_det))
+    return log_det * ops_of(log_det).nan_where(lost, xp.ones_like(log_det))
 
 
 def require_images(x: Any, shape: Shape) -> None:

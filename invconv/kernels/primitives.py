@@ -21,6 +21,7 @@ from invconv.arrays.namespaces import (
     identity,
     namespace,
     on_diagonal,
+    ops_of,
     readable,
     size,
     zeros,
@@ -180,7 +181,7 @@ def log_abs_det(matrices: Array) -> Array:
     xp = namespace(matrices)
     logs = xp.linalg.slogdet(matrices)[1]
     known = xp.all(xp.isfinite(matrices), axis=(-2, -1)) | (logs != -math.inf)
-    return xp.where(known, logs, math.nan)
+    return ops_of(matrices).nan_where(~known, logs)
 
 
 @Primitive
@@ -208,7 +209,7 @@ def inverse_or_nan(matrices: Array) -> Array:
     if readable(matrices):
         return xp.linalg.inv(matrices)
     singular, regular = split_singular(matrices)
-    return xp.where(singular, math.nan, xp.linalg.inv(regular))
+    return ops_of(matrices).nan_where(singular, xp.linalg.inv(regular))
 
 
 def split_singular(matrices: Array) -> tuple[Array, Array]:
