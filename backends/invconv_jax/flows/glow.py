@@ -15,7 +15,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
-from invconv.arrays.validation import positive_int
+from invconv.arrays.validation import positive_int, require_array
 from invconv.files.flow_files import StoredFlow, arrays_of
 from invconv.flows import architecture as designs
 from invconv.flows import density
@@ -191,6 +191,7 @@ class Glow:
             raise RuntimeError("initialize: the flow is initialized already")
         density.require_images(x, self.architecture.shape)
         density.require_in_range(x)
+        x = jnp.asarray(x)
         context = None if context is None else jnp.asarray(context)
         x, levels = x - 0.5, []
         for level in self.levels:
@@ -250,10 +251,12 @@ class Glow:
 
         ``noise`` is uniform in [0, 1), (B, C, H, W), or a key from which it is drawn.
         """
+        require_array("images", images)
         if is_key(noise):
-            images = jnp.asarray(images)
-            noise = jax.random.uniform(noise, jnp.shape(images), self._dtype)
-        log_prob = self.log_prob(density.dequantized(images, noise), context)
+            noise = jax.random.uniform(noise, images.shape, self._dtype)
+        require_array("noise", noise)
+        x = density.dequantized(jnp.asarray(images), jnp.asarray(noise))
+        log_prob = self.log_prob(x, context)
         return density.bits_per_dim(log_prob, math.prod(self.architecture.shape))
 
     def draw_latents(self, key: Array, n: int) -> list[Array]:
@@ -286,19 +289,26 @@ def from_stored(stored: StoredFlow) -> Glow:
 
 
 def to_stored(flow: Glow) -> StoredFlow:
-    """Undo `from_stored`."""
+    """Undo `from_stored`, or raise if no file describes the flow."""
     arrays: dict[str, Array] = {}
     prefixes = "actnorm.", *designs.mixing_steps(str(flow.architecture.mixing))
     for i, level in enumerate(flow.levels):
         for j, step in enumerate(level.steps):
             at = f"level{i}_step{j}"
-            for prefix, conv in zip(prefixes, step.mixing.steps, strict=True):
+            for prefix, conv in zip(prefixes, step.mixing.steps, strict=False):
                 arrays |= {f"{at}_{prefix}{n}": a for n, a in conv._arrays().items()}
-            for number, pair in zip((0, 2, 4), step.network, strict=True):
+            for number, pair in zip((0, 2, 4), step.network, strict=False):
                 arrays |= _named(f"{at}_coupling.net.{number}", pair)
         if level.prior is not None:
             arrays |= _named(f"level{i}_split.prior", level.prior)
-    return StoredFlow(flow.architecture, arrays, bool(to_numpy(flow.initialized).all()))
+    stored = StoredFlow(flow.architecture, arrays, bool(to_numpy(flow.initialized).all()))
+    same = arrays.keys() == flow.architecture.arrays().keys()
+    if not same or jax.tree.structure(from_stored(stored)) != jax.tree.structure(flow):
+        raise ValueError(
+            "model: cannot be saved, since no file describes it: expected the layers of its "
+            "architecture, got others; make a Glow with the settings that you want"
+        )
+    return stored
 
 
 def _step(design: Design, arrays: Mapping[str, Array], at: str) -> Step:

@@ -64,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     returning = "images, and samples, that go and return"
     for verb, does, count in (sample, _sample, "samples"), (evaluate, _evaluate, returning):
         verb.add_argument("of", type=Path, help="the folder of a run, or its checkpoint")
+        about = "MODULE:WORD of the run, if the class is yours: the module is imported"
+        verb.add_argument("--mixing", help=about)
         verb.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
         about = f"of the noise ({_DEFAULT})"
         verb.add_argument("--temperature", type=float, default=1.0, help=about)
@@ -186,7 +188,7 @@ def _words(recipe: Recipe) -> str:
 
 
 def _sample(arguments: argparse.Namespace) -> int:
-    stored, model = evaluation.restore(arguments.of, arguments.device)
+    stored, model = evaluation.restore(arguments.of, arguments.device, arguments.mixing)
     generator = torch.Generator().manual_seed(arguments.seed)
     samples = model.sample(arguments.count, arguments.temperature, generator=generator)
     evaluation.write(evaluation.pixels(model, samples), arguments.out, bright=arguments.stretch)
@@ -196,7 +198,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _evaluate(arguments: argparse.Namespace) -> int:
-    stored, model = evaluation.restore(arguments.of, arguments.device)
+    stored, model = evaluation.restore(arguments.of, arguments.device, arguments.mixing)
     data = load(stored.recipe.data, arguments.path)
     if data.fingerprint != stored.data:
         raise CommandError(f"--path: {stored.recipe.data} there has other images than the run had")

@@ -227,6 +227,27 @@ def test_a_damaged_checkpoint(damage: Any, done: bytes, tmp_path: Path, capsys: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_checkpoint_imports_no_module(
+    done: bytes, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (tmp_path / "evil_rows.py").write_text("print('this ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    stored = torch.load(io.BytesIO(done), weights_only=True)
+    commands = ([], 0), (["--mixing", "os:plain"], 2), (["--mixing", "evil_rows:plain"], 0)
+    sample = ["density", "sample", str(tmp_path), "--count", "1", "--out", str(tmp_path / "a.png")]
+    stored[checkpoint.KEY]["recipe"]["mixing"] = "evil_rows:plain"
+    (tmp_path / checkpoint.NAME).write_bytes(saved(stored))
+    for options, status in commands:
+        assert main([*sample, *options]) == status
+        out, error = capsys.readouterr()
+        assert ("this ran" in out) == ("evil_rows:plain" in options)
+        assert ("--mixing: expected 'evil_rows:plain', as the run has" in error) == (status == 2)
+    stored[checkpoint.KEY]["recipe"]["mixing"] = "evil_rows:none"
+    (tmp_path / checkpoint.NAME).write_bytes(saved(stored))
+    assert main(sample) == 2
+    assert "has its word once its module has been imported" in capsys.readouterr().err
+
+
 def test_one_tile_has_no_spread(done: bytes, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / checkpoint.NAME).write_bytes(done)
     monkeypatch.setattr(evaluation, "bits_per_dim", lambda *_: np.ones(1))

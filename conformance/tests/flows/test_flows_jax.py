@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
     bits = found.bits_per_dim(as_jax(images), as_jax(noise))
     np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-5)
     assert bits.dtype == "float32"
+    for one, other in ((images.numpy(), as_jax(noise)), (as_jax(images), noise.numpy())):
+        np.testing.assert_array_equal(found.bits_per_dim(one, other), bits)
     for key in (jax.random.key(0), jax.random.PRNGKey(0)):
         drawn = jax.random.uniform(key, images.shape, "float32")
         bits = found.bits_per_dim(images.numpy(), key)  # whatever library the pixels are of
@@ -60,7 +63,7 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
 def test_actnorms_are_initialized_as_those_of_torch(tmp_path: Path) -> None:
     flow, found = both(tmp_path, torch.float32, "qr", levels=2, depth=2, context=1)
     x, context = torch.rand(4, *SHAPE), torch.randn(4, 1)
-    found = found.initialize(as_jax(x), context.numpy())
+    found = found.initialize(x.numpy(), context.numpy())
     flow.initialize(x, context=context)
     for n in itertools.product((0, 1), repeat=2):  # a later one sees what the others have made
         step = found.levels[n[0]].steps[n[1]]
@@ -115,6 +118,20 @@ def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path
     with jax.enable_x64(True):
         invconv_jax.save(invconv_jax.load(paths[0]), paths[1])
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
+    flow = Glow.init(jax.random.key(0), SHAPE, 1, 1, 4, dtype="float32")
+    level = flow.levels[0]
+    actnorm, first, conv = level.steps[0].mixing.steps
+    exchanged = replace(conv, first=conv.second, second=conv.first)
+    dilated = replace(conv, first=replace(conv.first, dilation=(2, 2)))
+    for steps in ([first, exchanged], [first, dilated], [conv, first], [conv], [first, conv, conv]):
+        step = replace(level.steps[0], mixing=ic.Chain([actnorm, *steps]))
+        other = replace(flow, levels=(replace(level, steps=(step,)),))
+        with pytest.raises(ValueError, match="model: cannot be saved, since no file describes it"):
+            ic.save(other, tmp_path / "flow.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_float64_is_saved_where_jax_has_none(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
 from invconv_benchmarks.density.recipes.peers import PEERS
-from invconv_benchmarks.density.recipes.recipe import Preset, Recipe
+from invconv_benchmarks.density.recipes.recipe import Preset, Recipe, imported
 from invconv_benchmarks.density.training.module import DivergedError
 from invconv_benchmarks.density.training.run import train
 from invconv_benchmarks.measure import processes
@@ -112,6 +112,7 @@ _stop: Any = None  # an event that all worker processes share
 
 def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
     """Train and evaluate all runs of a row, from where they were left."""
+    imported(mixing)  # in a worker process
     waiting = sorted(comparison.rates)
     best, sweep = waiting[0], dict[float, dict[int, Outcome]]()
     images = _load(data, comparison.path)

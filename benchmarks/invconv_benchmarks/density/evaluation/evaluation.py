@@ -16,6 +16,7 @@ from invconv.files.container import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
 from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
+from invconv_benchmarks.density.recipes.recipe import imported
 from invconv_benchmarks.report.figures import Floats, stretch
 from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale
@@ -24,10 +25,19 @@ _AT_ONCE = 100  # round trips
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
 
-def restore(path: Path, device: str = "cpu") -> tuple[Checkpoint, Multiscale]:
-    """Return the checkpoint of a run's folder or a file, and the model with average parameters."""
+def restore(
+    path: Path, device: str = "cpu", mixing: str | None = None
+) -> tuple[Checkpoint, Multiscale]:
+    """Return the checkpoint of a run's folder or a file, and the model with average parameters.
+
+    No module that a checkpoint names is imported; one of the user's ``mixing`` is.
+    """
     path = path / checkpoint.NAME if path.is_dir() else path
     stored = checkpoint.read(path)
+    if mixing not in (None, own := stored.recipe.mixing):
+        raise CommandError(f"--mixing: expected {own!r}, as the run has, got {mixing!r}")
+    if mixing is not None:
+        imported(mixing)
     model = stored.recipe.flow(stored.image_shape)
     try:
         model.load_state_dict(stored.average)
@@ -122,7 +132,7 @@ def _largest_and_mean(errors: Tensor) -> tuple[float, ...]:
 
 def pixels(model: Multiscale, x: Tensor) -> Floats:
     """Return images (N, C, H, W) as bytes; what is not finite is black."""
-    images, _ = model.dequantize.inverse(torch.nan_to_num(x, nan=0.0))
+    images, _ = model.dequantize.inverse(torch.nan_to_num(x, 0.0, 0.0, 0.0))
     return np.asarray(images.cpu().numpy())
 
 

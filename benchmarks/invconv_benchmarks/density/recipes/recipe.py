@@ -35,7 +35,8 @@ class Recipe:
     """A run: everything that its numbers depend on but the images themselves.
 
     Mixing to scale_floor are those of `invconv_torch.flows.Glow`. The mixing may also be one of
-    `PEERS`, or "module:word", the word of a class that the module defines, which is imported.
+    `PEERS`, or "module:word", the word of a class that the module defines. `imported` imports it;
+    the recipe itself does not, since it may come from a stranger's checkpoint.
     """
 
     preset: str
@@ -99,7 +100,7 @@ class Recipe:
             if peer := PEERS.get(self.mixing):
                 like = GlowArchitecture(image_shape, mixing=None, **design)
                 return Multiscale(image_shape, peer(like))
-            return Glow(image_shape, mixing=imported(self.mixing), **design)
+            return Glow(image_shape, mixing=self.mixing.rpartition(":")[2], **design)
 
 
 def imported(mixing: str, option: str = "--mixing") -> str:
