@@ -15,7 +15,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
-from invconv.arrays.validation import positive_int, require_array
+from invconv.arrays.validation import positive_int
 from invconv.files.flow_files import StoredFlow, arrays_of
 from invconv.flows import architecture as designs
 from invconv.flows import density
@@ -191,9 +191,8 @@ class Glow:
             raise RuntimeError("initialize: the flow is initialized already")
         density.require_images(x, self.architecture.shape)
         density.require_in_range(x)
-        x = jnp.asarray(x)
         context = None if context is None else jnp.asarray(context)
-        x, levels = x - 0.5, []
+        x, levels = jnp.asarray(x) - 0.5, []
         for level in self.levels:
             levels.append(level.initialize(x, context, self.architecture))
             (*_, x), _ = levels[-1].forward(x, jnp.zeros(len(x)), context, self.architecture)
@@ -251,12 +250,10 @@ class Glow:
 
         ``noise`` is uniform in [0, 1), (B, C, H, W), or a key from which it is drawn.
         """
-        require_array("images", images)
         if is_key(noise):
-            noise = jax.random.uniform(noise, images.shape, self._dtype)
-        require_array("noise", noise)
-        x = density.dequantized(jnp.asarray(images), jnp.asarray(noise))
-        log_prob = self.log_prob(x, context)
+            images = jnp.asarray(images)
+            noise = jax.random.uniform(noise, jnp.shape(images), self._dtype)
+        log_prob = self.log_prob(density.dequantized(images, noise), context)
         return density.bits_per_dim(log_prob, math.prod(self.architecture.shape))
 
     def draw_latents(self, key: Array, n: int) -> list[Array]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from invconv.arrays.namespaces import readable
+from invconv.arrays.validation import require_real
 from invconv.flows.density import VALUES, dequantized, nan_if_lost
 from invconv_torch.native.host import device_kind
 
@@ -60,10 +61,12 @@ class Dequantize(nn.Module):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
-            If a number is NaN, on a CPU. On other devices the sample's log-determinant is NaN.
+        TypeError, ValueError
+            If the numbers are not real, or a number is NaN, on a CPU. On other devices the sample's
+            log-determinant is NaN.
         """
         device_kind("x", x)
+        require_real("x", x)
         log_det, lost = self._log_det(x, 1), x.isnan()
         if not readable(x):
             log_det = nan_if_lost(log_det, lost)

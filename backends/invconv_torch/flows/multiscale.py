@@ -35,7 +35,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         In the order in which an image passes through them, each with
         ``forward(x) -> (z, log_det)`` and ``inverse(z) -> (x, log_det)``, one log-determinant a
         sample: layers of invconv_torch, `AffineCoupling`, `Split`, your own. A layer with an
-        attribute ``context`` that is not None is called with the context as second argument.
+        attribute ``context``, the number of channels of its context, that is not None is called
+        with the context as second argument.
     reversible : bool
         Keep only inputs and outputs of the layers between splits for the gradient, and recompute
         the rest, as in `ReversibleChain`, in about twice the time.

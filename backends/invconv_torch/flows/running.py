@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from invconv.flows.affine import optional_context
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import Squeeze
@@ -31,7 +32,7 @@ def _beside(layer: nn.Module, context: Tensor | None) -> tuple[Tensor | None, ..
 
 def zero_context(layers: Iterable[nn.Module], like: Tensor) -> Tensor | None:
     """Return a context of zeros for one image, or None if no layer takes a context."""
-    widths = [layer.context for layer in layers if takes_context(layer)]
+    widths = [optional_context(layer.context) for layer in layers if takes_context(layer)]
     return like.new_zeros(1, widths[0]) if widths else None
 
 
@@ -114,14 +115,14 @@ def reversible(layers: Layers, before: list[nn.Module]) -> list[nn.Module]:
 def latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
     """Return the shape (C, H, W) of each piece of noise for an image of this shape.
 
-    Layers of other packages are run once, on zeros ``like`` the flow's parameters. An error names
-    the layer that does not take the output of the layer before it.
+    Copies of other packages' layers are run once, on zeros ``like`` the flow's parameters. An error
+    names the layer that does not take the output of the layer before it.
     """
     noise: list[Shape] = []
     for name, layer in layers.items():
         try:
             shape = _shape_after(layer, shape, like)
-        except (ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"layers: {name} does not take images of shape {shape}: {error}"
             ) from None
@@ -146,7 +147,11 @@ def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
     if isinstance(layer, Squeeze):
         like = like.to("meta")  # it only moves numbers
     x = like.new_zeros(1, *shape)
+    found = (value for module in layer.modules() for value in vars(module).values())
+    plain = {id(t): t.detach().clone() for t in found if isinstance(t, Tensor)}
+    # a user's layer may initialize itself by its first images; deepcopy alone takes only leaves
+    probe = copy.deepcopy(layer, plain)
     with torch.no_grad():
-        z, _ = layer(x, *_beside(layer, zero_context([layer], like)))
+        z, _ = probe(x, *_beside(layer, zero_context([layer], like)))
     _, channels, height, width = z.shape
     return channels, height, width

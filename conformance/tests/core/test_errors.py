@@ -30,7 +30,7 @@ from invconv_benchmarks.docs.pages import PACKAGES
 from invconv_conformance.cases.case import Case
 from invconv_jax.reversible_chain import Reversible
 from tests.files.test_files import nested
-from tests.flows.small_flows import glow
+from tests.flows.small_flows import Rolled, glow
 from tests.selected import ONE_OF_EACH, cases_named, slow, turned
 
 RNG = np.random.default_rng(0)
@@ -130,6 +130,13 @@ class Flip(torch.nn.Module):  # type: ignore[misc]
     """A step of a reversible chain that is no operator."""
 
     inverse = forward = lambda self, x: (x.flip(-1), x.new_zeros(len(x)))
+
+
+def contextual(context: Any) -> torch.nn.Module:
+    """Return a layer of a user's that takes a context."""
+    layer = Rolled(1)
+    layer.context = context
+    return layer
 
 
 def other(name: str) -> Any:
@@ -288,6 +295,8 @@ invconv_torch.Dequantize.forward
 invconv_torch.Dequantize.inverse
   a number is NaN -> x: expected numbers, got NaN, which is no pixel
       -> Dequantize().inverse(NOISE«*np.nan → »)
+  the numbers are not real -> x: expected a real floating dtype .* got uint8
+      -> Dequantize().inverse(«PIXELS → NOISE»)
 invconv_torch.Multiscale.initialize
   the flow is initialized already -> initialized already -> «FLOW → glow('plain')».initialize(NOISE)
   a channel is constant -> layers.level0_step0_actnorm -> glow('plain').initialize(NOISE«*0 → »)
@@ -469,6 +478,8 @@ ValueError
   kept: expected shape \(B, 2, H, W\) -> Split(4).inverse([torch.zeros(2, «1 → 2», 4, 4)] * 2)
   z: expected shape \(2, 8, 1, 1\) as kept, got \(3, 8
       -> Split(16).inverse((ZS[1]«[:2] → », ZS[1]))
+  layers: 0 .*context: expected a positive integer, got «Linear | True»
+      -> Multiscale((1, 4, 4), [contextual(«torch.nn.Linear(1, 1) | True → 2»)])
   differ as text, got \['1', 1\] -> Multiscale((3, 2, 2), {'1': LAYER, «→ -»1: LAYER})
   factor: expected a positive integer up to 2147483647, got -1 -> it.Squeeze(«-1 → 1»)
   one log-determinant of the shape \(3, 2, 2\); one image is x\[None\]

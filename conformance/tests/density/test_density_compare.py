@@ -93,6 +93,25 @@ def test_an_outcome_that_is_cut_off_is_found_anew(tmp_path: Path, monkeypatch: A
         path.write_text(text)
         found = rows.outcome_of(comparison, "plain", 0, 0.01, load("digits"), final=True)
         assert json.loads(path.read_text())["outcome"] == found == {"error": "step 1: a NaN"}
+    close = np.nextafter(0.01, 1)
+    assert {comparison.run_folder("plain", 0, rate).name for rate in (0.01, float(close))} == {
+        "plain-seed0-rate0.01",
+        "plain-seed0-rate0.010000000000000002",
+    }
+
+
+def test_a_run_whose_checkpoint_is_lost_is_trained_anew(tmp_path: Path, monkeypatch: Any) -> None:
+    done = Mock(step=2, steps=2, history=[{"held_out": 4.0}], flow=ActNorm(1))
+    monkeypatch.setattr(rows, "train", trained := Mock(return_value=done))
+    monkeypatch.setattr(rows, "_stop", Mock())
+    monkeypatch.setattr(evaluation, "bits_per_dim", lambda *_: np.ones(1))
+    comparison = rows.Comparison(load_preset("digits"), {}, (0,), (0.01,), None, tmp_path)
+    folder = comparison.run_folder("plain", 0, 0.01)
+    folder.mkdir()
+    for lost, count in ((True, 1), (True, 2), (False, 2)):
+        (folder / checkpoint.NAME).write_bytes(b"") if not lost else None
+        rows.outcome_of(comparison, "plain", 0, 0.01, load("digits"), final=True)
+        assert trained.call_count == count
 
 
 def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
@@ -242,6 +261,8 @@ def test_round_trips_find_an_error_that_is_known_and_count_samples() -> None:
         flow.layers["last"].log_scale.fill_(-95.0)
         lost = evaluation.round_trips(flow, data, 8)
     assert (lost.not_finite, lost.in_range, lost.noise_errors, lost.outside) == (8, 0, (), None)
+    odd = torch.tensor([math.nan, math.inf, -math.inf, 0.999]).reshape(1, 1, 2, 2)
+    assert evaluation.pixels(flow, odd).ravel().tolist() == [0, 0, 0, 255]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -53,9 +53,10 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(mixing: str, tmp_p
     run, whole, part = recipe(mixing, steps=11), tmp_path / "whole", tmp_path / "part"
     train(run, DIGITS, whole)
     assert train(run, DIGITS, part, should_stop=after(4)).step == 4
-    (part / ".killed.part").touch()  # as a process leaves that is killed while it writes
+    (part / f".{'0a' * 8}.part").touch()  # as a process leaves that is killed while it writes
+    (part / ".users.part").touch()
     assert train(run, DIGITS, part).step == 11
-    assert [path.name for path in part.iterdir()] == [checkpoint.NAME]
+    assert {path.name for path in part.iterdir()} == {checkpoint.NAME, ".users.part"}
     assert same(whole, part)
     before = (part / checkpoint.NAME).read_bytes()
     again = train(run, DIGITS, part)  # it is done: nothing is trained or written

@@ -48,8 +48,6 @@ def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path)
     bits = found.bits_per_dim(as_jax(images), as_jax(noise))
     np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-5)
     assert bits.dtype == "float32"
-    for one, other in ((images.numpy(), as_jax(noise)), (as_jax(images), noise.numpy())):
-        np.testing.assert_array_equal(found.bits_per_dim(one, other), bits)
     for key in (jax.random.key(0), jax.random.PRNGKey(0)):
         drawn = jax.random.uniform(key, images.shape, "float32")
         bits = found.bits_per_dim(images.numpy(), key)  # whatever library the pixels are of

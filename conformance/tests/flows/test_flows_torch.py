@@ -81,6 +81,35 @@ def test_parts_and_files_go_where_they_are_told(tmp_path: Path) -> None:
     assert made[0].dequantize(torch.zeros(1, 1, dtype=torch.uint8))[0].dtype == torch.float64
 
 
+class Shifted(torch.nn.Module):  # type: ignore[misc]
+    """A user's layer of which everything changes as it sees its first images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.fresh = torch.nn.Parameter(torch.ones(1)), True
+        self.norm = torch.nn.utils.weight_norm(torch.nn.Conv2d(1, 1, 1))
+        self.norm.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        if self.fresh:
+            self.shift.data.copy_(x.mean())
+            self.fresh = False
+        self.norm.seen += 1
+        return x - self.shift, 0 * self.norm(x).sum((1, 2, 3))
+
+    def inverse(self, z: Any) -> Any:
+        return z + self.shift, z.new_zeros(len(z))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_users_layer_is_as_it_was_once_it_is_in_a_flow() -> None:
+    layer = Shifted()
+    flow = Multiscale((1, 4, 4), [layer])
+    assert (layer.shift.item(), layer.fresh, layer.norm.seen.item()) == (1, True, 0)
+    flow.log_prob(x := torch.rand(3, 1, 4, 4))
+    assert layer.shift.item() == pytest.approx(x.mean().item() - 0.5, abs=1e-6)
+
+
 def test_a_coupling_and_a_split_are_their_equations() -> None:
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
     parts: list[Any] = [AffineCoupling(4, 8, scale_floor=0.2), Split(4, scale_floor=0.3)]

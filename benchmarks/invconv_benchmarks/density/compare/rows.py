@@ -24,6 +24,7 @@ from invconv.files.container import write_text
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.users_data import load
 from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.recipes import checkpoint
 from invconv_benchmarks.density.recipes.peers import PEERS
 from invconv_benchmarks.density.recipes.recipe import Preset, Recipe, imported
 from invconv_benchmarks.density.training.module import DivergedError
@@ -56,7 +57,8 @@ class Comparison:
 
     def run_folder(self, mixing: str, seed: int, rate: float) -> Path:
         """Return the folder of a run."""
-        return self.folder / f"{mixing.replace(':', '.')}-seed{seed}-rate{rate:g}"
+        text = f"{rate:g}" if float(f"{rate:g}") == rate else repr(rate)
+        return self.folder / f"{mixing.replace(':', '.')}-seed{seed}-rate{text}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def outcome_of(
     except (FileNotFoundError, TypeError, ValueError):  # there is none, or one that is cut off
         known = {}
     outcome: Outcome = known.pop("outcome", {})
-    if known == identity and ("error" in outcome or outcome["bits"] or not final):
+    usable = not final or (outcome.get("bits") and (folder / checkpoint.NAME).exists())
+    if known == identity and ("error" in outcome or usable):
         return outcome
     try:
         run = train(recipe, data, folder, should_stop=_stop.is_set, seconds=30)

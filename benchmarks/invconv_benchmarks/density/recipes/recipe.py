@@ -68,6 +68,9 @@ class Recipe:
         for name in ("seed", "steps", "epochs", "warm_up_steps", "warm_up_epochs"):
             if getattr(self, name) != 0:
                 positive_int(name, getattr(self, name))
+        if self.warm_up_steps and self.warm_up_epochs:
+            given = f"{self.warm_up_steps} and {self.warm_up_epochs}"
+            raise ValueError(f"expected warm_up_steps or warm_up_epochs, not both, got {given}")
         if bool(self.steps) == bool(self.epochs):
             given = f"{self.steps} and {self.epochs}"
             raise ValueError(f"expected steps or epochs, one of the two, got {given}")
@@ -151,7 +154,12 @@ def load_preset(name: str) -> Preset:
             expected = f"expected one of {', '.join(known)}, or the path of a .toml file"
             raise CommandError(f"--preset: {expected}, got {other!r}")
         values = _changed(known[other], values)
-    preset = Preset(Path(name).stem, values, values.pop("paper", {}))
+    if own := [option for option in ("preset", "mixing", "seed") if option in values]:
+        raise CommandError(f"--preset {name}: expected --{own[0]} as an option, got it in the file")
+    paper = values.pop("paper", {})
+    if not isinstance(paper, dict):
+        raise CommandError(f"--preset {name}: paper: expected a table by mixing layer, got {paper}")
+    preset = Preset(Path(name).stem, values, {row: str(bits) for row, bits in paper.items()})
     preset.recipe("plain")  # raises where a value is wrong
     return preset
 

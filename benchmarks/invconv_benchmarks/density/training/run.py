@@ -49,7 +49,7 @@ def train(
     """
     path = folder / checkpoint.NAME
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.part"):  # of a run that was killed while it wrote
+    for left in folder.glob(f".{'[0-9a-f]' * 16}.part"):  # of a run killed in `replacing`
         left.unlink(missing_ok=True)
     stored = checkpoint.read(path) if path.exists() else None
     if stored is not None:
