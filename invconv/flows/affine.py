@@ -82,7 +82,7 @@ def _fitting(context: Any, x: Array, channels: int | None) -> Array:
     if context is not None:
         require_array("context", context)
         images = context.ndim == 4 and all(
-            n > 0 and n % m == 0 for n, m in zip(context.shape[2:], grid, strict=True)
+            n > 0 and m > 0 and n % m == 0 for n, m in zip(context.shape[2:], grid, strict=True)
         )
         fits = tuple(context.shape[:2]) == (batch, channels) and context.dtype == x.dtype
         if fits and (images or context.ndim == 2):

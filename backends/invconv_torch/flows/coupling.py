@@ -15,6 +15,7 @@ from invconv.flows import affine as maps
 from invconv.flows.affine import affine, beside, inverse_affine, optional_context
 from invconv_torch.module import Described
 from invconv_torch.native.host import device_kind
+from invconv_torch.precision import AUTOCAST, autocasting
 
 
 def network(
@@ -126,6 +127,8 @@ class AffineCoupling(Described):
         return torch.cat((changed, kept) if self.swapped else (kept, changed), dim=1)
 
     def _shift_and_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if context is not None and autocasting(device_kind("context", context)):
+            context = context.to(kept.dtype) if context.dtype in AUTOCAST else context
         return shift_and_scale(self.net(beside(kept, context, self.context)), kept, self.floor)
 
     def _kind(self) -> dict[str, Any]:

@@ -469,6 +469,8 @@ ValueError
   context:  -> GIVEN.log_prob(NOISE, context=CONTEXT«[:, :1] → »)
   got float64 of shape \(3, 2\) -> GIVEN.log_prob(NOISE, context=CONTEXT«.double() → »)
   multiple of the grid -> GIVEN.log_prob(NOISE, context=torch.zeros(3, 2, «3, 3 | 0, 4 → 4, 4»))
+  multiple of the grid 0 x 2, got float32
+      -> AffineCoupling(2, 4, context=2)(ZS[0][:, :, :«0 → 2»], torch.zeros(3, 2, 4, 4))
   expected none, as no layer -> FLOW.log_prob(NOISE«, context=CONTEXT → »)
   zs: expected a batch -> FLOW.decode([ZS[0]«[:2] → », ZS[1]])
   channels: expected an even number -> Split(«3 → 4»)

@@ -199,6 +199,18 @@ def test_a_curve_is_the_mean_of_the_runs_of_its_own_model() -> None:
     picture._curves(axis, found)
     curves = {str(line.get_label()): [*line.get_ydata()] for line in axis.lines}
     assert curves == {report.title("plain"): [5.0, 4.0], report.title("plu"): [8.0, 4.0]}
+    del found["rows"][0]["runs"][0]["history"][1:], found["rows"][1:]  # a single point, and so
+    picture._curves(axis, found)  # without a warning
+    picture._differences(axis, {"rows": [{"mixing": "plain", "difference": None}]})
+
+
+def test_the_command_is_told_without_its_places() -> None:
+    found: Any = {"data": {"name": "digits", "test": 1}, "training": {"steps": 1, "batch": 1}}
+    found |= {"environment": {"cpu": "", "cores": 1, "versions": {"torch": ""}}}
+    found |= {"seeds": [0], "paper": {}, "load": {}, "date": ""}
+    for place in ("--out '/my runs/a'", "'--out=/my runs/a' --workers 1"):
+        found["command"] = f"python -m invconv density compare {place} --quick"
+        assert report._about(found).startswith("`invconv density compare --quick`: ")
 
 
 @pytest.mark.slow

@@ -121,6 +121,7 @@ def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path
 def test_what_no_file_describes_is_refused(tmp_path: Path) -> None:
     flow = Glow.init(jax.random.key(0), SHAPE, 1, 1, 4, dtype="float32")
     level = flow.levels[0]
+    conv: Any
     actnorm, first, conv = level.steps[0].mixing.steps
     exchanged = replace(conv, first=conv.second, second=conv.first)
     dilated = replace(conv, first=replace(conv.first, dilation=(2, 2)))

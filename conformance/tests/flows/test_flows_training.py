@@ -224,6 +224,9 @@ def test_autocast_runs_networks_in_half_precision_and_maps_in_full() -> None:
         layer, halves = flow.layers["level0_step0_coupling"], torch.rand(2, 4, 2, 2)
         z, _ = layer(halves)
         shift, h = layer.net(halves[:, :2]).float().chunk(2, dim=1)
+        given, context = glow("plain", context=2), torch.rand(2, 2).bfloat16()  # of a network
+        same = [given.log_prob(x, context=c) for c in (context, context.float())]
+    assert torch.equal(*same)
     scale = 0.5 + 0.5 * torch.sigmoid(h + 2)
     torch.testing.assert_close(z[:, 2:], (halves[:, 2:] + shift) * scale)
     assert set(seen) == {torch.bfloat16}

@@ -64,7 +64,8 @@ def _curves(axis: Any, result: Result) -> None:
         last += [values[:, -1].min(), np.median(values)]
     if last:
         low, high = min(last), max(last)
-        axis.set_ylim(low - 0.05 * (high - low), high + 0.6 * (high - low))
+        span = high - low or 1
+        axis.set_ylim(low - 0.05 * span, high + 0.6 * span)
         lines = [line for _, (line,) in sorted(ends, key=lambda end: -end[0])]
         axis.legend(handles=lines, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set(xlabel="steps", ylabel=f"bits/dim of the {result['data']['watched']} tiles")
@@ -79,7 +80,7 @@ def _differences(axis: Any, result: Result) -> None:
         axis.plot(found["each"], [y + 0.25] * found["count"], ".", color=color(mixing), ms=4)
     axis.axvline(0, color=color(BASELINE), lw=0.8)
     axis.set_yticks(range(len(shown)), [title(mixing) for mixing, _ in shown])
-    axis.set_ylim(len(shown) - 0.5, -0.5)
+    axis.set_ylim(max(1, len(shown)) - 0.5, -0.5)
     axis.set_xlabel("bits/dim from the plain 1×1, seed by seed")
     axis.locator_params(axis="x", nbins=5)
     axis.set_title("paired differences; dots: each seed", fontsize=10)

@@ -1,7 +1,7 @@
 """A comparison in tables of Markdown, the same for the terminal and for the README."""
 
 import math
-import re
+import shlex
 import statistics
 from typing import Any
 
@@ -62,9 +62,11 @@ def markdown(result: Result) -> list[str]:
 def _about(result: Result) -> str:
     training, data = result["training"], result["data"]
     count = len(result["seeds"])
-    command = re.sub(r"^python -m | --(out|workers) \S+", "", result["command"])
+    words, gone = shlex.split(result["command"])[2:], ("--out", "--workers")
+    pairs = zip(words, ["", *words], strict=False)  # with the word before
+    shown = [w for w, before in pairs if w.partition("=")[0] not in gone and before not in gone]
     return (
-        f"`{command}`: "
+        f"`{shlex.join(shown)}`: "
         f"{data['name'].capitalize()}, {data['test']} test tiles, {training['steps']} steps of "
         f"{training['batch']} tiles, {count} seed{'s' * (count > 1)}, one thread a run, "
         f"{result['environment']['cpu']}, {told(result, 'torch')}. Mean ± standard "
