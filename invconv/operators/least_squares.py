@@ -132,7 +132,7 @@ def regularised(
     found = _where(ops, coupled > 0, found / scale)
     if inside is None:
         return found
-    # of what rounding hides of K there is no value, but the damp makes it smooth
+    # G is zero where rounding hides K, but with a damp it has a derivative there
     projected, rest = matmul(inside, found), found - ops.without_derivative(found)
     smooth = xp.where(other > rounding * own, ops.without_derivative(projected) + rest, projected)
     # of all of K the projector is 1, but for errors that grow like its condition
@@ -157,13 +157,14 @@ def _of_numbers(ops: ArrayOps, numbers: Array, rows: Array, lost: Array) -> Arra
 def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> Array:
     """Return pseudo-inverses with the derivative of those of least norm; ``one`` is the identity.
 
-    They were found by scaled columns, which says what is least only among channels that are
-    coupled. The orthogonal projector to the range of a projector Q is Q (Q + Q^H - 1)^-1.
+    They were found with scaled columns, whose norm is another one where channels of different
+    scales are coupled. The orthogonal projector to the range of a projector Q is
+    Q (Q + Q^H - 1)^-1.
     """
     values = ops.without_derivative(found)
     if values is found:  # no derivative is recorded
         return found
-    lost = one - matmul(found, matrices)  # the projector to what K loses
+    lost = one - matmul(found, matrices)  # the projector to the null space of K
     both = lost + conjugate(ops.xp.matrix_transpose(lost)) - one
     least = found - matmul(lost, matmul(inverse_or_nan(both), found))
     return values + (least - ops.without_derivative(least))

@@ -33,7 +33,7 @@ def what_to_do(host: InvertibleConv, d: Diagnosis, times: float = 1) -> tuple[st
 
 def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     """Return the change that helps if too few digits are left."""
-    while isinstance(host, Inverse):  # d is that of what it is the inverse of
+    while isinstance(host, Inverse):  # d is the diagnosis of the inner operator
         host = host.conv
     if d.condition == math.inf and not d.trouble.startswith(condition.OVERFLOW):
         return "repair that first: nothing else can be said"
@@ -50,7 +50,7 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
     matrices = all(isinstance(family, Pointwise) for family in host._families)
     if matrices and len(host._families) > 1 and d.loss > limits.FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
-    harmless = d.loss * condition.EPS[d.precision] <= limits.TOLERATED  # what is linear
+    harmless = d.loss * condition.EPS[d.precision] <= limits.TOLERATED  # but for the bias
     if d.blame.endswith("bias") or (harmless and any(step.is_shift for step in host._path())):
         return "make the bias smaller: it hides the digits of an ordinary y"
     return host.advice(d.channel)
