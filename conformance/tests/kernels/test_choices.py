@@ -241,6 +241,14 @@ def test_choices_are_those_that_are_stated(section: str) -> None:
     assert plain(section) == json.loads(FILE.read_text())[section]
 
 
+def test_constants_count_as_they_are_now(monkeypatch: Any) -> None:
+    """`invconv benchmark choices` changes each."""
+    for name, taken in (("COPY", 6 * costs.MULTIPLY), ("MULTIPLY", 2 * costs.COPY)):
+        with monkeypatch.context() as patch:
+            patch.setattr(costs, name, 0.0)
+            assert costs.seconds(2, 3, 4, TARGETS[512]) == pytest.approx(taken)
+
+
 if __name__ == "__main__":
     lines = {
         n: [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in plain(n).items()] for n in SECTIONS

@@ -54,7 +54,7 @@ def apart(numbers: int, itemsize: int) -> int:
 
 
 def seconds(
-    numbers: float, products: float, itemsize: int, target: Target, copy: float = COPY
+    numbers: float, products: float, itemsize: int, target: Target, *, copied: bool = True
 ) -> float:
-    """Return the time to copy numbers in and out, with so many products for each."""
-    return numbers * (copy + MULTIPLY * products) * itemsize / 4 * 512 / target.bits
+    """Return the time of so many products for each of the numbers, which are copied in and out."""
+    return numbers * (copied * COPY + MULTIPLY * products) * itemsize / 4 * 512 / target.bits

@@ -82,7 +82,7 @@ class CompiledCorrelation:
         """Return the number of parts of a batch in `run_vjp`; each is summed by one thread."""
         h = self.program.header
         numbers, products = batch * h.channels * h.pixels, h.channels * h.taps
-        seconds = costs.seconds(numbers, products, self.itemsize, self.target, copy=0.0)
+        seconds = costs.seconds(numbers, products, self.itemsize, self.target, copied=False)
         return min(batch, costs.threads(workers, seconds))
 
     def run_vjp(
