@@ -262,8 +262,8 @@ def headline(document: Document) -> str:
     return (
         f"**Sampling** through an emerging layer takes {shares[0]:.2g} to {shares[-1]:.2g} of the "
         f"time of the coupling beside it; at {most}×{most} a forward a pixel takes "
-        f"{float(f'{pixels:.2g}'):,.0f} times as long, a masked autoregressive layer "
-        f"{float(f'{maf:.2g}'):,.0f} times: "
+        f"about {float(f'{pixels:.2g}'):,.0f} times as long, a masked autoregressive layer "
+        f"about {float(f'{maf:.2g}'):,.0f} times: "
         "[chart and tables](benchmarks/README.md#how-long-a-sample-takes)."
     )
 

@@ -177,6 +177,13 @@ def test_least_squares_without_damp_warn_of_what_is_lost() -> None:
         conv.least_squares(conv.forward(x))
 
 
+def test_a_lost_chain_that_is_silent_counts_as_one_that_is_not_named(monkeypatch: Any) -> None:
+    ((chain, *given),) = operators.blamed(1)
+    assert study._blames(chain, *given)
+    monkeypatch.setattr(judgement, "judge", lambda *a, **k: SILENT)
+    assert study._blames(chain.replace(), *given) is False
+
+
 def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judgement, "judge", lambda *a: pytest.fail("judged"))
     monkeypatch.setattr(judgement, "bound", lambda *a: pytest.fail("judged"))

@@ -90,16 +90,17 @@ def _seeded() -> Any:
 
 
 def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool | None:
-    """Tell whether warning and diagnosis of a chain name the bad step; None if nothing is lost."""
+    """Tell whether warning and diagnosis name a chain's bad step; None without a lost inverse."""
     refused = contextlib.suppress(ic.SingularConvError)  # a scale may be 0 in float32
     with warned() as messages, np.errstate(all="ignore"), _seeded(), refused:
         conv.prepare(shape)
     if not messages:
-        return None
+        found = compare(("", conv, shape), np.random.default_rng(0))
+        return False if found and found.silent else None
     with warned(), np.errstate(all="ignore"), _seeded():
-        found = ic.diagnose(conv, shape)
+        blame = ic.diagnose(conv, shape).blame
     named = any(re.search(rf"lost by {step}[. ]", message) for message in messages)
-    return named and found.blame.partition(".")[0] == str(step)
+    return named and blame.partition(".")[0] == str(step)
 
 
 def compare_all(constructions: Iterable[Construction], what: str) -> list[Compared]:
