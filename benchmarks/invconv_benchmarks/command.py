@@ -19,6 +19,7 @@ from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report import page, tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
+from invconv_benchmarks.results.row import Row
 from invconv_benchmarks.runs.schedule import Plan, Step, perform
 from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES
 from invconv_benchmarks.suites.groups import select
@@ -27,7 +28,7 @@ from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
 
-_STRICT = ("checks", "silent_error")  # where a limit is missed, the command fails
+_STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
 STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error")
 _CHOOSING = ("library", "device", "dtype", "threads", "shapes", "only", "seconds")  # of groups
@@ -80,8 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
         expected = "expected a library and a device that run this suite"
         got = ",".join(" ".join(target) for target in plan.targets)
         raise CommandError(f"nothing was measured: {expected} without an error, got {got}")
-    missed = any(v.verdict == "miss" for v in measured.limits)
-    return int(arguments.suite in _STRICT and missed) if measured.complete else 130
+    bad = any(v.verdict == "miss" for v in measured.limits) or any(_failed(measured))
+    return int(arguments.suite in _STRICT and bad) if measured.complete else 130
+
+
+def _failed(measured: Result) -> list[Row]:
+    return [row for row in measured.rows if row.error and row.role == "ours"]
 
 
 def _shown(progress: bars.Progress) -> Step:
@@ -111,10 +116,9 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     console.print(_NOTES, highlight=False, soft_wrap=True)
     for reason in measured.not_run:
         console.print(f"not run: {escape(reason)}")
-    for row in measured.rows:
-        if row.error and row.role == "ours":
-            text = f"{row.contender} {row.library} {row.map}: {row.error}"
-            console.print(f"[red]failed[/]: {escape(text)}")
+    for row in _failed(measured):
+        text = f"{row.contender} {row.library} {row.map}: {row.error}"
+        console.print(f"[red]failed[/]: {escape(text)}")
     if not measured.complete:
         console.print("[yellow]stopped early[/]: this is what was measured until then")
     verdicts = [v.verdict for v in measured.limits]
@@ -129,10 +133,12 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     """Return what the options ask for; what cannot be is a CommandError."""
     targets, not_run = _targets(arguments)
     quick, suite, only = arguments.quick, arguments.suite, arguments.only
-    dtypes = arguments.dtype or ("float32", "float64")
+    known = ("float32", "float64") if suite != "overhead" else ("float32",)  # as its layers have
+    dtypes = arguments.dtype or known
     for dtype in dtypes:
-        if dtype not in ("float32", "float64"):
-            raise CommandError(f"--dtype: expected some of float32, float64, got {dtype!r}")
+        if dtype not in known:
+            expected = f"expected some of {', '.join(known)} for the suite {suite}"
+            raise CommandError(f"--dtype: {expected}, got {dtype!r}")
     shapes = arguments.shapes or ()
     for text in shapes:
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
@@ -197,6 +203,7 @@ def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
 
 _NOTES = """\
 ÷ plain: the ratio to the library's fastest plain convolution, or to what a suite names; ÷ F.conv2d:
-to PyTorch's, on images padded beforehand, in the same run; with the spread that two runs should
-agree within. x ours: how much longer the peer takes than invconv in that library. Limits: "pass"
-where the whole spread keeps it, "miss" where none of it does, else "unclear"."""
+to PyTorch's, on images padded beforehand, in the same run; ÷ yardstick (odd): to SciPy's filter or
+FFTs, else PyTorch's convolution; with the spread that two runs should agree within. x ours: how
+much longer the peer takes than invconv in that library. Limits: "pass" where the whole spread keeps
+it, "miss" where none of it does, else "unclear"."""

@@ -74,14 +74,15 @@ def _pointwise(name: str, shape: Shape) -> Pair:
 
 
 def _exponential(name: str, shape: Shape) -> Pair:
-    """Return a forward or a prepared inverse, and terms + 1 convolutions."""
+    """Return a forward or a prepared inverse, and convolutions as many as the series has terms."""
     channels, x, padding = shape[1], torch.randn(shape), name.rpartition(" ")[2]
     rng = np.random.default_rng(0)
     conv = ic.ExponentialConv.init(channels, padding=padding, rng=rng, like=x)
-    plain = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding).requires_grad_(False)
+    settings: dict[str, Any] = {"padding": 1, "padding_mode": padding, "bias": False}
+    plain = nn.Conv2d(channels, channels, 3, **settings).requires_grad_(False)
     _, counts = conv._family.counted(conv.kernel, shape[2:])
     assert counts is not None  # as the kernel is readable
-    again = nn.Sequential(*[plain] * (counts.steps * counts.terms + 1))
+    again = nn.Sequential(*[plain] * (counts.steps * counts.terms))
     way = conv.forward if "forward" in name else conv.prepare(shape[2:]).inverse
     return partial(way, x), partial(again, x)
 

@@ -1,6 +1,7 @@
 """A group on one library and device: the map and random images there."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,11 @@ class Setup:
         return Contender(name, role, does, self.target, build, images)
 
     def residual(self, x: Floats) -> float:
-        """Return ||K x - y|| / (||x|| + ||y||), computed in float64, y being the images."""
+        """Return ||K x - y|| / (||x|| + ||y||) in float64, y being the images; at most 1e30."""
         x, y = x.astype(np.float64), self.values.astype(np.float64)
         rest = np.linalg.norm(self.host.forward(x) - y)
-        return float(rest / (np.linalg.norm(x) + np.linalg.norm(y)))
+        share = float(rest / (np.linalg.norm(x) + np.linalg.norm(y)))
+        return share if math.isfinite(share) else 1e30  # JSON has no NaN
 
     def on_images(self, function: Callable[[Array], Any]) -> Call:
         """Return a call of a function with the images, compiled where the mode compiles."""

@@ -48,8 +48,7 @@ def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
     """Return the standard deviation of log ratios of medians from pass to pass, of many ratios."""
     squares, freedom = 0.0, 0
     for ours, theirs in pairs:
-        medians = [(np.median(a), np.median(b)) for a, b in zip(ours, theirs, strict=False)]
-        logs = np.log([a / b for a, b in medians])
+        logs = np.log([np.median(a) / np.median(b) for a, b in _both(ours, theirs)])
         squares += float(((logs - logs.mean()) ** 2).sum())
         freedom += len(logs) - 1
     return math.sqrt(squares / freedom) if freedom else 0.0
@@ -61,8 +60,7 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     The interval spans the bootstrap intervals (95 %, of pairs of samples of one round) of each pass
     and of all together, and three times what passes differ by, which `between_passes` tells.
     """
-    both = (pair for pair in zip(ours, theirs, strict=False) if all(pair))
-    pairs = [np.asarray(list(zip(*pair, strict=False))).T for pair in both]
+    pairs = [np.asarray(list(zip(*pair, strict=False))).T for pair in _both(ours, theirs)]
     ends = [_bootstrap(a, b) for a, b in pairs]
     a, b = np.concatenate(pairs, axis=1)
     if len(pairs) > 1:
@@ -71,6 +69,12 @@ def ratio(ours: Passes, theirs: Passes, between: float = 0.0) -> Interval:
     ends.append((value * math.exp(-_WIDTH * between), value * math.exp(_WIDTH * between)))
     lows, highs = zip(*ends, strict=True)
     return Interval(value, min(value, *lows), max(value, *highs))
+
+
+def _both(ours: Passes, theirs: Passes) -> list[tuple[Any, Any]]:
+    """Return the samples of passes in which neither failed; of all as of one, if there is none."""
+    both = [pair for pair in zip(ours, theirs, strict=False) if all(pair)]
+    return both or [(np.concatenate(ours), np.concatenate(theirs))]
 
 
 def _bootstrap(a: Any, b: Any) -> tuple[float, float]:

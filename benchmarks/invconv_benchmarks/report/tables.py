@@ -82,14 +82,19 @@ def times(rows: Sequence[Row]) -> Iterator[Section]:
             some = [r for r in ours if r.does == does]
             columns: tuple[str, ...] = ("ms", "ratio")
             if any(r.yardstick for r in some):
-                columns = ("ms", "÷ plain", f"÷ {CONV2D}")
+                columns = ("ms", "÷ plain", _common(suite))
             lines = [(r.map, *r.words, place(r), *_numbers(r)[: len(columns)]) for r in some]
             heads = ("map", "shape", "", "thr", "library")
             yield Section(f"{suite}: {does}", heads, columns, lines)
     peers = [_peer(r, group) for group in grouped(rows) for r in group if r.role == "peer"]
     if peers:
-        columns = ("ms", "x ours", f"÷ {CONV2D}")
+        columns = ("ms", "x ours", _common(rows[0].suite))
         yield Section("what else there is", ("what", "instead", "in"), columns, peers)
+
+
+def _common(suite: str) -> str:
+    """Return the head of the ratios to what all libraries are measured by."""
+    return "÷ yardstick" if suite == "odd" else f"÷ {CONV2D}"
 
 
 def place(row: Row) -> str:

@@ -1,5 +1,6 @@
 """The limits that we set ourselves, with a verdict on each row that one speaks of."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
 
 
 def _checks(group: list[Row]) -> Iterator[Verdict]:
-    least = {row.does: min(map(min, row.passes)) for row in group if row.passes}
+    least = {row.does: min(itertools.chain(*row.passes)) for row in group if row.passes}
     for does, (solves, rest) in _CHECKS.items():
         if does in least and "solve" in least:
             name = f"least time of a {does} / ({solves} solves and {1e3 * rest:g} ms)"

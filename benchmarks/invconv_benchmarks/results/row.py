@@ -36,7 +36,9 @@ class Row:
     first: float | None = None  # and for the first call
     calls: int = 1  # that a sample is the mean of
     error: str = ""
-    passes: list[list[float]] = field(default_factory=list)  # of samples in seconds
+    passes: list[list[float]] = field(
+        default_factory=list
+    )  # of samples in seconds; a failed one is empty
     residual: float | None = None  # ||K x - y|| / (||x|| + ||y||) of an inverse
     p10: float | None = None  # quantiles of all samples
     median: float | None = None
@@ -64,7 +66,8 @@ class Row:
     @property
     def words(self) -> tuple[str, str, str]:
         """The shape, the dtype and the number of threads, for a table."""
-        return as_text(self.shape), self.dtype.replace("float", "f"), str(self.threads)
+        threads = 2 if (self.suite, self.role) == ("threads", "ours") else self.threads
+        return as_text(self.shape), self.dtype.replace("float", "f"), str(threads)
 
     @property
     def seconds(self) -> float:
@@ -104,6 +107,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
             known.passes += row.passes
             known.error = known.error or row.error
     for row in by_key.values():
+        row.passes = row.passes if any(row.passes) else []
         if row.passes:
             row.p10, row.median, row.p90 = spread.quantiles(row.passes)
     groups = grouped(by_key.values())

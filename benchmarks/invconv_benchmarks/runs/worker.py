@@ -94,9 +94,9 @@ def _measure(group: Group, threads: int, seconds: float) -> list[Row]:
 
 def _row(group: Group, threads: int, timing: Timing) -> Row:
     contender = timing.contender
-    passes = [[float(f"{s:.5g}") for s in timing.samples]] if timing.samples else []
+    samples = [float(f"{s:.5g}") for s in timing.samples]
     known: dict[str, Any] = {n: getattr(timing, n) for n in ("plan", "first", "calls", "error")}
-    if contender.images is not None and passes and not group.axis:
+    if contender.images is not None and samples and not group.axis:
         solution = contender.images(timing.result)
         known["residual"] = Setup(group, contender.target).residual(solution)
-    return row_of(group, contender, threads, passes=passes, **known)
+    return row_of(group, contender, threads, passes=[samples], **known)

@@ -14,9 +14,11 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from invconv.arrays.namespaces import to_numpy
-from invconv_benchmarks.contenders import ours, plain, references
+from invconv.kernels import maps
+from invconv_benchmarks.contenders import layers, ours, plain, references
 from invconv_benchmarks.contenders.setup import Setup
 from invconv_benchmarks.measure import environment, turns
 from invconv_benchmarks.measure.contender import Contender
@@ -41,6 +43,7 @@ def test_our_contenders_run_and_invert(name: str, target: tuple[str, str]) -> No
     there = setup(name, ("forward", "inverse"), target)
     forward, inverse = (c.build()() for c in ours.contenders(there))
     assert there.residual(to_numpy(inverse)) < 1e-14
+    assert there.residual(there.values * np.nan) == 1e30
     np.testing.assert_allclose(to_numpy(forward), to_numpy(there.conv.forward(there.x)))
 
 
@@ -62,6 +65,8 @@ def test_the_peers_solve_the_same_equation() -> None:
         for target, count in zip(ALL, (len(peers), len(peers) - 1, 0), strict=True):
             there = setup(name, ("inverse",), target, shape=shape, peers=peers)
             found = references.contenders(there)
+            odd = replace(there, group=replace(there.group, suite="odd"))
+            assert not plain.contenders(odd)  # a peer is the yardstick
             assert len(found) == count
             for contender in found:
                 assert there.residual(to_numpy(contender.build()())) < 1e-14, contender.name
@@ -92,6 +97,18 @@ def test_contenders_take_turns() -> None:
     assert "".join(order).endswith("ab" * 3)
 
 
+@pytest.mark.parametrize("does", ["forward", "inverse"])
+def test_exponentials_are_beside_as_many_convolutions(does: str, monkeypatch: Any) -> None:
+    calls = layers.pair(f"exponential {does}, zeros", (2, 3, 8, 8))
+    ours, theirs = Mock(side_effect=maps.apply), Mock(side_effect=torch.nn.functional.conv2d)
+    monkeypatch.setattr(maps, "apply", ours)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", theirs)
+    for call in calls:
+        call()
+    assert 0 < ours.call_count == theirs.call_count
+    assert all(bias is None for (_, _, bias, *_), _ in theirs.call_args_list)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="needs llvmlite")
 def test_calls_of_python_keep_their_limits(tmp_path: Path) -> None:
     found, _ = overhead.measure(True, tmp_path)
@@ -112,7 +129,8 @@ def test_what_fails_in_a_worker_costs_one_group() -> None:
     bad = replace(GOOD, map="no such map")
     found = list(run(Job((GOOD, bad, Deadly(**vars(GOOD)), GOOD), (NUMPY,), 1, 0.01)))
     rows = [rows[0] for _, rows in found]
-    assert [bool(row.passes) for row in rows] == [True, False, False, True]
+    assert [any(row.passes) for row in rows] == [True, False, False, True]
+    assert rows[1].passes == [[]]  # which keeps its place
     assert rows[1].error == "KeyError: 'no'"
     assert rows[2].error == "the process died"
     assert rows[0].residual is not None

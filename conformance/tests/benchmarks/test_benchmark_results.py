@@ -16,7 +16,7 @@ from invconv_benchmarks.contenders import plain
 from invconv_benchmarks.docs import readmes
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.report import page
+from invconv_benchmarks.report import page, tables
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
@@ -88,6 +88,13 @@ def test_passes_that_differ_widen_the_interval() -> None:
     pairs = [([[2 * np.exp(a)], [2 * np.exp(b)]], [[1.0]] * 2) for a, b in logs]
     assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
     assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
+    for theirs, value in (([[1.0] * 5, [2.0] * 5], 1), ([[1.0] * 5, []], 2)):  # a pass failed
+        one, other = (
+            merged([row(name, name, "inverse", s, passes=[s]) for s in passes])[0]
+            for name, passes in (("ours", [[], [2.0] * 5]), ("plain", theirs))
+        )
+        assert one.ratio_to(other) == Interval(value, value, value)
+        assert spread.between_passes([(one.passes, other.passes)]) == 0
     low = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low
     assert low == pytest.approx(2 * np.exp(-0.3))
 
@@ -167,9 +174,12 @@ def test_what_is_limited(common: Any, timed: Any, wanted: Any) -> None:
     for one in rows:
         one.library = "torch" if one.contender == "F.conv2d" else one.library
         one.residual = UNIT / 2 if one.map == "emerging 3" and one.does == "inverse" else None
-    found = limits.verdicts(merged(rows))
+    found = limits.verdicts(rows := merged(rows))
+    heads = {head for section in tables.times(rows) for head in section.right}
+    assert f"÷ {'F.conv2d' if common.get('suite') == 'odd' else 'yardstick'}" not in heads
     assert [(v.value, v.bound) for v in found] == [pytest.approx(pair) for pair in wanted]
     at_least = common.get("suite") == "threads"
+    assert all((" 2 thr" in v.what) == at_least for v in found)
     kept = [v.value >= v.bound if at_least else v.value <= v.bound for v in found]
     assert [v.verdict == "pass" for v in found] == kept
 
@@ -212,6 +222,9 @@ def test_nothing_measured_is_an_error_and_words_are_shown_as_they_are(
     out, error = capsys.readouterr()
     assert out.count(words) == 4  # in a table, why something was not run, what failed and how
     assert "nothing was measured: expected" in error
+    rows.append(row("solve", "plain", "solve", [1.0]))  # all checks failed
+    found = replace(found, limits=[])
+    assert main(["benchmark", "checks", "--quick", "--out", str(tmp_path)]) == 1
 
 
 def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
