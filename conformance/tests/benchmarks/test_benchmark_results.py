@@ -89,12 +89,12 @@ def test_passes_that_differ_widen_the_interval() -> None:
     assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
     assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
     for theirs, value in (([[1.0] * 5, [2.0] * 5], 1), ([[1.0] * 5, []], 2)):  # a pass failed
-        one, other = (
+        mine, its = (
             merged([row(name, name, "inverse", s, passes=[s]) for s in passes])[0]
             for name, passes in (("ours", [[], [2.0] * 5]), ("plain", theirs))
         )
-        assert one.ratio_to(other) == Interval(value, value, value)
-        assert spread.between_passes([(one.passes, other.passes)]) == 0
+        assert mine.ratio_to(its) == Interval(value, value, value)
+        assert spread.between_passes([(mine.passes, its.passes)]) == 0
     low = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low
     assert low == pytest.approx(2 * np.exp(-0.3))
 

@@ -178,10 +178,10 @@ def test_least_squares_without_damp_warn_of_what_is_lost() -> None:
 
 
 def test_a_lost_chain_that_is_silent_counts_as_one_that_is_not_named(monkeypatch: Any) -> None:
-    ((chain, *given),) = operators.blamed(1)
-    assert study._blames(chain, *given)
+    ((chain, shape, step),) = operators.blamed(1)
+    assert study._blames(chain, shape, step)
     monkeypatch.setattr(judgement, "judge", lambda *a, **k: SILENT)
-    assert study._blames(chain.replace(), *given) is False
+    assert study._blames(chain.replace(), shape, step) is False
 
 
 def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
