@@ -343,6 +343,7 @@ def as_float64(x: Array) -> Array:
     xp = namespace(x)
     try:
         wide = cast(x, xp.float64)
+        ops_of(x).require("precision", wide)
     except TypeError:  # MLX's, which has it for other things
         wide = x
     if wide.dtype != xp.float64:

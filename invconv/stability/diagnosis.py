@@ -57,14 +57,14 @@ def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = No
     AutoregressiveConv on a grid of 32 x 32: no digit is left in float32
       log-det      0
       condition    7.73e+08 (1-norm, exact)
-      digits left  0... of 6.9 in float32,  8... of 15.7 in float64, measured
+      digits left  0... of 6.9 in float32,  ... of 15.7 in float64, measured
                    0.0 of 6.9 in float32,  6.8 of 15.7 in float64, at worst
       measured     on round trips of random images
       growth       1.63 per pixel on axis 0 (0.21 digits), 1.63 per pixel on axis 1 (0.21 digits)
       worst        errors in channel 0 at pixel (0, 0)
       to do        make the other taps smaller against those of the pixel itself: |D^-1| sum |taps|
                    is 1.5, and below 1 the inverse is safe on every grid
-                   or solve in float64, where 8... digits are left
+                   or solve in float64, where ... digits are left
                    two digits last for grids of about 2... x 2... in float32, 4... x 4... in float64
     """
     operator: InvertibleConv = as_operator("conv", conv)
