@@ -47,16 +47,16 @@ def is_exported(context: Any) -> bool:
 
 
 def primitive_of(
-    name: str, function: Callable[..., Any], like: int = -1, **kernels: Callable[..., Any]
+    name: str, function: Callable[..., Any], **kernels: Callable[..., Any]
 ) -> Primitive:
     """Return a primitive that runs as a function of JAX's own, or by the kernel of a platform.
 
-    Its result has the type of argument ``like``. Kernels exist in this process only: an exported
+    Its result has the type of the last argument. Kernels exist in this process only: an exported
     program runs the function.
     """
     primitive = Primitive(name)
     primitive.def_impl(function)  # where JAX compiles nothing
-    primitive.def_abstract_eval(lambda *types, **_: types[like].update(weak_type=False))
+    primitive.def_abstract_eval(lambda *types, **_: types[-1].update(weak_type=False))
 
     def lower(kernel: Callable[..., Any], context: Any, *arrays: Any, **settings: Any) -> Any:
         way = function if is_exported(context) else kernel

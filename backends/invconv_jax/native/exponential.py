@@ -2,12 +2,12 @@
 
 Two primitives, linear in all arguments but the taps, with the derivatives of
 `invconv.kernels.exponential`. A loop has no reverse derivative of its own, and needs none: the
-derivatives are the primitives again.
+derivatives are the primitives again, also under `jax.vmap`, which becomes part of a primitive.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -41,6 +41,9 @@ from invconv_jax.private import (
     primitive_of,
     primitive_transposes,
 )
+
+# the ``in_axes``, 0 or None, of `jax.vmap` around `jax.vmap`, from the innermost one on
+Maps = tuple[tuple[int | None, ...], ...]
 
 
 class _Series:
@@ -133,6 +136,10 @@ def _exponential_gram(
     return _Series(family, w, directions, 1 + len(directions)).gram(x, y)
 
 
+def _mapped(function: Callable[..., Array], maps: Iterable[Any]) -> Callable[..., Array]:
+    return functools.reduce(lambda run, axes: jax.vmap(run, in_axes=axes), maps, function)
+
+
 def _primitive(
     name: str,
     function: Callable[..., Array],
@@ -141,27 +148,50 @@ def _primitive(
     cotangent: Callable[..., Array],
 ) -> Primitive:
     """Return a primitive; its result has the type of argument ``like``."""
-    primitive = primitive_of(name, jax.jit(function, static_argnames="family"), like)
 
-    def jvp(arrays: Any, dots: Any, *, family: StencilFamily) -> tuple[Array, Any]:
+    def run(*arrays: Array, family: StencilFamily, maps: Maps) -> Array:
+        return _mapped(functools.partial(function, family=family), maps)(*arrays)
+
+    primitive = primitive_of(name, jax.jit(run, static_argnames=("family", "maps")))
+
+    def type_of(*types: Any, family: StencilFamily, maps: Maps) -> Any:
+        result = jax.eval_shape(_mapped(lambda *arrays: arrays[like], maps), *types)
+        return types[like].update(shape=result.shape, sharding=result.sharding, weak_type=False)
+
+    def jvp(arrays: Any, dots: Any, *, family: StencilFamily, maps: Maps) -> tuple[Array, Any]:
+        def part(slot: int, dot: Array) -> Array:
+            pairs = tuple((axes, axes[slot]) for axes in maps)
+            run = _mapped(lambda arrays, dot: tangent(family, arrays, slot, dot), pairs)
+            return run(tuple(arrays), dot)
+
         parts = [
-            tangent(family, arrays, slot, instantiate_zeros(dot))
+            part(slot, instantiate_zeros(dot))
             for slot, dot in enumerate(dots)
             if not isinstance(dot, Zero)
         ]
-        return primitive.bind(*arrays, family=family), functools.reduce(jnp.add, parts)
+        return primitive.bind(*arrays, family=family, maps=maps), functools.reduce(jnp.add, parts)
 
-    def transpose(bar: Any, *arrays: Any, family: StencilFamily) -> list[Any]:
+    def transpose(bar: Any, *arrays: Any, family: StencilFamily, maps: Maps) -> list[Any]:
+        def part(slot: int) -> Array:
+            pairs = tuple((axes, 0) for axes in maps)
+            run = _mapped(lambda arrays, bar: cotangent(family, arrays, slot, bar), pairs)
+            shared = (n for n, axes in enumerate(reversed(maps)) if axes[slot] is None)
+            return run(arrays, bar).sum(axis=tuple(shared))
+
         linear = [is_undefined_primal(a) for a in arrays]
         if isinstance(bar, Zero):
             return [None] * len(arrays)
-        pairs = enumerate(linear)
-        return [cotangent(family, arrays, slot, bar) if open_ else None for slot, open_ in pairs]
+        return [part(slot) if open_ else None for slot, open_ in enumerate(linear)]
 
-    def vectorise(arrays: Any, axes: Any, *, family: StencilFamily) -> tuple[Array, int]:
-        run = functools.partial(function, family=family)
-        return jax.vmap(run, in_axes=axes)(*arrays), 0
+    def vectorise(
+        arrays: Any, axes: Any, *, family: StencilFamily, maps: Maps
+    ) -> tuple[Array, int]:
+        pairs = list(zip(arrays, axes, strict=True))
+        arrays = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in pairs]
+        maps = (*maps, tuple(None if axis is None else 0 for axis in axes))
+        return primitive.bind(*arrays, family=family, maps=maps), 0
 
+    primitive.def_abstract_eval(type_of)
     primitive_jvps[primitive] = jvp
     primitive_transposes[primitive] = transpose
     primitive_batchers[primitive] = vectorise
@@ -180,14 +210,16 @@ def exponential(
     family: StencilFamily, w: Array, x: Array, *directions: Array, counts: None = None
 ) -> Array:
     """See `invconv.kernels.exponential`."""
-    return whole(_exponential_p.bind(whole(w, 0), whole(x), *directions, family=family))
+    return whole(_exponential_p.bind(whole(w, 0), whole(x), *directions, family=family, maps=()))
 
 
 def exponential_gram(
     family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: None = None
 ) -> Array:
     """See `invconv.kernels.exponential`."""
-    result: Array = _gram_p.bind(whole(w, 0), whole(x), whole(y), *directions, family=family)
+    result: Array = _gram_p.bind(
+        whole(w, 0), whole(x), whole(y), *directions, family=family, maps=()
+    )
     return result
 
 

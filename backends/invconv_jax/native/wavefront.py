@@ -129,7 +129,7 @@ def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()
     if exported_for_any_batch or machine.reason(matrices.dtype.itemsize):
         return _by_scan(matrices, y, sweep=sweep)
     arrays = matrices, *weights, y
-    return _split(len(sweep.shape))(*arrays, sweep=sweep) if y.size else y
+    return _split(len(sweep.shape))(*arrays, sweep=sweep)
 
 
 @functools.cache
@@ -140,6 +140,8 @@ def _split(ndim: int) -> SplitByBatch:
 def _solve(*arrays: Array, sweep: Sweep) -> Array:
     """Solve images of any number of batch axes, all on one device."""
     *given, y = arrays
+    if not y.size:
+        return y
     images = y.reshape(-1, *y.shape[-1 - len(sweep.shape) :])
     x: Array = _one_batch.bind(*given, images, sweep=sweep)
     return x.reshape(y.shape)
@@ -232,12 +234,12 @@ def _vectorise(
     mapped = tuple(axis is not None for axis in axes)
 
     def one_by_one(*arrays: Array) -> Array:
-        def solve(n: Array) -> Array:
-            each = (a[n] if m else a for a, m in zip(arrays, mapped, strict=True))
-            x: Array = _one_batch.bind(*each, sweep=sweep)
+        def solve(each: dict[int, Array]) -> Array:
+            x: Array = _one_batch.bind(*(each.get(i, arrays[i]) for i in (0, 1)), sweep=sweep)
             return x
 
-        return lax.map(solve, jnp.arange(len(arrays[mapped.index(True)])))
+        x: Array = lax.map(solve, {i: arrays[i] for i in (0, 1) if mapped[i]})
+        return x
 
     places = tuple(0 if m else None for m in mapped)
     at_once = jax.vmap(functools.partial(_by_scan, sweep=sweep), in_axes=places)

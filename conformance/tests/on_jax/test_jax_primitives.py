@@ -213,6 +213,32 @@ def test_gradients_outside_jit_pass_jaxs_own_checks(cls: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, gradients(stack))
 
 
+def test_an_exponential_has_derivatives_outside_of_vmap() -> None:
+    """They are those inside of it: of images, of parameters, of both, and of a derivative."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 1, 2, 3)))
+    conv = ic.ExponentialConv.init(2, ndim=1, rng=rng, like=x)
+    kernels = jnp.stack([conv.kernel, conv.kernel[::-1]])
+
+    def inverse(kernel: Any, x: Any) -> Any:
+        return jnp.tanh(conv.replace(kernel=kernel).inverse(x))
+
+    def loss(kernel: Any, x: Any, axes: Any = None) -> Any:
+        return (jax.vmap(inverse, axes) if axes else inverse)(kernel, x).sum()
+
+    for axes in ((None, 0), (0, None), (0, 0)):
+        given = [a[0] if axis is None else a for a, axis in zip((kernels, x), axes, strict=True)]
+        each = jax.vmap(jax.grad(loss, (0, 1)), axes)(*given)
+        wanted = [a.sum(0) if axis is None else a for a, axis in zip(each, axes, strict=True)]
+        outside = partial(jax.grad(loss, (0, 1)), axes=axes)
+        for found in (outside(*given), jax.jit(outside)(*given)):
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    reverse, mixed = (of(jax.jacrev(inverse)) for of in (jax.jacrev, jax.jacfwd))
+    one, other = reverse(kernels[0], x[0]), mixed(kernels[0], x[0])
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
 def test_programs_are_kept_for_each_precision() -> None:
     x = jnp.ones((2, 3, 5))
     with jax.enable_x64(False):

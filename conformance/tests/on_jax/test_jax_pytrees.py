@@ -162,6 +162,9 @@ def test_vmap_over_data_parameters_and_both(case: Any) -> None:
             for pair, each, wanted in zip(pairs, both, solve(one, image), strict=True):
                 for got in (pair[i, j], each[i])[: 2 if i == j else 1]:
                     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-9 * abs(wanted).max())
+    none = jax.tree.map(lambda array: array[:0], stacked)
+    for each, map_, many in ((conv, (None, -1), last[..., :0]), (none, (0, None), x)):
+        assert jax.vmap(lambda conv, x: conv.inverse(x), map_)(each, many).shape == (0, *x.shape)
 
 
 @pytest.mark.parametrize("case", of_each_class("actnorm-2d", "periodic-bias", "emerging-biases"))
