@@ -206,16 +206,21 @@ def required_functions() -> dict[str, list[str]]:
             continue
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             match node:
-                case ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), name):
-                    found[""].add(name)
-                case ast.Attribute(
-                    ast.Attribute(ast.Name("xp") | ast.Call(ast.Name("namespace")), extension), name
-                ):
-                    found.get(extension, set()).add(name)
                 case ast.Attribute(ast.Call(ast.Name("_fft_of")), name):
                     found["fft"].add(name)
+                case ast.Attribute(ast.Attribute(owner, extension), name) if _is_namespace(owner):
+                    found.get(extension, set()).add(name)
+                case ast.Attribute(owner, name) if _is_namespace(owner):
+                    found[""].add(name)
     found[""] -= {*_EXTENSIONS, "__name__"}
     return {extension: sorted(names) for extension, names in found.items()}
+
+
+def _is_namespace(node: ast.expr) -> bool:
+    match node:
+        case ast.Name("xp") | ast.Attribute(_, "xp") | ast.Call(ast.Name("namespace")):
+            return True
+    return False
 
 
 def lacking(xp: Any) -> list[str]:
