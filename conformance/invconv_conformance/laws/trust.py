@@ -69,8 +69,11 @@ def warning(s: Setting) -> Iterator[Measure]:
     known = [one for one in conv._conditions.values() if isinstance(one, Judgement)]
     lost = any(one.error > _TOLERATED for one in known)
     yield truth(bool(told) == lost, "a warning, or none, against what is said")
-    said = (known[0] if known else judgement.judge(conv, shape, s.log_det_dtype)).error
-    digits = _digits(s, _error(s))
+    # far from the limit few images tell that nothing is lost, and their error is told to nobody
+    said = (known[0] if lost else judgement.judge(conv, shape, s.log_det_dtype)).error
+    error = _error(s)
+    digits = _digits(s, error)
+    yield truth(lost or error <= 10 * _TOLERATED, "an error of which nothing is said")
     yield Measure("digits too many", _digits(s, said) - digits, 1.0)
     # one image says little, and sums of few bits may be exact, as those of half types
     if s.dtype == s.log_det_dtype and (not s.case.batch_shape or len(s.images[0]) > 1):
