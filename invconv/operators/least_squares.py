@@ -151,7 +151,10 @@ def _of_numbers(ops: ArrayOps, numbers: Array, rows: Array, lost: Array) -> Arra
     size, below = size / scale, below / scale
     squares = size * size + xp.sum(below * below, axis=-2, keepdims=True)
     found = conjugate(numbers / scale) / squares / scale  # k* / (|k|^2 + d^2 |p|^2)
-    return xp.where(hidden, found - ops.without_derivative(found), found)
+    values = ops.without_derivative(found)
+    # without a derivative that is recorded one zero serves
+    rest = xp.zeros_like(found[:1, ...]) if values is found else found - values
+    return xp.where(hidden, rest, found)
 
 
 def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> Array:
