@@ -15,11 +15,11 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     Shape,
+    copy_of,
     diagonal,
     diagonal_matrix,
     log_of_exp,
     namespace,
-    ops_of,
     per_channel,
     size,
     triangle,
@@ -148,8 +148,7 @@ class Scale(Pointwise):
         return diagonal_matrix(self.scale(w)), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        # NumPy's diagonal is a view, and read-only
-        return self.scale_vjp(w, ops_of(bar).copy(diagonal(bar)))
+        return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
         return self.scale(w)[:, None] * before, before

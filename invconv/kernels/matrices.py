@@ -26,8 +26,8 @@ from invconv.arrays.namespaces import (
     diagonal_matrix,
     from_host,
     namespace,
-    ops_of,
     readable,
+    recorded,
     to_numpy,
     zeros,
 )
@@ -163,7 +163,7 @@ class Product:
 @Primitive
 def matrix_solver(matrix: Array) -> Solver:
     """Return the map y -> x, both (B, C, *spatial), with x = W^-1 y for W (C, C) at every pixel."""
-    if readable(matrix) and not ops_of(matrix).recorded(matrix):
+    if readable(matrix) and not recorded(matrix):
         values, inverse = in_float64(matrix), None
         with contextlib.suppress(np.linalg.LinAlgError):
             inverse = _accurate(values, np.linalg.inv(values), matrix)
@@ -176,7 +176,7 @@ def matrix_solver(matrix: Array) -> Solver:
 def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
     """Return a product with W^-1 if it is as accurate as the steps, else the steps."""
     arrays = [step.given for step in steps.steps]
-    if not all(map(readable, arrays)) or any(ops_of(a).recorded(a) for a in arrays):
+    if not all(map(readable, arrays)) or any(map(recorded, arrays)):
         return steps
     try:
         with np.errstate(all="ignore"):

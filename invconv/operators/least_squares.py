@@ -21,6 +21,7 @@ import numpy as np
 from invconv.arrays.namespaces import (
     Array,
     ArrayOps,
+    Namespace,
     identity,
     namespace,
     ops_of,
@@ -96,16 +97,16 @@ def regularised(
 ) -> Array:
     """Return G (F, C, C). Errors call the parameter of K ``name``."""
     matrices, sizes = blocks
-    _require_finite(name, sizes)
     ops, channels = ops_of(matrices), int(matrices.shape[-1])
     xp = ops.xp
+    _require_finite(xp, name, sizes)
     rounding = _ROUNDING * channels * float(xp.finfo(matrices.dtype).eps)
     if isinstance(damp, int | float) and damp == 0:
         penalties = ()
     if penalties:
         parts, added = zip(*penalties, strict=True)
         rows, added = damp * xp.concat(parts, axis=-2), damp * sum(added[1:], added[0])
-        _require_finite("penalty", added)
+        _require_finite(xp, "penalty", added)
     else:
         added = damp * (identity(channels, sizes) if channels > 1 else xp.ones_like(sizes[:1, ...]))
         rows = added if channels == 1 else xp.zeros_like(matrices) + added
@@ -120,7 +121,8 @@ def regularised(
     inside = None
     if not penalties:
         scaled = matrices / own[:, 0]
-        inverses = _where(ops, coupled > 0, _pseudo_inverse(scaled, rounding))
+        inverses = _pseudo_inverse(scaled, rounding)
+        inverses = xp.where(coupled > 0, inverses, _derivative(ops, inverses))
         if isinstance(damp, int | float) and damp == 0:
             return _of_least_norm(ops, inverses / own, matrices, identity(channels, sizes))
         inside = matmul(inverses, scaled)  # the projector to the row space: else noise / damp^2
@@ -129,12 +131,14 @@ def regularised(
     both = _pseudo_inverse(xp.concat([scaled, below], axis=-2), rounding)
     turned = matmul(conjugate(xp.matrix_transpose(both)), conjugate(xp.matrix_transpose(scaled)))
     found = xp.where(other > own, matmul(both, turned), both[..., :channels])
-    found = _where(ops, coupled > 0, found / scale)
+    found = found / scale
+    found = xp.where(coupled > 0, found, _derivative(ops, found))
     if inside is None:
         return found
     # G is zero where rounding hides K, but with a damp it has a derivative there
-    projected, rest = matmul(inside, found), found - ops.without_derivative(found)
-    smooth = xp.where(other > rounding * own, ops.without_derivative(projected) + rest, projected)
+    projected = matmul(inside, found)
+    smooth = ops.without_derivative(projected) + _derivative(ops, found)
+    smooth = xp.where(other > rounding * own, smooth, projected)
     # of all of K the projector is 1, but for errors that grow like its condition
     rank = abs(xp.sum(inside * identity(channels, sizes), axis=(-2, -1), keepdims=True))
     return xp.where(rank > channels - 0.5, found, smooth)
@@ -151,10 +155,7 @@ def _of_numbers(ops: ArrayOps, numbers: Array, rows: Array, lost: Array) -> Arra
     size, below = size / scale, below / scale
     squares = size * size + xp.sum(below * below, axis=-2, keepdims=True)
     found = conjugate(numbers / scale) / squares / scale  # k* / (|k|^2 + d^2 |p|^2)
-    values = ops.without_derivative(found)
-    # without a derivative that is recorded one zero serves
-    rest = xp.zeros_like(found[:1, ...]) if values is found else found - values
-    return xp.where(hidden, rest, found)
+    return xp.where(hidden, _derivative(ops, found), found)
 
 
 def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> Array:
@@ -165,21 +166,21 @@ def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> 
     Q (Q + Q^H - 1)^-1.
     """
     values = ops.without_derivative(found)
-    if values is found:  # no derivative is recorded
+    if values is found:  # a library that records none
         return found
     lost = one - matmul(found, matrices)  # the projector to the null space of K
     both = lost + conjugate(ops.xp.matrix_transpose(lost)) - one
     least = found - matmul(lost, matmul(inverse_or_nan(both), found))
-    return values + (least - ops.without_derivative(least))
+    return values + _derivative(ops, least)
 
 
-def _where(ops: ArrayOps, kept: Array, x: Array) -> Array:
-    """Return x where it is kept, else zeros that have the derivative of x."""
-    return ops.xp.where(kept, x, x - ops.without_derivative(x))
+def _derivative(ops: ArrayOps, x: Array) -> Array:
+    """Return zeros that have the derivative of x; one for all where the library records none."""
+    values = ops.without_derivative(x)
+    return ops.xp.zeros_like(x[:1, ...]) if values is x else x - values
 
 
-def _require_finite(name: str, sizes: Array) -> None:
-    xp = namespace(sizes)
+def _require_finite(xp: Namespace, name: str, sizes: Array) -> None:
     if readable(sizes) and not bool(xp.all(xp.isfinite(sizes))):
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinite one")
 
