@@ -110,7 +110,7 @@ class CausalStencil:
         kept, known, taps = reaching(self.sweep.offsets, shape), self.sweep, self.taps
         if len(kept) < len(known.reach):
             parts = [taps[t : t + 1, ...] for t in (0, *(1 + t for t in kept))]
-            taps = namespace(taps).concat(parts, axis=0)
+            taps = namespace(taps).concat(parts)
         dilation = tuple(map(min, known.dilation, shape))
         reach = tuple(known.reach[t] for t in kept)
         return CausalStencil(
@@ -150,7 +150,7 @@ def kernel_of(taps: Array, kernel_size: Shape) -> Array:
     xp = namespace(taps)
     count, c_out, c_in = taps.shape
     if missing := size(kernel_size) - count:
-        taps = xp.concat([zeros((missing, c_out, c_in), taps), taps], axis=0)
+        taps = xp.concat([zeros((missing, c_out, c_in), taps), taps])
     return xp.reshape(xp.permute_dims(taps, (1, 2, 0)), (c_out, c_in, *kernel_size))
 
 

@@ -412,7 +412,7 @@ def _weights(causal: CausalStencil, inverse: Array | None) -> Array:
         here, taps = inverse, matmul(inverse, taps)
     order = order_in_memory(causal.sweep.reach, causal.sweep.direction)
     parts = [here if t < 0 else taps[t, ...] for t, _ in order]
-    return xp.concat([xp.matrix_transpose(part) for part in parts], axis=0)
+    return xp.concat([xp.matrix_transpose(part) for part in parts])
 
 
 def _as_strided(

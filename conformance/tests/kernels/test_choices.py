@@ -92,7 +92,8 @@ def solves() -> Iterator[tuple[str, Any]]:
         for batch, workers in ((1, 1), (1, 2), (5, 2), (19, 1), (64, 4)):
             best, ways = best_program(g, batch, workers), of_ways(g, batch, workers)
             costs_of = {way: float(f"{cost:.6g}") for way, cost in ways.items()}
-            chosen = [best.way, best.sums, best_parts(g, batch, workers), costs_of]
+            parts = best.header.images, best.header.segments
+            chosen = [best.way, best.sums, parts, best_parts(g, batch, workers), costs_of]
             yield f"{label}, batch {batch}, {workers} workers", chosen
         for way in ways:
             yield f"{label}, {way}", numbers(program(g, way, way == "rows", 3).header)

@@ -129,6 +129,25 @@ def test_many_channels_have_the_same_bits_in_any_lanes(seed: int, monkeypatch: A
     assert backward_error(conv, x, y) < 4 * conv.channels
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("direction", [1, -1])
+def test_rows_that_lag_by_four_pixels_are_copied_at_every_width(
+    direction: int, dtype: str, monkeypatch: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    kernel = 0.1 * rng.standard_normal((1, 1, 2, 7))
+    kernel[..., 0, 3] = 1.0
+    conv = ic.AutoregressiveConv(kernel, mask="raster", direction=direction)
+    for width in range(8, 100):
+        y, solutions = rng.standard_normal((1, 1, 17, width)).astype(dtype), []
+        for way in ("images", "rows"):
+            monkeypatch.setattr(assembly, "best_way", lambda *_, way=way: way)
+            compiled._runs.cache_clear()
+            solutions.append(solved(factored(conv, (17, width), dtype), y))
+        assert np.array_equal(*solutions)
+    compiled._runs.cache_clear()
+
+
 @pytest.mark.parametrize("channels", [4, 48, 128, 256])
 def test_a_folded_inverse_is_as_accurate_as_substitution(channels: int) -> None:
     """At the limit of D's condition, in float32, beside LAPACK's substitution."""
