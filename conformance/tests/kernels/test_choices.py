@@ -147,7 +147,9 @@ def products() -> Iterator[tuple[str, Any]]:
         transform = real_transform(basis.waves, shape, basis.frequencies(shape))
         blocks = [Blocks(2, 8), Blocks(3, 16), Blocks(1, 5)]
         given = 5, shape, transform, blocks, [1, 2, 3], target.lanes(itemsize), itemsize
-        yield f"{words}, {shape}, {bits} bits", numbers(product_program.program(*given).header)
+        header = product_program.program(*given).header
+        found = numbers(header) | {"places": transform.places[::5].tolist()}
+        yield f"{words}, {shape}, {bits} bits", found
 
 
 def filters() -> Iterator[tuple[str, Any]]:

@@ -44,6 +44,11 @@ def library(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+def test_layers_and_chains_that_recompute_are_checked_where_there_are_some() -> None:
+    assert [one.name for one in LIBRARIES if one.layers and one.layer] == ["torch"]
+    assert [one.name for one in LIBRARIES if one.recomputing] == ["torch", "jax"]
+
+
 def _checks(library: Any, names: list[str], left_out: Sequence[str] = ()) -> list[Check]:
     columns = [c for c in library.columns() if f"{c.mode} {c.dtype}" not in left_out]
     if library.name == "array_api_strict":  # whose checks make minutes of a series

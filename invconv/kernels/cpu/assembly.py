@@ -101,5 +101,5 @@ def best_program(g: Geometry, batch: int, workers: int) -> Program:
     """Return the program of the quickest way to solve a batch."""
     way = best_way(g, batch, workers)
     if way == "channels":
-        return program(g, way, False, together(batch, workers))
+        return program(g, way, together=together(batch, workers))
     return program(g, way, way == "rows" and workers > 1)
