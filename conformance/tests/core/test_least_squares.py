@@ -151,6 +151,15 @@ def test_gradients_between_channels_and_of_what_is_singular(
         assert float(found[i]) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::invconv.IllConditionedWarning")
+def test_a_singular_value_counts_from_sixteen_roundings_on() -> None:
+    """Of two channels: 8 a channel."""
+    for units, kept in ((13, False), (19, True)):
+        matrix = np.full((2, 2), 0.5) + units * 2.0**-53 * np.asarray([[1, -1], [-1, 1]])
+        x = ic.Conv1x1(matrix).least_squares(np.asarray([[[1.0], [-1.0]]]))
+        assert (np.abs(x).max() > 1e13) == kept
+
+
 def test_a_damp_keeps_the_digits_that_a_nearly_singular_matrix_loses() -> None:
     weight, y = np.ones((2, 2)), np.asarray([1.0, 2.0])
     for off in 10.0 ** -np.arange(3, 15):

@@ -123,7 +123,7 @@ class _Sums:
     def _some_vectors(self, pixels: int) -> Iterator[tuple[Int, int]]:
         """Write the loop over the vectors of a pixel: so many that all sums are in registers."""
         w, vectors = self.w, self.vectors
-        most = max(1, costs.TOGETHER // pixels)
+        most = costs.TOGETHER // pixels
         count = max(n for n in range(1, most + 1) if vectors.count % n == 0)
         with w.loop(0, vectors.padded, count * w.lanes) as o:
             yield o, count
