@@ -201,7 +201,7 @@ def test_a_penalty_is_the_dense_stacks(carry: Any, seed: int) -> None:
     aims = np.concatenate([np.ravel(y) - np.ravel(bias), np.zeros(len(stack) - len(matrix))])
     wanted = np.linalg.lstsq(stack.astype(float), aims.astype(float))[0].reshape(y.shape)
     conv, *penalties = (one.asarrays(carry(y)) for one in (conv, *penalties))
-    found = np.asarray(conv.least_squares(carry(y), damp, penalties))
+    found = np.asarray(conv.least_squares(carry(y), damp, iter(penalties)))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
 
 
