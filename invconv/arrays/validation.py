@@ -48,9 +48,11 @@ def require_real(name: str, x: Any) -> None:
     except TypeError:  # NumPy's, of records
         real = False
     if not real or xp.finfo(x.dtype).bits not in _BITS:
+        kind = dtype_name(x.dtype)
+        way = "pass its real and imaginary part in turn" if "complex" in kind else "cast it first"
         raise TypeError(
             f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
-            f"computed in float32), got {dtype_name(x.dtype)}; cast it first, nothing is promoted"
+            f"computed in float32), got {kind}; {way}, nothing is promoted"
         )
 
 

@@ -255,7 +255,7 @@ invconv.sosfiltfilt
   As `sosfilt` -> sos: expected the shape -> sosfiltfilt([[1.0, 0, 0, 1, 0«→, 0»]], S)
   `filtfilt` -> padlen: expected 0 or more, got -1 -> sosfiltfilt(TWO[:1], S, padlen=«-1 → 0»)
 invconv.spline_filter
-  x is not real -> x: expected a real floating dtype -> spline_filter(S«+1j → »)
+  x is not real -> x: expected a real .* real and imaginary part -> spline_filter(S«+1j → »)
   floating -> x: expected a real floating dtype -> spline_filter(S.astype(«int → float»))
   an argument is none of these -> order: expected an integer from 2 to 5, got 6
       -> spline_filter(S, «6 → 5»)
