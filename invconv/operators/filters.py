@@ -305,13 +305,15 @@ def lfilter_zi(b: Any, a: Any) -> Array:
             f"b, a: expected axes before the last that broadcast, got {shapes[0]} and {shapes[1]}"
         ) from None
     xp, order = namespace(b), _order(b, a)
-    b, a = (pad(v, v.ndim - 1, 0, order + 1 - v.shape[-1]) for v in _divided(b, a))
-    total = xp.sum(a, axis=-1, keepdims=True)
+    b, a = _divided(b, a)
+    b = pad(b, b.ndim - 1, 0, order + 1 - b.shape[-1])
+    a = pad(a, a.ndim - 1, 0, order - a.shape[-1])
+    total = 1 + xp.sum(a, axis=-1, keepdims=True)
     if readable(total) and not xp.all(total):
         raise ValueError("a: expected a sum other than zero: a pole at 1 has no steady state")
-    steps = b[..., 1:] - a[..., 1:] * b[..., :1]
+    steps = b[..., 1:] - a * b[..., :1]
     steady = xp.sum(steps, axis=-1, keepdims=True) / total
-    of_a, of_steps = (xp.cumulative_sum(v, axis=-1) - v for v in (a[..., 1:], steps))
+    of_a, of_steps = (xp.cumulative_sum(v, axis=-1) - v for v in (a, steps))
     return cast((1 + of_a) * steady - of_steps, like.dtype)
 
 
@@ -481,7 +483,6 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     if 0 in x.shape:  # empty sums, so that derivatives by b and a are zeros
         y = x + (xp.sum(b[..., :0]) + xp.sum(a[..., :0]))
         return y, None if z is None else copy_of(z)
-    a = a[..., 1:]
     count = size(own)
     if count > 1:  # the axes of the filters come before those that share one
         several = [n for n in range(len(own)) if own[n] != 1]
@@ -499,11 +500,11 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
 
 
 def _divided(b: Array, a: Array) -> tuple[Array, Array]:
-    """Return coefficients divided by a[0]."""
+    """Return coefficients divided by a[0], without the 1 that it becomes."""
     divisor = a[..., :1]
     if readable(divisor) and not namespace(a).all(divisor):
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
-    return b / divisor, a / divisor
+    return b / divisor, a[..., 1:] / divisor
 
 
 def _filters(b: Array, a: Array, lead: Shape) -> Shape:
