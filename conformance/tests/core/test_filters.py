@@ -60,6 +60,16 @@ def test_pieces_are_the_whole_and_the_state_is_its_own(carry: Any) -> None:
     both(carry, "lfilter", np.hanning(60), np.ones(1), x)  # which compile to no code of their own
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_signal_has_the_same_bits_in_a_batch_and_in_every_library(dtype: str) -> None:
+    b, a, sos = *scipy.signal.butter(4, 0.2), scipy.signal.butter(4, 0.2, output="sos")
+    x = RNG.standard_normal((11, 37)).astype(dtype)
+    for run in (partial(ic.lfilter, b, a), partial(ic.sosfilt, sos)):
+        wanted = np.stack([run(signal) for signal in x])
+        for carry in (np.asarray, torch.as_tensor, jax.numpy.asarray):
+            assert np.array_equal(np.asarray(run(carry(x))), wanted)
+
+
 DESIGNS: dict[str, Any] = {
     "butter": partial(scipy.signal.butter, 4, 0.2),
     "cheby1": partial(scipy.signal.cheby1, 3, 1, 0.3, "high"),
