@@ -79,22 +79,24 @@ def _filters(rounds: int) -> Iterator[Verdict]:
                 calls["PyTorch"] = partial(ic.lfilter, *tensors)
             title = f"{name} {'with zi ' * (n > 1)}of {as_text(shape)} samples, {x.dtype}"
             yield from _judged(title, calls, rounds, {"NumPy": limit, "PyTorch": _SMALL})
-    yield from _of_many(rounds)
+    for kind in _KINDS:
+        yield from _of_many(rounds, kind)
 
 
-def _of_many(rounds: int) -> Iterator[Verdict]:
+def _of_many(rounds: int, kind: Any) -> Iterator[Verdict]:
     """Judge a filter for each signal, and gradients."""
     rng, (count, length, limit) = np.random.default_rng(0), _EACH
     designs = [scipy.signal.butter(2, 0.1 + 0.01 * n) for n in range(count)]
-    b, a = map(np.stack, zip(*designs, strict=True))
-    x = rng.standard_normal((count, length))
+    b, a = (np.stack(numbers).astype(kind) for numbers in zip(*designs, strict=True))
+    x = rng.standard_normal((count, length)).astype(kind)
 
     calls: dict[str, Call] = {"NumPy": partial(ic.lfilter, b, a, x)}
     calls["a loop over scipy.signal"] = lambda: list(map(scipy.signal.lfilter, b, a, x))
-    yield from _judged(f"{count} filters of {length} samples", calls, rounds, {"NumPy": limit})
+    title = f"{count} filters of {length} samples, {x.dtype}"
+    yield from _judged(title, calls, rounds, {"NumPy": limit})
     shape, limit = _GRADIENT
     arrays = *scipy.signal.butter(4, 0.2), rng.standard_normal(shape)
-    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    tensors = [torch.tensor(v.astype(kind), requires_grad=True) for v in arrays]
     calls = {"PyTorch": partial(_gradient, ic.lfilter, tensors)}
     try:
         audio: Any = importlib.import_module("torchaudio.functional")
@@ -106,7 +108,7 @@ def _of_many(rounds: int) -> Iterator[Verdict]:
             return audio.lfilter(x, a, b, clamp=False)
 
         calls["torchaudio"] = partial(_gradient, theirs, tensors)
-    title = f"gradient of lfilter by b, a and x, {as_text(shape)} samples"
+    title = f"gradient of lfilter by b, a and x, {as_text(shape)} samples, {x.dtype}"
     yield from _judged(title, calls, rounds, {"PyTorch": limit})
 
 
