@@ -45,7 +45,7 @@ class Layer(InvertibleModule):
         False
         """
         # rounded when it is copied: what is here may be memory that nobody has filled yet
-        fresh = InvertibleModule(self._begin(), dtype=torch.float64).state_dict()
+        fresh = InvertibleModule(self._begin(), device="cpu", dtype=torch.float64).state_dict()
         own = self.state_dict(keep_vars=True)
         if missing := fresh.keys() - own.keys():
             raise RuntimeError(
