@@ -52,8 +52,14 @@ class Layer(InvertibleModule):
                 f"reset_parameters: expected parameters named {', '.join(sorted(missing))}, which "
                 "this layer computes from others; reset those"
             )
+        meshes = [t.device_mesh for t in own.values() if hasattr(t, "placements")]  # FSDP2's
         with torch.no_grad():
             for name, tensor in fresh.items():
+                if meshes:  # what process 0 has drawn, in all
+                    from torch.distributed.tensor import distribute_tensor
+
+                    tensor = distribute_tensor(tensor, meshes[0])
+                    tensor = tensor if hasattr(own[name], "placements") else tensor.to_local()
                 own[name].copy_(tensor)
 
 

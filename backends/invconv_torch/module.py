@@ -24,6 +24,7 @@ from invconv_torch.native.host import (
     bare,
     device_kind,
     exporting_to_onnx,
+    gathered,
     has_tangent,
     laid_out,
     traced,
@@ -93,6 +94,7 @@ class InvertibleModule(Described):
     """
 
     _class: type[ic.InvertibleConv]
+    _channels: int
     _max_gain: float | None
     _settings: dict[str, Any]
     _array_names: tuple[str, ...]
@@ -124,7 +126,7 @@ class InvertibleModule(Described):
             ic.bounded(conv, max_gain)  # raises if the class or the number allows no bound
             max_gain = float(max_gain)  # files of states hold no numbers of NumPy
         self._max_gain = max_gain
-        self._class = type(conv)
+        self._class, self._channels = type(conv), conv.channels
         parts = conv._parts()
         self._part_names = tuple(parts)
         self._settings = {name: getattr(conv, name) for name in conv._setting_names}
@@ -179,13 +181,15 @@ class InvertibleModule(Described):
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them.
 
+        If processes share the parameters out among them, all of them have to call it.
+
         Examples
         --------
         >>> from invconv_torch import EmergingConv2d
         >>> list(EmergingConv2d(2).operator().parameters())
         ['first.kernel', 'second.kernel', 'bias']
         """
-        return self._current(torch.compiler.is_compiling() or is_tracing())
+        return self._current(torch.compiler.is_compiling() or is_tracing(), gathered)
 
     def _current(
         self, traced: bool, read: Read | None = None, *, within: bool = True
@@ -255,8 +259,7 @@ class InvertibleModule(Described):
 
     def extra_repr(self) -> str:
         """Return channels, sizes and settings as text."""
-        conv = self.operator()
-        shown = [str(conv.channels)]
+        shown = [str(self._channels)]
         if hasattr(self, "kernel"):
             shown.append(f"kernel_size={tuple(self.kernel.shape[2:])}")
         settings = self._settings | {"max_gain": self._max_gain}

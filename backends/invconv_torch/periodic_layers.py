@@ -92,8 +92,7 @@ class _SymmetricConv(Convolution):
     def extra_repr(self) -> str:
         """Say channels, the size of the whole kernel, and settings."""
         taps = tuple(self.kernel.shape[2:])
-        conv: Any = self.operator()
-        pairs = zip(taps, conv.boundary, strict=True)
+        pairs = zip(taps, self._settings["boundary"], strict=True)
         whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
         return str(super().extra_repr()).replace(f"kernel_size={taps}", f"kernel_size={whole}")
 

@@ -11,7 +11,7 @@ from invconv.arrays.validation import positive_int
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.layer import Layer
 from invconv_torch.module import Described
-from invconv_torch.native.host import device_kind
+from invconv_torch.native.host import device_kind, require_whole
 from invconv_torch.precision import autocasting
 
 
@@ -134,6 +134,7 @@ class ActNorm(Layer):
         ...     x, _ = layer(x)
         """
         if not self.initialized:
+            require_whole("initialize", self.parameters(), "call it before")
             conv: Any = self._current(False, within=False)
             x = self._autocast(x) if autocasting(device_kind("x", x)) else x
             values = conv.initialize(x).parameters()

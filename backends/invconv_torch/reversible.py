@@ -22,7 +22,7 @@ from invconv.operators.base.judgement import require_invertible
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.chain import Chain
 from invconv_torch.module import Direction, InvertibleModule
-from invconv_torch.native.host import device_kind, owned, traced
+from invconv_torch.native.host import device_kind, owned, require_whole, traced
 from invconv_torch.precision import autocasting
 from invconv_torch.private import peek_interpreter_stack
 
@@ -76,7 +76,10 @@ class ReversibleChain(Chain):
             )
         named = [_names_of_weights(layer) for layer in self]
         places = [(i, tuple(names)) for i, each in enumerate(named) for names in each.values()]
-        weights = (weight for each in named for weight in each)
+        weights = [weight for each in named for weight in each]
+        if torch.is_grad_enabled():
+            advice = "fully_shard the chain as one, not its layers"
+            require_whole("ReversibleChain", weights, advice)
         result: tuple[Tensor, Tensor] = _Reversible.apply(self, places, x, *weights)
         return result
 

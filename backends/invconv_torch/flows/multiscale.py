@@ -14,7 +14,7 @@ from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.running import Watch
 from invconv_torch.module import InvertibleModule
-from invconv_torch.native.host import device_kind
+from invconv_torch.native.host import device_kind, require_whole
 
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 
@@ -129,6 +129,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         todo = self._to_be_initialized()
         if todo and self.initialized:
             raise RuntimeError("initialize: the flow is initialized already")
+        parameters = (p for layer in todo.values() for p in layer.parameters())
+        require_whole("initialize", parameters, "call it before")
         self._require_fits(x, context)
         density.require_in_range(x)
         with running.initializing(todo):
@@ -276,7 +278,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
 
     @property
     def _like(self) -> Tensor:
-        return next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
+        like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
+        return like.to_local() if hasattr(like, "placements") else like  # an image is no DTensor
 
     def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
         device_kind("x", x)

@@ -1,6 +1,7 @@
 """Tensors: what observes operations on them, and PyTorch's answers to what the core asks."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,20 @@ def laid_out(result: Tensor, x: Tensor) -> Tensor:
     layout = _CHANNELS_LAST[x.ndim]
     in_it = x.is_contiguous(memory_format=layout)
     return result.contiguous(memory_format=layout) if in_it else result
+
+
+def gathered(t: Tensor) -> Tensor:
+    """Return a tensor; of a DTensor, such as a parameter of FSDP2, all of it in each process."""
+    return t.full_tensor() if hasattr(t, "placements") else t
+
+
+def require_whole(name: str, tensors: Iterable[Tensor], advice: str) -> None:
+    """Raise NotImplementedError if processes share out tensors among them."""
+    if any(hasattr(t, "placements") for t in tensors):
+        raise NotImplementedError(
+            f"{name}: expected whole parameters, got DTensors, of fully_shard or "
+            f"distribute_module; {advice}"
+        )
 
 
 def owned(result: Tensor) -> Tensor:

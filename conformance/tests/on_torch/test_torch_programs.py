@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.func import functional_call
 
@@ -227,29 +228,52 @@ def test_ahead_of_time_compiled(tmp_path: Path) -> None:
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_dtensors_of_one_process(torch_layer: Any) -> None:
-    """Both directions with gradients, and what is refused; two processes are of the slow run."""
+@pytest.fixture
+def mesh() -> Iterator[Any]:
+    """Return the mesh of one process; two processes are of the slow run."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def test_dtensors_of_one_process(torch_layer: Any, mesh: Any) -> None:
+    """Both directions with gradients, and what is refused."""
     layer, x = torch_layer("emerging-2d")
     whole = copy.deepcopy(layer)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        images = DTensor.from_local(x, mesh, [Shard(0)])
-        with pytest.raises(TypeError, match="x: expected a tensor as the layer's parameters are"):
-            layer(images)
-        distribute_module(layer, mesh)
-        with pytest.raises(NotImplementedError, match="x: expected a DTensor of whole images"):
-            layer(DTensor.from_local(x, mesh, [Shard(2)]))
-        for ours, theirs in ((layer, whole), (layer.inverse, whole.inverse)):
-            found, wanted = ours(images), theirs(x)
-            torch.testing.assert_close([a.to_local() for a in found], [*wanted])
-            assert found[0].placements == (Shard(0),)
-            (found[0].to_local() ** 2).sum().backward()
-            (wanted[0] ** 2).sum().backward()
-        for one, other in zip(layer.parameters(), whole.parameters(), strict=True):
-            torch.testing.assert_close(one.grad.full_tensor(), other.grad)
-    finally:
-        dist.destroy_process_group()
+    images = DTensor.from_local(x, mesh, [Shard(0)])
+    with pytest.raises(TypeError, match="x: expected a tensor as the layer's parameters are"):
+        layer(images)
+    distribute_module(layer, mesh)
+    with pytest.raises(NotImplementedError, match="x: expected a DTensor of whole images"):
+        layer(DTensor.from_local(x, mesh, [Shard(2)]))
+    for ours, theirs in ((layer, whole), (layer.inverse, whole.inverse)):
+        found, wanted = ours(images), theirs(x)
+        torch.testing.assert_close([a.to_local() for a in found], [*wanted])
+        assert found[0].placements == (Shard(0),)
+        (found[0].to_local() ** 2).sum().backward()
+        (wanted[0] ** 2).sum().backward()
+    for one, other in zip(layer.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one.grad.full_tensor(), other.grad)
+
+
+def test_shared_out_parameters_of_one_process(mesh: Any, tmp_path: Path) -> None:
+    """FSDP2 of a layer that begins on "meta", what reads all parameters, and what is refused."""
+    with torch.device("meta"):
+        layer = it.EmergingConv2d(3, mixing="plu")
+    fully_shard(layer, mesh=mesh).to_empty(device="cpu")
+    layer.reset_parameters()
+    assert "kernel_size=(2, 2)" in repr(layer)
+    x, chain, actnorm = torch.randn(2, 3, 4, 5), it.ReversibleChain([layer]), it.ActNorm(3)
+    flow = it.flows.Multiscale((3, 4, 5), [actnorm])
+    fully_shard(actnorm, mesh=mesh)
+    register_fsdp_forward_method(actnorm, "inverse")
+    for call in (actnorm.initialize, flow.initialize, chain):  # before a root is gathered
+        with pytest.raises(NotImplementedError, match="expected whole parameters, got DTensors"):
+            call(x)
+    assert flow.prepare().sample(2).shape == x.shape
+    it.save(layer, tmp_path / "layer")
+    torch.testing.assert_close(it.load(tmp_path / "layer")(x), layer(x))
+    assert it.InverseGuard(layer, spatial_shape=(4, 5)).step(layer).digits > 3
 
 
 @pytest.mark.slow
