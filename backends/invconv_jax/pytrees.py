@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -79,7 +80,9 @@ for_each_operator(_register)
 
 
 def _fields(held: Any) -> tuple[str, ...]:
-    """Return the names of an object's fields."""
+    """Return the names of an object's fields; classes and modules are no objects here."""
+    if isinstance(held, type | ModuleType):
+        return ()
     if dataclasses.is_dataclass(held):
         return tuple(field.name for field in dataclasses.fields(held))
     return tuple(name for name in getattr(held, "__dict__", ()) if name != _CHILDREN)

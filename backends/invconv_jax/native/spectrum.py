@@ -83,7 +83,7 @@ class SpectralSolver:
     def plan(self) -> Plan:
         """How the solve runs."""
         kept = "cached inverse where accurate, else solve"
-        if readable(self.accurate):
+        if isinstance(self.accurate, jax.Array) and readable(self.accurate):
             kept = "cached inverse" if self.accurate else "solve"
         return Plan("spectral", per_frequency=kept, frequencies=self.spectrum.shape[0])
 

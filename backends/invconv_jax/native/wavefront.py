@@ -59,7 +59,7 @@ class CausalSolver:
         corner = "cached inverse where accurate, else triangular solve"
         if machine.reason(taps.dtype.itemsize):
             return Plan("wavefront", corner, levels=sweep.levels)
-        if isinstance(taps, jax.core.Tracer):
+        if isinstance(taps, jax.core.Tracer | jax.ShapeDtypeStruct):
             kinds = "compiled kernel on a CPU, kernel or wavefront on CUDA, wavefront elsewhere"
             return Plan(kinds, corner)
         if readable(taps):

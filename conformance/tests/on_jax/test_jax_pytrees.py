@@ -67,6 +67,7 @@ def test_operators_and_prepared_inverses_are_arguments_of_jit(case: Any) -> None
         leaves, structure = jax.tree.flatten(prepared)
         assert all(isinstance(leaf, jax.Array) for leaf in leaves)
         assert repr(jax.tree.unflatten(structure, leaves)) == repr(prepared)
+        assert repr(jax.eval_shape(lambda p: p, prepared)).startswith("PreparedInverse")
         y, log_det = moved.forward_and_log_det(x)
         for back, log_det_back in solve(conv, prepared, jnp.asarray(y)):
             np.testing.assert_allclose(back, x, rtol=0, atol=1e-9)
@@ -139,6 +140,9 @@ def test_a_prepared_inverse_with_a_strange_solver_is_an_argument_of_jit_and_vmap
     leaves, structure = jax.tree.flatten(prepared)
     odd = jax.tree.unflatten(structure, [object() for _ in leaves])
     assert jax.tree.structure(odd) == structure
+    halves = Halves(jnp.eye(2), "halves")
+    vars(halves)["used"] = jnp, ic.Plan  # a module and a class are static
+    assert len(jax.tree.leaves(halves)) == 2
 
 
 @pytest.mark.parametrize("case", of_each_class(*VECTORISED))
