@@ -68,8 +68,8 @@ def init(
 def drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:
     """Return ``draw(rng=...)`` in JAX arrays; the host draws now, or when the program runs."""
     dtype = jnp.result_type(float) if dtype is None else dtype
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"dtype: expected a real floating dtype, got {dtype!r}")
+    if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 16:
+        raise TypeError(f"dtype: expected a real floating dtype of 16 bits or more, got {dtype!r}")
     require_dtype(dtype)
     leaves, structure = jax.tree.flatten(draw(rng=np.random.default_rng(0)))
     kinds = [dtype if np.issubdtype(a.dtype, np.floating) else jnp.result_type(int) for a in leaves]

@@ -89,8 +89,9 @@ class channels_last:  # named as a function, since it is called as one
         require_alike(name, x, *conv._reference(), movable=True)
         spatial = x.ndim - 2 if self.ndim is None else self.ndim
         if x.ndim < spatial + 1 or spatial < 0 or x.shape[-1] != self.channels:
+            batch, axes = ("batch", "any number of") if self.ndim is None else ("*batch", spatial)
             raise ValueError(
-                f"{name}: expected shape (*batch, *spatial, {self.channels}) with {spatial} "
+                f"{name}: expected shape ({batch}, *spatial, {self.channels}) with {axes} "
                 f"spatial axes, got {tuple(x.shape)}"
             )
         return jnp.moveaxis(x, -1, x.ndim - 1 - spatial)

@@ -449,6 +449,8 @@ ValueError
   shape: expected shape \(\*batch, 3, \*spatial\) -> aslinearoperator(PERIODIC, («2 → 3», 4, 5))
   grid \(4, 4\) on .*, got \(5, 4\)
       -> ij.reversible(JAX_ONE, (4, 4)).forward_and_log_det(jax.numpy.zeros((1, 4, «5 → 4», 4)))
+  x: expected shape \(batch, \*spatial, 2\) with any number of spatial axes, got \(2,\)
+      -> ij.channels_last(JAX_NORM).forward(jax.numpy.zeros(«2 → (1, 2)»))
   digits: expected a number from 0 .* got «-1 | nan»
       -> it.InverseGuard(LAYER, (4,), digits=«-1 | np.nan → 0»)
   every: expected a positive integer up to -> ij.InverseGuard(JAX_NORM, (4,), every=2**31«→ -1»)
@@ -573,7 +575,8 @@ TypeError
   cls: expected a class of invconv -> ij.init(KEY, «Chain → ActNorm», 3)
   come from the key -> ij.init(KEY, Conv1x1, 3«, rng=RNG → »)
   dtype= says -> ij.init(KEY, ActNorm, 3«, like=jax.numpy.zeros(0) → »)
-  expected a real floating dtype -> ij.init(KEY, ActNorm, 3, dtype='«int32 | complex64 → float32»')
+  dtype: expected a real floating dtype of 16 bits
+      -> ij.init(KEY, ActNorm, 3, dtype='«int32 | complex64 | float8_e4m3fn → float32»')
   positional arguments -> it.EmergingConv2d(3, 3«, 3 → »)
   symbolic_trace, which sees no shapes; torch.exp -> torch.fx.symbolic_trace(LAYER)
   jit.script cannot compile ActNorm; torch.export.export -> torch.jit.script(LAYER)
