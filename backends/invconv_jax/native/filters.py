@@ -17,7 +17,7 @@ from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.recursive import Shape
 from invconv.operators import recursion
 from invconv_jax.native.partition import Settings, SplitByBatch
-from invconv_jax.native.wavefront import LOCK, register
+from invconv_jax.native.wavefront import register
 from invconv_jax.private import (
     Zero,
     is_undefined_primal,
@@ -49,8 +49,7 @@ def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     if not shape.compiles or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order)
     name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
-    with LOCK:
-        register(name, code, "cpu")
+    register(name, code, "cpu")
     call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
     v: Array = call(b, a, given, steps=steps)
     return v

@@ -102,15 +102,21 @@ def _ordinals() -> tuple[int, ...]:
     return tuple(device.local_hardware_id for device in devices)
 
 
-@functools.cache
+_registered: set[str] = set()
+_registering = threading.Lock()
+
+
 def register(name: str, code: Any, platform: str) -> None:
-    """Register a handler with XLA, which may run it until the process ends: its code stays."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
-    capsule = jax.ffi.pycapsule(code.address)
-    jax.ffi.register_ffi_target(name, capsule, platform=platform)
+    """Register a handler with XLA, which may run it until the process ends: its code stays.
 
-
-LOCK = threading.Lock()  # XLA refuses a second handler of a name
+    XLA refuses a second handler of a name, such as one that another thread has compiled.
+    """
+    with _registering:
+        if name not in _registered:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+            capsule = jax.ffi.pycapsule(code.address)
+            jax.ffi.register_ffi_target(name, capsule, platform=platform)
+            _registered.add(name)
 
 
 def weights_of(causal: CausalStencil) -> list[Array]:
@@ -194,8 +200,7 @@ def _loop(sweep: Sweep, diagonal: Array | None, taps: Array, y: Array) -> Array:
 def _by_kernel(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     *weights, y = others
     call = cpu.call(y.shape[1], sweep, y.dtype.itemsize, y.shape[0])
-    with LOCK:
-        register(call.name, call.code, "cpu")
+    register(call.name, call.code, "cpu")
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
     given = weights[call.plan.way == "channels"] if weights else matrices
@@ -217,8 +222,7 @@ def _by_launches(matrices: Array, *others: Array, sweep: Sweep) -> Array:
 
 
 def _call(call: launch.CustomCall, results: tuple[Any, ...], *arrays: Array) -> Any:
-    with LOCK:
-        register(call.name, call.code, "CUDA")
+    register(call.name, call.code, "CUDA")
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
 
 

@@ -12,6 +12,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cpu import machine
+from invconv.kernels.cpu import xla as cpu
 from invconv_conformance.cases.case import Case
 from tests.programs import python
 from tests.selected import cases_named
@@ -52,6 +53,16 @@ def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) 
         python("-c", program, **settings)
         kept.append({p.name for p in tmp_path.iterdir() if not p.name.endswith("-atime")})
     assert kept[0] == kept[1] != set()
+
+
+def test_a_handler_that_two_threads_compiled_is_registered_once(monkeypatch: Any) -> None:
+    """XLA refuses a second handler of a name at another address."""
+    for module, name in ((cpu, "call"), (cpu, "_handler"), (machine, "compiled")):
+        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)  # keeps nothing
+    host = ic.AutoregressiveConv.init(2, rng=RNG, like=np.zeros((), np.float32))
+    for batch in (1, 2):
+        y = np.ones((batch, 2, 3, 7), np.float32)
+        np.testing.assert_array_equal(inverse(host.asarrays(jnp.asarray(y)), y), host.inverse(y))
 
 
 def test_numbers_near_zero_are_kept_as_in_numpy() -> None:
