@@ -2,6 +2,7 @@
 
 import ctypes.util
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,18 @@ def test_a_thread_without_a_context_launches(driver: Driver) -> None:
     conv, y = convolution(), images((2, 3, 5, 7), "float32")
     with ThreadPoolExecutor(1) as pool:
         check(conv, y, pool.submit(factored(conv, (5, 7)), y).result())
+
+
+def test_threads_load_code_once(driver: Driver, monkeypatch: Any) -> None:
+    def late(*given: Any, **options: Any) -> Code:
+        time.sleep(0.05)
+        return driver._compile(*given, **options)
+
+    monkeypatch.setattr(compiler, "compile_text", late)
+    conv, grids = convolution(), ((5, 7), (6, 7))  # of the same constants
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda grid: factored(conv, grid).program.kernels, grids)
+    assert one == two
 
 
 def test_other_images_are_refused_and_none_are_not_launched(driver: Driver) -> None:

@@ -14,6 +14,7 @@ Not yet run on a GPU. `arguments` describes the launches.
 
 import functools
 import hashlib
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ def _solve_launch(program: Program, batch: int) -> Launch:
     return program.plan.solve(batch)
 
 
+_ONE_THREAD = threading.RLock()  # loads code: each kernel has one handle, which XLA keeps
+
+
 @functools.lru_cache(maxsize=256)
 def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Program | None:
     """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
@@ -70,7 +74,7 @@ def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Prog
     If the driver or the compiler is missing or refuses, a warning says why.
     """
     try:
-        with driver.loading():
+        with _ONE_THREAD, driver.loading():
             return _program(channels, sweep, itemsize, ordinal)
     except (driver.DriverError, compiler.CompileError) as error:
         warnings.warn(f"no CUDA kernel, wavefronts solve: {error}", RuntimeWarning, stacklevel=2)
@@ -92,7 +96,7 @@ def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Progra
     return Program(plan, ordinal, kernels)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # code is never unloaded
 def _loaded(constants: Constants, architecture: int) -> dict[str, int]:
     text, version = compiler.source(constants), driver.version()
     code = compiler.compile_text(text, architecture, driver=version)

@@ -141,7 +141,7 @@ class LaunchPlan:
     def most_images(self) -> int:
         """The most images of a launch, whatever the number of bands of an image."""
         planes = math.prod(self.sweep.shape[:2])
-        return _MOST_BLOCKS // (planes * self.plane[0] * self._images(1))
+        return max(1, _MOST_BLOCKS // (planes * self.plane[0] * self._images(1)))
 
     def _images(self, batch: int) -> int:
         """Return the number of images of a batch, with residue classes modulo the dilation."""
