@@ -111,7 +111,7 @@ def _jax_device(name: str) -> Any:
 def _cupy_devices() -> list[str]:
     runtime = _lazy("cupy").cuda.runtime
     try:
-        return [f"cuda:{i}" for i in range(runtime.getDeviceCount())]
+        return ["cuda:0"][: runtime.getDeviceCount()]  # the current one: it works on no other
     except runtime.CUDARuntimeError:
         return []
 
