@@ -32,18 +32,10 @@ class Device:
     """Properties of a device that a plan depends on."""
 
     architecture: int  # 10 times the compute capability: 90
-    shared: int  # bytes of a block at most: MAX_SHARED_MEMORY_PER_BLOCK_OPTIN or `SHARED_MEMORY`
+    shared: int  # bytes of a block at most: MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
     processors: int  # streaming multiprocessors
 
 
-# by architecture, from NVIDIA's CUDA C++ programming guide, "Compute Capabilities"
-SHARED_MEMORY = {
-    **dict.fromkeys([75], 64 * 1024),
-    **dict.fromkeys([86, 89, 120, 121], 99 * 1024),
-    **dict.fromkeys([80, 87], 163 * 1024),
-    **dict.fromkeys([90, 100, 103, 110], 227 * 1024),
-}
-LEAST_SHARED_MEMORY = 48 * 1024  # of any device
 OLDEST = 70  # the first architecture that has loads and stores with a memory order
 
 
