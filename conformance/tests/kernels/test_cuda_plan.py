@@ -39,6 +39,7 @@ SETTINGS: tuple[tuple[int, tuple[int, ...], int, int], ...] = (
     *((3, (256, 256), 2, 4), (12, (512, 512), 2, 4), (12, (512, 512), 2, 8), (512, (4, 4), 2, 4)),
     *((512, (4, 4), 2, 8), (1, (100_000,), 7, 4), (1, (10_000,), 7, 4), (6, (8, 8, 8), 3, 4)),
     (8, (82, 128), 10, 4),  # whose bands have fewer rows than taps read, with the weights beside
+    (1, (82, 40), 20, 4),  # whose bands would be best with fewer rows than taps read
 )
 
 
@@ -110,6 +111,7 @@ def test_what_the_kernel_is_not_for() -> None:
         device = dataclasses.replace(HOPPER, architecture=oldest)
         assert (planned(3, (4, 4), device=device) is None) == (oldest == 69)
     assert planned(1, (2**31 - 1,)).most_images == 1  # the most numbers that an int counts
+    assert planned(3, (4, 4), dilation=(2**40, 1)).solve(1).struct  # of 32-bit ints
     assert planned(1, (2**31,)) is None
     assert planned(1, (9,) * 4, size=6) is None  # 1295 taps
 
