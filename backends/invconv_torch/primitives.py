@@ -19,7 +19,7 @@ from invconv_torch.native.filters import filtered as filtered
 from invconv_torch.native.host import TorchOps, bare, require_onnx_form
 from invconv_torch.native.kernels import add_pivots as add_pivots
 from invconv_torch.native.kernels import by_frequencies as by_frequencies
-from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, Solver, run
+from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, RecordedSolver, run
 from invconv_torch.native.nodes import evaluate as evaluate
 
 ARRAY_OPS = TorchOps
@@ -41,7 +41,7 @@ def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
     if torch.compiler.is_compiling():
         require_onnx_form()
     known = kernels.factor(family, w, shape, quiet=False) if bare(w) else None
-    return Solver(family, w, known)
+    return RecordedSolver(family, w, known)
 
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:

@@ -24,7 +24,7 @@ from invconv.trust.bound import UNBOUNDED, Bounds
 _BOUNDED = 60.0  # norm: beyond it e^norm is no useful bound
 
 
-class Series(Leg):
+class Exponentiate(Leg):
     """y = e^M x, with the number of terms that M needs."""
 
     def __init__(self, family: "Exponential", w: Array, shape: Shape) -> None:
@@ -56,7 +56,7 @@ class Exponential(Family):
 
     linear: StencilFamily  # the family of M
     kernel_size: Shape
-    leg: ClassVar[Any] = Series
+    leg: ClassVar[Any] = Exponentiate
     needs_y: ClassVar[bool] = True
     solves_by_applying: ClassVar[bool] = True
 

@@ -32,7 +32,7 @@ from invconv.arrays.namespaces import (
     total,
 )
 from invconv.families.family import BOTH, Family, Shift, Wanted
-from invconv.families.pointwise import MATRIX, Pointwise, Scale
+from invconv.families.pointwise import MATRIX, PointwiseFamily, Scale
 from invconv.kernels import maps
 from invconv.kernels.matrices import PixelSteps, Product, solver_of_steps
 from invconv.kernels.primitives import (
@@ -159,7 +159,7 @@ def runs(path: Path) -> list[list[Factor]]:
     last: bool | None = None
     for factor in path:
         family, _, inverted = factor
-        joins = isinstance(family, Pointwise) and (family.stepwise or not inverted)
+        joins = isinstance(family, PointwiseFamily) and (family.stepwise or not inverted)
         kind = inverted if joins else None  # of the run that it may join
         if kind is not None and kind == last:
             split[-1].append(factor)
@@ -176,13 +176,13 @@ def runs(path: Path) -> list[list[Factor]]:
 def multiplied(run: Sequence[Factor]) -> bool:
     """Tell whether a run becomes one matrix; a scale alone is quicker as it is."""
     family = run[0].family
-    return isinstance(family, Pointwise) and (len(run) > 1 or not isinstance(family, Scale))
+    return isinstance(family, PointwiseFamily) and (len(run) > 1 or not isinstance(family, Scale))
 
 
 def undone_as_one(run: Sequence[Factor]) -> bool:
     """Tell whether an inverted run is undone factor by factor; else it is one factor's solve."""
     family = run[0].family
-    return isinstance(family, Pointwise) and (len(run) > 1 or family.needs_y)
+    return isinstance(family, PointwiseFamily) and (len(run) > 1 or family.needs_y)
 
 
 Pulled = tuple[list[Any], Any]  # gradients by the weights of a leg's factors, and by its input
@@ -397,7 +397,7 @@ class Route:
                 leg: Leg = Bias(w, inverted)
             elif inverted:
                 leg = Undo(run) if undone_as_one(run) else Solve(family, w)
-            elif isinstance(family, Pointwise) and multiplied(run):
+            elif isinstance(family, PointwiseFamily) and multiplied(run):
                 leg = Multiply(run)
             elif family.leg is not None:
                 leg = family.leg(family, w, shape)
@@ -534,6 +534,6 @@ def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
         return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    if isinstance(first.family, Pointwise) and undone_as_one(unit):
+    if isinstance(first.family, PointwiseFamily) and undone_as_one(unit):
         return undoing(unit, by_factor)
     return first.family.solver(first.w, shape)

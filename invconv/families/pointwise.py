@@ -42,7 +42,7 @@ from invconv.trust.condition import Condition
 
 
 @dataclass(frozen=True)
-class Pointwise(Family):
+class PointwiseFamily(Family):
     """A matrix W(w) at every pixel."""
 
     hint: ClassVar[str] = "the C x C matrix has not full rank; change its weights"
@@ -80,7 +80,7 @@ class Pointwise(Family):
 
 
 @dataclass(frozen=True)
-class Matrix(Pointwise):
+class Matrix(PointwiseFamily):
     """Any matrix w."""
 
     lowers = solved = "matrix"
@@ -116,7 +116,7 @@ class Matrix(Pointwise):
 
 
 @dataclass(frozen=True)
-class Scale(Pointwise):
+class Scale(PointwiseFamily):
     """A scale w (C,) for each channel."""
 
     lowers = solved = "scale"

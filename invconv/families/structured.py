@@ -22,7 +22,7 @@ from invconv.arrays.namespaces import (
     total,
 )
 from invconv.families.family import Family, Wanted
-from invconv.families.pointwise import MATRIX, Pointwise
+from invconv.families.pointwise import MATRIX, PointwiseFamily
 from invconv.kernels.frequencies.circulant import (
     CirculantStep,
     channel_multiplicity,
@@ -47,7 +47,7 @@ from invconv.trust.condition import Condition, SolveOverflowError
 
 
 @dataclass(frozen=True)
-class Structured(Pointwise):
+class Structured(PointwiseFamily):
     """A matrix W(w) that is made of w and undone in steps."""
 
     def lowered(self, w: Any) -> tuple[Family, Array]:
@@ -204,7 +204,7 @@ class Permutation(Orthogonal):
     hint: ClassVar[str] = "permutation has an index twice"
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> None:
-        """See `Pointwise`."""
+        """See `PointwiseFamily`."""
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         """Return 0, or -inf if a column has not one entry: an edit in place may have made it so."""

@@ -22,7 +22,7 @@ from invconv.kernels.cpu.correlate.correlation import compiled_correlation, comp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
-from invconv.kernels.cpu.recursive import Shape as FilterShape
+from invconv.kernels.cpu.recursive import Filter
 from invconv.kernels.cpu.spectral.costs import prefers_lanes
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import CompiledProduct
@@ -174,7 +174,7 @@ def factor(family: Any, w: Floats, shape: Shape) -> Solver:
 def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats, Floats | None]:
     """See `invconv.operators.recursion`: sections of a filter in one pass."""
     order, length = 0 if z is None else z.shape[-1], x.shape[-1]
-    shape = FilterShape(len(b), b.shape[3] - 1, a.shape[3], order, b.shape[2] > 1)
+    shape = Filter(len(b), b.shape[3] - 1, a.shape[3], order, b.shape[2] > 1)
     if not shape.compiles or reason(x.dtype.itemsize) is not None:
         agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from invconv.arrays.namespaces import grid_text
-from invconv.families.pointwise import Pointwise
+from invconv.families.pointwise import PointwiseFamily
 from invconv.operators.base.judgement import judge
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
@@ -47,7 +47,7 @@ def _cause(host: InvertibleConv, d: Diagnosis) -> str:
             "no step is bad by itself: they undo each other, or all lose a little; bring all "
             "parameters closer to their initialisation"
         )
-    matrices = all(isinstance(family, Pointwise) for family in host._families)
+    matrices = all(isinstance(family, PointwiseFamily) for family in host._families)
     if matrices and len(host._families) > 1 and d.loss > limits.FACTORS_GROW * d.condition:
         return "bring the factors closer to their initialisation: their product hides how they grow"
     harmless = d.loss * condition.EPS[d.precision] <= limits.TOLERATED  # but for the bias

@@ -17,7 +17,7 @@ from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
-from invconv.operators.base.factors import Layer, as_operator
+from invconv.operators.base.factors import Holder, as_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
 from invconv.stability.advice import what_to_do
@@ -27,7 +27,7 @@ from invconv.trust.condition import EPS
 from invconv.trust.limits import NEAR, TOLERATED
 
 
-def diagnose(conv: InvertibleConv | Layer, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
+def diagnose(conv: InvertibleConv | Holder, spatial_shape: Shape, dtype: Any = None) -> Diagnosis:
     """Tell whether the inverse of an operator can be trusted, and why not.
 
     Parameters

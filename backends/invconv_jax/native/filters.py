@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu import xla as cpu
-from invconv.kernels.cpu.recursive import Shape
+from invconv.kernels.cpu.recursive import Filter
 from invconv.operators import recursion
 from invconv_jax.native.partition import Settings, SplitByBatch
 from invconv_jax.native.wavefront import register
@@ -45,7 +45,7 @@ def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
 
 def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
-    shape = Shape(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
+    shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
     if not shape.compiles or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order)
     name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)

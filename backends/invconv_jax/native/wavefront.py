@@ -26,7 +26,7 @@ from invconv.kernels.cpu import machine
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.compiled import compiled_solve
 from invconv.kernels.cuda import launch
-from invconv.kernels.cuda.launch import Program
+from invconv.kernels.cuda.launch import DeviceProgram
 from invconv.kernels.primitives import Plan, flat
 from invconv.kernels.wavefront import inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.partition import SplitByBatch
@@ -84,7 +84,7 @@ def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Arra
     )
 
 
-def program_of(sweep: Sweep, channels: int, dtype: Any) -> Program | None:
+def program_of(sweep: Sweep, channels: int, dtype: Any) -> DeviceProgram | None:
     """Return the program for the CUDA devices of this process, or None if wavefronts must solve."""
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64) or machine.reason(dtype.itemsize):
@@ -221,7 +221,7 @@ def _by_launches(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     return _call(call, (jax.ShapeDtypeStruct(y.shape, y.dtype), counters), weighed, y)[0]
 
 
-def _call(call: launch.CustomCall, results: tuple[Any, ...], *arrays: Array) -> Any:
+def _call(call: launch.DeviceCall, results: tuple[Any, ...], *arrays: Array) -> Any:
     register(call.name, call.code, "CUDA")
     return jax.ffi.ffi_call(call.name, results)(*arrays, launches=call.launches)
 

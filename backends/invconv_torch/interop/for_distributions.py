@@ -10,7 +10,7 @@ from torch.distributions import Transform, constraints
 from invconv.arrays.namespaces import size
 from invconv.operators.base.calls import as_batch
 from invconv.operators.dropins import batch_and_event, event_ndim, on_batch
-from invconv_torch.interop.layer import Layer, layer_of, ndim_of
+from invconv_torch.interop.layer import ConvOrModule, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import exporting_to_onnx
 from invconv_torch.precision import autocasting
@@ -46,7 +46,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
 
     bijective = True
 
-    def __init__(self, conv: Layer, *, ndim: int | None = None, cache_size: int = 0) -> None:
+    def __init__(self, conv: ConvOrModule, *, ndim: int | None = None, cache_size: int = 0) -> None:
         super().__init__(cache_size=cache_size)
         self.layer = layer_of(conv)
         self._axes = event_ndim(ndim_of(self.layer), ndim)

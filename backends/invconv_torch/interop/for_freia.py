@@ -7,7 +7,7 @@ from FrEIA.modules import InvertibleModule as Base
 from torch import Tensor
 
 from invconv.operators.dropins import require_kept
-from invconv_torch.interop.layer import Layer, layer_of, ndim_of, viewable
+from invconv_torch.interop.layer import ConvOrModule, layer_of, ndim_of, viewable
 from invconv_torch.module import InvertibleModule
 
 Dims: TypeAlias = tuple[int, ...]
@@ -39,7 +39,7 @@ class FreiaModule(Base):  # type: ignore[misc]
     """
 
     def __init__(
-        self, dims_in: Iterable[Dims], dims_c: Iterable[Dims] | None = None, *, conv: Layer
+        self, dims_in: Iterable[Dims], dims_c: Iterable[Dims] | None = None, *, conv: ConvOrModule
     ) -> None:
         super().__init__(dims_in, dims_c)
         layer = layer_of(conv)

@@ -3,7 +3,7 @@
 from nflows.transforms.base import Transform
 from torch import Tensor
 
-from invconv_torch.interop.layer import Layer, layer_of, viewable
+from invconv_torch.interop.layer import ConvOrModule, layer_of, viewable
 
 
 class NflowsTransform(Transform):  # type: ignore[misc]
@@ -23,7 +23,7 @@ class NflowsTransform(Transform):  # type: ignore[misc]
     >>> z, log_det = NflowsTransform(EmergingConv2d(3))(torch.zeros(2, 3, 8, 8))
     """
 
-    def __init__(self, conv: Layer) -> None:
+    def __init__(self, conv: ConvOrModule) -> None:
         super().__init__()
         self.layer = layer_of(conv)
 

@@ -3,7 +3,7 @@
 from normflows.flows import Flow
 from torch import Tensor
 
-from invconv_torch.interop.layer import Layer, layer_of, viewable
+from invconv_torch.interop.layer import ConvOrModule, layer_of, viewable
 
 
 class NormflowsFlow(Flow):  # type: ignore[misc]
@@ -24,7 +24,7 @@ class NormflowsFlow(Flow):  # type: ignore[misc]
     >>> z, log_det = NormflowsFlow(EmergingConv2d(3)).inverse(torch.zeros(2, 3, 8, 8))
     """
 
-    def __init__(self, conv: Layer) -> None:
+    def __init__(self, conv: ConvOrModule) -> None:
         super().__init__()
         self.layer = layer_of(conv)
 

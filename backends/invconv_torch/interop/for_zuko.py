@@ -5,7 +5,7 @@ from torch.distributions import Transform
 from zuko.lazy import LazyTransform
 
 from invconv_torch.interop.for_distributions import TorchTransform
-from invconv_torch.interop.layer import Layer
+from invconv_torch.interop.layer import ConvOrModule
 
 
 class ZukoTransform(LazyTransform):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class ZukoTransform(LazyTransform):  # type: ignore[misc]
     >>> z, log_det = ZukoTransform(EmergingConv2d(3))().call_and_ladj(torch.zeros(2, 3, 8, 8))
     """
 
-    def __init__(self, conv: Layer, *, ndim: int | None = None) -> None:
+    def __init__(self, conv: ConvOrModule, *, ndim: int | None = None) -> None:
         super().__init__()
         self.transform = TorchTransform(conv, ndim=ndim)
 

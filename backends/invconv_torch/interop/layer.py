@@ -7,10 +7,10 @@ from torch import Tensor, nn
 import invconv as ic
 from invconv_torch.module import InvertibleModule
 
-Layer: TypeAlias = ic.InvertibleConv | nn.Module
+ConvOrModule: TypeAlias = ic.InvertibleConv | nn.Module
 
 
-def layer_of(conv: Layer) -> nn.Module:
+def layer_of(conv: ConvOrModule) -> nn.Module:
     """Return a layer as it is, or a new layer with copies of an operator's arrays."""
     if isinstance(conv, ic.InvertibleConv):
         return InvertibleModule(conv)

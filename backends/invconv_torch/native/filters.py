@@ -30,13 +30,13 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor,
     return pair
 
 
-def _shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Shape:
+def _shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
     order = 0 if z is None else z.shape[-1]
-    return recursive.Shape(b.shape[0], b.shape[-1] - 1, a.shape[-1], order, b.shape[-2] > 1)
+    return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order, b.shape[-2] > 1)
 
 
 def _into(
-    shape: recursive.Shape, given: Sequence[Tensor], y: Tensor, last: Tensor | None, step: int
+    shape: recursive.Filter, given: Sequence[Tensor], y: Tensor, last: Tensor | None, step: int
 ) -> None:
     """Filter into y and the last states; the rows of y are ``step`` numbers apart."""
     given = [t.resolve_neg().contiguous() for t in given]

@@ -106,13 +106,13 @@ def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
     return kernel
 
 
-def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> "Factor | None":
+def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> "Factored | None":
     """Factor A(w) for a grid; ``quiet``, without errors, if it was not tested for singularity."""
     if family.solved == "causal":
-        return CausalFactor.of(family, w, shape)
+        return FactoredCausal.of(family, w, shape)
     if family.solved == "spectral":
         with full_precision(w):
-            return SpectralFactor.of(family.basis, w, shape, quiet)
+            return FactoredSpectral.of(family.basis, w, shape, quiet)
     return None
 
 
@@ -121,7 +121,7 @@ def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
     family, factors = settings
     if not y.numel():
         return torch.empty_like(y)
-    if isinstance(factors, CausalFactor):  # it sets the precision itself
+    if isinstance(factors, FactoredCausal):  # it sets the precision itself
         return factors.solve(y)
     with full_precision(y):
         if family.solved == "triangle":
@@ -172,7 +172,7 @@ CUDA = DeviceOps(_ordinal, Tensor.data_ptr, _stream, _contiguous)
 
 
 @dataclass(frozen=True, eq=False)
-class CausalFactor:
+class FactoredCausal:
     """An autoregressive convolution, factored for a grid, by the quickest way that runs there."""
 
     family: Causal
@@ -181,7 +181,7 @@ class CausalFactor:
     state: CompiledSolve | DeviceSolve | PitchedSolver
 
     @staticmethod
-    def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> "CausalFactor":
+    def of(family: Causal, weights: Tensor, shape: tuple[int, ...]) -> "FactoredCausal":
         """Factor the convolution with these weights, detached."""
         weights = weights.detach()
         c = family.stencil(weights)
@@ -193,14 +193,14 @@ class CausalFactor:
         if state is None:
             with full_precision(weights):
                 state = PitchedSolver(c, inverse_at_the_pixel(c), shape, TORCH)
-        return CausalFactor(family, weights, shape, state)
+        return FactoredCausal(family, weights, shape, state)
 
     @property
     def plan(self) -> Plan:
         """How the solve runs."""
         return self.state.plan
 
-    def transpose(self) -> "CausalFactor":
+    def transpose(self) -> "FactoredCausal":
         """Return the factored transpose."""
         return self.of(self.family.transpose(), self.family.adjoint(self.weights), self.shape)
 
@@ -216,11 +216,11 @@ class CausalFactor:
 
     def __reduce__(self) -> Any:
         """Pickle without the state: the layout of weights depends on the processor."""
-        return CausalFactor.of, (self.family, self.weights, self.shape)
+        return FactoredCausal.of, (self.family, self.weights, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class SpectralFactor:
+class FactoredSpectral:
     """A spectrum with its inverse, or its LU factors (which never raise and never synchronise)."""
 
     basis: Basis
@@ -230,15 +230,15 @@ class SpectralFactor:
     adjoint: bool = False
 
     @staticmethod
-    def of(basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool) -> "SpectralFactor":
+    def of(basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool) -> "FactoredSpectral":
         """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
         spectrum = kernel_spectrum(kernel.detach(), basis, shape)
         if readable(spectrum) and not quiet:
             inverse = stable_spectral_inverse(spectrum)
             if inverse is not None:
-                return SpectralFactor(basis, shape, SpectralProduct(inverse, basis, shape), None)
+                return FactoredSpectral(basis, shape, SpectralProduct(inverse, basis, shape), None)
         lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
-        return SpectralFactor(basis, shape, None, (lu, pivots))
+        return FactoredSpectral(basis, shape, None, (lu, pivots))
 
     @property
     def plan(self) -> Plan:
@@ -246,7 +246,7 @@ class SpectralFactor:
         kept = "LU factors" if self.product is None else "cached inverse"
         return Plan("spectral", per_frequency=kept)
 
-    def transpose(self) -> "SpectralFactor":
+    def transpose(self) -> "FactoredSpectral":
         """Return the factored transpose."""
         turned = None if self.product is None else self.product.transposed
         basis = self.basis.transpose()
@@ -278,7 +278,7 @@ def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
     return x
 
 
-Factor: TypeAlias = CausalFactor | SpectralFactor
+Factored: TypeAlias = FactoredCausal | FactoredSpectral
 
 
 # --- correlations ------------------------------------------------------------------------------

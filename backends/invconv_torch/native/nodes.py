@@ -41,7 +41,7 @@ from invconv_torch.native.host import (
     refuse_compiled_transforms,
     refuse_nested_forward_mode,
 )
-from invconv_torch.native.kernels import Factor, Settings, SpectralFactor
+from invconv_torch.native.kernels import Factored, FactoredSpectral, Settings
 from invconv_torch.private import (
     add_batch_dim,
     apply_of,
@@ -257,16 +257,16 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
 
 
 def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:
-    (family, factor), (w, x) = settings, saved
-    transposed = None if factor is None else factor.transpose()
+    (family, factored), (w, x) = settings, saved
+    transposed = None if factored is None else factored.transpose()
     turned = family.transpose(), transposed
     solve_transposed = partial(run, SOLVE, turned, family.adjoint(w))
     return maps.solve_vjp(family, solve_transposed, x, x_bar, wanted)
 
 
 def _solve_jvp(settings: Settings, saved: Any, w_dot: Any, y_dot: Any) -> Tensor | None:
-    (family, factor), (w, x) = settings, saved
-    again = partial(run, SOLVE, (family, factor), w)
+    (family, factored), (w, x) = settings, saved
+    again = partial(run, SOLVE, (family, factored), w)
     return maps.solve_jvp(family, again, x, w_dot, y_dot)
 
 
@@ -302,26 +302,26 @@ MATMUL = Rule(
 
 
 @dataclass(frozen=True, eq=False)
-class Solver:
+class RecordedSolver:
     """The map y -> A(w)^-1 y on a grid, differentiable in y and w."""
 
     family: Family
     weights: Tensor
-    factor: Factor | None  # from detached weights; None in traced code, where each solve factors
+    factored: Factored | None  # of detached weights; None in traced code: each solve factors
 
     @property
     def plan(self) -> Plan:
         """How the solve runs."""
-        return Plan("traced") if self.factor is None else self.factor.plan
+        return Plan("traced") if self.factored is None else self.factored.plan
 
     def as_numpy(self) -> SpectralProduct | None:
         """Return the spectral product on NumPy arrays, or None if the solve is another."""
-        product = self.factor.product if isinstance(self.factor, SpectralFactor) else None
+        product = self.factored.product if isinstance(self.factored, FactoredSpectral) else None
         return None if product is None else product.as_numpy()
 
     def __call__(self, y: Tensor) -> Tensor:
         """Solve for x, shape (B, C, *shape)."""
-        return run(SOLVE, (self.family, self.factor), self.weights, y)
+        return run(SOLVE, (self.family, self.factored), self.weights, y)
 
 
 # --- an operator's whole call ------------------------------------------------------------------

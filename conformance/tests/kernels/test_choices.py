@@ -156,11 +156,11 @@ def filters() -> Iterator[tuple[str, Any]]:
     for bits, itemsize, varying, rows in itertools.product(
         TARGETS, (4, 8), (False, True), (1, 3, 8, 9, 11, 35)
     ):
-        shape = recursive.Shape(2, 2, 2, 2, varying)
+        shape = recursive.Filter(2, 2, 2, 2, varying)
         groups = recursive.groups(shape, TARGETS[bits], itemsize, rows)
         yield f"{bits} bits, {itemsize} bytes, {varying}, {rows} rows", groups
     sizes = [(1, 20, 27), (1, 20, 28), (4, 5, 6), (4, 6, 6)]
-    yield "compiled", [recursive.Shape(*size, 30, False).compiles for size in sizes]
+    yield "compiled", [recursive.Filter(*size, 30, False).compiles for size in sizes]
 
 
 def axes() -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ import invconv_conformance.cuda
 from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver, launch
 from invconv.kernels.cuda.arguments import GRID, POINTERS
-from invconv.kernels.cuda.compile import Code
+from invconv.kernels.cuda.compile import DeviceCode
 
 HERE = Path(__file__).parent
 ON_CPU = Path(invconv_conformance.cuda.__file__).parent / "on_cpu"
@@ -66,10 +66,10 @@ class Driver:
         forget()
         return self
 
-    def _compile(self, text: str, architecture: int, *, driver: int | None) -> Code:
+    def _compile(self, text: str, architecture: int, *, driver: int | None) -> DeviceCode:
         assert (architecture, driver) == (90, 12080)
         path = _built(self.folder, HERE / "kernels.cpp", text if self.runs else _NOTHING)
-        return Code(str(path).encode() + b"\0", "")
+        return DeviceCode(str(path).encode() + b"\0", "")
 
     def _seen(self, name: bytes, *rest: Any) -> bool:
         device, blocks, threads, shared, stream, arguments = rest

@@ -17,7 +17,7 @@ import invconv as ic
 from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver as cuda_driver
 from invconv.kernels.cuda import launch
-from invconv.kernels.cuda.compile import Code, compile_text
+from invconv.kernels.cuda.compile import DeviceCode, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import LaunchPlan
 from invconv_conformance.cases.autoregressive import skewed
@@ -188,7 +188,7 @@ def test_other_images_are_refused_and_none_are_not_launched(driver: Driver) -> N
     assert len(driver.launches) == 2  # of the weights
 
 
-EMPTY = Code(b"/dev/null", "")
+EMPTY = DeviceCode(b"/dev/null", "")
 ABSENT: dict[str, tuple[dict[str, Any], str]] = {
     "no driver": ({"NAMES": ("libabsent.so.1",)}, "the CUDA driver was not found"),
     "an old driver": ({"NAMES": (ctypes.util.find_library("c"),)}, "the CUDA driver has no cu"),

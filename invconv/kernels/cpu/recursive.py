@@ -31,7 +31,7 @@ SIGNATURE = (
 )
 
 
-class Shape(NamedTuple):
+class Filter(NamedTuple):
     """The numbers that a filter's code depends on."""
 
     sections: int
@@ -47,7 +47,7 @@ class Shape(NamedTuple):
 
 
 def run(
-    shape: Shape,
+    shape: Filter,
     itemsize: int,
     arrays: Sequence[int],
     steps: Sequence[int],
@@ -82,7 +82,7 @@ def run(
 
 @functools.lru_cache(maxsize=256)
 def _parts(
-    shape: Shape, itemsize: int, rows: int, workers: int
+    shape: Filter, itemsize: int, rows: int, workers: int
 ) -> list[tuple[machine.Code, int, int]]:
     """Return functions with the rows that each filters, from the first to the last one's next."""
     target, step = host(), -(-rows // (workers * costs.TILE)) * costs.TILE
@@ -93,7 +93,7 @@ def _parts(
     ]
 
 
-def groups(shape: Shape, target: Target, itemsize: int, rows: int) -> list[tuple[int, int, int]]:
+def groups(shape: Filter, target: Target, itemsize: int, rows: int) -> list[tuple[int, int, int]]:
     """Return how many signals the lanes hold, from which row on, and up to which."""
     lanes = min(target.lanes(itemsize), costs.TILE)
     # three signals in the lanes take no longer than one after the other
@@ -102,12 +102,12 @@ def groups(shape: Shape, target: Target, itemsize: int, rows: int) -> list[tuple
     return [part for part in parts if part[1] < part[2]]
 
 
-def compiled(shape: Shape, target: Target, itemsize: int, width: int) -> machine.Code:
+def compiled(shape: Filter, target: Target, itemsize: int, width: int) -> machine.Code:
     """Compile the function "filter" for so many signals at a time."""
     return machine.compiled(target, itemsize, write_filter, shape, width, thorough=True)
 
 
-def write_filter(w: Writer, shape: Shape, lanes: int) -> None:
+def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
     """Write the function "filter" of `SIGNATURE`: it filters the rows from ``first`` to ``stop``.
 
     A row is a signal of ``length`` samples; rows of x, z, y and of the last states are so many
@@ -127,7 +127,7 @@ def write_filter(w: Writer, shape: Shape, lanes: int) -> None:
 class _Group:
     """The code that filters the signals in the lanes of a vector."""
 
-    def __init__(self, w: Writer, shape: Shape, a: Arguments, rows: list[Int]) -> None:
+    def __init__(self, w: Writer, shape: Filter, a: Arguments, rows: list[Int]) -> None:
         self.w, self.shape, self.a, self.rows = w, shape, a, rows
         self.x, self.y = ([w.at(a[n], row * a[f"{n}_step"]) for row in rows] for n in "xy")
         inner = max(shape.zeros, shape.poles)

@@ -62,7 +62,7 @@ def _handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> 
 
 
 def filter_call(
-    shape: recursive.Shape, itemsize: int, filters: int, rows: int, whole: int
+    shape: recursive.Filter, itemsize: int, filters: int, rows: int, whole: int
 ) -> tuple[str, machine.Code, Ints]:
     """Return the name, the handler and the attribute of a call that filters ``rows``.
 
@@ -77,7 +77,7 @@ def filter_call(
 
 
 @functools.cache
-def filter_handler(shape: recursive.Shape, itemsize: int, widths: tuple[int, ...]) -> machine.Code:
+def filter_handler(shape: recursive.Filter, itemsize: int, widths: tuple[int, ...]) -> machine.Code:
     """Compile the handler of calls that filter so many signals at a time."""
     from invconv.kernels.cpu.handler import write_filter_handler
 

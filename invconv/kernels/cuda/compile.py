@@ -42,7 +42,7 @@ _WINDOWS = "nvrtc64_130_0.dll", "nvrtc64_120_0.dll"
 
 
 @dataclass(frozen=True)
-class Code:
+class DeviceCode:
     """Machine code of a module with the functions "fold", "decide" and "solve"."""
 
     image: bytes  # a cubin, or PTX, zero at its end, if this NVRTC does not know the architecture
@@ -55,7 +55,7 @@ class CompileError(RuntimeError):
 
 def compile_text(
     text: str, architecture: int, *, driver: int | None = None, verbose: bool = False
-) -> Code:
+) -> DeviceCode:
     """Compile a source text with NVRTC for an architecture, such as 90, or raise `CompileError`.
 
     ``driver`` is the result of cuDriverGetVersion, such as 12080: a driver of CUDA 12 does not load
@@ -82,7 +82,7 @@ def compile_text(
         log = _text(nvrtc, program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
         if failed:
             raise CompileError(f"NVRTC refuses the kernel: {log.strip()[:2000]}")
-        return Code(_text(nvrtc, program, "CUBIN" if native else "PTX"), log)
+        return DeviceCode(_text(nvrtc, program, "CUBIN" if native else "PTX"), log)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

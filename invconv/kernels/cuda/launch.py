@@ -45,7 +45,7 @@ class DeviceOps:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class DeviceProgram:
     """A plan with its code, loaded on a device."""
 
     plan: LaunchPlan
@@ -60,7 +60,7 @@ class Program:
 
 
 @functools.lru_cache(maxsize=256)
-def _solve_launch(program: Program, batch: int) -> Launch:
+def _solve_launch(program: DeviceProgram, batch: int) -> Launch:
     return program.plan.solve(batch)
 
 
@@ -68,7 +68,7 @@ _ONE_THREAD = threading.RLock()  # loads code: each kernel has one handle, which
 
 
 @functools.lru_cache(maxsize=256)
-def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Program | None:
+def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> DeviceProgram | None:
     """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
 
     If the driver or the compiler is missing or refuses, a warning says why.
@@ -81,7 +81,7 @@ def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Prog
         return None
 
 
-def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Program | None:
+def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> DeviceProgram | None:
     asked = driver.MAJOR, driver.MINOR, driver.SHARED, driver.PROCESSORS
     major, minor, shared, processors = (driver.attribute(n, ordinal) for n in asked)
     described = Device(10 * major + minor, shared, processors)
@@ -93,7 +93,7 @@ def _program(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> Progra
         driver.allow_shared(kernels["solve"], described.shared, ordinal)
         for kernel in kernels.values():
             driver.put_on_device(kernel)
-    return Program(plan, ordinal, kernels)
+    return DeviceProgram(plan, ordinal, kernels)
 
 
 @functools.cache  # code is never unloaded
@@ -107,7 +107,7 @@ def _loaded(constants: Constants, architecture: int) -> dict[str, int]:
 class DeviceSolve:
     """The map y -> x, both (B, C, *shape), that solves a causal stencil on its device."""
 
-    program: Program
+    program: DeviceProgram
     weights: Array  # shape (plan.weights,)
     shape: Shape  # the shape of one image, (C, *grid)
     ops: DeviceOps
@@ -175,7 +175,7 @@ _ARRAYS = {
 
 
 @dataclass(frozen=True, eq=False)
-class CustomCall:
+class DeviceCall:
     """A custom call.
 
     "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
@@ -188,7 +188,7 @@ class CustomCall:
     counters: int  # number of counters; at least one
 
 
-def custom_call(program: Program, task: str, launches: tuple[Launch, ...]) -> CustomCall:
+def custom_call(program: DeviceProgram, task: str, launches: tuple[Launch, ...]) -> DeviceCall:
     """Return the call that queues the launches of a task, "weigh" or "solve"."""
     rows = [(n.blocks, n.threads, n.shared, n.counters, *n.integers) for n in launches]
     numbers, plan = np.ravel(np.asarray(rows, np.int32)), program.plan
@@ -196,7 +196,7 @@ def custom_call(program: Program, task: str, launches: tuple[Launch, ...]) -> Cu
     name = f"invconv_cuda_{task}_{hashlib.sha256(description).hexdigest()[:20]}"
     kernels = tuple((n.kernel, program.kernels[n.kernel]) for n in launches)
     counters = max(1, *(n.counters for n in launches))
-    return CustomCall(name, _handler(task, kernels), numbers, counters)
+    return DeviceCall(name, _handler(task, kernels), numbers, counters)
 
 
 @functools.lru_cache(maxsize=256)

@@ -641,7 +641,7 @@ def require_operator(name: str, value: Any, expected: str = "an InvertibleConv")
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}{instead(value)}")
 
 
-class Layer(Protocol):
+class Holder(Protocol):
     """An object that makes an operator of its present parameters, such as a layer of PyTorch."""
 
     def operator(self) -> Any:
