@@ -90,7 +90,7 @@ def _failed(measured: Result) -> list[Row]:
 
 
 def _shown(progress: bars.Progress) -> Step:
-    """Return what shows how far a run is: a bar, or without a terminal a line for each pass."""
+    """Return a function that shows progress: a bar, or without a terminal a line a pass."""
     bar, shown = progress.add_task("", total=None), ""
 
     def step(text: str, done: int, total: int) -> None:
@@ -130,7 +130,7 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
-    """Return what the options ask for; what cannot be is a CommandError."""
+    """Return the plan that the options ask for; raise CommandError if they cannot be met."""
     targets, not_run = _targets(arguments)
     quick, suite, only = arguments.quick, arguments.suite, arguments.only
     known = ("float32", "float64") if suite != "overhead" else ("float32",)  # as its layers have

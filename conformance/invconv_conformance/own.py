@@ -35,7 +35,7 @@ class _Own(Setting):
     known = False
 
     def dense(self, conv: ic.InvertibleConv) -> tuple[Floats, Floats]:
-        """Return what the forward map of an operator does to unit images."""
+        """Return the matrix and the shift of an operator's forward map, from unit images."""
         shape = self.case.spatial_shape
         size = conv.channels * math.prod(shape)
         unit = 2.0**64  # exact, and a bias is nothing beside it

@@ -70,7 +70,7 @@ def document(
     agreement: Iterable[Document],
     seconds: float,
 ) -> Document:
-    """Return what came out of a run: which command, which columns, what was not run and why."""
+    """Return the report of a run: its command, its columns, what was not run and why."""
     libraries = {column.library: target_of(column).library for column in columns}
     missing = {name: lacking(library.namespace()) for name, library in libraries.items()}
     return {

@@ -73,7 +73,7 @@ class ArrayOps:
         """Raise where an operator's array is on a device, or of a dtype, not at work now."""
 
     def device(self, x: Array) -> Any:
-        """Return what creation functions take as ``device`` to put an array beside ``x``."""
+        """Return the ``device`` argument that creates an array beside ``x``."""
         return compat.device(x)
 
     def placement(self, x: Array) -> Any:
@@ -259,7 +259,7 @@ def library_name(x: Array) -> str:
 
 
 def device(x: Array) -> Any:
-    """Return what creation functions take as ``device`` to put an array beside ``x``.
+    """Return the ``device`` argument that creates an array beside ``x``.
 
     None where constants move to their operands by themselves.
     """

@@ -97,7 +97,7 @@ class Family:
             ) from None
         if family is None:
             if len(cls.made) >= 2 * _MOST:
-                cls.made.clear()  # perhaps of a family that another thread, or `transpose`, made
+                cls.made.clear()  # also of those that another thread, or `transpose`, just made
             family = cls.made[settings] = cls(*settings)
             family.transpose()
             cls.made[family.text] = family

@@ -180,7 +180,7 @@ class Series:
         return [self.taps / n for n in range(1, self.counts.terms + 1)]
 
     def _points(self, x: Array) -> list[Array]:
-        """Return what each step begins with, and the last one ends with."""
+        """Return the images at which each step begins, and the one at which the last ends."""
         points = [x] if self.counts.steps else [x * math.nan]
         for _ in range(self.counts.steps):
             y = points[-1]
@@ -350,10 +350,10 @@ class ExponentialSolver:
 
 
 def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct | None:
-    """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring.
+    """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring in float64.
 
-    Eigenvalues would not do, since M_hat(f) may be defective. The matrices are in float64. None if
-    one may overflow: a complex infinity is lost in products.
+    Eigenvalues would not do, since M_hat(f) may be defective, nor SciPy's `expm`, which takes one
+    by one before 1.17. None if one may overflow: a complex infinity is lost in products.
     """
     values = to_numpy(taps)
     phases, basis = np.ones((len(values), 1)), fourier(len(shape))

@@ -19,7 +19,7 @@ _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
 
 def begin() -> Callable[[], dict[str, Any]]:
-    """Return what tells, at the end of a run that begins now, how it was made: a JSON object."""
+    """Begin a run; return a function that describes it at its end, as a JSON object."""
     start, before = time.monotonic(), load()
     return lambda: {
         "invconv": invconv.__version__,

@@ -131,7 +131,7 @@ def _repeat(times: int, call: Call) -> None:
 
 
 def whole(quick: bool) -> dict[str, Work]:
-    """Return what samples from each flow of images of 32 x 32, and what encodes as many."""
+    """Return the work of sampling from each flow of 32 x 32 images, and of encoding as many."""
     small, papers = load_preset("hubble"), load_preset("cifar10")
     flows = {title(row): (small.recipe(row), COUNT, 32) for row in ROWS}
     flows[title("maf")] = small.recipe("maf"), COUNT, 8  # its windows are alike

@@ -40,7 +40,7 @@ class Case:
 
 
 def built(cls: Any, channels: int = 3, scale: float = 0.05, **options: Any) -> Build:
-    """Return what makes an operator of a class, its parameters moved by N(0, scale^2)."""
+    """Return a function that makes an operator, its parameters moved by N(0, scale^2)."""
     return lambda rng: perturbed(cls.init(channels, rng=rng, **options), rng, scale)
 
 
@@ -56,7 +56,7 @@ def with_bias(conv: Any, rng: np.random.Generator) -> Any:
 
 
 def biased(build: Build) -> Build:
-    """Return what makes the operator with a random bias."""
+    """Return a function that makes the operator with a random bias."""
     return lambda rng: with_bias(build(rng), rng)
 
 

@@ -65,7 +65,7 @@ class Job:
     resident: int = 1  # how many blocks run at a time
 
     def __str__(self) -> str:
-        """Return what solves what, and how."""
+        """Show the operator, the images and the launch."""
         images = f"{self.y.shape} {self.y.dtype}"
         return f"{self.name}: {self.conv!r}, y {images}, {self.launch}, {self.resident} at a time"
 
@@ -76,7 +76,7 @@ class Job:
         return found
 
     def packed(self) -> bytes:
-        """Return what `on_cpu/main.cpp` reads."""
+        """Return the bytes that `on_cpu/main.cpp` reads."""
         folds, matrices = self.plan.weigh(), self.matrices
         blocks = [n for launch in (*folds, self.launch) for n in (launch.blocks, launch.threads)]
         sizes = matrices.nbytes, self.plan.weights * self.y.itemsize, self.y.nbytes
@@ -163,7 +163,7 @@ class Builder:
 
 @functools.cache
 def _same_addresses() -> list[str]:
-    """Return what stands before a command: ThreadSanitizer fails where addresses are too random."""
+    """Return the prefix of a command: ThreadSanitizer fails where addresses are too random."""
     command = ["setarch", "-R"]
     there = shutil.which("setarch") is not None
     works = there and not subprocess.run([*command, "true"], capture_output=True).returncode

@@ -37,7 +37,7 @@ no_nvrtc = "not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12"
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Return what makes builders of one folder."""
+    """Return a function that makes builders of one folder."""
     folder = tmp_path_factory.mktemp("kernels")
     return lambda mode: Builder(folder, mode)
 

@@ -75,7 +75,7 @@ def _on_grids(s: Setting) -> Iterator[Floats]:
 
 
 def _outcome(run: Run, image: Array) -> list[Floats]:
-    """Return what a call gives, nothing where the operator is singular on the grid."""
+    """Return the results of a call, none where the operator is singular on the grid."""
     try:
         return [to_numpy(array) for array in run(image)]
     except ic.SingularConvError:

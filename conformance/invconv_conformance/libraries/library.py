@@ -144,7 +144,7 @@ _distributions = functools.cache(importlib.metadata.packages_distributions)  # r
 
 @functools.cache
 def _namespace(name: str) -> Any:
-    """Return what array-api-compat makes of a library, else the library itself."""
+    """Return array-api-compat's namespace of a library, else the library itself."""
     module = importlib.import_module("jax.numpy" if name == "jax" else name)
     x = module.asarray(np.zeros(1))
     return namespace(x) if array_api_compat.is_array_api_obj(x) else module

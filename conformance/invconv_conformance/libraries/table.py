@@ -216,7 +216,7 @@ def targets() -> list[Target]:
 
 
 def target_of(column: Column) -> Target:
-    """Return what a column's words stand for."""
+    """Return the library, device and mode that a column names."""
     library = KNOWN.get(column.library) or unadapted(column.library)
     library.devices()  # also prepares the library: JAX's float64 is switched on there
     return Target(library, column.device, column.mode)

@@ -129,7 +129,7 @@ def _strict() -> Iterator[None]:
 
 
 def outputs(setting: Setting) -> dict[str, Floats]:
-    """Return what libraries are compared by, nothing where it cannot be computed."""
+    """Return the results by which libraries are compared, none where they cannot be had."""
     if setting.case.singular:
         return {}
     try:

@@ -93,7 +93,7 @@ def few_eager(columns: Iterable[Column], results: Iterable[Result]) -> list[str]
 
 
 def choose(options: Any) -> tuple[list[Column], list[str]]:
-    """Return what to run with the options of `plugin`, and why the rest is not run."""
+    """Return the columns to run by the options of `plugin`, and why others are not run."""
     found, absent = _libraries(options.namespace, options.library)
     every = [c for library in found for c in library.columns(every_mode=True)]
     for name in ("device", "mode", "dtype") if every else ():

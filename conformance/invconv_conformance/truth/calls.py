@@ -16,7 +16,7 @@ Floats = np.ndarray[Any, Any]
 
 
 def truth_of(name: str) -> Callable[..., Any]:
-    """Return what a call's result is compared with, as a function of NumPy float64 arrays."""
+    """Return the reference of a call, a function of NumPy float64 arrays."""
     return _TRUTHS.get(name) or _TRUTHS[name.partition("-")[0]]
 
 
