@@ -88,7 +88,7 @@ def _growth() -> Iterator[Group]:
 def _overhead() -> Iterator[Group]:
     """Yield the lines of `invconv_benchmarks.contenders.layers`, with our limits."""
     small, lines = (1, 12, 8, 8), list[tuple[str, Shape, float | None]]()
-    for shape, limit, of_qr in ((small, 5.0, 7.0), (_LEVEL, 1.3, 1.6), ((32, 48, 8, 8), 1.3, 1.6)):
+    for shape, limit, of_qr in ((small, 3.0, 7.0), (_LEVEL, 1.1, 1.6), ((32, 48, 8, 8), 1.3, 1.6)):
         lines += [("emerging forward", shape, limit), ("emerging step", shape, limit)]
         lines += [("emerging QR step", shape, of_qr)]
     for name in ("1x1", "PLU 1x1", "QR 1x1"):

@@ -534,7 +534,7 @@ ValueError
       -> SymmetricConv(STEP.kernel * [2, 1], boundary='«mirror | symmetric → odd»').inverse(
       Y[:, :1])
 TypeError
-  y: .* got complex128; cast it -> CORNER.inverse(X«+0j → »)
+  y: .* got complex128; pass its real -> CORNER.inverse(X«+0j → »)
   got \w*float\d+; -> CORNER.inverse(X.astype(«np.longdouble → float»))
   of numpy as kernel is, got .* torch; .*asarrays\(like= -> CORNER.forward(«torch.as_tensor(X) → X»)
   bias: expected dtype float64 as kernel has, got float32 -> PeriodicConv(KERNEL, «SMALL → ONES»)

@@ -144,7 +144,7 @@ def test_rows_that_lag_by_four_pixels_are_copied_at_every_width(
             monkeypatch.setattr(assembly, "best_way", lambda *_, way=way: way)
             compiled._runs.cache_clear()
             solutions.append(solved(factored(conv, (17, width), dtype), y))
-        assert np.array_equal(*solutions)
+        assert np.array_equal(solutions[0], solutions[1])
     compiled._runs.cache_clear()
 
 
