@@ -167,7 +167,7 @@ def test_a_thread_without_a_context_launches(driver: Driver) -> None:
 
 
 def test_threads_load_code_once(driver: Driver, monkeypatch: Any) -> None:
-    def late(*given: Any, **options: Any) -> Code:
+    def late(*given: Any, **options: Any) -> DeviceCode:
         time.sleep(0.05)
         return driver._compile(*given, **options)
 

@@ -5,7 +5,7 @@ for one grid, to solve often.
 """
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -143,7 +143,7 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
         number = to_float(damp) if readable(damp) else 0.0
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
-    several = isinstance(penalty, Iterable) and not isinstance(penalty, Operator)
+    several = isinstance(penalty, Iterator | Sequence)
     given = list(penalty) if several else [] if penalty is None else [penalty]
     if penalty is not None and not given:
         raise ValueError("penalty: expected at least one operator, got none")
