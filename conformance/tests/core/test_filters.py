@@ -109,6 +109,7 @@ def test_half_types_are_rounded_at_the_end_alone(carry: Any) -> None:
         assert dtype_name(found.dtype) == "float16"
         wanted = getattr(scipy.signal, name)(*arrays)
         np.testing.assert_allclose(np.asarray(found, float), wanted, rtol=2**-11, atol=0.01)
+    assert ic.lfilter_zi(np.ones(1, "float16"), [1.0, 0.5]).dtype == np.float16  # of the first one
 
 
 LAST = {call.name.partition("-")[0]: call for call in CALLS if not call.looks}
@@ -165,6 +166,18 @@ def test_a_recursion_that_grows_is_no_inverse_that_is_lost() -> None:
     x = np.ones((1, 40))
     with agnostic():
         alike(ic.lfilter([1.0], [1.0, -3.0], x), scipy.signal.lfilter([1.0], [1.0, -3.0], x))
+
+
+def test_sections_of_first_order_shorten_the_default_of_padlen() -> None:
+    """As many as b has, or a, whichever has fewer; of several filters, too."""
+    sos = [[1, 0, 0, 1, -0.5, 0], [0.5, 0.1, 0, 1, 0.2, 0.1]]
+    x = np.random.default_rng(0).standard_normal((2, 30))
+    alike(ic.sosfiltfilt([sos, sos], x), scipy.signal.sosfiltfilt(sos, x))
+
+
+def test_poles_may_reach_beyond_two_blocks_of_samples() -> None:
+    a, x = np.append(1.0, np.full(130, 1e-3)), np.ones((1, 200))
+    alike(ic.varying_lfilter([[1.0]], a[None], x), scipy.signal.lfilter([1.0], a, x))
 
 
 @pytest.mark.parametrize("mode", ["mirror", "reflect", "grid-wrap", "grid-mirror"])
