@@ -202,13 +202,13 @@ invconv.from_psf
       -> from_psf([0.2, 1, 0.3]«→, boundary='periodic'»)
   not finite -> psf: expected finite numbers -> from_psf([1.0, «np.nan → 3», 1])
   its sum is zero: the mean of an image would be lost -> psf: expected a sum other than zero
-      -> from_psf([1.0, -«2 → 3», 1])
+      -> from_psf([[1, 3, 1], [1.0, -«2 → 3», 1]], boundary=['mirror'])
 invconv.lfilter
   an array is complex -> b: expected real numbers, got complex128 -> lfilter([«1j → 1.0»], [1.0], S)
   of another library -> b: expected an array of numpy -> lfilter(«torch → np».ones(1), [1.0], S)
   a[0] is zero -> a: expected a\[0\] other than zero -> lfilter([1.0], [«0.0 → 1e-300», 1.0], S)
-  shapes do not fit -> b, a: expected axes .* that broadcast to \(\)
-      -> lfilter(np.ones((«2, → »1)), [1.0], S)
+  shapes do not fit -> b, a: expected axes .* that broadcast to \(1,\)
+      -> lfilter(np.ones((«2, → »1)), [1.0], S[None])
 invconv.lfilter_zi
   As `lfilter` -> a: expected a\[0\] other than zero -> lfilter_zi([1.0], [«0.0 → 0.1», 1.0])
   the sum of a is zero: then there is no such state -> a: expected a sum other than zero
@@ -414,8 +414,8 @@ ValueError
   even along axis 0, as 'odd' borders -> from_psf(EDGE, boundary=('«odd → periodic»', 'odd'))
   at 1 along axis 1, got its centre of mass at 0 -> from_psf(EYE[[«0 → 1»]], boundary=RING)
   psf: expected a sum other -> from_psf([«0.0 → -1», «0 → 2», «0 → -1»], boundary='odd')
-  mass at 0.00 -> from_psf([1.0, «0 → 0.2», 0], boundary='periodic')
-  sum other -> from_psf([100.0, -300, «200 + 5e-14 → 205»], boundary='periodic')
+  mass at 0.00 -> from_psf([[0, 1, 0], [1, «0 → 0.2», 0]], boundary=['periodic'])
+  sum other -> from_psf([100, -300, 200 + «5e-14 → 2e-12»], boundary='periodic')
   mass at 6.50 -> from_psf([0.0] * «6 → 5» + [1, 1] + [0] * «1 → 2», boundary='periodic')
   psf: expected 2 axes, .* shape \(3,\) -> from_psf(ONES«→ [None]», boundary=RING)
   psf: expected 0 axes, .* shape \(\) -> from_psf(np.ones(«() → 3»))

@@ -23,7 +23,7 @@ from tests.selected import turned
 
 Call = Callable[[], Any]
 ONE = np.ones((1, 2, 4, 4), np.float32)
-PSF = np.asarray([1.0, 2.0, 1.0])[None, None]
+PSF = np.asarray([1.0, 2.0, 1.0]) * np.eye(2)[..., None]
 EVEN = PSF[..., None] * [0.2, 1.0, 0.3]  # along one of its axes
 WIDE = {"precision": "float64"}
 RINGS = np.outer([1, 1, 3, 1], [1.0, 2, 4, 2, 1])[None, None]  # uneven around the ring
