@@ -199,7 +199,7 @@ invconv.from_psf
   a size is even -> psf: expected odd sizes, .* got \(2, 3\) -> from_psf(np.ones((«2 → 3», 3)))
   h is not centred -> psf: expected its centre in the middle, at 1 -> from_psf(EYE[«0 → 1»])
   not even where it has to be -> differs from its flip .* boundary="periodic"
-      -> from_psf([0.2, 1, 0.3]«→, boundary='periodic'»)
+      -> from_psf([0.2, 1, 0.2 + «4e-6 → 8e-7»])
   not finite -> psf: expected finite numbers -> from_psf([1.0, «np.nan → 3», 1])
   its sum is zero: the mean of an image would be lost -> psf: expected a sum other than zero
       -> from_psf([[1, 3, 1], [1.0, -«2 → 3», 1]], boundary=['mirror'])
