@@ -122,7 +122,7 @@ def test_gradients_in_jax_with_channels_last() -> None:
 
 def test_precision_is_that_of_the_whole() -> None:
     conv, rng = operator("signal"), np.random.default_rng(0)
-    x = rng.standard_normal((1, 2, 40))
+    x = rng.standard_normal((2, 1, 2, 40))
     small = conv.asarrays(np.zeros(0, "float32"))
     y, before = conv.forward(x).astype("float32"), x[..., 18:20].astype("float32")
     wide = small.prepare((20,), precision="float64").inverse(y[..., 20:], before)
