@@ -23,6 +23,7 @@ from invconv_conformance.laws import LAWS, derivatives
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.library import Column
+from invconv_conformance.libraries.memory import memories
 from invconv_conformance.libraries.table import target_of
 from invconv_conformance.run.check import NAMED, check
 from invconv_conformance.truth.bounds import LEAST, scales
@@ -247,18 +248,34 @@ def test_a_result_that_the_next_call_overwrites_is_noticed(monkeypatch: Any) -> 
 
 # a law, a case, a method, and what of its argument and its results is wrong
 MISTAKES: dict[str, Callable[..., Any]] = {
-    "vjp.parameters qrconv1x1-m2 forward_vjp": lambda x, gradients, x_bar: (
+    "vjp.parameters qrconv1x1-m2 forward_vjp": lambda conv, x, gradients, x_bar: (
         gradients | {"reflectors": 0 * gradients["reflectors"]},
         x_bar,
     ),
     # samples along the second axis of a batch
-    "isolation periodic-bias forward_and_log_det": lambda x, y, log_det: (
+    "isolation periodic-bias forward_and_log_det": lambda conv, x, y, log_det: (
         y + 0 * x[:, ::-1],
         log_det,
     ),
-    "isolation.gradients emerging-biases forward_vjp": lambda x, gradients, x_bar: (
+    "isolation corner-bias forward_and_log_det": lambda conv, x, y, log_det: (
+        y + 0 * np.nan_to_num(x, posinf=math.inf)[::-1],
+        log_det,
+    ),
+    "isolation.gradients emerging-biases forward_vjp": lambda conv, x, gradients, x_bar: (
         gradients,
         x_bar + 0 * x[:, ::-1],
+    ),
+    "no_mutation conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
+        x.fill(7.0) or gradients,
+        x_bar,
+    ),
+    "layout conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
+        {name: bar * x.flags.c_contiguous for name, bar in gradients.items()},
+        x_bar,
+    ),
+    "layout conv1x1-2d inverse_vjp": lambda conv, x, gradients, x_bar: (
+        {name: bar * conv.weight.flags.c_contiguous for name, bar in gradients.items()},
+        x_bar,
     ),
 }
 
@@ -271,19 +288,45 @@ def test_a_law_notices(row: str) -> None:
     right = getattr(type(setting.plain), method)
 
     def wrong(self: Any, x: Any, *bars: Any) -> Any:
-        return MISTAKES[row](x, *right(self, x, *bars))
+        return MISTAKES[row](self, x, *right(self, x, *bars))
 
     with mock.patch.object(type(setting.plain), method, wrong):
         assert check(LAWS[law], setting).status == "fail"
 
 
-@pytest.mark.parametrize("law", ["function.value", "function.memory"])
-def test_a_function_that_returns_zeros_is_noticed_in_half_types(law: str) -> None:
+def test_a_refusal_is_judged_by_its_message(monkeypatch: Any) -> None:
+    monkeypatch.setattr(ic.Conv1x1, "forward", mock.Mock(side_effect=ValueError("no")))
+    result = check(LAWS["errors"], diagonal("float64"))
+    assert (result.status, result.what) == ("fail", "channels: the message")
+
+
+def test_memory_is_what_it_is_called() -> None:
+    ways = memories(diagonal("float64").target, "float64")
+    held = {how: hold(np.ones((2, 3, 4, 5))) for how, hold in ways.items()}
+    strides = {how: [n // 8 for n in x.strides] for how, x in held.items()}
+    assert strides["Fortran's order"] == [1, 2, 6, 24]
+    assert strides["channels last"] == [60, 1, 15, 3]
+    assert strides["every other number"] == [120, 40, 10, 2]
+    assert strides["backwards"] == [-60, -20, -5, -1]
+    assert not held["read-only memory"].flags.writeable
+    assert not held["odd addresses"].flags.aligned
+
+
+@pytest.mark.parametrize(
+    ("law", "dtype", "share"),
+    [
+        ("function.value", "float16", 0.0),
+        ("function.memory", "float16", 0.0),
+        ("function.value", "float64", 1 + 1e-12),
+        ("function.gradient", "float64", 1 + 1e-3),
+    ],
+)
+def test_a_function_that_is_off_is_noticed(law: str, dtype: str, share: float) -> None:
     call = next(call for call in CALLS if call.name == "unsqueeze-4-3-haar")
-    target = target_of(Column("numpy", "cpu", "eager", "float16"))
-    for zeros, status in ((1, "pass"), (0, "fail")):
-        wrong = replace(call, function=lambda *a, zeros=zeros, **o: zeros * call.function(*a, **o))
-        assert check(LAWS[law], Setting(wrong, target, "float16")).status == status
+    target = target_of(Column("torch" if "gradient" in law else "numpy", "cpu", "eager", dtype))
+    for times, status in ((1.0, "pass"), (share, "fail")):
+        wrong = replace(call, function=lambda *a, n=times, **o: n * call.function(*a, **o))
+        assert check(LAWS[law], Setting(wrong, target, dtype)).status == status
 
 
 def planted(name: str, call: int, path: list[str], sample: int, error: float) -> Any:
