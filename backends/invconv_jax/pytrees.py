@@ -144,7 +144,8 @@ def register_with_flax() -> None:
 
     ``to_bytes(conv)`` writes the arrays by their names, PLU's signs and permutation too;
     ``from_bytes(conv, data)`` returns an operator like ``conv`` with the arrays of the data, and
-    raises if their names differ. This call imports Flax.
+    raises if their names differ; of stacked operators, as `linen.scan` has them, also if shapes or
+    dtypes do. This call imports Flax.
 
     Examples
     --------
@@ -169,4 +170,16 @@ def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.Invertible
     expected = set(conv._arrays())
     if set(state) != expected:
         raise ValueError(f"state: expected the arrays {sorted(expected)}, got {sorted(state)}")
-    return conv.replace(**{name: jnp.asarray(array) for name, array in state.items()})
+    arrays = {name: jnp.asarray(array) for name, array in state.items()}
+    if conv._stacked is None:
+        return conv.replace(**arrays)
+    for name, old in conv._arrays().items():  # of several operators, which no class validates
+        if ((new := arrays[name]).shape, new.dtype) != (tuple(old.shape), old.dtype):
+            raise ValueError(
+                f"state: expected {name} of shape {tuple(old.shape)} in {old.dtype}, as the "
+                f"stacked operators have it, got {new.shape} in {new.dtype}"
+            )
+    tree = jax.tree.structure(conv)
+    places = tree.unflatten(range(tree.num_leaves))  # an operator of its leaves' numbers
+    names = {place: name for name, place in places._arrays().items()}
+    return jax.tree.map(lambda place: arrays[names[place]], places)  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,14 @@ def test_flax_serialization_of_operators() -> None:
     assert_same(found["flow"], conv)
     with pytest.raises(ValueError, match=r"state: expected the arrays .*0\.bias"):
         serialization.from_bytes(chain(0)[0], serialization.to_bytes(conv))
+    for axis in (0, -1):  # two flows at once, as `linen.scan` has them
+        join = partial(jax.tree.map, lambda *arrays, at=axis: jnp.stack(arrays, at))
+        stacked, started = (join(*(chain(i, CLASSES) for i in some)) for some in ((0, 1), (2, 3)))
+        data = serialization.to_bytes(stacked)
+        assert_same(serialization.from_bytes(started, data), stacked)
+        for change in (lambda a: a[..., :1], lambda a: a.astype("float16")):
+            with pytest.raises(ValueError, match=r"state: expected 0.* stacked operators have it"):
+                serialization.from_bytes(jax.tree.map(change, started), data)
 
 
 def test_orbax_writes_and_reads_operators(tmp_path: Path) -> None:
