@@ -11,16 +11,23 @@ from invconv.files.flow_files import FLOWS, Flows, StoredFlow
 from invconv.files.saving import load_as
 from invconv_torch.flows.glow import Glow
 from invconv_torch.module import InvertibleModule
+from invconv_torch.native.host import require_whole
 
 _PREFIX, _FLAG = "layers.", ".initialized"  # of a Glow's names in PyTorch; of actnorms' buffers
+_WHOLE = (
+    "load get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)), of "
+    "torch.distributed.checkpoint.state_dict, into a Glow that is not shared out, and save that"
+)
 
 
 def _contents(flow: Glow) -> StoredFlow:
     """Return the contents of a flow's file, or raise if no file describes the flow."""
+    state = flow.state_dict()
+    require_whole("model", state.values(), _WHOLE)
     _require_own_layers(flow)
     arrays = {
         name.removeprefix(_PREFIX): tensor
-        for name, tensor in flow.state_dict().items()
+        for name, tensor in state.items()
         if not name.endswith(_FLAG)
     }
     return StoredFlow(flow.architecture, arrays, flow.initialized)

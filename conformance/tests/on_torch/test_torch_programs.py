@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_module, init_device_mesh
 from torch.func import functional_call
@@ -20,6 +21,7 @@ import invconv_torch as it
 from invconv.families.convolutions import Causal, Spectral
 from invconv_torch.native.nodes import Rule
 from tests.conftest import TORCH_LAYERS, Both, Method
+from tests.flows.small_flows import glow
 from tests.programs import python
 from tests.selected import slow
 
@@ -274,6 +276,15 @@ def test_shared_out_parameters_of_one_process(mesh: Any, tmp_path: Path) -> None
     it.save(layer, tmp_path / "layer")
     torch.testing.assert_close(it.load(tmp_path / "layer")(x), layer(x))
     assert it.InverseGuard(layer, spatial_shape=(4, 5)).step(layer).digits > 3
+    shared, plain = glow("plu"), glow("plu")
+    for part in (shared.layers["level0_step0_actnorm"], shared):
+        fully_shard(part, mesh=mesh)
+        with pytest.raises(NotImplementedError, match=r"model: .* load get_model_state_dict"):
+            it.save(shared, tmp_path / "flow")
+    whole = get_model_state_dict(shared, options=StateDictOptions(full_state_dict=True))
+    plain.load_state_dict(whole)
+    it.save(plain, tmp_path / "flow")
+    torch.testing.assert_close(it.load(tmp_path / "flow").state_dict(), whole)
 
 
 @pytest.mark.slow
