@@ -222,7 +222,7 @@ invconv.load
       -> load(kept(FLOW), «S → torch.zeros(0)»)
   a number in the file is beyond the range of ``like``'s dtype
       -> like: .*log_scale, up to 1e\+39, got float32
-      -> load(kept(ActNorm(np.asarray([1e«39 → 38»]), None)), SMALL)
+      -> load(kept(ActNorm(np.asarray([-1e«39 → 38», 1.0]), None)), SMALL)
   the file cannot be read; FileNotFoundError if it does not exist -> nowhere
       -> load(«'nowhere' → kept(ONE)»)
 invconv.save
@@ -232,7 +232,7 @@ invconv.save
       -> save([defined(), defined()][«0 → 1»], 'f')
   «an array holds NaN | inf» -> log_scale: expected finite numbers
       -> save(ActNorm(np.asarray([0.0, «np.nan | np.inf → 1»]), None), 'f')
-  there are too many -> 18000 arrays are more than -> save(Chain([ONE] * «18000 → 20»), 'f')
+  there are too many -> 18000 arrays are more than -> save(Chain([ONE] * «18000 → 2000»), 'f')
   too deeply nested operators -> nested .* deep at most -> save(«TOO_DEEP → DEEP», 'f')
   a flow's mixing is a function -> its mixing is a function, which no file describes
       -> save(glow(«lambda c: it.Conv1x1(c) → 'plain'»), 'f')

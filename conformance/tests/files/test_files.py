@@ -214,9 +214,9 @@ def test_a_bound_travels_with_copies_and_not_with_other_arrays() -> None:
 
 def test_what_the_reader_bounds_to_another_operator_is_refused() -> None:
     """Edited arrays, and nearly singular ones: a library, or a half type, may turn their QR."""
-    half, flat = turned(1.0, 1.0, dtype=np.float16), ic.Conv1x1(np.full((3, 3), 0.1))
-    edited = ic.bounded(half, 10.0)
-    half.weight[:] *= np.float16(1.02)
+    half, flat = turned(0.15, 0.15, dtype=np.float16), ic.Conv1x1(np.full((3, 3), 0.1))
+    edited = ic.bounded(half, 100.0)  # to numbers below one half
+    half.weight[:] *= np.float16(1.04)
     near = ic.bounded(ic.Conv1x1(np.asarray([[1.0004, 1.0006], [1.0, 1.0004]])), 5.0)
     for conv in (edited, near.asarrays(half.weight)):  # where its determinant is below zero
         with pytest.raises(ValueError, match=r"got edited ones, or a nearly singular .* bound it "):
