@@ -12,6 +12,7 @@ import torch
 import invconv as ic
 from invconv.flows.architecture import without_bias
 from invconv_torch.module import InvertibleModule
+from invconv_torch.native.host import gathered, shared_out
 from invconv_torch.private import without_modes
 
 Sizes: TypeAlias = int | tuple[int, ...]
@@ -52,15 +53,13 @@ class Layer(InvertibleModule):
                 f"reset_parameters: expected parameters named {', '.join(sorted(missing))}, which "
                 "this layer computes from others; reset those"
             )
-        meshes = [t.device_mesh for t in own.values() if hasattr(t, "placements")]  # FSDP2's
+        if meshes := [tensor.device_mesh for tensor in own.values() if shared_out(tensor)]:
+            from torch.distributed.tensor import distribute_tensor  # what process 0 has drawn
+
+            fresh = {name: distribute_tensor(t, meshes[0]) for name, t in fresh.items()}
         with torch.no_grad():
             for name, tensor in fresh.items():
-                if meshes:  # what process 0 has drawn, in all
-                    from torch.distributed.tensor import distribute_tensor
-
-                    tensor = distribute_tensor(tensor, meshes[0])
-                    tensor = tensor if hasattr(own[name], "placements") else tensor.to_local()
-                own[name].copy_(tensor)
+                own[name].copy_(tensor if shared_out(own[name]) else gathered(tensor))
 
 
 def _renamed(function: Any, qualified_name: str) -> Any:

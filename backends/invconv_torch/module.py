@@ -27,6 +27,7 @@ from invconv_torch.native.host import (
     gathered,
     has_tangent,
     laid_out,
+    shared_out,
     traced,
 )
 from invconv_torch.native.nodes import evaluate, invert
@@ -272,7 +273,7 @@ class InvertibleModule(Described):
     def _call(self, run: Callable[[Tensor, bool], Pair], name: str, x: Tensor) -> Pair:
         """Run a direction, in the parameters' dtype under autocast, else in the dtype of x."""
         kind = x.device.type if isinstance(x, torch.Tensor) else device_kind(name, x)
-        if type(x) not in PLAIN and hasattr(x, "placements"):
+        if type(x) not in PLAIN and shared_out(x):
             return _on_shards(self, "inverse" if name == "z" else "forward", name, x)
         tracing = torch.compiler.is_compiling()
         if not tracing and is_tracing():  # it would keep numbers of one grid as constants

@@ -49,10 +49,12 @@ def require_real(name: str, x: Any) -> None:
         real = False
     if not real or xp.finfo(x.dtype).bits not in _BITS:
         kind = dtype_name(x.dtype)
-        way = "pass its real and imaginary part in turn" if "complex" in kind else "cast it first"
+        way = "cast it first, nothing is promoted"
+        if "complex" in kind:
+            way = "pass its real and imaginary part in turn"
         raise TypeError(
             f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
-            f"computed in float32), got {kind}; {way}, nothing is promoted"
+            f"computed in float32), got {kind}; {way}"
         )
 
 

@@ -58,7 +58,7 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
         At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
         Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
         be told from rounding count as zero.
-    penalty : operator or several operators, optional
+    penalty : operator or several of them, optional
         P, such as a Laplacian, or the derivatives along each axis: |P x|^2 is then the sum of
         theirs. Of borders with the same waves as K's, or 1x1 for a 1x1; their biases do not count.
         The identity unless given.
@@ -238,7 +238,7 @@ def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> fl
         With noise; one damp is found for all images.
     sigma : float
         The standard deviation of the noise in an entry of y.
-    penalty : operator or several operators, optional
+    penalty : operator or several of them, optional
         As for `least_squares`.
 
     Returns

@@ -81,7 +81,8 @@ def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Array:
     for start in range(0, length if poles else 0, _BLOCK):
         here = part(driven, 2, start, min(start + _BLOCK, length))
         count = here.shape[2]
-        past = pad(part(xp.concat(parts[-poles // _BLOCK :], axis=2), 2, -poles, None), 2, 0, count)
+        reached = parts[-poles // _BLOCK :]  # so many blocks, rounded up
+        past = pad(part(xp.concat(reached, axis=2), 2, -poles, None), 2, 0, count)
         matrix = identity(count, x)
         for k in range(1, poles + 1):
             taps = a[:, start : start + count, k - 1]

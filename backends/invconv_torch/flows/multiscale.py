@@ -14,7 +14,7 @@ from invconv_torch.flows import running
 from invconv_torch.flows.dequantize import Dequantize
 from invconv_torch.flows.running import Watch
 from invconv_torch.module import InvertibleModule
-from invconv_torch.native.host import device_kind, require_whole
+from invconv_torch.native.host import device_kind, require_whole, shared_out
 
 Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
 
@@ -279,7 +279,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     @property
     def _like(self) -> Tensor:
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
-        return like.to_local() if hasattr(like, "placements") else like  # an image is no DTensor
+        return like.to_local() if shared_out(like) else like  # an image is no DTensor
 
     def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
         device_kind("x", x)

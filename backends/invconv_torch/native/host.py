@@ -230,14 +230,19 @@ def laid_out(result: Tensor, x: Tensor) -> Tensor:
     return result.contiguous(memory_format=layout) if in_it else result
 
 
+def shared_out(t: Tensor) -> bool:
+    """Tell whether processes share out a tensor among them: a DTensor, as FSDP2's parameters."""
+    return hasattr(t, "placements")
+
+
 def gathered(t: Tensor) -> Tensor:
-    """Return a tensor; of a DTensor, such as a parameter of FSDP2, all of it in each process."""
-    return t.full_tensor() if hasattr(t, "placements") else t
+    """Return a tensor; if it is `shared_out`, all of it in each process."""
+    return t.full_tensor() if shared_out(t) else t
 
 
 def require_whole(name: str, tensors: Iterable[Tensor], advice: str) -> None:
-    """Raise NotImplementedError if processes share out tensors among them."""
-    if any(hasattr(t, "placements") for t in tensors):
+    """Raise NotImplementedError if tensors are `shared_out`."""
+    if any(map(shared_out, tensors)):
         raise NotImplementedError(
             f"{name}: expected whole parameters, got DTensors, of fully_shard or "
             f"distribute_module; {advice}"
