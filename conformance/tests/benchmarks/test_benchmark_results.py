@@ -109,6 +109,28 @@ def test_passes_that_differ_widen_the_interval() -> None:
     assert (found.high - found.low) / 2 == pytest.approx(3.1824463 * variance**0.5)  # t, 3 free
 
 
+def test_rows_are_compared_with_those_of_their_kind() -> None:
+    rows = [
+        row(*("F.conv2d", "plain", "forward", [ms]), library="torch", **place)
+        for ms in (1.0, 3.0)
+        for place in ({}, {"dtype": "float64"}, {"device": "cuda:0"})
+    ] + [
+        row("ours", "ours", "inverse", [ms], library="torch", **place)
+        for ms in (4.0, 6.0)
+        for place in ({}, {"dtype": "float64"}, {"device": "cuda:1"})
+    ]
+    rows[4].passes = [[1.0]]  # float64's convolution takes as long in both passes
+    found = {(r.contender, r.dtype, r.device): r for r in merged(rows)}
+    ours, double = (found["ours", kind, "cpu"] for kind in ("float32", "float64"))
+    assert ours.passes == [[4.0], [6.0]]
+    assert (ours.p10, ours.median, ours.p90) == (4.2, 5, 5.8)
+    for one, value, changed in ((ours, 2.5, 2), (double, 5, 1.5)):  # from pass to pass
+        assert one.yardstick is not None
+        assert one.yardstick.value == value
+        assert one.yardstick.low == pytest.approx(value * changed ** (-3 / 2**0.5))
+    assert found["ours", "float32", "cuda:1"].yardstick is None
+
+
 def test_a_verdict_and_an_inverse_are_of_the_whole_spread() -> None:
     for low, high, bound, least, verdict in (
         (0.7, 0.9, 0.9, False, "pass"),
