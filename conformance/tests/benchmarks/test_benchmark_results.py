@@ -110,14 +110,18 @@ def test_passes_that_differ_widen_the_interval() -> None:
 
 
 def test_rows_are_compared_with_those_of_their_kind() -> None:
+
+    def kinds(device: str) -> list[Any]:
+        return [{}, {"dtype": "float64"}, {"device": device}]
+
     rows = [
-        row(*("F.conv2d", "plain", "forward", [ms]), library="torch", **place)
+        row("F.conv2d", "plain", "forward", [ms], library="torch", **place)
         for ms in (1.0, 3.0)
-        for place in ({}, {"dtype": "float64"}, {"device": "cuda:0"})
+        for place in kinds("cuda:0")
     ] + [
         row("ours", "ours", "inverse", [ms], library="torch", **place)
         for ms in (4.0, 6.0)
-        for place in ({}, {"dtype": "float64"}, {"device": "cuda:1"})
+        for place in kinds("cuda:1")
     ]
     rows[4].passes = [[1.0]]  # float64's convolution takes as long in both passes
     found = {(r.contender, r.dtype, r.device): r for r in merged(rows)}
