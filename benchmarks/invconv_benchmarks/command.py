@@ -20,7 +20,7 @@ from invconv_benchmarks.report import page, tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row
-from invconv_benchmarks.runs.schedule import Plan, Step, perform
+from invconv_benchmarks.runs.schedule import Schedule, Step, perform
 from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES
 from invconv_benchmarks.suites.groups import select
 from invconv_conformance import printing
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the tables and write the files."""
     console = printing.console()
     share_the_card()
-    plan = make_plan(arguments)
+    schedule = make_schedule(arguments)
     folder = arguments.out
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise CommandError(f"--out: expected a folder, or a name for one, got {folder}")
@@ -74,12 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)
     with bars.Progress(*shown, words, console=console, transient=True, expand=True) as progress:
-        measured = perform(plan, _shown(progress), finished, verdicts)
+        measured = perform(schedule, _shown(progress), finished, verdicts)
     report(measured, pictures, folder, console)
     found = any(row.passes for row in measured.rows)
-    if plan.groups and measured.complete and not found:
+    if schedule.groups and measured.complete and not found:
         expected = "expected a library and a device that run this suite"
-        got = ",".join(" ".join(target) for target in plan.targets)
+        got = ",".join(" ".join(target) for target in schedule.targets)
         raise CommandError(f"nothing was measured: {expected} without an error, got {got}")
     bad = any(v.verdict == "miss" for v in measured.limits) or any(_failed(measured))
     return int(arguments.suite in _STRICT and bad) if measured.complete else 130
@@ -129,8 +129,8 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     console.print(text, markup=False, highlight=False)
 
 
-def make_plan(arguments: argparse.Namespace) -> Plan:
-    """Return the plan that the options ask for; raise CommandError if they cannot be met."""
+def make_schedule(arguments: argparse.Namespace) -> Schedule:
+    """Return the schedule that the options ask for; raise CommandError if they cannot be met."""
     targets, not_run = _targets(arguments)
     quick, suite, only = arguments.quick, arguments.suite, arguments.only
     known = ("float32", "float64") if suite != "overhead" else ("float32",)  # as its layers have
@@ -152,7 +152,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     if given and not groups:
         alone = f"the suite {suite} takes --quick and --out alone"
         raise CommandError(f"{alone}, got --{', --'.join(given)}")
-    return Plan(
+    return Schedule(
         command=f"python -m invconv {shlex.join(sys.argv[1:])}",
         groups=groups,
         targets=targets,

@@ -18,7 +18,7 @@ Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """What to measure."""
 
     command: str  # the words that were typed
@@ -41,7 +41,10 @@ class Plan:
 
 
 def perform(
-    plan: Plan, step: Step, finished: Callable[[], dict[str, Any]], verdicts: Sequence[Verdict]
+    schedule: Schedule,
+    step: Step,
+    finished: Callable[[], dict[str, Any]],
+    verdicts: Sequence[Verdict],
 ) -> Result:
     """Measure; ``step`` is told what comes next, how many groups are done, and of how many.
 
@@ -49,22 +52,24 @@ def perform(
     """
     rows = list[Row]()
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
-        jobs = list(plan.jobs(cache))
-        passes = _measure(plan, jobs, rows, step)
+        jobs = list(schedule.jobs(cache))
+        passes = _measure(schedule, jobs, rows, step)
     rows = merged(rows)
     return Result(
         **finished(),
-        command=plan.command,
+        command=schedule.command,
         complete={number for number, _ in jobs} & {1} <= passes,
-        quick=plan.quick,
+        quick=schedule.quick,
         passes=max({1} | passes),
-        not_run=list(plan.not_run),
+        not_run=list(schedule.not_run),
         rows=rows,
         limits=[*verdicts, *limits.verdicts(rows)],
     )
 
 
-def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], rows: list[Row], step: Step) -> set[int]:
+def _measure(
+    schedule: Schedule, jobs: Sequence[tuple[int, Job]], rows: list[Row], step: Step
+) -> set[int]:
     """Run the jobs until the user stops it or time is up; return the passes that were completed."""
     start, over = time.monotonic(), 0
     total, done = sum(len(job.groups) for _, job in jobs), 0
@@ -76,7 +81,7 @@ def _measure(plan: Plan, jobs: Sequence[tuple[int, Job]], rows: list[Row], step:
                     rows += more
                     done += 1
                     step(_words(number, job, group), done, total)
-                    if number > 1 and time.monotonic() - start > plan.deadline:
+                    if number > 1 and time.monotonic() - start > schedule.deadline:
                         raise TimeoutError
             over += 1
     except (KeyboardInterrupt, TimeoutError):

@@ -62,7 +62,7 @@ COLORS = {  # the ways through one layer, in the order of the table
 Document = dict[str, Any]
 
 
-class Work(NamedTuple):
+class ShareOfWork(NamedTuple):
     """A call, and the share of the work for 100 samples that it does."""
 
     call: Call
@@ -83,7 +83,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     return list(_verdicts(document)), {CAPTION: folder / "sampling.png"}
 
 
-def _timed(works: Mapping[str, Work], size: int, rounds: int) -> list[Document]:
+def _timed(works: Mapping[str, ShareOfWork], size: int, rounds: int) -> list[Document]:
     calls = {way: work.call for way, work in works.items()}
     for call in calls.values():
         call()  # plans and compiles
@@ -93,7 +93,7 @@ def _timed(works: Mapping[str, Work], size: int, rounds: int) -> list[Document]:
     ]
 
 
-def layers(size: int) -> dict[str, Work]:
+def layers(size: int) -> dict[str, ShareOfWork]:
     """Return the ways through one layer, for images of so many pixels a side."""
     torch.manual_seed(0)
     z = torch.randn(COUNT, _CHANNELS, size // 2, size // 2)
@@ -108,21 +108,21 @@ def layers(size: int) -> dict[str, Work]:
     corner = partial(pixel_by_pixel, Setup(group, Target(KNOWN["torch"], "cpu")))
     images = min(COUNT, max(1, _PIXELS // size**2))
     maf, x = Autoregressive(3, _WIDTH, 0.5), torch.randn(images, 3, size, size)
-    return {name: Work(partial(layer.eval().inverse, z)) for name, layer in ours.items()} | {
-        SPARSE: Work(partial(_repeat, 2, solve)),  # a pair is two corners of as many taps
+    return {name: ShareOfWork(partial(layer.eval().inverse, z)) for name, layer in ours.items()} | {
+        SPARSE: ShareOfWork(partial(_repeat, 2, solve)),  # a pair is two corners of as many taps
         PIXELS: _some(lambda pixels: partial(_repeat, 2, corner(pixels)), (size // 2) ** 2),
-        WINDOWS: Work(partial(maf.inverse, torch.randn(COUNT, 3, 8, 8)), 8 * 8 / size**2),
+        WINDOWS: ShareOfWork(partial(maf.inverse, torch.randn(COUNT, 3, 8, 8)), 8 * 8 / size**2),
         MAF: _some(
             lambda n: partial(_repeat, n, partial(maf.forward, x)), 3 * size**2, images / COUNT
         ),
     }
 
 
-def _some(passes: Callable[[int], Call], every: int, share: float = 1.0) -> Work:
+def _some(passes: Callable[[int], Call], every: int, share: float = 1.0) -> ShareOfWork:
     """Return as many passes as take the patience, at most all of them."""
     passes(1)()
     some = min(every, max(1, int(_PATIENCE / timing.seconds(passes(1), _CLOCK))))
-    return Work(passes(some), share * some / every)
+    return ShareOfWork(passes(some), share * some / every)
 
 
 def _repeat(times: int, call: Call) -> None:
@@ -130,7 +130,7 @@ def _repeat(times: int, call: Call) -> None:
         call()
 
 
-def whole(quick: bool) -> dict[str, Work]:
+def whole(quick: bool) -> dict[str, ShareOfWork]:
     """Return the work of sampling from each flow of 32 x 32 images, and of encoding as many."""
     small, papers = load_preset("hubble"), load_preset("cifar10")
     flows = {title(row): (small.recipe(row), COUNT, 32) for row in ROWS}
@@ -138,13 +138,13 @@ def whole(quick: bool) -> dict[str, Work]:
     if not quick:
         large = ("plain", "emerging")
         flows |= {f"{title(row)}{_LARGE}": (papers.recipe(row), 20, 32) for row in large}
-    works, generator = dict[str, Work](), torch.Generator().manual_seed(0)
+    works, generator = dict[str, ShareOfWork](), torch.Generator().manual_seed(0)
     for name, (recipe, count, size) in flows.items():
         shape, share = (3, size, size), count / COUNT * size**2 / 32**2
         flow, x = recipe.flow(shape).eval(), torch.rand(count, *shape, generator=generator)
         flow.initialize(x)
-        works[name] = Work(partial(flow.decode, flow.draw_latents(count, generator)), share)
-        works[f"{name}{_ENCODE}"] = Work(partial(flow.encode, x), share)
+        works[name] = ShareOfWork(partial(flow.decode, flow.draw_latents(count, generator)), share)
+        works[f"{name}{_ENCODE}"] = ShareOfWork(partial(flow.encode, x), share)
     return works
 
 

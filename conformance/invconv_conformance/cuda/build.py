@@ -45,7 +45,7 @@ Floats = np.ndarray[Any, Any]
 LARGE = Device(90, 227 * 1024, 132)
 
 
-class Result(NamedTuple):
+class CudaResult(NamedTuple):
     """What a job gives."""
 
     weights: Floats  # as `invconv.kernels.cuda.arguments` lays them out, norms of columns last
@@ -54,7 +54,7 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class CudaSolve:
     """A solve."""
 
     name: str
@@ -84,13 +84,13 @@ class Job:
         head = np.array(numbers, "int64").tobytes() + folds[0].struct + self.launch.struct
         return head + matrices.tobytes() + self.y.tobytes()
 
-    def unpack(self, written: bytes) -> tuple[Result, bytes]:
+    def unpack(self, written: bytes) -> tuple[CudaResult, bytes]:
         """Return the result, and the rest of what was written."""
         first, dtype = 8 + self.plan.weights * self.y.itemsize, self.y.dtype
         last = first + self.y.nbytes
         x = np.frombuffer(written[first:last], dtype).reshape(self.y.shape)
         rounds = int(np.frombuffer(written[:8], "int64")[0])
-        return Result(np.frombuffer(written[8:first], dtype), x, rounds), written[last:]
+        return CudaResult(np.frombuffer(written[8:first], dtype), x, rounds), written[last:]
 
 
 def plan_for(
@@ -118,8 +118,11 @@ class Builder:
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def solve(
-        self, jobs: Sequence[Job], texts: dict[str, str] | None = None, seconds: float = SECONDS
-    ) -> list[Result]:
+        self,
+        jobs: Sequence[CudaSolve],
+        texts: dict[str, str] | None = None,
+        seconds: float = SECONDS,
+    ) -> list[CudaResult]:
         """Return the result of each job of the same constants, by the source or other ``texts``."""
         text = source(jobs[0].plan.constants, texts)
         program = self._program(text, _STRICT if texts is None else [])

@@ -12,7 +12,7 @@ from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.plan import Device
 from invconv_conformance.cases.autoregressive import skewed
 from invconv_conformance.cases.case import Case
-from invconv_conformance.cuda.build import LARGE, Floats, Job, in_precision, plan_for
+from invconv_conformance.cuda.build import LARGE, CudaSolve, Floats, in_precision, plan_for
 
 _SMALL = Device(75, 48 * 1024, 40)
 _TINY = Device(75, 20 * 1024, 40)  # what a device with little left would have
@@ -41,7 +41,7 @@ def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -
     return skewed(conv, 6 / channels) if rng.integers(3) == 0 else conv
 
 
-def random_jobs(count: int, seed: int) -> Iterator[Job]:
+def random_jobs(count: int, seed: int) -> Iterator[CudaSolve]:
     """Yield solves of all kinds, in bands of any height, on devices of little or much memory."""
     for n in range(count):
         rng = np.random.default_rng([seed, n])
@@ -58,7 +58,7 @@ def random_jobs(count: int, seed: int) -> Iterator[Job]:
         yield from _jobs(f"random {n}", conv, y, device, rng)
 
 
-def many_channels() -> Iterator[Job]:
+def many_channels() -> Iterator[CudaSolve]:
     """Yield solves with up to 512 channels."""
     for n, channels in enumerate((96, 200, 512, 512)):
         rng, dtype = np.random.default_rng(n), f"float{64 if n % 2 else 32}"
@@ -69,7 +69,7 @@ def many_channels() -> Iterator[Job]:
 
 def listed_jobs(
     cases: Iterable[Case], dtypes: Sequence[str] = ("float32", "float64")
-) -> Iterator[Job]:
+) -> Iterator[CudaSolve]:
     """Yield the solves of every autoregressive operator in a list of cases."""
     for case in cases:
         rng, operator = case.rng(), case.conv()
@@ -91,7 +91,7 @@ def factors(operator: Any) -> Iterator[ic.AutoregressiveConv]:
 
 def _jobs(
     name: str, conv: ic.AutoregressiveConv, y: Floats, device: Device, rng: np.random.Generator
-) -> Iterator[Job]:
+) -> Iterator[CudaSolve]:
     y = y.astype(conv.kernel.dtype)
     plan = plan_for(conv, y.shape[2:], y.itemsize, device)
     if plan is None or 0 in y.shape:
@@ -99,15 +99,15 @@ def _jobs(
     least = min(max(1, plan.depth), plan.plane[0])
     rows = int(rng.integers(least, min(plan.most_rows, least + 6) + 1))
     chunk, resident = int(rng.choice([1, 2, 8])), int(rng.choice([1, 3]))
-    yield Job(name, conv, y, plan, plan.in_bands(len(y), rows, chunk=chunk), resident)
+    yield CudaSolve(name, conv, y, plan, plan.in_bands(len(y), rows, chunk=chunk), resident)
 
 
-def in_volumes() -> list[Job]:
+def in_volumes() -> list[CudaSolve]:
     """Return the group of `small_jobs` on grids of more than one plane, which uses all waits."""
     return next(group for group in small_jobs() if group[0].y.ndim > 4)
 
 
-def small_jobs() -> Iterator[list[Job]]:
+def small_jobs() -> Iterator[list[CudaSolve]]:
     """Yield groups of solves of the same constants, by few threads that use every wait and flag."""
     settings: tuple[tuple[int, Shape, dict[str, Any]], ...] = (
         (3, (6, 5), {"kernel_size": (2, 2), "direction": (1, -1)}),
@@ -122,10 +122,10 @@ def small_jobs() -> Iterator[list[Job]]:
         given = {"mask": "corner", "direction": 1, "dilation": 1} | options
         conv = in_precision(drawn(rng, channels, len(shape), **given), "float32")
         y = rng.standard_normal((2 if len(shape) < 3 else 1, channels, *shape)).astype("float32")
-        group: list[Job] = []
+        group: list[CudaSolve] = []
         both, ways = (conv, skewed(conv, 6 / channels)), ((1, 8), (8, 8), (2, 3), (1, 1))
         for one, (chunk, resident) in itertools.product(both, ways):
             plan: Any = plan_for(one, shape, 4, _LEAST if max(shape) > 20 else LARGE)
             launch = plan.in_bands(len(y), max(2, plan.depth), 2 * channels + 1, chunk)
-            group.append(Job(f"small {len(group)}", one, y, plan, launch, resident))
+            group.append(CudaSolve(f"small {len(group)}", one, y, plan, launch, resident))
         yield group

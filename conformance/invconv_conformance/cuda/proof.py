@@ -24,7 +24,7 @@ from invconv.kernels.cuda.plan import Device
 from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda import draws, values
-from invconv_conformance.cuda.build import LARGE, Builder, Job, Mode, plan_for
+from invconv_conformance.cuda.build import LARGE, Builder, CudaSolve, Mode, plan_for
 
 Build = Callable[[Mode], Builder]
 _FEW = tuple(case for case in CASES if case.name in {*QUICK, *QUICK_MORE})
@@ -42,7 +42,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return lambda mode: Builder(folder, mode)
 
 
-def require(builder: Builder, groups: Iterable[Sequence[Job]]) -> None:
+def require(builder: Builder, groups: Iterable[Sequence[CudaSolve]]) -> None:
     """Run groups of jobs, and hold their results to the definition and to the CPU's kernel."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # they wait for compilers and programs
         found = [v for some in pool.map(lambda g: values.judge(builder, g), groups) for v in some]
@@ -79,7 +79,7 @@ JOBS: list[Any] = [
 @needs_compiler
 @pytest.mark.parametrize("jobs", JOBS)
 def test_results_are_those_of_the_definition_and_of_the_cpu_bit_for_bit(
-    jobs: Callable[[], Iterator[Job]], build: Build
+    jobs: Callable[[], Iterator[CudaSolve]], build: Build
 ) -> None:
     require(build("values"), values.grouped(jobs()))
 

@@ -13,16 +13,16 @@ from invconv.kernels.cpu.compiled import compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
-from invconv_conformance.cuda.build import Builder, Floats, Job, RunError, in_precision
+from invconv_conformance.cuda.build import Builder, CudaSolve, Floats, RunError, in_precision
 from invconv_conformance.truth.extended import EXTENDED
 from invconv_conformance.truth.oracle import convolve
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CudaVerdict:
     """What was found of a job."""
 
-    job: Job
+    job: CudaSolve
     # in eps; for a singular D infinite where the solution seems to be a finite one, else 0
     error: float = math.nan
     # whether weights and solution are those of the CPU's kernel; None where that does not run
@@ -40,7 +40,7 @@ class Verdict:
         return f"{self.job}: error {self.error} eps of {bound}, {bits}"
 
 
-def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
+def grouped(jobs: Iterable[CudaSolve]) -> list[list[CudaSolve]]:
     """Return jobs of the same constants together."""
     groups = defaultdict(list)
     for job in jobs:
@@ -48,22 +48,22 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
-def judge(builder: Builder, group: Sequence[Job]) -> list[Verdict]:
+def judge(builder: Builder, group: Sequence[CudaSolve]) -> list[CudaVerdict]:
     """Run jobs of the same constants."""
     try:
         results = builder.solve(group)
     except RunError as error:
-        return [Verdict(job, failure=str(error)) for job in group]
+        return [CudaVerdict(job, failure=str(error)) for job in group]
     return [_verdict(job, r.weights, r.x) for job, r in zip(group, results, strict=True)]
 
 
-def _verdict(job: Job, weights: Floats, x: Floats) -> Verdict:
+def _verdict(job: CudaSolve, weights: Floats, x: Floats) -> CudaVerdict:
     flag = bool(weights[-1 - 2 * job.conv.channels] != 0)
     if not np.all(np.diagonal(job.matrices[0])):
-        return Verdict(job, math.inf if np.all(np.isfinite(x)) else 0.0, None, flag)
+        return CudaVerdict(job, math.inf if np.all(np.isfinite(x)) else 0.0, None, flag)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is wrong
         error = backward_error(job.conv, x, job.y)
-    return Verdict(job, error, _same_bits(job, weights, x), flag)
+    return CudaVerdict(job, error, _same_bits(job, weights, x), flag)
 
 
 def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
@@ -78,7 +78,7 @@ def backward_error(conv: ic.AutoregressiveConv, x: Floats, y: Floats) -> float:
     return float(np.max(errors, initial=0.0))
 
 
-def _same_bits(job: Job, weights: Floats, x: Floats) -> bool | None:
+def _same_bits(job: CudaSolve, weights: Floats, x: Floats) -> bool | None:
     if not comparable(x.itemsize):
         return None
     c, y = job.conv._causal(), np.ascontiguousarray(job.y)

@@ -139,7 +139,7 @@ def test_what_fails_in_a_worker_costs_one_group() -> None:
 
 def test_a_pass_is_whole_when_its_last_job_is(monkeypatch: Any) -> None:
     groups = (replace(GOOD, thorough=True),)
-    plan = schedule.Plan("", groups, (NUMPY,), (1, 2), (), False, 2, 0.01, 1.0)
+    plan = schedule.Schedule("", groups, (NUMPY,), (1, 2), (), False, 2, 0.01, 1.0)
     for jobs, whole in ((1, 0), (2, 1), (3, 1), (4, 2)):
         ran = [run(Job((), (), 1, 0.0)) for _ in range(jobs)]
         monkeypatch.setattr(schedule, "run", Mock(side_effect=[*ran, KeyboardInterrupt]))

@@ -115,11 +115,11 @@ def test_a_run_whose_checkpoint_is_lost_is_trained_anew(tmp_path: Path, monkeypa
 
 
 def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
-    def row(mixing: str, *seeds: list[float]) -> rows.Row:
+    def row(mixing: str, *seeds: list[float]) -> rows.RowRuns:
         history = [{"seconds_per_step": seconds} for seconds in (1.0, 2.0, 9.0)]
         bad, good = {"error": "a NaN"}, {"parameters": 5, "history": history}
         outcomes = [good | {"bits": bits} if bits else bad for bits in seeds]
-        return rows.Row(mixing, {}, 0.01, dict(enumerate(outcomes)))
+        return rows.RowRuns(mixing, {}, 0.01, dict(enumerate(outcomes)))
 
     plain = row("plain", [3.0, 4.0], [3.1, 4.1], [3.2, 4.2])
     rows_of_three = [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.5, 3.5])]

@@ -17,7 +17,7 @@ import pytest
 
 from invconv.kernels.cuda.compile import sources
 from invconv_conformance.cuda import draws
-from invconv_conformance.cuda.build import Builder, Job, Result, RunError
+from invconv_conformance.cuda.build import Builder, CudaResult, CudaSolve, RunError
 from invconv_conformance.cuda.proof import needs_compiler
 
 Fault = tuple[str, dict[str, str]]  # its place and what it is, and all texts with it
@@ -75,10 +75,10 @@ class Watcher:
     """Jobs of the same constants, in which faults may show."""
 
     builder: Builder
-    jobs: list[Job]
+    jobs: list[CudaSolve]
 
     @functools.cached_property
-    def sound(self) -> list[Result]:
+    def sound(self) -> list[CudaResult]:
         return self.builder.solve(self.jobs)
 
     def look(self, texts: dict[str, str]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv_benchmarks.density.compare.rows import Outcome, Row, place
+from invconv_benchmarks.density.compare.rows import Outcome, RowRuns, place
 from invconv_benchmarks.results import sealed
 
 BASELINE = "plain"
@@ -30,7 +30,7 @@ def read(path: Path) -> Result:
     return sealed.read(path, _SCHEMA)
 
 
-def statistics_of(rows: Sequence[Row]) -> Result:
+def statistics_of(rows: Sequence[RowRuns]) -> Result:
     """Return "rows" and "sweep" of a result."""
     by_mixing = {row.mixing: row for row in rows}
     ordered = sorted(rows, key=lambda row: place(row.mixing))
@@ -50,7 +50,7 @@ def statistics_of(rows: Sequence[Row]) -> Result:
     return {"rows": [_row(row, plain) for row in ordered], "sweep": sweep}
 
 
-def _row(row: Row, plain: Mapping[int, Outcome]) -> Result:
+def _row(row: RowRuns, plain: Mapping[int, Outcome]) -> Result:
     runs = [
         {
             "seed": seed,

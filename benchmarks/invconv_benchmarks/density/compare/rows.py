@@ -62,7 +62,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowRuns:
     """A row's runs, each with an "error", or "parameters", "history", "validation" and "bits"."""
 
     mixing: str
@@ -112,7 +112,7 @@ _load = lru_cache(maxsize=1)(load)
 _stop: Any = None  # an event that all worker processes share
 
 
-def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
+def train_row(comparison: Comparison, mixing: str, data: str) -> RowRuns:
     """Train and evaluate all runs of a row, from where they were left."""
     imported(mixing)  # in a worker process
     waiting = sorted(comparison.rates)
@@ -135,7 +135,7 @@ def train_row(comparison: Comparison, mixing: str, data: str) -> Row:
             }
             best, further = best_rate(losses), next_rate(losses)
             waiting = [] if further is None else [further]
-    return Row(mixing, sweep, best, of_seeds(best, final=True))
+    return RowRuns(mixing, sweep, best, of_seeds(best, final=True))
 
 
 def outcome_of(
@@ -172,7 +172,7 @@ def outcome_of(
     return outcome
 
 
-def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[Row]:
+def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[RowRuns]:
     """Yield all rows, of so many processes of one thread, which save their runs in any case."""
     stop = processes.SPAWN.Event()
     with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
