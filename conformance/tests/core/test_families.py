@@ -219,6 +219,16 @@ def test_gradients_of_every_kind_of_leg_are_those_of_differences(way: str) -> No
     np.testing.assert_allclose(given.grad, x_bar, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(("cls", "size"), [(ic.AutoregressiveConv, 2), (ic.PeriodicConv, 3)])
+def test_a_matrix_goes_into_taps_that_are_fewer_than_the_pixels(cls: Any, size: int) -> None:
+    """An inverse's inverse is the forward map, and takes the same way: the bits are the same."""
+    conv = ic.Chain([ic.PLUConv1x1.init(2, rng=RNG), cls.init(2, rng=RNG)])
+    for batch, legs in ((1, ["Multiply", "Apply"]), (2, ["Merged"])):
+        x = RNG.standard_normal((batch, 2, size, size))
+        assert [type(leg).__name__ for leg in conv._route(x).legs] == legs
+        assert np.array_equal(ic.Inverse(conv).inverse(x), conv.forward(x))
+
+
 def test_a_log_determinant_alone_has_a_gradient_by_every_array_of_a_part() -> None:
     like = torch.zeros((), dtype=torch.float64)
     conv = ic.QRConv1x1.init(3, rng=np.random.default_rng(0), like=like)
