@@ -89,6 +89,9 @@ def test_an_exported_program_needs_nothing_of_ours() -> None:
             assert "@invconv" not in exported.mlir_module()
             found = exported.call(conv, jnp.asarray(given)).reshape(y.shape)
             np.testing.assert_allclose(found, host.inverse(y), rtol=1e-12, atol=1e-12)
+    run, arrays = jax.jit(ic.lfilter), tuple(map(jnp.asarray, ([1.0, 0.5], [1.0, -0.5], y)))
+    assert "@invconv_filter" in run.lower(*arrays).as_text()
+    assert "@invconv" not in jax.export.export(run)(*arrays).mlir_module()
 
 
 @pytest.mark.parametrize("case", cases_named(*SCANNED), ids=lambda case: case.name)
