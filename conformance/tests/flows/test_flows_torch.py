@@ -49,6 +49,7 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
     x = torch.rand(3, 3, 8, 8, dtype=torch.float64)
     rows = torch.randn(3, 2, dtype=torch.float64)
     whole = flow.log_prob(x, context=rows)
+    assert torch.equal(flow(x, rows), whole)
     apart = [flow.log_prob(x[i : i + 1], context=rows[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(whole, torch.cat(apart))
     assert not torch.allclose(whole, flow.log_prob(x, context=rows.flip(0)))
