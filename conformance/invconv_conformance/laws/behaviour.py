@@ -86,7 +86,7 @@ def layout(s: Setting) -> Iterator[Measure]:
     """
     shape, bounded = s.case.spatial_shape, None
     with contextlib.suppress(TypeError):  # of one that has no rule
-        if type(s) is Setting:  # a class of one's own need not know of byte orders
+        if s.known:  # a class of one's own need not know of byte orders
             bounded = ic.bounded(s.plain, 2.0)
     for how, held in memories(s.target, s.dtype).items():
         x, conv = held(s.images[0]), s.plain

@@ -68,7 +68,7 @@ def no_promotion(s: Setting) -> Iterator[Measure]:
             yield _refuses(f"{what} as a cotangent", TypeError, "", pull, good, argument)
     parameters = s.plain.parameters()
     if len(parameters) > 1:
-        name, array = list(parameters.items())[-1]
+        *_, (name, array) = parameters.items()
         mixed = {name: s.target.asarray(to_numpy(array), other)}
         yield _refuses(f"{name} of another dtype", TypeError, "", lambda: s.plain.replace(**mixed))
     promoted = "float64" if s.log_det_dtype == "float32" else "float32"
@@ -125,7 +125,7 @@ def errors(s: Setting) -> Iterator[Measure]:
     no_flag: dict[str, Any] = {"check": "no"}
     prepare = functools.partial(conv.prepare, shape, **no_flag)
     yield _refuses("check", TypeError, "check: expected", prepare)
-    if type(s) is Setting:  # what a class of one's own refuses, it alone knows
+    if s.known:  # what a class of one's own refuses, it alone knows
         yield from _wrong_parameters(s)
         for name in conv._setting_names:
             change = functools.partial(dataclasses.replace, conv, **{name: _WRONG[name]})

@@ -57,7 +57,7 @@ def law(id: str, source: str = "design", **scope: bool) -> Callable[[Check], Law
     """Turn a check into a law, which its docstring defines."""
 
     def named(check: Check) -> Law:
-        definition = " ".join((check.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
+        definition = " ".join((check.__doc__ or "").split()).removesuffix(".")
         return Law(id, definition, source, check, **scope)
 
     return named

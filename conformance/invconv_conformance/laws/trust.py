@@ -132,7 +132,7 @@ def guard(s: Setting) -> Iterator[Measure]:
     if (s.target.library.name, s.dtype) != _ON_THE_HOST:
         return
     shape = s.case.spatial_shape
-    good = ic.ActNorm(np.zeros(s.plain.channels, np.float32), None, ndim=len(shape))
+    good = ic.ActNorm(np.zeros(s.plain.channels, np.float32), None)
     chain = ic.Chain([good, s.plain])
     names = list(steps_of("", chain))
     for digits, loud in ((0.0, False), (float(MOST_DIGITS), True)):

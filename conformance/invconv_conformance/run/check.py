@@ -98,14 +98,9 @@ def check(law: Law, setting: Setting) -> Result:
     status, worst = "not applicable", Measure("", 0.0, 1.0)
     try:
         with _strict():
-            speaks = law.speaks_of(setting.case, target.mode)
-            for measure in law.check(setting) if speaks else ():
-                if status == "not applicable":
-                    status, worst = "pass", measure
-                if not measure.share <= worst.share:
-                    worst = measure
-                if not measure.share <= 1:
-                    status = "fail"
+            if measures := list(law.check(setting)):
+                worst = max(measures, key=lambda measure: measure.share)
+                status = "pass" if worst.share <= 1 else "fail"
     except Exception as error:  # a law that cannot run is a result, not an end
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)

@@ -105,7 +105,7 @@ def _discrepancy(operators: Any, y: Floats, sigma: float, **arrays: Floats) -> F
         damp = math.exp(2 * log_damp)
         return float((parts * (damp / (damp + s**2)) ** 2).sum() - y.size * sigma**2)
 
-    return np.asarray(math.exp(scipy.optimize.brentq(excess, -20, 20, xtol=1e-12)))
+    return np.asarray(math.exp(scipy.optimize.brentq(excess, -20, 20)))
 
 
 def _squeezed(x: Floats, factor: int, ndim: int, basis: str) -> Floats:
