@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from itertools import count, product
+from operator import attrgetter
 from typing import Any
 from unittest import mock
+from warnings import warn
 
 import numpy as np
 import pytest
@@ -246,7 +248,9 @@ def test_a_result_that_the_next_call_overwrites_is_noticed(monkeypatch: Any) -> 
     assert (result.status, result.what) == ("fail", "forward_and_log_det keeps its result")
 
 
-# a law, a case, a method, and what of its argument and its results is wrong
+COUNTED, KEPT = count(), dict[str, Any]()
+WARN = partial(warn, "", ic.IllConditionedWarning)
+# a law, a case, a method or function, and what of its argument and its results is wrong
 MISTAKES: dict[str, Callable[..., Any]] = {
     "vjp.parameters qrconv1x1-m2 forward_vjp": lambda conv, x, gradients, x_bar: (
         gradients | {"reflectors": 0 * gradients["reflectors"]},
@@ -269,6 +273,54 @@ MISTAKES: dict[str, Callable[..., Any]] = {
         x.fill(7.0) or gradients,
         x_bar,
     ),
+    "kind conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
+        gradients,
+        x_bar.astype("float32"),
+    ),
+    "kind conv1x1-2d inverse_and_log_det": lambda conv, x, y, log_det: (y, log_det[:1]),
+    "empty conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
+        {name: bar + 1 for name, bar in gradients.items()},
+        x_bar,
+    ),
+    "edits conv1x1-2d forward_and_log_det": lambda conv, x, y, log_det: (
+        conv._conditions.setdefault("y", y),
+        log_det,
+    ),
+    "edits conv1x1-2d inverse_and_log_det": lambda conv, x, y, log_det: (y, y[:, 0, 0, 0]),
+    "determinism conv1x1-2d forward_and_log_det": lambda conv, x, y, log_det: (
+        y + next(COUNTED),
+        log_det,
+    ),
+    "updates conv1x1-2d replace": lambda conv, copy: (
+        np.negative(conv.weight, out=conv.weight) is None or copy
+    ),
+    "copies conv1x1-2d inverse": lambda conv, y, x: x + (KEPT.setdefault("conv", conv) is not conv),
+    "copies conv1x1-2d PreparedInverse.inverse": lambda prepared, y, x: x + 1,
+    "prepared conv1x1-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, log_det: (
+        x + 1,
+        log_det,
+    ),
+    "prepared actnorm-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, log_det: (
+        x,
+        log_det + 1,
+    ),
+    "file.same conv1x1-2d load": lambda path, conv: conv.replace(bias=conv.bias + 1),
+    "file.same corner-one-channel load": lambda path, conv: replace(conv, channel_order="upper"),
+    "condition conv1x1-2d operators.base.judgement.bound": lambda host, bound: 0.0,
+    "warning conv1x1-2d inverse": lambda conv, y, x: WARN() or x,
+    "guard conv1x1-2d stability.guard.InverseGuard.step": lambda guard, chain, worst: (
+        WARN() or worst
+    ),
+    "guard actnorm-2d stability.guard.InverseGuard.step": lambda guard, chain, worst: (
+        guard.known.update(more=worst) or worst
+    ),
+    "guard qrconv1x1-2d stability.guard.InverseGuard.step": lambda guard, chain, worst: max(
+        guard.known.values(), key=attrgetter("digits")
+    ),
+    "drop_in conv1x1-batch-axes forward_and_log_det": lambda conv, x, y, log_det: (
+        x.ndim * y,
+        log_det,
+    ),
     "layout conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
         {name: bar * x.flags.c_contiguous for name, bar in gradients.items()},
         x_bar,
@@ -282,22 +334,50 @@ MISTAKES: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("row", MISTAKES)
 def test_a_law_notices(row: str) -> None:
-    law, case, method = row.split()
-    setting = Setting(NAMED[case], target_of(Column("numpy", "cpu", "eager", "float64")), "float64")
+    law, case, called = row.split()
+    column = Column("numpy", "cpu", "eager", "float32" if law == "guard" else "float64")
+    setting = Setting(NAMED[case], target_of(column), column.dtype)
     assert check(LAWS[law], setting).status == "pass"
-    right = getattr(type(setting.plain), method)
+    where, _, name = called.rpartition(".")
+    own = ic if called == "load" else type(setting.plain)
+    owner = attrgetter(where)(ic) if where else own
+    right = getattr(owner, name)
 
-    def wrong(self: Any, x: Any, *bars: Any) -> Any:
-        return MISTAKES[row](self, x, *right(self, x, *bars))
+    def wrong(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = right(self, *arguments, **options)
+        results = found if isinstance(found, tuple) else (found,)
+        return MISTAKES[row](self, *arguments[:1], *results)
 
-    with mock.patch.object(type(setting.plain), method, wrong):
-        assert check(LAWS[law], setting).status == "fail"
+    with mock.patch.object(owner, name, wrong):
+        result = check(LAWS[law], setting)
+    assert result.status == "fail", result
 
 
-def test_a_refusal_is_judged_by_its_message(monkeypatch: Any) -> None:
-    monkeypatch.setattr(ic.Conv1x1, "forward", mock.Mock(side_effect=ValueError("no")))
-    result = check(LAWS["errors"], diagonal("float64"))
-    assert (result.status, result.what) == ("fail", "channels: the message")
+REASONS = "the checksum, 'weight' holds NaN, no whole safetensors file, twice, ndim: expected, "
+REASONS += "unknown class 'O"
+RANGE = "holds weight, numbers of weight, "
+
+
+@pytest.mark.parametrize(
+    ("row", "effect"),
+    [
+        ("errors conv1x1-2d Conv1x1.forward", ValueError("no")),
+        ("singular singular-conv1x1 Conv1x1.inverse", ic.SingularConvError("no")),
+        ("singular singular-conv1x1 Conv1x1.forward_vjp", ic.SingularConvError("no")),
+        ("singular singular-conv1x1 Conv1x1.inverse", lambda x: math.nan * x),
+        ("singular singular-conv1x1 Conv1x1.forward_vjp", lambda x, *_: ({"": math.nan * x}, x)),
+        ("file conv1x1-2d load", ic.InvalidFileError(f"{RANGE}conv.safetensors")),
+        ("file conv1x1-2d load", ic.InvalidFileError(RANGE + REASONS)),
+        ("file conv1x1-2d load", ic.InvalidFileError(f"{REASONS}, conv.safetensors")),
+    ],
+)
+def test_a_law_notices_what_is_not_refused_or_not_as_it_says(
+    row: str, effect: Any, monkeypatch: Any
+) -> None:
+    law, case, called = row.split()
+    setting = Setting(NAMED[case], target_of(Column("numpy", "cpu", "eager", "float64")), "float64")
+    monkeypatch.setattr(f"invconv.{called}", mock.Mock(side_effect=effect))
+    assert check(LAWS[law], setting).status == "fail"
 
 
 def test_memory_is_what_it_is_called() -> None:
