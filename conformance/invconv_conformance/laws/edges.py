@@ -27,7 +27,7 @@ def singular(s: Setting) -> Iterator[Measure]:
     yield truth(bool((log_det == -math.inf).all()), "forward_and_log_det")
     try:
         with np.errstate(divide="ignore", invalid="ignore"):  # array-api-strict is NumPy inside
-            got = values(s.conv.inverse(x)).reshape(len(s.norm(s.images[0])), -1)
+            got = s.rows(values(s.conv.inverse(x)))
     except ic.SingularConvError as error:
         yield truth("singular" in str(error), "the message")
     else:

@@ -71,8 +71,8 @@ def quick_dtypes(column: Column) -> tuple[str, ...]:
     time, eager code runs in float64. Of several devices without native code each has a dtype.
     """
     library = KNOWN.get(column.library)
-    if library is not None and not library.native and len(devices := library.devices()) > 1:
-        return ("float64",) if column.device == devices[0] else ("float32",)
+    if library is not None and not library.native:
+        return ("float64",) if column.device == library.devices()[0] else ("float32",)
     if column.mode != "eager":
         return ("float32",)
     return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")

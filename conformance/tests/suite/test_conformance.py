@@ -18,7 +18,7 @@ from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import KNOWN, LIBRARIES
+from invconv_conformance.libraries.table import KNOWN, LIBRARIES, Target
 from invconv_conformance.run.check import NAMED, Check, setting
 from invconv_conformance.run.selection import checks, choose
 from invconv_torch.layer import Layer
@@ -206,6 +206,7 @@ def test_compiled_code_runs_in_float32_and_where_it_is_slow_when_it_is_asked_for
     assert found("torch") == eager
     assert found("torch", every_mode=True) == [*eager, "aot_eager float32", "inductor float32"]
     assert found("jax") == [*eager, "jit float32"]
+    assert [Target(KNOWN["jax"], name).on_cuda for name in ("cpu", "cuda:1")] == [False, True]
     assert found("jax", every_dtype=True)[4:] == [word.replace("eager", "jit") for word in eager]
 
 
