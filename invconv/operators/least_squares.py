@@ -117,7 +117,8 @@ def regularised(
         xp.max(coupled * xp.sum(ops.without_derivative(s), axis=1), axis=1, keepdims=True)
         for s in (sizes, added)
     )
-    own = xp.where(own > 0, own, xp.ones_like(own))
+    unit = xp.where(other > 0, other, xp.ones_like(other))
+    own = xp.where(own > 0, own, unit)
     inside = None
     if not penalties:
         scaled = matrices / own[:, 0]
