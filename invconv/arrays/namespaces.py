@@ -164,9 +164,8 @@ class NumpyOps(ArrayOps):
         return np.array(x)
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Return a copy in the machine's byte order."""
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
-        return np.array(x, dtype=np.float32 if half else x.dtype.newbyteorder("="))
+        return np.array(x, dtype=np.float32 if half else None)
 
     def constant(self, values: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:
         return np.asarray(values, dtype=dtype)

@@ -225,7 +225,7 @@ class LogScale(Scale):
         return size(shape) * bar + (namespace(w).zeros_like(w) if known is None else known)
 
 
-MATRIX, SCALE = Matrix(), Scale()
+MATRIX, SCALE, LOG_SCALE = Matrix(), Scale(), LogScale()
 
 
 @dataclass(frozen=True)

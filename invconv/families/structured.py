@@ -134,9 +134,7 @@ class LogTriangular(KnownTriangular):
     def pivots(self, w: tuple[Array, Array]) -> None:
         """Return None: the logarithms are known."""
 
-    def log_det(
-        self, w: tuple[Array, Array], shape: Shape, saving: bool = False
-    ) -> tuple[Array, Any]:
+    def log_det(self, w: tuple[Array, Array], shape: Shape, saving: bool) -> tuple[Array, Any]:
         logs = log_of_exp(w[1], diagonal(w[0]))
         return size(shape) * namespace(logs).sum(logs), None
 

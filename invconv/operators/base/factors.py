@@ -252,7 +252,7 @@ class Operator:
 
         That nobody is to look, which `prepare` notes as a bound of 0, is kept.
         """
-        held = {n: v for n, v in dict(vars(self)).items() if n not in ("_conditions", "_turned")}
+        held = {n: v for n, v in dict(vars(self)).items() if n != "_conditions"}
         unlooked = {at: 0.0 for at, v in dict(self._conditions).items() if v == 0.0}
         return held | ({"_conditions": ConditionCache(unlooked)} if unlooked else {})
 

@@ -24,7 +24,6 @@ from invconv.arrays.namespaces import (
     Shape,
     bits,
     callers_level,
-    dtype_name,
     grid_text,
     ops_of,
     readable,
@@ -94,7 +93,7 @@ def judge(
 
     def measure() -> float:
         judged, solve = _Judged.of(conv, precision), None
-        if state is not None and dtype_name(state.log_det.dtype) == precision:
+        if state is not None:
             solve = state.on_host(paths.inverse(judged.path), shape).solve
         return judged.error(shape, limit, times, solve)
 

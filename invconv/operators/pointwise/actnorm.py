@@ -8,7 +8,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, cast, namespace, per_channel, readable, size, to_numpy
 from invconv.families.family import Family
-from invconv.families.pointwise import LogScale
+from invconv.families.pointwise import LOG_SCALE
 from invconv.kernels.primitives import channel_sums
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
@@ -16,8 +16,6 @@ from invconv.operators.base.fields import array
 from invconv.operators.least_squares import regularised
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.trust.gains import squashed
-
-_LOG_SCALE = LogScale()
 
 
 class ActNorm(Pointwise):
@@ -107,7 +105,7 @@ class ActNorm(Pointwise):
         return self.replace(**arrays)
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        return [(_LOG_SCALE, self.log_scale)]
+        return [(LOG_SCALE, self.log_scale)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"log_scale": bars[0]}

@@ -8,7 +8,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
 from invconv.families.family import Family
-from invconv.families.pointwise import Scale
+from invconv.families.pointwise import SCALE
 from invconv.families.structured import Circulant
 from invconv.kernels.frequencies.circulant import from_spectrum, spectrum
 from invconv.operators.base.factors import Gradients
@@ -16,7 +16,6 @@ from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.trust.gains import squashed
 
-_SCALE = Scale()
 _CIRCULANT = Circulant()
 
 
@@ -66,7 +65,7 @@ class CirculantConv1x1(Pointwise, mixing="circulant"):
         return {"left": np.ones(channels), "circulant": circulant, "right": np.ones(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        return [(_SCALE, self.right), (_CIRCULANT, self.circulant), (_SCALE, self.left)]
+        return [(SCALE, self.right), (_CIRCULANT, self.circulant), (SCALE, self.left)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return dict(zip(("right", "circulant", "left"), bars, strict=True))

@@ -14,16 +14,13 @@ from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.path import Multiply, Route
-from invconv.families.pointwise import Matrix
+from invconv.families.pointwise import MATRIX
 from invconv.kernels.primitives import multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.least_squares import Blocks, least_squares, regularised
 from invconv.trust.gains import matrix_within
-
-# torch.compile can look a family up, but cannot make one
-_MATRIX = Matrix()
 
 
 class Pointwise(InvertibleConv, abstract=True):
@@ -176,7 +173,7 @@ class Conv1x1(Pointwise, mixing="plain"):
         return {"weight": random_orthogonal(channels, rng)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        return [(_MATRIX, self.weight)]
+        return [(MATRIX, self.weight)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"weight": bars[0]}

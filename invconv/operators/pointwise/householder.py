@@ -8,14 +8,12 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array
 from invconv.families.family import Family
-from invconv.families.pointwise import LogScale
+from invconv.families.pointwise import LOG_SCALE
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv.operators.pointwise.orthogonal import _REFLECTIONS, require_reflectors
 from invconv.trust.gains import squashed
-
-_LOG_SCALE = LogScale()
 
 
 class HouseholderConv1x1(Pointwise, mixing="householder"):
@@ -60,7 +58,7 @@ class HouseholderConv1x1(Pointwise, mixing="householder"):
         return {"reflectors": reflectors, "log_scale": np.zeros(channels)}
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        return [(_LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]
+        return [(LOG_SCALE, self.log_scale), (_REFLECTIONS, self.reflectors)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return dict(zip(("log_scale", "reflectors"), bars, strict=True))
