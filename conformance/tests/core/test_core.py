@@ -15,12 +15,13 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv.arrays import namespaces
+from invconv.arrays import namespaces, registry
 from invconv.arrays.registry import agnostic
 from invconv.kernels.primitives import add_pivots
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_keeps_accuracy
+from invconv.operators.base.calls import as_batch
 from tests.programs import python
-from tests.selected import cases_named
+from tests.selected import cases_named, libraries
 
 RNG = np.random.default_rng(0)
 
@@ -72,9 +73,10 @@ def test_the_log_dets_of_many_steps_and_of_their_inverses_cancel_exactly() -> No
 @pytest.mark.parametrize("boundary", ["zero", "odd", "symmetric", "periodic"])
 def test_a_matrix_that_goes_into_taps_leaves_the_border_as_it_is(boundary: str) -> None:
     one, conv = ic.Conv1x1.init(2, rng=RNG), ic.SymmetricConv.init(2, boundary=boundary, rng=RNG)
-    x = RNG.standard_normal((1, 2, 5, 6))
-    found, wanted = ic.Chain([one, conv]).forward(x), conv.forward(one.forward(x))
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
+    x, chain = RNG.standard_normal((1, 2, 5, 6)), ic.Chain([one, conv])
+    np.testing.assert_allclose(chain.forward(x), conv.forward(one.forward(x)), rtol=0, atol=1e-13)
+    legs = [len(chain._route(x[..., :n, :n]).legs) for n in (3, 4)]  # of 9 taps
+    assert legs == [2, 1 if boundary == "periodic" else 2]
 
 
 def test_operators_are_frozen_compare_by_identity_and_print_shapes() -> None:
@@ -105,6 +107,17 @@ def test_pivots_are_added_at_the_centre_of_a_kernel_that_is_no_cube() -> None:
     found = add_pivots.agnostic(strict.asarray(kernel), centre, strict.asarray(v))
     kernel[([0, 1], [0, 1], *centre)] += v
     assert np.array_equal(np.asarray(found), kernel)
+
+
+@libraries
+def test_no_constant_promotes_and_usual_images_are_taken_as_they_are(carry: Any) -> None:
+    one = carry(np.ones(2, np.float32))
+    made = namespaces.zeros((2,), one), namespaces.identity(2, one), namespaces.diagonal_matrix(one)
+    assert {array.dtype for array in made} == {one.dtype}
+    for ndim in (0, 1, None):
+        x = carry(np.ones((3, 2, *[4] * (ndim or 0)), np.float32))
+        call = as_batch(ic.ActNorm.init(2, like=one, ndim=ndim), "x", x)
+        assert (call.x is x) == ("strict" not in repr(type(x)))  # without a look at each property
 
 
 def test_init_is_the_papers() -> None:
@@ -307,4 +320,5 @@ def test_a_third_party_backend_replaces_a_primitive(monkeypatch: Any, tmp_path: 
         assert toy.calls == [True]
         pool.submit(conv.forward, x).result()
     assert toy.calls == [True, True]
+    assert not registry._forcing  # so that torch.compile traces a primitive again
     conv.inverse(x)  # primitives that the backend leaves out stay agnostic

@@ -73,6 +73,9 @@ def test_a_number_that_is_zero_only_here_is_told() -> None:
         assert float(conv.log_det((4,))) == -math.inf
         with pytest.raises(ic.SingularConvError, match=r"-inf, and -\d+\.?\d* in NumPy's float64"):
             conv.prepare((4,))
+    box = ic.PeriodicConv(np.ones((1, 1, 3), np.float32))  # of which float64 has the rounding alone
+    with pytest.raises(ic.SingularConvError, match=r"\(log_det is -inf\)"):
+        box.prepare((6,))
 
 
 def test_a_singular_step_is_named() -> None:
@@ -86,8 +89,8 @@ def test_a_singular_step_is_named() -> None:
             with pytest.raises(ic.SingularConvError, match="Conv1x1 is exactly singular"):
                 call(x)
     assert "exactly singular" in ic.diagnose(ic.Chain([ic.Inverse(zero)]), (3,)).trouble
-    apart = ic.ActNorm.init(2).forward(np.asarray([[[math.inf], [1.0]]]))
-    assert apart[0, 1] == 1  # a scale by itself is no matrix
+    scales = ic.Chain([ic.ActNorm(np.zeros(2), None)] * 2)  # which are no matrix
+    assert scales.forward(np.asarray([[[math.inf], [1.0]]]))[0, 1] == 1
     steps = [ic.Conv1x1(np.eye(2)), ic.PeriodicConv(np.zeros((2, 2, 3)))]
     with pytest.raises(ic.SingularConvError, match="PeriodicConv is exactly singular"):
         Transposed(ic.Chain(steps)).inverse(np.ones((1, 2, 4)))
@@ -169,11 +172,15 @@ def test_a_jitted_gradient_through_a_singular_operator_is_no_number(name: str) -
     def total(parameters: dict[str, Any], y: Any) -> Any:
         return conv.replace(**parameters).inverse(y).sum()
 
-    gradients, y_bar = jax.jit(jax.grad(total, argnums=(0, 1)))(conv.parameters(), y)
-    assert not np.isfinite(np.asarray(y_bar)).any()
-    for gradient in map(np.asarray, gradients.values()):
-        assert not np.isfinite(gradient).all()
-        assert (gradient[np.isfinite(gradient)] == 0).all()
+    def pulled(parameters: dict[str, Any], y: Any) -> Any:
+        return conv.replace(**parameters).inverse_vjp(y, y)
+
+    for run in (jax.grad(total, argnums=(0, 1)), pulled):
+        gradients, y_bar = jax.jit(run)(conv.parameters(), y)
+        assert not np.isfinite(np.asarray(y_bar)).any()
+        for gradient in map(np.asarray, gradients.values()):
+            assert not np.isfinite(gradient).all()
+            assert (gradient[np.isfinite(gradient)] == 0).all()
 
 
 def single(library: str, values: Any) -> Any:
@@ -249,6 +256,16 @@ def test_a_gradient_by_frequencies_overflows_only_where_its_sums_do() -> None:
     conv, large = ic.PeriodicConv(x[:2]), x * np.float32(2.0**58)
     least = conv.forward_vjp(x, x)[0]["kernel"]
     assert np.array_equal(conv.forward_vjp(large, large)[0]["kernel"], least * 2.0**116)
+
+
+@pytest.mark.parametrize("bias", [None, np.zeros(3)])
+def test_an_actnorm_starts_from_images_of_any_size(bias: Any) -> None:
+    norm: Any = ic.ActNorm(np.zeros(3), bias)
+    x = RNG.standard_normal((2, 3, 5))
+    for size in (2.0**-700, 2.0**700):
+        found, wanted = norm.initialize(size * x), norm.initialize(x)
+        np.testing.assert_allclose(found.log_scale + np.log(size), wanted.log_scale, atol=1e-10)
+        assert found.bias is None if bias is None else np.array_equal(found.bias, wanted.bias)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])

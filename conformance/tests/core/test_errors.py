@@ -752,9 +752,19 @@ def test_a_pointwise_layer_of_torch_takes_ndim() -> None:
                 torch.testing.assert_close(run(x[None]), (z[None], log_det[None]))
 
 
-def test_numpy_integers_are_settings() -> None:
-    conv = ic.AutoregressiveConv(KERNEL, direction=np.int8(-1), dilation=(np.int64(2), 1))  # type: ignore[arg-type]
-    assert (conv.direction, conv.dilation) == ((-1, -1), (2, 1))
+def test_numpys_numbers_and_words_are_settings() -> None:
+    kernel, words = KERNEL[..., :1, :1], map(np.str_, ("raster", "upper", "mirror", "zeros"))
+    mask, order, border, padding = words
+    numbers: Any = {"direction": np.int8(-1), "dilation": (np.int64(2), 1)}
+    conv = ic.AutoregressiveConv(kernel, mask=mask, channel_order=order, **numbers)
+    said = "mask='raster', direction=(-1, -1), channel_order='upper', dilation=(2, 1))"
+    assert repr(conv).endswith(said)
+    for other in (
+        ic.SymmetricConv(kernel, boundary=(border, "odd")),
+        ic.ExponentialConv(kernel, padding=padding),
+        ic.ActNorm(np.zeros(3), None, ndim=np.int8(2)),  # type: ignore[arg-type]
+    ):
+        assert not re.search(r"np\.|str|int", repr(other))  # those of arrays without axes
 
 
 @pytest.mark.parametrize("case", cases_named(*ONE_OF_EACH), ids=lambda case: case.name)

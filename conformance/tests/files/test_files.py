@@ -127,6 +127,8 @@ def test_odd_memory_is_written_in_order() -> None:
     for odd in (np.asfortranarray(weight[:3, :3]), weight[::2, ::-2], weight[:3, :3].astype(">f8")):
         ic.save(ic.Conv1x1(odd), FILE)
         assert np.array_equal(safetensors.numpy.load_file(FILE)["weight"], odd.astype(float))
+    ic.save(PLU.replace(permutation=np.arange(PLU.channels, dtype=np.int16)), FILE)
+    assert (safetensors.numpy.load_file(FILE)["permutation"] == np.arange(PLU.channels)).all()
     ic.save(ic.Conv1x1(torch.tensor(weight).T), FILE)
     assert np.array_equal(safetensors.numpy.load_file(FILE)["weight"], weight.T)
 
@@ -202,7 +204,8 @@ def test_a_bound_travels_with_copies_and_not_with_other_arrays() -> None:
         assert describe(kept, {})["max_gain"] == 3.0
     ic.save(copies[-1], FILE)  # of torch's float32
     assert ic.load(FILE).parameters()["kernel"].dtype == np.float32
-    for other in (conv.replace(), conv.replace(bias=np.zeros(2)), conv.transpose()):
+    held = conv.prepare((4, 4)).conv  # whose arrays conv's edits do not reach
+    for other in (conv.replace(), conv.replace(bias=np.zeros(2)), conv.transpose(), held):
         assert "max_gain" not in describe(other, {})
     ic.save(again, FILE)
     loaded = ic.load(FILE)

@@ -7,12 +7,14 @@ import math
 import re
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 import invconv as ic
+from invconv.arrays.registry import agnostic
 from invconv.operators.base import judgement
 from invconv.trust import limits
 from invconv_benchmarks.demo import growing
@@ -28,8 +30,8 @@ from tests.selected import turned
 def test_the_authors_kernel_warns(dtype: str) -> None:
     x = np.ones((1, 1, 32, 32), dtype)
     conv = growing.authors().asarrays(x)
-    conv.prepare((32, 32), check=False)  # which hides nothing from the others
     for attempt in (lambda: conv.prepare((32, 32)), lambda: conv.inverse(x)):
+        conv.prepare((32, 32), check=False)  # which hides nothing from the others
         with pytest.warns(ic.IllConditionedWarning) as caught, np.errstate(all="ignore"):
             attempt()
         text = str(caught[0].message)
@@ -71,9 +73,30 @@ def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) 
     assert compared >= 3
 
 
+@pytest.mark.parametrize("settings", [{"mask": "raster"}, {"direction": (1, -1)}], ids=repr)
+def test_it_is_exact_wherever_the_longest_columns_are(settings: Any) -> None:
+    rng = np.random.default_rng(0)
+    conv = perturbed(ic.AutoregressiveConv.init(2, rng=rng, **settings), rng)
+    matrix = oracle.affine(conv, (4, 5))[0].astype(float)
+    assert conv.condition((4, 5)) == pytest.approx(np.linalg.cond(matrix, 1))
+
+
+def test_an_inverse_is_judged_once_by_each_solver(monkeypatch: Any) -> None:
+    """On the host, with the bias there, too."""
+    judge, conv = Mock(wraps=judgement.judge), growing.corner(-0.5).replace(bias=np.ones(1))
+    conv = conv.asarrays(torch.zeros(()))
+    monkeypatch.setattr(judgement, "judge", judge)
+    for forced in (False, False, True, True):
+        with agnostic(forced):
+            conv.prepare((6, 6))
+    assert judge.call_count == 2
+
+
 def test_it_is_exact_up_to_512_unknowns_and_some_are_remembered() -> None:
     series, one = ic.ExponentialConv(np.full((1, 1, 3), 0.1)), ic.Conv1x1(np.eye(1))
     assert [judgement.condition(series, (n,)).exact for n in (512, 513)] == [True, False]
+    wide = ic.ExponentialConv(np.full((1, 1, 499), 1e-2))  # of which fewer are as much work
+    assert [judgement.condition(wide, (n,)).exact for n in (100, 500)] == [True, False]
     for n in range(1, 200):
         one.condition((n,))
         assert len(one._conditions) <= limits.REMEMBERED

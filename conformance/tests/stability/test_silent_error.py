@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -18,7 +19,7 @@ import invconv_torch as it
 from invconv.operators.base import judgement
 from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
-from invconv.trust.condition import EPS
+from invconv.trust.condition import EPS, digits_left
 from invconv.trust.round_trip import Judgement, RoundTrip
 from invconv_benchmarks.studies.silent_error import operators, study
 from invconv_benchmarks.studies.silent_error.operators import constructions
@@ -43,8 +44,11 @@ def test_what_was_silent_warns(name: str, conv: Any, shape: Shape, monkeypatch: 
     left = digits(error_of(conv, shape, np.random.default_rng(0)), "float32")
     assert left < 2.3
     (message,) = warned(conv, shape)
-    assert "off by" in message
-    assert "measured on round trips of random images" in message
+    said = r"off by .* measured on round trips of random images: ([\d.]+) digits .* ([\d.]+) at "
+    ((*numbers, known),) = re.findall(rf"{said}worst \(it has condition number ([^)]+)", message)
+    measured, worst = map(float, numbers)
+    bound = digits_left(float(known.removeprefix("about ")), EPS["float32"])
+    assert worst == pytest.approx(min(measured, bound), abs=0.1)
     draw = np.random.default_rng
     monkeypatch.setattr(np.random, "default_rng", lambda seed=1: draw(seed))  # in every run alike
     found = ic.diagnose(conv, shape)
