@@ -13,7 +13,7 @@ from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.lanes.images import Vectors
-from invconv.kernels.cpu.sums import READ, SIGNATURE
+from invconv.kernels.cpu.sums import SIGNATURE
 from invconv.kernels.order import accumulators
 
 
@@ -26,7 +26,7 @@ def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None
     """
     w = w.narrowed(width)
     vectors = Vectors(width, count, unrolled)
-    with w.function("sums", *SIGNATURE, inside=False, constant=READ) as a:
+    with w.function("sums", *SIGNATURE, inside=False) as a:
         sums = _Sums(w, a, vectors)
         if not unrolled:
             with w.loop(0, a["columns"]) as column:

@@ -88,7 +88,7 @@ def _denormal_numbers(w: Writer) -> Iterator[None]:
     if w.target.triple.startswith("x86_64"):
         register, flush = w.variable(I32), 1 << 15 | 1 << 6
         w.call("llvm.x86.sse.stmxcsr", VOID, register)
-        mode, changed = w.b.load(register, typ=I32), w.variable(I32)
+        mode, changed = w.b.load(register), w.variable(I32)
         w.b.store(w.b.and_(mode, I32(~flush)), changed)
         w.call("llvm.x86.sse.ldmxcsr", VOID, changed)
         yield

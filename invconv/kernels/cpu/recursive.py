@@ -117,7 +117,7 @@ def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
     """
     v = w.narrowed(lanes)
     with (
-        w.function("filter", *SIGNATURE, inside=False, constant="b a x z") as a,
+        w.function("filter", *SIGNATURE, inside=False) as a,
         w.loop(a["first"], a["stop"], lanes) as first,
     ):
         v.b = w.b

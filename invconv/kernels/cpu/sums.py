@@ -16,7 +16,6 @@ SIGNATURE = (
     "at rows row_step columns column_step taps channels channel_step top last_row last_column "
     "substitute first order masked images lag",
 )
-READ = "w diagonal lists keep"
 
 
 def write_sums(w: Writer, block: int, single: bool) -> None:
@@ -33,7 +32,7 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
     has all channels.
     """
     with (
-        w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
+        w.function("sums", *SIGNATURE, inside=False) as a,
         w.loop(0, a["rows"]) as row,
         w.loop(0, a["columns"]) as column,
     ):
@@ -120,7 +119,7 @@ def write_recursion(w: Writer, near: int) -> None:
     """
     w = w.narrowed(1)
     with (
-        w.function("sums", *SIGNATURE, inside=False, constant=READ) as a,
+        w.function("sums", *SIGNATURE, inside=False) as a,
         w.branches(a["substitute"].is_("!=", 0)) as branches,
     ):
         for substitute in branches:

@@ -48,7 +48,7 @@ def write_handler(
             data[name] = xla.data(w, xla.array(w, frame, *position))
         context = w.variable(POINTER)
         driver.call("cuStreamGetCtx", stream, context)
-        driver.call("cuCtxPushCurrent_v2", w.b.load(context, typ=POINTER))
+        driver.call("cuCtxPushCurrent_v2", w.b.load(context))
         driver.pushed = True
         for i, (name, handle) in enumerate(kernels.items()):
             row = w.b.gep(rows, [I64(i * ROW)], source_etype=I32)

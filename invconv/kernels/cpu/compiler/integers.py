@@ -79,11 +79,10 @@ class Variable:
 
     w: Any  # the writer
     place: Value
-    kind: Any  # the type
 
     @property
     def value(self) -> Value:
-        return self.w.b.load(self.place, typ=self.kind)
+        return self.w.b.load(self.place)
 
     @property
     def number(self) -> Int:

@@ -1,6 +1,6 @@
 """A writer of functions in LLVM's intermediate representation: loops, numbers, vectors.
 
-Pointers have no type of their own; every load states the type.
+Pointers have no type of their own; every load states the type, but of local variables.
 """
 
 from __future__ import annotations
@@ -65,14 +65,12 @@ class Writer:
         integers: str = "",
         *,
         inside: bool,
-        constant: str = "",
         result: Any = VOID,
     ) -> Iterator[Arguments]:
         """Write a function, of pointers and then integers, inside this context.
 
         Yields the arguments by name. A function that is only called ``inside`` the module may be
-        inlined. The function never writes to the memory of ``constant`` pointers. A result, if the
-        function has one, is zero.
+        inlined. A result, if the function has one, is zero.
         """
         function = ir.Function(self.module, _type_of((pointers, integers), result), name)
         if inside:
@@ -80,8 +78,6 @@ class Writer:
         self.b = ir.IRBuilder(function.append_basic_block())
         self.signatures[name] = pointers, integers
         given = dict(zip(f"{pointers} {integers}".split(), function.args, strict=True))
-        for pointer in constant.split():
-            given[pointer].add_attribute("noalias")
         yield given | {n: self.integer(given[n]) for n in integers.split()}
         self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))
 
@@ -125,7 +121,7 @@ class Writer:
     def new(self, value: Value | Number) -> Variable:
         """Return a new local variable with a value."""
         value = value if isinstance(value, ir.Value) else self.integer(value).value
-        variable = Variable(self, self.variable(value.type), value.type)
+        variable = Variable(self, self.variable(value.type))
         variable.set(value)
         return variable
 
