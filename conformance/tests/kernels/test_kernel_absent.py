@@ -139,7 +139,28 @@ def test_laws_hold_without_llvm(dtype: str, library: str, forgetful: pytest.Monk
     assert compared == {"the kernel, where it is there"}
 
 
-def test_a_processor_is_one_object(forgetful: pytest.MonkeyPatch) -> None:
+def test_a_processor_asked_again_is_the_same(forgetful: pytest.MonkeyPatch) -> None:
     before = target.host()  # by which XLA's handlers are remembered: it takes one of a name
     forget()
-    assert target.host() is before
+    assert target.host() == before
+
+
+@pytest.mark.parametrize(
+    ("triple", "features", "wanted"),
+    [
+        ("x86_64-linux", "avx512f avx2 fma", (512, 32, True)),
+        ("x86_64-linux", "avx2 fma", (256, 16, True)),
+        ("x86_64-linux", "avx2", (128, 16, False)),
+        ("x86_64-linux", "fma", (128, 16, True)),
+        ("aarch64-linux", "neon", (128, 32, True)),
+        ("arm64-darwin", "", (128, 32, True)),
+    ],
+)
+def test_what_a_processor_has(
+    triple: str, features: str, wanted: Any, forgetful: pytest.MonkeyPatch
+) -> None:
+    there = {name: name in features.split() for name in ("avx512f", "avx2", "fma", "neon")}
+    forgetful.setattr(binding, "get_host_cpu_features", lambda: binding.FeatureMap(there))
+    forgetful.setattr(binding, "get_process_triple", lambda: triple)
+    found = target.host()
+    assert (found.triple, (found.bits, found.registers, found.fma)) == (triple, wanted)

@@ -1,7 +1,6 @@
 """The compiled kernel and the plain wavefront by themselves, against the dense oracle."""
 
 import dataclasses
-import functools
 import itertools
 import math
 import textwrap
@@ -42,9 +41,8 @@ Floats = np.ndarray[Any, Any]
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
 
 
-@functools.cache
 def narrower(bits: int, fma: bool = True) -> Target:
-    """Return this processor with narrower vectors: each time the same, since each has code."""
+    """Return this processor with narrower vectors."""
     return dataclasses.replace(host(), bits=bits, registers=16, fma=fma and host().fma)
 
 

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Target:
     """A processor."""
 
@@ -20,10 +20,6 @@ class Target:
         return self.bits // 8 // itemsize
 
 
-# the same object for the same processor: targets are compared by identity, which costs nothing
-_hosts: dict[tuple[str, str, str, int, int, bool], Target] = {}
-
-
 @functools.cache
 def host() -> Target:
     """Return this processor: AVX-512, AVX2 with FMA, or else vectors of 128 bits."""
@@ -34,7 +30,7 @@ def host() -> Target:
     has = {name for name, there in features.items() if there}
     arm = triple.startswith(("aarch64", "arm64"))
     bits = 512 if "avx512f" in has else 256 if {"avx2", "fma"} <= has else 128
-    settings = (
+    return Target(
         triple,
         str(binding.get_host_cpu_name()),
         str(features.flatten()),
@@ -42,4 +38,3 @@ def host() -> Target:
         32 if arm or bits == 512 else 16,  # registers
         arm or "fma" in has,
     )
-    return _hosts.setdefault(settings, Target(*settings))
