@@ -43,7 +43,6 @@ from invconv.arrays.namespaces import (
     Array,
     Shape,
     constant,
-    device,
     identity,
     namespace,
     readable,
@@ -312,7 +311,7 @@ def _blocks(shifts: list[int], channels: int) -> tuple[Block, ...]:
     for shift, run in runs:
         first, step, many, length = blocks[-1] if blocks else (0, 0, 0, 0)
         distance = shift - first if many == 1 else step
-        if run == length and distance > 0 and shift == first + many * distance:
+        if run == length and shift == first + many * distance:
             blocks[-1] = (first, distance, many + 1, run)
         else:
             blocks.append((shift, 0, 1, run))
@@ -368,7 +367,7 @@ class PitchedSolver:
     def __call__(self, y: Array) -> Array:
         if 0 in y.shape:
             return y
-        x = namespace(y).empty(y.shape, dtype=y.dtype, device=device(y))
+        x = zeros(y.shape, y)
         with self.ops.exact(y):
             for part in self._residues():
                 self._wave(y[part], x[part])
