@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import invconv as ic
+from invconv.kernels.frequencies.spectrum import within_range
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.truth.oracle import affine
 from tests.selected import CARRY, slow
@@ -57,6 +58,9 @@ def test_torchs_gradient_of_an_inverse_is_the_transposed_solve(words: tuple[str,
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_sums_over_large_numbers_do_not_overflow(library: str) -> None:
     """By a matrix per frequency, a solve of each, and transforms of a wide kernel."""
+    for size, dtype in ((2.0**64, np.float32), (-(2.0**512), np.float64)):
+        y = CARRY[library](np.full((1, 1, 1), size, dtype))
+        assert within_range(lambda same: same, y) is y  # not larger: nothing is scaled
     for kernel in (np.asarray([0.1, 1.0, 0.2]), np.asarray([0.45, 1.0, 0.45]), np.eye(1, 601)[0]):
         conv = ic.PeriodicConv(CARRY[library](kernel[None, None]))
         x = CARRY[library](1 + 0.1 * np.random.default_rng(0).random((2, 1, 700)))

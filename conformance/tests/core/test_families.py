@@ -19,6 +19,7 @@ import torch
 
 import invconv as ic
 from invconv.families.convolutions import StencilFamily
+from invconv.kernels import costs, exponential
 from invconv_conformance.truth import oracle
 
 RNG = np.random.default_rng(0)
@@ -150,6 +151,29 @@ def test_no_number_comes_of_a_norm_that_is_none(padding: str) -> None:
         conv = ic.ExponentialConv(np.asarray([[[0.0, mean, 0.0]]]), padding=padding)
         with np.errstate(over="ignore"):
             assert (conv.prepare((4,), check=False).inverse(x) == np.exp(-mean)).all()
+
+
+def test_what_was_counted_is_not_counted_again() -> None:
+    """A series of no steps is NaN, in all derivatives."""
+    family, none = StencilFamily.of(((0,), (1,)), False), exponential.Counts(0, 0)
+    (w, v), (x, y) = RNG.standard_normal((2, 2, 2, 2)), RNG.standard_normal((2, 1, 2, 4))
+    found = [exponential.ExponentialSolver(family, w, none)(x)]
+    found += exponential.exponential_vjp(family, w, x, y, none)
+    for tangent, cotangent, arrays, bar in (
+        (exponential.exponential_tangent, exponential.exponential_cotangent, (w, x, v), x),
+        (exponential.gram_tangent, exponential.gram_cotangent, (w, x, y, v), w),
+    ):
+        for slot, dot in enumerate(arrays):
+            found += [tangent(family, arrays, slot, dot, none)]
+            found += [cotangent(family, arrays, slot, bar, none)]
+    assert all(np.isnan(array).all() for array in found)
+
+
+def test_few_frequencies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = ic.ExponentialConv.init(3, ndim=1, padding="circular", rng=RNG)
+    for entries, method in ((27, "spectral"), (26, "Taylor series of exp(-M)")):
+        monkeypatch.setattr(costs, "ENTRIES", entries)
+        assert conv.prepare((5,)).plan.method == method
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
