@@ -30,26 +30,15 @@ def write_filter_handler(w: Writer, addresses: tuple[int, ...]) -> None:
     the functions at these ``addresses``, and then the integers of `cpu.recursive` from "rows" on.
     """
     with xla.handler(w) as frame, _denormal_numbers(w):
-        b, a, given = (xla.data(w, xla.array(w, frame, xla.ARGUMENTS, i)) for i in range(3))
-        result, numbers = (
-            xla.data(w, xla.array(w, frame, xla.RESULTS, 0)),
-            xla.attribute(w, frame, 0),
-        )
+        b, a, z = (xla.data(w, xla.array(w, frame, xla.ARGUMENTS, i)) for i in range(3))
+        y, numbers = xla.data(w, xla.array(w, frame, xla.RESULTS, 0)), xla.attribute(w, frame, 0)
         names = recursive.SIGNATURE[1].split()[2:]
-        steps = {n: w.entry(numbers, 2 * len(addresses) + i) for i, n in enumerate(names)}
-        order = steps["x_step"] - steps["length"]
-        arrays = {"b": b, "a": a, "z": given, "x": w.at(given, order), "y": result}
+        given = {n: w.entry(numbers, 2 * len(addresses) + i) for i, n in enumerate(names)}
+        x, last = w.at(z, given["x_step"] - given["length"]), w.at(y, given["length"])
+        given |= {"b": b, "a": a, "z": z, "x": x, "y": y, "last": last}
         for i, address in enumerate(addresses):
-            first, stop = w.entry(numbers, 2 * i), w.entry(numbers, 2 * i + 1)
-            w.call_outside(
-                _address(w, address),
-                recursive.SIGNATURE,
-                **arrays,
-                last=w.at(result, steps["length"]),
-                first=first,
-                stop=stop,
-                **steps,
-            )
+            rows = {"first": w.entry(numbers, 2 * i), "stop": w.entry(numbers, 2 * i + 1)}
+            w.call_outside(_address(w, address), recursive.SIGNATURE, **given, **rows)
 
 
 def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:

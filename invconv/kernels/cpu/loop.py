@@ -58,12 +58,10 @@ def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     if kind == "recursion":
         _solve_pixels(w, a, h, s, images)
         return
-    copied = h | {
+    copied = {
+        **(h | s),
         "lines_there": images if kind == "images" else s["lines"],
         "channel_stride": h["pixels"],
-        "start": s["start"],
-        "count": s["count"],
-        "place": s["place"],
         "places": w.entries(a["program"], h["places"]),
         "z": a["z"],
     }
@@ -76,10 +74,10 @@ def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
         }
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
-    w.call_inside("enter", lines=w.at(a["y"], s["memory"]), **copied)
+    w.call_inside("enter", **copied | {"lines": w.at(a["y"], s["memory"])})
     _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
-    w.call_inside("leave", lines=w.at(a["x"], s["memory"]), **copied)
+    w.call_inside("leave", **copied | {"lines": w.at(a["x"], s["memory"])})
 
 
 def _solve_pixels(w: Writer, a: Arguments, h: Numbers, s: Numbers, images: Int) -> None:

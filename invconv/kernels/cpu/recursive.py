@@ -115,13 +115,12 @@ def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
     other the same ones. Arrays of coefficients are (sections, filters, 1 or length, k), of states
     (sections, rows, K). Lanes behind the last row repeat it.
     """
-    v = w.narrowed(lanes)
+    w = w.narrowed(lanes)
     with (
         w.function("filter", *SIGNATURE, inside=False) as a,
         w.loop(a["first"], a["stop"], lanes) as first,
     ):
-        v.b = w.b
-        _Group(v, shape, a, [(first + i).least(a["stop"] - 1) for i in range(lanes)]).write()
+        _Group(w, shape, a, [(first + i).least(a["stop"] - 1) for i in range(lanes)]).write()
 
 
 class _Group:
@@ -150,7 +149,7 @@ class _Group:
         with w.loop(0, tiles) as tile:
             self._tile(head + tile * step)
         with w.loop(head + tiles * step, length) as n:
-            self._one(n, None)
+            self._one(n, [])
         if not self.shape.varying:
             self._keep(states)
 
@@ -185,7 +184,7 @@ class _Group:
         for lane, address in enumerate(addresses):
             w.store(w.b.extract_element(vector, w.integer(lane).value), address, place)
 
-    def _one(self, n: Int, states: list[list[Variable]] | None) -> None:
+    def _one(self, n: Int, states: list[list[Variable]]) -> None:
         """Write the filter at one sample, at first with the states."""
         history = self._loaded()
         y = self._step(self._gathered(self.x, n), n, history, states)
@@ -199,7 +198,7 @@ class _Group:
             columns = w.transposed([w.load(row, n) for row in self.x])
         else:
             columns = [w.load(self.x[0], n + i) for i in range(costs.TILE)]
-        columns = [self._step(x, n + i, history, None) for i, x in enumerate(columns)]
+        columns = [self._step(x, n + i, history, []) for i, x in enumerate(columns)]
         if wide:
             for row, y in zip(self.y, w.transposed(columns), strict=True):
                 w.store(y, row, n)
@@ -216,20 +215,16 @@ class _Group:
             for variable, value in zip(variables, values, strict=True):
                 variable.set(value)
 
-    def _step(
-        self, x: Value, n: Int, history: Histories, states: list[list[Variable]] | None
-    ) -> Value:
+    def _step(self, x: Value, n: Int, history: Histories, states: list[list[Variable]]) -> Value:
         """Return y[n] of all sections, and put the newest numbers into the histories."""
         w, shape = self.w, self.shape
         coefficients = self._coefficients(n) if shape.varying else self.coefficients
         for s, (b, a) in enumerate(coefficients):
-            if states is None:
-                total = w.b.fmul(b[0], x)
-            else:
-                total = w.fma(b[0], x, states[s][0].value) if states[s] else w.b.fmul(b[0], x)
-                following = [z.value for z in states[s][1:]] + [w.zero]
-                for variable, value in zip(states[s], following, strict=False):
-                    variable.set(value)
+            state = states[s] if states else []
+            total = w.fma(b[0], x, state[0].value) if state else w.b.fmul(b[0], x)
+            following = [*(z.value for z in state[1:]), w.zero]
+            for variable, value in zip(state, following, strict=False):
+                variable.set(value)
             terms = [*zip(b[1:], history[s], strict=False)]
             terms += [*zip(a, history[s + 1], strict=False)][::-1]
             for coefficient, before in terms:

@@ -81,8 +81,7 @@ def filter_handler(shape: recursive.Filter, itemsize: int, widths: tuple[int, ..
     """Compile the handler of calls that filter so many signals at a time."""
     from invconv.kernels.cpu.handler import write_filter_handler
 
-    target = host()
-    parts = tuple(recursive.compiled(shape, target, itemsize, width) for width in widths)
+    parts = tuple(recursive.compiled(shape, host(), itemsize, width) for width in widths)
     addresses = tuple(c.address for c in parts)
-    code = machine.compiled(target, itemsize, write_filter_handler, addresses)
+    code = machine.compiled(host(), itemsize, write_filter_handler, addresses)
     return replace(code, engine=(code, parts))
