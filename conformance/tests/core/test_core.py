@@ -17,6 +17,7 @@ import torch
 import invconv as ic
 from invconv.arrays import namespaces, registry
 from invconv.arrays.registry import agnostic
+from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.primitives import add_pivots
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_keeps_accuracy
 from invconv.operators.base.calls import as_batch
@@ -151,7 +152,22 @@ def test_init_is_the_papers() -> None:
 def test_plans_say_how_a_solve_runs() -> None:
     conv = ic.AutoregressiveConv.init(2, rng=RNG)
     plan: Any = conv.prepare((3, 5)).plan
-    assert plan.at_the_pixel == "cached inverse"
+    vectors = f"vectors='{host().bits // 64} numbers of 64 bits'"
+    kernel = f"Plan(method='compiled kernel', at_the_pixel='cached inverse', {vectors})"
+    product = "at_the_pixel='product with the inverse')"
+    for cls, stated in (
+        (ic.AutoregressiveConv, kernel),
+        (ic.EmergingConv, f"Plan(method='steps, last first', steps=({kernel}, {kernel}))"),
+        (
+            ic.PeriodicConv,
+            "Plan(method='spectral', per_frequency='cached inverse', frequencies=12)",
+        ),
+        (ic.Conv1x1, f"Plan(method='LU factorisation', {product}"),
+        (ic.PLUConv1x1, f"Plan(method='factors', {product}"),
+    ):
+        assert repr(cls.init(2, rng=RNG).prepare((4, 4)).plan) == stated
+    ill = ic.Conv1x1(np.diag([1.0, 1e5])).prepare((4,), check=False).plan
+    assert repr(ill) == "Plan(method='QR factorisation')"
     with pytest.raises(TypeError, match=r"write plan\.at_the_pixel"):
         plan["at the pixel"]
     with pytest.raises(TypeError, match=r"write plan\.method"):
@@ -163,7 +179,6 @@ def test_plans_say_how_a_solve_runs() -> None:
     apart = PitchedSolver(dilated._causal(), None, (6, 7), NUMPY)
     assert apart.plan.levels == 2 * (3 + 4 - 1) + 2 * (3 + 3 - 1)  # one residue class after another
     assert apart(np.ones((0, 2, 6, 7))).shape == (0, 2, 6, 7)
-    assert ic.PeriodicConv.init(2, rng=RNG).prepare((4, 4)).plan.frequencies == 12
     for size, counts in ((2.0, "times=1, terms=33"), (1e9, "times=0, terms=0")):
         series = ic.ExponentialConv(np.full((1, 1, 3), size)).prepare((9,), check=False).plan
         assert repr(series) == f"Plan(method='Taylor series of exp(-M)', {counts})"

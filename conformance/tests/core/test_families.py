@@ -171,9 +171,10 @@ def test_what_was_counted_is_not_counted_again() -> None:
 
 def test_few_frequencies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = ic.ExponentialConv.init(3, ndim=1, padding="circular", rng=RNG)
-    for entries, method in ((27, "spectral"), (26, "Taylor series of exp(-M)")):
+    for entries, kept in ((27, "product with exp(-K_hat)"), (26, None)):
         monkeypatch.setattr(costs, "ENTRIES", entries)
-        assert conv.prepare((5,)).plan.method == method
+        plan = conv.prepare((5,)).plan
+        assert (plan.method == "spectral", plan.per_frequency) == (kept is not None, kept)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
