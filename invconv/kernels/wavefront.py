@@ -367,7 +367,7 @@ class PitchedSolver:
     def __call__(self, y: Array) -> Array:
         if 0 in y.shape:
             return y
-        x = zeros(y.shape, y)
+        x = namespace(y).empty_like(y)
         with self.ops.exact(y):
             for part in self._residues():
                 self._wave(y[part], x[part])
