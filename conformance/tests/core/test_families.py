@@ -19,7 +19,7 @@ import torch
 
 import invconv as ic
 from invconv.families.convolutions import StencilFamily
-from invconv.kernels import costs, exponential
+from invconv.kernels import costs, exponential, maps
 from invconv_conformance.truth import oracle
 
 RNG = np.random.default_rng(0)
@@ -167,6 +167,20 @@ def test_what_was_counted_is_not_counted_again() -> None:
             found += [tangent(family, arrays, slot, dot, none)]
             found += [cotangent(family, arrays, slot, bar, none)]
     assert all(np.isnan(array).all() for array in found)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (4, 3, 5)), ((4, 2, 3), (3, 5)), ((2, 3), (3, 2))])
+def test_a_product_is_pushed_forward_and_pulled_back(shapes: Any) -> None:
+    draw: Any = RNG.standard_normal
+    (a, b), (a_dot, b_dot) = (map(draw, shapes) for _ in range(2))
+    bar = draw((a @ b).shape)
+    for given in ((a_dot, b_dot), (None, b_dot), (a_dot, None)):
+        bars: Any = maps.matmul_vjp(a, b, bar, (given[0] is not None, given[1] is not None))
+        pairs = [(g, dot) for g, dot in zip(bars, given, strict=True) if dot is not None]
+        pulled = sum(np.sum(g * dot) for g, dot in pairs if g.shape == dot.shape)
+        pushed: Any = maps.bilinear_jvp(np.matmul, a, b, *given)
+        assert pulled == pytest.approx(np.sum(bar * pushed))
+    assert maps.bilinear_jvp(np.matmul, a, b, None, None) is None
 
 
 def test_few_frequencies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
