@@ -502,8 +502,11 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
 def _divided(b: Array, a: Array) -> tuple[Array, Array]:
     """Return coefficients divided by a[0], without the 1 that it becomes."""
     divisor = a[..., :1]
-    one = size(divisor.shape) == 1  # its truth costs less than a library's function
-    if readable(divisor) and not (divisor if one else namespace(a).all(divisor)):
+    if readable(divisor) and not (
+        divisor[(0,) * divisor.ndim]  # its truth costs less than a library's function
+        if size(divisor.shape) == 1
+        else namespace(a).all(divisor)
+    ):
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     return b / divisor, a[..., 1:] / divisor
 

@@ -211,7 +211,8 @@ def test_compiled_code_runs_in_float32_and_where_it_is_slow_when_it_is_asked_for
 
 
 def test_what_is_not_run_is_said() -> None:
-    words = {"namespace": None, "library": ("numpy", "torch", "jax"), "device": None, "mode": None}
+    words: dict[str, Any] = {"namespace": None, "library": ("numpy", "torch", "jax")}
+    words |= {"device": None, "mode": None}
     columns, absent = choose(argparse.Namespace(quick=False, dtype=("bfloat16",), **words))
     assert {column.library for column in columns} == {"torch", "jax"}
     no_gpu = [one.title for one in (KNOWN["torch"], KNOWN["jax"]) if len(one.devices()) == 1]
