@@ -17,7 +17,7 @@ _CREATE = ("arange", "asarray", "empty", "eye", "full_like", "zeros", "zeros_lik
 @mx.custom_function  # type: ignore[untyped-decorator]
 def _solve(a: Array, b: Array) -> Array:
     regular = mx.all(_pivots(a) != 0, axis=-1)[..., None, None]  # else MLX may raise, at any time
-    a = mx.where(regular, a, mx.eye(a.shape[-1], dtype=a.dtype))
+    a = mx.where(regular, a, mx.eye(a.shape[-1]))
     return mx.where(regular, mx.linalg.solve(a, b, stream=mx.cpu), mx.nan)
 
 

@@ -155,7 +155,7 @@ class Glow:
 
     levels: tuple[Level, ...]
     architecture: GlowArchitecture = field(metadata=_STATIC)
-    initialized: Array = field(default_factory=lambda: jnp.ones(()))
+    initialized: Array
 
     def __repr__(self) -> str:
         return f"Glow({self.architecture!r}, initialized={self.initialized})"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.stencil import at_end, seen
-from invconv.families.convolutions import BorderedFamily, Causal, Spectral, StencilFamily
+from invconv.families.convolutions import BorderedFamily, Causal, Spectral
 from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.graphs import causal_solve, fixed
@@ -59,9 +59,7 @@ def _apply(known: Any, w: Tensor, x: Tensor) -> Tensor:
     whole = getattr(known, "whole", None)
     if whole is None or isinstance(whole.wrap, bool):
         return kernels.apply(known, w, x)
-    y = kernels.apply(
-        StencilFamily(whole.offsets, False), whole.taps(known.unfolded(w)), _continued(whole, x)
-    )
+    y = kernels.apply(whole.inside, known.unfolded(w), _continued(whole, x))
     return torch.as_tensor(whole.cropped(y))
 
 
@@ -69,9 +67,8 @@ def _gram(known: Any, x: Tensor, y: Tensor) -> Tensor:
     whole = getattr(known, "whole", None)
     if whole is None or isinstance(whole.wrap, bool):
         return kernels.gram(known, x, y)
-    y = torch.as_tensor(whole.in_zeros(y))
-    taps = kernels.gram(StencilFamily(whole.offsets, False), _continued(whole, x), y)
-    return torch.as_tensor(known.folded(whole.kernel(taps)))
+    bar = kernels.gram(whole.inside, _continued(whole, x), whole.in_zeros(y))
+    return torch.as_tensor(known.folded(bar))
 
 
 def _continued(whole: BorderedFamily, x: Tensor) -> Tensor:

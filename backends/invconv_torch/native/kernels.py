@@ -267,7 +267,7 @@ class FactoredSpectral:
 
 def by_frequencies(product: SpectralProduct, y: Tensor) -> Tensor:
     """See `invconv.kernels.frequencies.spectrum.by_frequencies`."""
-    if not (y.is_cpu and bare(y, unrecorded=True)):
+    if not (y.is_cpu and bare(y)):
         return spectrum.by_frequencies.agnostic(product, y)
     if not product.prefers_kernel(y.shape[0], y.element_size()):
         return spectrum.by_frequencies.agnostic(product, y).contiguous()

@@ -340,21 +340,19 @@ def one_by_one(backward: Backward) -> Backward:
                 break
         else:
             return backward(ctx, *bars)
-        level = enter_legacy_vmap() - 1
-        leave_legacy_vmap()
-        return _by_levels(functools.partial(each, ctx), bars, level)
+        return _by_levels(functools.partial(each, ctx), bars)
 
     return each
 
 
-def _by_levels(backward: Backward, bars: tuple[Any, ...], level: int) -> tuple[Any, ...]:
-    """Pull back the cotangents of a level of vmap, and of lower levels inside it."""
-    rows = [None if bar is None else _rows(bar, level) for bar in bars]
-    count = max((len(bar) for bar in rows if bar is not None), default=0)
-    leave_legacy_vmap()
+def _by_levels(backward: Backward, bars: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Pull back the cotangents of the level of vmap that is open, and of lower levels inside it."""
+    level = leave_legacy_vmap() + 1
     try:
+        rows = [None if bar is None else _rows(bar, level) for bar in bars]
+        count = max((len(bar) for bar in rows if bar is not None), default=0)
         if not count:
-            return _by_levels(backward, bars, level - 1)
+            return _by_levels(backward, bars)
         pulled = [
             backward(*(bar if r is None else r[n] for bar, r in zip(bars, rows, strict=True)))
             for n in range(count)

@@ -116,8 +116,10 @@ def test_a_number_that_is_zero_for_xla_alone_is_told(target: str) -> None:
     like = like_of(target, "float32")
     ic.save(ic.Conv1x1(np.asarray([[np.finfo("f4").max, 0.0], [1e-45, 1.0]], float)), FILE)
     if target == "jax":
-        with pytest.warns(UserWarning, match="up to 1e-45, are zero in float32, whose .* 1.18e-38"):
+        lost = "up to 1e-45, are zero in float32, whose .* 1.18e-38"
+        with pytest.warns(UserWarning, match=lost) as told:
             ic.load(FILE, like=like)
+        assert told[0].filename == __file__
     else:
         ic.load(FILE, like=like)  # to a number of few digits, but to a number
 

@@ -140,6 +140,10 @@ def test_the_file_that_the_others_are_made_of_is_read() -> None:
         conv = ic.load("conv.safetensors")
         assert isinstance(conv, ic.Conv1x1)
         assert np.array_equal(conv.weight, WEIGHT)
+    Path("conv.safetensors").write_bytes(plain(module="my.a"))
+    with pytest.warns(UserWarning, match=r"Conv1x1 of my\.a, .* for that of invconv\.") as told:
+        assert np.array_equal(ic.load("conv.safetensors").weight, WEIGHT)
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize(("data", "message"), HOSTILE, ids=(message for _, message in HOSTILE))

@@ -65,7 +65,8 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
     images.requires_grad_()
     flow.log_prob(x, context=images).sum().backward()
     assert (images.grad.flatten(1) != 0).any(dim=1).all()
-    sample = flow.sample(3, 0.5, context=rows, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    sample = flow.prepare().sample(3, 0.5, context=rows, generator=generator)
     zs, _ = flow.encode(sample, context=rows)
     again = [0.5 * z for z in flow.draw_latents(3, torch.Generator().manual_seed(0))]
     torch.testing.assert_close(zs, again, rtol=0, atol=1e-8)

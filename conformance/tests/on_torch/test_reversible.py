@@ -142,6 +142,8 @@ def test_judges_every_layer_on_its_own_grid_and_one_that_replaces_it() -> None:
     message = "layer 2: expected an inverse that can be trusted, but .* on a grid of 8 x 8 is off"
     with pytest.raises(ValueError, match=message):
         chain(torch.randn(1, 1, 16, 16))
+    with pytest.raises(ValueError, match="layers 0 to 1: expected an inverse that can be trusted"):
+        it.ReversibleChain([weak, weak])(torch.randn(1, 4, 6, 6))
     chain[2], x = it.AutoregressiveConv2d(4), torch.randn(1, 1, 16, 16)
     chain(x)
     chain[2] = weak
