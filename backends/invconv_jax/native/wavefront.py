@@ -12,7 +12,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ from invconv_jax.private import primitive_batchers, primitive_of
 def causal_solver(stencil: CausalStencil, shape: Shape) -> "CausalSolver":
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
-    return CausalSolver(causal, weights_of(causal), shape)
+    return CausalSolver(causal, weights_of(causal))
 
 
 jax.tree_util.register_dataclass(CausalStencil, ["taps"], ["sweep"])
@@ -50,7 +50,6 @@ class CausalSolver:
 
     causal: CausalStencil
     weights: list[Array]  # those of the compiled kernel, if they are known
-    shape: Shape = field(metadata={"static": True})
 
     @property
     def plan(self) -> Plan:
