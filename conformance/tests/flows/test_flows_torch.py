@@ -65,11 +65,23 @@ def test_a_context_is_of_its_sample_and_may_be_an_image() -> None:
     images.requires_grad_()
     flow.log_prob(x, context=images).sum().backward()
     assert (images.grad.flatten(1) != 0).any(dim=1).all()
+    pixels, noise = torch.randint(256, x.shape, dtype=torch.uint8), torch.rand_like(x)
+    log_prob = flow.log_prob(flow.dequantize(pixels, noise)[0], context=rows)
+    bits = flow.bits_per_dim(pixels, noise, context=rows)
+    torch.testing.assert_close(bits, 8 - log_prob / (192 * math.log(2)))
+    with pytest.raises(ValueError, match="context: expected none, as no layer takes"):
+        glow().sample(1, context=rows[:1])
     generator = torch.Generator().manual_seed(0)
     sample = flow.prepare().sample(3, 0.5, context=rows, generator=generator)
     zs, _ = flow.encode(sample, context=rows)
     again = [0.5 * z for z in flow.draw_latents(3, torch.Generator().manual_seed(0))]
     torch.testing.assert_close(zs, again, rtol=0, atol=1e-8)
+
+
+def test_what_a_split_keeps_may_be_edited() -> None:
+    x = torch.rand(2, 2, 3, 3, requires_grad=True)
+    Split(2)(x)[0][0].mul_(2).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([2.0, 0.0])[:, None, None].expand_as(x))
 
 
 def test_parts_and_files_go_where_they_are_told(tmp_path: Path) -> None:
