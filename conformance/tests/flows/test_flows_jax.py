@@ -184,6 +184,13 @@ def test_what_jax_has_made_and_trained_goes_to_torch(tmp_path: Path) -> None:
     np.testing.assert_allclose(trained.log_prob(x), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mixing", ["emerging_qr", "exponential"])
+def test_a_key_has_one_flow(mixing: str) -> None:
+    given = jax.random.key(0), SHAPE, 1, 1, 4
+    one, same = (Glow.init(*given, mixing=mixing, dtype="float32") for _ in range(2))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, same))
+
+
 def test_a_restored_flow_knows_that_it_is_initialized(tmp_path: Path) -> None:
     """A checkpoint holds leaves alone: equinox puts them into a fresh flow."""
     x = as_jax(torch.rand(4, *SHAPE)) / 2
