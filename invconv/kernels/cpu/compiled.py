@@ -45,7 +45,7 @@ class CompiledSolve:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
             prepare = machine.prepare(self.target, g.itemsize)
-            arrays = address_of(matrices), address_of(known)
+            arrays = (a.__array_interface__["data"][0] for a in (matrices, known))
             in_buffers(g.scratch * g.itemsize, 1, prepare.call, (*arrays, plan.address))
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
@@ -74,7 +74,8 @@ class CompiledSolve:
         key, found = self._last
         if key != (batch, workers):  # a batch like the last one is divided alike
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
-            found = runs, [address_of(self.weights(run.plan)) for run in runs], most, size
+            weights = [self.weights(run.plan).__array_interface__ for run in runs]
+            found = runs, [w["data"][0] for w in weights], most, size
             vars(self).update(_last=((batch, workers), found))
         runs, places, most, size = found
         states = [run.shared() for run in runs]

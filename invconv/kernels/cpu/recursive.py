@@ -187,8 +187,7 @@ class _Group:
     def _one(self, n: Int, states: list[list[Variable]]) -> None:
         """Write the filter at one sample, at first with the states."""
         history = self._loaded()
-        y = self._step(self._gathered(self.x, n), n, history, states)
-        self._scatter(y, self.y, n)
+        self._scatter(self._step(self._gathered(self.x, n), n, history, states), self.y, n)
         self._stored(history)
 
     def _tile(self, n: Int) -> None:
