@@ -175,7 +175,7 @@ invconv.bounded
   ``max_gain`` is finite -> max_gain: expected a finite number above 1
       -> bounded(ONE, «float('inf') | np.float32('inf') | np.nan | 10**400 | '10' → 1e300»)
   more than 1, by 1e-9 at least -> max_gain: expected a finite number above 1
-      -> bounded(ONE, «0.5 | 1.0 | np.float32(1) | 1 + 1e-12 | 1 + 1e-10 → 1 + 2e-9»)
+      -> bounded(ONE, «0.5 | 1.0 | np.float32(1) | 1 + 1e-12 | 1 + 1e-10 → 1 + 1e-9»)
 invconv.damp_for_noise
   the operator has no `least_squares` -> conv: expected an operator with least_squares, .* Emerging
       -> damp_for_noise(«EMERGING → PERIODIC», X, 0.1)
