@@ -162,9 +162,8 @@ def tangent(
     b_dot, a_dot, x_dot, z_dot = dots
     none = zeros((*x.shape[:2], v.shape[-1] - length), x)
     parts = []
-    if x_dot is not None or z_dot is not None:
-        moved = zeros(x.shape, x) if x_dot is None else x_dot
-        parts.append(run(b, a, moved, none if z_dot is None else z_dot))
+    if x_dot is not None and z_dot is not None:  # they come together
+        parts.append(run(b, a, x_dot, z_dot))
     if b_dot is not None:
         parts.append(run(b_dot, a, x, none))
     if a_dot is not None:

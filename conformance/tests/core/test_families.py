@@ -238,7 +238,8 @@ def test_gradients_of_every_kind_of_leg_are_those_of_differences(way: str) -> No
     corner, ring = ic.AutoregressiveConv.init(2, rng=rng), ic.PeriodicConv.init(2, rng=rng)
     scale = norm.replace(bias=None)
     undone = [ic.Inverse(ic.Chain([qr, norm])), ic.Inverse(ring.replace(bias=rng.random(2)))]
-    conv = ic.Chain([scale, one, corner, ring, undone[0], norm, ic.Inverse(norm), plu, undone[1]])
+    first = [scale, one, corner, ring, undone[0], norm, ic.Inverse(norm), plu, undone[1]]
+    conv = ic.Chain([*first, one, scale])
     x, bar = rng.standard_normal((2, 2, 2, 4, 5))
     weights = np.asarray([0.3, -2.0])
     known, x_bar = getattr(conv, f"{way}_vjp")(x, bar, weights)

@@ -181,6 +181,12 @@ def test_poles_may_reach_beyond_two_blocks_of_samples() -> None:
     alike(ic.varying_lfilter([[1.0]], a[None], x), scipy.signal.lfilter([1.0], a, x))
 
 
+@libraries
+def test_coefficients_may_vary_over_two_samples(carry: Any) -> None:
+    b, a = (carry(np.asarray(v)) for v in ([[1.0, 0.5], [2.0, 1.0]], [[1.0, 0.0], [1.0, -1.0]]))
+    assert np.asarray(ic.varying_lfilter(b, a, carry(np.ones((1, 2))))).tolist() == [[1.0, 4.0]]
+
+
 @pytest.mark.parametrize("mode", ["mirror", "reflect", "grid-wrap", "grid-mirror"])
 @pytest.mark.parametrize("order", range(2, 6))
 def test_splines_are_ndimages(order: int, mode: str) -> None:
