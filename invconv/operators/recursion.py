@@ -162,7 +162,8 @@ def tangent(
     b_dot, a_dot, x_dot, z_dot = dots
     none = zeros((*x.shape[:2], v.shape[-1] - length), x)
     parts = []
-    if x_dot is not None and z_dot is not None:  # they come together
+    if x_dot is not None:
+        assert z_dot is not None  # they come together
         parts.append(run(b, a, x_dot, z_dot))
     if b_dot is not None:
         parts.append(run(b_dot, a, x, none))

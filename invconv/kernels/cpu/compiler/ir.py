@@ -1,6 +1,6 @@
 """A writer of functions in LLVM's intermediate representation: loops, numbers, vectors.
 
-Pointers have no type of their own; every load states the type, but of local variables.
+Pointers have no type of their own, but those of local variables: every other load states it.
 """
 
 from __future__ import annotations
