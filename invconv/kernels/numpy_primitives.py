@@ -78,7 +78,7 @@ def _correlate(
         return np.zeros_like(x)
     w, x, y = np.ascontiguousarray(w), np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
     first, places = placed([stride // w.itemsize for stride in w.strides])
-    taps, *images = (a.__array_interface__["data"][0] for a in (w, x, y))
+    taps, *images = map(address_of, (w, x, y))
     taps += first * w.itemsize
     correlation.run(taps, places, *images, len(x), threads.number, w, x, y)
     return y
@@ -88,8 +88,7 @@ def _mapped(kernel: compiled.CompiledSolve | CompiledProduct, y: Floats) -> Floa
     """Return the images that a kernel makes of images (B, C, *shape)."""
     compiled.require_images(kernel.images, y.shape, y.itemsize)
     given, x = np.ascontiguousarray(y), np.empty(y.shape, y.dtype)
-    places = (a.__array_interface__["data"][0] for a in (given, x))
-    kernel.run(*places, len(y), threads.number, given, x)
+    kernel.run(address_of(given), address_of(x), len(y), threads.number, given, x)
     return x
 
 

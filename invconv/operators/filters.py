@@ -490,7 +490,10 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
         b, a = (_broadcast(v, own, axes, 2) for v in (b, a))
         x = _broadcast(x[None, ...], lead, axes, 1)[0, ...]
         z = None if z is None else _broadcast(z, lead, axes, 1)
-    b, a = (xp.reshape(v, (v.shape[0], count, *v.shape[-2:])) for v in (b, a))
+    b, a = (
+        v[:, None, ...] if v.ndim == 3 else xp.reshape(v, (v.shape[0], count, *v.shape[-2:]))
+        for v in (b, a)
+    )
     y, last = filtered(b, a, x, z)
     if count > 1:
         back = [*(axes.index(n) for n in range(len(axes))), len(axes)]
@@ -502,20 +505,17 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
 def _divided(b: Array, a: Array) -> tuple[Array, Array]:
     """Return coefficients divided by a[0], without the 1 that it becomes."""
     divisor = a[..., :1]
-    if readable(divisor) and not (
-        divisor[(0,) * divisor.ndim]  # its truth costs less than a library's function
-        if size(divisor.shape) == 1
-        else namespace(a).all(divisor)
-    ):
+    alone = size(divisor.shape) == 1 and hasattr(divisor, "item")  # quicker than a library's all
+    if readable(divisor) and not (divisor.item() if alone else namespace(a).all(divisor)):
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     return b / divisor, a[..., 1:] / divisor
 
 
 def _filters(b: Array, a: Array, lead: Shape) -> Shape:
     """Return how many filters there are along each axis of the signals."""
-    shapes = tuple(b.shape[1:-2]), tuple(a.shape[1:-2])
-    if shapes == ((), ()):
+    if b.ndim == a.ndim == 3:
         return (1,) * len(lead)
+    shapes = tuple(b.shape[1:-2]), tuple(a.shape[1:-2])
     with suppress(ValueError):
         own = np.broadcast_shapes(*shapes)
         if np.broadcast_shapes(own, lead) == lead:

@@ -12,7 +12,7 @@ from torch import Tensor
 from invconv.kernels.cpu import recursive
 from invconv.kernels.cpu.machine import reason
 from invconv.operators import recursion
-from invconv_torch.native.host import bare, differentiated, exporting_to_onnx
+from invconv_torch.native.host import bare, exporting_to_onnx
 from invconv_torch.native.nodes import Cotangents, Rule, one_by_one, run
 
 
@@ -20,10 +20,11 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor,
     """See `invconv.operators.recursion.filtered`."""
     given, shape = (b, a, x) if z is None else (b, a, x, z), _shape(b, a, z)
     if x.device.type == "cpu" and shape.compiles and not exporting_to_onnx():
-        if not bare(*given) or differentiated(*given):
+        if not bare(*given, unrecorded=True):
             return recursion.in_sections(_section, b, a, x, z)
         if reason(x.element_size()) is None:
-            y, last = x.new_empty(x.shape), None if z is None else z.new_zeros(z.shape)
+            y = torch.empty_like(x, memory_format=torch.contiguous_format)
+            last = None if z is None else z.new_zeros(z.shape)
             _into(shape, given, y, last, x.shape[-1])
             return y, last
     pair: tuple[Tensor, Tensor | None] = recursion.filtered.agnostic(b, a, x, z)

@@ -45,8 +45,8 @@ class CompiledSolve:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
             prepare = machine.prepare(self.target, g.itemsize)
-            arrays = (a.__array_interface__["data"][0] for a in (matrices, known))
-            in_buffers(g.scratch * g.itemsize, 1, prepare.call, (*arrays, plan.address))
+            given = address_of(matrices), address_of(known), plan.address
+            in_buffers(g.scratch * g.itemsize, 1, prepare.call, given)
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -74,8 +74,7 @@ class CompiledSolve:
         key, found = self._last
         if key != (batch, workers):  # a batch like the last one is divided alike
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
-            weights = [self.weights(run.plan).__array_interface__ for run in runs]
-            found = runs, [w["data"][0] for w in weights], most, size
+            found = runs, [address_of(self.weights(run.plan)) for run in runs], most, size
             vars(self).update(_last=((batch, workers), found))
         runs, places, most, size = found
         states = [run.shared() for run in runs]

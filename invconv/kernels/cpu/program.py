@@ -5,6 +5,7 @@ each other. A unit is divided into *segments*: pixels that are copied in, solved
 together.
 """
 
+import ctypes
 import functools
 import itertools
 from collections.abc import Iterable
@@ -44,8 +45,11 @@ class Assembled(Generic[Record]):
 
 def address_of(array: Floats) -> int:
     """Return the address of an array's first number."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):  # of what may not be written, or is empty; it takes longer
+        address: int = array.__array_interface__["data"][0]
+        return address
 
 
 def size(record: type) -> int:
