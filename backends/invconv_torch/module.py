@@ -211,11 +211,12 @@ class InvertibleModule(Described):
         for name in self._part_names:
             parts.append(modules[name]._current(traced, read))
             kinds.append(modules[name]._kinds)
-        if traced or kinds != self._kinds:
+        changed = kinds != self._kinds
+        if traced or changed:
             named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
             conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
         if not traced:
-            if kinds != self._kinds:
+            if changed:
                 conv._prime()
                 # without tensors: they may hold a graph
                 self._static = conv._with(dict.fromkeys(arrays), [None] * len(parts))

@@ -292,10 +292,10 @@ def on_diagonal(size: int, like: Array) -> Array:
 
 def triangle(x: Array, *, lower: bool) -> Array:
     """Return one triangle of a matrix, with its diagonal."""
-    xp = namespace(x)
     if isinstance(x, np.ndarray):  # its own makes the mask each time
         below = _below(x.shape[0])
         return np.where(below if lower else below.T, x, x.dtype.type(0))
+    xp = namespace(x)
     return xp.tril(x) if lower else xp.triu(x)
 
 

@@ -21,7 +21,7 @@ from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.recursive import Filter
 from invconv.kernels.cpu.spectral.costs import prefers_lanes
 from invconv.kernels.cpu.spectral.factors import eliminate
@@ -78,7 +78,7 @@ def _correlate(
         return np.zeros_like(x)
     w, x, y = np.ascontiguousarray(w), np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
     first, places = placed([stride // w.itemsize for stride in w.strides])
-    taps, *images = map(address_of, (w, x, y))
+    taps, *images = addresses(w, x, y)
     taps += first * w.itemsize
     correlation.run(taps, places, *images, len(x), threads.number, w, x, y)
     return y
@@ -88,7 +88,7 @@ def _mapped(kernel: compiled.CompiledSolve | CompiledProduct, y: Floats) -> Floa
     """Return the images that a kernel makes of images (B, C, *shape)."""
     compiled.require_images(kernel.images, y.shape, y.itemsize)
     given, x = np.ascontiguousarray(y), np.empty(y.shape, y.dtype)
-    kernel.run(address_of(given), address_of(x), len(y), threads.number, given, x)
+    kernel.run(*addresses(given, x), len(y), threads.number, given, x)
     return x
 
 
@@ -131,7 +131,7 @@ def log_abs_det(matrices: Floats) -> Array:
     if not prefers_lanes(count, channels):
         return primitives.log_abs_det.agnostic(matrices)
     factors = np.array(matrices, kind, order="C")
-    eliminate(address_of(factors), count, channels, parts)
+    eliminate(*addresses(factors), count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
     return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype)
 
@@ -178,11 +178,13 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
         agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic
     b, a, x = map(np.ascontiguousarray, (b, a, x))
-    y, last, states = np.empty(x.shape, x.dtype), None, [0, 0]
-    if z is not None:
+    y, last = np.empty(x.shape, x.dtype), None
+    if z is None:
+        at_b, at_a, at_x, at_y = addresses(b, a, x, y)
+        places = [at_b, at_a, at_x, 0, at_y, 0]
+    else:
         z, last = np.ascontiguousarray(z), np.zeros(z.shape, z.dtype)
-        states = [address_of(z), address_of(last)]
-    places = [address_of(b), address_of(a), address_of(x), states[0], address_of(y), states[1]]
+        places = addresses(b, a, x, z, y, last)
     steps = x.size // length, b.shape[1], length, length, order, length, order
     recursive.run(shape, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
     return y, last

@@ -25,7 +25,7 @@ from invconv.kernels.cpu import assembly, compiled, costs
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.lanes import costs as lane_costs
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv.kernels.frequencies import spectrum
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.contender import Call
@@ -128,7 +128,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         made = compiled_solve(matrices, c.sweep.on(grid))
         with mock.patch.object(assembly, "best_way", return_value=way):
             compiled._runs.cache_clear()
-            made.run(address_of(y), address_of(x), batch, 1)  # it keeps its program
+            made.run(*addresses(y, x), batch, 1)  # it keeps its program
         return made
 
     def chosen() -> str:
@@ -138,7 +138,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     geometry = compiled_solve(matrices, c.sweep.on(grid)).geometry
     states = {way: state(way) for way in lane_costs.of_ways(geometry, batch, 1)}
     compiled._runs.cache_clear()
-    given = address_of(y), address_of(x), batch, 1
+    given = *addresses(y, x), batch, 1
     ways: dict[str, Call] = {way: partial(s.run, *given) for way, s in states.items()}
     what = "x".join(map(str, (batch, channels, *grid)))
     return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)

@@ -12,7 +12,7 @@ from invconv.kernels.cpu.assembly import program
 from invconv.kernels.cpu.compiled import compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv_conformance.cuda.build import Builder, CudaSolve, Floats, RunError, in_precision
 from invconv_conformance.truth.extended import EXTENDED
 from invconv_conformance.truth.oracle import convolve
@@ -84,7 +84,7 @@ def _same_bits(job: CudaSolve, weights: Floats, x: Floats) -> bool | None:
     c, y = job.conv._causal(), np.ascontiguousarray(job.y)
     state = compiled_solve(job.matrices, c.sweep.on(y.shape[2:]))
     expected = np.full_like(y, np.nan)
-    state.run(address_of(y), address_of(expected), len(y), 1, y, expected)
+    state.run(*addresses(y, expected), len(y), 1, y, expected)
     channels, square = job.conv.channels, job.conv.channels**2
     ends = weights[-1 - 2 * channels - square :][: square + 1]  # D, and the flag
     layout = program(state.geometry, "images")

@@ -9,7 +9,7 @@ import pytest
 
 from invconv.kernels.cpu import compiled
 from invconv.kernels.cpu.correlate import correlation
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.spectral import factors, product
 
 _ASIDE = b"\xff" * 64
@@ -38,7 +38,7 @@ def between_nans(run: Callable[..., object], y: Any, workers: int) -> Any:
     """Return what ``run`` makes of images, in memory that is NaN, and stays NaN around it."""
     both = np.full((2, len(y) + 2, *y.shape[1:]), np.nan, y.dtype)
     both[0, 1:-1] = y
-    run(*map(address_of, both[:, 1]), len(y), workers, both)
+    run(*addresses(*both[:, 1]), len(y), workers, both)
     assert np.isnan(both[:, [0, -1]]).all()
     np.testing.assert_array_equal(both[0, 1:-1], y)
     return both[1, 1:-1]

@@ -16,7 +16,7 @@ from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.correlate import correlation
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv_torch.native import kernels
 from tests.kernels.conftest import between_nans
 from tests.kernels.test_kernels import narrower
@@ -31,7 +31,7 @@ def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(found: Any, taps: Floats, x: Floats, workers: int = 1) -> Floats:
-    correlate = partial(found.run, address_of(taps), of_taps(x.shape[1]))
+    correlate = partial(found.run, *addresses(taps), of_taps(x.shape[1]))
     return np.asarray(between_nans(correlate, x, workers))
 
 

@@ -10,7 +10,7 @@ from scipy.linalg import lu_factor
 from invconv.kernels import costs as ways
 from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
@@ -146,7 +146,7 @@ def pivots(matrices: Array, bits: int | None = None) -> Array:
     given = np.pad(matrices, [(1, 1), (0, 0), (0, 0)])
     parts = 2 if matrices.dtype.kind == "c" else 1
     count, channels = matrices.shape[:2]
-    eliminate(address_of(given[1:]), count, channels, parts, target)
+    eliminate(*addresses(given[1:]), count, channels, parts, target)
     assert not given[[0, -1]].any()
     return np.asarray(np.abs(np.diagonal(given[1:-1], axis1=1, axis2=2)))
 

@@ -23,7 +23,7 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.loops import write_images_correlation
 from invconv.kernels.cpu.lanes import costs as lane_costs
 from invconv.kernels.cpu.loop import write_solve
-from invconv.kernels.cpu.program import address_of
+from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
@@ -230,7 +230,7 @@ def test_xlas_memory_is_enough(dtype: str, channels: int, batch: int) -> None:
     for aside, given in itertools.product((0, 8, 56), (state.matrices, *state.layouts())):
         if given.size == called.plan.weights or given.ndim > 1:
             memory = np.full(called.memory + 256, 0xFF, np.uint8)
-            first = 64 - address_of(memory) % 64 + aside
+            first = 64 - addresses(memory)[0] % 64 + aside
             x, room = np.empty_like(y), memory[first : first + called.memory]
             numbers = called.plan.numbers, called.room
             assert frames.call(called.code, [given, y], [x, room], numbers) is None

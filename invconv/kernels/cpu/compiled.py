@@ -19,7 +19,7 @@ from invconv.kernels.cpu.assembly import Program, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
 from invconv.kernels.cpu.lanes.costs import Way, best_parts
-from invconv.kernels.cpu.program import Floats, address_of
+from invconv.kernels.cpu.program import Floats, addresses
 from invconv.kernels.primitives import Plan
 
 Buffer = tuple[int, Floats]
@@ -45,8 +45,8 @@ class CompiledSolve:
             g, matrices = self.geometry, self.matrices
             known = np.zeros(plan.weights, matrices.dtype)
             prepare = machine.prepare(self.target, g.itemsize)
-            given = address_of(matrices), address_of(known), plan.address
-            in_buffers(g.scratch * g.itemsize, 1, prepare.call, given)
+            arrays = (a.__array_interface__["data"][0] for a in (matrices, known))
+            in_buffers(g.scratch * g.itemsize, 1, prepare.call, (*arrays, plan.address))
             # of threads that begin at the same time the first one's stay: others know addresses
             known = self._weights.setdefault(plan.header.block, known)
         return known
@@ -74,7 +74,8 @@ class CompiledSolve:
         key, found = self._last
         if key != (batch, workers):  # a batch like the last one is divided alike
             runs, most, size = _runs(self.geometry, self.target, batch, workers)
-            found = runs, [address_of(self.weights(run.plan)) for run in runs], most, size
+            weights = [self.weights(run.plan).__array_interface__ for run in runs]
+            found = runs, [w["data"][0] for w in weights], most, size
             vars(self).update(_last=((batch, workers), found))
         runs, places, most, size = found
         states = [run.shared() for run in runs]
@@ -174,7 +175,7 @@ def in_buffers(
     buffer, BUFFERS.kept = BUFFERS.kept, None
     if buffer is None or buffer[1].size < size + costs.LINE:
         memory = np.empty(size + costs.LINE, np.int8)
-        start = address_of(memory)
+        (start,) = addresses(memory)
         buffer = start + -start % costs.LINE, memory  # no vector lies across two lines
     work(*before, buffer[0], *after)
     if buffer[1].size <= costs.KEPT:

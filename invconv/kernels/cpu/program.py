@@ -40,16 +40,15 @@ class Assembled(Generic[Record]):
 
     @functools.cached_property
     def address(self) -> int:
-        return address_of(self.numbers)
+        return addresses(self.numbers)[0]
 
 
-def address_of(array: Floats) -> int:
-    """Return the address of an array's first number."""
+def addresses(*arrays: Floats) -> list[int]:
+    """Return the addresses of the arrays' first numbers."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
-    except (TypeError, ValueError):  # of what may not be written, or is empty; it takes longer
-        address: int = array.__array_interface__["data"][0]
-        return address
+        return [ctypes.addressof(ctypes.c_char.from_buffer(a)) for a in arrays]
+    except (TypeError, ValueError):  # one may not be written, or is empty: this takes longer
+        return [a.__array_interface__["data"][0] for a in arrays]
 
 
 def size(record: type) -> int:

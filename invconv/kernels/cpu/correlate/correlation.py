@@ -20,7 +20,7 @@ from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate import programs
 from invconv.kernels.cpu.correlate.programs import Border, CorrelationProgram, Places, Reading
 from invconv.kernels.cpu.geometry import Shape
-from invconv.kernels.cpu.program import Floats, address_of
+from invconv.kernels.cpu.program import Floats, addresses
 
 Lanes = Literal["images", "pixels"]
 
@@ -174,8 +174,9 @@ def compiled_kernel_vjp(
         return np.zeros((len(offsets), channels, channels), x.dtype)
     parts = correlation.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
-    given = address_of(x), address_of(y_bar), address_of(totals)
     places, apart = programs.of_taps(channels), totals[0].nbytes
-    correlation.run_vjp(*given, places, apart, len(x), parts, x, y_bar, totals)
+    correlation.run_vjp(
+        *addresses(x, y_bar, totals), places, apart, len(x), parts, x, y_bar, totals
+    )
     total: Floats = totals.sum(axis=0)
     return total

@@ -14,7 +14,7 @@ from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Shape, blocks_of
-from invconv.kernels.cpu.program import Assembled, Floats, address_of
+from invconv.kernels.cpu.program import Assembled, Floats, addresses
 from invconv.kernels.cpu.spectral.costs import along
 from invconv.kernels.cpu.spectral.product_program import Blocks, Header, RealTransform, program
 
@@ -47,7 +47,7 @@ class CompiledProduct:
         units = -(-batch // self.lanes)
         workers = min(units, costs.threads(workers, units * self.seconds))
         shared = ctypes.c_int64()  # the ticket
-        arrays = *map(address_of, (self.transforms, self.weights)), self.program.address
+        arrays = *addresses(self.transforms, self.weights), self.program.address
         given = y, x, *arrays, ctypes.addressof(shared)
 
         size = self.program.header.size * self.itemsize
