@@ -1,12 +1,15 @@
 """``invconv benchmark``: libraries, devices and layers side by side, and how limits are kept."""
 
 import argparse
+import base64
 import importlib
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
@@ -16,23 +19,32 @@ from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
-from invconv_benchmarks.report import page, tables
+from invconv_benchmarks.report import tables
+from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row
-from invconv_benchmarks.runs.schedule import Schedule, Step, perform
-from invconv_benchmarks.suites.group import LIBRARY_SUITES, ONE_THREAD, SUITES
-from invconv_benchmarks.suites.groups import select
+from invconv_benchmarks.runs import Schedule, Step, perform
+from invconv_benchmarks.suites.groups import (
+    CONV2D,
+    LIBRARY_SUITES,
+    ONE_THREAD,
+    SUITES,
+    as_text,
+    select,
+)
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
+from invconv_conformance.pages.templates import Line, Styled, render
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
 STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error")
 _CHOOSING = ("library", "device", "dtype", "threads", "shapes", "only", "seconds")  # of groups
 _NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,8 +120,8 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     """Write the files of a result and print its tables."""
     result.write(folder / "result.json", measured)
     measured = result.read(folder / "result.json")
-    pictures = pictures | page.draw(measured, folder)
-    write_text(folder / "index.html", page.as_page(measured, pictures))
+    pictures = pictures | draw(measured, folder)
+    write_text(folder / "index.html", as_page(measured, pictures))
     for section in (*tables.times(measured.rows), *tables.limits(measured.limits)):
         console.print(section.table())
         console.print()
@@ -127,6 +139,58 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
     passes = f"{measured.passes} pass{'es' * (measured.passes != 1)}"
     text = f"limits: {counts}. {files}: {passes}, {measured.seconds:.0f} s"
     console.print(text, markup=False, highlight=False)
+
+
+def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
+    """Return the page, with PNG files by their captions."""
+    images = {name: base64.b64encode(path.read_bytes()) for name, path in pictures.items()}
+    return render(
+        tables.__package__,
+        "page.html",
+        result=result,
+        count=[limit.verdict for limit in result.limits].count,
+        pictures=[(caption, data.decode()) for caption, data in images.items()],
+        limits=[(s, _lines(s)) for s in tables.limits(result.limits)],
+        times=[(s, _lines(s)) for s in tables.times(result.rows)],
+    )
+
+
+def _lines(section: tables.Section) -> list[Line]:
+    return [Line((*cells, Styled(last, last))) for *cells, last in section.lines]
+
+
+def draw(result: Result, folder: Path) -> dict[str, Path]:
+    """Write inverses of one thread beside F.conv2d, if there are any; return it by its caption."""
+    rows = [r for r in result.rows if (r.suite, r.role, r.does) == ("inverse", "ours", "inverse")]
+    rows = [r for r in rows if r.yardstick]
+    rows = [r for r in rows if (r.dtype, r.threads) == (rows[0].dtype, rows[0].threads)]
+    if not rows:
+        return {}
+    labels = list(dict.fromkeys(f"{r.map}\n{as_text(r.shape)}" for r in rows))
+    places = list(dict.fromkeys(tables.place(r) for r in rows))
+    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.55 * len(labels)), layout="constrained")
+    for number, name in enumerate(places):
+        mine = [r for r in rows if tables.place(r) == name]
+        lines = [labels.index(f"{r.map}\n{as_text(r.shape)}") for r in mine]
+        intervals = [r.yardstick for r in mine if r.yardstick]
+        values = [i.value for i in intervals]
+        sides = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
+        shifted = [line + 0.6 * ((number + 0.5) / len(places) - 0.5) for line in lines]
+        axis.errorbar(values, shifted, xerr=sides, fmt="o", ms=4, capsize=2, label=name)
+    axis.axvline(1, color="black", lw=0.8)
+    axis.set_xscale("log")
+    axis.set_xticks(_TICKS, [f"{t:g}" for t in _TICKS])
+    axis.minorticks_off()
+    axis.autoscale(axis="x")
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.set_xlabel(f"time of the inverse ÷ {CONV2D}")
+    axis.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(places), frameon=False)
+    save(figure, folder / "ratios.png")
+    first = rows[0]
+    caption = f"Inverse ÷ PyTorch's {CONV2D} with the stated spread, {first.dtype}, "
+    return {f"{caption}{first.threads} thread{'s' * (first.threads > 1)}": folder / "ratios.png"}
 
 
 def make_schedule(arguments: argparse.Namespace) -> Schedule:

@@ -11,10 +11,10 @@ from torch import nn
 
 import invconv as ic
 import invconv_torch as it
-from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure.contender import Call, Contender
+from invconv_benchmarks.contenders.operators import Setup
+from invconv_benchmarks.measure.timing import Call, Contender
 from invconv_benchmarks.suites import maps
-from invconv_benchmarks.suites.group import Shape
+from invconv_benchmarks.suites.maps import Shape
 from invconv_torch.flows import Glow
 
 Pair = tuple[Call, Call]

@@ -4,23 +4,30 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LogNorm
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from skimage import data
+from skimage.color import gray2rgb
+from skimage.io import imread
+from skimage.util import img_as_float64, montage
 
 import invconv as ic
 from invconv.arrays.errors import CommandError
 from invconv.arrays.namespaces import to_float, to_numpy
-from invconv_benchmarks.demo import images
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.options import require_picture
-from invconv_benchmarks.report.figures import Floats, tiles
+from invconv_benchmarks.report.figures import Floats, save, stretch, tiles
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
 from invconv_conformance.cases.case import perturbed
 from invconv_conformance.libraries.table import LIBRARIES, Target, targets
 from invconv_conformance.truth import oracle
+
+_TILE = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,15 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a table for each map and write the picture."""
     console = printing.console()
-    image = images.hubble() if arguments.image is None else images.read(arguments.image)
+    image = hubble() if arguments.image is None else read(arguments.image)
     require_picture("--out", arguments.out)
     if arguments.seed < 0:
         raise CommandError(f"--seed: expected a number of at least 0, got {arguments.seed}")
-    x = ic.squeeze(tiles(np.moveaxis(image, -1, 0), images.TILE) - 0.5)
+    x = ic.squeeze(tiles(np.moveaxis(image, -1, 0), _TILE) - 0.5)
     name = escape(str(arguments.image or "Hubble deep field"))
     console.print(
-        f"{name}: {x.shape[0]} tiles of {images.TILE} x "
-        f"{images.TILE}, squeezed to {x.shape[1]} x {x.shape[2]} x {x.shape[3]}"
+        f"{name}: {x.shape[0]} tiles of {_TILE} x "
+        f"{_TILE}, squeezed to {x.shape[1]} x {x.shape[2]} x {x.shape[3]}"
     )
     convs = _maps(x.shape[1], np.random.default_rng(arguments.seed))
     with Progress(console=console, transient=True) as progress:
@@ -60,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         for name, conv in convs.items():
             y = conv.forward(x)
             back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
-            panels[name] = [images.assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back)]
-        images.draw_demo(image, panels, arguments.out)
+            panels[name] = [assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back)]
+        draw(image, panels, arguments.out)
     out = escape(str(arguments.out))
     console.print(f"[bold]{out}[/]: the image, its image under each map, and back")
     return 0
@@ -112,6 +119,70 @@ def _measured(
     }
     times = "/".join(f"{1e3 * s:.0f}" for s in timing.medians(calls, rounds=3).values())
     return to_float(map_there.log_det(grid)), error, times
+
+
+def hubble() -> Floats:
+    """Return the Hubble deep field (NASA, public domain) that scikit-image ships, in [0, 1]."""
+    return as_rgb(data.hubble_deep_field())
+
+
+def read(path: Path) -> Floats:
+    """Read an image file as RGB in [0, 1]."""
+    if not path.is_file():
+        raise CommandError(f"--image: expected an image file, but there is no file {path}")
+    try:
+        pixels = imread(path)
+    except Exception as error:  # each image reader raises errors of its own
+        raise CommandError(f"--image: {path} cannot be read as an image") from error
+    return as_rgb(pixels)
+
+
+def as_rgb(pixels: Floats) -> Floats:
+    """Return (H, W, 3) in [0, 1] from grey, RGB or RGBA pixels of any depth."""
+    pixels = gray2rgb(pixels) if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        expected = "expected a grey, RGB or RGBA picture"
+        raise CommandError(f"--image: {expected}, got shape {pixels.shape}")
+    if pixels.dtype.kind == "f" and not (0 <= pixels.min() <= pixels.max() <= 1):
+        raise CommandError("--image: expected floating-point pixels in [0, 1], without NaN")
+    if min(pixels.shape[:2]) < _TILE:
+        expected = f"expected at least {_TILE} x {_TILE} pixels"
+        raise CommandError(f"--image: {expected}, got {pixels.shape[:2]}")
+    return np.asarray(img_as_float64(pixels[..., :3]))
+
+
+def assemble(cut: Floats, image: Floats) -> Floats:
+    """Undo `tiles` for tiles of ``image``."""
+    shape = image.shape[0] // _TILE, image.shape[1] // _TILE
+    return np.asarray(montage(cut, grid_shape=shape, channel_axis=1))
+
+
+def draw(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
+    """Draw, a row per map: the image, the two images of its panel, and the error of the second."""
+    size = 13.4, 3.1 * image.shape[0] / image.shape[1] * len(panels) + 0.3
+    figure, axes = plt.subplots(len(panels), 4, figsize=size, squeeze=False, layout="compressed")
+    for line, (name, (mapped, restored)) in zip(axes, panels.items(), strict=True):
+        shown = image[: restored.shape[0], : restored.shape[1]]
+        error = np.abs(restored - shown).max(axis=-1)
+        line[0].imshow(stretch(shown))
+        line[1].imshow(stretch(spread(mapped)))
+        line[2].imshow(stretch(restored.clip(0, 1)))
+        shades = line[3].imshow(error.clip(1e-8), norm=LogNorm(1e-8, 1e-6), cmap="magma")
+        line[0].set_ylabel(name, fontsize=13)
+    label = "largest error of a pixel's colours"
+    figure.colorbar(shades, ax=axes, shrink=0.6, pad=0.01, label=label)
+    plt.setp(axes, xticks=[], yticks=[])
+    titles = ("image x, in tiles of 32 x 32", "y = forward(x), contrast stretched",
+              "inverse(y), in float32", "|inverse(y) - x|")  # fmt: skip
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    save(figure, path)
+
+
+def spread(pixels: Floats) -> Floats:
+    """Scale values of any range to [0, 1], all but the most extreme of a thousand."""
+    low, high = np.quantile(pixels, [0.0005, 0.9995])
+    return np.asarray(((pixels - low) / max(high - low, 1e-12)).clip(0, 1))
 
 
 _NOTES = """

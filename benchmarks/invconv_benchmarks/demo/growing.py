@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_benchmarks.suites.group import Shape
+from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.truth.extended import EXTENDED
 from invconv_conformance.truth.oracle import convolve, substitute
 

@@ -18,12 +18,12 @@ from rich.markdown import Markdown
 from invconv.arrays.errors import CommandError
 from invconv.arrays.validation import LARGEST
 from invconv.flows.architecture import mixing_words
+from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.compare.comparison import perform
-from invconv_benchmarks.density.compare.report import markdown
+from invconv_benchmarks.density.compare.result import markdown
 from invconv_benchmarks.density.compare.rows import ROWS, Comparison, around
 from invconv_benchmarks.density.data.dataset import Dataset
-from invconv_benchmarks.density.data.users_data import NAMES, load
-from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density.data.sources import NAMES, load
 from invconv_benchmarks.density.recipes.peers import PEERS
 from invconv_benchmarks.density.recipes.recipe import (
     PRECISIONS,
@@ -32,7 +32,7 @@ from invconv_benchmarks.density.recipes.recipe import (
     load_preset,
     presets,
 )
-from invconv_benchmarks.density.training.run import stopping, train
+from invconv_benchmarks.density.training import stopping, train
 from invconv_benchmarks.options import numbers
 from invconv_conformance import printing
 from invconv_conformance.arguments import words

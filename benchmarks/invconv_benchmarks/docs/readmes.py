@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from invconv.files.container import write_text
-from invconv_benchmarks.density.compare import report
 from invconv_benchmarks.density.compare import result as comparison
 from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS
 from invconv_benchmarks.measure.environment import told
@@ -18,7 +17,8 @@ from invconv_benchmarks.report.tables import markdown
 from invconv_benchmarks.results.result import Result, read
 from invconv_benchmarks.results.row import TITLES, Row
 from invconv_benchmarks.studies import sampling
-from invconv_benchmarks.suites.group import CONV2D, LIMIT_SHAPES, Shape
+from invconv_benchmarks.suites.groups import CONV2D, LIMIT_SHAPES
+from invconv_benchmarks.suites.maps import Shape
 
 FRONT, OWN = CHECKOUT / "README.md", RESULTS.parent / "README.md"
 _SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])
@@ -40,8 +40,8 @@ def _blocks() -> Iterator[tuple[Path, str, list[str]]]:
         chart = _picture(sampling.CAPTION, path.with_suffix(".png"))
         yield OWN, "sampling", [*sampling.block(times), "", chart]
     for path in newest("density-*.json"):
-        lines = report.markdown(comparison.read(path))
-        yield OWN, path.stem, [*lines, "", _picture(report.CAPTION, path.with_suffix(".jpg"))]
+        lines = comparison.markdown(comparison.read(path))
+        yield OWN, path.stem, [*lines, "", _picture(comparison.CAPTION, path.with_suffix(".jpg"))]
 
 
 def _picture(caption: str, path: Path) -> str:

@@ -12,10 +12,10 @@ import matplotlib.pyplot as plt
 import torch
 from skimage.util import montage
 
-from invconv_benchmarks.density.data.users_data import load
-from invconv_benchmarks.density.evaluation import evaluation
+from invconv_benchmarks.density import evaluation
+from invconv_benchmarks.density.data.sources import load
 from invconv_benchmarks.density.recipes.recipe import load_preset
-from invconv_benchmarks.density.training.run import train
+from invconv_benchmarks.density.training import train
 from invconv_benchmarks.report import figures
 
 _SMALL = {"levels": 2, "depth": 2, "width": 32, "steps": 120, "batch": 32, "learning_rate": 1e-2}

@@ -1,1 +1,1 @@
-"""Results for readers: tables, pictures, pages. May import `results` and the rooms below it."""
+"""Results for readers: tables, figures, a page. May import `results` and the rooms below it."""

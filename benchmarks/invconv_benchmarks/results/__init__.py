@@ -1,1 +1,1 @@
-"""Rows, ratios, verdicts, files. May import `measure`, `suites` and `contenders`."""
+"""Rows, ratios, verdicts, files. May import `measure` and `suites`."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invconv_benchmarks.contenders.plain import FFT
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
 from invconv_benchmarks.results.row import TITLES, Key, Row, grouped
-from invconv_benchmarks.suites.group import AGAINST_CONV2D, CONV2D, LIMIT_SHAPES, as_text
+from invconv_benchmarks.suites.groups import AGAINST_CONV2D, CONV2D, FFT, LIMIT_SHAPES, as_text
 
 _TIMES = {"numpy": 1.0, "torch": 1.1, "jax": 1.4}  # a library's limits are NumPy's times this
 _JAX_CALL = 6.0  # the limit at the first shape, where the overhead of JAX's call dominates

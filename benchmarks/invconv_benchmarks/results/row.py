@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from invconv_benchmarks.measure import spread
-from invconv_benchmarks.measure.contender import Contender
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.suites.group import YARDSTICKS, Group, as_text
+from invconv_benchmarks.measure.timing import Contender
+from invconv_benchmarks.suites.groups import YARDSTICKS, Group, as_text
 from invconv_conformance.libraries.table import LIBRARIES
 
 Key = tuple[Any, ...]

@@ -28,9 +28,9 @@ from threadpoolctl import threadpool_limits
 
 import invconv as ic
 from invconv_benchmarks.measure import spread, timing
-from invconv_benchmarks.measure.contender import Call
+from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_benchmarks.suites.group import as_text
+from invconv_benchmarks.suites.groups import as_text
 
 _ROUNDS = 30
 _LIMITS = {  # of our time ÷ SciPy's by the signals' shape: lfilter, sosfilt, both with a state

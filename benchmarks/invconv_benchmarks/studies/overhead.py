@@ -10,7 +10,7 @@ import torch
 import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.layers import step_of
-from invconv_benchmarks.measure.contender import Call
+from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.results.limits import Verdict, judged
 
 _SHAPE = (1, 12, 8, 8)

@@ -21,19 +21,18 @@ from rich.markdown import Markdown
 from threadpoolctl import threadpool_limits
 
 import invconv_torch as it
-from invconv_benchmarks.contenders.references import pixel_by_pixel, sparse
-from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.density.compare.report import title
+from invconv_benchmarks.contenders.operators import Setup, pixel_by_pixel, sparse
+from invconv_benchmarks.density.compare.result import title
 from invconv_benchmarks.density.compare.rows import ROWS
 from invconv_benchmarks.density.recipes.peers import Autoregressive
 from invconv_benchmarks.density.recipes.recipe import load_preset
 from invconv_benchmarks.measure import environment, spread, timing
-from invconv_benchmarks.measure.contender import Call
+from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
-from invconv_benchmarks.results import sealed
 from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_benchmarks.suites.group import Group
+from invconv_benchmarks.results.result import read_document, write_document
+from invconv_benchmarks.suites.groups import Group
 from invconv_conformance.libraries.table import KNOWN, Target
 from invconv_torch.flows import AffineCoupling
 
@@ -77,7 +76,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
         points = [p for size in sizes for p in _timed(layers(size), size, rounds)]
         flows = _timed(whole(quick), 32, rounds)
     document: Document = {"schema": _SCHEMA, **finished(), "points": points, "flows": flows}
-    sealed.write(folder / "sampling.json", document)
+    write_document(folder / "sampling.json", document)
     draw(document, folder / "sampling.png")
     Console().print(Markdown("\n".join(block(document))))
     return list(_verdicts(document)), {CAPTION: folder / "sampling.png"}
@@ -270,4 +269,4 @@ def headline(document: Document) -> str:
 
 def read(path: Path) -> Document:
     """Return the numbers of a file; one that was changed or cut off is refused."""
-    return sealed.read(path, _SCHEMA)
+    return read_document(path, _SCHEMA)

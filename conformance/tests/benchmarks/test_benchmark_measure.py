@@ -18,15 +18,14 @@ import torch
 
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels import maps
-from invconv_benchmarks.contenders import layers, ours, plain, references
-from invconv_benchmarks.contenders.setup import Setup
-from invconv_benchmarks.measure import environment, turns
-from invconv_benchmarks.measure.contender import Contender
-from invconv_benchmarks.runs import schedule
-from invconv_benchmarks.runs.worker import Job, run, targets_of
+from invconv_benchmarks import runs
+from invconv_benchmarks.contenders import layers, operators
+from invconv_benchmarks.contenders.operators import Setup
+from invconv_benchmarks.measure import environment, timing
+from invconv_benchmarks.measure.timing import Contender
+from invconv_benchmarks.runs import Job, run, targets_of
 from invconv_benchmarks.studies import overhead
-from invconv_benchmarks.suites.group import LFILTER, SPECTRAL, Group
-from invconv_benchmarks.suites.groups import select
+from invconv_benchmarks.suites.groups import LFILTER, SPECTRAL, Group, select
 
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))
@@ -41,7 +40,7 @@ def setup(name: str, does: tuple[str, ...], target: Any = NUMPY, **changes: Any)
 @pytest.mark.parametrize("target", ALL)
 def test_our_contenders_run_and_invert(name: str, target: tuple[str, str]) -> None:
     there = setup(name, ("forward", "inverse"), target)
-    forward, inverse = (c.build()() for c in ours.contenders(there))
+    forward, inverse = (c.build()() for c in operators.ours(there))
     assert there.residual(to_numpy(inverse)) < 1e-14
     assert there.residual(there.values * np.nan) == 1e30
     np.testing.assert_allclose(to_numpy(forward), to_numpy(there.conv.forward(there.x)))
@@ -50,7 +49,7 @@ def test_our_contenders_run_and_invert(name: str, target: tuple[str, str]) -> No
 @pytest.mark.parametrize("name", ["corner 2", "corner 3", "periodic 2", "periodic 3", "plain"])
 def test_plain_convolutions_agree(name: str) -> None:
     setups = (setup(name, ("forward",), target) for target in ALL)
-    found = [to_numpy(c.build()()) for there in setups for c in plain.contenders(there)]
+    found = [to_numpy(c.build()()) for there in setups for c in operators.plain(there)]
     assert len(found) == (7 if name.startswith("periodic") else 4)
     for y in found:
         np.testing.assert_allclose(y, found[0], atol=1e-12)
@@ -64,9 +63,9 @@ def test_the_peers_solve_the_same_equation() -> None:
     ):
         for target, count in zip(ALL, (len(peers), len(peers) - 1, 0), strict=True):
             there = setup(name, ("inverse",), target, shape=shape, peers=peers)
-            found = references.contenders(there)
+            found = operators.peers(there)
             odd = replace(there, group=replace(there.group, suite="odd"))
-            assert not plain.contenders(odd)  # a peer is the yardstick
+            assert not operators.plain(odd)  # a peer is the yardstick
             assert len(found) == count
             for contender in found:
                 assert there.residual(to_numpy(contender.build()())) < 1e-14, contender.name
@@ -87,13 +86,13 @@ def test_contenders_take_turns() -> None:
         raise RuntimeError("no such thing\nsecond line")
 
     bad = setup("corner 2", ()).contender("bad", "ours", "forward", broken)
-    found = turns.measure([contender("a"), bad, contender("b")], 0.02)
+    found = timing.measure([contender("a"), bad, contender("b")], 0.02)
     assert "aabb" * 3 in "".join(order)  # each sample after an untimed call
     assert found[1].error == "RuntimeError: no such thing"
     assert len(found[0].samples) >= 5
     assert min(found[0].samples) >= 2e-3
     order.clear()
-    turns.measure([contender("a"), contender("b")], 0.02, alternating=True)
+    timing.measure([contender("a"), contender("b")], 0.02, alternating=True)
     assert "".join(order).endswith("ab" * 3)
 
 
@@ -139,11 +138,11 @@ def test_what_fails_in_a_worker_costs_one_group() -> None:
 
 def test_a_pass_is_whole_when_its_last_job_is(monkeypatch: Any) -> None:
     groups = (replace(GOOD, thorough=True),)
-    plan = schedule.Schedule("", groups, (NUMPY,), (1, 2), (), False, 2, 0.01, 1.0)
+    plan = runs.Schedule("", groups, (NUMPY,), (1, 2), (), False, 2, 0.01, 1.0)
     for jobs, whole in ((1, 0), (2, 1), (3, 1), (4, 2)):
         ran = [run(Job((), (), 1, 0.0)) for _ in range(jobs)]
-        monkeypatch.setattr(schedule, "run", Mock(side_effect=[*ran, KeyboardInterrupt]))
-        found = schedule.perform(plan, lambda *_: None, environment.begin(), ())
+        monkeypatch.setattr(runs, "run", Mock(side_effect=[*ran, KeyboardInterrupt]))
+        found = runs.perform(plan, lambda *_: None, environment.begin(), ())
         assert (found.complete, found.passes) == (whole > 0, max(1, whole))
 
 

@@ -12,14 +12,14 @@ import pytest
 
 from invconv._cli import main
 from invconv_benchmarks import command
-from invconv_benchmarks.contenders import plain
 from invconv_benchmarks.docs import readmes
 from invconv_benchmarks.measure import spread
 from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.report import page, tables
+from invconv_benchmarks.report import tables
 from invconv_benchmarks.results import limits, result
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
+from invconv_benchmarks.suites.groups import FFT
 from invconv_conformance import printing, report
 from invconv_conformance.libraries.library import Column
 from invconv_conformance.pages.conformance import as_page, cells
@@ -197,7 +197,7 @@ LIMITED: tuple[tuple[dict[str, Any], tuple[Any, ...], list[tuple[float, float]]]
     ({"suite": "checks"}, (("ours", "solve", 1), ("ours", "check", 106)), [(2, 1)]),
     ({"suite": "checks"}, (("ours", "solve", 1), ("ours", "diagnosis", 103)), [(0.5, 1)]),
     ({"map": "emerging 3"}, (("ours", "forward", 2), SOLVE), [(1.5, 1.5), (0.5, 1)]),
-    ({"map": "periodic 3"}, ((plain.FFT, "forward", 2), SOLVE), [(1.5, 1.1)]),
+    ({"map": "periodic 3"}, ((FFT, "forward", 2), SOLVE), [(1.5, 1.1)]),
 )
 
 
@@ -265,8 +265,8 @@ def test_nothing_measured_is_an_error_and_words_are_shown_as_they_are(
 
 
 def test_the_page_holds_everything_and_escapes_words(tmp_path: Path) -> None:
-    pictures = page.draw(invented(), tmp_path)
-    text = page.as_page(invented(), pictures)
+    pictures = command.draw(invented(), tmp_path)
+    text = command.as_page(invented(), pictures)
     assert text.count("data:image/png;base64,") == len(pictures) == 1
     assert "://" not in text
     for words in ("benchmark &lt;inverse&gt;", "&lt;no&gt; such thing", "not yet run", "miss"):

@@ -21,14 +21,12 @@ from matplotlib.image import imread
 from torch import nn
 
 from invconv._cli import main
-from invconv_benchmarks.density import command
-from invconv_benchmarks.density.compare import picture, report, result, rows
+from invconv_benchmarks.density import command, evaluation
+from invconv_benchmarks.density.compare import comparison, result, rows
 from invconv_benchmarks.density.data.dataset import noise_of
-from invconv_benchmarks.density.data.users_data import load
-from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes import checkpoint
-from invconv_benchmarks.density.recipes.recipe import load_preset
-from invconv_benchmarks.density.training.module import DivergedError
+from invconv_benchmarks.density.data.sources import load
+from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, load_preset, read_checkpoint
+from invconv_benchmarks.density.training import DivergedError
 from invconv_torch import ActNorm
 from invconv_torch.flows import Multiscale
 from tests.density.test_density_data import RNG
@@ -109,7 +107,7 @@ def test_a_run_whose_checkpoint_is_lost_is_trained_anew(tmp_path: Path, monkeypa
     folder = comparison.run_folder("plain", 0, 0.01)
     folder.mkdir()
     for lost, count in ((True, 1), (True, 2), (False, 2)):
-        (folder / checkpoint.NAME).write_bytes(b"") if not lost else None
+        (folder / CHECKPOINT).write_bytes(b"") if not lost else None
         rows.outcome_of(comparison, "plain", 0, 0.01, load("digits"), final=True)
         assert trained.call_count == count
 
@@ -199,12 +197,12 @@ def test_a_curve_is_the_mean_of_the_runs_of_its_own_model() -> None:
         row = {"mixing": mixing, "runs": [{"history": h} for h in [*histories, []]]}
         found["rows"].append(row)
     axis = Figure().subplots()
-    picture._curves(axis, found)
+    comparison._curves(axis, found)
     curves = {str(line.get_label()): [*line.get_ydata()] for line in axis.lines}
-    assert curves == {report.title("plain"): [5.0, 4.0], report.title("plu"): [8.0, 4.0]}
+    assert curves == {result.title("plain"): [5.0, 4.0], result.title("plu"): [8.0, 4.0]}
     del found["rows"][0]["runs"][0]["history"][1:], found["rows"][1:]  # a single point, and so
-    picture._curves(axis, found)  # without a warning
-    picture._differences(axis, {"rows": [{"mixing": "plain", "difference": None}]})
+    comparison._curves(axis, found)  # without a warning
+    comparison._differences(axis, {"rows": [{"mixing": "plain", "difference": None}]})
 
 
 def test_the_command_is_told_without_its_places() -> None:
@@ -213,7 +211,7 @@ def test_the_command_is_told_without_its_places() -> None:
     found |= {"seeds": [0], "paper": {}, "load": {}, "date": ""}
     for place in ("--out '/my runs/a'", "'--out=/my runs/a' --workers 1"):
         found["command"] = f"python -m invconv density compare {place} --quick"
-        assert report._about(found).startswith("`invconv density compare --quick`: ")
+        assert result._about(found).startswith("`invconv density compare --quick`: ")
 
 
 @pytest.mark.slow
@@ -238,7 +236,7 @@ def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys:
     assert float(off) < 1e-5
     assert "of 4 samples 0 are not finite, the others come back to their noise, off by " in out
     path = tmp_path / "grid.png"
-    arguments = ["density", "sample", str(run / checkpoint.NAME), "--count", "5", "--out"]
+    arguments = ["density", "sample", str(run / CHECKPOINT), "--count", "5", "--out"]
     assert main([*arguments, str(path)]) == 0
     assert "5 samples of digits, periodic, seed 1, step 3" in capsys.readouterr().out
     assert imread(path).shape[:2] == (16, 24)
@@ -301,7 +299,7 @@ def test_a_run_that_is_asked_to_end_saves_itself(kind: signal.Signals, tmp_path:
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 130
     (step,) = re.findall(r"stopped after (\d+) of 100000 steps; the same command goes on", out)
-    assert checkpoint.read(tmp_path / checkpoint.NAME).step == int(step)
+    assert read_checkpoint(tmp_path / CHECKPOINT).step == int(step)
 
 
 @pytest.mark.parametrize("mixing", ["real_nvp", "maf"])

@@ -13,14 +13,12 @@ import torch
 pytest.importorskip("lightning", reason="lightning is not installed")
 
 from invconv._cli import main
-from invconv_benchmarks.density.data.users_data import load
-from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.evaluation.evaluation import bits_per_dim
-from invconv_benchmarks.density.recipes import checkpoint
-from invconv_benchmarks.density.recipes.recipe import Recipe, load_preset
-from invconv_benchmarks.density.training.module import DensityModule, DivergedError
-from invconv_benchmarks.density.training.module import first_non_finite as non_finite
-from invconv_benchmarks.density.training.run import train
+from invconv_benchmarks.density import evaluation
+from invconv_benchmarks.density.data.sources import load
+from invconv_benchmarks.density.evaluation import bits_per_dim
+from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, KEY, Recipe, load_preset
+from invconv_benchmarks.density.training import DensityModule, DivergedError, train
+from invconv_benchmarks.density.training import first_non_finite as non_finite
 from tests.programs import python
 
 DIGITS = load("digits")
@@ -31,7 +29,7 @@ def recipe(mixing: str, **changes: Any) -> Recipe:
 
 
 def content(folder: Path) -> Any:
-    return torch.load(folder / checkpoint.NAME, weights_only=True)
+    return torch.load(folder / CHECKPOINT, weights_only=True)
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -42,7 +40,7 @@ def after(steps: int) -> Callable[[], bool]:
 def same(one: Path, other: Path) -> bool:
     first, second = content(one), content(other)
     tensors, others = first["state_dict"], second["state_dict"]
-    histories = [c[checkpoint.KEY]["history"] for c in (first, second)]
+    histories = [c[KEY]["history"] for c in (first, second)]
     measured = [[(e["step"], e["train"], e["held_out"]) for e in entries] for entries in histories]
     equal = all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
     return equal and measured[0] == measured[1]
@@ -56,11 +54,11 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(mixing: str, tmp_p
     (part / f".{'0a' * 8}.part").touch()  # as a process leaves that is killed while it writes
     (part / ".users.part").touch()
     assert train(run, DIGITS, part).step == 11
-    assert {path.name for path in part.iterdir()} == {checkpoint.NAME, ".users.part"}
+    assert {path.name for path in part.iterdir()} == {CHECKPOINT, ".users.part"}
     assert same(whole, part)
-    before = (part / checkpoint.NAME).read_bytes()
+    before = (part / CHECKPOINT).read_bytes()
     again = train(run, DIGITS, part)  # it is done: nothing is trained or written
-    assert (again.step, (part / checkpoint.NAME).read_bytes()) == (11, before)
+    assert (again.step, (part / CHECKPOINT).read_bytes()) == (11, before)
     stored = content(part)["state_dict"]
     for name, weight in again.average.state_dict().items():
         assert torch.equal(stored[f"average.{name}"], weight)
@@ -144,7 +142,7 @@ def test_a_run_that_goes_wrong_stops_with_the_layers_name_and_can_go_on(
     with pytest.raises(DivergedError, match=message):
         train(run, DIGITS, tmp_path, should_stop=spoil_after_seven)
     kept = content(tmp_path)
-    assert kept[checkpoint.KEY]["step"] == 6
+    assert kept[KEY]["step"] == 6
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept["state_dict"].values())
     assert train(run, DIGITS, tmp_path).step == 40
 
@@ -158,7 +156,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     train(recipe("emerging", steps=5), DIGITS, tmp_path / "one")
     one, two = content(tmp_path / "one"), content(tmp_path / "two")
     torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-4, atol=1e-5)
-    bits = [[entry["held_out"] for entry in c[checkpoint.KEY]["history"]] for c in (one, two)]
+    bits = [[entry["held_out"] for entry in c[KEY]["history"]] for c in (one, two)]
     assert bits[0] == pytest.approx(bits[1], abs=1e-4)
 
 
@@ -176,7 +174,7 @@ TRAIN = ["density", "train", "--preset", "digits", "--mixing", "plain", "--steps
 def done(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("run")
     train(RECIPE, DIGITS, folder, should_stop=after(5))
-    return (folder / checkpoint.NAME).read_bytes()
+    return (folder / CHECKPOINT).read_bytes()
 
 
 class _Code:
@@ -199,7 +197,7 @@ def with_a_flipped_bit(content: bytes) -> bytes:
 
 def without_a_mixing(content: bytes) -> bytes:
     stored = torch.load(io.BytesIO(content), weights_only=True)
-    stored[checkpoint.KEY]["recipe"]["mixing"] = None
+    stored[KEY]["recipe"]["mixing"] = None
     return saved(stored)
 
 
@@ -207,7 +205,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut off": lambda content: content[:-50],
     "a flipped bit": with_a_flipped_bit,
-    "code": lambda content: saved({checkpoint.KEY: _Code()}),
+    "code": lambda content: saved({KEY: _Code()}),
     "no run": lambda content: saved({"state_dict": {}}),
     "a list": lambda content: saved([]),
     "a tensor": lambda content: saved(torch.zeros(3)),
@@ -217,12 +215,12 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint(damage: Any, done: bytes, tmp_path: Path, capsys: Any) -> None:
-    path, content = tmp_path / checkpoint.NAME, damage(done)
+    path, content = tmp_path / CHECKPOINT, damage(done)
     path.write_bytes(content)
     for command in ([*TRAIN, str(tmp_path)], ["density", "evaluate", str(tmp_path)]):
         assert main(command) == 2
         out, error = capsys.readouterr()
-        assert re.search(rf"{checkpoint.NAME}: no (whole )?checkpoint", error)
+        assert re.search(rf"{CHECKPOINT}: no (whole )?checkpoint", error)
         assert "this ran" not in out
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
@@ -235,28 +233,28 @@ def test_a_checkpoint_imports_no_module(
     monkeypatch.syspath_prepend(tmp_path)
     stored = torch.load(io.BytesIO(done), weights_only=True)
     sample = ["density", "sample", str(tmp_path), "--count", "1", "--out", str(tmp_path / "a.png")]
-    stored[checkpoint.KEY]["recipe"]["mixing"] = "evil_rows:plain"
-    (tmp_path / checkpoint.NAME).write_bytes(saved(stored))
+    stored[KEY]["recipe"]["mixing"] = "evil_rows:plain"
+    (tmp_path / CHECKPOINT).write_bytes(saved(stored))
     for mixing, status in (("", 0), ("os:plain", 2), ("evil_rows:plain", 0)):
         assert main([*sample, *(["--mixing", mixing] if mixing else [])]) == status
         out, error = capsys.readouterr()
         assert ("this ran" in out) == (mixing == "evil_rows:plain")
         assert ("--mixing: expected 'evil_rows:plain', as the run has" in error) == (status == 2)
-    stored[checkpoint.KEY]["recipe"]["mixing"] = "evil_rows:none"
-    (tmp_path / checkpoint.NAME).write_bytes(saved(stored))
+    stored[KEY]["recipe"]["mixing"] = "evil_rows:none"
+    (tmp_path / CHECKPOINT).write_bytes(saved(stored))
     assert main(sample) == 2
     assert "has its word once its module has been imported" in capsys.readouterr().err
 
 
 def test_one_tile_has_no_spread(done: bytes, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    (tmp_path / checkpoint.NAME).write_bytes(done)
+    (tmp_path / CHECKPOINT).write_bytes(done)
     monkeypatch.setattr(evaluation, "bits_per_dim", lambda *_: np.ones(1))
     assert main(["density", "evaluate", str(tmp_path), "--count", "1"]) == 0
     assert "step 5 of 60: 1.0000 bits/dim of 1 test images\n" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_run_is_refused(done: bytes, tmp_path: Path) -> None:
-    path = tmp_path / checkpoint.NAME
+    path = tmp_path / CHECKPOINT
     path.write_bytes(done)
     other = recipe("plain", seed=1, steps=60, learning_rate=0.5)
     message = r"seed was 0 and is 1, learning_rate was 0.01 and is 0.5; choose another folder"
@@ -274,7 +272,7 @@ def test_a_checkpoint_of_another_run_is_refused(done: bytes, tmp_path: Path) -> 
 @pytest.mark.parametrize("small_disk", ["110k"], indirect=True)
 def test_on_a_full_disk_the_checkpoint_stays(small_disk: Path, done: bytes, capsys: Any) -> None:
     assert 56_000 < len(done) < 110_000
-    path = small_disk / checkpoint.NAME
+    path = small_disk / CHECKPOINT
     path.write_bytes(done)
     assert main([*TRAIN, str(small_disk)]) == 2
     error = capsys.readouterr().err

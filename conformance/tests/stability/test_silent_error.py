@@ -24,7 +24,7 @@ from invconv.trust.round_trip import Judgement, RoundTrip
 from invconv_benchmarks.studies.silent_error import operators, study
 from invconv_benchmarks.studies.silent_error.operators import constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
-from invconv_benchmarks.suites.group import Shape
+from invconv_benchmarks.suites.maps import Shape
 from tests.selected import slow, turned
 
 ALL = list(constructions())

@@ -21,14 +21,12 @@ import torch
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
+from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.data.dataset import Dataset
-from invconv_benchmarks.density.data.users_data import load
-from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes import checkpoint
+from invconv_benchmarks.density.data.sources import load
 from invconv_benchmarks.density.recipes.peers import PEERS
-from invconv_benchmarks.density.recipes.recipe import Preset, Recipe, imported
-from invconv_benchmarks.density.training.module import DivergedError
-from invconv_benchmarks.density.training.run import train
+from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, Preset, Recipe, imported
+from invconv_benchmarks.density.training import DivergedError, train
 from invconv_benchmarks.measure import processes
 from invconv_benchmarks.suites.maps import MIXINGS
 from invconv_conformance.libraries.environment import settings
@@ -150,7 +148,7 @@ def outcome_of(
     except (FileNotFoundError, TypeError, ValueError):  # there is none, or one that is cut off
         known = {}
     outcome: Outcome = known.pop("outcome", {})
-    usable = not final or (outcome.get("bits") and (folder / checkpoint.NAME).exists())
+    usable = not final or (outcome.get("bits") and (folder / CHECKPOINT).exists())
     if known == identity and ("error" in outcome or usable):
         return outcome
     try:

@@ -1,4 +1,4 @@
-"""A run's recipe, the flow that it describes, and the presets of recipes in TOML.
+"""A run's recipe, the flow that it describes, presets of recipes in TOML, and a run's checkpoint.
 
 The flow of the paper is `invconv_torch.flows.Glow`, whose module lists how it differs from the code
 of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs does something else:
@@ -10,9 +10,11 @@ of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs doe
 """
 
 import importlib
+import pickle
 import tomllib
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +27,8 @@ from invconv.flows.architecture import GlowArchitecture, mixing_words
 from invconv_benchmarks.density.recipes.peers import PEERS
 from invconv_torch.flows import Glow, Multiscale
 
+CHECKPOINT = "checkpoint.ckpt"  # a file of Lightning, in which a run is described beside its state
+KEY = "invconv-density"  # of the description in the file
 PRECISIONS = ("float32", "bfloat16")
 _UNITS = {"steps": "epochs", "warm_up_steps": "warm_up_epochs"}  # one takes the other's place
 _UNITS |= {epochs: steps for steps, epochs in _UNITS.items()}
@@ -167,3 +171,48 @@ def load_preset(name: str) -> Preset:
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     gone = {_UNITS[name] for name in changes if name in _UNITS}
     return {n: v for n, v in values.items() if n not in gone} | dict(changes)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after ``step`` of ``steps``: its images' fingerprint, and the averaged parameters."""
+
+    recipe: Recipe
+    image_shape: tuple[int, int, int]
+    data: str
+    step: int
+    steps: int
+    history: list[dict[str, Any]]
+    average: Mapping[str, torch.Tensor]
+
+    def require_same(self, recipe: Recipe, data: str) -> None:
+        """Raise unless a run of this recipe on the data of this fingerprint can go on from here."""
+        then, now = asdict(self.recipe), asdict(recipe) | {"preset": self.recipe.preset}
+        if then != now:
+            names = [name for name in now if then[name] != now[name]]
+            changes = ", ".join(f"{n} was {then[n]!r} and is {now[n]!r}" for n in names)
+            raise CommandError(f"the checkpoint is of another run: {changes}")
+        if self.data != data:
+            raise CommandError("the checkpoint is of a run on other images")
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. No code in it is run, and a file with a damaged byte is refused."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():  # PyTorch itself does not look at the checksums
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError):
+        raise CommandError(f"{path}: there is no such checkpoint") from None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        raise CommandError(
+            f"{path}: no whole checkpoint: {error!s:.300}; delete it to begin anew, or restore it"
+        ) from None
+    try:
+        run, state = dict(content[KEY]), content["state_dict"].items()
+        run["recipe"] = Recipe.of(run["recipe"])
+        average = {n.removeprefix("average."): t for n, t in state if n.startswith("average.")}
+        return Checkpoint(**run, average=average)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CommandError(f"{path}: no checkpoint of a density model: {error!s:.300}") from None

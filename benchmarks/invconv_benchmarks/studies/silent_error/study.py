@@ -25,7 +25,7 @@ from invconv_benchmarks.results.limits import Verdict, judged
 from invconv_benchmarks.studies.silent_error import operators
 from invconv_benchmarks.studies.silent_error.operators import Construction, constructions
 from invconv_benchmarks.studies.silent_error.truth import digits, error_of
-from invconv_benchmarks.suites.group import Shape
+from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.laws.trust import warned
 
 _FAMILY, _NEAR, _CHAINS, _LARGE, _BLAMED = 60, 40, 100, 10, 100

@@ -16,7 +16,7 @@ import numpy as np
 import invconv as ic
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.report.figures import Floats
-from invconv_benchmarks.suites.group import Shape
+from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU

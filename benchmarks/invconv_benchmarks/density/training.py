@@ -1,24 +1,36 @@
-"""A density model as a module of Lightning: its steps, the average of its parameters, its data."""
+"""A run as a module of Lightning, and its training from a folder's checkpoint on.
+
+It runs in one process or in those of torchrun. Two things are ours: Lightning writes checkpoints
+through a file elsewhere that it copies, which a kill or a full disk leaves in part, and at Ctrl-C
+it leaves amid a step, from which no run goes on.
+"""
 
 import copy
+import io
 import itertools
+import logging
 import math
+import os
+import signal
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import lightning
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
 from invconv import IllConditionedWarning
 from invconv.arrays.errors import CommandError
+from invconv.files.container import replacing
+from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.data.dataset import Batches, Dataset
-from invconv_benchmarks.density.evaluation import evaluation
-from invconv_benchmarks.density.recipes.checkpoint import KEY
-from invconv_benchmarks.density.recipes.recipe import Recipe
+from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, KEY, Recipe, read_checkpoint
 from invconv_torch import InverseGuard, InvertibleModule
 from invconv_torch.flows import Multiscale
 
@@ -26,6 +38,7 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 
 MEASUREMENTS = 20  # of the tiles held out, in a run
 _LOST = 2.0  # digits: with fewer an inverse cannot be right
+_PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
 class DivergedError(CommandError):
@@ -135,9 +148,9 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         kept = "the checkpoint before it is kept. Lower the learning rate"
         return DivergedError(f"step {self.step}: {cause}; {kept}")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, stored: dict[str, Any]) -> None:
         """Describe the run in its checkpoint."""
-        checkpoint[KEY] = {
+        stored[KEY] = {
             "recipe": asdict(self.recipe),
             "image_shape": self.data.image_shape,
             "data": self.data.fingerprint,
@@ -146,9 +159,9 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
             "history": self.history,
         }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, stored: dict[str, Any]) -> None:
         """Take the measurements up again."""
-        self.step, self.history = checkpoint[KEY]["step"], checkpoint[KEY]["history"]
+        self.step, self.history = stored[KEY]["step"], stored[KEY]["history"]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -171,3 +184,135 @@ def first_non_finite(model: Multiscale, x: Tensor) -> str | None:
 
 def _pair(batches: Batches, step: int, part: slice) -> Pair:
     return torch.from_numpy(batches.images(step, part)), torch.from_numpy(batches.noise(step, part))
+
+
+def train(
+    recipe: Recipe,
+    data: Dataset,
+    folder: Path,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
+    seconds: float = 300.0,
+    say: Callable[[str], object] = str,
+    bar: bool = False,
+) -> DensityModule:
+    """Train until the recipe's last step, from where the folder's checkpoint is.
+
+    ``should_stop`` is asked after every step whether to write a checkpoint and end there. A
+    checkpoint is written after each measurement and after so many ``seconds``. ``say`` is told each
+    measurement in a line, in the first of several processes; ``bar`` shows Lightning's bar.
+    """
+    path = folder / CHECKPOINT
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{'[0-9a-f]' * 16}.part"):  # of a run killed in `replacing`
+        left.unlink(missing_ok=True)
+    stored = read_checkpoint(path) if path.exists() else None
+    if stored is not None:
+        try:
+            stored.require_same(recipe, data.fingerprint)
+        except CommandError as error:
+            raise CommandError(f"{path}: {error}; choose another folder, or delete it") from None
+    module = DensityModule(recipe, data)
+    if stored is not None and stored.step == stored.steps:
+        module.average.load_state_dict(stored.average)
+        module.history, module.step = stored.history, stored.step
+        return module
+    keeper = Keeper(path, should_stop, seconds, say)
+    _fit(module, keeper, device, stored is not None, bar)
+    return module
+
+
+def _fit(module: DensityModule, keeper: "Keeper", device: str, goes_on: bool, bar: bool) -> None:
+    here, world = (int(os.environ.get(f"{n}WORLD_SIZE", 1)) for n in ("LOCAL_", ""))  # torchrun's
+    if (batch := module.recipe.batch) % world:
+        raise CommandError(f"batch: expected a multiple of the {world} processes, got {batch}")
+    place = torch.device(device)
+    one: Any = 1 if place.index is None else [place.index]
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", ".*LeafSpec|.*broadcast_buffers", FutureWarning)
+        trainer = lightning.Trainer(
+            accelerator={"cuda": "gpu"}.get(place.type, place.type),
+            devices=here if world > 1 else one,
+            num_nodes=world // here,
+            strategy="ddp" if world > 1 else "auto",
+            max_steps=module.steps,
+            precision=_PRECISIONS[module.recipe.precision],
+            callbacks=[keeper],
+            plugins=[WholeFiles()],
+            logger=False,
+            enable_checkpointing=False,  # `Keeper` says when
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, ckpt_path=keeper.path if goes_on else None)
+
+
+class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
+    """Writes a checkpoint whole or not at all."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; whatever goes wrong, the one that was there before stays."""
+        content = io.BytesIO()  # on a full disk torch.save itself raises no OSError
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as part:
+            part.write_bytes(content.getbuffer())
+
+
+@dataclass(eq=False)
+class Keeper(lightning.Callback):  # type: ignore[misc]
+    """Measures and saves a run, and stops it when asked; the first four fields are `train`'s."""
+
+    path: Path
+    should_stop: Callable[[], bool]
+    seconds: float
+    say: Callable[[str], object]
+    saved: float = field(default_factory=time.monotonic)
+    sigterm: Any = field(default_factory=lambda: signal.getsignal(signal.SIGTERM))
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Take Lightning's handler of SIGTERM away: it would not save."""
+        signal.signal(signal.SIGTERM, self.sigterm)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
+        """Measure and save where it is due; one process that is asked to stop stops all."""
+        if module.due:
+            module.measure()
+            if trainer.is_global_zero:
+                last = "train {train:.3f}, held out {held_out:.3f}".format(**module.history[-1])
+                self.say(f"{module.step:>6}/{module.steps}  bits/dim: {last}")
+        anyone = trainer.strategy.reduce_boolean_decision
+        trainer.should_stop = anyone(self.should_stop(), all=False)
+        late = anyone(time.monotonic() - self.saved > self.seconds, all=False)
+        if module.due or late or trainer.should_stop:
+            module.require_numbers()
+            try:
+                trainer.save_checkpoint(self.path)
+            except OSError as error:
+                what = f"the checkpoint of step {module.step} cannot be written"
+                kept = f"the one before is still there: {error}"
+                raise OSError(f"{self.path}: {what}, {kept}") from None
+            self.saved = time.monotonic()
+
+
+@contextmanager
+def stopping() -> Iterator[list[int]]:
+    """Yield a list that gets an entry when the process is asked to end, by a first Ctrl-C, too."""
+    asked: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        if number in asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {kind: signal.signal(kind, hear) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

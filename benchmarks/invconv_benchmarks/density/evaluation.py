@@ -14,9 +14,12 @@ from invconv import diagnose
 from invconv.arrays.errors import CommandError
 from invconv.files.container import replacing
 from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
-from invconv_benchmarks.density.recipes import checkpoint
-from invconv_benchmarks.density.recipes.checkpoint import Checkpoint
-from invconv_benchmarks.density.recipes.recipe import imported
+from invconv_benchmarks.density.recipes.recipe import (
+    CHECKPOINT,
+    Checkpoint,
+    imported,
+    read_checkpoint,
+)
 from invconv_benchmarks.report.figures import Floats, stretch
 from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale
@@ -32,8 +35,8 @@ def restore(
 
     No module that a checkpoint names is imported; one of the user's ``mixing`` is.
     """
-    path = path / checkpoint.NAME if path.is_dir() else path
-    stored = checkpoint.read(path)
+    path = path / CHECKPOINT if path.is_dir() else path
+    stored = read_checkpoint(path)
     if mixing not in (None, own := stored.recipe.mixing):
         raise CommandError(f"--mixing: expected {own!r}, as the run has, got {mixing!r}")
     if mixing is not None:

@@ -1,10 +1,14 @@
-"""Data sets from a path of the user's: those of the paper, and a folder or zip of any images."""
+"""Data sets: of packages, those of the paper in a path of the user's, a folder or zip of images.
+
+Nothing is downloaded. Images that packages ship are split by region into parts a tile's width
+apart, so that none holds the edge of an object of another.
+"""
 
 import io
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,10 @@ from PIL import Image, UnidentifiedImageError
 
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data.dataset import Bytes, Dataset
-from invconv_benchmarks.density.data.shipped import TILE, digits, hubble, photos, planes
 from invconv_benchmarks.report.figures import tiles
 
-SHIPPED = {"hubble": hubble, "photos": photos, "digits": digits}
+TILE = 32
+_JPEG = 8  # tiles off the grid of a JPEG's blocks cost .05 bits/dim, as much as a layer may gain
 
 LAYOUTS = {
     "cifar10": "the binary version of CIFAR-10, cifar-10-binary.tar.gz of "
@@ -35,7 +39,6 @@ LAYOUTS = {
     "400, is to choose learning rates by; or a folder with images alone, every tenth of which is "
     "for the test",
 }
-NAMES = (*SHIPPED, *LAYOUTS)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -46,6 +49,58 @@ _OF_ZIPS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, Uni
 _MEASURED = 400  # images, of many, to choose learning rates by: they are measured often
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
+
+
+def hubble() -> Dataset:
+    """Return the Hubble deep field (NASA, public domain); its left two thirds are to train on."""
+    from skimage.data import hubble_deep_field
+
+    image = planes(hubble_deep_field())
+    validation, test = (tiles(image[:, :, at], TILE) for at in (slice(672, 768), slice(800, None)))
+    train = [image[:, :, :640]]
+    return Dataset("hubble", train, test, validation, grid=_JPEG, symmetry="horizontal")
+
+
+def photos() -> Dataset:
+    """Return photographs; of each the right fifth is for the test, a tenth to choose by."""
+    train, validation, test = [], [], []
+    for photograph in _photographs():
+        image = planes(photograph)
+        columns = image.shape[2] // TILE
+        first = TILE * (columns - columns // 5)
+        middle = first - TILE * (1 + columns // 10)
+        train.append(image[:, :, : middle - TILE])
+        validation.append(tiles(image[:, :, middle : first - TILE], TILE))
+        test.append(tiles(image[:, :, first:], TILE))
+    parts = np.concatenate(test), np.concatenate(validation)
+    return Dataset("photos", train, *parts, grid=_JPEG, symmetry="horizontal")
+
+
+def _photographs() -> Iterator[Any]:
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        yield getattr(data, name)()
+    yield data.stereo_motorcycle()[0]  # the other view shows the same, further to the left
+    yield from load_sample_images().images
+
+
+def digits() -> Dataset:
+    """Return scikit-learn's handwritten digits, 8 x 8 in 17 shades of grey: small, for tests."""
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images * 15).astype(np.uint8)[:, None]
+    return Dataset("digits", images[:1300], images[1500:], images[1300:1500])
+
+
+def planes(image: Any) -> Bytes:
+    """Return (C, H, W) of (H, W, C)."""
+    return np.ascontiguousarray(np.moveaxis(image, -1, 0))
+
+
+SHIPPED = {"hubble": hubble, "photos": photos, "digits": digits}
+NAMES = (*SHIPPED, *LAYOUTS)
 
 
 def load(name: str, path: Path | None = None) -> Dataset:

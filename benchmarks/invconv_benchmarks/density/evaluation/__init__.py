@@ -1,1 +1,0 @@
-"""Bits/dim of a trained model, its round trips, its samples, and the time of samples."""

@@ -1,1 +1,0 @@
-"""A run as a module of Lightning, its training, and the causes that stop it."""
