@@ -22,8 +22,7 @@ from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results import result
-from invconv_benchmarks.results.result import Result
-from invconv_benchmarks.results.row import Row
+from invconv_benchmarks.results.result import Result, Row
 from invconv_benchmarks.runs import Schedule, Step, perform
 from invconv_benchmarks.suites.groups import (
     CONV2D,

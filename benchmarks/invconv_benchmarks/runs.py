@@ -17,14 +17,12 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import operators
 from invconv_benchmarks.contenders.operators import Setup
 from invconv_benchmarks.measure import processes, timing
 from invconv_benchmarks.measure.timing import Contender, Timing, set_threads
-from invconv_benchmarks.results import limits
-from invconv_benchmarks.results.limits import Verdict
-from invconv_benchmarks.results.result import Result
-from invconv_benchmarks.results.row import Row, merged, row_of
+from invconv_benchmarks.results.result import Result, Row, Verdict, merged, row_of, verdicts_of
 from invconv_benchmarks.suites.groups import ALTERNATING, Group
 from invconv_conformance.libraries.environment import settings
 from invconv_conformance.libraries.table import KNOWN, Target
@@ -89,7 +87,7 @@ def perform(
         passes=max({1} | passes),
         not_run=list(schedule.not_run),
         rows=rows,
-        limits=[*verdicts, *limits.verdicts(rows)],
+        limits=[*verdicts, *verdicts_of(rows)],
     )
 
 
@@ -187,8 +185,8 @@ def _row(group: Group, threads: int, timed: Timing) -> Row:
     contender = timed.contender
     samples = [float(f"{s:.5g}") for s in timed.samples]
     known: dict[str, Any] = {n: getattr(timed, n) for n in ("plan", "first", "calls", "error")}
-    if contender.images is not None and samples and not group.axis:
-        solution = contender.images(timed.result)
+    if contender.does == "inverse" and samples and not group.axis:
+        solution = to_numpy(timed.result)
         known["residual"] = Setup(group, contender.target).residual(solution)
     return row_of(group, contender, threads, passes=[samples], **known)
 

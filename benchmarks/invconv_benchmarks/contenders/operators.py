@@ -64,11 +64,9 @@ class Setup:
         """Copy NumPy values into the library, in the group's dtype."""
         return self.target.asarray(values, self.group.dtype)
 
-    def contender(
-        self, name: str, role: str, does: str, build: Callable[[], Call], images: Any = None
-    ) -> Contender:
+    def contender(self, name: str, role: str, does: str, build: Callable[[], Call]) -> Contender:
         """Return a contender of this library."""
-        return Contender(name, role, does, self.target, build, images)
+        return Contender(name, role, does, self.target, build)
 
     def residual(self, x: Floats) -> float:
         """Return ||K x - y|| / (||x|| + ||y||) in float64, y being the images; at most 1e30."""
@@ -91,9 +89,7 @@ def ours(setup: Setup) -> list[Contender]:
         "unprepared": partial(_unprepared, setup),
     }
     return [
-        setup.contender(
-            f"invconv {does}", "ours", does, build[does], to_numpy if does == "inverse" else None
-        )
+        setup.contender(f"invconv {does}", "ours", does, build[does])
         for does in setup.group.does
         if does != "unprepared" or setup.target.mode == "eager"  # compiled code makes no plan
     ]
@@ -244,7 +240,7 @@ def spectrum(w: Floats, grid: tuple[int, ...]) -> Floats:
 def peers(setup: Setup) -> list[Contender]:
     """Return the peers of a group that belong to the setup's library."""
     return [
-        setup.contender(name, "peer", "inverse", partial(PEERS[name][1], setup), to_numpy)
+        setup.contender(name, "peer", "inverse", partial(PEERS[name][1], setup))
         for name in setup.group.peers
         if setup.target.library.name in PEERS[name][0] and setup.target.mode != "graph"
     ]

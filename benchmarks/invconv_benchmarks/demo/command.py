@@ -6,12 +6,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LogNorm
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from skimage import data
 from skimage.color import gray2rgb
+from skimage.exposure import rescale_intensity
 from skimage.io import imread
 from skimage.util import img_as_float64, montage
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a table for each map and write the picture."""
     console = printing.console()
-    image = hubble() if arguments.image is None else read(arguments.image)
+    image = read(arguments.image)
     require_picture("--out", arguments.out)
     if arguments.seed < 0:
         raise CommandError(f"--seed: expected a number of at least 0, got {arguments.seed}")
@@ -63,11 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in filter(None, (library.absent() for library in LIBRARIES)):
         console.print(f"not run: {reason}")
     with console.status("drawing"):
-        panels = {}
+        panels, shape = {}, tuple(n // _TILE for n in image.shape[:2])
         for name, conv in convs.items():
             y = conv.forward(x)
             back = conv.asarrays(np.empty(0, np.float32)).inverse(y.astype(np.float32))
-            panels[name] = [assemble(ic.unsqueeze(a) + 0.5, image) for a in (y, back)]
+            pair = (ic.unsqueeze(a) + 0.5 for a in (y, back))
+            panels[name] = [montage(cut, grid_shape=shape, channel_axis=1) for cut in pair]
         draw(image, panels, arguments.out)
     out = escape(str(arguments.out))
     console.print(f"[bold]{out}[/]: the image, its image under each map, and back")
@@ -121,24 +122,14 @@ def _measured(
     return to_float(map_there.log_det(grid)), error, times
 
 
-def hubble() -> Floats:
-    """Return the Hubble deep field (NASA, public domain) that scikit-image ships, in [0, 1]."""
-    return as_rgb(data.hubble_deep_field())
-
-
-def read(path: Path) -> Floats:
-    """Read an image file as RGB in [0, 1]."""
-    if not path.is_file():
+def read(path: Path | None) -> Floats:
+    """Return an image file, or the Hubble deep field (NASA, public domain), as RGB in [0, 1]."""
+    if path is not None and not path.is_file():
         raise CommandError(f"--image: expected an image file, but there is no file {path}")
     try:
-        pixels = imread(path)
+        pixels = data.hubble_deep_field() if path is None else imread(path)
     except Exception as error:  # each image reader raises errors of its own
         raise CommandError(f"--image: {path} cannot be read as an image") from error
-    return as_rgb(pixels)
-
-
-def as_rgb(pixels: Floats) -> Floats:
-    """Return (H, W, 3) in [0, 1] from grey, RGB or RGBA pixels of any depth."""
     pixels = gray2rgb(pixels) if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         expected = "expected a grey, RGB or RGBA picture"
@@ -151,12 +142,6 @@ def as_rgb(pixels: Floats) -> Floats:
     return np.asarray(img_as_float64(pixels[..., :3]))
 
 
-def assemble(cut: Floats, image: Floats) -> Floats:
-    """Undo `tiles` for tiles of ``image``."""
-    shape = image.shape[0] // _TILE, image.shape[1] // _TILE
-    return np.asarray(montage(cut, grid_shape=shape, channel_axis=1))
-
-
 def draw(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
     """Draw, a row per map: the image, the two images of its panel, and the error of the second."""
     size = 13.4, 3.1 * image.shape[0] / image.shape[1] * len(panels) + 0.3
@@ -165,9 +150,10 @@ def draw(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
         shown = image[: restored.shape[0], : restored.shape[1]]
         error = np.abs(restored - shown).max(axis=-1)
         line[0].imshow(stretch(shown))
-        line[1].imshow(stretch(spread(mapped)))
+        most = tuple(np.quantile(mapped, [0.0005, 0.9995]))  # but the extreme ones of a thousand
+        line[1].imshow(stretch(rescale_intensity(mapped, most, (0.0, 1.0))))
         line[2].imshow(stretch(restored.clip(0, 1)))
-        shades = line[3].imshow(error.clip(1e-8), norm=LogNorm(1e-8, 1e-6), cmap="magma")
+        shades = line[3].imshow(error.clip(1e-8), norm="log", vmin=1e-8, vmax=1e-6, cmap="magma")
         line[0].set_ylabel(name, fontsize=13)
     label = "largest error of a pixel's colours"
     figure.colorbar(shades, ax=axes, shrink=0.6, pad=0.01, label=label)
@@ -177,12 +163,6 @@ def draw(image: Floats, panels: dict[str, list[Floats]], path: Path) -> None:
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     save(figure, path)
-
-
-def spread(pixels: Floats) -> Floats:
-    """Scale values of any range to [0, 1], all but the most extreme of a thousand."""
-    low, high = np.quantile(pixels, [0.0005, 0.9995])
-    return np.asarray(((pixels - low) / max(high - low, 1e-12)).clip(0, 1))
 
 
 _NOTES = """

@@ -1,6 +1,8 @@
 """``invconv diagnose``: whether the inverse of saved parameters can be trusted, and why not."""
 
 import argparse
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,13 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.errors import CommandError, as_command_errors
+from invconv.families import path as paths
+from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.demo import growing
 from invconv_benchmarks.options import require_picture
 
-_Shown = tuple[str, ic.InvertibleConv, tuple[int, ...], str | None]
+Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]  # a title, and its diagnosis
 
 _PICTURED = (
     ("taps -0.3: errors fade", growing.corner(-0.3)),
@@ -24,6 +28,9 @@ z = K x is rounded to float32 and inverted exactly. How many digits of x are lef
 and as measured in extended precision: at worst (an error of eps |z| where it harms most), and in
 the worst pixel of an image of N(0, 1) numbers, whose error is in the last column.
 """
+_LIMIT = 1e7  # an error of float32's eps times this is as large as the image
+_SIZES = 10  # the most grids that a curve has
+_COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the diagnosis, and draw it if asked to."""
-    draw = None if arguments.picture is None else _drawing(arguments.picture)
+    if arguments.picture is not None:
+        _require_drawing(arguments.picture)
     if arguments.example == "growth":
         if arguments.grid or arguments.dtype:
             raise CommandError("--grid and --dtype: the growth example has its own, and float32")
         print_growth()
-        shown: list[_Shown] = [(t, conv, (32, 32), "float32") for t, conv in _PICTURED]
+        shown: Shown = [(t, c, ic.diagnose(c, (32, 32), "float32")) for t, c in _PICTURED]
     else:
         conv, name, dtype = _operator(arguments)
         grid = tuple(arguments.grid or ((32, 32) if arguments.example else ()))
@@ -57,11 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise CommandError("--grid: expected pixels along each axis, as in --grid 32 32")
         with as_command_errors():
             require_spatial_shape(conv, grid, "--grid")
-        print(ic.diagnose(conv, grid, dtype))
-        shown = [(name, conv, grid, dtype)]
-    if draw is not None:
-        diagnosed = [(t, c, ic.diagnose(c, grid, dtype)) for t, c, grid, dtype in shown]
-        draw(diagnosed, arguments.picture)
+        shown = [(name, conv, ic.diagnose(conv, grid, dtype))]
+        print(shown[0][2])
+    if arguments.picture is not None:
+        draw(shown, arguments.picture)
         print(f"{arguments.picture}: the response of the inverse to an error, and digits left")
     return 0
 
@@ -84,15 +91,14 @@ def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, st
                 raise CommandError(message) from None
 
 
-def _drawing(picture: Path) -> Any:
-    """Return the function that draws, or raise where it cannot write such a picture."""
+def _require_drawing(picture: Path) -> None:
+    """Raise, before the work starts, where no such picture can be written."""
     try:
-        from invconv_benchmarks.demo import diagnosis_picture
+        importlib.import_module("invconv_benchmarks.report.figures")
     except ImportError as error:
         needed = (error.name or "").partition(".")[0]
         raise CommandError(f"--picture needs {needed}: pip install 'invconv[demo]'") from None
     require_picture("--picture", picture)
-    return diagnosis_picture.draw
 
 
 def print_growth() -> None:
@@ -108,3 +114,74 @@ def print_growth() -> None:
         worst, typical = (f"{said:>6.1f} {measured:>8.1f}" for said, measured in pairs)
         where = f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}"
         print(f"{where}   {worst}   {typical}   {loss.largest:>7.0e}")
+
+
+def draw(shown: Shown, path: Path) -> None:
+    """Draw the response of each operator's inverse to an impulse, and the digits left by grid."""
+    import matplotlib.pyplot as plt
+
+    from invconv_benchmarks.report.figures import save
+
+    count = len(shown)
+    figure = plt.figure(figsize=(2.7 * count + 4.8, 4.4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[2.7 * count, 4.8])
+    axes = left.subplots(1, count, squeeze=False)[0]
+    for axis, (title, conv, diagnosis), color in zip(axes, shown, _COLORS, strict=False):
+        shades = _response(axis, conv, diagnosis)
+        axis.set_title(title, fontsize=11, color=color)
+    place = {"orientation": "horizontal", "fraction": 0.06, "aspect": 16 * count}
+    bar = left.colorbar(shades, ax=list(axes), extend="both", **place)
+    gap = " " if count > 1 else "\n"
+    bar.set_label(f"an error of y at + is multiplied by this{gap}in x (grey: by 0)", fontsize=9)
+    _digits(right.subplots(), shown)
+    save(figure, path)
+
+
+def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> Any:
+    """Show the largest |x| over the channels, and over the axes before the last two."""
+    shape = diagnosis.spatial_shape
+    pixel = diagnosis.pixel or tuple(n // 2 for n in shape)  # the middle, if all are alike
+    unit = np.zeros((1, conv.channels, *shape))
+    unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
+    with np.errstate(all="ignore"):
+        path = paths.linear(conv.asarrays(unit)._path())
+        response = np.abs(judgement.linear_maps(path, shape)[1](unit)[0])
+    response = np.where(np.isfinite(response), response, np.inf)  # an overflow
+    image = response.reshape(-1, *(1, 1, *shape)[-2:]).max(axis=0)
+    image = np.where(image > 0, image.clip(1 / _LIMIT, _LIMIT), np.nan)
+    row, column = (0, 0, *pixel)[-2:]
+    scale: dict[str, Any] = {"norm": "log", "vmin": 1 / _LIMIT, "vmax": _LIMIT, "cmap": "RdBu_r"}
+    shades = axis.imshow(image, aspect="auto" if len(shape) == 1 else "equal", **scale)
+    axis.plot(column, row, "k+", ms=9, mew=2)
+    axis.set(xticks=[], yticks=[], facecolor="0.85")  # which shows through NaN
+    digits = getattr(diagnosis, f"worst_{diagnosis.precision}")
+    left = f"{digits:.1f} digits left in {diagnosis.precision} at worst"
+    caption = f"{' x '.join(map(str, shape)) or 1}: condition {diagnosis.condition:.2g}\n{left}"
+    axis.set_xlabel(caption, fontsize=9)
+    return shades
+
+
+def _digits(axis: Any, shown: Shown) -> None:
+    axis.axhspan(0, 2, color="0.88")
+    where = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center"}
+    axis.text(0.98, 1, "the inverse warns", fontsize=9, **where)
+    for (_, conv, diagnosis), color in zip(shown, _COLORS, strict=False):
+        grids = _grids(diagnosis.spatial_shape)
+        sides = [max(grid, default=1) for grid in grids]
+        diagnoses = [ic.diagnose(conv, g, diagnosis.precision) for g in grids]
+        axis.plot(sides, [d.worst_float64 for d in diagnoses], "o--", color=color, lw=1.5, ms=3)
+        axis.plot(sides, [d.worst_float32 for d in diagnoses], "o-", color=color, lw=2, ms=3)
+    axis.plot([], [], "k-", lw=2, label="in float32")
+    axis.plot([], [], "k--", lw=1.5, label="in float64")
+    axis.set(xlabel="pixels along the longest axis", ylim=(0, 18.5), yticks=range(0, 17, 2))
+    axis.set_title("digits left at worst", fontsize=11)
+    axis.set_xlim(left=1)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9, loc="upper center", ncols=2, frameon=False)
+
+
+def _grids(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    longest = max(shape, default=1)
+    some = np.concatenate([np.arange(1, 8), np.linspace(1, longest, _SIZES)])
+    sides = np.unique(some[some <= longest].round().astype(int))
+    return [tuple(max(1, round(n * int(side) / longest)) for n in shape) for side in sides]

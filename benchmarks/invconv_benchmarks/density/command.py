@@ -19,9 +19,7 @@ from invconv.arrays.errors import CommandError
 from invconv.arrays.validation import LARGEST
 from invconv.flows.architecture import mixing_words
 from invconv_benchmarks.density import evaluation
-from invconv_benchmarks.density.compare.comparison import perform
-from invconv_benchmarks.density.compare.result import markdown
-from invconv_benchmarks.density.compare.rows import ROWS, Comparison, around
+from invconv_benchmarks.density.comparison import markdown, perform
 from invconv_benchmarks.density.data.dataset import Dataset
 from invconv_benchmarks.density.data.sources import NAMES, load
 from invconv_benchmarks.density.recipes.peers import PEERS
@@ -32,6 +30,7 @@ from invconv_benchmarks.density.recipes.recipe import (
     load_preset,
     presets,
 )
+from invconv_benchmarks.density.rows import ROWS, Comparison, around
 from invconv_benchmarks.density.training import stopping, train
 from invconv_benchmarks.options import numbers
 from invconv_conformance import printing

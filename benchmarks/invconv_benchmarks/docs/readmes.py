@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from invconv.files.container import write_text
-from invconv_benchmarks.density.compare import result as comparison
+from invconv_benchmarks.density import comparison
 from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS
 from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report.tables import markdown
-from invconv_benchmarks.results.result import Result, read
-from invconv_benchmarks.results.row import TITLES, Row
+from invconv_benchmarks.results.result import TITLES, Result, Row, read
 from invconv_benchmarks.studies import sampling
 from invconv_benchmarks.suites.groups import CONV2D, LIMIT_SHAPES
 from invconv_benchmarks.suites.maps import Shape

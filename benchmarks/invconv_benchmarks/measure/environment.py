@@ -21,11 +21,22 @@ _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 def begin() -> Callable[[], dict[str, Any]]:
     """Begin a run; return a function that describes it at its end, as a JSON object."""
     start, before = time.monotonic(), load()
+    names = [library.installed_as or library.distribution for library in LIBRARIES]
     return lambda: {
         "invconv": invconv.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
-        "environment": _environment(),
+        "environment": {
+            "cpu": _cpu(),
+            "cores": cores(),
+            "memory_bytes": _memory(),
+            "gpus": _output("nvidia-smi", *_QUERY).splitlines(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in (*names, *_OTHERS)},
+            "blas": _blas(),
+            "commit": _commit(),
+        },
         "load": {"start": before, "end": load()},
     }
 
@@ -37,22 +48,6 @@ def told(record: Mapping[str, Any], *packages: str) -> str:
     was_busy = ["**on a machine that was busy with other work**"]
     was_busy *= busy(record["load"], there["cores"])
     return ", ".join([*versions, record["date"][:10], *was_busy])
-
-
-def _environment() -> dict[str, Any]:
-    """Return a description of machine and software."""
-    names = [library.installed_as or library.distribution for library in LIBRARIES]
-    return {
-        "cpu": _cpu(),
-        "cores": cores(),
-        "memory_bytes": _memory(),
-        "gpus": _output("nvidia-smi", *_QUERY).splitlines(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in (*names, *_OTHERS)},
-        "blas": _blas(),
-        "commit": _commit(),
-    }
 
 
 def cores() -> int:

@@ -29,7 +29,7 @@ from invconv.kernels.cpu.program import addresses
 from invconv.kernels.frequencies import spectrum
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.timing import Call
-from invconv_benchmarks.results.limits import Verdict, judged
+from invconv_benchmarks.results.result import Verdict, judged
 
 _ROUNDS, _LEAST = 7, 1e-3  # of each way, and seconds of one
 _LOSS, _FIT = 1.3, 1.02  # limits

@@ -27,9 +27,9 @@ from skimage.restoration import unsupervised_wiener, wiener
 from threadpoolctl import threadpool_limits
 
 import invconv as ic
-from invconv_benchmarks.measure import spread, timing
+from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.timing import Call
-from invconv_benchmarks.results.limits import Verdict, judged
+from invconv_benchmarks.results.result import Verdict, judged
 from invconv_benchmarks.suites.groups import as_text
 
 _ROUNDS = 30
@@ -133,7 +133,7 @@ def _judged(
     for us, them in ((us, them) for us in calls if us in _OURS for them in theirs):
         both = [1e3 * float(np.median(times[who])) for who in (us, them)]
         what = f"{us} {both[0]:.3g} ms, {them} {both[1]:.3g} ms"
-        ratio = spread.ratio([times[us]], [times[them]])
+        ratio = timing.ratio([times[us]], [times[them]])
         yield judged(f"{name}, time / peer", what, ratio, limits[us])
 
 

@@ -18,8 +18,8 @@ from rich.progress import track
 import invconv as ic
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.measure import processes, timing
-from invconv_benchmarks.measure.spread import Interval
-from invconv_benchmarks.results.limits import Verdict, judged
+from invconv_benchmarks.measure.timing import Interval
+from invconv_benchmarks.results.result import Verdict, judged
 
 _CHANNELS = (12, 3, 24, 48)  # the first solve has the first of them
 # seconds at most: of the import, of the first solve, of each further number of channels

@@ -11,7 +11,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv_benchmarks.contenders.layers import step_of
 from invconv_benchmarks.measure.timing import Call
-from invconv_benchmarks.results.limits import Verdict, judged
+from invconv_benchmarks.results.result import Verdict, judged
 
 _SHAPE = (1, 12, 8, 8)
 

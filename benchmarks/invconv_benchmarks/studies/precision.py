@@ -19,8 +19,8 @@ from rich.progress import track
 import invconv as ic
 from invconv_benchmarks.demo.growing import random_corner
 from invconv_benchmarks.report.figures import Floats, save
-from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_benchmarks.studies.silent_error.truth import maps
+from invconv_benchmarks.results.result import Verdict, judged
+from invconv_benchmarks.studies.silent_error import maps
 
 Build = Callable[[float], ic.InvertibleConv]
 

@@ -22,16 +22,15 @@ from threadpoolctl import threadpool_limits
 
 import invconv_torch as it
 from invconv_benchmarks.contenders.operators import Setup, pixel_by_pixel, sparse
-from invconv_benchmarks.density.compare.result import title
-from invconv_benchmarks.density.compare.rows import ROWS
+from invconv_benchmarks.density.comparison import title
 from invconv_benchmarks.density.recipes.peers import Autoregressive
 from invconv_benchmarks.density.recipes.recipe import load_preset
-from invconv_benchmarks.measure import environment, spread, timing
+from invconv_benchmarks.density.rows import ROWS
+from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
-from invconv_benchmarks.results.limits import Verdict, judged
-from invconv_benchmarks.results.result import read_document, write_document
+from invconv_benchmarks.results.result import Verdict, judged, read_document, write_document
 from invconv_benchmarks.suites.groups import Group
 from invconv_conformance.libraries.table import KNOWN, Target
 from invconv_torch.flows import AffineCoupling
@@ -172,7 +171,7 @@ def _verdicts(document: Document) -> Iterator[Verdict]:
     ]
     for limit, mine, other, bound in pairs:
         what = f"{other['size']}×{other['size']}, {other['way']}: {_cell(mine)}, {_cell(other)}"
-        yield judged(limit, what, spread.ratio(_samples(mine), _samples(other)), bound)
+        yield judged(limit, what, timing.ratio(_samples(mine), _samples(other)), bound)
 
 
 def _cell(point: Document) -> str:

@@ -13,12 +13,11 @@ import pytest
 from invconv._cli import main
 from invconv_benchmarks import command
 from invconv_benchmarks.docs import readmes
-from invconv_benchmarks.measure import spread
-from invconv_benchmarks.measure.spread import Interval
+from invconv_benchmarks.measure import timing
+from invconv_benchmarks.measure.timing import Interval
 from invconv_benchmarks.report import tables
-from invconv_benchmarks.results import limits, result
-from invconv_benchmarks.results.result import Result
-from invconv_benchmarks.results.row import Row, merged
+from invconv_benchmarks.results import result
+from invconv_benchmarks.results.result import Result, Row, merged, verdicts_of
 from invconv_benchmarks.suites.groups import FFT
 from invconv_conformance import printing, report
 from invconv_conformance.libraries.library import Column
@@ -65,47 +64,47 @@ def invented(inverse: float = 1.3e-3, noise: float = 0.01) -> Result:
     run: dict[str, Any] = {"invconv": "0.1.0", "date": "2026-01-01T00:00:00+00:00", "passes": 2}
     run |= {"command": "python -m invconv benchmark <inverse>", "not_run": ["CuPy: not installed"]}
     run |= {"seconds": 1.0, "complete": True, "quick": False, "load": {"start": 0.1, "end": 9.0}}
-    return Result(environment=dict(ENVIRONMENT), rows=rows, limits=limits.verdicts(rows), **run)
+    return Result(environment=dict(ENVIRONMENT), rows=rows, limits=verdicts_of(rows), **run)
 
 
 def test_ratio_of_samples_that_drift_together() -> None:
     drift = np.linspace(1, 3, 40)
     a, b = drift * 2 * np.asarray(samples(1, 0.01, 40)), drift * np.asarray(samples(1, 0.01, 40, 1))
-    found = spread.ratio([a.tolist()], [b.tolist()])
+    found = timing.ratio([a.tolist()], [b.tolist()])
     assert found.low <= found.value <= found.high
     assert found.value == pytest.approx(2, rel=0.05)
-    assert spread.ratio([[2.0, 4.0]], [[1.0]]) == Interval(2, 2, 2)
-    assert spread.quantiles([[*range(6)], [*range(6, 11)]]) == (1, 5, 9)
+    assert timing.ratio([[2.0, 4.0]], [[1.0]]) == Interval(2, 2, 2)
+    assert timing.quantiles([[*range(6)], [*range(6, 11)]]) == (1, 5, 9)
 
 
 def test_passes_that_differ_widen_the_interval() -> None:
     base = [samples(1, count=20, seed=1), samples(1, count=20, seed=2)]
-    same = spread.ratio([samples(2), samples(2, seed=3)], base)
-    other = spread.ratio([samples(2), samples(3, seed=3)], base)
+    same = timing.ratio([samples(2), samples(2, seed=3)], base)
+    other = timing.ratio([samples(2), samples(3, seed=3)], base)
     assert same.high - same.low < 0.2
     assert other.low < 2.05 < 2.95 < other.high
     logs = 0.1 * np.random.default_rng(0).standard_normal((2000, 2))
     pairs = [([[2 * np.exp(a)], [2 * np.exp(b)]], [[1.0]] * 2) for a, b in logs]
-    assert spread.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
-    assert spread.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
+    assert timing.between_passes(pairs) == pytest.approx(0.1, rel=0.05)
+    assert timing.between_passes([([[1.0]], [[2.0]])]) == 0  # one pass tells nothing
     for theirs, value in (([[1.0] * 5, [2.0] * 5], 1), ([[1.0] * 5, []], 2)):  # a pass failed
         mine, its = (
             merged([row(name, name, "inverse", s, passes=[s]) for s in passes])[0]
             for name, passes in (("ours", [[], [2.0] * 5]), ("plain", theirs))
         )
         assert mine.ratio_to(its) == Interval(value, value, value)
-        assert spread.between_passes([(mine.passes, its.passes)]) == 0
-    low = spread.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low
+        assert timing.between_passes([(mine.passes, its.passes)]) == 0
+    low = timing.ratio([[2.0] * 5] * 2, [[1.0] * 5] * 2, 0.1).low
     assert low == pytest.approx(2 * np.exp(-0.3))
 
     # the exponent of an exact power law
     sizes = [4.0, 16.0, 64.0, 256.0, 16e6]
-    found = spread.exponent(sizes, [3e-7 * n**2.1 for n in sizes])
+    found = timing.exponent(sizes, [3e-7 * n**2.1 for n in sizes])
     assert found.value == pytest.approx(2.1, abs=1e-9)
     assert found.high - found.low < 1e-6
     seconds = np.asarray(sizes) ** 2 * [1, 1.1, 0.9, 1.1, 1]
     variance = np.polyfit(np.log(sizes), np.log(seconds), 1, cov=True)[1][0, 0]
-    found = spread.exponent(sizes, [*seconds])
+    found = timing.exponent(sizes, [*seconds])
     assert (found.high - found.low) / 2 == pytest.approx(3.1824463 * variance**0.5)  # t, 3 free
 
 
@@ -167,14 +166,14 @@ def test_limits_have_verdicts() -> None:
     unclear = {v.limit: v for v in invented(inverse=1.15e-3, noise=0.2).limits}
     assert unclear[name].verdict == "unclear"
     rows = [r for r in invented().rows if not r.axis or r.shape[2] <= 16]  # four sizes
-    assert not [v for v in limits.verdicts(rows) if "exponent" in v.limit]
+    assert not [v for v in verdicts_of(rows) if "exponent" in v.limit]
     for axis, bound, size in (("taps", 1.1, 2), ("batch", 1.1, 1), ("channels", 2.1, 1)):
         rows = [
             row("i", "ours", "inverse", [1e-6 * k**power] * 3, dtype=dtype, **of(axis, k))
             for dtype, power in (("float32", 2), ("float64", 3))
             for k in range(2, 7)
         ]
-        growth = limits.verdicts(merged(rows))
+        growth = verdicts_of(merged(rows))
         assert [v.value for v in growth] == pytest.approx([2 / size, 3 / size])
         assert [v.bound for v in growth] == [bound] * 2
 
@@ -211,7 +210,7 @@ def test_what_is_limited(common: Any, timed: Any, wanted: Any) -> None:
         one.library = "torch" if one.contender == "F.conv2d" else one.library
         one.passes += [[1.0]] * (one.suite == "checks")  # whose least time counts, of all passes
         one.residual = UNIT / 2 if one.map == "emerging 3" and one.does == "inverse" else None
-    found = limits.verdicts(rows := merged(rows))
+    found = verdicts_of(rows := merged(rows))
     heads = {head for section in tables.times(rows) for head in section.right}
     assert f"÷ {'F.conv2d' if common.get('suite') == 'odd' else 'yardstick'}" not in heads
     assert [(v.value, v.bound) for v in found] == [pytest.approx(pair) for pair in wanted]

@@ -21,8 +21,7 @@ from matplotlib.image import imread
 from torch import nn
 
 from invconv._cli import main
-from invconv_benchmarks.density import command, evaluation
-from invconv_benchmarks.density.compare import comparison, result, rows
+from invconv_benchmarks.density import command, comparison, evaluation, rows
 from invconv_benchmarks.density.data.dataset import noise_of
 from invconv_benchmarks.density.data.sources import load
 from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, load_preset, read_checkpoint
@@ -121,7 +120,7 @@ def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> 
 
     plain = row("plain", [3.0, 4.0], [3.1, 4.1], [3.2, 4.2])
     rows_of_three = [row("periodic", [2.9, 4.15], [], [3.1, 4.2]), plain, row("qr", [3.5, 3.5])]
-    found = result.statistics_of(rows_of_three)["rows"]
+    found = comparison.statistics_of(rows_of_three)["rows"]
     assert [entry["mixing"] for entry in found] == ["plain", "qr", "periodic"]
     assert found[0]["difference"] is None
     assert found[0]["seconds_per_step"] == 2.0
@@ -166,7 +165,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str]) -> None:
     folder, out = compared
     data, means = load("digits"), dict[tuple[str, int], float]()
-    found = result.read(folder / "result.json")
+    found = comparison.read(folder / "result.json")
     assert [row["mixing"] for row in found["rows"]] == list(MIXINGS)
     for mixing in MIXINGS:  # again, from the files, in float64
         for seed in (0, 1):
@@ -199,7 +198,7 @@ def test_a_curve_is_the_mean_of_the_runs_of_its_own_model() -> None:
     axis = Figure().subplots()
     comparison._curves(axis, found)
     curves = {str(line.get_label()): [*line.get_ydata()] for line in axis.lines}
-    assert curves == {result.title("plain"): [5.0, 4.0], result.title("plu"): [8.0, 4.0]}
+    assert curves == {comparison.title("plain"): [5.0, 4.0], comparison.title("plu"): [8.0, 4.0]}
     del found["rows"][0]["runs"][0]["history"][1:], found["rows"][1:]  # a single point, and so
     comparison._curves(axis, found)  # without a warning
     comparison._differences(axis, {"rows": [{"mixing": "plain", "difference": None}]})
@@ -211,7 +210,7 @@ def test_the_command_is_told_without_its_places() -> None:
     found |= {"seeds": [0], "paper": {}, "load": {}, "date": ""}
     for place in ("--out '/my runs/a'", "'--out=/my runs/a' --workers 1"):
         found["command"] = f"python -m invconv density compare {place} --quick"
-        assert result._about(found).startswith("`invconv density compare --quick`: ")
+        assert comparison._about(found).startswith("`invconv density compare --quick`: ")
 
 
 @pytest.mark.slow
@@ -226,7 +225,7 @@ def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, 
 @pytest.mark.slow
 def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys: Any) -> None:
     run = compared[0] / "periodic-seed1-rate0.01"
-    rows_found = result.read(compared[0] / "result.json")["rows"]
+    rows_found = comparison.read(compared[0] / "result.json")["rows"]
     (row,) = (r for r in rows_found if r["mixing"] == "periodic")
     assert main(["density", "evaluate", str(run), "--count", "4"]) == 0
     out = capsys.readouterr().out
@@ -341,7 +340,7 @@ def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) 
     paths = os.pathsep.join((str(tmp_path), *sys.path))
     command = ["-m", "invconv", "density", "compare", *options, "--out", "runs"]
     done = python(*command, cwd=tmp_path, PYTHONPATH=paths)
-    rows = result.read(tmp_path / "runs" / "result.json")["rows"]
+    rows = comparison.read(tmp_path / "runs" / "result.json")["rows"]
     assert {row["mixing"] for row in rows} == set(words)
     assert all(row["bits"]["mean"] < 9 for row in rows)
     assert "Real NVP" in done.stdout

@@ -21,9 +21,9 @@ from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
 from invconv.trust.condition import EPS, digits_left
 from invconv.trust.round_trip import Judgement, RoundTrip
-from invconv_benchmarks.studies.silent_error import operators, study
-from invconv_benchmarks.studies.silent_error.operators import constructions
-from invconv_benchmarks.studies.silent_error.truth import digits, error_of
+from invconv_benchmarks.studies import operators, silent_error
+from invconv_benchmarks.studies.operators import constructions
+from invconv_benchmarks.studies.silent_error import digits, error_of
 from invconv_benchmarks.suites.maps import Shape
 from tests.selected import slow, turned
 
@@ -143,7 +143,7 @@ def test_steps_that_are_fine_by_themselves_are_judged_together() -> None:
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_the_bound_holds_and_the_measured_error_is_that_of_dense_matrices(seed: int) -> None:
     several = [*operators.random_operators(4, seed), *operators.chains(10, seed)]
-    found = study.compare_all(several, "")
+    found = silent_error.compare_all(several, "")
     assert len(found) > 40
     for one in found:
         precision = str(one.conv._reference()[1].dtype)
@@ -183,9 +183,9 @@ def test_least_squares_without_damp_warn_of_what_is_lost() -> None:
 
 def test_a_lost_chain_that_is_silent_counts_as_one_that_is_not_named(monkeypatch: Any) -> None:
     ((chain, shape, step),) = operators.blamed(1)
-    assert study._blames(chain, shape, step)
+    assert silent_error._blames(chain, shape, step)
     monkeypatch.setattr(judgement, "judge", lambda *a, **k: SILENT)
-    assert study._blames(chain.replace(), shape, step) is False
+    assert silent_error._blames(chain.replace(), shape, step) is False
 
 
 def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
