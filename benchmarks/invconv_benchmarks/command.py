@@ -147,6 +147,7 @@ def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
         tables.__package__,
         "page.html",
         result=result,
+        busy=environment.busy(result.load, result.environment["cores"]),
         count=[limit.verdict for limit in result.limits].count,
         pictures=[(caption, data.decode()) for caption, data in images.items()],
         limits=[(s, _lines(s)) for s in tables.limits(result.limits)],

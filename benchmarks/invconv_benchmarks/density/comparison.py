@@ -28,11 +28,11 @@ from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import Floats, save, stretch
-from invconv_benchmarks.results.result import read_document, write_document
+from invconv_benchmarks.results.result import write_document
 from invconv_torch.flows import Multiscale
 
 BASELINE = "plain"
-_SCHEMA = "invconv-density/2"
+SCHEMA = "invconv-density/2"
 
 Result = dict[str, Any]
 CAPTION = (
@@ -94,7 +94,7 @@ def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
         **finished(),
         **statistics_of(rows),
     }
-    write_document(comparison.folder / "result.json", {"schema": _SCHEMA} | measured)
+    write_document(comparison.folder / "result.json", {"schema": SCHEMA} | measured)
     galleries = {mixing: gallery(model, data) for mixing, model in models.items()}
     draw(measured, galleries, comparison.folder / "comparison.jpg")
     return measured
@@ -109,11 +109,6 @@ def sampling_seconds(models: dict[str, Multiscale]) -> dict[str, float]:
         seconds = timing.medians(calls, rounds=1)
         short = {name: call for name, call in calls.items() if seconds[name] < 1}
         return seconds | timing.medians(short, rounds=3)
-
-
-def read(path: Path) -> Result:
-    """Return a comparison's result; a file that was changed or cut off is refused."""
-    return read_document(path, _SCHEMA)
 
 
 def statistics_of(rows: Sequence[RowRuns]) -> Result:

@@ -208,11 +208,8 @@ def train(
     for left in folder.glob(f".{'[0-9a-f]' * 16}.part"):  # of a run killed in `replacing`
         left.unlink(missing_ok=True)
     stored = read_checkpoint(path) if path.exists() else None
-    if stored is not None:
-        try:
-            stored.require_same(recipe, data.fingerprint)
-        except CommandError as error:
-            raise CommandError(f"{path}: {error}; choose another folder, or delete it") from None
+    if stored is not None and (other := stored.difference(recipe, data.fingerprint)):
+        raise CommandError(f"{path}: {other}; choose another folder, or delete it")
     module = DensityModule(recipe, data)
     if stored is not None and stored.step == stored.steps:
         module.average.load_state_dict(stored.average)

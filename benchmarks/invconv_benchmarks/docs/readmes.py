@@ -14,7 +14,7 @@ from invconv_benchmarks.density import comparison
 from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS
 from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report.tables import markdown
-from invconv_benchmarks.results.result import TITLES, Result, Row, read
+from invconv_benchmarks.results.result import TITLES, Result, Row, read, read_document
 from invconv_benchmarks.studies import sampling
 from invconv_benchmarks.suites.groups import CONV2D, LIMIT_SHAPES
 from invconv_benchmarks.suites.maps import Shape
@@ -34,12 +34,12 @@ def _blocks() -> Iterator[tuple[Path, str, list[str]]]:
     """Yield a README, the name of the marks in it, and the lines between them."""
     yield FRONT, "benchmark table", _inverses(map(read, newest("benchmark-*.json")))
     for path in newest("sampling.json"):
-        times = sampling.read(path)
+        times = read_document(path, sampling.SCHEMA)
         yield FRONT, "sampling", [sampling.headline(times)]
         chart = _picture(sampling.CAPTION, path.with_suffix(".png"))
         yield OWN, "sampling", [*sampling.block(times), "", chart]
     for path in newest("density-*.json"):
-        lines = comparison.markdown(comparison.read(path))
+        lines = comparison.markdown(read_document(path, comparison.SCHEMA))
         yield OWN, path.stem, [*lines, "", _picture(comparison.CAPTION, path.with_suffix(".jpg"))]
 
 
@@ -109,4 +109,4 @@ if __name__ == "__main__":
     for path, text in updated().items():
         write_text(path, text)
     for path in newest("sampling.json"):
-        sampling.draw(sampling.read(path), path.with_suffix(".png"))
+        sampling.draw(read_document(path, sampling.SCHEMA), path.with_suffix(".png"))

@@ -203,19 +203,6 @@ class Interval:
     low: float
     high: float
 
-    def verdict(self, bound: float, *, least: bool = False) -> str:
-        """Judge it by a bound not to be exceeded, or with ``least`` to be reached.
-
-        "pass" is where all of the interval keeps the bound, "miss" where none does, else "unclear".
-        """
-        low, high = (-self.high, -self.low) if least else (self.low, self.high)
-        bound = -bound if least else bound
-        return "pass" if high <= bound else "miss" if low > bound else "unclear"
-
-    def inverse(self) -> "Interval":
-        """Return 1 / it."""
-        return Interval(1 / self.value, 1 / self.high, 1 / self.low)
-
 
 def quantiles(passes: Passes) -> tuple[float, float, float]:
     """Return p10, median and p90 of all samples."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
-from invconv_benchmarks.measure import environment, timing
+from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.timing import Contender, Interval
 from invconv_benchmarks.suites.groups import (
     AGAINST_CONV2D,
@@ -190,9 +190,10 @@ def judged(
     limit: str, what: str, measured: Interval | float, bound: float, *, least: bool = False
 ) -> Verdict:
     """Judge a measurement by a bound not to be exceeded, or with ``least`` to be reached."""
-    measured = measured if isinstance(measured, Interval) else Interval(*[measured] * 3)
-    verdict = measured.verdict(bound, least=least)
-    return Verdict(limit, what, measured.value, measured.low, measured.high, bound, verdict)
+    one = measured if isinstance(measured, Interval) else Interval(*[measured] * 3)
+    low, high, most = (-one.high, -one.low, -bound) if least else (one.low, one.high, bound)
+    verdict = "pass" if high <= most else "miss" if low > most else "unclear"
+    return Verdict(limit, what, one.value, one.low, one.high, bound, verdict)
 
 
 def verdicts_of(rows: Sequence[Row]) -> list[Verdict]:
@@ -258,20 +259,20 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
     for row in group:
         if row.role == "ours" and row.ratio is not None:
             (one,) = (r for r in group if r.role == "plain" and r.place == row.place)
-            gain, long = row.ratio.inverse(), one.seconds > _LONG
+            gain = Interval(1 / row.ratio.value, 1 / row.ratio.high, 1 / row.ratio.low)
+            long = one.seconds > _LONG
             name = f"two threads: gain{' of solves over 1 ms' * long}, at least"
             yield judged(name, _what(row), gain, _GAIN if long else _EQUAL, least=True)
 
 
 def _checks(group: list[Row]) -> Iterator[Verdict]:
-    least = {row.does: min(itertools.chain(*row.passes)) for row in group if row.passes}
+    rows = {row.does: row for row in group if row.passes}
+    least = {does: min(itertools.chain(*row.passes)) for does, row in rows.items()}
     for does, (solves, rest) in _CHECKS.items():
         if does in least and "solve" in least:
             name = f"least time of a {does} / ({solves} solves and {1e3 * rest:g} ms)"
-            share = least[does] / (solves * least["solve"] + rest)
-            row = next(r for r in group if r.does == does)
-            what = f"{_what(row)}: {1e3 * least['solve']:.3g} ms a solve"
-            yield judged(name, what, share, 1.0)
+            what = f"{_what(rows[does])}: {1e3 * least['solve']:.3g} ms a solve"
+            yield judged(name, what, least[does] / (solves * least["solve"] + rest), 1.0)
 
 
 _SUITES = {"inverse": _inverse, "odd": _odd, "threads": _threads, "checks": _checks}
@@ -317,11 +318,6 @@ class Result:
     not_run: list[str]  # what is absent, and why
     rows: list[Row]
     limits: list[Verdict]
-
-    @property
-    def busy(self) -> bool:
-        """Whether other processes wanted to run too."""
-        return environment.busy(self.load, self.environment["cores"])
 
 
 def write(path: Path, result: Result) -> None:

@@ -30,7 +30,7 @@ from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
-from invconv_benchmarks.results.result import Verdict, judged, read_document, write_document
+from invconv_benchmarks.results.result import Verdict, judged, write_document
 from invconv_benchmarks.suites.groups import Group
 from invconv_conformance.libraries.table import KNOWN, Target
 from invconv_torch.flows import AffineCoupling
@@ -40,7 +40,7 @@ _ENCODE, _LARGE = ": encode", ", L = 3, K = 32, 512 wide"  # the paper's flows o
 _CHANNELS, _WIDTH = 12, 32  # of the layer; inside the networks of the coupling and of MAF
 _PATIENCE, _PIXELS, _ROUNDS = 0.3, 2**19, 5  # seconds of passes, pixels of a pass, turns
 _CLOCK = time.process_time  # one thread's, which other work on the machine does not lengthen
-_SCHEMA = "invconv-sampling/1"
+SCHEMA = "invconv-sampling/1"
 CAPTION = "Time for 100 samples: through one layer against the size of the images; whole flows"
 
 EMERGING, COUPLING = "emerging 3×3, this library", "the coupling beside it"
@@ -74,7 +74,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     with threadpool_limits(1), torch.no_grad():
         points = [p for size in sizes for p in _timed(layers(size), size, rounds)]
         flows = _timed(whole(quick), 32, rounds)
-    document: Document = {"schema": _SCHEMA, **finished(), "points": points, "flows": flows}
+    document: Document = {"schema": SCHEMA, **finished(), "points": points, "flows": flows}
     write_document(folder / "sampling.json", document)
     draw(document, folder / "sampling.png")
     Console().print(Markdown("\n".join(block(document))))
@@ -264,8 +264,3 @@ def headline(document: Document) -> str:
         f"about {float(f'{maf:.2g}'):,.0f} times: "
         "[chart and tables](benchmarks/README.md#how-long-a-sample-takes)."
     )
-
-
-def read(path: Path) -> Document:
-    """Return the numbers of a file; one that was changed or cut off is refused."""
-    return read_document(path, _SCHEMA)

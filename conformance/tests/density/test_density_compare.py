@@ -26,6 +26,7 @@ from invconv_benchmarks.density.data.dataset import noise_of
 from invconv_benchmarks.density.data.sources import load
 from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, load_preset, read_checkpoint
 from invconv_benchmarks.density.training import DivergedError
+from invconv_benchmarks.results.result import read_document
 from invconv_torch import ActNorm
 from invconv_torch.flows import Multiscale
 from tests.density.test_density_data import RNG
@@ -165,7 +166,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str]) -> None:
     folder, out = compared
     data, means = load("digits"), dict[tuple[str, int], float]()
-    found = comparison.read(folder / "result.json")
+    found = read_document(folder / "result.json", comparison.SCHEMA)
     assert [row["mixing"] for row in found["rows"]] == list(MIXINGS)
     for mixing in MIXINGS:  # again, from the files, in float64
         for seed in (0, 1):
@@ -225,7 +226,7 @@ def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, 
 @pytest.mark.slow
 def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys: Any) -> None:
     run = compared[0] / "periodic-seed1-rate0.01"
-    rows_found = comparison.read(compared[0] / "result.json")["rows"]
+    rows_found = read_document(compared[0] / "result.json", comparison.SCHEMA)["rows"]
     (row,) = (r for r in rows_found if r["mixing"] == "periodic")
     assert main(["density", "evaluate", str(run), "--count", "4"]) == 0
     out = capsys.readouterr().out
@@ -340,7 +341,7 @@ def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) 
     paths = os.pathsep.join((str(tmp_path), *sys.path))
     command = ["-m", "invconv", "density", "compare", *options, "--out", "runs"]
     done = python(*command, cwd=tmp_path, PYTHONPATH=paths)
-    rows = comparison.read(tmp_path / "runs" / "result.json")["rows"]
+    rows = read_document(tmp_path / "runs" / "result.json", comparison.SCHEMA)["rows"]
     assert {row["mixing"] for row in rows} == set(words)
     assert all(row["bits"]["mean"] < 9 for row in rows)
     assert "Real NVP" in done.stdout

@@ -185,15 +185,13 @@ class Checkpoint:
     history: list[dict[str, Any]]
     average: Mapping[str, torch.Tensor]
 
-    def require_same(self, recipe: Recipe, data: str) -> None:
-        """Raise unless a run of this recipe on the data of this fingerprint can go on from here."""
+    def difference(self, recipe: Recipe, data: str) -> str:
+        """Return why no run of a recipe on data of a fingerprint can go on from here, or ""."""
         then, now = asdict(self.recipe), asdict(recipe) | {"preset": self.recipe.preset}
-        if then != now:
-            names = [name for name in now if then[name] != now[name]]
-            changes = ", ".join(f"{n} was {then[n]!r} and is {now[n]!r}" for n in names)
-            raise CommandError(f"the checkpoint is of another run: {changes}")
-        if self.data != data:
-            raise CommandError("the checkpoint is of a run on other images")
+        names = [name for name in now if then[name] != now[name]]
+        changes = ", ".join(f"{n} was {then[n]!r} and is {now[n]!r}" for n in names)
+        images = "" if self.data == data else "the checkpoint is of a run on other images"
+        return f"the checkpoint is of another run: {changes}" if changes else images
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
