@@ -1,9 +1,7 @@
 """The timed calls of a map on images, in a library: ours, plain convolutions, and peers.
 
 A plain convolution is the layer that ours is compared with: its kernel has as many taps, and for an
-emerging pair the same receptive field. Where a library has several ways, ratios are taken to the
-fastest. PyTorch's, on images that are padded already, is the one yardstick of all libraries
-besides. Peers are what a user could run instead of invconv to invert an autoregressive convolution.
+emerging pair the same receptive field. Peers are what a user could run instead of invconv.
 """
 
 import itertools

@@ -52,8 +52,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     metavar = "train|sample|evaluate|compare"
     verbs = parser.add_subparsers(dest="verb", required=True, metavar=metavar)
-    _add_train(verbs.add_parser("train", help="train one model, or go on where it stopped"))
-    _add_compare(verbs.add_parser("compare", help="train all flows on equal terms"))
+    mixings = ", ".join((*mixing_words(), *PEERS))
+    mixings += ", or MODULE:WORD, of a class of yours with this mixing"
+    train = verbs.add_parser("train", help="train one model, or go on where it stopped")
+    train.add_argument("--mixing", default="emerging", help=f"{mixings} ({_DEFAULT})")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
+    about = "the folder of the checkpoint (default: invconv-density-PRESET-…)"
+    train.add_argument("--out", type=Path, help=about)
+    dry = "write nothing: print parameters, and the time from a few steps"
+    train.add_argument("--dry-run", action="store_true", help=dry)
+    compare = verbs.add_parser("compare", help="train all flows on equal terms")
+    compare.add_argument("--quick", action="store_true", help=f"one seed, {_QUICK} steps at most")
+    compare.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
+    about = """with which each row's sweep begins, such as 1e-2,3e-2,1e-1; it goes on until the best
+        is not the outermost (default: the preset's and its neighbours; with --quick or
+        --learning-rate: that one alone)"""
+    compare.add_argument("--learning-rates", type=words, default=(), help=about)
+    about = f"such as plain,emerging, of {mixings}"
+    compare.add_argument("--mixings", type=words, default=ROWS, help=about)
+    compare.add_argument("--workers", type=int, default=2, help=f"processes ({_DEFAULT})")
+    compare.add_argument("--out", type=Path, help="the folder of the runs and the result")
+    for verb, does, preset in (train, _train, "hubble"), (compare, _compare, None):
+        names = f"presets: {', '.join(presets())}; or a .toml file"
+        verb.add_argument("--preset", default=preset, help=names)
+        about = f"{', '.join(NAMES)}, or the path of a folder or zip of images"
+        verb.add_argument("--data", help=f"instead of the preset's: {about}")
+        verb.add_argument("--path", type=Path, help="of the data, if they are yours")
+        for name, (kind, about) in _SETTINGS.items():
+            option = f"--{name.replace('_', '-')}"
+            verb.add_argument(option, type=kind, help=f"{about}, instead of the preset's")
+        inside = "inside the couplings' networks; default: float32"
+        verb.add_argument("--precision", choices=PRECISIONS, help=inside)
+        verb.set_defaults(verb_run=does)
     sample = verbs.add_parser("sample", help="draw samples from a checkpoint into a picture")
     sample.add_argument("--seed", type=int, default=0, help="of the noise")
     sample.add_argument("--stretch", action="store_true", help="brighten dark pixels")
@@ -70,52 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--temperature", type=float, default=1.0, help=about)
         verb.add_argument("--count", type=int, default=64, help=f"{count} ({_DEFAULT})")
         verb.set_defaults(verb_run=does)
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--mixing", default="emerging", help=f"{_words_of_rows()} ({_DEFAULT})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help=f"such as cuda ({_DEFAULT})")
-    about = "the folder of the checkpoint (default: invconv-density-PRESET-…)"
-    parser.add_argument("--out", type=Path, help=about)
-    dry = "write nothing: print parameters, and the time from a few steps"
-    parser.add_argument("--dry-run", action="store_true", help=dry)
-    _add_settings(parser, "hubble")
-    parser.set_defaults(verb_run=_train)
-
-
-def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help=f"one seed, {_QUICK} steps at most")
-    parser.add_argument("--seeds", type=words, help="such as 0,1,2 (the default; with --quick: 0)")
-    about = """with which each row's sweep begins, such as 1e-2,3e-2,1e-1; it goes on until the best
-        is not the outermost (default: the preset's and its neighbours; with --quick or
-        --learning-rate: that one alone)"""
-    parser.add_argument("--learning-rates", type=words, default=(), help=about)
-    parser.add_argument(
-        "--mixings", type=words, default=ROWS, help=f"such as plain,emerging, of {_words_of_rows()}"
-    )
-    parser.add_argument("--workers", type=int, default=2, help=f"processes ({_DEFAULT})")
-    parser.add_argument("--out", type=Path, help="the folder of the runs and the result")
-    _add_settings(parser, None)
-    parser.set_defaults(verb_run=_compare)
-
-
-def _words_of_rows() -> str:
-    words = ", ".join((*mixing_words(), *PEERS))
-    return f"{words}, or MODULE:WORD, of a class of yours with this mixing"
-
-
-def _add_settings(parser: argparse.ArgumentParser, preset: str | None) -> None:
-    names = f"presets: {', '.join(presets())}; or a .toml file"
-    parser.add_argument("--preset", default=preset, help=names)
-    about = f"instead of the preset's: {', '.join(NAMES)}, or the path of a folder or zip of images"
-    parser.add_argument("--data", help=about)
-    parser.add_argument("--path", type=Path, help="of the data, if they are yours")
-    for name, (kind, about) in _SETTINGS.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=kind, help=f"{about}, instead of the preset's")
-    inside = "inside the couplings' networks; default: float32"
-    parser.add_argument("--precision", choices=PRECISIONS, help=inside)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,9 +1,8 @@
 """All mixing layers on equal terms: the same tiles in the same order, noise, seeds and steps.
 
-The result is a JSON file with a checksum. Of each row "bits" has the mean, std and count over
-seeds, "difference" the same of bits/dim from the plain row, seed by seed, with each of them. Tables
-are Markdown, for terminal and README alike; the picture has learning curves, paired differences,
-reconstructions and samples.
+Of each row of the result "bits" has the mean, std and count over seeds, "difference" the same of
+bits/dim from the plain row, seed by seed, with each of them. Tables are Markdown, for terminal and
+README alike.
 """
 
 import math

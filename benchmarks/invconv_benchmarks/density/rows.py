@@ -1,8 +1,6 @@
 """The runs of a comparison, row by row: a sweep of learning rates, whose best is reported.
 
-A row's rates are tried with all seeds, and the mean of the validation part chooses one. While the
-best of them is the largest or the smallest, the sweep goes on there; a rate with a run that is
-stopped by numbers that are not finite is the worst. The test part sees models of the chosen rate.
+``benchmarks/README.md`` describes the sweep. The test part sees models of the chosen rate alone.
 """
 
 import json

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,11 +46,24 @@ class DivergedError(CommandError):
 
 
 class DensityModule(lightning.LightningModule):  # type: ignore[misc]
-    """A run that can be saved after any step and goes on from there, on a CPU bit for bit."""
+    """A run that can be saved after any step and goes on from there, on a CPU bit for bit.
 
-    def __init__(self, recipe: Recipe, data: Dataset) -> None:
+    All but the recipe and the data are `train`'s.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Dataset,
+        path: Path,
+        should_stop: Callable[[], bool],
+        seconds: float,
+        say: Callable[[str], object],
+    ) -> None:
         super().__init__()
-        self.recipe, self.data = recipe, data
+        self.recipe, self.data, self.path = recipe, data, path
+        self.should_stop, self.seconds, self.say = should_stop, seconds, say
+        self._sigterm = signal.getsignal(signal.SIGTERM)
         self.step, self.steps = 0, recipe.length(len(data))
         self.history: list[dict[str, Any]] = []
         self.flow = recipe.flow(data.image_shape)
@@ -67,9 +80,10 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         return (_pair(batches, step, part) for step in itertools.count(self.step))
 
     def on_train_start(self) -> None:
-        """Watch the layers' inverses, and start the clock."""
+        """Watch the layers' inverses, and start the clocks."""
+        signal.signal(signal.SIGTERM, self._sigterm)  # Lightning's handler would not save
         self._guard = InverseGuard(self.flow, digits=_LOST, every=1)
-        self._clock = self.step, time.perf_counter()
+        self._clock, self._saved = (self.step, time.perf_counter()), time.monotonic()
 
     def training_step(self, batch: Pair, index: int) -> Tensor:
         """Return the mean bits a dimension of a batch."""
@@ -103,16 +117,39 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
             for average, parameter in pairs:
                 average.lerp_(parameter, 1 - keep)
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time to measure."""
-        return self.step % -(-self.steps // MEASUREMENTS) == 0 or self.step == self.steps
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Measure and save where it is due; one process that is asked to stop stops all."""
+        due = self.step % -(-self.steps // MEASUREMENTS) == 0 or self.step == self.steps
+        if due:
+            self._measure()
+            if self.trainer.is_global_zero:
+                last = "train {train:.3f}, held out {held_out:.3f}".format(**self.history[-1])
+                self.say(f"{self.step:>6}/{self.steps}  bits/dim: {last}")
+        anyone = self.trainer.strategy.reduce_boolean_decision
+        self.trainer.should_stop = anyone(self.should_stop(), all=False)
+        late = anyone(time.monotonic() - self._saved > self.seconds, all=False)
+        if due or late or self.trainer.should_stop:
+            with torch.no_grad():  # the last batch still has finite bits/dim
+                self._require_finite(self.flow.bits_per_dim(*self._batch).mean())
+            try:
+                self.trainer.save_checkpoint(self.path)
+            except OSError as error:
+                what = f"the checkpoint of step {self.step} cannot be written"
+                kept = f"the one before is still there: {error}"
+                raise OSError(f"{self.path}: {what}, {kept}") from None
+            self._saved = time.monotonic()
 
-    def measure(self) -> None:
+    def _measure(self) -> None:
         """Judge all inverses, and append bits/dim of tiles held out to the history."""
         before, start = self._clock
         seconds = (time.perf_counter() - start) / (self.step - before)
-        self._require_inverses()
+        try:
+            with warnings.catch_warnings(action="error", category=IllConditionedWarning):
+                for _, layer in self.flow.steps():
+                    if isinstance(layer, InvertibleModule):  # the guard takes them in turn
+                        self._guard.step(self.flow)
+        except IllConditionedWarning as warning:
+            raise self._diverged(str(warning)) from None
         if not self.trainer.is_global_zero:
             return
         watched = self.data.watched
@@ -124,25 +161,11 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         self.history.append(entry | {"seconds_per_step": seconds})
         self.log("held out", bits, prog_bar=True, rank_zero_only=True)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def require_numbers(self) -> None:
-        """Raise DivergedError unless the last batch still has finite bits/dim: before saving."""
-        self._require_finite(self.flow.bits_per_dim(*self._batch).mean())
-
     def _require_finite(self, number: Tensor) -> None:
         if not torch.isfinite(number):
             layer = first_non_finite(self.flow, self.flow.dequantize(*self._batch)[0])
             cause = f"{layer or 'a gradient or the sum of all layers'} is not finite"
             raise self._diverged(f"{cause}; a floor of the coupling's scale may help")
-
-    def _require_inverses(self) -> None:
-        try:
-            with warnings.catch_warnings(action="error", category=IllConditionedWarning):
-                for _, layer in self.flow.steps():
-                    if isinstance(layer, InvertibleModule):  # the guard takes them in turn
-                        self._guard.step(self.flow)
-        except IllConditionedWarning as warning:
-            raise self._diverged(str(warning)) from None
 
     def _diverged(self, cause: str) -> DivergedError:
         kept = "the checkpoint before it is kept. Lower the learning rate"
@@ -210,17 +233,16 @@ def train(
     stored = read_checkpoint(path) if path.exists() else None
     if stored is not None and (other := stored.difference(recipe, data.fingerprint)):
         raise CommandError(f"{path}: {other}; choose another folder, or delete it")
-    module = DensityModule(recipe, data)
+    module = DensityModule(recipe, data, path, should_stop, seconds, say)
     if stored is not None and stored.step == stored.steps:
         module.average.load_state_dict(stored.average)
         module.history, module.step = stored.history, stored.step
         return module
-    keeper = Keeper(path, should_stop, seconds, say)
-    _fit(module, keeper, device, stored is not None, bar)
+    _fit(module, device, stored is not None, bar)
     return module
 
 
-def _fit(module: DensityModule, keeper: "Keeper", device: str, goes_on: bool, bar: bool) -> None:
+def _fit(module: DensityModule, device: str, goes_on: bool, bar: bool) -> None:
     here, world = (int(os.environ.get(f"{n}WORLD_SIZE", 1)) for n in ("LOCAL_", ""))  # torchrun's
     if (batch := module.recipe.batch) % world:
         raise CommandError(f"batch: expected a multiple of the {world} processes, got {batch}")
@@ -238,14 +260,13 @@ def _fit(module: DensityModule, keeper: "Keeper", device: str, goes_on: bool, ba
             strategy="ddp" if world > 1 else "auto",
             max_steps=module.steps,
             precision=_PRECISIONS[module.recipe.precision],
-            callbacks=[keeper],
             plugins=[WholeFiles()],
             logger=False,
-            enable_checkpointing=False,  # `Keeper` says when
+            enable_checkpointing=False,  # the module says when
             enable_progress_bar=bar,
             enable_model_summary=False,
         )
-        trainer.fit(module, ckpt_path=keeper.path if goes_on else None)
+        trainer.fit(module, ckpt_path=module.path if goes_on else None)
 
 
 class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
@@ -259,42 +280,6 @@ class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
         torch.save(checkpoint, content)
         with replacing(Path(path)) as part:
             part.write_bytes(content.getbuffer())
-
-
-@dataclass(eq=False)
-class Keeper(lightning.Callback):  # type: ignore[misc]
-    """Measures and saves a run, and stops it when asked; the first four fields are `train`'s."""
-
-    path: Path
-    should_stop: Callable[[], bool]
-    seconds: float
-    say: Callable[[str], object]
-    saved: float = field(default_factory=time.monotonic)
-    sigterm: Any = field(default_factory=lambda: signal.getsignal(signal.SIGTERM))
-
-    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Take Lightning's handler of SIGTERM away: it would not save."""
-        signal.signal(signal.SIGTERM, self.sigterm)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
-        """Measure and save where it is due; one process that is asked to stop stops all."""
-        if module.due:
-            module.measure()
-            if trainer.is_global_zero:
-                last = "train {train:.3f}, held out {held_out:.3f}".format(**module.history[-1])
-                self.say(f"{module.step:>6}/{module.steps}  bits/dim: {last}")
-        anyone = trainer.strategy.reduce_boolean_decision
-        trainer.should_stop = anyone(self.should_stop(), all=False)
-        late = anyone(time.monotonic() - self.saved > self.seconds, all=False)
-        if module.due or late or trainer.should_stop:
-            module.require_numbers()
-            try:
-                trainer.save_checkpoint(self.path)
-            except OSError as error:
-                what = f"the checkpoint of step {module.step} cannot be written"
-                kept = f"the one before is still there: {error}"
-                raise OSError(f"{self.path}: {what}, {kept}") from None
-            self.saved = time.monotonic()
 
 
 @contextmanager

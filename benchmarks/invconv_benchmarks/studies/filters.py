@@ -1,11 +1,8 @@
 """Recursive filters and deblurring beside the libraries that people use for them.
 
-`lfilter` of butter(4) and `sosfilt` of four sections of butter(8) stand beside SciPy's at every
-length, and gradients beside `torchaudio.functional.lfilter`'s; `spline_filter` of 1024 x 1024
-pixels beside SciPy's; `least_squares` beside `skimage.restoration.wiener`, on an image that is
-blurred with what is beyond its frame, and noise of a grey level. Calls take turns on one thread,
-each after a call of its own that does not count; the medians count, of the processor's time, which
-other work on the machine does not lengthen.
+Images are blurred with what is beyond their frame. Calls take turns on one thread, each after a
+call of its own that does not count; the medians count, of the processor's time, which other work on
+the machine does not lengthen.
 """
 
 import importlib

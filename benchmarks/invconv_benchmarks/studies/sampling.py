@@ -1,10 +1,7 @@
 """The time that samples take: through one layer against the size of the images, and of whole flows.
 
-A layer is that of a flow's first level for images in colour: 12 channels on half the rows and
-columns, in PyTorch, float32, factored beforehand. Times are the processor's, of one thread.
-Ways that others would take for the emerging pair, and a masked autoregressive flow, take passes
-that are alike, one a pixel or a number. Where all would take long some are run, and the time is
-that of all in proportion.
+``benchmarks/README.md`` describes them. Where all passes of a way, which are alike, would take long
+some are run, and the time is that of all in proportion.
 """
 
 import statistics

@@ -78,7 +78,7 @@ def test_the_average_is_polyaks_with_a_light_start(monkeypatch: Any, tmp_path: P
         return False
 
     run = train(recipe("plain", steps=12), DIGITS, tmp_path, should_stop=note_and_go_on)
-    start = DensityModule(run.recipe, DIGITS).flow
+    start = DensityModule(run.recipe, DIGITS, tmp_path, bool, 0.0, str).flow
     expected = start.get_parameter(name).double()
     for n, value in enumerate(values, start=1):
         keep = min(0.9, (1 + n) / (10 + n))
