@@ -20,10 +20,9 @@ from invconv.arrays.validation import LARGEST
 from invconv.flows.architecture import mixing_words
 from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.comparison import markdown, perform
-from invconv_benchmarks.density.data.dataset import Dataset
-from invconv_benchmarks.density.data.sources import NAMES, load
-from invconv_benchmarks.density.recipes.peers import PEERS
-from invconv_benchmarks.density.recipes.recipe import (
+from invconv_benchmarks.density.data import NAMES, Dataset, load
+from invconv_benchmarks.density.peers import PEERS
+from invconv_benchmarks.density.recipe import (
     PRECISIONS,
     Recipe,
     imported,

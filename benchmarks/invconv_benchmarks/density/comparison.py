@@ -21,7 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from invconv_benchmarks.density import evaluation
-from invconv_benchmarks.density.data.dataset import Dataset
+from invconv_benchmarks.density.data import Dataset
 from invconv_benchmarks.density.rows import Comparison, Outcome, RowRuns, place, train_rows
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.environment import told

@@ -13,8 +13,8 @@ from torch import Tensor
 from invconv import diagnose
 from invconv.arrays.errors import CommandError
 from invconv.files.container import replacing
-from invconv_benchmarks.density.data.dataset import Dataset, Part, noise_of
-from invconv_benchmarks.density.recipes.recipe import (
+from invconv_benchmarks.density.data import Dataset, Part, noise_of
+from invconv_benchmarks.density.recipe import (
     CHECKPOINT,
     Checkpoint,
     imported,

@@ -20,10 +20,9 @@ import torch
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
 from invconv_benchmarks.density import evaluation
-from invconv_benchmarks.density.data.dataset import Dataset
-from invconv_benchmarks.density.data.sources import load
-from invconv_benchmarks.density.recipes.peers import PEERS
-from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, Preset, Recipe, imported
+from invconv_benchmarks.density.data import Dataset, load
+from invconv_benchmarks.density.peers import PEERS
+from invconv_benchmarks.density.recipe import CHECKPOINT, Preset, Recipe, imported
 from invconv_benchmarks.density.training import DivergedError, train
 from invconv_benchmarks.measure import processes
 from invconv_benchmarks.suites.maps import MIXINGS

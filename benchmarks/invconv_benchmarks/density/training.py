@@ -29,8 +29,8 @@ from invconv import IllConditionedWarning
 from invconv.arrays.errors import CommandError
 from invconv.files.container import replacing
 from invconv_benchmarks.density import evaluation
-from invconv_benchmarks.density.data.dataset import Batches, Dataset
-from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, KEY, Recipe, read_checkpoint
+from invconv_benchmarks.density.data import Batches, Dataset
+from invconv_benchmarks.density.recipe import CHECKPOINT, KEY, Recipe, read_checkpoint
 from invconv_torch import InverseGuard, InvertibleModule
 from invconv_torch.flows import Multiscale
 

@@ -13,8 +13,8 @@ import torch
 from skimage.util import montage
 
 from invconv_benchmarks.density import evaluation
-from invconv_benchmarks.density.data.sources import load
-from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.data import load
+from invconv_benchmarks.density.recipe import load_preset
 from invconv_benchmarks.density.training import train
 from invconv_benchmarks.report import figures
 

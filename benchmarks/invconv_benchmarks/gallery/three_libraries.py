@@ -15,7 +15,7 @@ from skimage.data import hubble_deep_field
 from skimage.util import montage
 
 from invconv import Chain, load, save, squeeze, unsqueeze
-from invconv_benchmarks.density.data.sources import planes
+from invconv_benchmarks.density.data import planes
 from invconv_benchmarks.report import figures
 from invconv_torch import ActNorm, EmergingConv2d
 

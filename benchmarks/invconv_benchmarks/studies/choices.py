@@ -7,7 +7,7 @@ would fall if the constant were half or twice as large.
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,12 +75,8 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
 
 
 def _mean_loss(choices: list[Choice], name: str, key: str, by: float) -> float:
-    value = getattr(costs, name)
-    with ExitStack() as stack:
-        if key:
-            stack.enter_context(mock.patch.dict(value, {key: by * value[key]}))
-        else:
-            stack.enter_context(mock.patch.object(costs, name, by * value))
+    where, constant = (getattr(costs, name), key) if key else (vars(costs), name)
+    with mock.patch.dict(where, {constant: by * where[constant]}):
         return float(gmean([c.loss for c in choices]))
 
 
@@ -141,7 +137,7 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     given = *addresses(y, x), batch, 1
     ways: dict[str, Call] = {way: partial(s.run, *given) for way, s in states.items()}
     what = "x".join(map(str, (batch, channels, *grid)))
-    return Choice("solve", what, _timed(ways, lambda way: ExitStack()), chosen)
+    return Choice("solve", what, _timed(ways, lambda way: nullcontext()), chosen)
 
 
 def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 import invconv_torch as it
 from invconv_benchmarks.contenders.operators import Setup, pixel_by_pixel, sparse
 from invconv_benchmarks.density.comparison import title
-from invconv_benchmarks.density.recipes.peers import Autoregressive
-from invconv_benchmarks.density.recipes.recipe import load_preset
+from invconv_benchmarks.density.peers import Autoregressive
+from invconv_benchmarks.density.recipe import load_preset
 from invconv_benchmarks.density.rows import ROWS
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Call

@@ -147,7 +147,9 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     every = [*drawn, *near, *others]
     for name, some in itertools.groupby(every, key=lambda one: one.name):
         several = list(some)
-        verdicts += _verdicts(_family(name, several), several)
+        what = f"{name}: of {len(several)}, {sum(one.left < LOST for one in several)} have fewer "
+        what += f"than two digits, {_close(several)} are said within half a digit"
+        verdicts += _verdicts(what, several)
     title = "share that warns though three digits are left"
     what = f"{len(drawn)} random operators and {len(near)} near the threshold"
     verdicts.append(judged(title, what, false, _MOST_FALSE))
@@ -167,11 +169,6 @@ def _verdicts(what: str, compared: Sequence[Compared]) -> list[Verdict]:
         judged("inverses of fewer than 1.5 digits that are silent", what, silent, 0),
         judged("digits said beyond those left, at most", what, most, FAR),
     ]
-
-
-def _family(name: str, compared: Sequence[Compared]) -> str:
-    lost = f"{sum(one.left < LOST for one in compared)} have fewer than two digits"
-    return f"{name}: of {len(compared)}, {lost}, {_close(compared)} are said within half a digit"
 
 
 def _close(compared: Sequence[Compared]) -> int:

@@ -22,9 +22,8 @@ from torch import nn
 
 from invconv._cli import main
 from invconv_benchmarks.density import command, comparison, evaluation, rows
-from invconv_benchmarks.density.data.dataset import noise_of
-from invconv_benchmarks.density.data.sources import load
-from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, load_preset, read_checkpoint
+from invconv_benchmarks.density.data import load, noise_of
+from invconv_benchmarks.density.recipe import CHECKPOINT, load_preset, read_checkpoint
 from invconv_benchmarks.density.training import DivergedError
 from invconv_benchmarks.results.result import read_document
 from invconv_torch import ActNorm

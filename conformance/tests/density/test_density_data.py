@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from skimage import data as skimage_data
 
-from invconv_benchmarks.density.data.dataset import Batches, Dataset, noise_of
-from invconv_benchmarks.density.data.sources import load
-from invconv_benchmarks.density.recipes.recipe import load_preset, presets
+from invconv_benchmarks.density.data import Batches, Dataset, load, noise_of
+from invconv_benchmarks.density.recipe import load_preset, presets
 
 RNG = np.random.default_rng(0)
 

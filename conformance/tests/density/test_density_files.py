@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from invconv._cli import main
-from invconv_benchmarks.density.data.sources import LAYOUTS, load
+from invconv_benchmarks.density.data import LAYOUTS, load
 from tests.density.test_density_data import numbers
 
 

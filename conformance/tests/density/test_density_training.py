@@ -14,9 +14,9 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 
 from invconv._cli import main
 from invconv_benchmarks.density import evaluation
-from invconv_benchmarks.density.data.sources import load
+from invconv_benchmarks.density.data import load
 from invconv_benchmarks.density.evaluation import bits_per_dim
-from invconv_benchmarks.density.recipes.recipe import CHECKPOINT, KEY, Recipe, load_preset
+from invconv_benchmarks.density.recipe import CHECKPOINT, KEY, Recipe, load_preset
 from invconv_benchmarks.density.training import DensityModule, DivergedError, train
 from invconv_benchmarks.density.training import first_non_finite as non_finite
 from tests.programs import python

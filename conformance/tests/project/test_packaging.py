@@ -87,7 +87,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
         assert f"invconv_conformance/cuda/on_cpu/{data}" in names
     for data in ("report/page.html", "results/benchmark.schema.json"):
         assert f"invconv_benchmarks/{data}" in names
-    assert "invconv_benchmarks/density/recipes/presets.toml" in names
+    assert "invconv_benchmarks/density/presets.toml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any("golden-" in name or name.endswith("README.md") for name in names)
 

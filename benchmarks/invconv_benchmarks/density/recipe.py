@@ -24,7 +24,7 @@ import torch
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.validation import choice, is_number, positive_int
 from invconv.flows.architecture import GlowArchitecture, mixing_words
-from invconv_benchmarks.density.recipes.peers import PEERS
+from invconv_benchmarks.density.peers import PEERS
 from invconv_torch.flows import Glow, Multiscale
 
 CHECKPOINT = "checkpoint.ckpt"  # a file of Lightning, in which a run is described beside its state

@@ -1,1 +1,0 @@
-"""Images: data sets that packages ship, the user's files, batches, and their dequantisation."""
