@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -55,14 +55,6 @@ class Schedule:
     seconds: float  # for the rounds of a contender in a pass
     deadline: float  # seconds after which a pass ends, but for the first one
 
-    def jobs(self, cache: str) -> Iterator[tuple[int, Job]]:
-        """Yield (pass, job)."""
-        for number in range(1, self.passes + 1):
-            for threads in self.threads:
-                groups = tuple(g for g in self.groups if g.thorough or threads == max(self.threads))
-                if groups:
-                    yield number, Job(groups, self.targets, threads, self.seconds, cache)
-
 
 def perform(
     schedule: Schedule,
@@ -76,7 +68,13 @@ def perform(
     """
     rows = list[Row]()
     with tempfile.TemporaryDirectory(prefix="invconv-") as cache:
-        jobs = list(schedule.jobs(cache))
+        most = max(schedule.threads)
+        jobs = [
+            (number, Job(groups, schedule.targets, threads, schedule.seconds, cache))
+            for number in range(1, schedule.passes + 1)
+            for threads in schedule.threads
+            if (groups := tuple(g for g in schedule.groups if g.thorough or threads == most))
+        ]
         passes = _run_all(schedule, jobs, rows, step)
     rows = merged(rows)
     return Result(

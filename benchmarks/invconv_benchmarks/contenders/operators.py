@@ -51,16 +51,12 @@ class Setup:
     @cached_property
     def x(self) -> Array:
         """The images, in the library."""
-        return self.asarray(self.values)
+        return self.target.asarray(self.values, self.group.dtype)
 
     @property
     def grid(self) -> tuple[int, ...]:
         """The spatial shape."""
         return self.group.shape[2:]
-
-    def asarray(self, values: Floats) -> Array:
-        """Copy NumPy values into the library, in the group's dtype."""
-        return self.target.asarray(values, self.group.dtype)
 
     def contender(self, name: str, role: str, does: str, build: Callable[[], Call]) -> Contender:
         """Return a contender of this library."""
@@ -154,7 +150,8 @@ def plain(setup: Setup) -> list[Contender]:
 def _kernel(setup: Setup) -> Array:
     channels, k = setup.group.shape[1], int(setup.group.map.partition(" ")[2] or 1)
     size = channels, channels, *[k] * len(setup.grid)
-    return setup.asarray(np.random.default_rng(2).standard_normal(size))
+    values = np.random.default_rng(2).standard_normal(size)
+    return setup.target.asarray(values, setup.group.dtype)
 
 
 def _wraps(setup: Setup) -> bool:

@@ -2,7 +2,8 @@
 
 import argparse
 import importlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,13 @@ from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.families import path as paths
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
-from invconv_benchmarks.demo import growing
 from invconv_benchmarks.options import require_picture
+from invconv_benchmarks.suites.maps import Shape
+from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.oracle import convolve, substitute
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]  # a title, and its diagnosis
 
-_PICTURED = (
-    ("taps -0.3: errors fade", growing.corner(-0.3)),
-    ("taps -0.5: errors grow", growing.corner(-0.5)),
-    ("the authors' issue", growing.authors()),
-)
 _GROWTH = """\
 z = K x is rounded to float32 and inverted exactly. How many digits of x are left, as diagnose says
 and as measured in extended precision: at worst (an error of eps |z| where it harms most), and in
@@ -31,6 +29,33 @@ the worst pixel of an image of N(0, 1) numbers, whose error is in the last colum
 _LIMIT = 1e7  # an error of float32's eps times this is as large as the image
 _SIZES = 10  # the most grids that a curve has
 _COLORS = ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:purple")
+
+
+def authors() -> ic.AutoregressiveConv:
+    """Return the kernel of "Numerical stability of inverse", open in the authors' repository."""
+    kernel = np.asarray([[[[0.0, 0.0462, -1.3683], [0.0, 0.0, 0.0]]]])
+    return ic.AutoregressiveConv(kernel, mask="raster", direction=-1)
+
+
+def corner(tap: float) -> ic.AutoregressiveConv:
+    """Return a 2 x 2 corner of one channel: 1 at the pixel, the same tap at the other three."""
+    kernel = np.full((1, 1, 2, 2), tap)
+    kernel[0, 0, 0, 0] = 1.0
+    return ic.AutoregressiveConv(kernel)
+
+
+def random_corner(channels: int, scale: float, seed: Any = 0) -> ic.AutoregressiveConv:
+    """Return a 2 x 2 corner: the identity at the pixel, N(0, scale^2) at the other three."""
+    kernel = scale * np.random.default_rng(seed).standard_normal((channels, channels, 2, 2))
+    kernel[:, :, 0, 0] = np.eye(channels)
+    return ic.AutoregressiveConv(kernel)
+
+
+_PICTURED = (
+    ("taps -0.3: errors fade", corner(-0.3)),
+    ("taps -0.5: errors grow", corner(-0.5)),
+    ("the authors' issue", authors()),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _operator(arguments: argparse.Namespace) -> tuple[ic.InvertibleConv, str, str | None]:
     if arguments.example:
-        return growing.authors(), "the authors' issue", arguments.dtype or "float32"
+        return authors(), "the authors' issue", arguments.dtype or "float32"
     path = arguments.file
     try:
         return ic.load(path), path.name, arguments.dtype
@@ -107,13 +132,51 @@ def print_growth() -> None:
     print(f"{'':49}   {'at worst':^15}   {'typical':^15}")
     pair = f"{'said':>6} {'measured':>8}"
     print(f"{'kernel':28}{'grid':>10}{'condition':>11}   {pair}   {pair}   {'error':>7}")
-    for name, conv, grid in growing.examples():
+    for name, conv, grid in examples():
         d = ic.diagnose(conv, grid, "float32")
-        loss = growing.measure(conv, d)
-        pairs = (d.worst_float32, loss.worst), (d.digits_float32, loss.typical)
+        largest, *measured = lost(conv, d)
+        pairs = (d.worst_float32, measured[1]), (d.digits_float32, measured[0])
         worst, typical = (f"{said:>6.1f} {measured:>8.1f}" for said, measured in pairs)
         where = f"{name:28}{'{} x {}'.format(*grid):>10}{d.condition:>11.2g}"
-        print(f"{where}   {worst}   {typical}   {loss.largest:>7.0e}")
+        print(f"{where}   {worst}   {typical}   {largest:>7.0e}")
+
+
+def examples() -> Iterator[tuple[str, ic.AutoregressiveConv, Shape]]:
+    """Yield kernels, their names, and grids."""
+    for tap in (-0.3, -0.5):
+        for n in (8, 32, 64):
+            yield f"C = 1, taps {tap}", corner(tap), (n, n)
+    for scale, sizes in ((0.1, (16, 128)), (0.2, (16, 64))):
+        for n in sizes:
+            yield f"C = 12, taps N(0, {scale}²)", random_corner(12, scale), (n, n)
+    for n in (2, 4, 32):
+        yield "the authors' issue", authors(), (n, n)
+
+
+def lost(conv: ic.AutoregressiveConv, diagnosis: ic.Diagnosis) -> tuple[float, float, float]:
+    """Return the largest error of x from a rounded z, digits left by it, and digits left at worst.
+
+    In extended precision: x is of N(0, 1) numbers, and z = K x rounded to float32, or changed by
+    float32's eps |z|_1 where it harms most.
+    """
+    shape = diagnosis.spatial_shape
+    x = np.random.default_rng(0).standard_normal((conv.channels, *shape)).astype(EXTENDED)
+    z = convolve(conv, x)
+    # K^-1 of the change alone, since K^-1 K x is x
+    error = substitute(conv, z.astype(np.float32).astype(EXTENDED) - z)
+    unit = np.zeros(x.shape, EXTENDED)
+    assert diagnosis.pixel is not None
+    unit[(diagnosis.channel, *diagnosis.pixel)] = 1
+    absolute = conv.replace(kernel=np.abs(conv.kernel)).transpose()
+    columns = convolve(absolute, np.ones(x.shape, EXTENDED))  # their sums, |K|^T 1
+    change = 2.0**-23 * columns.max() * substitute(conv, unit)
+    largest = np.abs(error).max()
+    return float(largest), digits(largest), digits(np.abs(change).sum())
+
+
+def digits(error: Any) -> float:
+    """Return -log10 of an error, at least 0."""
+    return max(0.0, -float(np.log10(error))) if error else math.inf
 
 
 def draw(shown: Shown, path: Path) -> None:

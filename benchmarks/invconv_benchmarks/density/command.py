@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.markdown import Markdown
+from skimage.util import montage
 
 from invconv.arrays.errors import CommandError
 from invconv.arrays.validation import LARGEST
+from invconv.files.container import replacing
 from invconv.flows.architecture import mixing_words
 from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.comparison import markdown, perform
@@ -32,6 +35,7 @@ from invconv_benchmarks.density.recipe import (
 from invconv_benchmarks.density.rows import ROWS, Comparison, around
 from invconv_benchmarks.density.training import stopping, train
 from invconv_benchmarks.options import numbers
+from invconv_benchmarks.report.figures import stretch
 from invconv_conformance import printing
 from invconv_conformance.arguments import words
 
@@ -171,10 +175,18 @@ def _words(recipe: Recipe) -> str:
 
 
 def _sample(arguments: argparse.Namespace) -> int:
+    if arguments.out.suffix != ".png":
+        raise CommandError(f"--out: expected a name that ends in .png, got {arguments.out}")
     stored, model = evaluation.restore(arguments.of, arguments.device, arguments.mixing)
     generator = torch.Generator().manual_seed(arguments.seed)
     samples = model.sample(arguments.count, arguments.temperature, generator=generator)
-    evaluation.write(evaluation.pixels(model, samples), arguments.out, bright=arguments.stretch)
+    tiles, columns = evaluation.pixels(model, samples), math.ceil(math.sqrt(len(samples)))
+    shape = math.ceil(len(tiles) / columns), columns
+    picture = montage(tiles, fill=[0] * tiles.shape[1], grid_shape=shape, channel_axis=1)
+    if arguments.stretch:
+        picture = (255 * stretch(picture / 255)).astype(np.uint8)
+    with replacing(arguments.out) as part:
+        Image.fromarray(picture.squeeze()).save(part, format="PNG")
     _say(f"{arguments.out}: {len(samples)} samples of {_words(stored.recipe)}, step {stored.step}")
     return 0
 

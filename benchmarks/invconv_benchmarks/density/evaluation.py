@@ -1,18 +1,14 @@
 """Evaluation of a trained model: bits/dim, round trips of images and of samples, a picture."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from skimage.util import montage
 from torch import Tensor
 
 from invconv import diagnose
 from invconv.arrays.errors import CommandError
-from invconv.files.container import replacing
 from invconv_benchmarks.density.data import Dataset, Part, noise_of
 from invconv_benchmarks.density.recipe import (
     CHECKPOINT,
@@ -20,7 +16,7 @@ from invconv_benchmarks.density.recipe import (
     imported,
     read_checkpoint,
 )
-from invconv_benchmarks.report.figures import Floats, stretch
+from invconv_benchmarks.report.figures import Floats
 from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale
 
@@ -137,16 +133,3 @@ def pixels(model: Multiscale, x: Tensor) -> Floats:
     """Return images (N, C, H, W) as bytes; what is not finite is black."""
     images, _ = model.dequantize.inverse(torch.nan_to_num(x, 0.0, 0.0, 0.0))
     return np.asarray(images.cpu().numpy())
-
-
-def write(tiles: Floats, path: Path, *, bright: bool = False) -> None:
-    """Write images (N, C, H, W) of bytes in rows and columns as a PNG file."""
-    if path.suffix != ".png":
-        raise CommandError(f"--out: expected a name that ends in .png, got {path}")
-    columns = math.ceil(math.sqrt(len(tiles)))
-    shape = math.ceil(len(tiles) / columns), columns
-    picture = montage(tiles, fill=[0] * tiles.shape[1], grid_shape=shape, channel_axis=1)
-    if bright:
-        picture = (255 * stretch(picture / 255)).astype(np.uint8)
-    with replacing(path) as part:
-        Image.fromarray(picture.squeeze()).save(part, format="PNG")

@@ -64,13 +64,11 @@ class Checkerboard(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (B, C, H, W), and the log-determinants, shape (B,)."""
-        z, log_det = affine(x, *self._shift_and_scale(x))
-        return z, log_det
+        return affine(x, *self._shift_and_scale(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
-        x, log_det = inverse_affine(z, *self._shift_and_scale(z))
-        return x, log_det
+        return inverse_affine(z, *self._shift_and_scale(z))
 
     def _shift_and_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = (torch.arange(n, device=x.device) for n in x.shape[2:])

@@ -204,12 +204,6 @@ class Interval:
     high: float
 
 
-def quantiles(passes: Passes) -> tuple[float, float, float]:
-    """Return p10, median and p90 of all samples."""
-    p10, median, p90 = np.quantile(np.concatenate(passes), [0.1, 0.5, 0.9])
-    return float(p10), float(median), float(p90)
-
-
 def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
     """Return the standard deviation of log ratios of medians from pass to pass, of many ratios."""
     squares, freedom = 0.0, 0

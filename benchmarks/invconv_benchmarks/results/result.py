@@ -77,11 +77,6 @@ class Row:
     yardstick: Interval | None = None  # ratio of the medians to the group's yardstick
 
     @property
-    def key(self) -> Key:
-        """The attributes that identify a row within a result."""
-        return (*self.turns, self.contender, self.does, *self.place)
-
-    @property
     def turns(self) -> Key:
         """The attributes that rows measured in turns have in common."""
         return self.suite, self.map, self.shape, self.axis, self.dtype, self.threads
@@ -130,14 +125,16 @@ def merged(rows: Iterable[Row]) -> list[Row]:
     """Return one row a contender: the samples of all passes, and the ratios to others."""
     by_key: dict[Key, Row] = {}
     for row in rows:
-        known = by_key.setdefault(row.key, row)
+        key = *row.turns, row.contender, row.does, *row.place
+        known = by_key.setdefault(key, row)
         if known is not row:
             known.passes += row.passes
             known.error = known.error or row.error
     for row in by_key.values():
         row.passes = row.passes if any(row.passes) else []
         if row.passes:
-            row.p10, row.median, row.p90 = timing.quantiles(row.passes)
+            every = np.concatenate(row.passes)
+            row.p10, row.median, row.p90 = np.quantile(every, [0.1, 0.5, 0.9]).tolist()
     groups = grouped(by_key.values())
     for row, other, between in _pairs(groups, _baseline):
         row.against, row.between = other.contender, between

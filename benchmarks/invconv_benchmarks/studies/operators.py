@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 
 import invconv as ic
-from invconv_benchmarks.demo.growing import random_corner
+from invconv_benchmarks.demo.diagnose import random_corner
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.cases import drawn

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
-from invconv_benchmarks.demo.growing import random_corner
+from invconv_benchmarks.demo.diagnose import random_corner
 from invconv_benchmarks.report.figures import Floats, save
 from invconv_benchmarks.results.result import Verdict, judged
 from invconv_benchmarks.studies.silent_error import maps
@@ -134,8 +135,6 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
 
 
 def _draw(every: list[Point], path: Path) -> None:
-    import matplotlib.pyplot as plt
-
     shared: dict[str, Any] = {"sharex": True, "sharey": True, "layout": "constrained"}
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), **shared)
     numbers = np.logspace(0, 20, 200)

@@ -27,7 +27,7 @@ from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
-from invconv_benchmarks.results.result import Verdict, judged, write_document
+from invconv_benchmarks.results.result import Document, Verdict, judged, write_document
 from invconv_benchmarks.suites.groups import Group
 from invconv_conformance.libraries.table import KNOWN, Target
 from invconv_torch.flows import AffineCoupling
@@ -53,8 +53,6 @@ COLORS = {  # the ways through one layer, in the order of the table
     WINDOWS: "#b58fd6",
     MAF: "#7b4fa3",
 }
-
-Document = dict[str, Any]
 
 
 class ShareOfWork(NamedTuple):

@@ -17,7 +17,7 @@ import invconv as ic
 from invconv.arrays.registry import agnostic
 from invconv.operators.base import judgement
 from invconv.trust import limits
-from invconv_benchmarks.demo import growing
+from invconv_benchmarks.demo import diagnose as growing
 from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.cases import drawn
 from invconv_conformance.cases.case import perturbed

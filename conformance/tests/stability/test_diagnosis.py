@@ -19,7 +19,7 @@ from invconv.stability.advice import what_to_do
 from invconv.stability.report import Diagnosis
 from invconv.trust.condition import EPS, OVERFLOW
 from invconv.trust.round_trip import Judgement
-from invconv_benchmarks.demo import growing
+from invconv_benchmarks.demo import diagnose as growing
 from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.truth.oracle import affine
 from tests.selected import turned
