@@ -24,14 +24,7 @@ from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result, Row
 from invconv_benchmarks.runs import Schedule, Step, perform
-from invconv_benchmarks.suites.groups import (
-    CONV2D,
-    LIBRARY_SUITES,
-    ONE_THREAD,
-    SUITES,
-    as_text,
-    select,
-)
+from invconv_benchmarks.suites import groups
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.libraries.environment import share_the_card
@@ -42,20 +35,20 @@ _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, 
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
 STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error")
 _CHOOSING = ("library", "device", "dtype", "threads", "shapes", "only", "seconds")  # of groups
-_NAMES = tuple(dict.fromkeys((*SUITES, *STUDIES)))
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    choices = (*_NAMES, "all")
-    about = f"one of {', '.join(choices)}; all (the default) are the first {len(LIBRARY_SUITES)}"
+    choices = (*dict.fromkeys((*groups.SUITES, *STUDIES)), "all")
+    first, alone = len(groups.LIBRARY_SUITES), ", ".join(groups.ONE_THREAD)
+    about = f"one of {', '.join(choices)}; all (the default) are the first {first}"
     parser.add_argument("suite", nargs="?", default="all", choices=choices, help=about)
     lists = {
         "--library": f"a comma-separated list of {', '.join(KNOWN)}; default: all",
         "--device": "only these devices, such as cpu,cuda:0; cuda means all",
         "--dtype": "such as float32,float64 (the default)",
-        "--threads": f"such as 1,2; default: 1 and all cores; --quick, {', '.join(ONE_THREAD)}: 1",
+        "--threads": f"such as 1,2; default: 1 and all cores; --quick, {alone}: 1",
         "--shapes": "B x C x H x W, such as 64x12x16x16,1x3x512x512, instead of the suite's",
     }
     for option, about in lists.items():
@@ -166,12 +159,12 @@ def draw(result: Result, folder: Path) -> dict[str, Path]:
     rows = [r for r in rows if (r.dtype, r.threads) == (rows[0].dtype, rows[0].threads)]
     if not rows:
         return {}
-    labels = list(dict.fromkeys(f"{r.map}\n{as_text(r.shape)}" for r in rows))
+    labels = list(dict.fromkeys(f"{r.map}\n{groups.as_text(r.shape)}" for r in rows))
     places = list(dict.fromkeys(tables.place(r) for r in rows))
     figure, axis = plt.subplots(figsize=(7, 1.2 + 0.55 * len(labels)), layout="constrained")
     for number, name in enumerate(places):
         mine = [r for r in rows if tables.place(r) == name]
-        lines = [labels.index(f"{r.map}\n{as_text(r.shape)}") for r in mine]
+        lines = [labels.index(f"{r.map}\n{groups.as_text(r.shape)}") for r in mine]
         intervals = [r.yardstick for r in mine if r.yardstick]
         values = [i.value for i in intervals]
         sides = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
@@ -184,12 +177,12 @@ def draw(result: Result, folder: Path) -> dict[str, Path]:
     axis.autoscale(axis="x")
     axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.set_ylim(len(labels) - 0.5, -0.5)
-    axis.set_xlabel(f"time of the inverse ÷ {CONV2D}")
+    axis.set_xlabel(f"time of the inverse ÷ {groups.CONV2D}")
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=len(places), frameon=False)
     save(figure, folder / "ratios.png")
     first = rows[0]
-    caption = f"Inverse ÷ PyTorch's {CONV2D} with the stated spread, {first.dtype}, "
+    caption = f"Inverse ÷ PyTorch's {groups.CONV2D} with the stated spread, {first.dtype}, "
     return {f"{caption}{first.threads} thread{'s' * (first.threads > 1)}": folder / "ratios.png"}
 
 
@@ -209,16 +202,16 @@ def make_schedule(arguments: argparse.Namespace) -> Schedule:
             expected = "expected B x C x H x W such as 64x12x16x16"
             raise CommandError(f"--shapes: {expected}, got {text!r}")
     numbered = [tuple(map(int, text.split("x"))) for text in shapes]
-    groups = tuple(select(suite, numbered, dtypes, quick, only))
-    if not groups and suite in (*SUITES, "all"):
+    chosen = tuple(groups.select(suite, numbered, dtypes, quick, only))
+    if not chosen and suite in (*groups.SUITES, "all"):
         raise CommandError(f"the suite {suite} has nothing to run with these options")
     given = [o for o in _CHOOSING if getattr(arguments, o) not in (None, "*")]
-    if given and not groups:
+    if given and not chosen:
         alone = f"the suite {suite} takes --quick and --out alone"
         raise CommandError(f"{alone}, got --{', --'.join(given)}")
     return Schedule(
         command=f"python -m invconv {shlex.join(sys.argv[1:])}",
-        groups=groups,
+        groups=chosen,
         targets=targets,
         threads=_threads(arguments),
         not_run=not_run,
@@ -232,7 +225,7 @@ def make_schedule(arguments: argparse.Namespace) -> Schedule:
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
     every = tuple(n for n in KNOWN if n != "array_api_strict")  # made to find mistakes
-    names = arguments.library if asked else ONE_THREAD.get(arguments.suite, every)
+    names = arguments.library if asked else groups.ONE_THREAD.get(arguments.suite, every)
     found, absent = [], []
     for name in names:
         if name not in KNOWN:
@@ -250,13 +243,13 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
         raise CommandError(f"--device: {','.join(wanted)} {NEEDS_CUDA}: none here")
     if not found:
         raise CommandError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
-    return tuple(found), tuple(absent) if arguments.suite in (*LIBRARY_SUITES, "all") else ()
+    return tuple(found), tuple(absent) if arguments.suite in (*groups.LIBRARY_SUITES, "all") else ()
 
 
 def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
     cores = environment.cores()
     if arguments.threads is None:
-        alone = arguments.quick or arguments.suite in ONE_THREAD
+        alone = arguments.quick or arguments.suite in groups.ONE_THREAD
         return (1,) if alone else tuple(sorted({1, cores}))
     counts = sorted(numbers("--threads", arguments.threads, int))
     if counts[0] < 1 or counts[-1] > cores:

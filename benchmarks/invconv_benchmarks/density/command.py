@@ -25,13 +25,7 @@ from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.comparison import markdown, perform
 from invconv_benchmarks.density.data import NAMES, Dataset, load
 from invconv_benchmarks.density.peers import PEERS
-from invconv_benchmarks.density.recipe import (
-    PRECISIONS,
-    Recipe,
-    imported,
-    load_preset,
-    presets,
-)
+from invconv_benchmarks.density.recipe import PRECISIONS, Recipe, imported, load_preset, presets
 from invconv_benchmarks.density.rows import ROWS, Comparison, around
 from invconv_benchmarks.density.training import stopping, train
 from invconv_benchmarks.options import numbers

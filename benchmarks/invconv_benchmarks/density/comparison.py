@@ -112,17 +112,11 @@ def sampling_seconds(models: dict[str, Multiscale]) -> dict[str, float]:
 
 def statistics_of(rows: Sequence[RowRuns]) -> Result:
     """Return "rows" and "sweep" of a result."""
-    by_mixing = {row.mixing: row for row in rows}
     ordered = sorted(rows, key=lambda row: place(row.mixing))
-    plain = by_mixing[BASELINE].runs if BASELINE in by_mixing else {}
+    plain: Mapping[int, Outcome] = next((r.runs for r in rows if r.mixing == BASELINE), {})
     sweep = [
-        {
-            "mixing": row.mixing,
-            "learning_rate": rate,
-            "seed": seed,
-            "validation": outcome.get("validation"),
-            "error": outcome.get("error"),
-        }
+        {"mixing": row.mixing, "learning_rate": rate, "seed": seed}
+        | {name: outcome.get(name) for name in ("validation", "error")}
         for row in ordered
         for rate, outcomes in sorted(row.sweep.items())
         for seed, outcome in outcomes.items()

@@ -10,12 +10,7 @@ from torch import Tensor
 from invconv import diagnose
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.density.data import Dataset, Part, noise_of
-from invconv_benchmarks.density.recipe import (
-    CHECKPOINT,
-    Checkpoint,
-    imported,
-    read_checkpoint,
-)
+from invconv_benchmarks.density.recipe import CHECKPOINT, Checkpoint, imported, read_checkpoint
 from invconv_benchmarks.report.figures import Floats
 from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale

@@ -21,15 +21,8 @@ from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.timing import Contender, Interval
-from invconv_benchmarks.suites.groups import (
-    AGAINST_CONV2D,
-    CONV2D,
-    FFT,
-    LIMIT_SHAPES,
-    YARDSTICKS,
-    Group,
-    as_text,
-)
+from invconv_benchmarks.suites import groups
+from invconv_benchmarks.suites.groups import Group, as_text
 from invconv_conformance.libraries.table import LIBRARIES
 
 Document = dict[str, Any]
@@ -115,10 +108,10 @@ def row_of(group: Group, contender: Contender | None, threads: int, **measured: 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     """Return the rows that were measured in turns, group by group."""
-    groups: dict[Key, list[Row]] = {}
+    by_turns: dict[Key, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.turns, []).append(row)
-    return list(groups.values())
+        by_turns.setdefault(row.turns, []).append(row)
+    return list(by_turns.values())
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:
@@ -135,21 +128,21 @@ def merged(rows: Iterable[Row]) -> list[Row]:
         if row.passes:
             every = np.concatenate(row.passes)
             row.p10, row.median, row.p90 = np.quantile(every, [0.1, 0.5, 0.9]).tolist()
-    groups = grouped(by_key.values())
-    for row, other, between in _pairs(groups, _baseline):
+    together = grouped(by_key.values())
+    for row, other, between in _pairs(together, _baseline):
         row.against, row.between = other.contender, between
         row.ratio = row.ratio_to(other)
-    for row, other, between in _pairs(groups, _yardstick):
+    for row, other, between in _pairs(together, _yardstick):
         row.yardstick = timing.ratio(row.passes, other.passes, between)
     return list(by_key.values())
 
 
 def _pairs(
-    groups: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
+    together: Sequence[list[Row]], to: Callable[[Row, list[Row]], Row | None]
 ) -> Iterable[tuple[Row, Row, float]]:
     """Return measured rows, what each is compared with, and how much ratios of its kind vary."""
     alike: dict[Key, list[tuple[Row, Row]]] = {}
-    for group in groups:
+    for group in together:
         for row in group:
             if row.passes and (other := to(row, group)):
                 alike.setdefault((*row.place, row.threads, row.dtype), []).append((row, other))
@@ -165,9 +158,9 @@ def _baseline(row: Row, group: list[Row]) -> Row | None:
 
 def _yardstick(row: Row, group: list[Row]) -> Row | None:
     """Return the contender by which all libraries are measured, on the row's device."""
-    known = (r for r in group if r.contender in YARDSTICKS and r.device == row.device)
+    known = (r for r in group if r.contender in groups.YARDSTICKS and r.device == row.device)
     there = [r for r in known if r.passes and (r.mode == "graph") == (row.mode == "graph")]
-    return min(there, key=lambda r: YARDSTICKS.index(r.contender), default=None)
+    return min(there, key=lambda r: groups.YARDSTICKS.index(r.contender), default=None)
 
 
 @dataclass(frozen=True)
@@ -213,13 +206,13 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
         kind, _, size = row.map.partition(" ")
         what, bound = _what(row), _against_conv2d(row)
         if bound and row.yardstick:
-            name = f"{TITLES[row.library]}, one thread: inverse / {CONV2D}"
+            name = f"{TITLES[row.library]}, one thread: inverse / {groups.CONV2D}"
             yield judged(name, what, row.yardstick, bound)
         for other in (r for r in group if r.passes and r.place == row.place):
             if kind == "emerging" and row.library == "numpy" and other in _ours(group, "forward"):
                 name = "emerging pair, batched: inverse / forward, NumPy"
                 yield judged(name, what, row.ratio_to(other), 1.5)
-            if kind == "periodic" and other.contender == FFT:
+            if kind == "periodic" and other.contender == groups.FFT:
                 name = "periodic inverse, prepared / FFT forward, prepared"
                 yield judged(name, what, row.ratio_to(other), 1.1)
         if row.residual is not None and kind in ("corner", "emerging"):
@@ -230,11 +223,11 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
 
 def _against_conv2d(row: Row) -> float | None:
     """Return the limit of a corner's inverse ÷ F.conv2d, None where there is none."""
-    both = AGAINST_CONV2D.get(row.shape)
+    both = groups.AGAINST_CONV2D.get(row.shape)
     alone = row.map == "corner 2" and row.threads == 1 and row.device == "cpu"
     if both is None or not alone or row.library not in _TIMES:
         return None
-    if row.library == "jax" and row.shape == LIMIT_SHAPES[0]:
+    if row.library == "jax" and row.shape == groups.LIMIT_SHAPES[0]:
         return _JAX_CALL
     return _TIMES[row.library] * both[row.dtype == "float64"]
 
