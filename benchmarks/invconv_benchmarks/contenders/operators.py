@@ -101,14 +101,12 @@ def _unprepared(setup: Setup) -> Call:
 
 def threads(setup: Setup) -> list[Contender]:
     """Return a prepared inverse twice; each sets the number of threads as its turn comes."""
-    target, build = setup.target, partial(_prepared, setup)
+    target, build, library = setup.target, partial(_prepared, setup), setup.target.library.name
     ways = {1: ("one thread", "plain"), 2: ("two threads", "ours")}
     return [
-        Contender(
-            *way, "inverse", target, build, before=partial(set_threads, target.library.name, n)
-        )
+        Contender(*way, "inverse", target, build, partial(set_threads, library, n))
         for n, way in ways.items()
-        if target.library.name in ("numpy", "torch") and not target.on_cuda
+        if library in ("numpy", "torch") and not target.on_cuda
     ]
 
 
