@@ -24,7 +24,6 @@ from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.data import Dataset
 from invconv_benchmarks.density.rows import Comparison, Outcome, RowRuns, place, train_rows
 from invconv_benchmarks.measure import environment, timing
-from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import Floats, save, stretch
 from invconv_benchmarks.results.result import write_document
@@ -32,8 +31,6 @@ from invconv_torch.flows import Multiscale
 
 BASELINE = "plain"
 SCHEMA = "invconv-density/2"
-
-Result = dict[str, Any]
 CAPTION = (
     "Learning curves of all models; differences from the plain 1x1, seed by seed; test tiles, "
     "their reconstructions and the error; samples"
@@ -56,6 +53,8 @@ APPEARANCE = {
 }
 _SAMPLES = 100
 RESTORED, SAMPLED = 4, 10  # tiles of each model
+
+Result = dict[str, Any]
 # test images, their reconstructions and samples, bytes (N, C, H, W); then the error (N, H, W), the
 # largest over the colours, in units of a pixel's 256 values
 Gallery = tuple[Floats, Floats, Floats, Floats]
@@ -206,7 +205,7 @@ def _about(result: Result) -> str:
         f"`{shlex.join(shown)}`: "
         f"{data['name'].capitalize()}, {data['test']} test tiles, {training['steps']} steps of "
         f"{training['batch']} tiles, {count} seed{'s' * (count > 1)}, one thread a run, "
-        f"{result['environment']['cpu']}, {told(result, 'torch')}. Mean ± standard "
+        f"{result['environment']['cpu']}, {environment.told(result, 'torch')}. Mean ± standard "
         "deviation over seeds; differences are paired: the same tiles, order and noise. lower: "
         "seeds with less than plain; ms: of a step by the wall's clock; 100 of: time for 100 "
         "samples; paper: **other images**, "

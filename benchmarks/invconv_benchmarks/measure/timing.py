@@ -203,6 +203,10 @@ class Interval:
     low: float
     high: float
 
+    def inverse(self) -> "Interval":
+        """Return 1 / it."""
+        return Interval(1 / self.value, 1 / self.high, 1 / self.low)
+
 
 def between_passes(pairs: Iterable[tuple[Passes, Passes]]) -> float:
     """Return the standard deviation of log ratios of medians from pass to pass, of many ratios."""

@@ -249,8 +249,7 @@ def _threads(group: list[Row]) -> Iterator[Verdict]:
     for row in group:
         if row.role == "ours" and row.ratio is not None:
             (one,) = (r for r in group if r.role == "plain" and r.place == row.place)
-            gain = Interval(1 / row.ratio.value, 1 / row.ratio.high, 1 / row.ratio.low)
-            long = one.seconds > _LONG
+            gain, long = row.ratio.inverse(), one.seconds > _LONG
             name = f"two threads: gain{' of solves over 1 ms' * long}, at least"
             yield judged(name, _what(row), gain, _GAIN if long else _EQUAL, least=True)
 

@@ -133,7 +133,7 @@ def test_rows_are_compared_with_those_of_their_kind() -> None:
     assert found["ours", "float32", "cuda:1"].yardstick is None
 
 
-def test_a_verdict_is_of_the_whole_spread() -> None:
+def test_a_verdict_and_an_inverse_are_of_the_whole_spread() -> None:
     for low, high, bound, least, verdict in (
         (0.7, 0.9, 0.9, False, "pass"),
         (0.7, 0.9, 0.89, False, "unclear"),
@@ -144,6 +144,7 @@ def test_a_verdict_is_of_the_whole_spread() -> None:
     ):
         found = judged("", "", Interval((low + high) / 2, low, high), bound, least=least)
         assert found.verdict == verdict
+    assert Interval(2.0, 1.0, 4.0).inverse() == Interval(0.5, 0.25, 1.0)
 
 
 def of(axis: str, k: int) -> dict[str, Any]:
