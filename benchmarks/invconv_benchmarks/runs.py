@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import operators
-from invconv_benchmarks.contenders.operators import Setup
 from invconv_benchmarks.measure import processes, timing
 from invconv_benchmarks.measure.timing import Contender, Timing, set_threads
 from invconv_benchmarks.results.result import Result, Row, Verdict, merged, row_of, verdicts_of
@@ -169,7 +168,7 @@ def _contenders(group: Group) -> list[Contender]:
         from invconv_benchmarks.contenders import layers  # which imports PyTorch
 
         ways = [layers.contenders]
-    setups = [Setup(group, target) for target in _targets]
+    setups = [operators.Setup(group, target) for target in _targets]
     return [contender for setup in setups for way in ways for contender in way(setup)]
 
 
@@ -185,7 +184,7 @@ def _row(group: Group, threads: int, timed: Timing) -> Row:
     known: dict[str, Any] = {n: getattr(timed, n) for n in ("plan", "first", "calls", "error")}
     if contender.does == "inverse" and samples and not group.axis:
         solution = to_numpy(timed.result)
-        known["residual"] = Setup(group, contender.target).residual(solution)
+        known["residual"] = operators.Setup(group, contender.target).residual(solution)
     return row_of(group, contender, threads, passes=[samples], **known)
 
 

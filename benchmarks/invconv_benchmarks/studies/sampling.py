@@ -24,7 +24,6 @@ from invconv_benchmarks.density.peers import Autoregressive
 from invconv_benchmarks.density.recipe import load_preset
 from invconv_benchmarks.density.rows import ROWS
 from invconv_benchmarks.measure import environment, timing
-from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results.result import Document, Verdict, judged, write_document
@@ -58,7 +57,7 @@ COLORS = {  # the ways through one layer, in the order of the table
 class ShareOfWork(NamedTuple):
     """A call, and the share of the work for 100 samples that it does."""
 
-    call: Call
+    call: timing.Call
     share: float = 1.0
 
 
@@ -111,14 +110,14 @@ def layers(size: int) -> dict[str, ShareOfWork]:
     }
 
 
-def _some(passes: Callable[[int], Call], every: int, share: float = 1.0) -> ShareOfWork:
+def _some(passes: Callable[[int], timing.Call], every: int, share: float = 1.0) -> ShareOfWork:
     """Return as many passes as take the patience, at most all of them."""
     passes(1)()
     some = min(every, max(1, int(_PATIENCE / timing.seconds(passes(1), _CLOCK))))
     return ShareOfWork(passes(some), share * some / every)
 
 
-def _repeat(times: int, call: Call) -> None:
+def _repeat(times: int, call: timing.Call) -> None:
     for _ in range(times):
         call()
 

@@ -32,12 +32,10 @@ from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.results.result import Verdict, judged
 from invconv_benchmarks.studies import operators
-from invconv_benchmarks.studies.operators import Construction, constructions
 from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
-from invconv_conformance.truth.oracle import convolve, substitute
 
 Solve = Callable[[Floats], Floats]
 
@@ -81,7 +79,7 @@ class Compared:
         return self.inverse_warns and self.left >= ENOUGH
 
 
-def compare(construction: Construction, rng: np.random.Generator) -> Compared | None:
+def compare(construction: operators.Construction, rng: np.random.Generator) -> Compared | None:
     """Return the comparison of an operator; None where it is refused as singular."""
     name, conv, shape = construction
     precision = str(conv._reference()[1].dtype)
@@ -121,7 +119,7 @@ def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool | None:
     return named and blame.partition(".")[0] == str(step)
 
 
-def compare_all(constructions: Iterable[Construction], what: str) -> list[Compared]:
+def compare_all(constructions: Iterable[operators.Construction], what: str) -> list[Compared]:
     """Compare operators, with a bar that shows how far it is."""
     rng = np.random.default_rng(0)
     shown = track(list(constructions), what, console=Console(stderr=True), transient=True)
@@ -132,7 +130,7 @@ def compare_all(constructions: Iterable[Construction], what: str) -> list[Compar
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge constructions and random operators; ``quick`` takes a tenth of these."""
     fewer = _QUICK if quick else 1
-    constructed = compare_all([*constructions(), *operators.grey()], "constructions")
+    constructed = compare_all([*operators.constructions(), *operators.grey()], "constructions")
     drawn = compare_all(operators.random_operators(_FAMILY // fewer), "random operators")
     chains, large = operators.chains(_CHAINS // fewer), operators.large_grids(_LARGE // fewer)
     others = compare_all([*chains, *large], "chains and large grids")
@@ -232,8 +230,8 @@ def maps(conv: ic.InvertibleConv, shape: Shape) -> tuple[Solve, Solve]:
         zeros = np.zeros((conv.channels, *shape))
         shift = zeros if conv.bias is None else (zeros.T + conv.bias).T
         return (
-            lambda x: np.stack([convolve(conv, image) + shift for image in x]),
-            lambda y: np.stack([substitute(conv, image - shift) for image in y]),
+            lambda x: np.stack([oracle.convolve(conv, image) + shift for image in x]),
+            lambda y: np.stack([oracle.substitute(conv, image - shift) for image in y]),
         )
     grid = (1,) * len(shape) if isinstance(conv, Pointwise) else shape
     matrix, shift = oracle.affine(conv, grid, EXTENDED)
