@@ -131,7 +131,7 @@ def log_abs_det(matrices: Floats) -> Array:
     if not prefers_lanes(count, channels):
         return primitives.log_abs_det.agnostic(matrices)
     factors = np.array(matrices, kind, order="C")
-    eliminate(*addresses(factors), count, channels, parts)
+    eliminate(addresses(factors)[0], count, channels, parts)
     pivots = np.abs(np.diagonal(factors, axis1=-2, axis2=-1))
     return np.asarray(np.log(pivots).sum(-1), matrices.real.dtype)
 

@@ -146,7 +146,7 @@ def pivots(matrices: Array, bits: int | None = None) -> Array:
     given = np.pad(matrices, [(1, 1), (0, 0), (0, 0)])
     parts = 2 if matrices.dtype.kind == "c" else 1
     count, channels = matrices.shape[:2]
-    eliminate(*addresses(given[1:]), count, channels, parts, target)
+    eliminate(addresses(given[1:])[0], count, channels, parts, target)
     assert not given[[0, -1]].any()
     return np.asarray(np.abs(np.diagonal(given[1:-1], axis1=1, axis2=2)))
 

@@ -19,6 +19,7 @@ from invconv.kernels.cpu.geometry import TapList
 Floats = np.ndarray[Any, Any]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Record = TypeVar("Record", bound=Any)  # a dataclass of integers
+_Byte: Any = ctypes.c_char  # NumPy's types say nothing of buffers before Python 3.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Assembled(Generic[Record]):
 def addresses(*arrays: Floats) -> list[int]:
     """Return the addresses of the arrays' first numbers."""
     try:
-        return [ctypes.addressof(ctypes.c_char.from_buffer(a)) for a in arrays]
+        return [ctypes.addressof(_Byte.from_buffer(a)) for a in arrays]
     except (TypeError, ValueError):  # one may not be written, or is empty: this takes longer
         return [a.__array_interface__["data"][0] for a in arrays]
 

@@ -175,8 +175,7 @@ def compiled_kernel_vjp(
     parts = correlation.parts(len(x), workers)
     totals = np.zeros((parts, len(offsets), channels, channels), x.dtype)
     places, apart = programs.of_taps(channels), totals[0].nbytes
-    correlation.run_vjp(
-        *addresses(x, y_bar, totals), places, apart, len(x), parts, x, y_bar, totals
-    )
+    at_x, at_y, at_first = addresses(x, y_bar, totals)
+    correlation.run_vjp(at_x, at_y, at_first, places, apart, len(x), parts, x, y_bar, totals)
     total: Floats = totals.sum(axis=0)
     return total
