@@ -13,9 +13,8 @@ from invconv.arrays.errors import CommandError
 from invconv_conformance import plugin
 from invconv_conformance.arguments import require_writable
 from invconv_conformance.libraries.environment import settings, share_the_card
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import COMPILING_EAGERLY
-from invconv_conformance.run.selection import checks, choose, load_expected
+from invconv_conformance.libraries.table import COMPILING_EAGERLY, Column
+from invconv_conformance.run import checks, choose, load_expected
 
 _ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
 _FILES = ("json", "html", "junitxml")

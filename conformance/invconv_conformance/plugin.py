@@ -26,16 +26,12 @@ import pytest
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
-from invconv_conformance import printing
+from invconv_conformance import printing, run
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import target_of
+from invconv_conformance.libraries.table import Column, target_of
 from invconv_conformance.pages.conformance import as_page
 from invconv_conformance.report import Output, agreement, document, show
-from invconv_conformance.run import selection
-from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
-from invconv_conformance.run.selection import Expected, checks, expected
 
 A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
 SUITE = Path(__file__).with_name("test_laws.py")
@@ -69,30 +65,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--{FILES.get(name, name)}", **about)
 
 
-@dataclasses.dataclass
-class Suite:
-    """What is run in this session, why other libraries are not, and which failures are expected."""
-
-    columns: list[Column]
-    absent: list[str]
-    known: Expected
-    start: float = dataclasses.field(default_factory=time.monotonic)
-
-
-_SUITE = pytest.StashKey[Suite]()
+_SUITE = pytest.StashKey["Suite"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
-        known = selection.load_expected(config.option)
-        config.stash[_SUITE] = suite = Suite(*selection.choose(config.option), known)
+        known = run.load_expected(config.option)
+        config.stash[_SUITE] = suite = Suite(config, *run.choose(config.option), known)
         for path in filter(None, (config.getoption(f"--{name}") for name in FILES.values())):
             require_writable(Path(path).parent)
     except (CommandError, OSError) as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Collected(suite, config), "invconv-conformance")
+        config.pluginmanager.register(suite, "invconv-conformance")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -105,7 +91,7 @@ class SuiteFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for each library, case, column and law."""
-        for one in checks(self.config.stash[_SUITE].columns, quick=self.config.option.quick):
+        for one in run.checks(self.config.stash[_SUITE].columns, quick=self.config.option.quick):
             name = f"{one.column.library}-{one.case}::{one.law}[{'-'.join(one.column[1:])}]"
             yield LawTest.from_parent(self, name=name, check=one)
 
@@ -113,12 +99,12 @@ class SuiteFile(pytest.File):
 class LawTest(pytest.Item):
     """One law on one case in one column."""
 
-    def __init__(self, *, check: Check, **options: Any) -> None:
+    def __init__(self, *, check: run.Check, **options: Any) -> None:
         super().__init__(**options)
         self.check = check
-        self.result: Result | None = None
+        self.result: run.Result | None = None
         self.outputs = pickle.dumps({})  # in bytes, which pytest-xdist takes along
-        for reason in expected(self.config.stash[_SUITE].known, check):
+        for reason in run.expected(self.config.stash[_SUITE].known, check):
             self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
     def runtest(self) -> None:
@@ -132,7 +118,7 @@ class LawTest(pytest.Item):
         with limited() if strange and has_alarms else nullcontext():
             self.result = self.check.run()
             if self.check.law == "forward.value":  # of every case
-                self.outputs = pickle.dumps(outputs(setting(*self.check[:2])))
+                self.outputs = pickle.dumps(run.outputs(run.setting(*self.check[:2])))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if (r := self.result).bad:
@@ -177,25 +163,29 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class Collected:
-    """What the tests report, and its tables and files at the end."""
+@dataclasses.dataclass(eq=False)
+class Suite:
+    """What is run in this session, what its tests report, and its tables and files at the end."""
 
-    def __init__(self, suite: Suite, config: pytest.Config) -> None:
-        self.suite, self.config = suite, config
-        self.results: list[Result] = []
-        self.outputs: list[Output] = []
-        self.late = 0  # tests that were left out, since the library's time was over
+    config: pytest.Config
+    columns: list[Column]
+    absent: list[str]  # why other libraries are not run
+    known: run.Expected  # failures
+    start: float = dataclasses.field(default_factory=time.monotonic)
+    results: list[run.Result] = dataclasses.field(default_factory=list)
+    outputs: list[Output] = dataclasses.field(default_factory=list)
+    late: int = 0  # tests that were left out, since the library's time was over
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Keep a result; a worker that died has left none."""
         if hasattr(report, "law_result"):
-            result = Result(**report.law_result)
+            result = run.Result(**report.law_result)
             self.results.append(result)
             self.outputs.append((result.column, result.case, pickle.loads(report.law_outputs)))
         elif (named := _ID.search(report.nodeid)) and report.failed:
             fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
             fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
-            self.results.append(Result(**fields))
+            self.results.append(run.Result(**fields))
         elif named and report.skipped:
             self.late += 1
 
@@ -214,7 +204,7 @@ class Collected:
 
     def pytest_terminal_summary(self) -> None:
         """Write the files, and print the tables, in the order of the lists."""
-        columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
+        columns, laws, cases = self.columns, list(LAWS), list(run.NAMED)
         self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
         self.results.sort(key=lambda r: laws.index(r.law))
         self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
@@ -222,12 +212,12 @@ class Collected:
         called = Path(sys.argv[0])  # or a folder's __main__.py
         ours = "pytest" not in (called.stem, called.parent.name)
         program = "python -m invconv" if ours else "pytest"
-        few_eager = selection.few_eager(columns, self.results)
-        not_run = [*self.suite.absent, *few_eager, *[late][: self.late]]
+        few_eager = run.few_eager(columns, self.results)
+        not_run = [*self.absent, *few_eager, *[late][: self.late]]
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
-        run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
+        found = document(*what, agreement(self.outputs), time.monotonic() - self.start)
         strict = partial(json.dumps, indent=1, allow_nan=False)
         for name, written in (("json", strict), ("html", as_page)):
             if (path := self.config.getoption(f"--{FILES[name]}")) is not None:
-                write_text(Path(path), written(run))
-        show(printing.console(), run)  # last, as a reader such as head may end it
+                write_text(Path(path), written(found))
+        show(printing.console(), found)  # last, as a reader such as head may end it

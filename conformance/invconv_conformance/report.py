@@ -17,10 +17,9 @@ from rich.table import Table
 import invconv
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, largest
-from invconv_conformance.libraries.library import Column, lacking
-from invconv_conformance.libraries.table import target_of
+from invconv_conformance.libraries.table import Column, lacking, target_of
 from invconv_conformance.pages.conformance import Found, cells, share
-from invconv_conformance.run.check import NAMED, Result
+from invconv_conformance.run import NAMED, Result
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 
 Output = tuple[Column, str, dict[str, Floats]]  # of a case in a column

@@ -9,8 +9,7 @@ import numpy as np
 
 import invconv as ic
 from invconv_benchmarks.suites.group import Shape
-from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.oracle import convolve, substitute
+from invconv_conformance.truth.oracle import EXTENDED, convolve, substitute
 
 EPS = 2.0**-23
 

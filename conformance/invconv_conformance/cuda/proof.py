@@ -21,10 +21,10 @@ import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.compile import compile_text, library, source
 from invconv.kernels.cuda.plan import Device
-from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.cuda import draws, values
 from invconv_conformance.cuda.build import LARGE, Builder, CudaSolve, Mode, plan_for
+from invconv_conformance.run import QUICK, QUICK_MORE
 
 Build = Callable[[Mode], Builder]
 _FEW = tuple(case for case in CASES if case.name in {*QUICK, *QUICK_MORE})

@@ -14,8 +14,7 @@ from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import address_of
 from invconv_conformance.cuda.build import Builder, CudaSolve, Floats, RunError, in_precision
-from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.oracle import convolve
+from invconv_conformance.truth.oracle import EXTENDED, convolve
 
 
 @dataclass(frozen=True)

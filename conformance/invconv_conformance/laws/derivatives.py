@@ -11,8 +11,7 @@ import invconv as ic
 from invconv.arrays.namespaces import Array
 from invconv_conformance.laws.law import Floats, Measure, largest, law, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, PULLBACKS, Setting
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import Target, target_of
+from invconv_conformance.libraries.table import Column, Target, target_of
 from invconv_conformance.truth.bounds import EPS
 
 _DIFFERENCES_HOLD = 1e-10  # condition x eps beyond which the dense differences are no truth

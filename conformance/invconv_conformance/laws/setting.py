@@ -15,7 +15,7 @@ from invconv_conformance.laws.law import Floats, Measure, values
 from invconv_conformance.libraries.table import Target
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
-from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU
 
 # what is no method of an image: of an operator, a grid and an image
 MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {

@@ -9,7 +9,7 @@ from invconv.arrays.namespaces import Array, dtype_name, to_numpy
 from invconv_conformance.laws.law import Measure, largest, law, truth, values
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
-from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.oracle import EXTENDED
 
 _GAIN, _FAR = 3.0, 100.0  # of bounded inverses, and how far from the identity they start
 

@@ -24,10 +24,9 @@ from invconv_conformance.cases.case import Case
 from invconv_conformance.laws import LAWS, derivatives
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.memory import memories
-from invconv_conformance.libraries.table import target_of
-from invconv_conformance.run.check import NAMED, check
+from invconv_conformance.libraries.table import Column, target_of
+from invconv_conformance.run import NAMED, check
 from invconv_conformance.truth.bounds import LEAST, scales
 
 WEIGHT, BIAS, LOGS = np.diag([4.0, 0.5]), np.asarray([3.0, 0.0]), np.log([4.0, 0.5])

@@ -19,8 +19,7 @@ from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
-from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
-from invconv_conformance.truth.oracle import convolve, substitute
+from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU, convolve, substitute
 
 Solve = Callable[[Floats], Floats]
 PLACES = {"float32": 23, "float64": 52}  # binary
