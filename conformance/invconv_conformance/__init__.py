@@ -4,7 +4,7 @@
 """
 
 # Rooms, from the top: the commands, `own`; `plugin`; cuda, report; run; laws; cases, libraries,
-# pages, truth. A room imports those after it and `invconv`, none before or beside it.
+# pages; truth. A room imports those after it and `invconv`, none before or beside it.
 
 from typing import Any
 

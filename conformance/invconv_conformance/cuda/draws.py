@@ -10,8 +10,8 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.plan import Device
-from invconv_conformance.cases.autoregressive import skewed
 from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import skewed
 from invconv_conformance.cuda.build import LARGE, CudaSolve, Floats, in_precision, plan_for
 
 _SMALL = Device(75, 48 * 1024, 40)

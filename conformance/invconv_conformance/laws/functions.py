@@ -11,7 +11,6 @@ from invconv_conformance.laws.law import Floats, Measure, law, same, truth, valu
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.memory import REPEATED, memories
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
-from invconv_conformance.truth.calls import truth_of
 
 _STEP, _DRAWS = 1e-5, 4  # of differences of the truth, which is float64, and how many directions
 _TINY = float(np.finfo(float).tiny)
@@ -34,7 +33,7 @@ def _run(s: Setting, arrays: dict[str, Array]) -> tuple[Any, ...]:
 
 
 def _true(call: Called, numbers: Mapping[str, Floats]) -> tuple[Any, ...]:
-    return _results(call.given_to(truth_of(call.name))(**numbers))
+    return _results(call.given_to(call.truth)(**numbers))
 
 
 def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:

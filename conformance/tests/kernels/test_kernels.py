@@ -27,7 +27,7 @@ from invconv.kernels.cpu.program import address_of
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
-from invconv_conformance.cases.autoregressive import skewed
+from invconv_conformance.cases.table import skewed
 from invconv_conformance.cuda import draws
 from invconv_conformance.cuda.values import backward_error
 from invconv_conformance.truth.oracle import affine

@@ -20,7 +20,7 @@ from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import DeviceCode, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import LaunchPlan
-from invconv_conformance.cases.autoregressive import skewed
+from invconv_conformance.cases.table import skewed
 from invconv_conformance.cuda import draws
 from invconv_torch.native import kernels
 from tests.call_frames import UPPER, Frames
