@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,16 +28,25 @@ class Called(Case):
     build: Any = None  # it is about no operator
     spatial_shape: Shape = ()
     arrays: Mapping[str, Floats]
-    function: Callable[..., Any]
+    function: Callable[..., Any]  # of the arrays alone
     truth: Callable[..., Any]  # the same of NumPy float64 arrays
-    given: tuple[Any, ...] = ()  # what comes before the arrays
-    options: Mapping[str, Any] = field(default_factory=dict)
     looks: bool = False  # at values, and returns a float: it is not traced or differentiated
     exact: bool = False  # moves numbers alone
 
-    def given_to(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the row's function, or its truth, as one of the arrays alone."""
-        return functools.partial(function, *self.given, **self.options)
+
+def _row(
+    name: str,
+    function: Callable[..., Any],
+    truth: Callable[..., Any],
+    arrays: Mapping[str, Floats],
+    *given: Any,
+    looks: bool = False,
+    exact: bool = False,
+    **options: Any,
+) -> Called:
+    """Return a call of a function, and of its truth, with arrays after what is given."""
+    ours, right = (functools.partial(one, *given, **options) for one in (function, truth))
+    return Called(name, arrays=arrays, function=ours, truth=right, looks=looks, exact=exact)
 
 
 _rng = np.random.default_rng(50)
@@ -60,14 +69,8 @@ def _lfilter() -> Iterator[Called]:
         zi = {} if state == "none" else {"zi": _draw(shape)}
         if state == "shared":
             zi["zi"] = zi["zi"][tuple(slice(None if n == axis % 3 else 1) for n in range(3))]
-        yield _filter(f"lfilter-{design}-{axis}-{state}", ic.lfilter, (b, a), axis, zi)
-
-
-def _filter(name: str, run: Any, numbers: Any, axis: int, zi: dict[str, Floats]) -> Called:
-    arrays = {"x": _draw((3, 5, 4)), **zi}
-    return Called(
-        name, arrays=arrays, function=run, truth=_filtered, given=numbers, options={"axis": axis}
-    )
+        arrays, name = {"x": _draw((3, 5, 4)), **zi}, f"lfilter-{design}-{axis}-{state}"
+        yield _row(name, ic.lfilter, _filtered, arrays, b, a, axis=axis)
 
 
 def _filtered(*numbers: Any, x: Floats, axis: int, zi: Any = None) -> Any:
@@ -86,7 +89,8 @@ def _sosfilt() -> Iterator[Called]:
         shape = [2, 3, 5, 4]
         shape[axis % 3 + 1] = 2
         zi = {"zi": _draw(shape)} if state else {}
-        yield _filter(f"sosfilt-{axis}{'-zi' * state}", ic.sosfilt, (_SOS,), axis, zi)
+        arrays, name = {"x": _draw((3, 5, 4)), **zi}, f"sosfilt-{axis}{'-zi' * state}"
+        yield _row(name, ic.sosfilt, _filtered, arrays, _SOS, axis=axis)
 
 
 def _both_ways() -> Iterator[Called]:
@@ -99,8 +103,7 @@ def _both_ways() -> Iterator[Called]:
         if design == "numbers":
             run, numbers, name = ic.sosfiltfilt, (_SOS,), f"sos{name}"
         truth = getattr(scipy.signal, run.__name__)
-        row = functools.partial(Called, arrays=arrays, function=run, truth=truth)
-        yield row(name, given=numbers, options=options)
+        yield _row(name, run, truth, arrays, *numbers, **options)
 
 
 def _filters_of_their_own() -> Iterator[Called]:
@@ -116,8 +119,7 @@ def _filters_of_their_own() -> Iterator[Called]:
     ):
         arrays = {"x": _draw((3, 4, 6)), **given}
         truth = functools.partial(_each, getattr(scipy.signal, run.__name__))
-        row = functools.partial(Called, arrays=arrays, function=run, truth=truth)
-        yield row(f"{run.__name__}-each", options=options)
+        yield _row(f"{run.__name__}-each", run, truth, arrays, **options)
 
 
 def _each(run: Any, x: Floats, zi: Any = None, padlen: Any = None, **coefficients: Floats) -> Any:
@@ -139,14 +141,8 @@ def _each(run: Any, x: Floats, zi: Any = None, padlen: Any = None, **coefficient
 def _steady() -> Iterator[Called]:
     for design, (b, a) in list(_FILTERS.items())[:2]:
         arrays = {"b": np.asarray(b), "a": np.asarray(a)}
-        yield Called(
-            f"lfilter_zi-{design}",
-            arrays=arrays,
-            function=ic.lfilter_zi,
-            truth=scipy.signal.lfilter_zi,
-        )
-    truth = scipy.signal.sosfilt_zi
-    yield Called("sosfilt_zi", arrays={"sos": _SOS}, function=ic.sosfilt_zi, truth=truth)
+        yield _row(f"lfilter_zi-{design}", ic.lfilter_zi, scipy.signal.lfilter_zi, arrays)
+    yield _row("sosfilt_zi", ic.sosfilt_zi, scipy.signal.sosfilt_zi, {"sos": _SOS})
 
 
 def _varying() -> Iterator[Called]:
@@ -156,8 +152,7 @@ def _varying() -> Iterator[Called]:
         if state:
             arrays["zi"] = np.moveaxis(_draw((2, 3, 2 * (max(kb, ka) - 1))), -1, axis)
         name = f"varying_lfilter-{n}-{kb}-{ka}-{axis}{'-zi' * state}"
-        row = functools.partial(Called, function=ic.varying_lfilter, truth=_sample_by_sample)
-        yield row(name, arrays=arrays, options={"axis": axis})
+        yield _row(name, ic.varying_lfilter, _sample_by_sample, arrays, axis=axis)
 
 
 def _sample_by_sample(b: Floats, a: Floats, x: Floats, axis: int, zi: Any = None) -> Any:
@@ -187,8 +182,7 @@ def _from_psf() -> Iterator[Called]:
         arrays = {"psf": psf if several else psf[0], "x": x}
         whole = both if boundary is both else ("all", boundary)
         name = f"from_psf-{'-'.join(whole)}{'-each' * several}"
-        row = functools.partial(Called, function=_blurred, truth=_convolved)
-        yield row(name, arrays=arrays, given=(boundary,))
+        yield _row(name, _blurred, _convolved, arrays, boundary)
 
 
 def _blurred(boundary: Any, psf: Any, x: Any) -> Any:
@@ -210,8 +204,7 @@ def _splines() -> Iterator[Called]:
     for order, mode, axes in itertools.product((2, 3, 4, 5), modes, (None, 1, (-1, 0))):
         options: dict[str, Any] = {"order": order, "mode": mode, "axes": axes}
         name, x = "-".join(map(str, ("spline_filter", *options.values()))), _draw((3, 5, 2))
-        row = functools.partial(Called, function=ic.spline_filter, truth=_interpolated)
-        yield row(name, arrays={"x": x}, options=options)
+        yield _row(name, ic.spline_filter, _interpolated, {"x": x}, **options)
 
 
 _KNOTS = {2: (1, 6, 1), 3: (1, 4, 1), 4: (1, 76, 230, 76, 1), 5: (1, 26, 66, 26, 1)}
@@ -232,23 +225,17 @@ def _least_squares() -> Iterator[Called]:
     for conv, grid in _SOLVED:
         name = type(conv).__name__.lower()
         arrays = {"y": _draw((2, conv.channels, *grid))} | conv.parameters()
-        row = functools.partial(Called, given=(functools.partial(_operators, conv),))
-        solved, title = (
-            functools.partial(row, function=_solved, truth=_least),
-            f"least_squares-{name}",
-        )
-        yield solved(f"{title}-none", arrays=arrays)
-        given = {**arrays, "damp": np.asarray(0.75)}
-        yield solved(f"{title}-array", arrays=given)
+        of, given = functools.partial(_operators, conv), {**arrays, "damp": np.asarray(0.75)}
+        rows = {"none": arrays, "array": given}
         for count in (1, 2):
             more = {f"P{k}.{n}": _draw(a.shape) for k in range(count) for n, a in arrays.items()}
-            more = given | {n: a for n, a in more.items() if not n.endswith(".y")}
-            yield solved(f"{title}-by-{count}", arrays=more)
-        yield solved(f"{title}-number", arrays=arrays, options={"damp": 0.5})
-        noise = functools.partial(
-            row, function=_suggested, truth=_discrepancy, options={"sigma": 0.5}
-        )
-        yield noise(f"damp_for_noise-{name}", arrays=arrays, looks=True)
+            own = {n: a for n, a in more.items() if not n.endswith(".y")}
+            rows[f"by-{count}"] = given | own
+        for kind, numbers in rows.items():
+            yield _row(f"least_squares-{name}-{kind}", _solved, _least, numbers, of)
+        yield _row(f"least_squares-{name}-number", _solved, _least, arrays, of, damp=0.5)
+        noise: Any = {"sigma": 0.5, "looks": True}
+        yield _row(f"damp_for_noise-{name}", _suggested, _discrepancy, arrays, of, **noise)
 
 
 def _small(cls: Any, *sizes: Any, channels: int = 2, **options: Any) -> Any:
@@ -312,12 +299,14 @@ def _squeeze() -> Iterator[Called]:
             continue
         options: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
         few = (2, 1, 2)[:ndim]
-        shapes = (2, 2, *(factor * n for n in few)), (2, 2 * factor**ndim, *few)
-        ways = (ic.squeeze, _squeezed), (ic.unsqueeze, _unsqueezed)
-        for (function, truth), shape in zip(ways, shapes, strict=True):
+        wide = tuple(factor * n for n in few)
+        for function, truth, shape in (
+            (ic.squeeze, _squeezed, (2, 2, *wide)),
+            (ic.unsqueeze, _unsqueezed, (2, 2 * factor**ndim, *few)),
+        ):
             name = f"{function.__name__}-{'-'.join(map(str, options.values()))}"
-            row = functools.partial(Called, function=function, truth=truth, options=options)
-            yield row(name, arrays={"x": _draw(shape)}, exact=basis == "pixels")
+            exact, arrays = basis == "pixels", {"x": _draw(shape)}
+            yield _row(name, function, truth, arrays, exact=exact, **options)
 
 
 def _squeezed(x: Floats, factor: int, ndim: int, basis: str) -> Floats:
@@ -356,7 +345,7 @@ def _blocks() -> Iterator[Called]:
         rows = slice(5, 7), slice(5 - 2 * dilation, 5)
         if direction == -1:
             rows = slice(2), slice(2, 2 + 2 * dilation)
-        yield Called(name, arrays=arrays, function=_in_two, truth=_whole, given=(conv, *rows))
+        yield _row(name, _in_two, _whole, arrays, conv, *rows)
 
 
 def _in_two(conv: Any, block: slice, known: slice, x: Any, **arrays: Any) -> Any:
@@ -377,11 +366,11 @@ def _without_poles() -> Iterator[Called]:
     draw = np.random.default_rng(51).standard_normal
     a, b = 1.5 + draw((3, 4, 1)) ** 2, draw((2, 1, 4, 2))
     arrays = {"x": draw((3, 4, 6)), "b": b[0, 0, 1], "a": a[0], "zi": draw((3, 4, 1))}
-    truth: Any = functools.partial(_each, scipy.signal.lfilter)
-    yield Called("lfilter-each-no-poles", arrays=arrays, function=ic.lfilter, truth=truth)
+    truth = functools.partial(_each, scipy.signal.lfilter)
+    yield _row("lfilter-each-no-poles", ic.lfilter, truth, arrays)
     arrays = {"b": b, "a": a, "x": draw((2, 3, 4)), "zi": draw((2, 3, 2))}
-    row = functools.partial(Called, function=ic.varying_lfilter, truth=_sample_by_sample)
-    yield row("varying_lfilter-no-poles", arrays=arrays, options={"axis": -1})
+    name, run = "varying_lfilter-no-poles", ic.varying_lfilter
+    yield _row(name, run, _sample_by_sample, arrays, axis=-1)
 
 
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)

@@ -404,7 +404,7 @@ def test_a_function_that_is_off_is_noticed(law: str, dtype: str, share: float) -
     call = next(call for call in CALLS if call.name == "unsqueeze-4-3-haar")
     target = target_of(Column("torch" if "gradient" in law else "numpy", "cpu", "eager", dtype))
     for times, status in ((1.0, "pass"), (share, "fail")):
-        wrong = replace(call, function=lambda *a, n=times, **o: n * call.function(*a, **o))
+        wrong = replace(call, function=lambda n=times, **o: n * call.function(**o))
         assert check(LAWS[law], Setting(wrong, target, dtype)).status == status
 
 
