@@ -21,7 +21,7 @@ from invconv.trust.round_trip import Judgement
 from invconv_conformance import check_operator
 from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.case import Case
-from invconv_conformance.laws import LAWS, derivatives
+from invconv_conformance.laws import LAWS, values
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.memory import memories
@@ -490,7 +490,7 @@ def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str, pixels: 
     ],
 )
 def test_what_a_law_asks(law: str, what: str, bias: Any, libraries: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(derivatives, "_recomputed", lambda *_: [truth(True, "recomputed")])
+    monkeypatch.setattr(values, "_recomputed", lambda *_: [truth(True, "recomputed")])
     case = Case("actnorm", lambda rng: ic.ActNorm(LOGS, bias), (2,), (3,))
     for name, is_asked in libraries.items():
         target = target_of(Column(name, "cpu", "eager", "float64"))
