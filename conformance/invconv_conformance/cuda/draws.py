@@ -12,7 +12,7 @@ from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.plan import Device
 from invconv_conformance.cases.case import Case
 from invconv_conformance.cases.table import skewed
-from invconv_conformance.cuda.build import LARGE, CudaSolve, Floats, in_precision, plan_for
+from invconv_conformance.cuda.solves import LARGE, CudaSolve, Floats, in_precision, plan_for
 
 _SMALL = Device(75, 48 * 1024, 40)
 _TINY = Device(75, 20 * 1024, 40)  # what a device with little left would have

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -22,8 +23,8 @@ from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.compile import compile_text, library, source
 from invconv.kernels.cuda.plan import Device
 from invconv_conformance.cases.table import CASES
-from invconv_conformance.cuda import draws, values
-from invconv_conformance.cuda.build import LARGE, Builder, CudaSolve, Mode, plan_for
+from invconv_conformance.cuda import draws, solves
+from invconv_conformance.cuda.solves import LARGE, Builder, CudaSolve, Mode, plan_for
 from invconv_conformance.run import QUICK, QUICK_MORE
 
 Build = Callable[[Mode], Builder]
@@ -38,14 +39,13 @@ no_nvrtc = "not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12"
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Return a function that makes builders of one folder."""
-    folder = tmp_path_factory.mktemp("kernels")
-    return lambda mode: Builder(folder, mode)
+    return partial(Builder, tmp_path_factory.mktemp("kernels"))
 
 
 def require(builder: Builder, groups: Iterable[Sequence[CudaSolve]]) -> None:
     """Run groups of jobs, and hold their results to the definition and to the CPU's kernel."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # they wait for compilers and programs
-        found = [v for some in pool.map(lambda g: values.judge(builder, g), groups) for v in some]
+        found = [v for some in pool.map(lambda g: solves.judge(builder, g), groups) for v in some]
     compared = [v.same_bits for v in found if v.same_bits is not None]
     worst = max((v.error for v in found if not v.failure), default=0.0)
     print(
@@ -81,7 +81,7 @@ JOBS: list[Any] = [
 def test_results_are_those_of_the_definition_and_of_the_cpu_bit_for_bit(
     jobs: Callable[[], Iterator[CudaSolve]], build: Build
 ) -> None:
-    require(build("values"), values.grouped(jobs()))
+    require(build("values"), solves.grouped(jobs()))
 
 
 @needs_compiler
@@ -89,12 +89,12 @@ def test_results_are_those_of_the_definition_and_of_the_cpu_bit_for_bit(
 def test_special_numbers_have_the_bits_that_the_cpu_gives_them(
     special: float, build: Build
 ) -> None:
-    if not values.comparable(4):
+    if not solves.comparable(4):
         pytest.skip("not run: the kernel of the CPU, with fused multiply-adds")
     for job in next(draws.small_jobs())[::4]:  # D^-1 folded in, and not
         y = np.array(job.y) * np.float32(special if special == 1e-42 else 1)
         y[0, 0, 1, 1] = y[1, -1, 0, 2] = special
-        assert values.judge(build("values"), [replace(job, y=y)])[0].same_bits
+        assert solves.judge(build("values"), [replace(job, y=y)])[0].same_bits
 
 
 @needs_compiler
@@ -109,7 +109,7 @@ def test_no_race(build: Build) -> None:
 def test_no_wrong_address_and_no_undefined_behaviour(quick: bool, build: Build) -> None:
     groups = list(draws.small_jobs())
     few = [j for j in draws.random_jobs(_EDGES, seed=1) if j.conv.channels <= 9]  # real threads
-    every = [*groups, *values.grouped(few)]
+    every = [*groups, *solves.grouped(few)]
     require(build("edges"), groups[:1] if quick else every)
 
 
@@ -119,7 +119,7 @@ def test_memory_that_is_one_number_too_small_is_noticed(memory: str, build: Buil
     job = draws.in_volumes()[0]  # in which every unit has a counter that is used
     less = {"shared": job.launch.shared - job.y.itemsize, "counters": job.launch.counters - 1}
     launch = replace(job.launch, **{memory: less[memory]})  # type: ignore[arg-type]
-    assert values.judge(build("edges"), [replace(job, launch=launch)])[0].failure
+    assert solves.judge(build("edges"), [replace(job, launch=launch)])[0].failure
 
 
 REGISTERS = 65_536  # of a multiprocessor

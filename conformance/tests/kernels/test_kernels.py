@@ -29,7 +29,7 @@ from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
 from invconv_conformance.cases.table import skewed
 from invconv_conformance.cuda import draws
-from invconv_conformance.cuda.values import backward_error
+from invconv_conformance.cuda.solves import backward_error
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
 from tests.call_frames import Frames

@@ -17,8 +17,8 @@ import pytest
 
 from invconv.kernels.cuda.compile import sources
 from invconv_conformance.cuda import draws
-from invconv_conformance.cuda.build import Builder, CudaResult, CudaSolve, RunError
 from invconv_conformance.cuda.proof import needs_compiler
+from invconv_conformance.cuda.solves import Builder, CudaResult, CudaSolve, RunError
 
 Fault = tuple[str, dict[str, str]]  # its place and what it is, and all texts with it
 
