@@ -30,8 +30,7 @@ from invconv_conformance import printing, run
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.table import Column, target_of
-from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.report import Output, agreement, document, show
+from invconv_conformance.report import Output, agreement, as_page, document, show
 
 A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
 SUITE = Path(__file__).with_name("test_laws.py")

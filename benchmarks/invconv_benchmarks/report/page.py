@@ -10,7 +10,7 @@ from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.suites.group import CONV2D, as_text
-from invconv_conformance.pages.templates import Line, Styled, render
+from invconv_conformance.pages import Line, Styled, render
 
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 

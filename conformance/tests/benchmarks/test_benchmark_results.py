@@ -22,7 +22,7 @@ from invconv_benchmarks.results.result import Result
 from invconv_benchmarks.results.row import Row, merged
 from invconv_conformance import printing, report
 from invconv_conformance.libraries.table import Column
-from invconv_conformance.pages.conformance import as_page, cells
+from invconv_conformance.report import as_page, cells
 from invconv_conformance.run import Result as Checked
 from tests.programs import ROOT
 
