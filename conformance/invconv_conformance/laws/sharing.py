@@ -191,52 +191,38 @@ def same_bits(s: Setting) -> Iterator[Measure]:
     prepared = s.plain.prepare(shape, check=False)
     if not _is_kernel(prepared.plan):
         return
-    wanted = np.concatenate([host.inverse(image[None]) for image in images[:_SAMPLES]])
+    few = images[:_SAMPLES]
+    wanted = np.concatenate([host.inverse(image[None]) for image in few])
     if s.target.mode == "eager":
-        yield from _however_called(s, prepared, images[:_SAMPLES], wanted)
+
+        def inverse(some: Floats) -> Floats:
+            return to_numpy(prepared.inverse(s.array(some)))
+
+        batch, everywhere = (np.resize(a, (_SAMPLES, *a.shape[1:])) for a in (few, wanted))
+        yield truth(_same(inverse(batch), everywhere), "in a batch")
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = np.concatenate([*pool.map(inverse, [x[None] for x in few] * _THREADS)])
+        yield truth(_same(found, wanted), "alone, in any thread")
     else:
         found = to_numpy(s.conv.inverse(s.array(s.images[1])))
         yield truth(_same(found.reshape(images.shape)[:_SAMPLES], wanted), "in compiled code")
-    if s.target.library.name == "numpy":
-        for grid in (grid for grid in _LARGE if len(grid) == len(shape)):
-            yield from _large(s, grid)
-        if len(shape) == 2:
-            yield from _shared(s)
+    if s.target.library.name != "numpy":
+        return
+    for grid in (grid for grid in _LARGE if len(grid) == len(shape)):
+        solve, y, wanted = _two_images(s, grid)
+        batch = np.resize(y, (_FULL, *y.shape[1:]))
+        yield truth(_same(solve(batch), wanted), "large, in a batch")
+        with _shared_out():
+            yield truth(_same(solve(batch), wanted), "large, in a batch that threads share")
+    if len(shape) == 2:
+        solve, y, wanted = _two_images(s, _WIDE)
+        with _shared_out():
+            same = (_same(solve(y[i : i + 1]), wanted[i : i + 1]) for i in (0, 1) * _ROUNDS)
+            yield truth(all(same), "wide, shared by threads")
 
 
-def _however_called(
-    s: Setting, prepared: ic.PreparedInverse, images: Floats, wanted: Floats
-) -> Iterator[Measure]:
-    def solve(some: Floats) -> Floats:
-        return to_numpy(prepared.inverse(s.array(some)))
-
-    batch, everywhere = (np.resize(a, (_SAMPLES, *a.shape[1:])) for a in (images, wanted))
-    yield truth(_same(solve(batch), everywhere), "in a batch")
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(solve, [image[None] for image in images] * _THREADS)
-        same = [_same(x[0], wanted[i % len(images)]) for i, x in enumerate(found)]
-    yield truth(all(same), "alone, in any thread")
-
-
-def _large(s: Setting, grid: Shape) -> Iterator[Measure]:
-    solve, y = _two_images(s, grid)
-    wanted = np.concatenate([solve(image[None]) for image in y])
-    batch = np.resize(y, (_FULL, *y.shape[1:]))
-    yield truth(_same(solve(batch), wanted), "large, in a batch")
-    with _shared_out():
-        yield truth(_same(solve(batch), wanted), "large, in a batch that threads share")
-
-
-def _shared(s: Setting) -> Iterator[Measure]:
-    solve, y = _two_images(s, _WIDE)
-    wanted = [solve(image[None])[0] for image in y]
-    with _shared_out():
-        found = (_same(solve(y[i : i + 1])[0], wanted[i]) for i in (0, 1) * _ROUNDS)
-        yield truth(all(found), "wide, shared by threads")
-
-
-def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
-    """Return a solve on a grid, its last axis for one channel, and two images to solve in turn."""
+def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats, Floats]:
+    """Return a solve on a grid, its last axis for one channel, two images, and their solutions."""
     channels = s.plain.channels
     grid = (*grid[:-1], max(2, grid[-1] // channels))
     prepared = s.plain.prepare(grid, check=False)
@@ -246,7 +232,7 @@ def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats]:
         with np.errstate(over="ignore", invalid="ignore"):  # of inverses that grow
             return np.asarray(prepared.inverse(images))
 
-    return solve, y
+    return solve, y, np.concatenate([solve(image[None]) for image in y])
 
 
 def _is_kernel(plan: Plan) -> bool:

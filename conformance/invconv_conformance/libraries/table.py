@@ -4,12 +4,12 @@ Tests, benchmarks, the demo and ``invconv info`` all read it from here.
 """
 
 import ast
-import functools
 import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,10 +138,10 @@ class Library:
         return _namespace(self.name)
 
 
-_distributions = functools.cache(importlib.metadata.packages_distributions)  # reads all of them
+_distributions = cache(importlib.metadata.packages_distributions)  # reads all of them
 
 
-@functools.cache
+@cache
 def _namespace(name: str) -> Any:
     """Return array-api-compat's namespace of a library, else the library itself."""
     module = importlib.import_module("jax.numpy" if name == "jax" else name)
@@ -166,13 +166,7 @@ def _fails(probe: Callable[[Array], Any], x: Array) -> bool:
     return False
 
 
-def _refused(xp: Any, dtype: str) -> bool:
-    """Tell whether an adapter refuses a dtype, as MLX's refuses float64."""
-    x = xp.asarray([0.0], dtype=getattr(xp, dtype))
-    return not _fails(device, x) and _fails(lambda x: require_array("x", x), x)
-
-
-@functools.cache
+@cache
 def unadapted(name: str) -> Library:
     """Return a library by its import name, such as "dask.array"."""
     expected = "expected an import name such as dask.array or array_api_strict"
@@ -184,10 +178,17 @@ def unadapted(name: str) -> Library:
         raise CommandError(f"--namespace: cannot import {name}: {error}") from None
     except AttributeError:
         raise CommandError(f"--namespace: {name} has no asarray; {expected}") from None
-    dtypes = tuple(d for d in ("float64", "float32") if hasattr(xp, d) and not _refused(xp, d))
+    known = [name for name in ("float64", "float32") if hasattr(xp, name)]
+    ones = {name: xp.asarray([1.0], dtype=getattr(xp, name)) for name in known}
+    # an adapter may refuse a dtype, as MLX's refuses float64
+    dtypes = tuple(
+        n
+        for n, x in ones.items()
+        if _fails(device, x) or not _fails(partial(require_array, "x"), x)
+    )
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
-    x = xp.asarray([0.0], dtype=getattr(xp, dtypes[0]))
+    x = ones[dtypes[0]]
     if (own := library_name(x)) not in KNOWN:
         own = xp.__name__.removeprefix("array_api_compat.")
     if own not in (name, f"{name}.numpy"):
@@ -197,7 +198,7 @@ def unadapted(name: str) -> Library:
     return Library(*given, host=("default",) * readable(x), native=native, adapted=False)
 
 
-@functools.cache
+@cache
 def required_functions() -> dict[str, list[str]]:
     """Return the array-API functions that the core's agnostic code calls, by extension, or ""."""
     found: dict[str, set[str]] = {"": set(), **{extension: set() for extension in _EXTENSIONS}}
@@ -237,14 +238,14 @@ def lacking(xp: Any) -> list[str]:
 _lazy: Callable[[str], Any] = importlib.import_module  # when a library is first asked for something
 
 
-def _torch_compile(backend: str) -> Callable[[Function], Function]:
-    def compile(function: Function) -> Function:  # noqa: A001
-        torch = _lazy("torch")
-        torch.compiler.reset()  # what was compiled for other operators counts against a limit
-        compiled: Function = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
-        return compiled
+_COMPILERS = "aot_eager", "inductor"
 
-    return compile
+
+def _torch_compile(backend: str, function: Function) -> Function:
+    torch = _lazy("torch")
+    torch.compiler.reset()  # what was compiled for other operators counts against a limit
+    compiled: Function = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
+    return compiled
 
 
 def _torch_pullback(function: Any, parameters: Any, x: Array, cotangents: Any) -> tuple[Any, Array]:
@@ -350,8 +351,8 @@ LIBRARIES = (
         devices=lambda: ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))],
         device=lambda name: name,
         synchronise=lambda x: x.is_cuda and _lazy("torch").cuda.synchronize(x.device),
-        modes={"eager": as_it_is} | {n: _torch_compile(n) for n in ("aot_eager", "inductor")},
-        slow_modes=("aot_eager", "inductor"),
+        modes={"eager": as_it_is} | {n: partial(_torch_compile, n) for n in _COMPILERS},
+        slow_modes=_COMPILERS,
         stranger=lambda device: "meta",
         pullback=_torch_pullback,
         native=True,
