@@ -15,8 +15,7 @@ import invconv as ic
 from invconv.arrays.namespaces import library_name
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import require_operator
-from invconv_conformance.cases.case import Case
-from invconv_conformance.cases.table import GRIDS
+from invconv_conformance.cases.table import GRIDS, Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
 from invconv_conformance.laws.setting import Setting

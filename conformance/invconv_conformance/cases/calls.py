@@ -15,7 +15,7 @@ import scipy.optimize
 import scipy.signal
 
 import invconv as ic
-from invconv_conformance.cases.case import Case, Shape, perturbed, with_bias
+from invconv_conformance.cases.table import Case, Shape, perturbed, with_bias
 from invconv_conformance.truth import oracle
 
 Floats = np.ndarray[Any, Any]

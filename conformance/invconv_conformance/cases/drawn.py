@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.cases.case import Shape, of_values, perturbed
+from invconv_conformance.cases.table import Shape, of_values, perturbed
 
 Rng = np.random.Generator
 Drawn = tuple[ic.InvertibleConv, Shape]

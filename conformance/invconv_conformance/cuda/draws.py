@@ -10,8 +10,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.plan import Device
-from invconv_conformance.cases.case import Case
-from invconv_conformance.cases.table import skewed
+from invconv_conformance.cases.table import Case, skewed
 from invconv_conformance.cuda.solves import LARGE, CudaSolve, Floats, in_precision, plan_for
 
 _SMALL = Device(75, 48 * 1024, 40)

@@ -10,7 +10,7 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, Shape, copy_of, to_numpy
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.law import Floats, Measure, values
 from invconv_conformance.libraries.table import Target
 from invconv_conformance.truth import oracle

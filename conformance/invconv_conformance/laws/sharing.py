@@ -16,7 +16,7 @@ import invconv as ic
 from invconv.arrays.namespaces import Array, ops_of, to_numpy
 from invconv.kernels.cpu import compiled, costs, machine, threads
 from invconv.kernels.primitives import Plan
-from invconv_conformance.cases.case import Shape
+from invconv_conformance.cases.table import Shape
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, Setting
 from invconv_conformance.libraries.table import Parameters, Pullback

@@ -13,7 +13,7 @@ import pytest
 
 from invconv.files.container import Json
 from invconv.files.operator_files import build
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries.table import Column, target_of
 from invconv_conformance.truth.bounds import C_FACTOR, EPS

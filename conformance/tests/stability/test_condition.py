@@ -20,8 +20,8 @@ from invconv.trust import limits
 from invconv_benchmarks.demo import growing
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
-from invconv_conformance.cases.case import perturbed
 from invconv_conformance.cases.drawn import FAMILIES
+from invconv_conformance.cases.table import perturbed
 from invconv_conformance.truth import oracle
 from tests.selected import turned
 

@@ -20,7 +20,7 @@ from invconv.operators.base import judgement
 from invconv.trust.round_trip import Judgement
 from invconv_conformance import check_operator
 from invconv_conformance.cases.calls import CALLS
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from invconv_conformance.laws import LAWS, values
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting

@@ -13,8 +13,8 @@ from invconv_benchmarks.demo.growing import random_corner
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.suites.group import Shape
 from invconv_conformance.cases import drawn
-from invconv_conformance.cases.case import of_values, perturbed
 from invconv_conformance.cases.drawn import FAMILIES
+from invconv_conformance.cases.table import of_values, perturbed
 
 Construction = tuple[str, ic.InvertibleConv, Shape]
 
