@@ -22,7 +22,7 @@ import pytest
 import invconv as ic
 from invconv._cli import main
 from invconv.kernels import numpy_primitives
-from invconv_conformance import command, plugin, run
+from invconv_conformance import plugin, run
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Law, Measure, truth
 from invconv_conformance.libraries.table import (
@@ -342,7 +342,7 @@ def test_the_front_starts_a_process_a_core(options: str, processes: int, monkeyp
     monkeypatch.setenv("MKL_NUM_THREADS", "5")
     if "cuda" in options:
         columns = [Column("torch", "cuda:0", "eager", "float32")]
-        monkeypatch.setattr(command, "choose", lambda options: (columns, []))
+        monkeypatch.setattr("invconv_conformance.run.choose", lambda options: (columns, []))
     asked: dict[str, Any] = {}
 
     def run(words: list[str]) -> int:
