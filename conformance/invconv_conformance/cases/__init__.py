@@ -1,1 +1,1 @@
-"""The list of cases, and random operators of every family. Imports `truth` and `invconv`."""
+"""The list of cases. Imports `truth` and `invconv`."""
