@@ -176,6 +176,7 @@ _STATUS = {
 def as_page(document: Found) -> str:
     """Return the page that shows a document of schema ``invconv-conformance/1``."""
     found, columns = cells(document), document["columns"]
+    names = ["{title} {device} · {mode} {dtype}".format(**column) for column in columns]
     laws = list(dict.fromkeys(cell.law for cell in found))
     return pages.render(
         pages.__name__,
@@ -184,11 +185,11 @@ def as_page(document: Found) -> str:
         tally=tally(sum((cell.counts for cell in found), Counter[str]())),
         laws=laws,
         cells={(cell.law, cell.column): cell for cell in found},
-        names=[_name(column) for column in columns],
+        names=names,
         columns=[c | {"edge": edge} for c, edge in zip(columns, _edges(columns), strict=True)],
         failing=[cell for cell in found if cell.broken],
         closest=max((c for c in found if c.share), key=lambda c: c.share, default=None),
-        details=[list(_details(columns, i, found, law)) for i, law in enumerate(laws)],
+        details=[list(_details(names, i, found, law)) for i, law in enumerate(laws)],
         matrices=list(_matrices(document)),
         percent=percent,
         short=short,
@@ -269,10 +270,6 @@ def share(result: Found) -> float:
     return float(error / bound) if error is not None and bound else math.inf
 
 
-def _name(column: Found) -> str:
-    return "{title} {device} · {mode} {dtype}".format(**column)
-
-
 def _edges(columns: Sequence[Found]) -> list[str]:
     edges = []
     for one, two in zip([{}, *columns], columns, strict=False):
@@ -281,9 +278,7 @@ def _edges(columns: Sequence[Found]) -> list[str]:
     return edges
 
 
-def _details(
-    columns: Sequence[Found], number: int, found: list[Cell], law: str
-) -> Iterator[pages.Line]:
+def _details(names: list[str], number: int, found: list[Cell], law: str) -> Iterator[pages.Line]:
     for cell in sorted((c for c in found if c.law == law), key=lambda c: c.column):
         at = f"law-{number}-{cell.column}"  # a link leads to the first
         for result in ([cell.worst] if cell.worst else []) + cell.bad:
@@ -291,7 +286,7 @@ def _details(
             numbers = [short(result[name]) for name in ("error", "bound")]
             numbers.append(percent(share(result)))
             texts = (
-                _name(columns[cell.column]),
+                names[cell.column],
                 pages.Styled(status, _KIND.get(status, "miss")),
                 pages.Styled(result["case"], "code"),
                 result["what"] + (f" ({result['reason']})" if result.get("reason") else ""),

@@ -206,12 +206,10 @@ def checks(
     Where a library compiles eager code too, eager columns that stand beside compiled ones run on
     the cases `QUICK` only: they run the same code, and take five times as long.
     """
-    libraries: dict[str, list[Column]] = {}
-    for column in columns:
-        libraries.setdefault(column.library, []).append(column)
     cases, laws = list(cases), list(laws)
-    for mine in libraries.values():
-        beside = any(c.mode != "eager" for c in mine) and mine[0].library in COMPILING_EAGERLY
+    for name, group in itertools.groupby(columns, key=lambda column: column.library):
+        mine = list(group)
+        beside = name in COMPILING_EAGERLY and any(c.mode != "eager" for c in mine)
         # eager ones last: compiled code is what they are beside
         ordered = sorted(mine, key=lambda c: c.mode == "eager") if beside else mine
         for case in cases:

@@ -183,11 +183,6 @@ class Setting:
     def _rounded(self, x: Floats) -> Floats:
         return to_numpy(self.array(x)).astype(np.float64)
 
-    @property
-    def alone(self) -> bool:
-        """Whether no sample is beside another one."""
-        return math.prod(self.case.batch_shape) < 2
-
     @functools.cached_property
     def outputs(self) -> dict[str, Floats]:
         """What the inverse is judged on: random y, and a y that comes from a random x."""

@@ -136,22 +136,18 @@ def errors(s: Setting) -> Iterator[Measure]:
     prepare = functools.partial(conv.prepare, shape, **no_flag)
     yield _refuses("check", TypeError, "check: expected", prepare)
     if s.known:  # what a class of one's own refuses, it alone knows
-        yield from _wrong_parameters(s)
+        parameters = conv.parameters()
+        for name, array in parameters.items():
+            last = name.rpartition(".")[2]
+            alone = last == "log_scale" and name.replace(last, "bias") not in parameters
+            if last == "reflectors" or (alone and name.replace(last, "lower") not in parameters):
+                continue
+            twice = {name: s.array(np.concatenate([to_numpy(array)] * 2))}
+            change = functools.partial(conv.replace, **twice)
+            yield _refuses(f"{name} of twice the rows", ValueError, "expected", change)
         for name in conv._setting_names:
             change = functools.partial(dataclasses.replace, conv, **{name: _WRONG[name]})
             yield _refuses(name, ValueError, f"{name}: expected", change)
-
-
-def _wrong_parameters(s: Setting) -> Iterator[Measure]:
-    parameters = s.plain.parameters()
-    for name, array in parameters.items():
-        last = name.rpartition(".")[2]
-        alone = last == "log_scale" and name.replace(last, "bias") not in parameters
-        if last == "reflectors" or (alone and name.replace(last, "lower") not in parameters):
-            continue
-        twice = {name: s.array(np.concatenate([to_numpy(array)] * 2))}
-        change = functools.partial(s.plain.replace, **twice)
-        yield _refuses(f"{name} of twice the rows", ValueError, "expected", change)
 
 
 def _refuses(

@@ -253,7 +253,7 @@ _LOST = 1e4  # eps by which a recurrence of 8 pixels loses its inverse, though n
 @law("isolation", "linearity")
 def isolation(s: Setting) -> Iterator[Measure]:
     """A NaN or inf in one sample leaves the others as they were."""
-    if s.alone:
+    if math.prod(s.case.batch_shape) < 2:
         return
     for bad, place in ((math.nan, 0), (math.inf, -1)):
         x = s.images[0].copy()
@@ -274,7 +274,7 @@ def isolated_gradients(s: Setting) -> Iterator[Measure]:
     """A sample's gradients do not depend on the other samples, and those by parameters are sums
     over the samples; recomputed activations are right for each sample, or there is no gradient.
     """
-    if s.alone:
+    if math.prod(s.case.batch_shape) < 2:
         return
     batch, half = s.case.batch_shape, s.dtype != s.log_det_dtype
     bar = s.images[2]
