@@ -35,7 +35,12 @@ def in_threads(s: Setting) -> Iterator[Measure]:
     if not (s.case.spatial_shape and ops_of(s.array(np.zeros(()))).shared_by_threads):
         return
     alone, shared = _ways(s, s.fresh()), _ways(s, s.fresh())
-    every = [s.array(image) for image in _on_grids(s)]
+    *others, last = s.case.spatial_shape
+    sizes = sorted({last, *_SIZES})
+    if s.target.library.compiles_eagerly or not s.target.library.native:
+        sizes = sizes[-2:]  # a call takes long
+    shape = *s.case.batch_shape, s.plain.channels, *others
+    every = [s.array(np.resize(s.images[1], (*shape, n))) for n in sizes]
     for way, run in alone.items():
         # a grid is judged before it is first solved on, which takes the longest
         images = every[-2:] if way == "inverse_and_log_det" else every
@@ -69,15 +74,6 @@ def _ways(s: Setting, conv: ic.InvertibleConv) -> dict[str, Run]:
         layer = s.target.library.layer(conv)
         found["a layer's inverse"] = lambda y: layer(y.reshape(-1, *y.shape[y.ndim - axes - 1 :]))
     return found
-
-
-def _on_grids(s: Setting) -> Iterator[Floats]:
-    """Yield an image on each of several grids: of two where a call takes long."""
-    *others, last = s.case.spatial_shape
-    sizes = sorted({last, *_SIZES})
-    slow = s.target.library.compiles_eagerly or not s.target.library.native
-    for n in sizes[-2:] if slow else sizes:
-        yield np.resize(s.images[1], (*s.case.batch_shape, s.plain.channels, *others, n))
 
 
 def _outcome(run: Run, image: Array) -> list[Floats]:
@@ -138,11 +134,10 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
             if what == "inverse_and_log_det":
                 conv = conv.prepare(s.case.spatial_shape, check=False)
             one, two = getattr(conv, what)(x)
-            if not edit:
-                return 2 * one, 2 * two
-            one *= 2
-            two *= 2
-            return one, two
+            if edit:
+                one *= 2
+                two *= 2
+            return (one, two) if edit else (2 * one, 2 * two)
 
         bars = getattr(s.plain, what)(x)
         runs = (functools.partial(doubled, edit=edit) for edit in (False, True))
