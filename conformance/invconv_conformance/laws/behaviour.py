@@ -21,8 +21,7 @@ from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv.files.container import replacing
 from invconv.operators import dropins
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
-from invconv_conformance.laws.setting import DIRECTIONS, PULLBACKS, Setting, everything
-from invconv_conformance.libraries.memory import REPEATED, memories
+from invconv_conformance.laws.setting import DIRECTIONS, PULLBACKS, REPEATED, Setting, everything
 
 
 @law("kind")
@@ -98,7 +97,7 @@ def layout(s: Setting) -> Iterator[Measure]:
     with contextlib.suppress(TypeError):  # of one that has no rule
         if s.known:  # a class of one's own need not know of byte orders
             bounded = ic.bounded(s.plain, 2.0)
-    for how, held in memories(s.target, s.dtype).items():
+    for how, held in s.memories().items():
         x, conv = held(s.images[0]), s.plain
         if how != REPEATED:  # of parameters, another operator
             parameters = {n: held(to_numpy(a)) for n, a in s.plain.parameters().items()}

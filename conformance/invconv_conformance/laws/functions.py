@@ -7,8 +7,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, dtype_name, library_name, to_numpy
 from invconv_conformance.laws.law import Floats, Measure, law, same, truth, values
-from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.memory import REPEATED, memories
+from invconv_conformance.laws.setting import REPEATED, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
 _STEP, _DRAWS = 1e-5, 4  # of differences of the truth, which is float64, and how many directions
@@ -80,7 +79,7 @@ def memory(s: Setting) -> Iterator[Measure]:
     """
     call: Any = s.case
     wanted: dict[bool, list[tuple[Floats, float]]] = {}
-    for how, held in memories(s.target, s.dtype).items():
+    for how, held in s.memories().items():
         other, first = how == REPEATED, next(iter(call.arrays))
         if call.looks and other:  # of one image, twice, there may be no more than noise
             continue

@@ -24,7 +24,6 @@ from invconv_conformance.cases.table import Case
 from invconv_conformance.laws import LAWS, values
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.memory import memories
 from invconv_conformance.libraries.table import Column, target_of
 from invconv_conformance.run import NAMED, check
 from invconv_conformance.truth.bounds import LEAST, scales
@@ -380,7 +379,7 @@ def test_a_law_notices_what_is_not_refused_or_not_as_it_says(
 
 
 def test_memory_is_what_it_is_called() -> None:
-    ways = memories(diagonal("float64").target, "float64")
+    ways = diagonal("float64").memories()
     held = {how: hold(np.ones((2, 3, 4, 5))) for how, hold in ways.items()}
     strides = {how: [n // 8 for n in x.strides] for how, x in held.items()}
     assert strides["Fortran's order"] == [1, 2, 6, 24]
