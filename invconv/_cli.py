@@ -16,7 +16,7 @@ from invconv.arrays.errors import CommandError
 
 COMMANDS = {  # the module, and the extra that it needs
     "demo": ("invconv_benchmarks.demo.command", "demo"),
-    "conformance": ("invconv_conformance.command", "conformance"),
+    "conformance": ("invconv_conformance.plugin", "conformance"),
     "benchmark": ("invconv_benchmarks.command", "benchmark"),
     "density": ("invconv_benchmarks.density.command", "density"),
     "diagnose": ("invconv_benchmarks.demo.diagnose", "demo"),

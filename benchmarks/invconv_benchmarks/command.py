@@ -29,7 +29,7 @@ from invconv_conformance import printing
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.libraries.environment import share_the_card
 from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
-from invconv_conformance.pages.templates import Line, Styled, render
+from invconv_conformance.pages import Line, Styled, render
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption

@@ -3,8 +3,8 @@
 `check_operator` holds an operator of one's own to every law that holds for any.
 """
 
-# Rooms, from the top: the commands, `own`; `plugin`; cuda, report; run; laws; cases, libraries,
-# pages, truth. A room imports those after it and `invconv`, none before or beside it.
+# Rooms, from the top: `info`, `own`; `plugin`, with the command; cuda, report; run; laws; cases,
+# libraries, pages; truth. A room imports those after it and `invconv`, none before or beside it.
 
 from typing import Any
 

@@ -15,16 +15,14 @@ import invconv as ic
 from invconv.arrays.namespaces import library_name
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import require_operator
-from invconv_conformance.cases.autoregressive import GRIDS
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import GRIDS, Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.library import unadapted
-from invconv_conformance.libraries.table import KNOWN, Target
-from invconv_conformance.run.check import check
+from invconv_conformance.libraries.table import KNOWN, Target, unadapted
+from invconv_conformance.run import check
 from invconv_conformance.truth.bounds import Scales
-from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.oracle import EXTENDED
 
 
 @dataclass(frozen=True, eq=False)

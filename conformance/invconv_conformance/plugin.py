@@ -1,4 +1,4 @@
-"""The suite as a pytest plugin: a test for each law, case and column of the capability table.
+"""The suite as a pytest plugin, and its command: a test for each law, case and column of a library.
 
 ``pytest --pyargs invconv_conformance --namespace cupy -k "periodic and ::inverse"`` runs it, and
 ``python -m invconv conformance`` is a front for it. A test's id is
@@ -6,9 +6,11 @@
 ``--dist loadscope`` one process runs all laws of a case and what it compiles for one serves others.
 """
 
+import argparse
 import dataclasses
 import json
 import math
+import os
 import pickle
 import re
 import shlex
@@ -19,23 +21,22 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
 from invconv_conformance import printing
+from invconv_conformance import run as runs
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import target_of
-from invconv_conformance.pages.conformance import as_page
-from invconv_conformance.report import Output, agreement, document, show
-from invconv_conformance.run import selection
-from invconv_conformance.run.check import NAMED, Check, Result, outputs, setting
-from invconv_conformance.run.selection import Expected, checks, expected
+from invconv_conformance.libraries.environment import settings, share_the_card
+from invconv_conformance.libraries.table import COMPILING_EAGERLY, Column, target_of
+from invconv_conformance.report import Output, agreement, as_page, document, show
 
 A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
 SUITE = Path(__file__).with_name("test_laws.py")
@@ -69,30 +70,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--{FILES.get(name, name)}", **about)
 
 
-@dataclasses.dataclass
-class Suite:
-    """What is run in this session, why other libraries are not, and which failures are expected."""
-
-    columns: list[Column]
-    absent: list[str]
-    known: Expected
-    start: float = dataclasses.field(default_factory=time.monotonic)
-
-
-_SUITE = pytest.StashKey[Suite]()
+_SUITE = pytest.StashKey["Suite"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the columns; a worker of pytest-xdist only runs."""
     try:
-        known = selection.load_expected(config.option)
-        config.stash[_SUITE] = suite = Suite(*selection.choose(config.option), known)
+        known = runs.load_expected(config.option)
+        config.stash[_SUITE] = suite = Suite(config, *runs.choose(config.option), known)
         for path in filter(None, (config.getoption(f"--{name}") for name in FILES.values())):
             require_writable(Path(path).parent)
     except (CommandError, OSError) as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Collected(suite, config), "invconv-conformance")
+        config.pluginmanager.register(suite, "invconv-conformance")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -105,7 +96,7 @@ class SuiteFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for each library, case, column and law."""
-        for one in checks(self.config.stash[_SUITE].columns, quick=self.config.option.quick):
+        for one in runs.checks(self.config.stash[_SUITE].columns, quick=self.config.option.quick):
             name = f"{one.column.library}-{one.case}::{one.law}[{'-'.join(one.column[1:])}]"
             yield LawTest.from_parent(self, name=name, check=one)
 
@@ -113,12 +104,12 @@ class SuiteFile(pytest.File):
 class LawTest(pytest.Item):
     """One law on one case in one column."""
 
-    def __init__(self, *, check: Check, **options: Any) -> None:
+    def __init__(self, *, check: runs.Check, **options: Any) -> None:
         super().__init__(**options)
         self.check = check
-        self.result: Result | None = None
+        self.result: runs.Result | None = None
         self.outputs = pickle.dumps({})  # in bytes, which pytest-xdist takes along
-        for reason in expected(self.config.stash[_SUITE].known, check):
+        for reason in runs.expected(self.config.stash[_SUITE].known, check):
             self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
     def runtest(self) -> None:
@@ -132,7 +123,7 @@ class LawTest(pytest.Item):
         with limited() if strange and has_alarms else nullcontext():
             self.result = self.check.run()
             if self.check.law == "forward.value":  # of every case
-                self.outputs = pickle.dumps(outputs(setting(*self.check[:2])))
+                self.outputs = pickle.dumps(runs.outputs(runs.setting(*self.check[:2])))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if (r := self.result).bad:
@@ -177,25 +168,29 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class Collected:
-    """What the tests report, and its tables and files at the end."""
+@dataclasses.dataclass(eq=False)
+class Suite:
+    """What is run in this session, what its tests report, and its tables and files at the end."""
 
-    def __init__(self, suite: Suite, config: pytest.Config) -> None:
-        self.suite, self.config = suite, config
-        self.results: list[Result] = []
-        self.outputs: list[Output] = []
-        self.late = 0  # tests that were left out, since the library's time was over
+    config: pytest.Config
+    columns: list[Column]
+    absent: list[str]  # why other libraries are not run
+    known: runs.Expected  # failures
+    start: float = dataclasses.field(default_factory=time.monotonic)
+    results: list[runs.Result] = dataclasses.field(default_factory=list)
+    outputs: list[Output] = dataclasses.field(default_factory=list)
+    late: int = 0  # tests that were left out, since the library's time was over
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Keep a result; a worker that died has left none."""
         if hasattr(report, "law_result"):
-            result = Result(**report.law_result)
+            result = runs.Result(**report.law_result)
             self.results.append(result)
             self.outputs.append((result.column, result.case, pickle.loads(report.law_outputs)))
         elif (named := _ID.search(report.nodeid)) and report.failed:
             fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
             fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
-            self.results.append(Result(**fields))
+            self.results.append(runs.Result(**fields))
         elif named and report.skipped:
             self.late += 1
 
@@ -214,7 +209,7 @@ class Collected:
 
     def pytest_terminal_summary(self) -> None:
         """Write the files, and print the tables, in the order of the lists."""
-        columns, laws, cases = self.suite.columns, list(LAWS), list(NAMED)
+        columns, laws, cases = self.columns, list(LAWS), list(runs.NAMED)
         self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
         self.results.sort(key=lambda r: laws.index(r.law))
         self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
@@ -222,12 +217,91 @@ class Collected:
         called = Path(sys.argv[0])  # or a folder's __main__.py
         ours = "pytest" not in (called.stem, called.parent.name)
         program = "python -m invconv" if ours else "pytest"
-        few_eager = selection.few_eager(columns, self.results)
-        not_run = [*self.suite.absent, *few_eager, *[late][: self.late]]
+        few_eager = runs.few_eager(columns, self.results)
+        not_run = [*self.absent, *few_eager, *[late][: self.late]]
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
-        run = document(*what, agreement(self.outputs), time.monotonic() - self.suite.start)
+        found = document(*what, agreement(self.outputs), time.monotonic() - self.start)
         strict = partial(json.dumps, indent=1, allow_nan=False)
         for name, written in (("json", strict), ("html", as_page)):
             if (path := self.config.getoption(f"--{FILES[name]}")) is not None:
-                write_text(Path(path), written(run))
-        show(printing.console(), run)  # last, as a reader such as head may end it
+                write_text(Path(path), written(found))
+        show(printing.console(), found)  # last, as a reader such as head may end it
+
+
+_ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
+_FILES = ("json", "html", "junitxml")
+# no configuration and no plugin of the user's, and of pytest's own none that laws can do without
+_PLUGINS = (
+    *("invconv_conformance.plugin", "xdist", "no:cacheprovider", "no:faulthandler", "no:logging"),
+    *("no:warnings", "no:threadexception", "no:unraisableexception"),
+)
+_QUIET = ("-q", "--no-header", "-rN", "--tb=no", "--capture=no", "--dist=loadscope")
+_OWN = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: the plugin's, and those of pytest's that are of use here."""
+    for name, about in OPTIONS.items():
+        parser.add_argument(f"--{name}", **about)
+    parser.add_argument("-k", dest="keyword", help='pytest\'s, such as "periodic and ::inverse"')
+    parser.add_argument("--junit", dest="junitxml", help="write a JUnit report here")
+    workers = "processes; one per core unless --quick or few cases are chosen, or a GPU"
+    parser.add_argument("--workers", type=int, help=workers)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the laws, print the table, write the files; 1 if a law failed."""
+    # XLA compiles thousands of small programs here; how fast they run does not matter
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    share_the_card()
+    columns, _ = runs.choose(arguments)
+    paths = [Path(p).absolute() for n in _FILES if (p := getattr(arguments, n)) is not None]
+    for path in paths:
+        if not path.parent.is_dir():
+            raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
+        require_writable(path.parent)
+    if len(set(paths)) < len(paths) or any(p.exists() and not p.is_file() for p in paths):
+        raise CommandError("expected a file for each of --json, --html, --junit, each another one")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
+    runs.load_expected(arguments)
+    workers = arguments.workers or _workers(arguments, columns)
+    with TemporaryDirectory(prefix="invconv-") as programs:
+        # each worker takes a core, unless the user says how many
+        shared = settings(1, programs) if workers > 1 else {}
+        own = _OWN | {k: v for k, v in shared.items() if k not in os.environ}
+        with mock.patch.dict(os.environ, own):
+            status = pytest.main(_words(arguments, workers))
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED and columns:
+        why = "no test has such a name, it runs with another --mode alone, these laws say nothing "
+        why += "of these cases, or --seconds were over"
+        raise CommandError(f"nothing was checked: {why}")
+    return 1 if status == pytest.ExitCode.TESTS_FAILED else 2 * (status != 0)
+
+
+def _words(arguments: argparse.Namespace, workers: int) -> list[str]:
+    ini = SUITE.with_name("pytest.ini")
+    found = [str(SUITE), f"--rootdir={ini.parent}", "-c", str(ini), *_QUIET]
+    found += [f"-p{name}" for name in _PLUGINS]
+    for name in (*OPTIONS, "junitxml"):
+        value = getattr(arguments, name.replace("-", "_"))
+        if name in ("expected-failures", *_FILES) and value is not None:
+            value = Path(value).absolute()
+        name = FILES.get(name, name)
+        if isinstance(value, bool):
+            found += [f"--{name}"] * value
+        elif value is not None:
+            found.append(f"--{name}={','.join(value) if isinstance(value, tuple) else value}")
+    found += ["-k", arguments.keyword] if arguments.keyword is not None else []
+    return found + ([f"--numprocesses={workers}"] if workers > 1 else [])
+
+
+def _workers(arguments: argparse.Namespace, columns: list[Column]) -> int:
+    groups = {(c.column.library, c.case) for c in runs.checks(columns, quick=arguments.quick)}
+    slow = any(column.library in COMPILING_EAGERLY for column in columns)
+    if arguments.keyword is not None or len(groups) <= (2 if slow else 20):
+        return 1
+    on_gpu = any(column.device.startswith("cuda") for column in columns)
+    return min(os.cpu_count() or 1, _ON_A_GPU if on_gpu else sys.maxsize)

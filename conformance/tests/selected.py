@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import invconv as ic
-from invconv_conformance.cases.case import Case
-from invconv_conformance.cases.table import CASES
+from invconv_conformance.cases.table import CASES, Case
 from invconv_conformance.libraries.table import LIBRARIES
 
 (CUPY,) = [library for library in LIBRARIES if library.name == "cupy"]

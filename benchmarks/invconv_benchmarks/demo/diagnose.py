@@ -16,8 +16,7 @@ from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.options import require_picture
 from invconv_benchmarks.suites.maps import Shape
-from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.oracle import convolve, substitute
+from invconv_conformance.truth.oracle import EXTENDED, convolve, substitute
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]  # a title, and its diagnosis
 

@@ -35,7 +35,7 @@ from invconv_benchmarks.studies import operators
 from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
-from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU
 
 Solve = Callable[[Floats], Floats]
 

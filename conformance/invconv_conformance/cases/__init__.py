@@ -1,1 +1,1 @@
-"""The list of cases, and random operators of every family. Imports only `invconv`."""
+"""The list of cases. Imports `truth` and `invconv`."""

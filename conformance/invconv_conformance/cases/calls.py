@@ -1,18 +1,22 @@
-"""Calls of every public function; `truth.calls` has what they return.
+"""Calls of every public function, and what they return: SciPy's numbers, or a dense matrix's.
 
 A new function is a row of `CALLS` for each value of its options that is not the default, in pairs.
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.optimize
+import scipy.signal
 
 import invconv as ic
-from invconv_conformance.cases.case import Case, Shape, perturbed, with_bias
+from invconv_conformance.cases.table import Case, Shape, perturbed, with_bias
+from invconv_conformance.truth import oracle
 
 Floats = np.ndarray[Any, Any]
 
@@ -24,15 +28,25 @@ class Called(Case):
     build: Any = None  # it is about no operator
     spatial_shape: Shape = ()
     arrays: Mapping[str, Floats]
-    function: Callable[..., Any]
-    given: tuple[Any, ...] = ()  # what comes before the arrays
-    options: Mapping[str, Any] = field(default_factory=dict)
+    function: Callable[..., Any]  # of the arrays alone
+    truth: Callable[..., Any]  # the same of NumPy float64 arrays
     looks: bool = False  # at values, and returns a float: it is not traced or differentiated
     exact: bool = False  # moves numbers alone
 
-    def given_to(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the row's function, or its truth, as one of the arrays alone."""
-        return functools.partial(function, *self.given, **self.options)
+
+def _row(
+    name: str,
+    function: Callable[..., Any],
+    truth: Callable[..., Any],
+    arrays: Mapping[str, Floats],
+    *given: Any,
+    looks: bool = False,
+    exact: bool = False,
+    **options: Any,
+) -> Called:
+    """Return a call of a function, and of its truth, with arrays after what is given."""
+    ours, right = (functools.partial(one, *given, **options) for one in (function, truth))
+    return Called(name, arrays=arrays, function=ours, truth=right, looks=looks, exact=exact)
 
 
 _rng = np.random.default_rng(50)
@@ -55,12 +69,19 @@ def _lfilter() -> Iterator[Called]:
         zi = {} if state == "none" else {"zi": _draw(shape)}
         if state == "shared":
             zi["zi"] = zi["zi"][tuple(slice(None if n == axis % 3 else 1) for n in range(3))]
-        yield _filter(f"lfilter-{design}-{axis}-{state}", ic.lfilter, (b, a), axis, zi)
+        arrays, name = {"x": _draw((3, 5, 4)), **zi}, f"lfilter-{design}-{axis}-{state}"
+        yield _row(name, ic.lfilter, _filtered, arrays, b, a, axis=axis)
 
 
-def _filter(name: str, run: Any, numbers: Any, axis: int, zi: dict[str, Floats]) -> Called:
-    arrays = {"x": _draw((3, 5, 4)), **zi}
-    return Called(name, arrays=arrays, function=run, given=numbers, options={"axis": axis})
+def _filtered(*numbers: Any, x: Floats, axis: int, zi: Any = None) -> Any:
+    pair = len(numbers) == 2
+    run: Any = scipy.signal.lfilter if pair else scipy.signal.sosfilt
+    if zi is None:
+        return run(*numbers, x, axis)
+    shape = [*x.shape] if pair else [len(numbers[0]), *x.shape]
+    place = axis % x.ndim + len(shape) - x.ndim
+    shape[place] = zi.shape[place]
+    return run(*numbers, x, axis, zi=np.broadcast_to(zi, shape))
 
 
 def _sosfilt() -> Iterator[Called]:
@@ -68,7 +89,8 @@ def _sosfilt() -> Iterator[Called]:
         shape = [2, 3, 5, 4]
         shape[axis % 3 + 1] = 2
         zi = {"zi": _draw(shape)} if state else {}
-        yield _filter(f"sosfilt-{axis}{'-zi' * state}", ic.sosfilt, (_SOS,), axis, zi)
+        arrays, name = {"x": _draw((3, 5, 4)), **zi}, f"sosfilt-{axis}{'-zi' * state}"
+        yield _row(name, ic.sosfilt, _filtered, arrays, _SOS, axis=axis)
 
 
 def _both_ways() -> Iterator[Called]:
@@ -80,7 +102,8 @@ def _both_ways() -> Iterator[Called]:
         run: Any = ic.filtfilt
         if design == "numbers":
             run, numbers, name = ic.sosfiltfilt, (_SOS,), f"sos{name}"
-        yield Called(name, arrays=arrays, function=run, given=numbers, options=options)
+        truth = getattr(scipy.signal, run.__name__)
+        yield _row(name, run, truth, arrays, *numbers, **options)
 
 
 def _filters_of_their_own() -> Iterator[Called]:
@@ -95,14 +118,31 @@ def _filters_of_their_own() -> Iterator[Called]:
         (ic.sosfiltfilt, sections, padded),
     ):
         arrays = {"x": _draw((3, 4, 6)), **given}
-        yield Called(f"{run.__name__}-each", arrays=arrays, function=run, options=options)
+        truth = functools.partial(_each, getattr(scipy.signal, run.__name__))
+        yield _row(f"{run.__name__}-each", run, truth, arrays, **options)
+
+
+def _each(run: Any, x: Floats, zi: Any = None, padlen: Any = None, **coefficients: Floats) -> Any:
+    """Filter one signal after the other."""
+    found, names = [], [n for n in ("b", "a", "sos") if n in coefficients]
+    for p in np.ndindex(3, 4):
+        given = [np.ascontiguousarray(coefficients[n]) for n in names]
+        given = [np.broadcast_to(v, (3, 4, *v.shape[len(names) - 3 :]))[p] for v in given]
+        if len(given) == 1:
+            given[0] = given[0] / given[0][:, 3:4]  # SciPy's sections have a[0] = 1
+        options = {"padlen": padlen} if zi is None else {"zi": zi[..., *p, :]}
+        found.append(run(*given, x[p], **options))
+    if zi is None:
+        return np.reshape(found, x.shape)
+    y, last = (np.stack(parts, -2) for parts in zip(*found, strict=True))
+    return y.reshape(x.shape), last.reshape(zi.shape)
 
 
 def _steady() -> Iterator[Called]:
     for design, (b, a) in list(_FILTERS.items())[:2]:
         arrays = {"b": np.asarray(b), "a": np.asarray(a)}
-        yield Called(f"lfilter_zi-{design}", arrays=arrays, function=ic.lfilter_zi)
-    yield Called("sosfilt_zi", arrays={"sos": _SOS}, function=ic.sosfilt_zi)
+        yield _row(f"lfilter_zi-{design}", ic.lfilter_zi, scipy.signal.lfilter_zi, arrays)
+    yield _row("sosfilt_zi", ic.sosfilt_zi, scipy.signal.sosfilt_zi, {"sos": _SOS})
 
 
 def _varying() -> Iterator[Called]:
@@ -112,7 +152,21 @@ def _varying() -> Iterator[Called]:
         if state:
             arrays["zi"] = np.moveaxis(_draw((2, 3, 2 * (max(kb, ka) - 1))), -1, axis)
         name = f"varying_lfilter-{n}-{kb}-{ka}-{axis}{'-zi' * state}"
-        yield Called(name, arrays=arrays, function=ic.varying_lfilter, options={"axis": axis})
+        yield _row(name, ic.varying_lfilter, _sample_by_sample, arrays, axis=axis)
+
+
+def _sample_by_sample(b: Floats, a: Floats, x: Floats, axis: int, zi: Any = None) -> Any:
+    x, order = np.moveaxis(x, axis, -1), max(b.shape[-1], a.shape[-1]) - 1
+    past = np.zeros((*x.shape[:-1], 2 * order)) if zi is None else np.moveaxis(zi, axis, -1)
+    x, y = np.concatenate([past[..., :order], x], -1), [past[..., order + k] for k in range(order)]
+    for n in range(x.shape[-1] - order):
+        terms = [b[..., n, j] * x[..., order + n - j] for j in range(b.shape[-1])]
+        terms += [-a[..., n, k] * y[-k] for k in range(1, a.shape[-1])]
+        y.append(sum(terms) / a[..., n, 0])
+    whole = np.stack(y, -1)
+    ends = np.concatenate([v[..., v.shape[-1] - order :] for v in (x, whole)], -1)
+    found = np.moveaxis(whole[..., order:], -1, axis)
+    return found if zi is None else (found, np.moveaxis(ends, -1, axis))
 
 
 def _from_psf() -> Iterator[Called]:
@@ -128,11 +182,21 @@ def _from_psf() -> Iterator[Called]:
         arrays = {"psf": psf if several else psf[0], "x": x}
         whole = both if boundary is both else ("all", boundary)
         name = f"from_psf-{'-'.join(whole)}{'-each' * several}"
-        yield Called(name, arrays=arrays, function=_blurred, given=(boundary,))
+        yield _row(name, _blurred, _convolved, arrays, boundary)
 
 
 def _blurred(boundary: Any, psf: Any, x: Any) -> Any:
     return ic.from_psf(psf, boundary=boundary).forward(x)
+
+
+def _convolved(boundary: Any, psf: Floats, x: Floats) -> Floats:
+    words = boundary if isinstance(boundary, tuple) else (boundary,) * 2
+    sizes = psf.shape[-len(words) :]
+    for axis, (word, n) in enumerate(zip(words, sizes, strict=True), 2):
+        x = oracle.continued(x, axis, n // 2, word)
+    functions = psf.reshape(1, -1, *sizes)
+    parts = [scipy.signal.convolve(x[:, c], functions[:, c], "valid") for c in range(x.shape[1])]
+    return np.stack(parts, 1)
 
 
 def _splines() -> Iterator[Called]:
@@ -140,25 +204,38 @@ def _splines() -> Iterator[Called]:
     for order, mode, axes in itertools.product((2, 3, 4, 5), modes, (None, 1, (-1, 0))):
         options: dict[str, Any] = {"order": order, "mode": mode, "axes": axes}
         name, x = "-".join(map(str, ("spline_filter", *options.values()))), _draw((3, 5, 2))
-        yield Called(name, arrays={"x": x}, function=ic.spline_filter, options=options)
+        yield _row(name, ic.spline_filter, _interpolated, {"x": x}, **options)
+
+
+_KNOTS = {2: (1, 6, 1), 3: (1, 4, 1), 4: (1, 76, 230, 76, 1), 5: (1, 26, 66, 26, 1)}
+_MODES = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
+
+
+def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
+    """Solve for the coefficients with the matrix of a spline's values, which SciPy's tests use."""
+    knots = np.asarray(_KNOTS[order]) / sum(_KNOTS[order])
+    taps = [((j - len(knots) // 2,), knot * np.eye(1)) for j, knot in enumerate(knots)]
+    for axis in range(3) if axes is None else np.atleast_1d(axes):
+        matrix = oracle.correlate(taps, (x.shape[axis],), _MODES[mode]).astype(float)
+        x = np.moveaxis(np.tensordot(np.linalg.inv(matrix), x, (1, axis)), 0, axis)
+    return x
 
 
 def _least_squares() -> Iterator[Called]:
     for conv, grid in _SOLVED:
         name = type(conv).__name__.lower()
         arrays = {"y": _draw((2, conv.channels, *grid))} | conv.parameters()
-        row = functools.partial(Called, given=(functools.partial(_operators, conv),))
-        solved, title = functools.partial(row, function=_solved), f"least_squares-{name}"
-        yield solved(f"{title}-none", arrays=arrays)
-        given = {**arrays, "damp": np.asarray(0.75)}
-        yield solved(f"{title}-array", arrays=given)
+        of, given = functools.partial(_operators, conv), {**arrays, "damp": np.asarray(0.75)}
+        rows = {"none": arrays, "array": given}
         for count in (1, 2):
             more = {f"P{k}.{n}": _draw(a.shape) for k in range(count) for n, a in arrays.items()}
-            more = given | {n: a for n, a in more.items() if not n.endswith(".y")}
-            yield solved(f"{title}-by-{count}", arrays=more)
-        yield solved(f"{title}-number", arrays=arrays, options={"damp": 0.5})
-        noise = functools.partial(row, function=_suggested, options={"sigma": 0.5})
-        yield noise(f"damp_for_noise-{name}", arrays=arrays, looks=True)
+            own = {n: a for n, a in more.items() if not n.endswith(".y")}
+            rows[f"by-{count}"] = given | own
+        for kind, numbers in rows.items():
+            yield _row(f"least_squares-{name}-{kind}", _solved, _least, numbers, of)
+        yield _row(f"least_squares-{name}-number", _solved, _least, arrays, of, damp=0.5)
+        noise: Any = {"sigma": 0.5, "looks": True}
+        yield _row(f"damp_for_noise-{name}", _suggested, _discrepancy, arrays, of, **noise)
 
 
 def _small(cls: Any, *sizes: Any, channels: int = 2, **options: Any) -> Any:
@@ -193,17 +270,69 @@ def _suggested(operators: Any, y: Any, sigma: float, **arrays: Any) -> float:
     return ic.damp_for_noise(operators(arrays)[0], y, sigma)
 
 
+def _least(operators: Any, y: Floats, damp: Any = 0.0, **arrays: Floats) -> Any:
+    conv, penalties = operators(arrays)
+    matrix, shift = oracle.affine(conv, y.shape[2:])
+    rows = (y.reshape(len(y), -1) - shift).astype(float)
+    below = [oracle.affine(one, y.shape[2:])[0] for one in penalties] or [np.eye(len(matrix))]
+    stacked = np.concatenate([matrix, *(float(damp) * one for one in below)]).astype(float)
+    aims = np.concatenate([rows, *(0 * rows for _ in below)], axis=1)
+    return np.linalg.lstsq(stacked, aims.T)[0].T.reshape(y.shape)
+
+
+def _discrepancy(operators: Any, y: Floats, sigma: float, **arrays: Floats) -> Floats:
+    """Return the damp that leaves as much as noise is in y, by the dense singular values."""
+    matrix, shift = oracle.affine(operators(arrays)[0], y.shape[2:])
+    u, s, _ = np.linalg.svd(matrix.astype(float))
+    parts = ((y.reshape(len(y), -1) - shift).astype(float) @ u) ** 2
+
+    def excess(log_damp: float) -> float:
+        damp = math.exp(2 * log_damp)
+        return float((parts * (damp / (damp + s**2)) ** 2).sum() - y.size * sigma**2)
+
+    return np.asarray(math.exp(scipy.optimize.brentq(excess, -20, 20)))
+
+
 def _squeeze() -> Iterator[Called]:
     for factor, ndim, basis in itertools.product((2, 3, 4), (1, 2, 3), ("pixels", "haar", "dct")):
         if (basis, factor) == ("haar", 3):  # powers of 2 alone
             continue
         options: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
         few = (2, 1, 2)[:ndim]
-        shapes = (2, 2, *(factor * n for n in few)), (2, 2 * factor**ndim, *few)
-        for function, shape in zip((ic.squeeze, ic.unsqueeze), shapes, strict=True):
+        wide = tuple(factor * n for n in few)
+        for function, truth, shape in (
+            (ic.squeeze, _squeezed, (2, 2, *wide)),
+            (ic.unsqueeze, _unsqueezed, (2, 2 * factor**ndim, *few)),
+        ):
             name = f"{function.__name__}-{'-'.join(map(str, options.values()))}"
-            row = functools.partial(Called, function=function, options=options)
-            yield row(name, arrays={"x": _draw(shape)}, exact=basis == "pixels")
+            exact, arrays = basis == "pixels", {"x": _draw(shape)}
+            yield _row(name, function, truth, arrays, exact=exact, **options)
+
+
+def _squeezed(x: Floats, factor: int, ndim: int, basis: str) -> Floats:
+    few = tuple(n // factor for n in x.shape[2:])
+    return _turned(_bands(few, factor, basis), (2 * factor**ndim, *few), x)
+
+
+def _unsqueezed(x: Floats, factor: int, ndim: int, basis: str) -> Floats:
+    few = x.shape[2:]
+    return _turned(_bands(few, factor, basis).T, (2, *(factor * n for n in few)), x)
+
+
+@functools.cache
+def _bands(few: Shape, factor: int, basis: str) -> Floats:
+    """Return the matrix of a squeeze of two channels, block by block."""
+    one = np.eye(factor) if basis == "pixels" else oracle.block_transform(basis, factor)
+    block = functools.reduce(np.kron, [one.astype(float)] * len(few))
+    matrix = np.zeros((2, len(block), *few, 2, *(factor * n for n in few)))
+    for c, band, *p in np.ndindex(2, len(block), *few):
+        pixels = (slice(factor * i, factor * (i + 1)) for i in p)
+        matrix[(c, band, *p, c, *pixels)] = block[band].reshape([factor] * len(few))
+    return matrix.reshape(2 * len(block) * math.prod(few), -1)
+
+
+def _turned(matrix: Floats, shape: Shape, x: Floats) -> Floats:
+    return (x.reshape(len(x), -1) @ matrix.T).reshape(len(x), *shape)
 
 
 def _blocks() -> Iterator[Called]:
@@ -216,7 +345,7 @@ def _blocks() -> Iterator[Called]:
         rows = slice(5, 7), slice(5 - 2 * dilation, 5)
         if direction == -1:
             rows = slice(2), slice(2, 2 + 2 * dilation)
-        yield Called(name, arrays=arrays, function=_in_two, given=(conv, *rows))
+        yield _row(name, _in_two, _whole, arrays, conv, *rows)
 
 
 def _in_two(conv: Any, block: slice, known: slice, x: Any, **arrays: Any) -> Any:
@@ -226,15 +355,22 @@ def _in_two(conv: Any, block: slice, known: slice, x: Any, **arrays: Any) -> Any
     return y, conv.inverse(y, before=before)
 
 
+def _whole(conv: Any, block: slice, known: slice, x: Floats, **arrays: Floats) -> Any:
+    matrix, shift = oracle.affine(conv.replace(**arrays), x.shape[2:])
+    y = _turned(matrix, x.shape[1:], x) + shift.reshape(x.shape[1:])
+    return y.astype(float)[:, :, block], x[:, :, block]
+
+
 def _without_poles() -> Iterator[Called]:
     """Yield calls whose denominator is an array of one number, the first one along one axis."""
     draw = np.random.default_rng(51).standard_normal
     a, b = 1.5 + draw((3, 4, 1)) ** 2, draw((2, 1, 4, 2))
     arrays = {"x": draw((3, 4, 6)), "b": b[0, 0, 1], "a": a[0], "zi": draw((3, 4, 1))}
-    yield Called("lfilter-each-no-poles", arrays=arrays, function=ic.lfilter)
+    truth = functools.partial(_each, scipy.signal.lfilter)
+    yield _row("lfilter-each-no-poles", ic.lfilter, truth, arrays)
     arrays = {"b": b, "a": a, "x": draw((2, 3, 4)), "zi": draw((2, 3, 2))}
-    run, options = ic.varying_lfilter, {"axis": -1}
-    yield Called("varying_lfilter-no-poles", arrays=arrays, function=run, options=options)
+    name, run = "varying_lfilter-no-poles", ic.varying_lfilter
+    yield _row(name, run, _sample_by_sample, arrays, axis=-1)
 
 
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)

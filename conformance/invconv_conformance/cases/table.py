@@ -3,16 +3,147 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import invconv as ic
 from invconv.extend import Transposed
-from invconv_conformance.cases.autoregressive import GRIDS, autoregressive_cases
-from invconv_conformance.cases.case import Build, Case, biased, built, perturbed, with_bias
-from invconv_conformance.cases.special import special_cases
+
+Shape = tuple[int, ...]
+Build = Callable[[np.random.Generator], ic.InvertibleConv]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on a grid."""
+
+    name: str
+    build: Build  # makes the operator, in NumPy float64, from a random generator
+    spatial_shape: Shape
+    batch_shape: Shape = (2,)
+    singular: bool = False  # exactly, as computed
+    wide: bool = False  # whether its numbers leave the range of float16
+
+    def rng(self) -> np.random.Generator:
+        """Return the case's own generator, the same on every run."""
+        return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+    def conv(self) -> ic.InvertibleConv:
+        """Return the operator, in NumPy float64."""
+        return self.build(self.rng())
+
+    def images(self, count: int) -> list[np.ndarray[Any, Any]]:
+        """Return random arrays of the input's shape."""
+        rng = self.rng().spawn(1)[0]
+        shape = (*self.batch_shape, self.conv().channels, *self.spatial_shape)
+        return [rng.standard_normal(shape) for _ in range(count)]
+
+
+def built(cls: Any, channels: int = 3, scale: float = 0.05, **options: Any) -> Build:
+    """Return a function that makes an operator, its parameters moved by N(0, scale^2)."""
+    return lambda rng: perturbed(cls.init(channels, rng=rng, **options), rng, scale)
+
+
+def perturbed(conv: ic.InvertibleConv, rng: np.random.Generator, scale: float = 0.1) -> Any:
+    """Return a copy with N(0, scale^2) added to every parameter, masked entries too."""
+    arrays = conv.parameters().items()
+    return conv.replace(**{n: a + scale * rng.standard_normal(a.shape) for n, a in arrays})
+
+
+def with_bias(conv: Any, rng: np.random.Generator) -> Any:
+    """Return a copy with a random bias."""
+    return conv.replace(bias=rng.standard_normal(conv.channels))
+
+
+def biased(build: Build) -> Build:
+    """Return a function that makes the operator with a random bias."""
+    return lambda rng: with_bias(build(rng), rng)
+
+
+def of_values(values: Any, rng: np.random.Generator) -> ic.Conv1x1:
+    """Return a 1x1 with these singular values, between random rotations."""
+    left, right = (ic.Conv1x1.init(len(values), rng=rng).weight for _ in range(2))
+    return ic.Conv1x1((left * values) @ right)
+
+
+def edited(conv: Any, name: str, place: Any, value: Any) -> Any:
+    """Return a copy with other numbers in a place of a parameter."""
+    array = conv.parameters()[name].copy()
+    array[place] = value
+    return conv.replace(**{name: array})
+
+
+GRIDS: dict[int, Shape] = {1: (7,), 2: (4, 5), 3: (3, 2, 4), 4: (2, 3, 2, 2)}
+_CAUSAL = functools.partial(built, ic.AutoregressiveConv, scale=0.1)
+_RASTER: dict[str, Any] = {"mask": "raster"}
+
+
+def _autoregressive() -> Iterator[Case]:
+    some: dict[int, list[Shape]] = {3: [(1, 1, 1), (1, -1, 1)]}
+    some[4] = [(-1, 1, 1, -1), (-1, -1, -1, -1)]
+    for ndim, grid in GRIDS.items():
+        for direction in some.get(ndim, list(itertools.product((1, -1), repeat=ndim))):
+            signs = "".join("+" if s > 0 else "-" for s in direction)
+            order = "lower" if sum(direction) >= 0 else "upper"
+            corner = _CAUSAL(ndim=ndim, direction=direction, channel_order=order)
+            yield Case(f"corner-{ndim}d{signs}", corner, grid)
+        for way in (1, -1):
+            raster = _CAUSAL(ndim=ndim, direction=way, channel_order="upper", **_RASTER)
+            yield Case(f"raster-{ndim}d{way:+d}", raster, grid)
+        dilation = (2, 1, 3, 1)[:ndim]
+        yield Case(f"corner-{ndim}d-dilated", _CAUSAL(ndim=ndim, dilation=dilation), grid)
+    options: list[tuple[str, dict[str, Any], Shape]] = [
+        ("corner-k1", {"kernel_size": 1}, (4, 5)),
+        ("corner-k3", {"kernel_size": 3}, (4, 5)),
+        ("corner-k2x4", {"kernel_size": (2, 4)}, (4, 5)),
+        ("corner-wider-than-grid", {"kernel_size": 4}, (2, 3)),
+        ("corner-one-pixel", {"kernel_size": 2}, (1, 1)),
+        ("corner-one-row", {"kernel_size": 3}, (1, 6)),
+        ("corner-one-column", {"kernel_size": 3}, (6, 1)),
+        ("raster-k3", {"kernel_size": 3}, (4, 5)),
+        ("raster-on-11-columns", {"kernel_size": 3}, (3, 11)),
+        ("raster-k2x3-dilated", {"kernel_size": (2, 3), "dilation": (1, 2)}, (4, 5)),
+        ("raster-wide-on-narrow", {"kernel_size": 3, "direction": -1}, (5, 2)),
+        ("raster-on-one-column", {"kernel_size": 3}, (6, 1)),
+        ("raster-dilated-beyond", {"dilation": (2, 4)}, (5, 4)),
+    ]
+    for name, given, grid in options:
+        yield Case(name, _CAUSAL(mask=name.partition("-")[0], **given), grid)
+    yield Case("corner-9-channels-on-20", _CAUSAL(9, ndim=1, kernel_size=3), (20,))
+    # what no vector holds at once: 16 numbers are the most that one has
+    yield Case("corner-on-18-rows", _CAUSAL(2, kernel_size=(3, 2), direction=(1, -1)), (18, 4))
+    # wide enough for rows in the lanes
+    yield Case("raster-on-18-rows", _CAUSAL(2, direction=-1, **_RASTER), (18, 6))
+    planes = _CAUSAL(2, ndim=3, direction=(1, -1, 1), channel_order="upper")
+    yield Case("corner-3d-on-18-rows", planes, (2, 18, 2))
+    yield Case("corner-wide-on-one-image", _CAUSAL(1, kernel_size=(2, 10)), (18, 10), (1,))
+    yield Case("corner-tall-on-one-image", _CAUSAL(1, kernel_size=(6, 1)), (20, 3), (1,))
+    yield Case("corner-17-images", _CAUSAL(direction=-1), (3, 4), (17,))
+    yield Case("corner-31-images", _CAUSAL(), (3, 4), (31,))  # a forward has them in the lanes
+    # no processor has registers for the sums of 25 channels: they are solved in blocks
+    blocks = _CAUSAL(25, scale=0.02, channel_order="upper")
+    yield Case("corner-25-channels", blocks, (2, 2))
+    yield Case("raster-3d-dilated-beyond", _CAUSAL(3, ndim=3, dilation=2, **_RASTER), (3, 4, 2))
+    name = "corner-ill-conditioned-at-the-pixel"
+    yield Case(name, lambda rng: skewed(_CAUSAL()(rng), 3.0), (4, 5), wide=True)
+    yield Case("corner-one-channel", _CAUSAL(1, kernel_size=2), (4, 4), (3,))
+    signal = _CAUSAL(1, ndim=1, kernel_size=4, direction=-1)
+    yield Case("corner-signal", signal, (40,))
+    yield Case("corner-many-samples", _CAUSAL(kernel_size=3), (4, 5), (1500,))
+    yield Case("corner-bias", biased(_CAUSAL()), (4, 5), (2, 2))
+
+
+def skewed(conv: Any, size: float) -> Any:
+    """Return the operator with large numbers beside D's diagonal."""
+    kernel, side = conv.kernel.copy(), np.tril if conv.channel_order == "lower" else np.triu
+    strict = side(1 - np.eye(conv.channels))
+    kernel[(..., *conv._family.centre)] += size * strict
+    return conv.replace(kernel=kernel)
+
 
 _EMERGING = functools.partial(built, ic.EmergingConv)
 _EXPONENTIAL = functools.partial(built, ic.ExponentialConv, scale=0.1)
@@ -211,7 +342,131 @@ def _composite() -> Iterator[Case]:
             yield dataclasses.replace(case, name=f"{kind}-{case.name}", build=build)
 
 
+_FACTOR = 2.0**50  # with it and its square, float32 stays in range
+
+
+def _fixed(conv: ic.InvertibleConv) -> Build:
+    return lambda rng: conv
+
+
+def _zeroed(cls: Any, name: str, place: Any, value: float = 0.0, scale: float = 0.1) -> Build:
+    build = built(cls, scale=scale)
+    return lambda rng: edited(build(rng), name, place, value)
+
+
+def _quarter_turns(rng: np.random.Generator) -> ic.PeriodicConv:
+    # K_hat(f) has a row exp(-2 pi i f/n) + exp(2 pi i f/n) = 2 cos(2 pi f/n), zero at f = n/4
+    kernel = 0.1 * np.triu(rng.standard_normal((3, 3)), 1)[:, :, None, None] * np.ones(3)
+    kernel[0, 0, 0, 1] = kernel[2, 2, 0, 1] = kernel[1, 1, 0, 0] = kernel[1, 1, 0, 2] = 1.0
+    return ic.PeriodicConv(kernel)
+
+
+def _singular() -> Iterator[tuple[str, Build, Shape]]:
+    """Yield operators whose zero pivot no rounding can hide."""
+    rows, ends = np.asarray([[1.0, 2, 0], [2, 4, 0], [0, 0, 1]]), np.asarray([1.0, 2.0])
+    pivot = _zeroed(ic.AutoregressiveConv, "kernel", (1, 1, 0, 0))
+
+    def chain(rng: np.random.Generator) -> ic.Chain:
+        return ic.Chain([with_bias(ic.Conv1x1.init(3, rng=rng), rng), pivot(rng)])
+
+    yield "corner", pivot, (4, 5)
+    yield "emerging", _zeroed(ic.EmergingConv, "second.kernel", (0,) * 4, scale=0.05), (4, 5)
+    yield "periodic", _fixed(ic.PeriodicConv(np.asarray([[[1.0, -1.0]]]))), (6,)
+    # 1 - 1/2 (x[p - 1] + x[p + 1]) of a constant image
+    yield "symmetric", _fixed(ic.SymmetricConv(np.asarray([[[1.0, -0.5]]]))), (6,)
+    # cos(pi m / 2) is zero for odd m
+    turned = ic.SymmetricConv(np.asarray([[[0.0, 1.0]]]))
+    yield "symmetric-quarter-turns", _fixed(turned), (2,)
+    yield "quarter-turns", _quarter_turns, (2, 8)
+    yield "conv1x1", _fixed(ic.Conv1x1(rows)), (4, 5)
+    # exp(-20000) is zero in every dtype, extended precision too
+    yield "pluconv1x1", _zeroed(ic.PLUConv1x1, "log_scale", 1, -20000.0), (4, 5)
+    yield "qrconv1x1", _zeroed(ic.QRConv1x1, "scale", 1), (4, 5)
+    # the mean of c is c_hat at frequency 0
+    circulant = ic.CirculantConv1x1(ends, np.asarray([3.0, -3.0]), ends)
+    yield "circulantconv1x1", _fixed(circulant), (4, 5)
+    yield "actnorm", _zeroed(ic.ActNorm, "log_scale", 1, -20000.0), (4, 5)
+    yield "chain", chain, (4, 5)
+
+
+def _one_channel(*taps: float, **options: Any) -> ic.AutoregressiveConv:
+    return ic.AutoregressiveConv(np.asarray(taps).reshape(1, 1, 1, -1), **options)
+
+
+def _triangle(channels: int, first: float, others: float, rng: np.random.Generator) -> Any:
+    """Return one whose matrix at the pixel grows, multiplied by D^-1 or solved with."""
+    kernel = others * rng.standard_normal((channels, channels, 2, 2))
+    kernel[:, :, 0, 0] = np.eye(channels) - first * np.tril(np.ones((channels,) * 2), -1)
+    return ic.AutoregressiveConv(kernel)
+
+
+def _two_taps(cls: Any, tap: float, beside: float, rng: np.random.Generator) -> Any:
+    kernel = np.zeros((3, 3, 1, 2))
+    kernel[:, :, 0, 0] = np.eye(3)
+    kernel[:, :, 0, 1] = np.eye(3) * tap + beside * np.triu(rng.standard_normal((3, 3)), 1)
+    return cls(kernel)
+
+
+def _frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
+    """Return one that is lost where the spectrum's inverse is multiplied by."""
+    weight = of_values(np.geomspace(1.0, 1e-8, 4), rng).weight
+    return ic.PeriodicConv(np.stack([weight, 0.5 * weight], -1)[:, :, None])
+
+
+def _weak_circulant(rng: np.random.Generator) -> ic.CirculantConv1x1:
+    scales = [rng.permutation(np.geomspace(1.0, 1e-3, 5)) for _ in range(2)]
+    c = np.fft.irfft(np.asarray([1.0, 1e-3j, 0.5]), 5)
+    return ic.CirculantConv1x1(scales[0], c, scales[1])
+
+
+def _scales(rng: np.random.Generator) -> ic.InvertibleConv:
+    conv, scale = ic.QRConv1x1.init(4, rng=rng), np.geomspace(1.0, 1e-4, 4)
+    return conv.replace(scale=scale, upper=0.1 * rng.standard_normal((4, 4)))
+
+
+def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:
+    """Yield operators whose inverse float32 cannot carry, and some that float64 cannot."""
+    of = functools.partial
+    yield "symmetric", of(_two_taps, ic.SymmetricConv, 0.5 - 2.0**-8, 0.05), (2, 8)
+    # lost where D^-1 is multiplied by instead of solved with
+    yield "pixel", of(_triangle, 8, 9.1, 1e-9), (2, 3)
+    yield "frequencies", _frequencies, (2, 5)
+    yield "corner", _fixed(_one_channel(1.0, -3.0)), (2, 16)
+    yield "corner-in-float64", _fixed(_one_channel(1.0, -29.6)), (1, 16)
+    first = _one_channel(1.0, -1.5, direction=-1)
+    pair = ic.EmergingConv(first, _one_channel(1.0, -1.5, channel_order="upper"))
+    yield "emerging", _fixed(pair), (2, 12)
+    yield "triangle", of(_triangle, 5, 9, 0.1), (2, 3)
+    yield "periodic", of(_two_taps, ic.PeriodicConv, 1.0 - 2.0**-7, 0.1), (2, 8)
+    yield "conv1x1", of(of_values, np.geomspace(1.0, 1e-6, 4)), (2, 3)
+    yield "circulantconv1x1", _weak_circulant, (2, 3)
+    yield "qrconv1x1", _scales, (2, 3)
+
+
+def _scaled() -> Iterator[Case]:
+    classes: list[Any] = [ic.AutoregressiveConv, ic.EmergingConv, ic.PeriodicConv, ic.Conv1x1]
+    for name, factor in (("huge", _FACTOR), ("tiny", 1 / _FACTOR)):
+        for cls in classes:
+            build = functools.partial(_with_factor, cls, factor)
+            yield Case(f"{name}-{cls.__name__.lower()}", build, (4, 5), wide=True)
+        log_scaled = functools.partial(_log_scaled, np.log(factor))
+        yield Case(f"{name}-actnorm", log_scaled, (4, 5), wide=True)
+
+
+def _log_scaled(shift: float, rng: np.random.Generator) -> ic.ActNorm:
+    return ic.ActNorm(shift + 0.1 * rng.standard_normal(3), rng.standard_normal(3))
+
+
+def _with_factor(cls: Any, factor: float, rng: np.random.Generator) -> Any:
+    conv = built(cls)(rng)
+    # of a pair only one factor, so that its product stays in range
+    name, array = next(iter(conv.parameters().items()))
+    return edited(conv, name, ..., factor * array)
+
+
+_SINGULAR = (Case(f"singular-{n}", build, on, singular=True) for n, build, on in _singular())
+_ILL = (Case(f"ill-{n}", build, on, wide=True) for n, build, on in _ill_conditioned())
 CASES: tuple[Case, ...] = (
-    *(*autoregressive_cases(), *_emerging(), *_periodic(), *_exponential()),
-    *(*_symmetric(), *_pointwise(), *_composite(), *special_cases()),
+    *(*_autoregressive(), *_emerging(), *_periodic(), *_exponential(), *_symmetric()),
+    *(*_pointwise(), *_composite(), *_SINGULAR, *_ILL, *_scaled()),
 )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -21,10 +22,10 @@ import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.kernels.cuda.compile import compile_text, library, source
 from invconv.kernels.cuda.plan import Device
-from invconv_conformance.cases.quick import QUICK, QUICK_MORE
 from invconv_conformance.cases.table import CASES
-from invconv_conformance.cuda import draws, values
-from invconv_conformance.cuda.build import LARGE, Builder, CudaSolve, Mode, plan_for
+from invconv_conformance.cuda import solves
+from invconv_conformance.cuda.solves import LARGE, Builder, CudaSolve, Mode, plan_for
+from invconv_conformance.run import QUICK, QUICK_MORE
 
 Build = Callable[[Mode], Builder]
 _FEW = tuple(case for case in CASES if case.name in {*QUICK, *QUICK_MORE})
@@ -38,14 +39,13 @@ no_nvrtc = "not run: no NVRTC: pip install nvidia-cuda-nvrtc-cu12"
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Return a function that makes builders of one folder."""
-    folder = tmp_path_factory.mktemp("kernels")
-    return lambda mode: Builder(folder, mode)
+    return partial(Builder, tmp_path_factory.mktemp("kernels"))
 
 
 def require(builder: Builder, groups: Iterable[Sequence[CudaSolve]]) -> None:
     """Run groups of jobs, and hold their results to the definition and to the CPU's kernel."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # they wait for compilers and programs
-        found = [v for some in pool.map(lambda g: values.judge(builder, g), groups) for v in some]
+        found = [v for some in pool.map(lambda g: solves.judge(builder, g), groups) for v in some]
     compared = [v.same_bits for v in found if v.same_bits is not None]
     worst = max((v.error for v in found if not v.failure), default=0.0)
     print(
@@ -61,18 +61,18 @@ def require(builder: Builder, groups: Iterable[Sequence[CudaSolve]]) -> None:
 def test_every_case_has_a_plan_on_every_device() -> None:
     sizes, asked = (48, 64, 99, 163, 227), 0  # KiB
     for case in CASES:
-        for conv, shared, itemsize in product(draws.factors(case.conv()), sizes, (4, 8)):
+        for conv, shared, itemsize in product(solves.factors(case.conv()), sizes, (4, 8)):
             device, asked = Device(90, shared * 1024, 132), asked + 1
             assert plan_for(conv, case.spatial_shape, itemsize, device), (case.name, shared)
     print(f"{asked} plans", end=" ")
 
 
 JOBS: list[Any] = [
-    pytest.param(lambda: draws.listed_jobs(_FEW, ("float32",)), marks=brief, id="few cases"),
-    pytest.param(lambda: draws.random_jobs(8, seed=0), marks=brief, id="few random"),
-    pytest.param(lambda: draws.listed_jobs(CASES), marks=long, id="all cases"),
-    pytest.param(lambda: draws.random_jobs(150, seed=0), marks=long, id="random"),
-    pytest.param(draws.many_channels, marks=long, id="many channels"),
+    pytest.param(lambda: solves.listed_jobs(_FEW, ("float32",)), marks=brief, id="few cases"),
+    pytest.param(lambda: solves.random_jobs(8, seed=0), marks=brief, id="few random"),
+    pytest.param(lambda: solves.listed_jobs(CASES), marks=long, id="all cases"),
+    pytest.param(lambda: solves.random_jobs(150, seed=0), marks=long, id="random"),
+    pytest.param(solves.many_channels, marks=long, id="many channels"),
 ]
 
 
@@ -81,7 +81,7 @@ JOBS: list[Any] = [
 def test_results_are_those_of_the_definition_and_of_the_cpu_bit_for_bit(
     jobs: Callable[[], Iterator[CudaSolve]], build: Build
 ) -> None:
-    require(build("values"), values.grouped(jobs()))
+    require(build("values"), solves.grouped(jobs()))
 
 
 @needs_compiler
@@ -89,17 +89,17 @@ def test_results_are_those_of_the_definition_and_of_the_cpu_bit_for_bit(
 def test_special_numbers_have_the_bits_that_the_cpu_gives_them(
     special: float, build: Build
 ) -> None:
-    if not values.comparable(4):
+    if not solves.comparable(4):
         pytest.skip("not run: the kernel of the CPU, with fused multiply-adds")
-    for job in next(draws.small_jobs())[::4]:  # D^-1 folded in, and not
+    for job in next(solves.small_jobs())[::4]:  # D^-1 folded in, and not
         y = np.array(job.y) * np.float32(special if special == 1e-42 else 1)
         y[0, 0, 1, 1] = y[1, -1, 0, 2] = special
-        assert values.judge(build("values"), [replace(job, y=y)])[0].same_bits
+        assert solves.judge(build("values"), [replace(job, y=y)])[0].same_bits
 
 
 @needs_compiler
 def test_no_race(build: Build) -> None:
-    require(build("races"), draws.small_jobs())
+    require(build("races"), solves.small_jobs())
 
 
 @needs_compiler
@@ -107,19 +107,19 @@ def test_no_race(build: Build) -> None:
     "quick", [pytest.param(True, marks=brief), pytest.param(False, marks=long)]
 )
 def test_no_wrong_address_and_no_undefined_behaviour(quick: bool, build: Build) -> None:
-    groups = list(draws.small_jobs())
-    few = [j for j in draws.random_jobs(_EDGES, seed=1) if j.conv.channels <= 9]  # real threads
-    every = [*groups, *values.grouped(few)]
+    groups = list(solves.small_jobs())
+    few = [j for j in solves.random_jobs(_EDGES, seed=1) if j.conv.channels <= 9]  # real threads
+    every = [*groups, *solves.grouped(few)]
     require(build("edges"), groups[:1] if quick else every)
 
 
 @needs_compiler
 @pytest.mark.parametrize("memory", ["shared", "counters"])
 def test_memory_that_is_one_number_too_small_is_noticed(memory: str, build: Build) -> None:
-    job = draws.in_volumes()[0]  # in which every unit has a counter that is used
+    job = solves.in_volumes()[0]  # in which every unit has a counter that is used
     less = {"shared": job.launch.shared - job.y.itemsize, "counters": job.launch.counters - 1}
     launch = replace(job.launch, **{memory: less[memory]})  # type: ignore[arg-type]
-    assert values.judge(build("edges"), [replace(job, launch=launch)])[0].failure
+    assert solves.judge(build("edges"), [replace(job, launch=launch)])[0].failure
 
 
 REGISTERS = 65_536  # of a multiprocessor

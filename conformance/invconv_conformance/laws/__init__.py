@@ -5,20 +5,10 @@ error, and the bound that it must keep, in the same units. A law about behaviour
 The room imports `libraries`, `cases` and `truth`.
 """
 
-from invconv_conformance.laws import (
-    behaviour,
-    derivatives,
-    edges,
-    functions,
-    same_bits,
-    sharing,
-    state,
-    trust,
-    values,
-)
+from invconv_conformance.laws import behaviour, functions, sharing, trust, values
 from invconv_conformance.laws.law import Law
 
-_MODULES = (values, derivatives, edges, trust, behaviour, state, sharing, same_bits, functions)
+_MODULES = (values, trust, behaviour, sharing, functions)
 LAWS: dict[str, Law] = {
     law.id: law for module in _MODULES for law in vars(module).values() if isinstance(law, Law)
 }

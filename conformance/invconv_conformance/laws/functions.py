@@ -1,17 +1,14 @@
 """The laws of the public functions: SciPy's numbers, from any memory, with their derivatives."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, dtype_name, library_name, to_numpy
-from invconv_conformance.cases.calls import Called
 from invconv_conformance.laws.law import Floats, Measure, law, same, truth, values
-from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.memory import REPEATED, memories
+from invconv_conformance.laws.setting import REPEATED, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
-from invconv_conformance.truth.calls import truth_of
 
 _STEP, _DRAWS = 1e-5, 4  # of differences of the truth, which is float64, and how many directions
 _TINY = float(np.finfo(float).tiny)
@@ -23,32 +20,19 @@ def _results(found: Any) -> tuple[Any, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def _call(s: Setting) -> Called:
-    assert isinstance(s.case, Called)
-    return s.case
-
-
-def _run(s: Setting, arrays: dict[str, Array]) -> tuple[Any, ...]:
-    call = _call(s)
-    return _results(s.target.compile(call.given_to(call.function))(**arrays))
-
-
-def _true(call: Called, numbers: Mapping[str, Floats]) -> tuple[Any, ...]:
-    return _results(call.given_to(truth_of(call.name))(**numbers))
-
-
 def _wanted(s: Setting, arrays: dict[str, Array]) -> list[tuple[Floats, float]]:
     """Return the true results of some arrays, each with its bound.
 
     A result may move as far as it does where each number is rounded anew, times c m; half types are
     computed in float32, and cast.
     """
-    call, numbers = _call(s), {name: values(a).astype(float) for name, a in arrays.items()}
-    right = [np.asarray(a, float) for a in _true(call, numbers)]
+    call: Any = s.case
+    numbers = {name: values(a).astype(float) for name, a in arrays.items()}
+    right = [np.asarray(a, float) for a in _results(call.truth(**numbers))]
     reach, rng = np.zeros(len(right)), s.case.rng()
     for _ in range(_DRAWS):
         near = {n: a * (1 + _STEP * rng.choice((-1, 1), a.shape)) for n, a in numbers.items()}
-        moved = _true(call, near)
+        moved = _results(call.truth(**near))
         gaps = [np.linalg.norm(a - b) for a, b in zip(moved, right, strict=True)]
         reach = np.maximum(reach, np.asarray(gaps) / _STEP)
     terms = max(max(a.shape, default=1) for a in numbers.values())
@@ -74,11 +58,11 @@ def value(s: Setting) -> Iterator[Measure]:
     """|f(x) - SciPy's| is at most c m times what rounding the arguments may move, and the result
     has their library, dtype and device.
     """
-    call = _call(s)
+    call: Any = s.case
     if call.looks and not s.target.looks:
         return
     arrays = {name: s.array(a) for name, a in call.arrays.items()}
-    found = _run(s, arrays)
+    found = _results(s.target.compile(call.function)(**arrays))
     yield from _off("in compact memory", found, _wanted(s, arrays))
     x = next(iter(arrays.values()))
     for n, array in enumerate(() if call.looks else found):
@@ -93,8 +77,9 @@ def memory(s: Setting) -> Iterator[Measure]:
     """Views of any strides, read-only memory and foreign byte orders give the same values;
     arguments keep theirs, and an edit of a result changes none.
     """
-    call, wanted = _call(s), dict[bool, list[tuple[Floats, float]]]()
-    for how, held in memories(s.target, s.dtype).items():
+    call: Any = s.case
+    wanted: dict[bool, list[tuple[Floats, float]]] = {}
+    for how, held in s.memories().items():
         other, first = how == REPEATED, next(iter(call.arrays))
         if call.looks and other:  # of one image, twice, there may be no more than noise
             continue
@@ -102,7 +87,7 @@ def memory(s: Setting) -> Iterator[Measure]:
         arrays = {name: ways[name](a) for name, a in call.arrays.items()}
         wanted[other] = wanted.get(other) or _wanted(s, arrays)
         before = {name: to_numpy(a).copy() for name, a in arrays.items()}
-        found = _run(s, arrays)
+        found = _results(call.function(**arrays))
         yield from _off(how, found, wanted[other])
         for result in () if call.looks else found:
             result[...] = 7.0
@@ -113,15 +98,16 @@ def memory(s: Setting) -> Iterator[Measure]:
 @law("function.gradient", "central differences of SciPy's", functions=True)
 def gradient(s: Setting) -> Iterator[Measure]:
     """The library's own differentiation gives the slopes of the truth, by each argument."""
-    call, pullback = _call(s), s.target.library.pullback
+    call: Any = s.case
+    pullback = s.target.library.pullback
     if pullback is None or call.looks or s.dtype not in ("float64", "float32"):
         return
     rng = s.case.rng()
     numbers = dict(call.arrays)
-    bars = [rng.standard_normal(np.shape(a)) for a in _true(call, numbers)]
+    bars = [rng.standard_normal(np.shape(a)) for a in _results(call.truth(**numbers))]
 
     def run(parameters: dict[str, Array], unused: Array) -> tuple[Any, ...]:
-        return _results(call.given_to(call.function)(**parameters))
+        return _results(call.function(**parameters))
 
     arrays = {name: s.array(a) for name, a in numbers.items()}
     found, _ = pullback(run, arrays, s.array(np.zeros(())), tuple(map(s.array, bars)))
@@ -130,7 +116,8 @@ def gradient(s: Setting) -> Iterator[Measure]:
         way = rng.standard_normal(np.shape(array))
         if name == "psf":  # even ones alone are taken
             way = array
-        ends = [_true(call, numbers | {name: array + h * way}) for h in (_STEP, -_STEP)]
+        moved = (numbers | {name: array + h * way} for h in (_STEP, -_STEP))
+        ends = [_results(call.truth(**near)) for near in moved]
         slope = sum(float((b * (x - y)).sum()) for b, x, y in zip(bars, *ends, strict=True))
         size = sum(float(np.abs(b * x).sum()) for b, x in zip(bars, ends[0], strict=True))
         slope, terms = slope / (2 * _STEP), values(found[name]) * way

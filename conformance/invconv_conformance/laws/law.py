@@ -9,8 +9,8 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv_conformance.cases.calls import Called
-from invconv_conformance.cases.case import Case
-from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.cases.table import Case
+from invconv_conformance.truth.oracle import EXTENDED
 
 Floats = np.ndarray[Any, Any]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import Array, Shape, copy_of, to_numpy
-from invconv_conformance.cases.case import Case
+from invconv.arrays.namespaces import Array, Shape, copy_of, namespace, to_numpy
+from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.law import Floats, Measure, values
 from invconv_conformance.libraries.table import Target
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
-from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
+from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU
 
 # what is no method of an image: of an operator, a grid and an image
 MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {
@@ -25,6 +25,7 @@ MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {
 }
 DIRECTIONS = ("forward_and_log_det", "inverse_and_log_det")
 PULLBACKS = ("forward_vjp", "inverse_vjp")
+REPEATED = "one sample in place of all"  # the one of `Setting.memories` that changes the numbers
 
 
 def everything(conv: Any, x: Array, pullbacks: Sequence[str] = PULLBACKS) -> dict[str, Array]:
@@ -166,6 +167,49 @@ class Setting:
         """Put values on the device."""
         return self.target.asarray(values, self.dtype)
 
+    def memories(self) -> dict[str, Callable[[Floats], Array]]:
+        """Return ways to hold the same numbers, none where the library has no views."""
+        if not self.target.library.views:
+            return {}
+
+        def put(x: Floats) -> Array:
+            return self.array(np.array(x, order="C"))
+
+        def permuted(x: Floats, order: Sequence[int]) -> Array:
+            """Return x, laid out as if its axes were in an order."""
+            array = put(np.transpose(x, order))
+            return namespace(array).permute_dims(array, tuple(np.argsort(order)))
+
+        def repeated(x: Floats) -> Array:
+            one = put(x[:1])
+            return namespace(one).broadcast_to(one, x.shape)
+
+        def unaligned(x: Floats) -> Floats:
+            x = x.astype(self.dtype)
+            held = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+            held[...] = x
+            return held
+
+        ways: dict[str, Callable[[Floats], Array]] = {
+            "Fortran's order": lambda x: permuted(x, range(x.ndim)[::-1]),
+            "channels last": lambda x: permuted(x, [0, *range(2, x.ndim), 1][: x.ndim]),
+            "every other number": lambda x: put(np.stack([x, x + 1], -1))[..., 0],
+            REPEATED: repeated,
+        }
+        if self.target.library.name == "torch":
+            ways["signs that are to be turned"] = lambda x: put(-x)._neg_view()  # as z.conj().imag
+        if self.target.library.name == "numpy":
+            dtype, swapped = self.dtype, np.dtype(self.dtype).newbyteorder()
+            ways |= {
+                "read-only memory": lambda x: np.frombuffer(
+                    x.astype(dtype).tobytes(), dtype
+                ).reshape(x.shape),
+                "a foreign byte order": lambda x: x.astype(swapped),
+                "backwards": lambda x: np.flip(np.flip(x).astype(dtype)),
+                "odd addresses": unaligned,
+            }
+        return ways
+
     def cotangent(self, values: Floats) -> Array:
         """Put values on the device, in the dtype of a log-determinant."""
         return self.target.asarray(values, self.log_det_dtype)
@@ -182,11 +226,6 @@ class Setting:
 
     def _rounded(self, x: Floats) -> Floats:
         return to_numpy(self.array(x)).astype(np.float64)
-
-    @property
-    def alone(self) -> bool:
-        """Whether no sample is beside another one."""
-        return math.prod(self.case.batch_shape) < 2
 
     @functools.cached_property
     def outputs(self) -> dict[str, Floats]:

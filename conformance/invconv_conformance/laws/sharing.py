@@ -1,19 +1,25 @@
-"""The laws of what calls share: one operator in several threads, and the memory of results."""
+"""The laws of what calls share: an operator in several threads, the memory of results, and the one
+order of the compiled kernel's sums, whatever else runs and whoever asks.
+"""
 
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import Array, ops_of, to_numpy
-from invconv_conformance.cases.case import Shape
+from invconv.kernels.cpu import compiled, costs, machine, threads
+from invconv.kernels.primitives import Plan
+from invconv_conformance.cases.table import Shape
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, Setting
-from invconv_conformance.libraries.library import Parameters, Pullback
+from invconv_conformance.libraries.table import Parameters, Pullback
 
 _CALLS, _OF_A_LAYER = 4, 32  # on a grid: a layer decides each time what it keeps
 _SIZES = range(1, 9)  # of the last axis: more grids than a layer in eval mode keeps inverses of
@@ -22,14 +28,19 @@ Run = Callable[[Array], tuple[Array, ...]]
 
 
 @law("threads", eager=True)
-def threads(s: Setting) -> Iterator[Measure]:
+def in_threads(s: Setting) -> Iterator[Measure]:
     """Threads that call one operator, prepared inverse or layer on many grids get the bits that one
     thread gets.
     """
     if not (s.case.spatial_shape and ops_of(s.array(np.zeros(()))).shared_by_threads):
         return
     alone, shared = _ways(s, s.fresh()), _ways(s, s.fresh())
-    every = [s.array(image) for image in _on_grids(s)]
+    *others, last = s.case.spatial_shape
+    sizes = sorted({last, *_SIZES})
+    if s.target.library.compiles_eagerly or not s.target.library.native:
+        sizes = sizes[-2:]  # a call takes long
+    shape = *s.case.batch_shape, s.plain.channels, *others
+    every = [s.array(np.resize(s.images[1], (*shape, n))) for n in sizes]
     for way, run in alone.items():
         # a grid is judged before it is first solved on, which takes the longest
         images = every[-2:] if way == "inverse_and_log_det" else every
@@ -63,15 +74,6 @@ def _ways(s: Setting, conv: ic.InvertibleConv) -> dict[str, Run]:
         layer = s.target.library.layer(conv)
         found["a layer's inverse"] = lambda y: layer(y.reshape(-1, *y.shape[y.ndim - axes - 1 :]))
     return found
-
-
-def _on_grids(s: Setting) -> Iterator[Floats]:
-    """Yield an image on each of several grids: of two where a call takes long."""
-    *others, last = s.case.spatial_shape
-    sizes = sorted({last, *_SIZES})
-    slow = s.target.library.compiles_eagerly or not s.target.library.native
-    for n in sizes[-2:] if slow else sizes:
-        yield np.resize(s.images[1], (*s.case.batch_shape, s.plain.channels, *others, n))
 
 
 def _outcome(run: Run, image: Array) -> list[Floats]:
@@ -132,11 +134,10 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
             if what == "inverse_and_log_det":
                 conv = conv.prepare(s.case.spatial_shape, check=False)
             one, two = getattr(conv, what)(x)
-            if not edit:
-                return 2 * one, 2 * two
-            one *= 2
-            two *= 2
-            return one, two
+            if edit:
+                one *= 2
+                two *= 2
+            return (one, two) if edit else (2 * one, 2 * two)
 
         bars = getattr(s.plain, what)(x)
         runs = (functools.partial(doubled, edit=edit) for edit in (False, True))
@@ -154,3 +155,101 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
             size += largest(other[number])
             off = largest(one[number] - other[number])
             yield Measure(f"{what}, recorded", off, s.gradient_bound(size))
+
+
+_SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
+_FULL = 34  # of a batch that fills vectors, and has a rest that is solved apart
+# of one channel: more than a buffer holds at a time, so wide or so tall
+_LARGE: tuple[Shape, ...] = ((9000,), (20, 9000), (700, 64), (7, 20, 90), (3, 5, 20, 30))
+_WIDE = (50, 36000)  # a second thread comes before the first one has done it all
+_THREADS = 2
+_ROUNDS = 5  # so that threads meet in different places
+
+Solve = Callable[[Floats], Floats]
+
+
+@law("same_bits", "one order of the sums")
+def same_bits(s: Setting) -> Iterator[Measure]:
+    """The compiled kernel gives an image's inverse the same bits alone, in a batch, in any thread,
+    in every library and mode.
+    """
+    shape, channels = s.case.spatial_shape, s.plain.channels
+    if s.dtype not in ("float32", "float64"):
+        return
+    images = s.images[1].astype(s.dtype).reshape(-1, channels, *shape)
+    host = s.plain.asarrays(images).prepare(shape, check=False)
+    if isinstance(s.plain, ic.AutoregressiveConv):
+        there = machine.reason() is None
+        yield truth(_is_kernel(host.plan) == there, "the kernel, where it is there")
+    if not _is_kernel(host.plan):  # then it is no library's; JAX would compile it to say so
+        return
+    prepared = s.plain.prepare(shape, check=False)
+    if not _is_kernel(prepared.plan):
+        return
+    few = images[:_SAMPLES]
+    wanted = np.concatenate([host.inverse(image[None]) for image in few])
+    if s.target.mode == "eager":
+
+        def inverse(some: Floats) -> Floats:
+            return to_numpy(prepared.inverse(s.array(some)))
+
+        batch, everywhere = (np.resize(a, (_SAMPLES, *a.shape[1:])) for a in (few, wanted))
+        yield truth(_same(inverse(batch), everywhere), "in a batch")
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = np.concatenate([*pool.map(inverse, [x[None] for x in few] * _THREADS)])
+        yield truth(_same(found, wanted), "alone, in any thread")
+    else:
+        found = to_numpy(s.conv.inverse(s.array(s.images[1])))
+        yield truth(_same(found.reshape(images.shape)[:_SAMPLES], wanted), "in compiled code")
+    if s.target.library.name != "numpy":
+        return
+    for grid in (grid for grid in _LARGE if len(grid) == len(shape)):
+        solve, y, wanted = _two_images(s, grid)
+        batch = np.resize(y, (_FULL, *y.shape[1:]))
+        yield truth(_same(solve(batch), wanted), "large, in a batch")
+        with _shared_out():
+            yield truth(_same(solve(batch), wanted), "large, in a batch that threads share")
+    if len(shape) == 2:
+        solve, y, wanted = _two_images(s, _WIDE)
+        with _shared_out():
+            same = (_same(solve(y[i : i + 1]), wanted[i : i + 1]) for i in (0, 1) * _ROUNDS)
+            yield truth(all(same), "wide, shared by threads")
+
+
+def _two_images(s: Setting, grid: Shape) -> tuple[Solve, Floats, Floats]:
+    """Return a solve on a grid, its last axis for one channel, two images, and their solutions."""
+    channels = s.plain.channels
+    grid = (*grid[:-1], max(2, grid[-1] // channels))
+    prepared = s.plain.prepare(grid, check=False)
+    y = np.resize(s.case.rng().standard_normal(9973), (2, channels, *grid)).astype(s.dtype)
+
+    def solve(images: Floats) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore"):  # of inverses that grow
+            return np.asarray(prepared.inverse(images))
+
+    return solve, y, np.concatenate([solve(image[None]) for image in y])
+
+
+def _is_kernel(plan: Plan) -> bool:
+    return all(map(_is_kernel, plan.steps)) if plan.steps else plan.method == "compiled kernel"
+
+
+def _same(x: Floats, y: Floats) -> bool:
+    """Tell whether x has the numbers of y, perhaps several times, but for the kind of a NaN."""
+    x = x.reshape(-1, *y.shape)
+    y, numbers = np.broadcast_to(y, x.shape), ~np.isnan(x)
+    signs = np.array_equal(np.signbit(x[numbers]), np.signbit(y[numbers]))
+    return signs and np.array_equal(x, y, equal_nan=True)
+
+
+@contextmanager
+def _shared_out() -> Iterator[None]:
+    number = threads.number
+    compiled._runs.cache_clear()
+    ic.set_num_threads(_THREADS)
+    try:
+        with mock.patch.object(costs, "SHARED", 0.0):
+            yield
+    finally:
+        ic.set_num_threads(number)
+        compiled._runs.cache_clear()

@@ -27,8 +27,7 @@ import numpy as np
 import invconv as ic
 from invconv.extend import Transposed
 from invconv_conformance.truth import oracle
-from invconv_conformance.truth.extended import EXTENDED, ExtendedLU
-from invconv_conformance.truth.oracle import Matrix, Shape
+from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU, Matrix, Shape
 
 C_FACTOR = 10.0
 

@@ -20,9 +20,9 @@ from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result, Row, judged, merged, verdicts_of
 from invconv_benchmarks.suites.groups import FFT
 from invconv_conformance import printing, report
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.pages.conformance import as_page, cells
-from invconv_conformance.run.check import Result as Checked
+from invconv_conformance.libraries.table import Column
+from invconv_conformance.report import as_page, cells
+from invconv_conformance.run import Result as Checked
 from tests.programs import ROOT
 
 ENVIRONMENT = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "gpus": []}

@@ -10,7 +10,7 @@ import torch
 
 import invconv as ic
 from invconv.kernels.frequencies.spectrum import within_range
-from invconv_conformance.cases.case import perturbed
+from invconv_conformance.cases.table import perturbed
 from invconv_conformance.truth.oracle import affine
 from tests.selected import CARRY, slow
 

@@ -16,8 +16,7 @@ import invconv as ic
 from invconv.arrays.namespaces import namespace, to_numpy
 from invconv.extend import Transposed
 from invconv.kernels.primitives import log_abs_det, triangular_solve
-from invconv_conformance.cases.case import Case, edited
-from invconv_conformance.cases.table import CASES
+from invconv_conformance.cases.table import CASES, Case, edited
 from invconv_torch import InvertibleModule
 from tests.selected import CARRY
 

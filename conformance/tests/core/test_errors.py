@@ -27,7 +27,7 @@ from invconv.files.operator_files import DEEPEST
 from invconv.kernels.cpu import threads
 from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs.pages import PACKAGES
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from invconv_jax.reversible_chain import Reversible
 from tests.files.test_files import nested
 from tests.flows.small_flows import Rolled, glow

@@ -15,7 +15,7 @@ from skimage.restoration import wiener
 
 import invconv as ic
 from invconv.arrays.namespaces import namespace
-from invconv_conformance.cases.case import edited, perturbed, with_bias
+from invconv_conformance.cases.table import edited, perturbed, with_bias
 from invconv_conformance.truth.oracle import affine
 from tests.selected import libraries, slow
 

@@ -13,7 +13,7 @@ import pytest
 import invconv as ic
 from invconv.arrays.registry import agnostic
 from invconv.extend import Transposed
-from invconv_conformance.cases.case import perturbed, with_bias
+from invconv_conformance.cases.table import perturbed, with_bias
 from invconv_conformance.truth.oracle import affine, autoregressive_taps
 
 EDGES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33]  # one off the lanes of any vector

@@ -20,7 +20,7 @@ import pytest
 
 import invconv as ic
 from invconv.files.operator_files import DEEPEST
-from invconv_conformance.laws.state import unsealed
+from invconv_conformance.laws.behaviour import unsealed
 
 Json = dict[str, Any]
 WEIGHT = np.asarray([[1.0, 2.0], [0.0, 3.0]])

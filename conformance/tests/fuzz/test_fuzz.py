@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import invconv as ic
 from invconv.files.operator_files import build, describe
-from invconv_conformance.laws.state import unsealed
+from invconv_conformance.laws.behaviour import unsealed
 from invconv_torch.flows import Glow
 from tests.flows.small_flows import glow
 from tests.fuzz import judge

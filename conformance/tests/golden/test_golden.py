@@ -13,13 +13,11 @@ import pytest
 
 from invconv.files.container import Json
 from invconv.files.operator_files import build
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import target_of
+from invconv_conformance.libraries.table import Column, target_of
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
-from invconv_conformance.truth.extended import EXTENDED
-from invconv_conformance.truth.oracle import Matrix
+from invconv_conformance.truth.oracle import EXTENDED, Matrix
 
 FOLDER = Path(__file__).parents[2] / "golden"
 COUNTS = {1: 58, 2: 30, 3: 8}  # of cases, by version

@@ -16,7 +16,7 @@ from torch.distributions import AffineTransform, ComposeTransform, Normal, Trans
 
 import invconv as ic
 import invconv_torch as it
-from invconv_conformance.cases.case import with_bias
+from invconv_conformance.cases.table import with_bias
 from invconv_conformance.truth import oracle
 from invconv_torch import interop
 from invconv_torch.flows import AffineCoupling

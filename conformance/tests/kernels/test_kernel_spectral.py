@@ -15,7 +15,7 @@ from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
 from invconv.kernels.frequencies.waves import Basis, real_transform
-from invconv_conformance.truth.extended import EXTENDED
+from invconv_conformance.truth.oracle import EXTENDED
 from tests.kernels.conftest import between_nans
 from tests.kernels.test_kernels import narrower
 from tests.selected import CARRY

@@ -27,9 +27,9 @@ from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
-from invconv_conformance.cases.autoregressive import skewed
-from invconv_conformance.cuda import draws
-from invconv_conformance.cuda.values import backward_error
+from invconv_conformance.cases.table import skewed
+from invconv_conformance.cuda import solves
+from invconv_conformance.cuda.solves import backward_error
 from invconv_conformance.truth.oracle import affine
 from invconv_torch.native.kernels import TORCH
 from tests.call_frames import Frames
@@ -85,7 +85,7 @@ def random_case(
     """Return a convolution, and a grid that may be thinner than its reach."""
     ndim = int(rng.integers(1, largest + 1))
     sizes = int(rng.choice(channels)), ndim
-    conv = draws.drawn(rng, *sizes, kernel_size=tuple(map(int, rng.integers(1, 4, ndim))))
+    conv = solves.drawn(rng, *sizes, kernel_size=tuple(map(int, rng.integers(1, 4, ndim))))
     most = {1: 50, 2: 21, 3: 6, 4: 4}[ndim]
     *grid, last = map(int, rng.integers(1, most, ndim))
     few = 2600 // (conv.channels * math.prod(grid))  # so that the dense matrix is small

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv_conformance.cases.autoregressive import skewed
+from invconv_conformance.cases.table import skewed
 from invconv_conformance.truth import oracle
 
 Floats = np.ndarray[Any, Any]

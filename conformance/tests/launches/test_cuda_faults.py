@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from invconv.kernels.cuda.compile import sources
-from invconv_conformance.cuda import draws
-from invconv_conformance.cuda.build import Builder, CudaResult, CudaSolve, RunError
+from invconv_conformance.cuda import solves
 from invconv_conformance.cuda.proof import needs_compiler
+from invconv_conformance.cuda.solves import Builder, CudaResult, CudaSolve, RunError
 
 Fault = tuple[str, dict[str, str]]  # its place and what it is, and all texts with it
 
@@ -102,9 +102,9 @@ def caught(fault: Fault, watchers: Sequence[Watcher]) -> str | None:
 @pytest.mark.slow
 @needs_compiler
 def test_faults_in_the_source_are_caught(tmp_path: Path) -> None:
-    races, planes = Builder(tmp_path, "races"), draws.in_volumes()
+    races, planes = Builder(tmp_path, "races"), solves.in_volumes()
     watchers = [Watcher(races, planes), Watcher(Builder(tmp_path, "values"), planes)]
-    watchers += [Watcher(races, group) for group in draws.small_jobs()]
+    watchers += [Watcher(races, group) for group in solves.small_jobs()]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = list(pool.map(lambda fault: caught(fault, watchers), planted()))
     for (what, _), how in zip(planted(), found, strict=True):

@@ -20,8 +20,8 @@ from invconv.kernels.cuda import launch
 from invconv.kernels.cuda.compile import DeviceCode, compile_text
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.cuda.plan import LaunchPlan
-from invconv_conformance.cases.autoregressive import skewed
-from invconv_conformance.cuda import draws
+from invconv_conformance.cases.table import skewed
+from invconv_conformance.cuda import solves
 from invconv_torch.native import kernels
 from tests.call_frames import UPPER, Frames
 from tests.launches import checks
@@ -81,7 +81,7 @@ def test_any_stencil_has_the_bits_of_the_cpu(
     channels, grid, kib, given = setting
     driver.library.stand_in_attribute(97, 1024 * kib)
     given = {"mask": "corner", "direction": 1, "dilation": 1, "channel_order": order} | given
-    conv = draws.drawn(np.random.default_rng(1), channels, len(grid), **given)
+    conv = solves.drawn(np.random.default_rng(1), channels, len(grid), **given)
     solve_and_check((3, channels, *grid), "float64", skewed(conv, skew))
 
 

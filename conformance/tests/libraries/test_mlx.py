@@ -8,11 +8,9 @@ import pytest
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance import check_operator
-from invconv_conformance.cases.case import Case
-from invconv_conformance.cases.quick import QUICK, QUICK_MORE
-from invconv_conformance.cases.table import CASES
-from invconv_conformance.libraries.library import unadapted
-from invconv_conformance.run.selection import checks
+from invconv_conformance.cases.table import CASES, Case
+from invconv_conformance.libraries.table import unadapted
+from invconv_conformance.run import QUICK, QUICK_MORE, checks
 
 mx: Any = pytest.importorskip("mlx.core")
 

@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.operators.base.fields import own_operators
-from invconv_conformance.cases.case import perturbed
+from invconv_conformance.cases.table import perturbed
 
 SHAPE = (4, 4, 4, 8)  # of the images
 COLLECTIVES = r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)(?:-start)?\("

@@ -13,7 +13,7 @@ import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu import xla as cpu
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from tests.programs import python
 from tests.selected import cases_named
 

@@ -11,7 +11,7 @@ import torch
 import invconv as ic
 import invconv_torch as it
 from invconv.operators.base.calls import as_batch
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.graphs import values_of
 from tests.conftest import TORCH_LAYERS, Both, Method

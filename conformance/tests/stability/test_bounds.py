@@ -15,7 +15,7 @@ from invconv.families.structured import Circulant, Householder, Triangular
 from invconv.operators.base.judgement import linear_maps
 from invconv.trust.bound import UNBOUNDED, Bounds, error_bound, of_taps
 from invconv.trust.gains import norm_bound
-from invconv_conformance.cases.case import Case
+from invconv_conformance.cases.table import Case
 from tests.selected import FEW
 
 JUST = 1 + 1e-9

@@ -18,10 +18,9 @@ from invconv.arrays.registry import agnostic
 from invconv.operators.base import judgement
 from invconv.trust import limits
 from invconv_benchmarks.demo import diagnose as growing
+from invconv_benchmarks.studies import operators
 from invconv_benchmarks.suites.maps import Shape
-from invconv_conformance.cases import drawn
-from invconv_conformance.cases.case import perturbed
-from invconv_conformance.cases.drawn import FAMILIES
+from invconv_conformance.cases.table import perturbed
 from invconv_conformance.truth import oracle
 from tests.selected import turned
 
@@ -61,10 +60,11 @@ KNOWN = 1e8  # up to which float64 knows a condition number
 def test_an_estimate_is_within_a_factor_of_three(family: str, monkeypatch: Any) -> None:
     """Of random operators, on grids that are taken for large ones; the law has exact numbers."""
     monkeypatch.setattr(limits, "EXACT_NUMBERS", 0)
-    monkeypatch.setattr(drawn, "LARGE", 600)  # unknowns
+    for name, unknowns in {"SMALL": 200, "LARGE": 600}.items():
+        monkeypatch.setattr(operators, name, unknowns)
     compared = 0
-    for rng in np.random.default_rng([3, list(FAMILIES).index(family)]).spawn(12):
-        conv, shape = FAMILIES[family](rng)
+    for rng in np.random.default_rng([3, list(operators.FAMILIES).index(family)]).spawn(12):
+        conv, shape = operators.FAMILIES[family](rng)
         matrix, said = oracle.affine(conv, shape)[0], conv.condition(shape, norm=1)
         truth = float(np.linalg.norm(matrix, 1) * np.linalg.norm(np.linalg.inv(matrix), 1))
         if truth < KNOWN:

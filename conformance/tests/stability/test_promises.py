@@ -14,7 +14,7 @@ import torch
 
 import invconv as ic
 from invconv.trust.round_trip import noise_like, relative_error
-from invconv_conformance.cases.case import Case, perturbed
+from invconv_conformance.cases.table import Case, perturbed
 from invconv_conformance.libraries.table import KNOWN
 from tests.selected import cases_named, turned
 

@@ -20,14 +20,12 @@ from invconv.operators.base import judgement
 from invconv.trust.round_trip import Judgement
 from invconv_conformance import check_operator
 from invconv_conformance.cases.calls import CALLS
-from invconv_conformance.cases.case import Case
-from invconv_conformance.laws import LAWS, derivatives
+from invconv_conformance.cases.table import Case
+from invconv_conformance.laws import LAWS, values
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.memory import memories
-from invconv_conformance.libraries.table import target_of
-from invconv_conformance.run.check import NAMED, check
+from invconv_conformance.libraries.table import Column, target_of
+from invconv_conformance.run import NAMED, check
 from invconv_conformance.truth.bounds import LEAST, scales
 
 WEIGHT, BIAS, LOGS = np.diag([4.0, 0.5]), np.asarray([3.0, 0.0]), np.log([4.0, 0.5])
@@ -381,7 +379,7 @@ def test_a_law_notices_what_is_not_refused_or_not_as_it_says(
 
 
 def test_memory_is_what_it_is_called() -> None:
-    ways = memories(diagonal("float64").target, "float64")
+    ways = diagonal("float64").memories()
     held = {how: hold(np.ones((2, 3, 4, 5))) for how, hold in ways.items()}
     strides = {how: [n // 8 for n in x.strides] for how, x in held.items()}
     assert strides["Fortran's order"] == [1, 2, 6, 24]
@@ -405,7 +403,7 @@ def test_a_function_that_is_off_is_noticed(law: str, dtype: str, share: float) -
     call = next(call for call in CALLS if call.name == "unsqueeze-4-3-haar")
     target = target_of(Column("torch" if "gradient" in law else "numpy", "cpu", "eager", dtype))
     for times, status in ((1.0, "pass"), (share, "fail")):
-        wrong = replace(call, function=lambda *a, n=times, **o: n * call.function(*a, **o))
+        wrong = replace(call, function=lambda n=times, **o: n * call.function(**o))
         assert check(LAWS[law], Setting(wrong, target, dtype)).status == status
 
 
@@ -491,7 +489,7 @@ def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str, pixels: 
     ],
 )
 def test_what_a_law_asks(law: str, what: str, bias: Any, libraries: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(derivatives, "_recomputed", lambda *_: [truth(True, "recomputed")])
+    monkeypatch.setattr(values, "_recomputed", lambda *_: [truth(True, "recomputed")])
     case = Case("actnorm", lambda rng: ic.ActNorm(LOGS, bias), (2,), (3,))
     for name, is_asked in libraries.items():
         target = target_of(Column(name, "cpu", "eager", "float64"))

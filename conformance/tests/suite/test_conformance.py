@@ -12,15 +12,12 @@ import invconv as ic
 import invconv_torch as it
 from invconv.extend import Pointwise
 from invconv.operators.base.fields import is_own, mixings, own_operators
-from invconv_conformance.cases import quick
+from invconv_conformance import run
 from invconv_conformance.cases.calls import CALLS
-from invconv_conformance.cases.quick import QUICK
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.library import Column
-from invconv_conformance.libraries.table import KNOWN, LIBRARIES, Target
-from invconv_conformance.run.check import NAMED, Check, setting
-from invconv_conformance.run.selection import checks, choose
+from invconv_conformance.libraries.table import KNOWN, LIBRARIES, Column, Target
+from invconv_conformance.run import NAMED, QUICK, Check, checks, choose, setting
 from invconv_torch.layer import Layer
 from tests.conftest import TORCH_LAYERS
 from tests.selected import FEW, ONE_OF_EACH, cases_named, slow
@@ -184,10 +181,10 @@ def test_quick_runs_cases_of_each_kind_and_less_where_a_compiler_takes_long() ->
         *("jax-cpu-eager-float64", "jax-cpu-jit-float32"),
     ]
     some = {(c, law) for c in QUICK for law in LAWS}
-    more = {(c, law) for c in quick.QUICK_MORE for law in {*LAWS} - {*quick.QUICK_SHARED_LAWS}}
-    in_jit = {(c, law) for c, law in some if c in quick.QUICK_COMPILED_LAWS.get(law, QUICK)}
-    eager = {(c, law) for c, law in some if c in quick.QUICK_EAGER}
-    eager |= {(c, law) for c, laws in quick.QUICK_EAGER_LAWS.items() for law in laws}
+    more = {(c, law) for c in run.QUICK_MORE for law in {*LAWS} - {*run.QUICK_SHARED_LAWS}}
+    in_jit = {(c, law) for c, law in some if c in run.QUICK_COMPILED_LAWS.get(law, QUICK)}
+    eager = {(c, law) for c, law in some if c in run.QUICK_EAGER}
+    eager |= {(c, law) for c, laws in run.QUICK_EAGER_LAWS.items() for law in laws}
     wanted = {"numpy": some | more, "torch": some | more, "array_api_strict": some, "jax": in_jit}
     found = [*checks(columns, quick=True)]
     assert len(found) == len({*found})

@@ -93,8 +93,7 @@ def _hold(fault: Fault) -> str:
         sys.modules["llvmlite"] = None  # type: ignore[assignment]
     from invconv_conformance.laws import LAWS
     from invconv_conformance.libraries.table import KNOWN
-    from invconv_conformance.run.check import NAMED
-    from invconv_conformance.run.selection import checks
+    from invconv_conformance.run import NAMED, checks
 
     columns = [c for c in KNOWN[fault.library].columns() if c.dtype in fault.dtypes]
     cases = [name for p in fault.cases.split() for name in fnmatch.filter(NAMED, p)]

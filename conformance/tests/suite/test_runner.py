@@ -22,15 +22,18 @@ import pytest
 import invconv as ic
 from invconv._cli import main
 from invconv.kernels import numpy_primitives
-from invconv_conformance import command, plugin
-from invconv_conformance.cases.quick import QUICK
+from invconv_conformance import plugin, run
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Law, Measure, truth
-from invconv_conformance.libraries.library import Column, lacking, required_functions, unadapted
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries.table import (
+    LIBRARIES,
+    Column,
+    lacking,
+    required_functions,
+    unadapted,
+)
 from invconv_conformance.report import agreement, difference
-from invconv_conformance.run import check
-from invconv_conformance.run.selection import checks, few_eager
+from invconv_conformance.run import QUICK, checks, few_eager
 from tests.programs import python
 
 README = Path(__file__).parents[2] / "README.md"
@@ -73,7 +76,7 @@ def test_workers_find_the_same(tmp_path: Path, monkeypatch: Any) -> None:
         results = [r | {"seconds": 0} for r in document["results"] if r["law"] not in fresh]
         found.append((results, document["agreement"]))
         cases = [r["case"] for r in results]
-        assert cases == sorted(cases, key=[*check.NAMED].index)
+        assert cases == sorted(cases, key=[*run.NAMED].index)
     assert found[0] == found[1]
 
 
@@ -219,7 +222,7 @@ def test_a_library_that_is_slow_ends_in_time(tmp_path: Path, monkeypatch: Any, c
 
 
 def test_a_run_that_was_interrupted_stays_so() -> None:
-    session, collected = Mock(), plugin.Collected(Mock(), Mock())
+    session, collected = Mock(), plugin.Suite(Mock(), [], [], {})
     left_out = Mock(spec=["nodeid", "failed", "skipped"], failed=False)
     left_out.nodeid = "test_laws.py::numpy-actnorm-2d::kind[cpu-eager-float64]"
     collected.pytest_runtest_logreport(left_out)
@@ -295,18 +298,18 @@ def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatc
     assert difference(one, other, "forward", "float32") == pytest.approx(4)
     assert difference(one, other, "log_det", "float16") == 1
     column = Column("numpy", "cpu", "eager", "float64")
-    monkeypatch.setattr(check, "to_numpy", Mock(side_effect=RuntimeError("no values")))
-    assert check.outputs(check.setting("corner-bias", column)) == {}
+    monkeypatch.setattr(run, "to_numpy", Mock(side_effect=RuntimeError("no values")))
+    assert run.outputs(run.setting("corner-bias", column)) == {}
 
 
 @pytest.mark.parametrize("wrong", [1.5, np.inf, np.nan])
 @pytest.mark.parametrize("place", range(3))
 def test_any_measure_of_a_law_may_break_it(place: int, wrong: float) -> None:
-    setting = check.setting("actnorm-2d", Column("numpy", "cpu", "eager", "float64"))
+    setting = run.setting("actnorm-2d", Column("numpy", "cpu", "eager", "float64"))
 
-    def held(errors: list[float]) -> check.Result:
+    def held(errors: list[float]) -> run.Result:
         measures = (Measure(str(n), 2 * error, 2.0) for n, error in enumerate(errors))
-        return check.check(Law("own", "", "", lambda s: measures), setting)
+        return run.check(Law("own", "", "", lambda s: measures), setting)
 
     errors = [0.5] * 3
     errors[place] = 0.75
@@ -339,7 +342,7 @@ def test_the_front_starts_a_process_a_core(options: str, processes: int, monkeyp
     monkeypatch.setenv("MKL_NUM_THREADS", "5")
     if "cuda" in options:
         columns = [Column("torch", "cuda:0", "eager", "float32")]
-        monkeypatch.setattr(command, "choose", lambda options: (columns, []))
+        monkeypatch.setattr("invconv_conformance.run.choose", lambda options: (columns, []))
     asked: dict[str, Any] = {}
 
     def run(words: list[str]) -> int:

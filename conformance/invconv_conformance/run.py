@@ -1,23 +1,195 @@
-"""Which libraries, devices, modes and dtypes run, on which cases and laws; known failures."""
+"""What is checked: one law on one case in one column; and which ones run, by the user's options.
+
+Known failures are expected, and by their names. Imports `laws`.
+"""
 
 import fnmatch
+import functools
 import itertools
+import shlex
+import time
 import tomllib
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import invconv as ic
 from invconv.arrays.errors import CommandError
-from invconv.arrays.namespaces import library_name
-from invconv_conformance.cases import quick as of_quick
-from invconv_conformance.cases.quick import QUICK
+from invconv.arrays.namespaces import to_numpy
+from invconv_conformance.cases.calls import CALLS
+from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.library import Column, Library, as_it_is, unadapted
-from invconv_conformance.libraries.table import COMPILING_EAGERLY, KNOWN, NEEDS_CUDA
-from invconv_conformance.run.check import NAMED, Check, Result
+from invconv_conformance.laws.law import Floats, Law, Measure
+from invconv_conformance.laws.setting import Setting
+from invconv_conformance.libraries.table import (
+    COMPILING_EAGERLY,
+    KNOWN,
+    NEEDS_CUDA,
+    Column,
+    Library,
+    target_of,
+    unadapted,
+)
+
+# JAX keeps every program that it compiled, up to 200 MB a case, and some serve the next case too.
+_REMEMBERED = 12  # settings after which a process forgets its programs
+_settings = itertools.count(1)  # of this process
+NAMED = {case.name: case for case in (*CASES, *CALLS)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict of a law on a case, on a library, device, mode and dtype."""
+
+    law: str
+    case: str
+    library: str
+    device: str
+    mode: str
+    dtype: str
+    status: str  # "pass", "fail", "error", "not applicable", or "expected": a known failure
+    what: str  # the output that used up most of its bound, or the error's last line
+    error: float
+    bound: float
+    seconds: float
+    reason: str = ""  # of an expected failure
+
+    @property
+    def column(self) -> Column:
+        """Its column of the table."""
+        return Column(self.library, self.device, self.mode, self.dtype)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is a failure that nobody expects."""
+        return self.status in ("fail", "error")
+
+    @property
+    def reproduce(self) -> str:
+        """The command that runs this law and case alone."""
+        which = f"{'--library' if self.library in KNOWN else '--namespace'} {self.library}"
+        test = f"{self.library}-{self.case}::{self.law}[{'-'.join(self.column[1:])}]"
+        options = f"{which} --mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
+        return f"python -m invconv conformance {options}"
+
+
+class Check(NamedTuple):
+    """A law on a case in a column, in words, so that it can go to another process."""
+
+    case: str
+    column: Column
+    law: str
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the law is about such cases and modes at all."""
+        case = NAMED[self.case]
+        fits = not (case.wide and self.column.dtype == "float16")
+        return fits and LAWS[self.law].speaks_of(case, self.column.mode)
+
+    def run(self) -> Result:
+        """Return the result of the law on the case."""
+        return check(LAWS[self.law], setting(self.case, self.column))
+
+
+@functools.lru_cache(maxsize=1)
+def setting(case: str, column: Column) -> Setting:
+    """Return a case in a column: the laws share its operator, its truth and its programs."""
+    target = target_of(column)
+    if next(_settings) % _REMEMBERED == 0:
+        target.library.forget()
+    return Setting(NAMED[case], target, column.dtype)
+
+
+def check(law: Law, setting: Setting) -> Result:
+    """Hold a case to a law: the worst of its measures decides."""
+    target, start = setting.target, time.perf_counter()
+    status, worst = "not applicable", Measure("", 0.0, 1.0)
+    try:
+        with _strict():
+            if measures := list(law.check(setting)):
+                worst = max(measures, key=lambda measure: measure.share)
+                status = "pass" if worst.share <= 1 else "fail"
+    except Exception as error:  # a law that cannot run is a result, not an end
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
+    column = target.library.name, target.device, target.mode, setting.dtype
+    seconds = time.perf_counter() - start
+    numbers = float(worst.error), float(worst.bound), seconds
+    return Result(law.id, setting.case.name, *column, status, worst.what, *numbers)
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Turn NumPy's warnings of overflow or NaN into errors; a lost inverse has a law of its own.
+
+    But for one that depends on what was in memory before: on AVX-512, OpenBLAS's sgemv (0.3.31)
+    reads what nothing was written to, for a matrix of five columns, and returns what is right.
+    """
+    with warnings.catch_warnings(action="error", category=RuntimeWarning):
+        warnings.filterwarnings("ignore", "invalid value encountered in matmul", RuntimeWarning)
+        warnings.simplefilter("ignore", ic.IllConditionedWarning)
+        yield
+
+
+def outputs(setting: Setting) -> dict[str, Floats]:
+    """Return the results by which libraries are compared, none where they cannot be had."""
+    if setting.case.singular:
+        return {}
+    try:
+        x, y = (setting.array(image) for image in setting.images[:2])
+        with _strict():
+            found = {"forward": setting.conv.forward(x), "inverse": setting.conv.inverse(y)}
+            found["log_det"] = setting.more("log_det", x)
+            return {name: to_numpy(array).astype(float) for name, array in found.items()}
+    except Exception:  # the laws have said so already
+        return {}
+
+
+# --- What --quick runs ---
+# one case of each kind, enough to see within half a minute that a library is wired up
+_ONE_OF_EACH = """
+    corner-bias raster-k2x3-dilated periodic-even-dilated exponential-norm-0.0001 pluconv1x1-2d
+    qrconv1x1-m100 chain-inverses actnorm-2d singular-corner singular-quarter-turns ill-corner
+    lfilter-long-b-1-whole from_psf-odd-periodic-each least_squares-periodicconv-array
+"""
+# of them, where eager code is compiled too, operation by operation, those with all laws
+QUICK_EAGER = ("periodic-even-dilated",)
+# and those with laws of what happens in eager code alone
+QUICK_EAGER_LAWS = {
+    "singular-corner": ("singular",),
+    "ill-corner": ("warning", "errors"),
+    "pluconv1x1-2d": ("autodiff",),
+}
+# laws for which a compiler makes all again, and the cases that it does so for
+QUICK_COMPILED_LAWS = {"empty": ("corner-bias", "periodic-even-dilated")}
+# laws of what all operators share, for which one case of each kind is enough
+_SHARED_LAWS = """
+    copies determinism diagnosis edits empty guard kind layout no_mutation no_promotion threads
+    updates
+"""
+# cases of what native code may get wrong besides, where nothing is compiled for seconds: held to
+# all other laws
+_MORE = """
+    corner-2d+- corner-3d-dilated corner-4d-++- raster-3d+1 emerging-2d chain-merged
+    exponential-circular-k7-on-2x3 exponential-zeros-skew symmetric-bias symmetric-long
+    bordered-zero-zero bordered-mirror-periodic-symmetric bordered-symmetric-odd
+    conv1x1-2d orthogonalconv1x1-m2 circulantconv1x1-c4
+    singular-symmetric singular-actnorm ill-symmetric ill-pixel tiny-periodicconv
+    corner-on-18-rows raster-on-18-rows corner-3d-on-18-rows corner-wide-on-one-image
+    corner-tall-on-one-image corner-17-images corner-31-images corner-25-channels corner-signal
+    sosfilt-0-zi damp_for_noise-symmetricconv squeeze-4-2-haar unsqueeze-3-2-dct
+    before--1-dilation-2
+"""
+QUICK, QUICK_SHARED_LAWS, QUICK_MORE = (
+    tuple(names.split()) for names in (_ONE_OF_EACH, _SHARED_LAWS, _MORE)
+)
 
 Words = tuple[str, ...] | None
 Expected = dict[str, str]  # reasons, by patterns such as "numpy-actnorm-* forward.value *-float16"
@@ -34,12 +206,10 @@ def checks(
     Where a library compiles eager code too, eager columns that stand beside compiled ones run on
     the cases `QUICK` only: they run the same code, and take five times as long.
     """
-    libraries: dict[str, list[Column]] = {}
-    for column in columns:
-        libraries.setdefault(column.library, []).append(column)
     cases, laws = list(cases), list(laws)
-    for mine in libraries.values():
-        beside = any(c.mode != "eager" for c in mine) and mine[0].library in COMPILING_EAGERLY
+    for name, group in itertools.groupby(columns, key=lambda column: column.library):
+        mine = list(group)
+        beside = name in COMPILING_EAGERLY and any(c.mode != "eager" for c in mine)
         # eager ones last: compiled code is what they are beside
         ordered = sorted(mine, key=lambda c: c.mode == "eager") if beside else mine
         for case in cases:
@@ -55,13 +225,13 @@ def _is_quick(one: Check, beside: bool) -> bool:
     case, column, law = one
     if case not in QUICK:
         library = KNOWN.get(column.library)
-        native = library is not None and library.native and library.compile is as_it_is
-        return native and case in of_quick.QUICK_MORE and law not in of_quick.QUICK_SHARED_LAWS
+        native = library is not None and library.native and not library.compiles_eagerly
+        return native and case in QUICK_MORE and law not in QUICK_SHARED_LAWS
     if not beside:
         return True
     if column.mode != "eager":
-        return case in of_quick.QUICK_COMPILED_LAWS.get(law, QUICK)
-    return case in of_quick.QUICK_EAGER or law in of_quick.QUICK_EAGER_LAWS.get(case, ())
+        return case in QUICK_COMPILED_LAWS.get(law, QUICK)
+    return case in QUICK_EAGER or law in QUICK_EAGER_LAWS.get(case, ())
 
 
 def quick_dtypes(column: Column) -> tuple[str, ...]:
@@ -129,9 +299,6 @@ def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]
         raise CommandError("--library and --namespace: expected one of them")
     if name is not None and name not in KNOWN:
         library = unadapted(name)
-        own = library_name(library.asarray(np.zeros(1), library.dtypes[-1], "default"))
-        if own in KNOWN:
-            raise CommandError(f"--namespace: arrays of {name} are of {own}; name that one")
         lacks = library.absent()
         return ([], [lacks]) if lacks else ([library], [])
     every = name is None and named in (None, ("all",))
