@@ -15,9 +15,8 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.namespaces import Shape
-from invconv.kernels.cuda.arguments import Launch
 from invconv.kernels.cuda.compile import source
-from invconv.kernels.cuda.plan import Device, LaunchPlan, plan_of
+from invconv.kernels.cuda.plan import Device, Launch, LaunchPlan, plan_of
 
 HERE = Path(__file__).parent / "on_cpu"
 SECONDS = 300  # after which a run has failed
@@ -48,7 +47,7 @@ LARGE = Device(90, 227 * 1024, 132)
 class CudaResult(NamedTuple):
     """What a job gives."""
 
-    weights: Floats  # as `invconv.kernels.cuda.arguments` lays them out, norms of columns last
+    weights: Floats  # as `invconv.kernels.cuda.plan` lays them out, norms of columns last
     x: Floats
     rounds: int  # steps that it took with fibers, all of them going on at the same time
 

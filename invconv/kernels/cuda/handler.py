@@ -13,7 +13,7 @@ from llvmlite import ir
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I8, I32, I64, POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cuda.arguments import GRID, POINTERS
+from invconv.kernels.cuda.plan import GRID, POINTERS
 
 SIZES = ("blocks", "threads", "shared", "counters")
 ROW = len(SIZES) + len(GRID)  # 32-bit ints of a launch: its sizes, then the struct

@@ -9,7 +9,7 @@ XLA has the same launches as custom calls. A call's handler (`handler`) has the 
 kernels in its code. Its name is a hash of their source constants, so that a program that XLA keeps
 on disk contains no address of a process.
 
-Not yet run on a GPU. `arguments` describes the launches.
+Not yet run on a GPU. `plan` describes the launches.
 """
 
 import functools
@@ -29,8 +29,7 @@ from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver
-from invconv.kernels.cuda.arguments import POINTERS, Launch
-from invconv.kernels.cuda.plan import Constants, Device, LaunchPlan, plan_of
+from invconv.kernels.cuda.plan import POINTERS, Constants, Device, Launch, LaunchPlan, plan_of
 
 
 @dataclass(frozen=True)
