@@ -16,7 +16,6 @@ from llvmlite import binding
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import assembly, compiled, costs, machine, recursive, sums, xla
-from invconv.kernels.cpu.channel_sums import write_channel_sums
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
@@ -202,7 +201,7 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         "rows": lambda w: write_solve(w, "rows"),
         "channels": lambda w: write_solve(w, "channels"),
         "sums": lambda w: sums.write_sums(w, 12, single=True),
-        "sums of channels": lambda w: write_channel_sums(w, w.lanes, 3, 0),
+        "sums of channels": lambda w: sums.write_channel_sums(w, w.lanes, 3, 0),
         "correlated images": write_images_correlation,
     }
     for name, write in modules.items():

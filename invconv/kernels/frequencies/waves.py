@@ -41,7 +41,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, size
 from invconv.arrays.stencil import at_end
 from invconv.kernels import costs
-from invconv.kernels.cpu.spectral.product_program import RealTransform
+from invconv.kernels.cpu.spectral.product import RealTransform
 from invconv.kernels.primitives import matmul, pad, part
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -148,6 +148,10 @@ class Writer:
         addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
         return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
 
+    def address(self, number: Number) -> Value:
+        """Return an integer as an address."""
+        return self.b.inttoptr(self.integer(number).value, POINTER)
+
     def typed(self, address: Value, kind: Any) -> Value:
         """Return a typed address, which indirect calls and atomic stores need."""
         return self.b.inttoptr(self.b.ptrtoint(address, I64), kind.as_pointer())
