@@ -176,8 +176,7 @@ def backend(library: str) -> ModuleType | None:
     if library not in _backends:
         from importlib.metadata import entry_points  # here: it takes long to import
 
-        entries = iter(entry_points(group="invconv.backends", name=library))
-        entry = next(entries, None)
+        entry = next(iter(entry_points(group="invconv.backends", name=library)), None)
         _backends[library] = None if entry is None else entry.load()
     return _backends[library]
 

@@ -134,6 +134,5 @@ def _at_the_pixel(family: Exponential, shape: Shape) -> Iterator[Any]:
     """Yield the taps that land on the pixel itself."""
     wrap = family.linear.wrap
     for tap, offset in zip(tap_indices(family.kernel_size), family.linear.offsets, strict=True):
-        folded = (o % n for o, n in zip(offset, shape, strict=True))
-        if not any(folded if wrap else offset):
+        if not any(o % n if wrap else o for o, n in zip(offset, shape, strict=True)):
             yield tap

@@ -60,8 +60,8 @@ def reading(path: str | os.PathLike[str]) -> "Iterator[Stored]":
 
 def _read_file(name: str) -> "Stored":
     safetensors = _needed("safetensors", "files need")
-    ordinary = stat.S_ISREG(os.stat(name).st_mode)
-    require(ordinary, "not an ordinary file")  # to open a pipe would wait for ever
+    # to open a pipe would wait for ever
+    require(stat.S_ISREG(os.stat(name).st_mode), "not an ordinary file")
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
             _require_entries_once(name)
@@ -115,9 +115,8 @@ class Stored(dict[str, Values]):
         require(len(names) <= _MOST_ARRAYS, f"{len(names)} arrays are more than {_MOST_ARRAYS}")
         kinds = {name: file.get_slice(name).get_dtype() for name in names}
         for array, kind in kinds.items():
-            known = ", ".join(_REAL.values())
-            fits = kind in _KINDS.values()
-            require(fits, f"{array!r} is {kind}; expected one of {known} or {_INTEGRAL}")
+            known = f"expected one of {', '.join(_REAL.values())} or {_INTEGRAL}"
+            require(kind in _KINDS.values(), f"{array!r} is {kind}; {known}")
         real = sorted(set(kinds.values()) - {_INTEGRAL})
         if "BF16" in real:
             _needed("ml_dtypes", "bfloat16 needs")  # makes the dtype known to NumPy
@@ -224,8 +223,7 @@ def _checksum(text: str, arrays: Mapping[str, Values]) -> str:
     """Return the CRC-32 of a description and of arrays in the dtypes of a file, as 8 digits.
 
     The checksum guards against accidents: it detects every damage of up to 32 bits in a row, and
-    misses one in 2^32 other damages. It is no protection against malice, since anyone can compute
-    it anew. 500 MB take 0.2 s; SHA-256 takes 0.5 s.
+    misses one in 2^32 other damages. 500 MB take 0.2 s; SHA-256 takes 0.5 s.
     """
     crc = zlib.crc32(text.encode())
     for name, values in sorted(arrays.items()):

@@ -144,9 +144,10 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
     require(isinstance(description, dict), f"expected an operator, got {description!r:.80}")
     entries = set(description)
     least = set(wanted)
-    fits = least <= entries <= least | {"max_gain", "module"}
-    also = "perhaps max_gain and module"
-    require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(entries)}")
+    text = (
+        f"an operator has {sorted(wanted)} and perhaps max_gain and module, not {sorted(entries)}"
+    )
+    require(least <= entries <= least | {"max_gain", "module"}, text)
     name, hint, known = description["class"], "", operators()
     if "module" in description:
         module = description["module"]
@@ -171,8 +172,7 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
 def write_operator(path: str | os.PathLike[str], conv: InvertibleConv) -> None:
     """Write an operator to a file, whole or not at all."""
     arrays: dict[str, Array] = {}
-    description = {"schema": _SCHEMA, "operator": describe(conv, arrays)}
-    write(path, description, arrays, operator_of)
+    write(path, {"schema": _SCHEMA, "operator": describe(conv, arrays)}, arrays, operator_of)
 
 
 def in_library(conv: InvertibleConv, like: Array, argument: str) -> InvertibleConv:

@@ -239,8 +239,7 @@ class Reflections:
         if memo is None:
             return self.rows, bar
         xp, v, (matrix, x) = namespace(bar), self.rows, memo
-        turned = xp.matrix_transpose(self.triangle)
-        y_bar = -triangular_solve(turned, matmul(v, bar), lower=True)
+        y_bar = -triangular_solve(xp.matrix_transpose(self.triangle), matmul(v, bar), lower=True)
         above = _half(-matmul(y_bar, xp.matrix_transpose(x)))
         gram_bar = above + xp.matrix_transpose(above)
         from_x = matmul(x, xp.matrix_transpose(bar))

@@ -303,8 +303,7 @@ def part(x: Array, axis: int, start: int, stop: int | None = None) -> Array:
 
 def multiply(matrix: Array, x: Array) -> Array:
     """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
-    xp = namespace(x)
-    return xp.reshape(matmul(matrix, flat(x)), x.shape)
+    return namespace(x).reshape(matmul(matrix, flat(x)), x.shape)
 
 
 def flat(x: Array) -> Array:

@@ -103,7 +103,6 @@ class RoundTrip:
         return [Image(kind, other, 1), grey, alike, Image("noise", other), Image("sign", not other)]
 
     def _error_of(self, images: list[Image]) -> float:
-        """Return the largest error of these images."""
         images.sort(key=lambda image: image.other)
         x, own = self._drawn(images), sum(not image.other for image in images)
         axes = tuple(range(1, x.ndim))

@@ -20,12 +20,11 @@ from invconv.families import path as paths
 from invconv.families.convolutions import Causal, CentredFamily
 from invconv.kernels import exponential, order, primitives, wavefront
 from invconv.kernels.cpu import costs, recursive
-from invconv.kernels.cpu.assembly import best_program, program
+from invconv.kernels.cpu.assembly import best_parts, best_program, of_ways, program
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.correlate import programs
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation
 from invconv.kernels.cpu.geometry import geometry_of
-from invconv.kernels.cpu.lanes.costs import best_parts, of_ways
 from invconv.kernels.cpu.spectral import product
 from invconv.kernels.cpu.spectral.costs import along
 from invconv.kernels.cpu.spectral.product import Blocks

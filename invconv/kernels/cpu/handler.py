@@ -54,8 +54,7 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
         arrays = {"matrices": xla.data(w, given), "weights": computed, "scratch": scratch}
-        signature = weights.POINTERS, ""
-        w.call_outside(w.address(prepare), signature, program=program, **arrays)
+        w.call_outside(w.address(prepare), (weights.POINTERS, ""), program=program, **arrays)
     w.clear(shared, words * (8 // w.itemsize))
     w.call_outside(
         w.address(solve),

@@ -30,8 +30,7 @@ def write_solve(w: Writer, lanes: str) -> None:
         h = w.record(Header, a["program"])
         w.clear(a["z"], h["cleared"])
         groups = a["images"].over(h["images"])
-        total = groups * h["units"]
-        with each_unit(w, a["shared"], total) as taken:
+        with each_unit(w, a["shared"], groups * h["units"]) as taken:
             _unit(w, a | {"lines": lanes}, h, taken % groups, taken // groups)
 
 

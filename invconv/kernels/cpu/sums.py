@@ -332,8 +332,7 @@ def _substitute_channels(w: Writer, a: Arguments, padded: int, place: Int) -> No
         w.store(x, a["z"], place + c)
         lower = a["order"].is_(">", 0)
         start = (c // w.lanes * w.lanes).if_(lower, 0)
-        end = w.integer(padded).if_(lower, c + 1)
-        with w.loop(start, end, w.lanes) as m:
+        with w.loop(start, w.integer(padded).if_(lower, c + 1), w.lanes) as m:
             entries = w.load(a["diagonal"], column + m)
             s = w.load(a["z"], place + m)
             solved = w.fma(w.b.fneg(entries), w.splat(x), s)

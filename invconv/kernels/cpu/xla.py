@@ -34,8 +34,7 @@ def call(channels: int, sweep: Sweep, itemsize: int, batch: int) -> CustomCall:
     g = geometry_of(channels, sweep, itemsize, target)
     plan = best_program(g, batch, 1)
     words = 1 + plan.units(batch)
-    numbers = plan.header.size, plan.weights, g.scratch
-    sizes = [*(n * g.itemsize for n in numbers), words * 8]
+    sizes = [*(n * g.itemsize for n in (plan.header.size, plan.weights, g.scratch)), words * 8]
     *places, memory = np.cumsum([-(-size // costs.LINE) * costs.LINE for size in sizes])
     settings = "_".join(map(str, map(int, plan.sums)))
     return CustomCall(

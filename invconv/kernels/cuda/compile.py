@@ -24,8 +24,7 @@ FILES = ("common.cuh", "weights.cu", "solve.cu")
 @functools.cache
 def sources() -> dict[str, str]:
     """Return the text of each source, by the name of its file."""
-    here = Path(__file__).parent
-    return {name: (here / name).read_text("utf-8") for name in FILES}
+    return {name: Path(__file__).with_name(name).read_text("utf-8") for name in FILES}
 
 
 def source(constants: Constants, texts: dict[str, str] | None = None) -> str:

@@ -64,8 +64,7 @@ def _launch(
     places = [w.b.gep(row, [I64(i)], source_etype=I32) for i in range(len(SIZES) + 1)]
     *sizes, counters = (w.b.load(place, typ=I32) for place in places[:-1])
     with w.b.if_then(w.b.icmp_signed("!=", counters, I32(0))):
-        count = w.b.zext(counters, I64)
-        driver.call("cuMemsetD32Async", pointers[-1], I32(0), count, stream)
+        driver.call("cuMemsetD32Async", pointers[-1], I32(0), w.b.zext(counters, I64), stream)
     arguments = xla.memory(w, POINTER, len(pointers) + 1)
     for i, pointer in enumerate(pointers):
         place = w.variable(POINTER)
@@ -76,7 +75,7 @@ def _launch(
     one = I32(1)
     driver.call(
         "cuLaunchKernel",
-        w.b.inttoptr(I64(handle), POINTER),
+        w.address(handle),
         *(blocks, one, one),
         *(threads, one, one),
         *(shared, stream, arguments, ir.Constant(POINTER, None)),

@@ -37,8 +37,7 @@ def channel_multiplicity(size: int) -> Floats:
 
 def spectrum(c: Array) -> tuple[Array, Array]:
     """Return the real and the imaginary parts of half of c_hat, shapes (C // 2 + 1,)."""
-    there = constant(_transforms(int(c.shape[0]))[0], c, c.dtype)
-    both = matmul(there, c[:, None])[:, 0]
+    both = matmul(constant(_transforms(int(c.shape[0]))[0], c, c.dtype), c[:, None])[:, 0]
     half = both.shape[0] // 2
     return both[:half], both[half:]
 

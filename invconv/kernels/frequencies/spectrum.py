@@ -10,8 +10,7 @@ with N the number of pixels along periodic axes, and y_hat in the basis of A(K)^
 than that of x_hat for mirrors in the last pixels.
 
 On the CPU a product with a matrix per frequency is one call of the compiled kernel
-(`invconv.kernels.cpu.spectral`), whose transforms are products with matrices of cosines and sines.
-On other devices, or if that would be slower, the library transforms and multiplies.
+(`invconv.kernels.cpu.spectral`), unless it would be slower: then the library transforms.
 """
 
 import functools
@@ -56,8 +55,7 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     else:
         spectrum = xp.astype(kernel, basis.dtype(kernel))
         for phase in basis.phases(kernel_size, shape):
-            factor = constant(phase, kernel, basis.dtype(kernel))
-            spectrum = _contract(spectrum, factor)
+            spectrum = _contract(spectrum, constant(phase, kernel, basis.dtype(kernel)))
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
 

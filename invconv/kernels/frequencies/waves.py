@@ -408,8 +408,7 @@ class Basis:
             x = waves.transform(x, self._axes(waves))
         if self.closed:
             x = _fft_of(x).rfftn(x, axes=self._axes(None))
-        x_hat = xp.reshape(x, (batch, channels, size(x.shape[2:])))
-        return xp.permute_dims(x_hat, (2, 1, 0))
+        return xp.permute_dims(xp.reshape(x, (batch, channels, size(x.shape[2:]))), (2, 1, 0))
 
     def from_frequencies(self, x_hat: Array, shape: Shape) -> Array:
         """Undo `to_frequencies`, to a grid of ``shape``."""

@@ -311,8 +311,7 @@ class Operator:
             value = getattr(self, name)
             # under JAX a tree of this structure may hold any object in the place of an array
             is_array = compat.is_array_api_obj(value)
-            text = f"<{describe(value)}>" if is_array else repr(value)
-            shown.append(f"{name}={text}")
+            shown.append(f"{name}={f'<{describe(value)}>' if is_array else repr(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
@@ -374,13 +373,6 @@ class Operator:
         """Remember the arguments with which `invconv.bounded` made this operator."""
         object.__setattr__(self, "_bounded_from", (free, gain))
 
-    @classmethod
-    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
-        """Return an operator with these fields, without validation."""
-        conv = object.__new__(cls)
-        conv.__dict__.update(fields)
-        return conv
-
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
         """Return a copy with these arrays and parts, without validation.
 
@@ -432,8 +424,7 @@ class Operator:
         return self._cast(as_float64)
 
     def _cast(self, change: Callable[[Array], Array]) -> Self:
-        real = {n: change(a) for n, a in self._arrays().items() if _is_real(a)}
-        return self.replace(**real)
+        return self.replace(**{n: change(a) for n, a in self._arrays().items() if _is_real(a)})
 
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
@@ -561,8 +552,7 @@ class Operator:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
         back = paths.inverse(self._path())
         first = next(run for run in runs(back) if not run[0].is_shift)
-        applied = not first[0].inverted
-        return applied or undone_as_one(first) or first[0].family.needs_y
+        return not first[0].inverted or undone_as_one(first) or first[0].family.needs_y
 
     @derived
     def _keeps_y(self) -> bool:
@@ -702,8 +692,7 @@ def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     points, split = [x], runs(back)
     biased = split[0][0].is_shift
     for run in split[:biased:-1]:
-        leg = Route(paths.inverse(run), tuple(x.shape[2:]))
-        points.append(leg(points[-1]))
+        points.append(Route(paths.inverse(run), tuple(x.shape[2:]))(points[-1]))
     if biased:
         points.append(None if y is None else route.legs[0](y))
     return [y, *points[::-1]]

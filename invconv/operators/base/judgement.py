@@ -4,8 +4,6 @@ A bound that costs nothing shows that some inverses are safe (`invconv.trust.bou
 any other is measured by round trips of images on the host (`invconv.trust.round_trip`), with the
 solver of the call that is judged. K x with other numbers than the solver's has them in float64, if
 float32 is judged; if float64 is, K x is rounded once more, and weights of waves move by an ulp.
-
-The step to blame is the one with the largest error of its own, in the same round trips.
 """
 
 import itertools
@@ -137,7 +135,6 @@ class _Judged(NamedTuple):
 
     @classmethod
     def of(cls, conv: Operator, precision: str) -> Self:
-        """Copy an operator's path to the host."""
         host = conv._on_host(np.dtype(precision))
         flushes = ops_of(conv._reference()[1]).flushes_subnormals
         path, single = host._path(), precision == "float32"
@@ -145,7 +142,6 @@ class _Judged(NamedTuple):
         return cls(path, other, conv.channels, precision, flushes)
 
     def part(self, places: Sequence[int]) -> Self:
-        """Return some factors alone."""
         path, other = ([factors[i] for i in places] for factors in self[:2])
         return self._replace(path=path, other=other)
 

@@ -137,7 +137,6 @@ class PLUConv1x1(Pointwise, mixing="plu"):
 
 
 def _require_permutation(permutation: Array, channels: int) -> None:
-    """Raise unless an array has each channel once."""
     if not namespace(permutation).isdtype(permutation.dtype, "integral"):
         raise TypeError(f"permutation: expected integers, got {permutation.dtype}")
     if readable(permutation):

@@ -59,13 +59,7 @@ class Writer:
 
     @contextmanager
     def function(
-        self,
-        name: str,
-        pointers: str,
-        integers: str = "",
-        *,
-        inside: bool,
-        result: Any = VOID,
+        self, name: str, pointers: str, integers: str = "", *, inside: bool, result: Any = VOID
     ) -> Iterator[Arguments]:
         """Write a function, of pointers and then integers, inside this context.
 
@@ -175,8 +169,7 @@ class Writer:
 
     def link(self, pointer: Value, place: int) -> Value:
         """Return an entry of an array of addresses."""
-        address = self.b.gep(pointer, [I64(place)], source_etype=POINTER)
-        return self.b.load(address, typ=POINTER)
+        return self.b.load(self.b.gep(pointer, [I64(place)], source_etype=POINTER), typ=POINTER)
 
     def load(self, pointer: Value, place: Number, kind: Any = None) -> Value:
         """Return the vector, or something of another kind, that starts at a place."""
@@ -194,8 +187,7 @@ class Writer:
         self.call("llvm.memmove.p0.p0.i64", VOID, target, source, size, I1(0))
 
     def clear(self, target: Value, count: Int) -> None:
-        size = (count * self.itemsize).value
-        self.call("llvm.memset.p0.i64", VOID, target, I8(0), size, I1(0))
+        self.call("llvm.memset.p0.i64", VOID, target, I8(0), (count * self.itemsize).value, I1(0))
 
     # --- vectors
 

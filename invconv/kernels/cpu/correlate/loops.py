@@ -110,8 +110,7 @@ def place_of(a: Arguments, tap: Int, row: Int, column: Int) -> Int:
 
 def counts(a: Arguments, tap: Int, row: Int, column: Int) -> Value:
     """Return the condition that an entry of a tap's matrix is not masked."""
-    triangle = a["triangle"].if_(tap.is_("==", 0), 0)
-    return ((row - column) * triangle).is_(">=", 0)
+    return ((row - column) * a["triangle"].if_(tap.is_("==", 0), 0)).is_(">=", 0)
 
 
 def write_images_correlation(w: Writer) -> None:
@@ -164,7 +163,6 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
 def _products(
     w: Writer, a: Arguments, h: Numbers, at: Int, positions: Int, outputs: int, inputs: int
 ) -> None:
-    """Write the products of all pairs of channels, for each tap."""
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])
     with (

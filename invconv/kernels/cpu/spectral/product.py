@@ -259,8 +259,7 @@ def compiled_product(
         real, imag = chosen.real[first:], chosen.imag[first:]
         pairs = blocks.packed([real, -imag]), blocks.packed([imag, real])
         parts.append(np.stack(pairs, axis=1))
-    weights = np.concatenate([part.reshape(-1) for part in parts])
-    return replace(shared, weights=weights)
+    return replace(shared, weights=np.concatenate([part.reshape(-1) for part in parts]))
 
 
 def _write(w: Writer) -> None:
