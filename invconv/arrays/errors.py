@@ -90,10 +90,7 @@ def of_one_list(init: Callable[..., None], items: str) -> Any:
 
 
 def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package: it says what took the place of names of 0.2.0.
-
-    ``names`` has a sentence for each name.
-    """
+    """Return a ``__getattr__`` for a package; it says what took the place of names of 0.2.0."""
 
     def lost(name: str) -> Any:
         text = f"{package}.{name} is gone since 1.0: {names.get(name)}"

@@ -85,10 +85,7 @@ class ArrayOps:
         return self.xp.asarray(x, device=there)
 
     def spread(self, x: Array, like: Array, axes: int | None = None) -> Array:
-        """Return x, split between devices along explicit mesh axes as another array is.
-
-        Of its axes the first so many count, if ``axes`` is given.
-        """
+        """Return x, split along mesh axes as another array is, or as its first ``axes`` are."""
         return x
 
     def readable(self, x: Array) -> bool:
@@ -104,10 +101,7 @@ class ArrayOps:
         return False
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """Tell at little cost that two arrays of the library have one dtype and device.
-
-        False where that is unknown, and for half types.
-        """
+        """Tell cheaply that two arrays have one dtype, no half type, and device; False if unknown."""
         return False
 
     def copy(self, x: Array) -> Array:
@@ -257,10 +251,7 @@ def library_name(x: Array) -> str:
 
 
 def device(x: Array) -> Any:
-    """Return the ``device`` argument that creates an array beside ``x``.
-
-    None where constants move to their operands by themselves.
-    """
+    """Return the ``device`` argument for arrays beside ``x``; None if constants move themselves."""
     return ops_of(x).device(x)
 
 

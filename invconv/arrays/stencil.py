@@ -103,10 +103,7 @@ class CausalStencil:
         return self.taps[1:, ...]
 
     def within(self, shape: Shape) -> "CausalStencil":
-        """Return the same map on a grid, without taps that read outside it from every pixel.
-
-        A dilation longer than the grid becomes as long as the grid.
-        """
+        """Return the same map on a grid, without taps that read outside it from every pixel."""
         kept, known, taps = reaching(self.sweep.offsets, shape), self.sweep, self.taps
         if len(kept) < len(known.reach):
             parts = [taps[t : t + 1, ...] for t in (0, *(1 + t for t in kept))]

@@ -45,14 +45,7 @@ class Exponentiate(Leg):
 
 @dataclass(frozen=True)
 class Exponential(Family):
-    """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`.
-
-    Attributes
-    ----------
-    linear : StencilFamily
-        The family of M.
-    kernel_size : tuple of int
-    """
+    """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`."""
 
     linear: StencilFamily  # the family of M
     kernel_size: Shape

@@ -199,10 +199,7 @@ class Family:
         return UNBOUNDED
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
-        """Return a pixel index per axis: every column of A is a shift of that pixel's column.
-
-        The index is None along an axis without such a pixel.
-        """
+        """Return a pixel index per axis, or None: every column of A is a shift of that pixel's."""
         return tuple(0 if self.pixelwise else None for _ in shape)
 
     def products(self, w: Any, shape: Shape) -> float:

@@ -47,10 +47,7 @@ def named(path: Any) -> str:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> "Iterator[Stored]":
-    """Yield the arrays of a file; an InvalidFileError in the block is raised with the file's name.
-
-    An OSError is raised if the file cannot be read.
-    """
+    """Yield the arrays of a file, whose name is put before an InvalidFileError in the block."""
     name = named(path)
     try:
         yield _read_file(name)
@@ -71,7 +68,7 @@ def _read_file(name: str) -> "Stored":
 
 
 def _require_entries_once(name: str) -> None:
-    """Raise if an object of the header has an entry twice, of which safetensors takes the last."""
+    """Raise if the header has an entry twice, of which safetensors takes the last."""
     with open(name, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         most = _MOST_HEADER_BYTES
@@ -154,10 +151,7 @@ def write(
     arrays: Mapping[str, Array],
     read: Callable[[Stored], Any],
 ) -> None:
-    """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written.
-
-    The description has an entry "schema"; the arrays are of any library.
-    """
+    """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written."""
     contents = list(_contents(description, {n: _to_be_written(n, a) for n, a in arrays.items()}))
     target = named(path)
     with replacing(target) as part:

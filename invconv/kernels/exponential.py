@@ -224,8 +224,7 @@ def exponential(
 ) -> Array:
     """Return P(w; x, directions), which is e^M(w) x without directions.
 
-    ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
-    known.
+    ``w`` and the directions are taps (T, C, C).
     """
     return series(family, w, directions, counts, len(directions))(x)
 

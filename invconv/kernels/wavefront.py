@@ -88,10 +88,7 @@ class Lanes(NamedTuple):
 
 
 def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
-    """Return the lanes of the grid of a stencil that is `within` it.
-
-    ``xp`` is numpy or torch, to which ``device`` is passed on.
-    """
+    """Return the lanes of the grid of a stencil that is `within` it; ``xp`` is numpy or torch."""
     shape = c.shape
     *others, last = range(len(shape))
     n, step = shape[last], c.dilation[last]

@@ -103,10 +103,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition number |K| |K^-1|, and the channel and pixel, or frequency, that cause it.
-
-    `invconv.Diagnosis` describes the attributes.
-    """
+    """A condition number |K| |K^-1|, and what causes it; `invconv.Diagnosis` has the attributes."""
 
     condition: float
     norm: str

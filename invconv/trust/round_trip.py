@@ -175,10 +175,7 @@ def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
 
 
 def noise_like(x: Array) -> Array:
-    """Return noise of variance 1, (1, C, *spatial), for images (B, C, *spatial); always the same.
-
-    The computation can be traced, and uses no random generator.
-    """
+    """Return noise (1, C, *spatial) of variance 1 for images (B, C, *spatial); always the same."""
     xp = namespace(x)
     count = size(x.shape[1:])
     real = xp.float32 if is_half(x.dtype, x) else x.dtype

@@ -63,10 +63,7 @@ def _handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> 
 def filter_call(
     shape: recursive.Filter, itemsize: int, filters: int, rows: int, whole: int
 ) -> tuple[str, machine.Code, Ints]:
-    """Return the name, the handler and the attribute of a call that filters ``rows``.
-
-    A row has ``whole`` numbers, those of the state included.
-    """
+    """Return name, handler and attribute of a call that filters; rows have ``whole`` numbers."""
     groups = recursive.groups(shape, host(), itemsize, rows)
     widths = tuple(width for width, *_ in groups)
     numbers = [n for _, *ends in groups for n in ends]

@@ -68,10 +68,7 @@ _ONE_THREAD = threading.RLock()  # loads code: each kernel has one handle, which
 
 @functools.lru_cache(maxsize=256)
 def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> DeviceProgram | None:
-    """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
-
-    If the driver or the compiler is missing or refuses, a warning says why.
-    """
+    """Return the loaded program of a causal stencil; if none runs, warn why, and return None."""
     try:
         with _ONE_THREAD, driver.loading():
             return _program(channels, sweep, itemsize, ordinal)
@@ -175,10 +172,9 @@ _ARRAYS = {
 
 @dataclass(frozen=True, eq=False)
 class DeviceCall:
-    """A custom call.
+    """A custom call: "weigh" takes matrices (1 + T, C, C) and returns weights.
 
-    "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
-    returns images, and counters, which are working memory.
+    "solve" takes weights and images, and returns images, and counters: working memory.
     """
 
     name: str  # the name of the handler

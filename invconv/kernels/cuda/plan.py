@@ -91,10 +91,7 @@ OLDEST = 70  # the first architecture that has loads and stores with a memory or
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """The constants and launches of a stencil's solve on a grid and a device, for any batch.
-
-    Bands of rows lie in shared memory. Plans of many grids have the same constants.
-    """
+    """The constants, which many grids share, and launches of a stencil's solve, for any batch."""
 
     # on a grid of four axes; taps, without the pixel itself, in the order in which they are added
     # up: first taps into earlier planes, then taps into the same plane
@@ -234,10 +231,7 @@ class LaunchPlan:
 
 @functools.lru_cache(maxsize=256)
 def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> LaunchPlan | None:
-    """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
-
-    The grid has one to four axes; taps that read beyond it from every pixel are left out.
-    """
+    """Return the plan of a causal stencil on a grid, or None if wavefronts must solve."""
     shape = sweep.shape
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None

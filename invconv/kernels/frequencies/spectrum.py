@@ -240,10 +240,7 @@ def taps_of_spectrum(
 
 @Primitive
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
-    """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
-
-    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``.
-    """
+    """Return y -> x, x_hat(f) = K_hat(f)^-1 y_hat(f), of a spectrum (F, C, C) on a grid."""
     if readable(spectrum):
         xp = namespace(spectrum)
         if not xp.all(xp.isfinite(spectrum)):  # a library's inverse might raise: "singular"

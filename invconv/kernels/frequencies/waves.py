@@ -183,10 +183,7 @@ def _scale(n: int) -> Floats:
 
 @functools.lru_cache(maxsize=32)
 def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
-    """Return the order of points for one FFT, its inverse, and the factors of the frequencies.
-
-    The even points come first, then the odd ones backwards.
-    """
+    """Return the order of points for one FFT, its inverse, and the factors of the frequencies."""
     order = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)[::-1]])
     half = np.arange(n // 2 + 1)
     return order, np.argsort(order), np.conj(turns(half, 4 * n)) * _scale(n)[half]
@@ -284,10 +281,7 @@ _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
 
 @dataclass(frozen=True)
 class Basis:
-    """A basis of real images in which convolutions with some borders decouple.
-
-    It is orthogonal, unless there are mirrors in the last pixels.
-    """
+    """A basis of real images in which convolutions with some borders decouple."""
 
     borders: tuple[str, ...]  # one word per axis: of `BORDERS`, or a transpose's
     dilation: Shape  # of the kernels, along periodic axes
@@ -335,10 +329,7 @@ class Basis:
         return tuple(f if waves is None else (f + waves.first) / 2 for waves, f in pairs)
 
     def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
-        """Return the factors of each tap in each frequency, per axis, shape (k, frequencies).
-
-        A kernel wider than the grid folds onto it.
-        """
+        """Return the factors of each tap in each frequency, per axis, shape (k, frequencies)."""
         result, along = [], map(np.arange, self.frequencies(shape))
         settings = zip(self.waves, kernel_size, self.dilation, along, map(int, shape), strict=True)
         for waves, k, d, f, n in settings:

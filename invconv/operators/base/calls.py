@@ -70,10 +70,7 @@ def for_each(batch_shape: Shape, log_det: Array) -> Array:
 
 
 def fits(conv: Operator, x: Any) -> bool:
-    """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype.
-
-    If False, `as_batch` must validate the array in full.
-    """
+    """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype."""
     ndim, like, ops = conv.ndim, conv._reference()[1], KNOWN.get(type(x))
     return (
         ops is not None

@@ -70,10 +70,7 @@ Gradients = dict[str, Array]
 @dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False, repr=False)
 class Operator:
-    """A frozen dataclass of arrays, parts and settings, and the list of its factors.
-
-    A subclass becomes a dataclass as it is defined, and enters the register.
-    """
+    """A frozen dataclass of arrays, parts and settings, as is every subclass: a list of factors."""
 
     _specs: ClassVar[dict[str, ArraySpec]] = {}
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
@@ -262,10 +259,7 @@ class Operator:
         return {name: value for name, value in own if value is not None}
 
     def parameters(self) -> dict[str, Array]:
-        """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
-
-        A bias that is absent is left out.
-        """
+        """Return the trained arrays that are there, by name: "kernel", "first.kernel", ..."""
         return {n: a for n, a, constant in self._named_arrays() if not constant and a is not None}
 
     def _arrays(self) -> dict[str, Array]:

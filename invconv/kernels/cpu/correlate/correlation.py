@@ -165,8 +165,7 @@ def compiled_kernel_vjp(
 ) -> Floats:
     """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
 
-    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial). Each worker sums over a part of the
-    batch.
+    ``x`` and ``y_bar`` are contiguous; each worker sums over a part of the batch.
     """
     channels = x.shape[1]
     correlation = compiled_correlation(channels, x.shape[2:], offsets, wrap, x.itemsize, target)

@@ -20,10 +20,9 @@ INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.pro
 
 
 def write_correlation(w: Writer) -> None:
-    """Write the function "correlate" of `POINTERS` and `INTEGERS`.
+    """Write the function "correlate" of `POINTERS`, as of "solve" in `cpu.loop`, and `INTEGERS`.
 
-    ``taps`` is the address of the first tap's matrix. The other arguments are as for "solve" of
-    `invconv.kernels.cpu.loop`.
+    ``taps`` is the address of the first tap's matrix.
     """
     with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
@@ -55,10 +54,7 @@ def clear(w: Writer, buffer: Value, h: Numbers, images: Int) -> None:
 
 
 def _copy(w: Writer, a: Arguments, h: Numbers, band: Numbers, image: Int, array: str) -> None:
-    """Write copies between "x" and the buffer, or between "y" or "y_bar" and results in the buffer.
-
-    Only "y" is copied from the buffer.
-    """
+    """Write the copy of "x" to the buffer, of "y_bar" to its results, or of "y" from these."""
     images = (a["images"] - image).least(h["images"])
     memory = w.at(a[array], image * h["channels"] * h["pixels"])
     buffer = a["z"] if array == "x" else w.at(a["z"], h["out"])
@@ -140,10 +136,9 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
-    """Write the function "gram".
+    """Write the function "gram"; it adds to the matrices from ``total`` on, the first tap's.
 
-    The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
-    sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
+    The sums of ``outputs`` output and ``inputs`` input channels are in registers at once.
     """
     with w.function("gram", "x y_bar total program z", INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])

@@ -29,8 +29,7 @@ def eliminate(
 ) -> None:
     """Replace matrices (count, C, C) by matrices with the pivots on their diagonals.
 
-    ``matrices`` is the address of contiguous numbers: float64, of one part each, or complex128, of
-    two. The target is this processor unless given.
+    ``matrices`` is the address of contiguous numbers, of two ``parts`` if they are complex128.
     """
     target = target or host()
     lanes, numbers = target.lanes(8), channels * channels * parts

@@ -246,10 +246,7 @@ def _without(
 def compiled_product(
     matrices: Floats, shape: Shape, transform: RealTransform, target: Target | None = None
 ) -> CompiledProduct:
-    """Return the product with a matrix per frequency, in the precision of the matrices.
-
-    ``matrices`` (F, C, C) are real or complex. The target is this processor unless given.
-    """
+    """Return the product with real or complex matrices (F, C, C), in their precision."""
     channels, number = matrices.shape[1], matrices.real.dtype
     shared = _without(channels, tuple(shape), transform, number.itemsize, target or host())
     chosen = matrices[transform.frequencies] * transform.scale[:, None, None].astype(number)
