@@ -3,8 +3,7 @@
 `namespace(x)` is the array API namespace of array-api-compat
 (https://data-apis.org/array-api-compat). Every room uses it.
 
-The ``ARRAY_OPS`` of an adapter (`registry`) is a subclass of `ArrayOps`, with the methods that its
-library has to answer in another way. A library without one has `ArrayOps` itself.
+An adapter's ``ARRAY_OPS`` (`registry`) is a subclass of `ArrayOps`, with the methods that differ.
 """
 
 import functools
@@ -101,7 +100,7 @@ class ArrayOps:
         return False
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """Tell cheaply that two arrays have one dtype, no half type, and device; False if unknown."""
+        """Tell cheaply that two arrays have one device and dtype, no half one; False if unknown."""
         return False
 
     def copy(self, x: Array) -> Array:

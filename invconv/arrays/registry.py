@@ -11,8 +11,6 @@ and defines functions there with the primitives' names and signatures; those it 
 stay agnostic; `invconv.extend.register_backend` does without an entry point. The module's
 ``ARRAY_OPS`` answers what else the core asks of the library (`namespaces`). NumPy's own
 (`invconv.kernels.numpy_primitives`) are registered in the same way.
-
-`Primitive` decorates the functions of `kernels` and `operators.base.operator`.
 """
 
 import functools

@@ -49,7 +49,6 @@ class Sweep:
         return replace(self, shape=shape)
 
     def transpose(self) -> "Sweep":
-        """Return that of the transposed convolution."""
         return replace(self, direction=tuple(-s for s in self.direction), lower=not self.lower)
 
     @derived

@@ -18,7 +18,6 @@ class Versions(NamedTuple):
     newest: str
 
     def require(self, found: str) -> None:
-        """Raise ImportError for a version that is too old."""
         if release(found) < release(self.oldest):
             raise self.refusal(found)
 

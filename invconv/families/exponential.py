@@ -55,7 +55,6 @@ class Exponential(Family):
 
     @property
     def closed(self) -> bool:  # type: ignore[override]
-        """Whether the grid continues periodically."""
         return self.linear.wrap
 
     def counted(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:

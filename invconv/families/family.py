@@ -163,8 +163,6 @@ class Family:
         """Return the gradient by w, given the gradient by the weights of A(w)^T."""
         return self.transposed(bar)[1]
 
-    # --- log-determinant ---------------------------------------------------------------------
-
     def pivots(self, w: Any) -> Array | None:
         """Return numbers whose logarithms, summed over all pixels, are log|det A|; None if none."""
         return None

@@ -354,7 +354,6 @@ class PitchedSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs; "levels" is how many wavefronts follow each other."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         shapes = [np.broadcast_to(0, self.shape)[part].shape for part in self._residues()]
         settings = self.causal.sweep.reach, self.causal.sweep.direction

@@ -1,7 +1,4 @@
-"""Condition numbers |K| |K^-1| in NumPy float64: 2-norm of matrices, 1-norm of other maps.
-
-The 1-norms of K and K^-1 come from products: from all columns, or by Hager's and Higham's estimate.
-"""
+"""Condition numbers |K| |K^-1| in NumPy float64: 2-norm of matrices, 1-norm of other maps."""
 
 import math
 from collections.abc import Callable

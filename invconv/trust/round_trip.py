@@ -20,6 +20,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, namespace, size
 from invconv.kernels.primitives import Map
+from invconv.trust.bound import Floats
 from invconv.trust.condition import EPS, digits_left
 from invconv.trust.limits import (
     BATCH,
@@ -32,8 +33,6 @@ from invconv.trust.limits import (
     SMALL,
     TOLERATED,
 )
-
-Floats = np.ndarray[Any, Any]
 
 
 class Image(NamedTuple):

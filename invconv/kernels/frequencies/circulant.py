@@ -8,16 +8,14 @@ The transforms are products with real matrices of cosines and sines here.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.waves import fourier, turns
+from invconv.kernels.frequencies.waves import Floats, fourier, turns
 from invconv.kernels.matrices import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def _transforms(size: int) -> tuple[Floats, Floats]:

@@ -26,7 +26,7 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels import costs
 from invconv.kernels.cpu.spectral.costs import prefers_kernel
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product
-from invconv.kernels.frequencies.waves import Basis, complex_of, real_transform
+from invconv.kernels.frequencies.waves import Basis, Floats, complex_of, real_transform
 from invconv.kernels.primitives import (
     Plan,
     Solver,
@@ -36,8 +36,6 @@ from invconv.kernels.primitives import (
     matmul,
     split_singular,
 )
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 # An explicit inverse is as good as a solve only if the matrix is well conditioned: its error grows
 # with the square of the condition number.
@@ -49,7 +47,12 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     xp = namespace(kernel)
     kernel_size = tuple(map(int, kernel.shape[2:]))
     if readable(kernel) and size(kernel_size) * size(shape) <= costs.AT_ONCE:
-        return _spectrum_at_once(kernel, _all_phases(basis, kernel_size, tuple(shape)))
+        # by one product of all taps with all phases
+        rows = xp.matrix_transpose(xp.reshape(kernel, (kernel.shape[0] ** 2, -1)))
+        phases = _all_phases(basis, kernel_size, tuple(shape))
+        parts = [matmul(constant(part, kernel, kernel.dtype), rows) for part in phases]
+        spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
+        return xp.reshape(spectrum, (-1, *kernel.shape[:2]))
     if max(kernel_size) > costs.LONG:
         spectrum = basis.transform(kernel, shape)
     else:
@@ -58,15 +61,6 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
             spectrum = _contract(spectrum, constant(phase, kernel, basis.dtype(kernel)))
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
-
-
-def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
-    """Return the spectrum of a small kernel by one product of all taps with all phases."""
-    xp, channels = namespace(kernel), kernel.shape[0]
-    taps = xp.matrix_transpose(xp.reshape(kernel, (channels * channels, -1)))
-    parts = [matmul(constant(part, kernel, kernel.dtype), taps) for part in phases]
-    spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
-    return xp.reshape(spectrum, (-1, channels, channels))
 
 
 @functools.lru_cache(maxsize=32)

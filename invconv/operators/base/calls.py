@@ -1,8 +1,4 @@
-"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back.
-
-`as_batch` validates an argument against its operator. A `PreparedInverse` is an operator factored
-for one grid, to solve often.
-"""
+"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back."""
 
 import operator
 from collections.abc import Iterator, Sequence

@@ -197,9 +197,8 @@ class Operator:
         """C, the number of channels."""
         for conv in self._parts().values() if self._part_names else ():
             return int(conv.channels)
-        places = ((n, s.shape.index("C")) for n, s in self._specs.items() if "C" in s.shape)
-        sizes = ((getattr(self, name), axis) for name, axis in places)
-        known = (int(value.shape[axis]) for value, axis in sizes if value is not None)
+        arrays = ((getattr(self, n), s.shape) for n, s in self._specs.items() if "C" in s.shape)
+        known = (int(a.shape[axes.index("C")]) for a, axes in arrays if a is not None)
         if (channels := next(known, None)) is None:
             raise TypeError(f'{type(self).__name__}: expected a part, or an array with an axis "C"')
         return channels
@@ -209,9 +208,8 @@ class Operator:
         """Return the number of spatial axes; None for one batch axis and any number of others."""
         if self._part_names:  # ask each part once: nested chains would double the work each
             return next((n for p in self._parts().values() if (n := p.ndim) is not None), None)
-        specs = ((getattr(self, n), spec) for n, spec in self._specs.items() if spec.open)
-        kernels = ((kernel, spec) for kernel, spec in specs if kernel is not None)
-        return next((kernel.ndim - len(spec.fixed) for kernel, spec in kernels), None)
+        kernels = ((getattr(self, n), spec) for n, spec in self._specs.items() if spec.open)
+        return next((k.ndim - len(spec.fixed) for k, spec in kernels if k is not None), None)
 
     @derived
     def _kernel_size(self) -> tuple[int, ...]:
@@ -255,8 +253,7 @@ class Operator:
 
     def _own(self) -> dict[str, Array]:
         """Return the operator's own arrays, constants included, but no absent ones."""
-        own = ((name, getattr(self, name)) for name in self._specs)
-        return {name: value for name, value in own if value is not None}
+        return {n: a for n in self._specs if (a := getattr(self, n)) is not None}
 
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays that are there, by name: "kernel", "first.kernel", ..."""
@@ -299,7 +296,6 @@ class Operator:
         raise AssertionError("an operator has an array of its own, or a part")
 
     def __repr__(self) -> str:
-        """Show the shapes of the arrays instead of their values."""
         shown = []
         for name in (*self._part_names, *self._specs, *self._setting_names):
             value = getattr(self, name)

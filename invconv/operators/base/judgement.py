@@ -36,7 +36,7 @@ from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
 from invconv.trust import limits
-from invconv.trust.bound import Bounds, error_bound
+from invconv.trust.bound import Bounds, Floats, error_bound
 from invconv.trust.condition import (
     EPS,
     FAILURES,
@@ -47,7 +47,7 @@ from invconv.trust.condition import (
     of_inverse,
 )
 from invconv.trust.limits import NEAR, TOLERATED
-from invconv.trust.round_trip import Floats, Judgement, RoundTrip
+from invconv.trust.round_trip import Judgement, RoundTrip
 
 
 class Blame(NamedTuple):

@@ -1,8 +1,6 @@
 """The public methods of every invertible convolution, derived from its factors.
 
-    y = K x + b,    x = K^-1 (y - b),    log|det K|
-
-A method validates its arguments, and runs the operator's factors (`base.factors`).
+y = K x + b,    x = K^-1 (y - b),    log|det K|
 """
 
 import math
@@ -178,7 +176,6 @@ class InvertibleConv(Operator, abstract=True):
     def _state(
         self, working: "InvertibleConv", shape: Shape, check: bool = True, wide: bool = False
     ) -> State:
-        """Factor this operator in its working precision; it remembers the condition."""
         state = (working._in_float64() if wide else working)._factor(shape)
         if check:
             warn_of_loss(self, shape, state.log_det, state)

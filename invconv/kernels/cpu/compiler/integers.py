@@ -60,11 +60,9 @@ class Int:
         return self.builder.icmp_signed(relation, self.value, self._other(other))
 
     def least(self, other: Number) -> Int:
-        """Return the smaller of the two."""
         return self.if_(self.is_("<", other), other)
 
     def most(self, other: Number) -> Int:
-        """Return the larger of the two."""
         return self.if_(self.is_(">", other), other)
 
     def if_(self, condition: Value, otherwise: Number) -> Int:

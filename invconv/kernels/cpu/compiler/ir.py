@@ -113,13 +113,10 @@ class Writer:
             return self.b.alloca(kind)
 
     def new(self, value: Value | Number) -> Variable:
-        """Return a new local variable with a value."""
         value = value if isinstance(value, ir.Value) else self.integer(value).value
         variable = Variable(self, self.variable(value.type))
         variable.set(value)
         return variable
-
-    # --- calls, and numbers in memory
 
     def call(self, name: str, result: Any, *arguments: Value) -> Value:
         """Call a function of the module, or an intrinsic, by its name."""
@@ -189,8 +186,6 @@ class Writer:
     def clear(self, target: Value, count: Int) -> None:
         self.call("llvm.memset.p0.i64", VOID, target, I8(0), (count * self.itemsize).value, I1(0))
 
-    # --- vectors
-
     def narrowed(self, lanes: int) -> Self:
         """Return a writer of the function that is being written, with shorter vectors."""
         other = copy.copy(self)
@@ -244,7 +239,6 @@ class Writer:
         return self.call(name, self.vector, address, I32(self.itemsize), mask, self.zero)
 
     def masked_store(self, value: Value, address: Value, mask: Value) -> None:
-        """Store only the lanes where the mask is set."""
         name = f"llvm.masked.store.v{self.lanes}{self.suffix}.p0"
         self.call(name, VOID, value, address, I32(self.itemsize), mask)
 
