@@ -109,14 +109,12 @@ class CausalStencil:
             taps = namespace(taps).concat(parts)
         dilation = tuple(map(min, known.dilation, shape))
         reach = tuple(known.reach[t] for t in kept)
-        return CausalStencil(
-            taps, Sweep(reach, known.direction, dilation, known.lower, tuple(shape))
-        )
+        sweep = Sweep(reach, known.direction, dilation, known.lower, tuple(shape))
+        return CausalStencil(taps, sweep)
 
     def stencil(self) -> Stencil:
         """Return the whole convolution."""
-        here = (0,) * len(self.sweep.direction)
-        return Stencil((here, *self.sweep.offsets), self.taps)
+        return Stencil(((0,) * len(self.sweep.direction), *self.sweep.offsets), self.taps)
 
 
 def reaching(offsets: Sequence[Offset], shape: Shape) -> list[int]:

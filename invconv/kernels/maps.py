@@ -88,12 +88,9 @@ def _adjoint(a: Array) -> Array:
 
 
 def _sum_to(a: Array, shape: Shape) -> Array:
-    xp = namespace(a)
-    extra = tuple(range(a.ndim - len(shape)))
-    stretched = tuple(
-        i + len(extra) for i, n in enumerate(shape) if n == 1 != a.shape[i + len(extra)]
-    )
-    axes = extra + stretched
+    xp, more = namespace(a), a.ndim - len(shape)
+    stretched = (more + i for i, n in enumerate(shape) if n == 1 != a.shape[more + i])
+    axes = (*range(more), *stretched)
     return xp.reshape(xp.sum(a, axis=axes), shape) if axes else a
 
 

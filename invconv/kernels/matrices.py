@@ -225,8 +225,7 @@ class Reflections:
         if not self.rows.shape[0]:
             return matrix, None
         x = triangular_solve(self.triangle, matmul(self.rows, matrix), lower=False)
-        product = matrix - matmul(namespace(x).matrix_transpose(self.rows), x)
-        return product, (matrix, x)
+        return matrix - matmul(namespace(x).matrix_transpose(self.rows), x), (matrix, x)
 
     def vjp(self, memo: tuple[Array, Array] | None, bar: Array) -> tuple[Array, Array]:
         """Return the gradients of <bar, Q U> with respect to the reflectors (m, C) and to U.
@@ -243,8 +242,7 @@ class Reflections:
         above = _half(-matmul(y_bar, xp.matrix_transpose(x)))
         gram_bar = above + xp.matrix_transpose(above)
         from_x = matmul(x, xp.matrix_transpose(bar))
-        from_y = matmul(y_bar, xp.matrix_transpose(matrix))
-        v_bar = from_y - from_x + matmul(gram_bar, v)
+        v_bar = matmul(y_bar, xp.matrix_transpose(matrix)) - from_x + matmul(gram_bar, v)
         return v_bar / self.largest, bar + matmul(xp.matrix_transpose(v), y_bar)
 
 

@@ -236,8 +236,7 @@ def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int,
     padded, low = x, []
     for a in range(len(shape)):
         before = max([0, *(-offsets[t][a] for t in kept)])
-        after = max([0, *(offsets[t][a] for t in kept)])
-        padded = pad(padded, 2 + a, before, after, wrap)
+        padded = pad(padded, 2 + a, before, max([0, *(offsets[t][a] for t in kept)]), wrap)
         low.append(before)
     windows = []
     for t in kept:

@@ -240,9 +240,7 @@ class StridedOps:
 Block = tuple[int, int, int, int]
 
 
-def order_in_memory(
-    reach: tuple[Offset, ...], direction: tuple[int, ...]
-) -> list[tuple[int, Offset]]:
+def order_in_memory(reach: tuple[Offset, ...], direction: Shape) -> list[tuple[int, Offset]]:
     """Return (t, offset of the pixel that tap t reads), sorted by memory; t = -1 is the pixel."""
     here = (-1, (0,) * len(direction))
     read = [tuple(-s * o for s, o in zip(direction, tap, strict=True)) for tap in reach]

@@ -226,8 +226,7 @@ class AutoregressiveConv(WithKernel):
             return super().forward(x)
         call = as_batch(self, "x", x)
         conv: AutoregressiveConv = call.conv
-        y = conv._with_before(call, conv._route(call.x)(call.x), before, 1)
-        return call.restore_shape(y)
+        return call.restore_shape(conv._with_before(call, conv._route(call.x)(call.x), before, 1))
 
     def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.

@@ -47,8 +47,7 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
 
     def validate(self) -> None:
         for name in ("first", "second"):
-            conv = getattr(self, name)
-            if not isinstance(conv, AutoregressiveConv):
+            if not isinstance(conv := getattr(self, name), AutoregressiveConv):
                 raise TypeError(
                     f"{name}: expected an AutoregressiveConv, got {type(conv).__name__}"
                 )

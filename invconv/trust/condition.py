@@ -65,8 +65,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> tuple[float, int]:
     """
     n = size(sample)
     alternating = (-1.0) ** np.arange(n) * (1 + np.arange(n) / max(1, n - 1))
-    signs = np.random.default_rng().choice([-1.0, 1.0], n)
-    x = np.vstack([np.ones(n), alternating, signs])
+    x = np.vstack([np.ones(n), alternating, np.random.default_rng().choice([-1.0, 1.0], n)])
     x /= np.abs(x).sum(axis=1, keepdims=True)
     best, column = 0.0, 0
     for _ in range(4):  # LAPACK's climbs five times at most

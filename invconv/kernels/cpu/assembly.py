@@ -161,7 +161,6 @@ def _by_channels(g: Geometry, batch: int, workers: int) -> float:
     lines = min(g.shape[-2], costs.TOGETHER)
     levels = g.shape[-1] + g.lag * (lines - 1)
     sums = v.count * accumulators(g.block, g.single)
-    at_once = sums * at_a_time * lines * g.shape[-1] / levels
-    waits = max(1.0, costs.TOGETHER / at_once)
+    waits = max(1.0, costs.TOGETHER / (sums * at_a_time * lines * g.shape[-1] / levels))
     of_vector = 1 + (len(g.reach) - 1) * waits + costs.BESIDE["channels"] / g.channels
     return -(-batch // workers) * g.pixels * v.count * of_vector

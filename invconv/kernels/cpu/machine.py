@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.versions import release
+from invconv.arrays.errors import release
 from invconv.kernels.cpu.compiler.target import Target, host
 
 OLDEST = "0.45"  # llvmlite, as in pyproject.toml

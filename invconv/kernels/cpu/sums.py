@@ -258,10 +258,8 @@ class _Sums:
             _solve_unrolled(self, places)
         else:
             with self._some_vectors(len(places)) as (o, count):
-                starts = [p + o for p in places]
-                sums = [
-                    [w.new(w.load(a["z"], s + j * w.lanes)) for j in range(count)] for s in starts
-                ]
+                at = [[p + o + j * w.lanes for j in range(count)] for p in places]
+                sums = [[w.new(w.load(a["z"], place)) for place in row] for row in at]
                 with w.loop(1, a["taps"]) as tap:
                     weight, distance = self.tap(tap)
                     read = [p + distance for p in places]

@@ -48,18 +48,7 @@ from invconv.arrays.validation import (
 )
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
-from invconv.families.path import (
-    Bars,
-    Factor,
-    FactorLike,
-    Memo,
-    Path,
-    Route,
-    State,
-    runs,
-    solvers_of,
-    undone_as_one,
-)
+from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State, runs
 from invconv.operators.base import fields
 from invconv.operators.base.fields import ArraySpec, Sizes
 from invconv.trust.condition import ConditionCache
@@ -542,7 +531,7 @@ class Operator:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
         back = paths.inverse(self._path())
         first = next(run for run in runs(back) if not run[0].is_shift)
-        return not first[0].inverted or undone_as_one(first) or first[0].family.needs_y
+        return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
     @derived
     def _keeps_y(self) -> bool:
@@ -566,7 +555,7 @@ class Operator:
         log_det = paths.log_det(path, shape)[0]
         if not self._inverts_forward:  # the inverse solves all factors
             guard = require_regular(self, shape, back=True, log_det=log_det)
-        return State(solvers_of(paths.inverse(path), shape), log_det, guard)
+        return State(paths.solvers_of(paths.inverse(path), shape), log_det, guard)
 
     def _pull_back(
         self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH

@@ -188,8 +188,7 @@ def vectors_of(g: Geometry) -> Vectors:
     count = -(-g.channels // width)
     if count > costs.TOGETHER:
         count = -(-count // 4) * 4
-    several = accumulators(g.block, g.single) > 1
-    return Vectors(width, count, g.channels if several else 0)
+    return Vectors(width, count, g.channels if accumulators(g.block, g.single) > 1 else 0)
 
 
 def parts_by_channels(g: Geometry, together: int) -> Parts:
