@@ -195,8 +195,7 @@ def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
             place = place * k + c
         at_centre = xp.reshape(places == place, kernel_size)
         here = here[(..., *(None,) * len(kernel_size))] & at_centre
-    more = kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))]
-    return xp.where(here, more, kernel)
+    return xp.where(here, kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))], kernel)
 
 
 @Primitive

@@ -112,7 +112,11 @@ class DeviceSolve:
     )
 
     def __call__(self, y: Array) -> Array:
-        self._require(y)
+        actual = tuple(y.shape[1:]), y.dtype, device(y)
+        wanted = self.shape, self.weights.dtype, device(self.weights)
+        if actual != wanted:  # the kernel itself checks no shape
+            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, actual))
+            raise ValueError(f"y: expected images {expected}, got {got}")
         if 0 in y.shape:
             return y
         batch, most, xp = y.shape[0], self.program.plan.most_images, namespace(y)
@@ -133,14 +137,6 @@ class DeviceSolve:
             counters=0 if counters is None else address(counters),
         )
         return x
-
-    def _require(self, y: Array) -> None:
-        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
-        actual = tuple(y.shape[1:]), y.dtype, device(y)
-        wanted = self.shape, self.weights.dtype, device(self.weights)
-        if actual != wanted:
-            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, actual))
-            raise ValueError(f"y: expected images {expected}, got {got}")
 
 
 def device_solve(matrices: Array, sweep: Sweep, ops: DeviceOps) -> DeviceSolve | None:

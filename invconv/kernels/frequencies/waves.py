@@ -55,8 +55,7 @@ def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
     n = int(n)  # a size is a tensor inside torch.jit.trace
     steps = steps % n
     if steps.size > n:  # all of them, once each
-        every = turns(np.arange(n), n)
-        looked_up: np.ndarray[Any, Any] = every[steps]
+        looked_up: np.ndarray[Any, Any] = turns(np.arange(n), n)[steps]
         return looked_up
     quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
@@ -334,8 +333,7 @@ class Basis:
         settings = zip(self.waves, kernel_size, self.dilation, along, map(int, shape), strict=True)
         for waves, k, d, f, n in settings:
             if waves is None:
-                offsets = d * (np.arange(k) - (k - 1) // 2)
-                result.append(turns(np.outer(offsets, f), n))
+                result.append(turns(np.outer(d * (np.arange(k) - (k - 1) // 2), f), n))
             else:
                 result.append(waves.phases(k, f, n))
         return result

@@ -529,8 +529,7 @@ class Operator:
     @derived
     def _needs_y(self) -> bool:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
-        back = paths.inverse(self._path())
-        first = next(run for run in runs(back) if not run[0].is_shift)
+        first = next(run for run in runs(paths.inverse(self._path())) if not run[0].is_shift)
         return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
     @derived

@@ -111,11 +111,7 @@ _listeners: list[Callable[[type[Any]], None]] = []
 
 
 def enter(cls: type[Any]) -> None:
-    """Put a class into the register.
-
-    A class that is defined again, as in a notebook's cell that runs twice, replaces the first one.
-    A TypeError is raised if another class has the name, by which files identify a class.
-    """
+    """Register a class; one that is defined again, as in a notebook, replaces the first."""
     known = _operators.get(cls.__name__)
     if known is not None and _place(known) != _place(cls):
         raise TypeError(

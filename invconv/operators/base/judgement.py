@@ -204,16 +204,9 @@ def _forward(path: Path, shape: Shape, by_taps: bool, quickest: bool = False) ->
             maps += [f.family.made_ready(f.w, shape) for f in factors]
         else:
             route = Route(factors, shape, pixels=size(shape))
-            maps.append(_by_blas(route) if quickest and quicker_by_blas(factors, shape) else route)
+            blas = quickest and quicker_by_blas(factors, shape)
+            maps.append(agnostic()(route) if blas else route)
     return in_turn(maps)
-
-
-def _by_blas(run: Map) -> Map:
-    def agnostically(x: Array) -> Array:
-        with agnostic():
-            return run(x)
-
-    return agnostically
 
 
 def _flushed(run: Map) -> Map:

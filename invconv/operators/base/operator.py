@@ -138,8 +138,7 @@ class InvertibleConv(Operator, abstract=True):
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         call = as_batch(self, "y", y)
         state = self._state(call.conv, call.spatial_shape)
-        log_dets = for_each(call.batch_shape, -state.log_det)
-        return call.restore_shape(state.solve(call.x)), log_dets
+        return call.restore_shape(state.solve(call.x)), for_each(call.batch_shape, -state.log_det)
 
     def prepare(
         self, spatial_shape: Shape, *, check: bool = True, precision: str | None = None
@@ -321,8 +320,7 @@ def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
     A library may record the whole as one step, with the operator's own derivative.
     """
     route = conv._route(x)
-    log_det = paths.log_det(route.path, route.shape)[0]
-    return route(x), for_each(x.shape[:1], log_det)
+    return route(x), for_each(x.shape[:1], paths.log_det(route.path, route.shape)[0])
 
 
 def _total(call: Call, log_det_bar: Array | None) -> Array | None:

@@ -207,5 +207,4 @@ def parts_by_channels(g: Geometry, together: int) -> Parts:
         "size": window.size + costs.TOGETHER * v.padded,
     }
     lists = [list(enumerate(_distances(window)))]  # outside the grid all taps read zeros
-    sums = v.width, v.count, v.unrolled
-    return Parts(header, lists, _segments(window), sums, _places(window))
+    return Parts(header, lists, _segments(window), (v.width, v.count, v.unrolled), _places(window))

@@ -34,8 +34,7 @@ def eliminate(
     target = target or host()
     lanes, numbers = target.lanes(8), channels * channels * parts
     code = machine.compiled(target, 8, _write, parts)
-    size = (numbers + 2 * lanes) * lanes * 8
-    in_buffers(size, 1, code.call, (matrices,), (count, channels))
+    in_buffers((numbers + 2 * lanes) * lanes * 8, 1, code.call, (matrices,), (count, channels))
 
 
 def _write(w: Writer, parts: int) -> None:

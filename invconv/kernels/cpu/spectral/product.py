@@ -254,8 +254,7 @@ def compiled_product(
     parts = [blocks.packed([chosen.real[:first]])]
     if first < len(chosen):
         real, imag = chosen.real[first:], chosen.imag[first:]
-        pairs = blocks.packed([real, -imag]), blocks.packed([imag, real])
-        parts.append(np.stack(pairs, axis=1))
+        parts.append(np.stack([blocks.packed(p) for p in ([real, -imag], [imag, real])], axis=1))
     return replace(shared, weights=np.concatenate([part.reshape(-1) for part in parts]))
 
 
