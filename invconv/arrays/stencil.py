@@ -149,18 +149,12 @@ def kernel_of(taps: Array, kernel_size: Shape) -> Array:
 
 
 def at_end(i: Any, n: int) -> Any:
-    """Tell which pixels of an axis of n are its first or last.
-
-    K^T = D K D^-1 between mirrors, with D = 1/2 there and 1 else.
-    """
+    """Tell which of n pixels are at an end: K^T = D K D^-1 between mirrors, D is 1/2 there."""
     return (i == 0) | (i == n - 1)
 
 
 def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
-    """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0.
-
-    Those of a transposed mirror are D^-1.
-    """
+    """Return the pixels that positions i repeat, and their signs; of a transposed mirror D^-1."""
     one = 1 + 0 * i
     if border == "periodic":
         return i % n, one

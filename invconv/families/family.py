@@ -84,10 +84,7 @@ class Family:
 
     @classmethod
     def of(cls, *settings: Any) -> Self:
-        """Return the family of some settings, the same one each time.
-
-        Its transpose is made with it: torch.compile can look a family up, but cannot make one.
-        """
+        """Return the family of some settings, the same each time: torch.compile cannot make one."""
         try:
             family: Self | None = cls.made.get(settings)
         except TypeError:
@@ -99,7 +96,7 @@ class Family:
             if len(cls.made) >= 2 * _MOST:
                 cls.made.clear()  # also of those that another thread, or `transpose`, just made
             family = cls.made[settings] = cls(*settings)
-            family.transpose()
+            family.transpose()  # is made, too
             cls.made[family.text] = family
         return family
 

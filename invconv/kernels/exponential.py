@@ -222,10 +222,7 @@ def series(
 def exponential(
     family: Correlation, w: Array, x: Array, *directions: Array, counts: Counted = None
 ) -> Array:
-    """Return P(w; x, directions), which is e^M(w) x without directions.
-
-    ``w`` and the directions are taps (T, C, C).
-    """
+    """Return P(w; x, directions), e^M(w) x without any; w and they are taps (T, C, C)."""
     return series(family, w, directions, counts, len(directions))(x)
 
 

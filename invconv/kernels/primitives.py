@@ -114,10 +114,7 @@ def in_turn(maps: Sequence[Map]) -> Map:
 
 @Primitive
 def matmul(a: Array, b: Array) -> Array:
-    """Return A B, shape (..., N, M), for (..., N, K) and (..., K, M); leading axes broadcast.
-
-    A primitive, since libraries differ in how to ask for all digits.
-    """
+    """Return A B, leading axes broadcast; a primitive, as libraries differ in keeping digits."""
     return namespace(a).matmul(a, b)
 
 
@@ -159,10 +156,7 @@ def correlate_kernel_vjp(
 
 @Primitive
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """Return T^-1 B, shape (C, M), by substitution if the library offers it.
-
-    T is lower or upper triangular: the entries of the other triangle are zero.
-    """
+    """Return T^-1 B, (C, M), by substitution if possible; T is zero beyond its triangle."""
     # Some libraries raise at a zero pivot. An operator refuses singular matrices if it can read
     # them; so here the values do not matter, as long as nothing is raised.
     xp = namespace(matrix)

@@ -263,10 +263,7 @@ def _precision(dtype: Any) -> str:
 def _diagnose(
     host: InvertibleConv, shape: Shape, precision: str, times: float = 1, within: str = ""
 ) -> Diagnosis:
-    """Return the diagnosis of an operator; ``times`` operators share the work.
-
-    ``within`` begins the names of its steps: "conv." in an `Inverse`.
-    """
+    """Return a diagnosis; ``times`` operators share the work, ``within`` begins names of steps."""
     if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
         inner = _diagnose(host.conv, shape, precision, times, f"{within}conv.")
         return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)

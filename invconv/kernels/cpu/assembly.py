@@ -85,10 +85,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
 
 
 def _recursion(g: Geometry) -> Parts:
-    """Return the parts of a program of signals of one channel: one segment is a whole signal.
-
-    It is solved number by number, from memory to memory. A tap's distance is in samples.
-    """
+    """Return the parts for signals of one channel: a segment each, distances in samples."""
     back = [o[0] for o in g.reach]
     # of the numbers solved last, those that are all read stay in registers
     near = next(n for n in range(costs.REGISTERS + 1) if n == costs.REGISTERS or n + 1 not in back)

@@ -87,10 +87,7 @@ class CompiledSolve:
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
-    """Raise ValueError unless images have the expected channels, pixels and bytes a number.
-
-    The kernels themselves check no shape.
-    """
+    """Raise ValueError unless images are as expected: the kernels themselves check no shape."""
     got = shape[1], math.prod(shape[2:]), itemsize
     if got != expected:
         channels, pixels, size = expected

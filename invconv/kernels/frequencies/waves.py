@@ -339,10 +339,7 @@ class Basis:
         return result
 
     def transform(self, kernel: Array, shape: Shape) -> Array:
-        """Return the sum over taps of a kernel times their phases, (C, C, *frequencies), by FFTs.
-
-        The taps are laid on one period of each axis, where those that meet add up.
-        """
+        """Return the sum over taps times phases, by FFTs of taps laid on one period and added."""
         xp = namespace(kernel)
         for axis, waves, places, period in self._periods(kernel.shape[2:], shape):
             if waves is not None:
@@ -384,10 +381,7 @@ class Basis:
                 yield axis, waves, np.arange(k), waves.period(n)
 
     def to_frequencies(self, x: Array) -> Array:
-        """Return x_hat (F, C, B), real or complex, of images (B, C, *spatial).
-
-        x_hat(f) is the sum over the pixels of x times the conjugate of the wave.
-        """
+        """Return x_hat (F, C, B) of images (B, C, *spatial): sums of x times conjugate waves."""
         xp, shape = namespace(x), x.shape[2:]
         batch, channels = x.shape[:2]
         if batch == 0:  # torch does not transform an empty batch

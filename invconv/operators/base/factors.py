@@ -242,7 +242,8 @@ class Operator:
 
     def _own(self) -> dict[str, Array]:
         """Return the operator's own arrays, constants included, but no absent ones."""
-        return {n: a for n in self._specs if (a := getattr(self, n)) is not None}
+        own = ((name, getattr(self, name)) for name in self._specs)
+        return {name: value for name, value in own if value is not None}
 
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays that are there, by name: "kernel", "first.kernel", ..."""
@@ -334,10 +335,7 @@ class Operator:
         return self._with({name: next(arrays) for name in there}, parts)
 
     def _map(self, function: Callable[[Array], Array], check: bool = True) -> Self:
-        """Return a copy with a function applied to every array.
-
-        Unless ``check``, it is not validated, and forgets the bound, if any.
-        """
+        """Return a copy with a function of every array; unchecked unless ``check``, and unbound."""
         own = {n: function(a) for n, a in self._own().items()}
         parts = [part._map(function, check) for part in self._parts().values()]
         if not check:
@@ -353,10 +351,7 @@ class Operator:
         object.__setattr__(self, "_bounded_from", (free, gain))
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
-        """Return a copy with these arrays and parts, without validation.
-
-        ``parts`` are new ones in the order of ``_parts()``; if empty, the parts stay.
-        """
+        """Return an unvalidated copy with these arrays, and parts in the order of ``_parts()``."""
         copy = object.__new__(type(self))
         fields = copy.__dict__
         fields.update(self.__dict__)

@@ -153,10 +153,7 @@ class _Judged(NamedTuple):
         solve: Map | None = None,
         reachable: Map | None = None,
     ) -> float:
-        """Return the error of the inverse, or of another solve, by as many images as affordable.
-
-        ``reachable`` is the map to the part of an image that the solve can give back.
-        """
+        """Return the error of a solve; ``reachable`` is the part of an image it can give back."""
         if all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
             shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
         if solve is None:

@@ -243,10 +243,7 @@ class Writer:
         self.call(name, VOID, value, address, I32(self.itemsize), mask)
 
     def transposed(self, rows: Sequence[Value]) -> list[Value]:
-        """Return the columns of a square of numbers, given as its rows, without memory.
-
-        Swap the off-diagonal quarters of the square, then of its quarters, and so on.
-        """
+        """Return the columns of a square, given as rows: swap off-diagonal quarters, repeatedly."""
         v, n, half = list(rows), self.lanes, self.lanes // 2
         while half:
             low = self.indices([i + n - half if i & half else i for i in range(n)])

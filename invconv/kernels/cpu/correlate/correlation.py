@@ -163,10 +163,7 @@ def compiled_kernel_vjp(
     workers: int = 1,
     target: Target | None = None,
 ) -> Floats:
-    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
-
-    ``x`` and ``y_bar`` are contiguous; each worker sums over a part of the batch.
-    """
+    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, of contiguous arrays."""
     channels = x.shape[1]
     correlation = compiled_correlation(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
     if correlation is None:

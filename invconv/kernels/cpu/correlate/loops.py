@@ -20,10 +20,7 @@ INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.pro
 
 
 def write_correlation(w: Writer) -> None:
-    """Write the function "correlate" of `POINTERS`, as of "solve" in `cpu.loop`, and `INTEGERS`.
-
-    ``taps`` is the address of the first tap's matrix.
-    """
+    """Write "correlate"; ``taps`` is the first tap's matrix, the others are as for "solve"."""
     with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
@@ -136,10 +133,7 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
-    """Write the function "gram"; it adds to the matrices from ``total`` on, the first tap's.
-
-    The sums of ``outputs`` output and ``inputs`` input channels are in registers at once.
-    """
+    """Write "gram", which adds to the matrices; ``outputs`` x ``inputs`` sums are in registers."""
     with w.function("gram", "x y_bar total program z", INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         out = w.at(a["z"], h["out"])

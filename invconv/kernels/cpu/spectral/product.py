@@ -73,10 +73,7 @@ class Blocks:
         return self.count * self.block
 
     def packed(self, taps: Sequence[Floats]) -> Floats:
-        """Return taps (N, outputs, inputs) in the layout of `invconv.kernels.cpu.sums`.
-
-        The result has the shape (N, blocks, taps, inputs, outputs of a block).
-        """
+        """Return taps (N, outputs, inputs) as (N, blocks, taps, inputs, outputs of a block)."""
         number, outputs, inputs = taps[0].shape
         padded = np.zeros((len(taps), number, inputs, self.count, self.block), taps[0].dtype)
         padded.reshape(len(taps), number, inputs, -1)[..., :outputs] = np.swapaxes(taps, 2, 3)
@@ -203,10 +200,7 @@ class CompiledProduct:
         return self.program.header.channels, self.program.header.pixels, self.itemsize
 
     def run(self, y: int, x: int, batch: int, workers: int, *keeps: object) -> None:
-        """Map images at the address ``y``, and put the results at ``x``.
-
-        The other arguments are as for `invconv.kernels.cpu.compiled.CompiledSolve.run`.
-        """
+        """Map images at the address ``y`` to ``x``; see `cpu.compiled.CompiledSolve.run`."""
         units = -(-batch // self.lanes)
         workers = min(units, costs.threads(workers, units * self.seconds))
         shared = ctypes.c_int64()  # the ticket
