@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 class CommandError(ValueError):
     """A command cannot do its work with the options or files it was given; the message says why.
 
-    The command line prints the message alone. Any other ValueError is a fault of this package and
-    keeps its traceback.
+    The command line prints the message alone; any other ValueError keeps its traceback.
     """
 
 

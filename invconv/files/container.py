@@ -102,10 +102,7 @@ def require(holds: bool, message: str) -> None:
 
 
 class Stored(dict[str, Values]):
-    """The arrays of a file, those of bfloat16 in float32, and their ``document``, a description.
-
-    ``dtype`` is the one real dtype: "float64", "float32", "float16" or "bfloat16".
-    """
+    """The arrays of a file, bfloat16 in float32; their one real ``dtype``, and a ``document``."""
 
     def __init__(self, name: str, file: Any) -> None:
         names = file.keys()
@@ -137,12 +134,11 @@ class Stored(dict[str, Values]):
         require(isinstance(self.document, dict), "the description is no JSON object")
 
 
-def _array(file: Any, name: str) -> Values:
+def _array(file: Any, name: str) -> Any:
     try:
-        values: Values = file.get_tensor(name)
+        return file.get_tensor(name)
     except ValueError as error:  # a shape that NumPy does not allow
         raise InvalidFileError(f"{name!r}: {error}") from None
-    return values
 
 
 def write(

@@ -289,10 +289,7 @@ def exponential_cotangent(
 def gram_cotangent(
     family: Correlation, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
-    """Return the cotangent of argument ``slot`` of Q(w; x, y, ...).
-
-    It is a cotangent of <bar, Q(w; x, y, v_1 ... v_k)> = <y, P(w; x, v_1 ... v_k, bar)>.
-    """
+    """Return the cotangent of argument ``slot`` of Q: of <y, P(w; x, v_1 ... v_k, bar)>."""
     w, x, y, *directions = arrays
     of_p = w, x, *directions, bar
     if slot == 2:

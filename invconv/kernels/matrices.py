@@ -190,9 +190,8 @@ def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
 def _accurate(matrix: Floats, inverse: np.ndarray[Any, Any], like: Array) -> Array | None:
     """Return an inverse as an array like the given one, or None if it is not accurate enough."""
     with np.errstate(all="ignore"):
-        condition = np.linalg.norm(matrix) * np.linalg.norm(inverse)
         # beyond, x would be right, but W x further from y than rounding explains
-        if not condition <= _INVERSE_LIMIT * len(matrix):
+        if not np.linalg.norm(matrix) * np.linalg.norm(inverse) <= _INVERSE_LIMIT * len(matrix):
             return None
         return from_host(inverse, like)
 

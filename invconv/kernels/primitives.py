@@ -141,10 +141,7 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
 def correlate_kernel_vjp(
     x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Array:
-    """Return the gradient of <y_bar, correlate(stencil, x)> by the taps, shape (T, C, C).
-
-    taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T
-    """
+    """Return taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T."""
     xp = namespace(x)
     channels = x.shape[1]
     grads = [zeros((channels, channels), x)] * len(offsets)

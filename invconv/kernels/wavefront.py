@@ -153,8 +153,7 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
     if not norm < limit * values.diagonal().min():
         return None
     inverse = triangular_solve(d, identity(d.shape[0], d), lower=stencil.sweep.lower)
-    inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
-    return inverse if norm * inverse_norm <= limit else None
+    return inverse if norm * np.abs(to_numpy(inverse)).sum(axis=0).max() <= limit else None
 
 
 def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:
@@ -278,8 +277,7 @@ def layout(shape: tuple[int, ...], reach: tuple[Offset, ...], direction: tuple[i
     strides = [batch * pitch + lean * channels, channels]
     for axis in reversed(range(1, len(grid) - 1)):
         strides.insert(0, (grid[axis] + depth[axis]) * strides[0])
-    order = order_in_memory(reach, direction)
-    shifts = [dot(offset, strides) for _, offset in order]
+    shifts = [dot(offset, strides) for _, offset in order_in_memory(reach, direction)]
     start = -min(shifts)
     last = dot((n - 1 for n in (batch, *grid)), (pitch, *strides))
     steps = _steps(batch, tuple(grid), tuple(strides), direction, slope)

@@ -25,7 +25,7 @@ from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
 from invconv.trust import condition, limits
 from invconv.trust.condition import EPS, Condition, digits_left
-from invconv.trust.limits import NEAR, TOLERATED
+from invconv.trust.limits import TOLERATED
 from invconv.trust.round_trip import Judgement
 
 _UNRESOLVED = (
@@ -292,7 +292,7 @@ def _diagnose(
             about = f"about 1e+{exponent:.0f}, by its growth on a grid of {grid_text(grid)}"
             number = replace(number, trouble=f"{number.trouble}; {about}")
     judgements = {name: judgement.judge(host, shape, name, times=times / 2) for name in EPS}
-    lossy = judgements[precision].error > NEAR * TOLERATED
+    lossy = judgements[precision].error > limits.NEAR * TOLERATED
     blamed = judgement.blame(host, shape, precision) if lossy else None
     with np.errstate(all="ignore"):
         log_det = to_float(host.log_det(shape))

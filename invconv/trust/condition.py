@@ -133,8 +133,7 @@ def digits_left(number: float, eps: float) -> float:
 def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
     """Return the largest over the smallest singular value of blocks (F, C, C), one per frequency.
 
-    Rounding may change a singular value by ``rounding``. The result's ``frequency`` is (f,), the
-    index of the worst block.
+    Rounding may change a singular value by ``rounding``; ``frequency`` is (f,), the worst block.
     """
     if not np.isfinite(matrices).all():
         raise SolveOverflowError

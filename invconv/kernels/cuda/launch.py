@@ -140,10 +140,7 @@ class DeviceSolve:
 
 
 def device_solve(matrices: Array, sweep: Sweep, ops: DeviceOps) -> DeviceSolve | None:
-    """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
-
-    ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps.
-    """
+    """Factor a causal stencil, D and taps (1 + T, C, C); None if wavefronts must solve."""
     ordinal, xp = ops.ordinal(matrices), namespace(matrices)
     if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):
         return None

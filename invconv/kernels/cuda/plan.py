@@ -208,12 +208,9 @@ class LaunchPlan:
     def in_bands(
         self, batch: int, rows: int, threads: int | None = None, chunk: int | None = None
     ) -> Launch:
-        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all.
-
-        A band of one column needs all of the band above it before it begins.
-        """
+        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all."""
         c, images = self.sweep, self._images(batch)
-        chunk = chunk or (_CHUNK if self.plane[1] > 1 else rows)
+        chunk = chunk or (_CHUNK if self.plane[1] > 1 else rows)  # a column needs all above it
         bands, planes = -(-self.plane[0] // rows), math.prod(c.shape[:2])
         blocks = planes * bands * images
         if threads is None:

@@ -77,8 +77,7 @@ def _all_phases(basis: Basis, kernel_size: Shape, shape: Shape) -> tuple[Floats,
 
 def _contract(a: Array, factor: Array) -> Array:
     """Replace axis 2 of ``a`` by a new last axis: sum over t of a[..., t, ...] factor[t, f]."""
-    axes = (0, 1, *range(3, a.ndim), 2)
-    return matmul(namespace(a).permute_dims(a, axes), factor)
+    return matmul(namespace(a).permute_dims(a, (0, 1, *range(3, a.ndim), 2)), factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,10 +191,7 @@ def spectral_log_det_saving(kernel: Array, family: Any, shape: Shape) -> tuple[A
 def spectral_log_det_vjp(
     kernel: Array, family: Any, shape: Shape, spectrum: Array | None = None
 ) -> Array:
-    """Return the gradient of the log-determinant with respect to the kernel.
-
-    d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
-    """
+    """Return d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t."""
     basis = family.basis
     spectrum = kernel_spectrum(kernel, basis, shape) if spectrum is None else spectrum
     grad = namespace(kernel).matrix_transpose(inverse_or_nan(spectrum))

@@ -50,17 +50,15 @@ Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pair
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
 
 
-def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+def turns(steps: np.ndarray[Any, Any], n: int) -> Array:
     """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact."""
     n = int(n)  # a size is a tensor inside torch.jit.trace
     steps = steps % n
     if steps.size > n:  # all of them, once each
-        looked_up: np.ndarray[Any, Any] = turns(np.arange(n), n)[steps]
-        return looked_up
+        return turns(np.arange(n), n)[steps]
     quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(_TURN * steps / n))
-    return result
+    return np.where(quarter, exact, np.exp(_TURN * steps / n))
 
 
 def complex_dtype(like: Array) -> Any:
@@ -87,12 +85,10 @@ class Waves:
         """Return the pixels after which n pixels and all that is beyond repeat."""
         return 2 * (n + self.beyond) or 1
 
-    def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> Array:
         """Return w_t cos(2 pi (m + first) t / period), t = 0 ... h - 1: w_0 = 1, else 2."""
-        weights = doubled(h)[:, None]
         steps = np.outer(np.arange(h), m + self.first)
-        result: np.ndarray[Any, Any] = weights * turns(steps, self.period(n)).real
-        return result
+        return doubled(h)[:, None] * turns(steps, self.period(n)).real
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def matrix(self, n: int, back: bool = False) -> Floats:
@@ -154,12 +150,8 @@ class Waves:
         return x
 
 
-COSINES, SINES, MIRRORS, TRANSPOSED_MIRRORS = (
-    Waves(0, 0),
-    Waves(1, 1),
-    Waves(0, -1),
-    Waves(0, -1, transposed=True),
-)
+COSINES, SINES, MIRRORS = Waves(0, 0), Waves(1, 1), Waves(0, -1)
+TRANSPOSED_MIRRORS = Waves(0, -1, transposed=True)
 
 
 def _sines(rows: Array) -> Array:

@@ -168,10 +168,7 @@ def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
 
 
 def require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
-    """Raise ValueError unless an array has the shape that its class says.
-
-    ``sizes`` has the sizes of other arrays, with the name of one; those of this array are added.
-    """
+    """Raise ValueError unless an array has the shape of its class; add its sizes to others'."""
     shape, fixed = tuple(map(int, value.shape)), spec.fixed
     fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)
     for axis, n in zip(fixed, shape, strict=False):

@@ -315,10 +315,7 @@ class InvertibleConv(Operator, abstract=True):
 
 @Primitive
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
-    """Return K x + b and log|det K| for every sample, shape (B,), for x (B, C, *spatial).
-
-    A library may record the whole as one step, with the operator's own derivative.
-    """
+    """Return K x + b and log|det K|, shape (B,); a library may record the whole as one step."""
     route = conv._route(x)
     return route(x), for_each(x.shape[:1], paths.log_det(route.path, route.shape)[0])
 

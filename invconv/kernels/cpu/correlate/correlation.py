@@ -61,8 +61,7 @@ class CompiledCorrelation:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
         ``taps`` is the address of the first tap's matrix, and the others are of contiguous arrays
-        (batch, C, *shape). ``workers`` and ``keeps`` are as for
-        `invconv.kernels.cpu.compiled.CompiledSolve.run`.
+        (batch, C, *shape). ``workers`` and ``keeps`` are as for `cpu.compiled.CompiledSolve.run`.
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket

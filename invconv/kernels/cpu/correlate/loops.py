@@ -44,8 +44,7 @@ def _place(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> tupl
 
 def clear(w: Writer, buffer: Value, h: Numbers, images: Int) -> None:
     """Write zeros into the part of a buffer that so many images take, at most all of it."""
-    unused = h["images"] - images.least(h["images"])
-    count = h["channel_step"] - unused * h["image_step"]
+    count = h["channel_step"] - (h["images"] - images.least(h["images"])) * h["image_step"]
     with w.loop(0, h["channels"]) as c:
         w.clear(w.at(buffer, c * h["channel_step"]), count)
 

@@ -101,10 +101,7 @@ def _distances(window: Window) -> list[int]:
 
 
 def _lists(window: Window) -> list[TapList]:
-    """Return lists of (tap, distance in the buffer) of the taps that read inside the grid.
-
-    Each of the first rows and columns has a list; all others share the last one.
-    """
+    """Return the lists of (tap, distance) inside the grid, of the first rows and columns each."""
     g, far = window.geometry, _distances(window)
     last = _last(g)
     if last == (0, 0):
