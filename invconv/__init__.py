@@ -40,8 +40,7 @@ from invconv.operators.splines import spline_filter
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
-from invconv.stability.diagnosis import diagnose
-from invconv.stability.report import Diagnosis
+from invconv.stability.diagnosis import Diagnosis, diagnose
 
 __version__ = "1.0.0"
 

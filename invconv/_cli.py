@@ -88,8 +88,7 @@ def _run(argv: Sequence[str]) -> int:
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    status: int = arguments.run(arguments)
-    return status
+    return int(arguments.run(arguments))
 
 
 def _fail(message: str) -> int:

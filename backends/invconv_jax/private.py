@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
-from invconv.arrays.versions import Versions
+from invconv.arrays.errors import Versions
 
 VERSIONS = Versions("JAX", "jax", oldest="0.8.1", newest="0.10.2")
 VERSIONS.require(jax.__version__)

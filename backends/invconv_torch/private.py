@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from invconv.arrays.versions import Versions
+from invconv.arrays.errors import Versions
 
 F = TypeVar("F", bound=Callable[[], object])
 

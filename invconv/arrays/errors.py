@@ -1,17 +1,17 @@
-"""The library's own errors and its warning."""
+"""The library's own errors and its warning; and the refusal of versions that would not serve."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class CommandError(ValueError):
     """A command cannot do its work with the options or files it was given; the message says why.
 
-    The command line prints the message alone. Any other ValueError is a fault of this package and
-    keeps its traceback.
+    The command line prints the message alone; any other ValueError keeps its traceback.
     """
 
 
@@ -90,10 +90,7 @@ def of_one_list(init: Callable[..., None], items: str) -> Any:
 
 
 def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package: it says what took the place of names of 0.2.0.
-
-    ``names`` has a sentence for each name.
-    """
+    """Return a ``__getattr__`` for a package; it says what took the place of names of 0.2.0."""
 
     def lost(name: str) -> Any:
         text = f"{package}.{name} is gone since 1.0: {names.get(name)}"
@@ -104,3 +101,30 @@ def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         raise AttributeError(text)
 
     return lost
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, (2, 13, 0) of "2.13.0+cpu"."""
+    return tuple(int(number) for number in re.findall(r"(?:^|\.)(\d+)", version.partition("+")[0]))
+
+
+class Versions(NamedTuple):
+    """The versions of a library that serve an adapter."""
+
+    title: str
+    package: str
+    oldest: str
+    newest: str
+
+    def require(self, found: str) -> None:
+        if release(found) < release(self.oldest):
+            raise self.refusal(found)
+
+    def refusal(self, found: str, lack: object = None) -> ImportError:
+        """Return the error for a version that is too old, or lacks something private to it."""
+        why = "" if lack is None else f", which lacks a private part ({lack})"
+        return ImportError(
+            f"invconv needs {self.title} {self.oldest} or later, of which {self.newest} is the "
+            f"newest that was tested, and got {found}{why}: "
+            f"pip install '{self.package}>={self.oldest},<={self.newest}'"
+        )

@@ -3,8 +3,7 @@
 `namespace(x)` is the array API namespace of array-api-compat
 (https://data-apis.org/array-api-compat). Every room uses it.
 
-The ``ARRAY_OPS`` of an adapter (`registry`) is a subclass of `ArrayOps`, with the methods that its
-library has to answer in another way. A library without one has `ArrayOps` itself.
+An adapter's ``ARRAY_OPS`` (`registry`) is a subclass of `ArrayOps`, with the methods that differ.
 """
 
 import functools
@@ -85,10 +84,7 @@ class ArrayOps:
         return self.xp.asarray(x, device=there)
 
     def spread(self, x: Array, like: Array, axes: int | None = None) -> Array:
-        """Return x, split between devices along explicit mesh axes as another array is.
-
-        Of its axes the first so many count, if ``axes`` is given.
-        """
+        """Return x, split along mesh axes as another array is, or as its first ``axes`` are."""
         return x
 
     def readable(self, x: Array) -> bool:
@@ -104,10 +100,7 @@ class ArrayOps:
         return False
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """Tell at little cost that two arrays of the library have one dtype and device.
-
-        False where that is unknown, and for half types.
-        """
+        """Tell cheaply that two arrays have one device and dtype, no half one; False if unknown."""
         return False
 
     def copy(self, x: Array) -> Array:
@@ -176,8 +169,7 @@ def backend(library: str) -> ModuleType | None:
     if library not in _backends:
         from importlib.metadata import entry_points  # here: it takes long to import
 
-        entries = iter(entry_points(group="invconv.backends", name=library))
-        entry = next(entries, None)
+        entry = next(iter(entry_points(group="invconv.backends", name=library)), None)
         _backends[library] = None if entry is None else entry.load()
     return _backends[library]
 
@@ -258,10 +250,7 @@ def library_name(x: Array) -> str:
 
 
 def device(x: Array) -> Any:
-    """Return the ``device`` argument that creates an array beside ``x``.
-
-    None where constants move to their operands by themselves.
-    """
+    """Return the ``device`` argument for arrays beside ``x``; None if constants move themselves."""
     return ops_of(x).device(x)
 
 

@@ -11,12 +11,9 @@ and defines functions there with the primitives' names and signatures; those it 
 stay agnostic; `invconv.extend.register_backend` does without an entry point. The module's
 ``ARRAY_OPS`` answers what else the core asks of the library (`namespaces`). NumPy's own
 (`invconv.kernels.numpy_primitives`) are registered in the same way.
-
-`Primitive` decorates the functions of `kernels` and `operators.base.operator`.
 """
 
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,8 +25,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
-_forcing = 0  # how many `agnostic` contexts are open, in any thread: torch.compile cannot look
-_counting = threading.RLock()  # into a ContextVar, and need not while this is zero
+# an entry for each open `agnostic` context, of any thread: torch.compile cannot look into a
+# ContextVar, and need not while there is none
+_forcing: list[None] = []
 PRIMITIVES: "dict[str, Primitive[..., Any]]" = {}
 
 
@@ -53,18 +51,12 @@ def agnostic(forced: bool = True) -> Iterator[None]:
     True
     """
     token = _forced_agnostic.set(forced)
-    _count(1)
+    _forcing.append(None)
     try:
         yield
     finally:
-        _count(-1)
+        _forcing.pop()
         _forced_agnostic.reset(token)
-
-
-def _count(step: int) -> None:
-    global _forcing
-    with _counting:
-        _forcing += step
 
 
 class Primitive(Generic[P, R]):
@@ -86,7 +78,6 @@ class Primitive(Generic[P, R]):
         return getattr(backend(library), self.name, None)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run on the library of the argument that decides it."""
         if _forcing and _forced_agnostic.get():
             return self.agnostic(*args, **kwargs)
         array = args[self._on]

@@ -49,7 +49,6 @@ class Sweep:
         return replace(self, shape=shape)
 
     def transpose(self) -> "Sweep":
-        """Return that of the transposed convolution."""
         return replace(self, direction=tuple(-s for s in self.direction), lower=not self.lower)
 
     @derived
@@ -103,24 +102,19 @@ class CausalStencil:
         return self.taps[1:, ...]
 
     def within(self, shape: Shape) -> "CausalStencil":
-        """Return the same map on a grid, without taps that read outside it from every pixel.
-
-        A dilation longer than the grid becomes as long as the grid.
-        """
+        """Return the same map on a grid, without taps that read outside it from every pixel."""
         kept, known, taps = reaching(self.sweep.offsets, shape), self.sweep, self.taps
         if len(kept) < len(known.reach):
             parts = [taps[t : t + 1, ...] for t in (0, *(1 + t for t in kept))]
             taps = namespace(taps).concat(parts)
         dilation = tuple(map(min, known.dilation, shape))
         reach = tuple(known.reach[t] for t in kept)
-        return CausalStencil(
-            taps, Sweep(reach, known.direction, dilation, known.lower, tuple(shape))
-        )
+        sweep = Sweep(reach, known.direction, dilation, known.lower, tuple(shape))
+        return CausalStencil(taps, sweep)
 
     def stencil(self) -> Stencil:
         """Return the whole convolution."""
-        here = (0,) * len(self.sweep.direction)
-        return Stencil((here, *self.sweep.offsets), self.taps)
+        return Stencil(((0,) * len(self.sweep.direction), *self.sweep.offsets), self.taps)
 
 
 def reaching(offsets: Sequence[Offset], shape: Shape) -> list[int]:
@@ -155,18 +149,12 @@ def kernel_of(taps: Array, kernel_size: Shape) -> Array:
 
 
 def at_end(i: Any, n: int) -> Any:
-    """Tell which pixels of an axis of n are its first or last.
-
-    K^T = D K D^-1 between mirrors, with D = 1/2 there and 1 else.
-    """
+    """Tell which of n pixels are at an end: K^T = D K D^-1 between mirrors, D is 1/2 there."""
     return (i == 0) | (i == n - 1)
 
 
 def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
-    """Return the pixels of an axis of n that positions i repeat, and their signs: +1, -1, or 0.
-
-    Those of a transposed mirror are D^-1.
-    """
+    """Return the pixels that positions i repeat, and their signs; of a transposed mirror D^-1."""
     one = 1 + 0 * i
     if border == "periodic":
         return i % n, one

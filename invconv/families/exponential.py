@@ -45,14 +45,7 @@ class Exponentiate(Leg):
 
 @dataclass(frozen=True)
 class Exponential(Family):
-    """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`.
-
-    Attributes
-    ----------
-    linear : StencilFamily
-        The family of M.
-    kernel_size : tuple of int
-    """
+    """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`."""
 
     linear: StencilFamily  # the family of M
     kernel_size: Shape
@@ -62,7 +55,6 @@ class Exponential(Family):
 
     @property
     def closed(self) -> bool:  # type: ignore[override]
-        """Whether the grid continues periodically."""
         return self.linear.wrap
 
     def counted(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
@@ -134,6 +126,5 @@ def _at_the_pixel(family: Exponential, shape: Shape) -> Iterator[Any]:
     """Yield the taps that land on the pixel itself."""
     wrap = family.linear.wrap
     for tap, offset in zip(tap_indices(family.kernel_size), family.linear.offsets, strict=True):
-        folded = (o % n for o, n in zip(offset, shape, strict=True))
-        if not any(folded if wrap else offset):
+        if not any(o % n if wrap else o for o, n in zip(offset, shape, strict=True)):
             yield tap

@@ -84,10 +84,7 @@ class Family:
 
     @classmethod
     def of(cls, *settings: Any) -> Self:
-        """Return the family of some settings, the same one each time.
-
-        Its transpose is made with it: torch.compile can look a family up, but cannot make one.
-        """
+        """Return the family of some settings, the same each time: torch.compile cannot make one."""
         try:
             family: Self | None = cls.made.get(settings)
         except TypeError:
@@ -99,7 +96,7 @@ class Family:
             if len(cls.made) >= 2 * _MOST:
                 cls.made.clear()  # also of those that another thread, or `transpose`, just made
             family = cls.made[settings] = cls(*settings)
-            family.transpose()
+            family.transpose()  # is made, too
             cls.made[family.text] = family
         return family
 
@@ -163,8 +160,6 @@ class Family:
         """Return the gradient by w, given the gradient by the weights of A(w)^T."""
         return self.transposed(bar)[1]
 
-    # --- log-determinant ---------------------------------------------------------------------
-
     def pivots(self, w: Any) -> Array | None:
         """Return numbers whose logarithms, summed over all pixels, are log|det A|; None if none."""
         return None
@@ -199,10 +194,7 @@ class Family:
         return UNBOUNDED
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
-        """Return a pixel index per axis: every column of A is a shift of that pixel's column.
-
-        The index is None along an axis without such a pixel.
-        """
+        """Return a pixel index per axis, or None: every column of A is a shift of that pixel's."""
         return tuple(0 if self.pixelwise else None for _ in shape)
 
     def products(self, w: Any, shape: Shape) -> float:

@@ -182,8 +182,7 @@ class Scale(PointwiseFamily):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         scale = np.abs(self.scale(w))
-        back = 1 / float(scale.min()) if scale.min() else math.inf
-        return Bounds(float(scale.max()), back, 2)
+        return Bounds(float(scale.max()), 1 / float(scale.min()) if scale.min() else math.inf, 2)
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,7 @@ class Orthogonal(Structured):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         matrix = self.matrix(w)[0]
-        bounds = of_matrix(matrix, matrix.T)
-        return replace(bounds, terms=len(matrix) + len(w) + 2)
+        return replace(of_matrix(matrix, matrix.T), terms=len(matrix) + len(w) + 2)
 
 
 @dataclass(frozen=True)

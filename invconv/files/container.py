@@ -47,10 +47,7 @@ def named(path: Any) -> str:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> "Iterator[Stored]":
-    """Yield the arrays of a file; an InvalidFileError in the block is raised with the file's name.
-
-    An OSError is raised if the file cannot be read.
-    """
+    """Yield the arrays of a file, whose name is put before an InvalidFileError in the block."""
     name = named(path)
     try:
         yield _read_file(name)
@@ -60,8 +57,8 @@ def reading(path: str | os.PathLike[str]) -> "Iterator[Stored]":
 
 def _read_file(name: str) -> "Stored":
     safetensors = _needed("safetensors", "files need")
-    ordinary = stat.S_ISREG(os.stat(name).st_mode)
-    require(ordinary, "not an ordinary file")  # to open a pipe would wait for ever
+    # to open a pipe would wait for ever
+    require(stat.S_ISREG(os.stat(name).st_mode), "not an ordinary file")
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
             _require_entries_once(name)
@@ -71,7 +68,7 @@ def _read_file(name: str) -> "Stored":
 
 
 def _require_entries_once(name: str) -> None:
-    """Raise if an object of the header has an entry twice, of which safetensors takes the last."""
+    """Raise if the header has an entry twice, of which safetensors takes the last."""
     with open(name, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         most = _MOST_HEADER_BYTES
@@ -105,19 +102,15 @@ def require(holds: bool, message: str) -> None:
 
 
 class Stored(dict[str, Values]):
-    """The arrays of a file, those of bfloat16 in float32, and their ``document``, a description.
-
-    ``dtype`` is the one real dtype: "float64", "float32", "float16" or "bfloat16".
-    """
+    """The arrays of a file, bfloat16 in float32; their one real ``dtype``, and a ``document``."""
 
     def __init__(self, name: str, file: Any) -> None:
         names = file.keys()
         require(len(names) <= _MOST_ARRAYS, f"{len(names)} arrays are more than {_MOST_ARRAYS}")
         kinds = {name: file.get_slice(name).get_dtype() for name in names}
         for array, kind in kinds.items():
-            known = ", ".join(_REAL.values())
-            fits = kind in _KINDS.values()
-            require(fits, f"{array!r} is {kind}; expected one of {known} or {_INTEGRAL}")
+            known = f"expected one of {', '.join(_REAL.values())} or {_INTEGRAL}"
+            require(kind in _KINDS.values(), f"{array!r} is {kind}; {known}")
         real = sorted(set(kinds.values()) - {_INTEGRAL})
         if "BF16" in real:
             _needed("ml_dtypes", "bfloat16 needs")  # makes the dtype known to NumPy
@@ -141,12 +134,11 @@ class Stored(dict[str, Values]):
         require(isinstance(self.document, dict), "the description is no JSON object")
 
 
-def _array(file: Any, name: str) -> Values:
+def _array(file: Any, name: str) -> Any:
     try:
-        values: Values = file.get_tensor(name)
+        return file.get_tensor(name)
     except ValueError as error:  # a shape that NumPy does not allow
         raise InvalidFileError(f"{name!r}: {error}") from None
-    return values
 
 
 def write(
@@ -155,10 +147,7 @@ def write(
     arrays: Mapping[str, Array],
     read: Callable[[Stored], Any],
 ) -> None:
-    """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written.
-
-    The description has an entry "schema"; the arrays are of any library.
-    """
+    """Write a file, whole or not at all; raise ValueError if ``read`` refuses what was written."""
     contents = list(_contents(description, {n: _to_be_written(n, a) for n, a in arrays.items()}))
     target = named(path)
     with replacing(target) as part:
@@ -224,8 +213,7 @@ def _checksum(text: str, arrays: Mapping[str, Values]) -> str:
     """Return the CRC-32 of a description and of arrays in the dtypes of a file, as 8 digits.
 
     The checksum guards against accidents: it detects every damage of up to 32 bits in a row, and
-    misses one in 2^32 other damages. It is no protection against malice, since anyone can compute
-    it anew. 500 MB take 0.2 s; SHA-256 takes 0.5 s.
+    misses one in 2^32 other damages. 500 MB take 0.2 s; SHA-256 takes 0.5 s.
     """
     crc = zlib.crc32(text.encode())
     for name, values in sorted(arrays.items()):

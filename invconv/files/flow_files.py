@@ -84,14 +84,7 @@ def flow_of(stored: Stored) -> StoredFlow:
     require(set(document) == names, f"the description has {sorted(document)}")
     initialized = document["initialized"]
     require(isinstance(initialized, bool), "initialized is neither true nor false")
-    architecture = _architecture(document["flow"], len(stored))
-    arrays = dict(stored)
-    _require_arrays(architecture, arrays)
-    return StoredFlow(architecture, arrays, initialized)
-
-
-def _architecture(values: Any, held: int) -> GlowArchitecture:
-    """Return the architecture of a description; the file holds ``held`` arrays."""
+    values, held = document["flow"], len(stored)
     require(isinstance(values, dict), f"expected a flow, got {values!r:.80}")
     kind = values.get("kind")
     require(kind == "glow", f"expected the kind 'glow', got {kind!r:.80}")
@@ -99,11 +92,10 @@ def _architecture(values: Any, held: int) -> GlowArchitecture:
         glow = GlowArchitecture.from_dict({n: v for n, v in values.items() if n != "kind"})
     except (TypeError, ValueError) as error:
         raise InvalidFileError(f"flow: {error}") from None
-    steps = glow.levels * glow.depth
-    require(
-        steps <= held, f"{glow.levels} levels of {glow.depth} steps have more than {held} arrays"
-    )
-    return glow
+    text = f"{glow.levels} levels of {glow.depth} steps have more than {held} arrays"
+    require(glow.levels * glow.depth <= held, text)
+    _require_arrays(glow, stored)
+    return StoredFlow(glow, dict(stored), initialized)
 
 
 def _require_arrays(architecture: GlowArchitecture, arrays: Mapping[str, Values]) -> None:

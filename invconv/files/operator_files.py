@@ -57,9 +57,7 @@ def describe(
         )
     if conv._bounded_from is not None:
         free, gain = conv._bounded_from
-        with np.errstate(
-            all="ignore"
-        ):  # by NumPy, as the reader will: QR may be another in a library
+        with np.errstate(all="ignore"):  # by NumPy, as by the reader: QR may differ in a library
             again = bounded(free._map(to_numpy, check=False), gain).parameters()
         if not all(_alike(own, again[name]) for name, own in conv.parameters().items()):
             raise ValueError(
@@ -142,11 +140,9 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
     wanted = ("class", "settings", "arrays", "parts")
     require(depth <= DEEPEST, f"operators are nested more than {DEEPEST} deep")
     require(isinstance(description, dict), f"expected an operator, got {description!r:.80}")
-    entries = set(description)
-    least = set(wanted)
-    fits = least <= entries <= least | {"max_gain", "module"}
-    also = "perhaps max_gain and module"
-    require(fits, f"an operator has {sorted(wanted)} and {also}, not {sorted(entries)}")
+    entries, least = set(description), set(wanted)
+    text = f"{sorted(wanted)} and perhaps max_gain and module, not {sorted(entries)}"
+    require(least <= entries <= least | {"max_gain", "module"}, f"an operator has {text}")
     name, hint, known = description["class"], "", operators()
     if "module" in description:
         module = description["module"]
@@ -171,8 +167,7 @@ def _class_of(description: Any, depth: int) -> type[InvertibleConv]:
 def write_operator(path: str | os.PathLike[str], conv: InvertibleConv) -> None:
     """Write an operator to a file, whole or not at all."""
     arrays: dict[str, Array] = {}
-    description = {"schema": _SCHEMA, "operator": describe(conv, arrays)}
-    write(path, description, arrays, operator_of)
+    write(path, {"schema": _SCHEMA, "operator": describe(conv, arrays)}, arrays, operator_of)
 
 
 def in_library(conv: InvertibleConv, like: Array, argument: str) -> InvertibleConv:
@@ -198,8 +193,7 @@ def operator_of(stored: Stored) -> InvertibleConv:
 def judge_range(arrays: Mapping[str, Values], like: Array, argument: str) -> None:
     """Raise if a number is too large for the dtype of ``like``; warn if one becomes zero.
 
-    ``arrays`` are NumPy's; those of integers pass. ``argument`` is the name of the argument by
-    which the user chose the dtype, for messages.
+    ``arrays`` are NumPy's; those of integers pass. ``argument`` is as for `load_as`.
     """
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)

@@ -120,8 +120,7 @@ def load_as(
         if like is not None:
             require_real(argument, like)
         if stored.document.get("schema") == flow_files.FLOW_SCHEMA:
-            flow = flow_files.flow_of(stored)
-            return flow_files.in_library(flow, like, argument, stored.name)
+            return flow_files.in_library(flow_files.flow_of(stored), like, argument, stored.name)
         if like is None and stored.dtype == "bfloat16":
             raise TypeError(
                 f"like: {stored.name} holds bfloat16, which NumPy has not; pass an array of torch "

@@ -10,18 +10,18 @@ may see a context, too: a vector for each sample, or images.
 from collections.abc import Callable
 from typing import Any
 
-from invconv.arrays.namespaces import Array, cast, dtype_name, is_half, namespace
+from invconv.arrays.namespaces import Array, dtype_name, namespace, widened
 from invconv.arrays.validation import finite_or_nan, is_number, positive_int, require_array
 
 
 def affine(x: Array, shift: Array, scale: Array) -> tuple[Array, Array]:
     """Return z = (x + shift) scale and the log-determinants, shape (B,)."""
-    return (x + shift) * scale, sum_of_each(namespace(scale).log(in_full(scale)))
+    return (x + shift) * scale, sum_of_each(namespace(scale).log(widened(scale)))
 
 
 def inverse_affine(z: Array, shift: Array, scale: Array) -> tuple[Array, Array]:
     """Return x = z / scale - shift and the log-determinants of the inverse, shape (B,)."""
-    return z / scale - shift, -sum_of_each(namespace(scale).log(in_full(scale)))
+    return z / scale - shift, -sum_of_each(namespace(scale).log(widened(scale)))
 
 
 def coupling_scale(h: Array, floor: float, sigmoid: Callable[[Array], Array]) -> Array:
@@ -40,11 +40,6 @@ def scale_floor(value: Any) -> float:
     if not is_number(value) or isinstance(value, bool) or not 0 <= floor < 1:
         raise ValueError(f"scale_floor: expected a number of at least 0 and below 1, got {value!r}")
     return floor
-
-
-def in_full(x: Array) -> Array:
-    """Return an array of a half type in float32, the dtype of its log-determinants, else as is."""
-    return cast(x, namespace(x).float32) if is_half(x.dtype, x) else x
 
 
 def sum_of_each(x: Array) -> Array:

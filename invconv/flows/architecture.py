@@ -4,8 +4,6 @@
 
 D. P. Kingma, P. Dhariwal, Glow, NeurIPS 2018; E. Hoogeboom, R. van den Berg, M. Welling, Emerging
 Convolutions for Generative Normalizing Flows, ICML 2019.
-
-`invconv_torch.flows` and `invconv_jax.flows` build it; `files.flow_files` writes it.
 """
 
 import dataclasses

@@ -27,9 +27,10 @@ from invconv.arrays.namespaces import (
     ops_of,
     readable,
     to_numpy,
+    widened,
 )
 from invconv.arrays.validation import require_array, require_beside, require_real
-from invconv.flows.affine import in_full, sum_of_each
+from invconv.flows.affine import sum_of_each
 
 VALUES = 256  # of a pixel
 
@@ -71,7 +72,7 @@ def log_prob(x: Array, zs: Sequence[Array], log_det: Array) -> Array:
     If x is not readable and an image is outside [0, 1), its log p(x) and gradients are NaN.
     """
     for z in zs:
-        log_det = log_det - 0.5 * sum_of_each(in_full(z) ** 2 + math.log(2 * math.pi))
+        log_det = log_det - 0.5 * sum_of_each(widened(z) ** 2 + math.log(2 * math.pi))
     return log_det if readable(log_det) else nan_if_lost(log_det, _outside(x))
 
 
@@ -95,8 +96,7 @@ def require_in_range(x: Any) -> None:
     require_array("x", x)
     outside = _outside(x)
     if readable(outside):
-        hint = "; bits_per_dim takes uint8 pixels"
-        _require_none("x", x, outside, "images in [0, 1)", hint)
+        _require_none("x", x, outside, "images in [0, 1)", "; bits_per_dim takes uint8 pixels")
 
 
 def _outside(x: Array) -> Array:

@@ -73,8 +73,7 @@ def taps_norm(w: Array) -> Array:
     """Return a bound of |M|_2, the smaller of the 1- and the infinity norm, as a 0-d array."""
     xp = namespace(w)
     entries = xp.sum(abs(w), axis=0)
-    norms = [xp.max(xp.sum(entries, axis=axis)) for axis in (0, 1)]
-    return xp.minimum(*norms)
+    return xp.minimum(*(xp.max(xp.sum(entries, axis=axis)) for axis in (0, 1)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -152,8 +151,7 @@ def diagonal_block(w_bar: Array, blocks: int) -> Array:
         return w_bar
     xp, (taps, channels, _) = namespace(w_bar), w_bar.shape
     apart = xp.reshape(w_bar, (taps, blocks, channels // blocks, blocks, channels // blocks))
-    total: Array = sum(apart[:, i, :, i, :] for i in range(blocks))
-    return total
+    return sum(apart[:, i, :, i, :] for i in range(blocks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +169,6 @@ class Series:
     counts: Counts
 
     def __call__(self, x: Array) -> Array:
-        """Return P(w; x, directions)."""
         return last_block(self._points(in_block(x, self.blocks, 0))[-1], self.blocks)
 
     @functools.cached_property
@@ -209,11 +206,7 @@ class Series:
 
 
 def series(
-    family: Correlation,
-    w: Array,
-    directions: Sequence[Array],
-    counts: Counted,
-    orders: int,
+    family: Correlation, w: Array, directions: Sequence[Array], counts: Counted, orders: int
 ) -> Series:
     """Return the series of e^M(w), with terms enough for ``orders`` derivatives."""
     xp = namespace(w)
@@ -229,11 +222,7 @@ def series(
 def exponential(
     family: Correlation, w: Array, x: Array, *directions: Array, counts: Counted = None
 ) -> Array:
-    """Return P(w; x, directions), which is e^M(w) x without directions.
-
-    ``w`` and the directions are taps (T, C, C); ``counts`` is the result of `counts_of`, if it is
-    known.
-    """
+    """Return P(w; x, directions), e^M(w) x without any; w and they are taps (T, C, C)."""
     return series(family, w, directions, counts, len(directions))(x)
 
 
@@ -242,8 +231,7 @@ def exponential_gram(
     family: Correlation, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
 ) -> Array:
     """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
-    taylor = series(family, w, directions, counts, 1 + len(directions))
-    return taylor.pull_back(x, y)[0]
+    return series(family, w, directions, counts, 1 + len(directions)).pull_back(x, y)[0]
 
 
 @partial(Primitive, on=1)
@@ -301,10 +289,7 @@ def exponential_cotangent(
 def gram_cotangent(
     family: Correlation, arrays: Sequence[Array], slot: int, bar: Array, counts: Counted = None
 ) -> Array:
-    """Return the cotangent of argument ``slot`` of Q(w; x, y, ...).
-
-    It is a cotangent of <bar, Q(w; x, y, v_1 ... v_k)> = <y, P(w; x, v_1 ... v_k, bar)>.
-    """
+    """Return the cotangent of argument ``slot`` of Q: of <y, P(w; x, v_1 ... v_k, bar)>."""
     w, x, y, *directions = arrays
     of_p = w, x, *directions, bar
     if slot == 2:

@@ -43,14 +43,12 @@ def apply_vjp(
 ) -> tuple[Tangent, Tangent]:
     """Return (w_bar, x_bar) of y = A(w) x."""
     w_bar = gram(family, x, y_bar) if wanted[0] else None
-    x_bar = apply(family.transpose(), family.adjoint(w), y_bar) if wanted[1] else None
-    return w_bar, x_bar
+    return w_bar, apply(family.transpose(), family.adjoint(w), y_bar) if wanted[1] else None
 
 
 def solve_jvp(family: Linear, solve: Map, x: Array, w_dot: Tangent, y_dot: Tangent) -> Tangent:
     """Push tangents through x = A(w)^-1 y; ``solve`` is y -> A(w)^-1 y."""
-    moved = None if w_dot is None else -apply(family, w_dot, x)
-    total = _sum(y_dot, moved)
+    total = _sum(y_dot, None if w_dot is None else -apply(family, w_dot, x))
     return None if total is None else solve(total)
 
 
@@ -88,12 +86,9 @@ def _adjoint(a: Array) -> Array:
 
 
 def _sum_to(a: Array, shape: Shape) -> Array:
-    xp = namespace(a)
-    extra = tuple(range(a.ndim - len(shape)))
-    stretched = tuple(
-        i + len(extra) for i, n in enumerate(shape) if n == 1 != a.shape[i + len(extra)]
-    )
-    axes = extra + stretched
+    xp, more = namespace(a), a.ndim - len(shape)
+    stretched = (more + i for i, n in enumerate(shape) if n == 1 != a.shape[more + i])
+    axes = (*range(more), *stretched)
     return xp.reshape(xp.sum(a, axis=axes), shape) if axes else a
 
 

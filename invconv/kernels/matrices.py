@@ -190,9 +190,8 @@ def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
 def _accurate(matrix: Floats, inverse: np.ndarray[Any, Any], like: Array) -> Array | None:
     """Return an inverse as an array like the given one, or None if it is not accurate enough."""
     with np.errstate(all="ignore"):
-        condition = np.linalg.norm(matrix) * np.linalg.norm(inverse)
         # beyond, x would be right, but W x further from y than rounding explains
-        if not condition <= _INVERSE_LIMIT * len(matrix):
+        if not np.linalg.norm(matrix) * np.linalg.norm(inverse) <= _INVERSE_LIMIT * len(matrix):
             return None
         return from_host(inverse, like)
 
@@ -225,8 +224,7 @@ class Reflections:
         if not self.rows.shape[0]:
             return matrix, None
         x = triangular_solve(self.triangle, matmul(self.rows, matrix), lower=False)
-        product = matrix - matmul(namespace(x).matrix_transpose(self.rows), x)
-        return product, (matrix, x)
+        return matrix - matmul(namespace(x).matrix_transpose(self.rows), x), (matrix, x)
 
     def vjp(self, memo: tuple[Array, Array] | None, bar: Array) -> tuple[Array, Array]:
         """Return the gradients of <bar, Q U> with respect to the reflectors (m, C) and to U.
@@ -239,13 +237,11 @@ class Reflections:
         if memo is None:
             return self.rows, bar
         xp, v, (matrix, x) = namespace(bar), self.rows, memo
-        turned = xp.matrix_transpose(self.triangle)
-        y_bar = -triangular_solve(turned, matmul(v, bar), lower=True)
+        y_bar = -triangular_solve(xp.matrix_transpose(self.triangle), matmul(v, bar), lower=True)
         above = _half(-matmul(y_bar, xp.matrix_transpose(x)))
         gram_bar = above + xp.matrix_transpose(above)
         from_x = matmul(x, xp.matrix_transpose(bar))
-        from_y = matmul(y_bar, xp.matrix_transpose(matrix))
-        v_bar = from_y - from_x + matmul(gram_bar, v)
+        v_bar = matmul(y_bar, xp.matrix_transpose(matrix)) - from_x + matmul(gram_bar, v)
         return v_bar / self.largest, bar + matmul(xp.matrix_transpose(v), y_bar)
 
 

@@ -114,10 +114,7 @@ def in_turn(maps: Sequence[Map]) -> Map:
 
 @Primitive
 def matmul(a: Array, b: Array) -> Array:
-    """Return A B, shape (..., N, M), for (..., N, K) and (..., K, M); leading axes broadcast.
-
-    A primitive, since libraries differ in how to ask for all digits.
-    """
+    """Return A B, leading axes broadcast; a primitive, as libraries differ in keeping digits."""
     return namespace(a).matmul(a, b)
 
 
@@ -144,10 +141,7 @@ def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
 def correlate_kernel_vjp(
     x: Array, y_bar: Array, offsets: tuple[Offset, ...], *, wrap: bool = False
 ) -> Array:
-    """Return the gradient of <y_bar, correlate(stencil, x)> by the taps, shape (T, C, C).
-
-    taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T
-    """
+    """Return taps_bar[t] = sum over b, p of y_bar[b, :, p] x[b, :, p + offsets[t]]^T."""
     xp = namespace(x)
     channels = x.shape[1]
     grads = [zeros((channels, channels), x)] * len(offsets)
@@ -159,10 +153,7 @@ def correlate_kernel_vjp(
 
 @Primitive
 def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
-    """Return T^-1 B, shape (C, M), by substitution if the library offers it.
-
-    T is lower or upper triangular: the entries of the other triangle are zero.
-    """
+    """Return T^-1 B, (C, M), by substitution if possible; T is zero beyond its triangle."""
     # Some libraries raise at a zero pivot. An operator refuses singular matrices if it can read
     # them; so here the values do not matter, as long as nothing is raised.
     xp = namespace(matrix)
@@ -195,8 +186,7 @@ def add_pivots(kernel: Array, centre: Offset, v: Array) -> Array:
             place = place * k + c
         at_centre = xp.reshape(places == place, kernel_size)
         here = here[(..., *(None,) * len(kernel_size))] & at_centre
-    more = kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))]
-    return xp.where(here, more, kernel)
+    return xp.where(here, kernel + v[(slice(None), *(None,) * (kernel.ndim - 1))], kernel)
 
 
 @Primitive
@@ -236,8 +226,7 @@ def shifts(x: Array, offsets: tuple[Offset, ...], wrap: bool) -> list[tuple[int,
     padded, low = x, []
     for a in range(len(shape)):
         before = max([0, *(-offsets[t][a] for t in kept)])
-        after = max([0, *(offsets[t][a] for t in kept)])
-        padded = pad(padded, 2 + a, before, after, wrap)
+        padded = pad(padded, 2 + a, before, max([0, *(offsets[t][a] for t in kept)]), wrap)
         low.append(before)
     windows = []
     for t in kept:
@@ -303,8 +292,7 @@ def part(x: Array, axis: int, start: int, stop: int | None = None) -> Array:
 
 def multiply(matrix: Array, x: Array) -> Array:
     """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
-    xp = namespace(x)
-    return xp.reshape(matmul(matrix, flat(x)), x.shape)
+    return namespace(x).reshape(matmul(matrix, flat(x)), x.shape)
 
 
 def flat(x: Array) -> Array:

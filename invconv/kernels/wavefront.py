@@ -88,10 +88,7 @@ class Lanes(NamedTuple):
 
 
 def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
-    """Return the lanes of the grid of a stencil that is `within` it.
-
-    ``xp`` is numpy or torch, to which ``device`` is passed on.
-    """
+    """Return the lanes of the grid of a stencil that is `within` it; ``xp`` is numpy or torch."""
     shape = c.shape
     *others, last = range(len(shape))
     n, step = shape[last], c.dilation[last]
@@ -156,8 +153,7 @@ def inverse_at_the_pixel(stencil: CausalStencil) -> Array | None:
     if not norm < limit * values.diagonal().min():
         return None
     inverse = triangular_solve(d, identity(d.shape[0], d), lower=stencil.sweep.lower)
-    inverse_norm = np.abs(to_numpy(inverse)).sum(axis=0).max()
-    return inverse if norm * inverse_norm <= limit else None
+    return inverse if norm * np.abs(to_numpy(inverse)).sum(axis=0).max() <= limit else None
 
 
 def inverse_keeps_accuracy(matrix: Array, inverse: Array) -> Array:
@@ -243,9 +239,7 @@ class StridedOps:
 Block = tuple[int, int, int, int]
 
 
-def order_in_memory(
-    reach: tuple[Offset, ...], direction: tuple[int, ...]
-) -> list[tuple[int, Offset]]:
+def order_in_memory(reach: tuple[Offset, ...], direction: Shape) -> list[tuple[int, Offset]]:
     """Return (t, offset of the pixel that tap t reads), sorted by memory; t = -1 is the pixel."""
     here = (-1, (0,) * len(direction))
     read = [tuple(-s * o for s, o in zip(direction, tap, strict=True)) for tap in reach]
@@ -283,8 +277,7 @@ def layout(shape: tuple[int, ...], reach: tuple[Offset, ...], direction: tuple[i
     strides = [batch * pitch + lean * channels, channels]
     for axis in reversed(range(1, len(grid) - 1)):
         strides.insert(0, (grid[axis] + depth[axis]) * strides[0])
-    order = order_in_memory(reach, direction)
-    shifts = [dot(offset, strides) for _, offset in order]
+    shifts = [dot(offset, strides) for _, offset in order_in_memory(reach, direction)]
     start = -min(shifts)
     last = dot((n - 1 for n in (batch, *grid)), (pitch, *strides))
     steps = _steps(batch, tuple(grid), tuple(strides), direction, slope)
@@ -357,7 +350,6 @@ class PitchedSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs; "levels" is how many wavefronts follow each other."""
         corner = "triangular solve" if self.inverse is None else "cached inverse"
         shapes = [np.broadcast_to(0, self.shape)[part].shape for part in self._residues()]
         settings = self.causal.sweep.reach, self.causal.sweep.direction

@@ -165,8 +165,6 @@ class AutoregressiveConv(WithKernel):
 
     @derived
     def _family(self) -> Causal:
-        assert isinstance(self.direction, tuple)
-        assert isinstance(self.dilation, tuple)
         lower = self.channel_order == "lower"
         size, centre = self._kernel_size, self._centre
         return Causal.of(size, centre, self.direction, self.dilation, lower)
@@ -228,8 +226,7 @@ class AutoregressiveConv(WithKernel):
             return super().forward(x)
         call = as_batch(self, "x", x)
         conv: AutoregressiveConv = call.conv
-        y = conv._with_before(call, conv._route(call.x)(call.x), before, 1)
-        return call.restore_shape(y)
+        return call.restore_shape(conv._with_before(call, conv._route(call.x)(call.x), before, 1))
 
     def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.
@@ -308,8 +305,7 @@ def as_before(call: Call, family: Causal, before: Any) -> Array:
     axis = len(shape) - len(call.spatial_shape)
     expected = (*shape[:axis], depth, *shape[axis + 1 :])
     if tuple(before.shape) != expected:
-        ahead = family.direction[0] < 0
-        place = "first rows behind" if ahead else "last rows before"
+        place = "first rows behind" if family.direction[0] < 0 else "last rows before"
         raise ValueError(
             f"before: expected the shape {expected}, since the taps reach {depth} pixels along the "
             f"first spatial axis, got {tuple(before.shape)}; give the {place} this block, "

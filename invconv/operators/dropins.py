@@ -48,10 +48,7 @@ def require_conv(conv: Any) -> None:
 
 
 def event_ndim(own: int | None, ndim: int | None) -> int:
-    """Return the number of axes of a sample, channels included.
-
-    ``own`` is the operator's number of spatial axes, and ``ndim`` the one that the user passes.
-    """
+    """Return the axes of a sample, channels included, from an operator's own ndim or the user's."""
     if ndim is None:
         ndim = own
     if ndim is None:
@@ -69,11 +66,7 @@ def event_ndim(own: int | None, ndim: int | None) -> int:
 def on_batch(
     run: Callable[[Array], tuple[Array, Array]], x: Array, axes: int
 ) -> tuple[Array, Array]:
-    """Run a ``*_and_log_det`` that takes one batch axis on arrays with any number of them.
-
-    ``run`` takes (B, C, *spatial) and returns the same shape and log-determinants (B,). ``axes`` is
-    the result of `event_ndim`.
-    """
+    """Run a ``*_and_log_det`` of (B, C, *spatial) on x with any batch axes; see `event_ndim`."""
     batch, event = batch_and_event(x, axes)
     y, log_det = run(x.reshape((size(batch), *event)))
     require_kept(event, y)

@@ -6,7 +6,6 @@ from typing import Self
 
 import numpy as np
 
-from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import positive_int, sizes
 from invconv.operators.autoregressive import AutoregressiveConv
@@ -48,8 +47,7 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
 
     def validate(self) -> None:
         for name in ("first", "second"):
-            conv = getattr(self, name)
-            if not isinstance(conv, AutoregressiveConv):
+            if not isinstance(conv := getattr(self, name), AutoregressiveConv):
                 raise TypeError(
                     f"{name}: expected an AutoregressiveConv, got {type(conv).__name__}"
                 )
@@ -96,11 +94,6 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
         init = partial(AutoregressiveConv.init, channels, taps, ndim, mask=mask, dilation=dilation)
         first = init(direction=-1, channel_order="lower", rng=rng, like=like)
         return cls(first, init(direction=1, channel_order="upper", rng=rng, like=like))
-
-    @derived
-    def ndim(self) -> int:
-        """Return the number of spatial axes."""
-        return self.first.ndim
 
     def within(self, gain: float) -> Self:
         first, second = self.first.within(gain**0.5), self.second.within(gain**0.5)

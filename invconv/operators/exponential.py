@@ -132,7 +132,6 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     @derived
     def _family(self) -> Exponential:
-        assert isinstance(self.dilation, tuple)
         size = self._kernel_size
         return Exponential(CentredFamily.of(self.padding == "circular", size, self.dilation), size)
 
@@ -151,8 +150,7 @@ class ExponentialConv(WithKernel, mixing="exponential"):
         return self.replace(kernel=symmetric + skew * (limit / xp.maximum(turns, limit)))
 
     def advice(self, channel: int | None) -> str:
-        taps = taps_of(self._symmetric())
-        norm = float(np.linalg.norm(taps, 2, axis=(1, 2)).sum())
+        norm = float(np.linalg.norm(taps_of(self._symmetric()), 2, axis=(1, 2)).sum())
         return (
             f"make the symmetric part of the kernel smaller, S = (K[o, i, t] + K[i, o, -t]) / 2: "
             f"the condition is at most e^(2 |S|), |S| <= {norm:.3g}; the rest loses nothing"

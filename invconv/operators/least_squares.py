@@ -117,8 +117,7 @@ def regularised(
         xp.max(coupled * xp.sum(ops.without_derivative(s), axis=1), axis=1, keepdims=True)
         for s in (sizes, added)
     )
-    unit = xp.where(other > 0, other, xp.ones_like(other))
-    own = xp.where(own > 0, own, unit)
+    own = xp.where(own > 0, own, xp.where(other > 0, other, xp.ones_like(other)))
     inside = None
     if not penalties:
         scaled = matrices / own[:, 0]
@@ -171,8 +170,7 @@ def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> 
         return found
     lost = one - matmul(found, matrices)  # the projector to the null space of K
     both = lost + conjugate(ops.xp.matrix_transpose(lost)) - one
-    least = found - matmul(lost, matmul(inverse_or_nan(both), found))
-    return values + _derivative(ops, least)
+    return values + _derivative(ops, found - matmul(lost, matmul(inverse_or_nan(both), found)))
 
 
 def _derivative(ops: ArrayOps, x: Array) -> Array:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from invconv.arrays.namespaces import Shape
+from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.validation import integer
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import require_operator
@@ -14,8 +14,6 @@ from invconv.operators.base.operator import InvertibleConv
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
-
-Floats = np.ndarray[Any, Any]
 
 
 def aslinearoperator(
@@ -67,12 +65,11 @@ def aslinearoperator(
     full = (conv.channels, *sizes) if len(sizes) == conv.ndim else sizes
     grid = as_batch(conv, "shape", np.broadcast_to(like.dtype.type(), full)).spatial_shape
 
-    def on_columns(conv: InvertibleConv) -> Callable[[Floats], Floats]:
+    def on_columns(conv: InvertibleConv) -> Callable[[Array], Array]:
         run = conv.prepare(grid).inverse if inverse else conv.forward
 
-        def columns(x: Floats) -> Floats:
-            y: Floats = run(x.T.reshape(-1, conv.channels, *grid))
-            return y.reshape(x.T.shape).T
+        def columns(x: Array) -> Array:
+            return run(x.T.reshape(-1, conv.channels, *grid)).reshape(x.T.shape).T
 
         return columns
 

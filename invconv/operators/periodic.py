@@ -89,6 +89,5 @@ class PeriodicConv(SpectralConv, mixing="periodic"):
 
     @derived
     def _family(self) -> Spectral:
-        assert isinstance(self.dilation, tuple)
         borders = ("periodic",) * len(self._kernel_size)
         return Spectral.of(self._kernel_size, borders, self.dilation)

@@ -58,8 +58,7 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
     xp = namespace(x)
     split = xp.reshape(x, (*batch, channels, *(m for n in coarse for m in (n, factor))))
     lead = len(batch) + 1
-    inner = [lead + 2 * a + 1 for a in range(ndim)]
-    outer = [lead + 2 * a for a in range(ndim)]
+    inner, outer = ([lead + 2 * a + i for a in range(ndim)] for i in (1, 0))
     moved = xp.permute_dims(split, (*range(lead), *inner, *outer))
     pixels = _in_order(moved, (*batch, channels * factor**ndim, *coarse))
     return pixels if basis == "pixels" else _transformed(pixels, _MATRICES[basis](factor), ndim)

@@ -141,7 +141,6 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
 
     @derived
     def _family(self) -> Spectral:
-        assert isinstance(self.boundary, tuple)
         size = self._kernel_size
         return Spectral.of(size, self.boundary, (1,) * len(size))
 

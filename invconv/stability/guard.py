@@ -1,9 +1,6 @@
 """A guard for training: it warns before the inverse of a layer is lost.
 
 A judgement costs up to six solves and 200 ms, so a call judges one layer, and most calls none.
-
-`invconv_torch.InverseGuard` and `invconv_jax.InverseGuard` are public; they collect a model's
-layers.
 """
 
 import math

@@ -63,10 +63,7 @@ def error_bound(steps: Iterable[Bounds]) -> float:
 
 
 def of_taps(diagonal: Floats, taps: Floats) -> Bounds:
-    """Return the bounds of a causal convolution at every grid size, by Neumann's series.
-
-    ``diagonal`` is D, and ``taps``, shape (T, C, C), are the others.
-    """
+    """Return the bounds of a causal convolution of D and taps (T, C, C), by Neumann's series."""
     try:
         inverse = np.linalg.inv(diagonal)
     except np.linalg.LinAlgError:  # a zero pivot, or one that overflows

@@ -1,7 +1,4 @@
-"""Condition numbers |K| |K^-1| in NumPy float64: 2-norm of matrices, 1-norm of other maps.
-
-The 1-norms of K and K^-1 come from products: from all columns, or by Hager's and Higham's estimate.
-"""
+"""Condition numbers |K| |K^-1| in NumPy float64: 2-norm of matrices, 1-norm of other maps."""
 
 import math
 from collections.abc import Callable
@@ -68,8 +65,7 @@ def map_norm(apply: Map, apply_t: Map, sample: Shape) -> tuple[float, int]:
     """
     n = size(sample)
     alternating = (-1.0) ** np.arange(n) * (1 + np.arange(n) / max(1, n - 1))
-    signs = np.random.default_rng().choice([-1.0, 1.0], n)
-    x = np.vstack([np.ones(n), alternating, signs])
+    x = np.vstack([np.ones(n), alternating, np.random.default_rng().choice([-1.0, 1.0], n)])
     x /= np.abs(x).sum(axis=1, keepdims=True)
     best, column = 0.0, 0
     for _ in range(4):  # LAPACK's climbs five times at most
@@ -103,10 +99,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition number |K| |K^-1|, and the channel and pixel, or frequency, that cause it.
-
-    `invconv.Diagnosis` describes the attributes.
-    """
+    """A condition number |K| |K^-1|, and what causes it; `invconv.Diagnosis` has the attributes."""
 
     condition: float
     norm: str
@@ -140,8 +133,7 @@ def digits_left(number: float, eps: float) -> float:
 def of_spectrum(matrices: Matrix, rounding: float) -> Condition:
     """Return the largest over the smallest singular value of blocks (F, C, C), one per frequency.
 
-    Rounding may change a singular value by ``rounding``. The result's ``frequency`` is (f,), the
-    index of the worst block.
+    Rounding may change a singular value by ``rounding``; ``frequency`` is (f,), the worst block.
     """
     if not np.isfinite(matrices).all():
         raise SolveOverflowError

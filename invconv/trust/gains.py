@@ -56,8 +56,7 @@ def squashed(v: Array, limit: float) -> Array:
 
 def shrinking(norm: Array, limit: Array) -> Array:
     """Return a factor that brings a norm below a limit; it is close to 1 for a small norm."""
-    xp = namespace(norm)
-    larger = xp.maximum(norm, limit)  # so that no power overflows
+    larger = namespace(norm).maximum(norm, limit)  # so that no power overflows
     return (limit / larger) / ((limit / larger) ** 4 + (norm / larger) ** 4) ** 0.25
 
 
@@ -73,8 +72,7 @@ def triangle_within(log_scale: Array, strict: Array, gain: float) -> tuple[Array
     log_scale = squashed(log_scale, math.log(half))
     xp = namespace(log_scale)
     strict = strict_below(strict, 1 - 1 / half)
-    bound = xp.exp(-xp.min(log_scale)) / (1 - norm_bound(strict))
-    return xp.exp(log_scale), strict, bound
+    return xp.exp(log_scale), strict, xp.exp(-xp.min(log_scale)) / (1 - norm_bound(strict))
 
 
 def triangular_within(matrix: Array, gain: float) -> tuple[Array, Array]:

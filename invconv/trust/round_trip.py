@@ -20,20 +20,9 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, cast, device, is_half, namespace, size
 from invconv.kernels.primitives import Map
+from invconv.trust import limits
+from invconv.trust.bound import Floats
 from invconv.trust.condition import EPS, digits_left
-from invconv.trust.limits import (
-    BATCH,
-    CYCLE,
-    DIAGNOSED,
-    FEW,
-    MORE,
-    NEAR,
-    ROUNDING,
-    SMALL,
-    TOLERATED,
-)
-
-Floats = np.ndarray[Any, Any]
 
 
 class Image(NamedTuple):
@@ -76,10 +65,10 @@ class RoundTrip:
         They are ``affordable``, more where the error is just below the limit, and few where it is
         far below. Without a limit they are as many as a diagnosis has.
         """
-        few = affordable < CYCLE * (1 + self.spectral)
+        few = affordable < limits.CYCLE * (1 + self.spectral)
         several = self.matrices or (few and self.spectral and affordable > 0)
-        first = (1 if few else CYCLE) * (1 + several)
-        count = max(first, min(affordable, FEW if limit else DIAGNOSED))
+        first = (1 if few else limits.CYCLE) * (1 + several)
+        count = max(first, min(affordable, limits.FEW if limit else limits.DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
         images = itertools.chain.from_iterable(turns)
         together = at_once(size(self.sample), self.spectral)
@@ -87,8 +76,8 @@ class RoundTrip:
         while drawn < wanted:
             some = list(itertools.islice(images, min(wanted - drawn, together)))
             error, drawn = max(error, self._error_of(some)), drawn + len(some)
-            if limit and drawn == wanted and error > NEAR**2 * limit:
-                wanted = MORE * count if NEAR * limit < error <= limit else count
+            if limit and drawn == wanted and error > limits.NEAR**2 * limit:
+                wanted = limits.MORE * count if limits.NEAR * limit < error <= limit else count
         return error
 
     def _turn(self, number: int, few: bool) -> list[Image]:
@@ -103,7 +92,6 @@ class RoundTrip:
         return [Image(kind, other, 1), grey, alike, Image("noise", other), Image("sign", not other)]
 
     def _error_of(self, images: list[Image]) -> float:
-        """Return the largest error of these images."""
         images.sort(key=lambda image: image.other)
         x, own = self._drawn(images), sum(not image.other for image in images)
         axes = tuple(range(1, x.ndim))
@@ -133,7 +121,7 @@ class RoundTrip:
         if backs := [i for i, image in enumerate(images) if image.back]:
             for i, solved in zip(backs, self.solve(x[backs]), strict=True):
                 if not np.isfinite(solved).all():
-                    if np.abs(self.own(x[[i]])).max() > SMALL:
+                    if np.abs(self.own(x[[i]])).max() > limits.SMALL:
                         x[i] = np.inf
                 elif images[i].back == 1:
                     x[i] = solved
@@ -146,7 +134,7 @@ class RoundTrip:
 
 def at_once(numbers: int, spectral: bool) -> int:
     """Return how many images of so many numbers are solved at once."""
-    return max(1, BATCH * (4 if spectral else 1) // numbers)
+    return max(1, limits.BATCH * (4 if spectral else 1) // numbers)
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
@@ -171,15 +159,13 @@ def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
     norm, size = (xp.sqrt(over(xp.sum, (a / unit) ** 2)) for a in (off, x))
     error = xp.maximum(most / largest, norm / size)
     nothing = xp.isfinite(end) & (largest <= eps**2 * end)
-    right = (error <= max(TOLERATED, ROUNDING * eps)) | (nothing & (most <= ROUNDING * eps * end))
+    rounding = limits.ROUNDING * eps
+    right = (error <= max(limits.TOLERATED, rounding)) | (nothing & (most <= rounding * end))
     return error, right | ~xp.isfinite(largest)
 
 
 def noise_like(x: Array) -> Array:
-    """Return noise of variance 1, (1, C, *spatial), for images (B, C, *spatial); always the same.
-
-    The computation can be traced, and uses no random generator.
-    """
+    """Return noise (1, C, *spatial) of variance 1 for images (B, C, *spatial); always the same."""
     xp = namespace(x)
     count = size(x.shape[1:])
     real = xp.float32 if is_half(x.dtype, x) else x.dtype

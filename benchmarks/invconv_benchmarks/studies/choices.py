@@ -24,7 +24,6 @@ from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu import assembly, compiled, costs
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve
 from invconv.kernels.cpu.correlate import correlation
-from invconv.kernels.cpu.lanes import costs as lane_costs
 from invconv.kernels.cpu.program import addresses
 from invconv.kernels.frequencies import spectrum
 from invconv_benchmarks.measure import timing
@@ -128,11 +127,11 @@ def _solve(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
         return made
 
     def chosen() -> str:
-        lane_costs.of_ways.cache_clear()
-        return lane_costs.best_way(geometry, batch, 1)
+        assembly.of_ways.cache_clear()
+        return assembly.best_way(geometry, batch, 1)
 
     geometry = compiled_solve(matrices, c.sweep.on(grid)).geometry
-    states = {way: state(way) for way in lane_costs.of_ways(geometry, batch, 1)}
+    states = {way: state(way) for way in assembly.of_ways(geometry, batch, 1)}
     compiled._runs.cache_clear()
     given = *addresses(y, x), batch, 1
     ways: dict[str, Call] = {way: partial(s.run, *given) for way, s in states.items()}

@@ -27,9 +27,8 @@ from invconv.kernels.cpu.compiled import compiled_solve
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import addresses
-from invconv.kernels.cuda.arguments import Launch
 from invconv.kernels.cuda.compile import source
-from invconv.kernels.cuda.plan import Device, LaunchPlan, plan_of
+from invconv.kernels.cuda.plan import Device, Launch, LaunchPlan, plan_of
 from invconv_conformance.cases.table import Case, skewed
 from invconv_conformance.truth.oracle import EXTENDED, convolve
 
@@ -62,7 +61,7 @@ LARGE = Device(90, 227 * 1024, 132)
 class CudaResult(NamedTuple):
     """What a job gives."""
 
-    weights: Floats  # as `invconv.kernels.cuda.arguments` lays them out, norms of columns last
+    weights: Floats  # as `invconv.kernels.cuda.plan` lays them out, norms of columns last
     x: Floats
     rounds: int  # steps that it took with fibers, all of them going on at the same time
 

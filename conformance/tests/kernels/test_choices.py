@@ -20,15 +20,14 @@ from invconv.families import path as paths
 from invconv.families.convolutions import Causal, CentredFamily
 from invconv.kernels import exponential, order, primitives, wavefront
 from invconv.kernels.cpu import costs, recursive
-from invconv.kernels.cpu.assembly import best_program, program
+from invconv.kernels.cpu.assembly import best_parts, best_program, of_ways, program
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.correlate import programs
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation
 from invconv.kernels.cpu.geometry import geometry_of
-from invconv.kernels.cpu.lanes.costs import best_parts, of_ways
-from invconv.kernels.cpu.spectral import product_program
+from invconv.kernels.cpu.spectral import product
 from invconv.kernels.cpu.spectral.costs import along
-from invconv.kernels.cpu.spectral.product_program import Blocks
+from invconv.kernels.cpu.spectral.product import Blocks
 from invconv.kernels.cuda.plan import Device, plan_of
 from invconv.kernels.frequencies.waves import Basis, real_transform
 from invconv.operators.base import costs as judged
@@ -147,7 +146,7 @@ def products() -> Iterator[tuple[str, Any]]:
         transform = real_transform(basis.waves, shape, basis.frequencies(shape))
         blocks = [Blocks(2, 8), Blocks(3, 16), Blocks(1, 5)]
         given = 5, shape, transform, blocks, [1, 2, 3], target.lanes(itemsize), itemsize
-        header = product_program.program(*given).header
+        header = product.program(*given).header
         found = numbers(header) | {"places": transform.places[::5].tolist()}
         yield f"{words}, {shape}, {bits} bits", found
 

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from invconv.arrays.stencil import Sweep
-from invconv.kernels.cuda.arguments import GRID
 from invconv.kernels.cuda.compile import CompileError, _candidates, compile_text, library, source
-from invconv.kernels.cuda.plan import Device, plan_of
+from invconv.kernels.cuda.plan import GRID, Device, plan_of
 
 KIB = 1024
 LIMITS = (48 * KIB, 64 * KIB, 99 * KIB, 163 * KIB, 227 * KIB)

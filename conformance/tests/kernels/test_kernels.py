@@ -16,12 +16,10 @@ from llvmlite import binding
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels.cpu import assembly, compiled, costs, machine, recursive, sums, xla
-from invconv.kernels.cpu.channel_sums import write_channel_sums
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.correlate.loops import write_images_correlation
-from invconv.kernels.cpu.lanes import costs as lane_costs
 from invconv.kernels.cpu.loop import write_solve
 from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.weights import write_weights
@@ -63,10 +61,10 @@ def solved(state: CompiledSolve, y: Floats, workers: int = 1) -> Floats:
 @pytest.fixture(params=["images", "rows", "channels", "recursion"])
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Force what is in the lanes, where it can be; small images, too, have bands and threads."""
-    quickest = lane_costs.best_way
+    quickest = assembly.best_way
 
     def chosen(g: Any, batch: int, workers: int) -> Any:
-        possible = request.param in lane_costs.of_ways(g, batch, workers)
+        possible = request.param in assembly.of_ways(g, batch, workers)
         return request.param if possible else quickest(g, batch, workers)
 
     monkeypatch.setattr(assembly, "best_way", chosen)
@@ -115,7 +113,7 @@ def test_many_channels_have_the_same_bits_in_any_lanes(seed: int, monkeypatch: A
     y = rng.standard_normal((11, conv.channels, *grid)).astype(dtype)
     y[rng.random(y.shape) < 0.1] = -0.0
     solutions = {}
-    for way in lane_costs.of_ways(factored(conv, grid, dtype).geometry, len(y), 1):
+    for way in assembly.of_ways(factored(conv, grid, dtype).geometry, len(y), 1):
         monkeypatch.setattr(assembly, "best_way", lambda *_, way=way: way)
         compiled._runs.cache_clear()
         solutions[way] = solved(factored(conv, grid, dtype), y)
@@ -202,7 +200,7 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         "rows": lambda w: write_solve(w, "rows"),
         "channels": lambda w: write_solve(w, "channels"),
         "sums": lambda w: sums.write_sums(w, 12, single=True),
-        "sums of channels": lambda w: write_channel_sums(w, w.lanes, 3, 0),
+        "sums of channels": lambda w: sums.write_channel_sums(w, w.lanes, 3, 0),
         "correlated images": write_images_correlation,
     }
     for name, write in modules.items():

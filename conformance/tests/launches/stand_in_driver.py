@@ -3,7 +3,7 @@
 `libcuda.cpp` is loaded in the driver's place, so that the launcher's own calls, with the types that
 it gives them, reach compiled code. Kernels come from g++ in NVRTC's place, over CUDA's words of
 `invconv_conformance.cuda.on_cpu`. Every launch is recorded; one that lacks what the launcher
-promises in `invconv.kernels.cuda.arguments` fails.
+promises in `invconv.kernels.cuda.plan` fails.
 """
 
 import ctypes
@@ -17,8 +17,8 @@ from typing import Any
 import invconv_conformance.cuda
 from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver, launch
-from invconv.kernels.cuda.arguments import GRID, POINTERS
 from invconv.kernels.cuda.compile import DeviceCode
+from invconv.kernels.cuda.plan import GRID, POINTERS
 
 HERE = Path(__file__).parent
 ON_CPU = Path(invconv_conformance.cuda.__file__).parent / "on_cpu"

@@ -15,8 +15,7 @@ import torch
 
 import invconv as ic
 from invconv import _cli
-from invconv.stability.advice import what_to_do
-from invconv.stability.report import Diagnosis
+from invconv.stability.diagnosis import Diagnosis, what_to_do
 from invconv.trust.condition import EPS, OVERFLOW
 from invconv.trust.round_trip import Judgement
 from invconv_benchmarks.demo import diagnose as growing

@@ -15,10 +15,9 @@ import numpy as np
 
 from invconv.arrays.stencil import Sweep
 from invconv.kernels.cpu import costs, machine, threads
-from invconv.kernels.cpu.assembly import Program, best_program, program
+from invconv.kernels.cpu.assembly import Program, Way, best_parts, best_program, program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import Geometry, Shape, geometry_of
-from invconv.kernels.cpu.lanes.costs import Way, best_parts
 from invconv.kernels.cpu.program import Floats, addresses
 from invconv.kernels.primitives import Plan
 
@@ -59,8 +58,7 @@ class CompiledSolve:
     @property
     def plan(self) -> Plan:
         g, first = self.geometry, best_program(self.geometry, 1, 1)
-        substitutes = self.weights(first)[first.flag]
-        corner = "triangular solve" if substitutes else "cached inverse"
+        corner = "triangular solve" if self.weights(first)[first.flag] else "cached inverse"
         vectors = f"{g.lanes} numbers of {8 * g.itemsize} bits"
         return Plan("compiled kernel", at_the_pixel=corner, vectors=vectors)
 
@@ -89,10 +87,7 @@ class CompiledSolve:
 
 
 def require_images(expected: tuple[int, int, int], shape: Shape, itemsize: int) -> None:
-    """Raise ValueError unless images have the expected channels, pixels and bytes a number.
-
-    The kernels themselves check no shape.
-    """
+    """Raise ValueError unless images are as expected: the kernels themselves check no shape."""
     got = shape[1], math.prod(shape[2:]), itemsize
     if got != expected:
         channels, pixels, size = expected

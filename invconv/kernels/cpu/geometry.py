@@ -29,10 +29,7 @@ def strides_of(shape: Shape, margins: Iterable[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Geometry(Sweep):
-    """A sweep over a grid of at least two axes, with settings of the kernel.
-
-    Taps are counted in pixels, and the first one is the pixel itself.
-    """
+    """A sweep over a grid of at least two axes, in pixels; the first tap is the pixel itself."""
 
     # `geometry_of` returns the same object for the same arguments
     __eq__, __hash__ = object.__eq__, object.__hash__

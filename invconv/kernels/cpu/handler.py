@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from invconv.kernels.cpu import costs, loop, recursive, weights
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.integers import I32, I64, POINTER, VOID, Int, Value
+from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Value
 from invconv.kernels.cpu.compiler.ir import Writer
 
 
@@ -38,7 +38,7 @@ def write_filter_handler(w: Writer, addresses: tuple[int, ...]) -> None:
         given |= {"b": b, "a": a, "z": z, "x": x, "y": y, "last": last}
         for i, address in enumerate(addresses):
             rows = {"first": w.entry(numbers, 2 * i), "stop": w.entry(numbers, 2 * i + 1)}
-            w.call_outside(_address(w, address), recursive.SIGNATURE, **given, **rows)
+            w.call_outside(w.address(address), recursive.SIGNATURE, **given, **rows)
 
 
 def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
@@ -50,23 +50,22 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     images, *places, words = (w.entry(room, i) for i in range(5))
     start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
     z = start + (-start) % costs.LINE
-    computed, scratch, shared = (_address(w, z + place) for place in places)
+    computed, scratch, shared = (w.address(z + place) for place in places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
         arrays = {"matrices": xla.data(w, given), "weights": computed, "scratch": scratch}
-        signature = weights.POINTERS, ""
-        w.call_outside(_address(w, prepare), signature, program=program, **arrays)
+        w.call_outside(w.address(prepare), (weights.POINTERS, ""), program=program, **arrays)
     w.clear(shared, words * (8 // w.itemsize))
     w.call_outside(
-        _address(w, solve),
+        w.address(solve),
         (loop.POINTERS, "images"),
         y=xla.data(w, y),
         x=xla.data(w, x),
         weights=w.b.select(to_make, computed, xla.data(w, given)),
         program=program,
         shared=shared,
-        z=_address(w, z),
-        sums=_address(w, sums),
+        z=w.address(z),
+        sums=w.address(sums),
         images=images,
     )
 
@@ -89,7 +88,3 @@ def _denormal_numbers(w: Writer) -> Iterator[None]:
         w.call("llvm.aarch64.set.fpcr", VOID, mode)
     else:
         yield
-
-
-def _address(w: Writer, number: Int | int) -> Value:
-    return w.b.inttoptr(w.integer(number).value, POINTER)

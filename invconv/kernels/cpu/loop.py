@@ -30,8 +30,7 @@ def write_solve(w: Writer, lanes: str) -> None:
         h = w.record(Header, a["program"])
         w.clear(a["z"], h["cleared"])
         groups = a["images"].over(h["images"])
-        total = groups * h["units"]
-        with each_unit(w, a["shared"], total) as taken:
+        with each_unit(w, a["shared"], groups * h["units"]) as taken:
             _unit(w, a | {"lines": lanes}, h, taken % groups, taken // groups)
 
 
@@ -118,9 +117,7 @@ def _ask_for_rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None
 def _rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write the copy of the solved rows above a strip that its taps read.
 
-    They are put before lane 0, so that a tap that reads ``up`` rows above reads ``up`` lanes
-    before. Positions before their start are zero already; positions behind their end are set to
-    zero.
+    Positions before their start are zero already; positions behind their end are set to zero.
     """
     solved = w.at(a["x"], s["memory"])
     step = h["column_step"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from invconv.arrays.versions import release
+from invconv.arrays.errors import release
 from invconv.kernels.cpu.compiler.target import Target, host
 
 OLDEST = "0.45"  # llvmlite, as in pyproject.toml
@@ -99,8 +99,7 @@ def solve(target: Target, itemsize: int, way: str) -> Code:
 
 def sums(target: Target, itemsize: int, way: str, *settings: int) -> Code:
     """Compile the sums for these lanes; for images or rows, of a block of output channels."""
-    from invconv.kernels.cpu.channel_sums import write_channel_sums
-    from invconv.kernels.cpu.sums import write_recursion, write_sums
+    from invconv.kernels.cpu.sums import write_channel_sums, write_recursion, write_sums
 
     others: Any = {"channels": write_channel_sums, "recursion": write_recursion}
     return compiled(target, itemsize, others.get(way, write_sums), *settings, thorough=True)

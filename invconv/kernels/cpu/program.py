@@ -69,10 +69,7 @@ def numbers_of(records: Iterable[Any]) -> list[int]:
 
 
 def tap_list(taps: TapList, count: int, weights: int) -> list[int]:
-    """Return a list of taps in the layout of `cpu.sums`, as long as a list of ``count`` taps.
-
-    ``weights`` is the number of weights of one tap in a block.
-    """
+    """Return a list of taps for `cpu.sums`, padded to ``count`` taps of so many ``weights``."""
     pairs = [n for tap, distance in taps for n in (tap * weights, distance)]
     return [len(taps), *pairs, *[0] * (2 * count - len(pairs))]
 

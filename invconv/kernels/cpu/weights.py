@@ -35,8 +35,7 @@ def write_weights(w: Writer) -> None:
         condition = w.b.fmul(
             _norm(w, a, a["matrices"], a["channels"]), _norm(w, a, a["scratch"], a["row"])
         )
-        limit = w.b.sitofp(a["limit"].value, w.number)
-        accurate = w.b.fcmp_ordered("<=", condition, limit)
+        accurate = w.b.fcmp_ordered("<=", condition, w.b.sitofp(a["limit"].value, w.number))
         with w.b.if_then(w.b.not_(accurate)):
             _right_hand_sides(w, a)
         _pack(w, a)

@@ -34,8 +34,7 @@ def call(channels: int, sweep: Sweep, itemsize: int, batch: int) -> CustomCall:
     g = geometry_of(channels, sweep, itemsize, target)
     plan = best_program(g, batch, 1)
     words = 1 + plan.units(batch)
-    numbers = plan.header.size, plan.weights, g.scratch
-    sizes = [*(n * g.itemsize for n in numbers), words * 8]
+    sizes = [*(n * g.itemsize for n in (plan.header.size, plan.weights, g.scratch)), words * 8]
     *places, memory = np.cumsum([-(-size // costs.LINE) * costs.LINE for size in sizes])
     settings = "_".join(map(str, map(int, plan.sums)))
     return CustomCall(
@@ -64,10 +63,7 @@ def _handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> 
 def filter_call(
     shape: recursive.Filter, itemsize: int, filters: int, rows: int, whole: int
 ) -> tuple[str, machine.Code, Ints]:
-    """Return the name, the handler and the attribute of a call that filters ``rows``.
-
-    A row has ``whole`` numbers, those of the state included.
-    """
+    """Return name, handler and attribute of a call that filters; rows have ``whole`` numbers."""
     groups = recursive.groups(shape, host(), itemsize, rows)
     widths = tuple(width for width, *_ in groups)
     numbers = [n for _, *ends in groups for n in ends]

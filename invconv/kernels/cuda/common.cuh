@@ -22,7 +22,7 @@ constexpr int UNROLLED = KEPT || C <= 24 ? C : 4;          // channels in a row
 constexpr int TAPS_UNROLLED = KEPT ? PLANE : 1;
 constexpr int APART = KEPT ? 1 : C;                        // weights of taps within a plane
 
-struct Grid {           // all int, in the order of `invconv.kernels.cuda.arguments.GRID`
+struct Grid {           // all int, in the order of `invconv.kernels.cuda.plan.GRID`
   int extent[4];        // of an image
   int step[4];          // numbers in memory from a pixel to the next that a tap reads, signed
   int dilation[4];

@@ -24,8 +24,7 @@ FILES = ("common.cuh", "weights.cu", "solve.cu")
 @functools.cache
 def sources() -> dict[str, str]:
     """Return the text of each source, by the name of its file."""
-    here = Path(__file__).parent
-    return {name: (here / name).read_text("utf-8") for name in FILES}
+    return {name: Path(__file__).with_name(name).read_text("utf-8") for name in FILES}
 
 
 def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
@@ -37,8 +36,7 @@ def source(constants: Constants, texts: dict[str, str] | None = None) -> str:
 
 # the sources call fma themselves, so the compiler must not fuse; the other options are the defaults
 OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true")
-_LINUX = "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"
-_WINDOWS = "nvrtc64_130_0.dll", "nvrtc64_120_0.dll"
+_NAMES = "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", "nvrtc64_130_0.dll", "nvrtc64_120_0.dll"
 
 
 @dataclass(frozen=True)
@@ -143,4 +141,4 @@ def _candidates() -> Iterator[str]:
         if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll", path.name)
     ]
     yield from map(str, sorted(paths, key=lambda p: p.name, reverse=True))
-    yield from (*_LINUX, *_WINDOWS)
+    yield from _NAMES

@@ -13,7 +13,7 @@ from llvmlite import ir
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.integers import I8, I32, I64, POINTER, Int, Value
 from invconv.kernels.cpu.compiler.ir import Writer
-from invconv.kernels.cuda.arguments import GRID, POINTERS
+from invconv.kernels.cuda.plan import GRID, POINTERS
 
 SIZES = ("blocks", "threads", "shared", "counters")
 ROW = len(SIZES) + len(GRID)  # 32-bit ints of a launch: its sizes, then the struct
@@ -64,8 +64,7 @@ def _launch(
     places = [w.b.gep(row, [I64(i)], source_etype=I32) for i in range(len(SIZES) + 1)]
     *sizes, counters = (w.b.load(place, typ=I32) for place in places[:-1])
     with w.b.if_then(w.b.icmp_signed("!=", counters, I32(0))):
-        count = w.b.zext(counters, I64)
-        driver.call("cuMemsetD32Async", pointers[-1], I32(0), count, stream)
+        driver.call("cuMemsetD32Async", pointers[-1], I32(0), w.b.zext(counters, I64), stream)
     arguments = xla.memory(w, POINTER, len(pointers) + 1)
     for i, pointer in enumerate(pointers):
         place = w.variable(POINTER)
@@ -76,7 +75,7 @@ def _launch(
     one = I32(1)
     driver.call(
         "cuLaunchKernel",
-        w.b.inttoptr(I64(handle), POINTER),
+        w.address(handle),
         *(blocks, one, one),
         *(threads, one, one),
         *(shared, stream, arguments, ir.Constant(POINTER, None)),

@@ -9,7 +9,7 @@ XLA has the same launches as custom calls. A call's handler (`handler`) has the 
 kernels in its code. Its name is a hash of their source constants, so that a program that XLA keeps
 on disk contains no address of a process.
 
-Not yet run on a GPU. `arguments` describes the launches.
+Not yet run on a GPU. `plan` describes the launches.
 """
 
 import functools
@@ -29,8 +29,7 @@ from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
 from invconv.kernels.cuda import compile as compiler
 from invconv.kernels.cuda import driver
-from invconv.kernels.cuda.arguments import POINTERS, Launch
-from invconv.kernels.cuda.plan import Constants, Device, LaunchPlan, plan_of
+from invconv.kernels.cuda.plan import POINTERS, Constants, Device, Launch, LaunchPlan, plan_of
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,7 @@ _ONE_THREAD = threading.RLock()  # loads code: each kernel has one handle, which
 
 @functools.lru_cache(maxsize=256)
 def program_of(channels: int, sweep: Sweep, itemsize: int, ordinal: int) -> DeviceProgram | None:
-    """Return the loaded program of a causal stencil on a grid, or None if wavefronts must solve.
-
-    If the driver or the compiler is missing or refuses, a warning says why.
-    """
+    """Return the loaded program of a causal stencil; if none runs, warn why, and return None."""
     try:
         with _ONE_THREAD, driver.loading():
             return _program(channels, sweep, itemsize, ordinal)
@@ -116,7 +112,11 @@ class DeviceSolve:
     )
 
     def __call__(self, y: Array) -> Array:
-        self._require(y)
+        actual = tuple(y.shape[1:]), y.dtype, device(y)
+        wanted = self.shape, self.weights.dtype, device(self.weights)
+        if actual != wanted:  # the kernel itself checks no shape
+            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, actual))
+            raise ValueError(f"y: expected images {expected}, got {got}")
         if 0 in y.shape:
             return y
         batch, most, xp = y.shape[0], self.program.plan.most_images, namespace(y)
@@ -138,20 +138,9 @@ class DeviceSolve:
         )
         return x
 
-    def _require(self, y: Array) -> None:
-        """Raise ValueError unless images fit the program: the kernel itself checks no shape."""
-        actual = tuple(y.shape[1:]), y.dtype, device(y)
-        wanted = self.shape, self.weights.dtype, device(self.weights)
-        if actual != wanted:
-            expected, got = ("{} of {} on {}".format(*triple) for triple in (wanted, actual))
-            raise ValueError(f"y: expected images {expected}, got {got}")
-
 
 def device_solve(matrices: Array, sweep: Sweep, ops: DeviceOps) -> DeviceSolve | None:
-    """Factor a causal stencil for a grid on its device, or return None if wavefronts must solve.
-
-    ``matrices`` (1 + T, C, C) are D, with zeros in its other triangle, then the taps.
-    """
+    """Factor a causal stencil, D and taps (1 + T, C, C); None if wavefronts must solve."""
     ordinal, xp = ops.ordinal(matrices), namespace(matrices)
     if ordinal is None or matrices.dtype not in (xp.float32, xp.float64):
         return None
@@ -176,10 +165,9 @@ _ARRAYS = {
 
 @dataclass(frozen=True, eq=False)
 class DeviceCall:
-    """A custom call.
+    """A custom call: "weigh" takes matrices (1 + T, C, C) and returns weights.
 
-    "weigh" takes matrices (1 + T, C, C) and returns weights. "solve" takes weights and images, and
-    returns images, and counters, which are working memory.
+    "solve" takes weights and images, and returns images, and counters: working memory.
     """
 
     name: str  # the name of the handler

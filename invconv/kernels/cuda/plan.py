@@ -1,4 +1,4 @@
-"""The plan of a solve on a CUDA device: constants of the code, and launches.
+"""The plan of a solve on a CUDA device: constants of the code, launches and their arguments.
 
 A grid is extended to four axes. The last two are a plane; a band of rows of a plane lies in shared
 memory, a record for each pixel, with gaps of zeros between the rows, and with the rows above that
@@ -8,6 +8,18 @@ an odd number of records more than the slope, so that neighbouring threads read 
 
 `plan_of` returns None if wavefronts must solve: if neither a row nor a column fits into shared
 memory, or if channels, taps or numbers are too many.
+
+A kernel of `weights.cu` and `solve.cu` takes the addresses of its `POINTERS` and then one struct of
+18 ints, by value. Arrays are contiguous, of one dtype, float32 or float64:
+
+    matrices   (1 + T, C, C): D, with zeros in its other triangle, then the stencil's taps
+    weights    ``plan.weights`` numbers, which need not be zeroed
+    y, x       (batch, C, *shape), the batch not empty; x is other memory than y
+    counters   32-bit ints, set to zero in the same stream before every launch, used by no other
+               launch meanwhile; null if there are none
+
+"fold" and "decide" factor an operator: "decide" decides on the device whether D^-1 is folded in,
+and "solve" reads the decision there. The host never knows, and waits for nothing.
 """
 
 import functools
@@ -15,16 +27,54 @@ import math
 import operator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from invconv.arrays.stencil import Offset, Sweep
-from invconv.kernels.cuda import costs
-from invconv.kernels.cuda.arguments import HEAD, Launch
 from invconv.kernels.order import accumulators, inverse_limit, tap_order
 
-Constants = tuple[tuple[str, str], ...]
+GRID = (  # the struct `Grid` in `common.cuh`
+    *(f"{name}_{axis}" for name in ("extent", "step", "dilation") for axis in range(4)),
+    *("pitch", "rows", "bands", "images", "chunk", "lower"),
+)
+POINTERS = {
+    "fold": ("matrices", "weights"),
+    "decide": ("matrices", "weights"),
+    "solve": ("y", "x", "weights", "counters"),
+}
+_HEAD = 16  # bytes of shared memory before the numbers: a ticket
 
 _AXES = 4
 _MOST_NUMBERS = 2**31  # numbers of an image: places in it are 32-bit integers
 _MOST_BLOCKS = 2**31 - 2  # blocks of a launch, which has one counter more
+_MOST_CHANNELS, _MOST_TAPS = 512, 1024  # that the kernel is for
+
+# how a launch is divided, from a model of an H100: nothing here was measured
+_PIXELS = 4  # pixels of a thread at a time, at most
+_THREADS = 256  # threads of a block at most, unless a pixel has more channels
+_KEPT = 256  # bytes of weights, at most, that a thread keeps in registers
+_VECTOR = 16  # bytes that are read at once
+_CHUNK = 8  # levels between two checks of the band above
+_FEW_ROWS = 8  # rows of a band at least, if it has several
+_FOLDING = 32  # threads of a block of "fold": each has a column, which should stay in the cache
+_DECIDING, _DECIDING_BLOCKS = 128, 256  # threads of a block, and blocks at most, of "decide"
+
+Constants = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of one kernel."""
+
+    kernel: str  # "fold", "decide" or "solve"
+    blocks: int
+    threads: int
+    shared: int  # bytes of dynamic shared memory
+    counters: int  # number of 32-bit ints that must be set to zero before the launch
+    integers: tuple[int, ...]  # of `GRID`
+
+    @property
+    def struct(self) -> bytes:
+        return np.array(self.integers, np.int32).tobytes()
 
 
 @dataclass(frozen=True)
@@ -41,10 +91,7 @@ OLDEST = 70  # the first architecture that has loads and stores with a memory or
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """The constants and launches of a stencil's solve on a grid and a device, for any batch.
-
-    Bands of rows lie in shared memory. Plans of many grids have the same constants.
-    """
+    """The constants, which many grids share, and launches of a stencil's solve, for any batch."""
 
     # on a grid of four axes; taps, without the pixel itself, in the order in which they are added
     # up: first taps into earlier planes, then taps into the same plane
@@ -72,7 +119,7 @@ class LaunchPlan:
         channels, reach = self.channels, self.sweep.reach
         within = tuple(o for o in reach if not any(o[:2]))
         sums = accumulators(channels, single=True)
-        vector = min(costs.VECTOR // self.itemsize, 4 if channels > 2 else channels)
+        vector = min(_VECTOR // self.itemsize, 4 if channels > 2 else channels)
         vectors = -(-sums * channels // vector)
         gap = max([0, *(abs(o[3]) for o in within)])
         pairs = zip(self.sweep.shape[2:], self.sweep.dilation[2:], strict=True)
@@ -85,8 +132,8 @@ class LaunchPlan:
             sums=sums,
             vector=vector,
             record=(vectors + 1 - vectors % 2) * vector,
-            threads=max(costs.THREADS, -(-channels // 32) * 32),
-            weights_kept=0 < len(within) * channels * self.itemsize <= costs.KEPT,
+            threads=max(_THREADS, -(-channels // 32) * 32),
+            weights_kept=0 < len(within) * channels * self.itemsize <= _KEPT,
             weights=(2 + len(reach)) * channels**2 + 1 + 2 * channels,
             plane=(rows, columns),
             pitch=least + (least - self.sweep.lag + 1) % 2,
@@ -109,7 +156,7 @@ class LaunchPlan:
             "SLOPE": self.sweep.lag,
             "DEPTH": self.depth,
             "GAP": self.gap,
-            "PIXELS": costs.PIXELS,
+            "PIXELS": _PIXELS,
             "KEPT": int(self.weights_kept),
             "SHARED_WEIGHTS": int(self.weights_shared),
             "LIMIT": inverse_limit(self.channels),
@@ -121,7 +168,7 @@ class LaunchPlan:
         numbers = (self.gap + (rows + self.depth) * self.pitch) * self.record
         if self.weights_shared:
             numbers += len(self.within) * self.channels**2
-        return HEAD + numbers * self.itemsize
+        return _HEAD + numbers * self.itemsize
 
     @property
     def most_rows(self) -> int:
@@ -143,31 +190,35 @@ class LaunchPlan:
         """Return the launches of "fold" and "decide", which compute the weights, in this order."""
         taps, channels, integers = len(self.order), self.channels, self.solve(1).integers
         columns, numbers = (1 + taps) * channels, (2 + taps) * channels**2 + 1
-        blocks = min(-(-numbers // costs.DECIDING), costs.DECIDING_BLOCKS)
+        blocks = min(-(-numbers // _DECIDING), _DECIDING_BLOCKS)
         return (
-            Launch("fold", -(-columns // costs.FOLDING), costs.FOLDING, 0, 0, integers),
-            Launch("decide", blocks, costs.DECIDING, 0, 0, integers),
+            Launch("fold", -(-columns // _FOLDING), _FOLDING, 0, 0, integers),
+            Launch("decide", blocks, _DECIDING, 0, 0, integers),
         )
 
     def solve(self, batch: int) -> Launch:
         """Return the launch of "solve" for a batch of at least one image."""
-        images, processors = self._images(batch), self.device.processors
-        rows = costs.rows(self.plane[0], self.channels, images, processors)
+        # few rows, so that the whole device is at work; but to wait for the band above takes as
+        # long as some levels: more, up to 16, if a level would have fewer than 192 numbers
+        bands = max(1, self.device.processors // self._images(batch))
+        least = min(16, max(_FEW_ROWS, 192 // self.channels))
+        rows = max(-(-self.plane[0] // bands), least)
         return self.in_bands(batch, min(max(rows, self.depth), self.most_rows))
 
     def in_bands(
         self, batch: int, rows: int, threads: int | None = None, chunk: int | None = None
     ) -> Launch:
-        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all.
-
-        A band of one column needs all of the band above it before it begins.
-        """
+        """Return the launch of "solve" in bands of ``rows`` rows, at least `depth` or all."""
         c, images = self.sweep, self._images(batch)
-        chunk = chunk or (costs.CHUNK if self.plane[1] > 1 else rows)
+        chunk = chunk or (_CHUNK if self.plane[1] > 1 else rows)  # a column needs all above it
         bands, planes = -(-self.plane[0] // rows), math.prod(c.shape[:2])
         blocks = planes * bands * images
         if threads is None:
-            threads = costs.threads(self.channels, min(rows, self.plane[1]), self.threads)
+            # a level of up to 96 numbers has a thread for each, a larger one for each four pixels
+            pixels = min(rows, self.plane[1])
+            slots = max(-(-pixels // _PIXELS), min(pixels, 96 // self.channels))
+            most = max(1, min(slots, self.threads // self.channels))
+            threads = -(-most * self.channels // 32) * 32
         counters = 1 + blocks if bands * planes > 1 else 0
         step = map(operator.mul, map(operator.mul, c.direction, c.dilation), self.strides)
         last = self.pitch, rows, bands, images, chunk, int(c.lower)
@@ -177,17 +228,14 @@ class LaunchPlan:
 
 @functools.lru_cache(maxsize=256)
 def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> LaunchPlan | None:
-    """Return the plan of a causal stencil on a grid, or None if wavefronts must solve.
-
-    The grid has one to four axes; taps that read beyond it from every pixel are left out.
-    """
+    """Return the plan of a causal stencil on a grid, or None if wavefronts must solve."""
     shape = sweep.shape
     if itemsize not in (4, 8) or len(shape) > _AXES or device.architecture < OLDEST:
         return None
-    if channels > costs.MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:
+    if channels > _MOST_CHANNELS or channels * math.prod(shape) >= _MOST_NUMBERS:
         return None
     order = tap_order(sweep)
-    if len(order) > costs.MOST_TAPS:
+    if len(order) > _MOST_TAPS:
         return None
     ones, dilation = (1,) * (_AXES - len(shape)), map(min, sweep.dilation, shape)
     reach = [(*(0 for _ in ones), *sweep.reach[t]) for t in order]
@@ -202,7 +250,7 @@ def plan_of(channels: int, sweep: Sweep, itemsize: int, device: Device) -> Launc
             plan = LaunchPlan(turned, order, steps, channels, itemsize, device, weights_shared)
             if any(o[2] < 0 for o in plan.within) or (weights_shared and plan.weights_kept):
                 continue
-            least = max(costs.FEW_ROWS if weights_shared else 1, plan.depth)
+            least = max(_FEW_ROWS if weights_shared else 1, plan.depth)
             if plan.most_rows >= min(plan.plane[0], least):
                 return plan
     return None

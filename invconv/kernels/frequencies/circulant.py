@@ -8,16 +8,14 @@ The transforms are products with real matrices of cosines and sines here.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.waves import fourier, turns
+from invconv.kernels.frequencies.waves import Floats, fourier, turns
 from invconv.kernels.matrices import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def _transforms(size: int) -> tuple[Floats, Floats]:
@@ -37,8 +35,7 @@ def channel_multiplicity(size: int) -> Floats:
 
 def spectrum(c: Array) -> tuple[Array, Array]:
     """Return the real and the imaginary parts of half of c_hat, shapes (C // 2 + 1,)."""
-    there = constant(_transforms(int(c.shape[0]))[0], c, c.dtype)
-    both = matmul(there, c[:, None])[:, 0]
+    both = matmul(constant(_transforms(int(c.shape[0]))[0], c, c.dtype), c[:, None])[:, 0]
     half = both.shape[0] // 2
     return both[:half], both[half:]
 

@@ -10,8 +10,7 @@ with N the number of pixels along periodic axes, and y_hat in the basis of A(K)^
 than that of x_hat for mirrors in the last pixels.
 
 On the CPU a product with a matrix per frequency is one call of the compiled kernel
-(`invconv.kernels.cpu.spectral`), whose transforms are products with matrices of cosines and sines.
-On other devices, or if that would be slower, the library transforms and multiplies.
+(`invconv.kernels.cpu.spectral`), unless it would be slower: then the library transforms.
 """
 
 import functools
@@ -27,7 +26,7 @@ from invconv.arrays.registry import Primitive
 from invconv.kernels import costs
 from invconv.kernels.cpu.spectral.costs import prefers_kernel
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product
-from invconv.kernels.frequencies.waves import Basis, complex_of, real_transform
+from invconv.kernels.frequencies.waves import Basis, Floats, complex_of, real_transform
 from invconv.kernels.primitives import (
     Plan,
     Solver,
@@ -37,8 +36,6 @@ from invconv.kernels.primitives import (
     matmul,
     split_singular,
 )
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 # An explicit inverse is as good as a solve only if the matrix is well conditioned: its error grows
 # with the square of the condition number.
@@ -50,25 +47,20 @@ def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     xp = namespace(kernel)
     kernel_size = tuple(map(int, kernel.shape[2:]))
     if readable(kernel) and size(kernel_size) * size(shape) <= costs.AT_ONCE:
-        return _spectrum_at_once(kernel, _all_phases(basis, kernel_size, tuple(shape)))
+        # by one product of all taps with all phases
+        rows = xp.matrix_transpose(xp.reshape(kernel, (kernel.shape[0] ** 2, -1)))
+        phases = _all_phases(basis, kernel_size, tuple(shape))
+        parts = [matmul(constant(part, kernel, kernel.dtype), rows) for part in phases]
+        spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
+        return xp.reshape(spectrum, (-1, *kernel.shape[:2]))
     if max(kernel_size) > costs.LONG:
         spectrum = basis.transform(kernel, shape)
     else:
         spectrum = xp.astype(kernel, basis.dtype(kernel))
         for phase in basis.phases(kernel_size, shape):
-            factor = constant(phase, kernel, basis.dtype(kernel))
-            spectrum = _contract(spectrum, factor)
+            spectrum = _contract(spectrum, constant(phase, kernel, basis.dtype(kernel)))
     channels = kernel.shape[0]
     return xp.permute_dims(xp.reshape(spectrum, (channels, channels, -1)), (2, 0, 1))
-
-
-def _spectrum_at_once(kernel: Array, phases: tuple[Floats, ...]) -> Array:
-    """Return the spectrum of a small kernel by one product of all taps with all phases."""
-    xp, channels = namespace(kernel), kernel.shape[0]
-    taps = xp.matrix_transpose(xp.reshape(kernel, (channels * channels, -1)))
-    parts = [matmul(constant(part, kernel, kernel.dtype), taps) for part in phases]
-    spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
-    return xp.reshape(spectrum, (-1, channels, channels))
 
 
 @functools.lru_cache(maxsize=32)
@@ -85,8 +77,7 @@ def _all_phases(basis: Basis, kernel_size: Shape, shape: Shape) -> tuple[Floats,
 
 def _contract(a: Array, factor: Array) -> Array:
     """Replace axis 2 of ``a`` by a new last axis: sum over t of a[..., t, ...] factor[t, f]."""
-    axes = (0, 1, *range(3, a.ndim), 2)
-    return matmul(namespace(a).permute_dims(a, axes), factor)
+    return matmul(namespace(a).permute_dims(a, (0, 1, *range(3, a.ndim), 2)), factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,10 +191,7 @@ def spectral_log_det_saving(kernel: Array, family: Any, shape: Shape) -> tuple[A
 def spectral_log_det_vjp(
     kernel: Array, family: Any, shape: Shape, spectrum: Array | None = None
 ) -> Array:
-    """Return the gradient of the log-determinant with respect to the kernel.
-
-    d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t
-    """
+    """Return d/dK[o, c, t] = Re sum over f of K_hat(f)^-1[c, o] times the phases of t."""
     basis = family.basis
     spectrum = kernel_spectrum(kernel, basis, shape) if spectrum is None else spectrum
     grad = namespace(kernel).matrix_transpose(inverse_or_nan(spectrum))
@@ -242,10 +230,7 @@ def taps_of_spectrum(
 
 @Primitive
 def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> Solver:
-    """Return the map y -> x, both (B, C, *shape), with x_hat(f) = K_hat(f)^-1 y_hat(f).
-
-    ``spectrum`` (F, C, C) is from `kernel_spectrum`, for the basis and the grid ``shape``.
-    """
+    """Return y -> x, x_hat(f) = K_hat(f)^-1 y_hat(f), of a spectrum (F, C, C) on a grid."""
     if readable(spectrum):
         xp = namespace(spectrum)
         if not xp.all(xp.isfinite(spectrum)):  # a library's inverse might raise: "singular"

@@ -41,7 +41,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, size
 from invconv.arrays.stencil import at_end
 from invconv.kernels import costs
-from invconv.kernels.cpu.spectral.product_program import RealTransform
+from invconv.kernels.cpu.spectral.product import RealTransform
 from invconv.kernels.primitives import matmul, pad, part
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -50,18 +50,15 @@ Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pair
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
 
 
-def turns(steps: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+def turns(steps: np.ndarray[Any, Any], n: int) -> Array:
     """Return exp(2 pi i steps / n) of integers, reduced modulo n; quarter turns are exact."""
     n = int(n)  # a size is a tensor inside torch.jit.trace
     steps = steps % n
     if steps.size > n:  # all of them, once each
-        every = turns(np.arange(n), n)
-        looked_up: np.ndarray[Any, Any] = every[steps]
-        return looked_up
+        return turns(np.arange(n), n)[steps]
     quarter = 4 * steps % n == 0  # quarter turns: exp would return a rounding error for a zero
     exact = np.asarray([1, 1j, -1, -1j])[4 * steps // n]
-    result: np.ndarray[Any, Any] = np.where(quarter, exact, np.exp(_TURN * steps / n))
-    return result
+    return np.where(quarter, exact, np.exp(_TURN * steps / n))
 
 
 def complex_dtype(like: Array) -> Any:
@@ -88,12 +85,10 @@ class Waves:
         """Return the pixels after which n pixels and all that is beyond repeat."""
         return 2 * (n + self.beyond) or 1
 
-    def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> Array:
         """Return w_t cos(2 pi (m + first) t / period), t = 0 ... h - 1: w_0 = 1, else 2."""
-        weights = doubled(h)[:, None]
         steps = np.outer(np.arange(h), m + self.first)
-        result: np.ndarray[Any, Any] = weights * turns(steps, self.period(n)).real
-        return result
+        return doubled(h)[:, None] * turns(steps, self.period(n)).real
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def matrix(self, n: int, back: bool = False) -> Floats:
@@ -155,12 +150,8 @@ class Waves:
         return x
 
 
-COSINES, SINES, MIRRORS, TRANSPOSED_MIRRORS = (
-    Waves(0, 0),
-    Waves(1, 1),
-    Waves(0, -1),
-    Waves(0, -1, transposed=True),
-)
+COSINES, SINES, MIRRORS = Waves(0, 0), Waves(1, 1), Waves(0, -1)
+TRANSPOSED_MIRRORS = Waves(0, -1, transposed=True)
 
 
 def _sines(rows: Array) -> Array:
@@ -183,10 +174,7 @@ def _scale(n: int) -> Floats:
 
 @functools.lru_cache(maxsize=32)
 def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
-    """Return the order of points for one FFT, its inverse, and the factors of the frequencies.
-
-    The even points come first, then the odd ones backwards.
-    """
+    """Return the order of points for one FFT, its inverse, and the factors of the frequencies."""
     order = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)[::-1]])
     half = np.arange(n // 2 + 1)
     return order, np.argsort(order), np.conj(turns(half, 4 * n)) * _scale(n)[half]
@@ -284,10 +272,7 @@ _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
 
 @dataclass(frozen=True)
 class Basis:
-    """A basis of real images in which convolutions with some borders decouple.
-
-    It is orthogonal, unless there are mirrors in the last pixels.
-    """
+    """A basis of real images in which convolutions with some borders decouple."""
 
     borders: tuple[str, ...]  # one word per axis: of `BORDERS`, or a transpose's
     dilation: Shape  # of the kernels, along periodic axes
@@ -335,25 +320,18 @@ class Basis:
         return tuple(f if waves is None else (f + waves.first) / 2 for waves, f in pairs)
 
     def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
-        """Return the factors of each tap in each frequency, per axis, shape (k, frequencies).
-
-        A kernel wider than the grid folds onto it.
-        """
+        """Return the factors of each tap in each frequency, per axis, shape (k, frequencies)."""
         result, along = [], map(np.arange, self.frequencies(shape))
         settings = zip(self.waves, kernel_size, self.dilation, along, map(int, shape), strict=True)
         for waves, k, d, f, n in settings:
             if waves is None:
-                offsets = d * (np.arange(k) - (k - 1) // 2)
-                result.append(turns(np.outer(offsets, f), n))
+                result.append(turns(np.outer(d * (np.arange(k) - (k - 1) // 2), f), n))
             else:
                 result.append(waves.phases(k, f, n))
         return result
 
     def transform(self, kernel: Array, shape: Shape) -> Array:
-        """Return the sum over taps of a kernel times their phases, (C, C, *frequencies), by FFTs.
-
-        The taps are laid on one period of each axis, where those that meet add up.
-        """
+        """Return the sum over taps times phases, by FFTs of taps laid on one period and added."""
         xp = namespace(kernel)
         for axis, waves, places, period in self._periods(kernel.shape[2:], shape):
             if waves is not None:
@@ -395,10 +373,7 @@ class Basis:
                 yield axis, waves, np.arange(k), waves.period(n)
 
     def to_frequencies(self, x: Array) -> Array:
-        """Return x_hat (F, C, B), real or complex, of images (B, C, *spatial).
-
-        x_hat(f) is the sum over the pixels of x times the conjugate of the wave.
-        """
+        """Return x_hat (F, C, B) of images (B, C, *spatial): sums of x times conjugate waves."""
         xp, shape = namespace(x), x.shape[2:]
         batch, channels = x.shape[:2]
         if batch == 0:  # torch does not transform an empty batch
@@ -408,8 +383,7 @@ class Basis:
             x = waves.transform(x, self._axes(waves))
         if self.closed:
             x = _fft_of(x).rfftn(x, axes=self._axes(None))
-        x_hat = xp.reshape(x, (batch, channels, size(x.shape[2:])))
-        return xp.permute_dims(x_hat, (2, 1, 0))
+        return xp.permute_dims(xp.reshape(x, (batch, channels, size(x.shape[2:]))), (2, 1, 0))
 
     def from_frequencies(self, x_hat: Array, shape: Shape) -> Array:
         """Undo `to_frequencies`, to a grid of ``shape``."""

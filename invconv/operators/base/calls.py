@@ -1,8 +1,4 @@
-"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back.
-
-`as_batch` validates an argument against its operator. A `PreparedInverse` is an operator factored
-for one grid, to solve often.
-"""
+"""From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -70,10 +66,7 @@ def for_each(batch_shape: Shape, log_det: Array) -> Array:
 
 
 def fits(conv: Operator, x: Any) -> bool:
-    """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype.
-
-    If False, `as_batch` must validate the array in full.
-    """
+    """Tell cheaply whether an array is (B, C, *spatial), of an operator's library and dtype."""
     ndim, like, ops = conv.ndim, conv._reference()[1], KNOWN.get(type(x))
     return (
         ops is not None

@@ -19,7 +19,6 @@ class Work(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, channels: int, shape: Shape) -> Self:
-        """Return the work of factors on a grid."""
         numbers, summed, applied = channels * size(shape), 0.0, 0.0
         for family, w, _ in path:
             products = channels * numbers if family.pixelwise else family.products(w, shape)

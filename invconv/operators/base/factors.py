@@ -48,18 +48,7 @@ from invconv.arrays.validation import (
 )
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
-from invconv.families.path import (
-    Bars,
-    Factor,
-    FactorLike,
-    Memo,
-    Path,
-    Route,
-    State,
-    runs,
-    solvers_of,
-    undone_as_one,
-)
+from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State, runs
 from invconv.operators.base import fields
 from invconv.operators.base.fields import ArraySpec, Sizes
 from invconv.trust.condition import ConditionCache
@@ -70,10 +59,7 @@ Gradients = dict[str, Array]
 @dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False, repr=False)
 class Operator:
-    """A frozen dataclass of arrays, parts and settings, and the list of its factors.
-
-    A subclass becomes a dataclass as it is defined, and enters the register.
-    """
+    """A frozen dataclass of arrays, parts and settings, as is every subclass: a list of factors."""
 
     _specs: ClassVar[dict[str, ArraySpec]] = {}
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
@@ -200,9 +186,8 @@ class Operator:
         """C, the number of channels."""
         for conv in self._parts().values() if self._part_names else ():
             return int(conv.channels)
-        places = ((n, s.shape.index("C")) for n, s in self._specs.items() if "C" in s.shape)
-        sizes = ((getattr(self, name), axis) for name, axis in places)
-        known = (int(value.shape[axis]) for value, axis in sizes if value is not None)
+        arrays = ((getattr(self, n), s.shape) for n, s in self._specs.items() if "C" in s.shape)
+        known = (int(a.shape[axes.index("C")]) for a, axes in arrays if a is not None)
         if (channels := next(known, None)) is None:
             raise TypeError(f'{type(self).__name__}: expected a part, or an array with an axis "C"')
         return channels
@@ -212,9 +197,8 @@ class Operator:
         """Return the number of spatial axes; None for one batch axis and any number of others."""
         if self._part_names:  # ask each part once: nested chains would double the work each
             return next((n for p in self._parts().values() if (n := p.ndim) is not None), None)
-        specs = ((getattr(self, n), spec) for n, spec in self._specs.items() if spec.open)
-        kernels = ((kernel, spec) for kernel, spec in specs if kernel is not None)
-        return next((kernel.ndim - len(spec.fixed) for kernel, spec in kernels), None)
+        kernels = ((getattr(self, n), spec) for n, spec in self._specs.items() if spec.open)
+        return next((k.ndim - len(spec.fixed) for k, spec in kernels if k is not None), None)
 
     @derived
     def _kernel_size(self) -> tuple[int, ...]:
@@ -262,10 +246,7 @@ class Operator:
         return {name: value for name, value in own if value is not None}
 
     def parameters(self) -> dict[str, Array]:
-        """Return the trained arrays by name: "kernel", "first.kernel", "0.weight".
-
-        A bias that is absent is left out.
-        """
+        """Return the trained arrays that are there, by name: "kernel", "first.kernel", ..."""
         return {n: a for n, a, constant in self._named_arrays() if not constant and a is not None}
 
     def _arrays(self) -> dict[str, Array]:
@@ -305,14 +286,12 @@ class Operator:
         raise AssertionError("an operator has an array of its own, or a part")
 
     def __repr__(self) -> str:
-        """Show the shapes of the arrays instead of their values."""
         shown = []
         for name in (*self._part_names, *self._specs, *self._setting_names):
             value = getattr(self, name)
             # under JAX a tree of this structure may hold any object in the place of an array
             is_array = compat.is_array_api_obj(value)
-            text = f"<{describe(value)}>" if is_array else repr(value)
-            shown.append(f"{name}={text}")
+            shown.append(f"{name}={f'<{describe(value)}>' if is_array else repr(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
@@ -356,10 +335,7 @@ class Operator:
         return self._with({name: next(arrays) for name in there}, parts)
 
     def _map(self, function: Callable[[Array], Array], check: bool = True) -> Self:
-        """Return a copy with a function applied to every array.
-
-        Unless ``check``, it is not validated, and forgets the bound, if any.
-        """
+        """Return a copy with a function of every array; unchecked unless ``check``, and unbound."""
         own = {n: function(a) for n, a in self._own().items()}
         parts = [part._map(function, check) for part in self._parts().values()]
         if not check:
@@ -374,18 +350,8 @@ class Operator:
         """Remember the arguments with which `invconv.bounded` made this operator."""
         object.__setattr__(self, "_bounded_from", (free, gain))
 
-    @classmethod
-    def _unchecked(cls, fields: Mapping[str, Any]) -> Self:
-        """Return an operator with these fields, without validation."""
-        conv = object.__new__(cls)
-        conv.__dict__.update(fields)
-        return conv
-
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
-        """Return a copy with these arrays and parts, without validation.
-
-        ``parts`` are new ones in the order of ``_parts()``; if empty, the parts stay.
-        """
+        """Return an unvalidated copy with these arrays, and parts in the order of ``_parts()``."""
         copy = object.__new__(type(self))
         fields = copy.__dict__
         fields.update(self.__dict__)
@@ -432,8 +398,7 @@ class Operator:
         return self._cast(as_float64)
 
     def _cast(self, change: Callable[[Array], Array]) -> Self:
-        real = {n: change(a) for n, a in self._arrays().items() if _is_real(a)}
-        return self.replace(**real)
+        return self.replace(**{n: change(a) for n, a in self._arrays().items() if _is_real(a)})
 
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
@@ -559,10 +524,8 @@ class Operator:
     @derived
     def _needs_y(self) -> bool:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
-        back = paths.inverse(self._path())
-        first = next(run for run in runs(back) if not run[0].is_shift)
-        applied = not first[0].inverted
-        return applied or undone_as_one(first) or first[0].family.needs_y
+        first = next(run for run in runs(paths.inverse(self._path())) if not run[0].is_shift)
+        return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
     @derived
     def _keeps_y(self) -> bool:
@@ -586,7 +549,7 @@ class Operator:
         log_det = paths.log_det(path, shape)[0]
         if not self._inverts_forward:  # the inverse solves all factors
             guard = require_regular(self, shape, back=True, log_det=log_det)
-        return State(solvers_of(paths.inverse(path), shape), log_det, guard)
+        return State(paths.solvers_of(paths.inverse(path), shape), log_det, guard)
 
     def _pull_back(
         self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
@@ -702,8 +665,7 @@ def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     points, split = [x], runs(back)
     biased = split[0][0].is_shift
     for run in split[:biased:-1]:
-        leg = Route(paths.inverse(run), tuple(x.shape[2:]))
-        points.append(leg(points[-1]))
+        points.append(Route(paths.inverse(run), tuple(x.shape[2:]))(points[-1]))
     if biased:
         points.append(None if y is None else route.legs[0](y))
     return [y, *points[::-1]]

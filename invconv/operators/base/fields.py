@@ -111,11 +111,7 @@ _listeners: list[Callable[[type[Any]], None]] = []
 
 
 def enter(cls: type[Any]) -> None:
-    """Put a class into the register.
-
-    A class that is defined again, as in a notebook's cell that runs twice, replaces the first one.
-    A TypeError is raised if another class has the name, by which files identify a class.
-    """
+    """Register a class; one that is defined again, as in a notebook, replaces the first."""
     known = _operators.get(cls.__name__)
     if known is not None and _place(known) != _place(cls):
         raise TypeError(
@@ -172,10 +168,7 @@ def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
 
 
 def require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
-    """Raise ValueError unless an array has the shape that its class says.
-
-    ``sizes`` has the sizes of other arrays, with the name of one; those of this array are added.
-    """
+    """Raise ValueError unless an array has the shape of its class; add its sizes to others'."""
     shape, fixed = tuple(map(int, value.shape)), spec.fixed
     fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)
     for axis, n in zip(fixed, shape, strict=False):

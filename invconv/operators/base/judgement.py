@@ -4,8 +4,6 @@ A bound that costs nothing shows that some inverses are safe (`invconv.trust.bou
 any other is measured by round trips of images on the host (`invconv.trust.round_trip`), with the
 solver of the call that is judged. K x with other numbers than the solver's has them in float64, if
 float32 is judged; if float64 is, K x is rounded once more, and weights of waves move by an ulp.
-
-The step to blame is the one with the largest error of its own, in the same round trips.
 """
 
 import itertools
@@ -38,7 +36,7 @@ from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
 from invconv.trust import limits
-from invconv.trust.bound import Bounds, error_bound
+from invconv.trust.bound import Bounds, Floats, error_bound
 from invconv.trust.condition import (
     EPS,
     FAILURES,
@@ -49,7 +47,7 @@ from invconv.trust.condition import (
     of_inverse,
 )
 from invconv.trust.limits import NEAR, TOLERATED
-from invconv.trust.round_trip import Floats, Judgement, RoundTrip
+from invconv.trust.round_trip import Judgement, RoundTrip
 
 
 class Blame(NamedTuple):
@@ -137,7 +135,6 @@ class _Judged(NamedTuple):
 
     @classmethod
     def of(cls, conv: Operator, precision: str) -> Self:
-        """Copy an operator's path to the host."""
         host = conv._on_host(np.dtype(precision))
         flushes = ops_of(conv._reference()[1]).flushes_subnormals
         path, single = host._path(), precision == "float32"
@@ -145,7 +142,6 @@ class _Judged(NamedTuple):
         return cls(path, other, conv.channels, precision, flushes)
 
     def part(self, places: Sequence[int]) -> Self:
-        """Return some factors alone."""
         path, other = ([factors[i] for i in places] for factors in self[:2])
         return self._replace(path=path, other=other)
 
@@ -157,10 +153,7 @@ class _Judged(NamedTuple):
         solve: Map | None = None,
         reachable: Map | None = None,
     ) -> float:
-        """Return the error of the inverse, or of another solve, by as many images as affordable.
-
-        ``reachable`` is the map to the part of an image that the solve can give back.
-        """
+        """Return the error of a solve; ``reachable`` is the part of an image it can give back."""
         if all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
             shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
         if solve is None:
@@ -208,16 +201,9 @@ def _forward(path: Path, shape: Shape, by_taps: bool, quickest: bool = False) ->
             maps += [f.family.made_ready(f.w, shape) for f in factors]
         else:
             route = Route(factors, shape, pixels=size(shape))
-            maps.append(_by_blas(route) if quickest and quicker_by_blas(factors, shape) else route)
+            blas = quickest and quicker_by_blas(factors, shape)
+            maps.append(agnostic()(route) if blas else route)
     return in_turn(maps)
-
-
-def _by_blas(run: Map) -> Map:
-    def agnostically(x: Array) -> Array:
-        with agnostic():
-            return run(x)
-
-    return agnostically
 
 
 def _flushed(run: Map) -> Map:

@@ -1,8 +1,6 @@
 """The public methods of every invertible convolution, derived from its factors.
 
-    y = K x + b,    x = K^-1 (y - b),    log|det K|
-
-A method validates its arguments, and runs the operator's factors (`base.factors`).
+y = K x + b,    x = K^-1 (y - b),    log|det K|
 """
 
 import math
@@ -140,8 +138,7 @@ class InvertibleConv(Operator, abstract=True):
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         call = as_batch(self, "y", y)
         state = self._state(call.conv, call.spatial_shape)
-        log_dets = for_each(call.batch_shape, -state.log_det)
-        return call.restore_shape(state.solve(call.x)), log_dets
+        return call.restore_shape(state.solve(call.x)), for_each(call.batch_shape, -state.log_det)
 
     def prepare(
         self, spatial_shape: Shape, *, check: bool = True, precision: str | None = None
@@ -178,7 +175,6 @@ class InvertibleConv(Operator, abstract=True):
     def _state(
         self, working: "InvertibleConv", shape: Shape, check: bool = True, wide: bool = False
     ) -> State:
-        """Factor this operator in its working precision; it remembers the condition."""
         state = (working._in_float64() if wide else working)._factor(shape)
         if check:
             warn_of_loss(self, shape, state.log_det, state)
@@ -319,13 +315,9 @@ class InvertibleConv(Operator, abstract=True):
 
 @Primitive
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
-    """Return K x + b and log|det K| for every sample, shape (B,), for x (B, C, *spatial).
-
-    A library may record the whole as one step, with the operator's own derivative.
-    """
+    """Return K x + b and log|det K|, shape (B,); a library may record the whole as one step."""
     route = conv._route(x)
-    log_det = paths.log_det(route.path, route.shape)[0]
-    return route(x), for_each(x.shape[:1], log_det)
+    return route(x), for_each(x.shape[:1], paths.log_det(route.path, route.shape)[0])
 
 
 def _total(call: Call, log_det_bar: Array | None) -> Array | None:

@@ -114,8 +114,7 @@ class ActNorm(Pointwise):
         if penalties:
             return super()._least_squares(y, damp, penalties)
         scale = namespace(y).exp(self.log_scale)[:, None, None]
-        inverses = regularised((scale, scale), damp, "log_scale")
-        return y * per_channel(inverses[:, 0, 0], y)
+        return y * per_channel(regularised((scale, scale), damp, "log_scale")[:, 0, 0], y)
 
     def transpose(self) -> "ActNorm":
         """Return the same scaling, without bias."""

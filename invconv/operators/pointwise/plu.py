@@ -80,7 +80,12 @@ class PLUConv1x1(Pointwise, mixing="plu"):
     def validate(self) -> None:
         super().validate()
         require_real("sign", self.sign)
-        _require_permutation(self.permutation, self.channels)
+        if not namespace(self.permutation).isdtype(self.permutation.dtype, "integral"):
+            raise TypeError(f"permutation: expected integers, got {self.permutation.dtype}")
+        if readable(self.permutation):
+            order, last = to_numpy(self.permutation).tolist(), self.channels - 1
+            if sorted(order) != list(range(self.channels)):
+                raise ValueError(f"permutation: expected each of 0 to {last} once, got {order}")
         if readable(self.sign) and not (np.abs(to_numpy(self.sign)) > 0).all():
             raise ValueError(
                 f"sign: expected a positive or negative number a channel, as +1 or -1, got "
@@ -134,13 +139,3 @@ class PLUConv1x1(Pointwise, mixing="plu"):
         lower = strict_below(xp.tril(self.lower, k=-1), 1 - 1 / third)
         upper = self._signed(scale)[:, None] * upper
         return self.replace(lower=lower, upper=upper, log_scale=xp.log(scale))
-
-
-def _require_permutation(permutation: Array, channels: int) -> None:
-    """Raise unless an array has each channel once."""
-    if not namespace(permutation).isdtype(permutation.dtype, "integral"):
-        raise TypeError(f"permutation: expected integers, got {permutation.dtype}")
-    if readable(permutation):
-        order = to_numpy(permutation).tolist()
-        if sorted(order) != list(range(channels)):
-            raise ValueError(f"permutation: expected each of 0 to {channels - 1} once, got {order}")

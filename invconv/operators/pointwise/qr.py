@@ -65,8 +65,7 @@ class QRConv1x1(Pointwise, mixing="qr"):
         }
 
     def factors(self) -> Sequence[tuple[Family, Any]]:
-        strict = namespace(self.upper).triu(self.upper, k=1)
-        upper = add_pivots(strict, (), self.scale)
+        upper = add_pivots(namespace(self.upper).triu(self.upper, k=1), (), self.scale)
         return [(_UPPER, (upper, self.scale)), (_REFLECTIONS, self.reflectors)]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:

@@ -63,8 +63,7 @@ def data(w: Writer, array: Value) -> Value:
 
 def stream(w: Writer, frame: Value) -> Value:
     """Return the stream of the call; if XLA has none, the handler returns XLA's error."""
-    context = w.entry(frame, _CONTEXT)
-    known = _record(w, 4 * 8, w.integer(0), context, w.integer(0))
+    known = _record(w, 4 * 8, w.integer(0), w.entry(frame, _CONTEXT), w.integer(0))
     error = _ask(w, frame, _GET_STREAM, known)
     with w.b.if_then(w.integer(w.b.ptrtoint(error, I64)).is_("!=", 0)):
         w.b.ret(error)
@@ -84,8 +83,7 @@ def put(w: Writer, record: Value, place: int, number: Int) -> None:
 
 def memory(w: Writer, kind: Any, count: int) -> Value:
     """Return the address of a new local array."""
-    start = w.b.ptrtoint(w.variable(ir.ArrayType(kind, count)), I64)
-    return w.b.inttoptr(start, POINTER)
+    return w.address(w.b.ptrtoint(w.variable(ir.ArrayType(kind, count)), I64))
 
 
 def _record(w: Writer, *words: Int | int) -> Value:

@@ -28,8 +28,7 @@ class Int:
         return other.value if isinstance(other, Int) else I64(other)
 
     def _do(self, operation: str, other: Number) -> Int:
-        function = getattr(self.builder, operation)
-        return Int(self.builder, function(self.value, self._other(other)))
+        return Int(self.builder, getattr(self.builder, operation)(self.value, self._other(other)))
 
     def __add__(self, other: Number) -> Int:
         return self._do("add", other)
@@ -60,11 +59,9 @@ class Int:
         return self.builder.icmp_signed(relation, self.value, self._other(other))
 
     def least(self, other: Number) -> Int:
-        """Return the smaller of the two."""
         return self.if_(self.is_("<", other), other)
 
     def most(self, other: Number) -> Int:
-        """Return the larger of the two."""
         return self.if_(self.is_(">", other), other)
 
     def if_(self, condition: Value, otherwise: Number) -> Int:

@@ -59,13 +59,7 @@ class Writer:
 
     @contextmanager
     def function(
-        self,
-        name: str,
-        pointers: str,
-        integers: str = "",
-        *,
-        inside: bool,
-        result: Any = VOID,
+        self, name: str, pointers: str, integers: str = "", *, inside: bool, result: Any = VOID
     ) -> Iterator[Arguments]:
         """Write a function, of pointers and then integers, inside this context.
 
@@ -119,13 +113,10 @@ class Writer:
             return self.b.alloca(kind)
 
     def new(self, value: Value | Number) -> Variable:
-        """Return a new local variable with a value."""
         value = value if isinstance(value, ir.Value) else self.integer(value).value
         variable = Variable(self, self.variable(value.type))
         variable.set(value)
         return variable
-
-    # --- calls, and numbers in memory
 
     def call(self, name: str, result: Any, *arguments: Value) -> Value:
         """Call a function of the module, or an intrinsic, by its name."""
@@ -147,6 +138,10 @@ class Writer:
         pointers, integers = (names.split() for names in signature)
         addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
         return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
+
+    def address(self, number: Number) -> Value:
+        """Return an integer as an address."""
+        return self.b.inttoptr(self.integer(number).value, POINTER)
 
     def typed(self, address: Value, kind: Any) -> Value:
         """Return a typed address, which indirect calls and atomic stores need."""
@@ -171,8 +166,7 @@ class Writer:
 
     def link(self, pointer: Value, place: int) -> Value:
         """Return an entry of an array of addresses."""
-        address = self.b.gep(pointer, [I64(place)], source_etype=POINTER)
-        return self.b.load(address, typ=POINTER)
+        return self.b.load(self.b.gep(pointer, [I64(place)], source_etype=POINTER), typ=POINTER)
 
     def load(self, pointer: Value, place: Number, kind: Any = None) -> Value:
         """Return the vector, or something of another kind, that starts at a place."""
@@ -190,10 +184,7 @@ class Writer:
         self.call("llvm.memmove.p0.p0.i64", VOID, target, source, size, I1(0))
 
     def clear(self, target: Value, count: Int) -> None:
-        size = (count * self.itemsize).value
-        self.call("llvm.memset.p0.i64", VOID, target, I8(0), size, I1(0))
-
-    # --- vectors
+        self.call("llvm.memset.p0.i64", VOID, target, I8(0), (count * self.itemsize).value, I1(0))
 
     def narrowed(self, lanes: int) -> Self:
         """Return a writer of the function that is being written, with shorter vectors."""
@@ -248,15 +239,11 @@ class Writer:
         return self.call(name, self.vector, address, I32(self.itemsize), mask, self.zero)
 
     def masked_store(self, value: Value, address: Value, mask: Value) -> None:
-        """Store only the lanes where the mask is set."""
         name = f"llvm.masked.store.v{self.lanes}{self.suffix}.p0"
         self.call(name, VOID, value, address, I32(self.itemsize), mask)
 
     def transposed(self, rows: Sequence[Value]) -> list[Value]:
-        """Return the columns of a square of numbers, given as its rows, without memory.
-
-        Swap the off-diagonal quarters of the square, then of its quarters, and so on.
-        """
+        """Return the columns of a square, given as rows: swap off-diagonal quarters, repeatedly."""
         v, n, half = list(rows), self.lanes, self.lanes // 2
         while half:
             low = self.indices([i + n - half if i & half else i for i in range(n)])

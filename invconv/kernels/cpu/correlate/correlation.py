@@ -61,8 +61,7 @@ class CompiledCorrelation:
         """Correlate images at the address ``x``, and put the results at ``y``.
 
         ``taps`` is the address of the first tap's matrix, and the others are of contiguous arrays
-        (batch, C, *shape). ``workers`` and ``keeps`` are as for
-        `invconv.kernels.cpu.compiled.CompiledSolve.run`.
+        (batch, C, *shape). ``workers`` and ``keeps`` are as for `cpu.compiled.CompiledSolve.run`.
         """
         way, workers = _way(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
@@ -163,11 +162,7 @@ def compiled_kernel_vjp(
     workers: int = 1,
     target: Target | None = None,
 ) -> Floats:
-    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, shape (T, C, C).
-
-    ``x`` and ``y_bar`` are contiguous arrays (B, C, *spatial). Each worker sums over a part of the
-    batch.
-    """
+    """Return the gradient of <y_bar, correlate(taps, x)> by the taps, of contiguous arrays."""
     channels = x.shape[1]
     correlation = compiled_correlation(channels, x.shape[2:], offsets, wrap, x.itemsize, target)
     if correlation is None:

@@ -20,11 +20,7 @@ INTEGERS = "images tap row column triangle"  # the last four: `cpu.correlate.pro
 
 
 def write_correlation(w: Writer) -> None:
-    """Write the function "correlate" of `POINTERS` and `INTEGERS`.
-
-    ``taps`` is the address of the first tap's matrix. The other arguments are as for "solve" of
-    `invconv.kernels.cpu.loop`.
-    """
+    """Write "correlate"; ``taps`` is the first tap's matrix, the others are as for "solve"."""
     with w.function("correlate", POINTERS, INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         pack(w, a, h)
@@ -48,17 +44,13 @@ def _place(w: Writer, a: Arguments, h: Numbers, image: Int, number: Int) -> tupl
 
 def clear(w: Writer, buffer: Value, h: Numbers, images: Int) -> None:
     """Write zeros into the part of a buffer that so many images take, at most all of it."""
-    unused = h["images"] - images.least(h["images"])
-    count = h["channel_step"] - unused * h["image_step"]
+    count = h["channel_step"] - (h["images"] - images.least(h["images"])) * h["image_step"]
     with w.loop(0, h["channels"]) as c:
         w.clear(w.at(buffer, c * h["channel_step"]), count)
 
 
 def _copy(w: Writer, a: Arguments, h: Numbers, band: Numbers, image: Int, array: str) -> None:
-    """Write copies between "x" and the buffer, or between "y" or "y_bar" and results in the buffer.
-
-    Only "y" is copied from the buffer.
-    """
+    """Write the copy of "x" to the buffer, of "y_bar" to its results, or of "y" from these."""
     images = (a["images"] - image).least(h["images"])
     memory = w.at(a[array], image * h["channels"] * h["pixels"])
     buffer = a["z"] if array == "x" else w.at(a["z"], h["out"])
@@ -110,8 +102,7 @@ def place_of(a: Arguments, tap: Int, row: Int, column: Int) -> Int:
 
 def counts(a: Arguments, tap: Int, row: Int, column: Int) -> Value:
     """Return the condition that an entry of a tap's matrix is not masked."""
-    triangle = a["triangle"].if_(tap.is_("==", 0), 0)
-    return ((row - column) * triangle).is_(">=", 0)
+    return ((row - column) * a["triangle"].if_(tap.is_("==", 0), 0)).is_(">=", 0)
 
 
 def write_images_correlation(w: Writer) -> None:
@@ -141,11 +132,7 @@ def write_images_correlation(w: Writer) -> None:
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
-    """Write the function "gram".
-
-    The function adds to the matrices from ``total`` on, the first tap's; ``z`` is a buffer. The
-    sums of ``outputs`` output channels and ``inputs`` input channels are in registers at once.
-    """
+    """Write "gram", which adds to the matrices; ``outputs`` x ``inputs`` sums are in registers."""
     with w.function("gram", "x y_bar total program z", INTEGERS, inside=False) as a:
         h = w.record(CorrelationHeader, a["program"])
         out = w.at(a["z"], h["out"])
@@ -164,7 +151,6 @@ def write_gram(w: Writer, outputs: int, inputs: int) -> None:
 def _products(
     w: Writer, a: Arguments, h: Numbers, at: Int, positions: Int, outputs: int, inputs: int
 ) -> None:
-    """Write the products of all pairs of channels, for each tap."""
     channels, last = h["channels"], h["channels"] - 1
     out = w.at(a["z"], h["out"])
     with (

@@ -57,10 +57,7 @@ class Reading:
         return self.flat((index[0] - first, *index[1:], 0)) + self.flat(self.low)
 
     def read(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the copies in for rows first to stop of axis 0.
-
-        They are (place in memory, place in the buffer, count); place -1 in memory stands for zeros.
-        """
+        """Return the copies in: (place in memory or -1 for zeros, place in the buffer, count)."""
         rows = range(first - self.low[0], stop + self.high[0])
         others = zip(self.shape[1:-1], self.low[1:-1], self.high[1:-1], strict=True)
         axes = [rows, *(range(-low, n + high) for n, low, high in others)]

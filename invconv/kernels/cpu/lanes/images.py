@@ -101,10 +101,7 @@ def _distances(window: Window) -> list[int]:
 
 
 def _lists(window: Window) -> list[TapList]:
-    """Return lists of (tap, distance in the buffer) of the taps that read inside the grid.
-
-    Each of the first rows and columns has a list; all others share the last one.
-    """
+    """Return the lists of (tap, distance) inside the grid, of the first rows and columns each."""
     g, far = window.geometry, _distances(window)
     last = _last(g)
     if last == (0, 0):
@@ -188,8 +185,7 @@ def vectors_of(g: Geometry) -> Vectors:
     count = -(-g.channels // width)
     if count > costs.TOGETHER:
         count = -(-count // 4) * 4
-    several = accumulators(g.block, g.single) > 1
-    return Vectors(width, count, g.channels if several else 0)
+    return Vectors(width, count, g.channels if accumulators(g.block, g.single) > 1 else 0)
 
 
 def parts_by_channels(g: Geometry, together: int) -> Parts:
@@ -208,5 +204,4 @@ def parts_by_channels(g: Geometry, together: int) -> Parts:
         "size": window.size + costs.TOGETHER * v.padded,
     }
     lists = [list(enumerate(_distances(window)))]  # outside the grid all taps read zeros
-    sums = v.width, v.count, v.unrolled
-    return Parts(header, lists, _segments(window), sums, _places(window))
+    return Parts(header, lists, _segments(window), (v.width, v.count, v.unrolled), _places(window))

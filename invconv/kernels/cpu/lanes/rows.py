@@ -170,7 +170,6 @@ def _lists(s: Strips) -> list[TapList]:
 
 
 def _segments(s: Strips) -> list[list[Segment]]:
-    """Return the segments of each unit, in the order of the solve."""
     if len(s.geometry.shape) > 2:
         return [list(_volume(s))]
     units, most = [list(_parts(s, strip)) for strip in range(s.count)], max(map(len, s.starts))
@@ -178,7 +177,6 @@ def _segments(s: Strips) -> list[list[Segment]]:
 
 
 def _parts(s: Strips, strip: int) -> Iterator[Segment]:
-    """Yield the parts of a strip of a plane."""
     g, levels, starts = s.geometry, s.levels(strip), s.starts[strip % 2]
     before = 0
     for first, end in zip(starts, [*starts[1:], levels], strict=True):

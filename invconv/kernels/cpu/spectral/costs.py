@@ -15,8 +15,7 @@ def along(points: int, most: int) -> tuple[int, int]:
 
 def prefers_lanes(count: int, channels: int) -> bool:
     """Tell whether the compiled function runs here and is faster than LAPACK on matrices."""
-    few_rows = channels <= costs.PIVOT_ROWS
-    return few_rows and machine.reason(8) is None and count >= host().lanes(8)
+    return channels <= costs.PIVOT_ROWS and machine.reason(8) is None and count >= host().lanes(8)
 
 
 def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bool:

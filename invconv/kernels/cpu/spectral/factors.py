@@ -29,14 +29,12 @@ def eliminate(
 ) -> None:
     """Replace matrices (count, C, C) by matrices with the pivots on their diagonals.
 
-    ``matrices`` is the address of contiguous numbers: float64, of one part each, or complex128, of
-    two. The target is this processor unless given.
+    ``matrices`` is the address of contiguous numbers, of two ``parts`` if they are complex128.
     """
     target = target or host()
     lanes, numbers = target.lanes(8), channels * channels * parts
     code = machine.compiled(target, 8, _write, parts)
-    size = (numbers + 2 * lanes) * lanes * 8
-    in_buffers(size, 1, code.call, (matrices,), (count, channels))
+    in_buffers((numbers + 2 * lanes) * lanes * 8, 1, code.call, (matrices,), (count, channels))
 
 
 def _write(w: Writer, parts: int) -> None:
