@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
@@ -76,6 +76,26 @@ def test_an_error_of_another_thread_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError):
         threads.together(work, 2)
+
+
+def test_an_interrupt_that_leaves_a_lock_taken_strands_no_thread(monkeypatch: Any) -> None:
+    """The process would wait for the thread at its end."""
+    begun = threading.Event()
+
+    def cancel(future: Any) -> None:
+        future._condition.acquire()
+        begun.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "cancel", cancel)
+    monkeypatch.setattr(threads, "_pool", None)
+    pool, here = threads._threads(), threading.get_ident()
+    with pytest.raises(KeyboardInterrupt):
+        threads.together(lambda: here == threading.get_ident() or begun.wait(60), 2)
+    pool.shutdown(wait=False)
+    (thread,) = pool._threads
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_where_no_further_thread_starts_this_one_does_all(monkeypatch: Any) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from invconv.arrays.validation import positive_int
@@ -60,6 +61,9 @@ def together(work: Callable[[], object], threads: int) -> None:
                 other.result()
     except BaseException as error:
         _forget()  # an interrupt may have left a lock of the pool taken
+        for other in others:
+            with suppress(RuntimeError):  # or one that a thread waits for, and so would our end
+                other._condition.release()
         interrupt = error.__context__
         if isinstance(error, RuntimeError) and isinstance(interrupt, KeyboardInterrupt):
             raise interrupt from None  # the pool only says that a lock is not taken
