@@ -6,7 +6,7 @@ Runs on import of `invconv_jax`. `register_with_flax` is public.
 import dataclasses
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -74,6 +74,15 @@ def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
             raise TypeError(
                 f"{argument}: expected values, got a traced {where}{name}; call this outside jit"
             )
+
+
+def told_apart(conv: Any, trained: Callable[[Any], Any], constant: Callable[[Any], Any]) -> Any:
+    """Return the tree of an operator with one function or the other applied to each array."""
+    arrays, tree = jax.tree.flatten(conv)
+    numbered = tree.unflatten(range(len(arrays)))  # an array may be in two places
+    parts = jax.tree.leaves(numbered, is_leaf=lambda node: isinstance(node, ic.InvertibleConv))
+    free = {number for part in parts for number in part.parameters().values()}
+    return tree.unflatten([(trained if n in free else constant)(a) for n, a in enumerate(arrays)])
 
 
 for_each_operator(_register)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from invconv.arrays.namespaces import Array
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
-from invconv_jax.interop.leaves import told_apart
+from invconv_jax.pytrees import told_apart
 
 
 class BijxBijection(Bijection):  # type: ignore[misc]
