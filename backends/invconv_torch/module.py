@@ -17,7 +17,7 @@ import invconv as ic
 from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each, grid_of
 from invconv.operators.base.factors import require_operator
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.graphs import values_of
+from invconv_torch.exporting.constant import values_of
 from invconv_torch.native.host import (
     PLAIN,
     TRACERS,

@@ -11,7 +11,7 @@ from invconv.arrays.stencil import at_end, seen
 from invconv.families.convolutions import BorderedFamily, Causal, Spectral
 from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
-from invconv_torch.exporting.graphs import causal_solve, fixed
+from invconv_torch.exporting.constant import causal_solve, fixed
 from invconv_torch.native import kernels, nodes
 from invconv_torch.native.determinants import log_of_pivots
 

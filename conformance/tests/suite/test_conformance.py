@@ -21,7 +21,7 @@ from invconv_conformance.libraries.library import Column
 from invconv_conformance.libraries.table import KNOWN, LIBRARIES, Target
 from invconv_conformance.run.check import NAMED, Check, setting
 from invconv_conformance.run.selection import checks, choose
-from invconv_torch.layer import Layer
+from invconv_torch.pointwise_layers import Layer
 from tests.conftest import TORCH_LAYERS
 from tests.selected import FEW, ONE_OF_EACH, cases_named, slow
 
