@@ -13,7 +13,7 @@ from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
 from invconv_torch.exporting.constant import causal_solve, fixed
 from invconv_torch.native import kernels, nodes
-from invconv_torch.native.determinants import log_of_pivots
+from invconv_torch.primitives import log_of_pivots
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
