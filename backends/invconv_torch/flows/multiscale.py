@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from invconv.arrays.validation import flag, positive_int, sizes
 from invconv.flows import density
 from invconv.flows.affine import optional_context
-from invconv_torch.chain import invertible
+from invconv_torch.chain import ReversibleChain, invertible
 from invconv_torch.flows.coupling import AffineCoupling, Dequantize, Split
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import device_kind, require_whole, shared_out
 from invconv_torch.pointwise_layers import Squeeze
-from invconv_torch.reversible import ReversibleChain
 
 Layers: TypeAlias = Mapping[str, nn.Module]
 Watch: TypeAlias = Callable[[str, Tensor], Tensor]
