@@ -54,8 +54,7 @@ class Step:
         kept, changed = jnp.split(z, 2, axis=1)
         changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, design))
         x = jnp.concatenate([kept, changed], axis=1)
-        unmixed: Array = self.mixing.prepare(x.shape[2:], check=False).inverse(x)
-        return unmixed
+        return self.mixing.prepare(x.shape[2:], check=False).inverse(x)
 
     def _shift_and_scale(
         self, kept: Array, context: Context, design: Design

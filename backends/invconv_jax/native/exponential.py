@@ -76,8 +76,7 @@ class _Series:
 
     def after(self, x: Array, steps: Array) -> Array:
         """Return e^(M steps/s) x."""
-        y: Array = lax.fori_loop(0, steps, lambda _, x: self.step(x), x)
-        return y
+        return lax.fori_loop(0, steps, lambda _, x: self.step(x), x)
 
     def step(self, x: Array) -> Array:
         """Return e^(M/s) x."""
@@ -217,10 +216,7 @@ def exponential_gram(
     family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: None = None
 ) -> Array:
     """See `invconv.kernels.exponential`."""
-    result: Array = _gram_p.bind(
-        whole(w, 0), whole(x), whole(y), *directions, family=family, maps=()
-    )
-    return result
+    return _gram_p.bind(whole(w, 0), whole(x), whole(y), *directions, family=family, maps=())
 
 
 def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, None]:

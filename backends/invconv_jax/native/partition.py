@@ -64,8 +64,7 @@ class SplitByBatch:
         pairs = tuple(settings.items())
         types = tuple((tuple(a.shape), a.dtype) for a in arrays)
         program = _program(self, types, pairs, jax.config.jax_enable_x64)
-        result: Array = self.primitive.bind(*arrays, program=program, settings=pairs)
-        return result
+        return self.primitive.bind(*arrays, program=program, settings=pairs)
 
     def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
         if is_exported(context) or is_manual(context):
@@ -144,8 +143,7 @@ def whole(x: Array, batch_axes: int = 1) -> Array:
     image, if the channels and the height are split; by the kernel, if the height is split along one
     of two mesh axes (jax 0.10.2).
     """
-    result: Array = _whole(x.ndim, batch_axes)(x)
-    return result
+    return _whole(x.ndim, batch_axes)(x)
 
 
 def mesh_axes(x: Array) -> tuple[Any, ...]:

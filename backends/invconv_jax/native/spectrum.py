@@ -28,8 +28,7 @@ from invconv_jax.native.products import eliminate, matmul
 
 def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     run: Any = {"rfft": jnp.fft.rfftn, "irfft": jnp.fft.irfftn}[kind]
-    y: Array = run(x, lengths, range(-len(lengths), 0))
-    return y
+    return run(x, lengths, range(-len(lengths), 0))
 
 
 def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:

@@ -203,8 +203,7 @@ def _by_kernel(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
     given = weights[call.plan.way == "channels"] if weights else matrices
-    x: Array = run(given, y, program=call.plan.numbers, room=call.room)[0]
-    return x
+    return run(given, y, program=call.plan.numbers, room=call.room)[0]
 
 
 def _by_launches(matrices: Array, *others: Array, sweep: Sweep) -> Array:
@@ -238,11 +237,9 @@ def _vectorise(
 
     def one_by_one(*arrays: Array) -> Array:
         def solve(each: dict[int, Array]) -> Array:
-            x: Array = _one_batch.bind(*(each.get(i, arrays[i]) for i in (0, 1)), sweep=sweep)
-            return x
+            return _one_batch.bind(*(each.get(i, arrays[i]) for i in (0, 1)), sweep=sweep)
 
-        x: Array = lax.map(solve, {i: arrays[i] for i in (0, 1) if mapped[i]})
-        return x
+        return lax.map(solve, {i: arrays[i] for i in (0, 1) if mapped[i]})
 
     places = tuple(0 if m else None for m in mapped)
     at_once = jax.vmap(functools.partial(_by_scan, sweep=sweep), in_axes=places)
