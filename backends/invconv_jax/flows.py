@@ -200,8 +200,7 @@ class Glow:
             levels.append(level.initialize(x, context, self.architecture))
             (*_, x), _ = levels[-1].forward(x, jnp.zeros(len(x)), context, self.architecture)
         made = replace(self, levels=tuple(levels), initialized=jnp.ones_like(flag))
-        chosen: Glow = jax.tree.map(lambda new, old: jnp.where(flag, old, new), made, self)
-        return chosen
+        return jax.tree.map(lambda new, old: jnp.where(flag, old, new), made, self)  # type: ignore[no-any-return]
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:

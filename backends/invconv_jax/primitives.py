@@ -11,6 +11,7 @@ from invconv.kernels.cpu import machine
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.recursive import Filter
 from invconv.operators import recursion
+from invconv_jax import private
 from invconv_jax.native.exponential import counted as counted
 from invconv_jax.native.exponential import exponential as exponential
 from invconv_jax.native.exponential import exponential_gram as exponential_gram
@@ -22,23 +23,12 @@ from invconv_jax.native.products import triangular_solve as triangular_solve
 from invconv_jax.native.spectrum import spectral_solver as spectral_solver
 from invconv_jax.native.wavefront import causal_solver as causal_solver
 from invconv_jax.native.wavefront import register
-from invconv_jax.private import (
-    Zero,
-    is_undefined_primal,
-    primitive_batchers,
-    primitive_jvps,
-    primitive_of,
-    primitive_transposes,
-)
 
 
 class JaxOps(ArrayOps):
-    """JAX's answers, for arrays and for tracers.
+    """JAX's answers, for arrays and for tracers."""
 
-    XLA takes subnormal numbers for zero.
-    """
-
-    flushes_subnormals = True
+    flushes_subnormals = True  # as XLA does
     gathers_transforms = True
 
     def require(self, name: str, x: Array) -> None:
@@ -153,13 +143,13 @@ def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     return call(b, a, given, steps=steps)
 
 
-_on_one_device = primitive_of("invconv_filter_call", _by_solves, cpu=_by_kernel)
+_on_one_device = private.primitive_of("invconv_filter_call", _by_solves, cpu=_by_kernel)
 _split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
 
 
 def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
     (b, a, given), order = arrays, dict(settings)["order"]
-    b_dot, a_dot, dot = (None if isinstance(d, Zero) else d for d in dots)
+    b_dot, a_dot, dot = (None if isinstance(d, private.Zero) else d for d in dots)
     of_signals: Any = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
     v, moved = _split(*arrays, order=order), (b_dot, a_dot, *of_signals)
     return v, recursion.tangent(_section, b, a, given[..., order:], v, moved)
@@ -169,9 +159,9 @@ def _transpose(
     bar: Any, b: Any, a: Array, given: Any, *, settings: Settings, **_: Any
 ) -> list[Any]:
     """Pull a cotangent back through the signals and states, or through b: it is linear in each."""
-    if isinstance(bar, Zero):
+    if isinstance(bar, private.Zero):
         return [None, None, None]
-    order, linear = dict(settings)["order"], is_undefined_primal(b)
+    order, linear = dict(settings)["order"], private.is_undefined_primal(b)
     b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
     wanted = (linear, False, not linear, not linear)
     bars = recursion.cotangents(_section, b, a, x, x, bar, wanted, order)
@@ -192,6 +182,6 @@ def _vectorise(
     return _split(*flat, **dict(settings)).reshape(moved[-1].shape), 0
 
 
-primitive_jvps[_split.primitive] = _jvp
-primitive_transposes[_split.primitive] = _transpose
-primitive_batchers[_split.primitive] = _vectorise
+private.primitive_jvps[_split.primitive] = _jvp
+private.primitive_transposes[_split.primitive] = _transpose
+private.primitive_batchers[_split.primitive] = _vectorise

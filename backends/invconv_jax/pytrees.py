@@ -13,23 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import export, lax
+from jax import export, lax, tree_util
 from jax import numpy as jnp
-from jax.tree_util import (
-    GetAttrKey,
-    all_leaves,
-    register_pytree_node,
-    register_pytree_with_keys,
-)
+from jax.tree_util import GetAttrKey
 
 import invconv as ic
+from invconv.operators.base import fields
 from invconv.operators.base.calls import PreparedInverse
-from invconv.operators.base.fields import (
-    for_each_operator,
-    is_own,
-    setting_as_json,
-    setting_of_json,
-)
 
 _exported: set[str] = set()
 
@@ -46,24 +36,26 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
         return [(GetAttrKey(n), v) for n, v in zip(children, values, strict=True)], settings
 
     def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> Any:
-        fields = dict(zip(static, settings, strict=True))
-        fields |= zip(children, values, strict=True)
+        held = dict(zip(static, settings, strict=True))
+        held |= zip(children, values, strict=True)
         for name in cls._constant_names:
-            if isinstance(fields[name], jax.core.Tracer):
-                fields[name] = lax.stop_gradient(fields[name])
+            if isinstance(held[name], jax.core.Tracer):
+                held[name] = lax.stop_gradient(held[name])
         conv = object.__new__(cls)
-        vars(conv).update(fields)
+        vars(conv).update(held)
         return conv
 
-    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    name = f"{'invconv' if is_own(cls) else cls.__module__}.{cls.__qualname__}"
+    tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    name = f"{'invconv' if fields.is_own(cls) else cls.__module__}.{cls.__qualname__}"
     if name not in _exported:  # JAX takes a name once: a class defined again is not exported
         _exported.add(name)
         export.register_pytree_node_serialization(
             cls,
             serialized_name=name,
-            serialize_auxdata=lambda settings: json.dumps(setting_as_json(name, settings)).encode(),
-            deserialize_auxdata=lambda text: setting_of_json(json.loads(text)),
+            serialize_auxdata=lambda settings: json.dumps(
+                fields.setting_as_json(name, settings)
+            ).encode(),
+            deserialize_auxdata=lambda text: fields.setting_of_json(json.loads(text)),
         )
 
 
@@ -85,7 +77,7 @@ def told_apart(conv: Any, trained: Callable[[Any], Any], constant: Callable[[Any
     return tree.unflatten([(trained if n in free else constant)(a) for n, a in enumerate(arrays)])
 
 
-for_each_operator(_register)
+fields.for_each_operator(_register)
 
 
 def _fields(held: Any) -> tuple[str, ...]:
@@ -104,11 +96,11 @@ def _holds_arrays(value: Any) -> bool:
     """
     if isinstance(value, jax.Array | np.ndarray):
         return True
-    if not all_leaves([value]):
+    if not tree_util.all_leaves([value]):
         return max(map(_holds_arrays, jax.tree.leaves(value)), default=False)
     held = (getattr(value, name) for name in _fields(value))
     if found := max(map(_holds_arrays, held), default=False):
-        register_pytree_node(type(value), _flatten, partial(_unflatten, type(value)))
+        tree_util.register_pytree_node(type(value), _flatten, partial(_unflatten, type(value)))
     return found
 
 
@@ -145,7 +137,7 @@ def _unflatten(cls: type, static: tuple[Any, ...], values: Sequence[Any]) -> Any
 
 _CHILDREN = "_children"  # an attribute that no class has
 _ONE_THREAD = threading.RLock()  # JAX refuses a class that another thread has just registered
-register_pytree_node(PreparedInverse, _flatten, partial(_unflatten, PreparedInverse))
+tree_util.register_pytree_node(PreparedInverse, _flatten, partial(_unflatten, PreparedInverse))
 
 
 def register_with_flax() -> None:
@@ -172,7 +164,7 @@ def register_with_flax() -> None:
         call: Any = serialization.register_serialization_state
         call(cls, cls._arrays, _from_state, override=True)
 
-    for_each_operator(register)
+    fields.for_each_operator(register)
 
 
 def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.InvertibleConv:

@@ -1,8 +1,4 @@
-"""Backpropagation without stored activations: inputs are recomputed by inversion.
-
-A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, The Reversible Residual Network: Backpropagation
-Without Storing Activations, NeurIPS 2017.
-"""
+"""Inputs are recomputed by inversion for the gradient; `invconv_torch.chain` names the paper."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -198,5 +194,4 @@ def _alike(steps: Steps) -> bool:
 
 
 def _stacked(steps: Steps) -> InvertibleConv:
-    stacked: InvertibleConv = jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)
-    return stacked
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)  # type: ignore[no-any-return]

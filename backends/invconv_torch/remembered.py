@@ -43,7 +43,7 @@ class Kept:
         return len(tensors) == len(self.tensors) and all(map(_is_still, tensors, self.tensors))
 
 
-def _is_still(t: Tensor, was: Any) -> bool:
+def _is_still(t: Tensor, was: Any) -> Any:
     if isinstance(was, tuple):
         return was[0] is t and was[1:] == host.version_of(t)
     return was.dtype == t.dtype and was.device == t.device and torch.equal(was, t)

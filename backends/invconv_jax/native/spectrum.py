@@ -15,11 +15,7 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
 from invconv.kernels import costs
-from invconv.kernels.frequencies.spectrum import (
-    SpectralProduct,
-    inverses_keep_accuracy,
-    range_scale,
-)
+from invconv.kernels.frequencies import spectrum as core
 from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
@@ -64,7 +60,7 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> "SpectralSol
 @jax.jit  # type: ignore[untyped-decorator]
 def _invert(spectrum: Array) -> tuple[Array, Array]:
     inverse = jnp.linalg.inv(spectrum)
-    return inverse, inverses_keep_accuracy(spectrum, inverse)
+    return inverse, core.inverses_keep_accuracy(spectrum, inverse)
 
 
 @jax.tree_util.register_dataclass
@@ -86,11 +82,11 @@ class SpectralSolver:
             kept = "cached inverse" if self.accurate else "solve"
         return Plan("spectral", per_frequency=kept, frequencies=self.spectrum.shape[0])
 
-    def as_numpy(self) -> SpectralProduct | None:
+    def as_numpy(self) -> core.SpectralProduct | None:
         """Return a product with the inverses on NumPy arrays, or None if they may not be used."""
         if not readable(self.accurate) or not self.accurate:
             return None
-        return SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
+        return core.SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
 
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
@@ -101,7 +97,7 @@ class SpectralSolver:
 def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
     if y.shape[0] == 0:
         return y
-    scale = range_scale(lax.stop_gradient(y))
+    scale = core.range_scale(lax.stop_gradient(y))
     # JAX's rule for a linear solve: the derivative keeps only the solution
     x_hat = lax.custom_linear_solve(
         lambda x: _multiply(spectrum, x),

@@ -37,7 +37,10 @@ from invconv_jax.private import primitive_batchers, primitive_of
 def causal_solver(stencil: CausalStencil, shape: Shape) -> "CausalSolver":
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
-    return CausalSolver(causal, weights_of(causal))
+    if not readable(causal.taps) or machine.reason(causal.taps.dtype.itemsize):
+        return CausalSolver(causal, [])
+    weights = compiled_solve(np.array(causal.taps), causal.sweep).layouts()
+    return CausalSolver(causal, list(map(jnp.asarray, weights)))
 
 
 jax.tree_util.register_dataclass(CausalStencil, ["taps"], ["sweep"])
@@ -49,7 +52,7 @@ class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
-    weights: list[Array]  # those of the compiled kernel, if they are known
+    weights: list[Array]  # in the layouts of the compiled kernel, if their values are known
 
     @property
     def plan(self) -> Plan:
@@ -118,23 +121,15 @@ def register(name: str, code: Any, platform: str) -> None:
             _registered.add(name)
 
 
-def weights_of(causal: CausalStencil) -> list[Array]:
-    """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
-    if not readable(causal.taps) or machine.reason(causal.taps.dtype.itemsize):
-        return []
-    return list(map(jnp.asarray, compiled_solve(np.array(causal.taps), causal.sweep).layouts()))
-
-
 def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
     """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative.
 
-    Without ``weights``, which `weights_of` computes once, a call on a CPU computes its own.
+    Without ``weights``, which `causal_solver` computes once, a call on a CPU computes its own.
     """
     exported_for_any_batch = not isinstance(y.shape[0], int)
     if exported_for_any_batch or machine.reason(matrices.dtype.itemsize):
         return _by_scan(matrices, y, sweep=sweep)
-    arrays = matrices, *weights, y
-    return _split(len(sweep.shape))(*arrays, sweep=sweep)
+    return _split(len(sweep.shape))(matrices, *weights, y, sweep=sweep)
 
 
 @functools.cache

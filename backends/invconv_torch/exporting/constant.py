@@ -269,7 +269,7 @@ def _spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     walls = [(axis, waves, n) for axis, (waves, n) in pairs if waves is not None]
     axes = [2 + axis for axis in basis.closed]
     for axis, waves, n in walls:
-        x = _mixed(x, axis, waves.matrix(n))
+        x = along(x, axis, constant(waves.matrix(n).T, x))
     z = _to_frequencies(x, axes) if axes else x.unsqueeze(2)  # (B, C, 2 or 1, *frequencies)
     rows = z.flatten(3).permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
     exact = solver.product  # if a product is as good as a solve
@@ -279,12 +279,13 @@ def _spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
     z = x_hat.unflatten(3, basis.frequencies(shape))
     x = _from_frequencies(z, axes, shape) if axes else z.squeeze(2)
     for axis, waves, n in walls:
-        x = _mixed(x, axis, waves.matrix(n, True))
+        x = along(x, axis, constant(waves.matrix(n, True).T, x))
     return x
 
 
-def _mixed(x: Tensor, axis: int, matrix: Matrix) -> Tensor:
-    return torch.matmul(x.movedim(axis, -1), constant(matrix.T, x)).movedim(-1, axis)
+def along(x: Tensor, axis: int, turned: Tensor) -> Tensor:
+    """Return the products with a matrix, given as its transpose, along an axis."""
+    return torch.matmul(x.movedim(axis, -1), turned).movedim(-1, axis)
 
 
 def _to_frequencies(x: Tensor, axes: list[int]) -> Tensor:

@@ -28,13 +28,8 @@ import invconv as ic
 from invconv.extend import Pointwise
 from invconv.files.flow_files import FLOWS, Flows, StoredFlow
 from invconv.files.saving import load_as
-from invconv.flows.architecture import (
-    GlowArchitecture,
-    before_emerging,
-    mixing_steps,
-    mixing_words,
-    require_arrays,
-)
+from invconv.flows import architecture as designs
+from invconv.flows.architecture import GlowArchitecture
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale
@@ -123,7 +118,7 @@ class Glow(Multiscale):
         dtype: Any = None,
     ) -> None:
         if not callable(mixing):
-            require_mixing("mixing", mixing, mixing_words())
+            require_mixing("mixing", mixing, designs.mixing_words())
         named = None if callable(mixing) else mixing
         sizes, last = (shape, levels, depth, width), (kernel_size, context)
         architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)
@@ -134,7 +129,9 @@ class Glow(Multiscale):
         self.architecture = architecture
         if named is not None:
             arrays = _arrays(self.state_dict())
-            require_arrays(architecture, {name: tuple(t.shape) for name, t in arrays.items()})
+            designs.require_arrays(
+                architecture, {name: tuple(t.shape) for name, t in arrays.items()}
+            )
 
 
 def _layers(
@@ -142,7 +139,7 @@ def _layers(
 ) -> dict[str, nn.Module]:
     """Return the layers by name, in the order in which an image passes through them."""
     floor, layers = architecture.scale_floor, {}
-    steps = mixing_steps(architecture.mixing) if architecture.mixing else {}
+    steps = designs.mixing_steps(architecture.mixing) if architecture.mixing else {}
     for level in range(architecture.levels):
         channels = architecture.channels(level)
         layers[f"level{level}_squeeze"] = Squeeze(basis=architecture.squeeze)
@@ -164,7 +161,7 @@ def mixing_layer(
 ) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
     where = {"bias": False, "device": device, "dtype": dtype}
-    if before := before_emerging(name):
+    if before := designs.before_emerging(name):
         return EmergingConv2d(channels, size, mixing=before, **where)
     cls = mixings()[name]
     if issubclass(cls, Pointwise):
