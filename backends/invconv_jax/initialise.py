@@ -60,7 +60,7 @@ def init(
         raise TypeError("rng: expected none, since the numbers come from the key")
     if "like" in settings:
         raise TypeError("like: expected none, since JAX places the arrays; dtype= says their dtype")
-    begin = functools.partial(cls.init, channels, *args, **settings)
+    begin = functools.partial(cls.init, channels, *args, **settings)  # type: ignore[attr-defined]
     return drawn(key, begin, dtype)  # type: ignore[no-any-return]
 
 

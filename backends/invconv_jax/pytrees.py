@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import export, lax, tree_util
+from jax import export, lax
 from jax import numpy as jnp
-from jax.tree_util import GetAttrKey
+from jax.tree_util import GetAttrKey, all_leaves, register_pytree_node, register_pytree_with_keys
 
 import invconv as ic
 from invconv.operators.base import fields
@@ -45,7 +45,7 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
         vars(conv).update(held)
         return conv
 
-    tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     name = f"{'invconv' if fields.is_own(cls) else cls.__module__}.{cls.__qualname__}"
     if name not in _exported:  # JAX takes a name once: a class defined again is not exported
         _exported.add(name)
@@ -96,11 +96,11 @@ def _holds_arrays(value: Any) -> bool:
     """
     if isinstance(value, jax.Array | np.ndarray):
         return True
-    if not tree_util.all_leaves([value]):
+    if not all_leaves([value]):
         return max(map(_holds_arrays, jax.tree.leaves(value)), default=False)
     held = (getattr(value, name) for name in _fields(value))
     if found := max(map(_holds_arrays, held), default=False):
-        tree_util.register_pytree_node(type(value), _flatten, partial(_unflatten, type(value)))
+        register_pytree_node(type(value), _flatten, partial(_unflatten, type(value)))
     return found
 
 
@@ -137,7 +137,7 @@ def _unflatten(cls: type, static: tuple[Any, ...], values: Sequence[Any]) -> Any
 
 _CHILDREN = "_children"  # an attribute that no class has
 _ONE_THREAD = threading.RLock()  # JAX refuses a class that another thread has just registered
-tree_util.register_pytree_node(PreparedInverse, _flatten, partial(_unflatten, PreparedInverse))
+register_pytree_node(PreparedInverse, _flatten, partial(_unflatten, PreparedInverse))
 
 
 def register_with_flax() -> None:

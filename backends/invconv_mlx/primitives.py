@@ -15,8 +15,6 @@ import numpy as np
 from invconv.arrays.namespaces import Array, ArrayOps, dtype_name
 from invconv.kernels.primitives import Plan
 
-_CREATE = ("arange", "asarray", "empty", "eye", "full_like", "zeros", "zeros_like")
-
 
 @mx.custom_function  # type: ignore[untyped-decorator]
 def _solve(a: Array, b: Array) -> Array:
@@ -91,7 +89,7 @@ class Namespace:
     linalg = Linalg
 
     def __init__(self) -> None:
-        for name in _CREATE:
+        for name in ("arange", "asarray", "empty", "eye", "full_like", "zeros", "zeros_like"):
             setattr(self, name, _without_device(getattr(mx, name)))
 
     def __getattr__(self, name: str) -> Any:

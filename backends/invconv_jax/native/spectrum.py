@@ -88,24 +88,21 @@ class SpectralSolver:
             return None
         return core.SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
 
+    @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(self.basis, self.spectrum, self.inverse, self.accurate, y)
-
-
-@partial(jax.jit, static_argnums=0)
-def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
-    if y.shape[0] == 0:
-        return y
-    scale = core.range_scale(lax.stop_gradient(y))
-    # JAX's rule for a linear solve: the derivative keeps only the solution
-    x_hat = lax.custom_linear_solve(
-        lambda x: _multiply(spectrum, x),
-        _to_frequencies(basis, y * scale),
-        lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
-        lambda _, b: _at_the_frequencies(spectrum.mT, inverse.mT, accurate, b),
-    )
-    return _from_frequencies(basis, x_hat, tuple(y.shape[2:])) / scale
+        if y.shape[0] == 0:
+            return y
+        spectrum, inverse, accurate = self.spectrum, self.inverse, self.accurate
+        scale = core.range_scale(lax.stop_gradient(y))
+        # JAX's rule for a linear solve: the derivative keeps only the solution
+        x_hat = lax.custom_linear_solve(
+            lambda x: _multiply(spectrum, x),
+            _to_frequencies(self.basis, y * scale),
+            lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
+            lambda _, b: _at_the_frequencies(spectrum.mT, inverse.mT, accurate, b),
+        )
+        return _from_frequencies(self.basis, x_hat, self.shape) / scale
 
 
 def _multiply(matrices: Array, y_hat: Array) -> Array:

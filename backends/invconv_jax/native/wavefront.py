@@ -69,21 +69,16 @@ class CausalSolver:
         on_cuda = program_of(sweep, taps.shape[1], taps.dtype) is not None
         return Plan("CUDA kernel" if on_cuda else "wavefront", corner)
 
+    @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
-        return _solve_linear(self.causal, self.weights, y)
-
-
-@jax.jit  # type: ignore[untyped-decorator]
-def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
-    """Return x, with the derivatives of a linear solve."""
-    sweep, matrices = causal.sweep, causal.taps
-    return lax.custom_linear_solve(
-        lambda x: correlate(causal.stencil(), x),
-        lax.convert_element_type(y, y.dtype),  # x is of that type, not weakly
-        lambda _, b: solve(sweep, matrices, b, weights),
-        lambda _, b: solve(sweep.transpose(), matrices.mT, b),
-    )
+        """Solve for x, shape (B, C, *shape), with the derivatives of a linear solve."""
+        sweep, matrices = self.causal.sweep, self.causal.taps
+        return lax.custom_linear_solve(
+            lambda x: correlate(self.causal.stencil(), x),
+            lax.convert_element_type(y, y.dtype),  # x is of that type, not weakly
+            lambda _, b: solve(sweep, matrices, b, self.weights),
+            lambda _, b: solve(sweep.transpose(), matrices.mT, b),
+        )
 
 
 def program_of(sweep: Sweep, channels: int, dtype: Any) -> DeviceProgram | None:
