@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import cupy
 import numpy as np
@@ -15,13 +15,11 @@ from cupy._core import get_compute_type, set_compute_type
 from cupy._core._routines_linalg import COMPUTE_TYPE_DEFAULT
 from cupy.lib.stride_tricks import as_strided
 
-from invconv.arrays.namespaces import ArrayOps
+from invconv.arrays.namespaces import Array, ArrayOps, Shape
 from invconv.arrays.stencil import CausalStencil
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.primitives import Plan
 from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
-
-Array: TypeAlias = Any
 
 # CuPy has one setting for all threads: the first to enter changes it, and the last restores it.
 _counting = threading.RLock()
@@ -81,7 +79,7 @@ def triangular_solve(matrix: Array, rhs: Array, *, lower: bool) -> Array:
     return solve_triangular(matrix, rhs, lower=lower)
 
 
-def _strided_view(x: Array, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Array:
+def _strided_view(x: Array, shape: Shape, strides: Shape, start: int) -> Array:
     flat = x.reshape(-1)[start:]  # a view, since x is contiguous
     return as_strided(flat, shape, tuple(s * x.itemsize for s in strides))
 
@@ -114,7 +112,7 @@ class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
-    shape: tuple[int, ...]
+    shape: Shape
     state: DeviceSolve | PitchedSolver  # the kernel if it runs, else wavefronts
 
     @property
@@ -131,7 +129,7 @@ class CausalSolver:
         return causal_solver, (self.causal, self.shape)
 
 
-def causal_solver(stencil: CausalStencil, shape: tuple[int, ...]) -> CausalSolver:
+def causal_solver(stencil: CausalStencil, shape: Shape) -> CausalSolver:
     """See `invconv.kernels.wavefront.causal_solver`."""
     c = stencil
     state = device_solve(c.taps, c.sweep.on(shape), CUDA)

@@ -18,7 +18,7 @@ from invconv.arrays.errors import gone
 from invconv.files.saving import save
 from invconv_jax import flows, interop
 from invconv_jax import pytrees as _pytrees  # noqa: F401  # every class of operators is one
-from invconv_jax.flows.files import load
+from invconv_jax.flows import load
 from invconv_jax.guard import InverseGuard
 from invconv_jax.initialise import init
 from invconv_jax.layout import channels_last

@@ -52,7 +52,6 @@ def init(
     >>> jax.vmap(make)(jax.random.split(key, 8)).scale.shape
     (8, 4)
     """
-    make: Any = cls
     if not (isinstance(cls, type) and issubclass(cls, ic.InvertibleConv) and hasattr(cls, "init")):
         raise TypeError(
             f"cls: expected a class of invconv with an init, got {cls!r:.80}; the key comes first"
@@ -61,8 +60,8 @@ def init(
         raise TypeError("rng: expected none, since the numbers come from the key")
     if "like" in settings:
         raise TypeError("like: expected none, since JAX places the arrays; dtype= says their dtype")
-    conv: C = drawn(key, functools.partial(make.init, channels, *args, **settings), dtype)
-    return conv
+    begin = functools.partial(cls.init, channels, *args, **settings)  # type: ignore[attr-defined]
+    return drawn(key, begin, dtype)  # type: ignore[no-any-return]
 
 
 def drawn(key: Array, draw: Callable[..., Any], dtype: Any) -> Any:

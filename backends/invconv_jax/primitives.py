@@ -7,26 +7,28 @@ import numpy as np
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, ArrayOps
+from invconv.kernels.cpu import machine
+from invconv.kernels.cpu import xla as cpu
+from invconv.kernels.cpu.recursive import Filter
+from invconv.operators import recursion
+from invconv_jax import private
 from invconv_jax.native.exponential import counted as counted
 from invconv_jax.native.exponential import exponential as exponential
 from invconv_jax.native.exponential import exponential_gram as exponential_gram
-from invconv_jax.native.filters import filtered as filtered
-from invconv_jax.native.partition import mesh_axes, on_the_mesh_of
+from invconv_jax.native.partition import Settings, SplitByBatch, mesh_axes, on_the_mesh_of
 from invconv_jax.native.products import correlate as correlate
 from invconv_jax.native.products import correlate_kernel_vjp as correlate_kernel_vjp
 from invconv_jax.native.products import matmul as matmul
 from invconv_jax.native.products import triangular_solve as triangular_solve
 from invconv_jax.native.spectrum import spectral_solver as spectral_solver
 from invconv_jax.native.wavefront import causal_solver as causal_solver
+from invconv_jax.native.wavefront import register
 
 
 class JaxOps(ArrayOps):
-    """JAX's answers, for arrays and for tracers.
+    """JAX's answers, for arrays and for tracers."""
 
-    XLA takes subnormal numbers for zero.
-    """
-
-    flushes_subnormals = True
+    flushes_subnormals = True  # as XLA does
     gathers_transforms = True
 
     def require(self, name: str, x: Array) -> None:
@@ -108,3 +110,78 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     x, log_det = primals
     scale = jnp.where(log_det == -jnp.inf, jnp.nan, jnp.ones_like(log_det))
     return nan_where_singular(x, log_det), tangents[0] * scale
+
+
+def filtered(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array | None]:
+    """See `invconv.operators.recursion.filtered`, which has the derivatives.
+
+    On a CPU a section is one call of the compiled kernel; elsewhere, and in a program that JAX
+    exports, it runs by the solves that JAX has there. Rows of an array hold the state and the
+    signal behind it, and those of the result the output and the last state, so that a call has one
+    result of its last argument's type.
+    """
+    return recursion.in_sections(_section, b, a, x, z)
+
+
+@jax.jit  # type: ignore[untyped-decorator]
+def _section(b: Array, a: Array, x: Array, z: Array) -> Array:
+    return _split(b, a, jnp.concatenate([z, x], -1), order=z.shape[-1])
+
+
+def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
+    return recursion.by_solves(b, a, given[..., order:], given[..., :order])
+
+
+def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
+    itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
+    shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
+    if not shape.compiles or machine.reason(itemsize):
+        return _by_solves(b, a, given, order=order)
+    name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
+    register(name, code, "cpu")
+    call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
+    return call(b, a, given, steps=steps)
+
+
+_on_one_device = private.primitive_of("invconv_filter_call", _by_solves, cpu=_by_kernel)
+_split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
+
+
+def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
+    (b, a, given), order = arrays, dict(settings)["order"]
+    b_dot, a_dot, dot = (None if isinstance(d, private.Zero) else d for d in dots)
+    of_signals: Any = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
+    v, moved = _split(*arrays, order=order), (b_dot, a_dot, *of_signals)
+    return v, recursion.tangent(_section, b, a, given[..., order:], v, moved)
+
+
+def _transpose(
+    bar: Any, b: Any, a: Array, given: Any, *, settings: Settings, **_: Any
+) -> list[Any]:
+    """Pull a cotangent back through the signals and states, or through b: it is linear in each."""
+    if isinstance(bar, private.Zero):
+        return [None, None, None]
+    order, linear = dict(settings)["order"], private.is_undefined_primal(b)
+    b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
+    wanted = (linear, False, not linear, not linear)
+    bars = recursion.cotangents(_section, b, a, x, x, bar, wanted, order)
+    return [bars[0], None, None if linear else jnp.concatenate([bars[3], bars[2]], -1)]
+
+
+def _vectorise(
+    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
+) -> tuple[Array, int]:
+    """Run filters of a batch as more filters."""
+    pairs = [*zip(arrays, axes, strict=True)]
+    (count,) = {array.shape[axis] for array, axis in pairs if axis is not None}
+    moved = [
+        jnp.broadcast_to(v, (count, *v.shape)) if axis is None else jnp.moveaxis(v, axis, 0)
+        for v, axis in pairs
+    ]
+    flat = (v.reshape(count * v.shape[1], *v.shape[2:]) for v in moved)  # of no taps, too
+    return _split(*flat, **dict(settings)).reshape(moved[-1].shape), 0
+
+
+private.primitive_jvps[_split.primitive] = _jvp
+private.primitive_transposes[_split.primitive] = _transpose
+private.primitive_batchers[_split.primitive] = _vectorise

@@ -23,7 +23,6 @@ try:
     from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
     from jax.interpreters.ad import Zero as Zero
     from jax.interpreters.ad import deflinear2 as deflinear2
-    from jax.interpreters.ad import instantiate_zeros as instantiate_zeros
     from jax.interpreters.ad import is_undefined_primal as is_undefined_primal
     from jax.interpreters.ad import primitive_jvps as primitive_jvps
     from jax.interpreters.ad import primitive_transposes as primitive_transposes

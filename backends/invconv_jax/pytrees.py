@@ -6,7 +6,7 @@ Runs on import of `invconv_jax`. `register_with_flax` is public.
 import dataclasses
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -15,21 +15,11 @@ import jax
 import numpy as np
 from jax import export, lax
 from jax import numpy as jnp
-from jax.tree_util import (
-    GetAttrKey,
-    all_leaves,
-    register_pytree_node,
-    register_pytree_with_keys,
-)
+from jax.tree_util import GetAttrKey, all_leaves, register_pytree_node, register_pytree_with_keys
 
 import invconv as ic
+from invconv.operators.base import fields
 from invconv.operators.base.calls import PreparedInverse
-from invconv.operators.base.fields import (
-    for_each_operator,
-    is_own,
-    setting_as_json,
-    setting_of_json,
-)
 
 _exported: set[str] = set()
 
@@ -46,24 +36,26 @@ def _register(cls: type[ic.InvertibleConv]) -> None:
         return [(GetAttrKey(n), v) for n, v in zip(children, values, strict=True)], settings
 
     def unflatten(settings: tuple[Any, ...], values: Sequence[Any]) -> Any:
-        fields = dict(zip(static, settings, strict=True))
-        fields |= zip(children, values, strict=True)
+        held = dict(zip(static, settings, strict=True))
+        held |= zip(children, values, strict=True)
         for name in cls._constant_names:
-            if isinstance(fields[name], jax.core.Tracer):
-                fields[name] = lax.stop_gradient(fields[name])
+            if isinstance(held[name], jax.core.Tracer):
+                held[name] = lax.stop_gradient(held[name])
         conv = object.__new__(cls)
-        vars(conv).update(fields)
+        vars(conv).update(held)
         return conv
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    name = f"{'invconv' if is_own(cls) else cls.__module__}.{cls.__qualname__}"
+    name = f"{'invconv' if fields.is_own(cls) else cls.__module__}.{cls.__qualname__}"
     if name not in _exported:  # JAX takes a name once: a class defined again is not exported
         _exported.add(name)
         export.register_pytree_node_serialization(
             cls,
             serialized_name=name,
-            serialize_auxdata=lambda settings: json.dumps(setting_as_json(name, settings)).encode(),
-            deserialize_auxdata=lambda text: setting_of_json(json.loads(text)),
+            serialize_auxdata=lambda settings: json.dumps(
+                fields.setting_as_json(name, settings)
+            ).encode(),
+            deserialize_auxdata=lambda text: fields.setting_of_json(json.loads(text)),
         )
 
 
@@ -76,7 +68,16 @@ def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
             )
 
 
-for_each_operator(_register)
+def told_apart(conv: Any, trained: Callable[[Any], Any], constant: Callable[[Any], Any]) -> Any:
+    """Return the tree of an operator with one function or the other applied to each array."""
+    arrays, tree = jax.tree.flatten(conv)
+    numbered = tree.unflatten(range(len(arrays)))  # an array may be in two places
+    parts = jax.tree.leaves(numbered, is_leaf=lambda node: isinstance(node, ic.InvertibleConv))
+    free = {number for part in parts for number in part.parameters().values()}
+    return tree.unflatten([(trained if n in free else constant)(a) for n, a in enumerate(arrays)])
+
+
+fields.for_each_operator(_register)
 
 
 def _fields(held: Any) -> tuple[str, ...]:
@@ -163,7 +164,7 @@ def register_with_flax() -> None:
         call: Any = serialization.register_serialization_state
         call(cls, cls._arrays, _from_state, override=True)
 
-    for_each_operator(register)
+    fields.for_each_operator(register)
 
 
 def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.InvertibleConv:

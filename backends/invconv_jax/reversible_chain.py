@@ -1,8 +1,4 @@
-"""Backpropagation without stored activations: inputs are recomputed by inversion.
-
-A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, The Reversible Residual Network: Backpropagation
-Without Storing Activations, NeurIPS 2017.
-"""
+"""Inputs are recomputed by inversion for the gradient; `invconv_torch.chain` names the paper."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -148,15 +144,12 @@ def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tu
     sent = _forward(steps, noise)[0]
     again, noise_again, (gradients, x_bar) = _pull_back(steps, z, sent, bars)
     lost = ~(relative_error(x, again, z)[1] & relative_error(noise, noise_again, sent)[1])
-    every = jnp.any(lost)
-    each = jnp.reshape(lost, (-1, *(1 for _ in x.shape[1:])))
-    return jax.tree.map(lambda g: _nan_where(every, g), gradients), _nan_where(each, x_bar)
+    each, every = jnp.reshape(lost, (-1, *(1 for _ in x.shape[1:]))), jnp.any(lost)
 
+    def nan_if_lost(g: Array) -> Array:
+        return g if g.dtype == jax.dtypes.float0 else jnp.where(every, jnp.nan, g)
 
-def _nan_where(lost: Array, gradient: Array) -> Array:
-    if gradient.dtype == jax.dtypes.float0:
-        return gradient
-    return jnp.where(lost, jnp.nan, gradient)
+    return jax.tree.map(nan_if_lost, gradients), jnp.where(each, jnp.nan, x_bar)
 
 
 def _pull_back(
@@ -201,5 +194,4 @@ def _alike(steps: Steps) -> bool:
 
 
 def _stacked(steps: Steps) -> InvertibleConv:
-    stacked: InvertibleConv = jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)
-    return stacked
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)  # type: ignore[no-any-return]

@@ -23,9 +23,9 @@ from invconv.arrays.errors import gone
 from invconv.arrays.namespaces import bits, ops_of
 from invconv.files.saving import save
 from invconv_torch import flows, interop
-from invconv_torch.chain import Chain
+from invconv_torch.chain import Chain, ReversibleChain
 from invconv_torch.exporting.decompositions import decompositions
-from invconv_torch.flows.files import load
+from invconv_torch.flows.glow import load
 from invconv_torch.guard import InverseGuard
 from invconv_torch.layers import (
     AutoregressiveConv1d,
@@ -34,9 +34,6 @@ from invconv_torch.layers import (
     EmergingConv1d,
     EmergingConv2d,
     EmergingConv3d,
-)
-from invconv_torch.module import InvertibleModule
-from invconv_torch.periodic_layers import (
     ExponentialConv1d,
     ExponentialConv2d,
     ExponentialConv3d,
@@ -47,8 +44,8 @@ from invconv_torch.periodic_layers import (
     SymmetricConv2d,
     SymmetricConv3d,
 )
+from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
-from invconv_torch.reversible import ReversibleChain
 
 if not TYPE_CHECKING:  # a type checker would think that every name is there
     __getattr__ = gone(

@@ -1,16 +1,51 @@
-"""The layers of autoregressive convolutions, with the arguments that PyTorch's users expect.
+"""The layers with a kernel, with the arguments that PyTorch's users expect.
 
 Each is initialised as in the paper, from PyTorch's random generator.
 """
 
-from functools import partial
-from typing import Any
+from functools import partial, update_wrapper
+from types import FunctionType
+from typing import Any, ClassVar, TypeAlias
 
 import invconv as ic
 from invconv.operators.base.fields import mixings, require_mixing
-from invconv_torch.layer import Convolution, Sizes
 from invconv_torch.module import Read
-from invconv_torch.pointwise_layers import Conv1x1
+from invconv_torch.pointwise_layers import Conv1x1, Init, Layer
+
+Sizes: TypeAlias = int | tuple[int, ...]
+
+
+class Convolution(Layer):
+    """A layer with a kernel, whose subclasses of one, two and three axes add nothing else.
+
+    They have its docstring and its ``__init__``, which Python's errors name after the subclass.
+    """
+
+    named: ClassVar[dict[str, Any]] = {}  # those of one, two and three axes
+    _ndim: ClassVar[int]
+
+    def __init_subclass__(cls, ndim: int | None = None) -> None:
+        super().__init_subclass__()
+        if ndim is not None:
+            cls._ndim, cls.__doc__, cls.named[cls.__name__] = ndim, cls.__base__.__doc__, cls
+            init: Any = cls.__init__
+            code = init.__code__.replace(co_qualname=f"{cls.__name__}.__init__")
+            copy = FunctionType(code, init.__globals__, closure=init.__closure__)
+            kept = ("__annotations__", "__defaults__", "__doc__", "__kwdefaults__", "__module__")
+            cls.__init__ = update_wrapper(copy, init, assigned=kept)  # type: ignore[method-assign]
+
+    def __init__(self, init: Init, channels: int, kernel_size: Sizes, *others: Any) -> None:
+        """Draw a kernel of this size, of the layer's axes; the others are those of `Layer`."""
+        ndim, name = self._ndim, type(self).__name__
+        count = len(kernel_size) if isinstance(kernel_size, tuple | list) else ndim
+        if count != ndim:
+            other = name.removesuffix(f"{ndim}d") + f"{count}d"
+            raise ValueError(
+                f"kernel_size: expected an integer, or {ndim} of them, one per spatial axis, got "
+                f"{count}: {kernel_size!r}"
+                + (f"; {other} takes so many" if other in self.named else "")
+            )
+        super().__init__(partial(init, channels, kernel_size, ndim), *others)
 
 
 class _AutoregressiveConv(Convolution):
@@ -146,6 +181,143 @@ class _EmergingConv(Convolution):
             self.mixing.reset_parameters()
 
 
+class _PeriodicConv(Convolution):
+    """A convolution with circular padding.
+
+    Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function. The
+    equations: `invconv.PeriodicConv`.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Odd, even, or wider than the grid.
+    dilation : int or tuple of int
+    bias : bool
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import PeriodicConv2d
+    >>> layer = PeriodicConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        dilation: Sizes = 1,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.PeriodicConv.init, dilation=dilation)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
+
+
+class _SymmetricConv(Convolution):
+    """A convolution of an even kernel with an image that goes on beyond its border.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps per axis. Along
+        a periodic axis it may be even, and the parameter has all taps.
+    boundary : {"symmetric", "mirror", "odd", "zero", "periodic"} or tuple of these, one per axis
+        See `invconv.SymmetricConv`.
+    bias : bool
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import SymmetricConv2d
+    >>> layer = SymmetricConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        boundary: str | tuple[str, ...] = "symmetric",
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.SymmetricConv.init, boundary=boundary)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
+
+    def extra_repr(self) -> str:
+        """Say channels, the size of the whole kernel, and settings."""
+        taps = tuple(self.kernel.shape[2:])
+        pairs = zip(taps, self._settings["boundary"], strict=True)
+        whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
+        return str(super().extra_repr()).replace(f"kernel_size={taps}", f"kernel_size={whole}")
+
+
+class _ExponentialConv(Convolution):
+    """The exponential of a convolution: invertible with every kernel, on every grid.
+
+        z = e^M x + b,    log det = tr M
+
+    M's kernel is a cross-correlation, as in `torch.nn.Conv2d`. Nearly the identity at the start.
+    What it takes: `invconv.ExponentialConv`.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size : int or tuple of int
+        Odd; it may be wider than the grid.
+    padding : {"zeros", "circular"}
+        What M sees beyond the border.
+    dilation : int or tuple of int
+    bias : bool
+    max_gain, device, dtype : optional
+        See `InvertibleModule`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from invconv_torch import ExponentialConv2d
+    >>> layer = ExponentialConv2d(3, kernel_size=3)
+    >>> x = torch.randn(5, 3, 8, 8)
+    >>> z, log_det = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Sizes = 3,
+        *,
+        padding: str = "zeros",
+        dilation: Sizes = 1,
+        bias: bool = True,
+        max_gain: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        init = partial(ic.ExponentialConv.init, padding=padding, dilation=dilation)
+        super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
+
+
 # fmt: off
 class AutoregressiveConv1d(_AutoregressiveConv, ndim=1): ...  # noqa: D101
 class AutoregressiveConv2d(_AutoregressiveConv, ndim=2): ...  # noqa: D101
@@ -153,3 +325,12 @@ class AutoregressiveConv3d(_AutoregressiveConv, ndim=3): ...  # noqa: D101
 class EmergingConv1d(_EmergingConv, ndim=1): ...  # noqa: D101
 class EmergingConv2d(_EmergingConv, ndim=2): ...  # noqa: D101
 class EmergingConv3d(_EmergingConv, ndim=3): ...  # noqa: D101
+class PeriodicConv1d(_PeriodicConv, ndim=1): ...  # noqa: D101
+class PeriodicConv2d(_PeriodicConv, ndim=2): ...  # noqa: D101
+class PeriodicConv3d(_PeriodicConv, ndim=3): ...  # noqa: D101
+class SymmetricConv1d(_SymmetricConv, ndim=1): ...  # noqa: D101
+class SymmetricConv2d(_SymmetricConv, ndim=2): ...  # noqa: D101
+class SymmetricConv3d(_SymmetricConv, ndim=3): ...  # noqa: D101
+class ExponentialConv1d(_ExponentialConv, ndim=1): ...  # noqa: D101
+class ExponentialConv2d(_ExponentialConv, ndim=2): ...  # noqa: D101
+class ExponentialConv3d(_ExponentialConv, ndim=3): ...  # noqa: D101

@@ -17,7 +17,7 @@ import invconv as ic
 from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each, grid_of
 from invconv.operators.base.factors import require_operator
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.graphs import values_of
+from invconv_torch.exporting.constant import values_of
 from invconv_torch.native.host import (
     PLAIN,
     TRACERS,
@@ -94,12 +94,6 @@ class InvertibleModule(Described):
     ['0.reflectors', '0.upper', '0.scale', '1.kernel']
     """
 
-    _class: type[ic.InvertibleConv]
-    _channels: int
-    _max_gain: float | None
-    _settings: dict[str, Any]
-    _array_names: tuple[str, ...]
-    _part_names: tuple[str, ...]
     _static: Any = None  # the operator that was validated last, without tensors
     _inverses: RememberedInverses | None = None
     _watched = False  # by a guard, which reads
@@ -331,16 +325,13 @@ class InvertibleModule(Described):
         if self._inverses is None:
             self._inverses = RememberedInverses()
         shape = grid_of(self._static or self._current(False), z.shape)  # both know ndim
-        prepared = self._inverses.find(shape, tensors)
-        if prepared is None:
 
-            def operator() -> ic.InvertibleConv:
-                conv = self.operator()
-                as_batch(conv, "z", z)  # raises if z does not fit
-                return conv
+        def operator() -> ic.InvertibleConv:
+            conv = self.operator()
+            as_batch(conv, "z", z)  # raises if z does not fit
+            return conv
 
-            prepared = self._inverses.prepare(operator, shape, tensors)
-        return prepared
+        return self._inverses.find(operator, shape, tensors)
 
     def train(self, mode: bool = True) -> "InvertibleModule":
         """Set the mode, and forget remembered inverses."""
@@ -419,18 +410,9 @@ def note_kind(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) ->
     metadata["invconv"] = module._kind()
 
 
-def before_loading(
-    module: Any,
-    state: Any,
-    prefix: str,
-    metadata: dict[str, Any],
-    strict: bool,
-    missing: list[str],
-    unexpected: list[str],
-    errors: list[str],
-) -> None:
+def before_loading(module: Any, state: Any, prefix: str, metadata: Any, *others: Any) -> None:
     """Refuse the state of another kind of layer, and let the next call validate; a hook, too."""
-    module._kinds = None
+    module._kinds, (*_, errors) = None, others
     own, stored = module._kind(), metadata.get("invconv", {})
     if any(own.get(name, value) != value for name, value in stored.items()):
         errors.append(

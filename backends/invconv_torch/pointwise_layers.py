@@ -1,18 +1,69 @@
-"""The layers without a kernel: 1x1 convolutions, actnorm, and squeezes."""
+"""The base of all layers, and those without a kernel: 1x1 convolutions, actnorm, and squeezes."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import invconv as ic
 from invconv.arrays.validation import positive_int
+from invconv.flows.architecture import without_bias
 from invconv.operators.base.fields import mixings, require_mixing
-from invconv_torch.layer import Layer
-from invconv_torch.module import Described
-from invconv_torch.native.host import device_kind, require_whole
+from invconv_torch.module import Described, InvertibleModule
+from invconv_torch.native.host import device_kind, gathered, require_whole, shared_out
 from invconv_torch.precision import autocasting
+from invconv_torch.private import without_modes
+
+Init: TypeAlias = Callable[..., ic.InvertibleConv]
+
+
+class Layer(InvertibleModule):
+    """A module that knows how its parameters begin: the base of all layers."""
+
+    def __init__(
+        self, init: Init, bias: bool, max_gain: float | None, device: Any, dtype: Any
+    ) -> None:
+        self._begin = partial(_begin, init, bias)
+        dtype = dtype or torch.get_default_dtype()
+        super().__init__(self._begin(), max_gain=max_gain, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as at the start.
+
+        Examples
+        --------
+        >>> from invconv_torch import Conv1x1
+        >>> layer = Conv1x1(3)
+        >>> before = layer.weight.detach().clone()
+        >>> layer.reset_parameters()
+        >>> torch.equal(layer.weight, before)
+        False
+        """
+        # rounded when it is copied: what is here may be memory that nobody has filled yet
+        fresh = InvertibleModule(self._begin(), device="cpu", dtype=torch.float64).state_dict()
+        own = self.state_dict(keep_vars=True)
+        if missing := fresh.keys() - own.keys():
+            raise RuntimeError(
+                f"reset_parameters: expected parameters named {', '.join(sorted(missing))}, which "
+                "this layer computes from others; reset those"
+            )
+        if meshes := [tensor.device_mesh for tensor in own.values() if shared_out(tensor)]:
+            from torch.distributed.tensor import distribute_tensor  # what process 0 has drawn
+
+            fresh = {name: distribute_tensor(t, meshes[0]) for name, t in fresh.items()}
+        with torch.no_grad():
+            for name, tensor in fresh.items():
+                own[name].copy_(tensor if shared_out(own[name]) else gathered(tensor))
+
+
+def _begin(init: Init, bias: bool) -> ic.InvertibleConv:
+    with without_modes():  # inside FakeTensorMode, too, a number and not a fake one
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    conv = init(rng=np.random.default_rng(seed))
+    return conv.replace(bias=np.zeros(conv.channels)) if bias else without_bias(conv)
 
 
 class Conv1x1(Layer):

@@ -1,37 +1,42 @@
-"""PyTorch's native primitives, which `invconv.arrays.registry` looks up here."""
+"""PyTorch's native primitives, which `invconv.arrays.registry` looks up here.
+
+The host never waits for a device. PyTorch's `slogdet` and `inv` would, to raise for a singular
+matrix; here a zero pivot gives -inf, and a singular matrix NaN.
+"""
 
 import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invconv.arrays.registry import Primitive
+from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family
 from invconv.families.pointwise import TriangleOfRows
-from invconv_torch.native import kernels
-from invconv_torch.native.determinants import inverse_or_nan as inverse_or_nan
-from invconv_torch.native.determinants import log_abs_det as log_abs_det
-from invconv_torch.native.determinants import spectral_log_det as spectral_log_det
-from invconv_torch.native.exponential import counted as counted
-from invconv_torch.native.exponential import exponential as exponential
-from invconv_torch.native.exponential import exponential_gram as exponential_gram
+from invconv.kernels import exponential as core
+from invconv.kernels.exponential import Counts, counts_of
+from invconv.kernels.frequencies import spectrum
+from invconv_torch.native import kernels, nodes
 from invconv_torch.native.filters import filtered as filtered
 from invconv_torch.native.host import TorchOps, bare, require_onnx_form
+from invconv_torch.native.kernels import Settings
 from invconv_torch.native.kernels import add_pivots as add_pivots
 from invconv_torch.native.kernels import by_frequencies as by_frequencies
-from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, RecordedSolver, run
+from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, run
 from invconv_torch.native.nodes import evaluate as evaluate
 
 ARRAY_OPS = TorchOps
 _TRIANGLES = {lower: TriangleOfRows(lower) for lower in (False, True)}
 
-
 # See `invconv.kernels.primitives.matmul`.
-matmul = functools.partial(run, MATMUL, None)  # of two tensors
+matmul = functools.partial(run, nodes.MATMUL, None)  # of two tensors
 
 # See `invconv.kernels.maps`.
-apply = functools.partial(run, APPLY)  # of a family, its weights and x
-gram = functools.partial(run, GRAM)  # of a family, x and y
+apply = functools.partial(run, nodes.APPLY)  # of a family, its weights and x
+gram = functools.partial(run, nodes.GRAM)  # of a family, x and y
 
 
 def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
@@ -47,4 +52,119 @@ def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:
     """See `invconv.kernels.primitives.triangular_solve`."""
     require_onnx_form()
-    return run(SOLVE, (_TRIANGLES[lower], None), matrix, rhs)
+    return run(nodes.SOLVE, (_TRIANGLES[lower], None), matrix, rhs)
+
+
+def log_of_pivots(matrices: Tensor) -> Tensor:
+    """Return log|det A|, shape (...), by LU factors."""
+    factors = torch.linalg.lu_factor_ex(matrices)[0]
+    return factors.diagonal(dim1=-2, dim2=-1).contiguous().abs().log().sum(-1)
+
+
+def inverse_or_nan(matrices: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.inverse_or_nan`; a singular matrix gives NaN."""
+    inverse, info = torch.linalg.inv_ex(matrices)
+    return inverse.masked_fill(info.bool()[..., None, None], math.nan)
+
+
+def log_abs_det(matrices: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.log_abs_det`.
+
+    LU factors are used instead of slogdet, which takes half as long again on a CPU; and PyTorch
+    takes the derivative of its forward-mode derivative for zero.
+    """
+    require_onnx_form()
+    return run(LOG_ABS_DET, None, matrices)
+
+
+def spectral_log_det(kernel: Tensor, family: Any, shape: tuple[int, ...]) -> Tensor:
+    """See `invconv.kernels.frequencies.spectrum.spectral_log_det`.
+
+    Compiled code has an operator that hides complex numbers: Inductor mistakes the strides in the
+    derivative of a complex LU factorisation, and raises.
+    """
+    if torch.compiler.is_compiling():
+        return run(LOG_DET, (family, shape), kernel)
+    return _log_det((family, shape), kernel)
+
+
+def _log_det(settings: Settings, kernel: Tensor) -> Tensor:
+    return torch.as_tensor(spectrum.spectral_log_det.agnostic(kernel, *settings))
+
+
+def _none_compiled(*_: Any) -> Any:
+    raise NotImplementedError("torch.compile has no forward mode, and no derivative of a gradient")
+
+
+GRADIENT = Rule(
+    "spectral_log_det_vjp",
+    lambda settings, kernel: torch.as_tensor(spectrum.spectral_log_det_vjp(kernel, *settings)),
+    lambda family, kernel: kernel.shape,
+    False,
+    _none_compiled,
+    _none_compiled,
+)
+LOG_DET = Rule(
+    "spectral_log_det",
+    _log_det,
+    lambda family, kernel: (),
+    False,
+    lambda settings, saved, bar, wanted: (bar * run(GRADIENT, settings, *saved),),
+    _none_compiled,
+)
+LOG_ABS_DET = Rule(
+    "log_abs_det",
+    lambda _, matrices: log_of_pivots(matrices),
+    lambda _, matrices: matrices.shape[:-2],
+    False,
+    lambda _, saved, bar, wanted: (bar[..., None, None] * inverse_or_nan(*saved).mH,),
+    lambda _, saved, dot: (inverse_or_nan(*saved) @ dot).diagonal(dim1=-2, dim2=-1).sum(-1).real,
+)
+
+
+def counted(
+    family: StencilFamily, w: Tensor, kernel: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor, Counts | None]:
+    """See `invconv.kernels.exponential`; a traced series counts as it runs."""
+    return w, counts_of(family, w.detach()) if bare(w) else None
+
+
+def _recorded(
+    function: Primitive[..., Any],
+    like: int,
+    tangent: Callable[..., Tensor],
+    cotangent: Callable[..., Tensor],
+) -> Callable[..., Tensor]:
+    """Return a primitive that is recorded; its result has the shape of argument ``like``."""
+
+    def agnostic(settings: Settings, *tensors: Tensor) -> Tensor:
+        family, counts = settings
+        return torch.as_tensor(function.agnostic(family, *tensors, counts=counts))
+
+    def vjp(settings: Settings, saved: Sequence[Tensor], bar: Tensor, wanted: Any) -> Cotangents:
+        family, counts = settings
+        slots = enumerate(wanted)
+        return tuple(cotangent(family, saved, i, bar, counts) if w else None for i, w in slots)
+
+    def jvp(settings: Settings, saved: Sequence[Tensor], *dots: Tensor | None) -> Tensor | None:
+        family, counts = settings
+        slots = ((i, dot) for i, dot in enumerate(dots) if dot is not None)
+        parts = [tangent(family, saved, i, dot, counts) for i, dot in slots]
+        return sum(parts[1:], start=parts[0]) if parts else None
+
+    def shape(_: Any, *tensors: Tensor) -> Sequence[int]:
+        return tuple(tensors[like].shape)
+
+    rule = Rule(function.name, agnostic, shape, False, vjp, jvp)
+
+    def call(family: StencilFamily, *tensors: Tensor, counts: Counts | None = None) -> Tensor:
+        if len(tensors) > nodes.MOST:  # each derivative adds one: correlations record the series
+            return agnostic((family, counts), *tensors)
+        return run(rule, (family, counts), *tensors)
+
+    return call
+
+
+# See `invconv.kernels.exponential`.
+exponential = _recorded(core.exponential, 1, core.exponential_tangent, core.exponential_cotangent)
+exponential_gram = _recorded(core.exponential_gram, 0, core.gram_tangent, core.gram_cotangent)

@@ -40,17 +40,13 @@ class Kept:
 
     def holds(self, tensors: list[Tensor]) -> bool:
         """Tell whether the tensors are unchanged."""
-        if len(tensors) != len(self.tensors):
-            return False
-        for was, t in zip(self.tensors, tensors, strict=True):
-            if isinstance(was, tuple):
-                same = was[0] is t and was[1:] == host.version_of(t)
-            else:
-                alike = was.dtype == t.dtype and was.device == t.device
-                same = alike and torch.equal(was, t)
-            if not same:
-                return False
-        return True
+        return len(tensors) == len(self.tensors) and all(map(_is_still, tensors, self.tensors))
+
+
+def _is_still(t: Tensor, was: Any) -> Any:
+    if isinstance(was, tuple):
+        return was[0] is t and was[1:] == host.version_of(t)
+    return was.dtype == t.dtype and was.device == t.device and torch.equal(was, t)
 
 
 class RememberedInverses:
@@ -60,8 +56,10 @@ class RememberedInverses:
         self._kept: dict[Key, Kept] = {}  # the one that was used last is last
         self._in_graphs: list[Kept] = []
 
-    def find(self, shape: Shape, tensors: list[Tensor]) -> PreparedInverse | None:
-        """Return the inverse for a grid, or None if there is none for these tensors.
+    def find(
+        self, operator: Callable[[], ic.InvertibleConv], shape: Shape, tensors: list[Tensor]
+    ) -> PreparedInverse:
+        """Return the inverse for a grid; factor the operator if none is known of these tensors.
 
         While a graph is recorded, the inverse of any stream will do: PyTorch waits for the device
         before it records.
@@ -72,36 +70,22 @@ class RememberedInverses:
             key = next((k for k in reversed(list(self._kept)) if k[0] == shape), key)
         kept = self._kept.get(key)
         if kept is None or not kept.holds(tensors):
-            return None
-        self._kept[key] = self._kept.pop(key, kept)
+            with torch.no_grad():
+                kept = Kept.of(lambda: operator().prepare(shape, check=False), tensors)
+            if recorded:
+                return kept.prepared
+        # put last; if another thread does the same, an inverse may be missing and is factored anew
+        self._kept.pop(key, None)
+        self._kept[key] = kept
+        for first in list(self._kept)[:-_GRIDS]:
+            self._kept.pop(first, None)
         if recorded and not any(kept is other for other in self._in_graphs):
             self._in_graphs.append(kept)
-        return kept.prepared
-
-    def prepare(
-        self, operator: Callable[[], ic.InvertibleConv], shape: Shape, tensors: list[Tensor]
-    ) -> PreparedInverse:
-        """Factor the operator that is made of these tensors, and keep the inverse."""
-        stream, recorded = queue_of(tensors[0])
-        with torch.no_grad():
-            kept = Kept.of(lambda: operator().prepare(shape, check=False), tensors)
-        if not recorded:
-            self._keep((shape, stream), kept)
         return kept.prepared
 
     def grids(self) -> list[Shape]:
         """Return the grids of the inverses that are kept."""
         return list(dict.fromkeys(shape for shape, _ in self._kept))
-
-    def _keep(self, key: Key, kept: Kept) -> None:
-        """Put an inverse last, and drop the first ones; another thread may be doing the same.
-
-        Between two steps an inverse may be missing: then it is factored once more.
-        """
-        self._kept.pop(key, None)
-        self._kept[key] = kept
-        for first in list(self._kept)[:-_GRIDS]:
-            self._kept.pop(first, None)
 
     def forget(self) -> None:
         """Forget all inverses but those that recorded graphs use."""

@@ -8,7 +8,7 @@ from flax import nnx
 
 from invconv.arrays.namespaces import Array
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
-from invconv_jax.interop.leaves import told_apart
+from invconv_jax.pytrees import told_apart
 
 
 class BijxBijection(Bijection):  # type: ignore[misc]
@@ -47,7 +47,11 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     @property
     def conv(self) -> Any:
         """The operator of the current parameters, x -> z."""
-        return jax.tree.map(_value, self.arrays, is_leaf=_is_variable)
+
+        def value(node: Any) -> Any:
+            return node.get_value() if isinstance(node, nnx.Variable) else node
+
+        return jax.tree.map(value, self.arrays, is_leaf=lambda n: isinstance(n, nnx.Variable))
 
     def forward(self, x: Array, log_density: Array, **kwargs: Any) -> tuple[Array, Array]:
         """Return K^-1 (x - b) and ``log_density - log|det K^-1|`` of latent x."""
@@ -58,11 +62,3 @@ class BijxBijection(Bijection):  # type: ignore[misc]
         """Return K x + b and ``log_density - log|det K|`` of data x."""
         z, log_det = on_batch(self.conv.forward_and_log_det, x, self._axes)
         return z, log_density - log_det
-
-
-def _is_variable(node: Any) -> bool:
-    return isinstance(node, nnx.Variable)
-
-
-def _value(variable: Any) -> Any:
-    return variable.get_value() if _is_variable(variable) else variable

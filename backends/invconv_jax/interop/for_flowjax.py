@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.validation import sizes
 from invconv.operators.dropins import event_ndim, on_batch, require_conv
-from invconv_jax.interop.leaves import told_apart
+from invconv_jax.pytrees import told_apart
 
 
 class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]

@@ -18,29 +18,10 @@ from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.stencil import Stencil
 from invconv.families.convolutions import StencilFamily
 from invconv.kernels import exponential as core
-from invconv.kernels.exponential import (
-    LARGEST,
-    LARGEST_STEP,
-    block_taps,
-    diagonal_block,
-    in_block,
-    last_block,
-    reaches,
-    taps_norm,
-    without_mean,
-)
+from invconv_jax import private
 from invconv_jax.native.partition import whole
 from invconv_jax.native.products import correlate, correlate_kernel_vjp
-from invconv_jax.private import (
-    Primitive,
-    Zero,
-    instantiate_zeros,
-    is_undefined_primal,
-    primitive_batchers,
-    primitive_jvps,
-    primitive_of,
-    primitive_transposes,
-)
+from invconv_jax.private import Zero, is_undefined_primal
 
 # the ``in_axes``, 0 or None, of `jax.vmap` around `jax.vmap`, from the innermost one on
 Maps = tuple[tuple[int | None, ...], ...]
@@ -53,22 +34,22 @@ class _Series:
         self, family: StencilFamily, w: Array, directions: Sequence[Array], orders: int
     ) -> None:
         self.family, self.blocks = family, 2 ** len(directions)
-        taps, mean = without_mean(family, w)
-        norm = taps_norm(taps)
-        self.finite = norm <= LARGEST
-        steps = jnp.where(self.finite, jnp.ceil(norm / LARGEST_STEP), jnp.zeros_like(norm))
+        taps, mean = core.without_mean(family, w)
+        norm = core.taps_norm(taps)
+        self.finite = norm <= core.LARGEST
+        steps = jnp.where(self.finite, jnp.ceil(norm / core.LARGEST_STEP), jnp.zeros_like(norm))
         self.divisor = jnp.maximum(steps, jnp.ones_like(steps))
         self.steps = self.divisor.astype(jnp.int32)
-        few = jnp.asarray(reaches(float(jnp.finfo(w.dtype).eps)), w.dtype)
+        few = jnp.asarray(core.reaches(float(jnp.finfo(w.dtype).eps)), w.dtype)
         self.most = len(few) + 1 + orders
         self.terms = 1 + orders + jnp.sum(norm / self.divisor > few, dtype=jnp.int32)
-        self.taps = block_taps(taps, directions) / self.divisor
+        self.taps = core.block_taps(taps, directions) / self.divisor
         self.scale = jnp.exp(mean / self.divisor)
 
     def __call__(self, x: Array) -> Array:
         """Return P(w; x, directions)."""
-        y = self.after(in_block(x, self.blocks, 0), self.steps)
-        return self.result(last_block(y, self.blocks))
+        y = self.after(core.in_block(x, self.blocks, 0), self.steps)
+        return self.result(core.last_block(y, self.blocks))
 
     def result(self, a: Array) -> Array:
         """Return a result, or NaN if the norm is beyond `LARGEST` or NaN."""
@@ -76,8 +57,7 @@ class _Series:
 
     def after(self, x: Array, steps: Array) -> Array:
         """Return e^(M steps/s) x."""
-        y: Array = lax.fori_loop(0, steps, lambda _, x: self.step(x), x)
-        return y
+        return lax.fori_loop(0, steps, lambda _, x: self.step(x), x)
 
     def step(self, x: Array) -> Array:
         """Return e^(M/s) x."""
@@ -92,14 +72,14 @@ class _Series:
 
     def gram(self, x: Array, y: Array) -> Array:
         """Return Q(w; x, y, directions): step after step, the last one first."""
-        x, y = in_block(x, self.blocks, 0), in_block(y, self.blocks, self.blocks - 1)
+        x, y = core.in_block(x, self.blocks, 0), core.in_block(y, self.blocks, self.blocks - 1)
 
         def one_step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             # recompute the step's input from the start: few kernels need many steps
             return self.pull_back(self.after(x, self.steps - 1 - i), *carry)
 
         total, _ = lax.fori_loop(0, self.steps, one_step, (jnp.zeros_like(self.taps), y))
-        return self.result(diagonal_block(total, self.blocks) / self.divisor)
+        return self.result(core.diagonal_block(total, self.blocks) / self.divisor)
 
     def pull_back(self, x: Array, total: Array, bar: Array) -> tuple[Array, Array]:
         """Pull a cotangent back through a step, and add the step's part to the gradient."""
@@ -146,13 +126,13 @@ def _primitive(
     like: int,
     tangent: Callable[..., Array],
     cotangent: Callable[..., Array],
-) -> Primitive:
+) -> private.Primitive:
     """Return a primitive; its result has the type of argument ``like``."""
 
     def run(*arrays: Array, family: StencilFamily, maps: Maps) -> Array:
         return _mapped(functools.partial(function, family=family), maps)(*arrays)
 
-    primitive = primitive_of(name, jax.jit(run, static_argnames=("family", "maps")))
+    primitive = private.primitive_of(name, jax.jit(run, static_argnames=("family", "maps")))
 
     def type_of(*types: Any, family: StencilFamily, maps: Maps) -> Any:
         result = jax.eval_shape(_mapped(lambda *arrays: arrays[like], maps), *types)
@@ -164,11 +144,7 @@ def _primitive(
             run = _mapped(lambda arrays, dot: tangent(family, arrays, slot, dot), pairs)
             return run(tuple(arrays), dot)
 
-        parts = [
-            part(slot, instantiate_zeros(dot))
-            for slot, dot in enumerate(dots)
-            if not isinstance(dot, Zero)
-        ]
+        parts = [part(slot, dot) for slot, dot in enumerate(dots) if not isinstance(dot, Zero)]
         return primitive.bind(*arrays, family=family, maps=maps), functools.reduce(jnp.add, parts)
 
     def transpose(bar: Any, *arrays: Any, family: StencilFamily, maps: Maps) -> list[Any]:
@@ -178,10 +154,9 @@ def _primitive(
             shared = (n for n, axes in enumerate(reversed(maps)) if axes[slot] is None)
             return run(arrays, bar).sum(axis=tuple(shared))
 
-        linear = [is_undefined_primal(a) for a in arrays]
         if isinstance(bar, Zero):
             return [None] * len(arrays)
-        return [part(slot) if open_ else None for slot, open_ in enumerate(linear)]
+        return [part(slot) if is_undefined_primal(a) else None for slot, a in enumerate(arrays)]
 
     def vectorise(
         arrays: Any, axes: Any, *, family: StencilFamily, maps: Maps
@@ -192,9 +167,9 @@ def _primitive(
         return primitive.bind(*arrays, family=family, maps=maps), 0
 
     primitive.def_abstract_eval(type_of)
-    primitive_jvps[primitive] = jvp
-    primitive_transposes[primitive] = transpose
-    primitive_batchers[primitive] = vectorise
+    private.primitive_jvps[primitive] = jvp
+    private.primitive_transposes[primitive] = transpose
+    private.primitive_batchers[primitive] = vectorise
     return primitive
 
 
@@ -217,10 +192,7 @@ def exponential_gram(
     family: StencilFamily, w: Array, x: Array, y: Array, *directions: Array, counts: None = None
 ) -> Array:
     """See `invconv.kernels.exponential`."""
-    result: Array = _gram_p.bind(
-        whole(w, 0), whole(x), whole(y), *directions, family=family, maps=()
-    )
-    return result
+    return _gram_p.bind(whole(w, 0), whole(x), whole(y), *directions, family=family, maps=())
 
 
 def counted(family: StencilFamily, w: Array, kernel: Array, shape: Shape) -> tuple[Array, None]:

@@ -14,18 +14,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from invconv.arrays.namespaces import Array
-from invconv_jax.private import (
-    Primitive,
-    automatic_mesh,
-    custom_partitioning,
-    deflinear2,
-    is_exported,
-    is_manual,
-    jaxpr_as_fun,
-    lower_fun,
-    primitive_batchers,
-    register_lowering,
-)
+from invconv_jax import private
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -48,13 +37,13 @@ class SplitByBatch:
         transpose: Callable[..., Array] | None = None,
     ) -> None:
         self.function, self.whole = function, whole
-        self.primitive = Primitive(name)
+        self.primitive = private.Primitive(name)
         self.primitive.def_impl(_run)
         self.primitive.def_abstract_eval(_type_of_result)
-        register_lowering(self.primitive, self._lower)
-        primitive_batchers[self.primitive] = self._vectorise
+        private.register_lowering(self.primitive, self._lower)
+        private.primitive_batchers[self.primitive] = self._vectorise
         if transpose is not None:
-            deflinear2(
+            private.deflinear2(
                 self.primitive,
                 lambda bar, x, *, program, settings: [transpose(bar, x.aval, **dict(settings))],
             )
@@ -64,18 +53,17 @@ class SplitByBatch:
         pairs = tuple(settings.items())
         types = tuple((tuple(a.shape), a.dtype) for a in arrays)
         program = _program(self, types, pairs, jax.config.jax_enable_x64)
-        result: Array = self.primitive.bind(*arrays, program=program, settings=pairs)
-        return result
+        return self.primitive.bind(*arrays, program=program, settings=pairs)
 
     def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
-        if is_exported(context) or is_manual(context):
+        if private.is_exported(context) or private.is_manual(context):
             # no Python goes along with an exported program
-            run = functools.partial(self._in_place, automatic_mesh(context), settings)
+            run = functools.partial(self._in_place, private.automatic_mesh(context), settings)
         else:
             run = functools.partial(_run, program=program, settings=settings)
             # on one device JAX runs the function, whose types know no mesh
             context = context.replace(avals_in=program.in_avals)
-        return lower_fun(run, multiple_results=False)(context, *arrays)
+        return private.lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
         """Run the function, and tell XLA, which splits the work by itself, the whole axes."""
@@ -108,15 +96,6 @@ class SplitByBatch:
         return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
 
 
-def _partition(x: Any, axes: tuple[int, ...]) -> PartitionSpec:
-    """Return the partition of the last array and of the result: whole axes are not split."""
-    ndim = len(x.shape)
-    known = getattr(x.sharding, "spec", ())  # GSPMD may not know yet, or have no names of axes
-    spec = (*known, *(None,) * ndim)[:ndim]
-    whole = {axis % ndim for axis in axes}
-    return PartitionSpec(*(None if a in whole else s for a, s in enumerate(spec)))
-
-
 def _rule(types: tuple[tuple[tuple[int, ...], Any], ...], axes: tuple[int, ...]) -> str:
     """Return a name for every axis of the arrays and the result; batch axes share names."""
     *others, ndim = (len(shape) for shape, _ in types)
@@ -144,8 +123,7 @@ def whole(x: Array, batch_axes: int = 1) -> Array:
     image, if the channels and the height are split; by the kernel, if the height is split along one
     of two mesh axes (jax 0.10.2).
     """
-    result: Array = _whole(x.ndim, batch_axes)(x)
-    return result
+    return _whole(x.ndim, batch_axes)(x)
 
 
 def mesh_axes(x: Array) -> tuple[Any, ...]:
@@ -189,17 +167,22 @@ def _program(
         return split.function(*arrays, **dict(settings))
 
     def partition(mesh: Any, arrays: Any, result: Any) -> tuple[Any, ...]:
-        kept = NamedSharding(mesh, _partition(arrays[-1], split.whole))
-        whole = [NamedSharding(mesh, PartitionSpec()) for _ in arrays[:-1]]
-        return mesh, local, kept, (*whole, kept)
+        *others, x = arrays
+        ndim = len(x.shape)
+        known = getattr(x.sharding, "spec", ())  # GSPMD may not know yet, or have no names of axes
+        spec = list((*known, *(None,) * ndim)[:ndim])
+        for axis in split.whole:
+            spec[axis] = None
+        kept = NamedSharding(mesh, PartitionSpec(*spec))
+        return mesh, local, kept, (*(NamedSharding(mesh, PartitionSpec()) for _ in others), kept)
 
-    function = custom_partitioning(local)
+    function = private.custom_partitioning(local)
     function.def_partition(partition=partition, sharding_rule=_rule(types, split.whole))
     return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
 
 
 def _run(*arrays: Array, program: Any, settings: Settings) -> Array:
-    (result,) = jaxpr_as_fun(program)(*arrays)
+    (result,) = private.jaxpr_as_fun(program)(*arrays)
     return result
 
 

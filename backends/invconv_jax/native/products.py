@@ -1,6 +1,7 @@
 """Convolutions and products at full precision, and solves with small matrices.
 
-The primitives `correlate` and `correlate_kernel_vjp` are XLA's convolution; offsets on a lattice
+JAX's default allows products in TensorFloat-32 or bfloat16, which would decide the result. The
+primitives `correlate` and `correlate_kernel_vjp` are XLA's convolution; offsets on a lattice
 make one dilated kernel. Solves keep a batch on its devices.
 """
 
@@ -16,12 +17,6 @@ from invconv.arrays.stencil import Offset, Stencil
 from invconv.kernels import primitives
 from invconv.kernels.primitives import TapGrid, grid_of
 from invconv_jax.native.partition import SplitByBatch, beside, whole
-
-# JAX's default allows products in TensorFloat-32 or bfloat16, which would decide the result.
-PRECISION = lax.Precision.HIGHEST
-
-# cuDNN has convolutions of up to three spatial axes.
-_CONVOLVED_AXES = 3
 
 
 def correlate(stencil: Stencil, x: Array, *, wrap: bool = False) -> Array:
@@ -44,7 +39,7 @@ def correlate_kernel_vjp(
 def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -> Array:
     taps, x = whole(beside(taps, x), 0), whole(x)
     shape = x.shape[2:]
-    if len(shape) > _CONVOLVED_AXES:
+    if len(shape) > 3:  # more than cuDNN's convolutions have
         return whole(primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap))
     grid = grid_of(offsets, wrap, shape)
     if grid is None:
@@ -62,7 +57,7 @@ def _correlate(taps: Array, x: Array, offsets: tuple[Offset, ...], wrap: bool) -
         rhs_dilation=grid.spacing,
         # the layout in which XLA's convolution is fast on a CPU, also inside loops
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        precision=PRECISION,
+        precision=lax.Precision.HIGHEST,
     )
     return whole(jnp.moveaxis(y, -1, 1))
 
@@ -92,7 +87,7 @@ eliminate = SplitByBatch("invconv_eliminate", _eliminate, (0, 1))
 
 @jax.jit  # type: ignore[untyped-decorator]
 def matmul(a: Array, b: Array) -> Array:
-    """See `invconv.kernels.primitives.matmul`; accelerators would round to fewer bits."""
+    """See `invconv.kernels.primitives.matmul`."""
     return jnp.matmul(beside(a, b), beside(b, a), precision=lax.Precision.HIGHEST)
 
 

@@ -15,11 +15,7 @@ from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
 from invconv.kernels import costs
-from invconv.kernels.frequencies.spectrum import (
-    SpectralProduct,
-    inverses_keep_accuracy,
-    range_scale,
-)
+from invconv.kernels.frequencies import spectrum as core
 from invconv.kernels.frequencies.waves import Basis
 from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
@@ -28,8 +24,7 @@ from invconv_jax.native.products import eliminate, matmul
 
 def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
     run: Any = {"rfft": jnp.fft.rfftn, "irfft": jnp.fft.irfftn}[kind]
-    y: Array = run(x, lengths, range(-len(lengths), 0))
-    return y
+    return run(x, lengths, range(-len(lengths), 0))
 
 
 def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
@@ -65,7 +60,7 @@ def spectral_solver(spectrum: Array, basis: Basis, shape: Shape) -> "SpectralSol
 @jax.jit  # type: ignore[untyped-decorator]
 def _invert(spectrum: Array) -> tuple[Array, Array]:
     inverse = jnp.linalg.inv(spectrum)
-    return inverse, inverses_keep_accuracy(spectrum, inverse)
+    return inverse, core.inverses_keep_accuracy(spectrum, inverse)
 
 
 @jax.tree_util.register_dataclass
@@ -87,30 +82,27 @@ class SpectralSolver:
             kept = "cached inverse" if self.accurate else "solve"
         return Plan("spectral", per_frequency=kept, frequencies=self.spectrum.shape[0])
 
-    def as_numpy(self) -> SpectralProduct | None:
+    def as_numpy(self) -> core.SpectralProduct | None:
         """Return a product with the inverses on NumPy arrays, or None if they may not be used."""
         if not readable(self.accurate) or not self.accurate:
             return None
-        return SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
+        return core.SpectralProduct(to_numpy(self.inverse), self.basis, self.shape)
 
+    @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
         """Solve for x, shape (B, C, *shape)."""
-        return _solve(self.basis, self.spectrum, self.inverse, self.accurate, y)
-
-
-@partial(jax.jit, static_argnums=0)
-def _solve(basis: Basis, spectrum: Array, inverse: Array, accurate: Array, y: Array) -> Array:
-    if y.shape[0] == 0:
-        return y
-    scale = range_scale(lax.stop_gradient(y))
-    # JAX's rule for a linear solve: the derivative keeps only the solution
-    x_hat = lax.custom_linear_solve(
-        lambda x: _multiply(spectrum, x),
-        _to_frequencies(basis, y * scale),
-        lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
-        lambda _, b: _at_the_frequencies(spectrum.mT, inverse.mT, accurate, b),
-    )
-    return _from_frequencies(basis, x_hat, tuple(y.shape[2:])) / scale
+        if y.shape[0] == 0:
+            return y
+        spectrum, inverse, accurate = self.spectrum, self.inverse, self.accurate
+        scale = core.range_scale(lax.stop_gradient(y))
+        # JAX's rule for a linear solve: the derivative keeps only the solution
+        x_hat = lax.custom_linear_solve(
+            lambda x: _multiply(spectrum, x),
+            _to_frequencies(self.basis, y * scale),
+            lambda _, b: _at_the_frequencies(spectrum, inverse, accurate, b),
+            lambda _, b: _at_the_frequencies(spectrum.mT, inverse.mT, accurate, b),
+        )
+        return _from_frequencies(self.basis, x_hat, self.shape) / scale
 
 
 def _multiply(matrices: Array, y_hat: Array) -> Array:

@@ -37,7 +37,10 @@ from invconv_jax.private import primitive_batchers, primitive_of
 def causal_solver(stencil: CausalStencil, shape: Shape) -> "CausalSolver":
     """See `invconv.kernels.wavefront.causal_solver`."""
     causal = stencil.within(shape)
-    return CausalSolver(causal, weights_of(causal))
+    if not readable(causal.taps) or machine.reason(causal.taps.dtype.itemsize):
+        return CausalSolver(causal, [])
+    weights = compiled_solve(np.array(causal.taps), causal.sweep).layouts()
+    return CausalSolver(causal, list(map(jnp.asarray, weights)))
 
 
 jax.tree_util.register_dataclass(CausalStencil, ["taps"], ["sweep"])
@@ -49,7 +52,7 @@ class CausalSolver:
     """The map y -> x, both (B, C, *shape), that solves ``causal.stencil()`` x = y."""
 
     causal: CausalStencil
-    weights: list[Array]  # those of the compiled kernel, if they are known
+    weights: list[Array]  # in the layouts of the compiled kernel, if their values are known
 
     @property
     def plan(self) -> Plan:
@@ -66,21 +69,16 @@ class CausalSolver:
         on_cuda = program_of(sweep, taps.shape[1], taps.dtype) is not None
         return Plan("CUDA kernel" if on_cuda else "wavefront", corner)
 
+    @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
-        return _solve_linear(self.causal, self.weights, y)
-
-
-@jax.jit  # type: ignore[untyped-decorator]
-def _solve_linear(causal: CausalStencil, weights: list[Array], y: Array) -> Array:
-    """Return x, with the derivatives of a linear solve."""
-    sweep, matrices = causal.sweep, causal.taps
-    return lax.custom_linear_solve(
-        lambda x: correlate(causal.stencil(), x),
-        lax.convert_element_type(y, y.dtype),  # x is of that type, not weakly
-        lambda _, b: solve(sweep, matrices, b, weights),
-        lambda _, b: solve(sweep.transpose(), matrices.mT, b),
-    )
+        """Solve for x, shape (B, C, *shape), with the derivatives of a linear solve."""
+        sweep, matrices = self.causal.sweep, self.causal.taps
+        return lax.custom_linear_solve(
+            lambda x: correlate(self.causal.stencil(), x),
+            lax.convert_element_type(y, y.dtype),  # x is of that type, not weakly
+            lambda _, b: solve(sweep, matrices, b, self.weights),
+            lambda _, b: solve(sweep.transpose(), matrices.mT, b),
+        )
 
 
 def program_of(sweep: Sweep, channels: int, dtype: Any) -> DeviceProgram | None:
@@ -118,23 +116,15 @@ def register(name: str, code: Any, platform: str) -> None:
             _registered.add(name)
 
 
-def weights_of(causal: CausalStencil) -> list[Array]:
-    """Return the weights of known matrices in the layouts of the CPU's kernel, if it runs."""
-    if not readable(causal.taps) or machine.reason(causal.taps.dtype.itemsize):
-        return []
-    return list(map(jnp.asarray, compiled_solve(np.array(causal.taps), causal.sweep).layouts()))
-
-
 def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:
     """Return x, shape (B, C, *shape), for D and the taps (1 + T, C, C), without a derivative.
 
-    Without ``weights``, which `weights_of` computes once, a call on a CPU computes its own.
+    Without ``weights``, which `causal_solver` computes once, a call on a CPU computes its own.
     """
     exported_for_any_batch = not isinstance(y.shape[0], int)
     if exported_for_any_batch or machine.reason(matrices.dtype.itemsize):
         return _by_scan(matrices, y, sweep=sweep)
-    arrays = matrices, *weights, y
-    return _split(len(sweep.shape))(*arrays, sweep=sweep)
+    return _split(len(sweep.shape))(matrices, *weights, y, sweep=sweep)
 
 
 @functools.cache
@@ -203,8 +193,7 @@ def _by_kernel(matrices: Array, *others: Array, sweep: Sweep) -> Array:
     memory = jax.ShapeDtypeStruct((call.memory,), np.uint8)
     run = jax.ffi.ffi_call(call.name, (jax.ShapeDtypeStruct(y.shape, y.dtype), memory))
     given = weights[call.plan.way == "channels"] if weights else matrices
-    x: Array = run(given, y, program=call.plan.numbers, room=call.room)[0]
-    return x
+    return run(given, y, program=call.plan.numbers, room=call.room)[0]
 
 
 def _by_launches(matrices: Array, *others: Array, sweep: Sweep) -> Array:
@@ -238,11 +227,9 @@ def _vectorise(
 
     def one_by_one(*arrays: Array) -> Array:
         def solve(each: dict[int, Array]) -> Array:
-            x: Array = _one_batch.bind(*(each.get(i, arrays[i]) for i in (0, 1)), sweep=sweep)
-            return x
+            return _one_batch.bind(*(each.get(i, arrays[i]) for i in (0, 1)), sweep=sweep)
 
-        x: Array = lax.map(solve, {i: arrays[i] for i in (0, 1) if mapped[i]})
-        return x
+        return lax.map(solve, {i: arrays[i] for i in (0, 1) if mapped[i]})
 
     places = tuple(0 if m else None for m in mapped)
     at_once = jax.vmap(functools.partial(_by_scan, sweep=sweep), in_axes=places)

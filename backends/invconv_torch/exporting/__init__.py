@@ -1,4 +1,1 @@
-"""Layers in ONNX files, and decompositions of our operators for programs of torch.export.
-
-May import `native`, `traced` and the core.
-"""
+"""Layers in ONNX files, and decompositions of our operators for programs of torch.export."""

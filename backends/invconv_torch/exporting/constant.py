@@ -3,12 +3,20 @@
 The core computes numbers that depend only on parameters in NumPy's float64: weights, inverses at
 the pixel and of spectra, log-determinants. The graph has the rest. If a product with an inverse
 would lose digits that a solve keeps, one step of refinement restores them.
+
+An autoregressive solve is a scan over its wavefronts: a graph of one size for every grid. Its index
+arrays (`invconv.kernels.wavefront.Lanes`) are NumPy's, or made by torch in the graph, since the
+decomposition of an operator cannot hold constants.
+
+A spectral solve is in real arithmetic, and transforms are products with cosines and sines. ONNX has
+a DFT, which runtimes compute in float32 at best, and no complex products. A complex vector is its
+real part above its imaginary one, and M z becomes [[Re M, -Im M], [Im M, Re M]] [re; im].
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,13 +32,52 @@ from invconv.families.path import Multiply, Path, multiplied, runs, undoing, und
 from invconv.families.pointwise import MATRIX
 from invconv.kernels.exponential import series
 from invconv.kernels.frequencies.spectrum import SpectralSolver
+from invconv.kernels.frequencies.waves import fourier, turns
 from invconv.kernels.matrices import PixelSteps, Product
 from invconv.kernels.primitives import grid_of
 from invconv.kernels.wavefront import Lanes, inverse_at_the_pixel, lanes_of
 from invconv.operators.base.calls import Call, for_each
 from invconv.operators.base.factors import require_regular
-from invconv_torch.exporting.graphs import Matrix, causal_solve, constant, fixed, spectral_solve
 from invconv_torch.native import kernels
+from invconv_torch.private import FakeTensor, behind, scan_op, without_modes
+
+Matrix: TypeAlias = np.ndarray[Any, Any]
+
+
+def values_of(tensor: Tensor) -> Matrix:
+    """Return a parameter in NumPy's float64, though torch.export may show a fake one."""
+    real = behind(tensor) if isinstance(tensor, FakeTensor) else tensor
+    if real is None:
+        raise NotImplementedError(
+            "torch.onnx.export of a layer of invconv_torch: expected parameters of the module that "
+            "is exported, which are constants in the file, got one that is computed from others "
+            "(torch.nn.utils.parametrize, torch.func.functional_call, or a program of "
+            "torch.export.export); make it a parameter first, and export the module itself"
+        )
+    with without_modes():
+        host = real.detach().cpu()
+        values: Matrix = (host.double() if real.is_floating_point() else host).numpy()
+    return values
+
+
+def constant(values: Any, like: Tensor) -> Tensor:
+    """Return an array as a constant of the graph; real numbers in the dtype of a tensor."""
+    array = np.asarray(values, order="C")
+    dtype = like.dtype if array.dtype.kind == "f" else None
+    with without_modes():
+        tensor = torch.tensor(array, dtype=dtype, device=like.device)
+    return tensor.clone()  # a node of the graph, as a scan requires
+
+
+def fixed(name: str, grid: Sequence[int]) -> tuple[int, ...]:
+    """Return a grid, or raise NotImplementedError if a size is dynamic."""
+    if not all(isinstance(n, int) for n in grid):
+        raise NotImplementedError(
+            f"{name}: expected a fixed grid, got a dynamic one, {tuple(grid)}; in an ONNX file and "
+            "a decomposed program only the batch axis may be dynamic, since log-determinants and "
+            "inverses are of one grid. Export the layer once for each grid"
+        )
+    return tuple(grid)
 
 
 def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -107,7 +154,7 @@ def _correlation(stencil: Stencil, wrap: bool, x: Tensor) -> Callable[[Tensor], 
     return correlate
 
 
-def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> np.ndarray[Any, Any]:
+def _reads(offsets: tuple[Offset, ...], wrap: bool, shape: Shape) -> Matrix:
     """Return the index of the pixel that each tap reads from each pixel, N outside, (T N,)."""
     pixels = np.indices(shape).reshape(1, len(shape), -1)
     there = pixels + np.asarray(offsets)[:, :, None]
@@ -149,7 +196,7 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
     if linear.solved == "scale":
         return y / per_channel(constant(weights, y), y)
     solver = family.solver(w, shape)
-    return spectral_solve(solver, y) if isinstance(solver, SpectralSolver) else _undo(solver, y)
+    return _spectral_solve(solver, y) if isinstance(solver, SpectralSolver) else _undo(solver, y)
 
 
 def _undo(solver: Any, y: Tensor) -> Tensor:
@@ -179,3 +226,107 @@ def _multiply(y: Tensor, inverse: Tensor, matrix: Tensor | None = None) -> Tenso
     """Return A^-1 y for y (B, C, M), with one step of refinement if A is given."""
     x = torch.matmul(inverse, y)
     return x if matrix is None else x + torch.matmul(inverse, y - torch.matmul(matrix, x))
+
+
+def causal_solve(
+    taps: Tensor, lanes: Lanes, y: Tensor, solve: Callable[..., Tensor], *matrices: Tensor
+) -> Tensor:
+    """Return x, shape (B, C, *spatial), of a causal stencil `within` the grid.
+
+    ``taps`` are those but D, shape (T, C, C), and the lanes are of tensors; ``solve`` takes
+    r (B, C, M) and the matrices to D^-1 r.
+    """
+    channels, count, places = y.shape[1], taps.shape[0], lanes.gather.shape
+    if not count:
+        return solve(y.flatten(2), *matrices).unflatten(2, y.shape[2:])
+
+    def step(
+        window: Tensor, row: Tensor, inside: Tensor, reads: Tensor, weights: Tensor, *more: Tensor
+    ) -> list[Tensor]:
+        seen = F.pad(window, (0, 1)).index_select(2, reads)  # (B, C, T M)
+        seen = seen.unflatten(2, (count, places[1])).flatten(1, 2)
+        x = solve(row - torch.matmul(weights, seen), *more)
+        x = torch.where(inside, x, torch.zeros_like(x))
+        later = torch.cat([window[:, :, places[1] :], x], dim=2)
+        # cloned, or a single pixel would keep the strides of the solve's result
+        return [later.clone(memory_format=torch.contiguous_format), x.clone()]
+
+    rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
+    rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)
+    window = y.new_zeros((y.shape[0], channels, lanes.back * places[1]))
+    # D may be of the same array: a scan requires arrays of their own
+    weights = taps.permute(1, 2, 0).clone().reshape(channels, channels * count)
+    held = lanes.reads.reshape(-1), weights, *matrices
+    levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
+    x = levels.permute(1, 2, 0, 3).flatten(2).index_select(2, lanes.places)
+    return x.unflatten(2, y.shape[2:])
+
+
+def _spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
+    """Return x = K^-1 y, shape (B, C, *shape), for the core's solver of NumPy arrays."""
+    basis, shape, x = solver.basis, solver.shape, y
+    pairs = enumerate(zip(basis.waves, shape, strict=True), 2)
+    walls = [(axis, waves, n) for axis, (waves, n) in pairs if waves is not None]
+    axes = [2 + axis for axis in basis.closed]
+    for axis, waves, n in walls:
+        x = along(x, axis, constant(waves.matrix(n).T, x))
+    z = _to_frequencies(x, axes) if axes else x.unsqueeze(2)  # (B, C, 2 or 1, *frequencies)
+    rows = z.flatten(3).permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
+    exact = solver.product  # if a product is as good as a solve
+    matrices = _refined(solver.spectrum) if exact is None else (exact.matrices,)
+    x_hat = _multiply(rows, *(constant(_real(m) if axes else m, rows) for m in matrices))
+    x_hat = x_hat.unflatten(1, (-1, y.shape[1])).permute(3, 2, 1, 0)
+    z = x_hat.unflatten(3, basis.frequencies(shape))
+    x = _from_frequencies(z, axes, shape) if axes else z.squeeze(2)
+    for axis, waves, n in walls:
+        x = along(x, axis, constant(waves.matrix(n, True).T, x))
+    return x
+
+
+def along(x: Tensor, axis: int, turned: Tensor) -> Tensor:
+    """Return the products with a matrix, given as its transpose, along an axis."""
+    return torch.matmul(x.movedim(axis, -1), turned).movedim(-1, axis)
+
+
+def _to_frequencies(x: Tensor, axes: list[int]) -> Tensor:
+    """Return the half spectrum of x (B, C, *shape) along axes, (B, C, 2, *frequencies)."""
+    *others, last = axes
+    n = x.shape[last]
+    half = _waves(n)[:, : n // 2 + 1]
+    matrix = constant(np.concatenate([half.real, half.imag], axis=1), x)
+    z = torch.matmul(x.movedim(last, -1), matrix)
+    z = z.unflatten(-1, (2, half.shape[1])).movedim((-2, -1), (2, last + 1))
+    for axis in others:
+        z = _along(z, axis + 1, _waves(x.shape[axis]))
+    return z
+
+
+def _from_frequencies(z: Tensor, axes: list[int], shape: tuple[int, ...]) -> Tensor:
+    *others, last = axes
+    for axis in others:
+        n = shape[axis - 2]
+        z = _along(z, axis + 1, _waves(n).conj() / n)
+    n = shape[last - 2]
+    half = fourier(1).multiplicity((n,))[:, None] * _waves(n)[: n // 2 + 1] / n
+    # twice the real part of each frequency that has a conjugate
+    matrix = constant(np.concatenate([half.real, half.imag]), z)
+    z = z.movedim((2, last + 1), (-2, -1)).flatten(-2)
+    return torch.matmul(z, matrix).movedim(-1, last)
+
+
+def _along(z: Tensor, axis: int, matrix: Matrix) -> Tensor:
+    n = len(matrix)
+    z = z.movedim((2, axis), (-2, -1))
+    z = torch.matmul(z.flatten(-2), constant(_real(matrix).T, z))
+    return z.unflatten(-1, (2, n)).movedim((-2, -1), (2, axis))
+
+
+def _waves(n: int) -> Matrix:
+    waves: Matrix = np.conj(turns(np.outer(np.arange(n), np.arange(n)), n))
+    return waves
+
+
+def _real(matrices: Matrix) -> Matrix:
+    """Return the real 2C x 2C form [[Re, -Im], [Im, Re]] of complex matrices."""
+    top = np.concatenate([matrices.real, -matrices.imag], axis=-1)
+    return np.concatenate([top, np.concatenate([matrices.imag, matrices.real], axis=-1)], axis=-2)

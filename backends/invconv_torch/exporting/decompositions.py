@@ -11,9 +11,9 @@ from invconv.arrays.stencil import at_end, seen
 from invconv.families.convolutions import BorderedFamily, Causal, Spectral
 from invconv.kernels.frequencies.spectrum import within_range
 from invconv.kernels.wavefront import lanes_of
-from invconv_torch.exporting.graphs import causal_solve, fixed
+from invconv_torch.exporting.constant import along, causal_solve, fixed
 from invconv_torch.native import kernels, nodes
-from invconv_torch.native.determinants import log_of_pivots
+from invconv_torch.primitives import log_of_pivots
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
@@ -121,7 +121,7 @@ def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
             back.append((axis, matrix * 4 / period))
         else:
             back.append((axis, matrix.mT * torch.where(m.mT == 0, 2, 4) / period))
-        x = _along(x, axis, matrix)
+        x = along(x, axis, matrix.mT)
     axes = [2 + axis for axis in basis.closed]
     x = torch.fft.rfftn(x, dim=axes) if axes else x
     rows = x.flatten(2).permute(2, 1, 0)
@@ -129,7 +129,7 @@ def _spectral_solve(family: Spectral, w: Tensor, y: Tensor) -> Tensor:
     x = x_hat.permute(2, 1, 0).unflatten(2, counts)
     x = torch.fft.irfftn(x, s=[shape[axis] for axis in basis.closed], dim=axes) if axes else x
     for axis, matrix in back:
-        x = _along(x, axis, matrix)
+        x = along(x, axis, matrix.mT)
     return x
 
 
@@ -146,7 +146,7 @@ def _spectrum(family: Spectral, w: Tensor, shape: tuple[int, ...]) -> Tensor:
         else:
             turns = _turns((m + waves.first) * t, waves.period(n), w)[0]
             phases = turns * torch.where(t == 0, 1, 2)
-        spectrum = _along(spectrum, axis, phases.to(spectrum.dtype))
+        spectrum = along(spectrum, axis, phases.to(spectrum.dtype).mT)
     return spectrum.flatten(2).permute(2, 0, 1)
 
 
@@ -159,10 +159,6 @@ def _spectral_log_det(family: Spectral, w: Tensor, shape: tuple[int, ...]) -> Te
         twice = torch.where((m == 0) | (2 * m == n), 1, 2)
         logs = (logs.unflatten(0, counts).movedim(axis, -1) * twice).flatten()
     return logs.sum()
-
-
-def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    return torch.matmul(x.movedim(axis, -1), matrix.mT).movedim(-1, axis)
 
 
 def _turns(steps: Tensor, period: int, like: Tensor) -> tuple[Tensor, Tensor]:

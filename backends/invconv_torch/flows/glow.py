@@ -15,28 +15,36 @@ Differences from the code of the paper's authors (github.com/ehoogeboom/emerging
   plain convolutions.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+import invconv as ic
 from invconv.extend import Pointwise
-from invconv.flows.architecture import (
-    GlowArchitecture,
-    before_emerging,
-    mixing_steps,
-    mixing_words,
-    require_arrays,
-)
+from invconv.files.flow_files import FLOWS, Flows, StoredFlow
+from invconv.files.saving import load_as
+from invconv.flows import architecture as designs
+from invconv.flows.architecture import GlowArchitecture
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.flows.coupling import AffineCoupling, Split
 from invconv_torch.flows.multiscale import Multiscale
-from invconv_torch.layer import Convolution, Layer
-from invconv_torch.layers import EmergingConv2d
-from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
+from invconv_torch.layers import Convolution, EmergingConv2d
+from invconv_torch.module import InvertibleModule
+from invconv_torch.native.host import require_whole
+from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Layer, Squeeze
 
 Mixing: TypeAlias = Callable[[int], nn.Module]
+
+_PREFIX, _FLAG = "layers.", ".initialized"  # of a Glow's names in PyTorch; of actnorms' buffers
+_WHOLE = (
+    "load get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)), of "
+    "torch.distributed.checkpoint.state_dict, into a Glow that is not shared out, and save that"
+)
 
 
 class Glow(Multiscale):
@@ -110,7 +118,7 @@ class Glow(Multiscale):
         dtype: Any = None,
     ) -> None:
         if not callable(mixing):
-            require_mixing("mixing", mixing, mixing_words())
+            require_mixing("mixing", mixing, designs.mixing_words())
         named = None if callable(mixing) else mixing
         sizes, last = (shape, levels, depth, width), (kernel_size, context)
         architecture = GlowArchitecture(*sizes, named, squeeze, scale_floor, *last)
@@ -120,9 +128,10 @@ class Glow(Multiscale):
         super().__init__(architecture.shape, layers, reversible=reversible)
         self.architecture = architecture
         if named is not None:
-            state = {n.removeprefix("layers."): t for n, t in self.state_dict().items()}
-            numbers = {n: t for n, t in state.items() if not n.endswith(".initialized")}
-            require_arrays(architecture, {name: tuple(t.shape) for name, t in numbers.items()})
+            arrays = _arrays(self.state_dict())
+            designs.require_arrays(
+                architecture, {name: tuple(t.shape) for name, t in arrays.items()}
+            )
 
 
 def _layers(
@@ -130,7 +139,7 @@ def _layers(
 ) -> dict[str, nn.Module]:
     """Return the layers by name, in the order in which an image passes through them."""
     floor, layers = architecture.scale_floor, {}
-    steps = mixing_steps(architecture.mixing) if architecture.mixing else {}
+    steps = designs.mixing_steps(architecture.mixing) if architecture.mixing else {}
     for level in range(architecture.levels):
         channels = architecture.channels(level)
         layers[f"level{level}_squeeze"] = Squeeze(basis=architecture.squeeze)
@@ -152,7 +161,7 @@ def mixing_layer(
 ) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
     where = {"bias": False, "device": device, "dtype": dtype}
-    if before := before_emerging(name):
+    if before := designs.before_emerging(name):
         return EmergingConv2d(channels, size, mixing=before, **where)
     cls = mixings()[name]
     if issubclass(cls, Pointwise):
@@ -160,3 +169,88 @@ def mixing_layer(
     if named := Convolution.named.get(f"{cls.__name__}2d"):
         return named(channels, size, **where)
     return Layer(partial(cls.init, channels, size), False, None, device, dtype)
+
+
+def _arrays(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the arrays of a Glow's state by their names in files."""
+    named = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in named.items() if not name.endswith(_FLAG)}
+
+
+def _contents(flow: Glow) -> StoredFlow:
+    """Return the contents of a flow's file, or raise if no file describes the flow."""
+    state = flow.state_dict()
+    require_whole("model", state.values(), _WHOLE)
+    if flow.architecture.mixing is not None:  # else the writer refuses it
+        with torch.random.fork_rng(devices=[]):
+            own = Glow(**flow.architecture.to_dict(), device="meta")
+        lists = [[f"{name}: {layer}" for name, layer in one.layers.items()] for one in (own, flow)]
+        for expected, got in zip_longest(*lists, fillvalue="no layer"):
+            if expected != got:
+                raise ValueError(
+                    f"model: cannot be saved, since no file describes it: expected {expected}, got "
+                    f"{got}; make a Glow with the settings that you want"
+                )
+    return StoredFlow(flow.architecture, _arrays(state), flow.initialized)
+
+
+def _build(stored: StoredFlow, like: Tensor) -> Glow:
+    settings = stored.architecture.to_dict()
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+        flow = Glow(**settings, device=like.device, dtype=like.dtype)
+    own = flow.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, values in stored.arrays.items():
+            own[_PREFIX + name].copy_(values)
+        for name, tensor in own.items():
+            if name.endswith(_FLAG):
+                tensor.fill_(stored.initialized)
+    return flow
+
+
+FLOWS["torch"] = Flows(Glow, _contents, _build)
+
+
+def load(
+    path: str | os.PathLike[str], *, device: Any = None, dtype: Any = None
+) -> Glow | InvertibleModule:
+    """Read a flow or a layer that `invconv.save` wrote, in whatever library.
+
+    Everything is checked before it is used, and no code is run from a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    device : optional
+        PyTorch's default unless given.
+    dtype : torch.dtype, optional
+        The dtype of the file unless given.
+
+    Returns
+    -------
+    Glow or InvertibleModule
+        In train mode, as new modules are.
+
+    Raises
+    ------
+    InvalidFileError, ValueError, OSError
+        As `invconv.load`.
+
+    Examples
+    --------
+    >>> import tempfile, torch, invconv_torch
+    >>> layer = invconv_torch.EmergingConv2d(3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_torch.save(layer, f"{folder}/layer.safetensors")
+    ...     same = invconv_torch.load(f"{folder}/layer.safetensors")
+    >>> x = torch.randn(2, 3, 8, 8)
+    >>> torch.equal(same(x)[0], layer(x)[0])
+    True
+    """
+
+    def like_of(name: str) -> Tensor:
+        kind = getattr(torch, name) if dtype is None else dtype
+        return torch.empty(0, device=device, dtype=kind)
+
+    model = load_as(path, like_of)
+    return InvertibleModule(model) if isinstance(model, ic.InvertibleConv) else model

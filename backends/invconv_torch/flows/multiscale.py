@@ -1,22 +1,28 @@
 """A density of images from layers: maps with log-determinants, and noise."""
 
+import contextlib
+import copy
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Self, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from invconv.arrays.validation import flag, positive_int, sizes
 from invconv.flows import density
-from invconv_torch.chain import invertible
-from invconv_torch.flows import running
-from invconv_torch.flows.dequantize import Dequantize
-from invconv_torch.flows.running import Watch
+from invconv.flows.affine import optional_context
+from invconv_torch.chain import ReversibleChain, invertible
+from invconv_torch.flows.coupling import AffineCoupling, Dequantize, Split
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import device_kind, require_whole, shared_out
+from invconv_torch.pointwise_layers import Squeeze
 
-Layers: TypeAlias = Mapping[str, nn.Module] | Iterable[nn.Module]
+Layers: TypeAlias = Mapping[str, nn.Module]
+Watch: TypeAlias = Callable[[str, Tensor], Tensor]
+Shape: TypeAlias = tuple[int, int, int]
 
 
 class Multiscale(nn.Module):  # type: ignore[misc]
@@ -68,7 +74,13 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     (torch.Size([2, 3, 8, 8]), 2, 6)
     """
 
-    def __init__(self, shape: Sequence[int], layers: Layers, *, reversible: bool = False) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        layers: Layers | Iterable[nn.Module],
+        *,
+        reversible: bool = False,
+    ) -> None:
         super().__init__()
         channels, height, width = sizes("shape", tuple(shape), 3)
         self.shape = channels, height, width
@@ -77,10 +89,10 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         if len(self.layers) != len(named):
             raise ValueError(f"layers: expected names that differ as text, got {list(named)}")
         self.dequantize = Dequantize().to(self._like)
-        self.latent_shapes = running.latent_shapes(self.layers, self.shape, self._like)
+        self.latent_shapes = _latent_shapes(self.layers, self.shape, self._like)
         self._recomputes = flag("reversible", reversible)
         # in a list, which is no module, so that parameters keep their names
-        self._runs = running.reversible(self.layers, []) if self._recomputes else []
+        self._runs = _reversible(self.layers, []) if self._recomputes else []
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return `log_prob`; wrappers (DistributedDataParallel, compile) call ``forward``."""
@@ -89,7 +101,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     @property
     def conditional(self) -> bool:
         """Whether a layer takes a context."""
-        return any(running.takes_context(layer) for layer in self.layers.values())
+        return any(_takes_context(layer) for layer in self.layers.values())
 
     def steps(self) -> list[tuple[str, nn.Module]]:
         """Return the layers in order, with their names in ``named_modules``."""
@@ -133,8 +145,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         require_whole("initialize", parameters, "call it before")
         self._require_fits(x, context)
         density.require_in_range(x)
-        with running.initializing(todo):
-            running.encode(dict(self.steps()), x - 0.5, context)
+        with _initializing(todo):
+            self.encode(x, context=context)
 
     def encode(
         self, x: Tensor, *, context: Tensor | None = None, watch: Watch | None = None
@@ -158,9 +170,17 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         self._require_fits(x, context)
         layers = dict(self.steps())
         if self._recomputes and watch is None and torch.is_grad_enabled():
-            self._runs = running.reversible(self.layers, self._runs)
+            self._runs = _reversible(self.layers, self._runs)
             layers = {str(i): part for i, part in enumerate(self._runs)}
-        return running.encode(layers, x - 0.5, context, watch)
+        zs, total, x = [], x.new_zeros(x.shape[0]), x - 0.5
+        for name, layer in layers.items():
+            out, log_det = layer(x, *_beside(layer, context))
+            if isinstance(layer, Split):
+                out, z = out
+                zs.append(z if watch is None else watch(name, z))
+            x = out if watch is None else watch(name, out)
+            total = total + log_det
+        return (*zs, x), total
 
     def decode(
         self, zs: Sequence[Tensor], *, context: Tensor | None = None, watch: Watch | None = None
@@ -177,7 +197,15 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         """
         density.require_latents(zs, self.latent_shapes)
         self._require_context(context)
-        return running.decode(dict(self.steps()), zs, context, watch) + 0.5
+        *left, x = zs
+        for name, layer in reversed(self.steps()):
+            x = x if watch is None else watch(name, x)
+            if isinstance(layer, Split):
+                z = left.pop()
+                x, _ = layer.inverse((x, z if watch is None else watch(name, z)))
+            else:
+                x, _ = layer.inverse(x, *_beside(layer, context))
+        return x + 0.5
 
     def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
         """Return log p(x) in nats, shape (B,), for images (B, C, H, W) in [0, 1).
@@ -269,7 +297,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         """
         self.eval()
         zs = [self._like.new_zeros(1, *shape) for shape in self.latent_shapes]
-        self.decode(zs, context=running.zero_context(self.layers.values(), self._like))
+        self.decode(zs, context=_zero_context(self.layers.values(), self._like))
         for layer in self.modules() if check else ():
             if isinstance(layer, InvertibleModule) and layer._inverses is not None:
                 for grid in layer._inverses.grids():
@@ -289,3 +317,106 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def _require_context(self, context: Tensor | None) -> None:
         if context is not None and not self.conditional:
             raise ValueError("context: expected none, as no layer takes a context")
+
+
+def _takes_context(layer: nn.Module) -> bool:
+    """Tell whether a layer is called with a context as second argument."""
+    return getattr(layer, "context", None) is not None
+
+
+def _beside(layer: nn.Module, context: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (context,) if _takes_context(layer) else ()
+
+
+def _zero_context(layers: Iterable[nn.Module], like: Tensor) -> Tensor | None:
+    """Return a context of zeros for one image, or None if no layer takes a context."""
+    widths = [optional_context(layer.context) for layer in layers if _takes_context(layer)]
+    return like.new_zeros(1, widths[0]) if widths else None
+
+
+@contextlib.contextmanager
+def _initializing(layers: Layers) -> Iterator[None]:
+    """Initialize each layer with its first input inside this context: all layers, or none.
+
+    If the block ends by an error, KeyboardInterrupt included, all layers are restored.
+    """
+    before = [(x, dict(vars(x)), copy.deepcopy(x.state_dict())) for x in layers.values()]
+    try:
+        with contextlib.ExitStack() as hooks:
+            for name, layer in layers.items():
+                hooks.enter_context(layer.register_forward_pre_hook(partial(_initialize, name)))
+            yield
+    except BaseException:
+        for layer, attributes, state in before:
+            vars(layer).clear()  # a user's layer may keep its flag in an attribute
+            vars(layer).update(attributes)
+            layer.load_state_dict(state)
+        raise
+
+
+def _initialize(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    try:
+        layer.initialize(inputs[0])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _reversible(layers: Layers, before: list[nn.Module]) -> list[nn.Module]:
+    """Return the layers, each run of them between splits joined into a `ReversibleChain`.
+
+    ``before`` is the last result; it is returned again if the layers have not changed.
+    """
+    runs = [run if isinstance(run, ReversibleChain) else [run] for run in before]
+    if [layer for run in runs for layer in run] == list(layers.values()):
+        return before
+    if any(_takes_context(layer) for layer in layers.values()):
+        raise ValueError("reversible: expected False where a layer takes a context, got True")
+    groups = itertools.groupby(layers.values(), lambda layer: isinstance(layer, Split))
+    return [
+        part for split, run in groups for part in (run if split else [ReversibleChain(list(run))])
+    ]
+
+
+def _latent_shapes(layers: Layers, shape: Shape, like: Tensor) -> list[Shape]:
+    """Return the shape (C, H, W) of each piece of noise for an image of this shape.
+
+    Copies of other packages' layers are run once, on zeros ``like`` the flow's parameters. An error
+    names the layer that does not take the output of the layer before it.
+    """
+    noise: list[Shape] = []
+    for name, layer in layers.items():
+        try:
+            shape = _shape_after(layer, shape, like)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"layers: {name} does not take images of shape {shape}: {error}"
+            ) from None
+        if isinstance(layer, Split):
+            noise.append(shape)
+    return [*noise, shape]
+
+
+def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
+    """Return the shape of a layer's output for an image; for a split, the shape of each half."""
+    channels, height, width = shape
+    own = layer.channels if isinstance(layer, AffineCoupling | Split) else None
+    if isinstance(layer, InvertibleModule):
+        conv = layer.operator()
+        own = conv.channels
+        if conv.ndim not in (None, 2):
+            raise ValueError(f"expected 2 spatial axes, got {conv.ndim}")
+    if own is not None:
+        if own != channels:
+            raise ValueError(f"expected {own} channels, got {channels}")
+        return (channels // 2, height, width) if isinstance(layer, Split) else shape
+    if isinstance(layer, Squeeze):
+        like = like.to("meta")  # it only moves numbers
+    x = like.new_zeros(1, *shape)
+    found = (value for module in layer.modules() for value in vars(module).values())
+    plain = {id(t): t.detach().clone() for t in found if isinstance(t, Tensor)}
+    # a user's layer may initialize itself by its first images; deepcopy alone takes only leaves
+    probe = copy.deepcopy(layer, plain)
+    with torch.no_grad():
+        z, _ = probe(x, *_beside(layer, _zero_context([layer], like)))
+    _, channels, height, width = z.shape
+    return channels, height, width

@@ -1,19 +1,45 @@
-"""A layer as a transform of torch.distributions."""
+"""A layer as a transform of torch.distributions, and the layer that any drop-in here runs."""
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
+import invconv as ic
 from invconv.arrays.namespaces import size
 from invconv.operators.base.calls import as_batch
 from invconv.operators.dropins import batch_and_event, event_ndim, on_batch
-from invconv_torch.interop.layer import ConvOrModule, layer_of, ndim_of
 from invconv_torch.module import InvertibleModule
 from invconv_torch.native.host import exporting_to_onnx
 from invconv_torch.precision import autocasting
+
+ConvOrModule: TypeAlias = ic.InvertibleConv | nn.Module
+
+
+def layer_of(conv: ConvOrModule) -> nn.Module:
+    """Return a layer as it is, or a new layer with copies of an operator's arrays."""
+    if isinstance(conv, ic.InvertibleConv):
+        return InvertibleModule(conv)
+    if isinstance(conv, nn.Module) and callable(getattr(conv, "inverse", None)):
+        return conv
+    raise TypeError(
+        f"conv: expected a layer of invconv_torch, a module with an inverse like theirs, or an "
+        f"operator of invconv, got {type(conv).__name__}"
+    )
+
+
+def ndim_of(layer: nn.Module) -> int | None:
+    """Return the number of spatial axes of a layer or of the layers inside it."""
+    inside = (m for m in layer.modules() if isinstance(m, InvertibleModule))
+    return next((n for m in inside if (n := m.operator().ndim) is not None), None)
+
+
+def viewable(result: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return a value in the default layout: flow libraries call ``view`` on it."""
+    value, log_det = result
+    return value.contiguous(), log_det
 
 
 class TorchTransform(Transform, nn.Module):  # type: ignore[misc]

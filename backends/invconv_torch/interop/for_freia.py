@@ -7,7 +7,7 @@ from FrEIA.modules import InvertibleModule as Base
 from torch import Tensor
 
 from invconv.operators.dropins import require_kept
-from invconv_torch.interop.layer import ConvOrModule, layer_of, ndim_of, viewable
+from invconv_torch.interop.for_distributions import ConvOrModule, layer_of, ndim_of, viewable
 from invconv_torch.module import InvertibleModule
 
 Dims: TypeAlias = tuple[int, ...]

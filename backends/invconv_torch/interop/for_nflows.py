@@ -3,7 +3,7 @@
 from nflows.transforms.base import Transform
 from torch import Tensor
 
-from invconv_torch.interop.layer import ConvOrModule, layer_of, viewable
+from invconv_torch.interop.for_distributions import ConvOrModule, layer_of, viewable
 
 
 class NflowsTransform(Transform):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from normflows.flows import Flow
 from torch import Tensor
 
-from invconv_torch.interop.layer import ConvOrModule, layer_of, viewable
+from invconv_torch.interop.for_distributions import ConvOrModule, layer_of, viewable
 
 
 class NormflowsFlow(Flow):  # type: ignore[misc]

@@ -4,8 +4,7 @@ from torch import Tensor
 from torch.distributions import Transform
 from zuko.lazy import LazyTransform
 
-from invconv_torch.interop.for_distributions import TorchTransform
-from invconv_torch.interop.layer import ConvOrModule
+from invconv_torch.interop.for_distributions import ConvOrModule, TorchTransform
 
 
 class ZukoTransform(LazyTransform):  # type: ignore[misc]

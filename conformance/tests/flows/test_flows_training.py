@@ -14,7 +14,7 @@ from torch import nn
 import invconv as ic
 from invconv_torch import ActNorm, Squeeze
 from invconv_torch.flows import AffineCoupling, Multiscale
-from invconv_torch.remembered import RememberedInverses
+from invconv_torch.remembered import Kept
 from tests.flows.small_flows import SHAPE, glow, moved
 
 MEAN, DEVIATION = np.asarray([3.0, -40.0, 1e-3]), np.asarray([1e-4, 7.0, 100.0])
@@ -178,7 +178,7 @@ def test_prepare_leaves_nothing_to_factor(monkeypatch: pytest.MonkeyPatch) -> No
     def never(*arguments: Any) -> None:
         raise AssertionError("factored after prepare")
 
-    monkeypatch.setattr(RememberedInverses, "prepare", never)
+    monkeypatch.setattr(Kept, "of", never)
     assert flow.sample(2).shape == (2, *SHAPE)
     flow.train().eval()
     with pytest.raises(AssertionError, match="after prepare"):

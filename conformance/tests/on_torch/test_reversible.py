@@ -191,7 +191,7 @@ def test_a_lost_inverse_is_noticed_at_any_scale(dtype: Any, scale: float) -> Non
 
 def test_where_nobody_can_look_a_lost_image_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an accelerator: its own gradient, and those by weights, of which it is a part."""
-    monkeypatch.setattr("invconv_torch.reversible.readable", lambda x: False)
+    monkeypatch.setattr("invconv_torch.chain.readable", lambda x: False)
     layer, x = Coupling(), torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
     back, lost = layer.inverse, torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
     for off in (0 * lost, lost):

@@ -19,8 +19,8 @@ import invconv as ic
 import invconv_torch as it
 from invconv.families.convolutions import Causal
 from invconv_conformance.truth.oracle import affine
-from invconv_torch.native.determinants import LOG_ABS_DET
 from invconv_torch.native.nodes import APPLY, GRAM, MATMUL, SOLVE, run
+from invconv_torch.primitives import LOG_ABS_DET
 from tests.conftest import Method
 
 # what PyTorch's own forward mode imports

@@ -19,7 +19,7 @@ from invconv.arrays.registry import PRIMITIVES
 from invconv.flows.architecture import GlowArchitecture
 from invconv.stability import guard
 from invconv_torch.interop import TorchTransform
-from invconv_torch.layer import Layer
+from invconv_torch.pointwise_layers import Layer
 from tests.conftest import TORCH_LAYERS
 
 

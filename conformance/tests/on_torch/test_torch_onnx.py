@@ -13,7 +13,7 @@ import invconv_torch as it
 from invconv.operators.base.calls import as_batch
 from invconv_conformance.cases.table import Case
 from invconv_torch.exporting import constant
-from invconv_torch.exporting.graphs import values_of
+from invconv_torch.exporting.constant import values_of
 from tests.conftest import TORCH_LAYERS, Both, Method
 from tests.libraries.onnx_programs import BATCH, exported, run
 from tests.selected import cases_named, slow

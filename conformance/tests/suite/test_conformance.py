@@ -18,7 +18,7 @@ from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries.table import KNOWN, LIBRARIES, Column, Target
 from invconv_conformance.run import NAMED, QUICK, Check, checks, choose, setting
-from invconv_torch.layer import Layer
+from invconv_torch.pointwise_layers import Layer
 from tests.conftest import TORCH_LAYERS
 from tests.selected import FEW, ONE_OF_EACH, cases_named, slow
 

@@ -1,10 +1,11 @@
-"""Glow as a pytree with pure functions; `invconv_torch.flows.Glow` describes the model.
+"""Flows of images as pytrees, with the architectures and the files of invconv_torch's.
 
 Actnorm and mixing are the core's operators; `invconv.flows` has the equations of the rest.
 """
 
 import functools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -16,13 +17,16 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv.arrays.validation import positive_int
-from invconv.files.flow_files import StoredFlow, arrays_of
+from invconv.files.flow_files import FLOWS, Flows, StoredFlow, arrays_of
+from invconv.files.saving import load_as
 from invconv.flows import architecture as designs
 from invconv.flows import density
 from invconv.flows.affine import affine, beside, coupling_scale, inverse_affine, split_scale
 from invconv.flows.architecture import GlowArchitecture
 from invconv.operators.chain import Chain
-from invconv_jax.initialise import drawn, is_key
+from invconv_jax.initialise import drawn, is_key, require_dtype
+
+__all__ = ["Glow"]
 
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
 Context: TypeAlias = Array | None
@@ -50,8 +54,7 @@ class Step:
         kept, changed = jnp.split(z, 2, axis=1)
         changed, _ = inverse_affine(changed, *self._shift_and_scale(kept, context, design))
         x = jnp.concatenate([kept, changed], axis=1)
-        unmixed: Array = self.mixing.prepare(x.shape[2:], check=False).inverse(x)
-        return unmixed
+        return self.mixing.prepare(x.shape[2:], check=False).inverse(x)
 
     def _shift_and_scale(
         self, kept: Array, context: Context, design: Design
@@ -175,7 +178,7 @@ class Glow:
         """
         design = GlowArchitecture(*sizes, **settings)
         arrays = drawn(key, functools.partial(designs.initial_arrays, design), dtype)
-        return from_stored(StoredFlow(design, arrays, initialized=False))
+        return _from_stored(StoredFlow(design, arrays, initialized=False))
 
     def initialize(self, x: Array, context: Array | None = None) -> "Glow":
         """Return a flow whose actnorms give these images (B, C, H, W) mean 0 and variance 1.
@@ -197,8 +200,7 @@ class Glow:
             levels.append(level.initialize(x, context, self.architecture))
             (*_, x), _ = levels[-1].forward(x, jnp.zeros(len(x)), context, self.architecture)
         made = replace(self, levels=tuple(levels), initialized=jnp.ones_like(flag))
-        chosen: Glow = jax.tree.map(lambda new, old: jnp.where(flag, old, new), made, self)
-        return chosen
+        return jax.tree.map(lambda new, old: jnp.where(flag, old, new), made, self)  # type: ignore[no-any-return]
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
@@ -274,8 +276,7 @@ class Glow:
         return self.decode([jnp.asarray(temperature, z.dtype) * z for z in zs], context)
 
 
-def from_stored(stored: StoredFlow) -> Glow:
-    """Return the flow of JAX's arrays."""
+def _from_stored(stored: StoredFlow) -> Glow:
     design, arrays, levels = stored.architecture, stored.arrays, []
     for level in range(design.levels):
         at, last = f"level{level}", level == design.levels - 1
@@ -285,8 +286,8 @@ def from_stored(stored: StoredFlow) -> Glow:
     return Glow(tuple(levels), design, jnp.full_like(like, stored.initialized, shape=()))
 
 
-def to_stored(flow: Glow) -> StoredFlow:
-    """Undo `from_stored`, or raise if no file describes the flow."""
+def _to_stored(flow: Glow) -> StoredFlow:
+    """Undo `_from_stored`, or raise if no file describes the flow."""
     arrays: dict[str, Array] = {}
     prefixes = "actnorm.", *designs.mixing_steps(str(flow.architecture.mixing))
     for i, level in enumerate(flow.levels):
@@ -300,7 +301,7 @@ def to_stored(flow: Glow) -> StoredFlow:
             arrays |= _named(f"level{i}_split.prior", level.prior)
     stored = StoredFlow(flow.architecture, arrays, bool(to_numpy(flow.initialized).all()))
     same = arrays.keys() == flow.architecture.arrays().keys()
-    if not same or jax.tree.structure(from_stored(stored)) != jax.tree.structure(flow):
+    if not same or jax.tree.structure(_from_stored(stored)) != jax.tree.structure(flow):
         raise ValueError(
             "model: cannot be saved, since no file describes it: expected the layers of its "
             "architecture, got others; make a Glow with the settings that you want"
@@ -321,3 +322,44 @@ def _conv(arrays: Mapping[str, Array], name: str) -> Conv:
 
 def _named(name: str, conv: Conv) -> dict[str, Array]:
     return {f"{name}.weight": conv[0], f"{name}.bias": conv[1]}
+
+
+FLOWS["jax"] = Flows(Glow, _to_stored, lambda stored, like: _from_stored(stored))
+
+
+def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:
+    """Read a flow or an operator that `invconv.save` wrote, in whatever library.
+
+    Everything is checked before it is used, and no code is run from a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    dtype : dtype, optional
+        The dtype of the file unless given.
+
+    Returns
+    -------
+    Glow or InvertibleConv
+        With JAX arrays on JAX's default device.
+
+    Raises
+    ------
+    InvalidFileError, ValueError, OSError
+        As `invconv.load`; ValueError if JAX has no such dtype here, too.
+
+    Examples
+    --------
+    >>> import tempfile, jax, invconv_jax, invconv_torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     invconv_torch.save(invconv_torch.ActNorm(3), f"{folder}/layer.safetensors")
+    ...     invconv_jax.load(f"{folder}/layer.safetensors", dtype="float32")
+    ActNorm(log_scale=<(3,) float32 jax>, bias=<(3,) float32 jax>, ndim=None)
+    """
+
+    def like_of(name: str) -> jax.Array:
+        kind = jnp.dtype(name if dtype is None else dtype)
+        require_dtype(kind, ", or pass dtype=")
+        return jnp.zeros(0, kind)
+
+    return load_as(path, like_of)
