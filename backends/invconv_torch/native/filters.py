@@ -27,8 +27,7 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor,
             last = None if z is None else z.new_zeros(z.shape)
             _into(shape, given, y, last, x.shape[-1])
             return y, last
-    pair: tuple[Tensor, Tensor | None] = recursion.filtered.agnostic(b, a, x, z)
-    return pair
+    return recursion.filtered.agnostic(b, a, x, z)
 
 
 def _shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
@@ -57,8 +56,7 @@ def _section(*tensors: Tensor) -> Tensor:
 def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """Return y with the last state behind it in every row."""
     if reason(x.element_size()) is not None:
-        by_solves: Tensor = recursion.by_solves(b, a, x, z)
-        return by_solves
+        return recursion.by_solves(b, a, x, z)
     length, shape = x.shape[-1], _shape(b[None], a[None], z)
     v = x.new_empty((*x.shape[:2], length + shape.order))
     if shape.varying:
@@ -79,8 +77,7 @@ def _vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
 
 def _jvp(_: None, saved: Any, *dots: Tensor | None) -> Tensor:
     b, a, x, v = saved
-    tangent: Tensor = recursion.tangent(_section, b, a, x, v, dots)
-    return tangent
+    return recursion.tangent(_section, b, a, x, v, dots)
 
 
 RULE = Rule(

@@ -21,10 +21,7 @@ from invconv.families.convolutions import Causal, TapsFamily
 from invconv.families.family import Family
 from invconv.kernels import primitives
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
-from invconv.kernels.cpu.correlate.correlation import (
-    CompiledCorrelation,
-    compiled_correlation,
-)
+from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation, compiled_correlation
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
 from invconv.kernels.frequencies import spectrum

@@ -232,8 +232,7 @@ def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     family, more = (settings, None) if rule.name in _ALONE else settings
     grid = more if rule.name in _ON_GRID else _NO_GRID
     text = "" if family is None else family.text
-    result: Tensor = torch.ops.invconv.run(rule.name, text, grid, *tensors)
-    return result
+    return torch.ops.invconv.run(rule.name, text, grid, *tensors)
 
 
 def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
@@ -252,8 +251,7 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     else:
         refuse_nested_forward_mode()
     blank = [None] * (MOST - len(tensors))
-    result: Tensor = node.apply(Operation(rule, settings), *tensors, *blank)
-    return result
+    return node.apply(Operation(rule, settings), *tensors, *blank)
 
 
 def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:
@@ -375,10 +373,8 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
     """See `invconv.operators.base.operator.evaluate`."""
     tensors = conv._trained()
     if records(x, *tensors):
-        recorded: Pair = _forward(conv, x, *tensors)
-        return recorded
-    result: Pair = core.evaluate.agnostic(x, conv)
-    return result
+        return _forward(conv, x, *tensors)  # type: ignore[no-any-return]
+    return core.evaluate.agnostic(x, conv)
 
 
 def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
@@ -388,8 +384,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
     """
     tensors = conv._trained()
     if records(y, *tensors):
-        pair: Pair = _inverse((conv, state), y, *tensors)
-        return pair
+        return _inverse((conv, state), y, *tensors)  # type: ignore[no-any-return]
     state = state or conv._factor(tuple(y.shape[2:]))
     return laid_out(state.solve(y), y), for_each(y.shape[:1], -state.log_det)
 
