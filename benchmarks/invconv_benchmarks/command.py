@@ -27,8 +27,7 @@ from invconv_benchmarks.runs import Schedule, Step, perform
 from invconv_benchmarks.suites import groups
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, require_writable, words
-from invconv_conformance.libraries.environment import share_the_card
-from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA
+from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA, share_the_card
 from invconv_conformance.pages import Line, Styled, render
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
@@ -135,14 +134,13 @@ def report(measured: Result, pictures: dict[str, Path], folder: Path, console: C
 
 def as_page(result: Result, pictures: Mapping[str, Path]) -> str:
     """Return the page, with PNG files by their captions."""
-    images = {name: base64.b64encode(path.read_bytes()) for name, path in pictures.items()}
     return render(
         tables.__package__,
         "page.html",
         result=result,
         busy=environment.busy(result.load, result.environment["cores"]),
         count=[limit.verdict for limit in result.limits].count,
-        pictures=[(caption, data.decode()) for caption, data in images.items()],
+        pictures=[(n, base64.b64encode(p.read_bytes()).decode()) for n, p in pictures.items()],
         limits=[(s, _lines(s)) for s in tables.limits(result.limits)],
         times=[(s, _lines(s)) for s in tables.times(result.rows)],
     )

@@ -23,8 +23,7 @@ from invconv_benchmarks.measure import processes, timing
 from invconv_benchmarks.measure.timing import Contender, Timing, set_threads
 from invconv_benchmarks.results.result import Result, Row, Verdict, merged, row_of, verdicts_of
 from invconv_benchmarks.suites.groups import ALTERNATING, Group
-from invconv_conformance.libraries.environment import settings
-from invconv_conformance.libraries.table import KNOWN, Target
+from invconv_conformance.libraries.table import KNOWN, Target, settings
 
 Step = Callable[[str, int, int], None]
 

@@ -34,7 +34,7 @@ from invconv_conformance import printing
 from invconv_conformance import run as runs
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.environment import settings, share_the_card
+from invconv_conformance.libraries import table
 from invconv_conformance.libraries.table import COMPILING_EAGERLY, Column, target_of
 from invconv_conformance.report import Output, agreement, as_page, document, show
 
@@ -253,12 +253,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the laws, print the table, write the files; 1 if a law failed."""
     # XLA compiles thousands of small programs here; how fast they run does not matter
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    share_the_card()
+    table.share_the_card()
     columns, _ = runs.choose(arguments)
     paths = [Path(p).absolute() for n in _FILES if (p := getattr(arguments, n)) is not None]
     for path in paths:
-        if not path.parent.is_dir():
-            raise CommandError(f"there is no folder {path.parent} to write {path.name} in")
         require_writable(path.parent)
     if len(set(paths)) < len(paths) or any(p.exists() and not p.is_file() for p in paths):
         raise CommandError("expected a file for each of --json, --html, --junit, each another one")
@@ -268,7 +266,7 @@ def run(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or _workers(arguments, columns)
     with TemporaryDirectory(prefix="invconv-") as programs:
         # each worker takes a core, unless the user says how many
-        shared = settings(1, programs) if workers > 1 else {}
+        shared = table.settings(1, programs) if workers > 1 else {}
         own = _OWN | {k: v for k, v in shared.items() if k not in os.environ}
         with mock.patch.dict(os.environ, own):
             status = pytest.main(_words(arguments, workers))

@@ -12,6 +12,8 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
+import scipy.fft
+import scipy.signal
 import scipy.sparse
 from scipy.sparse.linalg import spsolve_triangular
 
@@ -276,16 +278,12 @@ def sparse(setup: Setup) -> Call:
 
 
 def _lfilter(setup: Setup) -> Call:
-    import scipy.signal
-
     (taps,) = setup.host.parameters()["kernel"][0].astype(setup.group.dtype)
     one, y = np.ones(1, taps.dtype), setup.values
     return lambda: scipy.signal.lfilter(one, taps, y)
 
 
 def _spectral(setup: Setup) -> Call:
-    import scipy.fft
-
     w, grid, y = setup.host.parameters()["kernel"], setup.grid, setup.values
     inverses = np.moveaxis(np.linalg.inv(spectrum(w, grid)), 0, 2)
     inverses = np.ascontiguousarray(inverses, np.result_type(setup.group.dtype, np.complex64))

@@ -110,8 +110,8 @@ class Recipe:
             return Glow(image_shape, mixing=self.mixing.rpartition(":")[2], **design)
 
 
-def imported(mixing: str, option: str = "--mixing") -> str:
-    """Import the module of "module:word", and return the word; raise unless it is a row's."""
+def imported(mixing: str, option: str = "--mixing") -> None:
+    """Import the module of "module:word"; raise unless the word is a row's."""
     module, _, word = mixing.rpartition(":")
     with as_command_errors():
         if module:
@@ -120,7 +120,6 @@ def imported(mixing: str, option: str = "--mixing") -> str:
             except ImportError as error:
                 raise CommandError(f"{option} {mixing}: {error}") from None
         choice(option, word, (*mixing_words(), *PEERS))
-    return word
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from invconv_benchmarks.density.recipe import CHECKPOINT, Preset, Recipe, import
 from invconv_benchmarks.density.training import DivergedError, train
 from invconv_benchmarks.measure import processes
 from invconv_benchmarks.suites.maps import MIXINGS
-from invconv_conformance.libraries.environment import settings
+from invconv_conformance.libraries.table import settings
 
 ROWS = (*MIXINGS, *PEERS)  # in the order of the tables
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 3))

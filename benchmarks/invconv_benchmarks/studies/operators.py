@@ -114,9 +114,8 @@ Rng = np.random.Generator
 Drawn = tuple[ic.InvertibleConv, Shape]
 
 
-def _grid(rng: Rng, ndim: int, channels: int, largest: int | None = None) -> Shape:
+def _grid(rng: Rng, ndim: int, channels: int, largest: int = LARGE) -> Shape:
     """Return a grid of at most ``largest`` unknowns, one in five of more than `SMALL`."""
-    largest = LARGE if largest is None else largest
     low, high = (SMALL, largest) if largest > SMALL and rng.random() < 0.2 else (4, SMALL)
     pixels = max(1.0, math.exp(rng.uniform(math.log(low), math.log(high))) / channels)
     shares = rng.dirichlet(np.full(ndim, 3.0))

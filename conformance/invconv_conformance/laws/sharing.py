@@ -85,9 +85,8 @@ def _outcome(run: Run, image: Array) -> list[Floats]:
 
 
 def _equal(some: Sequence[Array], others: Sequence[Array]) -> bool:
-    pairs = zip(map(to_numpy, some), map(to_numpy, others), strict=False)
-    same = all(np.array_equal(one, other, equal_nan=True) for one, other in pairs)
-    return same and len(some) == len(others)
+    alike = functools.partial(np.array_equal, equal_nan=True)
+    return len(some) == len(others) and all(map(alike, map(to_numpy, some), map(to_numpy, others)))
 
 
 @law("edits", eager=True)

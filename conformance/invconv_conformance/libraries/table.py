@@ -7,6 +7,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -23,6 +24,8 @@ from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 
 _EXTENSIONS = ("fft", "linalg")
+# variables that libraries heed
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
 _NATIVE = {"numpy_primitives.py", "cpu", "pitched.py"}  # of libraries that are known
 Function = Callable[..., Any]
 Parameters = dict[str, Array]
@@ -435,3 +438,17 @@ def target_of(column: Column) -> Target:
     library = KNOWN.get(column.library) or unadapted(column.library)
     library.devices()  # also prepares the library: JAX's float64 is switched on there
     return Target(library, column.device, column.mode)
+
+
+def settings(threads: int, cache: str) -> dict[str, str]:
+    """Return the variables for a number of threads and a folder of programs that workers share."""
+    found = dict.fromkeys(_THREADS, str(threads))
+    if cache:
+        found["JAX_COMPILATION_CACHE_DIR"] = cache
+        found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    return found
+
+
+def share_the_card() -> None:
+    """Keep JAX, here and in workers, from taking most of a GPU's memory when it is first used."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
