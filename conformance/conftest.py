@@ -141,7 +141,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Tell what ran, what did not and why, and how much memory it took."""
-    from invconv_conformance.libraries.table import LIBRARIES
+    from invconv_conformance.libraries import LIBRARIES
 
     stats: dict[str, list[Any]] = terminalreporter.stats
     counts = {name: len(stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")}

@@ -17,6 +17,7 @@ from rich.table import Column
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
+from invconv_benchmarks import suites
 from invconv_benchmarks.measure import environment
 from invconv_benchmarks.options import numbers
 from invconv_benchmarks.report import tables
@@ -24,10 +25,9 @@ from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result, Row
 from invconv_benchmarks.runs import Schedule, Step, perform
-from invconv_benchmarks.suites import groups
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, require_writable, words
-from invconv_conformance.libraries.table import KNOWN, NEEDS_CUDA, share_the_card
+from invconv_conformance.libraries import KNOWN, NEEDS_CUDA, share_the_card
 from invconv_conformance.pages import Line, Styled, render
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
@@ -39,8 +39,8 @@ _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    choices = (*dict.fromkeys((*groups.SUITES, *STUDIES)), "all")
-    first, alone = len(groups.LIBRARY_SUITES), ", ".join(groups.ONE_THREAD)
+    choices = (*dict.fromkeys((*suites.SUITES, *STUDIES)), "all")
+    first, alone = len(suites.LIBRARY_SUITES), ", ".join(suites.ONE_THREAD)
     about = f"one of {', '.join(choices)}; all (the default) are the first {first}"
     parser.add_argument("suite", nargs="?", default="all", choices=choices, help=about)
     lists = {
@@ -157,12 +157,12 @@ def draw(result: Result, folder: Path) -> dict[str, Path]:
     rows = [r for r in rows if (r.dtype, r.threads) == (rows[0].dtype, rows[0].threads)]
     if not rows:
         return {}
-    labels = list(dict.fromkeys(f"{r.map}\n{groups.as_text(r.shape)}" for r in rows))
+    labels = list(dict.fromkeys(f"{r.map}\n{suites.as_text(r.shape)}" for r in rows))
     places = list(dict.fromkeys(tables.place(r) for r in rows))
     figure, axis = plt.subplots(figsize=(7, 1.2 + 0.55 * len(labels)), layout="constrained")
     for number, name in enumerate(places):
         mine = [r for r in rows if tables.place(r) == name]
-        lines = [labels.index(f"{r.map}\n{groups.as_text(r.shape)}") for r in mine]
+        lines = [labels.index(f"{r.map}\n{suites.as_text(r.shape)}") for r in mine]
         intervals = [r.yardstick for r in mine if r.yardstick]
         values = [i.value for i in intervals]
         sides = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
@@ -175,12 +175,12 @@ def draw(result: Result, folder: Path) -> dict[str, Path]:
     axis.autoscale(axis="x")
     axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.set_ylim(len(labels) - 0.5, -0.5)
-    axis.set_xlabel(f"time of the inverse ÷ {groups.CONV2D}")
+    axis.set_xlabel(f"time of the inverse ÷ {suites.CONV2D}")
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=len(places), frameon=False)
     save(figure, folder / "ratios.png")
     first = rows[0]
-    caption = f"Inverse ÷ PyTorch's {groups.CONV2D} with the stated spread, {first.dtype}, "
+    caption = f"Inverse ÷ PyTorch's {suites.CONV2D} with the stated spread, {first.dtype}, "
     return {f"{caption}{first.threads} thread{'s' * (first.threads > 1)}": folder / "ratios.png"}
 
 
@@ -200,8 +200,8 @@ def make_schedule(arguments: argparse.Namespace) -> Schedule:
             expected = "expected B x C x H x W such as 64x12x16x16"
             raise CommandError(f"--shapes: {expected}, got {text!r}")
     numbered = [tuple(map(int, text.split("x"))) for text in shapes]
-    chosen = tuple(groups.select(suite, numbered, dtypes, quick, only))
-    if not chosen and suite in (*groups.SUITES, "all"):
+    chosen = tuple(suites.select(suite, numbered, dtypes, quick, only))
+    if not chosen and suite in (*suites.SUITES, "all"):
         raise CommandError(f"the suite {suite} has nothing to run with these options")
     given = [o for o in _CHOOSING if getattr(arguments, o) not in (None, "*")]
     if given and not chosen:
@@ -223,7 +223,7 @@ def make_schedule(arguments: argparse.Namespace) -> Schedule:
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
     every = tuple(n for n in KNOWN if n != "array_api_strict")  # made to find mistakes
-    names = arguments.library if asked else groups.ONE_THREAD.get(arguments.suite, every)
+    names = arguments.library if asked else suites.ONE_THREAD.get(arguments.suite, every)
     found, absent = [], []
     for name in names:
         if name not in KNOWN:
@@ -241,13 +241,13 @@ def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...]
         raise CommandError(f"--device: {','.join(wanted)} {NEEDS_CUDA}: none here")
     if not found:
         raise CommandError(f"--device: nothing that is installed here has {','.join(wanted)!r}")
-    return tuple(found), tuple(absent) if arguments.suite in (*groups.LIBRARY_SUITES, "all") else ()
+    return tuple(found), tuple(absent) if arguments.suite in (*suites.LIBRARY_SUITES, "all") else ()
 
 
 def _threads(arguments: argparse.Namespace) -> tuple[int, ...]:
     cores = environment.cores()
     if arguments.threads is None:
-        alone = arguments.quick or arguments.suite in groups.ONE_THREAD
+        alone = arguments.quick or arguments.suite in suites.ONE_THREAD
         return (1,) if alone else tuple(sorted({1, cores}))
     counts = sorted(numbers("--threads", arguments.threads, int))
     if counts[0] < 1 or counts[-1] > cores:

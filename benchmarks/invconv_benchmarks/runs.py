@@ -22,8 +22,8 @@ from invconv_benchmarks.contenders import operators
 from invconv_benchmarks.measure import processes, timing
 from invconv_benchmarks.measure.timing import Contender, Timing, set_threads
 from invconv_benchmarks.results.result import Result, Row, Verdict, merged, row_of, verdicts_of
-from invconv_benchmarks.suites.groups import ALTERNATING, Group
-from invconv_conformance.libraries.table import KNOWN, Target, settings
+from invconv_benchmarks.suites import ALTERNATING, Group
+from invconv_conformance.libraries import KNOWN, Target, settings
 
 Step = Callable[[str, int, int], None]
 

@@ -10,7 +10,7 @@ import invconv
 from invconv.arrays.registry import PRIMITIVES
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu.compiler.target import host
-from invconv_conformance.libraries.table import LIBRARIES, required_functions
+from invconv_conformance.libraries import LIBRARIES, required_functions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from invconv_conformance.cases.table import GRIDS, Case
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.table import KNOWN, Target, unadapted
+from invconv_conformance.libraries import KNOWN, Target, unadapted
 from invconv_conformance.run import check
 from invconv_conformance.truth.bounds import Scales
 from invconv_conformance.truth.oracle import EXTENDED

@@ -30,12 +30,11 @@ import pytest
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
-from invconv_conformance import printing
+from invconv_conformance import libraries, printing
 from invconv_conformance import run as runs
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import table
-from invconv_conformance.libraries.table import COMPILING_EAGERLY, Column, target_of
+from invconv_conformance.libraries import COMPILING_EAGERLY, Column, target_of
 from invconv_conformance.report import Output, agreement, as_page, document, show
 
 A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
@@ -253,7 +252,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the laws, print the table, write the files; 1 if a law failed."""
     # XLA compiles thousands of small programs here; how fast they run does not matter
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    table.share_the_card()
+    libraries.share_the_card()
     columns, _ = runs.choose(arguments)
     paths = [Path(p).absolute() for n in _FILES if (p := getattr(arguments, n)) is not None]
     for path in paths:
@@ -266,7 +265,7 @@ def run(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or _workers(arguments, columns)
     with TemporaryDirectory(prefix="invconv-") as programs:
         # each worker takes a core, unless the user says how many
-        shared = table.settings(1, programs) if workers > 1 else {}
+        shared = libraries.settings(1, programs) if workers > 1 else {}
         own = _OWN | {k: v for k, v in shared.items() if k not in os.environ}
         with mock.patch.dict(os.environ, own):
             status = pytest.main(_words(arguments, workers))

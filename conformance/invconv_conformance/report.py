@@ -22,7 +22,7 @@ import invconv
 from invconv_conformance import pages
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, largest
-from invconv_conformance.libraries.table import Column, lacking, target_of
+from invconv_conformance.libraries import Column, lacking, target_of
 from invconv_conformance.run import NAMED, Result
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 

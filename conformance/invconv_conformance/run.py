@@ -27,7 +27,7 @@ from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, Law, Measure
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.table import (
+from invconv_conformance.libraries import (
     COMPILING_EAGERLY,
     KNOWN,
     NEEDS_CUDA,

@@ -12,7 +12,7 @@ import torch
 
 import invconv as ic
 from invconv_conformance.cases.table import CASES, Case
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries import LIBRARIES
 
 (CUPY,) = [library for library in LIBRARIES if library.name == "cupy"]
 without_gpu = pytest.mark.skipif(CUPY.absent() is None, reason="CuPy can use a GPU")

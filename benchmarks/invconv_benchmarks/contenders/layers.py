@@ -11,10 +11,10 @@ from torch import nn
 
 import invconv as ic
 import invconv_torch as it
+from invconv.arrays.namespaces import Shape
+from invconv_benchmarks import suites
 from invconv_benchmarks.contenders.operators import Setup
 from invconv_benchmarks.measure.timing import Call, Contender
-from invconv_benchmarks.suites import maps
-from invconv_benchmarks.suites.maps import Shape
 from invconv_torch.flows import Glow
 
 Pair = tuple[Call, Call]
@@ -90,7 +90,7 @@ def _exponential(name: str, shape: Shape) -> Pair:
 def _ours(name: str, does: str, shape: Shape) -> Call:
     x = torch.randn(shape)
     taps = "" if name in ("orthogonal", "circulant") else " 3"
-    conv = maps.build(f"{name}{taps}", shape[1]).asarrays(x)
+    conv = suites.build(f"{name}{taps}", shape[1]).asarrays(x)
     return partial(conv.forward if does == "forward" else conv.prepare(shape[2:]).inverse, x)
 
 

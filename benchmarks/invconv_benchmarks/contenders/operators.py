@@ -19,10 +19,10 @@ from scipy.sparse.linalg import spsolve_triangular
 
 import invconv as ic
 from invconv.arrays.namespaces import constant, namespace, to_numpy
+from invconv_benchmarks import suites
 from invconv_benchmarks.measure.timing import Call, Contender, Floats, set_threads
-from invconv_benchmarks.suites import maps
-from invconv_benchmarks.suites.groups import CONV1D, CONV2D, FFT, LFILTER, SPECTRAL, Group
-from invconv_conformance.libraries.table import Target
+from invconv_benchmarks.suites import CONV1D, CONV2D, FFT, LFILTER, SPECTRAL, Group
+from invconv_conformance.libraries import Target
 
 Array = Any
 
@@ -42,7 +42,7 @@ class Setup:
     @cached_property
     def host(self) -> ic.InvertibleConv:
         """The map, in NumPy float64."""
-        return maps.build(self.group.map, self.group.shape[1], len(self.grid))
+        return suites.build(self.group.map, self.group.shape[1], len(self.grid))
 
     @cached_property
     def values(self) -> Floats:
@@ -114,7 +114,7 @@ def threads(setup: Setup) -> list[Contender]:
 
 def checks(setup: Setup) -> list[Contender]:
     """Return a solve, one with its check, and a diagnosis, of operators that remember nothing."""
-    grid, y, build = setup.grid, setup.values, cache(maps.checked)
+    grid, y, build = setup.grid, setup.values, cache(suites.checked)
     given = setup.group.map, setup.group.shape, setup.group.dtype
     calls: dict[str, Call] = {
         "solve": lambda: build(*given).replace().prepare(grid, check=False).inverse(y),

@@ -24,7 +24,7 @@ from invconv_benchmarks.report.figures import Floats, save, stretch, tiles
 from invconv_benchmarks.report.tables import new
 from invconv_conformance import printing
 from invconv_conformance.cases.table import perturbed
-from invconv_conformance.libraries.table import LIBRARIES, Target, targets
+from invconv_conformance.libraries import LIBRARIES, Target, targets
 from invconv_conformance.truth import oracle
 
 _TILE = 32

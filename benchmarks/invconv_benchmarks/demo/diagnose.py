@@ -11,11 +11,11 @@ import numpy as np
 
 import invconv as ic
 from invconv.arrays.errors import CommandError, as_command_errors
+from invconv.arrays.namespaces import Shape
 from invconv.families import path as paths
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.options import require_picture
-from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.truth.oracle import EXTENDED, convolve, substitute
 
 Shown = Sequence[tuple[str, ic.InvertibleConv, ic.Diagnosis]]  # a title, and its diagnosis

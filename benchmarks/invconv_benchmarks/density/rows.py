@@ -25,8 +25,8 @@ from invconv_benchmarks.density.peers import PEERS
 from invconv_benchmarks.density.recipe import CHECKPOINT, Preset, Recipe, imported
 from invconv_benchmarks.density.training import DivergedError, train
 from invconv_benchmarks.measure import processes
-from invconv_benchmarks.suites.maps import MIXINGS
-from invconv_conformance.libraries.table import settings
+from invconv_benchmarks.suites import MIXINGS
+from invconv_conformance.libraries import settings
 
 ROWS = (*MIXINGS, *PEERS)  # in the order of the tables
 RATES = tuple(float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 3))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from invconv.arrays.namespaces import Shape
 from invconv.files.container import write_text
 from invconv_benchmarks.density import comparison
 from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS
@@ -16,8 +17,7 @@ from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report.tables import markdown
 from invconv_benchmarks.results.result import TITLES, Result, Row, read, read_document
 from invconv_benchmarks.studies import sampling
-from invconv_benchmarks.suites.groups import CONV2D, LIMIT_SHAPES
-from invconv_benchmarks.suites.maps import Shape
+from invconv_benchmarks.suites import CONV2D, LIMIT_SHAPES
 
 FRONT, OWN = CHECKOUT / "README.md", RESULTS.parent / "README.md"
 _SHAPES = (LIMIT_SHAPES[0], LIMIT_SHAPES[1], LIMIT_SHAPES[3], LIMIT_SHAPES[7], LIMIT_SHAPES[9])

@@ -12,7 +12,7 @@ from typing import Any
 
 import invconv
 from invconv_conformance.info import version
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries import LIBRARIES
 
 _QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from invconv.kernels.cpu import threads
-from invconv_conformance.libraries.table import Target
+from invconv_conformance.libraries import Target
 
 Passes = Sequence[Sequence[float]]
 Floats = np.ndarray[Any, Any]

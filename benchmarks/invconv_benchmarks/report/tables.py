@@ -10,7 +10,7 @@ from rich.table import Table
 
 from invconv_benchmarks.measure.timing import Interval
 from invconv_benchmarks.results.result import TITLES, Row, Verdict, grouped
-from invconv_benchmarks.suites.groups import CONV2D
+from invconv_benchmarks.suites import CONV2D
 
 UNITS = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0))
 _COLORS = {"pass": "green", "miss": "red", "unclear": "yellow"}

@@ -19,11 +19,11 @@ import numpy as np
 
 from invconv.arrays.errors import CommandError
 from invconv.files.container import write_text
+from invconv_benchmarks import suites
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.timing import Contender, Interval
-from invconv_benchmarks.suites import groups
-from invconv_benchmarks.suites.groups import Group, as_text
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_benchmarks.suites import Group, as_text
+from invconv_conformance.libraries import LIBRARIES
 
 Document = dict[str, Any]
 Key = tuple[Any, ...]
@@ -158,9 +158,9 @@ def _baseline(row: Row, group: list[Row]) -> Row | None:
 
 def _yardstick(row: Row, group: list[Row]) -> Row | None:
     """Return the contender by which all libraries are measured, on the row's device."""
-    known = (r for r in group if r.contender in groups.YARDSTICKS and r.device == row.device)
+    known = (r for r in group if r.contender in suites.YARDSTICKS and r.device == row.device)
     there = [r for r in known if r.passes and (r.mode == "graph") == (row.mode == "graph")]
-    return min(there, key=lambda r: groups.YARDSTICKS.index(r.contender), default=None)
+    return min(there, key=lambda r: suites.YARDSTICKS.index(r.contender), default=None)
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,13 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
         kind, _, size = row.map.partition(" ")
         what, bound = _what(row), _against_conv2d(row)
         if bound and row.yardstick:
-            name = f"{TITLES[row.library]}, one thread: inverse / {groups.CONV2D}"
+            name = f"{TITLES[row.library]}, one thread: inverse / {suites.CONV2D}"
             yield judged(name, what, row.yardstick, bound)
         for other in (r for r in group if r.passes and r.place == row.place):
             if kind == "emerging" and row.library == "numpy" and other in _ours(group, "forward"):
                 name = "emerging pair, batched: inverse / forward, NumPy"
                 yield judged(name, what, row.ratio_to(other), 1.5)
-            if kind == "periodic" and other.contender == groups.FFT:
+            if kind == "periodic" and other.contender == suites.FFT:
                 name = "periodic inverse, prepared / FFT forward, prepared"
                 yield judged(name, what, row.ratio_to(other), 1.1)
         if row.residual is not None and kind in ("corner", "emerging"):
@@ -223,11 +223,11 @@ def _inverse(group: list[Row]) -> Iterator[Verdict]:
 
 def _against_conv2d(row: Row) -> float | None:
     """Return the limit of a corner's inverse ÷ F.conv2d, None where there is none."""
-    both = groups.AGAINST_CONV2D.get(row.shape)
+    both = suites.AGAINST_CONV2D.get(row.shape)
     alone = row.map == "corner 2" and row.threads == 1 and row.device == "cpu"
     if both is None or not alone or row.library not in _TIMES:
         return None
-    if row.library == "jax" and row.shape == groups.LIMIT_SHAPES[0]:
+    if row.library == "jax" and row.shape == suites.LIMIT_SHAPES[0]:
         return _JAX_CALL
     return _TIMES[row.library] * both[row.dtype == "float64"]
 

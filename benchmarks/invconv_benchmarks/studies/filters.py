@@ -27,7 +27,7 @@ import invconv as ic
 from invconv_benchmarks.measure import timing
 from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.results.result import Verdict, judged
-from invconv_benchmarks.suites.groups import as_text
+from invconv_benchmarks.suites import as_text
 
 _ROUNDS = 30
 _LIMITS = {  # of our time ÷ SciPy's by the signals' shape: lfilter, sosfilt, both with a state

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
+from invconv.arrays.namespaces import Shape
 from invconv_benchmarks.demo.diagnose import random_corner
 from invconv_benchmarks.report.figures import Floats
-from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.cases.table import of_values, perturbed
 
 Construction = tuple[str, ic.InvertibleConv, Shape]

@@ -27,8 +27,8 @@ from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.report.figures import save
 from invconv_benchmarks.results.result import Document, Verdict, judged, write_document
-from invconv_benchmarks.suites.groups import Group
-from invconv_conformance.libraries.table import KNOWN, Target
+from invconv_benchmarks.suites import Group
+from invconv_conformance.libraries import KNOWN, Target
 from invconv_torch.flows import AffineCoupling
 
 SIZES, COUNT = (8, 16, 32, 64, 128, 256), 100

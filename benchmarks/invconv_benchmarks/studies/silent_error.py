@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.progress import track
 
 import invconv as ic
+from invconv.arrays.namespaces import Shape
 from invconv.operators.base import judgement
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.results.result import Verdict, judged
 from invconv_benchmarks.studies import operators
-from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU

@@ -12,7 +12,7 @@ import invconv as ic
 from invconv.arrays.namespaces import Array, Shape, copy_of, namespace, to_numpy
 from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.law import Floats, Measure, values
-from invconv_conformance.libraries.table import Target
+from invconv_conformance.libraries import Target
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
 from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU

@@ -19,7 +19,7 @@ from invconv.kernels.primitives import Plan
 from invconv_conformance.cases.table import Shape
 from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, Setting
-from invconv_conformance.libraries.table import Parameters, Pullback
+from invconv_conformance.libraries import Parameters, Pullback
 
 _CALLS, _OF_A_LAYER = 4, 32  # on a grid: a layer decides each time what it keeps
 _SIZES = range(1, 9)  # of the last axis: more grids than a layer in eval mode keeps inverses of

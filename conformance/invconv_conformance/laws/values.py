@@ -13,7 +13,7 @@ import invconv as ic
 from invconv.arrays.namespaces import Array, dtype_name, to_numpy
 from invconv_conformance.laws.law import Floats, Measure, largest, law, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, PULLBACKS, Setting
-from invconv_conformance.libraries.table import Column, Target, target_of
+from invconv_conformance.libraries import Column, Target, target_of
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 from invconv_conformance.truth.oracle import EXTENDED
 

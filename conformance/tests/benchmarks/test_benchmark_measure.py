@@ -25,7 +25,7 @@ from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Contender
 from invconv_benchmarks.runs import Job, run, targets_of
 from invconv_benchmarks.studies import overhead
-from invconv_benchmarks.suites.groups import LFILTER, SPECTRAL, Group, select
+from invconv_benchmarks.suites import LFILTER, SPECTRAL, Group, select
 
 NUMPY = ("numpy", "cpu")
 ALL = (NUMPY, ("torch", "cpu"), ("jax", "cpu"))

@@ -18,9 +18,9 @@ from invconv_benchmarks.measure.timing import Interval
 from invconv_benchmarks.report import tables
 from invconv_benchmarks.results import result
 from invconv_benchmarks.results.result import Result, Row, judged, merged, verdicts_of
-from invconv_benchmarks.suites.groups import FFT
+from invconv_benchmarks.suites import FFT
 from invconv_conformance import printing, report
-from invconv_conformance.libraries.table import Column
+from invconv_conformance.libraries import Column
 from invconv_conformance.report import as_page, cells
 from invconv_conformance.run import Result as Checked
 from tests.programs import ROOT

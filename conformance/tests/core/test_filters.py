@@ -16,7 +16,7 @@ import invconv as ic
 from invconv.arrays.namespaces import dtype_name
 from invconv.arrays.registry import agnostic
 from invconv_conformance.cases.calls import CALLS
-from invconv_conformance.libraries.table import KNOWN
+from invconv_conformance.libraries import KNOWN
 from invconv_torch.native import filters
 from tests.selected import libraries
 

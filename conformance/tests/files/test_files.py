@@ -22,7 +22,7 @@ import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import library_name
 from invconv.files.operator_files import DEEPEST, describe
-from invconv_conformance.libraries.table import KNOWN
+from invconv_conformance.libraries import KNOWN
 from tests.selected import FEW, turned
 
 OPERATORS = {case.name: case.conv() for case in FEW}

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from invconv_benchmarks.suites import maps
+from invconv_benchmarks import suites
 from invconv_torch import ActNorm, Conv1x1, PeriodicConv2d, Squeeze
 from invconv_torch.flows import AffineCoupling, Glow, Multiscale, Split
 
-MIXINGS = maps.MIXINGS
+MIXINGS = suites.MIXINGS
 SHAPE = (1, 4, 4)
 
 

@@ -15,7 +15,7 @@ from invconv.files.container import Json
 from invconv.files.operator_files import build
 from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.table import Column, target_of
+from invconv_conformance.libraries import Column, target_of
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 from invconv_conformance.truth.oracle import EXTENDED, Matrix
 

@@ -21,7 +21,7 @@ from invconv.kernels.cpu.compiler import target
 from invconv_conformance import info
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.table import Column
+from invconv_conformance.libraries import Column
 from invconv_conformance.run import checks
 from tests.programs import python
 from tests.selected import processes

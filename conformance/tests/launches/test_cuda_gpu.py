@@ -15,7 +15,7 @@ import torch
 
 import invconv as ic
 import invconv_torch
-from invconv_conformance.libraries.table import LIBRARIES
+from invconv_conformance.libraries import LIBRARIES
 from tests.conftest import TORCH_LAYERS
 from tests.launches import checks
 from tests.programs import python

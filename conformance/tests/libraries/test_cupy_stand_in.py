@@ -46,7 +46,7 @@ for call in (*[lambda f=f: f(y) for f in calls], lambda: conv.log_det((3, 3)),
              lambda: conv.prepare((3, 3)), lambda: prepared.inverse(y)):
     with pytest.raises(ValueError, match=re.escape("make that current: with cupy.cuda.Device(0):")):
         call()
-from invconv_conformance.libraries.table import KNOWN
+from invconv_conformance.libraries import KNOWN
 cupy.cuda.runtime.getDeviceCount = lambda: 2
 assert KNOWN["cupy"].devices() == ["cuda:0"]
 """

@@ -9,7 +9,7 @@ import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv_conformance import check_operator
 from invconv_conformance.cases.table import CASES, Case
-from invconv_conformance.libraries.table import unadapted
+from invconv_conformance.libraries import unadapted
 from invconv_conformance.run import QUICK, QUICK_MORE, checks
 
 mx: Any = pytest.importorskip("mlx.core")

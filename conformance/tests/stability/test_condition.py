@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import invconv as ic
+from invconv.arrays.namespaces import Shape
 from invconv.arrays.registry import agnostic
 from invconv.operators.base import judgement
 from invconv.trust import limits
 from invconv_benchmarks.demo import diagnose as growing
 from invconv_benchmarks.studies import operators
-from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.cases.table import perturbed
 from invconv_conformance.truth import oracle
 from tests.selected import turned

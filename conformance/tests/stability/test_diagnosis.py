@@ -15,11 +15,11 @@ import torch
 
 import invconv as ic
 from invconv import _cli
+from invconv.arrays.namespaces import Shape
 from invconv.stability.diagnosis import Diagnosis, what_to_do
 from invconv.trust.condition import EPS, OVERFLOW
 from invconv.trust.round_trip import Judgement
 from invconv_benchmarks.demo import diagnose as growing
-from invconv_benchmarks.suites.maps import Shape
 from invconv_conformance.truth.oracle import affine
 from tests.selected import turned
 

@@ -15,7 +15,7 @@ import torch
 import invconv as ic
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_conformance.cases.table import Case, perturbed
-from invconv_conformance.libraries.table import KNOWN
+from invconv_conformance.libraries import KNOWN
 from tests.selected import cases_named, turned
 
 Operator = ic.InvertibleConv

@@ -16,6 +16,7 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
+from invconv.arrays.namespaces import Shape
 from invconv.operators.base import judgement
 from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
@@ -24,7 +25,6 @@ from invconv.trust.round_trip import Judgement, RoundTrip
 from invconv_benchmarks.studies import operators, silent_error
 from invconv_benchmarks.studies.operators import constructions
 from invconv_benchmarks.studies.silent_error import digits, error_of
-from invconv_benchmarks.suites.maps import Shape
 from tests.selected import slow, turned
 
 ALL = list(constructions())

@@ -24,7 +24,7 @@ from invconv_conformance.cases.table import Case
 from invconv_conformance.laws import LAWS, values
 from invconv_conformance.laws.law import truth
 from invconv_conformance.laws.setting import Setting
-from invconv_conformance.libraries.table import Column, target_of
+from invconv_conformance.libraries import Column, target_of
 from invconv_conformance.run import NAMED, check
 from invconv_conformance.truth.bounds import LEAST, scales
 

@@ -16,7 +16,7 @@ from invconv_conformance import run
 from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.table import CASES
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries.table import KNOWN, LIBRARIES, Column, Target
+from invconv_conformance.libraries import KNOWN, LIBRARIES, Column, Target
 from invconv_conformance.run import NAMED, QUICK, Check, checks, choose, setting
 from invconv_torch.pointwise_layers import Layer
 from tests.conftest import TORCH_LAYERS

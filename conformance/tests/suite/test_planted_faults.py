@@ -92,7 +92,7 @@ def _hold(fault: Fault) -> str:
     if fault.plain:
         sys.modules["llvmlite"] = None  # type: ignore[assignment]
     from invconv_conformance.laws import LAWS
-    from invconv_conformance.libraries.table import KNOWN
+    from invconv_conformance.libraries import KNOWN
     from invconv_conformance.run import NAMED, checks
 
     columns = [c for c in KNOWN[fault.library].columns() if c.dtype in fault.dtypes]

@@ -25,7 +25,7 @@ from invconv.kernels import numpy_primitives
 from invconv_conformance import plugin, run
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Law, Measure, truth
-from invconv_conformance.libraries.table import (
+from invconv_conformance.libraries import (
     LIBRARIES,
     Column,
     lacking,

@@ -1,1 +1,0 @@
-"""Groups of maps and shapes to measure. May import the core alone."""
