@@ -27,7 +27,7 @@ from invconv_benchmarks.results.result import Result, Row
 from invconv_benchmarks.runs import Schedule, Step, perform
 from invconv_conformance import printing
 from invconv_conformance.arguments import positive, require_writable, words
-from invconv_conformance.libraries import KNOWN, NEEDS_CUDA, share_the_card
+from invconv_conformance.libraries import KNOWN, NEEDS_CUDA, chosen, share_the_card
 from invconv_conformance.pages import Line, Styled, render
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
@@ -221,22 +221,11 @@ def make_schedule(arguments: argparse.Namespace) -> Schedule:
 
 
 def _targets(arguments: argparse.Namespace) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    asked, wanted = arguments.library not in (None, ("all",)), arguments.device or ()
+    wanted = arguments.device or ()
     every = tuple(n for n in KNOWN if n != "array_api_strict")  # made to find mistakes
-    names = arguments.library if asked else suites.ONE_THREAD.get(arguments.suite, every)
-    found, absent = [], []
-    for name in names:
-        if name not in KNOWN:
-            raise CommandError(f"--library: expected some of {', '.join(KNOWN)}, got {name!r}")
-        if reason := KNOWN[name].absent():
-            if asked:
-                raise CommandError(f"--library: {reason}")
-            absent.append(reason)
-            continue
-        devices = KNOWN[name].devices()
-        found += [(name, d) for d in devices if not wanted or {d, d.partition(":")[0]} & {*wanted}]
-        if name in ("torch", "jax") and len(devices) == 1:
-            absent.append(f"{KNOWN[name].title} on CUDA: not yet run on a GPU, there is none here")
+    here, absent = chosen(arguments.library, suites.ONE_THREAD.get(arguments.suite, every))
+    targets = [(library.name, d) for library in here for d in library.devices()]
+    found = [(n, d) for n, d in targets if not wanted or {d, d.partition(":")[0]} & {*wanted}]
     if not found and {d.partition(":")[0] for d in wanted} == {"cuda"}:
         raise CommandError(f"--device: {','.join(wanted)} {NEEDS_CUDA}: none here")
     if not found:

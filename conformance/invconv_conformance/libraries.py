@@ -8,7 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -389,6 +389,26 @@ LIBRARIES = (
 KNOWN = {library.name: library for library in LIBRARIES}
 NEEDS_CUDA = "needs an NVIDIA GPU with its driver, and PyTorch, JAX or CuPy built for CUDA"
 COMPILING_EAGERLY = {library.name for library in LIBRARIES if library.compiles_eagerly}
+
+
+def chosen(
+    named: Sequence[str] | None, every: Sequence[str] = (), hint: str = ""
+) -> tuple[list[Library], list[str]]:
+    """Return the libraries of ``--library``, else ``every`` one that is here; and what is not."""
+    asked, found, absent = None if named == ("all",) else named, list[Library](), list[str]()
+    for name in asked or every or KNOWN:
+        if (library := KNOWN.get(name)) is None:
+            expected = f"expected all, or some of {', '.join(KNOWN)}, got {name!r}"
+            raise CommandError(f"--library: {expected}{hint}")
+        if (reason := library.absent()) is None:
+            found.append(library)
+            if library.extra in ("torch", "jax") and len(library.devices()) == 1:
+                absent.append(f"{library.title} on CUDA: no GPU")
+        elif asked:
+            raise CommandError(f"--library: {reason}")
+        else:
+            absent.append(reason)
+    return found, absent
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from invconv_conformance.libraries import (
     NEEDS_CUDA,
     Column,
     Library,
+    chosen,
     target_of,
     unadapted,
 )
@@ -285,9 +286,6 @@ def choose(options: Any) -> tuple[list[Column], list[str]]:
         columns += mine
         if not mine and options.library not in (None, ("all",)):
             absent.append(f"{library.title}: has nothing of what was asked for")
-        gpu = not library.host or any(d not in library.host for d in library.devices())
-        if library.extra in ("torch", "jax") and not gpu:
-            absent.append(f"{library.title} on CUDA: no GPU")
     if every and not columns:
         there = ", ".join("-".join(c) for c in every)
         raise CommandError(f"nothing to run with these --device, --mode and --dtype of {there}")
@@ -301,19 +299,7 @@ def _libraries(name: str | None, named: Words) -> tuple[list[Library], list[str]
         library = unadapted(name)
         lacks = library.absent()
         return ([], [lacks]) if lacks else ([library], [])
-    every = name is None and named in (None, ("all",))
-    found, absent = [], []
-    for one in KNOWN if every else named or (name,):
-        if one not in KNOWN:
-            expected = f"expected all, or some of {', '.join(KNOWN)}, got {one!r}"
-            raise CommandError(f"--library: {expected}; --namespace runs any other")
-        if (reason := KNOWN[one].absent()) is None:
-            found.append(KNOWN[one])
-        elif every:
-            absent.append(reason)
-        else:
-            raise CommandError(f"--library: {reason}")
-    return found, absent
+    return chosen(named if name is None else (name,), hint="; --namespace runs any other")
 
 
 def _asked(wanted: Words, name: str) -> bool:

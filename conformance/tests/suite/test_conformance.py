@@ -214,7 +214,7 @@ def test_what_is_not_run_is_said() -> None:
     assert {column.library for column in columns} == {"torch", "jax"}
     no_gpu = [one.title for one in (KNOWN["torch"], KNOWN["jax"]) if len(one.devices()) == 1]
     wanted = [f"{title} on CUDA: no GPU" for title in no_gpu]
-    assert absent == ["NumPy: has nothing of what was asked for", *wanted]
+    assert absent == [*wanted, "NumPy: has nothing of what was asked for"]
     words |= {"library": ("jax",), "device": ("cpu",), "mode": ("jit",)}
     (column,) = choose(argparse.Namespace(quick=False, dtype=("float64",), **words))[0]
     assert (column.mode, column.dtype) == ("jit", "float64")
