@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks.contenders import operators
-from invconv_benchmarks.measure import processes, timing
+from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Contender, Timing, set_threads
 from invconv_benchmarks.results.result import Result, Row, Verdict, merged, row_of, verdicts_of
 from invconv_benchmarks.suites import ALTERNATING, Group
@@ -121,7 +121,7 @@ def run(job: Job) -> Generator[tuple[Group, list[Row]]]:
     variables = settings(job.threads, job.cache)
     left = list(job.groups)
     while left:
-        with processes.pool(1, variables, _begin, job.targets, job.threads) as worker:
+        with environment.pool(1, variables, _begin, job.targets, job.threads) as worker:
             try:
                 while left:
                     rows = worker.submit(_measure, left[0], job.threads, job.seconds).result()

@@ -24,7 +24,7 @@ from invconv_benchmarks.density.data import Dataset, load
 from invconv_benchmarks.density.peers import PEERS
 from invconv_benchmarks.density.recipe import CHECKPOINT, Preset, Recipe, imported
 from invconv_benchmarks.density.training import DivergedError, train
-from invconv_benchmarks.measure import processes
+from invconv_benchmarks.measure import environment
 from invconv_benchmarks.suites import MIXINGS
 from invconv_conformance.libraries import settings
 
@@ -169,8 +169,8 @@ def outcome_of(
 
 def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[RowRuns]:
     """Yield all rows, of so many processes of one thread, which save their runs in any case."""
-    stop = processes.SPAWN.Event()
-    with processes.pool(workers, settings(1, ""), _begin, stop) as pool:
+    stop = environment.SPAWN.Event()
+    with environment.pool(workers, settings(1, ""), _begin, stop) as pool:
         try:
             slowest_first = sorted(comparison.mixings, key=place, reverse=True)
             rows = [pool.submit(train_row, comparison, m, data) for m in slowest_first]

@@ -1,19 +1,26 @@
-"""A description of the machine, the versions and the commit that a run was made with."""
+"""The machine, the versions and the commit that a run was made with, and its worker processes."""
 
 import datetime
+import functools
+import multiprocessing
 import os
 import platform
 import re
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import invconv
 from invconv_conformance.info import version
 from invconv_conformance.libraries import LIBRARIES
 
+SPAWN = multiprocessing.get_context("spawn")
 _QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 _OTHERS = ("scipy", "array-api-compat", "llvmlite", "threadpoolctl")
 
@@ -104,3 +111,24 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+@contextmanager
+def pool(
+    workers: int, variables: Mapping[str, str], begin: Callable[..., None], *args: object
+) -> Iterator[ProcessPoolExecutor]:
+    """Yield processes, with these variables, that run ``begin`` first and end with their parent."""
+    first = functools.partial(_begin, begin, *args)
+    with mock.patch.dict(os.environ, variables), ProcessPoolExecutor(workers, SPAWN, first) as one:
+        yield one
+
+
+def _begin(begin: Callable[..., None], *args: object) -> None:
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    begin(*args)
+
+
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)  # no file is ever half written

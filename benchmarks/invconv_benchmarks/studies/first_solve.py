@@ -17,7 +17,7 @@ from rich.progress import track
 
 import invconv as ic
 from invconv.arrays.errors import CommandError
-from invconv_benchmarks.measure import processes, timing
+from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Interval
 from invconv_benchmarks.results.result import Verdict, judged
 
@@ -60,7 +60,7 @@ def imported() -> float:
 
 def in_a_process(dtype: str) -> list[float]:
     """Return the extra seconds of the first solve of each number of channels, in a new process."""
-    with ProcessPoolExecutor(1, processes.SPAWN) as executor:
+    with ProcessPoolExecutor(1, environment.SPAWN) as executor:
         return executor.submit(_extras, dtype).result()
 
 
