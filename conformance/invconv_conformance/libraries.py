@@ -403,7 +403,7 @@ def chosen(
         if (reason := library.absent()) is None:
             found.append(library)
             if library.extra in ("torch", "jax") and len(library.devices()) == 1:
-                absent.append(f"{library.title} on CUDA: no GPU")
+                absent.append(f"{library.title} on CUDA: not yet run on a GPU, there is none here")
         elif asked:
             raise CommandError(f"--library: {reason}")
         else:

@@ -213,7 +213,7 @@ def test_what_is_not_run_is_said() -> None:
     columns, absent = choose(argparse.Namespace(quick=False, dtype=("bfloat16",), **words))
     assert {column.library for column in columns} == {"torch", "jax"}
     no_gpu = [one.title for one in (KNOWN["torch"], KNOWN["jax"]) if len(one.devices()) == 1]
-    wanted = [f"{title} on CUDA: no GPU" for title in no_gpu]
+    wanted = [f"{t} on CUDA: not yet run on a GPU, there is none here" for t in no_gpu]
     assert absent == [*wanted, "NumPy: has nothing of what was asked for"]
     words |= {"library": ("jax",), "device": ("cpu",), "mode": ("jit",)}
     (column,) = choose(argparse.Namespace(quick=False, dtype=("float64",), **words))[0]
