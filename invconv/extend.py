@@ -35,11 +35,10 @@ from invconv.families.convolutions import Causal, Spectral
 from invconv.families.exponential import Exponential
 from invconv.families.family import Family
 from invconv.families.path import Factor
-from invconv.families.pointwise import LogScale, Matrix, Scale
-from invconv.families.structured import Circulant, Householder, Triangular
+from invconv.families.pointwise import Circulant, Householder, LogScale, Matrix, Scale, Triangular
 from invconv.kernels.primitives import Plan, Solver
 from invconv.operators.base.fields import array, part
-from invconv.operators.inverse import Transposed
+from invconv.operators.composed import Transposed
 from invconv.operators.pointwise.conv1x1 import Pointwise
 
 __all__ = [

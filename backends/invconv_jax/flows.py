@@ -17,13 +17,12 @@ from jax import numpy as jnp
 import invconv as ic
 from invconv.arrays.namespaces import Array, to_numpy
 from invconv.arrays.validation import positive_int
-from invconv.files.flow_files import FLOWS, Flows, StoredFlow, arrays_of
-from invconv.files.saving import load_as
+from invconv.files.saving import FLOWS, Flows, StoredFlow, arrays_of, load_as
 from invconv.flows import architecture as designs
 from invconv.flows import density
-from invconv.flows.affine import affine, beside, coupling_scale, inverse_affine, split_scale
 from invconv.flows.architecture import GlowArchitecture
-from invconv.operators.chain import Chain
+from invconv.flows.density import affine, beside, coupling_scale, inverse_affine, split_scale
+from invconv.operators.composed import Chain
 from invconv_jax.initialise import drawn, is_key, require_dtype
 
 __all__ = ["Glow"]

@@ -67,8 +67,8 @@ def _drop_ins() -> Iterator[tuple[str, str, str]]:
             interop = importlib.import_module(f"{adapter}.interop")
         except ImportError:
             continue  # the array library is absent, which the other table says
-        for name, drop_in in interop.DROP_INS.items():
-            yield drop_in.package, version(drop_in.package), f"{adapter}.interop.{name}"
+        for name, (_, package) in interop.DROP_INS.items():
+            yield package, version(package), f"{adapter}.interop.{name}"
 
 
 def version(package: str) -> str:

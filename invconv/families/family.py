@@ -199,7 +199,8 @@ class Family:
 
     def products(self, w: Any, shape: Shape) -> float:
         """Return about how many products A x takes for one sample."""
-        return float(sum(size(a.shape) for a in arrays_of(w)) * size(shape))
+        arrays = w if isinstance(w, tuple) else (w,)
+        return float(sum(size(a.shape) for a in arrays) * size(shape))
 
     def reaches_back(self, axis: int) -> int:
         """Return the number of pixels along an axis that a solve reaches back in one step."""
@@ -217,8 +218,3 @@ class Shift(Family):
 
 
 SHIFT = Shift()
-
-
-def arrays_of(w: Any) -> tuple[Array, ...]:
-    """Return weights as a tuple of arrays."""
-    return w if isinstance(w, tuple) else (w,)

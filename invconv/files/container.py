@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import stat
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invconv.arrays.errors import InvalidFileError
-from invconv.arrays.namespaces import Array, dtype_name, is_half, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    callers_level,
+    dtype_name,
+    is_half,
+    namespace,
+    ops_of,
+    to_numpy,
+)
 from invconv.arrays.validation import require_array
 
 _KEY, _CHECKSUM = "invconv", "invconv-crc32"
@@ -61,19 +70,15 @@ def _read_file(name: str) -> "Stored":
     require(stat.S_ISREG(os.stat(name).st_mode), "not an ordinary file")
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
-            _require_entries_once(name)
+            with open(
+                name, "rb"
+            ) as header:  # of an entry that is twice, safetensors takes the last
+                n, most = int.from_bytes(header.read(8), "little"), _MOST_HEADER_BYTES
+                require(n <= most, f"no safetensors file: a header of {n} bytes, at most {most}")
+                parse(header.read(n))
             return Stored(name, file)
     except safetensors.SafetensorError as error:
         raise InvalidFileError(f"no whole safetensors file: {error!s:.500}") from None
-
-
-def _require_entries_once(name: str) -> None:
-    """Raise if the header has an entry twice, of which safetensors takes the last."""
-    with open(name, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        most = _MOST_HEADER_BYTES
-        require(length <= most, f"no safetensors file: a header of {length} bytes, at most {most}")
-        parse(file.read(length))
 
 
 def parse(text: str | bytes) -> Any:
@@ -226,6 +231,35 @@ def _bytes_of(values: Values) -> memoryview:
     """Return the bytes of an array in the format of a file: little-endian, in C order."""
     words = values.reshape(-1).view(f"u{values.itemsize}")
     return words.astype(f"<u{values.itemsize}", copy=False).data
+
+
+def judge_range(arrays: Mapping[str, Values], like: Array, argument: str) -> None:
+    """Raise if a number is too large for the dtype of ``like``; warn if one becomes zero.
+
+    ``arrays`` are NumPy's; those of integers pass. ``argument`` is the user's name of ``like``.
+    """
+    kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
+    largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
+    # XLA computes float16 in float32, which flushes none of its numbers
+    flushes = ops_of(like).flushes_subnormals and dtype != "float16"
+    least = float(kind.smallest_normal) if flushes else spacing
+    rounded_off = least - spacing / 2 if flushes else spacing / 2  # spacing / 2 is 0 in float64
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        top = float(max(abs(array.min()), abs(array.max()))) if array.size else 0.0
+        if top > largest:
+            raise ValueError(
+                f"{argument}: expected a dtype that holds {name}, up to {top}, got {dtype}, "
+                f"up to {largest}"
+            )
+        lost = np.abs(array[(array != 0) & (np.abs(array) <= rounded_off)])
+        if lost.size:
+            warnings.warn(
+                f"{argument}: {lost.size} of the {array.size} numbers of {name}, up to "
+                f"{lost.max():.3g}, are zero in {dtype}, whose smallest is {least:.3g}",
+                stacklevel=callers_level(),
+            )
 
 
 def _needed(package: str, sentence: str) -> Any:

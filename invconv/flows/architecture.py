@@ -17,14 +17,13 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice, generator, positive_int, sizes
-from invconv.flows.affine import optional_context, scale_floor
+from invconv.flows.density import optional_context, scale_floor
+from invconv.operators.autoregressive import EmergingConv
 from invconv.operators.base.fields import is_own, mixings, require_mixing
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.chain import Chain
-from invconv.operators.emerging import EmergingConv
+from invconv.operators.composed import Chain
 from invconv.operators.pointwise.conv1x1 import Pointwise
 
-SQUEEZES = ("pixels", "haar", "dct")
 _EMERGING = "emerging"
 
 
@@ -52,7 +51,7 @@ class GlowArchitecture:
             raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
         if self.mixing is not None:
             require_mixing("mixing", self.mixing, mixing_words())
-        choice("squeeze", self.squeeze, SQUEEZES)
+        choice("squeeze", self.squeeze, ("pixels", "haar", "dct"))
         object.__setattr__(self, "scale_floor", scale_floor(self.scale_floor))
         object.__setattr__(self, "context", optional_context(self.context))
         _, height, width = self.shape
@@ -137,13 +136,8 @@ def before_emerging(mixing: str) -> str | None:
     return None if word == mixing or mixing in mixings() else word
 
 
-def mixing_steps(mixing: str) -> dict[str, InvertibleConv]:
-    """Return the operators of a mixing layer, of 4 channels and 3 taps, by arrays' prefix."""
-    return _drawn_mixing(mixing, 4, 3, None)
-
-
-def _drawn_mixing(
-    mixing: str, channels: int, taps: int, rng: np.random.Generator | None
+def mixing_steps(
+    mixing: str, channels: int = 4, taps: int = 3, rng: np.random.Generator | None = None
 ) -> dict[str, InvertibleConv]:
     """Return the operators from which the training of a mixing layer starts, by arrays' prefix."""
     rng = generator(rng)
@@ -184,8 +178,8 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
             inputs = math.prod(shapes[f"{name.rpartition('.')[0]}.weight"][1:])
             arrays[name] = rng.uniform(-(inputs**-0.5), inputs**-0.5, shapes[name])
     for level, step in itertools.product(range(a.levels), range(a.depth)):
-        drawn = _drawn_mixing(architecture.mixing, a.channels(level), a.kernel_size, rng)
-        for prefix, conv in drawn.items():
+        steps = mixing_steps(architecture.mixing, a.channels(level), a.kernel_size, rng)
+        for prefix, conv in steps.items():
             at = f"level{level}_step{step}_{prefix}"
             arrays |= {at + name: array for name, array in conv._arrays().items()}
     require_arrays(a, {name: array.shape for name, array in arrays.items()})
@@ -200,7 +194,7 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
     mixing, wider = architecture.mixing, channels / 4 - 1
     longer = architecture.kernel_size / 2 - 1.5
     assert mixing is not None
-    drawn = (_drawn_mixing(mixing, *sizes, None).items() for sizes in ((4, 3), (8, 3), (4, 5)))
+    drawn = (mixing_steps(mixing, *sizes).items() for sizes in ((4, 3), (8, 3), (4, 5)))
     small, wide, long = (
         {at + n: array.shape for at, conv in convs for n, array in conv._arrays().items()}
         for convs in drawn
@@ -220,8 +214,6 @@ def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array])
     steps = mixing_steps(architecture.mixing)
     if not all(is_own(type(conv)) for conv in steps.values()):  # whose settings may tell of sizes
         channels = int(arrays["actnorm.log_scale"].shape[0])
-        steps = _drawn_mixing(architecture.mixing, channels, architecture.kernel_size, None)
-    pairs = steps.items()
-    return Chain(
-        [conv.replace(**{n: arrays[prefix + n] for n in conv._arrays()}) for prefix, conv in pairs]
-    )
+        steps = mixing_steps(architecture.mixing, channels, architecture.kernel_size)
+    own = ({n: arrays[at + n] for n in conv._arrays()} for at, conv in steps.items())
+    return Chain([conv.replace(**named) for conv, named in zip(steps.values(), own, strict=True)])

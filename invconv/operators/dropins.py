@@ -6,21 +6,17 @@ direction the library calls forward: the density of x is p(K x + b) |det K| ever
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from invconv.arrays.namespaces import Array, size
 from invconv.arrays.validation import integer
 
 
-class DropIn(NamedTuple):
-    """The module that defines a drop-in's class, and the package that it needs."""
+def lazily(package: str, drop_ins: Mapping[str, tuple[str, str]]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a package; it imports a drop-in's library at its first use.
 
-    module: str
-    package: str  # its name for pip
-
-
-def lazily(package: str, drop_ins: Mapping[str, DropIn]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package; it imports a drop-in's library at its first use."""
+    Each class has a module, and a package that it needs, by its name for pip.
+    """
 
     def getattribute(name: str) -> Any:
         if name not in drop_ins:

@@ -1,7 +1,9 @@
 """Operators with a bounded inverse: |K^-1|_2 <= g for every value of the parameters."""
 
+from functools import partial
 from typing import TypeVar
 
+from invconv.arrays.namespaces import cast
 from invconv.arrays.validation import finite_or_nan
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.operator import InvertibleConv
@@ -60,8 +62,8 @@ def bounded(conv: C, max_gain: float) -> C:
     working = conv._in_working_precision()
     limited = working.within(gain)
     if working is not conv:
-        limited = limited._in_dtype(conv._reference()[1].dtype)
+        limited = limited._cast(partial(cast, dtype=conv._reference()[1].dtype))
     if limited is conv:  # bounded already: a copy remembers the bound
         limited = conv.replace()
-    limited._remember_bound(conv if conv._bounded_from is None else conv.replace(), gain)
+    vars(limited)["_bounded_from"] = conv.replace() if conv._bounded_from else conv, gain
     return limited

@@ -22,16 +22,12 @@ from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import Holder, as_operator
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.inverse import Inverse
+from invconv.operators.composed import Inverse
 from invconv.trust import condition, limits
 from invconv.trust.condition import EPS, Condition, digits_left
 from invconv.trust.limits import TOLERATED
 from invconv.trust.round_trip import Judgement
 
-_UNRESOLVED = (
-    "not resolved: rounding in float64 alone may account for the smallest singular value, so that "
-    "the condition says no more than that no digit is certain"
-)
 _WIDTH = 96
 _WANTED = -math.log10(TOLERATED)  # digits: with fewer, `inverse` warns
 _STEPS = 4  # of Newton's method
@@ -279,7 +275,10 @@ def _diagnose(
     resolved = resolved and not min(loss, cancelled) * EPS["float64"] > limits.UNRESOLVED
     if not resolved:
         loss = max(loss, 1 / EPS["float64"])
-        trouble = number.trouble or _UNRESOLVED
+        trouble = number.trouble or (
+            "not resolved: rounding in float64 alone may account for the smallest singular value, "
+            "so that the condition says no more than that no digit is certain"
+        )
         number = replace(number, exact=False, resolved=False, trouble=trouble)
     growth = None
     if math.isfinite(number.condition) or number.trouble == condition.OVERFLOW:

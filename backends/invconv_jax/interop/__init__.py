@@ -13,7 +13,7 @@ A library is imported when its drop-in is first used.
 
 from typing import TYPE_CHECKING
 
-from invconv.operators.dropins import DropIn, lazily
+from invconv.operators.dropins import lazily
 
 if TYPE_CHECKING:
     from invconv_jax.interop.for_bijx import BijxBijection as BijxBijection
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from invconv_jax.interop.for_numpyro import NumpyroTransform as NumpyroTransform
 
 DROP_INS = {
-    "BijxBijection": DropIn("for_bijx", "bijx"),
-    "DistraxBijector": DropIn("for_distrax", "distrax"),
-    "FlowjaxBijection": DropIn("for_flowjax", "flowjax"),
-    "NumpyroTransform": DropIn("for_numpyro", "numpyro"),
+    "BijxBijection": ("for_bijx", "bijx"),
+    "DistraxBijector": ("for_distrax", "distrax"),
+    "FlowjaxBijection": ("for_flowjax", "flowjax"),
+    "NumpyroTransform": ("for_numpyro", "numpyro"),
 }
 __getattr__ = lazily(__name__, DROP_INS)
 

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from invconv.arrays.namespaces import readable
 from invconv.arrays.validation import flag, positive_int, require_real
-from invconv.flows import affine as maps
-from invconv.flows.affine import affine, beside, inverse_affine, optional_context
-from invconv.flows.density import VALUES, dequantized, nan_if_lost
+from invconv.flows import density
 from invconv_torch.module import Described
 from invconv_torch.native.host import device_kind
 from invconv_torch.precision import AUTOCAST, autocasting
@@ -45,7 +43,7 @@ def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tens
     In the dtype of ``like``: under autocast the network may run in half precision.
     """
     shift, h = h.to(like.dtype).chunk(2, dim=1)
-    return shift, maps.coupling_scale(h, floor, torch.sigmoid)
+    return shift, density.coupling_scale(h, floor, torch.sigmoid)
 
 
 class AffineCoupling(Described):
@@ -96,8 +94,8 @@ class AffineCoupling(Described):
         super().__init__()
         half = even_half(channels)
         self.channels = channels
-        self.floor = maps.scale_floor(scale_floor)
-        self.context = optional_context(context)
+        self.floor = density.scale_floor(scale_floor)
+        self.context = density.optional_context(context)
         self.swapped = flag("swapped", swapped)
         inputs = half + (self.context or 0)
         self.net = network(inputs, positive_int("width", width), channels, device, dtype)
@@ -113,13 +111,13 @@ class AffineCoupling(Described):
             grid of x.
         """
         kept, changed = self._halves("x", x)
-        z, log_det = affine(changed, *self._shift_and_scale(kept, context))
+        z, log_det = density.affine(changed, *self._shift_and_scale(kept, context))
         return self._joined(kept, z), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,)."""
         kept, changed = self._halves("z", z)
-        x, log_det = inverse_affine(changed, *self._shift_and_scale(kept, context))
+        x, log_det = density.inverse_affine(changed, *self._shift_and_scale(kept, context))
         return self._joined(kept, x), log_det
 
     def _halves(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +131,9 @@ class AffineCoupling(Described):
     def _shift_and_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if context is not None and autocasting(device_kind("context", context)):
             context = context.to(kept.dtype) if context.dtype in AUTOCAST else context
-        return shift_and_scale(self.net(beside(kept, context, self.context)), kept, self.floor)
+        return shift_and_scale(
+            self.net(density.beside(kept, context, self.context)), kept, self.floor
+        )
 
     def _kind(self) -> dict[str, Any]:
         settings = {"scale_floor": self.floor, "context": self.context, "swapped": self.swapped}
@@ -189,7 +189,7 @@ class Split(Described):
         super().__init__()
         half = even_half(channels)
         self.channels = channels
-        self.floor = maps.scale_floor(scale_floor)
+        self.floor = density.scale_floor(scale_floor)
         self.prior = nn.Conv2d(half, channels, 3, padding=1, device=device, dtype=dtype)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)
@@ -198,7 +198,7 @@ class Split(Described):
         """Return x_1 and z, both of shape (B, C / 2, H, W), and the log-determinants."""
         require_images("x", x, self.channels)
         kept, left = x.chunk(2, dim=1)
-        z, log_det = affine(left, *self._shift_and_scale(kept))
+        z, log_det = density.affine(left, *self._shift_and_scale(kept))
         return (kept.clone(), z), log_det  # a view of x could not be edited in place
 
     def inverse(self, kept_and_z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -208,12 +208,12 @@ class Split(Described):
         device_kind("z", z)
         if z.shape != kept.shape:
             raise ValueError(f"z: expected shape {tuple(kept.shape)} as kept, got {tuple(z.shape)}")
-        left, log_det = inverse_affine(z, *self._shift_and_scale(kept))
+        left, log_det = density.inverse_affine(z, *self._shift_and_scale(kept))
         return torch.cat((kept, left), dim=1), log_det
 
     def _shift_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         mean, h = self.prior(kept).to(kept.dtype).chunk(2, dim=1)
-        return -mean, maps.split_scale(h, self.floor)
+        return -mean, density.split_scale(h, self.floor)
 
     def _kind(self) -> dict[str, Any]:
         return {"class": "Split", "scale_floor": self.floor}
@@ -259,7 +259,7 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         device_kind("images", images)
         if noise is None:
             noise = torch.rand(images.shape, dtype=self._like.dtype, device=images.device)
-        x = dequantized(images, noise)
+        x = density.dequantized(images, noise)
         return x, self._log_det(x, -1)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,13 +277,13 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         require_real("x", x)
         log_det, lost = self._log_det(x, 1), x.isnan()
         if not readable(x):
-            log_det = nan_if_lost(log_det, lost)
+            log_det = density.nan_if_lost(log_det, lost)
         elif lost.any():
             raise ValueError("x: expected numbers, got NaN, which is no pixel")
-        images = (x * VALUES).floor().clamp(0, VALUES - 1).to(torch.uint8)
+        images = (x * density.VALUES).floor().clamp(0, density.VALUES - 1).to(torch.uint8)
         return images, log_det
 
     def _log_det(self, x: Tensor, sign: int) -> Tensor:
         kind = torch.promote_types(x.dtype, torch.float32)  # half types do not reach far enough
-        log_det = sign * math.log(VALUES) * math.prod(x.shape[1:])
+        log_det = sign * math.log(density.VALUES) * math.prod(x.shape[1:])
         return x.new_full(x.shape[:1], log_det, dtype=kind)

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 
 import invconv as ic
 from invconv.extend import Pointwise
-from invconv.files.flow_files import FLOWS, Flows, StoredFlow
-from invconv.files.saving import load_as
+from invconv.files.saving import FLOWS, Flows, StoredFlow, load_as
 from invconv.flows import architecture as designs
 from invconv.flows.architecture import GlowArchitecture
 from invconv.operators.base.fields import mixings, require_mixing

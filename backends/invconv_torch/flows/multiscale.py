@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invconv.arrays.validation import flag, positive_int, sizes
 from invconv.flows import density
-from invconv.flows.affine import optional_context
+from invconv.flows.density import optional_context
 from invconv_torch.chain import ReversibleChain, invertible
 from invconv_torch.flows.coupling import AffineCoupling, Dequantize, Split
 from invconv_torch.module import InvertibleModule

@@ -11,7 +11,7 @@ A library is imported when its drop-in is first used.
 
 from typing import TYPE_CHECKING
 
-from invconv.operators.dropins import DropIn, lazily
+from invconv.operators.dropins import lazily
 
 if TYPE_CHECKING:
     from invconv_torch.interop.for_distributions import TorchTransform as TorchTransform
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from invconv_torch.interop.for_zuko import ZukoTransform as ZukoTransform
 
 DROP_INS = {
-    "FreiaModule": DropIn("for_freia", "FrEIA"),
-    "NflowsTransform": DropIn("for_nflows", "nflows"),
-    "NormflowsFlow": DropIn("for_normflows", "normflows"),
-    "PyroTransform": DropIn("for_pyro", "pyro-ppl"),
-    "TorchTransform": DropIn("for_distributions", "torch"),
-    "ZukoTransform": DropIn("for_zuko", "zuko"),
+    "FreiaModule": ("for_freia", "FrEIA"),
+    "NflowsTransform": ("for_nflows", "nflows"),
+    "NormflowsFlow": ("for_normflows", "normflows"),
+    "PyroTransform": ("for_pyro", "pyro-ppl"),
+    "TorchTransform": ("for_distributions", "torch"),
+    "ZukoTransform": ("for_zuko", "zuko"),
 }
 __getattr__ = lazily(__name__, DROP_INS)
 

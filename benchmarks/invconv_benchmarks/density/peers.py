@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invconv.flows.affine import affine, inverse_affine
 from invconv.flows.architecture import GlowArchitecture
+from invconv.flows.density import affine, inverse_affine
 from invconv_torch import ActNorm, Squeeze
 from invconv_torch.flows import AffineCoupling, Split
 from invconv_torch.flows.coupling import network, shift_and_scale

@@ -145,7 +145,9 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
         except RuntimeError as error:  # of what the derivative needs, as of torch.exp
             if "modified by an inplace" not in str(error):
                 raise
-            needed = what == "inverse_and_log_det" or s.plain._keeps_y
+            last = s.plain._path()[-1]
+            keeps_y = last.inverted and not last.is_shift
+            needed = what == "inverse_and_log_det" or keeps_y
             yield truth(needed, f"{what}, recorded")
             continue
         size = float(np.linalg.norm(values(x)) ** 2)

@@ -23,7 +23,7 @@ import torch
 import invconv as ic
 import invconv_jax as ij
 import invconv_torch as it
-from invconv.files.operator_files import DEEPEST
+from invconv.files.saving import DEEPEST
 from invconv.kernels.cpu import threads
 from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs.pages import PACKAGES

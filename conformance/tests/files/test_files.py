@@ -21,7 +21,7 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_torch as it
 from invconv.arrays.namespaces import library_name
-from invconv.files.operator_files import DEEPEST, describe
+from invconv.files.saving import DEEPEST, describe
 from invconv_conformance.libraries import KNOWN
 from tests.selected import FEW, turned
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import invconv as ic
-from invconv.files.operator_files import DEEPEST
+from invconv.files.saving import DEEPEST
 from invconv_conformance.laws.behaviour import unsealed
 
 Json = dict[str, Any]

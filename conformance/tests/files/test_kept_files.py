@@ -15,7 +15,7 @@ import invconv_jax
 import invconv_torch
 from invconv.files import container
 from invconv.files.container import write_text
-from invconv.files.operator_files import describe
+from invconv.files.saving import describe
 from tests.flows.small_flows import glow
 
 OF_0_2_0 = Path(__file__).with_name("of_0_2_0")  # its `save` wrote them

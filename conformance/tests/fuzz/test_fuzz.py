@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import invconv as ic
-from invconv.files.operator_files import build, describe
+from invconv.files.saving import build, describe
 from invconv_conformance.laws.behaviour import unsealed
 from invconv_torch.flows import Glow
 from tests.flows.small_flows import glow

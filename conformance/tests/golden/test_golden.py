@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from invconv.files.container import Json
-from invconv.files.operator_files import build
+from invconv.files.saving import build
 from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.libraries import Column, target_of

@@ -30,8 +30,7 @@ from invconv.kernels.cpu.spectral.costs import along
 from invconv.kernels.cpu.spectral.product import Blocks
 from invconv.kernels.cuda.plan import Device, plan_of
 from invconv.kernels.frequencies.waves import Basis, real_transform
-from invconv.operators.base import costs as judged
-from invconv.operators.base.judgement import _part
+from invconv.operators.base import judgement as judged
 from invconv.trust.round_trip import RoundTrip
 
 FILE = Path(__file__).with_name("choices.json")
@@ -201,7 +200,7 @@ def images() -> Iterator[tuple[str, Any]]:
         work = judged.Work.of(path, conv.channels, shape)
         given = path, conv.channels, shape
         estimates = [judged.of_estimate(*given, alike) for alike in (True, False)]
-        parts = [_part(shape, quick, conv) for quick in (1.0, 500.0, 1e5)]
+        parts = [judged._part(shape, quick, conv) for quick in (1.0, 500.0, 1e5)]
         drawn = [work.by_taps, *(work.images(times) for times in (0.5, 1, 4))]
         quick = [judged.quicker_by_blas(path, shape), judged.images_of_growth(*given)]
         yield name, [drawn, quick, [f"{e:.6g}" for e in estimates], parts]

@@ -10,8 +10,7 @@ import invconv as ic
 from invconv.families import path as paths
 from invconv.families.exponential import Exponential
 from invconv.families.family import SHIFT
-from invconv.families.pointwise import MATRIX, Scale
-from invconv.families.structured import Circulant, Householder, Triangular
+from invconv.families.pointwise import MATRIX, Circulant, Householder, Scale, Triangular
 from invconv.operators.base.judgement import linear_maps
 from invconv.trust.bound import UNBOUNDED, Bounds, error_bound, of_taps
 from invconv.trust.gains import norm_bound

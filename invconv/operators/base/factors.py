@@ -139,11 +139,8 @@ class Operator:
         """
         sizes: Sizes = {}
         first: tuple[str, Any] | None = None
-        for prefix, part in self._parts().items():  # of the first part
-            inside, reference = part._reference()
-            sizes["C"] = part.channels, prefix
-            first = f"{prefix}.{inside}", reference
-            break
+        if self._part_names:
+            first, sizes["C"] = self._reference(), (self.channels, next(iter(self._parts())))
         for name in (*self._array_names, *self._constant_names):
             spec = self._specs[name]
             if (value := getattr(self, name)) is None and spec.optional:
@@ -343,12 +340,8 @@ class Operator:
         mapped = self._rebuild(own, parts)
         if self._bounded_from is not None:
             free, gain = self._bounded_from
-            mapped._remember_bound(free._map(function), gain)
+            vars(mapped)["_bounded_from"] = free._map(function), gain
         return mapped
-
-    def _remember_bound(self, free: Self, gain: float) -> None:
-        """Remember the arguments with which `invconv.bounded` made this operator."""
-        object.__setattr__(self, "_bounded_from", (free, gain))
 
     def _with(self, own: Mapping[str, Any], parts: Sequence[Any] = ()) -> Self:
         """Return an unvalidated copy with these arrays, and parts in the order of ``_parts()``."""
@@ -371,14 +364,21 @@ class Operator:
         arrays; between two the values travel through host memory.
         """
         require_real("like", like)
-        return self._map(lambda array: _carry(array, like))
+        if library_name(self._reference()[1]) != library_name(like):
+            return self._map(lambda array: from_host(to_numpy(array), like))
+
+        def carried(array: Array) -> Array:
+            there = place(cast(array, like.dtype) if _is_real(array) else array, like)
+            return copy_of(there) if there is array else there
+
+        return self._map(carried)
 
     def _in_working_precision(self) -> Self:
         """Return this operator, or a copy in float32 if its arrays are of a half type."""
         reference = self._reference()[1]
         if not is_half(reference.dtype, reference):
             return self
-        return self._in_dtype(namespace(reference).float32)
+        return self._cast(partial(cast, dtype=namespace(reference).float32))
 
     def _on_host(self, dtype: Any) -> Self:
         """Return a copy of NumPy arrays in a dtype; without validation."""
@@ -388,10 +388,6 @@ class Operator:
             return values if values.dtype.kind in "iu" else values.astype(dtype)
 
         return self._map(carried, check=False)
-
-    def _in_dtype(self, dtype: Any) -> Self:
-        """Return this operator with its real arrays in another dtype."""
-        return self._cast(partial(cast, dtype=dtype))
 
     def _in_float64(self) -> Self:
         """Return this operator in float64; it stays differentiable by its own arrays."""
@@ -527,16 +523,10 @@ class Operator:
         first = next(run for run in runs(paths.inverse(self._path())) if not run[0].is_shift)
         return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
-    @derived
-    def _keeps_y(self) -> bool:
-        """Tell whether the derivative of y = forward(x) holds y."""
-        last = self._path()[-1]
-        return last.inverted and not last.is_shift
-
     def _prime(self) -> None:
         """Compute the cached properties that depend on no values, so that copies share them."""
         _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
-        _ = self._inverts_forward, self._needs_y, self._keeps_y
+        _ = self._inverts_forward, self._needs_y
 
     def _route(self, x: Array) -> Route:
         shape = tuple(x.shape[2:])
@@ -679,12 +669,3 @@ def _zeros(w: Any, bar: Any) -> Any:
 
 def _is_real(array: Array) -> bool:
     return bool(namespace(array).isdtype(array.dtype, "real floating"))
-
-
-def _carry(array: Array, like: Array) -> Array:
-    """Return ``array`` in the library and device of ``like``, and its dtype if it is real."""
-    real = _is_real(array)
-    if library_name(array) != library_name(like):
-        return from_host(to_numpy(array), like)
-    carried = place(cast(array, like.dtype) if real else array, like)
-    return copy_of(carried) if carried is array else carried

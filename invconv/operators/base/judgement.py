@@ -9,7 +9,7 @@ float32 is judged; if float64 is, K x is rounded once more, and weights of waves
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -33,7 +33,6 @@ from invconv.families import path as paths
 from invconv.families.path import Factor, Path, Route, State, solvers_of
 from invconv.families.pointwise import Matrix
 from invconv.kernels.primitives import Map, in_turn
-from invconv.operators.base.costs import Work, images_of_growth, of_estimate, quicker_by_blas
 from invconv.operators.base.factors import Operator, require_regular
 from invconv.trust import limits
 from invconv.trust.bound import Bounds, Floats, error_bound
@@ -47,7 +46,7 @@ from invconv.trust.condition import (
     of_inverse,
 )
 from invconv.trust.limits import NEAR, TOLERATED
-from invconv.trust.round_trip import Judgement, RoundTrip
+from invconv.trust.round_trip import Judgement, RoundTrip, at_once
 
 
 class Blame(NamedTuple):
@@ -116,9 +115,10 @@ def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
     labels = conv._labels
     if not any(name for name, _ in labels):
         return None
-    judged = _Judged.of(conv, precision)
-    steps = itertools.groupby(range(len(labels)), labels.__getitem__)
-    runs = [(label, judged.part(list(places)).error) for label, places in steps]
+    judged, runs = _Judged.of(conv, precision), []
+    for label, places in itertools.groupby(range(len(labels)), labels.__getitem__):
+        path, other = zip(*((judged.path[i], judged.other[i]) for i in places), strict=True)
+        runs.append((label, judged._replace(path=path, other=other).error))
     errors = [(tried(partial(run, shape, TOLERATED, len(runs))), *label) for label, run in runs]
     error, name, kind = max(errors)
     return Blame(name, kind, error)
@@ -140,10 +140,6 @@ class _Judged(NamedTuple):
         path, single = host._path(), precision == "float32"
         other = host._on_host(np.float64)._path() if single else list(map(_moved, path))
         return cls(path, other, conv.channels, precision, flushes)
-
-    def part(self, places: Sequence[int]) -> Self:
-        path, other = ([factors[i] for i in places] for factors in self[:2])
-        return self._replace(path=path, other=other)
 
     def error(
         self,
@@ -224,7 +220,72 @@ def tried(measure: Callable[[], float]) -> float:
         return math.inf
 
 
-# --- words -----------------------------------------------------------------------------------
+class Work(NamedTuple):
+    """The work of a round trip of an image without biases, in additions of arrays of one number."""
+
+    channels: int
+    numbers: int  # of an image
+    summed: float  # products, but for
+    applied: float  # those of maps whose inverses are of their own kind
+    transforms: tuple[bool, ...]  # whether it has many taps, for each factor that is spectral
+
+    @classmethod
+    def of(cls, path: Path, channels: int, shape: Shape) -> Self:
+        numbers, summed, applied = channels * size(shape), 0.0, 0.0
+        for family, w, _ in path:
+            products = channels * numbers if family.pixelwise else family.products(w, shape)
+            if family.solves_by_applying:
+                applied += products
+            else:
+                summed += products
+        spectral = (factor.family for factor in path if factor.family.spectral)
+        wide = tuple(getattr(family, "wide", False) for family in spectral)
+        return cls(channels, numbers, summed, applied, wide)
+
+    @property
+    def by_taps(self) -> bool:
+        """Whether K x is a sum over taps."""
+        return not self.transforms or self.summed <= max(limits.TAPS, 32 * self.numbers)
+
+    def images(self, times: float) -> int:
+        """Return how many images are affordable if ``times`` operators share a call's work."""
+        # it is drawn, in part by a solve, K x runs, and the solve
+        spectral = len(self.transforms) * 6 * self.numbers
+        work = 8 * self.numbers + self.applied / 4
+        if self.channels > 1:  # matrices of frequencies, factored anew for those solved at once
+            work += spectral * (5 + self.channels) / at_once(self.numbers, spectral > 0)
+        if self.by_taps and not any(self.transforms):
+            work += spectral + self.summed * (1 / self.channels + 1 / 16)
+        else:  # K x has float64's transforms
+            work += 20 * spectral
+        return int(limits.WORK / (times * work))
+
+
+def quicker_by_blas(path: Path, shape: Shape) -> bool:
+    """Tell whether a sum over taps takes less time by BLAS than to compile its kernel."""
+    few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))
+    matrices = all(factor.family.pixelwise for factor in path)
+    return not matrices and few * _products(path, shape) < limits.COMPILED
+
+
+def images_of_growth(path: Path, channels: int, shape: Shape) -> int:
+    """Return how many images are affordable; one may hit what grows little, tenfold by chance."""
+    return max(1, min(8, int(limits.WORK / (8 * _compiled(path, channels, shape)))))
+
+
+def of_estimate(path: Path, channels: int, shape: Shape, alike: bool) -> float:
+    """Return the work for a pixel of a norm's estimate; ``alike`` if one column a channel tells."""
+    applied = min(12, 2 * channels) if alike else 12  # products K x
+    return applied * _compiled(path, channels, shape) / size(shape)
+
+
+def _compiled(path: Path, channels: int, shape: Shape) -> float:
+    """Return the work of a compiled K x, or of a solve, of one image."""
+    return _products(path, shape) / 16 + 8 * channels * size(shape)
+
+
+def _products(path: Path, shape: Shape) -> float:
+    return sum(factor.family.products(factor.w, shape) for factor in path)
 
 
 def warn_of_loss(
@@ -316,9 +377,6 @@ def broken(conv: Operator) -> str:
     """Return which parameters hold NaN or inf, in words, or ""."""
     names = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
     return f"{', '.join(names)} holds NaN or inf" if names else ""
-
-
-# --- condition numbers -----------------------------------------------------------------------
 
 
 def condition(conv: Operator, shape: Shape, norm: float | None = None) -> Condition:

@@ -8,8 +8,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, namespace
 from invconv.families.family import Family
-from invconv.families.pointwise import SCALE
-from invconv.families.structured import Circulant
+from invconv.families.pointwise import SCALE, Circulant
 from invconv.kernels.frequencies.circulant import from_spectrum, spectrum
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array

@@ -17,7 +17,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import require_real
 from invconv.families.family import Family
-from invconv.families.structured import LogTriangular, Permutation, Triangular
+from invconv.families.pointwise import LogTriangular, Permutation, Triangular
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.pointwise.conv1x1 import Pointwise, random_orthogonal
