@@ -58,7 +58,6 @@ class CupyOps(ArrayOps):
             )
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Copy the values of an array to the host."""
         return np.array(x.get())
 
 
@@ -117,7 +116,6 @@ class CausalSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         return self.state.plan
 
     def __call__(self, y: Array) -> Array:

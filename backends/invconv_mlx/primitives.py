@@ -152,7 +152,6 @@ class MlxOps(ArrayOps):
         """Return None: devices share the memory of all arrays."""
 
     def readable(self, x: Array) -> bool:
-        """Say False."""
         return False
 
     def copy(self, x: Array) -> Array:
@@ -160,7 +159,6 @@ class MlxOps(ArrayOps):
         return mx.array(x)
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Copy the values of an array to the host, in float32 if it is of a half type."""
         return np.array(x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x)
 
 

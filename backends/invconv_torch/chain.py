@@ -23,7 +23,7 @@ from invconv.operators.base.calls import grid_of
 from invconv.operators.base.judgement import require_invertible
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.module import Direction, InvertibleModule
-from invconv_torch.native.host import device_kind, owned, require_whole, traced
+from invconv_torch.native.host import bare, device_kind, owned, require_whole
 from invconv_torch.precision import autocasting
 from invconv_torch.private import peek_interpreter_stack
 
@@ -178,7 +178,7 @@ class ReversibleChain(Chain):
         """
         key = i, id(self[i]), tuple(x.shape[1:])
         seen: set[tuple[int, int, Shape]] = self.__dict__.setdefault("_seen", set())
-        if key in seen or traced():
+        if key in seen or not bare():
             return
         for row in _rows(self):
             if i in row:

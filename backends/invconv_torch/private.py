@@ -57,9 +57,9 @@ def apply_of(function: type[Function]) -> Callable[..., Any]:
 forward_level = partial(attrgetter("_current_level"), forward_ad)
 
 
-def version(t: Tensor) -> int:
-    """Return the number of edits in place of a tensor."""
-    return int(t._version)
+def version_of(t: Tensor) -> tuple[int, int]:
+    """Return the address of a tensor and its version, 0 for an inference tensor."""
+    return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
 def constant_in_graphs(function: F) -> F:

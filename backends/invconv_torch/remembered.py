@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 import invconv as ic
+from invconv.arrays.namespaces import Shape
 from invconv.operators.base.calls import PreparedInverse
-from invconv_torch.native import host
+from invconv_torch.private import version_of
 
-Shape: TypeAlias = tuple[int, ...]
 Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
 
 _GRIDS = 4  # inverses that a module keeps, for different grids and streams
@@ -33,8 +33,7 @@ class Kept:
     def of(factor: Callable[[], PreparedInverse], tensors: list[Tensor]) -> "Kept":
         """Factor, and record what the tensors were before: a thread may edit them meanwhile."""
         was = [
-            t.detach().clone() if t.device.type == "cpu" else (t, *host.version_of(t))
-            for t in tensors
+            t.detach().clone() if t.device.type == "cpu" else (t, *version_of(t)) for t in tensors
         ]
         return Kept(factor(), was)
 
@@ -45,7 +44,7 @@ class Kept:
 
 def _is_still(t: Tensor, was: Any) -> Any:
     if isinstance(was, tuple):
-        return was[0] is t and was[1:] == host.version_of(t)
+        return was[0] is t and was[1:] == version_of(t)
     return was.dtype == t.dtype and was.device == t.device and torch.equal(was, t)
 
 

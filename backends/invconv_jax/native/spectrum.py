@@ -76,7 +76,6 @@ class SpectralSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         kept = "cached inverse where accurate, else solve"
         if isinstance(self.accurate, jax.Array) and readable(self.accurate):
             kept = "cached inverse" if self.accurate else "solve"

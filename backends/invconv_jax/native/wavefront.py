@@ -56,7 +56,6 @@ class CausalSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         sweep, taps = self.causal.sweep, self.causal.taps
         corner = "cached inverse where accurate, else triangular solve"
         if machine.reason(taps.dtype.itemsize):

@@ -18,7 +18,6 @@ from invconv_torch.private import (
     is_tracing,
     open_modes,
     peek_interpreter_stack,
-    version,
 )
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -39,6 +38,7 @@ def differentiated(*tensors: Tensor) -> bool:
 def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
 
+    Of no tensors: whether none can be a stand-in, as under tracers, torch.func and modes.
     Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
     goes through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
     If ``unrecorded``, False also of tensors that are `differentiated`.
@@ -61,11 +61,6 @@ def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     except RuntimeError:  # a batch has no address
         return False
     return True
-
-
-def traced() -> bool:
-    """Tell whether tensors may be stand-ins: under tracers, torch.func and modes."""
-    return not bare()
 
 
 @constant_in_graphs
@@ -151,19 +146,15 @@ class TorchOps(ArrayOps):
             raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")
 
     def device(self, x: Tensor) -> torch.device:
-        """Return the device of a tensor."""
         return x.device
 
     def readable(self, x: Tensor) -> bool:
-        """Say True of a plain tensor in host memory."""
         return x.device.type == "cpu" and bare(x)
 
     def recorded(self, x: Tensor) -> bool:
-        """Tell whether autograd or forward mode records a tensor."""
         return has_tangent(x) or (x.requires_grad and torch.is_grad_enabled())
 
     def without_derivative(self, x: Tensor) -> Tensor:
-        """See `ArrayOps.without_derivative`."""
         return x.detach()
 
     def same_kind(self, x: Tensor, like: Tensor) -> bool:
@@ -177,11 +168,9 @@ class TorchOps(ArrayOps):
         )
 
     def copy(self, x: Tensor) -> Tensor:
-        """Return a copy, which autograd records."""
         return x.clone()
 
     def to_numpy(self, x: Tensor) -> np.ndarray[Any, Any]:
-        """Copy the values of a tensor to the host, in float32 if it is of a half type."""
         half = x.dtype.itemsize == 2 and x.is_floating_point()
         # a copy first: memory that NumPy has seen cannot be resized, as FSDP does with parameters
         own = (x.float() if half else x).detach().clone()
@@ -189,7 +178,7 @@ class TorchOps(ArrayOps):
 
     def constant(self, values: np.ndarray[Any, Any], like: Tensor, dtype: Any) -> Any:
         """Return a constant, which is copied to an accelerator once."""
-        if like.device.type == "cpu" or traced() or type(like) not in PLAIN:
+        if like.device.type == "cpu" or not bare() or type(like) not in PLAIN:
             return self.xp.asarray(values, dtype=dtype, device=like.device)
         key = values.tobytes(), values.dtype, values.shape, dtype, like.device
         if like.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -214,11 +203,6 @@ def _constant_on_device(
 def has_tangent(x: Tensor) -> bool:
     """Tell whether forward mode differentiates by a tensor."""
     return forward_ad.unpack_dual(x).tangent is not None
-
-
-def version_of(t: Tensor) -> tuple[int, int]:
-    """Return the address of a tensor and its version, 0 for an inference tensor."""
-    return t.data_ptr(), 0 if t.is_inference() else version(t)
 
 
 def laid_out(result: Tensor, x: Tensor) -> Tensor:

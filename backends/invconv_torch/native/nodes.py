@@ -309,7 +309,6 @@ class RecordedSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         return Plan("traced") if self.factored is None else self.factored.plan
 
     def as_numpy(self) -> SpectralProduct | None:

@@ -533,10 +533,12 @@ class Operator:
         last = self._path()[-1]
         return last.inverted and not last.is_shift
 
-    def _prime(self) -> None:
-        """Compute the cached properties that depend on no values, so that copies share them."""
+    def _primed(self) -> Self:
+        """Return it for `_with`, without arrays and parts; it knows what depends on no values."""
         _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
         _ = self._inverts_forward, self._needs_y, self._keeps_y
+        names = *self._array_names, *self._constant_names
+        return self._with(dict.fromkeys(names), [None] * len(self._parts()))
 
     def _route(self, x: Array) -> Route:
         shape = tuple(x.shape[2:])
