@@ -25,7 +25,7 @@ from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.module import Direction, InvertibleModule
 from invconv_torch.native.host import bare, device_kind, owned, require_whole
 from invconv_torch.precision import autocasting
-from invconv_torch.private import peek_interpreter_stack
+from invconv_torch.private import get_interpreter_stack
 
 Place: TypeAlias = tuple[int, tuple[str, ...]]  # number of a layer, and names of a weight in it
 Gradients: TypeAlias = dict[Place, Tensor | None]
@@ -157,7 +157,7 @@ class ReversibleChain(Chain):
         """
         if torch.compiler.is_exporting():  # a program without gradients
             return super().forward(x)
-        if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+        if not torch.compiler.is_compiling() and get_interpreter_stack() is not None:
             raise NotImplementedError(
                 "torch.func transforms no ReversibleChain, nor a flow with reversible=True: "
                 "expected a Chain of the same layers, or reversible=False"

@@ -29,12 +29,11 @@ from invconv_torch.native.host import (
     laid_out,
     shared_out,
 )
-from invconv_torch.native.nodes import evaluate, invert
+from invconv_torch.native.nodes import Pair, evaluate, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
 
-Pair: TypeAlias = tuple[Tensor, Tensor]
 Read: TypeAlias = Callable[[Tensor], Any]
 
 
@@ -227,11 +226,6 @@ class InvertibleModule(Described):
         hooks = self._forward_pre_hooks.values()
         named = ("name", "_tensor_name")  # weight_norm's and spectral_norm's; prune's
         return [hook for hook in hooks if name in [getattr(hook, n, None) for n in named]]
-
-    def _takes_values(self, name: str) -> bool:
-        """Tell whether an array may be set, although it may be computed of parameters."""
-        steps = getattr(getattr(self, "parametrizations", None), name, ())
-        return not self._hooks_of(name) and all(hasattr(s, "right_inverse") for s in steps)
 
     def _tensors(self) -> list[Tensor]:
         """Return the current tensors, those of modules inside too."""

@@ -100,7 +100,6 @@ GRADIENT = Rule(
     "spectral_log_det_vjp",
     lambda settings, kernel: torch.as_tensor(spectrum.spectral_log_det_vjp(kernel, *settings)),
     lambda family, kernel: kernel.shape,
-    False,
     _none_compiled,
     _none_compiled,
 )
@@ -108,7 +107,6 @@ LOG_DET = Rule(
     "spectral_log_det",
     _log_det,
     lambda family, kernel: (),
-    False,
     lambda settings, saved, bar, wanted: (bar * run(GRADIENT, settings, *saved),),
     _none_compiled,
 )
@@ -116,7 +114,6 @@ LOG_ABS_DET = Rule(
     "log_abs_det",
     lambda _, matrices: log_of_pivots(matrices),
     lambda _, matrices: matrices.shape[:-2],
-    False,
     lambda _, saved, bar, wanted: (bar[..., None, None] * inverse_or_nan(*saved).mH,),
     lambda _, saved, dot: (inverse_or_nan(*saved) @ dot).diagonal(dim1=-2, dim2=-1).sum(-1).real,
 )
@@ -155,7 +152,7 @@ def _recorded(
     def shape(_: Any, *tensors: Tensor) -> Sequence[int]:
         return tuple(tensors[like].shape)
 
-    rule = Rule(function.name, agnostic, shape, False, vjp, jvp)
+    rule = Rule(function.name, agnostic, shape, vjp, jvp)
 
     def call(family: StencilFamily, *tensors: Tensor, counts: Counts | None = None) -> Tensor:
         if len(tensors) > nodes.MOST:  # each derivative adds one: correlations record the series

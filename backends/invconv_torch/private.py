@@ -35,7 +35,6 @@ try:
     enter_legacy_vmap = torch._C._vmapmode_increment_nesting
     leave_legacy_vmap = torch._C._vmapmode_decrement_nesting
     add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim
-    peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
     saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
     without_modes = _python_dispatch._disable_current_modes
 

@@ -39,13 +39,12 @@ class Kept:
 
     def holds(self, tensors: list[Tensor]) -> bool:
         """Tell whether the tensors are unchanged."""
-        return len(tensors) == len(self.tensors) and all(map(_is_still, tensors, self.tensors))
-
-
-def _is_still(t: Tensor, was: Any) -> Any:
-    if isinstance(was, tuple):
-        return was[0] is t and was[1:] == version_of(t)
-    return was.dtype == t.dtype and was.device == t.device and torch.equal(was, t)
+        return len(tensors) == len(self.tensors) and all(
+            (was[0] is t and was[1:] == version_of(t))
+            if isinstance(was, tuple)
+            else (was.dtype == t.dtype and was.device == t.device and torch.equal(was, t))
+            for t, was in zip(tensors, self.tensors, strict=True)
+        )
 
 
 class RememberedInverses:

@@ -84,7 +84,7 @@ RULE = Rule(
     "filter",
     _filter,
     lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
-    True,
     _vjp,
     _jvp,
+    keeps_result=True,
 )

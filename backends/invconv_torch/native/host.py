@@ -17,7 +17,6 @@ from invconv_torch.private import (
     get_interpreter_stack,
     is_tracing,
     open_modes,
-    peek_interpreter_stack,
 )
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -46,7 +45,7 @@ def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     if (
         torch.compiler.is_compiling()
         or is_tracing()
-        or peek_interpreter_stack() is not None
+        or get_interpreter_stack() is not None
         or open_modes()
         or (unrecorded and forward_level() >= 0)
     ):
