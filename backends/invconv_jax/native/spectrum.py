@@ -89,7 +89,6 @@ class SpectralSolver:
 
     @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if y.shape[0] == 0:
             return y
         spectrum, inverse, accurate = self.spectrum, self.inverse, self.accurate

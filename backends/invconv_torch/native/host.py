@@ -139,7 +139,6 @@ class TorchOps(ArrayOps):
     """PyTorch's answers; torch.compile traces those that traced code asks for."""
 
     def require(self, name: str, x: Tensor) -> None:
-        """Raise TypeError for a tensor that is not dense."""
         if x.is_nested or x.layout is not torch.strided:
             kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
             raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")

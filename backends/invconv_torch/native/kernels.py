@@ -245,7 +245,6 @@ class FactoredSpectral:
         return replace(self, basis=basis, product=turned, adjoint=not self.adjoint)
 
     def solve(self, y: Tensor) -> Tensor:
-        """Return x, shape (B, C, *shape)."""
         if self.product is not None:
             return self.product(y)
         return within_range(self._solve, y) if y.shape[0] else y

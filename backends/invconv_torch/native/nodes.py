@@ -310,7 +310,6 @@ class RecordedSolver:
         return None if product is None else product.as_numpy()
 
     def __call__(self, y: Tensor) -> Tensor:
-        """Solve for x, shape (B, C, *shape)."""
         return run(SOLVE, (self.family, self.factored), self.weights, y)
 
 
