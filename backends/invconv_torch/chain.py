@@ -5,7 +5,7 @@ Without Storing Activations, NeurIPS 2017.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -198,7 +198,11 @@ class _Reversible(Function):  # type: ignore[misc]
     ) -> Any:
         ctx.layers, ctx.places = list(chain), places
         ctx.buffers = [dict(layer.named_buffers()) for layer in chain]
-        ctx.autocast = _autocast(device_kind("x", x))
+        kind, ctx.autocast = device_kind("x", x), nullcontext()
+        if torch.amp.is_autocast_available(kind):
+            # before 2.11 recorded code uses a weight that was cast, and cached, without a gradient
+            now = torch.get_autocast_dtype(kind), autocasting(kind)
+            ctx.autocast = torch.autocast(kind, *now, cache_enabled=False)
         z, log_dets = x, []
         with ctx.autocast:
             for i, layer in enumerate(chain):
@@ -292,17 +296,6 @@ def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:
     """Return the numbers of each row of adjacent layers of this package."""
     ours = [i for i, layer in enumerate(layers) if isinstance(layer, InvertibleModule)]
     return [[i for _, i in run] for _, run in groupby(enumerate(ours), lambda p: p[1] - p[0])]
-
-
-def _autocast(kind: str) -> AbstractContextManager[Any]:
-    """Return a context with the present state of autocast, but without its cache of cast weights.
-
-    Before 2.11 PyTorch uses a cached weight that was cast without a gradient in recorded code.
-    """
-    if not torch.amp.is_autocast_available(kind):
-        return nullcontext()
-    enabled, dtype = autocasting(kind), torch.get_autocast_dtype(kind)
-    return torch.autocast(kind, dtype, enabled, cache_enabled=False)  # type: ignore[no-any-return]
 
 
 def _comes_back(name: str, x: Tensor, again: Tensor, z: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ that a recorded graph uses lives as long as the module.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.operators.base.calls import PreparedInverse
 from invconv_torch.private import version_of
-
-Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
 
 _GRIDS = 4  # inverses that a module keeps, for different grids and streams
 
@@ -51,7 +49,8 @@ class RememberedInverses:
     """The last inverses of a module, by grid and stream."""
 
     def __init__(self) -> None:
-        self._kept: dict[Key, Kept] = {}  # the one that was used last is last
+        # by grid and stream; the one that was used last is last
+        self._kept: dict[tuple[Shape, int | None], Kept] = {}
         self._in_graphs: list[Kept] = []
 
     def find(

@@ -74,12 +74,7 @@ def exporting_to_onnx() -> bool:
 
 
 def require_onnx_form() -> None:
-    """Raise if an operator of the core, which is no layer, is exported to ONNX; traced code asks.
-
-    Raises
-    ------
-    NotImplementedError
-    """
+    """Raise if an operator of the core, which is no layer, is exported to ONNX."""
     if exporting_to_onnx():
         raise NotImplementedError(
             "torch.onnx.export of an operator of invconv: expected a layer, whose parameters are "
