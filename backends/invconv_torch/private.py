@@ -29,7 +29,6 @@ try:
     fp32_precision = torch._C._get_fp32_precision_getter
     is_tracing = torch._C._is_tracing
     open_modes = torch._C._len_torch_dispatch_stack
-    Transform = torch._C._functorch.TransformType
     get_interpreter_stack = torch._C._functorch.get_interpreter_stack
     is_legacy_batchedtensor = torch._C._functorch.is_legacy_batchedtensor
     enter_legacy_vmap = torch._C._vmapmode_increment_nesting

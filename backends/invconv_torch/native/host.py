@@ -11,7 +11,6 @@ from torch.autograd import forward_ad
 
 from invconv.arrays.namespaces import ArrayOps
 from invconv_torch.private import (
-    Transform,
     constant_in_graphs,
     forward_level,
     get_interpreter_stack,
@@ -23,24 +22,13 @@ PLAIN = (Tensor, torch.nn.Parameter)
 TRACERS = "torch.export.export and torch.compile can trace it"
 
 
-def differentiated(*tensors: Tensor) -> bool:
-    """Tell whether autograd records operations on these tensors, or forward mode is on."""
-    if forward_level() >= 0:
-        return True
-    if torch.is_grad_enabled():
-        for t in tensors:
-            if t.requires_grad:
-                return True
-    return False
-
-
 def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
 
     Of no tensors: whether none can be a stand-in, as under tracers, torch.func and modes.
     Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
     goes through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
-    If ``unrecorded``, False also of tensors that are `differentiated`.
+    If ``unrecorded``, False also where autograd records them, or forward mode is on.
     """
     if (
         torch.compiler.is_compiling()
@@ -95,22 +83,22 @@ def device_kind(name: str, x: Any) -> str:
     return str(x.device.type)
 
 
+@constant_in_graphs
+def _transforms() -> tuple[str, ...]:
+    """Return the names of the open transforms of `torch.func`."""
+    return tuple(level.key().name for level in get_interpreter_stack() or [])
+
+
 def refuse_nested_forward_mode() -> None:
     """Raise in forward mode inside forward mode, where PyTorch would drop derivatives.
 
     It treats the result of a custom function's ``jvp`` as a constant of the outer one.
     """
-    if sum(level.key() == Transform.Jvp for level in get_interpreter_stack() or []) > 1:
+    if _transforms().count("Jvp") > 1:
         raise NotImplementedError(
             "invconv: PyTorch cannot differentiate forward mode by forward mode here, as in "
             "jvp of jvp or jacfwd of jacfwd; use jacfwd of jacrev, or jvp of grad"
         )
-
-
-@constant_in_graphs
-def _transforms() -> tuple[str, ...]:
-    """Return the names of the open transforms of `torch.func`, while the compiler traces."""
-    return tuple(level.key().name for level in get_interpreter_stack() or [])
 
 
 def refuse_compiled_transforms() -> None:

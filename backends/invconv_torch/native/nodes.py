@@ -34,7 +34,6 @@ from invconv.operators.base.calls import for_each
 from invconv_torch.native import kernels
 from invconv_torch.native.host import (
     bare,
-    differentiated,
     exporting_to_onnx,
     laid_out,
     owned,
@@ -58,7 +57,6 @@ Cotangents: TypeAlias = tuple[Tensor | None, ...]
 _ALONE = ("apply", "gram", "matmul", "log_abs_det", "filter")
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
 MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
-_NO_GRID = (0,)  # AOTInductor would make None of an empty list
 _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch
 
 
@@ -230,7 +228,7 @@ def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     if exporting_to_onnx():  # it knows none of our operators
         return rule.run(settings, *tensors)
     family, more = (settings, None) if rule.name in _ALONE else settings
-    grid = more if rule.name in _ON_GRID else _NO_GRID
+    grid = more if rule.name in _ON_GRID else (0,)  # AOTInductor would make None of an empty list
     text = "" if family is None else family.text
     return torch.ops.invconv.run(rule.name, text, grid, *tensors)
 
@@ -246,7 +244,9 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
             return _leaf(rule, settings, *tensors)
         # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
         node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
-    elif get_interpreter_stack() is None and not differentiated(*tensors):
+    elif get_interpreter_stack() is None and not (
+        forward_level() >= 0 or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+    ):
         return _leaf(rule, settings, *tensors)
     else:
         refuse_nested_forward_mode()
