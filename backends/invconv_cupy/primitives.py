@@ -49,7 +49,6 @@ class CupyOps(ArrayOps):
     """CuPy's answers to what the core asks of an array library."""
 
     def require_usable(self, name: str, x: Array) -> None:
-        """Raise ValueError where an array is not on the current device, on which all work runs."""
         current = cupy.cuda.Device().id
         if x.device.id != current:
             raise ValueError(
@@ -58,7 +57,6 @@ class CupyOps(ArrayOps):
             )
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Copy the values of an array to the host."""
         return np.array(x.get())
 
 
@@ -117,11 +115,9 @@ class CausalSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         return self.state.plan
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         return self.state(y)
 
     def __reduce__(self) -> Any:

@@ -30,7 +30,6 @@ __all__ = ["Glow"]
 Conv: TypeAlias = tuple[Array, Array]  # weight (C_out, C_in, k, k) and bias (C_out,)
 Context: TypeAlias = Array | None
 Design: TypeAlias = GlowArchitecture
-_STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
@@ -156,7 +155,7 @@ class Glow:
     """
 
     levels: tuple[Level, ...]
-    architecture: GlowArchitecture = field(metadata=_STATIC)
+    architecture: GlowArchitecture = field(metadata={"static": True})
     initialized: Array
 
     def __repr__(self) -> str:

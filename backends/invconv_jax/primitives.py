@@ -46,14 +46,12 @@ class JaxOps(ArrayOps):
         return jnp.where(mask, jnp.nan, x)
 
     def without_derivative(self, x: Array) -> Array:
-        """See `ArrayOps.without_derivative`."""
         return jax.lax.stop_gradient(x)
 
     def device(self, x: Array) -> None:
         """Return None: constants move to their operands, and a tracer has no device."""
 
     def placement(self, x: Array) -> frozenset[Any] | None:
-        """Return the devices that an array is committed to, None for one that JAX may move."""
         free = isinstance(x, jax.core.Tracer) or not x.committed
         return None if free else frozenset(x.devices())
 
@@ -63,12 +61,10 @@ class JaxOps(ArrayOps):
         return self.xp.asarray(x, device=device)
 
     def spread(self, x: Array, like: Array, axes: int | None = None) -> Array:
-        """See `ArrayOps.spread`."""
         spec = mesh_axes(like)[:axes]
         return x if mesh_axes(x) == spec else on_the_mesh_of(x, x, spec)
 
     def readable(self, x: Array) -> bool:
-        """Say True of an array in host memory, outside traced code."""
         traced = isinstance(x, jax.core.Tracer)
         return not traced and all(d.platform == "cpu" for d in x.devices())
 
@@ -87,7 +83,6 @@ class JaxOps(ArrayOps):
         return x
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Copy the values of an array to the host, in float32 if it is of a half type."""
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
         return np.array(x, dtype=np.float32 if half else x.dtype)
 

@@ -139,46 +139,36 @@ def _remember(steps: Steps, x: Array) -> tuple[tuple[Array, Array], tuple[Steps,
 
 
 def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tuple[Steps, Array]:
-    steps, x, z = kept
+    (steps, x, z), (z_bar, total_bar) = kept, bars
     noise = noise_like(x)
     sent = _forward(steps, noise)[0]
-    again, noise_again, (gradients, x_bar) = _pull_back(steps, z, sent, bars)
+
+    def pull_back(
+        carried: tuple[Array, Array, Array], step: InvertibleConv
+    ) -> tuple[tuple[Array, Array, Array], InvertibleConv]:
+        z, sent, z_bar = carried
+        prepared = step.prepare(grid_of(step, z.shape), check=False)
+        x = prepared.inverse(z)
+        step_vjp = jax.vjp(lambda step, x: step.forward_and_log_det(x), step, x)[1]
+        gradient, x_bar = step_vjp((z_bar, total_bar))
+        return (x, prepared.inverse(sent), x_bar), gradient
+
+    carried, gradients = (z, sent, z_bar), []
+    if _alike(steps):
+        carried, stacked = jax.lax.scan(pull_back, carried, _stacked(steps), reverse=True)
+        gradients = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(steps))]
+    else:
+        for step in reversed(steps):
+            carried, gradient = pull_back(carried, step)
+            gradients.insert(0, gradient)
+    again, noise_again, x_bar = carried
     lost = ~(relative_error(x, again, z)[1] & relative_error(noise, noise_again, sent)[1])
     each, every = jnp.reshape(lost, (-1, *(1 for _ in x.shape[1:]))), jnp.any(lost)
 
     def nan_if_lost(g: Array) -> Array:
         return g if g.dtype == jax.dtypes.float0 else jnp.where(every, jnp.nan, g)
 
-    return jax.tree.map(nan_if_lost, gradients), jnp.where(each, jnp.nan, x_bar)
-
-
-def _pull_back(
-    steps: Steps, z: Array, sent: Array, bars: tuple[Array, Array]
-) -> tuple[Array, Array, tuple[Steps, Array]]:
-    """Return the recomputed inputs of z and of ``sent``, and the gradients that belong to z."""
-    z_bar, total_bar = bars
-
-    def backward(
-        carried: tuple[Array, Array, Array], step: InvertibleConv
-    ) -> tuple[tuple[Array, Array, Array], InvertibleConv]:
-        z, sent, z_bar = carried
-        prepared = step.prepare(grid_of(step, z.shape), check=False)
-        x = prepared.inverse(z)
-        pull_back = jax.vjp(lambda step, x: step.forward_and_log_det(x), step, x)[1]
-        gradient, x_bar = pull_back((z_bar, total_bar))
-        return (x, prepared.inverse(sent), x_bar), gradient
-
-    if _alike(steps):
-        (x, sent, x_bar), stacked = jax.lax.scan(
-            backward, (z, sent, z_bar), _stacked(steps), reverse=True
-        )
-        parts = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(steps))]
-        return x, sent, (tuple(parts), x_bar)
-    gradients: list[InvertibleConv] = []
-    for step in reversed(steps):
-        (z, sent, z_bar), gradient = backward((z, sent, z_bar), step)
-        gradients.append(gradient)
-    return z, sent, (tuple(reversed(gradients)), z_bar)
+    return jax.tree.map(nan_if_lost, tuple(gradients)), jnp.where(each, jnp.nan, x_bar)
 
 
 _run.defvjp(_remember, _backward)

@@ -45,12 +45,10 @@ class Linalg:
 
     @staticmethod
     def diagonal(a: Array) -> Array:
-        """Return the diagonals of matrices (..., C, C)."""
         return mx.diagonal(a, axis1=-2, axis2=-1)
 
     @staticmethod
     def inv(a: Array) -> Array:
-        """Return the inverses of matrices (..., C, C)."""
         return Linalg.solve(a, mx.broadcast_to(mx.eye(a.shape[-1], dtype=a.dtype), a.shape))
 
     @staticmethod
@@ -64,7 +62,6 @@ class Linalg:
 
     @staticmethod
     def qr(a: Array) -> Any:
-        """Return the factors Q and R of a real matrix."""
         return mx.linalg.qr(a, stream=mx.cpu)
 
     @staticmethod
@@ -93,7 +90,6 @@ class Namespace:
             setattr(self, name, _without_device(getattr(mx, name)))
 
     def __getattr__(self, name: str) -> Any:
-        """Return a function of MLX."""
         return getattr(mx, name)
 
     def sum(self, a: Array, **options: Any) -> Array:
@@ -141,7 +137,6 @@ class MlxOps(ArrayOps):
         super().__init__(name, Namespace())
 
     def require(self, name: str, x: Array) -> None:
-        """Raise TypeError for float64, whose transforms MLX lacks."""
         if x.dtype == mx.float64:
             raise TypeError(
                 f"{name}: expected float32, got {dtype_name(x.dtype)}, of which MLX has no complex "
@@ -152,7 +147,6 @@ class MlxOps(ArrayOps):
         """Return None: devices share the memory of all arrays."""
 
     def readable(self, x: Array) -> bool:
-        """Say False."""
         return False
 
     def copy(self, x: Array) -> Array:
@@ -160,7 +154,6 @@ class MlxOps(ArrayOps):
         return mx.array(x)
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Copy the values of an array to the host, in float32 if it is of a half type."""
         return np.array(x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x)
 
 
@@ -175,7 +168,6 @@ class MatrixSolver:
     plan: ClassVar[Plan] = Plan("LU factorisation")
 
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *spatial)."""
         columns = mx.moveaxis(y, 1, 0)
         x = Linalg.solve(self.matrix, columns.reshape(y.shape[1], -1))
         return mx.moveaxis(x.reshape(columns.shape), 0, 1)

@@ -5,7 +5,7 @@ Without Storing Activations, NeurIPS 2017.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -23,9 +23,9 @@ from invconv.operators.base.calls import grid_of
 from invconv.operators.base.judgement import require_invertible
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_torch.module import Direction, InvertibleModule
-from invconv_torch.native.host import device_kind, owned, require_whole, traced
+from invconv_torch.native.host import bare, device_kind, owned, require_whole
 from invconv_torch.precision import autocasting
-from invconv_torch.private import peek_interpreter_stack
+from invconv_torch.private import get_interpreter_stack
 
 Place: TypeAlias = tuple[int, tuple[str, ...]]  # number of a layer, and names of a weight in it
 Gradients: TypeAlias = dict[Place, Tensor | None]
@@ -157,7 +157,7 @@ class ReversibleChain(Chain):
         """
         if torch.compiler.is_exporting():  # a program without gradients
             return super().forward(x)
-        if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+        if not torch.compiler.is_compiling() and get_interpreter_stack() is not None:
             raise NotImplementedError(
                 "torch.func transforms no ReversibleChain, nor a flow with reversible=True: "
                 "expected a Chain of the same layers, or reversible=False"
@@ -178,7 +178,7 @@ class ReversibleChain(Chain):
         """
         key = i, id(self[i]), tuple(x.shape[1:])
         seen: set[tuple[int, int, Shape]] = self.__dict__.setdefault("_seen", set())
-        if key in seen or traced():
+        if key in seen or not bare():
             return
         for row in _rows(self):
             if i in row:
@@ -198,7 +198,11 @@ class _Reversible(Function):  # type: ignore[misc]
     ) -> Any:
         ctx.layers, ctx.places = list(chain), places
         ctx.buffers = [dict(layer.named_buffers()) for layer in chain]
-        ctx.autocast = _autocast(device_kind("x", x))
+        kind, ctx.autocast = device_kind("x", x), nullcontext()
+        if torch.amp.is_autocast_available(kind):
+            # before 2.11 recorded code uses a weight that was cast, and cached, without a gradient
+            now = torch.get_autocast_dtype(kind), autocasting(kind)
+            ctx.autocast = torch.autocast(kind, *now, cache_enabled=False)
         z, log_dets = x, []
         with ctx.autocast:
             for i, layer in enumerate(chain):
@@ -292,17 +296,6 @@ def _rows(layers: Iterable[nn.Module]) -> list[list[int]]:
     """Return the numbers of each row of adjacent layers of this package."""
     ours = [i for i, layer in enumerate(layers) if isinstance(layer, InvertibleModule)]
     return [[i for _, i in run] for _, run in groupby(enumerate(ours), lambda p: p[1] - p[0])]
-
-
-def _autocast(kind: str) -> AbstractContextManager[Any]:
-    """Return a context with the present state of autocast, but without its cache of cast weights.
-
-    Before 2.11 PyTorch uses a cached weight that was cast without a gradient in recorded code.
-    """
-    if not torch.amp.is_autocast_available(kind):
-        return nullcontext()
-    enabled, dtype = autocasting(kind), torch.get_autocast_dtype(kind)
-    return torch.autocast(kind, dtype, enabled, cache_enabled=False)  # type: ignore[no-any-return]
 
 
 def _comes_back(name: str, x: Tensor, again: Tensor, z: Tensor) -> Tensor:

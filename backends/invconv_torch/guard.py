@@ -31,18 +31,12 @@ class InverseGuard(guard.InverseGuard):
 
     def _layers(self, model: Any) -> guard.Layers:
         layers: guard.Layers = {}
-        for name, layer in _outermost(model).items():
-            layer._watched = True
-            with torch.no_grad():
-                layers[name] = layer.operator(), layer._ran_on
+        parts: set[nn.Module] = set()
+        found = model.named_modules(remove_duplicate=False) if isinstance(model, nn.Module) else ()
+        for name, layer in found:
+            if isinstance(layer, InvertibleModule) and layer not in parts:
+                parts |= {*layer.modules()} - {layer}
+                layer._watched = True
+                with torch.no_grad():
+                    layers[name or type(layer).__name__] = layer.operator(), layer._ran_on
         return layers or super()._layers(model)
-
-
-def _outermost(model: Any, prefix: str = "") -> dict[str, InvertibleModule]:
-    """Return the invertible modules that are not parts of others, by name."""
-    if isinstance(model, InvertibleModule):
-        return {prefix or type(model).__name__: model}
-    layers: dict[str, InvertibleModule] = {}
-    for name, child in model.named_children() if isinstance(model, nn.Module) else ():
-        layers |= _outermost(child, f"{prefix}.{name}" if prefix else name)
-    return layers

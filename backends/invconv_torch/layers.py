@@ -149,8 +149,8 @@ class _EmergingConv(Convolution):
     ) -> None:
         init = partial(ic.EmergingConv.init, dilation=dilation, mask=mask)
         super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
-        self._chain: Any = None  # the two as one operator that was validated last,
-        self._chain_kinds: list[Any] | None = None  # and of which kind the tensors were
+        self._chain: Any = None  # as `_static` and `_kinds`, of both steps
+        self._chain_kinds: list[Any] | None = None
         self.mixing = None
         if mixing is not None:
             require_mixing("mixing", mixing, mixings(ic.extend.Pointwise))
@@ -165,12 +165,9 @@ class _EmergingConv(Convolution):
         kinds = [self.mixing._kinds, self._kinds]
         if traced or kinds != self._chain_kinds:
             chain = ic.Chain(steps)
+            if not traced:
+                self._chain, self._chain_kinds = chain._primed(), kinds
         if not traced:
-            if kinds != self._chain_kinds:
-                chain._prime()
-                # without tensors, as the static parts of the steps are
-                self._chain = chain._with({}, (self.mixing._static, self._static))
-                self._chain_kinds = kinds
             chain = self._chain._with({}, steps)
         return chain if self._max_gain is None or not within else ic.bounded(chain, self._max_gain)
 

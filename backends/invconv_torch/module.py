@@ -28,14 +28,12 @@ from invconv_torch.native.host import (
     has_tangent,
     laid_out,
     shared_out,
-    traced,
 )
-from invconv_torch.native.nodes import evaluate, invert
+from invconv_torch.native.nodes import Pair, evaluate, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
 
-Pair: TypeAlias = tuple[Tensor, Tensor]
 Read: TypeAlias = Callable[[Tensor], Any]
 
 
@@ -94,7 +92,7 @@ class InvertibleModule(Described):
     ['0.reflectors', '0.upper', '0.scale', '1.kernel']
     """
 
-    _static: Any = None  # the operator that was validated last, without tensors
+    _static: Any = None  # what was validated last, without tensors: they may hold a graph
     _inverses: RememberedInverses | None = None
     _watched = False  # by a guard, which reads
     _ran_on: tuple[int, ...] | None = None  # the shape of the last call's argument
@@ -205,16 +203,12 @@ class InvertibleModule(Described):
         for name in self._part_names:
             parts.append(modules[name]._current(traced, read))
             kinds.append(modules[name]._kinds)
-        changed = kinds != self._kinds
-        if traced or changed:
+        if traced or kinds != self._kinds:
             named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
             conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
+            if not traced:
+                self._static, self._kinds = conv._primed(), kinds
         if not traced:
-            if changed:
-                conv._prime()
-                # without tensors: they may hold a graph
-                self._static = conv._with(dict.fromkeys(arrays), [None] * len(parts))
-                self._kinds = kinds
             conv = self._static._with(arrays, parts)
         return conv if self._max_gain is None or not within else ic.bounded(conv, self._max_gain)
 
@@ -232,11 +226,6 @@ class InvertibleModule(Described):
         hooks = self._forward_pre_hooks.values()
         named = ("name", "_tensor_name")  # weight_norm's and spectral_norm's; prune's
         return [hook for hook in hooks if name in [getattr(hook, n, None) for n in named]]
-
-    def _takes_values(self, name: str) -> bool:
-        """Tell whether an array may be set, although it may be computed of parameters."""
-        steps = getattr(getattr(self, "parametrizations", None), name, ())
-        return not self._hooks_of(name) and all(hasattr(s, "right_inverse") for s in steps)
 
     def _tensors(self) -> list[Tensor]:
         """Return the current tensors, those of modules inside too."""
@@ -312,7 +301,7 @@ class InvertibleModule(Described):
             return x if z.is_contiguous() else laid_out(x, z), log_det
         conv = self._current(tracing)
         call = as_batch(conv, "z", z)
-        if kept is None and traced():
+        if kept is None and not bare():
             return conv.prepare(call.spatial_shape, check=False).inverse_and_log_det(z)
         x, log_det = invert(call.x, call.conv, kept._state if kept else None)
         return call.restore_shape(x), log_det.reshape(call.batch_shape)

@@ -189,13 +189,16 @@ class ActNorm(Layer):
             conv: Any = self._current(False, within=False)
             x = self._autocast(x) if autocasting(device_kind("x", x)) else x
             values = conv.initialize(x).parameters()
-            if fixed := [name for name in values if not self._takes_values(name)]:
+            steps = getattr(self, "parametrizations", {})
+            fixed = [n for n in values if self._hooks_of(n)]
+            fixed += [n for n in steps if not all(hasattr(s, "right_inverse") for s in steps[n])]
+            if fixed:
                 raise RuntimeError(
                     f"initialize: expected parameters named {', '.join(fixed)}, which this layer "
                     "computes from others, by a parametrization without right_inverse or by a hook"
                 )
             for name, array in values.items():
-                if name in getattr(self, "parametrizations", ()):
+                if name in steps:
                     setattr(self, name, array)
                 else:
                     getattr(self, name).copy_(array)

@@ -15,7 +15,6 @@ from invconv_torch.private import fp32_precision
 _REDUCED = {"tf32", "bf16"}
 
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what it casts, and what it casts to
-_HAVE_AUTOCAST = ("cpu", "cuda")
 _AS_IT_IS = nullcontext()
 # the switches belong to the process, not to a thread; reentrant, for signal handlers
 _lock = threading.RLock()
@@ -46,7 +45,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows; a child must find the loc
 
 def autocasting(kind: str) -> bool:
     """Tell whether autocast is on for a type of device (some types do not have it)."""
-    known = kind in _HAVE_AUTOCAST or torch.amp.is_autocast_available(kind)
+    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)
     return bool(known and torch.is_autocast_enabled(kind))
 
 

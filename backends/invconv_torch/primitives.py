@@ -17,15 +17,17 @@ from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family
 from invconv.families.pointwise import TriangleOfRows
 from invconv.kernels import exponential as core
+from invconv.kernels.cpu import recursive
+from invconv.kernels.cpu.machine import reason
 from invconv.kernels.exponential import Counts, counts_of
 from invconv.kernels.frequencies import spectrum
+from invconv.operators import recursion
 from invconv_torch.native import kernels, nodes
-from invconv_torch.native.filters import filtered as filtered
-from invconv_torch.native.host import TorchOps, bare, require_onnx_form
+from invconv_torch.native.host import TorchOps, bare, exporting_to_onnx, require_onnx_form
 from invconv_torch.native.kernels import Settings
 from invconv_torch.native.kernels import add_pivots as add_pivots
 from invconv_torch.native.kernels import by_frequencies as by_frequencies
-from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, run
+from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, one_by_one, run
 from invconv_torch.native.nodes import evaluate as evaluate
 
 ARRAY_OPS = TorchOps
@@ -100,7 +102,6 @@ GRADIENT = Rule(
     "spectral_log_det_vjp",
     lambda settings, kernel: torch.as_tensor(spectrum.spectral_log_det_vjp(kernel, *settings)),
     lambda family, kernel: kernel.shape,
-    False,
     _none_compiled,
     _none_compiled,
 )
@@ -108,7 +109,6 @@ LOG_DET = Rule(
     "spectral_log_det",
     _log_det,
     lambda family, kernel: (),
-    False,
     lambda settings, saved, bar, wanted: (bar * run(GRADIENT, settings, *saved),),
     _none_compiled,
 )
@@ -116,7 +116,6 @@ LOG_ABS_DET = Rule(
     "log_abs_det",
     lambda _, matrices: log_of_pivots(matrices),
     lambda _, matrices: matrices.shape[:-2],
-    False,
     lambda _, saved, bar, wanted: (bar[..., None, None] * inverse_or_nan(*saved).mH,),
     lambda _, saved, dot: (inverse_or_nan(*saved) @ dot).diagonal(dim1=-2, dim2=-1).sum(-1).real,
 )
@@ -155,7 +154,7 @@ def _recorded(
     def shape(_: Any, *tensors: Tensor) -> Sequence[int]:
         return tuple(tensors[like].shape)
 
-    rule = Rule(function.name, agnostic, shape, False, vjp, jvp)
+    rule = Rule(function.name, agnostic, shape, vjp, jvp)
 
     def call(family: StencilFamily, *tensors: Tensor, counts: Counts | None = None) -> Tensor:
         if len(tensors) > nodes.MOST:  # each derivative adds one: correlations record the series
@@ -168,3 +167,80 @@ def _recorded(
 # See `invconv.kernels.exponential`.
 exponential = _recorded(core.exponential, 1, core.exponential_tangent, core.exponential_cotangent)
 exponential_gram = _recorded(core.exponential_gram, 0, core.gram_tangent, core.gram_cotangent)
+
+
+def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """See `invconv.operators.recursion.filtered`, which has the derivatives.
+
+    On a CPU all sections run in one pass of compiled code. Recorded, each is an operation.
+    """
+    given, shape = (b, a, x) if z is None else (b, a, x, z), _filter_shape(b, a, z)
+    if x.device.type == "cpu" and shape.compiles and not exporting_to_onnx():
+        if not bare(*given, unrecorded=True):
+            return recursion.in_sections(_section, b, a, x, z)
+        if reason(x.element_size()) is None:
+            y = torch.empty_like(x, memory_format=torch.contiguous_format)
+            last = None if z is None else z.new_zeros(z.shape)
+            _into(shape, given, y, last, x.shape[-1])
+            return y, last
+    return recursion.filtered.agnostic(b, a, x, z)
+
+
+def _filter_shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
+    order = 0 if z is None else z.shape[-1]
+    return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order, b.shape[-2] > 1)
+
+
+def _into(
+    shape: recursive.Filter, given: Sequence[Tensor], y: Tensor, last: Tensor | None, step: int
+) -> None:
+    """Filter into y and the last states; the rows of y are ``step`` numbers apart."""
+    given = [t.resolve_neg().contiguous() for t in given]
+    places = [t.data_ptr() for t in given]
+    places += [0] * (4 - len(given)) + [y.data_ptr(), 0 if last is None else last.data_ptr()]
+    x, length, order = given[2], given[2].shape[-1], shape.order
+    last_step = order if step == length else step
+    steps = x.numel() // length, given[0].shape[-3], length, length, order, step, last_step
+    keeps = *given, y, last
+    recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads(), *keeps)
+
+
+def _section(*tensors: Tensor) -> Tensor:
+    return run(FILTER, None, *tensors)
+
+
+def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    """Return y with the last state behind it in every row."""
+    if reason(x.element_size()) is not None:
+        return recursion.by_solves(b, a, x, z)
+    length, shape = x.shape[-1], _filter_shape(b[None], a[None], z)
+    v = x.new_empty((*x.shape[:2], length + shape.order))
+    if shape.varying:
+        v[..., length:] = 0
+    _into(shape, (b, a, x, z), v, v[..., length:], v.shape[-1])
+    return v
+
+
+def _filter_vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+    b, a, x, v = saved
+
+    def pull_back(_: None, bar: Tensor) -> Cotangents:
+        order = v.shape[-1] - x.shape[-1]
+        return recursion.cotangents(_section, b, a, x, v, bar, wanted, order)
+
+    return (pull_back if torch.compiler.is_compiling() else one_by_one(pull_back))(None, bar)
+
+
+def _filter_jvp(_: None, saved: Any, *dots: Tensor | None) -> Tensor:
+    b, a, x, v = saved
+    return recursion.tangent(_section, b, a, x, v, dots)
+
+
+FILTER = Rule(
+    "filter",
+    _filter,
+    lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
+    _filter_vjp,
+    _filter_jvp,
+    keeps_result=True,
+)

@@ -29,13 +29,11 @@ try:
     fp32_precision = torch._C._get_fp32_precision_getter
     is_tracing = torch._C._is_tracing
     open_modes = torch._C._len_torch_dispatch_stack
-    Transform = torch._C._functorch.TransformType
     get_interpreter_stack = torch._C._functorch.get_interpreter_stack
     is_legacy_batchedtensor = torch._C._functorch.is_legacy_batchedtensor
     enter_legacy_vmap = torch._C._vmapmode_increment_nesting
     leave_legacy_vmap = torch._C._vmapmode_decrement_nesting
     add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim
-    peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
     saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
     without_modes = _python_dispatch._disable_current_modes
 
@@ -57,9 +55,9 @@ def apply_of(function: type[Function]) -> Callable[..., Any]:
 forward_level = partial(attrgetter("_current_level"), forward_ad)
 
 
-def version(t: Tensor) -> int:
-    """Return the number of edits in place of a tensor."""
-    return int(t._version)
+def version_of(t: Tensor) -> tuple[int, int]:
+    """Return the address of a tensor and its version, 0 for an inference tensor."""
+    return t.data_ptr(), 0 if t.is_inference() else t._version
 
 
 def constant_in_graphs(function: F) -> F:

@@ -7,17 +7,15 @@ that a recorded graph uses lives as long as the module.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import invconv as ic
+from invconv.arrays.namespaces import Shape
 from invconv.operators.base.calls import PreparedInverse
-from invconv_torch.native import host
-
-Shape: TypeAlias = tuple[int, ...]
-Key: TypeAlias = tuple[Shape, int | None]  # a grid and a stream
+from invconv_torch.private import version_of
 
 _GRIDS = 4  # inverses that a module keeps, for different grids and streams
 
@@ -33,27 +31,26 @@ class Kept:
     def of(factor: Callable[[], PreparedInverse], tensors: list[Tensor]) -> "Kept":
         """Factor, and record what the tensors were before: a thread may edit them meanwhile."""
         was = [
-            t.detach().clone() if t.device.type == "cpu" else (t, *host.version_of(t))
-            for t in tensors
+            t.detach().clone() if t.device.type == "cpu" else (t, *version_of(t)) for t in tensors
         ]
         return Kept(factor(), was)
 
     def holds(self, tensors: list[Tensor]) -> bool:
         """Tell whether the tensors are unchanged."""
-        return len(tensors) == len(self.tensors) and all(map(_is_still, tensors, self.tensors))
-
-
-def _is_still(t: Tensor, was: Any) -> Any:
-    if isinstance(was, tuple):
-        return was[0] is t and was[1:] == host.version_of(t)
-    return was.dtype == t.dtype and was.device == t.device and torch.equal(was, t)
+        return len(tensors) == len(self.tensors) and all(
+            (was[0] is t and was[1:] == version_of(t))
+            if isinstance(was, tuple)
+            else (was.dtype == t.dtype and was.device == t.device and torch.equal(was, t))
+            for t, was in zip(tensors, self.tensors, strict=True)
+        )
 
 
 class RememberedInverses:
     """The last inverses of a module, by grid and stream."""
 
     def __init__(self) -> None:
-        self._kept: dict[Key, Kept] = {}  # the one that was used last is last
+        # by grid and stream; the one that was used last is last
+        self._kept: dict[tuple[Shape, int | None], Kept] = {}
         self._in_graphs: list[Kept] = []
 
     def find(

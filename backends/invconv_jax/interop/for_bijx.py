@@ -25,8 +25,7 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of axes of the lattice, if the operator leaves it open, as 1x1
-        convolutions do; any number of batch axes come before the channels.
+        The number of lattice axes, if the operator leaves it open; any batch axes come before.
 
     Examples
     --------

@@ -20,8 +20,7 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the operator leaves it open, as 1x1
-        convolutions do; any number of batch axes come before the channels.
+        The number of spatial axes, if the operator leaves it open; any batch axes come before.
 
     Examples
     --------
@@ -38,20 +37,15 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
         require_conv(conv)
         axes = event_ndim(getattr(conv, "ndim", None), ndim)
         super().__init__(event_ndims_in=axes, is_constant_jacobian=True)
-        self._conv = conv
-
-    @property
-    def conv(self) -> Any:
-        """The operator, x -> z."""
-        return self._conv
+        self.conv = conv
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return K^-1 (x - b) and log|det K^-1|, shape batch, of latent x."""
-        return on_batch(self._conv.inverse_and_log_det, self._named(x), self.event_ndims_in)
+        return on_batch(self.conv.inverse_and_log_det, self._named(x), self.event_ndims_in)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return K y + b and log|det K|, shape batch, of data y."""
-        return on_batch(self._conv.forward_and_log_det, self._named(y), self.event_ndims_in)
+        return on_batch(self.conv.forward_and_log_det, self._named(y), self.event_ndims_in)
 
     def _named(self, x: Array) -> Array:
         """Return x with the operator's identity in the text of a traced program.
@@ -59,7 +53,7 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
         distrax treats two bijectors with equal texts as the same, with a KL divergence of zero,
         although the texts do not show the values of arrays.
         """
-        return checkpoint_name(x, f"operator {id(self._conv)}")
+        return checkpoint_name(x, f"operator {id(self.conv)}")
 
     def same_as(self, other: distrax.Bijector) -> bool:
         """Tell whether another bijector has the same operator, on as many axes."""
@@ -68,12 +62,12 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
 
     def tree_flatten(self) -> tuple[tuple[Any], int]:
         """Return the operator, and the static part; distrax's own depends on the leaves' values."""
-        return (self._conv,), self.event_ndims_in
+        return (self.conv,), self.event_ndims_in
 
     @classmethod
     def tree_unflatten(cls, aux_data: int, children: tuple[Any]) -> Self:
         """Undo `tree_flatten`."""
         bijector = object.__new__(cls)
         distrax.Bijector.__init__(bijector, event_ndims_in=aux_data, is_constant_jacobian=True)
-        (bijector._conv,) = children
+        (bijector.conv,) = children
         return bijector

@@ -27,8 +27,7 @@ class NumpyroTransform(Transform):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the operator leaves it open, as 1x1
-        convolutions do; any number of batch axes come before the channels.
+        The number of spatial axes, if the operator leaves it open; any batch axes come before.
 
     Examples
     --------

@@ -49,7 +49,6 @@ class SplitByBatch:
             )
 
     def __call__(self, *arrays: Array, **settings: Any) -> Array:
-        """Run the function."""
         pairs = tuple(settings.items())
         types = tuple((tuple(a.shape), a.dtype) for a in arrays)
         program = _program(self, types, pairs, jax.config.jax_enable_x64)

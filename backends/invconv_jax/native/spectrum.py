@@ -76,7 +76,6 @@ class SpectralSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         kept = "cached inverse where accurate, else solve"
         if isinstance(self.accurate, jax.Array) and readable(self.accurate):
             kept = "cached inverse" if self.accurate else "solve"
@@ -90,7 +89,6 @@ class SpectralSolver:
 
     @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape)."""
         if y.shape[0] == 0:
             return y
         spectrum, inverse, accurate = self.spectrum, self.inverse, self.accurate

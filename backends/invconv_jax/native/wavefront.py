@@ -56,7 +56,6 @@ class CausalSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         sweep, taps = self.causal.sweep, self.causal.taps
         corner = "cached inverse where accurate, else triangular solve"
         if machine.reason(taps.dtype.itemsize):
@@ -71,7 +70,6 @@ class CausalSolver:
 
     @jax.jit  # type: ignore[untyped-decorator]
     def __call__(self, y: Array) -> Array:
-        """Solve for x, shape (B, C, *shape), with the derivatives of a linear solve."""
         sweep, matrices = self.causal.sweep, self.causal.taps
         return lax.custom_linear_solve(
             lambda x: correlate(self.causal.stencil(), x),

@@ -20,11 +20,8 @@ from invconv_torch.native.host import device_kind
 from invconv_torch.precision import AUTOCAST, autocasting
 
 
-def network(
-    inputs: int, width: int, outputs: int, device: Any = None, dtype: Any = None
-) -> nn.Sequential:
+def network(inputs: int, width: int, outputs: int, **where: Any) -> nn.Sequential:
     """Return the network of a coupling: 3x3, 1x1 and 3x3 convolutions, the last one zero."""
-    where = {"device": device, "dtype": dtype}
     last = nn.Conv2d(width, outputs, 3, padding=1, **where)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -98,7 +95,8 @@ class AffineCoupling(Described):
         self.context = density.optional_context(context)
         self.swapped = flag("swapped", swapped)
         inputs = half + (self.context or 0)
-        self.net = network(inputs, positive_int("width", width), channels, device, dtype)
+        where = {"device": device, "dtype": dtype}
+        self.net = network(inputs, positive_int("width", width), channels, **where)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return z, shape (B, C, H, W), and the log-determinants, shape (B,).

@@ -155,19 +155,16 @@ def _layers(
     return layers
 
 
-def mixing_layer(
-    name: str, size: int, channels: int, device: Any = None, dtype: Any = None
-) -> nn.Module:
+def mixing_layer(name: str, size: int, channels: int, **where: Any) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
-    where = {"bias": False, "device": device, "dtype": dtype}
     if before := designs.before_emerging(name):
-        return EmergingConv2d(channels, size, mixing=before, **where)
+        return EmergingConv2d(channels, size, mixing=before, bias=False, **where)
     cls = mixings()[name]
     if issubclass(cls, Pointwise):
-        return Conv1x1(channels, name, **where)
+        return Conv1x1(channels, name, bias=False, **where)
     if named := Convolution.named.get(f"{cls.__name__}2d"):
-        return named(channels, size, **where)
-    return Layer(partial(cls.init, channels, size), False, None, device, dtype)
+        return named(channels, size, bias=False, **where)
+    return Layer(partial(cls.init, channels, size), False, None, **where)
 
 
 def _arrays(state: dict[str, Tensor]) -> dict[str, Tensor]:

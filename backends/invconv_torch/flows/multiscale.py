@@ -143,7 +143,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
             raise RuntimeError("initialize: the flow is initialized already")
         parameters = (p for layer in todo.values() for p in layer.parameters())
         require_whole("initialize", parameters, "call it before")
-        self._require_fits(x, context)
+        device_kind("x", x)
         density.require_in_range(x)
         with _initializing(todo):
             self.encode(x, context=context)
@@ -167,7 +167,9 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         zs : tuple of tensor, shape (B, C, H, W) with each of ``latent_shapes``
         log_det : tensor, shape (B,)
         """
-        self._require_fits(x, context)
+        device_kind("x", x)
+        density.require_images(x, self.shape)
+        self._require_context(context)
         layers = dict(self.steps())
         if self._recomputes and watch is None and torch.is_grad_enabled():
             self._runs = _reversible(self.layers, self._runs)
@@ -308,11 +310,6 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def _like(self) -> Tensor:
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0)).data
         return like.to_local() if shared_out(like) else like  # an image is no DTensor
-
-    def _require_fits(self, x: Tensor, context: Tensor | None) -> None:
-        device_kind("x", x)
-        density.require_images(x, self.shape)
-        self._require_context(context)
 
     def _require_context(self, context: Tensor | None) -> None:
         if context is not None and not self.conditional:

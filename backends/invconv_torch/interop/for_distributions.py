@@ -53,8 +53,7 @@ class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
     conv : layer or InvertibleConv
         Which keeps the shape of a sample.
     ndim : int, optional
-        The number of spatial axes, if the layer leaves it open, as 1x1
-        convolutions do; any number of batch axes come before the channels.
+        The number of spatial axes, if the layer leaves it open; any batch axes come before.
     cache_size : {0, 1}
         Whether to remember the last (z, x), as in torch.distributions; use 0 while training, since
         the parameters change.

@@ -11,42 +11,29 @@ from torch.autograd import forward_ad
 
 from invconv.arrays.namespaces import ArrayOps
 from invconv_torch.private import (
-    Transform,
     constant_in_graphs,
     forward_level,
     get_interpreter_stack,
     is_tracing,
     open_modes,
-    peek_interpreter_stack,
-    version,
 )
 
 PLAIN = (Tensor, torch.nn.Parameter)
 TRACERS = "torch.export.export and torch.compile can trace it"
 
 
-def differentiated(*tensors: Tensor) -> bool:
-    """Tell whether autograd records operations on these tensors, or forward mode is on."""
-    if forward_level() >= 0:
-        return True
-    if torch.is_grad_enabled():
-        for t in tensors:
-            if t.requires_grad:
-                return True
-    return False
-
-
 def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
 
+    Of no tensors: whether none can be a stand-in, as under tracers, torch.func and modes.
     Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
     goes through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
-    If ``unrecorded``, False also of tensors that are `differentiated`.
+    If ``unrecorded``, False also where autograd records them, or forward mode is on.
     """
     if (
         torch.compiler.is_compiling()
         or is_tracing()
-        or peek_interpreter_stack() is not None
+        or get_interpreter_stack() is not None
         or open_modes()
         or (unrecorded and forward_level() >= 0)
     ):
@@ -63,11 +50,6 @@ def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     return True
 
 
-def traced() -> bool:
-    """Tell whether tensors may be stand-ins: under tracers, torch.func and modes."""
-    return not bare()
-
-
 @constant_in_graphs
 def _in_onnx_export() -> bool:
     """Tell whether torch.onnx.export runs; in its second attempt Dynamo would read False."""
@@ -80,12 +62,7 @@ def exporting_to_onnx() -> bool:
 
 
 def require_onnx_form() -> None:
-    """Raise if an operator of the core, which is no layer, is exported to ONNX; traced code asks.
-
-    Raises
-    ------
-    NotImplementedError
-    """
+    """Raise if an operator of the core, which is no layer, is exported to ONNX."""
     if exporting_to_onnx():
         raise NotImplementedError(
             "torch.onnx.export of an operator of invconv: expected a layer, whose parameters are "
@@ -106,22 +83,22 @@ def device_kind(name: str, x: Any) -> str:
     return str(x.device.type)
 
 
+@constant_in_graphs
+def _transforms() -> tuple[str, ...]:
+    """Return the names of the open transforms of `torch.func`."""
+    return tuple(level.key().name for level in get_interpreter_stack() or [])
+
+
 def refuse_nested_forward_mode() -> None:
     """Raise in forward mode inside forward mode, where PyTorch would drop derivatives.
 
     It treats the result of a custom function's ``jvp`` as a constant of the outer one.
     """
-    if sum(level.key() == Transform.Jvp for level in get_interpreter_stack() or []) > 1:
+    if _transforms().count("Jvp") > 1:
         raise NotImplementedError(
             "invconv: PyTorch cannot differentiate forward mode by forward mode here, as in "
             "jvp of jvp or jacfwd of jacfwd; use jacfwd of jacrev, or jvp of grad"
         )
-
-
-@constant_in_graphs
-def _transforms() -> tuple[str, ...]:
-    """Return the names of the open transforms of `torch.func`, while the compiler traces."""
-    return tuple(level.key().name for level in get_interpreter_stack() or [])
 
 
 def refuse_compiled_transforms() -> None:
@@ -145,25 +122,20 @@ class TorchOps(ArrayOps):
     """PyTorch's answers; torch.compile traces those that traced code asks for."""
 
     def require(self, name: str, x: Tensor) -> None:
-        """Raise TypeError for a tensor that is not dense."""
         if x.is_nested or x.layout is not torch.strided:
             kind = "a nested tensor" if x.is_nested else f"one of layout {x.layout}"
             raise TypeError(f"{name}: expected a dense tensor, got {kind}; convert it first")
 
     def device(self, x: Tensor) -> torch.device:
-        """Return the device of a tensor."""
         return x.device
 
     def readable(self, x: Tensor) -> bool:
-        """Say True of a plain tensor in host memory."""
         return x.device.type == "cpu" and bare(x)
 
     def recorded(self, x: Tensor) -> bool:
-        """Tell whether autograd or forward mode records a tensor."""
         return has_tangent(x) or (x.requires_grad and torch.is_grad_enabled())
 
     def without_derivative(self, x: Tensor) -> Tensor:
-        """See `ArrayOps.without_derivative`."""
         return x.detach()
 
     def same_kind(self, x: Tensor, like: Tensor) -> bool:
@@ -177,11 +149,9 @@ class TorchOps(ArrayOps):
         )
 
     def copy(self, x: Tensor) -> Tensor:
-        """Return a copy, which autograd records."""
         return x.clone()
 
     def to_numpy(self, x: Tensor) -> np.ndarray[Any, Any]:
-        """Copy the values of a tensor to the host, in float32 if it is of a half type."""
         half = x.dtype.itemsize == 2 and x.is_floating_point()
         # a copy first: memory that NumPy has seen cannot be resized, as FSDP does with parameters
         own = (x.float() if half else x).detach().clone()
@@ -189,7 +159,7 @@ class TorchOps(ArrayOps):
 
     def constant(self, values: np.ndarray[Any, Any], like: Tensor, dtype: Any) -> Any:
         """Return a constant, which is copied to an accelerator once."""
-        if like.device.type == "cpu" or traced() or type(like) not in PLAIN:
+        if like.device.type == "cpu" or not bare() or type(like) not in PLAIN:
             return self.xp.asarray(values, dtype=dtype, device=like.device)
         key = values.tobytes(), values.dtype, values.shape, dtype, like.device
         if like.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -214,11 +184,6 @@ def _constant_on_device(
 def has_tangent(x: Tensor) -> bool:
     """Tell whether forward mode differentiates by a tensor."""
     return forward_ad.unpack_dual(x).tangent is not None
-
-
-def version_of(t: Tensor) -> tuple[int, int]:
-    """Return the address of a tensor and its version, 0 for an inference tensor."""
-    return t.data_ptr(), 0 if t.is_inference() else version(t)
 
 
 def laid_out(result: Tensor, x: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_
 from invconv_torch.native.host import PLAIN, bare, laid_out
 from invconv_torch.precision import full_precision
 
-Shape: TypeAlias = tuple[int, ...]
 Settings: TypeAlias = Any  # a family, alone or with factors, counts of terms, or a grid
 
 
@@ -194,11 +193,9 @@ class FactoredCausal:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         return self.state.plan
 
     def transpose(self) -> "FactoredCausal":
-        """Return the factored transpose."""
         return self.of(self.family.transpose(), self.family.adjoint(self.weights), self.shape)
 
     def solve(self, y: Tensor) -> Tensor:
@@ -239,18 +236,15 @@ class FactoredSpectral:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         kept = "LU factors" if self.product is None else "cached inverse"
         return Plan("spectral", per_frequency=kept)
 
     def transpose(self) -> "FactoredSpectral":
-        """Return the factored transpose."""
         turned = None if self.product is None else self.product.transposed
         basis = self.basis.transpose()
         return replace(self, basis=basis, product=turned, adjoint=not self.adjoint)
 
     def solve(self, y: Tensor) -> Tensor:
-        """Return x, shape (B, C, *shape)."""
         if self.product is not None:
             return self.product(y)
         return within_range(self._solve, y) if y.shape[0] else y

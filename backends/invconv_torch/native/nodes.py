@@ -34,7 +34,6 @@ from invconv.operators.base.calls import for_each
 from invconv_torch.native import kernels
 from invconv_torch.native.host import (
     bare,
-    differentiated,
     exporting_to_onnx,
     laid_out,
     owned,
@@ -47,9 +46,9 @@ from invconv_torch.private import (
     apply_of,
     enter_legacy_vmap,
     forward_level,
+    get_interpreter_stack,
     is_legacy_batchedtensor,
     leave_legacy_vmap,
-    peek_interpreter_stack,
     remove_batch_dim,
     saved_tensors_hooks,
 )
@@ -58,7 +57,6 @@ Cotangents: TypeAlias = tuple[Tensor | None, ...]
 _ALONE = ("apply", "gram", "matmul", "log_abs_det", "filter")
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
 MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
-_NO_GRID = (0,)  # AOTInductor would make None of an empty list
 _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch
 
 
@@ -71,9 +69,9 @@ class Rule:
     name: str
     run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch
     shape: Callable[..., Sequence[int]]  # (family, *tensors) to the shape of the result
-    keeps_result: bool  # whether the derivatives need the result instead of the last tensor
     vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # of saved, cotangent, wanted
     jvp: Callable[..., Tensor | None]  # (settings, saved, *tangents) to the tangent of the result
+    keeps_result: bool = False  # whether the derivatives need it instead of the last tensor
 
     def __post_init__(self) -> None:
         self.rules[self.name] = self
@@ -230,7 +228,7 @@ def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     if exporting_to_onnx():  # it knows none of our operators
         return rule.run(settings, *tensors)
     family, more = (settings, None) if rule.name in _ALONE else settings
-    grid = more if rule.name in _ON_GRID else _NO_GRID
+    grid = more if rule.name in _ON_GRID else (0,)  # AOTInductor would make None of an empty list
     text = "" if family is None else family.text
     return torch.ops.invconv.run(rule.name, text, grid, *tensors)
 
@@ -246,7 +244,9 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
             return _leaf(rule, settings, *tensors)
         # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
         node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
-    elif peek_interpreter_stack() is None and not differentiated(*tensors):
+    elif get_interpreter_stack() is None and not (
+        forward_level() >= 0 or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+    ):
         return _leaf(rule, settings, *tensors)
     else:
         refuse_nested_forward_mode()
@@ -272,30 +272,23 @@ APPLY = Rule(
     "apply",
     kernels.apply,
     lambda family, w, x: x.shape,
-    False,
-    lambda family, saved, bar, wanted: maps.apply_vjp(family, saved[0], saved[1], bar, wanted),
-    lambda family, saved, w, x: maps.bilinear_jvp(
-        partial(maps.apply, family), saved[0], saved[1], w, x
-    ),
+    lambda family, saved, *more: maps.apply_vjp(family, *saved, *more),
+    lambda family, saved, *dots: maps.bilinear_jvp(partial(maps.apply, family), *saved, *dots),
 )
 GRAM = Rule(
     "gram",
     kernels.gram,
     lambda family, x, y: family.shape_of(x),
-    False,
-    lambda family, saved, bar, wanted: maps.gram_vjp(family, saved[0], saved[1], bar, wanted),
-    lambda family, saved, x, y: maps.bilinear_jvp(
-        partial(maps.gram, family), saved[0], saved[1], x, y
-    ),
+    lambda family, saved, *more: maps.gram_vjp(family, *saved, *more),
+    lambda family, saved, *dots: maps.bilinear_jvp(partial(maps.gram, family), *saved, *dots),
 )
-SOLVE = Rule("solve", kernels.solve, lambda family, w, y: y.shape, True, _solve_vjp, _solve_jvp)
+SOLVE = Rule("solve", kernels.solve, lambda family, w, y: y.shape, _solve_vjp, _solve_jvp, True)
 MATMUL = Rule(
     "matmul",
     kernels.matmul,
     lambda _, a, b: torch.matmul(a, b).shape,
-    False,
-    lambda _, saved, bar, wanted: maps.matmul_vjp(saved[0], saved[1], bar, wanted),
-    lambda _, saved, a, b: maps.bilinear_jvp(primitives.matmul, saved[0], saved[1], a, b),
+    lambda _, saved, *more: maps.matmul_vjp(*saved, *more),
+    lambda _, saved, *dots: maps.bilinear_jvp(primitives.matmul, *saved, *dots),
 )
 
 
@@ -309,7 +302,6 @@ class RecordedSolver:
 
     @property
     def plan(self) -> Plan:
-        """How the solve runs."""
         return Plan("traced") if self.factored is None else self.factored.plan
 
     def as_numpy(self) -> SpectralProduct | None:
@@ -318,7 +310,6 @@ class RecordedSolver:
         return None if product is None else product.as_numpy()
 
     def __call__(self, y: Tensor) -> Tensor:
-        """Solve for x, shape (B, C, *shape)."""
         return run(SOLVE, (self.family, self.factored), self.weights, y)
 
 

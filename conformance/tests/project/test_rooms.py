@@ -75,7 +75,7 @@ def test_a_version_that_is_too_old_is_refused_with_a_sentence(
 @pytest.mark.parametrize(
     ("private", "place", "part"),
     [
-        (invconv_torch.private, torch._C._functorch, "peek_interpreter_stack"),
+        (invconv_torch.private, torch._C._functorch, "get_interpreter_stack"),
         (invconv_torch.private, torch.autograd.forward_ad, "_current_level"),
         (invconv_jax.private, jax.interpreters.mlir, "lower_fun"),
     ],

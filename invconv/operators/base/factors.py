@@ -523,10 +523,12 @@ class Operator:
         first = next(run for run in runs(paths.inverse(self._path())) if not run[0].is_shift)
         return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
-    def _prime(self) -> None:
-        """Compute the cached properties that depend on no values, so that copies share them."""
+    def _primed(self) -> Self:
+        """Return it for `_with`, without arrays and parts; it knows what depends on no values."""
         _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
         _ = self._inverts_forward, self._needs_y
+        names = *self._array_names, *self._constant_names
+        return self._with(dict.fromkeys(names), [None] * len(self._parts()))
 
     def _route(self, x: Array) -> Route:
         shape = tuple(x.shape[2:])
