@@ -16,15 +16,14 @@ from scipy.linalg import get_blas_funcs
 from invconv.arrays.namespaces import Array, NumpyOps, Shape, triangle
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalStencil, Offset, Stencil
-from invconv.kernels import costs, primitives
+from invconv.kernels import primitives
 from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.recursive import Filter
-from invconv.kernels.cpu.spectral.costs import prefers_lanes
-from invconv.kernels.cpu.spectral.factors import eliminate
+from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.cpu.spectral.product import CompiledProduct
 from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralProduct
@@ -36,6 +35,9 @@ Floats = np.ndarray[Any, Any]
 ARRAY_OPS = NumpyOps
 
 _quiet = np.errstate(invalid="ignore")
+# Above this size BLAS's trsm starts threads, which compete with the pool's: split B to stay below
+# it, unless that makes too many pieces.
+_SHARED_OUT, _PIECES = 1024, 16
 
 
 @_quiet
@@ -110,9 +112,9 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
         # X^T T^T = B^T, since BLAS takes the transpose of a row-major B without a copy
         return trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
 
-    step = max(1, (costs.SHARED_OUT - 1) // max(1, len(matrix)))
+    step = max(1, (_SHARED_OUT - 1) // max(1, len(matrix)))
     starts = range(0, rhs.shape[1], step)
-    if not 1 < len(starts) <= costs.PIECES:
+    if not 1 < len(starts) <= _PIECES:
         return solve(rhs)
     return np.concatenate([solve(rhs[:, i : i + step]) for i in starts], axis=1)
 

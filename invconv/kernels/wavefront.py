@@ -52,7 +52,6 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import CausalStencil, Offset, Sweep, dot
-from invconv.kernels import costs
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import (
     Plan,
@@ -273,7 +272,8 @@ def layout(shape: tuple[int, ...], reach: tuple[Offset, ...], direction: tuple[i
     slope = 1 + max([0, *(-o[-1] for o in reach if not any(o[:-2]))])
     lean = slope * direction[-2] * direction[-1]
     # one gap of zeros serves the two rows on both its sides
-    pitch = costs.apart((grid[-1] + depth[-1] + max(0, -lean)) * channels)
+    pitch = (grid[-1] + depth[-1] + max(0, -lean)) * channels
+    pitch += 16 * (pitch % 512 == 0)  # pixels 512 numbers apart would share few cache sets
     strides = [batch * pitch + lean * channels, channels]
     for axis in reversed(range(1, len(grid) - 1)):
         strides.insert(0, (grid[axis] + depth[axis]) * strides[0])

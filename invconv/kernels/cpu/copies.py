@@ -10,8 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.compiler.integers import I32, VOID, Arguments, Int, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I32, VOID, Arguments, Int, Value, Writer
 
 SIGNATURE = (
     "lines z places",

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from invconv.kernels.cpu import copies, costs, sums
-from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Arguments, Int, Numbers, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Arguments, Int, Numbers, Value, Writer
 from invconv.kernels.cpu.program import Header, Segment, size
 from invconv.kernels.cpu.weights import order_of_channels
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.compiler.integers import I8, Arguments, Int, Value, Variable
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I8, Arguments, Int, Value, Variable, Writer
 from invconv.kernels.cpu.lanes.images import Vectors
 from invconv.kernels.order import accumulators, unrolled
 

@@ -40,13 +40,14 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, size
 from invconv.arrays.stencil import at_end
-from invconv.kernels import costs
 from invconv.kernels.cpu.spectral.product import RealTransform
 from invconv.kernels.primitives import matmul, pad, part
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pairs it was made of
 
+# points: an axis of at most so many is transformed by a product with a matrix
+BY_MATRIX = 128
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
 
 
@@ -124,7 +125,7 @@ class Waves:
             n, shape = int(x.shape[axis]), x.shape
             lead, rest = size(shape[:axis]), size(shape[axis + 1 :])
             rows = namespace(x).reshape(x, (lead, n, rest))
-            if n > costs.BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
+            if n > BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
                 rows = quick(rows)
             else:
                 matrix = self.matrix(n, back)

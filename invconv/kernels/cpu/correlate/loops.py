@@ -7,8 +7,7 @@ For the gradient, x and y_bar lie in buffers like the images and results of a co
 for every tap a vector of y_bar is multiplied with the vector of x at a fixed distance.
 """
 
-from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import Arguments, Int, Numbers, Value, Writer
 from invconv.kernels.cpu.copies import write_copies
 from invconv.kernels.cpu.correlate.programs import Band, CorrelationHeader, Run
 from invconv.kernels.cpu.loop import each_unit
