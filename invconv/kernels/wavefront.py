@@ -107,12 +107,8 @@ def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
             known = known & (there[k] >= 0) & (there[k] < shape[k])
         lane = _ravel((1,) * len(sizes), sizes, [*there, residue])
         reads.append(xp.where(known, (back - drop) * count + lane, back * count))
-    *along, end = (
-        p if s > 0 else size - 1 - p
-        for p, s, size in zip(
-            _unravel(xp.arange(math.prod(shape), **device), shape), c.direction, shape, strict=True
-        )
-    )
+    pixels = zip(_unravel(xp.arange(size(shape), **device), shape), c.direction, shape, strict=True)
+    *along, end = (p if s > 0 else n - 1 - p for p, s, n in pixels)
     level = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + end // step
     places = level * count + _ravel((1,) * len(sizes), sizes, [*along, end % step])
     gather = xp.where(inside, pixel, math.prod(shape))
@@ -120,10 +116,7 @@ def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
 
 
 def _unravel(index: Index, shape: Shape) -> list[Index]:
-    return [
-        index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
-        for k, n in enumerate(shape)
-    ]
+    return [index // math.prod(shape[k + 1 :]) % n for k, n in enumerate(shape)]
 
 
 def _ravel(direction: tuple[int, ...], shape: Shape, along: list[Index]) -> Index:

@@ -16,7 +16,6 @@ from invconv.kernels.cpu.program import (
     Header,
     Parts,
     Segment,
-    filled,
     numbers_of,
     tap_list,
 )
@@ -72,7 +71,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
         "block": g.block,
         "blocks": g.blocks,
     }
-    header = filled(Header, **numbers | parts.header)
+    header = Header(**numbers | parts.header)
     weights = header.block * g.channels
     sections = {
         "order": g.order,
@@ -93,7 +92,7 @@ def _recursion(g: Geometry) -> Parts:
     return Parts(
         {"images": 1, "units": 1, "row_step": g.direction[0], "last_row": max(back)},
         [list(enumerate(back))],
-        [[filled(Segment, at=start, rows=g.pixels, columns=1)]],
+        [[Segment(at=start, rows=g.pixels, columns=1)]],
         (near,),
     )
 

@@ -146,13 +146,8 @@ class Waves:
         """Multiply the ends of axes between transposed mirrors by 1 + ``more``: by D^-1, or D."""
         for axis in axes if self.transposed else ():
             n = int(x.shape[axis])
-            weights = (1 + more * at_end(np.arange(n), n)).reshape(-1, *[1] * (x.ndim - 1 - axis))
-            x = x * constant(weights, x, x.dtype)
+            x = x * _along(axis, x, 1 + more * at_end(np.arange(n), n))
         return x
-
-
-COSINES, SINES, MIRRORS = Waves(0, 0), Waves(1, 1), Waves(0, -1)
-TRANSPOSED_MIRRORS = Waves(0, -1, transposed=True)
 
 
 def _sines(rows: Array) -> Array:
@@ -254,18 +249,18 @@ def _matrix(n: int) -> Floats:
 
 
 def _back(n: int) -> Floats:
-    often = _multiplicity(n)
+    often = half_multiplicity(n)
     return _matrix(n).T * (np.concatenate([often, often[1 : (n + 1) // 2]]) / n)
 
 
 BORDERS = "periodic", "symmetric", "mirror", "odd", "zero"
 _WAVES: dict[str, Waves | None] = {
     "periodic": None,
-    "symmetric": COSINES,
-    "mirror": MIRRORS,
-    "odd": SINES,
-    "zero": SINES,  # what kernels of three taps see between walls at zero
-    "transposed mirror": TRANSPOSED_MIRRORS,
+    "symmetric": Waves(0, 0),
+    "mirror": Waves(0, -1),
+    "odd": Waves(1, 1),
+    "zero": Waves(1, 1),  # what kernels of three taps see between walls at zero
+    "transposed mirror": Waves(0, -1, transposed=True),
 }
 # the borders of the transpose; the others stay what they are
 _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
@@ -306,7 +301,9 @@ class Basis:
     def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
         """Return how often each frequency of the half spectrum occurs in the full one, (F,)."""
         half = self.closed[-1:]
-        along = [_multiplicity(n) if axis in half else np.ones(n) for axis, n in enumerate(shape)]
+        along = [
+            half_multiplicity(n) if axis in half else np.ones(n) for axis, n in enumerate(shape)
+        ]
         return functools.reduce(np.multiply.outer, along).reshape(-1)
 
     def counts(self, kernel_size: Shape) -> np.ndarray[Any, Any]:
@@ -421,7 +418,8 @@ def _folded(x: Array, axis: int, places: np.ndarray[Any, Any], period: int) -> A
     return xp.take(pad(x, axis, 0, 1), constant(source, x), axis=axis)
 
 
-def _multiplicity(n: int) -> Floats:
+def half_multiplicity(n: int) -> Floats:
+    """Return how often each of n // 2 + 1 frequencies of n real numbers occurs."""
     counts = doubled(n // 2 + 1)
     if n % 2 == 0:
         counts[-1] = 1.0

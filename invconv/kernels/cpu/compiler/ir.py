@@ -158,10 +158,6 @@ class Writer:
         self.b.branch(test)
         self.b.position_at_end(after)
 
-    def rarely(self, condition: Value) -> Any:
-        """Write code, inside this context, for a condition that is mostly false."""
-        return self.b.if_then(condition, likely=False)
-
     @contextmanager
     def branches(self, condition: Value) -> Iterator[Iterator[bool]]:
         """Write the body of a loop over True and False where the condition is so."""
