@@ -149,10 +149,7 @@ def together(batch: int, workers: int) -> int:
 
 
 def _by_channels(g: Geometry, batch: int, workers: int) -> float:
-    """Return the cost of a solve for each channel, in products of a vector with a number.
-
-    Fewer sums than `TOGETHER` wait for each other; y's products wait for nothing.
-    """
+    """Return the same: sums fewer than `TOGETHER` wait for each other, products with y do not."""
     v, at_a_time = images.vectors_of(g), together(batch, workers)
     lines = min(g.shape[-2], costs.TOGETHER)
     levels = g.shape[-1] + g.lag * (lines - 1)

@@ -101,7 +101,7 @@ class Waves:
         if self.beyond:
             shares = 1 - at_end(m if self.transposed else p, n) / 2
             return np.asarray(turns(m * p, period).real * unit * shares)
-        matrix = np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
+        matrix = np.asarray(turns(m * (2 * p + 1), 4 * n).real * np.sqrt(doubled(n) / n)[:, None])
         return matrix.T if back else matrix
 
     def transform(self, x: Array, axes: Sequence[int], *, back: bool = False) -> Array:
@@ -164,16 +164,12 @@ def doubled(n: int) -> Floats:
     return numbers
 
 
-def _scale(n: int) -> Floats:
-    return np.sqrt(doubled(n) / n)
-
-
 @functools.lru_cache(maxsize=32)
 def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
     """Return the order of points for one FFT, its inverse, and the factors of the frequencies."""
     order = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)[::-1]])
     half = np.arange(n // 2 + 1)
-    return order, np.argsort(order), np.conj(turns(half, 4 * n)) * _scale(n)[half]
+    return order, np.argsort(order), np.conj(turns(half, 4 * n)) * np.sqrt(doubled(n) / n)[half]
 
 
 def _cosines(rows: Array) -> Array:
