@@ -33,8 +33,8 @@ from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_at_the_pixel
 ARRAY_OPS = NumpyOps
 
 _quiet = np.errstate(invalid="ignore")
-# Above this size SciPy's BLAS starts threads, for which those of NumPy's BLAS wait 100 times as long
-# as the solve takes: split B to stay below it, unless that makes too many pieces.
+# Above this size SciPy's BLAS starts threads while those of NumPy's BLAS still spin, which takes
+# far longer than the solve: split B to stay below it, unless that makes too many pieces.
 _SHARED_OUT, _PIECES = 1024, 16
 
 

@@ -113,7 +113,6 @@ class SpectralProduct:
 
     @functools.cached_property
     def transposed(self) -> "SpectralProduct":
-        """The transpose of the map: the product with A(f)^H."""
         turned = namespace(self.matrices).matrix_transpose(conjugate(self.matrices))
         return SpectralProduct(turned, self.basis.transpose(), self.shape)
 

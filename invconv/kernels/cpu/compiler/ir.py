@@ -204,7 +204,6 @@ class Writer:
         return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
 
     def address(self, number: Number) -> Value:
-        """Return an integer as an address."""
         return self.b.inttoptr(self.integer(number).value, POINTER)
 
     def typed(self, address: Value, kind: Any) -> Value:
@@ -239,7 +238,6 @@ class Writer:
         return loaded
 
     def store(self, value: Value, pointer: Value, place: Number) -> None:
-        """Put a vector or a number at a place."""
         self.b.store(value, self.at(pointer, place), align=self.itemsize)
 
     def move(self, target: Value, source: Value, count: Int) -> None:
