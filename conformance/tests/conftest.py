@@ -15,8 +15,7 @@ import torch
 
 from invconv.kernels.cpu import compiled, costs, handler
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.integers import I64
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I64, Writer
 
 jax.config.update("jax_enable_x64", True)
 os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests

@@ -208,14 +208,10 @@ def register_backend(import_name: str, module: ModuleType) -> None:
     _backends[import_name] = module
 
 
-def adapters() -> set[str]:
-    """Return the names of the packages of all adapters that have been imported."""
-    return {module.__name__.partition(".")[0] for module in _backends.values() if module}
-
-
 def callers_level() -> int:
     """Return the ``stacklevel`` with which a warning points to the line that called the library."""
-    level, frame, names = 1, sys._getframe(1), adapters()
+    level, frame = 1, sys._getframe(1)
+    names = {module.__name__.partition(".")[0] for module in _backends.values() if module}
     # a library's wrappers of our methods, such as torch.no_grad, are not the caller
     inside = {"invconv", "dataclasses", *names, *(n.removeprefix("invconv_") for n in names)}
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in inside:

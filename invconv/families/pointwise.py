@@ -35,13 +35,13 @@ from invconv.families.family import BOTH, Family, Wanted
 from invconv.kernels import maps
 from invconv.kernels.frequencies.circulant import (
     CirculantStep,
-    channel_multiplicity,
     circulant_matrix,
     circulant_vjp,
     from_spectrum,
     inverse_of,
     spectrum,
 )
+from invconv.kernels.frequencies.waves import half_multiplicity
 from invconv.kernels.matrices import (
     Divided,
     PixelStep,
@@ -480,7 +480,7 @@ class Circulant(Structured):
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         half = namespace(w).hypot(*spectrum(w))
-        often = constant(channel_multiplicity(int(w.shape[0])), half, half.dtype)
+        often = constant(half_multiplicity(int(w.shape[0])), half, half.dtype)
         return size(shape) * total(often * log_abs(half)), None
 
     def add_log_det_vjp(self, known: Any, w: Array, shape: Shape, memo: Any, bar: Array) -> Array:

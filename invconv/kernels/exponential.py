@@ -47,7 +47,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import Offset
-from invconv.kernels import costs, maps
+from invconv.kernels import maps
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, fourier, turns
 from invconv.kernels.primitives import Plan
@@ -57,6 +57,7 @@ Correlation: TypeAlias = Any
 
 LARGEST_STEP = 4.0  # norm of M/s
 LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
+ENTRIES = 2**21  # of e^M_hat(f) at all frequencies, at most, to be kept: 32 MB in complex128
 
 
 class Counts(NamedTuple):
@@ -312,7 +313,7 @@ class ExponentialSolver:
         """Prepare a solve for the taps of -M, by frequencies if the host has their values."""
         entries = taps.shape[1] ** 2 * size(fourier(len(shape)).frequencies(shape))
         product, known = None, counts is not None and counts.steps > 0
-        known = known and readable(taps) and not recorded(taps) and entries <= costs.ENTRIES
+        known = known and readable(taps) and not recorded(taps) and entries <= ENTRIES
         if family.wrap and known and not ops_of(taps).gathers_transforms:
             product = _exponential_product(family, taps, shape)
         return ExponentialSolver(family, taps, counts, product)

@@ -16,26 +16,26 @@ from scipy.linalg import get_blas_funcs
 from invconv.arrays.namespaces import Array, NumpyOps, Shape, triangle
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalStencil, Offset, Stencil
-from invconv.kernels import costs, primitives
+from invconv.kernels import primitives
 from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
-from invconv.kernels.cpu.program import addresses
+from invconv.kernels.cpu.program import Floats, addresses
 from invconv.kernels.cpu.recursive import Filter
-from invconv.kernels.cpu.spectral.costs import prefers_lanes
-from invconv.kernels.cpu.spectral.factors import eliminate
+from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.cpu.spectral.product import CompiledProduct
 from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.primitives import Plan, Solver
 from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_at_the_pixel
 
-Floats = np.ndarray[Any, Any]
-
 ARRAY_OPS = NumpyOps
 
 _quiet = np.errstate(invalid="ignore")
+# Above this size SciPy's BLAS starts threads while those of NumPy's BLAS still spin, which takes
+# far longer than the solve: split B to stay below it, unless that makes too many pieces.
+_SHARED_OUT, _PIECES = 1024, 16
 
 
 @_quiet
@@ -60,9 +60,8 @@ def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Array:
 
 def apply(family: Any, w: Floats, x: Floats) -> Array:
     """See `invconv.kernels.maps.apply`; the compiled kernel reads the taps where they are."""
-    if family.lowers != "taps" or not isinstance(family.wrap, bool):
-        return family.apply(w, x)
-    if not x.size or reason(x.dtype.itemsize) or family.wide:
+    by_taps = family.lowers == "taps" and isinstance(family.wrap, bool) and not family.wide
+    if not by_taps or not x.size or reason(x.dtype.itemsize):
         return family.apply(w, x)
     whole = family.whole
     return _correlate(whole.offsets, whole.wrap, family.unfolded(w), x, whole.placed)
@@ -72,8 +71,7 @@ def _correlate(
     offsets: tuple[Offset, ...], wrap: bool, w: Floats, x: Floats, placed: Callable[..., Any]
 ) -> Floats:
     """Correlate by the compiled kernel; ``placed`` is as in `families.convolutions.TapsFamily`."""
-    settings = x.shape[1], x.shape[2:], offsets, wrap, x.dtype.itemsize
-    correlation = compiled_correlation(*settings)
+    correlation = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.dtype.itemsize)
     if correlation is None:
         return np.zeros_like(x)
     w, x, y = np.ascontiguousarray(w), np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
@@ -110,9 +108,9 @@ def triangular_solve(matrix: Floats, rhs: Floats, *, lower: bool) -> Array:
         # X^T T^T = B^T, since BLAS takes the transpose of a row-major B without a copy
         return trsm(1.0, matrix, part.T, side=1, lower=lower, trans_a=1).T
 
-    step = max(1, (costs.SHARED_OUT - 1) // max(1, len(matrix)))
+    step = max(1, (_SHARED_OUT - 1) // max(1, len(matrix)))
     starts = range(0, rhs.shape[1], step)
-    if not 1 < len(starts) <= costs.PIECES:
+    if not 1 < len(starts) <= _PIECES:
         return solve(rhs)
     return np.concatenate([solve(rhs[:, i : i + step]) for i in starts], axis=1)
 

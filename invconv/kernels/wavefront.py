@@ -52,7 +52,6 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.registry import Primitive
 from invconv.arrays.stencil import CausalStencil, Offset, Sweep, dot
-from invconv.kernels import costs
 from invconv.kernels.order import inverse_limit
 from invconv.kernels.primitives import (
     Plan,
@@ -108,12 +107,8 @@ def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
             known = known & (there[k] >= 0) & (there[k] < shape[k])
         lane = _ravel((1,) * len(sizes), sizes, [*there, residue])
         reads.append(xp.where(known, (back - drop) * count + lane, back * count))
-    *along, end = (
-        p if s > 0 else size - 1 - p
-        for p, s, size in zip(
-            _unravel(xp.arange(math.prod(shape), **device), shape), c.direction, shape, strict=True
-        )
-    )
+    pixels = zip(_unravel(xp.arange(size(shape), **device), shape), c.direction, shape, strict=True)
+    *along, end = (p if s > 0 else n - 1 - p for p, s, n in pixels)
     level = sum(c.slope[k] * (along[k] // c.dilation[k]) for k in others) + end // step
     places = level * count + _ravel((1,) * len(sizes), sizes, [*along, end % step])
     gather = xp.where(inside, pixel, math.prod(shape))
@@ -121,10 +116,7 @@ def lanes_of(c: Sweep, xp: Any, **device: Any) -> Lanes:
 
 
 def _unravel(index: Index, shape: Shape) -> list[Index]:
-    return [
-        index // math.prod(shape[k + 1 :]) % n  # of the last axis the fastest
-        for k, n in enumerate(shape)
-    ]
+    return [index // math.prod(shape[k + 1 :]) % n for k, n in enumerate(shape)]
 
 
 def _ravel(direction: tuple[int, ...], shape: Shape, along: list[Index]) -> Index:
@@ -273,7 +265,8 @@ def layout(shape: tuple[int, ...], reach: tuple[Offset, ...], direction: tuple[i
     slope = 1 + max([0, *(-o[-1] for o in reach if not any(o[:-2]))])
     lean = slope * direction[-2] * direction[-1]
     # one gap of zeros serves the two rows on both its sides
-    pitch = costs.apart((grid[-1] + depth[-1] + max(0, -lean)) * channels)
+    pitch = (grid[-1] + depth[-1] + max(0, -lean)) * channels
+    pitch += 16 * (pitch % 512 == 0)  # pixels 512 numbers apart would share few cache sets
     strides = [batch * pitch + lean * channels, channels]
     for axis in reversed(range(1, len(grid) - 1)):
         strides.insert(0, (grid[axis] + depth[axis]) * strides[0])

@@ -14,9 +14,8 @@ from jax import lax
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, readable, size, to_numpy
-from invconv.kernels import costs
 from invconv.kernels.frequencies import spectrum as core
-from invconv.kernels.frequencies.waves import Basis
+from invconv.kernels.frequencies.waves import BY_MATRIX, Basis
 from invconv.kernels.primitives import Plan
 from invconv_jax.native.partition import SplitByBatch, beside
 from invconv_jax.native.products import eliminate, matmul
@@ -104,7 +103,7 @@ class SpectralSolver:
 
 
 def _multiply(matrices: Array, y_hat: Array) -> Array:
-    if matrices.shape[-1] > costs.FEW:
+    if matrices.shape[-1] > core.FEW:
         return matmul(matrices, y_hat)
     matrices = beside(matrices, y_hat)
     columns = zip(jnp.moveaxis(matrices, 2, 0), jnp.moveaxis(y_hat, 1, 0), strict=True)
@@ -138,7 +137,7 @@ def _along_circles(basis: Basis, x: Array, kind: str, shape: Shape) -> Array:
 def _along_walls(basis: Basis, x: Array, back: bool) -> Array:
     """Transform along axes that are not periodic; no reshape joins short ones with the batch."""
     for axis, waves in enumerate(basis.waves, 2):
-        if waves is not None and x.shape[axis] > costs.BY_MATRIX:
+        if waves is not None and x.shape[axis] > BY_MATRIX:
             x = waves.transform(x, (axis,), back=back)
         elif waves is not None:
             turned = jnp.asarray(waves.matrix(x.shape[axis], back).T, x.dtype)

@@ -19,7 +19,7 @@ import torch
 
 import invconv as ic
 from invconv.families.convolutions import StencilFamily
-from invconv.kernels import costs, exponential, maps
+from invconv.kernels import exponential, maps
 from invconv_conformance.truth import oracle
 
 RNG = np.random.default_rng(0)
@@ -186,7 +186,7 @@ def test_a_product_is_pushed_forward_and_pulled_back(shapes: Any) -> None:
 def test_few_frequencies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = ic.ExponentialConv.init(3, ndim=1, padding="circular", rng=RNG)
     for entries, kept in ((27, "product with exp(-K_hat)"), (26, None)):
-        monkeypatch.setattr(costs, "ENTRIES", entries)
+        monkeypatch.setattr(exponential, "ENTRIES", entries)
         plan = conv.prepare((5,)).plan
         assert (plan.method == "spectral", plan.per_frequency) == (kept is not None, kept)
 

@@ -26,8 +26,7 @@ from invconv.kernels.cpu.correlate import programs
 from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation
 from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cpu.spectral import product
-from invconv.kernels.cpu.spectral.costs import along
-from invconv.kernels.cpu.spectral.product import Blocks
+from invconv.kernels.cpu.spectral.product import Blocks, along
 from invconv.kernels.cuda.plan import Device, plan_of
 from invconv.kernels.frequencies.waves import Basis, real_transform
 from invconv.operators.base import judgement as judged

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.linalg import lu_factor
 
-from invconv.kernels import costs as ways
 from invconv.kernels import numpy_primitives
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.spectral.factors import eliminate
 from invconv.kernels.cpu.spectral.product import compiled_product
+from invconv.kernels.frequencies import spectrum as spectra
+from invconv.kernels.frequencies import waves
 from invconv.kernels.frequencies.spectrum import kernel_spectrum, taps_of_spectrum
 from invconv.kernels.frequencies.waves import Basis, real_transform
 from invconv_conformance.truth.oracle import EXTENDED
@@ -113,8 +114,9 @@ def test_waves_and_spectra(
     seed: int, at_once: int, long: int, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the table in `waves`: by products with all phases, with those of an axis, and by FFTs."""
-    for name, value in {"AT_ONCE": at_once, "LONG": long, "BY_MATRIX": long or 1}.items():
-        monkeypatch.setattr(ways, name, value)
+    monkeypatch.setattr(spectra, "AT_ONCE", at_once)
+    monkeypatch.setattr(spectra, "LONG", long)
+    monkeypatch.setattr(waves, "BY_MATRIX", long or 1)
     rng, carry = np.random.default_rng(seed), CARRY[library]
     borders = tuple(WORDS[(seed + axis) % len(WORDS)] for axis in range(1 + seed // len(WORDS)))
     tops = (8 + 4 * (seed < len(WORDS)), 8, 4)

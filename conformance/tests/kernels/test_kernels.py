@@ -19,7 +19,7 @@ from invconv.kernels.cpu import assembly, compiled, costs, machine, recursive, s
 from invconv.kernels.cpu.compiled import CompiledSolve, compiled_solve, require_images
 from invconv.kernels.cpu.compiler.ir import Writer
 from invconv.kernels.cpu.compiler.target import Target, host
-from invconv.kernels.cpu.correlate.loops import write_images_correlation
+from invconv.kernels.cpu.correlate.correlation import write_images_correlation
 from invconv.kernels.cpu.loop import write_solve
 from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.weights import write_weights

@@ -16,7 +16,6 @@ from invconv.kernels.cpu.program import (
     Header,
     Parts,
     Segment,
-    filled,
     numbers_of,
     tap_list,
 )
@@ -72,7 +71,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
         "block": g.block,
         "blocks": g.blocks,
     }
-    header = filled(Header, **numbers | parts.header)
+    header = Header(**numbers | parts.header)
     weights = header.block * g.channels
     sections = {
         "order": g.order,
@@ -93,7 +92,7 @@ def _recursion(g: Geometry) -> Parts:
     return Parts(
         {"images": 1, "units": 1, "row_step": g.direction[0], "last_row": max(back)},
         [list(enumerate(back))],
-        [[filled(Segment, at=start, rows=g.pixels, columns=1)]],
+        [[Segment(at=start, rows=g.pixels, columns=1)]],
         (near,),
     )
 
@@ -150,10 +149,7 @@ def together(batch: int, workers: int) -> int:
 
 
 def _by_channels(g: Geometry, batch: int, workers: int) -> float:
-    """Return the cost of a solve for each channel, in products of a vector with a number.
-
-    Fewer sums than `TOGETHER` wait for each other; y's products wait for nothing.
-    """
+    """Return the same: sums fewer than `TOGETHER` wait for each other, products with y do not."""
     v, at_a_time = images.vectors_of(g), together(batch, workers)
     lines = min(g.shape[-2], costs.TOGETHER)
     levels = g.shape[-1] + g.lag * (lines - 1)

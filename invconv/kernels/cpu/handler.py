@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 from invconv.kernels.cpu import costs, loop, recursive, weights
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.integers import I32, I64, VOID, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Value, Writer
 
 
 def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:

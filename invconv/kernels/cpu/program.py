@@ -57,12 +57,6 @@ def size(record: type) -> int:
     return len(fields(record))
 
 
-def filled(record: type[Record], **numbers: int) -> Record:
-    """Return a record with these numbers; the others are zero."""
-    made: Record = record(**dict.fromkeys((f.name for f in fields(record)), 0) | numbers)
-    return made
-
-
 def numbers_of(records: Iterable[Any]) -> list[int]:
     """Return the numbers of records, one after the other."""
     return [n for record in records for n in astuple(record)]
@@ -78,67 +72,67 @@ def tap_list(taps: TapList, count: int, weights: int) -> list[int]:
 class Header:
     """Settings of all segments. Distances and places are in the buffer unless said otherwise."""
 
-    images: int  # of a unit, at most
-    units: int  # of one image, or of the images in the lanes
-    segments: int  # of a unit
-    channels: int
-    pixels: int  # of an image
-    taps: int  # the pixel itself included
-    lower: int  # whether D is lower triangular
-    limit: int  # the condition of D up to which D^-1 is folded in
-    block: int  # output channels that are solved at once
-    blocks: int
-    line_step: int  # from line to line of `cpu.copies` in memory, less the skew
-    skew: int
-    width: int  # of a line
-    step: int  # from position to position of a row
-    channel_step: int
-    row_step: int  # from row to row, in the order of the solve
-    column_step: int
-    lag: int  # levels by which a row lags behind the one above it
-    above: int  # rows above a strip that it reads
-    above_step: int  # from one of them to the next in memory
-    along: int  # +1 or -1, the direction of a strip's row in memory
-    masked: int  # whether lanes outside the grid are cleared after each pixel
-    cleared: int  # numbers at the start that must be zero at first
-    spare: int  # place of a pixel's sums
-    size: int  # of the buffer
-    last_row: int  # rows up to this one have lists of taps of their own, later ones share one
-    last_column: int
+    images: int = 0  # of a unit, at most
+    units: int = 0  # of one image, or of the images in the lanes
+    segments: int = 0  # of a unit
+    channels: int = 0
+    pixels: int = 0  # of an image
+    taps: int = 0  # the pixel itself included
+    lower: int = 0  # whether D is lower triangular
+    limit: int = 0  # the condition of D up to which D^-1 is folded in
+    block: int = 0  # output channels that are solved at once
+    blocks: int = 0
+    line_step: int = 0  # from line to line of `cpu.copies` in memory, less the skew
+    skew: int = 0
+    width: int = 0  # of a line
+    step: int = 0  # from position to position of a row
+    channel_step: int = 0
+    row_step: int = 0  # from row to row, in the order of the solve
+    column_step: int = 0
+    lag: int = 0  # levels by which a row lags behind the one above it
+    above: int = 0  # rows above a strip that it reads
+    above_step: int = 0  # from one of them to the next in memory
+    along: int = 0  # +1 or -1, the direction of a strip's row in memory
+    masked: int = 0  # whether lanes outside the grid are cleared after each pixel
+    cleared: int = 0  # numbers at the start that must be zero at first
+    spare: int = 0  # place of a pixel's sums
+    size: int = 0  # of the buffer
+    last_row: int = 0  # rows up to this one have lists of taps of their own, later ones share one
+    last_column: int = 0
     # places in the program of the order of the taps, of the lists for `invconv.kernels.cpu.sums`,
     # of the places for `invconv.kernels.cpu.copies`, of the masks, and of the segments
-    order: int
-    lists: int
-    places: int
-    keep: int
-    body: int
+    order: int = 0
+    lists: int = 0
+    places: int = 0
+    keep: int = 0
+    body: int = 0
 
 
 @dataclass(frozen=True)
 class Segment:
     """Pixels that are copied in, solved and copied out together."""
 
-    clear: int  # place of the numbers that are set to zero first
-    clear_count: int
-    move_to: int  # then these are moved, so that the last pixels are where taps read them
-    move_from: int
-    move_count: int
-    memory: int  # place of line 0 in a channel of an image
-    lines: int
-    start: int  # first position of the lines to be copied in and out
-    count: int  # of positions
-    place: int  # of the first position
-    at: int  # place of the first pixel to be solved
-    top: int  # its row in the grid
-    rows: int
-    columns: int
-    lists: int  # place of this segment's lists of taps among all lists
-    keep: int  # place of the first column's masks
-    first: int  # whether a strip has rows above
-    low: int  # the first level at which these are copied
-    level: int  # of the first position, counted along the row
-    needed: int  # columns of the unit before that must be solved first
-    done: int  # columns of this unit that are solved afterwards
+    clear: int = 0  # place of the numbers that are set to zero first
+    clear_count: int = 0
+    move_to: int = 0  # then these are moved, so that the last pixels are where taps read them
+    move_from: int = 0
+    move_count: int = 0
+    memory: int = 0  # place of line 0 in a channel of an image
+    lines: int = 0
+    start: int = 0  # first position of the lines to be copied in and out
+    count: int = 0  # of positions
+    place: int = 0  # of the first position
+    at: int = 0  # place of the first pixel to be solved
+    top: int = 0  # its row in the grid
+    rows: int = 0
+    columns: int = 0
+    lists: int = 0  # place of this segment's lists of taps among all lists
+    keep: int = 0  # place of the first column's masks
+    first: int = 0  # whether a strip has rows above
+    low: int = 0  # the first level at which these are copied
+    level: int = 0  # of the first position, counted along the row
+    needed: int = 0  # columns of the unit before that must be solved first
+    done: int = 0  # columns of this unit that are solved afterwards
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,12 @@ from invconv.kernels.cpu import costs, machine, threads
 from invconv.kernels.cpu.compiler.target import Target, host
 
 if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
-    from invconv.kernels.cpu.compiler.integers import Arguments, Int, Value, Variable
-    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.compiler.ir import Arguments, Int, Value, Variable, Writer
 
     Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
 
 
-SIGNATURE = (
-    "b a x z y last",
-    "first stop rows filters length x_step z_step y_step last_step",
-)
+SIGNATURE = "b a x z y last", "first stop rows filters length x_step z_step y_step last_step"
 
 
 class Filter(NamedTuple):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.compiler.integers import I8, Arguments, Int, Value, Variable
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I8, Arguments, Int, Value, Variable, Writer
 from invconv.kernels.cpu.lanes.images import Vectors
 from invconv.kernels.order import accumulators, unrolled
 
@@ -48,9 +47,9 @@ def write_sums(w: Writer, block: int, single: bool) -> None:
         number = number + column.least(a["last_column"])
         taps = w.entries(a["lists"], number * (a["taps"] * 2 + 1))
         _sum(w, a, taps, here, block, single)
-        with w.rarely(a["substitute"].is_("!=", 0)):
+        with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             _substitute(w, a, here)
-        with w.rarely(a["masked"].is_("!=", 0)):
+        with w.b.if_then(a["masked"].is_("!=", 0), likely=False):
             _mask(w, a, here, row * a["columns"] + column)
 
 
@@ -266,7 +265,7 @@ class _Sums:
                     with w.loop(0, a["channels"]) as c:
                         self.add(a["z"], read, weight, c, o, sums)
                 self._store(sums, places, o)
-        with w.rarely(a["substitute"].is_("!=", 0)):
+        with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
             for place in places:
                 _substitute_channels(w, a, self.vectors.padded, place)
 

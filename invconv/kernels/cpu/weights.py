@@ -5,8 +5,7 @@ of one tap. After all blocks come D by columns, and one number: 1 if the kernel 
 else 0.
 """
 
-from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import Arguments, Int, Numbers, Value, Writer
 from invconv.kernels.cpu.program import Header
 
 POINTERS = "matrices weights program scratch"

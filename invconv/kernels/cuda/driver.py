@@ -68,6 +68,14 @@ def call(name: str, *arguments: Any) -> None:
     _check(name, getattr(cuda, name)(*arguments), cuda)
 
 
+def _asked(kind: type[Any], name: str, *arguments: Any) -> int:
+    """Return the number that a function of the driver puts where its first argument points."""
+    value = kind()
+    call(name, ctypes.byref(value), *arguments)
+    number: int = value.value
+    return number
+
+
 def address(name: str) -> int:
     """Return the address of a function of the driver, for machine code that calls it."""
     place = ctypes.cast(_function(library(), name), c_void_p).value
@@ -86,31 +94,23 @@ def _check(name: str, code: int, cuda: Any) -> None:
 @functools.cache
 def version() -> int:
     """Return the newest CUDA that the driver runs, such as 12080."""
-    value = c_int()
-    call("cuDriverGetVersion", ctypes.byref(value))
-    return value.value
+    return _asked(c_int, "cuDriverGetVersion")
 
 
 @functools.cache
 def attribute(number: int, ordinal: int) -> int:
     """Return an attribute of a device."""
-    value = c_int()
-    call("cuDeviceGetAttribute", ctypes.byref(value), number, _device(ordinal))
-    return value.value
+    return _asked(c_int, "cuDeviceGetAttribute", number, _device(ordinal))
 
 
 @functools.cache
 def _device(ordinal: int) -> int:
-    device = c_int()
-    call("cuDeviceGet", ctypes.byref(device), ordinal)
-    return device.value
+    return _asked(c_int, "cuDeviceGet", ordinal)
 
 
 @functools.cache
-def _context(ordinal: int) -> int | None:
-    context = c_void_p()
-    call("cuDevicePrimaryCtxRetain", ctypes.byref(context), _device(ordinal))
-    return context.value
+def _context(ordinal: int) -> int:
+    return _asked(c_void_p, "cuDevicePrimaryCtxRetain", _device(ordinal))
 
 
 @contextmanager
@@ -136,14 +136,8 @@ def loading() -> Iterator[None]:
 
 def load(image: bytes, names: tuple[str, ...]) -> dict[str, int]:
     """Load machine code until the process ends, and return the handles of its kernels."""
-    code, handles = c_void_p(), {}
-    call("cuLibraryLoadData", ctypes.byref(code), image, None, None, 0, None, None, 0)
-    for name in names:
-        kernel = c_void_p()
-        call("cuLibraryGetKernel", ctypes.byref(kernel), code, name.encode())
-        assert kernel.value is not None
-        handles[name] = kernel.value
-    return handles
+    code = _asked(c_void_p, "cuLibraryLoadData", image, None, None, 0, None, None, 0)
+    return {name: _asked(c_void_p, "cuLibraryGetKernel", code, name.encode()) for name in names}
 
 
 def allow_shared(kernel: int, size: int, ordinal: int) -> None:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from llvmlite import ir
 
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.integers import I8, I32, I64, POINTER, Int, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I8, I32, I64, POINTER, Int, Value, Writer
 from invconv.kernels.cuda.plan import GRID, POINTERS
 
 SIZES = ("blocks", "threads", "shared", "counters")

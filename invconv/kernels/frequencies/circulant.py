@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.namespaces import Array, constant, namespace
-from invconv.kernels.frequencies.waves import Floats, fourier, turns
+from invconv.kernels.frequencies.waves import Floats, half_multiplicity, turns
 from invconv.kernels.matrices import PixelStep, in_float64
 from invconv.kernels.primitives import matmul
 
@@ -25,12 +25,7 @@ def _transforms(size: int) -> tuple[Floats, Floats]:
     turned = turns(np.outer(entries, frequencies), size)  # half.T, contiguous
     there = np.concatenate([half.real, -half.imag])
     back = np.concatenate([turned.real, -turned.imag], axis=1)
-    return there, back * np.tile(channel_multiplicity(size) / size, 2)
-
-
-def channel_multiplicity(size: int) -> Floats:
-    """Return how often each of the C // 2 + 1 frequencies occurs."""
-    return fourier(1).multiplicity((size,))
+    return there, back * np.tile(half_multiplicity(size) / size, 2)
 
 
 def spectrum(c: Array) -> tuple[Array, Array]:

@@ -23,9 +23,7 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
 from invconv.arrays.registry import Primitive
-from invconv.kernels import costs
-from invconv.kernels.cpu.spectral.costs import prefers_kernel
-from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product
+from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
 from invconv.kernels.frequencies.waves import Basis, Floats, complex_of, real_transform
 from invconv.kernels.primitives import (
     Plan,
@@ -40,20 +38,24 @@ from invconv.kernels.primitives import (
 # An explicit inverse is as good as a solve only if the matrix is well conditioned: its error grows
 # with the square of the condition number.
 _INVERSE_LIMIT = 10.0
+# sizes from which another way to the same numbers is quicker
+LONG = 32  # taps along an axis, beyond which FFTs take less time and memory than their phases
+FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
+AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
     """Return K_hat(f) = sum over t of K[..., t] times the phases of t, shape (F, C, C)."""
     xp = namespace(kernel)
     kernel_size = tuple(map(int, kernel.shape[2:]))
-    if readable(kernel) and size(kernel_size) * size(shape) <= costs.AT_ONCE:
+    if readable(kernel) and size(kernel_size) * size(shape) <= AT_ONCE:
         # by one product of all taps with all phases
         rows = xp.matrix_transpose(xp.reshape(kernel, (kernel.shape[0] ** 2, -1)))
         phases = _all_phases(basis, kernel_size, tuple(shape))
         parts = [matmul(constant(part, kernel, kernel.dtype), rows) for part in phases]
         spectrum = parts[0] if len(parts) == 1 else complex_of(*parts)
         return xp.reshape(spectrum, (-1, *kernel.shape[:2]))
-    if max(kernel_size) > costs.LONG:
+    if max(kernel_size) > LONG:
         spectrum = basis.transform(kernel, shape)
     else:
         spectrum = xp.astype(kernel, basis.dtype(kernel))
@@ -111,7 +113,6 @@ class SpectralProduct:
 
     @functools.cached_property
     def transposed(self) -> "SpectralProduct":
-        """The transpose of the map: the product with A(f)^H."""
         turned = namespace(self.matrices).matrix_transpose(conjugate(self.matrices))
         return SpectralProduct(turned, self.basis.transpose(), self.shape)
 
@@ -135,7 +136,7 @@ def at_frequencies(matrices: Array, y_hat: Array) -> Array:
     channels = range(matrices.shape[-1])
     if len(channels) == 1:
         return matrices * y_hat
-    if len(channels) > costs.FEW or not isinstance(matrices, np.ndarray):
+    if len(channels) > FEW or not isinstance(matrices, np.ndarray):
         return matmul(matrices, y_hat)
     x_hat = np.empty_like(y_hat)
     for o in channels:
@@ -206,8 +207,8 @@ def taps_of_spectrum(
     ``spectrum`` (F, C, C) is A; frequencies whose conjugates are left out count twice.
     """
     xp, channels = namespace(spectrum), spectrum.shape[-1]
-    at_once = readable(spectrum) and size(kernel_size) * size(shape) <= costs.AT_ONCE
-    long = max(kernel_size) > costs.LONG and not at_once
+    at_once = readable(spectrum) and size(kernel_size) * size(shape) <= AT_ONCE
+    long = max(kernel_size) > LONG and not at_once
     if not long:
         weights = constant(basis.multiplicity(shape), like, basis.dtype(like))
         spectrum = spectrum * weights[:, None, None]

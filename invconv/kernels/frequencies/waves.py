@@ -40,13 +40,14 @@ import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, device, namespace, size
 from invconv.arrays.stencil import at_end
-from invconv.kernels import costs
 from invconv.kernels.cpu.spectral.product import RealTransform
 from invconv.kernels.primitives import matmul, pad, part
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Number = tuple[Shape, int, int, int]  # frequency, places of its two parts, pairs it was made of
 
+# points: an axis of at most so many is transformed by a product with a matrix
+BY_MATRIX = 128
 _TURN = 2j * np.pi  # here, since torch.compile takes pi for an input in dynamic code
 
 
@@ -100,7 +101,7 @@ class Waves:
         if self.beyond:
             shares = 1 - at_end(m if self.transposed else p, n) / 2
             return np.asarray(turns(m * p, period).real * unit * shares)
-        matrix = np.asarray(turns(m * (2 * p + 1), 4 * n).real * _scale(n)[:, None])
+        matrix = np.asarray(turns(m * (2 * p + 1), 4 * n).real * np.sqrt(doubled(n) / n)[:, None])
         return matrix.T if back else matrix
 
     def transform(self, x: Array, axes: Sequence[int], *, back: bool = False) -> Array:
@@ -124,7 +125,7 @@ class Waves:
             n, shape = int(x.shape[axis]), x.shape
             lead, rest = size(shape[:axis]), size(shape[axis + 1 :])
             rows = namespace(x).reshape(x, (lead, n, rest))
-            if n > costs.BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
+            if n > BY_MATRIX and size(shape):  # torch has no FFT of an empty batch
                 rows = quick(rows)
             else:
                 matrix = self.matrix(n, back)
@@ -145,13 +146,8 @@ class Waves:
         """Multiply the ends of axes between transposed mirrors by 1 + ``more``: by D^-1, or D."""
         for axis in axes if self.transposed else ():
             n = int(x.shape[axis])
-            weights = (1 + more * at_end(np.arange(n), n)).reshape(-1, *[1] * (x.ndim - 1 - axis))
-            x = x * constant(weights, x, x.dtype)
+            x = x * _along(axis, x, 1 + more * at_end(np.arange(n), n))
         return x
-
-
-COSINES, SINES, MIRRORS = Waves(0, 0), Waves(1, 1), Waves(0, -1)
-TRANSPOSED_MIRRORS = Waves(0, -1, transposed=True)
 
 
 def _sines(rows: Array) -> Array:
@@ -168,16 +164,12 @@ def doubled(n: int) -> Floats:
     return numbers
 
 
-def _scale(n: int) -> Floats:
-    return np.sqrt(doubled(n) / n)
-
-
 @functools.lru_cache(maxsize=32)
 def _order(n: int) -> tuple[np.ndarray[Any, Any], ...]:
     """Return the order of points for one FFT, its inverse, and the factors of the frequencies."""
     order = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)[::-1]])
     half = np.arange(n // 2 + 1)
-    return order, np.argsort(order), np.conj(turns(half, 4 * n)) * _scale(n)[half]
+    return order, np.argsort(order), np.conj(turns(half, 4 * n)) * np.sqrt(doubled(n) / n)[half]
 
 
 def _cosines(rows: Array) -> Array:
@@ -253,18 +245,18 @@ def _matrix(n: int) -> Floats:
 
 
 def _back(n: int) -> Floats:
-    often = _multiplicity(n)
+    often = half_multiplicity(n)
     return _matrix(n).T * (np.concatenate([often, often[1 : (n + 1) // 2]]) / n)
 
 
 BORDERS = "periodic", "symmetric", "mirror", "odd", "zero"
 _WAVES: dict[str, Waves | None] = {
     "periodic": None,
-    "symmetric": COSINES,
-    "mirror": MIRRORS,
-    "odd": SINES,
-    "zero": SINES,  # what kernels of three taps see between walls at zero
-    "transposed mirror": TRANSPOSED_MIRRORS,
+    "symmetric": Waves(0, 0),
+    "mirror": Waves(0, -1),
+    "odd": Waves(1, 1),
+    "zero": Waves(1, 1),  # what kernels of three taps see between walls at zero
+    "transposed mirror": Waves(0, -1, transposed=True),
 }
 # the borders of the transpose; the others stay what they are
 _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
@@ -305,7 +297,9 @@ class Basis:
     def multiplicity(self, shape: Shape) -> np.ndarray[Any, Any]:
         """Return how often each frequency of the half spectrum occurs in the full one, (F,)."""
         half = self.closed[-1:]
-        along = [_multiplicity(n) if axis in half else np.ones(n) for axis, n in enumerate(shape)]
+        along = [
+            half_multiplicity(n) if axis in half else np.ones(n) for axis, n in enumerate(shape)
+        ]
         return functools.reduce(np.multiply.outer, along).reshape(-1)
 
     def counts(self, kernel_size: Shape) -> np.ndarray[Any, Any]:
@@ -420,7 +414,8 @@ def _folded(x: Array, axis: int, places: np.ndarray[Any, Any], period: int) -> A
     return xp.take(pad(x, axis, 0, 1), constant(source, x), axis=axis)
 
 
-def _multiplicity(n: int) -> Floats:
+def half_multiplicity(n: int) -> Floats:
+    """Return how often each of n // 2 + 1 frequencies of n real numbers occurs."""
     counts = doubled(n // 2 + 1)
     if n % 2 == 0:
         counts[-1] = 1.0

@@ -19,8 +19,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from invconv.kernels.cpu.compiler.integers import I64, POINTER, Int, Value
-from invconv.kernels.cpu.compiler.ir import Writer
+from invconv.kernels.cpu.compiler.ir import I64, POINTER, Int, Value, Writer
 
 _METADATA, _EXECUTE = 1, 3  # a kind of extension, and a stage
 _API, _CONTEXT, ARGUMENTS, RESULTS, _ATTRIBUTES = 2, 3, 9, 14, 20

@@ -21,7 +21,7 @@ import numpy as np
 from invconv.arrays.stencil import dot
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.geometry import Geometry, Shape, TapList, strides_of
-from invconv.kernels.cpu.program import Parts, Segment, filled
+from invconv.kernels.cpu.program import Parts, Segment
 from invconv.kernels.order import accumulators
 
 
@@ -119,21 +119,17 @@ def _last(g: Geometry) -> tuple[int, int]:
 
 
 def _segments(window: Window) -> list[list[Segment]]:
-    g, solved = window.geometry, list[Segment]()
-    for first in range(0, g.shape[0], window.slices):
-        band = _band(window, first)
-        solved += [replace(next(band), **_before(window, first)), *band]
-    return [solved]
-
-
-def _before(window: Window, first: int) -> dict[str, int]:
-    """Return fields of a band's first segment, which move solved slices to where the band reads."""
-    g, lead = window.geometry, window.lead * window.pixel
+    g, lead, solved = window.geometry, window.lead * window.pixel, list[Segment]()
     size = window.strides[0] * window.pixel  # of a slice
     target, source = [lead, lead + window.slices * size][:: g.direction[0]]
-    if first > 0:
-        return {"move_to": target, "move_from": source, "move_count": g.margins[0] * size}
-    return {"clear": target, "clear_count": g.margins[0] * size}
+    count = g.margins[0] * size
+    before = {"clear": target, "clear_count": count}
+    for first in range(0, g.shape[0], window.slices):
+        band = _band(window, first)
+        solved += [replace(next(band), **before), *band]
+        # solved slices move to where the next band reads them
+        before = {"move_to": target, "move_from": source, "move_count": count}
+    return [solved]
 
 
 def _band(window: Window, first: int) -> Iterator[Segment]:
@@ -153,8 +149,7 @@ def _band(window: Window, first: int) -> Iterator[Segment]:
     to_first = sum((n - 1) * stride for s, n, stride in ends if s < 0) * window.pixel
     for start in starts:
         place = window.place((start[0] + shift, *start[1:]))
-        yield filled(
-            Segment,
+        yield Segment(
             memory=int(np.ravel_multi_index(start, g.shape)),
             count=rows * g.shape[-1],
             place=place,

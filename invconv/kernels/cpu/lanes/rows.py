@@ -20,7 +20,7 @@ import numpy as np
 from invconv.arrays.stencil import dot
 from invconv.kernels.cpu import costs
 from invconv.kernels.cpu.geometry import Geometry, TapList, strides_of
-from invconv.kernels.cpu.program import Parts, Segment, filled
+from invconv.kernels.cpu.program import Parts, Segment
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,9 @@ class Strips:
         """Planes from one to the next along each of the first axes, with empty ones between."""
         return strides_of(self.geometry.shape[:-2], self.geometry.margins[:-2])
 
-    def planes_back(self, reach: tuple[int, ...]) -> int:
-        return dot(reach, self.planes)
-
     @functools.cached_property
     def slots(self) -> int:
-        return 1 + max(map(self.planes_back, self.geometry.reach))
+        return 1 + max(dot(reach, self.planes) for reach in self.geometry.reach)
 
     @functools.cached_property
     def slot_size(self) -> int:
@@ -162,7 +159,7 @@ def _lists(s: Strips) -> list[TapList]:
 
     def distance(tap: int, slot: int) -> int:
         reach = s.geometry.reach[tap]
-        earlier = (slot - s.planes_back(reach)) % s.slots
+        earlier = (slot - dot(reach, s.planes)) % s.slots
         return (earlier - slot) * s.slot_size - s.levels_back[tap] * s.level - reach[-2]
 
     taps = range(len(s.geometry.reach))
@@ -173,7 +170,7 @@ def _segments(s: Strips) -> list[list[Segment]]:
     if len(s.geometry.shape) > 2:
         return [list(_volume(s))]
     units, most = [list(_parts(s, strip)) for strip in range(s.count)], max(map(len, s.starts))
-    return [[*parts, *[filled(Segment)] * (most - len(parts))] for parts in units]
+    return [[*parts, *[Segment()] * (most - len(parts))] for parts in units]
 
 
 def _parts(s: Strips, strip: int) -> Iterator[Segment]:
@@ -207,7 +204,7 @@ def _volume(s: Strips) -> Iterator[Segment]:
     for index in itertools.product(*map(range, lead)):
         plane = dot(index, s.planes)
         for empty in range(number, plane):
-            yield filled(Segment, clear=empty % s.slots * s.slot_size, clear_count=s.slot_size)
+            yield Segment(clear=empty % s.slots * s.slot_size, clear_count=s.slot_size)
         number = plane + 1
         pairs = zip(index, lead, g.direction, strict=False)
         there = [i if way > 0 else n - 1 - i for i, n, way in pairs]
@@ -227,8 +224,7 @@ def _segment(
     row = strip * g.lanes if down > 0 else height - 1 - strip * g.lanes
     in_plane = strip if len(g.shape) > 2 else 0
     origin = s.place(slot, in_plane, 0)
-    return filled(
-        Segment,
+    return Segment(
         memory=memory + row * wide,
         lines=s.lines(strip),
         start=first if along > 0 else wide - first - count,

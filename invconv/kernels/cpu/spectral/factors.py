@@ -11,17 +11,21 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from invconv.kernels.cpu import machine
+from invconv.kernels.cpu import costs, machine
 from invconv.kernels.cpu.compiled import in_buffers
 from invconv.kernels.cpu.compiler.target import Target, host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from invconv.kernels.cpu.compiler.integers import Int, Value
-    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.compiler.ir import Int, Value, Writer
 
     Parts = Sequence[Value]  # vectors of real parts, or of real and imaginary parts
+
+
+def prefers_lanes(count: int, channels: int) -> bool:
+    """Tell whether the compiled function runs here and is faster than LAPACK on matrices."""
+    return channels <= costs.PIVOT_ROWS and machine.reason(8) is None and count >= host().lanes(8)
 
 
 def eliminate(

@@ -32,11 +32,9 @@ from invconv.kernels.cpu.program import (
     size,
     tap_list,
 )
-from invconv.kernels.cpu.spectral.costs import along
 
 if TYPE_CHECKING:  # llvmlite may be missing
-    from invconv.kernels.cpu.compiler.integers import Arguments, Int, Numbers, Value
-    from invconv.kernels.cpu.compiler.ir import Writer
+    from invconv.kernels.cpu.compiler.ir import Arguments, Int, Numbers, Value, Writer
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +209,12 @@ class CompiledProduct:
         in_buffers(size, workers, self.code.call, given, (batch,), (self, shared, keeps))
 
 
+def along(points: int, most: int) -> tuple[int, int]:
+    """Return how many blocks of 8 or 16 an axis has: axes of any length share the compiled code."""
+    few, many = -(-points // 8), -(-points // 16)
+    return (many, 16) if most >= 16 and 5 * 2 * many <= 6 * few else (few, 8)
+
+
 @functools.lru_cache(maxsize=64)
 def _without(
     channels: int, shape: Shape, transform: RealTransform, itemsize: int, target: Target
@@ -250,6 +254,23 @@ def compiled_product(
         real, imag = chosen.real[first:], chosen.imag[first:]
         parts.append(np.stack([blocks.packed(p) for p in ([real, -imag], [imag, real])], axis=1))
     return replace(shared, weights=np.concatenate([part.reshape(-1) for part in parts]))
+
+
+def prefers_kernel(batch: int, channels: int, shape: Shape, itemsize: int) -> bool:
+    """Tell whether the compiled kernel runs here and is faster than FFTs.
+
+    Its transforms take n products a number along an axis of n points, and its last vector of images
+    may be partly idle.
+    """
+    if machine.reason(itemsize) is not None:
+        return False
+    lanes = host().lanes(itemsize)
+    image, filled = channels * math.prod(shape), -(-batch // lanes) * lanes
+    products = filled * image * 2 * (sum(shape) + channels)
+    if products > costs.AN_FFT * batch * image + costs.A_CALL:
+        return False
+    # the buffer mostly stays in the cache, and preparing few matrices is quick
+    return max(2 * lanes * image, 4 * channels * image) * itemsize <= costs.FREQUENCIES
 
 
 def _write(w: Writer) -> None:
