@@ -56,6 +56,13 @@ class Factor(NamedTuple):
         The weights.
     inverted : bool
         Whether A(w)^-1 runs in the forward map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv.extend import Factor, Scale
+    >>> Factor(Scale(), np.ones(3), inverted=True).inverted
+    True
     """
 
     family: Family

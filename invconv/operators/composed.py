@@ -129,6 +129,13 @@ class Inverse(OfOne):
         """Return the inverse of the transposed operator, without bias."""
         return Inverse(self.conv.transpose())
 
+    def within(self, gain: float) -> Self:
+        """Raise TypeError: the inverse of an inverse is another operator's forward map."""
+        raise TypeError(
+            "conv: expected an operator whose class bounds its inverse, got Inverse; bound what it "
+            "is the inverse of"
+        )
+
     def _check_forward(self, shape: Shape, result: Array) -> None:
         warn_of_loss(self.conv, shape, result)
 
@@ -142,6 +149,15 @@ class Transposed(OfOne):
     ----------
     conv : InvertibleConv
         K.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invconv import EmergingConv
+    >>> from invconv.extend import Transposed
+    >>> conv, x = EmergingConv.init(2, rng=np.random.default_rng(0)), np.ones((2, 4, 4))
+    >>> bool(np.allclose(Transposed(conv).forward(x), conv.transpose().forward(x)))
+    True
     """
 
     def factors(self) -> Sequence[FactorLike]:

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from invconv.kernels.cpu import costs
-from invconv.kernels.cpu.compiler.ir import Arguments, Int, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I32, VOID, Arguments, Int, Value, Writer
 
 SIGNATURE = (
     "lines z places",
@@ -129,12 +129,16 @@ class _Square:
         return [self.w.masked_load(*pair) for pair in self._masks()]
 
     def store_lines(self, vectors: list[Value], inside: bool) -> None:
-        if inside:
-            for vector, row in zip(vectors, self.rows, strict=True):
-                self.w.store(vector, row, 0)
-        else:
+        w = self.w
+        if not inside:
             for vector, pair in zip(vectors, self._masks(), strict=True):
-                self.w.masked_store(vector, *pair)
+                w.masked_store(vector, *pair)
+            return
+        for row in self.rows:
+            ahead = w.at(row, costs.AHEAD * w.lanes)
+            w.call("llvm.prefetch.p0", VOID, ahead, I32(1), I32(3), I32(1))
+        for vector, row in zip(vectors, self.rows, strict=True):
+            w.store(vector, row, 0)
 
     def load_positions(self, inside: bool) -> list[Value]:
         """Load the vectors; a position that is not copied loads the first one, which exists."""

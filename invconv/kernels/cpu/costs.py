@@ -40,6 +40,7 @@ FILTER = 48  # coefficients of all sections that are worth code of their own
 # lines of a square at most: images often lie whole pages apart, so that all go to one set of the
 # cache, which holds eight at least
 SIDES = {"images": 8, "wholes": 8, "channels": 8, "rows": 64}
+AHEAD = 1  # vectors: memory this far ahead is prefetched before it is written
 
 
 def threads(workers: int, taken: float) -> int:

@@ -8,8 +8,8 @@ alone finishes too. Units of different images do not wait for each other.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from invconv.kernels.cpu import copies, sums
-from invconv.kernels.cpu.compiler.ir import I64, Arguments, Int, Numbers, Value, Writer
+from invconv.kernels.cpu import copies, costs, sums
+from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Arguments, Int, Numbers, Value, Writer
 from invconv.kernels.cpu.program import Header, Segment, size
 from invconv.kernels.cpu.weights import order_of_channels
 
@@ -70,6 +70,8 @@ def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
             "channels": images,
             "lanes": h["channel_step"],
         }
+    with w.b.if_then(s["needed"].is_(">", 0)):
+        _ask_for_rows_above(w, a, h, s)
     w.call_inside("enter", **copied | {"lines": w.at(a["y"], s["memory"])})
     _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
@@ -98,6 +100,19 @@ def _solve_pixels(w: Writer, a: Arguments, h: Numbers, s: Numbers, images: Int) 
     w.call_outside(a["sums"], sums.SIGNATURE, **h | s | given)
 
 
+def _ask_for_rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
+    """Write prefetches of all rows above a strip, which another thread's cache may hold."""
+    solved = w.at(a["x"], s["memory"])
+    with (
+        w.loop(1, h["above"] + 1) as up,
+        w.loop(0, h["channels"]) as c,
+        w.loop(0, s["count"], costs.LINE // w.itemsize) as level,
+    ):
+        column = (s["level"] + level + h["lag"] * up).least(h["width"] - 1)
+        place = w.at(solved, _place_above(h, c, up, column))
+        w.call("llvm.prefetch.p0", VOID, place, I32(0), I32(3), I32(1))
+
+
 def _rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
     """Write the copy of the solved rows above a strip that its taps read.
 
@@ -113,12 +128,16 @@ def _rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
         with w.loop(0, h["channels"]) as c:
             there = w.at(a["z"], s["at"] + c * h["channel_step"] - up)
             with w.loop(first, last) as level:
-                column = start + level
-                column = column.if_(h["along"].is_(">", 0), h["width"] - 1 - column)
-                place = c * h["pixels"] + h["above_step"] * up + column
+                place = _place_above(h, c, up, start + level)
                 w.store(w.load(solved, place, w.number), there, level * step)
             with w.loop(last, s["count"]) as level:
                 w.store(w.number(0.0), there, level * step)
+
+
+def _place_above(h: Numbers, channel: Int, up: Int, column: Int) -> Int:
+    """Return the position in memory of a pixel above a strip, relative to the strip's first one."""
+    in_memory = column.if_(h["along"].is_(">", 0), h["width"] - 1 - column)
+    return channel * h["pixels"] + h["above_step"] * up + in_memory
 
 
 @contextmanager

@@ -58,6 +58,12 @@ def array(*shape: str, optional: bool = False, constant: bool = False) -> Any:
     constant : bool
         Whether the array is a constant, such as a permutation: it gets no gradient. It is of
         integers, or of the dtype of the trained arrays; ``validate`` may say which.
+
+    Examples
+    --------
+    >>> from invconv.extend import array
+    >>> array("C", optional=True).default is None
+    True
     """
     if not shape or "*k" in shape[:-1]:
         raise ValueError(f'array: expected the names of axes, "*k" the last if any, got {shape}')
@@ -66,7 +72,14 @@ def array(*shape: str, optional: bool = False, constant: bool = False) -> Any:
 
 
 def part() -> Any:
-    """Return a field for an operator, or for a tuple of operators, which is then the only part."""
+    """Return a field for an operator, or for a tuple of operators, which is then the only part.
+
+    Examples
+    --------
+    >>> from invconv.extend import part
+    >>> part().name is None  # a field of `dataclasses`
+    True
+    """
     return dataclasses.field(metadata={"part": True})
 
 

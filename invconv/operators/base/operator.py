@@ -60,6 +60,9 @@ class InvertibleConv(Operator, abstract=True):
     array([[2., 0., 0., 1.]])
     >>> float(np.exp(conv.log_det((4,))).round(12)), round(conv.condition((4,)), 12)
     (15.0, 3.0)
+    >>> prepared = conv.prepare((4,))  # to solve often
+    >>> np.round(prepared.inverse(x), 3)
+    array([[ 0.533, -0.267,  0.133, -0.067]])
 
     With a batch axis there is one log-determinant for each sample:
 
@@ -273,6 +276,15 @@ class InvertibleConv(Operator, abstract=True):
             The cotangent of the log-determinant of the inverse, which this direction returns.
         check : bool
             As for `prepare`: an inverse that cannot be right has no right gradient either.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import Conv1x1
+        >>> conv, y = Conv1x1(2 * np.eye(2)), np.ones((1, 2, 3))
+        >>> gradients, y_bar = conv.inverse_vjp(y, np.ones_like(y))  # of the sum of x = y / 2
+        >>> y_bar[0, :, 0]
+        array([0.5, 0.5])
         """
         call = as_batch(self, "y", y)
         x = self._state(call.conv, call.spatial_shape, check).solve(call.x)

@@ -71,6 +71,14 @@ class Pointwise(InvertibleConv, abstract=True):
             Unless given, every call draws other numbers.
         like : array, optional
             An array of the library, dtype and device to use; NumPy float64 unless given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import QRConv1x1
+        >>> w = QRConv1x1.init(3, rng=np.random.default_rng(0)).matrix()
+        >>> bool(np.allclose(w @ w.T, np.eye(3)))
+        True
         """
         arrays = cls.drawn(positive_int("channels", channels), generator(rng))
         if not isinstance(arrays, Mapping):
