@@ -150,8 +150,8 @@ def test_no_warning_is_left_out() -> None:
         calls = (n.func for n in ast.walk(ast.parse(path.read_bytes())) if isinstance(n, ast.Call))
         if any(ast.unparse(call) == "warnings.warn" for call in calls):
             found.add(path.relative_to(ROOT).as_posix())
-    of_cuda = {"invconv/kernels/cuda/launch.py"}
-    assert found == {row.module for row in ROWS.values()} | of_cuda
+    elsewhere = {"invconv/kernels/cuda/launch.py", "invconv/files/saving.py"}  # that are tested
+    assert found == {row.module for row in ROWS.values()} | elsewhere
 
 
 def test_least_squares_is_judged_by_itself() -> None:
