@@ -375,6 +375,11 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
         first = init(direction=-1, channel_order="lower", rng=rng, like=like)
         return cls(first, init(direction=1, channel_order="upper", rng=rng, like=like))
 
+    @derived
+    def ndim(self) -> int:
+        """Return the number of spatial axes."""
+        return self.first.ndim
+
     def within(self, gain: float) -> Self:
         first, second = self.first.within(gain**0.5), self.second.within(gain**0.5)
         return replace(self, first=first, second=second)

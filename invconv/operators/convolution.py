@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import sizes
 from invconv.families.family import Family
@@ -24,6 +25,11 @@ class WithKernel(InvertibleConv, abstract=True):
             dilation = sizes("dilation", vars(self)["dilation"], len(self._kernel_size))
             object.__setattr__(self, "dilation", dilation)
         _ = self._family  # torch.compile can look a family up, but cannot make one
+
+    @derived
+    def ndim(self) -> int:
+        """Return the number of spatial axes."""
+        return len(self._kernel_size)
 
     @property
     @abstractmethod
