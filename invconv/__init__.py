@@ -9,10 +9,11 @@ from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, Singu
 from invconv.files.saving import load, save
 from invconv.kernels.cpu.threads import set_num_threads
 from invconv.kernels.primitives import Plan
-from invconv.operators.autoregressive import AutoregressiveConv, EmergingConv
+from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.calls import PreparedInverse
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composed import Chain, Inverse
+from invconv.operators.chain import Chain
+from invconv.operators.emerging import EmergingConv
 from invconv.operators.exponential import ExponentialConv
 from invconv.operators.filters import (
     filtfilt,
@@ -23,16 +24,21 @@ from invconv.operators.filters import (
     sosfiltfilt,
     varying_lfilter,
 )
+from invconv.operators.inverse import Inverse
 from invconv.operators.least_squares import damp_for_noise
 from invconv.operators.linear_operators import aslinearoperator
+from invconv.operators.periodic import PeriodicConv
 from invconv.operators.pointwise.actnorm import ActNorm
 from invconv.operators.pointwise.circulant import CirculantConv1x1
 from invconv.operators.pointwise.conv1x1 import Conv1x1
+from invconv.operators.pointwise.householder import HouseholderConv1x1
+from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
-from invconv.operators.pointwise.reflections import HouseholderConv1x1, OrthogonalConv1x1, QRConv1x1
-from invconv.operators.spectral import PeriodicConv, SymmetricConv, from_psf
+from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.psf import from_psf
 from invconv.operators.splines import spline_filter
 from invconv.operators.squeezing import squeeze, unsqueeze
+from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import Diagnosis, diagnose
 

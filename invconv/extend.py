@@ -38,7 +38,7 @@ from invconv.families.path import Factor
 from invconv.families.pointwise import Circulant, Householder, LogScale, Matrix, Scale, Triangular
 from invconv.kernels.primitives import Plan, Solver
 from invconv.operators.base.fields import array, part
-from invconv.operators.composed import Transposed
+from invconv.operators.inverse import Transposed
 from invconv.operators.pointwise.conv1x1 import Pointwise
 
 __all__ = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import jax
+from invconv.operators.chain import Chain
 from jax import lax
 from jax import numpy as jnp
 
@@ -22,7 +23,6 @@ from invconv.flows import architecture as designs
 from invconv.flows import density
 from invconv.flows.architecture import GlowArchitecture
 from invconv.flows.density import affine, beside, coupling_scale, inverse_affine, split_scale
-from invconv.operators.composed import Chain
 from invconv_jax.initialise import drawn, is_key, require_dtype
 
 __all__ = ["Glow"]

@@ -18,10 +18,10 @@ import numpy as np
 from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice, generator, positive_int, sizes
 from invconv.flows.density import optional_context, scale_floor
-from invconv.operators.autoregressive import EmergingConv
 from invconv.operators.base.fields import is_own, mixings, require_mixing
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composed import Chain
+from invconv.operators.chain import Chain
+from invconv.operators.emerging import EmergingConv
 from invconv.operators.pointwise.conv1x1 import Pointwise
 
 _EMERGING = "emerging"

@@ -22,7 +22,7 @@ from invconv.operators.base import judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import Holder, as_operator
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composed import Inverse
+from invconv.operators.inverse import Inverse
 from invconv.trust import condition, limits
 from invconv.trust.condition import EPS, Condition, digits_left
 from invconv.trust.limits import TOLERATED

@@ -15,7 +15,7 @@ from invconv.arrays.validation import is_number, positive_int
 from invconv.operators.base import judgement
 from invconv.operators.base.calls import grid_of, require_spatial_shape
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.composed import Chain
+from invconv.operators.chain import Chain
 from invconv.trust.condition import EPS
 
 MOST_DIGITS = int(-math.log10(EPS["float64"]))

@@ -108,14 +108,14 @@ ROWS = {
     "guard": Row("invconv/stability/guard.py", "lower the learning rate", guarded, 4.5, [2.0]),
     "half": Row("invconv/files/container.py", "1 of the 2", loaded, 7e-46, [0.0, 7.1e-46]),
     "a whole kernel": Row(
-        "invconv/operators/spectral.py",
+        "invconv/operators/symmetric.py",
         r"pass kernel\[..., 1:\]",
         ic.SymmetricConv,
         PSF,
         [PSF[..., 1:], PSF[..., :2], 1e-10 * PSF * [1, 1, 1.001], PSF * [1, 0.499, 1], EVEN],
     ),
     "a whole kernel beside a ring": Row(
-        "invconv/operators/spectral.py",
+        "invconv/operators/symmetric.py",
         r"pass kernel\[..., :, 2:\]",
         lambda k: ic.SymmetricConv(k, boundary=("periodic", "odd")),
         RINGS,

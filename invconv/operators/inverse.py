@@ -1,11 +1,10 @@
-"""Operators made of others: a chain of them, the inverse of one, and its transpose."""
+"""The inverse of an operator, and its transpose, as operators."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self, overload
+from typing import Any, Self
 
 from invconv.arrays.derived import derived
-from invconv.arrays.errors import of_one_list
 from invconv.arrays.namespaces import Array, Shape, zeros
 from invconv.families import path as paths
 from invconv.families.path import FactorLike
@@ -13,77 +12,6 @@ from invconv.operators.base.factors import Gradients, inside, require_operator
 from invconv.operators.base.fields import part
 from invconv.operators.base.judgement import warn_of_loss
 from invconv.operators.base.operator import InvertibleConv
-
-
-class Chain(InvertibleConv):
-    """One operator after another.
-
-        K = K_n ... K_1,    log|det K| = sum over i of log|det K_i|
-
-    Parameters
-    ----------
-    steps : sequence of InvertibleConv
-        At least one; steps[0] runs first. Their arrays are named "0.weight", "1.kernel", ...
-
-    Notes
-    -----
-    ``ndim`` comes from the steps that fix it, and holds for 1x1 steps with ndim=None too.
-    1x1 steps without bias are multiplied with each other and with the next kernel first; these
-    products must not overflow.
-    ``condition`` is the number of the whole map, which is not the product of the steps' numbers. If
-    one step is singular and another is the inverse of a singular operator, the map does not exist:
-    ``log_det`` is NaN, and ``forward`` and ``inverse`` raise SingularConvError.
-
-    Examples
-    --------
-    The paper's flow step mixes channels before it convolves:
-
-    >>> import numpy as np
-    >>> from invconv import Chain, EmergingConv, QRConv1x1
-    >>> rng = np.random.default_rng(0)
-    >>> conv = Chain([QRConv1x1.init(4, rng=rng), EmergingConv.init(4, rng=rng)])
-    >>> x = rng.standard_normal((2, 4, 8, 8))
-    >>> bool(np.allclose(conv.inverse(conv.forward(x)), x))
-    True
-    """
-
-    steps: Sequence[InvertibleConv] = part()
-
-    def __post_init__(self) -> None:
-        if isinstance(self.steps, InvertibleConv):
-            raise TypeError("steps: expected a list of operators, got one operator; use [conv]")
-        if not isinstance(self.steps, Iterable):
-            raise TypeError(f"steps: expected a list of operators, got {self.steps!r}")
-        steps = tuple(self.steps)
-        if not steps:
-            raise ValueError("steps: expected at least one operator, got none")
-        object.__setattr__(self, "steps", steps)
-        super().__post_init__()
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[InvertibleConv]:
-        return iter(self.steps)
-
-    @overload
-    def __getitem__(self, index: int) -> InvertibleConv: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Chain": ...
-    def __getitem__(self, index: int | slice) -> InvertibleConv:
-        if isinstance(index, slice):
-            return Chain(tuple(self.steps)[index])
-        return self.steps[index]
-
-    def within(self, gain: float) -> Self:
-        return replace(self, steps=[s.within(gain ** (1 / len(self))) for s in self.steps])
-
-    def transpose(self) -> "Chain":
-        """Return the transposed steps in the opposite order, without biases."""
-        return Chain(tuple(step.transpose() for step in reversed(self.steps)))
-
-
-Chain.__init__ = of_one_list(Chain.__init__, "steps")  # type: ignore[method-assign]
 
 
 class OfOne(InvertibleConv, abstract=True):
