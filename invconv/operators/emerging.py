@@ -8,10 +8,7 @@ import numpy as np
 
 from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array
-from invconv.arrays.validation import (
-    positive_int,
-    sizes,
-)
+from invconv.arrays.validation import positive_int, sizes
 from invconv.operators.autoregressive import AutoregressiveConv
 from invconv.operators.base.fields import array, part
 from invconv.operators.base.operator import InvertibleConv

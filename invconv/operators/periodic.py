@@ -6,12 +6,10 @@ from typing import Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import (
-    Array,
-)
+from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
-from invconv.operators.spectral import SpectralConv, drawn_kernel
+from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 
 class PeriodicConv(SpectralConv, mixing="periodic"):

@@ -5,13 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import (
-    Array,
-    identity,
-    namespace,
-    readable,
-    to_numpy,
-)
+from invconv.arrays.namespaces import Array, identity, namespace, readable, to_numpy
 from invconv.arrays.validation import require_real, table
 from invconv.operators.periodic import PeriodicConv
 from invconv.operators.symmetric import SymmetricConv, borders_of, require_few_taps

@@ -8,17 +8,12 @@ from typing import Any, Self
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import (
-    Array,
-    callers_level,
-    readable,
-    to_numpy,
-)
+from invconv.arrays.namespaces import Array, callers_level, readable, to_numpy
 from invconv.arrays.validation import positive_int, sizes
 from invconv.families.convolutions import Spectral
 from invconv.kernels.frequencies.waves import BORDERS
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.spectral import SpectralConv, drawn_kernel
+from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 # what the words of scipy.ndimage, numpy.pad, PyTorch and physicists are here
 _ELSEWHERE = {
