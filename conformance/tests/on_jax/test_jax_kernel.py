@@ -8,6 +8,7 @@ import jax.export
 import numpy as np
 import pytest
 from jax import numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache as cache
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
@@ -53,6 +54,29 @@ def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) 
         python("-c", program, **settings)
         kept.append({p.name for p in tmp_path.iterdir() if not p.name.endswith("-atime")})
     assert kept[0] == kept[1] != set()
+
+
+def test_a_program_of_which_half_is_on_a_disk_is_compiled_again(tmp_path: Path) -> None:
+    """As where one worker reads what another is writing: JAX warns, which our settings let pass."""
+    least = {"min_compile_time_secs": 0, "min_entry_size_bytes": -1}
+    names = {"jax_compilation_cache_dir": str(tmp_path)}
+    names |= {f"jax_persistent_cache_{name}": value for name, value in least.items()}
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        _keep_programs(names)
+        for _ in range(2):
+            assert jax.jit(lambda x: 3 * x + 1)(2.0) == 7
+            assert (found := [p for p in tmp_path.iterdir() if p.name.endswith("-cache")])
+            for path in found:
+                path.write_bytes(path.read_bytes()[:-20])
+    finally:
+        _keep_programs(before)
+
+
+def _keep_programs(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    cache.reset_cache()
 
 
 def test_a_handler_that_two_threads_compiled_is_registered_once(monkeypatch: Any) -> None:
