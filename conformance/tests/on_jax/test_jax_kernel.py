@@ -59,7 +59,7 @@ def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) 
 def test_a_program_of_which_half_is_on_a_disk_is_compiled_again(tmp_path: Path) -> None:
     """As where one worker reads what another is writing: JAX warns, which our settings let pass."""
     least = {"min_compile_time_secs": 0, "min_entry_size_bytes": -1}
-    names = {"jax_compilation_cache_dir": str(tmp_path)}
+    names: dict[str, Any] = {"jax_compilation_cache_dir": str(tmp_path)}
     names |= {f"jax_persistent_cache_{name}": value for name, value in least.items()}
     before = {name: getattr(jax.config, name) for name in names}
     try:
