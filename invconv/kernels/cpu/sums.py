@@ -7,7 +7,7 @@ weight: pixels of one level, and images.
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -118,60 +118,38 @@ def _mask(w: Writer, a: Arguments, here: Int, step: Int) -> None:
 def write_recursion(w: Writer, near: int) -> None:
     """Write the function "sums" for signals of one channel, from memory to memory.
 
-    The numbers solved last stay in registers, so that a number waits for one product alone: the
-    nearest tap is the last. The function solves a signal in ``z`` and puts the result in ``out``.
-    The last ``near`` taps read the numbers solved last. The signal has ``rows`` numbers, a
-    ``row_step`` apart from ``at`` on; ``last_row`` is the farthest that a tap reads back.
+    The numbers solved last stay in registers, zeros at first, so that a number waits for one
+    product alone: the nearest tap is the last. The function solves a signal in ``z`` and puts the
+    result in ``out``. The last ``near`` taps read the numbers solved last. The signal has ``rows``
+    numbers, a ``row_step`` apart from ``at`` on; ``last_row`` is the farthest that a tap reads back.
     """
     w = w.narrowed(1)
-    with (
-        w.function("sums", *SIGNATURE, inside=False) as a,
-        w.branches(a["substitute"].is_("!=", 0)) as branches,
-    ):
-        for substitute in branches:
-            _recur(w, a, near, substitute)
+    with w.function("sums", *SIGNATURE, inside=False) as a:
+        step, far, pivot = a["row_step"], a["taps"] - near, w.load(a["diagonal"], 0)
+        weights = [w.load(a["w"], far + i) for i in range(near)]
+        solved = [w.new(w.zero) for _ in range(near)]  # the last one first
+        first = a["last_row"].least(a["rows"])
 
+        def solve(t: Int, inside: bool) -> None:
+            here, total = a["at"] + t * step, w.new(w.zero)
+            total.add_product(w.load(a["w"], 0), w.load(a["z"], here))
+            with w.loop(1, far) as tap:
+                back = w.entry(a["lists"], tap * 2 + 2)
+                with nullcontext() if inside else w.b.if_then(back.is_("<=", t)):
+                    total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
+            known = [variable.value for variable in solved]
+            for weight, x in zip(weights, reversed(known), strict=True):
+                total.add_product(weight, x)
+            with w.b.if_then(a["substitute"].is_("!=", 0), likely=False):
+                total.set(w.b.fdiv(total.value, pivot))
+            w.store(total.value, a["out"], here)
+            for variable, x in zip(solved, [total.value, *known], strict=False):
+                variable.set(x)
 
-def _recur(w: Writer, a: Arguments, near: int, substitute: bool) -> None:
-    step, far = a["row_step"], a["taps"] - near
-    weights = [w.load(a["w"], far + i) for i in range(near)]
-    first = a["last_row"].least(a["rows"])
-    pivot = w.load(a["diagonal"], 0)
-
-    def product_with_y(here: Int) -> Variable:
-        total = w.new(w.zero)
-        total.add_product(w.load(a["w"], 0), w.load(a["z"], here))
-        return total
-
-    def put(total: Variable, here: Int) -> Value:
-        x = w.b.fdiv(total.value, pivot) if substitute else total.value
-        w.store(x, a["out"], here)
-        return x
-
-    with w.loop(0, first) as t:  # some taps read before the first number
-        here = a["at"] + t * step
-        total = product_with_y(here)
-        with w.loop(1, a["taps"]) as tap:
-            back = w.entry(a["lists"], tap * 2 + 2)
-            with w.b.if_then(back.is_("<=", t)):
-                total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
-        put(total, here)
-    solved = [w.new(w.zero) for _ in range(near)]  # the last one first
-    with w.b.if_then(first.is_("<", a["rows"])):
-        for i, variable in enumerate(solved):
-            variable.set(w.load(a["out"], a["at"] + (first - i - 1) * step))
-    with w.loop(first, a["rows"]) as t:
-        here = a["at"] + t * step
-        total = product_with_y(here)
-        with w.loop(1, far) as tap:
-            back = w.entry(a["lists"], tap * 2 + 2)
-            total.add_product(w.load(a["w"], tap), w.load(a["out"], here - back * step))
-        known = [variable.value for variable in solved]
-        for weight, x in zip(weights, reversed(known), strict=True):
-            total.add_product(weight, x)
-        now = put(total, here)
-        for variable, x in zip(solved, [now, *known], strict=False):
-            variable.set(x)
+        with w.loop(0, first) as t:  # some taps read before the first number
+            solve(t, inside=False)
+        with w.loop(first, a["rows"]) as t:
+            solve(t, inside=True)
 
 
 def write_channel_sums(w: Writer, width: int, count: int, unrolled: int) -> None:
