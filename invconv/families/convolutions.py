@@ -37,6 +37,7 @@ from invconv.arrays.stencil import (
     taps_of,
 )
 from invconv.families.family import Family
+from invconv.kernels import maps
 from invconv.kernels.frequencies.spectrum import (
     SpectralProduct,
     kernel_spectrum,
@@ -301,7 +302,7 @@ class BorderedFamily(TapsFamily):
     def apply(self, w: Array, x: Array) -> Array:
         if isinstance(self.wrap, bool):
             return super().apply(w, x)
-        return self.cropped(correlate(Stencil(self.offsets, self.taps(w)), self.continued(x)))
+        return self.cropped(maps.apply(self.inside, w, self.continued(x)))
 
     def gram(self, x: Array, y: Array) -> Array:
         if isinstance(self.wrap, bool):

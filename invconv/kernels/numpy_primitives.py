@@ -6,7 +6,6 @@ warns if that memory happens to hold a NaN.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,10 @@ from scipy.linalg import get_blas_funcs
 
 from invconv.arrays.namespaces import Array, NumpyOps, Shape, triangle
 from invconv.arrays.registry import PRIMITIVES
-from invconv.arrays.stencil import CausalStencil, Offset, Stencil
+from invconv.arrays.stencil import CausalStencil, Offset
 from invconv.kernels import primitives
 from invconv.kernels.cpu import compiled, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
-from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import Floats, addresses
 from invconv.kernels.cpu.recursive import Filter
@@ -50,32 +48,19 @@ def add_pivots(kernel: Floats, centre: Offset, v: Floats) -> Floats:
     return kernel
 
 
-def correlate(stencil: Stencil, x: Floats, *, wrap: bool = False) -> Array:
-    """See `invconv.kernels.primitives.correlate`."""
-    if not x.size or reason(x.dtype.itemsize) is not None:
-        return primitives.correlate.agnostic(stencil, x, wrap=wrap)
-    placed = 0, of_taps(x.shape[1])
-    return _correlate(stencil.offsets, wrap, stencil.taps, x, lambda strides: placed)
-
-
 def apply(family: Any, w: Floats, x: Floats) -> Array:
     """See `invconv.kernels.maps.apply`; the compiled kernel reads the taps where they are."""
     by_taps = family.lowers == "taps" and isinstance(family.wrap, bool) and not family.wide
     if not by_taps or not x.size or reason(x.dtype.itemsize):
         return family.apply(w, x)
     whole = family.whole
-    return _correlate(whole.offsets, whole.wrap, family.unfolded(w), x, whole.placed)
-
-
-def _correlate(
-    offsets: tuple[Offset, ...], wrap: bool, w: Floats, x: Floats, placed: Callable[..., Any]
-) -> Floats:
-    """Correlate by the compiled kernel; ``placed`` is as in `families.convolutions.TapsFamily`."""
-    correlation = compiled_correlation(x.shape[1], x.shape[2:], offsets, wrap, x.dtype.itemsize)
+    given = x.shape[1], x.shape[2:], whole.offsets, whole.wrap
+    correlation = compiled_correlation(*given, x.dtype.itemsize)
     if correlation is None:
         return np.zeros_like(x)
-    w, x, y = np.ascontiguousarray(w), np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
-    first, places = placed([stride // w.itemsize for stride in w.strides])
+    w, x = map(np.ascontiguousarray, (family.unfolded(w), x))
+    y = np.empty(x.shape, x.dtype)
+    first, places = whole.placed([stride // w.itemsize for stride in w.strides])
     taps, *images = addresses(w, x, y)
     taps += first * w.itemsize
     correlation.run(taps, places, *images, len(x), threads.number, w, x, y)

@@ -121,7 +121,7 @@ def write_recursion(w: Writer, near: int) -> None:
     The numbers solved last stay in registers, zeros at first, so that a number waits for one
     product alone: the nearest tap is the last. The function solves a signal in ``z`` and puts the
     result in ``out``. The last ``near`` taps read the numbers solved last. The signal has ``rows``
-    numbers, a ``row_step`` apart from ``at`` on; ``last_row`` is the farthest that a tap reads back.
+    numbers, a ``row_step`` apart from ``at`` on; taps read back ``last_row`` numbers at most.
     """
     w = w.narrowed(1)
     with w.function("sums", *SIGNATURE, inside=False) as a:
