@@ -67,14 +67,16 @@ def _copy_lines(w: Writer, a: Arguments, start: Int, lane: Int, *, into: bool, k
         if into:
             load, store = square.load_lines, square.store_positions
         whole, vectors = square.all_there(), [w.new(w.zero) for _ in rows]
-        with w.branches(whole) as branches:
-            for inside in branches:
-                for variable, vector in zip(vectors, load(inside), strict=True):
-                    variable.set(vector)
+        with w.b.if_else(whole) as branches:
+            for branch, inside in zip(branches, (True, False), strict=True):
+                with branch:
+                    for variable, vector in zip(vectors, load(inside), strict=True):
+                        variable.set(vector)
         columns = w.transposed([variable.value for variable in vectors])
-        with w.branches(whole) as branches:
-            for inside in branches:
-                store(columns, inside)
+        with w.b.if_else(whole) as branches:
+            for branch, inside in zip(branches, (True, False), strict=True):
+                with branch:
+                    store(columns, inside)
 
 
 @dataclass(frozen=True)

@@ -158,19 +158,6 @@ class Writer:
         self.b.branch(test)
         self.b.position_at_end(after)
 
-    @contextmanager
-    def branches(self, condition: Value) -> Iterator[Iterator[bool]]:
-        """Write the body of a loop over True and False where the condition is so."""
-
-        def each() -> Iterator[bool]:
-            with then:
-                yield True
-            with otherwise:
-                yield False
-
-        with self.b.if_else(condition) as (then, otherwise):
-            yield each()
-
     def variable(self, kind: Any) -> Value:
         """Return the address of new local memory."""
         with self.b.goto_entry_block():
