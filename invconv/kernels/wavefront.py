@@ -202,11 +202,6 @@ class WavefrontSolver:
         return from_pixel_rows(x, y.shape)
 
 
-def assign(target: Array, source: Array) -> None:
-    """Copy an array into another one."""
-    target[...] = source
-
-
 def substitute(diagonal: Array, rows: Array, lower: bool) -> Array:
     """Return D^-1 applied to every row (M, C)."""
     return triangular_solve(diagonal, rows.T, lower=lower).T
@@ -222,8 +217,6 @@ class StridedOps:
     matmul: Callable[[Array, Array, Array], object]
     # (x): a context in which products on the device of ``x`` keep all digits
     exact: Callable[[Array], AbstractContextManager[object]]
-    # (target, source): copies an array into another one
-    copy: Callable[[Array, Array], object] = assign
     # (D, rows, lower): solves for every row (M, C) by substitution with D
     substitute: Callable[[Array, Array, bool], Array] = substitute
 
@@ -370,7 +363,7 @@ class PitchedSolver:
         depth, channels = weights.shape
         buffer = zeros((plan.length,), y)
         images = ops.as_strided(buffer, shape, plan.strides, plan.start)
-        ops.copy(images, y)
+        images[...] = y
         read = zeros((plan.longest, depth), y)  # [y, x at every tap] of a wavefront
         targets, column = [], 0
         for _, _, many, run in plan.blocks:
@@ -380,12 +373,12 @@ class PitchedSolver:
         for place, count in plan.steps:
             for target, (shift, step, many, run) in zip(targets, plan.blocks, strict=True):
                 part, strides = (count, many, run), (plan.pitch, step, 1)
-                ops.copy(target[:count], ops.as_strided(buffer, part, strides, place + shift))
+                target[:count] = ops.as_strided(buffer, part, strides, place + shift)
             front = ops.as_strided(buffer, (count, channels), (plan.pitch, 1), place)
             ops.matmul(read[:count], weights, front)
             if self.inverse is None:
-                ops.copy(front, ops.substitute(causal.diagonal, front, causal.sweep.lower))
-        ops.copy(x, images)
+                front[...] = ops.substitute(causal.diagonal, front, causal.sweep.lower)
+        x[...] = images
 
 
 def _weights(causal: CausalStencil, inverse: Array | None) -> Array:

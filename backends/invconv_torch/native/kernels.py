@@ -147,7 +147,7 @@ def _substitute(diagonal: Tensor, rows: Tensor, lower: bool) -> Tensor:
     return torch.linalg.solve_triangular(diagonal.mT, rows, upper=lower, left=False)
 
 
-TORCH = StridedOps(Tensor.as_strided, _matmul, full_precision, Tensor.copy_, _substitute)
+TORCH = StridedOps(Tensor.as_strided, _matmul, full_precision, _substitute)
 
 
 def _ordinal(x: Tensor) -> int | None:
