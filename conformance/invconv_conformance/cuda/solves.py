@@ -37,7 +37,7 @@ SECONDS = 300  # after which a run has failed
 
 Mode = Literal["values", "races", "edges"]
 _FLAGS: dict[Mode, list[str]] = {
-    "values": ["-O1"],  # fibers; the others are threads
+    "values": ["-O1"],
     # few small solves, and a compile each: what the compiler takes counts
     "races": ["-O0", "-fsanitize=thread"],
     "edges": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
@@ -63,7 +63,7 @@ class CudaResult(NamedTuple):
 
     weights: Floats  # as `invconv.kernels.cuda.plan` lays them out, norms of columns last
     x: Floats
-    rounds: int  # steps that it took with fibers, all of them going on at the same time
+    rounds: int  # steps that it took, all threads going on at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +157,8 @@ class Builder:
         return results
 
     def _program(self, text: str, warnings: list[str]) -> Path:
-        names = "main", "fibers" if self.mode == "values" else "threads"
         with self._lock:
-            harness = [self._compiled(name, "-c", HERE / f"{name}.cpp") for name in names]
+            harness = [self._compiled(n, "-c", HERE / f"{n}.cpp") for n in ("main", "fibers")]
         name = hashlib.sha256(text.encode()).hexdigest()[:20]
         kernel = self.folder / f"{self.mode}-{name}.cpp"
         kernel.write_text(text, "utf-8")

@@ -83,7 +83,7 @@ def test_the_wheel_holds_the_packages_and_nothing_large(wheel: Path) -> None:
         assert f"invconv_conformance/{data}" in names
     for data in ("common.cuh", "weights.cu", "solve.cu"):
         assert f"invconv/kernels/cuda/{data}" in names
-    for data in ("cuda_on_cpu.h", "run.h", "main.cpp", "threads.cpp", "fibers.cpp"):
+    for data in ("cuda_on_cpu.h", "run.h", "main.cpp", "fibers.cpp"):
         assert f"invconv_conformance/cuda/on_cpu/{data}" in names
     for data in ("report/page.html", "results/benchmark.schema.json"):
         assert f"invconv_benchmarks/{data}" in names

@@ -1,4 +1,4 @@
-// CUDA's words on a CPU, for the kernel's source; `fibers.cpp` and `threads.cpp` have what they do.
+// CUDA's words on a CPU, for the kernel's source; `fibers.cpp` has what they do.
 #pragma once
 
 #define KERNEL extern "C" void
@@ -9,8 +9,7 @@
 #define __syncthreads() barrier_at(__LINE__)
 
 struct Dim { unsigned x; };
-inline thread_local Dim threadIdx, blockIdx, blockDim;
-inline Dim gridDim;
+inline Dim threadIdx, blockIdx, blockDim, gridDim;
 
 unsigned char* shared_memory();
 void barrier_at(int line);

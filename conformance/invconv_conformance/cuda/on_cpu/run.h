@@ -1,4 +1,4 @@
-// How blocks of threads run on a CPU: `threads.cpp` or `fibers.cpp`.
+// How blocks of threads run on a CPU (`fibers.cpp`).
 #pragma once
 #include <functional>
 #include <vector>
@@ -6,8 +6,8 @@
 using Kernel = std::function<void()>;
 
 // Run a grid of blocks, the last one first, at most `resident` at a time. Shared memory holds no
-// number at first. What goes wrong ends the process: see `Failure`. Fibers tell how many rounds it
-// took in which each of them ran once; threads tell 0.
+// number at first. What goes wrong ends the process: see `Failure`. Returns how many rounds it took
+// in which each thread ran once.
 long launch(int blocks, int threads, size_t shared, int resident, const Kernel& kernel);
 
 using Bytes = std::vector<unsigned char>;
