@@ -105,12 +105,13 @@ def _matrix(conv: ic.InvertibleConv, shape: Shape) -> Matrix:
         steps = ((tuple(-i for i in step), tap) for step, tap in autoregressive_taps(conv))
         return correlate(steps, shape, "zero")
     if isinstance(conv, ic.PeriodicConv):
-        return correlate(_centred(conv), shape, "periodic")
+        return correlate(_around(conv), shape, "periodic")
     if isinstance(conv, ic.ExponentialConv):
         padding = "periodic" if conv.padding == "circular" else "zero"
-        return exponential(correlate(_centred(conv), shape, padding))
+        return exponential(correlate(_around(conv), shape, padding))
     if isinstance(conv, ic.SymmetricConv):
-        return correlate(_even(conv), shape, *conv.boundary)
+        halved = [word != "periodic" for word in conv.boundary]
+        return correlate(_around(conv, halved), shape, *conv.boundary)
     return np.kron(_weight(conv), np.eye(math.prod(shape)))
 
 
@@ -192,20 +193,15 @@ def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Ma
             yield tuple(i * s * d for i, s, d in ways), tap
 
 
-def _centred(conv: Any) -> Iterator[tuple[Shape, Matrix]]:
-    size = conv.kernel.shape[2:]
-    for t in itertools.product(*map(range, size)):
-        places = zip(t, size, conv.dilation, strict=True)
-        yield tuple(d * (j - (k - 1) // 2) for j, k, d in places), conv.kernel[(..., *t)]
-
-
-def _even(conv: ic.SymmetricConv) -> Iterator[tuple[Shape, Matrix]]:
-    sides = list(zip(conv.kernel.shape[2:], conv.boundary, strict=True))
-    first = [(k - 1) // 2 if word == "periodic" else k - 1 for k, word in sides]
-    ends = [k // 2 if word == "periodic" else k - 1 for k, word in sides]
-    for o in itertools.product(*(range(-a, b + 1) for a, b in zip(first, ends, strict=True))):
-        places = zip(o, first, conv.boundary, strict=True)
-        yield o, conv.kernel[(..., *(i + c if w == "periodic" else abs(i) for i, c, w in places))]
+def _around(conv: Any, halved: Iterable[bool] = itertools.repeat(False)) -> Taps:
+    """Yield offsets from the centre and taps: of both signs along an axis of which half is kept."""
+    sides, dilation = [], getattr(conv, "dilation", itertools.repeat(1))
+    for k, d, half in zip(conv.kernel.shape[2:], dilation, halved, strict=False):
+        whole = [(d * (j - (k - 1) // 2), j) for j in range(k)]
+        sides.append([(o, abs(o)) for o in range(1 - k, k)] if half else whole)
+    for places in itertools.product(*sides):
+        offset, place = zip(*places, strict=True)
+        yield offset, conv.kernel[(..., *place)]
 
 
 def block_transform(basis: str, factor: int) -> Matrix:
@@ -250,6 +246,7 @@ def substitute(conv: ic.AutoregressiveConv, y: Any) -> Matrix:
     """Return K^-1 y, shape (C, *spatial), without bias."""
     shape = y.shape[1:]
     (_, diagonal), *others = autoregressive_taps(conv)
+    pixel = ExtendedLU(diagonal)
     assert isinstance(conv.direction, tuple)
     ways = [range(n)[::s] for n, s in zip(shape, conv.direction, strict=True)]
     x: Any = np.zeros(y.shape, EXTENDED)
@@ -259,9 +256,5 @@ def substitute(conv: ic.AutoregressiveConv, y: Any) -> Matrix:
             source = tuple(i - s for i, s in zip(p, step, strict=True))
             if all(0 <= i < n for i, n in zip(source, shape, strict=True)):
                 rest = rest - tap @ x[(slice(None), *source)]
-        rows = range(len(rest))
-        pixel = np.zeros(len(rest), EXTENDED)
-        for c in rows if conv.channel_order == "lower" else reversed(rows):
-            pixel[c] = (rest[c] - diagonal[c] @ pixel) / diagonal[c, c]
-        x[(slice(None), *p)] = pixel
+        x[(slice(None), *p)] = pixel.solve(rest[:, None])[:, 0]
     return np.asarray(x)
