@@ -20,7 +20,7 @@ from invconv.arrays.namespaces import Array, dtype_name, library_name, to_numpy
 from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv.files.container import replacing
 from invconv.operators import dropins
-from invconv_conformance.laws.law import Floats, Measure, largest, law, same, truth, values
+from invconv_conformance.laws.law import Floats, Measure, largest, law, refuses, same, truth, values
 from invconv_conformance.laws.setting import DIRECTIONS, PULLBACKS, REPEATED, Setting, everything
 
 
@@ -118,10 +118,9 @@ def layout(s: Setting) -> Iterator[Measure]:
         if bounded is not None:
             found = ic.bounded(conv, 2.0).parameters()
             pairs += [(f"bounded, {n}", found[n], a) for n, a in bounded.parameters().items()]
+        size = float(s.norm(image) @ s.norm(image))
         for what, one, other in pairs:
-            size = largest(values(other)) + float(s.norm(image) @ s.norm(image))
-            error = largest(values(one) - values(other))
-            yield Measure(f"{how}: {what}", error, s.gradient_bound(size))
+            yield s.two_ways(f"{how}: {what}", values(one), values(other), size)
 
 
 @law("prepared", eager=True)
@@ -272,13 +271,7 @@ def file(s: Setting) -> Iterator[Measure]:
             yield from _beyond_the_range(s, path)
         for what, reason, damaged in _damages(s, conv, content):
             path.write_bytes(damaged)
-            try:
-                ic.load(path, like=like)
-            except ic.InvalidFileError as error:
-                told = path.name in str(error) and reason in str(error)
-                yield truth(told, f"{what}: the message")
-            else:
-                yield truth(False, f"{what} is taken")
+            yield refuses(what, ic.InvalidFileError, (path.name, reason), ic.load, path, like)
 
 
 def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:

@@ -73,6 +73,22 @@ def truth(holds: bool, what: str) -> Measure:
     return Measure(what, 0.0 if holds else math.inf, 1.0)
 
 
+def refuses(
+    what: str,
+    kind: type[Exception],
+    message: str | tuple[str, ...],
+    function: Callable[..., Any],
+    *arguments: Any,
+) -> Measure:
+    """Return the measure of a call that raises an error of a kind, with words in its message."""
+    words = (message,) if isinstance(message, str) else message
+    try:
+        function(*arguments)
+    except kind as error:
+        return truth(all(word in str(error) for word in words), f"{what}: the message")
+    return truth(False, f"{what} is taken")
+
+
 def same(found: Array, wanted: Array, what: str) -> Measure:
     """Return the measure of two arrays having the same bits."""
     return truth(np.array_equal(to_numpy(found), to_numpy(wanted)), what)

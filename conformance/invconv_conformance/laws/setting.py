@@ -11,7 +11,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Array, Shape, copy_of, namespace, to_numpy
 from invconv_conformance.cases.table import Case
-from invconv_conformance.laws.law import Floats, Measure, values
+from invconv_conformance.laws.law import Floats, Measure, largest, values
 from invconv_conformance.libraries import Target
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
@@ -162,6 +162,11 @@ class Setting:
     def gradient_bound(self, size: float) -> float:
         """Return the bound of two ways to a gradient of a size, each with solves of its own."""
         return self.lever * self.scales.condition * size + float(self.cast(np.asarray(size)))
+
+    def two_ways(self, what: str, found: Floats, wanted: Floats, size: float) -> Measure:
+        """Return the measure of two ways to a gradient that is a sum of terms of a size."""
+        bound = self.gradient_bound(largest(wanted) + size)
+        return Measure(what, largest(found - wanted), bound)
 
     def array(self, values: Floats) -> Array:
         """Put values on the device."""

@@ -153,9 +153,8 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
         size = float(np.linalg.norm(values(x)) ** 2)
         for one, other in zip(map(values, found), map(values, wanted), strict=True):
             number = np.isfinite(other)  # the half types overflow
+            yield s.two_ways(f"{what}, recorded", one[number], other[number], size)
             size += largest(other[number])
-            off = largest(one[number] - other[number])
-            yield Measure(f"{what}, recorded", off, s.gradient_bound(size))
 
 
 _SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
