@@ -132,7 +132,7 @@ def check_operator(
                 result = check(law, setting)
                 if result.bad:
                     numbers = f"error {result.error:.3g}, bound {result.bound:.3g}"
-                    where = f"{case.name}, {result.library} {dtype}: {law.id}, {result.what}"
+                    where = f"{case.name}, {one.name} {dtype}: {law.id}, {result.what}"
                     raise AssertionError(f"{where}: {numbers} ({law.definition})")
 
 

@@ -96,8 +96,7 @@ class SuiteFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for each library, case, column and law."""
         for one in runs.checks(self.config.stash[_SUITE].columns, quick=self.config.option.quick):
-            name = f"{one.column.library}-{one.case}::{one.law}[{'-'.join(one.column[1:])}]"
-            yield LawTest.from_parent(self, name=name, check=one)
+            yield LawTest.from_parent(self, name=one.name, check=one)
 
 
 class LawTest(pytest.Item):
@@ -107,7 +106,7 @@ class LawTest(pytest.Item):
         super().__init__(**options)
         self.check = check
         self.result: runs.Result | None = None
-        self.outputs = pickle.dumps({})  # in bytes, which pytest-xdist takes along
+        self.outputs: dict[str, Any] = {}
         for reason in runs.expected(self.config.stash[_SUITE].known, check):
             self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
@@ -122,7 +121,7 @@ class LawTest(pytest.Item):
         with limited() if strange and has_alarms else nullcontext():
             self.result = self.check.run()
             if self.check.law == "forward.value":  # of every case
-                self.outputs = pickle.dumps(runs.outputs(runs.setting(*self.check[:2])))
+                self.outputs = runs.outputs(runs.setting(*self.check[:2]))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if (r := self.result).bad:
@@ -138,16 +137,15 @@ class LawTest(pytest.Item):
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, Any, Any]:
-    """Give a report the result, which pytest-xdist takes along."""
+    """Give a report the result, in bytes, which pytest-xdist takes along."""
     report: Any = yield
     if isinstance(item, LawTest) and call.when == "call" and item.result is not None:
-        marks = {}
+        marks: dict[str, Any] = {}
         if report.skipped and hasattr(report, "wasxfail"):
             marks = {"status": "expected", "reason": report.wasxfail}
         elif report.failed and not item.result.bad:
             marks = {"status": "fail", "what": str(report.longrepr)}  # it should have failed
-        report.law_result = dataclasses.asdict(item.result) | marks
-        report.law_outputs = item.outputs
+        report.law = pickle.dumps((dataclasses.replace(item.result, **marks), item.outputs))
     return report
 
 
@@ -182,14 +180,14 @@ class Suite:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Keep a result; a worker that died has left none."""
-        if hasattr(report, "law_result"):
-            result = runs.Result(**report.law_result)
+        if hasattr(report, "law"):
+            result, outputs = pickle.loads(report.law)
             self.results.append(result)
-            self.outputs.append((result.column, result.case, pickle.loads(report.law_outputs)))
+            self.outputs.append((result.column, result.case, outputs))
         elif (named := _ID.search(report.nodeid)) and report.failed:
-            fields: dict[str, Any] = named.groupdict() | {"error": math.inf, "bound": 1.0}
-            fields |= {"status": "error", "what": str(report.longrepr), "seconds": 0.0}
-            self.results.append(runs.Result(**fields))
+            case, law, *column = named.group("case", "law", *Column._fields)
+            said = "error", str(report.longrepr), math.inf, 1.0, 0.0
+            self.results.append(runs.Result(law, case, Column(*column), *said))
         elif named and report.skipped:
             self.late += 1
 

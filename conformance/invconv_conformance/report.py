@@ -90,9 +90,14 @@ def document(
         "not_run": not_run,
         "lacks": {name: functions for name, functions in missing.items() if functions},
         "laws": {n: {"definition": x.definition, "source": x.source} for n, x in LAWS.items()},
-        "results": [_plain(dataclasses.asdict(r) | {"reproduce": r.reproduce}) for r in results],
+        "results": [_plain(_fields(r)) for r in results],
         "agreement": list(map(_plain, agreement)),
     }
+
+
+def _fields(result: Result) -> Found:
+    fields = vars(result) | result.column._asdict() | {"reproduce": result.reproduce}
+    return {name: value for name, value in fields.items() if name != "column"}
 
 
 def _plain(fields: Found) -> Found:

@@ -6,6 +6,7 @@ Known failures are expected, and by their names. Imports `laws`.
 import fnmatch
 import functools
 import itertools
+import re
 import shlex
 import time
 import tomllib
@@ -46,25 +47,17 @@ NAMED = {case.name: case for case in (*CASES, *CALLS)}
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict of a law on a case, on a library, device, mode and dtype."""
+    """The verdict of a law on a case in a column."""
 
     law: str
     case: str
-    library: str
-    device: str
-    mode: str
-    dtype: str
+    column: Column
     status: str  # "pass", "fail", "error", "not applicable", or "expected": a known failure
     what: str  # the output that used up most of its bound, or the error's last line
     error: float
     bound: float
     seconds: float
     reason: str = ""  # of an expected failure
-
-    @property
-    def column(self) -> Column:
-        """Its column of the table."""
-        return Column(self.library, self.device, self.mode, self.dtype)
 
     @property
     def bad(self) -> bool:
@@ -74,10 +67,10 @@ class Result:
     @property
     def reproduce(self) -> str:
         """The command that runs this law and case alone."""
-        which = f"{'--library' if self.library in KNOWN else '--namespace'} {self.library}"
-        test = f"{self.library}-{self.case}::{self.law}[{'-'.join(self.column[1:])}]"
-        options = f"{which} --mode {self.mode} --dtype {self.dtype} -k {shlex.quote(test)}"
-        return f"python -m invconv conformance {options}"
+        library, _, mode, dtype = self.column
+        which = f"{'--library' if library in KNOWN else '--namespace'} {library}"
+        test = shlex.quote(Check(self.case, self.column, self.law).name)
+        return f"python -m invconv conformance {which} --mode {mode} --dtype {dtype} -k {test}"
 
 
 class Check(NamedTuple):
@@ -86,6 +79,11 @@ class Check(NamedTuple):
     case: str
     column: Column
     law: str
+
+    @property
+    def name(self) -> str:
+        """The name of its test."""
+        return f"{self.column.library}-{self.case}::{self.law}[{'-'.join(self.column[1:])}]"
 
     @property
     def speaks(self) -> bool:
@@ -120,10 +118,9 @@ def check(law: Law, setting: Setting) -> Result:
     except Exception as error:  # a law that cannot run is a result, not an end
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
-    column = target.library.name, target.device, target.mode, setting.dtype
-    seconds = time.perf_counter() - start
-    numbers = float(worst.error), float(worst.bound), seconds
-    return Result(law.id, setting.case.name, *column, status, worst.what, *numbers)
+    column = Column(target.library.name, target.device, target.mode, setting.dtype)
+    numbers = float(worst.error), float(worst.bound), time.perf_counter() - start
+    return Result(law.id, setting.case.name, column, status, worst.what, *numbers)
 
 
 @contextmanager
@@ -160,10 +157,10 @@ _ONE_OF_EACH = """
     qrconv1x1-m100 chain-inverses actnorm-2d singular-corner singular-quarter-turns ill-corner
     lfilter-long-b-1-whole from_psf-odd-periodic-each least_squares-periodicconv-array
 """
-# of them, where eager code is compiled too, operation by operation, those with all laws
-QUICK_EAGER = ("periodic-even-dilated",)
-# and those with laws of what happens in eager code alone
+# where eager code is compiled too, operation by operation: one with all laws, and some with laws of
+# what happens in eager code alone
 QUICK_EAGER_LAWS = {
+    "periodic-even-dilated": tuple(LAWS),
     "singular-corner": ("singular",),
     "ill-corner": ("warning", "errors"),
     "pluconv1x1-2d": ("autodiff",),
@@ -232,7 +229,7 @@ def _is_quick(one: Check, beside: bool) -> bool:
         return True
     if column.mode != "eager":
         return case in QUICK_COMPILED_LAWS.get(law, QUICK)
-    return case in QUICK_EAGER or law in QUICK_EAGER_LAWS.get(case, ())
+    return law in QUICK_EAGER_LAWS.get(case, ())
 
 
 def quick_dtypes(column: Column) -> tuple[str, ...]:
@@ -254,8 +251,8 @@ def few_eager(columns: Iterable[Column], results: Iterable[Result]) -> list[str]
     asked = {c.library for c in columns if c.mode == "eager"} & COMPILING_EAGERLY
     lines, results = [], list(results)
     for name in asked:
-        cases = {r.case for r in results if r.library == name}
-        eager = {r.case for r in results if r.library == name and r.mode == "eager"}
+        cases = {r.case for r in results if r.column.library == name}
+        eager = {r.case for r in results if r.column[::2] == (name, "eager")}
         if eager < cases:
             which = f"{len(cases - eager)} of {len(cases)} cases, which run compiled"
             how = f"--library {name} --mode eager runs them"
@@ -322,7 +319,7 @@ def load_expected(options: Any) -> Expected:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, OSError) as error:
         raise CommandError(f"expected failures: {source} cannot be used: {error}") from None
     for pattern in known:
-        if not any(fnmatch.fnmatchcase(_name(one), pattern) for one in _every(options.namespace)):
+        if not any(expected({pattern: ""}, one) for one in _every(options.namespace)):
             raise CommandError(f"expected failures: no test has a name as {pattern!r} of {source}")
     return known
 
@@ -338,12 +335,7 @@ def _every(namespace: str | None) -> Iterator[Check]:
             yield from (one for c in NAMED for law in LAWS if (one := Check(c, column, law)).speaks)
 
 
-def _name(check: Check) -> str:
-    library, *others = check.column
-    return f"{library}-{check.case} {check.law} {'-'.join(others)}"
-
-
 def expected(known: Expected, check: Check) -> list[str]:
     """Return why a test is expected to fail, nothing of one that is not."""
-    name = _name(check)
+    name = re.sub(r"::|\[|\]$", " ", check.name).strip()
     return [reason for pattern, reason in known.items() if fnmatch.fnmatchcase(name, pattern)]

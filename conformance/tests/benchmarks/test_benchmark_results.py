@@ -289,8 +289,8 @@ HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"
 
 def checked(case: str, error: float, status: str = "pass", **others: Any) -> Checked:
     fields: dict[str, Any] = {"law": "forward.value", "what": "y", "bound": 1e-12, "seconds": 0.1}
-    column = Column("torch", "cpu", "eager", "float64")._asdict()
-    return Checked(case=case, error=error, status=status, **fields | column | others)
+    fields["column"] = Column("torch", "cpu", "eager", "float64")
+    return Checked(case=case, error=error, status=status, **fields | others)
 
 
 def document(*results: Checked, **others: Any) -> dict[str, Any]:

@@ -183,8 +183,7 @@ def test_quick_runs_cases_of_each_kind_and_less_where_a_compiler_takes_long() ->
     some = {(c, law) for c in QUICK for law in LAWS}
     more = {(c, law) for c in run.QUICK_MORE for law in {*LAWS} - {*run.QUICK_SHARED_LAWS}}
     in_jit = {(c, law) for c, law in some if c in run.QUICK_COMPILED_LAWS.get(law, QUICK)}
-    eager = {(c, law) for c, law in some if c in run.QUICK_EAGER}
-    eager |= {(c, law) for c, laws in run.QUICK_EAGER_LAWS.items() for law in laws}
+    eager = {(c, law) for c, laws in run.QUICK_EAGER_LAWS.items() for law in laws}
     wanted = {"numpy": some | more, "torch": some | more, "array_api_strict": some, "jax": in_jit}
     found = [*checks(columns, quick=True)]
     assert len(found) == len({*found})

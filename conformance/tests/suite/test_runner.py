@@ -389,7 +389,8 @@ def test_eager_code_that_is_compiled_too_runs_a_few_cases() -> None:
     alone = [one.case for one in checks(columns[:1], names, ["kind"])]
     assert found == [(QUICK[0], "jit"), (QUICK[0], "eager"), ("corner-k1", "jit")]
     assert alone == names
-    results: list[Any] = [Mock(library="jax", case=case, mode=mode) for case, mode in found]
+    by_mode = {column.mode: column for column in columns}
+    results: list[Any] = [Mock(case=case, column=by_mode[mode]) for case, mode in found]
     for some, count in ((results, "1 of 2"), (results[2:], "1 of 1")):
         (line,) = few_eager(columns, some)
         said = f"JAX, eager: {count} cases, which run compiled; --library jax --mode"
