@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import jax
-from invconv.operators.chain import Chain
 from jax import lax
 from jax import numpy as jnp
 
@@ -23,6 +22,7 @@ from invconv.flows import architecture as designs
 from invconv.flows import density
 from invconv.flows.architecture import GlowArchitecture
 from invconv.flows.density import affine, beside, coupling_scale, inverse_affine, split_scale
+from invconv.operators.chain import Chain
 from invconv_jax.initialise import drawn, is_key, require_dtype
 
 __all__ = ["Glow"]

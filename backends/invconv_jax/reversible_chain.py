@@ -5,13 +5,13 @@ from functools import partial
 
 import jax
 import numpy as np
-from invconv.operators.chain import Chain
 from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape, describe
 from invconv.operators.base.calls import as_batch, grid_of, require_spatial_shape
 from invconv.operators.base.judgement import require_invertible
 from invconv.operators.base.operator import InvertibleConv
+from invconv.operators.chain import Chain
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_jax.pytrees import require_values
 

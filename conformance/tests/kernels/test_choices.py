@@ -30,6 +30,7 @@ from invconv.kernels.cpu.spectral.product import Blocks, along
 from invconv.kernels.cuda.plan import Device, plan_of
 from invconv.kernels.frequencies.waves import Basis, real_transform
 from invconv.operators.base import judgement as judged
+from invconv.trust import limits
 from invconv.trust.round_trip import RoundTrip
 
 FILE = Path(__file__).with_name("choices.json")
@@ -196,11 +197,11 @@ def images() -> Iterator[tuple[str, Any]]:
     """How many images judge an inverse, on which grid its condition is looked at."""
     for name, (conv, shape) in OPERATORS.items():
         path = paths.linear(conv._path())
-        work = judged.Work.of(path, conv.channels, shape)
         given = path, conv.channels, shape
+        by_taps, _, work = judged.work_of(*given)
         estimates = [judged.of_estimate(*given, alike) for alike in (True, False)]
         parts = [judged._part(shape, quick, conv) for quick in (1.0, 500.0, 1e5)]
-        drawn = [work.by_taps, *(work.images(times) for times in (0.5, 1, 4))]
+        drawn = [by_taps, *(int(limits.WORK / (times * work)) for times in (0.5, 1, 4))]
         quick = [judged.quicker_by_blas(path, shape), judged.images_of_growth(*given)]
         yield name, [drawn, quick, [f"{e:.6g}" for e in estimates], parts]
     for affordable, spectral, matrices in itertools.product(

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -48,6 +48,8 @@ from invconv.trust.condition import (
 from invconv.trust.limits import NEAR, TOLERATED
 from invconv.trust.round_trip import Judgement, RoundTrip, at_once
 
+T = TypeVar("T")
+
 
 class Blame(NamedTuple):
     """The step of an operator with the largest error of its own."""
@@ -69,7 +71,7 @@ def bound(conv: Operator) -> float:
         for family, w, inverted in conv._on_host(np.float64)._path():
             yield family.bounds(w).inverted() if inverted else family.bounds(w)
 
-    return tried(lambda: error_bound(steps()))
+    return tried(lambda: error_bound(steps()), math.inf)
 
 
 def judge(
@@ -80,34 +82,31 @@ def judge(
     *,
     limit: float | None = None,
     times: float = 0.5,
+    squares: bool = False,
 ) -> Judgement:
     """Measure the error of the inverse in a precision.
 
     ``state`` is the factored operator, if it is known; else matrices are undone factor by factor,
     as where a library records. With a limit no more images are taken than tell on which side of it
-    the error is. ``times`` is the number of operators that share the work of a call.
+    the error is. ``times`` is the number of operators that share the work of a call. ``squares`` if
+    least squares without damp are judged instead, by what a singular K does not lose.
     """
 
     def measure() -> float:
-        judged, solve = _Judged.of(conv, precision), None
-        if state is not None:
+        judged, reachable = _Judged.of(conv, precision), None
+        solve: Map | None = None
+        if squares:
+            judged = judged._replace(
+                path=paths.linear(judged.path), other=paths.linear(judged.other)
+            )
+            host: Any = conv._on_host(np.dtype(precision))
+            solve = partial(host._least_squares, damp=0.0)
+            reachable = in_turn([_forward(judged.path, shape, by_taps=False), solve])
+        elif state is not None:
             solve = state.on_host(paths.inverse(judged.path), shape).solve
-        return judged.error(shape, limit, times, solve)
+        return judged.error(shape, limit, times, solve, reachable)
 
-    return Judgement(tried(measure))
-
-
-def _judge_squares(conv: Any, shape: Shape, precision: str) -> Judgement:
-    """Measure the error of least squares without damp, of what a singular K does not lose."""
-    host, judged = conv._on_host(np.dtype(precision)), _Judged.of(conv, precision)
-    path, other = paths.linear(judged.path), paths.linear(judged.other)
-
-    def solve(y: Floats) -> Any:
-        return host._least_squares(y, 0.0)
-
-    reachable = in_turn([_forward(path, shape, by_taps=False), solve])
-    run = judged._replace(path=path, other=other).error
-    return Judgement(tried(lambda: run(shape, TOLERATED, 1.0, solve, reachable)))
+    return Judgement(tried(measure, math.inf))
 
 
 def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
@@ -119,7 +118,9 @@ def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
     for label, places in itertools.groupby(range(len(labels)), labels.__getitem__):
         path, other = zip(*((judged.path[i], judged.other[i]) for i in places), strict=True)
         runs.append((label, judged._replace(path=path, other=other).error))
-    errors = [(tried(partial(run, shape, TOLERATED, len(runs))), *label) for label, run in runs]
+    errors = [
+        (tried(partial(run, shape, TOLERATED, len(runs)), math.inf), *label) for label, run in runs
+    ]
     error, name, kind = max(errors)
     return Blame(name, kind, error)
 
@@ -155,15 +156,15 @@ class _Judged(NamedTuple):
         if solve is None:
             solve = in_turn(solvers_of(paths.inverse(self.path), shape, by_factor=True))
         linear = paths.linear(self.path)
-        work = Work.of(linear, self.channels, shape)
-        other = self._with_other_numbers(_forward(self.other, shape, work.by_taps, quickest=True))
-        own = _forward(self.path, shape, by_taps=True) if work.by_taps else other
+        by_taps, spectral, work = work_of(linear, self.channels, shape)
+        other = self._with_other_numbers(_forward(self.other, shape, by_taps, quickest=True))
+        own = _forward(self.path, shape, by_taps=True) if by_taps else other
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
-        spectral, matrices = bool(work.transforms), sum(f.family.pixelwise for f in linear) > 1
+        matrices = sum(f.family.pixelwise for f in linear) > 1
         trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices, reachable)
-        return trip.error(work.images(times), limit)
+        return trip.error(int(limits.WORK / (times * work)), limit)
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
@@ -211,54 +212,39 @@ def _flushed(run: Map) -> Map:
     return lambda a: flush(run(flush(a)))
 
 
-def tried(measure: Callable[[], float]) -> float:
-    """Return the result of a function, or inf if it raises one of `FAILURES`."""
+def tried(measure: Callable[[], T], failed: T) -> T:
+    """Return the result of a function, or another if it raises one of `FAILURES`."""
     try:
         with np.errstate(all="ignore"):
             return measure()
     except FAILURES:
-        return math.inf
+        return failed
 
 
-class Work(NamedTuple):
-    """The work of a round trip of an image without biases, in additions of arrays of one number."""
+def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]:
+    """Return whether K x is a sum over taps and whether waves solve it, and the work of an image.
 
-    channels: int
-    numbers: int  # of an image
-    summed: float  # products, but for
-    applied: float  # those of maps whose inverses are of their own kind
-    transforms: tuple[bool, ...]  # whether it has many taps, for each factor that is spectral
-
-    @classmethod
-    def of(cls, path: Path, channels: int, shape: Shape) -> Self:
-        numbers, summed, applied = channels * size(shape), 0.0, 0.0
-        for family, w, _ in path:
-            products = channels * numbers if family.pixelwise else family.products(w, shape)
-            if family.solves_by_applying:
-                applied += products
-            else:
-                summed += products
-        spectral = (factor.family for factor in path if factor.family.spectral)
-        wide = tuple(getattr(family, "wide", False) for family in spectral)
-        return cls(channels, numbers, summed, applied, wide)
-
-    @property
-    def by_taps(self) -> bool:
-        """Whether K x is a sum over taps."""
-        return not self.transforms or self.summed <= max(limits.TAPS, 32 * self.numbers)
-
-    def images(self, times: float) -> int:
-        """Return how many images are affordable if ``times`` operators share a call's work."""
-        # it is drawn, in part by a solve, K x runs, and the solve
-        spectral = len(self.transforms) * 6 * self.numbers
-        work = 8 * self.numbers + self.applied / 4
-        if self.channels > 1:  # matrices of frequencies, factored anew for those solved at once
-            work += spectral * (5 + self.channels) / at_once(self.numbers, spectral > 0)
-        if self.by_taps and not any(self.transforms):
-            work += spectral + self.summed * (1 / self.channels + 1 / 16)
-        else:  # K x has float64's transforms
-            work += 20 * spectral
-        return int(limits.WORK / (times * work))
+    It is the work of a round trip without biases, in additions of arrays of one number: an image is
+    drawn, in part by a solve, K x runs, and the solve.
+    """
+    numbers = channels * size(shape)
+    summed, applied = 0.0, 0.0  # products; those of maps whose inverses are of their own kind
+    for family, w, _ in path:
+        products = channels * numbers if family.pixelwise else family.products(w, shape)
+        if family.solves_by_applying:
+            applied += products
+        else:
+            summed += products
+    wide = [getattr(f.family, "wide", False) for f in path if f.family.spectral]  # has many taps
+    by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
+    spectral, work = len(wide) * 6 * numbers, 8 * numbers + applied / 4
+    if channels > 1:  # matrices of frequencies, factored anew for those solved at once
+        work += spectral * (5 + channels) / at_once(numbers, spectral > 0)
+    if by_taps and not any(wide):
+        work += spectral + summed * (1 / channels + 1 / 16)
+    else:  # K x has float64's transforms
+        work += 20 * spectral
+    return by_taps, bool(wide), work
 
 
 def quicker_by_blas(path: Path, shape: Shape) -> bool:
@@ -344,9 +330,7 @@ def loss(
     solvers = () if state is None else state.solvers
     way = " ".join([precision, "squares" * squares, *(type(one).__name__ for one in solvers)])
     call = partial(judge, conv, shape, precision, state, limit=TOLERATED, times=1.0)
-    if squares:
-        call = partial(_judge_squares, conv, shape, precision)
-    judged = conv._conditions.find(way, shape, call)
+    judged = conv._conditions.find(way, shape, partial(call, squares=squares))
     if judged.error <= TOLERATED:
         return ""
     kind = f"{type(conv).__name__} by least squares" if squares else type(conv).__name__
@@ -431,11 +415,7 @@ def matrices(path: Path, channels: int) -> list[tuple[Any, Any]]:
 
 def norms_of_path(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
     """Return or estimate |K| and |K^-1| of float64 factors; (inf, inf) if a norm overflows."""
-    try:
-        with np.errstate(all="ignore"):
-            return _norms(path, channels, shape, norm)[:2]
-    except FAILURES:
-        return math.inf, math.inf
+    return tried(lambda: _norms(path, channels, shape, norm)[:2], (math.inf, math.inf))
 
 
 def _norms(
@@ -446,9 +426,9 @@ def _norms(
         shape = tuple(1 for _ in shape)
     turned = paths.transposed(path)
     here, there = (path, turned) if norm == 1 else (turned, path)
-    products = sum(factor.family.products(factor.w, shape) for factor in path)
     later, first = partial(linear_maps, there, shape), _longest_columns(here, shape)
-    return norms(linear_maps(here, shape), later, (channels, *shape), first, products)
+    sample, products = (channels, *shape), _products(path, shape)
+    return norms(linear_maps(here, shape), later, sample, first, products)
 
 
 def _longest_columns(path: Path, shape: Shape) -> tuple[int | None, ...]:
@@ -525,4 +505,4 @@ def _gain(conv: Operator, shape: Shape) -> float:
         solved = np.abs(host._factor(shape).solve(noise))
         return float(solved.reshape(count, -1).max(axis=1).mean())
 
-    return tried(measure)
+    return tried(measure, math.inf)
