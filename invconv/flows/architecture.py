@@ -24,8 +24,6 @@ from invconv.operators.chain import Chain
 from invconv.operators.emerging import EmergingConv
 from invconv.operators.pointwise.conv1x1 import Pointwise
 
-_EMERGING = "emerging"
-
 
 @dataclass(frozen=True)
 class GlowArchitecture:
@@ -122,18 +120,14 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
     return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
 
 
-def mixing_words() -> tuple[str, ...]:
-    """Return the words for a mixing layer, those of outside classes too."""
-    after = (f"{_EMERGING}_{word}" for word in mixings(Pointwise) if word != "plain")
-    return (*mixings(), *after)
+def mixing_words() -> dict[str, str | None]:
+    """Return the words for a mixing layer, those of outside classes too.
 
-
-def before_emerging(mixing: str) -> str | None:
-    """Return the word of the 1x1 convolution before an emerging one, None for other mixings."""
-    if mixing == _EMERGING:
-        return "plain"
-    word = mixing.removeprefix(f"{_EMERGING}_")
-    return None if word == mixing or mixing in mixings() else word
+    With that of an emerging convolution comes that of the 1x1 convolution before it.
+    """
+    own: dict[str, str | None] = dict.fromkeys(mixings()) | {"emerging": "plain"}
+    after = {f"emerging_{word}": word for word in mixings(Pointwise) if word != "plain"}
+    return own | after | own
 
 
 def mixing_steps(
@@ -141,7 +135,7 @@ def mixing_steps(
 ) -> dict[str, InvertibleConv]:
     """Return the operators from which the training of a mixing layer starts, by arrays' prefix."""
     rng = generator(rng)
-    if before := before_emerging(mixing):
+    if before := mixing_words()[mixing]:
         first = mixings(Pointwise)[before].init(channels, rng=rng)
         return {"mixing.mixing.": first, "mixing.": EmergingConv.init(channels, taps, rng=rng)}
     cls = mixings()[mixing]
@@ -196,16 +190,11 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
     assert mixing is not None
     drawn = (mixing_steps(mixing, *sizes).items() for sizes in ((4, 3), (8, 3), (4, 5)))
     small, wide, long = (
-        {at + n: array.shape for at, conv in convs for n, array in conv._arrays().items()}
+        {at + n: np.array(a.shape) for at, conv in convs for n, a in conv._arrays().items()}
         for convs in drawn
     )
-    return {
-        name: tuple(
-            round(n + wider * (more - n) + longer * (taps - n))
-            for n, more, taps in zip(shape, wide[name], long[name], strict=True)
-        )
-        for name, shape in small.items()
-    }
+    axes = {n: wider * (wide[n] - s) + longer * (long[n] - s) + s for n, s in small.items()}
+    return {name: tuple(map(round, shape.tolist())) for name, shape in axes.items()}
 
 
 def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array]) -> Chain:

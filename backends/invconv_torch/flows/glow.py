@@ -157,7 +157,7 @@ def _layers(
 
 def mixing_layer(name: str, size: int, channels: int, **where: Any) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
-    if before := designs.before_emerging(name):
+    if before := designs.mixing_words()[name]:
         return EmergingConv2d(channels, size, mixing=before, bias=False, **where)
     cls = mixings()[name]
     if issubclass(cls, Pointwise):

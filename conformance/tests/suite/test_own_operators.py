@@ -28,7 +28,7 @@ from invconv.extend import (
     array,
     part,
 )
-from invconv.flows.architecture import before_emerging
+from invconv.flows.architecture import mixing_words
 from invconv_conformance import check_operator
 from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run
@@ -522,7 +522,7 @@ def test_two_classes_of_one_name_are_refused() -> None:
     with pytest.raises(TypeError, match=r"mixing of its own, .* got 'Twice', that of a_n.*\.Twice"):
         type("Other", (ic.Conv1x1,), {}, mixing="Twice")
     type("Emerged", (ic.Conv1x1,), {}, mixing="emerging_mine")
-    assert before_emerging("emerging_mine") is None  # a word of its own
+    assert mixing_words()["emerging_mine"] is None  # a word of its own
     with pytest.raises(TypeError, match="of the class Twice as it is defined now"):
         ic.save(old(np.eye(2)), "never.safetensors")
     assert jax.tree.leaves(new(jnp.eye(2)))
