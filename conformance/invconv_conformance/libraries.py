@@ -19,7 +19,7 @@ import numpy as np
 
 import invconv
 from invconv.arrays.errors import CommandError
-from invconv.arrays.namespaces import Array, device, library_name, namespace, readable, to_numpy
+from invconv.arrays.namespaces import Array, device, namespace, ops_of, readable, to_numpy
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 
@@ -192,11 +192,11 @@ def unadapted(name: str) -> Library:
     if not dtypes:
         raise CommandError(f"--namespace: {name} has neither float64 nor float32")
     x = ones[dtypes[0]]
-    if (own := library_name(x)) not in KNOWN:
+    if (own := ops_of(x).name) not in KNOWN:
         own = xp.__name__.removeprefix("array_api_compat.")
     if own not in (name, f"{name}.numpy"):
         raise CommandError(f"--namespace: arrays of {name} are of {own}; name that one")
-    native = any(primitive.native(library_name(x)) for primitive in PRIMITIVES.values())
+    native = any(primitive.native(ops_of(x).name) for primitive in PRIMITIVES.values())
     given = name, name, name, None, dtypes, lambda: ["default"], lambda device: None
     return Library(*given, host=("default",) * readable(x), native=native, adapted=False)
 

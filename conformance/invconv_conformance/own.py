@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import library_name
+from invconv.arrays.namespaces import ops_of
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import require_operator
 from invconv_conformance.cases.table import GRIDS, Case
@@ -101,7 +101,7 @@ def check_operator(
     grid = GRIDS.get(ndim, (2,) * ndim) if spatial_shape is None else spatial_shape
     shape = require_spatial_shape(host, grid)
     case, cls = Case(type(conv).__name__, lambda rng: host, shape), type(conv)
-    name = library_name(xp.zeros(1))
+    name = ops_of(xp.zeros(1)).name
     library = KNOWN.get(name) or unadapted(xp.__name__)
     if not (library.adapted or library.native):
         raise ValueError(f"xp: expected {', '.join(KNOWN)}, or one with an adapter, got {name}")

@@ -240,11 +240,6 @@ def namespace(x: Array, *others: Array) -> Namespace:
     return (KNOWN.get(type(x)) or ops_of(x)).xp
 
 
-def library_name(x: Array) -> str:
-    """Return the import name of the library of an array, such as "numpy"."""
-    return ops_of(x).name
-
-
 def device(x: Array) -> Any:
     """Return the ``device`` argument for arrays beside ``x``; None if constants move themselves."""
     return ops_of(x).device(x)
@@ -332,7 +327,7 @@ def as_float64(x: Array) -> Array:
         wide = x
     if wide.dtype != xp.float64:
         raise ValueError(
-            f"precision: {library_name(x)} has no float64 here; for JAX, "
+            f"precision: {ops_of(x).name} has no float64 here; for JAX, "
             'jax.config.update("jax_enable_x64", True) brings it'
         )
     return wide
@@ -415,7 +410,7 @@ def from_host(values: np.ndarray[Any, Any], like: Array) -> Array:
         if (values.astype(dtype_name(kind)) != values).any():
             raise ValueError(
                 f"like: expected a library whose integers hold {values.min()} to {values.max()}, "
-                f"got {library_name(like)} with {dtype_name(kind)}"
+                f"got {ops_of(like).name} with {dtype_name(kind)}"
             )
     return place(xp.asarray(values, dtype=kind, device=device(like)), like)
 
@@ -430,7 +425,7 @@ def place(array: Array, like: Array) -> Array:
 
 def describe(x: Array) -> str:
     """Say an array's shape, dtype and library, for messages and reprs."""
-    return f"{tuple(x.shape)} {dtype_name(x.dtype)} {library_name(x)}"
+    return f"{tuple(x.shape)} {dtype_name(x.dtype)} {ops_of(x).name}"
 
 
 def dtype_name(dtype: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import Array, dtype_name, library_name, to_numpy
+from invconv.arrays.namespaces import Array, dtype_name, ops_of, to_numpy
 from invconv.arrays.registry import PRIMITIVES, agnostic
 from invconv.files.container import replacing
 from invconv.operators import dropins
@@ -32,7 +32,7 @@ def kind(s: Setting) -> Iterator[Measure]:
     yield from _shapes(s, x, found)
     for what, array in (found | {"log_det of one sample": s.more("log_det", x)}).items():
         dtype = s.log_det_dtype if what.startswith("log_det") else s.dtype
-        yield truth(library_name(array) == library_name(x), f"library of {what}")
+        yield truth(ops_of(array).name == ops_of(x).name, f"library of {what}")
         yield truth(dtype_name(array.dtype) == dtype, f"dtype of {what}")
         # an array of MLX, which has one memory, says none
         one, other = (getattr(a, "device", None) for a in (array, x))
@@ -156,7 +156,7 @@ def drop_in(s: Setting) -> Iterator[Measure]:
 @law("parity", "one formula, several ways to run it")
 def parity(s: Setting) -> Iterator[Measure]:
     """A native primitive gives what its agnostic twin gives, run by NumPy."""
-    library = library_name(s.array(s.images[0]))
+    library = ops_of(s.array(s.images[0])).name
     native = any(p.native(library) for p in PRIMITIVES.values())
     yield truth(native == s.target.library.native, "native primitives are found")
     if not native or s.dtype not in ("float64", "float32"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, dtype_name, library_name, to_numpy
+from invconv.arrays.namespaces import Array, dtype_name, ops_of, to_numpy
 from invconv_conformance.laws.law import Floats, Measure, law, same, truth, values
 from invconv_conformance.laws.setting import REPEATED, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
@@ -66,7 +66,7 @@ def value(s: Setting) -> Iterator[Measure]:
     yield from _off("in compact memory", found, _wanted(s, arrays))
     x = next(iter(arrays.values()))
     for n, array in enumerate(() if call.looks else found):
-        alike = library_name(array) == library_name(x) and dtype_name(array.dtype) == s.dtype
+        alike = ops_of(array).name == ops_of(x).name and dtype_name(array.dtype) == s.dtype
         yield truth(alike, f"library and dtype of result {n}")
         one, other = (getattr(a, "device", None) for a in (array, x))
         yield truth(one == other, f"device of result {n}")

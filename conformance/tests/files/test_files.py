@@ -20,7 +20,7 @@ from jax import numpy as jnp
 
 import invconv as ic
 import invconv_torch as it
-from invconv.arrays.namespaces import library_name
+from invconv.arrays.namespaces import ops_of
 from invconv.files.saving import DEEPEST, describe
 from invconv_conformance.libraries import KNOWN
 from tests.selected import FEW, turned
@@ -41,9 +41,9 @@ def like_of(library: str, dtype: str) -> Any:
 
 def bits(array: Any) -> Any:
     """Return the values of an array of any library, as NumPy and exactly, by no code of ours."""
-    if library_name(array) == "torch":
+    if ops_of(array).name == "torch":
         return array.to(torch.float64 if array.is_floating_point() else torch.int64).numpy()
-    if library_name(array) == "array_api_strict":
+    if ops_of(array).name == "array_api_strict":
         return np.from_dlpack(array)
     return np.asarray(array).astype(np.int64 if array.dtype.kind == "i" else np.float64)
 

@@ -10,7 +10,7 @@ from array_api_compat import is_array_api_obj
 from hypothesis import strategies as st
 
 import invconv as ic
-from invconv.arrays.namespaces import dtype_name, library_name, to_numpy
+from invconv.arrays.namespaces import dtype_name, ops_of, to_numpy
 from invconv.operators.base.fields import own_operators
 from tests.fuzz.judge import LIBRARIES, Call, Named, Op, as_array
 
@@ -191,4 +191,4 @@ def _spoiled_array(d: Draw, array: Any) -> Any:
         return d.array(*d.one_of(*others, shape[1:]))
     numbers, number = numbers.astype(float), d.one_of(np.nan, np.inf, 1e30, 1e-30)
     numbers.reshape(-1)[: 1 if kind == "one" else None] = number
-    return as_array(library_name(array), dtype_name(array.dtype), numbers)
+    return as_array(ops_of(array).name, dtype_name(array.dtype), numbers)

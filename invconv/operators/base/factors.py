@@ -31,9 +31,9 @@ from invconv.arrays.namespaces import (
     from_host,
     grid_text,
     is_half,
-    library_name,
     namespace,
     native_dtype,
+    ops_of,
     place,
     readable,
     to_float,
@@ -364,7 +364,7 @@ class Operator:
         arrays; between two the values travel through host memory.
         """
         require_real("like", like)
-        if library_name(self._reference()[1]) != library_name(like):
+        if ops_of(self._reference()[1]).name != ops_of(like).name:
             return self._map(lambda array: from_host(to_numpy(array), like))
 
         def carried(array: Array) -> Array:
