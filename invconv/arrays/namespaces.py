@@ -153,9 +153,6 @@ class NumpyOps(ArrayOps):
         kind = x.dtype
         return type(x) is np.ndarray and bool(kind == like.dtype and kind.itemsize != 2)
 
-    def copy(self, x: Array) -> np.ndarray[Any, Any]:
-        return np.array(x)
-
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
         return np.array(x, dtype=np.float32 if half else None)

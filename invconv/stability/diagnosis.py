@@ -130,8 +130,8 @@ class Diagnosis(Condition):
         grid = grid_text(self.spatial_shape)
         lines = [f"{self.name} on a grid of {grid}: {digits} left in {self.precision}"]
         for label, text in _rows(self):
-            wrapped = [text] if len(text) <= _WIDTH - 15 else textwrap.wrap(text, _WIDTH - 15)
-            lines += [f"  {label:<13}{wrapped[0]}", *(" " * 15 + more for more in wrapped[1:])]
+            begin = f"  {label:<13}"
+            lines += textwrap.wrap(text, _WIDTH, initial_indent=begin, subsequent_indent=" " * 15)
         return "\n".join(lines)
 
 
