@@ -105,7 +105,15 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     """
     for flows in FLOWS.values():
         if isinstance(model, flows.cls):
-            _write_flow(path, flows.contents(model))
+            flow = flows.contents(model)
+            if flow.architecture.mixing is None:
+                raise ValueError(
+                    "model: its mixing is a function, which no file describes: expected a flow "
+                    "whose mixing has a name"
+                )
+            settings = {"kind": "glow"} | flow.architecture.to_dict()
+            description = {"flow": settings, "initialized": bool(flow.initialized)}
+            write(path, {"schema": _FLOW_SCHEMA} | description, flow.arrays, _flow_of)
             return
     arrays: dict[str, Array] = {}
     described = describe(as_operator("model", model), arrays)
@@ -174,7 +182,15 @@ def load_as(
         if like is not None:
             require_real(argument, like)
         if stored.document.get("schema") == _FLOW_SCHEMA:
-            return _in_library(_flow_of(stored), like, argument, stored.name)
+            flow, library = _flow_of(stored), "numpy" if like is None else ops_of(like).name
+            if like is None or library not in FLOWS:
+                raise TypeError(
+                    f"{argument}: {stored.name} holds a flow, and {library} has none; expected an "
+                    "array of a library with flows, such as PyTorch's or JAX's"
+                )
+            judge_range(stored, like, argument)
+            arrays = {name: from_host(array, like) for name, array in flow.arrays.items()}
+            return FLOWS[library].build(flow._replace(arrays=arrays), like)
         if like is None and stored.dtype == "bfloat16":
             raise TypeError(
                 f"like: {stored.name} holds bfloat16, which NumPy has not; pass an array of torch "
@@ -183,9 +199,7 @@ def load_as(
         conv = operator_of(stored)
     if like is None:
         return conv
-    arrays: dict[str, Values] = {}
-    describe(conv, arrays)  # those before a bound
-    judge_range(arrays, like, argument)
+    judge_range(stored, like, argument)
     return conv._map(lambda array: from_host(array, like))
 
 
@@ -316,34 +330,6 @@ def operator_of(stored: Stored) -> InvertibleConv:
     conv = build(document["operator"], stored, used)
     require(used == set(stored), f"the operator has no arrays {sorted(set(stored) - used)[:9]}")
     return conv
-
-
-def _write_flow(path: str | os.PathLike[str], flow: StoredFlow) -> None:
-    """Write a flow to a file, whole or not at all."""
-    if flow.architecture.mixing is None:
-        raise ValueError(
-            "model: its mixing is a function, which no file describes: expected a flow whose "
-            "mixing has a name"
-        )
-    description = {
-        "schema": _FLOW_SCHEMA,
-        "flow": {"kind": "glow"} | flow.architecture.to_dict(),
-        "initialized": bool(flow.initialized),
-    }
-    write(path, description, flow.arrays, _flow_of)
-
-
-def _in_library(flow: StoredFlow, like: Array | None, argument: str, path: str) -> Any:
-    """Return a flow of NumPy arrays as a flow of the library, dtype and device of ``like``."""
-    library = "numpy" if like is None else ops_of(like).name
-    if like is None or library not in FLOWS:
-        raise TypeError(
-            f"{argument}: {path} holds a flow, and {library} has none; expected an array of a "
-            "library with flows, such as PyTorch's or JAX's"
-        )
-    judge_range(flow.arrays, like, argument)
-    arrays = {name: from_host(array, like) for name, array in flow.arrays.items()}
-    return FLOWS[library].build(flow._replace(arrays=arrays), like)
 
 
 def _flow_of(stored: Stored) -> StoredFlow:
