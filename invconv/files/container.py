@@ -70,9 +70,7 @@ def _read_file(name: str) -> "Stored":
     require(stat.S_ISREG(os.stat(name).st_mode), "not an ordinary file")
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
-            with open(
-                name, "rb"
-            ) as header:  # of an entry that is twice, safetensors takes the last
+            with open(name, "rb") as header:  # safetensors takes the last of an entry's two
                 n, most = int.from_bytes(header.read(8), "little"), _MOST_HEADER_BYTES
                 require(n <= most, f"no safetensors file: a header of {n} bytes, at most {most}")
                 parse(header.read(n))

@@ -239,21 +239,16 @@ def diagnose(conv: InvertibleConv | Holder, spatial_shape: Shape, dtype: Any = N
     """
     operator: InvertibleConv = as_operator("conv", conv)
     shape = require_spatial_shape(operator, spatial_shape)
-    precision = judgement.solved_in(operator) if dtype is None else _precision(dtype)
+    precision = judgement.solved_in(operator)
+    if dtype is not None:
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None)
+        name = name or dtype_name(dtype)
+        precision = "float32" if name in ("float16", "bfloat16") else name
+        if precision not in EPS:
+            raise ValueError(
+                f"dtype: expected float32, float64, or a half type (solved in float32), got {name}"
+            )
     return _diagnose(operator.asarrays(np.empty(0)), shape, precision)
-
-
-def _precision(dtype: Any) -> str:
-    """Return "float32" or "float64", the precision in which arrays of a dtype are solved."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None)
-    name = name or dtype_name(dtype)
-    if name in ("float16", "bfloat16"):
-        return "float32"
-    if name not in EPS:
-        raise ValueError(
-            f"dtype: expected float32, float64, or a half type (solved in float32), got {name}"
-        )
-    return name
 
 
 def _diagnose(
