@@ -82,11 +82,7 @@ def _strided_view(x: Array, shape: Shape, strides: Shape, start: int) -> Array:
     return as_strided(flat, shape, tuple(s * x.itemsize for s in strides))
 
 
-def _matmul_into(a: Array, b: Array, out: Array) -> Array:
-    return cupy.matmul(a, b, out=out)  # ``out`` is keyword-only
-
-
-CUPY = StridedOps(_strided_view, _matmul_into, full_precision)
+CUPY = StridedOps(_strided_view, lambda a, b, out: cupy.matmul(a, b, out=out), full_precision)
 
 
 def _ordinal(x: Array) -> int | None:
@@ -94,15 +90,12 @@ def _ordinal(x: Array) -> int | None:
     return None if cupy.cuda.runtime.is_hip else int(x.device.id)
 
 
-def _address(x: Array) -> int:
-    return int(x.data.ptr)
-
-
-def _stream(x: Array) -> int:
-    return int(cupy.cuda.get_current_stream(x.device.id).ptr)
-
-
-CUDA = DeviceOps(_ordinal, _address, _stream, cupy.ascontiguousarray)
+CUDA = DeviceOps(
+    _ordinal,
+    lambda x: int(x.data.ptr),
+    lambda x: int(cupy.cuda.get_current_stream(x.device.id).ptr),
+    cupy.ascontiguousarray,
+)
 
 
 @dataclass(frozen=True, eq=False)

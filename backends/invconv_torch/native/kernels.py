@@ -106,10 +106,17 @@ def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> "Fact
     """Factor A(w) for a grid; ``quiet``, without errors, if it was not tested for singularity."""
     if family.solved == "causal":
         return FactoredCausal.of(family, w, shape)
-    if family.solved == "spectral":
-        with full_precision(w):
-            return FactoredSpectral.of(family.basis, w, shape, quiet)
-    return None
+    if family.solved != "spectral":
+        return None
+    basis: Basis = family.basis
+    with full_precision(w):
+        matrices = kernel_spectrum(w.detach(), basis, shape)
+        if readable(matrices) and not quiet:
+            inverse = stable_spectral_inverse(matrices)
+            if inverse is not None:
+                return FactoredSpectral(basis, shape, SpectralProduct(inverse, basis, shape), None)
+        lu, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+        return FactoredSpectral(basis, shape, None, (lu, pivots))
 
 
 def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
@@ -139,15 +146,12 @@ def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
 # --- factored solves ---------------------------------------------------------------------------
 
 
-def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
-    torch.mm(a, b, out=out)
-
-
-def _substitute(diagonal: Tensor, rows: Tensor, lower: bool) -> Tensor:
-    return torch.linalg.solve_triangular(diagonal.mT, rows, upper=lower, left=False)
-
-
-TORCH = StridedOps(Tensor.as_strided, _matmul, full_precision, _substitute)
+TORCH = StridedOps(
+    Tensor.as_strided,
+    lambda a, b, out: torch.mm(a, b, out=out),
+    full_precision,
+    lambda d, rows, lower: torch.linalg.solve_triangular(d.mT, rows, upper=lower, left=False),
+)
 
 
 def _ordinal(x: Tensor) -> int | None:
@@ -156,15 +160,12 @@ def _ordinal(x: Tensor) -> int | None:
     return x.device.index if there else None
 
 
-def _stream(x: Tensor) -> int:
-    return int(torch.cuda.current_stream(x.device).cuda_stream)
-
-
-def _contiguous(x: Tensor) -> Tensor:
-    return x.resolve_neg().contiguous()
-
-
-CUDA = DeviceOps(_ordinal, Tensor.data_ptr, _stream, _contiguous)
+CUDA = DeviceOps(
+    _ordinal,
+    Tensor.data_ptr,
+    lambda x: int(torch.cuda.current_stream(x.device).cuda_stream),
+    lambda x: x.resolve_neg().contiguous(),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,17 +223,6 @@ class FactoredSpectral:
     product: SpectralProduct | None
     lu: tuple[Tensor, Tensor] | None
     adjoint: bool = False
-
-    @staticmethod
-    def of(basis: Basis, kernel: Tensor, shape: tuple[int, ...], quiet: bool) -> "FactoredSpectral":
-        """Factor a kernel's spectrum; ``quiet``, without errors, if it may be singular."""
-        spectrum = kernel_spectrum(kernel.detach(), basis, shape)
-        if readable(spectrum) and not quiet:
-            inverse = stable_spectral_inverse(spectrum)
-            if inverse is not None:
-                return FactoredSpectral(basis, shape, SpectralProduct(inverse, basis, shape), None)
-        lu, pivots, _ = torch.linalg.lu_factor_ex(spectrum)
-        return FactoredSpectral(basis, shape, None, (lu, pivots))
 
     @property
     def plan(self) -> Plan:

@@ -39,7 +39,7 @@ def on_this_processor(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Driver
         lambda x: 0 if type(x) in plain else None,
         torch.Tensor.data_ptr,
         lambda x: STREAM,
-        kernels._contiguous,
+        kernels.CUDA.contiguous,
     )
     monkeypatch.setattr(kernels, "CUDA", ops)
     monkeypatch.setattr(kernels, "reason", lambda size: "a device is tested")

@@ -34,7 +34,7 @@ from invconv.kernels.cuda.plan import POINTERS, Constants, Device, Launch, Launc
 
 @dataclass(frozen=True)
 class DeviceOps:
-    """Functions on a library's arrays for a launch; module-level ones, so that they pickle."""
+    """Functions on a library's arrays for a launch."""
 
     # (x): the number of the CUDA device that holds ``x``; None if no CUDA device does
     ordinal: Callable[[Array], int | None]
