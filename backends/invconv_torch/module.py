@@ -40,6 +40,7 @@ Read: TypeAlias = Callable[[Tensor], Any]
 class Described(nn.Module):  # type: ignore[misc]
     """A layer whose states know its kind: class and settings, which tensors alone do not tell."""
 
+    _kind: dict[str, Any]  # "class" and settings, which with the tensors determine the map
     _kinds: list[Any] | None = None  # dtypes, devices and shapes of what was validated last
 
     def __init__(self) -> None:
@@ -47,13 +48,9 @@ class Described(nn.Module):  # type: ignore[misc]
         self.register_state_dict_post_hook(note_kind)
         self.register_load_state_dict_pre_hook(before_loading)
 
-    def _kind(self) -> dict[str, Any]:
-        """Return "class" and settings, which with the tensors determine the map."""
-        raise NotImplementedError
-
     def extra_repr(self) -> str:
         """Return the settings as text."""
-        return _settings(self._kind())
+        return _settings(self._kind)
 
 
 class InvertibleModule(Described):
@@ -123,6 +120,8 @@ class InvertibleModule(Described):
         parts = conv._parts()
         self._part_names = tuple(parts)
         self._settings = {name: getattr(conv, name) for name in conv._setting_names}
+        shown = {name: value for name, value in self._settings.items() if name != "ndim"}
+        self._kind = {"class": self._class.__name__} | shown | {"max_gain": max_gain}
         for prefix, part in parts.items():
             assert isinstance(part, ic.InvertibleConv)
             # not by `add_module`, which refuses names of Module's own attributes, such as "half"
@@ -237,10 +236,6 @@ class InvertibleModule(Described):
                 found.append(own[name] if name in own else module._computed(name))
             modules += [m for m in module._modules.values() if hasattr(m, "_array_names")]
         return [tensor for tensor in found if tensor is not None]
-
-    def _kind(self) -> dict[str, Any]:
-        settings = {name: value for name, value in self._settings.items() if name != "ndim"}
-        return {"class": self._class.__name__} | settings | {"max_gain": self._max_gain}
 
     def extra_repr(self) -> str:
         """Return channels, sizes and settings as text."""
@@ -396,13 +391,13 @@ def copied(array: Any, device: Any, dtype: Any) -> Tensor:
 
 def note_kind(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
     """Write a layer's kind into the metadata of its state; a hook of `torch.nn.Module`."""
-    metadata["invconv"] = module._kind()
+    metadata["invconv"] = dict(module._kind)
 
 
 def before_loading(module: Any, state: Any, prefix: str, metadata: Any, *others: Any) -> None:
     """Refuse the state of another kind of layer, and let the next call validate; a hook, too."""
     module._kinds, (*_, errors) = None, others
-    own, stored = module._kind(), metadata.get("invconv", {})
+    own, stored = module._kind, metadata.get("invconv", {})
     if any(own.get(name, value) != value for name, value in stored.items()):
         errors.append(
             f"{prefix.removesuffix('.') or 'state_dict'}: expected the state of {_shown(own)}, got "

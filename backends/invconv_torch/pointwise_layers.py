@@ -239,6 +239,7 @@ class Squeeze(Described):
         block = torch.zeros(1, *[factor] * ndim, device="meta")
         ic.squeeze(block, factor, ndim=ndim, basis=basis)  # validates the settings
         self._settings: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": str(basis)}
+        self._kind = {"class": "Squeeze"} | self._settings
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z, shape (*batch, C f^ndim, *(spatial / f)), and zeros, shape batch."""
@@ -252,6 +253,3 @@ class Squeeze(Described):
 
     def _log_det(self, x: Tensor) -> Tensor:
         return x.new_zeros(x.shape[: x.ndim - 1 - self._settings["ndim"]])
-
-    def _kind(self) -> dict[str, Any]:
-        return {"class": "Squeeze"} | self._settings

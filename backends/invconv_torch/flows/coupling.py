@@ -94,6 +94,8 @@ class AffineCoupling(Described):
         self.floor = density.scale_floor(scale_floor)
         self.context = density.optional_context(context)
         self.swapped = flag("swapped", swapped)
+        settings = {"scale_floor": self.floor, "context": self.context, "swapped": self.swapped}
+        self._kind = {"class": "AffineCoupling"} | settings
         inputs = half + (self.context or 0)
         where = {"device": device, "dtype": dtype}
         self.net = network(inputs, positive_int("width", width), channels, **where)
@@ -132,10 +134,6 @@ class AffineCoupling(Described):
         return shift_and_scale(
             self.net(density.beside(kept, context, self.context)), kept, self.floor
         )
-
-    def _kind(self) -> dict[str, Any]:
-        settings = {"scale_floor": self.floor, "context": self.context, "swapped": self.swapped}
-        return {"class": "AffineCoupling"} | settings
 
 
 def require_images(name: str, x: Tensor, channels: int) -> None:
@@ -188,6 +186,7 @@ class Split(Described):
         half = even_half(channels)
         self.channels = channels
         self.floor = density.scale_floor(scale_floor)
+        self._kind = {"class": "Split", "scale_floor": self.floor}
         self.prior = nn.Conv2d(half, channels, 3, padding=1, device=device, dtype=dtype)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)
@@ -212,9 +211,6 @@ class Split(Described):
     def _shift_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         mean, h = self.prior(kept).to(kept.dtype).chunk(2, dim=1)
         return -mean, density.split_scale(h, self.floor)
-
-    def _kind(self) -> dict[str, Any]:
-        return {"class": "Split", "scale_floor": self.floor}
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]
