@@ -167,13 +167,8 @@ def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
 ) -> tuple[Array, int]:
     """Run filters of a batch as more filters."""
-    pairs = [*zip(arrays, axes, strict=True)]
-    (count,) = {array.shape[axis] for array, axis in pairs if axis is not None}
-    moved = [
-        jnp.broadcast_to(v, (count, *v.shape)) if axis is None else jnp.moveaxis(v, axis, 0)
-        for v, axis in pairs
-    ]
-    flat = (v.reshape(count * v.shape[1], *v.shape[2:]) for v in moved)  # of no taps, too
+    moved = jax.vmap(lambda *each: each, in_axes=axes)(*arrays)  # all along the first axis
+    flat = (v.reshape(v.shape[0] * v.shape[1], *v.shape[2:]) for v in moved)  # of no taps, too
     return _split(*flat, **dict(settings)).reshape(moved[-1].shape), 0
 
 

@@ -102,10 +102,7 @@ class Namespace:
 
 
 def _without_device(create: Callable[..., Array]) -> Callable[..., Array]:
-    def everywhere(*args: Any, device: None = None, **kwargs: Any) -> Array:
-        return create(*args, **kwargs)
-
-    return everywhere
+    return lambda *args, device=None, **kwargs: create(*args, **kwargs)
 
 
 def _pivots(a: Array) -> Array:

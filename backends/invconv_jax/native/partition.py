@@ -100,8 +100,7 @@ def _rule(types: tuple[tuple[tuple[int, ...], Any], ...], axes: tuple[int, ...])
     *others, ndim = (len(shape) for shape, _ in types)
     whole = {axis % ndim for axis in axes}
     arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
-    x = [f"x{a}" if a in whole else f"b{a}" for a in range(ndim)]
-    y = [f"y{a}" if a in whole else f"b{a}" for a in range(ndim)]
+    x, y = ([f"{own if a in whole else 'b'}{a}" for a in range(ndim)] for own in "xy")
     return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
 
 

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.custom_batching import sequential_vmap
 
 from invconv.arrays.namespaces import Array, Shape, readable
 from invconv.arrays.stencil import CausalStencil, Sweep
@@ -216,22 +217,11 @@ def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, sweep: Sweep
 ) -> tuple[Array, int]:
     """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
-    (matrices, *_, y), axes = arrays, (axes[0], axes[-1])  # weights are computed anew
-    matrices, y = (
-        array if axis is None else jnp.moveaxis(array, axis, 0)
-        for array, axis in zip((matrices, y), axes, strict=True)
-    )
-    mapped = tuple(axis is not None for axis in axes)
-
-    def one_by_one(*arrays: Array) -> Array:
-        def solve(each: dict[int, Array]) -> Array:
-            return _one_batch.bind(*(each.get(i, arrays[i]) for i in (0, 1)), sweep=sweep)
-
-        return lax.map(solve, {i: arrays[i] for i in (0, 1) if mapped[i]})
-
-    places = tuple(0 if m else None for m in mapped)
+    (matrices, *_, y), places = arrays, (axes[0], axes[-1])  # weights are computed anew
+    one_by_one = sequential_vmap(functools.partial(_one_batch.bind, sweep=sweep))
+    by_kernel = jax.vmap(one_by_one, in_axes=places)
     at_once = jax.vmap(functools.partial(_by_scan, sweep=sweep), in_axes=places)
-    return lax.platform_dependent(matrices, y, cpu=one_by_one, default=at_once), 0
+    return lax.platform_dependent(matrices, y, cpu=by_kernel, default=at_once), 0
 
 
 _one_batch = primitive_of("invconv_kernel_call", _by_scan, cpu=_by_kernel, cuda=_by_launches)
