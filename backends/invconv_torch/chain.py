@@ -168,8 +168,7 @@ class ReversibleChain(Chain):
         if torch.is_grad_enabled():
             advice = "fully_shard the chain as one, not its layers"
             require_whole("ReversibleChain", weights, advice)
-        result: tuple[Tensor, Tensor] = _Reversible.apply(self, places, x, *weights)
-        return result
+        return _Reversible.apply(self, places, x, *weights)  # type: ignore[no-any-return]
 
     def _judge(self, i: int, x: Tensor) -> None:
         """Raise ValueError if layer i cannot invert on the grid of its input; judge once per grid.

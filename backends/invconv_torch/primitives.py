@@ -147,14 +147,10 @@ def _recorded(
 
     def jvp(settings: Settings, saved: Sequence[Tensor], *dots: Tensor | None) -> Tensor | None:
         family, counts = settings
-        slots = ((i, dot) for i, dot in enumerate(dots) if dot is not None)
-        parts = [tangent(family, saved, i, dot, counts) for i, dot in slots]
+        parts = [tangent(family, saved, i, d, counts) for i, d in enumerate(dots) if d is not None]
         return sum(parts[1:], start=parts[0]) if parts else None
 
-    def shape(_: Any, *tensors: Tensor) -> Sequence[int]:
-        return tuple(tensors[like].shape)
-
-    rule = Rule(function.name, agnostic, shape, vjp, jvp)
+    rule = Rule(function.name, agnostic, lambda _, *tensors: tensors[like].shape, vjp, jvp)
 
     def call(family: StencilFamily, *tensors: Tensor, counts: Counts | None = None) -> Tensor:
         if len(tensors) > nodes.MOST:  # each derivative adds one: correlations record the series

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import forward_ad
 
 from invconv.arrays.errors import Versions
 
@@ -40,15 +40,9 @@ try:
     # parts that the functions below look up when they are used
     _converter = MetaConverter()
     _parts = [_converter.tensor_memo, _converter.describer.lookup_tensor, torch.empty(0)._version]
-    _parts += [forward_ad._current_level, super(Function, Function).apply]
+    _parts += [forward_ad._current_level]
 except (ImportError, AttributeError) as error:
     raise VERSIONS.refusal(torch.__version__, error) from error
-
-
-def apply_of(function: type[Function]) -> Callable[..., Any]:
-    """Return ``apply`` of tensors that no transform of `torch.func` wraps: it looks for none."""
-    applied: Callable[..., Any] = super(Function, function).apply
-    return applied
 
 
 # the level of forward-mode differentiation, -1 if none is open; no Python function, to save a call

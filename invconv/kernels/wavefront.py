@@ -209,7 +209,7 @@ def substitute(diagonal: Array, rows: Array, lower: bool) -> Array:
 
 @dataclass(frozen=True)
 class StridedOps:
-    """Functions of a library that the wavefront needs."""
+    """Functions of a library that the wavefront needs; NumPy's are module-level: they pickle."""
 
     # (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
     as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...], int], Array]

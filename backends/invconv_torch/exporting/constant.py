@@ -190,8 +190,7 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         at_the_pixel = _refined(c.diagonal) if inverse is None else (inverse,)
         matrices = [constant(matrix, y) for matrix in at_the_pixel]
         on_host = lanes_of(c.sweep, np)
-        gather, inside, reads, places = (constant(index, y) for index in on_host[:4])
-        lanes = Lanes(gather, inside, reads, places, on_host.back)
+        lanes = Lanes._make([*(constant(index, y) for index in on_host[:4]), on_host.back])
         return causal_solve(constant(c.others, y), lanes, y, _multiply, *matrices)
     if linear.solved == "scale":
         return y / per_channel(constant(weights, y), y)
@@ -328,5 +327,4 @@ def _waves(n: int) -> Matrix:
 
 def _real(matrices: Matrix) -> Matrix:
     """Return the real 2C x 2C form [[Re, -Im], [Im, Re]] of complex matrices."""
-    top = np.concatenate([matrices.real, -matrices.imag], axis=-1)
-    return np.concatenate([top, np.concatenate([matrices.imag, matrices.real], axis=-1)], axis=-2)
+    return np.block([[matrices.real, -matrices.imag], [matrices.imag, matrices.real]])

@@ -43,7 +43,6 @@ from invconv_torch.native.host import (
 from invconv_torch.native.kernels import Factored, FactoredSpectral, Settings
 from invconv_torch.private import (
     add_batch_dim,
-    apply_of,
     enter_legacy_vmap,
     forward_level,
     get_interpreter_stack,
@@ -364,7 +363,7 @@ def evaluate(x: Tensor, conv: Any) -> Pair:
     """See `invconv.operators.base.operator.evaluate`."""
     tensors = conv._trained()
     if records(x, *tensors):
-        return _forward(conv, x, *tensors)  # type: ignore[no-any-return]
+        return _Forward.apply(conv, x, *tensors)  # type: ignore[no-any-return]
     return core.evaluate.agnostic(x, conv)
 
 
@@ -375,7 +374,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
     """
     tensors = conv._trained()
     if records(y, *tensors):
-        return _inverse((conv, state), y, *tensors)  # type: ignore[no-any-return]
+        return _Inverse.apply((conv, state), y, *tensors)  # type: ignore[no-any-return]
     state = state or conv._factor(tuple(y.shape[2:]))
     return laid_out(state.solve(y), y), for_each(y.shape[:1], -state.log_det)
 
@@ -444,9 +443,6 @@ class _Inverse(Function):  # type: ignore[misc]
         log_det_bar = None if log_det_bar is None else -log_det_bar.sum()
         gradients, y_bar = conv._inverse_vjp(y, x, x_bar, log_det_bar)
         return None, y_bar, *map(gradients.get, conv._parameter_names)
-
-
-_forward, _inverse = apply_of(_Forward), apply_of(_Inverse)
 
 
 def _with(ctx: Any, tensors: Sequence[Tensor]) -> Any:
