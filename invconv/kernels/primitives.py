@@ -290,6 +290,16 @@ def part(x: Array, axis: int, start: int, stop: int | None = None) -> Array:
     return x[(*(slice(None),) * axis, slice(start, stop), ...)]
 
 
+def window(x: Array, axis: int, start: int, stop: int) -> Array:
+    """Return x[start:stop] along one axis, with zeros before the first number and behind the last.
+
+    A negative ``start`` or ``stop`` is a place before the first number.
+    """
+    n = x.shape[axis]
+    inside = part(x, axis, min(max(start, 0), n), min(max(stop, 0), n))
+    return pad(inside, axis, min(stop, 0) - min(start, 0), max(stop, n) - max(start, n))
+
+
 def multiply(matrix: Array, x: Array) -> Array:
     """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
     return namespace(x).reshape(matmul(matrix, flat(x)), x.shape)

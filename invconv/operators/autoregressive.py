@@ -31,7 +31,7 @@ from invconv.arrays.validation import (
 from invconv.families.convolutions import Causal
 from invconv.families.family import BOTH
 from invconv.kernels import maps
-from invconv.kernels.primitives import pad
+from invconv.kernels.primitives import window
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.convolution import WithKernel
@@ -273,29 +273,23 @@ class AutoregressiveConv(WithKernel):
         family, rows = self._family, int(y.shape[2])
         before = cast(as_before(call, family, before), self.kernel.dtype)
         depth, ahead = int(before.shape[2]), family.direction[0] < 0
-        c = maps.apply(family, self.kernel, resized(before, 2 * depth, last=ahead))
-        return y + sign * resized(resized(c, depth, last=not ahead), rows, last=ahead)
+        c = maps.apply(family, self.kernel, window(before, 2, -depth * ahead, depth * (2 - ahead)))
+        start = depth - rows * ahead
+        return y + sign * window(c, 2, start, start + rows)
 
     def _gradients_with(self, gradients: Gradients, bar: Call, before: Array) -> Gradients:
         """Add the gradients of what the pixels before a block add, and the one by these pixels."""
         family = self._family
         flat = as_before(bar, family, before)
         depth, ahead = int(flat.shape[2]), family.direction[0] < 0
-        x, c_bar = resized(flat, 2 * depth, last=ahead), resized(bar.x, depth, last=ahead)
-        y_bar = resized(c_bar, 2 * depth, last=not ahead)
+        x = window(flat, 2, -depth * ahead, depth * (2 - ahead))
+        border = int(bar.x.shape[2]) * ahead
+        y_bar = window(bar.x, 2, border - depth, border + depth)
         bars = maps.apply_vjp(family, bar.conv.kernel, x, y_bar, BOTH)
         kernel_bar, before_bar = (cast(each, before.dtype) for each in bars)
-        before_bar = resized(before_bar, depth, last=ahead)
+        before_bar = window(before_bar, 2, depth * ahead, depth * (1 + ahead))
         before_bar = namespace(before).reshape(before_bar, tuple(before.shape))
         return gradients | {"kernel": gradients["kernel"] + kernel_bar, "before": before_bar}
-
-
-def resized(x: Array, length: int, *, last: bool = False) -> Array:
-    """Return the first rows of x (B, C, n, ...), or the last ones, zeros where x has none."""
-    missing = length - int(x.shape[2])
-    if missing > 0:
-        return pad(x, 2, missing * last, missing * (not last))
-    return x[:, :, -missing:, ...] if last else x[:, :, :length, ...]
 
 
 def as_before(call: Call, family: Causal, before: Any) -> Array:

@@ -25,7 +25,7 @@ from typing import Any
 
 from invconv.arrays.namespaces import Array, device, identity, namespace, size, zeros
 from invconv.arrays.registry import Primitive
-from invconv.kernels.primitives import matmul, pad, part
+from invconv.kernels.primitives import matmul, pad, part, window
 from invconv.operators.autoregressive import AutoregressiveConv
 
 Section = Callable[[Array, Array, Array, Array], Array]  # of b, a, x and z to v
@@ -60,13 +60,13 @@ def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
     xp, length, results = namespace(x), x.shape[-1], []
     for f in range(x.shape[0]):
         y = AutoregressiveConv(b[f, 0, ...][None, None, :]).forward(x[f, ...][:, None, :])
-        y = y + resized(z[f, ...], length)[:, None, :]
+        y = y + window(z[f, ...], 1, 0, length)[:, None, :]
         if a.shape[-1]:
             taps = xp.concat([xp.ones_like(a[f, 0, :1]), a[f, 0, ...]])
             recursion = AutoregressiveConv(taps[None, None, :])
             y = recursion._factor((length,)).solve(y)
         results.append(y[:, 0, :])
-    y, kept = xp.stack(results), resized(z, z.shape[-1], length)
+    y, kept = xp.stack(results), window(z, 2, length, length + z.shape[-1])
     last = kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)
     return xp.concat([y, last], axis=-1)
 
@@ -74,9 +74,9 @@ def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
 def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Array:
     """Run a section with coefficients of its own at every sample, by solves of some samples."""
     xp, length = namespace(x), x.shape[-1]
-    driven = resized(z, length)
+    driven = window(z, 2, 0, length)
     for j in range(b.shape[2]):
-        driven = driven + b[:, None, :, j] * _later(x, j)
+        driven = driven + b[:, None, :, j] * window(x, 2, -j, length - j)
     poles, parts = a.shape[2], [zeros((*x.shape[:2], a.shape[2]), x)]
     for start in range(0, length if poles else 0, _BLOCK):
         here = part(driven, 2, start, min(start + _BLOCK, length))
@@ -99,22 +99,9 @@ filtered: Primitive[[Array, Array, Array, Array | None], tuple[Array, Array | No
 filtered = Primitive(partial(in_sections, by_solves), "filtered", on=2)
 
 
-def resized(x: Array, count: int, start: int = 0) -> Array:
-    """Return ``count`` numbers along the last axis from ``start`` on, zeros behind the end."""
-    length = x.shape[-1]
-    start, stop = min(start, length), min(start + count, length)
-    return pad(x[..., start:stop], x.ndim - 1, 0, count - (stop - start))
-
-
-def _later(x: Array, count: int) -> Array:
-    """Return x[n - count], zero before the start."""
-    return resized(pad(x, x.ndim - 1, count, 0), x.shape[-1])
-
-
 def _carried(c: Array, x: Array, z: Array) -> Array:
     """Return sum over k > i of c[k - 1] x[N + i - k] for the numbers i of a state like z."""
-    newest = _turned(x[..., max(0, x.shape[-1] - z.shape[-1]) :])
-    return _of_state(c, resized(newest, z.shape[-1]))
+    return _of_state(c, _turned(window(x, 2, x.shape[-1] - z.shape[-1], x.shape[-1])))
 
 
 def _turned(x: Array) -> Array:
@@ -127,7 +114,7 @@ def _of_state(c: Array, before: Array) -> Array:
     xp, order = namespace(c), before.shape[-1]
     if not (order and c.shape[-1]):
         return zeros(before.shape, before)
-    rows = [resized(c, order, i) for i in range(order)]
+    rows = [window(c, 1, i, i + order) for i in range(order)]
     return matmul(before, xp.stack(rows, axis=-1))
 
 
@@ -136,7 +123,7 @@ def _ahead(c: Array, first: int) -> Array:
     xp, (_, length, count) = namespace(c), c.shape
     if length == 1 or not count:
         return c
-    moved = [resized(c[..., j], length, first + j) for j in range(count)]
+    moved = [window(c[..., j], 1, first + j, first + j + length) for j in range(count)]
     return xp.flip(xp.stack(moved, axis=2), axis=1)
 
 
@@ -145,7 +132,7 @@ def _products(g: Array, x: Array, lags: range, varying: bool) -> Array:
     xp, length, found = namespace(x), x.shape[-1], []
     for j in lags:
         if varying:
-            found.append(xp.sum(g[..., :length] * _later(x, j), axis=1))
+            found.append(xp.sum(g[..., :length] * window(x, 2, -j, length - j), axis=1))
             continue
         count = max(0, min(length, g.shape[-1] - j))
         rows = matmul(x[:, :, None, :count], g[:, :, j : j + count, None])[..., 0]
