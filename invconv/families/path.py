@@ -206,24 +206,16 @@ class Leg:
 
 @dataclass(eq=False)
 class Apply(Leg):
-    """y = A(w) x, by the rules of the family."""
+    """y = A(w) x, by the rules of the family, or of the linear one that it is lowered to."""
 
     family: Family
     w: Any
 
     def __call__(self, x: Array) -> Array:
-        return maps.apply(self.family, self.w, x)
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = maps.apply_vjp(self.family, self.w, x, bar, wanted)
-        return [w_bar], x_bar
-
-
-class Lowered(Apply):
-    """y = A(w) x, by the linear family and the array that A(w) is made of."""
-
-    def __call__(self, x: Array) -> Array:
-        return maps.apply(*self.family.lowered(self.w), x)
+        family, w = self.family, self.w
+        if not family.lowers:
+            family, w = family.lowered(w)
+        return maps.apply(family, w, x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         bar, x_bar = maps.apply_vjp(*self.family.lowered(self.w), x, bar, wanted)
@@ -250,27 +242,6 @@ class Bias(Leg):
 
     def as_numpy(self) -> "Bias":
         return Bias(to_numpy(self.b), self.inverted)
-
-
-@dataclass(eq=False)
-class Solve(Leg):
-    """y = A(w)^-1 x; it is factored at the first call, and not to pull back."""
-
-    family: Family
-    w: Any
-    solver: Solver | None = None
-    keeps_end = True
-
-    def __post_init__(self) -> None:
-        self.keeps_start = self.family.needs_y
-
-    def __call__(self, x: Array) -> Array:
-        self.solver = self.solver or self.family.solver(self.w, tuple(x.shape[2:]))
-        return self.solver(x)
-
-    def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        w_bar, x_bar = self.family.solve_vjp(self.w, x, y, bar, wanted)
-        return [w_bar], x_bar
 
 
 class Multiply(Leg):
@@ -309,7 +280,7 @@ class Multiply(Leg):
         if self.scale is not None:
             first: Any = self.run[0].family
             s_bar = namespace(bar).sum(bar * self.inner, axis=0)
-            before, bar = [first.scale_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
+            before, bar = [first.lowered_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
         bars: Bars = [None] * len(self.others)
         for i in reversed(range(1, len(self.others))):
             family, w, _ = self.others[i]
@@ -342,19 +313,28 @@ class Merged(Leg):
 
 @dataclass(eq=False)
 class Undo(Leg):
-    """y = W^-1 x for a product W of matrices, given in the order in which they are undone.
+    """y = A(w)^-1 x, or W^-1 x for matrices, given in the order in which they are undone.
 
-    Cotangents are pulled back factor by factor, without losing digits that the solve keeps.
+    It is factored at the first call, and not to pull back. Through matrices cotangents are pulled
+    back factor by factor, without losing digits that the solve keeps.
     """
 
-    run: Path
+    run: list[Factor]
     solver: Solver | None = None
 
+    def __post_init__(self) -> None:
+        self.keeps_end = not undone_as_one(self.run)
+        self.keeps_start = not self.keeps_end or self.run[0].family.needs_y
+
     def __call__(self, x: Array) -> Array:
-        self.solver = self.solver or undoing(self.run)
+        self.solver = self.solver or _solver(self.run, tuple(x.shape[2:]))
         return self.solver(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
+        if self.keeps_end:
+            family, w, _ = self.run[0]
+            w_bar, x_bar = family.solve_vjp(w, x, y, bar, wanted)
+            return [w_bar], x_bar
         factors: list[Any] = [(factor.family, factor.w) for factor in self.run]
         solves = [family.undoing(w) for family, w in factors]
         points = [pixel_rows(x)]
@@ -396,7 +376,7 @@ class Route:
             if type(family) is Shift:
                 leg: Leg = Bias(w, inverted)
             elif inverted:
-                leg = Undo(run) if undone_as_one(run) else Solve(family, w)
+                leg = Undo(run)
             elif isinstance(family, PointwiseFamily) and multiplied(run):
                 leg = Multiply(run)
             elif family.leg is not None:
@@ -409,7 +389,7 @@ class Route:
             ):
                 leg = Merged(self.legs.pop(), run[0])
             else:
-                leg = Apply(family, w) if family.lowers else Lowered(family, w)
+                leg = Apply(family, w)
             self.legs.append(leg)
 
     def __call__(self, x: Array) -> Array:

@@ -156,10 +156,6 @@ class Scale(PointwiseFamily):
         """Return the scale, shape (C,)."""
         return w
 
-    def scale_vjp(self, w: Array, bar: Array) -> Array:
-        """Return the gradient of ``<bar, scale(w)>``."""
-        return bar
-
     def shape_of(self, x: Array) -> Shape:
         return (x.shape[1],)
 
@@ -176,7 +172,7 @@ class Scale(PointwiseFamily):
         return diagonal_matrix(self.scale(w)), None
 
     def matrix_vjp(self, w: Array, memo: Any, bar: Array) -> Array:
-        return self.scale_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
+        return self.lowered_vjp(w, copy_of(diagonal(bar)))  # NumPy's is a view, and read-only
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
         return self.scale(w)[:, None] * before, before
@@ -188,7 +184,7 @@ class Scale(PointwiseFamily):
         return Divided(self.scale(w))
 
     def matrix_gram(self, w: Array, left: Array, right: Array) -> Array:
-        return self.scale_vjp(w, namespace(left).sum(left * right, axis=1))
+        return self.lowered_vjp(w, namespace(left).sum(left * right, axis=1))
 
     def transpose(self) -> Self:
         return self
@@ -225,7 +221,7 @@ class LogScale(Scale):
         return SCALE, self.scale(w)
 
     def lowered_vjp(self, w: Array, bar: Array) -> Array:
-        return self.scale_vjp(w, bar)
+        return bar * self.scale(w)
 
     def solver(self, w: Array, shape: Shape) -> Solver:
         return SCALE.solver(self.scale(w), shape)
@@ -234,13 +230,10 @@ class LogScale(Scale):
         self, w: Array, y: Array | None, x: Array, x_bar: Array, wanted: Wanted
     ) -> tuple[Any, Any]:
         bar, y_bar = SCALE.solve_vjp(self.scale(w), y, x, x_bar, wanted)
-        return None if bar is None else self.scale_vjp(w, bar), y_bar
+        return None if bar is None else self.lowered_vjp(w, bar), y_bar
 
     def scale(self, w: Array) -> Array:
         return namespace(w).exp(w)
-
-    def scale_vjp(self, w: Array, bar: Array) -> Array:
-        return bar * self.scale(w)
 
     def pivots(self, w: Array) -> None:
         """Return None: the logarithms are known."""
