@@ -31,7 +31,7 @@ from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, one_by_
 from invconv_torch.native.nodes import evaluate as evaluate
 
 ARRAY_OPS = TorchOps
-_TRIANGLES = {lower: TriangleOfRows(lower) for lower in (False, True)}
+_TRIANGLES = {lower: TriangleOfRows.of(lower) for lower in (False, True)}
 
 # See `invconv.kernels.primitives.matmul`.
 matmul = functools.partial(run, nodes.MATMUL, None)  # of two tensors

@@ -9,7 +9,7 @@ kernel is even, and w holds the half from the centre on: tap t stands at the off
 """
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -133,10 +133,6 @@ class StencilFamily(TapsFamily):
     offsets: tuple[Offset, ...]
     wrap: bool
 
-    @property
-    def text(self) -> str:
-        return f"StencilFamily(offsets={self.offsets}, wrap={self.wrap})"
-
     def taps(self, w: Array) -> Array:
         return w
 
@@ -151,27 +147,10 @@ class StencilFamily(TapsFamily):
         return len(self.offsets), x.shape[1], x.shape[1]
 
     def transpose(self) -> "StencilFamily":
-        return StencilFamily(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
+        return self.of(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def adjoint(self, w: Array) -> Array:
         return namespace(w).matrix_transpose(w)
-
-
-@dataclass(frozen=True)
-class CentredFamily(StencilFamily):
-    """The `StencilFamily` of all taps of a kernel; torch.compile cannot list their offsets."""
-
-    size: Shape  # of the kernel
-    dilation: Shape
-    flipped: bool = False  # the sign of the offsets
-    offsets: tuple[Offset, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        apart = tuple(-d if self.flipped else d for d in self.dilation)
-        vars(self).update(offsets=centred_offsets(self.size, apart))
-
-    def transpose(self) -> "CentredFamily":
-        return self.of(self.wrap, self.size, self.dilation, not self.flipped)
 
 
 def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
@@ -215,7 +194,7 @@ class Causal(TapsFamily):
             first=first,
             sweep=sweep,
             offsets=offsets,
-            free=StencilFamily(offsets, False),
+            free=StencilFamily.of(offsets, False),
             kept=1 if self.lower else -1,
         )
 
@@ -390,7 +369,7 @@ class Spectral(TapsFamily):
         if not self.wide:
             offsets = whole.offsets  # torch.compile cannot list them
             if whole.wrap is True:  # a half of the kernel is not free
-                vars(self).update(free=StencilFamily(offsets, True))
+                vars(self).update(free=StencilFamily.of(offsets, True))
 
     @derived
     def whole(self) -> BorderedFamily:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
 from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
-from invconv.families.convolutions import StencilFamily
+from invconv.families.convolutions import StencilFamily, centred_offsets
 from invconv.families.family import Family, Wanted
 from invconv.families.path import Leg, Pulled
 from invconv.kernels.exponential import (
@@ -47,15 +47,21 @@ class Exponentiate(Leg):
 class Exponential(Family):
     """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`."""
 
-    linear: StencilFamily  # the family of M
     kernel_size: Shape
+    dilation: Shape
+    wrap: bool
+    linear: StencilFamily = field(init=False, repr=False, compare=False)  # the family of M
     leg: ClassVar[Any] = Exponentiate
     needs_y: ClassVar[bool] = True
     solves_by_applying: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        offsets = centred_offsets(self.kernel_size, self.dilation)
+        vars(self).update(linear=StencilFamily.of(offsets, self.wrap))
+
     @property
     def closed(self) -> bool:  # type: ignore[override]
-        return self.linear.wrap
+        return self.wrap
 
     def counted(self, w: Array, shape: Shape) -> tuple[Array, Counts | None]:
         """Return the taps of M, and the number of terms that they need."""
@@ -76,10 +82,12 @@ class Exponential(Family):
         taps_bar, y_bar = exponential_vjp(self.linear, -taps, y, x_bar, counts)
         return kernel_of(-taps_bar, self.kernel_size), y_bar
 
-    def transposed(self, w: Array) -> tuple[Family, Array]:
-        """Return the family, and flipped taps with transposed matrices."""
-        xp, axes = namespace(w), tuple(range(2, w.ndim))
-        return self, xp.flip(xp.permute_dims(w, (1, 0, *axes)), axis=axes)
+    def transpose(self) -> "Exponential":
+        return self
+
+    def adjoint(self, w: Array) -> Array:
+        """Return flipped taps with transposed matrices."""
+        return namespace(w).flip(super().adjoint(w), axis=tuple(range(2, w.ndim)))
 
     def log_det(self, w: Array, shape: Shape, saving: bool) -> tuple[Array, Any]:
         traces = [total(diagonal(w[(..., *tap)])) for tap in _at_the_pixel(self, shape)]
@@ -93,14 +101,14 @@ class Exponential(Family):
         return more if known is None else known + more
 
     def products(self, w: Any, shape: Shape) -> float:
-        if self.linear.wrap:  # by transforms, and frequencies' matrices are squared some ten times
+        if self.wrap:  # by transforms, and frequencies' matrices are squared some ten times
             return float((400 + 10 * len(w) ** 2) * len(w) * size(shape))
         counts: Any = self.counted(w, shape)[1]  # known on the host
         return float(counts.steps * counts.terms * super().products(w, shape))
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         """See `Family`; a circular grid is uniform."""
-        return tuple(0 if self.linear.wrap else None for _ in shape)
+        return tuple(0 if self.wrap else None for _ in shape)
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         norm = float(np.abs(w).sum(axis=(1, *range(2, w.ndim))).max())
@@ -124,7 +132,6 @@ def reaching_taps(linear: StencilFamily, w: Array, shape: Shape) -> Array:
 
 def _at_the_pixel(family: Exponential, shape: Shape) -> Iterator[Any]:
     """Yield the taps that land on the pixel itself."""
-    wrap = family.linear.wrap
     for tap, offset in zip(tap_indices(family.kernel_size), family.linear.offsets, strict=True):
-        if not any(o % n if wrap else o for o, n in zip(offset, shape, strict=True)):
+        if not any(o % n if family.wrap else o for o, n in zip(offset, shape, strict=True)):
             yield tap

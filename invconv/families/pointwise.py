@@ -258,10 +258,6 @@ class TriangleOfRows(Family):
     def shape_of(self, x: Array) -> Shape:
         return x.shape[0], x.shape[0]
 
-    @property
-    def text(self) -> str:
-        return "TriangleOfRows(lower=True)" if self.lower else "TriangleOfRows(lower=False)"
-
     def apply(self, w: Array, x: Array) -> Array:
         return matmul(triangle(w, lower=self.lower), x)
 
@@ -269,7 +265,7 @@ class TriangleOfRows(Family):
         return triangle(matmul(y, namespace(x).matrix_transpose(x)), lower=self.lower)
 
     def transpose(self) -> "TriangleOfRows":
-        return TriangleOfRows(not self.lower)
+        return self.of(not self.lower)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, namespace, size
 from invconv.arrays.stencil import taps_of
 from invconv.arrays.validation import choice, generator, positive_int, sizes
-from invconv.families.convolutions import CentredFamily
 from invconv.families.exponential import Exponential
 from invconv.kernels.exponential import LARGEST
 from invconv.operators.convolution import WithKernel
@@ -132,8 +131,7 @@ class ExponentialConv(WithKernel, mixing="exponential"):
 
     @derived
     def _family(self) -> Exponential:
-        size = self._kernel_size
-        return Exponential(CentredFamily.of(self.padding == "circular", size, self.dilation), size)
+        return Exponential.of(self._kernel_size, self.dilation, self.padding == "circular")
 
     def within(self, gain: float) -> Self:
         """Return e^(S + A) with |S| <= log(gain), S the symmetric part of M, and A the skew part.

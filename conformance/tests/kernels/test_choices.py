@@ -17,7 +17,7 @@ import pytest
 
 import invconv as ic
 from invconv.families import path as paths
-from invconv.families.convolutions import Causal, CentredFamily
+from invconv.families.convolutions import Causal, StencilFamily
 from invconv.kernels import exponential, order, primitives, wavefront
 from invconv.kernels.cpu import costs, recursive
 from invconv.kernels.cpu.assembly import best_parts, best_program, of_ways, program
@@ -187,7 +187,7 @@ def steps() -> Iterator[tuple[str, Any]]:
         yield f"reaches {eps:.1e}", [f"{n:.6g}" for n in exponential.reaches(eps)]
         for norm in (0.0, 1e-9, 0.3, 4.0, 4.01, 100.0, 4096.0, 4097.0, math.nan):
             yield f"{norm}, {eps:.1e}", exponential.counts_for(norm, eps)
-    family = CentredFamily.of(False, (3,), (1,))
+    family = StencilFamily.of(((-1,), (0,), (1,)), False)
     for orders in (0, 1, 3):
         series = exponential.series(family, np.full((3, 2, 2), 3.0), (), None, orders)
         yield f"{orders} derivatives", series.counts
