@@ -240,9 +240,6 @@ class Bias(Leg):
         b_bar = channel_sums(bar)
         return [-b_bar if self.inverted else b_bar], bar
 
-    def as_numpy(self) -> "Bias":
-        return Bias(to_numpy(self.b), self.inverted)
-
 
 class Multiply(Leg):
     """y = W x for the product W of a run of matrices.

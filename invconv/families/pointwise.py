@@ -154,7 +154,7 @@ class Scale(PointwiseFamily):
 
     def scale(self, w: Array) -> Array:
         """Return the scale, shape (C,)."""
-        return w
+        return self.lowered(w)[1]
 
     def shape_of(self, x: Array) -> Shape:
         return (x.shape[1],)
@@ -218,7 +218,7 @@ class LogScale(Scale):
     solved = None  # type: ignore[assignment]
 
     def lowered(self, w: Array) -> tuple[Family, Array]:
-        return SCALE, self.scale(w)
+        return SCALE, namespace(w).exp(w)
 
     def lowered_vjp(self, w: Array, bar: Array) -> Array:
         return bar * self.scale(w)
@@ -231,9 +231,6 @@ class LogScale(Scale):
     ) -> tuple[Any, Any]:
         bar, y_bar = SCALE.solve_vjp(self.scale(w), y, x, x_bar, wanted)
         return None if bar is None else self.lowered_vjp(w, bar), y_bar
-
-    def scale(self, w: Array) -> Array:
-        return namespace(w).exp(w)
 
     def pivots(self, w: Array) -> None:
         """Return None: the logarithms are known."""

@@ -52,7 +52,7 @@ def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
 _POLES = {order: [_passes(w) for w in sums] for order, sums in _SUMS.items()}
 _BORDERS = {"mirror": "mirror", "reflect": "symmetric", "grid-wrap": "periodic"}
 _BORDERS |= {"grid-mirror": "symmetric"}
-_AT_ONCE = 2**16  # numbers
+_AT_ONCE = 2**17  # numbers
 
 
 def spline_filter(
