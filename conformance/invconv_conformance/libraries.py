@@ -466,6 +466,8 @@ def settings(threads: int, cache: str) -> dict[str, str]:
     if cache:
         found["JAX_COMPILATION_CACHE_DIR"] = cache
         found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        # JAX compiles what it reads while another worker writes it
+        found["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
     return found
 
 
