@@ -9,7 +9,8 @@ T = TypeVar("T")
 class derived(functools.cached_property[T]):
     """A property that an object computes at its first use and keeps from then on.
 
-    Python 3.11 has a lock in `functools.cached_property`, which torch.compile cannot trace.
+    It is `functools.cached_property`, as type checkers see it, without the lock of Python 3.11,
+    which torch.compile cannot trace.
     """
 
     if not TYPE_CHECKING:

@@ -328,7 +328,7 @@ class Undo(Leg):
         return self.solver(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
-        if self.keeps_end:
+        if self.keeps_end:  # one factor, by its own rule
             family, w, _ = self.run[0]
             w_bar, x_bar = family.solve_vjp(w, x, y, bar, wanted)
             return [w_bar], x_bar

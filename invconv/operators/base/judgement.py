@@ -237,13 +237,13 @@ def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]
             summed += products
     wide = [getattr(f.family, "wide", False) for f in path if f.family.spectral]  # has many taps
     by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
-    spectral, work = len(wide) * 6 * numbers, 8 * numbers + applied / 4
+    transforms, work = len(wide) * 6 * numbers, 8 * numbers + applied / 4
     if channels > 1:  # matrices of frequencies, factored anew for those solved at once
-        work += spectral * (5 + channels) / at_once(numbers, spectral > 0)
+        work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
     if by_taps and not any(wide):
-        work += spectral + summed * (1 / channels + 1 / 16)
+        work += transforms + summed * (1 / channels + 1 / 16)
     else:  # K x has float64's transforms
-        work += 20 * spectral
+        work += 20 * transforms
     return by_taps, bool(wide), work
 
 
