@@ -48,9 +48,10 @@ def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) 
         "found = jax.jit(lambda c, y: c.inverse(y))(conv.asarrays(jax.numpy.zeros(())), y)\n"
         "assert np.array_equal(found, conv.inverse(y))\n"
     )
+    shared: dict[str, Any] = {**settings(1, str(tmp_path))}
     kept = []
     for _ in range(3):
-        assert not python("-c", program, **settings(1, str(tmp_path))).stderr
+        assert not python("-c", program, **shared).stderr
         kept.append({p.name for p in tmp_path.iterdir() if not p.name.endswith("-atime")})
         if len(kept) == 2:
             _cut_short(tmp_path)
