@@ -168,7 +168,7 @@ def runs(path: Path) -> list[list[Factor]]:
         last = kind
     separate: list[list[Factor]] = []
     for run in split:
-        scales = all(isinstance(factor.family, Scale) for factor in run)
+        scales = len(run) > 1 and all(isinstance(factor.family, Scale) for factor in run)
         separate += [[factor] for factor in run] if scales else [run]
     return separate
 
