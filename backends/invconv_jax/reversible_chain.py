@@ -1,7 +1,9 @@
 """Inputs are recomputed by inversion for the gradient; `invconv_torch.chain` names the paper."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -117,17 +119,8 @@ class Reversible:
 
 
 def _forward(steps: Steps, x: Array) -> tuple[Array, Array]:
-    def forward(z: Array, step: InvertibleConv) -> tuple[Array, Array]:
-        return step.forward_and_log_det(z)
-
-    if _alike(steps):
-        z, log_dets = jax.lax.scan(forward, x, _stacked(steps))
-        return z, log_dets.sum(axis=0)
-    z, total = forward(x, steps[0])
-    for step in steps[1:]:
-        z, log_det = forward(z, step)
-        total = total + log_det
-    return z, total
+    z, log_dets = _over(steps, lambda z, step: step.forward_and_log_det(z), x)
+    return z, sum(log_dets[1:], start=log_dets[0])
 
 
 _run = jax.custom_vjp(_forward)
@@ -153,14 +146,7 @@ def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tu
         gradient, x_bar = step_vjp((z_bar, total_bar))
         return (x, prepared.inverse(sent), x_bar), gradient
 
-    carried, gradients = (z, sent, z_bar), []
-    if _alike(steps):
-        carried, stacked = jax.lax.scan(pull_back, carried, _stacked(steps), reverse=True)
-        gradients = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(steps))]
-    else:
-        for step in reversed(steps):
-            carried, gradient = pull_back(carried, step)
-            gradients.insert(0, gradient)
+    carried, gradients = _over(steps, pull_back, (z, sent, z_bar), back=True)
     again, noise_again, x_bar = carried
     lost = ~(relative_error(x, again, z)[1] & relative_error(noise, noise_again, sent)[1])
     each, every = jnp.reshape(lost, (-1, *(1 for _ in x.shape[1:]))), jnp.any(lost)
@@ -174,14 +160,23 @@ def _backward(kept: tuple[Steps, Array, Array], bars: tuple[Array, Array]) -> tu
 _run.defvjp(_remember, _backward)
 
 
-def _alike(steps: Steps) -> bool:
-    """Tell whether a scan can run the steps: then XLA frees the memory of each iteration."""
+def _over(
+    steps: Steps, run: Callable[[Any, Any], tuple[Any, Any]], carry: Any, *, back: bool = False
+) -> tuple[Any, list[Any]]:
+    """Do as `jax.lax.scan` of ``run`` over the steps, with a list of its results.
+
+    A scan runs steps that are alike: then XLA frees the memory of each iteration.
+    """
     kinds = {
         (jax.tree.structure(s), tuple((a.shape, str(a.dtype)) for a in jax.tree.leaves(s)))
         for s in steps
     }
-    return len(kinds) == 1
-
-
-def _stacked(steps: Steps) -> InvertibleConv:
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)  # type: ignore[no-any-return]
+    if len(kinds) == 1:
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)
+        carry, every = jax.lax.scan(run, carry, stacked, reverse=back)
+        return carry, [jax.tree.map(lambda a, i=i: a[i], every) for i in range(len(steps))]
+    results = []
+    for step in reversed(steps) if back else steps:
+        carry, result = run(carry, step)
+        results.append(result)
+    return carry, results[::-1] if back else results

@@ -382,11 +382,9 @@ def copied(array: Any, device: Any, dtype: Any) -> Tensor:
     if isinstance(array, torch.Tensor):
         real = array.is_floating_point()
         return array.detach().to(device=device, dtype=dtype if real else None, copy=True)
-    values = np.asarray(array)
-    if values.dtype.kind != "f":
-        return torch.tensor(values, device=device)
-    native = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
-    return torch.tensor(native, device=device, dtype=dtype)
+    values = np.asarray(array, order="C")  # PyTorch takes no negative strides
+    real = values.dtype.kind == "f"
+    return torch.tensor(values, device=device, dtype=dtype if real else None)
 
 
 def note_kind(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:

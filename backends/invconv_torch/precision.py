@@ -5,36 +5,31 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 
 from invconv.arrays.namespaces import dtype_name
-from invconv_torch.private import fp32_precision
+from invconv_torch.private import get_fp32_precision, set_fp32_precision
 
-_REDUCED = {"tf32", "bf16"}
+_REDUCED, _BACKENDS = {"tf32", "bf16"}, {"cpu": "mkldnn", "cuda": "cuda"}
 
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what it casts, and what it casts to
 _AS_IT_IS = nullcontext()
 # the switches belong to the process, not to a thread; reentrant, for signal handlers
 _lock = threading.RLock()
 _depth: Counter[str] = Counter()
-_saved: dict[str, list[tuple[Any, str]]] = {}
+_saved: dict[str, list[tuple[str, str, str]]] = {}
 
 
-def _switches(kind: str) -> list[tuple[Any, str]]:
-    """Return (switch, value to restore) of each switch that reduces precision on a device now."""
-    backends = torch.backends
-    if kind == "cpu":
-        above, parts = backends.mkldnn, (backends.mkldnn.matmul, backends.mkldnn.conv)
-    elif kind == "cuda":
-        above, parts = backends.cudnn, (backends.cuda.matmul, backends.cudnn.conv)
-    else:
-        return []
-    values = [(part, part.fp32_precision) for part in parts]
-    # a switch set to "none" shows the value of the switch above: restore it as "none"
-    follows = above.fp32_precision
-    return [(part, "none" if v == follows else v) for part, v in values if v in _REDUCED]
+def _switches(kind: str) -> list[tuple[str, str, str]]:
+    """Return (backend, product, value to restore) of each switch that reduces precision now."""
+    found, of = [], _BACKENDS.get(kind)
+    for product in ("matmul", "conv") if of else ():
+        if (value := get_fp32_precision(of, product)) in _REDUCED:
+            # a switch set to "none" shows the value of the switch above: restore it as "none"
+            follows = value == get_fp32_precision(of, "all")
+            found.append((of, product, "none" if follows else value))
+    return found
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows; a child must find the lock free
@@ -49,25 +44,14 @@ def autocasting(kind: str) -> bool:
     return bool(known and torch.is_autocast_enabled(kind))
 
 
-def nothing_reduces(kind: str) -> bool:
-    """Tell cheaply whether products on a CPU have full precision; if False, check the switches."""
-    if _depth or torch.is_autocast_enabled(kind):
-        return False
-    # PyTorch's properties would take as long as a small product
-    matmul, conv = fp32_precision("mkldnn", "matmul"), fp32_precision("mkldnn", "conv")
-    return matmul not in _REDUCED and conv not in _REDUCED
-
-
 def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     """Return a context of full precision on the device of ``x``; it restores all switches.
 
     If several threads are inside, the last one to leave restores them.
     """
     kind = x.device.type
-    if kind == "cpu" and nothing_reduces(kind):
-        return _AS_IT_IS
     with _lock:  # no other thread changes the switches meanwhile
-        plain = not _depth[kind] and not autocasting(kind) and not _switches(kind)
+        plain = not (_depth or autocasting(kind) or _switches(kind))
     return _AS_IT_IS if plain else _switched(kind)
 
 
@@ -76,8 +60,8 @@ def _switched(kind: str) -> Iterator[None]:
     with _lock:
         if not _depth[kind]:
             _saved[kind] = _switches(kind)
-            for part, _ in _saved[kind]:
-                part.fp32_precision = "ieee"
+            for of, product, _ in _saved[kind]:
+                set_fp32_precision(of, product, "ieee")
         _depth[kind] += 1
     try:
         with torch.autocast(kind, enabled=False) if autocasting(kind) else _AS_IT_IS:
@@ -87,8 +71,8 @@ def _switched(kind: str) -> Iterator[None]:
             _depth[kind] -= 1
             if not _depth[kind]:
                 del _depth[kind]
-                for part, back in _saved.pop(kind):
-                    part.fp32_precision = back
+                for switch in _saved.pop(kind):
+                    set_fp32_precision(*switch)
 
 
 _METHODS = {torch.float64: "double", torch.float32: "float", torch.float16: "half"}

@@ -201,10 +201,6 @@ def _into(
     recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads(), *keeps)
 
 
-def _section(*tensors: Tensor) -> Tensor:
-    return run(FILTER, None, *tensors)
-
-
 def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """Return y with the last state behind it in every row."""
     if reason(x.element_size()) is not None:
@@ -240,3 +236,4 @@ FILTER = Rule(
     _filter_jvp,
     keeps_result=True,
 )
+_section = functools.partial(run, FILTER, None)  # of b, a, x and z

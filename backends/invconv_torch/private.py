@@ -26,7 +26,9 @@ try:
     from torch._subclasses.fake_tensor import MetaConverter
     from torch.utils import _python_dispatch
 
-    fp32_precision = torch._C._get_fp32_precision_getter
+    # PyTorch's properties would take as long as a small product
+    get_fp32_precision = torch._C._get_fp32_precision_getter
+    set_fp32_precision = torch._C._set_fp32_precision_setter
     is_tracing = torch._C._is_tracing
     open_modes = torch._C._len_torch_dispatch_stack
     get_interpreter_stack = torch._C._functorch.get_interpreter_stack

@@ -6,7 +6,6 @@ import equinox
 import jax
 import paramax
 from flowjax.bijections import AbstractBijection
-from jax import numpy as jnp
 
 from invconv.arrays.namespaces import Array, Shape
 from invconv.arrays.validation import sizes
@@ -50,8 +49,7 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
         if not self.shape:
             raise TypeError(f"shape: expected (C, *spatial) of one sample, got {shape!r}")
         event_ndim(getattr(conv, "ndim", None), len(self.shape) - 1)  # raises if it does not fit
-        dtypes = (leaf.dtype for leaf in jax.tree.leaves(conv))  # PLU has integers
-        real = next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+        real = next(iter(conv.parameters().values())).dtype
         try:
             jax.eval_shape(conv.forward_and_log_det, jax.ShapeDtypeStruct((1, *self.shape), real))
         except ValueError as error:

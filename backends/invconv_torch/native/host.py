@@ -50,10 +50,8 @@ def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     return True
 
 
-@constant_in_graphs
-def _in_onnx_export() -> bool:
-    """Tell whether torch.onnx.export runs; in its second attempt Dynamo would read False."""
-    return bool(torch.onnx.is_in_onnx_export())
+# in the export's second attempt Dynamo would read False
+_in_onnx_export = constant_in_graphs(lambda: torch.onnx.is_in_onnx_export())
 
 
 def exporting_to_onnx() -> bool:

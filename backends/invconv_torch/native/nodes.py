@@ -187,7 +187,7 @@ class Operation:
 
 
 class _Step(Function):  # type: ignore[misc]
-    """A recorded operation on five tensors at most; others are None."""
+    """A recorded operation on five tensors at most, for torch.compile: others are None."""
 
     generate_vmap_rule = True
 
@@ -199,13 +199,20 @@ class _Step(Function):  # type: ignore[misc]
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
         ctx.rule, ctx.settings = inputs[0].rule, inputs[0].settings
-        saved = kept(ctx.rule, inputs[1:], output)
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        ctx.save_for_backward(*kept(ctx.rule, inputs[1:], output))
 
     @staticmethod
     def backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
         return None, *pulled_back(ctx, bar, ctx.needs_input_grad[1:])
+
+
+class _Eager(_Step):
+    """The same with forward mode, which torch.compile cannot trace."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _Step.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*kept(ctx.rule, inputs[1:], output))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor | None:
@@ -229,16 +236,21 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation, and record it for derivatives if it is observed."""
     if bare(*tensors, unrecorded=True):
         return rule.run(settings, *tensors)
+    node: Any = _Eager
     if torch.compiler.is_compiling():
         refuse_compiled_transforms()
-        return _leaf(rule, settings, *tensors)
-    if get_interpreter_stack() is None and not (
+        if torch.compiler.is_exporting():  # strictly, a Function would lose its derivative
+            return _leaf(rule, settings, *tensors)
+        # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
+        node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
+    elif get_interpreter_stack() is None and not (
         forward_level() >= 0 or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
     ):
         return _leaf(rule, settings, *tensors)
-    refuse_nested_forward_mode()
+    else:
+        refuse_nested_forward_mode()
     blank = [None] * (MOST - len(tensors))
-    return _Step.apply(Operation(rule, settings), *tensors, *blank)
+    return node.apply(Operation(rule, settings), *tensors, *blank)
 
 
 def _solve_vjp(settings: Settings, saved: Any, x_bar: Tensor, wanted: Any) -> Cotangents:

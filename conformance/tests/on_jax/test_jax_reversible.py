@@ -106,5 +106,5 @@ def test_jax_memory_does_not_grow_with_depth() -> None:
         return int(run.memory_analysis().temp_size_in_bytes)
 
     ours = [planned(depth, lambda chain: ij.reversible(chain, (32, 32))) for depth in (3, 12)]
-    assert ours[1] < 1.05 * ours[0]
+    assert ours[1] < 1.2 * ours[0]  # XLA may take an image more or less; one a step would be 2.4
     assert planned(12, lambda chain: chain) > 2 * ours[1]
