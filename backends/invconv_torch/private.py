@@ -26,8 +26,7 @@ try:
     from torch._subclasses.fake_tensor import MetaConverter
     from torch.utils import _python_dispatch
 
-    # PyTorch's properties would take as long as a small product
-    get_fp32_precision = torch._C._get_fp32_precision_getter
+    get_fp32_precision = torch._C._get_fp32_precision_getter  # a property takes six times as long
     set_fp32_precision = torch._C._set_fp32_precision_setter
     is_tracing = torch._C._is_tracing
     open_modes = torch._C._len_torch_dispatch_stack
