@@ -154,7 +154,7 @@ def targets_of(names: Sequence[tuple[str, str]]) -> list[Target]:
     for name, device in names:
         library = KNOWN[name]
         library.devices()  # this enables float64 in JAX
-        targets.append(Target(library, device, "jit" if "jit" in library.modes else "eager"))
+        targets.append(Target(library, device, library.usual_mode))
     captured = [GraphTarget(t.library, t.device, "graph") for t in targets if t.on_cuda]
     return [*targets, *(t for t in captured if t.library.name == "torch")]
 

@@ -42,11 +42,6 @@ class Column(NamedTuple):
     dtype: str
 
 
-def as_it_is(function: Function) -> Function:
-    """Return a function as it is, which is eager."""
-    return function
-
-
 @dataclass(frozen=True)
 class Library:
     """An array library: a row of the capability table."""
@@ -59,11 +54,9 @@ class Library:
     devices: Callable[[], list[str]]  # those that are there
     device: Callable[[str], Any]  # of such a name: what the library's creation functions take
     synchronise: Callable[[Array], object] = lambda x: None  # waits until an array is computed
-    # the ways to run a function of arrays, "eager" the first; a slow one is run when asked for
-    modes: Mapping[str, Callable[[Function], Function]] = field(
-        default_factory=lambda: {"eager": as_it_is}
-    )
-    slow_modes: tuple[str, ...] = ()
+    # the ways to run a function of arrays but "eager"; slow ones are run when asked for
+    modes: Mapping[str, Callable[[Function], Function]] = field(default_factory=dict)
+    slow_modes: bool = False
     host: tuple[str, ...] = ("cpu",)  # devices in host memory, whose values the core looks at
     compiles_eagerly: bool = False  # operation by operation, which takes most of its time
     forget: Callable[[], None] = lambda: None  # frees the memory of all compiled programs
@@ -87,16 +80,16 @@ class Library:
         return [
             Column(self.name, device, mode, dtype)
             for device in self.devices()
-            for mode in self.modes
+            for mode in ("eager", *self.modes)
             for dtype in self.dtypes
             if mode == "eager" or every_dtype or dtype == "float32"
-            if every_mode or mode not in self.slow_modes
+            if mode == "eager" or every_mode or not self.slow_modes
         ]
 
     @property
-    def compile(self) -> Callable[[Function], Function]:
-        """What the library's users do to a function that they call in a loop."""
-        return self.modes.get("jit", as_it_is)
+    def usual_mode(self) -> str:
+        """The mode in which the library's users run a function that they call in a loop."""
+        return "jit" if "jit" in self.modes else "eager"
 
     def absent(self) -> str | None:
         """Return why the library cannot run here, or None if it can."""
@@ -241,9 +234,6 @@ def lacking(xp: Any) -> list[str]:
 _lazy: Callable[[str], Any] = importlib.import_module  # when a library is first asked for something
 
 
-_COMPILERS = "aot_eager", "inductor"
-
-
 def _torch_compile(backend: str, function: Function) -> Function:
     torch = _lazy("torch")
     torch.compiler.reset()  # what was compiled for other operators counts against a limit
@@ -354,8 +344,8 @@ LIBRARIES = (
         devices=lambda: ["cpu", *(f"cuda:{i}" for i in range(_lazy("torch").cuda.device_count()))],
         device=lambda name: name,
         synchronise=lambda x: x.is_cuda and _lazy("torch").cuda.synchronize(x.device),
-        modes={"eager": as_it_is} | {n: partial(_torch_compile, n) for n in _COMPILERS},
-        slow_modes=_COMPILERS,
+        modes={n: partial(_torch_compile, n) for n in ("aot_eager", "inductor")},
+        slow_modes=True,
         stranger=lambda device: "meta",
         pullback=_torch_pullback,
         native=True,
@@ -368,7 +358,7 @@ LIBRARIES = (
         devices=_jax_devices,
         device=_jax_device,
         synchronise=lambda x: x.block_until_ready(),
-        modes={"eager": as_it_is, "jit": lambda function: _lazy("jax").jit(function)},
+        modes={"jit": lambda function: _lazy("jax").jit(function)},
         compiles_eagerly=True,
         forget=lambda: _lazy("jax").clear_caches(),
         views=False,
@@ -445,7 +435,7 @@ class Target:
 
     def compile(self, function: Function) -> Function:
         """Return a function of arrays as the mode runs it."""
-        return self.library.modes[self.mode](function)
+        return function if self.mode == "eager" else self.library.modes[self.mode](function)
 
 
 def targets() -> list[Target]:

@@ -330,7 +330,7 @@ def _every(namespace: str | None) -> Iterator[Check]:
     for library in (*KNOWN.values(), *own):
         there = library.devices() if library in own or library.absent() is None else ()
         devices = {*there, *library.host, "cuda:0"}
-        for names in itertools.product(devices, library.modes, library.dtypes):
+        for names in itertools.product(devices, ("eager", *library.modes), library.dtypes):
             column = Column(library.name, *names)
             yield from (one for c in NAMED for law in LAWS if (one := Check(c, column, law)).speaks)
 

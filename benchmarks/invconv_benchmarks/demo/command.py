@@ -110,8 +110,8 @@ def _measured(
 ) -> tuple[float, float, str]:
     there, grid, library = target.asarray(x, dtype), tuple(x.shape[2:]), target.library
     map_there = conv.asarrays(there)
-    forward = library.compile(map_there.forward)
-    inverse = library.compile(map_there.prepare(grid).inverse)
+    compiled = Target(library, target.device, library.usual_mode).compile
+    forward, inverse = compiled(map_there.forward), compiled(map_there.prepare(grid).inverse)
     y = forward(there)
     error = float(np.abs(to_numpy(inverse(y)) - to_numpy(there)).max())
     calls = {

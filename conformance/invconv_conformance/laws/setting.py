@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import invconv as ic
-from invconv.arrays.namespaces import Array, Shape, copy_of, namespace, to_numpy
+from invconv.arrays.namespaces import Array, Shape, copy_of, to_numpy
 from invconv_conformance.cases.table import Case
 from invconv_conformance.laws.law import Floats, Measure, largest, values
 from invconv_conformance.libraries import Target
@@ -176,18 +176,14 @@ class Setting:
         """Return ways to hold the same numbers, none where the library has no views."""
         if not self.target.library.views:
             return {}
+        xp = self.target.library.namespace()
 
         def put(x: Floats) -> Array:
             return self.array(np.array(x, order="C"))
 
         def permuted(x: Floats, order: Sequence[int]) -> Array:
             """Return x, laid out as if its axes were in an order."""
-            array = put(np.transpose(x, order))
-            return namespace(array).permute_dims(array, tuple(np.argsort(order)))
-
-        def repeated(x: Floats) -> Array:
-            one = put(x[:1])
-            return namespace(one).broadcast_to(one, x.shape)
+            return xp.permute_dims(put(np.transpose(x, order)), tuple(np.argsort(order)))
 
         def unaligned(x: Floats) -> Floats:
             x = x.astype(self.dtype)
@@ -199,7 +195,7 @@ class Setting:
             "Fortran's order": lambda x: permuted(x, range(x.ndim)[::-1]),
             "channels last": lambda x: permuted(x, [0, *range(2, x.ndim), 1][: x.ndim]),
             "every other number": lambda x: put(np.stack([x, x + 1], -1))[..., 0],
-            REPEATED: repeated,
+            REPEATED: lambda x: xp.broadcast_to(put(x[:1]), x.shape),
         }
         if self.target.library.name == "torch":
             ways["signs that are to be turned"] = lambda x: put(-x)._neg_view()  # as z.conj().imag
