@@ -23,7 +23,7 @@ _saved: dict[str, list[tuple[str, str, str]]] = {}
 
 def _switches(kind: str) -> list[tuple[str, str, str]]:
     """Return (backend, product, value to restore) of each switch that reduces precision now."""
-    found, of = [], _BACKENDS.get(kind)
+    found, of = [], _BACKENDS.get(kind, "")
     for product in ("matmul", "conv") if of else ():
         if (value := get_fp32_precision(of, product)) in _REDUCED:
             # a switch set to "none" shows the value of the switch above: restore it as "none"

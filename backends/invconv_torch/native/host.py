@@ -1,7 +1,7 @@
 """Tensors: what observes operations on them, and PyTorch's answers to what the core asks."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
 
 
 # in the export's second attempt Dynamo would read False
-_in_onnx_export = constant_in_graphs(lambda: torch.onnx.is_in_onnx_export())
+_in_onnx_export: Callable[[], bool] = constant_in_graphs(lambda: torch.onnx.is_in_onnx_export())
 
 
 def exporting_to_onnx() -> bool:
