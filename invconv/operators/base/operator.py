@@ -119,10 +119,7 @@ class InvertibleConv(Operator, abstract=True):
         It has the dtype of the parameters, float32 for float16 and bfloat16.
         """
         shape = require_spatial_shape(self, spatial_shape)
-        return as_array(self._in_working_precision()._log_det(shape))
-
-    def _log_det(self, shape: Shape) -> Array:
-        return paths.log_det(self._path(), shape)[0]
+        return as_array(paths.log_det(self._in_working_precision()._path(), shape)[0])
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Return y = K x + b and log|det K|, the latter broadcast to the batch shape."""
@@ -287,12 +284,13 @@ class InvertibleConv(Operator, abstract=True):
         array([0.5, 0.5])
         """
         call = as_batch(self, "y", y)
-        x = self._state(call.conv, call.spatial_shape, check).solve(call.x)
+        state = self._state(call.conv, call.spatial_shape, check)
+        x = state.solve(call.x)
         if check:
             self._check_forward(call.spatial_shape, x)
         x_bar, total = call.alike("x_bar", x_bar), _total(call, log_det_bar)
         if total is not None:
-            _require_finite(call, call.conv._log_det(call.spatial_shape))
+            _require_finite(call, state.log_det)
             total = -total
         gradients, y_bar = call.conv._inverse_vjp(call.x, x, x_bar, total)
         return self._named(gradients), call.restore_shape(y_bar)
