@@ -237,7 +237,7 @@ class FactoredSpectral:
     def solve(self, y: Tensor) -> Tensor:
         if self.product is not None:
             return self.product(y)
-        return within_range(self._solve, y) if y.shape[0] else y
+        return within_range(self._solve, y)
 
     def _solve(self, y: Tensor) -> Tensor:
         assert self.lu is not None

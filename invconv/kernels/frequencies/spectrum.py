@@ -70,9 +70,7 @@ def _all_phases(basis: Basis, kernel_size: Shape, shape: Shape) -> tuple[Floats,
     """Return the real parts of all phases and, if they are complex, the imaginary ones, (F, T)."""
     joint = np.ones((1, 1))
     for phase in basis.phases(kernel_size, shape):
-        joint = np.einsum("tf,ug->tufg", joint, phase).reshape(
-            len(joint) * len(phase), joint.shape[1] * phase.shape[1]
-        )
+        joint = np.einsum("tf,ug->tufg", joint, phase).reshape(len(joint) * len(phase), -1)
     joint = joint.T
     return (joint.real.copy(), joint.imag.copy()) if joint.dtype.kind == "c" else (joint,)
 
@@ -91,14 +89,10 @@ class SpectralProduct:
     shape: Shape  # the grid
 
     def __call__(self, y: Array) -> Array:
-        if not y.shape[0]:
-            return namespace(y).empty_like(y)
         return within_range(functools.partial(by_frequencies, self), y)
 
     def by_transforms(self, y: Array) -> Array:
         """Apply the map by the library's transforms, as where the matrices may be traced."""
-        if 0 in y.shape:
-            return namespace(y).empty_like(y)
         return within_range(functools.partial(by_frequencies.agnostic, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
@@ -148,6 +142,8 @@ def at_frequencies(matrices: Array, y_hat: Array) -> Array:
 
 def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
     """Return a linear map of y (B, C, *shape), scaling samples that might overflow on the way."""
+    if 0 in y.shape:  # torch does not transform an empty batch
+        return namespace(y).empty_like(y)
     if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
         limit = _root_of_largest(y)
         low, high = y.aminmax() if hasattr(y, "aminmax") else (y.min(), y.max())
@@ -287,11 +283,7 @@ class SpectralSolver:
         return SpectralSolver(to_numpy(self.spectrum), product, self.basis, self.shape)
 
     def __call__(self, y: Array) -> Array:
-        if self.product is not None:
-            return self.product(y)
-        if not y.shape[0]:  # torch does not transform an empty batch
-            return namespace(y).empty_like(y)
-        return within_range(self._solve, y)
+        return within_range(self._solve, y) if self.product is None else self.product(y)
 
     def _solve(self, y: Array) -> Array:
         x_hat = solved(self.spectrum, self.basis.to_frequencies(y))
