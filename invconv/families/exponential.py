@@ -17,6 +17,7 @@ from invconv.kernels.exponential import (
     ExponentialSolver,
     counted,
     exponential,
+    exponential_cotangent,
     exponential_vjp,
 )
 from invconv.trust.bound import UNBOUNDED, Bounds
@@ -37,8 +38,7 @@ class Exponentiate(Leg):
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         linear = self.family.linear
         if not wanted[0]:
-            turned, adjoint = linear.transpose(), linear.adjoint(self.taps)
-            return [None], exponential(turned, adjoint, bar, counts=self.counts)
+            return [None], exponential_cotangent(linear, (self.taps, x), 1, bar, self.counts)
         taps_bar, x_bar = exponential_vjp(linear, self.taps, x, bar, self.counts)
         return [kernel_of(taps_bar, self.family.kernel_size)], x_bar
 
