@@ -341,14 +341,8 @@ class Undo(Leg):
         pairs = zip(factors, solves, points[1:], strict=True)
         for (family, w), solve, point in reversed(list(pairs)):
             rows = solve.transposed(rows)
-            bars.append(_negative(family.matrix_gram(w, rows, point)) if wanted[0] else None)
+            bars.append(family.matrix_gram(w, -rows, point) if wanted[0] else None)
         return bars[::-1], from_pixel_rows(rows, bar.shape)
-
-
-def _negative(bar: Any) -> Any:
-    if isinstance(bar, tuple):
-        return tuple(map(_negative, bar))
-    return None if bar is None else -bar
 
 
 def undoing(run: Sequence[Factor], by_factor: bool = False) -> Product | PixelSteps:
