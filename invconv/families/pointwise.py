@@ -412,11 +412,15 @@ class Householder(Orthogonal):
         return self.times_vjp(w, memo, bar)[0]
 
     def times(self, w: Array, before: Array) -> tuple[Array, Any]:
+        if not w.shape[0]:
+            return before, None
         reflections = Reflections.of(w)
         product, memo = reflections.times(before)
         return product, (reflections, memo)
 
     def times_vjp(self, w: Array, memo: Any, bar: Array) -> tuple[Array, Array]:
+        if memo is None:
+            return w, bar
         reflections: Reflections = memo[0]
         return reflections.vjp(memo[1], bar)
 

@@ -29,7 +29,6 @@ from invconv.arrays.namespaces import (
     readable,
     recorded,
     to_numpy,
-    zeros,
 )
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import (
@@ -212,21 +211,17 @@ class Reflections:
     @staticmethod
     def of(reflectors: Array) -> "Reflections":
         """Return the product of the reflections along the rows v_1 ... v_m of an array (m, C)."""
-        xp, rows = namespace(reflectors), reflectors
-        if not rows.shape[0]:
-            return Reflections(zeros((0, 1), rows), rows, zeros((0, 0), rows))
+        xp = namespace(reflectors)
         largest = xp.max(xp.abs(reflectors), axis=1, keepdims=True)
         rows = reflectors / largest
         return Reflections(largest, rows, _half(matmul(rows, xp.matrix_transpose(rows))))
 
-    def times(self, matrix: Array) -> tuple[Array, tuple[Array, Array] | None]:
+    def times(self, matrix: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return Q times a matrix U (C, M), and U and X = S^-1 V U, which `vjp` needs."""
-        if not self.rows.shape[0]:
-            return matrix, None
         x = triangular_solve(self.triangle, matmul(self.rows, matrix), lower=False)
         return matrix - matmul(namespace(x).matrix_transpose(self.rows), x), (matrix, x)
 
-    def vjp(self, memo: tuple[Array, Array] | None, bar: Array) -> tuple[Array, Array]:
+    def vjp(self, memo: tuple[Array, Array], bar: Array) -> tuple[Array, Array]:
         """Return the gradients of <bar, Q U> with respect to the reflectors (m, C) and to U.
 
         W = U - V^T X with X = S^-1 Y and Y = V U. So X_bar = -V W_bar, Y_bar = S^-T X_bar,
@@ -234,8 +229,6 @@ class Reflections:
         V V^T. Q does not depend on the lengths of the reflectors, so the gradient by the given
         reflectors is the gradient by the scaled ones over their scale.
         """
-        if memo is None:
-            return self.rows, bar
         xp, v, (matrix, x) = namespace(bar), self.rows, memo
         y_bar = -triangular_solve(xp.matrix_transpose(self.triangle), matmul(v, bar), lower=True)
         above = _half(-matmul(y_bar, xp.matrix_transpose(x)))
