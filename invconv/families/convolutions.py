@@ -60,8 +60,7 @@ from invconv.kernels.primitives import (
 )
 from invconv.kernels.wavefront import causal_solver
 from invconv.trust import condition
-from invconv.trust.bound import UNBOUNDED, Bounds, of_taps
-from invconv.trust.condition import SolveOverflowError
+from invconv.trust.bound import Bounds, of_taps
 
 WIDE = 600  # taps, from which a product per frequency is faster on most grids (November 2026)
 
@@ -231,8 +230,6 @@ class Causal(TapsFamily):
 
     def bounds(self, w: np.ndarray[Any, Any]) -> Bounds:
         causal = self.stencil(w)
-        if not np.isfinite(causal.taps).all():
-            return UNBOUNDED
         return of_taps(causal.diagonal, causal.others)
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
@@ -452,8 +449,8 @@ class Spectral(TapsFamily):
         return SpectralProduct(kernel_spectrum(w, basis, shape), basis, shape).by_transforms
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition | None:
-        if not np.isfinite(w).all():
-            raise SolveOverflowError
+        if not np.isfinite(w).all():  # some LAPACKs print what they think of it
+            raise condition.SolveOverflowError
         if not self.orthogonal:
             return None
         order = None if len(w) == 1 else 2  # of one number, without a factorisation of each
@@ -474,9 +471,3 @@ class Spectral(TapsFamily):
     def products(self, w: Any, shape: Shape) -> float:
         taps = WIDE if self.wide else float(self.basis.counts(self.kernel_size).sum())
         return len(w) ** 2 * taps * size(shape)
-
-
-def centre_of(kernel_size: Shape, borders: tuple[str, ...]) -> Offset:
-    """Return the tap at the pixel itself."""
-    sides = zip(kernel_size, borders, strict=True)
-    return tuple((k - 1) // 2 if border == "periodic" else 0 for k, border in sides)

@@ -11,7 +11,6 @@ from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, constant, namespace
 from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, sizes
-from invconv.families.convolutions import centre_of
 from invconv.families.family import Family
 from invconv.kernels.frequencies.spectrum import SpectralProduct, kernel_spectrum
 from invconv.operators.base.factors import Gradients
@@ -90,9 +89,7 @@ class SpectralConv(WithKernel, abstract=True):
 
     def within(self, gain: float) -> Self:
         size = self._kernel_size
-        centre = 0
-        for place, n in zip(centre_of(size, self._family.borders), size, strict=True):
-            centre = centre * n + place
+        centre = _centre(size, self._family.borders)
         # |E| <= 2^(1/2) |D^1/2 E D^-1/2| for each axis of a mirror in the last pixels
         mirrors = self._family.borders.count("mirror")
         counts = self._family.basis.counts(size) * math.sqrt(2.0) ** mirrors
@@ -109,11 +106,19 @@ class SpectralConv(WithKernel, abstract=True):
         return "change the kernel or the grid, so that the spectrum stays away from zero there"
 
 
+def _centre(kernel_size: Shape, borders: tuple[str, ...]) -> int:
+    """Return the flat index of the tap at the pixel itself."""
+    place = 0
+    for k, border in zip(kernel_size, borders, strict=True):
+        place = place * k + ((k - 1) // 2 if border == "periodic" else 0)
+    return place
+
+
 def drawn_kernel(
     channels: int, taps: Shape, borders: tuple[str, ...], rng: np.random.Generator | None
 ) -> np.ndarray[Any, Any]:
     """Return a kernel of a random rotation at the pixel itself + N(0, 0.02^2)."""
     kernel = 0.02 * generator(rng).standard_normal((channels, channels, *taps))
-    place = np.ravel_multi_index(centre_of(taps, borders), taps)
+    place = _centre(taps, borders)
     kernel.reshape(channels, channels, -1)[:, :, place] += random_orthogonal(channels, rng)
     return kernel
