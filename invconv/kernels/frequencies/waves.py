@@ -106,8 +106,6 @@ class Waves:
 
     def transform(self, x: Array, axes: Sequence[int], *, back: bool = False) -> Array:
         """Return the transform of x along some axes, or with ``back`` the one that undoes it."""
-        if not axes:
-            return x
         if isinstance(x, np.ndarray):
             from scipy import fft  # here: it takes long to import
 
