@@ -70,8 +70,7 @@ class GlowArchitecture:
         known = [field.name for field in dataclasses.fields(cls)]
         if set(values) != set(known):
             raise ValueError(f"expected {', '.join(known)}, got {', '.join(map(str, values))}")
-        if values["mixing"] is None:
-            raise ValueError(f"mixing: expected one of {', '.join(mixing_words())}, got None")
+        require_mixing("mixing", values["mixing"], mixing_words())
         return cls(**values)
 
     def channels(self, level: int) -> int:
@@ -163,8 +162,6 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
     Mixing layers are drawn by their classes, the hidden convolutions of couplings as PyTorch's; all
     else is zero.
     """
-    if architecture.mixing is None:
-        raise ValueError(f"mixing: expected one of {', '.join(mixing_words())}, got None")
     shapes, a = architecture.arrays(), architecture
     arrays: dict[str, Any] = {name: np.zeros(shape) for name, shape in shapes.items()}
     for name in arrays:
@@ -172,7 +169,7 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
             inputs = math.prod(shapes[f"{name.rpartition('.')[0]}.weight"][1:])
             arrays[name] = rng.uniform(-(inputs**-0.5), inputs**-0.5, shapes[name])
     for level, step in itertools.product(range(a.levels), range(a.depth)):
-        steps = mixing_steps(architecture.mixing, a.channels(level), a.kernel_size, rng)
+        steps = mixing_steps(str(a.mixing), a.channels(level), a.kernel_size, rng)
         for prefix, conv in steps.items():
             at = f"level{level}_step{step}_{prefix}"
             arrays |= {at + name: array for name, array in conv._arrays().items()}
@@ -187,7 +184,8 @@ def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tu
     """
     mixing, wider = architecture.mixing, channels / 4 - 1
     longer = architecture.kernel_size / 2 - 1.5
-    assert mixing is not None
+    if mixing is None:
+        raise ValueError(f"mixing: expected one of {', '.join(mixing_words())}, got None")
     drawn = (mixing_steps(mixing, *sizes).items() for sizes in ((4, 3), (8, 3), (4, 5)))
     small, wide, long = (
         {at + n: np.array(a.shape) for at, conv in convs for n, a in conv._arrays().items()}
