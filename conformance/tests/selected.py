@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import invconv as ic
+from invconv.operators.base.fields import is_own, operators
 from invconv_conformance.cases.table import CASES, Case
 from invconv_conformance.libraries import LIBRARIES
 
@@ -24,6 +25,7 @@ CARRY: dict[str, Callable[[Any], Any]] = {
     "torch": torch.as_tensor,
     "jax": jax.numpy.asarray,
 }
+OWN = [cls for cls in operators().values() if is_own(cls)]  # the classes of this library
 libraries = pytest.mark.parametrize("carry", CARRY.values(), ids=CARRY)
 
 

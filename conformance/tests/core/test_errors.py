@@ -25,13 +25,12 @@ import invconv_jax as ij
 import invconv_torch as it
 from invconv.files.saving import DEEPEST
 from invconv.kernels.cpu import threads
-from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs.pages import PACKAGES
 from invconv_conformance.cases.table import Case
 from invconv_jax.reversible_chain import Reversible
 from tests.files.test_files import nested
 from tests.flows.small_flows import Rolled, glow
-from tests.selected import ONE_OF_EACH, cases_named, slow, turned
+from tests.selected import ONE_OF_EACH, OWN, cases_named, slow, turned
 
 RNG = np.random.default_rng(0)
 CORNER: Any = ic.AutoregressiveConv.init(3, rng=RNG)
@@ -783,7 +782,7 @@ def test_stacked_operators_are_not_taken_for_one(case: Case) -> None:
                     function(argument)
 
 
-@pytest.mark.parametrize("cls", [cls for cls in own_operators() if hasattr(cls, "init")])
+@pytest.mark.parametrize("cls", [cls for cls in OWN if hasattr(cls, "init")])
 def test_without_a_generator_init_draws_anew(cls: Any) -> None:
     one, other = (cls.init(16).parameters() for _ in range(2))
     assert all(np.isfinite(a).all() for a in one.values())

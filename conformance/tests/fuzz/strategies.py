@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 import invconv as ic
 from invconv.arrays.namespaces import dtype_name, ops_of, to_numpy
-from invconv.operators.base.fields import own_operators
 from tests.fuzz.judge import LIBRARIES, Call, Named, Op, as_array
+from tests.selected import OWN
 
 _JUNK: tuple[Any, ...] = (
     *(None, True, "", "corner", "raster", "lower", (), (1,), (1, 1), (1, 2, 3), (-1, 1), "rng"),
     *(-(2**70), -1, 0, 1, 2, 3, 7, 2**31, 2**63, 2**70, 0.5, float("nan"), float("inf"), 1j),
 )
-_NAMES = [cls.__name__ for cls in own_operators() if hasattr(cls, "init")]
+_NAMES = [cls.__name__ for cls in OWN if hasattr(cls, "init")]
 
 
 class Draw:

@@ -19,7 +19,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import invconv as ic
 import invconv_jax  # noqa: F401 - makes operators pytrees
-from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import perturbed
 
 SHAPE = (4, 4, 4, 8)  # of the images
@@ -35,9 +34,8 @@ EVERY = [
 def operators(name: str) -> list[Any]:
     """Return operators of NumPy arrays: one by its name, or some."""
     rng = np.random.default_rng(0)
-    classes: dict[str, Any] = {cls.__name__: cls for cls in own_operators()}
-    if name in classes:
-        return [perturbed(classes[name].init(4, rng=rng), rng, 0.05)]
+    if hasattr(ic, name):
+        return [perturbed(getattr(ic, name).init(4, rng=rng), rng, 0.05)]
     raster = ic.AutoregressiveConv.init(4, rng=rng, mask="raster", dilation=2)
     if name == "dilated":
         periodic, closed = ic.PeriodicConv, ic.ExponentialConv

@@ -18,12 +18,11 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.arrays.stencil import Stencil
 from invconv.kernels import primitives
 from invconv.kernels.frequencies.waves import fourier
-from invconv.operators.base.fields import own_operators
 from invconv_conformance.cases.table import CASES
 from invconv_jax.native import partition, products, spectrum
 from tests.on_jax import jax_shardings
 from tests.programs import python
-from tests.selected import COMPILED, of_each_class, slow
+from tests.selected import COMPILED, OWN, of_each_class, slow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -248,7 +247,7 @@ def test_programs_are_kept_for_each_precision() -> None:
 
 FOUR_DEVICES: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}
 FOUR_DEVICES["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-ALONE = [*(cls.__name__ for cls in own_operators() if hasattr(cls, "init")), "dilated"]
+ALONE = [*(cls.__name__ for cls in OWN if hasattr(cls, "init")), "dilated"]
 
 
 @pytest.mark.parametrize("more", [pytest.param([], id="auto"), slow(["explicit"], id="explicit")])

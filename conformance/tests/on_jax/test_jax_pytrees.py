@@ -18,9 +18,8 @@ from jax import numpy as jnp
 import invconv as ic
 import invconv_jax
 from invconv import extend
-from invconv.operators.base.fields import own_operators
 from invconv_jax import pytrees
-from tests.selected import COMPILED, of_each_class
+from tests.selected import COMPILED, OWN, of_each_class
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -222,7 +221,7 @@ def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
     np.testing.assert_allclose(conv.inverse(conv.forward(x)), x, rtol=0, atol=1e-4)
 
 
-CLASSES = [cls for cls in own_operators() if hasattr(cls, "init")]
+CLASSES = [cls for cls in OWN if hasattr(cls, "init")]
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from invconv._cli import main
-from invconv.operators.base.fields import own_operators
 from invconv_benchmarks.docs import command, pages
 from invconv_benchmarks.docs.formulas import tex
 from invconv_benchmarks.docs.pages import PACKAGES, Name, public
+from tests.selected import OWN
 
 GUIDE = "benchmarks/guide/"
 BLUR, FILTER = GUIDE + "undo-a-blur", GUIDE + "run-a-filter"
@@ -69,7 +69,7 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(
 ) -> None:
     site = tmp_path / "site"
     assert main(["docs", "--check", "--out", str(site)]) == 0
-    operators = {f"{cls.__module__}.{cls.__name__}" for cls in own_operators()}
+    operators = {f"{cls.__module__}.{cls.__name__}" for cls in OWN}
     loaded = r'<(?!a |meta )[^>]* (?:src|href)="((?:https?:)?//[^"]*)'
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")

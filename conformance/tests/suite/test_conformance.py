@@ -11,7 +11,7 @@ import pytest
 import invconv as ic
 import invconv_torch as it
 from invconv.extend import Pointwise
-from invconv.operators.base.fields import is_own, mixings, own_operators
+from invconv.operators.base.fields import is_own, mixings
 from invconv_conformance import run
 from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.table import CASES
@@ -20,7 +20,7 @@ from invconv_conformance.libraries import KNOWN, LIBRARIES, Column, Target
 from invconv_conformance.run import NAMED, QUICK, Check, checks, choose, setting
 from invconv_torch.pointwise_layers import Layer
 from tests.conftest import TORCH_LAYERS
-from tests.selected import FEW, ONE_OF_EACH, cases_named, slow
+from tests.selected import FEW, ONE_OF_EACH, OWN, cases_named, slow
 
 _SOME = (  # of each kind of factor, and of what is judged
     *("corner-bias", "periodic-even-dilated", "pluconv1x1-2d"),
@@ -220,7 +220,7 @@ def test_what_is_not_run_is_said() -> None:
 
 
 def test_every_operator_mixing_and_layer_is_listed() -> None:
-    assert {*own_operators()} == {type(case.conv()) for case in cases_named(*ONE_OF_EACH)}
+    assert {*OWN} == {type(case.conv()) for case in cases_named(*ONE_OF_EACH)}
     public = [getattr(it, name) for name in it.__all__]
     layers = {c.__name__ for c in public if isinstance(c, type) and issubclass(c, Layer)}
     assert len(layers) > 15

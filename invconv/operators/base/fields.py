@@ -143,11 +143,6 @@ def is_own(cls: type[Any]) -> bool:
     return cls.__module__.startswith("invconv.")
 
 
-def own_operators() -> tuple[type[Any], ...]:
-    """Return the classes of this library, sorted by their names."""
-    return tuple(cls for cls in operators().values() if is_own(cls))
-
-
 def mixings(base: type[Any] = object) -> dict[str, type[Any]]:
     """Return the subclasses of a class that flows know by a word, such as "qr", by that word."""
     named = (cls for cls in _operators.values() if cls._mixing)
