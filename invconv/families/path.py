@@ -37,7 +37,6 @@ from invconv.kernels import maps
 from invconv.kernels.matrices import PixelSteps, Product, solver_of_steps
 from invconv.kernels.primitives import (
     Plan,
-    Solver,
     channel_sums,
     from_pixel_rows,
     matmul,
@@ -312,20 +311,18 @@ class Merged(Leg):
 class Undo(Leg):
     """y = A(w)^-1 x, or W^-1 x for matrices, given in the order in which they are undone.
 
-    It is factored at the first call, and not to pull back. Through matrices cotangents are pulled
-    back factor by factor, without losing digits that the solve keeps.
+    It is factored at a call, and not to pull back. Through matrices cotangents are pulled back
+    factor by factor, without losing digits that the solve keeps.
     """
 
     run: list[Factor]
-    solver: Solver | None = None
 
     def __post_init__(self) -> None:
         self.keeps_end = not undone_as_one(self.run)
         self.keeps_start = not self.keeps_end or self.run[0].family.needs_y
 
     def __call__(self, x: Array) -> Array:
-        self.solver = self.solver or _solver(self.run, tuple(x.shape[2:]))
-        return self.solver(x)
+        return _solver(self.run, tuple(x.shape[2:]))(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         if self.keeps_end:  # one factor, by its own rule
