@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, constant, namespace, size, widened
+from invconv.arrays.namespaces import Array, Shape, cast, constant, namespace, size, widened
 from invconv.arrays.validation import choice, positive_int, require_array, require_real
 from invconv.kernels.primitives import matmul
 
@@ -49,11 +49,9 @@ def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") 
     >>> np.round(squeeze(np.arange(16.0).reshape(1, 4, 4), basis="haar")[:, 0, 0], 12)
     array([ 5., -1., -4.,  0.])
     """
-    factor, ndim = _validate(x, factor, ndim, basis)
-    *batch, channels = x.shape[: x.ndim - ndim]
-    grid = x.shape[x.ndim - ndim :]
+    factor, ndim, (*batch, channels), grid = _validate(x, factor, ndim, basis)
     if any(n % factor for n in grid):
-        raise ValueError(f"x: expected spatial sizes divisible by {factor}, got {tuple(grid)}")
+        raise ValueError(f"x: expected spatial sizes divisible by {factor}, got {grid}")
     coarse = [n // factor for n in grid]
     xp = namespace(x)
     split = xp.reshape(x, (*batch, channels, *(m for n in coarse for m in (n, factor))))
@@ -74,9 +72,7 @@ def unsqueeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels"
     >>> bool(np.all(unsqueeze(squeeze(x)) == x))
     True
     """
-    factor, ndim = _validate(x, factor, ndim, basis)
-    *batch, channels = x.shape[: x.ndim - ndim]
-    coarse = x.shape[x.ndim - ndim :]
+    factor, ndim, (*batch, channels), coarse = _validate(x, factor, ndim, basis)
     if channels % factor**ndim:
         raise ValueError(
             f"x: expected a number of channels divisible by {factor**ndim}, got {channels}"
@@ -98,7 +94,8 @@ def _in_order(moved: Array, shape: tuple[int, ...]) -> Array:
     return xp.reshape(xp.concat([moved]), shape)  # concat copies, and reshape only moves
 
 
-def _validate(x: Array, factor: int, ndim: int, basis: str) -> tuple[int, int]:
+def _validate(x: Array, factor: int, ndim: int, basis: str) -> tuple[int, int, Shape, Shape]:
+    """Return the factor, the number of axes, the shape before the grid, and the grid."""
     require_array("x", x)
     factor, ndim = positive_int("factor", factor), positive_int("ndim", ndim)
     choice("basis", basis, ("pixels", *_MATRICES))
@@ -111,7 +108,7 @@ def _validate(x: Array, factor: int, ndim: int, basis: str) -> tuple[int, int]:
             f"x: expected shape (*batch, C, *spatial) with {ndim} spatial axes, "
             f"got {tuple(x.shape)}"
         )
-    return factor, ndim
+    return factor, ndim, tuple(x.shape[:-ndim]), tuple(x.shape[-ndim:])
 
 
 def _transformed(x: Array, matrix: Matrix, ndim: int) -> Array:
