@@ -410,9 +410,11 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
 
 def _floats(**values: Any) -> Array:
     """Return the first array of floating numbers, of PyTorch's or JAX's before NumPy's."""
-    arrays = [v for v in values.values() if not isinstance(v, _NUMBERS)] or [
-        v for v in map(table, values, values.values()) if v.dtype.kind == "f"
-    ]
+    for name, array in values.items():
+        if not isinstance(array, _NUMBERS):
+            require_real(name, array)
+            return array
+    arrays = [v for v in map(table, values, values.values()) if v.dtype.kind == "f"]
     return arrays[0] if arrays else np.zeros(())
 
 

@@ -621,6 +621,8 @@ TypeError
   an InvertibleConv or a layer that holds one, got Flip -> diagnose(«Flip() → LAYER», (4, 4))
   like: expected a real floating -> from_psf([1.0], like=S.astype(«int → float»))
   like: expected a real floating dtype -> load(kept(ONE), like=S.astype(«int → float»))
+  «b | a»: expected a real .* got int64
+      -> lfilter_zi(«torch.ones(1).long() | [1] → [1]», «[1] | torch.ones(1).long() → [1]»)
   path: expected the name of a file -> load(«3 → kept(ONE)»)
   depth -> glow(depth=«1.5 → 1»)
   got ReLU at level0_step0_mixing -> glow(lambda channels: «torch.nn.ReLU() → it.Conv1x1(channels)»)
