@@ -120,12 +120,10 @@ def _fitting(context: Any, x: Array, channels: int | None) -> Array:
     expected, got = "none", "none"
     if channels is not None:
         expected = f"{dtype_name(x.dtype)} of shape ({batch}, {channels})"
+        expected += f" or images on a multiple of the grid {grid[0]} x {grid[1]}"
     if context is not None:
         got = f"{dtype_name(context.dtype)} of shape {tuple(context.shape)}"
-    raise ValueError(
-        f"context: expected {expected} or images on a multiple of the grid {grid[0]} x {grid[1]}, "
-        f"got {got}"
-    )
+    raise ValueError(f"context: expected {expected}, got {got}")
 
 
 def dequantized(images: Array, noise: Array) -> Array:

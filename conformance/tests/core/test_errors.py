@@ -473,6 +473,7 @@ ValueError
   multiple of the grid 0 x 2, got float32
       -> AffineCoupling(2, 4, context=2)(ZS[0][:, :, :«0 → 2»], torch.zeros(3, 2, 4, 4))
   expected none, as no layer -> FLOW.log_prob(NOISE«, context=CONTEXT → »)
+  expected none, got float32 -> AffineCoupling(2, 4)(ZS[0][:, :2]«, CONTEXT → »)
   zs: expected a batch -> FLOW.decode([ZS[0]«[:2] → », ZS[1]])
   channels: expected an even number -> Split(«3 → 4»)
   «x | z»: expected shape \(B, 4, H, W\), got \(2, 3, 4, 4\)

@@ -164,6 +164,13 @@ def test_a_density_by_a_transform() -> None:
     torch.testing.assert_close(torch.tensor(got), module(x).detach())
 
 
+def test_an_inverse_behind_a_network() -> None:
+    layer = Method(it.AutoregressiveConv1d(2), "inverse")
+    module, x = torch.nn.Sequential(torch.nn.Linear(4, 4), layer), torch.randn(3, 2, 4)
+    got = run(exported(module, (x[:2],)), (x,))[0]
+    torch.testing.assert_close(torch.tensor(got), module(x)[0].detach())
+
+
 @pytest.mark.slow
 def test_an_operator_of_the_core() -> None:
     """Its forward has a form in ONNX; what would need a factorisation says what to do."""
