@@ -131,9 +131,8 @@ class AffineCoupling(Described):
     def _shift_and_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if context is not None and autocasting(device_kind("context", context)):
             context = context.to(kept.dtype) if context.dtype in AUTOCAST else context
-        return shift_and_scale(
-            self.net(density.beside(kept, context, self.context)), kept, self.floor
-        )
+        h = self.net(density.beside(kept, context, self.context))
+        return shift_and_scale(h, kept, self.floor)
 
 
 def require_images(name: str, x: Tensor, channels: int) -> None:
