@@ -49,7 +49,7 @@ class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
         if not self.shape:
             raise TypeError(f"shape: expected (C, *spatial) of one sample, got {shape!r}")
         event_ndim(getattr(conv, "ndim", None), len(self.shape) - 1)  # raises if it does not fit
-        real = next(a.dtype for a in jax.tree.leaves(conv) if a.dtype.kind not in "iu")  # PLU has both
+        real = next(a.dtype for a in jax.tree.leaves(conv) if a.dtype.kind not in "iu")
         try:
             jax.eval_shape(conv.forward_and_log_det, jax.ShapeDtypeStruct((1, *self.shape), real))
         except ValueError as error:
