@@ -225,7 +225,7 @@ def instead(value: Any) -> str:
             return "; of layers make a Chain([layer.operator() for layer in ...])"
         return "; of several make a Chain([...]) of operators"
     if hasattr(value, "state_dict"):
-        return "; of any other module save the state_dict()"
+        return "; pass the operator of a layer in it, layer.operator(), or save its state_dict()"
     return ""
 
 
