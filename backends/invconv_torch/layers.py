@@ -269,9 +269,9 @@ class _SymmetricConv(Convolution):
 
 
 class _ExponentialConv(Convolution):
-    """The exponential of a convolution: invertible with every kernel, on every grid.
+    r"""The exponential of a convolution: invertible with every kernel, on every grid.
 
-        z = e^M x + b,    log det = tr M
+    $$z = e^M x + b, \qquad \log|\det e^M| = \text{tr}\, M$$
 
     M's kernel is a cross-correlation, as in `torch.nn.Conv2d`. Nearly the identity at the start.
     What it takes: `invconv.ExponentialConv`.

@@ -162,10 +162,10 @@ def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
 
 @dataclass(frozen=True)
 class Causal(TapsFamily):
-    """Autoregressive convolutions, by their kernels w (C, C, *k); masked entries are ignored.
+    r"""Autoregressive convolutions, by their kernels w (C, C, *k); masked entries are ignored.
 
     A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid;
-    `log det = N sum over c of log|w[c, c, at 0]|`.
+    $\log|\det A| = N \sum_c \log|w[c, c, \text{at } 0]|$.
     """
 
     hint: ClassVar[str] = (
@@ -341,9 +341,9 @@ def _continuation(
 
 @dataclass(frozen=True)
 class Spectral(TapsFamily):
-    """Convolutions that cosines, sines and Fourier's waves decouple, by their kernels w.
+    r"""Convolutions that cosines, sines and Fourier's waves decouple, by their kernels w.
 
-    `log det = sum over f of log|det K_hat(f)|`
+    $$\log|\det A| = \sum_f \log|\det \hat K(f)|$$
     """
 
     hint: ClassVar[str] = (

@@ -45,7 +45,7 @@ class Exponentiate(Leg):
 
 @dataclass(frozen=True)
 class Exponential(Family):
-    """e^M of the correlation M with the kernel w (C, C, *k); `log det = tr M`."""
+    """e^M of the correlation M with the kernel w (C, C, *k); its log-determinant is tr M."""
 
     kernel_size: Shape
     dilation: Shape

@@ -211,7 +211,7 @@ class Scale(PointwiseFamily):
 
 @dataclass(frozen=True)
 class LogScale(Scale):
-    """A scale exp(w) for each channel; `log det = N sum over c of w[c]`."""
+    r"""A scale exp(w) for each channel; its log-determinant is $N \sum_c w[c]$."""
 
     hint: ClassVar[str] = "exp(log_scale) is zero for a channel; raise log_scale"
     lowers = None  # type: ignore[assignment]
@@ -403,7 +403,7 @@ class Orthogonal(Structured):
 
 @dataclass(frozen=True)
 class Householder(Orthogonal):
-    """H_1 ... H_m, `H_i = I - 2 v_i v_i^T / (v_i^T v_i)`, v_1 ... v_m the rows of w (m, C)."""
+    r"""H_1 ... H_m, $H_i = I - 2 v_i v_i^T / (v_i^T v_i)$, v_1 ... v_m the rows of w (m, C)."""
 
     def matrix(self, w: Array) -> tuple[Array, Any]:
         return self.times(w, identity(w.shape[1], w))
@@ -448,9 +448,9 @@ class Permutation(Orthogonal):
 
 @dataclass(frozen=True)
 class Circulant(Structured):
-    """Circulants circ(w); `log det = N sum over f of log|w_hat[f]|`, w_hat the transform of w.
+    r"""Circulants circ(w), whose entries i, j are w[(i - j) mod C].
 
-    circ(w)[i, j] is w[(i - j) mod C].
+    $\log|\det A| = N \sum_f \log|\hat w[f]|$, $\hat w$ the Fourier transform of w.
     """
 
     hint: ClassVar[str] = "the Fourier transform of the circulant has a zero; change it"

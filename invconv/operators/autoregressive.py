@@ -40,10 +40,11 @@ from invconv.trust.gains import convolution_within, triangular_within
 
 
 class AutoregressiveConv(WithKernel):
-    """A convolution with a kernel that sees only pixels on one side of each pixel.
+    r"""A convolution with a kernel that sees only pixels on one side of each pixel.
 
-        y[p] = sum over t of K[..., t] x[p - direction dilation o(t)] + b
-        log det = N sum over c of log|K[c, c, at o = 0]|
+    $$y[p] = \sum_t K[\dots, t]\, x[p - \text{direction}\; \text{dilation}\; o(t)] + b$$
+
+    $$\log|\det K| = N \sum_c \log|K[c, c, \text{at } o = 0]|$$
 
     x is zero outside the grid of N pixels. The pixels o that the pixel # sees, with kernels of
     2 x 2 and a raster of 2 x 3:

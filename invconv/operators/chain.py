@@ -10,9 +10,9 @@ from invconv.operators.base.operator import InvertibleConv
 
 
 class Chain(InvertibleConv):
-    """One operator after another.
+    r"""One operator after another.
 
-        K = K_n ... K_1,    log|det K| = sum over i of log|det K_i|
+    $$K = K_n \cdots K_1, \qquad \log|\det K| = \sum_i \log|\det K_i|$$
 
     Parameters
     ----------

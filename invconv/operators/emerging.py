@@ -15,9 +15,9 @@ from invconv.operators.base.operator import InvertibleConv
 
 
 class EmergingConv(InvertibleConv, mixing="emerging"):
-    """``second`` after ``first``, two autoregressive convolutions of opposite directions.
+    r"""``second`` after ``first``, two autoregressive convolutions of opposite directions.
 
-        y = K_2 K_1 x + b,    log det = log|det K_1| + log|det K_2|
+    $$y = K_2 K_1 x + b, \qquad \log|\det K| = \log|\det K_1| + \log|\det K_2|$$
 
     The pair has the receptive field of a standard convolution. Kernels and directions are as in
     `AutoregressiveConv`. A point-spread function is the kernel of neither.

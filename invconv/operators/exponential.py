@@ -21,11 +21,13 @@ from invconv.trust.gains import norm_bound, shrinking
 
 
 class ExponentialConv(WithKernel, mixing="exponential"):
-    """The exponential of a convolution M, zero outside the grid or modulo the grid.
+    r"""The exponential of a convolution M, zero outside the grid or modulo the grid.
 
-        y = e^M x + b = x + M x + M^2 x / 2! + ... + b
-        (M x)[p] = sum over t of K[..., t] x[p + dilation (t - (k - 1)/2)]
-        log det = tr M = N sum over c of K[c, c, centre]
+    $$y = e^M x + b = x + M x + \frac{M^2 x}{2!} + \dots + b$$
+
+    $$(M x)[p] = \sum_t K[\dots, t]\, x[p + \text{dilation}\, (t - (k - 1)/2)]$$
+
+    $$\log|\det e^M| = \text{tr}\, M = N \sum_c K[c, c, \text{centre}]$$
 
     M is a cross-correlation, so flip a point-spread function; N is the number of pixels. On a
     circular grid that is narrower than K, the last sum goes over all taps that land on the pixel

@@ -34,9 +34,9 @@ _AT_ONCE = 2**14  # numbers whose order is changed
 
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
-    """Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
+    r"""Filter signals with a rational transfer function, as `scipy.signal.lfilter`.
 
-        a[0] y[n] = b[0] x[n] + ... + b[K] x[n - K] - a[1] y[n - 1] - ... - a[K] y[n - K]
+    $$a[0] y[n] = b[0] x[n] + \dots + b[K] x[n - K] - a[1] y[n - 1] - \dots - a[K] y[n - K]$$
 
     The result is differentiable in b, a, x and zi. JAX's ``jit`` compiles it, and `torch.compile`,
     with ``fullgraph=True`` if b and a are tensors.
@@ -125,9 +125,9 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
 
 
 def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
-    """Filter signals with coefficients of their own at every sample.
+    r"""Filter signals with coefficients of their own at every sample.
 
-        a[n, 0] y[n] = b[n, 0] x[n] + b[n, 1] x[n - 1] + ... - a[n, 1] y[n - 1] - ...
+    $$a[n, 0] y[n] = b[n, 0] x[n] + b[n, 1] x[n - 1] + \dots - a[n, 1] y[n - 1] - \dots$$
 
     `varying_lfilter(a, b, y)` is the inverse, and sum over n of log|b[n, 0] / a[n, 0]| the
     log-determinant, for as many signals as x has once each.

@@ -24,9 +24,9 @@ class OfOne(InvertibleConv, abstract=True):
 
 
 class Inverse(OfOne):
-    """Forward and inverse exchanged: forward(x) solves conv(y) = x.
+    r"""Forward and inverse exchanged: forward(x) solves conv(y) = x.
 
-        y = K^-1 (x - b),    log det = -log|det K|
+    $$y = K^{-1} (x - b), \qquad \log|\det K^{-1}| = -\log|\det K|$$
 
     Parameters
     ----------

@@ -220,9 +220,9 @@ def _without_bias(call: Call) -> Array:
 
 
 def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> float:
-    """Return the damp with which `least_squares` leaves as much of y unexplained as noise is in it.
+    r"""Return the damp by which `least_squares` leaves as much of y unexplained as noise is in it.
 
-        |K x + b - y|^2 = n sigma^2
+    $$|K x + b - y|^2 = n \sigma^2$$
 
     is what noise leaves at the true x, n the number of entries of y. This solves the equation for
     x = conv.least_squares(y, damp), in about a dozen solves (the discrepancy principle of V. A.

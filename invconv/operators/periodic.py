@@ -13,15 +13,16 @@ from invconv.operators.convolution import SpectralConv, drawn_kernel
 
 
 class PeriodicConv(SpectralConv, mixing="periodic"):
-    """A standard convolution with circular padding, with its exact inverse.
+    r"""A standard convolution with circular padding, with its exact inverse.
 
-        y[p] = sum over t of K[..., t] x[(p + dilation (t - (k - 1)//2)) mod n] + b
-        log det = sum over f of log|det K_hat(f)|
+    $$y[p] = \sum_t K[\dots, t]\, x[(p + d\, (t - \lfloor (k - 1)/2 \rfloor)) \bmod n] + b$$
 
-    In the frequency domain this is one C x C matrix K_hat(f) a frequency f of the grid. As in torch
-    and JAX, it is a cross-correlation. To undo a blur by a point-spread function h, a convolution
-    in the sense of scipy.ndimage.convolve, flip it: for one channel and odd sizes the kernel is
-    ``h[::-1, ::-1][None, None]``.
+    $$\log|\det K| = \sum_f \log|\det \hat K(f)|$$
+
+    with d the dilation: in the frequency domain one C x C matrix $\hat K(f)$ a frequency f of the
+    grid. As in torch and JAX, it is a cross-correlation. To undo a blur by a point-spread function
+    h, a convolution in the sense of scipy.ndimage.convolve, flip it: for one channel and odd sizes
+    the kernel is ``h[::-1, ::-1][None, None]``.
 
     For even sizes torch's padding="same" starts dilation // 2 pixels further back along an axis:
     its result is this one rolled by +dilation // 2.

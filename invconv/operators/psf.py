@@ -18,9 +18,9 @@ _OFF = 1 / 4  # of the size, or a pixel: so far from the middle its centre of ma
 def from_psf(
     psf: Any, *, boundary: str | Sequence[str] = "symmetric", like: Array | None = None
 ) -> PeriodicConv | SymmetricConv:
-    """Return the convolution with a centred point-spread function, whose inverse undoes the blur.
+    r"""Return the convolution with a centred point-spread function, whose inverse undoes the blur.
 
-        y[p] = sum over o of h[o] x[p - o]
+    $$y[p] = \sum_o h[o]\, x[p - o]$$
 
     with h[0] in the middle of the array h: its `forward` is `scipy.ndimage.convolve` with the
     border of the operator.

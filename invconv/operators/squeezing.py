@@ -13,14 +13,14 @@ Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def squeeze(x: Array, factor: int = 2, *, ndim: int = 2, basis: str = "pixels") -> Array:
-    """Turn every block of factor^ndim pixels into channels.
+    r"""Turn every block of factor^ndim pixels into channels.
 
-        out[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]
+    $$z[c f^2 + i f + j, h, w] = x[c, h f + i, w f + j]$$
 
     in two dimensions, as torch's pixel_unshuffle; or the coefficients of the block in an
     orthonormal basis, with an f x f matrix T:
 
-        out[c f^2 + i f + j, h, w] = sum over k, l of T[i, k] T[j, l] x[c, h f + k, w f + l]
+    $$z[c f^2 + i f + j, h, w] = \sum_{k, l} T[i, k]\, T[j, l]\, x[c, h f + k, w f + l]$$
 
     The log-determinant is 0 in all of them.
 

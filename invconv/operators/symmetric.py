@@ -28,13 +28,14 @@ _DIRECT = 5
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
-    """An even kernel on an image that goes on beyond its border, with its exact inverse.
+    r"""An even kernel on an image that goes on beyond its border, with its exact inverse.
 
-        y[p] = sum over o of K[..., |o|] x~[p + o] + b
-        log det = sum over m of log|det K_hat(m)|
+    $$y[p] = \sum_o K[\dots, |o|]\, \tilde x[p + o] + b$$
 
-    with offsets |o| < h along each axis and x~ the image, continued as ``boundary`` says; m are the
-    waves of the grid.
+    $$\log|\det K| = \sum_m \log|\det \hat K(m)|$$
+
+    with offsets $|o| < h$ along each axis and $\tilde x$ the image, continued as ``boundary`` says;
+    m are the waves of the grid.
 
     Use it for a blur with a symmetric point-spread function on images that do not close on
     themselves (`from_psf`), for heat between walls, and for a convolution with zero padding and

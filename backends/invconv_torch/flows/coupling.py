@@ -44,11 +44,11 @@ def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tens
 
 
 class AffineCoupling(Described):
-    """Scale and shift half of the channels; a network computes both from the other half.
+    r"""Scale and shift half of the channels; a network computes both from the other half.
 
-        z_1 = x_1,    z_2 = (x_2 + shift(x_1)) scale(x_1),    log det = sum of log scale
-        scale = floor + (1 - floor) sigmoid(h(x_1) + 2)
+    $$z_1 = x_1, \qquad z_2 = (x_2 + t(x_1))\, s(x_1), \qquad \log|\det| = \sum \log s$$
 
+    with the shift t and the scale $s = f + (1 - f)\, \text{sigmoid}(h(x_1) + 2)$, f the floor.
     The network begins with h = shift = 0. The paper's floor is 0: then the inverse, which
     divides by the scale, may explode if the network's input is far from the training data.
 
@@ -150,11 +150,11 @@ def even_half(channels: int) -> int:
 
 
 class Split(Described):
-    """A layer that splits off half of the channels, in units of a learned normal distribution.
+    r"""A layer that splits off half of the channels, in units of a learned normal distribution.
 
-        z = (x_2 - mean(x_1)) scale(x_1),    log det = sum of log scale
-        scale = floor + (1 - floor) exp(-h(x_1))
+    $$z = (x_2 - \mu(x_1))\, s(x_1), \qquad \log|\det| = \sum \log s$$
 
+    with the mean $\mu$ and the scale $s = f + (1 - f)\, e^{-h(x_1)}$, f the floor.
     So log N(x_2; mean, 1 / scale) is log N(z; 0, 1) plus the log-determinant. At first mean is 0
     and scale is 1. The paper's floor is 0: then samples, which are divided by the scale, may
     explode.
@@ -213,7 +213,7 @@ class Split(Described):
 
 
 class Dequantize(nn.Module):  # type: ignore[misc]
-    """A layer that turns pixels n into `x = (n + u) / 256` with noise u, uniform in [0, 1).
+    """A layer that turns pixels n into $x = (n + u) / 256$ with noise u, uniform in [0, 1).
 
     n/256 <= x < (n + 1)/256 holds for every u, despite rounding, so that the inverse returns the
     pixels.

@@ -26,9 +26,9 @@ Shape: TypeAlias = tuple[int, int, int]
 
 
 class Multiscale(nn.Module):  # type: ignore[misc]
-    """A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
+    r"""A flow of images in [0, 1): layers one after the other, from x - 1/2 to noise.
 
-        log p(x) = sum of log N(z; 0, 1) + log|det dz/dx|
+    $$\log p(x) = \sum \log N(z; 0, 1) + \log|\det dz/dx|$$
 
     The noise is the part that each `Split` splits off, and the output of the last layer. The model
     assumes independent N(0, 1) numbers.

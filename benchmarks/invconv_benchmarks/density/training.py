@@ -24,6 +24,7 @@ import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from invconv import IllConditionedWarning
 from invconv.arrays.errors import CommandError
@@ -112,10 +113,8 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         super().optimizer_step(*arguments, **more)
         self.step += 1
         keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.flow.parameters(), strict=True)
-            for average, parameter in pairs:
-                average.lerp_(parameter, 1 - keep)
+        average, own = (list(model.parameters()) for model in (self.average, self.flow))
+        get_ema_multi_avg_fn(keep)(average, own, self.step)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Measure and save where it is due; one process that is asked to stop stops all."""

@@ -1,7 +1,6 @@
 """Formulas as MathML, which browsers draw without a script, and links of names: a hook of mkdocs.
 
-Pages write TeX between dollars. Docstrings write plain text: a block of code with " = " in every
-line is a formula, and so is a piece of code with one: log|det K| = sum over c of log|s_c|.
+Pages and docstrings write TeX between dollars.
 """
 
 import pydoc
@@ -14,28 +13,10 @@ from latex2mathml.converter import convert
 
 from invconv_benchmarks.docs.pages import addresses
 
-_BLOCK = r'<div class="language-text.*?<code>((?:[^<\n]* = [^<\n]*\n)+)</code></pre></div>'
-_INLINE = r"<code>([^<\n]* = [^<\n]*)</code>"
 _SAID = r'(?<!  )(?<!  \()(?<!<b>)(?<!">)<code>(?P<name>[\w.]+)(\([^<]*\))?</code>'  # in prose
 _NAMES = r"(?m)^([a-z_]\w*(?:, [a-z_]\w*)+)((?: : .*)?\n(?:    .*\n?)*)"
 _TYPE = r"(?m)^(?:[*\w]+ : |(?=\w+Error, |[A-Za-z`(].*[^\w,\s].*\n    \S))"
 _PICTURE = r'<p>((?:<a [^>]*>)?<img alt="([^"]*)"[^>]*>(?:</a>)?)</p>'
-_TERM = r"(?:(?<!\w)\(([^()]*)\)|([^-+=(),\s][^-+=(),]*))"
-_TEX = {  # of a formula in plain text, in this order
-    rf"{_TERM} / (?:\(([^()]*)\)|([^\s(),]+))": r"\\frac{\1\2}{\3\4}",
-    r"sum over (.*?) of ": r"\\sum_{\1} ",
-    r"sum of ": r"\\sum ",
-    r"\(([^()]*)\)//(\w+)": r"⌊(\1)/\2⌋",
-    r"\b(\w)_hat\b": r"\\hat{\1}",
-    r"\b(\w)~": r"\\tilde{\1}",
-    r"\^(-?\w+)": r"^{\1}",
-    r"\.\.\.": r"\\text{…}",
-    r" {2,}": r" \\qquad ",
-    r"\bsigma\b": r"\\sigma",
-    r"(?<![\\\w])[A-Za-z]{2,}(?:_[a-z]+)*\b": r"\\text{\g<0>}",  # words and names, upright
-    r"(?<=[\w)\]|}!]) (?=[\w(|\\])": r"\\,",
-    r"\|([^|]*)\|": r"\\left\\vert \1\\right\\vert ",
-}
 _MATHML = {
     r"((?:\[|&#x0(?:0028|002C|003D);)</mo>)<mo>(?=&#x02212;)": r'\1<mo form="prefix">',
     r"<mi>;</mi>": "<mo>;</mo>",
@@ -54,10 +35,6 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         return f'<a href="{up}{to}">{said[0]}</a>' if to else said[0]
 
     if uri.startswith("api/"):
-        html = re.sub(_INLINE, lambda m: _mathml(tex(m[1]), "span"), html)
-        lines = lambda m: "\n".join(_mathml(tex(line), "div") for line in m[1].splitlines())  # noqa: E731
-        html = re.sub(_BLOCK, lines, html)
-        html = re.sub(r"\b(\w)_hat\b", "\\1\u0302", html)
         html = re.sub(r'–\s*<div class="doc-md-description">\s*</div>', "", html)  # says no more
         words = lambda m: re.sub(r"(?P<name>\b[A-Z]\w+)", link, m[1].replace("`", ""))  # noqa: E731
         html = re.sub("\u2060([^<]*)", words, html)
@@ -79,14 +56,6 @@ class AsWritten(griffe.Extension):
             each = lambda m: "".join(f"{name}{m[2]}" for name in m[1].split(", "))  # noqa: E731
             text = re.sub(_NAMES, each, obj.docstring.value + "\n")
             obj.docstring.value = re.sub(_TYPE, "\\g<0>\u2060", text).rstrip()
-
-
-def tex(formula: str) -> str:
-    """Return a formula of plain text, as HTML or a table's cell has it, in TeX."""
-    formula = unescape(formula).replace(r"\|", "|")
-    for plain, replacement in _TEX.items():
-        formula = re.sub(plain, replacement, formula)
-    return formula
 
 
 def _mathml(formula: str, tag: str) -> str:

@@ -10,7 +10,6 @@ import pytest
 
 from invconv._cli import main
 from invconv_benchmarks.docs import command, pages
-from invconv_benchmarks.docs.formulas import tex
 from invconv_benchmarks.docs.pages import PACKAGES, Name, public
 from tests.selected import OWN
 
@@ -50,14 +49,6 @@ def test_every_name_and_method_has_an_example(names: list[Name]) -> None:
         for member in name.members:
             assert has_example(name.value, member), f"{full}.{member}"
             assert inspect.getdoc(getattr(name.value, member)), f"{full}.{member}"
-
-
-def test_formulas_of_docstrings_become_tex() -> None:
-    plain = "log|det K_hat| = sum over f of log_scale[f] x^-1 + 2 v_i / (v w)"
-    left = r"\text{log}\left\vert \text{det}\,\hat{K}\right\vert "
-    right = r"\sum_{f}\,\text{log_scale}[f]\,x^{-1} + \frac{2\,v_i}{v\,w}"
-    assert tex(plain) == f"{left} = {right}"
-    assert tex("x &lt; y") == "x < y"
 
 
 @pytest.mark.slow

@@ -36,9 +36,9 @@ from invconv.operators.base.judgement import condition, warn_of_loss
 
 
 class InvertibleConv(Operator, abstract=True):
-    """An affine map of arrays (*batch, C, *spatial) with exact inverse and log-determinant.
+    r"""An affine map of arrays (*batch, C, *spatial) with exact inverse and log-determinant.
 
-        y = K x + b,    x = K^-1 (y - b)
+    $$y = K x + b, \qquad x = K^{-1} (y - b)$$
 
     The arrays of a call must have the operator's library, dtype and device; nothing is moved or
     promoted. float16 and bfloat16 are computed in float32 and cast at the end.

@@ -19,12 +19,12 @@ from invconv.trust.gains import squashed
 
 
 class ActNorm(Pointwise):
-    """A scale and a shift per channel.
+    r"""A scale and a shift per channel.
 
-        y[c, p] = exp(log_scale[c]) x[c, p] + bias[c],    log det = N sum over c of log_scale[c]
+    $$y[c, p] = e^{s[c]} x[c, p] + b[c], \qquad \log|\det K| = N \sum_c s[c]$$
 
-    with N pixels. `init` gives the identity (nothing is random), `initialize` Glow's start for
-    some images.
+    with s the ``log_scale`` and N pixels. `init` gives the identity (nothing is random),
+    `initialize` Glow's start for some images.
 
     Parameters
     ----------

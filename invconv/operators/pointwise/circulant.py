@@ -19,15 +19,17 @@ _CIRCULANT = Circulant()
 
 
 class CirculantConv1x1(Pointwise, mixing="circulant"):
-    """A 1x1 convolution with scales around a circulant matrix: 3 C parameters.
+    r"""A 1x1 convolution with scales around a circulant matrix: 3 C parameters.
 
-        y[:, p] = W x[:, p] + b
-        W = diag(left) circ(c) diag(right),    circ(c)[i, j] = c[(i - j) mod C]
-        log det = N sum over i of log|left[i] c_hat[i] right[i]|
+    $$y[:, p] = W x[:, p] + b, \qquad W = \text{diag}(l)\, \text{circ}(c)\, \text{diag}(r)$$
 
-    with N pixels. circ(c) is a periodic convolution along the channels, and c_hat the Fourier
-    transform of c.
-    `init` gives a random circulant rotation: |c_hat| = 1 with random phases, left and right 1.
+    $$\text{circ}(c)[i, j] = c[(i - j) \bmod C]$$
+
+    $$\log|\det K| = N \sum_i \log|l[i]\, \hat c[i]\, r[i]|$$
+
+    with l and r for left and right, and N pixels. circ(c) is a periodic convolution along the
+    channels, and $\hat c$ the Fourier transform of c.
+    `init` gives a random circulant rotation: $|\hat c| = 1$ with random phases, left and right 1.
 
     Parameters
     ----------

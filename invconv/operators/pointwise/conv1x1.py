@@ -138,9 +138,9 @@ def random_orthogonal(channels: int, rng: np.random.Generator | None) -> np.ndar
 
 
 class Conv1x1(Pointwise, mixing="plain"):
-    """A plain 1x1 convolution with any C x C matrix.
+    r"""A plain 1x1 convolution with any C x C matrix.
 
-        y[:, p] = W x[:, p] + b,    log det = N log|det W|
+    $$y[:, p] = W x[:, p] + b, \qquad \log|\det K| = N \log|\det W|$$
 
     with N pixels. The inverse goes through W = Q R. `init` gives a random rotation, as Glow does.
 

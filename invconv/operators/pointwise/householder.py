@@ -16,13 +16,14 @@ from invconv.trust.gains import squashed
 
 
 class HouseholderConv1x1(OfReflections, mixing="householder"):
-    """A 1x1 convolution of Householder reflections after positive scales.
+    r"""A 1x1 convolution of Householder reflections after positive scales.
 
-        y[:, p] = W x[:, p] + b,    W = H_1 ... H_m diag(exp(log_scale))
-        H_i = I - 2 v_i v_i^T / (v_i^T v_i)
-        W^-1 = diag(exp(-log_scale)) H_m ... H_1,    log det = N sum over c of log_scale[c]
+    $$y[:, p] = W x[:, p] + b, \qquad W = H_1 \cdots H_m\, \text{diag}(e^s)$$
 
-    with N pixels. `init` gives C random reflections with scales of 1.
+    $$H_i = I - \frac{2\, v_i v_i^T}{v_i^T v_i}, \qquad \log|\det K| = N \sum_c s[c]$$
+
+    with s the ``log_scale``, N pixels, and $W^{-1} = \text{diag}(e^{-s})\, H_m \cdots H_1$. `init`
+    gives C random reflections with scales of 1.
 
     Parameters
     ----------

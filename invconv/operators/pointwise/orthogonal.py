@@ -31,10 +31,11 @@ class OfReflections(Pointwise, abstract=True):
 
 
 class OrthogonalConv1x1(OfReflections, mixing="orthogonal"):
-    """A 1x1 convolution with a product of Householder reflections.
+    r"""A 1x1 convolution with a product of Householder reflections.
 
-        y[:, p] = W x[:, p] + b,    log det = 0
-        W = H_1 ... H_m,    H_i = I - 2 v_i v_i^T / (v_i^T v_i)
+    $$y[:, p] = W x[:, p] + b, \qquad \log|\det K| = 0$$
+
+    $$W = H_1 \cdots H_m, \qquad H_i = I - \frac{2\, v_i v_i^T}{v_i^T v_i}$$
 
     The inverse is a product with W^T, and the condition is 1
     for all parameters. Every orthogonal matrix is a product of at most C reflections; the

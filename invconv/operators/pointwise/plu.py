@@ -29,16 +29,17 @@ _PERMUTATION = Permutation()
 
 
 class PLUConv1x1(Pointwise, mixing="plu"):
-    """A 1x1 convolution of PLU factors: a determinant that costs nothing.
+    r"""A 1x1 convolution of PLU factors: a determinant that costs nothing.
 
-        y[:, p] = W x[:, p] + b,    W = P L (U + diag(sign exp(log_scale)))
-        log det = N sum over c of log_scale[c]
+    $$y[:, p] = W x[:, p] + b, \qquad W = P L (U + \text{diag}(\text{sign}\; e^s))$$
 
-    with N pixels. The permutation and the sign are not trained and get no gradient, so training
-    cannot change the sign of the determinant. ``jax.grad`` refuses an operator with a permutation,
-    since that holds integers: use ``equinox.filter_grad``, or differentiate by
-    ``conv.parameters()`` and build the operator from them, ``conv.replace(**parameters)``. `init`
-    gives the factors of a random rotation.
+    $$\log|\det K| = N \sum_c s[c]$$
+
+    with s the ``log_scale`` and N pixels. The permutation and the sign are not trained and get no
+    gradient, so training cannot change the sign of the determinant. ``jax.grad`` refuses an
+    operator with a permutation, since that holds integers: use ``equinox.filter_grad``, or
+    differentiate by ``conv.parameters()`` and build the operator from them,
+    ``conv.replace(**parameters)``. `init` gives the factors of a random rotation.
 
     Parameters
     ----------

@@ -18,12 +18,13 @@ _UPPER = KnownTriangular(lower=False)
 
 
 class QRConv1x1(OfReflections, mixing="qr"):
-    """A 1x1 convolution of QR factors, Q a product of Householder reflections.
+    r"""A 1x1 convolution of QR factors, Q a product of Householder reflections.
 
-        y[:, p] = W x[:, p] + b,    W = Q (U + diag(scale)),    Q = H_1 ... H_m
-        H_i = I - 2 v_i v_i^T / (v_i^T v_i),    log det = N sum over c of log|scale[c]|
+    $$y[:, p] = W x[:, p] + b, \qquad W = Q (U + \text{diag}(s)), \qquad Q = H_1 \cdots H_m$$
 
-    with N pixels. `init` gives C random reflections, U = 0 and a scale of 1.
+    $$H_i = I - \frac{2\, v_i v_i^T}{v_i^T v_i}, \qquad \log|\det K| = N \sum_c \log|s[c]|$$
+
+    with s the ``scale`` and N pixels. `init` gives C random reflections, U = 0 and a scale of 1.
 
     Parameters
     ----------
