@@ -105,7 +105,7 @@ class LawTest(pytest.Item):
     def __init__(self, *, check: runs.Check, **options: Any) -> None:
         super().__init__(**options)
         self.check = check
-        self.result: runs.Result | None = None
+        self.result: runs.LawVerdict | None = None
         self.outputs: dict[str, Any] = {}
         for reason in runs.expected(self.config.stash[_SUITE].known, check):
             self.add_marker(pytest.mark.xfail(reason=reason, strict=True))
@@ -174,7 +174,7 @@ class Suite:
     absent: list[str]  # why other libraries are not run
     known: runs.Expected  # failures
     start: float = dataclasses.field(default_factory=time.monotonic)
-    results: list[runs.Result] = dataclasses.field(default_factory=list)
+    results: list[runs.LawVerdict] = dataclasses.field(default_factory=list)
     outputs: list[Output] = dataclasses.field(default_factory=list)
     late: int = 0  # tests that were left out, since the library's time was over
 
@@ -187,7 +187,7 @@ class Suite:
         elif (named := _ID.search(report.nodeid)) and report.failed:
             case, law, *column = named.group("case", "law", *Column._fields)
             said = "error", str(report.longrepr), math.inf, 1.0, 0.0
-            self.results.append(runs.Result(law, case, Column(*column), *said))
+            self.results.append(runs.LawVerdict(law, case, Column(*column), *said))
         elif named and report.skipped:
             self.late += 1
 

@@ -23,7 +23,7 @@ from invconv_conformance import pages
 from invconv_conformance.laws import LAWS
 from invconv_conformance.laws.law import Floats, largest
 from invconv_conformance.libraries import Column, lacking, target_of
-from invconv_conformance.run import NAMED, Result
+from invconv_conformance.run import NAMED, LawVerdict
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 
 Output = tuple[Column, str, dict[str, Floats]]  # of a case in a column
@@ -66,7 +66,7 @@ def difference(x: Floats, y: Floats, quantity: str, dtype: str) -> float:
 def document(
     command: str,
     columns: Sequence[Column],
-    results: Sequence[Result],
+    results: Sequence[LawVerdict],
     not_run: list[str],
     agreement: Iterable[Found],
     seconds: float,
@@ -95,7 +95,7 @@ def document(
     }
 
 
-def _fields(result: Result) -> Found:
+def _fields(result: LawVerdict) -> Found:
     fields = vars(result) | result.column._asdict() | {"reproduce": result.reproduce}
     return {name: value for name, value in fields.items() if name != "column"}
 

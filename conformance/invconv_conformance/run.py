@@ -46,7 +46,7 @@ NAMED = {case.name: case for case in (*CASES, *CALLS)}
 
 
 @dataclass(frozen=True)
-class Result:
+class LawVerdict:
     """The verdict of a law on a case in a column."""
 
     law: str
@@ -92,7 +92,7 @@ class Check(NamedTuple):
         fits = not (case.wide and self.column.dtype == "float16")
         return fits and LAWS[self.law].speaks_of(case, self.column.mode)
 
-    def run(self) -> Result:
+    def run(self) -> LawVerdict:
         """Return the result of the law on the case."""
         return check(LAWS[self.law], setting(self.case, self.column))
 
@@ -106,7 +106,7 @@ def setting(case: str, column: Column) -> Setting:
     return Setting(NAMED[case], target, column.dtype)
 
 
-def check(law: Law, setting: Setting) -> Result:
+def check(law: Law, setting: Setting) -> LawVerdict:
     """Hold a case to a law: the worst of its measures decides."""
     target, start = setting.target, time.perf_counter()
     status, worst = "not applicable", Measure("", 0.0, 1.0)
@@ -120,7 +120,7 @@ def check(law: Law, setting: Setting) -> Result:
         status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
     column = Column(target.library.name, target.device, target.mode, setting.dtype)
     numbers = float(worst.error), float(worst.bound), time.perf_counter() - start
-    return Result(law.id, setting.case.name, column, status, worst.what, *numbers)
+    return LawVerdict(law.id, setting.case.name, column, status, worst.what, *numbers)
 
 
 @contextmanager
@@ -246,7 +246,7 @@ def quick_dtypes(column: Column) -> tuple[str, ...]:
     return ("float64",) if column.library in COMPILING_EAGERLY else ("float64", "float32")
 
 
-def few_eager(columns: Iterable[Column], results: Iterable[Result]) -> list[str]:
+def few_eager(columns: Iterable[Column], results: Iterable[LawVerdict]) -> list[str]:
     """Return a line for each library of which only some cases run eagerly (see `checks`)."""
     asked = {c.library for c in columns if c.mode == "eager"} & COMPILING_EAGERLY
     lines, results = [], list(results)

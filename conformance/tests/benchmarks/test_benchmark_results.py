@@ -22,7 +22,7 @@ from invconv_benchmarks.suites import FFT
 from invconv_conformance import printing, report
 from invconv_conformance.libraries import Column
 from invconv_conformance.report import as_page, cells
-from invconv_conformance.run import Result as Checked
+from invconv_conformance.run import LawVerdict
 from tests.programs import ROOT
 
 ENVIRONMENT = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "gpus": []}
@@ -287,13 +287,13 @@ def test_the_readmes_show_the_committed_results(tmp_path: Path, monkeypatch: Any
 HOSTILE = "</script><script>alert('x', \"y\")</script><!--&amp;\u2028\u2029"
 
 
-def checked(case: str, error: float, status: str = "pass", **others: Any) -> Checked:
+def checked(case: str, error: float, status: str = "pass", **others: Any) -> LawVerdict:
     fields: dict[str, Any] = {"law": "forward.value", "what": "y", "bound": 1e-12, "seconds": 0.1}
     fields["column"] = Column("torch", "cpu", "eager", "float64")
-    return Checked(case=case, error=error, status=status, **fields | others)
+    return LawVerdict(case=case, error=error, status=status, **fields | others)
 
 
-def document(*results: Checked, **others: Any) -> dict[str, Any]:
+def document(*results: LawVerdict, **others: Any) -> dict[str, Any]:
     columns = list(dict.fromkeys(one.column for one in results))
     not_run = ["CuPy: not executed, no GPU"]
     run = report.document("invconv conformance", columns, results, not_run, [], 1.5)

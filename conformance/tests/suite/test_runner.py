@@ -307,7 +307,7 @@ def test_values_that_cannot_be_read_or_have_other_shapes_do_not_agree(monkeypatc
 def test_any_measure_of_a_law_may_break_it(place: int, wrong: float) -> None:
     setting = run.setting("actnorm-2d", Column("numpy", "cpu", "eager", "float64"))
 
-    def held(errors: list[float]) -> run.Result:
+    def held(errors: list[float]) -> run.LawVerdict:
         measures = (Measure(str(n), 2 * error, 2.0) for n, error in enumerate(errors))
         return run.check(Law("own", "", "", lambda s: measures), setting)
 

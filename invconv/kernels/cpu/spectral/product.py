@@ -79,7 +79,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Header:
+class SpectralHeader:
     """The settings of all units. Distances and places are in the buffer unless said otherwise."""
 
     channels: int
@@ -125,7 +125,7 @@ def program(
     sums: Sequence[int],
     lanes: int,
     itemsize: int,
-) -> Assembled[Header]:
+) -> Assembled[SpectralHeader]:
     """Return the program.
 
     For each axis, and then for the channels, there are the ``blocks`` of the sums, and the address
@@ -134,7 +134,7 @@ def program(
     pixels = math.prod(shape)
     plane = costs.apart(pixels * lanes, itemsize)
     spare = 2 * channels * plane
-    header = Header(
+    header = SpectralHeader(
         channels=channels,
         pixels=pixels,
         channel_step=plane,
@@ -181,7 +181,7 @@ def _outputs(channels: int, transform: RealTransform, blocks: Blocks, lanes: int
 class CompiledProduct:
     """The map y -> x with x_hat(f) = A(f) y_hat(f) on a grid."""
 
-    program: Assembled[Header]
+    program: Assembled[SpectralHeader]
     transforms: Floats  # the matrices of the axes
     blocks: Blocks  # blocks of channels
     lanes: int
@@ -285,7 +285,7 @@ def _write(w: Writer) -> None:
     write_copies(w, "wholes")
     pointers = "y x transforms weights program shared z"
     with w.function("product", pointers, "images", inside=False) as a:
-        h = w.record(Header, a["program"])
+        h = w.record(SpectralHeader, a["program"])
         with each_unit(w, a["shared"], a["images"].over(w.lanes)) as taken:
             a["image"] = taken * w.lanes
             with w.loop(0, h["channels"]) as c:
