@@ -23,12 +23,12 @@ _saved: dict[str, list[tuple[str, str, str]]] = {}
 
 def _switches(kind: str) -> list[tuple[str, str, str]]:
     """Return (backend, product, value to restore) of each switch that reduces precision now."""
-    found, of = [], _BACKENDS.get(kind, "")
-    for product in ("matmul", "conv") if of else ():
-        if (value := get_fp32_precision(of, product)) in _REDUCED:
+    found, backend = [], _BACKENDS.get(kind, "")
+    for product in ("matmul", "conv") if backend else ():
+        if (value := get_fp32_precision(backend, product)) in _REDUCED:
             # a switch set to "none" shows the value of the switch above: restore it as "none"
-            follows = value == get_fp32_precision(of, "all")
-            found.append((of, product, "none" if follows else value))
+            follows = value == get_fp32_precision(backend, "all")
+            found.append((backend, product, "none" if follows else value))
     return found
 
 
@@ -60,8 +60,8 @@ def _switched(kind: str) -> Iterator[None]:
     with _lock:
         if not _depth[kind]:
             _saved[kind] = _switches(kind)
-            for of, product, _ in _saved[kind]:
-                set_fp32_precision(of, product, "ieee")
+            for backend, product, _ in _saved[kind]:
+                set_fp32_precision(backend, product, "ieee")
         _depth[kind] += 1
     try:
         with torch.autocast(kind, enabled=False) if autocasting(kind) else _AS_IT_IS:

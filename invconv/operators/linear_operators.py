@@ -21,9 +21,10 @@ def aslinearoperator(
 ) -> "LinearOperator":
     """Return K, or its inverse, as a `scipy.sparse.linalg.LinearOperator` of flattened arrays.
 
-    Its ``matvec(x)`` is $K x$, its ``rmatvec(y)`` $K^T y$; with ``inverse`` $K^{-1} x$, $K^{-T} y$;
-    without bias, factored beforehand. The inverse of an operator that is close to a matrix A is a
-    preconditioner: ``cg(A, b, M=...)``, or ``lsqr(A @ M, b)``, whose result M turns into x.
+    Its ``matvec(x)`` is $K x$ without the bias, its ``rmatvec(y)`` $K^T y$; with ``inverse`` they
+    are $K^{-1} x$ and $K^{-T} y$, factored beforehand. The inverse of an operator that is close to
+    a matrix A is a preconditioner: ``cg(A, b, M=...)``, or ``lsqr(A @ M, b)``, whose result M turns
+    into x.
 
     Parameters
     ----------

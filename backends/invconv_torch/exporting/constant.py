@@ -191,7 +191,7 @@ def _solve(family: Any, w: Matrix, y: Tensor) -> Tensor:
         matrices = [constant(matrix, y) for matrix in at_the_pixel]
         on_host = lanes_of(c.sweep, np)
         lanes = Lanes._make([*(constant(index, y) for index in on_host[:4]), on_host.back])
-        y = y.detach()  # a scan with a gradient would keep sizes, of which PyTorch makes no arrays
+        y = y.detach()  # PyTorch's scan takes no dynamic batch where a gradient is wanted
         return causal_solve(constant(c.others, y), lanes, y, _multiply, *matrices)
     if linear.solved == "scale":
         return y / per_channel(constant(weights, y), y)
