@@ -124,6 +124,8 @@ def _unit(offsets: tuple[Offset, ...], channels: int) -> np.ndarray[Any, Any]:
 
 def block_taps(w: Array, directions: Sequence[Array]) -> Array:
     """Return the taps of the block matrix: one block for every set of directions, as bits."""
+    if not directions:
+        return w
     xp, blank, sets = namespace(w), namespace(w).zeros_like(w), range(2 ** len(directions))
     apart = {0: w} | {1 << j: direction for j, direction in enumerate(directions)}
     rows = [[apart.get(i ^ j, blank) if i >= j else blank for j in sets] for i in sets]
@@ -132,6 +134,8 @@ def block_taps(w: Array, directions: Sequence[Array]) -> Array:
 
 def in_block(x: Array, blocks: int, block: int) -> Array:
     """Return images with x in one of several blocks of channels, and zeros in the others."""
+    if blocks == 1:
+        return x
     xp = namespace(x)
     blank = xp.zeros_like(x)  # split over devices as x is
     return xp.concat([x if i == block else blank for i in range(blocks)], axis=1)
@@ -144,6 +148,8 @@ def last_block(x: Array, blocks: int) -> Array:
 
 def diagonal_block(w_bar: Array, blocks: int) -> Array:
     """Return the sum of the diagonal blocks: the gradient by w from the one by `block_taps`."""
+    if blocks == 1:
+        return w_bar
     xp, (taps, channels, _) = namespace(w_bar), w_bar.shape
     apart = xp.reshape(w_bar, (taps, blocks, channels // blocks, blocks, channels // blocks))
     return sum(apart[:, i, :, i, :] for i in range(blocks))
