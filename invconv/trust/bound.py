@@ -51,7 +51,8 @@ def error_bound(steps: Iterable[Bounds]) -> float:
     path, largest, error = [], 1.0, 0.0
     for step in steps:
         largest = step.gain * largest + step.bias
-        if not max(largest, step.gain, step.back) < IN_RANGE:
+        in_range = max(largest, step.gain, step.back) < IN_RANGE and largest > 1 / IN_RANGE
+        if not in_range:  # numbers may overflow, or lose digits where they underflow
             return math.inf
         rounding = step.terms * largest
         loss = step.gain * step.back if step.solves_forward else 1.0

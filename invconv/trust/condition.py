@@ -92,6 +92,7 @@ def _on_rows(function: Map, rows: Matrix, sample: Shape) -> Matrix:
 
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+HALF_EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # of types that are solved in float32
 OVERFLOW = "the inverse, or its condition number, is beyond the range of float64 (1.8e308)"
 FAILURES = (SingularConvError, SolveOverflowError, np.linalg.LinAlgError)  # no finite condition
 T = TypeVar("T")

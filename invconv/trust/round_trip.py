@@ -4,10 +4,13 @@
 
 All runs in the working precision, by the solver of the call that is judged. Errors hide from this:
 - roundings that K and its solver share cancel: so some images have a K x with other numbers;
-- what only ordinary y show: so some images are K^-1 of noise, which holds what errors grow by;
-- roundings of a sum over taps that are alike at every pixel: so some images are evenly grey, with
-  K x by the kernel that calls run, as sums in another order round less; some are of one sign, as
-  photographs are.
+- some errors show only for an ordinary y: so some images are K^-1 of noise, which holds what errors
+  grow by;
+- roundings of a sum over taps may be alike at every pixel, and K x may be large only if its terms
+  have one sign: so some images are level, one number a channel, with signs that K answers to, and K x
+  by the kernel that calls run, as sums in another order round less. For a kernel of positive numbers
+  such an image is evenly grey; for D K D, with D = diag(+-1), it is D times that: whatever holds of
+  K is found of D K D.
 """
 
 import itertools
@@ -26,13 +29,16 @@ from invconv.trust.condition import EPS, digits_left
 
 
 class Image(NamedTuple):
-    """How an image of a round trip is drawn, and its K x computed."""
+    """How an image of a round trip is drawn, and its K x computed.
 
-    # "noise" is N(0, 1), "sign" of one sign, "even" one number, "grey" one a channel, "mixed" grey
-    # with a little noise on a third of the rows
+    The kind is "noise", N(0, 1), or has signs for which K x is large: "signs" with numbers between 0
+    and 1, "level" with one number a channel, "mixed" level with a little noise. A "weak" image is
+    level, with the signs of K^-1 of noise, and K^-1 of noise itself on a third of the rows.
+    """
+
     kind: str
     other: bool  # whether K x has other numbers than the solver's
-    back: float = 0.0  # the part of the rows that are K^-1 of such an image; the others are grey
+    back: bool = False  # whether it is K^-1 of such an image
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,11 @@ class RoundTrip:
     solve: Map  # y -> K^-1 (y - b)
     sample: Shape  # (C, *spatial)
     dtype: Any
+    signs: Floats  # (C, *spatial) of +-1 for which K x is large
     spectral: bool = False  # whether it is solved by frequencies
     matrices: bool = False  # whether matrices are multiplied; their inverses run one by one
     reachable: Map | None = None  # x -> the part of x that a singular K does not lose
+    rounded: Map | None = None  # y -> y as the dtype of the call's arrays holds it
 
     def error(self, affordable: int, limit: float | None) -> float:
         """Return the largest error of some images, as many as needed to tell it from a limit.
@@ -82,14 +90,15 @@ class RoundTrip:
 
     def _turn(self, number: int, few: bool) -> list[Image]:
         """Return images of each kind, or a few that find most."""
-        grey = Image("mixed", other=False)  # whose roundings are looked for, not cancelled
+        mixed = Image("mixed", other=False)  # whose roundings are looked for, not cancelled
         if few and self.spectral:
-            return [Image("noise", other=False, back=1 / 3)]
+            return [Image("weak", other=False), mixed]
         if few:
-            return [grey, Image("noise", other=True, back=1)][: 1 + self.matrices]
-        other, kind = number % 2 == 0, ("noise", "sign", "even")[number % 3]
-        alike = Image(("grey", "even")[number % 2], other=False)
-        return [Image(kind, other, 1), grey, alike, Image("noise", other), Image("sign", not other)]
+            return [mixed, Image("noise", other=True, back=True)][: 1 + self.matrices]
+        other, kind = number % 2 == 0, ("noise", "signs", "level")[number % 3]
+        alike = Image(("level", "weak")[number % 2], other=False)
+        back = Image(kind, other, back=True)
+        return [back, mixed, alike, Image("noise", other), Image("signs", not other)]
 
     def _error_of(self, images: list[Image]) -> float:
         images.sort(key=lambda image: image.other)
@@ -99,7 +108,8 @@ class RoundTrip:
         x = x if self.reachable is None else self.reachable(x)
         maps = (self.own, x[:own]), (self.other, x[own:])
         y = [run(some) for run, some in maps if len(some)]
-        off = np.abs(self.solve(y[0] if len(y) == 1 else np.concatenate(y)) - x)
+        every = y[0] if len(y) == 1 else np.concatenate(y)
+        off = np.abs(self.solve(every if self.rounded is None else self.rounded(every)) - x)
         most = off.max(axis=axes)
         errors = np.where(most == 0, 0, most / largest)
         return float(errors.max()) if np.isfinite(errors).all() else math.inf
@@ -109,27 +119,30 @@ class RoundTrip:
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
         for (kind, *_), values in zip(images, x, strict=True):
-            if kind == "noise":
+            if kind in ("noise", "weak"):
                 rng.standard_normal(out=values, dtype=self.dtype)
-            elif kind == "sign":
-                rng.random(out=values, dtype=self.dtype)
+            elif kind == "signs":
+                values[...] = rng.random(self.sample, self.dtype) * self.signs
             else:
-                values.T[...] = rng.uniform(0.5, 1.0, 1 if kind == "even" else len(values))
+                values[...] = self._level(rng, self.signs)
                 if kind == "mixed":
-                    part = values[:, : len(values[0]) // 3]
-                    part += 0.06 * rng.standard_normal(part.shape, self.dtype)
-        if backs := [i for i, image in enumerate(images) if image.back]:
+                    values += limits.NOISE * rng.standard_normal(self.sample, self.dtype)
+        if backs := [i for i, image in enumerate(images) if image.back or image.kind == "weak"]:
             for i, solved in zip(backs, self.solve(x[backs]), strict=True):
                 if not np.isfinite(solved).all():
                     if np.abs(self.own(x[[i]])).max() > limits.SMALL:
                         x[i] = np.inf
-                elif images[i].back == 1:
+                elif images[i].back:
                     x[i] = solved
                 else:
-                    rows = max(1, int(images[i].back * len(solved[0])))
-                    x[i].T[...] = rng.uniform(0.5, 1.0, len(solved))
-                    x[i, :, :rows] = solved[:, :rows] / np.abs(solved[:, :rows]).max()
+                    rows = solved[:, : 1 + len(solved[0]) // 3]
+                    x[i] = self._level(rng, np.sign(solved))
+                    x[i, :, : len(rows[0])] = rows / np.abs(rows).max()
         return x
+
+    def _level(self, rng: np.random.Generator, signs: Floats) -> Floats:
+        levels = rng.uniform(0.5, 1.0, (self.sample[0], *(1 for _ in self.sample[1:])))
+        return signs * levels.astype(self.dtype)
 
 
 def at_once(numbers: int, spectral: bool) -> int:

@@ -22,7 +22,9 @@ from invconv.arrays.namespaces import (
     Shape,
     bits,
     callers_level,
+    dtype_name,
     grid_text,
+    is_half,
     ops_of,
     readable,
     size,
@@ -39,6 +41,7 @@ from invconv.trust.bound import Bounds, Floats, error_bound
 from invconv.trust.condition import (
     EPS,
     FAILURES,
+    HALF_EPS,
     OVERFLOW,
     Condition,
     digits_left,
@@ -83,8 +86,11 @@ def judge(
     limit: float | None = None,
     times: float = 0.5,
     squares: bool = False,
+    half: str = "",
 ) -> Judgement:
     """Measure the error of the inverse in a precision.
+
+    ``half`` is the half type in which y is given, if it is one.
 
     ``state`` is the factored operator, if it is known; else matrices are undone factor by factor,
     as where a library records. With a limit no more images are taken than tell on which side of it
@@ -93,7 +99,7 @@ def judge(
     """
 
     def measure() -> float:
-        judged, reachable = _Judged.of(conv, precision), None
+        judged, reachable = _Judged.of(conv, precision, half), None
         solve: Map | None = None
         if squares:
             judged = judged._replace(
@@ -133,14 +139,17 @@ class _Judged(NamedTuple):
     channels: int
     precision: str
     flushes: bool  # whether subnormal numbers are zero where the path runs
+    rounded: Map | None  # y -> y in the dtype of the operator's arrays, if it is a half type
 
     @classmethod
-    def of(cls, conv: Operator, precision: str) -> Self:
+    def of(cls, conv: Operator, precision: str, half: str = "") -> Self:
         host = conv._on_host(np.dtype(precision))
+        half = half if precision == "float32" else ""
         flushes = ops_of(conv._reference()[1]).flushes_subnormals
         path, single = host._path(), precision == "float32"
         other = host._on_host(np.float64)._path() if single else list(map(_moved, path))
-        return cls(path, other, conv.channels, precision, flushes)
+        rounded = partial(_rounded, half=half) if half else None
+        return cls(path, other, conv.channels, precision, flushes, rounded)
 
     def error(
         self,
@@ -163,8 +172,33 @@ class _Judged(NamedTuple):
             own, other, solve = map(_flushed, (own, other, solve))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
         matrices = sum(f.family.pixelwise for f in linear) > 1
-        trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices, reachable)
+        signs = tried(lambda: self._signs(shape), np.ones(1)).astype(dtype)
+        trip = RoundTrip(
+            own, other, solve, sample, dtype, signs, spectral, matrices, reachable, self.rounded
+        )
         return trip.error(int(limits.WORK / (times * work)), limit)
+
+    def _signs(self, shape: Shape) -> Floats:
+        """Return signs (C, *shape) of an image for which K x is large.
+
+        They are the fixed point of x = sign(K x), or nearly: for a positive K all are alike, for
+        D K D, D = diag(+-1), they are those of D. On a large grid they are those of a part with an
+        even number of pixels along each axis, so that signs that alternate go on behind it.
+        """
+        path, part = paths.linear(self.path), shape
+        work = _products(path, shape) / size(shape) / 16 + 8 * self.channels
+        while work * size(part) > limits.SIGNS and max(part) > 4:
+            axis = int(np.argmax(part))
+            part = (*part[:axis], (part[axis] + 3) // 4 * 2, *part[axis + 1 :])
+        with agnostic():
+            run = _forward(path, part, by_taps=True)
+            x = np.random.default_rng().choice([-1.0, 1.0], (1, self.channels, *part))
+            for _ in range(limits.ROUNDS):
+                y = run(x.astype(self.precision))[0]
+                x = np.where(y == 0, x[0], np.sign(y))[None]
+        for axis, n in enumerate(shape, 2):
+            x = np.take(x, np.arange(n) % x.shape[axis], axis=axis)
+        return x[0]
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
@@ -172,6 +206,20 @@ class _Judged(NamedTuple):
             return lambda x: run(x.astype(np.float64)).astype(np.float32)
         rng = np.random.default_rng()
         return lambda x: run(x) * (1 + EPS["float64"] * rng.uniform(-0.5, 0.5, x.shape))
+
+
+def half_of(conv: Operator) -> str:
+    """Return the name of an operator's half type, "" if it has another type."""
+    like = conv._reference()[1]
+    return dtype_name(like.dtype) if is_half(like.dtype, like) else ""
+
+
+def _rounded(y: Floats, half: str) -> Any:
+    """Return numbers of float32 as a half type holds them."""
+    if half == "float16":
+        return y.astype(np.float16).astype(y.dtype)
+    words = y.view(np.uint32)  # bfloat16 is the upper half of float32; ties go to the even one
+    return (words + 0x7FFF + (words >> 16 & 1) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _moved(factor: Factor) -> Factor:
@@ -325,13 +373,15 @@ def loss(
         if not all(readable(a) for a in conv._arrays().values()):
             return ""
         largest = conv._conditions.find("bound", shape, lambda: bound(conv))
-    if largest * EPS[precision] <= TOLERATED:
+    half = half_of(conv) if precision == "float32" else ""
+    if largest * HALF_EPS.get(half, EPS[precision]) <= TOLERATED:
         return ""
+    tolerated = max(TOLERATED, limits.HALF * HALF_EPS.get(half, 0.0))
     solvers = () if state is None else state.solvers
     way = " ".join([precision, "squares" * squares, *(type(one).__name__ for one in solvers)])
-    call = partial(judge, conv, shape, precision, state, limit=TOLERATED, times=1.0)
-    judged = conv._conditions.find(way, shape, partial(call, squares=squares))
-    if judged.error <= TOLERATED:
+    call = partial(judge, conv, shape, precision, state, limit=tolerated, times=1.0)
+    judged = conv._conditions.find(way, shape, partial(call, squares=squares, half=half))
+    if judged.error <= tolerated:
         return ""
     kind = f"{type(conv).__name__} by least squares" if squares else type(conv).__name__
     if trouble := broken(conv):
