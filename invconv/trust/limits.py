@@ -17,9 +17,9 @@ CYCLE = 5  # images that find what is lost beyond doubt: one of each kind
 FEW, MORE = 24, 3  # of a call; times as many near the limit, as samples differ tenfold there
 DIAGNOSED = 96  # images of a diagnosis: the worst of them is within half a digit of any other's
 WORK = 2e7  # of a call's images, 30 ms: with what factors within 3 solves and 50 ms
-NOISE = 0.25  # in an image that is level but for it
-ROUNDS = 4  # of signs that K answers to: more change few of them
-SIGNS = 2e6  # work of them, 3 ms: on a part of the grid, if it is large
+BANDS = 8  # of an image with several signs
+ROUNDS = 2  # of the ascent to signs for which K x is large: more change few of them
+SIGNS = 2e5  # work of a step of the ascent, .3 ms: on a part of the grid, if it is large
 BATCH = 2**17  # numbers solved at once, 4 times as many where each solve factors matrices
 PIXELS = 64  # enough to judge a map that is the same at every pixel
 

@@ -6,11 +6,11 @@ All runs in the working precision, by the solver of the call that is judged. Err
 - roundings that K and its solver share cancel: so some images have a K x with other numbers;
 - some errors show only for an ordinary y: so some images are K^-1 of noise, which holds what errors
   grow by;
-- roundings of a sum over taps may be alike at every pixel, and K x may be large only if its terms
-  have one sign: so some images are level, one number a channel, with signs that K answers to, and K x
-  by the kernel that calls run, as sums in another order round less. For a kernel of positive numbers
-  such an image is evenly grey; for D K D, with D = diag(+-1), it is D times that: whatever holds of
-  K is found of D K D.
+- some errors show only where K x is large, or small, or where roundings of a sum over taps are alike
+  at every pixel: so most images have signs that K answers to, of numbers that are nearly as large as
+  the largest one, or level, with K x by the kernel that calls run, as sums in another order round
+  less. For a K of positive numbers such images are grey, or alternate; for D K D, D = diag(+-1),
+  they are D times those: an error of K shows in D K D, too.
 """
 
 import itertools
@@ -31,9 +31,10 @@ from invconv.trust.condition import EPS, digits_left
 class Image(NamedTuple):
     """How an image of a round trip is drawn, and its K x computed.
 
-    The kind is "noise", N(0, 1), or has signs for which K x is large: "signs" with numbers between 0
-    and 1, "level" with one number a channel, "mixed" level with a little noise. A "weak" image is
-    level, with the signs of K^-1 of noise, and K^-1 of noise itself on a third of the rows.
+    The kind is "noise", N(0, 1), or one of signs times numbers between 1/2 and 1. The signs are
+    those for which K x is large, or small. In "bands" they take turns, as do numbers of pixels and
+    one number for all. A "level" image has one number, or one a channel; its signs may be those of
+    K^-1 of noise. So are the signs of a "weak" one, where a third of the rows are K^-1 of noise.
     """
 
     kind: str
@@ -61,7 +62,7 @@ class RoundTrip:
     solve: Map  # y -> K^-1 (y - b)
     sample: Shape  # (C, *spatial)
     dtype: Any
-    signs: Floats  # (C, *spatial) of +-1 for which K x is large
+    signs: Floats  # (2, C, *spatial) of +-1 for which K x is large, and small
     spectral: bool = False  # whether it is solved by frequencies
     matrices: bool = False  # whether matrices are multiplied; their inverses run one by one
     reachable: Map | None = None  # x -> the part of x that a singular K does not lose
@@ -90,15 +91,15 @@ class RoundTrip:
 
     def _turn(self, number: int, few: bool) -> list[Image]:
         """Return images of each kind, or a few that find most."""
-        mixed = Image("mixed", other=False)  # whose roundings are looked for, not cancelled
+        bands = Image("bands", other=False)
         if few and self.spectral:
-            return [Image("weak", other=False), mixed]
+            return [Image("weak", other=False), bands]
         if few:
-            return [mixed, Image("noise", other=True, back=True)][: 1 + self.matrices]
-        other, kind = number % 2 == 0, ("noise", "signs", "level")[number % 3]
-        alike = Image(("level", "weak")[number % 2], other=False)
-        back = Image(kind, other, back=True)
-        return [back, mixed, alike, Image("noise", other), Image("signs", not other)]
+            return [bands, Image("noise", other=True, back=True)][: 1 + self.matrices]
+        other, kind = number % 2 == 0, ("noise", "large", "small")[number % 3]
+        level = Image("level", other=False)  # whose roundings are looked for, not cancelled
+        signs = Image(("large", "small")[number % 2], not other)
+        return [Image(kind, other, back=True), bands, level, Image("noise", other), signs]
 
     def _error_of(self, images: list[Image]) -> float:
         images.sort(key=lambda image: image.other)
@@ -118,30 +119,41 @@ class RoundTrip:
         """Return images; an infinite one is lost: it is K^-1 of an ordinary one."""
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
-        for (kind, *_), values in zip(images, x, strict=True):
-            if kind in ("noise", "weak"):
-                rng.standard_normal(out=values, dtype=self.dtype)
-            elif kind == "signs":
-                values[...] = rng.random(self.sample, self.dtype) * self.signs
+        large, small = self.signs
+        bands = np.arange(size(self.sample[1:])).reshape(self.sample[1:])
+        bands = (bands * limits.BANDS // bands.size + rng.integers(4)) % 4
+        kinds = {"large": large, "small": small, "level": self.signs[rng.integers(2)]}
+        solved = []
+        for i, (kind, _, back) in enumerate(images):
+            weak = kind == "weak" or (kind == "level" and self.spectral and rng.integers(2) == 0)
+            if back or weak:
+                solved.append(i)
+            if kind == "noise" or weak:
+                rng.standard_normal(out=x[i], dtype=self.dtype)
+            elif kind == "level":
+                x[i] = self._leveled(rng, kinds[kind])
             else:
-                values[...] = self._level(rng, self.signs)
-                if kind == "mixed":
-                    values += limits.NOISE * rng.standard_normal(self.sample, self.dtype)
-        if backs := [i for i, image in enumerate(images) if image.back or image.kind == "weak"]:
-            for i, solved in zip(backs, self.solve(x[backs]), strict=True):
-                if not np.isfinite(solved).all():
-                    if np.abs(self.own(x[[i]])).max() > limits.SMALL:
-                        x[i] = np.inf
-                elif images[i].back:
-                    x[i] = solved
-                else:
-                    rows = solved[:, : 1 + len(solved[0]) // 3]
-                    x[i] = self._level(rng, np.sign(solved))
+                rng.random(out=x[i], dtype=self.dtype)
+                x[i] = (x[i] + 1) / 2
+                if kind == "bands":
+                    np.copyto(x[i], self.dtype.type(rng.uniform(0.5, 1)), where=bands >= 2)
+                x[i] *= np.where(bands % 2, large, small) if kind == "bands" else kinds[kind]
+        for i, back in zip(solved, self.solve(x[solved]) if solved else (), strict=True):
+            if not np.isfinite(back).all():
+                if np.abs(self.own(x[[i]])).max() > limits.SMALL:
+                    x[i] = np.inf
+            elif images[i].back:
+                x[i] = back
+            else:
+                x[i] = self._leveled(rng, np.sign(back))
+                if images[i].kind == "weak":
+                    rows = back[:, : 1 + len(back[0]) // 3]
                     x[i, :, : len(rows[0])] = rows / np.abs(rows).max()
         return x
 
-    def _level(self, rng: np.random.Generator, signs: Floats) -> Floats:
-        levels = rng.uniform(0.5, 1.0, (self.sample[0], *(1 for _ in self.sample[1:])))
+    def _leveled(self, rng: np.random.Generator, signs: Floats) -> Floats:
+        """Return signs times one number, or one a channel."""
+        levels = rng.uniform(0.5, 1, (len(signs) if rng.integers(2) else 1, *(1 for _ in signs[0].shape)))
         return signs * levels.astype(self.dtype)
 
 

@@ -6,6 +6,7 @@ solver of the call that is judged. K x with other numbers than the solver's has 
 float32 is judged; if float64 is, K x is rounded once more, and weights of waves move by an ulp.
 """
 
+import contextlib
 import itertools
 import math
 import warnings
@@ -172,33 +173,40 @@ class _Judged(NamedTuple):
             own, other, solve = map(_flushed, (own, other, solve))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
         matrices = sum(f.family.pixelwise for f in linear) > 1
-        signs = tried(lambda: self._signs(shape), np.ones(1)).astype(dtype)
+        signs = np.ones((2, *sample), dtype)
+        with contextlib.suppress(NotImplementedError):  # of a family without a transpose
+            signs = tried(lambda: self._signs(shape), signs)
         trip = RoundTrip(
             own, other, solve, sample, dtype, signs, spectral, matrices, reachable, self.rounded
         )
         return trip.error(int(limits.WORK / (times * work)), limit)
 
     def _signs(self, shape: Shape) -> Floats:
-        """Return signs (C, *shape) of an image for which K x is large.
+        """Return signs (2, C, *shape) of images for which K x is large, and small.
 
-        They are the fixed point of x = sign(K x), or nearly: for a positive K all are alike, for
-        D K D, D = diag(+-1), they are those of D. On a large grid they are those of a part with an
-        even number of pixels along each axis, so that signs that alternate go on behind it.
+        They are where the ascent x -> sign(K^T sign(K x)) of W. Hager's estimate of a norm leads,
+        and the one of K^-1: for a K of positive numbers all become alike, for D K D, D = diag(+-1),
+        they are those of D. On a large grid they are those of a part with an even number of pixels
+        along each axis, so that signs that alternate go on behind it.
         """
         path, part = paths.linear(self.path), shape
         work = _products(path, shape) / size(shape) / 16 + 8 * self.channels
-        while work * size(part) > limits.SIGNS and max(part) > 4:
+        while max(part) > limits.PIXELS or (work * size(part) > limits.SIGNS and max(part) > 4):
             axis = int(np.argmax(part))
             part = (*part[:axis], (part[axis] + 3) // 4 * 2, *part[axis + 1 :])
-        with agnostic():
-            run = _forward(path, part, by_taps=True)
-            x = np.random.default_rng().choice([-1.0, 1.0], (1, self.channels, *part))
-            for _ in range(limits.ROUNDS):
-                y = run(x.astype(self.precision))[0]
-                x = np.where(y == 0, x[0], np.sign(y))[None]
+        pairs = linear_maps(path, part), linear_maps(paths.transposed(path), part)
+        x = np.random.default_rng().choice([-1.0, 1.0], (1, self.channels, *part))
+        signs = []
+        for there, back in zip(*pairs, strict=True):
+            z = x.astype(self.precision)
+            for run in limits.ROUNDS * (there, back):
+                y = run(z)
+                z = np.where(y == 0, z, np.sign(y))
+            signs.append(z)
+        both = np.concatenate(signs)
         for axis, n in enumerate(shape, 2):
-            x = np.take(x, np.arange(n) % x.shape[axis], axis=axis)
-        return x[0]
+            both = np.take(both, np.arange(n) % both.shape[axis], axis=axis)
+        return both
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
