@@ -150,7 +150,8 @@ _KINDS: dict[str, Callable[[Rng, int, Shape], Grows]] = {
     "neighbours again": _neighbours,
     "symmetric": _bordered,
     "chain": _chained,
-    **{n: operators._NEAR[n] for n in ("raster", "EmergingConv", "ExponentialConv")},
+    "raster": operators._moving(ic.AutoregressiveConv, mask="raster"),
+    **{n: operators._NEAR[n] for n in ("EmergingConv", "ExponentialConv")},
     **{n: operators._NEAR[f"ExponentialConv, {n}"] for n in ("positive", "circular")},
 }
 
@@ -257,7 +258,7 @@ def streams(count: int, seed: int) -> Iterator[Stream]:
         direction = int(rng.choice([-1, 1]))
         conv = ic.AutoregressiveConv(kernel, direction=direction).asarrays(_like(i))
         digits = 7.5 if i % 2 == 0 else 16.0
-        samples = rng.uniform(0.4, 1.3) * digits / math.log10(rate) if rate > 1 else 20 * length
+        samples = rng.uniform(0.85, 1.3) * digits / math.log10(rate) if rate > 1 else 20 * length
         yield conv, length, max(2, math.ceil(samples / length)), more
 
 

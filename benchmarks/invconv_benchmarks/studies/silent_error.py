@@ -7,9 +7,11 @@ it. How wrong an inverse is:
     |x' - x| / |x| in the largest entries, x' = conv.inverse(y) as it runs,
 
 for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step, unless
-the grid is too large for a dense matrix. Draws of a seed of their own (`draws`) go on where these
-end: grids of 10^6 numbers, signs that alternate, scales beyond the range, half types, blocks. A 1x1 of factors runs in PyTorch, too, with parameters
+the grid is too large for a dense matrix. A 1x1 of factors runs in PyTorch, too, with parameters
 that want gradients: it is solved factor by factor.
+
+Draws by a seed (`draws`) go on where these end: grids of 10^6 numbers, signs that alternate, scales
+beyond the range, half types, blocks.
 """
 
 import contextlib
