@@ -121,18 +121,18 @@ def _neighbours(rng: Rng, channels: int, shape: Shape) -> Grows:
     )
 
 
-def _corners(rng: Rng, channels: int, shape: Shape) -> Grows:
+def _corners(rng: Rng, channels: int, shape: Shape) -> Any:
     corner = tuple(int(d) for d in rng.choice([-1, 1], len(shape)))
     moving = operators._moving(ic.AutoregressiveConv, direction=corner)
     return moving(rng, channels, shape)
 
 
-def _closed(rng: Rng, channels: int, shape: Shape) -> Grows:
+def _closed(rng: Rng, channels: int, shape: Shape) -> Any:
     """Return a small periodic kernel that nearly loses a frequency of the large grid."""
     return operators._losing(grey=rng.random() < 0.5)(rng, channels, (3,) * len(shape))
 
 
-def _bordered(rng: Rng, channels: int, shape: Shape) -> Grows:
+def _bordered(rng: Rng, channels: int, shape: Shape) -> Any:
     borders = tuple(map(str, rng.choice(["symmetric", "mirror", "odd", "periodic"], len(shape))))
     return operators._moving(ic.SymmetricConv, boundary=borders)(rng, channels, shape)
 
@@ -171,8 +171,9 @@ def signs(count: int, seed: int) -> Iterator[Construction]:
 def _sharpening(rng: Rng, channels: int, shape: Shape) -> Grows:
     kernel = rng.random((channels, channels, *(3,) * len(shape)))
     kernel /= kernel.sum(axis=(1, *range(2, kernel.ndim))).max()
+    middle: Any = (..., *(1,) * len(shape))
     one = np.zeros_like(kernel)
-    one[(..., *(1,) * len(shape))] = np.eye(channels)
+    one[middle] = np.eye(channels)
     many = int(rng.integers(2, 7))
     return lambda s: ic.Chain([ic.PeriodicConv(one - kernel * s / (1 + s))] * many)
 

@@ -177,10 +177,10 @@ def _stream(stream: draws.Stream, rng: np.random.Generator) -> Beyond:
 
 
 def beyond(quick: bool, seed: int) -> list[Verdict]:
-    """Return verdicts on operators of each kind of `draws`, by a seed; a thirtieth if quick."""
+    """Return verdicts on operators of each kind of `draws`, by a seed; a sixtieth if quick."""
     verdicts = []
     for kind, count in _BEYOND.items():
-        found = look_beyond(kind, count // (30 if quick else 1), seed)
+        found = look_beyond(kind, count // (60 if quick else 1), seed)
         lost, false = (
             sum(map(holds, found))
             for holds in (lambda one: one.left < LOST - CLOSE, lambda one: one.false_alarm)
