@@ -203,7 +203,7 @@ def test_turned_signs_are_the_same_problem_bit_for_bit(kind: str) -> None:
     rng = np.random.default_rng(len(kind))
     conv = draw(rng, 2, (6, 4))(0.3)
     if kind == "symmetric":
-        conv = conv.replace(boundary="mirror")
+        conv = ic.SymmetricConv.init(2, 3, 2, boundary="mirror", rng=rng)
     signs = np.asarray([1.0, -1.0])
     plain, other = (draws.turned(conv, *how) for how in ((signs**2, [0, 0]), (signs, [1, 1])))
     x = rng.standard_normal((1, 2, 6, 4))
