@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=words, help=about)
     parser.add_argument("--only", default="*", help="a pattern of the maps, such as 'Glow*'")
     parser.add_argument("--quick", action="store_true", help="under 3 minutes, not 30")
+    parser.add_argument("--seed", type=int, help="of what silent_error draws (default: 0)")
     parser.add_argument("--seconds", type=positive, help="for each call in each pass")
     about = "the folder for result.json, index.html and pictures (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=Path("invconv-benchmark"), help=about)
@@ -63,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the tables and write the files."""
     console = printing.console()
     share_the_card()
+    seeded = {} if arguments.seed is None else {"seed": arguments.seed}
+    if seeded and arguments.suite != "silent_error":
+        raise CommandError(f"--seed: expected none for the suite {arguments.suite}")
     schedule = make_schedule(arguments)
     folder = arguments.out
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
@@ -73,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and arguments.only == "*":
         study = importlib.import_module(f"invconv_benchmarks.studies.{arguments.suite}")
-        verdicts, pictures = study.measure(arguments.quick, folder)
+        verdicts, pictures = study.measure(arguments.quick, folder, **seeded)
     words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)
     with bars.Progress(*shown, words, console=console, transient=True, expand=True) as progress:

@@ -22,7 +22,7 @@ from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
 from invconv.trust.condition import EPS, digits_left
 from invconv.trust.round_trip import Judgement, RoundTrip
-from invconv_benchmarks.studies import operators, silent_error
+from invconv_benchmarks.studies import draws, operators, silent_error
 from invconv_benchmarks.studies.operators import constructions
 from invconv_benchmarks.studies.silent_error import digits, error_of
 from tests.selected import slow, turned
@@ -195,3 +195,17 @@ def test_nobody_judges_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch
     conv.prepare((4, 4), check=False).inverse(np.ones((1, 2, 4, 4)))
     there = conv.asarrays(jax.numpy.empty(0, "float32"))
     jax.jit(lambda conv, y: conv.inverse(y))(there, jax.numpy.ones((1, 2, 4, 4), "float32"))
+
+
+@pytest.mark.parametrize("kind", [*draws._KINDS, "sharpening"])
+def test_turned_signs_are_the_same_problem_bit_for_bit(kind: str) -> None:
+    draw: Any = draws._sharpening if kind == "sharpening" else draws._KINDS[kind]
+    rng = np.random.default_rng(len(kind))
+    conv = draw(rng, 2, (6, 4))(0.3)
+    if kind == "symmetric":
+        conv = ic.SymmetricConv.init(2, 3, 2, boundary="mirror", rng=rng)
+    signs = np.asarray([1.0, -1.0])
+    plain, other = (draws.turned(conv, *how) for how in ((signs**2, [0, 0]), (signs, [1, 1])))
+    x = rng.standard_normal((1, 2, 6, 4))
+    turn = signs[:, None, None] * (-1.0) ** np.add.outer(np.arange(6), np.arange(4))
+    np.testing.assert_array_equal(other.forward(x), turn * plain.forward(turn * x))

@@ -252,6 +252,7 @@ class PreparedInverse:
                 )
             conv = call.conv if self._state.dtype is None else call.conv._in_float64()
             y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
+            self._conv._warn_of_blocks(self.spatial_shape, y)
         return call.restore_shape(self._state.solve(y))
 
     def least_squares(self, y: Array, damp: float | Array = 0.0, penalty: Any = None) -> Array:
