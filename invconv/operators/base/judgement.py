@@ -116,15 +116,22 @@ def judge(
     return Judgement(tried(measure, math.inf))
 
 
-def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
-    """Return the step with the largest error of its own, or None if the operator has no steps."""
+def blame(
+    conv: Operator, shape: Shape, precision: str, by_factor: bool = True
+) -> Blame | None:
+    """Return the step with the largest error of its own, or None if the operator has no steps.
+
+    Matrices are undone factor by factor, unless the call that is judged multiplies by an inverse.
+    """
     labels = conv._labels
     if not any(name for name, _ in labels):
         return None
     judged, runs = _Judged.of(conv, precision), []
     for label, places in itertools.groupby(range(len(labels)), labels.__getitem__):
         path, other = zip(*((judged.path[i], judged.other[i]) for i in places), strict=True)
-        runs.append((label, judged._replace(path=path, other=other).error))
+        step = judged._replace(path=path, other=other)
+        solve = in_turn(solvers_of(paths.inverse(path), shape, by_factor=by_factor))
+        runs.append((label, partial(step.error, solve=solve)))
     errors = [
         (tried(partial(run, shape, TOLERATED, len(runs)), math.inf), *label) for label, run in runs
     ]
@@ -201,7 +208,7 @@ class _Judged(NamedTuple):
             z = x.astype(self.precision)
             for run in limits.ROUNDS * (there, back):
                 y = run(z)
-                z = np.where(y == 0, z, np.sign(y))
+                z = np.where(np.abs(y) > 0, np.sign(y), z)
             signs.append(z)
         both = np.concatenate(signs)
         for axis, n in enumerate(shape, 2):
@@ -398,7 +405,9 @@ def loss(
     known, grid, _ = condition_about(conv, shape)
     number, carried = known.condition, grid != shape and math.isfinite(known.condition)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
+    several = any(name for name, _ in conv._labels)  # else the class knows what helps
     advice = "bring the parameters closer to their initialisation"
+    advice = advice if several else conv._on_host(np.float64).advice(known.channel)
     if conv._has_least_squares:
         advice = f"use least_squares(y, damp), or {advice}"
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
@@ -407,9 +416,10 @@ def loss(
         path = conv._in_working_precision()._path()
         log_det = paths.log_det(path, shape)[0] if state is None else state.log_det
         fine = np.isfinite(to_numpy(log_det))
+    lost = blame(conv, shape, precision, by_factor=state is None)
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     return (
-        f"{off_by(kind, shape, precision, judged, blame(conv, shape, precision))}, {worst:.1f} at "
+        f"{off_by(kind, shape, precision, judged, lost)}, {worst:.1f} at "
         f"worst (it has condition number {'about ' * carried}{number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
@@ -510,9 +520,9 @@ def condition_about(
 ) -> tuple[Condition, Shape, float]:
     """Return the condition on a grid, the part of it that is looked at, and the growth from there.
 
-    The grid is halved until compiled kernels estimate ``times`` norms quickly. What K^-1 noise
-    grows by carries the condition on; a family of waves knows it, a lone one that closes the grid
-    does not grow.
+    The grid is halved until compiled kernels estimate ``times`` norms quickly. The condition there
+    is carried on to that of the whole, which has bounds from below: by a step of W. Hager's ascent,
+    or by what noise grows by where that takes too long. A family of waves knows its own.
     """
 
     def compute() -> tuple[Condition, Shape, float]:
@@ -520,13 +530,20 @@ def condition_about(
         alike = None not in _longest_columns(path, shape)
         quick = limits.ESTIMATE / (times * of_estimate(path, conv.channels, shape, alike))
         grid = shape if conv._pixelwise else _part(shape, quick, conv)
-        if conv._spectral or grid == shape:
+        if grid == shape:
             return condition(conv, shape), grid, 1.0
-        known, more = condition(conv, grid), 1.0
-        if not (conv._closed and len(path) == 1):
+        if conv._spectral:
+            waves: Any = path[0].family
+            known = condition(conv, shape) if waves.orthogonal else _of_waves(waves, path[0].w, shape)
+            return known, grid, 1.0
+        known = condition(conv, grid)
+        if 4 * times * _compiled(path, conv.channels, shape) <= limits.WHOLE:
+            number = tried(lambda: _condition_below(path, conv.channels, shape), math.inf)
+        else:
             here, there = (_gain(conv, at) for at in (grid, shape))
-            more = max(1.0, there / here) if math.isfinite(there) and here else math.inf
-        number, pixel = known.condition * more, known.pixel
+            number = known.condition * there / here if here else math.inf
+        number = max(known.condition, number) if math.isfinite(number) else math.inf
+        more, pixel = number / known.condition if math.isfinite(number) else math.inf, known.pixel
         trouble = known.trouble or ("" if math.isfinite(number) else OVERFLOW)
         if pixel is not None:  # at the same distance from the nearest border, per axis
             places = zip(pixel, grid, shape, strict=True)
@@ -535,6 +552,23 @@ def condition_about(
         return carried, grid, more
 
     return conv._conditions.find(f"about, {times}", shape, compute)
+
+
+def _condition_below(path: Path, channels: int, shape: Shape) -> float:
+    """Return a bound from below of |K|_1 |K^-1|_1: |A|_1 >= |A^T sign(A z)| in the largest entry."""
+    pairs = linear_maps(path, shape), linear_maps(paths.transposed(path), shape)
+    z = np.random.default_rng().choice([-1.0, 1.0], (1, channels, *shape))
+    found = [
+        np.abs(back(np.where(there(z) < 0, -1.0, 1.0))).max()
+        for there, back in zip(*pairs, strict=True)
+    ]
+    return float(np.prod(found))
+
+
+def _of_waves(family: Any, w: Any, shape: Shape) -> Condition:
+    """Return the condition by waves that are not orthogonal, up to sqrt(2) for each axis."""
+    failed = Condition(math.inf, "any norm", trouble=OVERFLOW)
+    return replace(tried(lambda: family.of_waves(w, shape), failed), exact=False)
 
 
 def _part(shape: Shape, quick: float, conv: Operator) -> Shape:
