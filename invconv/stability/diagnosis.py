@@ -264,7 +264,9 @@ def _diagnose(
     if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
         inner = _diagnose(host.conv, shape, precision, half, times, f"{within}conv.")
         own = {name: judgement.judge(host, shape, name, times=times, half=half) for name in EPS}
-        worse = {name: max(own[name], inner.judgements[name], key=lambda j: j.error) for name in EPS}
+        worse = {
+            name: max(own[name], inner.judgements[name], key=lambda j: j.error) for name in EPS
+        }
         title = f"Inverse of {inner.name}"
         return replace(inner, name=title, log_det=-inner.log_det, judgements=worse)
     steps = {within + name: step for name, step in host._parts().items()}

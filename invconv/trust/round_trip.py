@@ -153,7 +153,9 @@ class RoundTrip:
 
     def _leveled(self, rng: np.random.Generator, signs: Floats) -> Floats:
         """Return signs times one number, or one a channel."""
-        levels = rng.uniform(0.5, 1, (len(signs) if rng.integers(2) else 1, *(1 for _ in signs[0].shape)))
+        levels = rng.uniform(
+            0.5, 1, (len(signs) if rng.integers(2) else 1, *(1 for _ in signs[0].shape))
+        )
         return signs * levels.astype(self.dtype)
 
 

@@ -116,9 +116,7 @@ def judge(
     return Judgement(tried(measure, math.inf))
 
 
-def blame(
-    conv: Operator, shape: Shape, precision: str, by_factor: bool = True
-) -> Blame | None:
+def blame(conv: Operator, shape: Shape, precision: str, by_factor: bool = True) -> Blame | None:
     """Return the step with the largest error of its own, or None if the operator has no steps.
 
     Matrices are undone factor by factor, unless the call that is judged multiplies by an inverse.
@@ -534,7 +532,9 @@ def condition_about(
             return condition(conv, shape), grid, 1.0
         if conv._spectral:
             waves: Any = path[0].family
-            known = condition(conv, shape) if waves.orthogonal else _of_waves(waves, path[0].w, shape)
+            known = (
+                condition(conv, shape) if waves.orthogonal else _of_waves(waves, path[0].w, shape)
+            )
             return known, grid, 1.0
         known = condition(conv, grid)
         if 4 * times * _compiled(path, conv.channels, shape) <= limits.WHOLE:
