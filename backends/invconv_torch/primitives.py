@@ -21,7 +21,8 @@ from invconv.kernels.cpu import recursive
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.exponential import Counts, counts_of
 from invconv.kernels.frequencies import spectrum
-from invconv.operators import recursion
+from invconv.operators import propagation, recursion
+from invconv.operators.propagation import Propagation
 from invconv_torch.native import kernels, nodes
 from invconv_torch.native.host import TorchOps, bare, exporting_to_onnx, require_onnx_form
 from invconv_torch.native.kernels import Settings
@@ -237,3 +238,29 @@ FILTER = Rule(
     keeps_result=True,
 )
 _section = functools.partial(run, FILTER, None)  # of b, a, x and z
+
+
+def _propagate(family: Propagation, taps: Tensor, x: Tensor) -> Tensor:
+    return propagation.by_levels(family, taps, x)
+
+
+def _propagate_vjp(family: Propagation, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+    taps, h = saved
+    x_bar = propagated(family.transpose(), taps, bar)
+    taps_bar = propagation.gram(family, x_bar, h, taps) if wanted[0] else None
+    return taps_bar, x_bar if wanted[1] else None
+
+
+def _propagate_jvp(family: Propagation, saved: Any, *dots: Tensor | None) -> Tensor | None:
+    return propagation.tangent(propagated, family, *saved, *dots)
+
+
+PROPAGATE = Rule(
+    "propagate",
+    _propagate,
+    lambda _, taps, x: x.shape,
+    _propagate_vjp,
+    _propagate_jvp,
+    keeps_result=True,
+)
+propagated = functools.partial(run, PROPAGATE)  # of a `Propagation`, its taps and x

@@ -16,7 +16,7 @@ from invconv.arrays.namespaces import Array, NumpyOps, Shape, triangle
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalStencil, Offset
 from invconv.kernels import primitives
-from invconv.kernels.cpu import compiled, recursive, threads
+from invconv.kernels.cpu import compiled, propagation, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import Floats, addresses
@@ -171,6 +171,19 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
     steps = x.size // length, b.shape[1], length, length, order, length, order
     recursive.run(shape, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
     return y, last
+
+
+def propagated(family: Any, taps: Floats, x: Floats) -> Floats:
+    """See `invconv.operators.propagation`."""
+    shape: propagation.Recursion = family.compiled
+    if not shape.compiles or reason(x.dtype.itemsize) is not None:
+        agnostic: Floats = PRIMITIVES["propagated"].agnostic(family, taps, x)
+        return agnostic
+    taps, x = map(np.ascontiguousarray, (taps, x))
+    h = np.empty(x.shape, x.dtype)
+    given = x.itemsize, addresses(x, taps, h), x.shape, taps.shape
+    propagation.run(shape, *given, threads.number, x, taps, h)
+    return h
 
 
 def by_frequencies(product: SpectralProduct, y: Floats) -> Array:
