@@ -199,7 +199,15 @@ def _whole_image(taps: Array, x: Array, *, family: Propagation) -> Array:
     return _over_pixels.bind(taps, x, family=family)
 
 
-_over_pixels = private.primitive_of("invconv_propagate_call", _by_scan)
+def _by_handler(taps: Array, x: Array, *, family: Propagation) -> Array:
+    if not family.compiled.compiles or machine.reason(x.dtype.itemsize):
+        return _by_scan(taps, x, family=family)
+    name, code, steps = cpu.propagation_call(family.compiled, x.dtype.itemsize, x.shape, taps.shape)
+    register(name, code, "cpu")
+    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(x.shape, x.dtype))(taps, x, steps=steps)
+
+
+_over_pixels = private.primitive_of("invconv_propagate_call", _by_scan, cpu=_by_handler)
 _propagate = SplitByBatch("invconv_propagate", _whole_image, (), shared=2)
 
 

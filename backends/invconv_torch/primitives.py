@@ -17,6 +17,7 @@ from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family
 from invconv.families.pointwise import TriangleOfRows
 from invconv.kernels import exponential as core
+from invconv.kernels.cpu import propagation as kernel
 from invconv.kernels.cpu import recursive
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.exponential import Counts, counts_of
@@ -241,7 +242,15 @@ _section = functools.partial(run, FILTER, None)  # of b, a, x and z
 
 
 def _propagate(family: Propagation, taps: Tensor, x: Tensor) -> Tensor:
-    return propagation.by_levels(family, taps, x)
+    shape = family.compiled
+    on_host = x.device.type == "cpu" and shape.compiles and not exporting_to_onnx()
+    if not on_host or reason(x.element_size()) is not None:
+        return propagation.by_levels(family, taps, x)
+    taps, x = (t.resolve_neg().contiguous() for t in (taps, x))
+    h = torch.empty_like(x)
+    given = x.element_size(), [t.data_ptr() for t in (x, taps, h)], x.shape, taps.shape
+    kernel.run(shape, *given, torch.get_num_threads(), x, taps, h)
+    return h
 
 
 def _propagate_vjp(family: Propagation, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
