@@ -242,21 +242,42 @@ _section = functools.partial(run, FILTER, None)  # of b, a, x and z
 
 
 def _propagate(family: Propagation, taps: Tensor, x: Tensor) -> Tensor:
-    shape = family.compiled
-    on_host = x.device.type == "cpu" and shape.compiles and not exporting_to_onnx()
-    if not on_host or reason(x.element_size()) is not None:
+    if not _has_kernel(family, x):
         return propagation.by_levels(family, taps, x)
     taps, x = (t.resolve_neg().contiguous() for t in (taps, x))
     h = torch.empty_like(x)
-    given = x.element_size(), [t.data_ptr() for t in (x, taps, h)], x.shape, taps.shape
-    kernel.run(shape, *given, torch.get_num_threads(), x, taps, h)
+    _run_kernel(family, x, taps, h)
     return h
+
+
+def _has_kernel(family: Propagation, x: Tensor) -> bool:
+    on_host = x.device.type == "cpu" and not exporting_to_onnx()
+    return on_host and family.compiled.compiles and reason(x.element_size()) is None
+
+
+def _run_kernel(family: Propagation, x: Tensor, taps: Tensor, h: Tensor, **way: str) -> None:
+    arrays = x, taps, h
+    given = x.element_size(), [t.data_ptr() for t in arrays], x.shape, taps.shape
+    kernel.run(family.compiled, *given, torch.get_num_threads(), *arrays, **way)
+
+
+def _products(family: Propagation, x_bar: Tensor, h: Tensor, taps: Tensor) -> Tensor:
+    """Return the gradient by taps, in one pass if every image has its own."""
+    own = taps.shape[:2] == h.shape[:2] and _has_kernel(family, h)
+    if not own or not bare(x_bar, h, unrecorded=True):
+        return propagation.gram(family, x_bar, h, taps)
+    if family.turned:
+        family, x_bar, h = family.transpose(), h, x_bar
+    x_bar, h = (t.resolve_neg().contiguous() for t in (x_bar, h))
+    found = torch.empty_like(taps, memory_format=torch.contiguous_format)
+    _run_kernel(family, x_bar, found, h, way="products")
+    return found
 
 
 def _propagate_vjp(family: Propagation, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
     taps, h = saved
     x_bar = propagated(family.transpose(), taps, bar)
-    taps_bar = propagation.gram(family, x_bar, h, taps) if wanted[0] else None
+    taps_bar = _products(family, x_bar, h, taps) if wanted[0] else None
     return taps_bar, x_bar if wanted[1] else None
 
 

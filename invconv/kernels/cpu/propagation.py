@@ -10,8 +10,8 @@ fused multiply-add a pixel. Turned recursions read taps at p + offsets[k].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
 _POINTERS = "x taps h"
 _INTEGERS = "first stop channels of_batch of_channel"  # and the sizes of the axes
 _TERM = 20  # products that take as long as a tap, which is read from memory
+_TOGETHER = 4  # images whose chains run side by side
 _PARTS = 4  # of the images of a thread, so that another one may take some
 
 
@@ -39,6 +40,17 @@ class Recursion(NamedTuple):
     def compiles(self) -> bool:
         """Whether the kernel has code for it."""
         return len(self.offsets) <= costs.FILTER
+
+    @property
+    def chain(self) -> tuple[int, ...]:
+        """The taps that read the same row, the farthest pixel first."""
+        own = (k for k, o in enumerate(self.offsets) if not any(o[:-1]))
+        return tuple(sorted(own, key=lambda k: -abs(self.offsets[k][-1])))
+
+    @property
+    def across(self) -> tuple[int, ...]:
+        """The taps that read other rows."""
+        return tuple(k for k, o in enumerate(self.offsets) if any(o[:-1]))
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -61,12 +73,13 @@ def run(
     taps: Sequence[int],
     workers: int,
     *keeps: object,
+    way: str = "propagate",
 ) -> None:
     """Run a recursion: ``arrays`` are the addresses of x, taps and h, in C order.
 
-    ``x`` and ``taps`` are shapes; ``keeps`` holds the arrays while another thread may be at work.
+    Or the ``way`` is that of `write_products`. ``x`` and ``taps`` are shapes; ``keeps`` holds the arrays while another thread may be at work.
     """
-    code, numbers, images = compiled(shape, itemsize), steps(x, taps), x[0] * x[1]
+    code, numbers, images = compiled(shape, itemsize, way), steps(x, taps), x[0] * x[1]
     if workers > 1:
         taken = costs.seconds(prod(x), _TERM * len(shape.offsets), itemsize, host())
         workers = costs.threads(min(workers, images), taken)
@@ -85,68 +98,88 @@ def run(
     threads.together(work, workers)
 
 
-def compiled(shape: Recursion, itemsize: int) -> machine.Code:
-    """Compile the function "propagate"."""
-    return machine.compiled(host(), itemsize, write_propagation, shape, thorough=True)
+def compiled(shape: Recursion, itemsize: int, way: str = "propagate") -> machine.Code:
+    """Compile the function "propagate", or "products"."""
+    writers = {"propagate": write_propagation, "products": write_products}
+    return machine.compiled(host(), itemsize, writers[way], shape, thorough=True)
 
 
 def write_propagation(w: Writer, shape: Recursion) -> None:
     """Write the function "propagate": it runs the images from ``first`` to ``stop``.
 
     Taps of the next sample, and of the next channel, are so many numbers on; 0 if they share them.
+    Chains of a few images run side by side: none waits for another.
     """
+    with w.function("propagate", *shape.signature, inside=False) as a:
+        together = _TOGETHER if shape.chain else 1
+        groups = (a["stop"] - a["first"]) // together * together + a["first"]
+        parts = [(together, a["first"], groups), (1, groups, a["stop"])]
+        for count, first, stop in parts[:together]:
+            with w.loop(first, stop, count) as image:
+                images = [_Image(w, shape, a, image + n) for n in range(count)]
+                with images[0].rows() as (row, places):
+                    if shape.across:
+                        ends = images[0].ends(shape.across, places)
+                        for one in images:
+                            _write_across(one, row, *ends)
+                    if shape.chain:
+                        _write_chains(images, row)
+
+
+def write_products(w: Writer, shape: Recursion) -> None:
+    """Write the function "products": taps[k, p] = x[p] h[p + offsets[k]], zero outside.
+
+    It is the gradient by taps, if no images share them.
+    """
+    every = range(len(shape.offsets))
     with (
-        w.function("propagate", *shape.signature, inside=False) as a,
-        w.loop(a["first"], a["stop"]) as image,
+        w.function("products", *shape.signature, inside=False) as a,
+        w.loop(a["first"], a["stop"]) as number,
     ):
-        _Image(w, shape, a, image).write()
+        image = _Image(w, shape, a, number)
+        with image.rows() as (row, places), w.loop(0, image.sizes[-1], w.lanes) as j:
+            whole, ends, place = w.lanes_are("<", image.sizes[-1] - j), image.ends(every, places)[0], row + j
+            x = w.masked_load(w.at(image.x, place), whole)
+            for k in every:
+                mask = image.mask(ends[k], j)
+                read = w.masked_load(w.at(image.h, place + image.moved(k)), mask)
+                product = w.b.select(mask, w.b.fmul(x, read), w.zero)
+                w.masked_store(product, w.at(image.taps[k], place), whole)
+
+
+Ends = dict[int, "tuple[int, Int]"]  # of the pixels of a row where a tap reads others of the image
 
 
 class _Image:
-    """The code that runs an image."""
+    """The places of an image's numbers, for the code that runs it."""
 
     def __init__(self, w: Writer, shape: Recursion, a: Arguments, image: Int) -> None:
-        self.w, self.shape, last = w, shape, len(shape.order)
-        self.sizes = [a[f"n{axis}"] for axis in range(last + 1)]
+        self.w, self.shape = w, shape
+        self.sizes = [a[f"n{axis}"] for axis in range(len(shape.order) + 1)]
         self.strides = [w.integer(1)]
         for size in self.sizes[:0:-1]:
             self.strides.insert(0, self.strides[0] * size)
-        self.pixels = self.strides[0] * self.sizes[0]
-        start = image * self.pixels
-        self.x, self.h = w.at(a["x"], start), w.at(a["h"], start)
-        place = image // a["channels"] * a["of_batch"] + image % a["channels"] * a["of_channel"]
-        self.taps = [w.at(a["taps"], place + self.pixels * k) for k in range(len(shape.offsets))]
-        self.chain = [k for k, o in enumerate(shape.offsets) if not any(o[:-1])]
-        self.chain.sort(key=lambda k: -abs(shape.offsets[k][-1]))
-        self.across = [k for k in range(len(shape.offsets)) if k not in self.chain]
+        pixels = self.strides[0] * self.sizes[0]
+        self.x, self.h = (w.at(a[name], image * pixels) for name in "xh")
+        first = image // a["channels"] * a["of_batch"] + image % a["channels"] * a["of_channel"]
+        self.taps = [w.at(a["taps"], first + pixels * k) for k in range(len(shape.offsets))]
 
-    def write(self) -> None:
-        w, shape = self.w, self.shape
+    @contextmanager
+    def rows(self) -> Iterator[tuple[Int, dict[int, Int]]]:
+        """Write loops over rows; yield the place of the row, and its places along the axes."""
         with ExitStack() as loops:
-            places = {
-                axis: loops.enter_context(_turned_loop(w, self.sizes[axis], direction))
-                for axis, direction in shape.order
-            }
-            row = w.integer(0)
-            for axis, place in places.items():
-                row = row + place * self.strides[axis]
-            if self.across:
-                self._across(row, places)
-            if self.chain:
-                self._along(row)
+            places, row = dict[int, "Int"](), self.w.integer(0)
+            for axis, direction in self.shape.order:
+                i = loops.enter_context(self.w.loop(0, self.sizes[axis]))
+                places[axis] = i if direction > 0 else self.sizes[axis] - 1 - i
+                row = row + places[axis] * self.strides[axis]
+            yield row, places
 
-    def _moved(self, k: int) -> Int:
-        """Return by how many numbers a tap's offset leads on."""
-        total = self.w.integer(0)
-        for stride, o in zip(self.strides, self.shape.offsets[k], strict=True):
-            total = total + stride * o
-        return total
-
-    def _across(self, row: Int, places: dict[int, Int]) -> None:
-        """Write the sum of x and of what other rows add to a row."""
-        w, length = self.w, self.sizes[-1]
-        ends, low, high = {}, w.integer(0), length
-        for k in self.across:  # where a tap reads pixels of the image
+    def ends(self, taps: Iterable[int], places: dict[int, Int]) -> tuple[Ends, Int, Int]:
+        """Return the ends for some taps in a row, and those between which all of them read."""
+        length, found = self.sizes[-1], Ends()
+        low, high = self.w.integer(0), length
+        for k in taps:
             *outer, along = self.shape.offsets[k]
             first, stop = max(0, -along), length - max(0, along)
             for axis, o in enumerate(outer):
@@ -154,64 +187,68 @@ class _Image:
                     there = places[axis] + o
                     stop = stop.if_(there.is_(">=", 0), 0)
                     stop = stop.if_(there.is_("<", self.sizes[axis]), 0)
-            ends[k] = first, stop
+            found[k] = first, stop
             low, high = low.most(first), high.least(stop)
-        with w.loop(0, length, w.lanes) as j:
-            inside = w.b.and_(j.is_(">=", low), (j + w.lanes).is_("<=", high))
-            with w.b.if_else(inside) as (whole, masked):
-                with whole:
-                    total = w.load(self.x, row + j)
-                    for k in self.across:
-                        total = w.fma(*self._pair(k, row + j), total)
-                    w.store(total, self.h, row + j)
-                with masked:
-                    there = w.lanes_are("<", length - j)
-                    total = w.masked_load(w.at(self.x, row + j), there)
-                    for k in self.across:
-                        first, stop = ends[k]
-                        mask = w.b.and_(
-                            w.lanes_are(">=", w.integer(first) - j), w.lanes_are("<", stop - j)
-                        )
-                        total = w.fma(*self._pair(k, row + j, mask), total)
-                    w.masked_store(total, w.at(self.h, row + j), there)
+        return found, low, high
 
-    def _pair(self, k: int, place: Int, mask: Value = None) -> tuple[Value, Value]:
-        """Return the vectors of a tap, and of the pixels that it reads."""
-        w, there = self.w, place + self._moved(k)
-        tap = w.at(self.taps[k], there if self.shape.turned else place)
-        if mask is None:
-            return w.load(tap, 0), w.load(self.h, there)
-        return w.masked_load(tap, mask), w.masked_load(w.at(self.h, there), mask)
+    def mask(self, ends: tuple[int, Int], j: Int) -> Value:
+        """Return the mask of lanes, from pixel j of a row on, between these ends."""
+        w, (first, stop) = self.w, ends
+        from_first = w.lanes_are(">=", w.integer(first) - j)
+        return w.b.and_(from_first, w.lanes_are("<", stop - j))
 
-    def _along(self, row: Int) -> None:
-        """Write the chain along a row."""
-        w, length, along = self.w.narrowed(1), self.sizes[-1], self.shape.along
-        given, before = self.h if self.across else self.x, w.new(w.zero)
-        backs = [abs(self.shape.offsets[k][-1]) for k in self.chain]
-        start = w.integer(backs[0]).least(length)
-        for first, stop in ((w.integer(0), start), (start, length)):
-            with w.loop(first, stop) as j:
-                place = row + (j if along > 0 else length - 1 - j)
-                total = w.new(w.load(given, place))
-                for k, back in zip(self.chain, backs, strict=True):
-                    there = place - back * along
-                    tap = self.taps[k], there if self.shape.turned else place
+    def moved(self, k: int) -> Int:
+        """Return by how many numbers a tap's offset leads on."""
+        total = self.w.integer(0)
+        for stride, o in zip(self.strides, self.shape.offsets[k], strict=True):
+            total = total + stride * o
+        return total
 
-                    def add(tap: tuple[Value, Int] = tap, back: int = back, there: Int = there) -> None:
-                        known = before.value if back == 1 else w.load(self.h, there)
-                        total.add_product(w.load(*tap), known)
-
-                    if first is start:
-                        add()
-                    else:  # the first pixels have fewer ones before them
-                        with w.b.if_then(j.is_(">=", back)):
-                            add()
-                before.set(total.value)
-                w.store(total.value, self.h, place)
+    def pair(self, k: int, place: Int) -> tuple[Value, Value]:
+        """Return the addresses of a tap, and of the number that it reads."""
+        there = place + self.moved(k)
+        tap = there if self.shape.turned else place
+        return self.w.at(self.taps[k], tap), self.w.at(self.h, there)
 
 
-@contextmanager
-def _turned_loop(w: Writer, count: Int, direction: int) -> Iterator[Int]:
-    """Write the body of a loop over places, from the first or from the last on."""
-    with w.loop(0, count) as i:
-        yield i if direction > 0 else count - 1 - i
+def _write_across(image: _Image, row: Int, ends: Ends, low: Int, high: Int) -> None:
+    """Write the sum of x and of what other rows add to a row."""
+    w, length = image.w, image.sizes[-1]
+    with w.loop(0, length, w.lanes) as j:
+        inside, place = w.b.and_(j.is_(">=", low), (j + w.lanes).is_("<=", high)), row + j
+        with w.b.if_else(inside) as (all_read, some_read):
+            with all_read:
+                total = w.load(image.x, place)
+                for k in ends:
+                    tap, read = (w.load(address, 0) for address in image.pair(k, place))
+                    total = w.fma(tap, read, total)
+                w.store(total, image.h, place)
+            with some_read:
+                there = w.lanes_are("<", length - j)
+                total = w.masked_load(w.at(image.x, place), there)
+                for k, between in ends.items():
+                    mask = image.mask(between, j)
+                    tap, read = (w.masked_load(v, mask) for v in image.pair(k, place))
+                    total = w.fma(tap, read, total)
+                w.masked_store(total, w.at(image.h, place), there)
+
+
+def _write_chains(images: Sequence[_Image], row: Int) -> None:
+    """Write the chains along a row of some images, one pixel of each at a time."""
+    w, shape, length = images[0].w.narrowed(1), images[0].shape, images[0].sizes[-1]
+    chain = {k: abs(shape.offsets[k][-1]) for k in shape.chain}
+    start = w.integer(max(chain.values())).least(length)
+    before = [w.new(w.zero) for _ in images]
+
+    for few in (True, False):  # the first pixels have fewer ones before them
+        with w.loop(*((0, start) if few else (start, length))) as j:
+            place = row + (j if shape.along > 0 else length - 1 - j)
+            for image, last in zip(images, before, strict=True):
+                total = w.new(w.load(image.h if shape.across else image.x, place))
+                for k, back in chain.items():
+                    with w.b.if_then(j.is_(">=", back)) if few else nullcontext():
+                        tap, read = image.pair(k, place)
+                        known = last.value if back == 1 else w.load(read, 0)
+                        total.add_product(w.load(tap, 0), known)
+                last.set(total.value)
+                w.store(total.value, image.h, place)
