@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.registry import Primitive
+from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family
 from invconv.families.pointwise import TriangleOfRows
@@ -33,6 +34,7 @@ from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, one_by_
 from invconv_torch.native.nodes import evaluate as evaluate
 
 ARRAY_OPS = TorchOps
+_PACKED = torch.contiguous_format
 _TRIANGLES = {lower: TriangleOfRows.of(lower) for lower in (False, True)}
 
 # See `invconv.kernels.primitives.matmul`.
@@ -242,35 +244,45 @@ _section = functools.partial(run, FILTER, None)  # of b, a, x and z
 
 
 def _propagate(family: Propagation, taps: Tensor, x: Tensor) -> Tensor:
-    if not _has_kernel(family, x):
+    if not _has_kernel(family.compiled, x):
         return propagation.by_levels(family, taps, x)
-    taps, x = (t.resolve_neg().contiguous() for t in (taps, x))
-    h = torch.empty_like(x)
-    _run_kernel(family, x, taps, h)
-    return h
+    return _run_kernel(family.compiled, x, taps, torch.empty_like(x, memory_format=_PACKED))
 
 
-def _has_kernel(family: Propagation, x: Tensor) -> bool:
+def driven(
+    family: Propagation, inputs: tuple[Offset, ...], gains: Tensor, taps: Tensor, x: Tensor
+) -> Tensor:
+    """See `invconv.operators.propagation`: one pass, unless derivatives are recorded."""
+    shape = family.compiled._replace(inputs=inputs)
+    if not bare(gains, taps, x, unrecorded=True) or not _has_kernel(shape, x):
+        return propagation.by_parts(family, inputs, gains, taps, x)
+    return _run_kernel(shape, x, taps, torch.empty_like(x, memory_format=_PACKED), gains)
+
+
+def _has_kernel(shape: kernel.Recursion, x: Tensor) -> bool:
     on_host = x.device.type == "cpu" and not exporting_to_onnx()
-    return on_host and family.compiled.compiles and reason(x.element_size()) is None
+    return on_host and shape.compiles and reason(x.element_size()) is None
 
 
-def _run_kernel(family: Propagation, x: Tensor, taps: Tensor, h: Tensor, **way: str) -> None:
-    arrays = x, taps, h
-    given = x.element_size(), [t.data_ptr() for t in arrays], x.shape, taps.shape
-    kernel.run(family.compiled, *given, torch.get_num_threads(), *arrays, **way)
+def _run_kernel(
+    shape: kernel.Recursion, x: Tensor, taps: Tensor, h: Tensor, *gains: Tensor, **way: str
+) -> Tensor:
+    arrays = [t.resolve_neg().contiguous() for t in (x, taps, h, *gains)]
+    places = [t.data_ptr() for t in arrays] + [0] * (not gains)
+    shapes, workers = [t.shape for t in (x, taps, *gains)], torch.get_num_threads()
+    kernel.run(shape, x.element_size(), places, *shapes, workers=workers, keeps=arrays, **way)
+    return h
 
 
 def _products(family: Propagation, x_bar: Tensor, h: Tensor, taps: Tensor) -> Tensor:
     """Return the gradient by taps, in one pass if every image has its own."""
-    own = taps.shape[:2] == h.shape[:2] and _has_kernel(family, h)
+    own = taps.shape[:2] == h.shape[:2] and _has_kernel(family.compiled, h)
     if not own or not bare(x_bar, h, unrecorded=True):
         return propagation.gram(family, x_bar, h, taps)
     if family.turned:
         family, x_bar, h = family.transpose(), h, x_bar
-    x_bar, h = (t.resolve_neg().contiguous() for t in (x_bar, h))
-    found = torch.empty_like(taps, memory_format=torch.contiguous_format)
-    _run_kernel(family, x_bar, found, h, way="products")
+    found = torch.empty_like(taps, memory_format=_PACKED)
+    _run_kernel(family.compiled, x_bar, found, h, way="products")
     return found
 
 

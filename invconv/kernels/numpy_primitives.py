@@ -176,13 +176,28 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
 def propagated(family: Any, taps: Floats, x: Floats) -> Floats:
     """See `invconv.operators.propagation`."""
     shape: propagation.Recursion = family.compiled
+    h = _propagated(shape, x, taps)
+    return PRIMITIVES["propagated"].agnostic(family, taps, x) if h is None else h
+
+
+def driven(
+    family: Any, inputs: tuple[Offset, ...], gains: Floats, taps: Floats, x: Floats
+) -> Floats:
+    """See `invconv.operators.propagation`."""
+    h = _propagated(family.compiled._replace(inputs=inputs), x, taps, gains)
+    return PRIMITIVES["driven"].agnostic(family, inputs, gains, taps, x) if h is None else h
+
+
+def _propagated(shape: propagation.Recursion, x: Floats, *weights: Floats) -> Floats | None:
+    """Return the images of a recursion, None if it has no kernel."""
     if not shape.compiles or reason(x.dtype.itemsize) is not None:
-        agnostic: Floats = PRIMITIVES["propagated"].agnostic(family, taps, x)
-        return agnostic
-    taps, x = map(np.ascontiguousarray, (taps, x))
+        return None
+    x, taps, *gains = map(np.ascontiguousarray, (x, *weights))
     h = np.empty(x.shape, x.dtype)
-    given = x.itemsize, addresses(x, taps, h), x.shape, taps.shape
-    propagation.run(shape, *given, threads.number, x, taps, h)
+    places = addresses(x, taps, h, *gains) + [0] * (not gains)
+    shapes = [v.shape for v in (x, taps, *gains)]
+    keeps = x, taps, h, gains
+    propagation.run(shape, x.itemsize, places, *shapes, workers=threads.number, keeps=keeps)
     return h
 
 

@@ -242,6 +242,18 @@ propagated: Primitive[[Propagation, Array, Array], Array]
 propagated = Primitive(by_levels, "propagated", on=2)
 
 
+def by_parts(
+    family: Propagation, inputs: tuple[Offset, ...], gains: Array, taps: Array, x: Array
+) -> Array:
+    """Run a recursion over sum over j of gains[j, p] x[p + inputs[j]]."""
+    parts = (term(gains[:, :, j, ...], x, o) for j, o in enumerate(inputs))
+    return propagated(family, taps, functools.reduce(lambda one, other: one + other, parts))
+
+
+driven: Primitive[[Propagation, tuple[Offset, ...], Array, Array, Array], Array]
+driven = Primitive(by_parts, "driven", on=4)
+
+
 def term(a: Array, h: Array, offset: Offset, turned: bool = False) -> Array:
     """Return a[p] h[p + offset], or if ``turned`` a[p + offset] h[p + offset]; zero outside."""
     first, here, there, ends = h.ndim - len(offset), [...], [...], []
@@ -327,8 +339,11 @@ def propagate(x: Array, taps: Array, offsets: Any, gain: Array | None = None) ->
     """
     family = _checked("x", x, taps, offsets, gain)
     kind, x, taps, gain = _widened(x, taps, gain)
-    driven = x if gain is None else gain * x
-    return cast(recursed(family, taps, driven), kind)
+    if gain is None:
+        return cast(recursed(family, taps, x), kind)
+    ndim = len(family.offsets[0])
+    gains = gain[(..., None, *(slice(None),) * ndim)]
+    return cast(recursed(family, taps, x, ((0,) * ndim,), gains), kind)
 
 
 def unpropagate(h: Array, taps: Array, offsets: Any, gain: Array | None = None) -> Array:
@@ -367,27 +382,42 @@ def unpropagate(h: Array, taps: Array, offsets: Any, gain: Array | None = None) 
     return cast(x if gain is None else x / gain, kind)
 
 
-def recursed(family: Propagation, taps: Array, x: Array) -> Array:
-    """Run a recursion over arrays (*batch, C, *spatial) that fit."""
+def recursed(
+    family: Propagation,
+    taps: Array,
+    x: Array,
+    inputs: tuple[Offset, ...] = (),
+    gains: Array | None = None,
+) -> Array:
+    """Run a recursion over arrays (*batch, C, *spatial) that fit; `by_parts` has the inputs."""
     xp, shape, ndim = namespace(x), tuple(x.shape), len(family.offsets[0])
-    if 0 in shape:  # an empty sum, so that derivatives by taps are zeros
-        return x + xp.sum(taps[..., :0])
-    spatial, lead = shape[-ndim:], shape[: -ndim - 1]
-    batch, own = size(lead), tuple(taps.shape[: len(lead)])
-    if own not in (lead, (1,) * len(own)):  # some of the batch axes are shared
-        taps = xp.broadcast_to(taps, (*lead, *taps.shape[len(lead) :]))
-        own = lead
-    x = xp.reshape(x, (batch, *shape[len(lead) :]))
-    taps = xp.reshape(taps, (size(own), *taps.shape[len(lead) :]))
-    if family.axes is None:
-        return xp.reshape(propagated(family, taps, x), shape)
-    axes, back = family.axes, np.argsort(family.axes).tolist()
-    rows = tuple(tuple(o[a] for a in axes) for o in family.offsets)
-    moved = Propagation.of(rows, family.turned)
-    x = xp.permute_dims(x, (0, 1, *(2 + a for a in axes)))
-    taps = xp.permute_dims(taps, (0, 1, 2, *(3 + a for a in axes)))
-    h = propagated(moved, taps, x)
-    return xp.reshape(xp.permute_dims(h, (0, 1, *(2 + a for a in back))), shape)
+    lead, axes = shape[: -ndim - 1], family.axes
+    weights = [taps] if gains is None else [taps, gains]
+    if 0 in shape:  # empty sums, so that derivatives by taps and gains are zeros
+        return x + functools.reduce(lambda a, b: a + b, (xp.sum(v[..., :0]) for v in weights))
+    images = []
+    for v in (x, *weights):
+        own = tuple(v.shape[: len(lead)])
+        if own not in (lead, (1,) * len(own)):  # some of the batch axes are shared
+            v = xp.broadcast_to(v, (*lead, *v.shape[len(lead) :]))
+            own = lead
+        images.append(xp.reshape(v, (size(own), *v.shape[len(lead) :])))
+    if axes is not None:
+        rows = (tuple(tuple(o[a] for a in axes) for o in each) for each in (family.offsets, inputs))
+        offsets, inputs = rows
+        family = Propagation.of(offsets, family.turned)
+        images = [_moved(v, axes) for v in images]
+    if gains is None:
+        h = propagated(family, images[1], images[0])
+    else:
+        h = driven(family, inputs, images[2], images[1], images[0])
+    return xp.reshape(h if axes is None else _moved(h, np.argsort(axes).tolist()), shape)
+
+
+def _moved(v: Array, axes: Sequence[int]) -> Array:
+    """Return an array with its spatial axes, the last ones, in another order."""
+    first = v.ndim - len(axes)
+    return namespace(v).permute_dims(v, (*range(first), *(first + a for a in axes)))
 
 
 def _tap(taps: Array, k: int, ndim: int) -> Array:
