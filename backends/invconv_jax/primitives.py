@@ -131,7 +131,7 @@ def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
 
 def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
-    shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
+    shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order)
     if not shape.compiles or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order)
     name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
@@ -182,7 +182,7 @@ private.primitive_batchers[_split.primitive] = _vectorise
 # --- recursions over images: `invconv.operators.propagation` -------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0)  # type: ignore[untyped-decorator]
+@functools.partial(jax.jit, static_argnums=0)
 def propagated(family: Propagation, taps: Array, x: Array) -> Array:
     """See `invconv.operators.propagation.propagated`.
 
@@ -213,8 +213,9 @@ _propagate = SplitByBatch("invconv_propagate", _whole_image, (), shared=2)
 
 def _propagate_jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
     (taps, x), family = arrays, dict(settings)["family"]
-    h, dots = propagated(family, taps, x), (None if isinstance(d, private.Zero) else d for d in dots)
-    return h, propagation.tangent(propagated, family, taps, h, *dots)
+    moved = (None if isinstance(d, private.Zero) else d for d in dots)
+    h = propagated(family, taps, x)
+    return h, propagation.tangent(propagated, family, taps, h, *moved)
 
 
 def _propagate_transpose(
@@ -230,8 +231,10 @@ def _propagate_each(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
 ) -> tuple[Array, int]:
     """Run a batch as more images; taps that all samples share stay one."""
-    moved = (jnp.expand_dims(v, 0) if a is None else jnp.moveaxis(v, a, 0) for v, a in zip(arrays, axes))
-    taps, x = moved
+    taps, x = (
+        jnp.expand_dims(v, 0) if axis is None else jnp.moveaxis(v, axis, 0)
+        for v, axis in zip(arrays, axes, strict=True)
+    )
     many = max(taps.shape[0], x.shape[0])
     x = jnp.broadcast_to(x, (many, *x.shape[1:]))
     if taps.shape[0] * taps.shape[1] > 1:

@@ -188,7 +188,7 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor,
 
 def _filter_shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
     order = 0 if z is None else z.shape[-1]
-    return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order, b.shape[-2] > 1)
+    return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order)
 
 
 def _into(
@@ -211,8 +211,6 @@ def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
         return recursion.by_solves(b, a, x, z)
     length, shape = x.shape[-1], _filter_shape(b[None], a[None], z)
     v = x.new_empty((*x.shape[:2], length + shape.order))
-    if shape.varying:
-        v[..., length:] = 0
     _into(shape, (b, a, x, z), v, v[..., length:], v.shape[-1])
     return v
 
@@ -265,12 +263,17 @@ def _has_kernel(shape: kernel.Recursion, x: Tensor) -> bool:
 
 
 def _run_kernel(
-    shape: kernel.Recursion, x: Tensor, taps: Tensor, h: Tensor, *gains: Tensor, **way: str
+    shape: kernel.Recursion,
+    x: Tensor,
+    taps: Tensor,
+    h: Tensor,
+    *gains: Tensor,
+    way: str = "propagate",
 ) -> Tensor:
     arrays = [t.resolve_neg().contiguous() for t in (x, taps, h, *gains)]
     places = [t.data_ptr() for t in arrays] + [0] * (not gains)
     shapes, workers = [t.shape for t in (x, taps, *gains)], torch.get_num_threads()
-    kernel.run(shape, x.element_size(), places, *shapes, workers=workers, keeps=arrays, **way)
+    kernel.run(shape, x.element_size(), places, *shapes, workers=workers, keeps=arrays, way=way)
     return h
 
 

@@ -156,7 +156,7 @@ def factor(family: Any, w: Floats, shape: Shape) -> Solver:
 def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats, Floats | None]:
     """See `invconv.operators.recursion`: sections of a filter in one pass."""
     order, length = 0 if z is None else z.shape[-1], x.shape[-1]
-    shape = Filter(len(b), b.shape[3] - 1, a.shape[3], order, b.shape[2] > 1)
+    shape = Filter(len(b), b.shape[3] - 1, a.shape[3], order)
     if not shape.compiles or reason(x.dtype.itemsize) is not None:
         agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic

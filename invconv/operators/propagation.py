@@ -55,11 +55,13 @@ class Propagation(Family):
     turned: bool = False  # whether taps are read where h is
 
     def transpose(self) -> "Propagation":
-        return Propagation.of(tuple(tuple(-o for o in one) for one in self.offsets), not self.turned)
+        return Propagation.of(
+            tuple(tuple(-o for o in one) for one in self.offsets), not self.turned
+        )
 
     @derived
     def order(self) -> Axes:
-        """The order of axes, from the slowest on, in which every offset comes earlier.
+        """Return the order of axes, from the slowest on, in which every offset comes earlier.
 
         An axis that is left out may come anywhere: its pixels are independent of each other.
         """
@@ -74,7 +76,7 @@ class Propagation(Family):
 
     @derived
     def axes(self) -> tuple[int, ...] | None:
-        """The order of axes in memory, by which compiled code runs along rows; None: any."""
+        """Return the order of axes in which compiled code runs along rows; None: as they are."""
         ndim, sequence = len(self.offsets[0]), [axis for axis, _ in self.order]
         *outer, last = (a for a in range(ndim) if a in sequence or a == ndim - 1)
         alone = (any(o[a] for a in outer) or not any(o[:-1]) for o in self.offsets)
@@ -84,12 +86,12 @@ class Propagation(Family):
 
     @derived
     def directions(self) -> tuple[int, ...]:
-        """The direction along each axis."""
+        """Return the direction along each axis."""
         return tuple(dict(self.order).get(a, 1) for a in range(len(self.offsets[0])))
 
     @derived
     def slope(self) -> tuple[int, ...]:
-        """The least weights of the axes by which every offset leads to an earlier level."""
+        """Return the least weights of the axes by which every offset leads to an earlier level."""
         slope = [0] * len(self.directions)
         back, settled = [self.back(o) for o in self.offsets], set[int]()
         for axis, _ in reversed(self.order):
@@ -101,7 +103,7 @@ class Propagation(Family):
 
     @derived
     def compiled(self) -> Recursion:
-        """The recursion for compiled code, if `axes` is None."""
+        """Return the recursion for compiled code, if `axes` is None."""
         outer = list(range(len(self.directions) - 1))
         sequence = [axis for axis, _ in self.order]
         outer.sort(key=lambda a: sequence.index(a) if a in sequence else len(sequence))
@@ -153,11 +155,13 @@ def levels_of(family: Propagation, shape: Shape) -> Levels | None:
     if not kept:
         return None
     pixels = np.indices(shape).reshape(len(shape), -1)
-    turned = [p if s > 0 else n - 1 - p for p, s, n in zip(pixels, family.directions, shape)]
+    turned = [
+        p if s > 0 else n - 1 - p for p, s, n in zip(pixels, family.directions, shape, strict=True)
+    ]
     last = family.order[-1][0]  # whose weight is 1: the level and the other places make its place
     others = [a for a in range(len(shape)) if a != last]
     lanes = [shape[a] for a in others]
-    level = np.asarray(sum(w * q for w, q in zip(slope, turned)))
+    level = np.asarray(sum(w * q for w, q in zip(slope, turned, strict=True)))
     lane = _raveled([turned[a] for a in others], lanes)
     table = np.full((int(level.max()) + 1, size(lanes)), count)
     table[level, lane] = np.arange(count)
@@ -166,11 +170,11 @@ def levels_of(family: Propagation, shape: Shape) -> Levels | None:
     drops = [dot(slope, b) for b in back]
     window, behind = max(drops) * size(lanes), len(family.offsets) * count
     taps, reads = [], []
-    for k, one, drop in zip(kept, back, drops):
-        near = [q - one[a] for q, a in zip(there, others)]
+    for k, one, drop in zip(kept, back, drops, strict=True):
+        near = [q - one[a] for q, a in zip(there, others, strict=True)]
         at = (max(drops) - drop) * size(lanes) + _raveled(near, lanes)
         reads.append(np.where(_within(near, lanes), at, window))
-        read = [p + o for p, o in zip(pixels, family.offsets[k])]
+        read = [p + o for p, o in zip(pixels, family.offsets[k], strict=True)]
         tap = k * count + (_raveled(read, shape) if family.turned else np.arange(count))
         taps.append(np.append(np.where(_within(read, shape), tap, behind), behind)[table])
     places = level * size(lanes) + lane
@@ -256,7 +260,7 @@ driven = Primitive(by_parts, "driven", on=4)
 
 def term(a: Array, h: Array, offset: Offset, turned: bool = False) -> Array:
     """Return a[p] h[p + offset], or if ``turned`` a[p + offset] h[p + offset]; zero outside."""
-    first, here, there, ends = h.ndim - len(offset), [...], [...], []
+    first, here, there, ends = h.ndim - len(offset), list[Any]([...]), list[Any]([...]), []
     for o, n in zip(offset, h.shape[first:], strict=True):
         low, high = (max(0, -o), min(n, n - o)) if abs(o) < n else (0, 0)
         here.append(slice(low, high))
@@ -424,9 +428,9 @@ def _tap(taps: Array, k: int, ndim: int) -> Array:
     return taps[(..., k, *(slice(None),) * ndim)]
 
 
-def _widened(*arrays: Array | None) -> tuple[Any, ...]:
+def _widened(first: Array, *others: Array | None) -> tuple[Any, ...]:
     """Return the dtype of arrays, and them in the one that they are computed in."""
-    kind, first = arrays[0].dtype, arrays[0]
+    kind, arrays = first.dtype, (first, *others)
     inner = namespace(first).float32 if is_half(kind, first) else native_dtype(kind)
     return kind, *(None if v is None else cast(v, inner) for v in arrays)
 

@@ -2,15 +2,16 @@
 
     h[p] = sum over j of gains[j, p] x[p + inputs[j]] + sum over k of taps[k, p] h[p + offsets[k]]
 
-Without inputs the first sum is x[p]. Rows, along the last axis, follow each other. What other rows add to a row is summed with pixels in
-the lanes, which are masked at the ends of rows and where the other row lies outside. Then a chain
-runs along the row, pixel after pixel: the term of the nearest pixel is added last, so that it is one
-fused multiply-add a pixel. Turned recursions read taps at p + offsets[k].
+Without inputs the first sum is x[p]. Rows, along the last axis, follow each other. Terms of other
+rows are summed with pixels in the lanes, which are masked at the ends of rows and where the other
+row lies outside. Then a chain runs along the row, pixel after pixel: the term of the nearest pixel
+is added last, so that it is one fused multiply-add a pixel. Turned recursions read the taps at
+p + offsets[k].
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,8 @@ if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
     from invconv.kernels.cpu.compiler.ir import Arguments, Int, Value, Writer
 
 _POINTERS = "x taps h gains"
-_INTEGERS = "first stop channels taps_batch taps_channel gains_batch gains_channel"  # and the sizes of the axes
+# and the sizes of the axes
+_INTEGERS = "first stop channels taps_batch taps_channel gains_batch gains_channel"
 _TERM = 20  # products that take as long as a tap, which is read from memory
 _TOGETHER = 4  # images whose chains run side by side
 _PARTS = 4  # of the images of a thread, so that another one may take some
@@ -171,7 +173,9 @@ class _Image:
             first = sample * a[f"{name}_batch"] + channel * a[f"{name}_channel"]
             turned = shape.turned and name == "taps"
             places = [w.at(a[name], first + pixels * k) for k in range(len(offsets))]
-            found.append([_Term(o, v, numbers, turned) for o, v in zip(offsets, places, strict=True)])
+            found.append(
+                [_Term(o, v, numbers, turned) for o, v in zip(offsets, places, strict=True)]
+            )
         self.taps, gains = found
         # those that read the same row, the farthest pixel first; and the others
         chain = [term for term in self.taps if not any(term.offset[:-1])]
@@ -253,7 +257,11 @@ def _write_across(
 def _write_chains(images: Sequence[_Image], row: Int) -> None:
     """Write the chains along a row of some images, one pixel of each at a time."""
     first, along = images[0], images[0].shape.along
-    w, length, backs = first.w.narrowed(1), first.sizes[-1], [abs(t.offset[-1]) for t in first.chain]
+    w, length, backs = (
+        first.w.narrowed(1),
+        first.sizes[-1],
+        [abs(t.offset[-1]) for t in first.chain],
+    )
     start = w.integer(backs[0]).least(length)
     before = [w.new(w.zero) for _ in images]
     for few in (True, False):  # the first pixels have fewer ones before them
