@@ -9,7 +9,7 @@ from invconv.arrays.errors import CommandError
 from invconv_benchmarks.options import require_picture
 
 NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder",
-         "three_libraries", "deep_field", "heat", "filter", "stars", "vowel", "turn")  # fmt: skip
+         "three_libraries", "deep_field", "heat", "filter", "stars", "vowel", "turn", "smooth")  # fmt: skip
 
 
 def source(name: str) -> str:
