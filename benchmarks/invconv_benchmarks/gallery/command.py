@@ -8,8 +8,8 @@ from pathlib import Path
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.options import require_picture
 
-NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder",
-         "three_libraries", "deep_field", "heat", "filter", "stars", "vowel", "turn", "smooth")  # fmt: skip
+NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder", "smooth",
+         "three_libraries", "deep_field", "heat", "filter", "stars", "vowel", "turn")  # fmt: skip
 
 
 def source(name: str) -> str:

@@ -46,7 +46,9 @@ def draw(out: Path) -> None:
     texture /= np.abs(np.diff(image.sum(0)))[~edges].mean()
     print(f"of steps at edges {kept:.0%} are left, of others {texture:.0%}")
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
-    for panel, (title, shown) in zip(axes, {"photograph": image, "smooth": found}.items(), strict=False):
+    for panel, (title, shown) in zip(
+        axes, {"photograph": image, "smooth": found}.items(), strict=False
+    ):
         figures.show(panel, np.clip(np.moveaxis(shown, 0, -1), 0, 1), title)
         axes[2].plot(shown[0, 200], label=title)
     axes[2].set(xlabel="column", ylabel="red in row 200")
