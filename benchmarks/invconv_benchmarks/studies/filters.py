@@ -134,26 +134,34 @@ def _recursions(rounds: int) -> Iterator[Verdict]:
     for shape, (offsets, limit) in _RECURSIONS.items():
         x = rng.standard_normal(shape).astype(np.float32)
         taps = rng.random((*shape[:2], len(offsets), *shape[2:])).astype(np.float32) / len(offsets)
-        tensors, arrays = (list(map(f, (x, taps))) for f in (torch.tensor, jax.numpy.asarray))
-        leaves = [t.clone().requires_grad_() for t in tensors]
+        tensors = torch.tensor(x), torch.tensor(taps)
         ours: dict[str, Call] = {
             "NumPy": partial(ic.propagate, x, taps, offsets),
-            "PyTorch": partial(ic.propagate, *tensors, offsets),
-            "JAX": lambda a=arrays, o=offsets: run(*a, o).block_until_ready(),
+            "PyTorch": partial(ic.propagate, tensors[0], tensors[1], offsets),
+            "JAX": partial(_finished, run, jax.numpy.asarray(x), jax.numpy.asarray(taps), offsets),
         }
         limits = {us: limit * (1 if us == "NumPy" else _BESIDE) for us in ours}
-        title, theirs = f"propagate {as_text(shape)}, {len(offsets)} taps", tensors
-        beside: dict[str, Call] = {
-            "sum over taps": lambda t=theirs: (t[1] * t[0][:, :, None]).sum(2)
-        }
+        title = f"propagate {as_text(shape)}, {len(offsets)} taps"
+        yield from _judged(title, {**ours, "sum": partial(_sum, *tensors)}, rounds, limits)
         if offsets is _ROWS:
-            beside["loop over rows"] = partial(_by_rows, *tensors)
-        for name, call in beside.items():
-            least = limits if name == "sum over taps" else dict.fromkeys(ours, _LIMIT)
-            yield from _judged(title, {**ours, name: call}, rounds, least)
-        step = partial(_gradient, partial(ic.propagate, offsets=offsets), leaves)
-        calls: dict[str, Call] = {"PyTorch": step, "a forward": ours["PyTorch"]}
+            calls = {**ours, "loop over rows": partial(_by_rows, *tensors)}
+            yield from _judged(title, calls, rounds, dict.fromkeys(ours, _LIMIT))
+        calls = {"PyTorch": partial(_step, *tensors, offsets), "forward": ours["PyTorch"]}
         yield from _judged(f"step of {title}", calls, rounds, {"PyTorch": _STEP})
+
+
+def _finished(run: Callable[..., Any], *given: Any) -> Any:
+    return run(*given).block_until_ready()
+
+
+def _sum(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Return what reads as much, without a recursion."""
+    return (taps * x[:, :, None]).sum(2)
+
+
+def _step(x: torch.Tensor, taps: torch.Tensor, offsets: Any) -> Any:
+    leaves = [v.detach().requires_grad_() for v in (x, taps)]
+    return torch.autograd.grad(ic.propagate(leaves[0], leaves[1], offsets), leaves, x)
 
 
 def _by_rows(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:

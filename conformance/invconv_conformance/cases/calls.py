@@ -392,13 +392,12 @@ def _over_pixels() -> Iterator[Called]:
         arrays = {"x": draw((2, 3, *grid)), "taps": draw((*lead, len(offsets), *grid)) / 3}
         if gained:
             arrays["gain"] = 1.5 + draw((*lead, *grid)) ** 2
-        given = {"offsets": offsets}
-        yield _row(f"propagate-{name}", ic.propagate, _pixel_by_pixel, arrays, **given)
+        yield _row(f"propagate-{name}", ic.propagate, _pixel_by_pixel, arrays, offsets=offsets)
         back = {"h": arrays["x"], **{n: a for n, a in arrays.items() if n != "x"}}
-        yield _row(f"unpropagate-{name}", ic.unpropagate, _stencil, back, **given)
+        yield _row(f"unpropagate-{name}", ic.unpropagate, _stencil, back, offsets=offsets)
 
 
-def _pixel_by_pixel(x: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Floats:
+def _pixel_by_pixel(x: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
     """Compute every pixel once those that it reads are known, in whichever order that is."""
     h, taps, left = gain * x, taps + 0 * x[:, :, None], list(np.ndindex(x.shape[2:]))
     while left:
@@ -413,7 +412,7 @@ def _pixel_by_pixel(x: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> F
     return h
 
 
-def _stencil(h: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Floats:
+def _stencil(h: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
     ends = [(max(map(abs, along)),) * 2 for along in zip(*offsets, strict=True)]
     wide, x = np.pad(h, [(0, 0), (0, 0), *ends]), h
     for k, offset in enumerate(offsets):

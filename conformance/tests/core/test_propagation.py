@@ -47,7 +47,7 @@ def test_every_order_of_pixels(carry: Any, forced: bool) -> None:
         lead = ((2, 3), (1, 1), (2, 1))[n % 3]
         x, taps, gain = drawn(offsets, GRIDS[len(offsets[0])], lead)
         with agnostic(forced):
-            h = ic.propagate(*map(carry, (x, taps)), offsets, carry(gain))
+            h = ic.propagate(carry(x), carry(taps), offsets, carry(gain))
             again = ic.unpropagate(h, carry(taps), offsets, carry(gain))
         np.testing.assert_allclose(h, _pixel_by_pixel(x, taps, offsets, gain), rtol=1e-12)
         np.testing.assert_allclose(again, x, rtol=1e-9, atol=1e-11)
@@ -59,13 +59,13 @@ def test_rows_longer_than_vectors_in_any_number_of_images(dtype: str) -> None:
     for offsets in (*itertools.islice(reach(), 3, 15, 4), ((1, 2), (2, -20), (0, 1), (0, 18))):
         x, taps, gain = (v.astype(dtype) for v in drawn(offsets, (5, 43), (2, 3)))
         found = ic.propagate(x, taps, offsets, gain)
-        wanted = _pixel_by_pixel(*(v.astype(float) for v in (x, taps)), offsets, gain)
+        wanted = _pixel_by_pixel(x.astype(float), taps.astype(float), offsets, gain)
         bound = 50 * np.finfo(dtype).eps * np.abs(wanted).max()
         np.testing.assert_allclose(found, wanted, rtol=0, atol=bound)
         one = ic.propagate(x[1:, 2:], taps[1:, 2:], offsets, gain[1:])
         assert np.array_equal(one, found[1:, 2:])
         for carry in (torch.as_tensor, jax.numpy.asarray):
-            h = ic.propagate(*map(carry, (x, taps)), offsets)
+            h = ic.propagate(carry(x), carry(taps), offsets)
             assert np.array_equal(h, ic.propagate(x, taps, offsets))
 
 
