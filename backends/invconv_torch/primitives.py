@@ -279,8 +279,8 @@ def _run_kernel(
 
 def _products(family: Propagation, x_bar: Tensor, h: Tensor, taps: Tensor) -> Tensor:
     """Return the gradient by taps, in one pass if every image has its own."""
-    own = taps.shape[:2] == h.shape[:2] and _has_kernel(family.compiled, h)
-    if not own or not bare(x_bar, h, unrecorded=True):
+    own = taps.shape[:2] == h.shape[:2] and bare(x_bar, h, unrecorded=True)
+    if not own or not _has_kernel(family.compiled, h):
         return propagation.gram(family, x_bar, h, taps)
     if family.turned:
         family, x_bar, h = family.transpose(), h, x_bar

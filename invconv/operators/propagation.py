@@ -337,9 +337,9 @@ def propagate(x: Array, taps: Array, offsets: Any, gain: Array | None = None) ->
     >>> import numpy as np
     >>> x, taps = np.eye(3)[None], np.ones((1, 2, 3, 3))
     >>> propagate(x, taps, [(-1, 0), (0, -1)])
-    array([[[ 1.,  1.,  1.],
-            [ 1.,  3.,  4.],
-            [ 1.,  4.,  9.]]])
+    array([[[1., 1., 1.],
+            [1., 3., 4.],
+            [1., 4., 9.]]])
     """
     family = _checked("x", x, taps, offsets, gain)
     kind, x, taps, gain = _widened(x, taps, gain)

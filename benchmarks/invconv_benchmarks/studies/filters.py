@@ -142,10 +142,11 @@ def _recursions(rounds: int) -> Iterator[Verdict]:
         }
         limits = {us: limit * (1 if us == "NumPy" else _BESIDE) for us in ours}
         title = f"propagate {as_text(shape)}, {len(offsets)} taps"
-        yield from _judged(title, {**ours, "sum": partial(_sum, *tensors)}, rounds, limits)
+        calls: dict[str, Call] = {"sum": partial(_sum, *tensors)}
+        yield from _judged(title, ours | calls, rounds, limits)
         if offsets is _ROWS:
-            calls = {**ours, "loop over rows": partial(_by_rows, *tensors)}
-            yield from _judged(title, calls, rounds, dict.fromkeys(ours, _LIMIT))
+            calls = {"loop over rows": partial(_by_rows, *tensors)}
+            yield from _judged(title, ours | calls, rounds, dict.fromkeys(ours, _LIMIT))
         calls = {"PyTorch": partial(_step, *tensors, offsets), "forward": ours["PyTorch"]}
         yield from _judged(f"step of {title}", calls, rounds, {"PyTorch": _STEP})
 

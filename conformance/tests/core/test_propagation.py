@@ -94,6 +94,7 @@ def test_gradients_of_any_order_are_those_of_differences(offsets: Any) -> None:
             check_grads(jax.jit(call), tuple(map(jax.numpy.asarray, arrays)), order=2)
 
 
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
 def test_compilers_and_maps_see_one_operation() -> None:
     offsets = ((-1, -1), (-1, 0), (-1, 1))
     x, taps, _ = drawn(offsets, (4, 5))
@@ -136,10 +137,10 @@ def test_axes_of_no_size_and_narrow_numbers(carry: Any) -> None:
         taps = np.ones((1, 1, 2, *shape[2:]))
         found = ic.propagate(carry(np.ones(shape)), carry(taps), ((-1, 0), (0, -1)))
         assert tuple(found.shape) == shape
-    x, taps = np.full((1, 3), 40000.0), np.asarray([[[0, 1, -0.5]]])  # their sum is beyond float16
+    x, taps = np.full((1, 3), 40000.0), np.asarray([[[0, 0, 1.0], [0, 0, -1]]])
     for kind in ("float16",) if carry in (np.asarray, CARRY["torch"]) else ():
-        h = ic.propagate(carry(x.astype(kind)), carry(taps.astype(kind)), ((-1,),))
-        assert np.asarray(h).tolist() == [[40000.0, np.inf, 0.0]]
+        h = ic.propagate(carry(x.astype(kind)), carry(taps.astype(kind)), ((-1,), (-2,)))
+        assert np.asarray(h).tolist() == x.tolist()  # though two of them are beyond float16
 
 
 def test_the_order_is_the_shortest_in_memory() -> None:
