@@ -60,12 +60,18 @@ class Propagation(Family):
         )
 
     @derived
+    def text(self) -> str:
+        """Return the recursion as text; torch.compile cannot trace a dataclass's own."""
+        return f"Propagation(offsets={self.offsets}, turned={self.turned})"
+
+    @derived
     def order(self) -> Axes:
         """Return the order of axes, from the slowest on, in which every offset comes earlier.
 
         An axis that is left out may come anywhere: its pixels are independent of each other.
         """
-        found, left = list[tuple[int, int]](), list(self.offsets)
+        found: list[tuple[int, int]] = []
+        left = list(self.offsets)
         while left:
             eligible = _first_axis(left)
             if eligible is None:
@@ -260,7 +266,9 @@ driven = Primitive(by_parts, "driven", on=4)
 
 def term(a: Array, h: Array, offset: Offset, turned: bool = False) -> Array:
     """Return a[p] h[p + offset], or if ``turned`` a[p + offset] h[p + offset]; zero outside."""
-    first, here, there, ends = h.ndim - len(offset), list[Any]([...]), list[Any]([...]), []
+    here: list[Any] = [...]
+    there: list[Any] = [...]
+    first, ends = h.ndim - len(offset), []
     for o, n in zip(offset, h.shape[first:], strict=True):
         low, high = (max(0, -o), min(n, n - o)) if abs(o) < n else (0, 0)
         here.append(slice(low, high))
@@ -415,7 +423,9 @@ def recursed(
         h = propagated(family, images[1], images[0])
     else:
         h = driven(family, inputs, images[2], images[1], images[0])
-    return xp.reshape(h if axes is None else _moved(h, np.argsort(axes).tolist()), shape)
+    if axes is not None:
+        h = _moved(h, [axes.index(a) for a in range(ndim)])
+    return xp.reshape(h, shape)
 
 
 def _moved(v: Array, axes: Sequence[int]) -> Array:

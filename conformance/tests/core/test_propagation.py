@@ -104,11 +104,11 @@ def test_compilers_and_maps_see_one_operation() -> None:
     whole = torch.compile(run, backend="aot_eager", fullgraph=True)
     for call in (run, whole):
         torch.testing.assert_close(call(*tensors), torch.as_tensor(wanted))
+    arrays = tuple(map(jax.numpy.asarray, (x, taps)))
     for call in (run, whole):
         (gradient,) = torch.autograd.grad(call(*tensors).square().sum(), tensors[1])
-        slope = jax.grad(lambda taps: (run(x, taps) ** 2).sum())(jax.numpy.asarray(taps))
+        slope = jax.grad(lambda taps: (run(arrays[0], taps) ** 2).sum())(arrays[1])
         np.testing.assert_allclose(gradient, slope, rtol=1e-10)
-    arrays = tuple(map(jax.numpy.asarray, (x, taps)))
     assert "invconv_propagate_" in jax.jit(run).lower(*arrays).as_text()  # the compiled kernel
     tensors[1].requires_grad_(False)
     for vmap, given in ((jax.vmap, arrays), (torch.func.vmap, tensors)):
