@@ -35,6 +35,7 @@ from invconv.operators.pointwise.householder import HouseholderConv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.propagation import propagate, unpropagate
 from invconv.operators.psf import from_psf
 from invconv.operators.splines import spline_filter
 from invconv.operators.squeezing import squeeze, unsqueeze
@@ -75,6 +76,7 @@ __all__ = [
     "lfilter",
     "lfilter_zi",
     "load",
+    "propagate",
     "save",
     "set_num_threads",
     "sosfilt",
@@ -82,6 +84,7 @@ __all__ = [
     "sosfiltfilt",
     "spline_filter",
     "squeeze",
+    "unpropagate",
     "unsqueeze",
     "varying_lfilter",
 ]

@@ -183,7 +183,7 @@ _MORE = """
     corner-on-18-rows raster-on-18-rows corner-3d-on-18-rows corner-wide-on-one-image
     corner-tall-on-one-image corner-17-images corner-31-images corner-25-channels corner-signal
     sosfilt-0-zi damp_for_noise-symmetricconv squeeze-4-2-haar unsqueeze-3-2-dct
-    before--1-dilation-2
+    before--1-dilation-2 propagate-columns-back unpropagate-corner
 """
 QUICK, QUICK_SHARED_LAWS, QUICK_MORE = (
     tuple(names.split()) for names in (_ONE_OF_EACH, _SHARED_LAWS, _MORE)

@@ -14,23 +14,20 @@ rows, and the last K columns of A are the identity's. So the derivatives are fil
     a_bar[k] = -<g, y k samples later>
 
 A^-T is the filter that runs from the last sample to the first, from the state that the last K
-numbers of v_bar make. Arrays are b (filters, 1 or N, ...) and a, without the first coefficient,
-which is 1; x (filters, signals, N), z (filters, signals, K). K may be 0: then the past adds
-nothing. Coefficients of every sample leave no state: then ``last`` is zero.
+numbers of v_bar make. Arrays are b (filters, 1, ...) and a, without the first coefficient, which is
+1; x (filters, signals, N), z (filters, signals, K). K may be 0: then the past adds nothing.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from invconv.arrays.namespaces import Array, device, identity, namespace, size, zeros
+from invconv.arrays.namespaces import Array, namespace, size, zeros
 from invconv.arrays.registry import Primitive
-from invconv.kernels.primitives import matmul, pad, part, window
+from invconv.kernels.primitives import matmul, pad, window
 from invconv.operators.autoregressive import AutoregressiveConv
 
 Section = Callable[[Array, Array, Array, Array], Array]  # of b, a, x and z to v
-
-_BLOCK = 64  # samples whose coefficients make one matrix
 
 
 def in_sections(
@@ -55,8 +52,6 @@ def in_sections(
 
 def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
     """Run a section by what every library has: solves of causal convolutions, or of matrices."""
-    if b.shape[1] > 1:
-        return _by_blocks(b, a, x, z)
     xp, length, results = namespace(x), x.shape[-1], []
     for f in range(x.shape[0]):
         y = AutoregressiveConv(b[f, 0, ...][None, None, :]).forward(x[f, ...][:, None, :])
@@ -69,30 +64,6 @@ def by_solves(b: Array, a: Array, x: Array, z: Array) -> Array:
     y, kept = xp.stack(results), window(z, 2, length, length + z.shape[-1])
     last = kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)
     return xp.concat([y, last], axis=-1)
-
-
-def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Array:
-    """Run a section with coefficients of its own at every sample, by solves of some samples."""
-    xp, length = namespace(x), x.shape[-1]
-    driven = window(z, 2, 0, length)
-    for j in range(b.shape[2]):
-        driven = driven + b[:, None, :, j] * window(x, 2, -j, length - j)
-    poles, parts = a.shape[2], [zeros((*x.shape[:2], a.shape[2]), x)]
-    for start in range(0, length if poles else 0, _BLOCK):
-        here = part(driven, 2, start, min(start + _BLOCK, length))
-        count = here.shape[2]
-        reached = parts[-poles // _BLOCK :]  # so many blocks, rounded up
-        past = pad(part(xp.concat(reached, axis=2), 2, -poles, None), 2, 0, count)
-        matrix = identity(count, x)
-        for k in range(1, poles + 1):
-            taps = a[:, start : start + count, k - 1]
-            here = here - taps[:, None, :] * part(past, 2, poles - k, poles - k + count)
-            matrix = matrix + taps[:, :, None] * xp.eye(
-                count, k=-k, dtype=x.dtype, device=device(x)
-            )
-        solved = xp.linalg.solve(matrix, xp.matrix_transpose(here))
-        parts.append(xp.matrix_transpose(solved))
-    return xp.concat([*(parts[1:] if poles else [driven]), zeros(z.shape, x)], axis=2)
 
 
 filtered: Primitive[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
@@ -118,27 +89,14 @@ def _of_state(c: Array, before: Array) -> Array:
     return matmul(before, xp.stack(rows, axis=-1))
 
 
-def _ahead(c: Array, first: int) -> Array:
-    """Return c[n + first + j, j] of coefficients (filters, 1 or N, k), the last sample first."""
-    xp, (_, length, count) = namespace(c), c.shape
-    if length == 1 or not count:
-        return c
-    moved = [window(c[..., j], 1, first + j, first + j + length) for j in range(count)]
-    return xp.flip(xp.stack(moved, axis=2), axis=1)
-
-
-def _products(g: Array, x: Array, lags: range, varying: bool) -> Array:
-    """Return <g, x j samples later> for each lag j, of every sample if coefficients vary."""
+def _products(g: Array, x: Array, lags: range) -> Array:
+    """Return <g, x j samples later> for each lag j."""
     xp, length, found = namespace(x), x.shape[-1], []
     for j in lags:
-        if varying:
-            found.append(xp.sum(g[..., :length] * window(x, 2, -j, length - j), axis=1))
-            continue
         count = max(0, min(length, g.shape[-1] - j))
         rows = matmul(x[:, :, None, :count], g[:, :, j : j + count, None])[..., 0]
         found.append(xp.sum(rows, axis=1))
-    shape = x.shape[0], length if varying else 1, 0
-    return xp.stack(found, axis=-1) if found else zeros(shape, x)
+    return xp.stack(found, axis=-1) if found else zeros((x.shape[0], 1, 0), x)
 
 
 def tangent(
@@ -166,18 +124,18 @@ def cotangents(
 
     x and v are used for the gradients by b and by a alone.
     """
-    xp, length, varying = namespace(bar), bar.shape[-1] - order, a.shape[1] > 1
-    tail = zeros((*bar.shape[:2], order), bar) if varying else bar[..., length:]
+    xp, length = namespace(bar), bar.shape[-1] - order
+    tail = bar[..., length:]
     one = zeros((*a.shape[:2], 1), a) + 1
     state = -_of_state(a[:, 0, :], tail)
-    turned = run(one, _ahead(a, 1), _turned(bar[..., :length]), state)[..., :length]
+    turned = run(one, a, _turned(bar[..., :length]), state)[..., :length]
     g = xp.concat([_turned(turned), tail], axis=-1)
     b_bar = a_bar = x_bar = None
     if wanted[0]:
-        b_bar = _products(g, x, range(b.shape[2]), varying)
+        b_bar = _products(g, x, range(b.shape[2]))
     if wanted[1]:
-        a_bar = -_products(g, v[..., :length], range(1, a.shape[2] + 1), varying)
+        a_bar = -_products(g, v[..., :length], range(1, a.shape[2] + 1))
     if wanted[2]:
         state = _of_state(b[:, 0, 1:], tail)
-        x_bar = _turned(run(_ahead(b, 0), a[..., :0], turned, state)[..., :length])
+        x_bar = _turned(run(b, a[..., :0], turned, state)[..., :length])
     return b_bar, a_bar, x_bar, g[..., :order] if wanted[3] else None

@@ -373,6 +373,64 @@ def _without_poles() -> Iterator[Called]:
     yield _row(name, run, _sample_by_sample, arrays, axis=-1)
 
 
+# offsets, whether samples and channels have taps of their own, and whether there is a gain
+_REACH: dict[str, tuple[tuple[tuple[int, ...], ...], tuple[bool, bool], bool]] = {
+    "rows": (((-1, -1), (-1, 0), (-1, 1)), (True, True), False),
+    "columns-back": (((-1, 1), (0, 1), (1, 1)), (True, False), True),
+    "corner": (((-1, 0), (0, -1)), (False, True), True),
+    "raster-back": (((1, -1), (1, 1), (0, 2)), (False, False), False),
+    "line": (((-2,), (-1,), (-9,)), (True, True), True),
+    "volume": (((0, 0, -1), (0, 1, -1), (1, 0, -1)), (True, True), False),
+}
+
+
+def _over_pixels() -> Iterator[Called]:
+    draw = np.random.default_rng(52).standard_normal
+    for name, (offsets, own, gained) in _REACH.items():
+        grid = {1: (7,), 2: (4, 5), 3: (2, 3, 3)}[len(offsets[0])]
+        lead = tuple(n if each else 1 for n, each in zip((2, 3), own, strict=True))
+        arrays = {"x": draw((2, 3, *grid)), "taps": draw((*lead, len(offsets), *grid)) / 3}
+        if gained:
+            arrays["gain"] = 1.5 + draw((*lead, *grid)) ** 2
+        yield _row(f"propagate-{name}", ic.propagate, _pixel_by_pixel, arrays, offsets=offsets)
+        back = {"h": arrays["x"], **{n: a for n, a in arrays.items() if n != "x"}}
+        yield _row(f"unpropagate-{name}", ic.unpropagate, _stencil, back, offsets=offsets)
+
+
+def _pixel_by_pixel(x: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
+    """Compute every pixel once those that it reads are known, in whichever order that is."""
+    h, taps, left = gain * x, taps + 0 * x[:, :, None], list(np.ndindex(x.shape[2:]))
+    while left:
+        p = left.pop(0)
+        near = [tuple(np.add(p, o)) for o in offsets]
+        if any(q in left for q in near):
+            left.append(p)
+            continue
+        for k, q in enumerate(near):
+            if all(0 <= i < n for i, n in zip(q, x.shape[2:], strict=True)):
+                h[:, :, *p] += taps[:, :, k, *p] * h[:, :, *q]
+    return h
+
+
+def _stencil(h: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
+    ends = [(max(map(abs, along)),) * 2 for along in zip(*offsets, strict=True)]
+    wide, x = np.pad(h, [(0, 0), (0, 0), *ends]), h
+    for k, offset in enumerate(offsets):
+        starts = (e + o for (e, _), o in zip(ends, offset, strict=True))
+        there = (slice(s, s + n) for s, n in zip(starts, h.shape[2:], strict=True))
+        x = x - taps[:, :, k] * wide[:, :, *there]
+    return x / gain
+
+
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
-_TABLE = (_without_poles, *_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks)
+_TABLE = (
+    _over_pixels,
+    _without_poles,
+    *_FILTERING,
+    _from_psf,
+    _splines,
+    _least_squares,
+    _squeeze,
+    _blocks,
+)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

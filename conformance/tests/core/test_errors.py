@@ -224,6 +224,18 @@ invconv.load
       -> load(kept(ActNorm(np.asarray([-1e«39 → 38», 1.0]), None)), SMALL)
   the file cannot be read; FileNotFoundError if it does not exist -> nowhere
       -> load(«'nowhere' → kept(ONE)»)
+invconv.propagate
+  shapes -> taps: expected the shape \(1, 2, 1, 8\), or 1 for the first 2 sizes: one tap for each
+      -> propagate(Y, np.ones((1, 1, «2 → 1», 8)), [(-1,)])
+  libraries -> taps: expected an array of numpy
+      -> propagate(Y, «torch → np».ones((1, 1, 1, 8)), [(-1,)])
+  dtypes do not fit -> gain: expected dtype float64 as x has, got float32
+      -> propagate(Y, Y[:, :, None], [(-1,)], Y.astype('float«32 → 64»'))
+  or two offsets contradict each other -> earlier; \(-1, 2\) and \(1, -1\) contradict each other
+      -> propagate(X, X[:, :, None][:, :, [0, 0]], [(-1, 2), (1, «-1 → 1»)])
+invconv.unpropagate
+  As `propagate` -> offsets: .* other than the own one, got \(0,\); .* 1 - tap
+      -> unpropagate(Y, Y[:, :, None], [(«0 → 1»,)])
 invconv.save
   ``model`` is none of these -> model: expected an InvertibleConv or a layer that holds one, got nd
       -> save(«EYE → ONE», 'f')
@@ -391,6 +403,14 @@ ValueError
   x: expected shape \(batch, 3, \*spatial\) -> it.ReversibleChain([LAYER])(IMAGES«[:, :2] → »)
   parametrization: expected -> it.Conv1x1(4, '«lu → plu»')
   max_gain: expected .* above 1 -> it.Conv1x1(3, max_gain=«0.1 → 1.1»)
+  offsets: .* \(1, 0\) and \(-1, 1\) contradict each other along axis 0, and of .* no other axis
+      -> propagate(X, X[:, :, None][:, :, [0] * 3], [(1, 0), (-1, 1), (0, «-1 → 1»)])
+  x: expected the shape .* with 1 spatial axes .* got \(8,\)
+      -> propagate(S«→ [None]», Y[:, :1], [(-1,)])
+  gain: expected the shape .*; got \(3, 2, 8\)
+      -> propagate(Y, Y[:, :, None], [(-1,)], np.ones((«3 → 1», 2, 8)))
+  offsets: expected a sequence of tuples.*, got \[«|\(\)|\(1, 2\), \(3,\)»\]
+      -> propagate(Y, Y[:, :, None], [«|()|(1, 2), (3,) → (1,)»])
   b: expected at least one coefficient -> lfilter([«→ 1.0»], [1.0], S)
   axis: expected one of the 1 axes of x, got 1 -> lfilter([1.0], [1.0], S, «1 → 0»)
   zi: expected 2 states, one .* \(2, 2\) .* got \(1, 2\) -> sosfilt(TWO, S, zi=PAIR[:«1 → 2»])
@@ -611,6 +631,8 @@ TypeError
       -> TALL.prepare((4, 5)).inverse(BLOCK, «torch → np».zeros((2, 1, 2, 5)))
   before: expected none, since only .* for PeriodicConv -> READY.inverse(X«, X → »)
   axes: expected an integer, got «array | ''» -> spline_filter(S, axes=«np.arange(1) | '' → 0»)
+  offsets: expected a sequence of tuples.*, got 3 -> propagate(Y, Y[:, :, None], «3 → [(3,)]»)
+  offsets: expected an integer, got 1.5 -> propagate(Y, Y[:, :, None], [(1«.5 → »,)])
   axis: expected an integer, got 0.0 -> lfilter([1.0], [1.0], S, «0.0 → 0»)
   shape: expected an integer, got 4.0 -> aslinearoperator(PERIODIC, («4.0 → 4», 5))
   conv: .* got PreparedInverse; pass its .conv -> aslinearoperator(READY«→ .conv», (4, 5))

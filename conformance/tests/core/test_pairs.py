@@ -125,6 +125,7 @@ def test_large_images_are_solved_in_any_direction(grid: Any, batch: int, dtype: 
 # as README and the docstrings have them
 DEFAULTS = {
     **dict.fromkeys(("lfilter", "sosfilt"), "axis=-1, zi=None"),
+    **dict.fromkeys(("propagate", "unpropagate"), "gain=None"),
     "from_psf": "boundary='symmetric', like=None",
     **dict.fromkeys(("squeeze", "unsqueeze"), "factor=2, ndim=2, basis='pixels'"),
     "diagnose": "dtype=None",

@@ -151,16 +151,13 @@ def products() -> Iterator[tuple[str, Any]]:
 
 
 def filters() -> Iterator[tuple[str, Any]]:
-    for bits, itemsize, varying, rows in itertools.product(
-        TARGETS, (4, 8), (False, True), (1, 3, 8, 9, 11, 35)
-    ):
-        shape = recursive.Filter(2, 2, 2, 2, varying)
-        groups = recursive.groups(shape, TARGETS[bits], itemsize, rows)
-        yield f"{bits} bits, {itemsize} bytes, {varying}, {rows} rows", groups
-    parts = recursive._parts(recursive.Filter(1, 1, 2, 0, False), 8, 64, 3)
+    for bits, itemsize, rows in itertools.product(TARGETS, (4, 8), (1, 3, 8, 9, 11, 35)):
+        groups = recursive.groups(recursive.Filter(2, 2, 2, 2), TARGETS[bits], itemsize, rows)
+        yield f"{bits} bits, {itemsize} bytes, {rows} rows", groups
+    parts = recursive._parts(recursive.Filter(1, 1, 2, 0), 8, 64, 3)
     yield "64 rows, 3 threads", [rows for _, *rows in parts]
     sizes = [(1, 20, 27), (1, 20, 28), (4, 5, 6), (4, 6, 6)]
-    yield "compiled", [recursive.Filter(*size, 30, False).compiles for size in sizes]
+    yield "compiled", [recursive.Filter(*size, 30).compiles for size in sizes]
 
 
 def axes() -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,6 @@ class Filter(NamedTuple):
     zeros: int  # coefficients of b, less one
     poles: int  # coefficients of a after the first
     order: int  # numbers of a state, at least as many
-    varying: bool  # whether every sample has coefficients of its own
 
     @property
     def compiles(self) -> bool:
@@ -93,7 +92,7 @@ def groups(shape: Filter, target: Target, itemsize: int, rows: int) -> list[tupl
     """Return how many signals the lanes hold, from which row on, and up to which."""
     lanes = min(target.lanes(itemsize), costs.TILE)
     # three signals in the lanes take no longer than one after the other
-    wide = 0 if shape.varying else rows - rows % lanes if rows % lanes < 3 else rows
+    wide = rows - rows % lanes if rows % lanes < 3 else rows
     parts = (lanes, 0, wide), (1, wide, rows)
     return [part for part in parts if part[1] < part[2]]
 
@@ -108,8 +107,8 @@ def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
 
     A row is a signal of ``length`` samples; rows of x, z, y and of the last states are so many
     numbers apart. ``filters`` of the rows have coefficients of their own, as many rows after each
-    other the same ones. Arrays of coefficients are (sections, filters, 1 or length, k), of states
-    (sections, rows, K). Lanes behind the last row repeat it.
+    other the same ones. Arrays of coefficients are (sections, filters, k), of states (sections,
+    rows, K). Lanes behind the last row repeat it.
     """
     w = w.narrowed(lanes)
     with (
@@ -128,7 +127,7 @@ class _Group:
         inner = max(shape.zeros, shape.poles)
         depths = (shape.zeros, *[inner] * (shape.sections - 1), shape.poles)
         self.history = [[w.new(w.zero) for _ in range(depth)] for depth in depths]
-        self.coefficients = [] if shape.varying else self._coefficients(w.integer(0))
+        self.coefficients = self._coefficients()
 
     def write(self) -> None:
         w, length, order = self.w, self.a["length"], self.shape.order
@@ -146,16 +145,14 @@ class _Group:
             self._tile(head + tile * step)
         with w.loop(head + tiles * step, length) as n:
             self._one(n, [])
-        if not self.shape.varying:
-            self._keep(states)
+        self._keep(states)
 
-    def _coefficients(self, n: Int) -> list[tuple[list[Value], list[Value]]]:
-        """Return b and -a of each section, at sample n if they vary."""
+    def _coefficients(self) -> list[tuple[list[Value], list[Value]]]:
+        """Return b and -a of each section."""
         w, a, shape, found = self.w, self.a, self.shape, []
-        samples = a["length"] if shape.varying else w.integer(1)
         numbers = [row * a["filters"] // a["rows"] for row in self.rows]
         for s in range(shape.sections):
-            starts = [(a["filters"] * s + f) * samples + n for f in numbers]
+            starts = [a["filters"] * s + f for f in numbers]
             pair = []
             for name, count in (("b", shape.zeros + 1), ("a", shape.poles)):
                 places = [w.at(a[name], start * count) for start in starts]
@@ -183,7 +180,7 @@ class _Group:
     def _one(self, n: Int, states: list[list[Variable]]) -> None:
         """Write the filter at one sample, at first with the states."""
         history = self._loaded()
-        self._scatter(self._step(self._gathered(self.x, n), n, history, states), self.y, n)
+        self._scatter(self._step(self._gathered(self.x, n), history, states), self.y, n)
         self._stored(history)
 
     def _tile(self, n: Int) -> None:
@@ -193,7 +190,7 @@ class _Group:
             columns = w.transposed([w.load(row, n) for row in self.x])
         else:
             columns = [w.load(self.x[0], n + i) for i in range(costs.TILE)]
-        columns = [self._step(x, n + i, history, []) for i, x in enumerate(columns)]
+        columns = [self._step(x, history, []) for x in columns]
         if wide:
             for row, y in zip(self.y, w.transposed(columns), strict=True):
                 w.store(y, row, n)
@@ -210,11 +207,10 @@ class _Group:
             for variable, value in zip(variables, values, strict=True):
                 variable.set(value)
 
-    def _step(self, x: Value, n: Int, history: Histories, states: list[list[Variable]]) -> Value:
+    def _step(self, x: Value, history: Histories, states: list[list[Variable]]) -> Value:
         """Return y[n] of all sections, and put the newest numbers into the histories."""
-        w, shape = self.w, self.shape
-        coefficients = self._coefficients(n) if shape.varying else self.coefficients
-        for s, (b, a) in enumerate(coefficients):
+        w = self.w
+        for s, (b, a) in enumerate(self.coefficients):
             state = states[s] if states else []
             total = w.fma(b[0], x, state[0].value) if state else w.b.fmul(b[0], x)
             following = [*(z.value for z in state[1:]), w.zero]
