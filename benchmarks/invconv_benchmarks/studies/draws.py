@@ -27,27 +27,31 @@ from invconv_conformance.cases.table import perturbed
 
 Run = Callable[[Any, Any], Any]
 _NUMBERS, _PRODUCTS, _MATRICES = (4e3, 1e6), 2e8, 1.2e7  # of x; at most, and of all frequencies
-_SPECTRAL: Any = {ic.PeriodicConv: 5, ic.SymmetricConv: 5}  # and how often each is drawn
-_CONVS = _SPECTRAL | {ic.AutoregressiveConv: 5, ic.EmergingConv: 4, ic.ExponentialConv: 4}
-_1X1: Any = {ic.Conv1x1: 1, ic.PLUConv1x1: 1, ic.QRConv1x1: 1, ic.OrthogonalConv1x1: 1}
-_1X1 |= {ic.HouseholderConv1x1: 1, ic.CirculantConv1x1: 1, ic.ActNorm: 1}
-_DOES = {"forward": 5, "inverse": 4, "forward_and_log_det": 2, "inverse_and_log_det": 1}
-_DOES |= {"prepared inverse": 4, "least_squares": 1, "prepared least_squares": 1}
-_DOES |= {"gradient: forward_and_log_det": 3, "gradient: inverse_and_log_det": 1}
-_FILTERS = {"lfilter": 4, "sosfilt": 4, "filtfilt": 2, "sosfiltfilt": 2, "varying_lfilter": 1}
+_SPECTRAL: Any = ic.PeriodicConv, ic.SymmetricConv
+_CONVS: Any = *_SPECTRAL, ic.AutoregressiveConv, ic.EmergingConv, ic.ExponentialConv
+_1X1: Any = ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.OrthogonalConv1x1, ic.CirculantConv1x1
+_1X1 = *_1X1, ic.HouseholderConv1x1, ic.ActNorm
+_DOES = ("forward", "inverse", "prepared inverse", "gradient: forward_and_log_det") * 3 + (
+    *("forward_and_log_det", "inverse_and_log_det", "gradient: inverse_and_log_det"),
+    *("least_squares", "prepared least_squares"),
+)
+_FILTERS = (
+    *("lfilter", "sosfilt") * 2,
+    "filtfilt",
+    "sosfiltfilt",
+    "varying_lfilter",
+    "spline_filter",
+)
+_MODES = "mirror", "reflect", "grid-wrap"
 _LAYOUTS: dict[str, Any] = {  # views of other memory
     "contiguous": lambda x: x,
     "channels last": lambda x: np.moveaxis(np.moveaxis(x, 1 % x.ndim, -1).copy(), -1, 1 % x.ndim),
     "transposed": np.asfortranarray,
     "every other number": lambda x: np.repeat(x, 2, -1)[..., ::2],
 }
-_BORDERS: dict[str, tuple[str, dict[str, int]]] = {  # the transform of each
-    "symmetric": ("dctn", {"type": 2}),
-    "mirror": ("dctn", {"type": 1}),
-    "odd": ("dstn", {"type": 1}),
-    "zero": ("dstn", {"type": 1}),
-    "periodic": ("rfftn", {}),
-}
+_TRANSFORMS = {"symmetric": ("dctn", 2), "mirror": ("dctn", 1)}  # and their types
+_TRANSFORMS |= {"odd": ("dstn", 1), "zero": ("dstn", 1)}
+_BORDERS = *_TRANSFORMS, "periodic"
 
 
 class Drawn(NamedTuple):
@@ -65,7 +69,7 @@ class Drawn(NamedTuple):
 def drawn(seed: int, number: int) -> Drawn:
     """Return a call of a seed, the same on every machine."""
     rng = np.random.default_rng([seed, number])
-    call: Drawn = _any(rng, {_of_operator: 13, _of_filter: 6, _of_spline: 1})(rng)
+    call: Drawn = _any(rng, (_of_operator, _of_operator, _of_filter))(rng)
     dtype, layout = _any(rng, ("float32", "float64")), _any(rng, [*_LAYOUTS, *["contiguous"] * 3])
     x, given, like = _LAYOUTS[layout](call.x.astype(dtype)), call.given, np.empty(0, dtype)
     by_name = isinstance(given, dict)
@@ -82,8 +86,7 @@ def changed(given: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _any(rng: Rng, several: Any) -> Any:
-    weights = np.asarray([*several.values()] if isinstance(several, dict) else [1] * len(several))
-    return [*several][rng.choice(len(weights), p=weights / weights.sum())]
+    return several[int(rng.integers(len(several)))]
 
 
 def _about(rng: Rng, low: float, high: float) -> int:
@@ -98,7 +101,8 @@ def _of_operator(rng: Rng) -> Drawn:
     x = rng.standard_normal((batch, channels, *grid))
     way, _, method = does.rpartition(" ")
     squares, gradient = method == "least_squares", way == "gradient:"
-    conv = _operator(rng, x, _SPECTRAL if squares else _CONVS | _1X1 | {ic.Chain: 2, ic.Inverse: 1})
+    every = (*_CONVS * 4, *_1X1, ic.Chain, ic.Inverse)
+    conv = _operator(rng, x, _any(rng, _SPECTRAL if squares else every))
     if squares and "mirror" in repr(conv):  # which has none
         conv = ic.SymmetricConv(conv.kernel)
 
@@ -107,7 +111,7 @@ def _of_operator(rng: Rng) -> Drawn:
 
     def instead(conv: Any, x: Floats) -> Any:
         inverse, log_det = not method.startswith("forward"), method.endswith("log_det")
-        call = stand_in(conv, x, inverse, inverse and way != "prepared", log_det)
+        call = stand_in(conv, x, inverse, way != "prepared", log_det)
         return lambda: [call(x) for _ in range(3 if gradient else 1)][-1]
 
     words = re.sub(r"=<\((.*?),?\) .*?>|, bias=None|, ndim=\d", r" \1", repr(conv))
@@ -115,34 +119,32 @@ def _of_operator(rng: Rng) -> Drawn:
     return Drawn(f"{does}: {words}", run, conv, x, instead, way)
 
 
-def _operator(rng: Rng, x: Floats, kinds: Any) -> Any:
+def _operator(rng: Rng, x: Floats, cls: Any) -> Any:
     """Return an operator for images with any settings and a tame inverse."""
-    cls, channels, ndim = _any(rng, kinds), x.shape[1], x.ndim - 2
-    if cls is ic.Inverse:
-        return ic.Inverse(_operator(rng, x, _CONVS))
-    if cls is ic.Chain:
-        return ic.Chain([_operator(rng, x, kinds) for kinds in (_1X1, _CONVS)])
+    channels, ndim = x.shape[1], x.ndim - 2
+    if cls in (ic.Inverse, ic.Chain):
+        steps = [_operator(rng, x, _any(rng, some)) for some in (_1X1, _CONVS)]
+        return ic.Chain(steps) if cls is ic.Chain else ic.Inverse(steps[1])
     if cls in _1X1:
         return perturbed(cls.init(channels, ndim=ndim, rng=rng), rng)
     most = (_PRODUCTS / x.size / channels / (1 if cls in _SPECTRAL else 8)) ** (1 / ndim)
-    size, dilation = max(1, min(int(rng.integers(1, 10)), int(most))), _any(rng, (2, 2, 4))
-    dilations = {"dilation": numbers(rng, ndim, 1, dilation)}
+    size = max(1, min(int(rng.integers(1, 10)), int(most)))
     mask, order = _any(rng, ("corner", "raster")), _any(rng, ("lower", "upper"))
     signs = tuple(map(int, rng.choice((-1, 1), ndim)))
-    borders = [_any(rng, [*_BORDERS]) for _ in range(ndim)]
+    borders = [_any(rng, _BORDERS) for _ in range(ndim)]
     borders = borders if rng.random() < 0.3 else borders[:1] * ndim
-    settings: dict[Any, Any] = {
-        ic.AutoregressiveConv: dilations
-        | {"mask": mask, "direction": signs if mask == "corner" else signs[0]}
-        | {"channel_order": order},
-        ic.EmergingConv: dilations | {"mask": mask},
-        ic.PeriodicConv: dilations,
+    direction = signs if mask == "corner" else signs[0]
+    settings: dict[Any, dict[str, Any]] = {
+        ic.AutoregressiveConv: {"mask": mask, "direction": direction, "channel_order": order},
+        ic.EmergingConv: {"mask": mask},
+        ic.ExponentialConv: {"padding": _any(rng, ("zeros", "circular"))},
         ic.SymmetricConv: {"boundary": tuple(borders)},
-        ic.ExponentialConv: dilations | {"padding": _any(rng, ("zeros", "circular"))},
     }
     if cls not in (ic.AutoregressiveConv, ic.PeriodicConv):
         size = min(size - 1 + size % 2, 3 if "zero" in borders else size)
-    conv = cls.init(channels, size, ndim, rng=rng, **settings[cls])
+    dilated: Any = {"dilation": numbers(rng, ndim, 1, _any(rng, (2, 2, 4)))}
+    dilated = {} if cls is ic.SymmetricConv else dilated
+    conv = cls.init(channels, size, ndim, rng=rng, **settings.get(cls, {}), **dilated)
     scale, (positive, even) = _any(rng, (0.02, 0.5)), rng.random(2) < 0.4
 
     def values(kernel: Any) -> Any:
@@ -166,7 +168,8 @@ def stand_in(conv: Any, x: Floats, inverse: bool, fresh: bool, log_det: bool) ->
         return lambda x: functools.reduce(lambda x, call: call(x), calls, x)
     if isinstance(conv, Pointwise):
         w = np.diag(np.exp(conv.log_scale)) if isinstance(conv, ic.ActNorm) else conv.matrix()
-        return lambda x: (np.linalg.inv(w) if fresh else w) @ x.reshape(*x.shape[:2], -1)
+        inverts = inverse and fresh
+        return lambda x: (np.linalg.inv(w) if inverts else w) @ x.reshape(*x.shape[:2], -1)
     if isinstance(conv, SpectralConv):
         return _transforms(conv, x, inverse and fresh, log_det)
     kernel, again = torch.as_tensor(conv.kernel), 1
@@ -182,11 +185,12 @@ def stand_in(conv: Any, x: Floats, inverse: bool, fresh: bool, log_det: bool) ->
 
 
 def _transforms(conv: Any, x: Floats, inverts: bool, log_det: bool) -> Any:
-    """Return transforms there and back, the first axis's, and products, or solves."""
-    channels, axes = x.shape[1], range(2, x.ndim)
-    name, settings = _BORDERS[getattr(conv, "boundary", ("periodic",))[0]]
-    there: Any = functools.partial(getattr(scipy.fft, name), axes=axes, **settings)
-    back: Any = functools.partial(getattr(scipy.fft, f"i{name}"), axes=axes, **settings)
+    """Return transforms as the first border has them, and products, or solves."""
+    word, channels = getattr(conv, "boundary", ("periodic",))[0], x.shape[1]
+    name, kind = _TRANSFORMS.get(word, ("rfftn", 0))
+    given: dict[str, Any] = {"axes": range(2, x.ndim), **({"type": kind} if kind else {})}
+    there = functools.partial(getattr(scipy.fft, name), **given)
+    back = functools.partial(getattr(scipy.fft, f"i{name}"), s=x.shape[2:], **given)
     x_hat, rng = there(x[:1]), np.random.default_rng(0)
     values = rng.standard_normal((x_hat[0, 0].size, channels, channels))
     matrices = (values + 2 * channels * np.eye(channels)).astype(x_hat.dtype)
@@ -194,12 +198,12 @@ def _transforms(conv: Any, x: Floats, inverts: bool, log_det: bool) -> Any:
     def run(x: Floats) -> Any:
         x_hat = there(x)
         if channels == 1:
-            return back(x_hat * matrices.reshape(x_hat.shape[1:]), s=x.shape[2:])
+            return back(x_hat * matrices.reshape(x_hat.shape[1:]))
         if log_det:
             np.linalg.slogdet(matrices)
         rows = np.ascontiguousarray(x_hat.reshape(*x.shape[:2], -1).transpose(2, 1, 0))
         rows = np.linalg.solve(matrices, rows) if inverts else matrices @ rows
-        return back(rows.transpose(2, 1, 0).reshape(x_hat.shape), s=x.shape[2:])
+        return back(rows.transpose(2, 1, 0).reshape(x_hat.shape))
 
     return run
 
@@ -209,20 +213,21 @@ def _of_filter(rng: Rng) -> Drawn:
     size, order, axis = _about(rng, *_NUMBERS), int(rng.integers(1, 9)), int(rng.integers(ndim))
     length, varies = size if ndim == 1 else _about(rng, 256, size), name == "varying_lfilter"
     shape = [*split(rng, size / length, ndim)]
-    shape[axis], state, settings = length, [*shape], {"axis": axis - ndim * _any(rng, (0, 1))}
+    shape[axis], state = length, [*shape]
+    settings: dict[str, Any] = {"axis": axis - ndim * _any(rng, (0, 1))}
     order = min(order, 2) if varies else order  # between stable ones all are
     low, high = (scipy.signal.butter(order, w) for w in rng.uniform(0.15, 0.85, 2))
     given: dict[str, Any] = dict(zip("ba", low, strict=True))
     state[axis] = order
     if name.startswith("sos"):
-        sos, state[axis] = (
-            scipy.signal.butter(2 * sections, rng.uniform(0.15, 0.85), output="sos"),
-            2,
-        )
-        given, state, order = {"sos": sos}, [sections, *state], sections
+        given = {"sos": scipy.signal.butter(2 * sections, rng.uniform(0.15, 0.85), output="sos")}
+        state[axis], order = 2, sections
+        state.insert(0, sections)
     if name == "sosfiltfilt":  # which looks at the sections for it, in vain under a jit
         settings["padlen"] = 6 * sections + 3
-    if varies:
+    elif name == "spline_filter":
+        given, settings = {}, {"order": 2 + order % 4, "mode": _any(rng, _MODES)}
+    elif varies:
         share = np.linspace(0, 1, length)[:, None]
         given = {n: v * share + w * (1 - share) for n, v, w in zip("ba", low, high, strict=True)}
     way = _any(rng, ("", "gradient", "with zi")) if name in ("lfilter", "sosfilt") else ""
@@ -233,21 +238,14 @@ def _of_filter(rng: Rng) -> Drawn:
         return getattr(ic, name)(**given, **settings, x=x)
 
     def instead(given: Any, x: Floats) -> Any:
+        if not given:
+            return functools.partial(scipy.ndimage.spline_filter, x, output=x.dtype, **settings)
         given = {n: v[0] for n, v in given.items()} if varies else given  # for all samples
         function = getattr(scipy.signal, name.removeprefix("varying_"))
         return functools.partial(function, **given, **settings, x=x)
 
-    words = f"{name} {way}".strip() + f", order or sections {order}, {settings}"
+    told = f"{order} sections, " if "sos" in given else f"order {order}, " if given else ""
+    words = f"{name} {way}".strip() + f", {told}{settings}"
     gradient = "gradient" if way == "gradient" else ""
     same = not (varies or gradient)
     return Drawn(words, run, given, rng.standard_normal(shape), instead, gradient, same)
-
-
-def _of_spline(rng: Rng) -> Drawn:
-    size, ndim, order = _about(rng, *_NUMBERS), int(rng.integers(1, 4)), int(rng.integers(2, 6))
-    mode, x = _any(rng, ("mirror", "reflect", "grid-wrap")), split(rng, size, ndim, 20.0)
-    theirs = functools.partial(scipy.ndimage.spline_filter, order=order, mode=mode)
-    run: Run = lambda _, x: ic.spline_filter(x, order, mode)  # noqa: E731
-    instead: Run = lambda _, x: functools.partial(theirs, x, output=x.dtype)  # noqa: E731
-    words = f"spline_filter, order {order}, {mode}"
-    return Drawn(words, run, {}, rng.standard_normal(x), instead, same=True)

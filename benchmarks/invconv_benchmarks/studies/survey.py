@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import track
 
 from invconv.arrays.namespaces import to_numpy
 from invconv_benchmarks import runs
 from invconv_benchmarks.measure import environment, timing
+from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.measure.timing import Call
 from invconv_benchmarks.report.tables import duration, markdown
 from invconv_benchmarks.results.result import Document, Verdict, judged, write_document
@@ -26,6 +26,7 @@ from invconv_conformance.libraries import KNOWN, Target, settings
 
 SCHEMA = "invconv-survey/1"
 _LIBRARIES, _COUNT, _QUICK = ("numpy", "torch", "jax"), 200, 20
+_SHARES = 0.5, 0.05, 0  # of the calls that are slower, in the table
 _PATIENCE, _ROUNDS, _WARM = 2.5, 21, 0.02  # seconds for the samples of a call, turns
 _SHORT, _OVERHEAD = 3e-4, 2e-4  # seconds of calls that are not judged, and that a call may take
 _ROUNDING, _UNITS = 20, 1000  # how often what rounding would change, and eps
@@ -35,7 +36,7 @@ _RATIOS: list[tuple[str, str, str, float, dict[float, float]]] = [
     ("PyTorch ÷ NumPy", "torch", "numpy", _OVERHEAD, {0: 3.0, 0.05: 2.0}),
     ("JAX ÷ NumPy", "jax", "numpy", _OVERHEAD, {0: 3.0, 0.05: 2.0}),
     ("NumPy ÷ what one would take instead", "numpy", _INSTEAD, 0.0, {0: 3.0, 0.5: 0.8}),
-    ("that of calls up to 0.3 ms", "numpy", _INSTEAD, 0.0, {}),
+    ("that of shorter calls", "numpy", _INSTEAD, 0.0, {}),
     ("PyTorch, a filter's gradient ÷ forward", "torch", f"torch{_FORWARD}", _OVERHEAD, {0: 8.0}),
     ("JAX, a filter's gradient ÷ forward", "jax", f"jax{_FORWARD}", _OVERHEAD, {0: 8.0}),
 ]
@@ -52,7 +53,7 @@ def measure(
         calls = [*track(worker.map(partial(measured, seed), numbers), "timing", **shown)]
     document: Document = {"schema": SCHEMA, **finished(), "seed": seed, "calls": calls}
     write_document(folder / "survey.json", document)
-    Console().print(Markdown("\n".join(block(document))), soft_wrap=True)
+    Console().print("\n".join(block(document)), soft_wrap=True, markup=False, highlight=False)
     return [*verdicts(document)], {}
 
 
@@ -168,14 +169,17 @@ def verdicts(document: Document) -> Iterator[Verdict]:
 
 
 def block(document: Document, worst: int = 3) -> list[str]:
-    """Return a table of the distributions and a list of the worst calls, in Markdown."""
+    """Return the distributions and the worst calls, in Markdown."""
     rows, lines = list[list[str]](), list[str]()
     for name, _, found in _ratios(document):
-        if found:
-            ends = (f"{found[int(share * len(found))][0].value:.2g}" for share in (0.5, 0.05, 0))
-            rows.append([name, str(len(found)), *ends])
+        ends = [f"{found[int(share * len(found))][0].value:.2g}" for share in _SHARES if found]
+        rows += [[name, str(len(found)), *ends]] if found else []
         for ratio, call in found[:worst]:
             times = (f"{w} {duration(float(np.median(t)))}" for w, t in call["seconds"].items())
-            line = f"`python -m invconv benchmark survey {call['line']}`"
-            lines += [f"- {name} {ratio.value:.2g}: {call['words']}: {', '.join(times)}. {line}"]
-    return [*markdown(["time ÷ time", "calls", "median", "95 %", "worst"], rows), "", *lines]
+            why = f"{name} **{ratio.value:.2g}**: {call['words']}; {', '.join(times)}"
+            lines += [f"- `{call['line']}`, {why}"]
+    there, versions = document["environment"], told(document, "numpy", "scipy", "torch", "jax")
+    about = f"{len(document['calls'])} calls of the seed {document['seed']}, {there['cpu']}, one "
+    about += f"thread, processor time, {versions}. Of a library's time 200 µs are left out, and so "
+    about += "are calls that take it at most 0.3 ms."
+    return [about, "", *markdown(["", "calls", "median", "95 %", "worst"], rows), "", *lines]
