@@ -114,7 +114,7 @@ def _of_operator(rng: Rng) -> Drawn:
         call = stand_in(conv, x, inverse, way != "prepared", log_det)
         return lambda: [call(x) for _ in range(3 if gradient else 1)][-1]
 
-    words = re.sub(r"=<\((.*?),?\) .*?>|, bias=None|, ndim=\d", r" \1", repr(conv))
+    words = re.sub(r"=<\((.*?),?\) .*?>|, bias=None|, ndim=\d|, second=.*?\)\)", r" \1", repr(conv))
     way = f"{method.partition('_')[0]}_vjp" if gradient else way
     return Drawn(f"{does}: {words}", run, conv, x, instead, way)
 
@@ -169,7 +169,8 @@ def stand_in(conv: Any, x: Floats, inverse: bool, fresh: bool, log_det: bool) ->
     if isinstance(conv, Pointwise):
         w = np.diag(np.exp(conv.log_scale)) if isinstance(conv, ic.ActNorm) else conv.matrix()
         inverts = inverse and fresh
-        return lambda x: (np.linalg.inv(w) if inverts else w) @ x.reshape(*x.shape[:2], -1)
+        product = lambda x: (np.linalg.inv(w) if inverts else w) @ x.reshape(*x.shape[:2], -1)  # noqa: E731
+        return lambda x: product(x).reshape(x.shape)
     if isinstance(conv, SpectralConv):
         return _transforms(conv, x, inverse and fresh, log_det)
     kernel, again = torch.as_tensor(conv.kernel), 1
@@ -212,8 +213,9 @@ def _of_filter(rng: Rng) -> Drawn:
     name, ndim, sections = _any(rng, _FILTERS), int(rng.integers(1, 4)), int(rng.integers(1, 16))
     size, order, axis = _about(rng, *_NUMBERS), int(rng.integers(1, 9)), int(rng.integers(ndim))
     length, varies = size if ndim == 1 else _about(rng, 256, size), name == "varying_lfilter"
-    shape = [*split(rng, size / length, ndim)]
-    shape[axis], state = length, [*shape]
+    others = split(rng, size / length, ndim - 1) if ndim > 1 else ()
+    shape = [*others[:axis], length, *others[axis:]]
+    state = [*shape]
     settings: dict[str, Any] = {"axis": axis - ndim * _any(rng, (0, 1))}
     order = min(order, 2) if varies else order  # between stable ones all are
     low, high = (scipy.signal.butter(order, w) for w in rng.uniform(0.15, 0.85, 2))
