@@ -72,13 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     console = printing.console()
     share_the_card()
     schedule = make_schedule(arguments)
+    drawing = {o: getattr(arguments, o) for o in _DRAWING if arguments.suite == "survey"}
+    given = {o: numbers(f"--{o}", [v], int)[0] for o, v in drawing.items() if v not in (None, "*")}
+    if min(given.values(), default=0) < 0:
+        raise CommandError(f"--{', --'.join(given)}: expected numbers of at least 0, got {given}")
     folder = arguments.out
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise CommandError(f"--out: expected a folder, or a name for one, got {folder}")
     folder.mkdir(exist_ok=True)
     require_writable(folder)
-    drawing = {o: getattr(arguments, o) for o in _DRAWING if arguments.suite == "survey"}
-    given = {o: numbers(f"--{o}", [v], int)[0] for o, v in drawing.items() if v not in (None, "*")}
     finished = environment.begin()
     verdicts, pictures = [], {}
     if arguments.suite in STUDIES and (arguments.only == "*" or not schedule.groups):

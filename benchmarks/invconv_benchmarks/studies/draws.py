@@ -116,7 +116,8 @@ def _of_operator(rng: Rng) -> Drawn:
 
     words = re.sub(r"=<\((.*?),?\) .*?>|, bias=None|, ndim=\d|, second=.*?\)\)", r" \1", repr(conv))
     way = f"{method.partition('_')[0]}_vjp" if gradient else way
-    return Drawn(f"{does}: {words}", run, conv, x, instead, way)
+    words = re.sub(r" +(?=[,)])", "", f"{does}: {words}")
+    return Drawn(words, run, conv, x, instead, way)
 
 
 def _operator(rng: Rng, x: Floats, cls: Any) -> Any:
@@ -168,9 +169,12 @@ def stand_in(conv: Any, x: Floats, inverse: bool, fresh: bool, log_det: bool) ->
         return lambda x: functools.reduce(lambda x, call: call(x), calls, x)
     if isinstance(conv, Pointwise):
         w = np.diag(np.exp(conv.log_scale)) if isinstance(conv, ic.ActNorm) else conv.matrix()
-        inverts = inverse and fresh
-        product = lambda x: (np.linalg.inv(w) if inverts else w) @ x.reshape(*x.shape[:2], -1)  # noqa: E731
-        return lambda x: product(x).reshape(x.shape)
+
+        def product(x: Any) -> Any:
+            known = np.linalg.inv(w) if inverse and fresh else w
+            return (known @ x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+        return product
     if isinstance(conv, SpectralConv):
         return _transforms(conv, x, inverse and fresh, log_det)
     kernel, again = torch.as_tensor(conv.kernel), 1
