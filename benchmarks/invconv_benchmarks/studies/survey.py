@@ -99,12 +99,29 @@ def ways(call: Drawn, libraries: Sequence[str] = _LIBRARIES) -> dict[str, Call]:
         elif gradient and name == "numpy":
             run, arguments = getattr(given, call.way), (x, *out)
         elif gradient:
-            of_arrays = lambda p, x, conv=given: call.run(conv.replace(**p), x)  # noqa: E731
-            run = partial(library.pullback, call.run if by_name else of_arrays)
             arrays = given if by_name else given.parameters()
             arguments = arrays, x, out[0] if by_name else tuple(out)
+            of_arrays = lambda p, x, conv=given: call.run(conv.replace(**p), x)  # noqa: E731
+            run = partial(library.pullback, call.run if by_name else of_arrays)
+            if name == "torch":
+                run, arguments = _trained(call.run, given, *arguments), ()
         calls[name] = _ended(target, run, arguments)
     return calls | {_INSTEAD: call.instead(call.given, call.x)}
+
+
+def _trained(run: Any, given: Any, arrays: Any, x: Any, out: Any) -> Call:
+    """Return PyTorch's gradients by arrays that an operator has held from the start."""
+    import torch
+
+    leaves = {name: v.detach().requires_grad_() for name, v in arrays.items()}
+    given, x = leaves if given is arrays else given.replace(**leaves), x.detach().requires_grad_()
+
+    def gradient() -> Any:
+        wanted = [*leaves.values(), x]
+        *bars, x_bar = torch.autograd.grad(run(given, x), wanted, out, materialize_grads=True)
+        return dict(zip(leaves, bars, strict=True)), x_bar
+
+    return gradient
 
 
 def _ended(target: Target, run: Any, arguments: Any) -> Call:
