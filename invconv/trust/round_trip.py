@@ -6,11 +6,11 @@ All runs in the working precision, by the solver of the call that is judged. Err
 - roundings that K and its solver share cancel: so some images have a K x with other numbers;
 - some errors show only for an ordinary y: so some images are K^-1 of noise, which holds what errors
   grow by;
-- some errors show only where K x is large, or small, or where roundings of a sum over taps are alike
-  at every pixel: so most images have signs that K answers to, of numbers that are nearly as large as
-  the largest one, or level, with K x by the kernel that calls run, as sums in another order round
-  less. For a K of positive numbers such images are grey, or alternate; for D K D, D = diag(+-1),
-  they are D times those: an error of K shows in D K D, too.
+- some errors show only where K x is large, or small, or where the roundings of a sum over taps are
+  alike at every pixel: so most images are numbers near the largest one, or one number a channel,
+  times signs for which K x is large or small; K x runs by the kernel that calls run, as sums in
+  another order round less. For a K of positive numbers such images are grey, or alternate; for
+  D K D, D = diag(+-1), they are D times those, so that it is judged as K is.
 """
 
 import itertools
@@ -151,11 +151,10 @@ class RoundTrip:
                     x[i, :, : len(rows[0])] = rows / np.abs(rows).max()
         return x
 
-    def _leveled(self, rng: np.random.Generator, signs: Floats) -> Floats:
+    def _leveled(self, rng: np.random.Generator, signs: Floats) -> Any:
         """Return signs times one number, or one a channel."""
-        levels = rng.uniform(
-            0.5, 1, (len(signs) if rng.integers(2) else 1, *(1 for _ in signs[0].shape))
-        )
+        count = len(signs) if rng.integers(2) else 1
+        levels = rng.uniform(0.5, 1, (count, *(1 for _ in signs[0].shape)))
         return signs * levels.astype(self.dtype)
 
 

@@ -1,277 +1,257 @@
-"""Operators near the threshold on large grids, with turned signs, of tiny scales and half types.
+"""Calls drawn at random, as users make them, each with what one would take instead.
 
-How wrong their inverses are is told by images that a user may have, and no judgement has a part in
-it: x' = inverse(forward(x)), and x' of random y beside float64's x, where that is itself right.
+That is SciPy's filter or spline; SciPy's transforms there and back, with a product or an inverse a
+frequency, of a spectral operator; a product with its matrix, of a 1x1; else PyTorch's convolution.
+The gradient of an operator counts for three of them.
 """
 
-import itertools
-import math
-from collections.abc import Callable, Iterator
-from typing import Any
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.fft
+import scipy.ndimage
+import scipy.signal
+import torch
+import torch.nn.functional as F
 
 import invconv as ic
-from invconv.arrays.namespaces import Shape
-from invconv_benchmarks.report.figures import Floats
-from invconv_benchmarks.studies import operators
-from invconv_benchmarks.studies.operators import Construction, Grows, Rng
+from invconv.extend import Pointwise
+from invconv.operators.convolution import SpectralConv
+from invconv_benchmarks.measure.timing import Floats
+from invconv_benchmarks.studies.operators import Rng, numbers, split
+from invconv_benchmarks.suites import as_text
+from invconv_conformance.cases.table import perturbed
 
-_FEWEST = 1.8e5  # numbers of a large grid
-_HALVINGS, _NEAR = 26, 0.3  # and digits from those wanted that are near enough
-_RIGHT = 1e-4  # residual of float64's solution that is a truth for float32
-
-
-def images(sample: Shape, rng: Rng) -> Iterator[Floats]:
-    """Yield images (C, *spatial), most like what users have, and with signs that alternate."""
-    noise, sign = rng.standard_normal(sample), rng.random(sample)
-    grey = rng.uniform(0.5, 1, (sample[0], *(1 for _ in sample[1:]))) * np.ones(sample)
-    places = np.indices(sample, sparse=True)
-    board, stripes = (-1.0) ** sum(places[1:]), (-1.0) ** places[0]
-    waves = (np.cos(rng.uniform(0, 6) + 6 * p / p.size) for p in places[1:])
-    smooth = 2 + grey * math.prod(waves) + noise / 100
-    yield from (noise, grey, np.full(sample, 0.7), sign, smooth)
-    yield from (grey * board, grey * stripes, grey * board * stripes, sign * board, sign * stripes)
-
-
-def error(conv: ic.InvertibleConv, shape: Shape, rng: Rng, few: bool = False) -> float:
-    """Return the largest error over images in the precision of an operator's arrays."""
-    like = conv._reference()[1]
-    there, single = _maker(like), str(like.dtype) == "float32"
-    prepared, worst, sample = conv.prepare(shape, check=False), 0.0, (conv.channels, *shape)
-    for x in itertools.islice(images(sample, rng), 2 if few else None):
-        given = there(x[None])
-        worst = max(worst, _off(prepared.inverse(conv.forward(given)), given))
-    if str(like.dtype) not in ("float32", "float64"):
-        return worst
-    wide = conv.asarrays(np.empty(0))
-    exact = wide.prepare(shape, check=False)
-    y = np.asarray(rng.standard_normal((1, *sample)), like.dtype)
-    x = exact.inverse(y.astype(np.float64))
-    scale = 2.0 ** -np.floor(np.log2(np.abs(x).max()))
-    if not 1e-30 < scale < 1e30:
-        return worst
-    y, x = (y * scale).astype(y.dtype), x * scale
-    if not single:  # the image of it, as a user would have it
-        return max(worst, _off(prepared.inverse(conv.forward(x)), x))
-    x = exact.inverse(y.astype(np.float64))
-    residual = wide.forward(x) - y
-    right = np.abs(exact.inverse(residual)).max() <= _RIGHT * np.abs(x).max()
-    return max(worst, _off(prepared.inverse(y), x)) if right else worst
-
-
-def _maker(like: Any) -> Callable[[Floats], Any]:
-    if isinstance(like, np.ndarray):
-        return lambda x: x.astype(like.dtype)
-    import torch
-
-    return lambda x: torch.as_tensor(x).to(like.dtype)
-
-
-def _off(found: Any, right: Any) -> float:
-    found, right = (a if isinstance(a, np.ndarray) else a.double().numpy() for a in (found, right))
-    off = np.abs(found.astype(np.float64) - right).max() / np.abs(right.astype(np.float64)).max()
-    return float(off) if np.isfinite(off) else math.inf
-
-
-def near(grows: Grows, shape: Shape, like: Any, rng: Rng, span: Any = (0.3, 4.5)) -> Any:
-    """Return an operator in a precision, moved until few digits are left on images."""
-    wanted, low, high = -rng.uniform(*span), -6.0, 17.0
-    conv = None
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        with np.errstate(all="ignore"):
-            try:
-                conv = grows(10.0**middle).asarrays(like)
-                found = math.log10(error(conv, shape, rng, few=True) or 1e-20)
-            except (ic.SingularConvError, np.linalg.LinAlgError, ValueError, OverflowError):
-                found = math.inf
-        if abs(found - wanted) < _NEAR:
-            break
-        low, high = (middle, high) if found < wanted else (low, middle)
-    return conv
-
-
-def large(count: int, seed: int) -> Iterator[Construction]:
-    """Yield operators on grids of 2e5 to 1e6 numbers, in float32 and float64 by turns."""
-    for i, rng in enumerate(np.random.default_rng([seed, 10]).spawn(count)):
-        name = list(_KINDS)[i % len(_KINDS)]
-        channels, ndim = int(rng.choice([1, 1, 2, 3, 8])), int(rng.integers(1, 4))
-        pixels = 10 ** rng.uniform(math.log10(_FEWEST) + 0.1, 6) / channels
-        shares = rng.dirichlet(np.full(ndim, 3.0))
-        shape = tuple(6 * math.ceil(pixels**share / 6) for share in shares)
-        conv = near(_KINDS[name](rng, channels, shape), shape, _like(i // len(_KINDS)), rng)
-        yield "large grids", conv, shape
-
-
-def _like(number: int) -> Floats:
-    return np.empty(0, ("float32", "float64")[number % 2])
-
-
-def _neighbours(rng: Rng, channels: int, shape: Shape) -> Grows:
-    """Return x1 - g x0 along an axis, in any direction, g about 1."""
-    axis, ndim = int(rng.integers(len(shape))), len(shape)
-    kernel = np.zeros((channels, channels, *(1 + (a == axis) for a in range(ndim))))
-    kernel.reshape(channels, channels, -1)[..., 0] = np.eye(channels)
-    last, turns = np.zeros_like(kernel), np.linalg.qr(rng.standard_normal((channels, channels)))[0]
-    last.reshape(channels, channels, -1)[..., 1] = turns if rng.random() < 0.5 else np.eye(channels)
-    corner = tuple(int(d) for d in rng.choice([-1, 1], ndim))
-    return lambda s: ic.AutoregressiveConv(
-        kernel - last * (1 + math.log10(1 + s) / shape[axis]), direction=corner
-    )
-
-
-def _corners(rng: Rng, channels: int, shape: Shape) -> Any:
-    corner = tuple(int(d) for d in rng.choice([-1, 1], len(shape)))
-    moving = operators._moving(ic.AutoregressiveConv, direction=corner)
-    return moving(rng, channels, shape)
-
-
-def _closed(rng: Rng, channels: int, shape: Shape) -> Any:
-    """Return a small periodic kernel that nearly loses a frequency of the large grid."""
-    return operators._losing(grey=rng.random() < 0.5)(rng, channels, (3,) * len(shape))
-
-
-def _bordered(rng: Rng, channels: int, shape: Shape) -> Any:
-    borders = tuple(map(str, rng.choice(["symmetric", "mirror", "odd", "periodic"], len(shape))))
-    return operators._moving(ic.SymmetricConv, boundary=borders)(rng, channels, shape)
-
-
-def _chained(rng: Rng, channels: int, shape: Shape) -> Grows:
-    bad = (_neighbours, _corners, _closed)[int(rng.integers(3))](rng, channels, shape)
-    other = operators._step(rng, channels, ndim=len(shape))
-    return lambda s: ic.Chain([other, bad(s)] if channels % 2 else [bad(s), other])
-
-
-_KINDS: dict[str, Callable[[Rng, int, Shape], Grows]] = {
-    "neighbours": _neighbours,
-    "corner": _corners,
-    "periodic": _closed,
-    "neighbours again": _neighbours,
-    "symmetric": _bordered,
-    "chain": _chained,
-    "raster": operators._moving(ic.AutoregressiveConv, mask="raster"),
-    **{n: operators._NEAR[n] for n in ("EmergingConv", "ExponentialConv")},
-    **{n: operators._NEAR[f"ExponentialConv, {n}"] for n in ("positive", "circular")},
+Run = Callable[[Any, Any], Any]
+_NUMBERS, _PRODUCTS, _MATRICES = (4e3, 1e6), 2e8, 1.2e7  # of x; at most, and of all frequencies
+_SPECTRAL: Any = ic.PeriodicConv, ic.SymmetricConv
+_CONVS: Any = *_SPECTRAL, ic.AutoregressiveConv, ic.EmergingConv, ic.ExponentialConv
+_1X1: Any = ic.Conv1x1, ic.PLUConv1x1, ic.QRConv1x1, ic.OrthogonalConv1x1, ic.CirculantConv1x1
+_1X1 = *_1X1, ic.HouseholderConv1x1, ic.ActNorm
+_DOES = ("forward", "inverse", "prepared inverse", "gradient: forward_and_log_det") * 3 + (
+    *("forward_and_log_det", "inverse_and_log_det", "gradient: inverse_and_log_det"),
+    *("least_squares", "prepared least_squares"),
+)
+_FILTERS = (
+    *("lfilter", "sosfilt") * 2,
+    "filtfilt",
+    "sosfiltfilt",
+    "varying_lfilter",
+    "spline_filter",
+)
+_MODES = "mirror", "reflect", "grid-wrap"
+_LAYOUTS: dict[str, Any] = {  # views of other memory
+    "contiguous": lambda x: x,
+    "channels last": lambda x: np.moveaxis(np.moveaxis(x, 1 % x.ndim, -1).copy(), -1, 1 % x.ndim),
+    "transposed": np.asfortranarray,
+    "every other number": lambda x: np.repeat(x, 2, -1)[..., ::2],
 }
+_TRANSFORMS = {"symmetric": ("dctn", 2), "mirror": ("dctn", 1)}  # and their types
+_TRANSFORMS |= {"odd": ("dstn", 1), "zero": ("dstn", 1)}
+_BORDERS = *_TRANSFORMS, "periodic"
 
 
-def signs(count: int, seed: int) -> Iterator[Construction]:
-    """Yield D K D for operators of each kind near the threshold, D = 1 and -1 by turns."""
-    for i, rng in enumerate(np.random.default_rng([seed, 11]).spawn(count)):
-        name = [*_KINDS, "sharpening"][i % (len(_KINDS) + 1)]
-        channels, ndim = int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 4))
-        shape = tuple(2 * int(n) for n in rng.integers(3, 9 - ndim, ndim) * (1 + (ndim == 1) * 9))
-        draw = _sharpening if name == "sharpening" else _KINDS[name]
-        conv = near(draw(rng, channels, shape), shape, _like(i // (len(_KINDS) + 1)), rng)
-        by_channel = rng.choice([-1.0, 1.0], channels)
-        yield "alternating signs", turned(conv, by_channel, rng.random(ndim) < 0.7), shape
+class Drawn(NamedTuple):
+    """A call, run(given, x) in any library."""
+
+    words: str
+    run: Run
+    given: Any  # an operator, or arguments by name
+    x: Floats
+    instead: Run  # makes a call that does as much in NumPy or PyTorch
+    way: str = ""  # "prepared", a filter's "gradient", or NumPy's method for an operator's
+    same: bool = False  # whether ``instead`` returns the same
 
 
-def _sharpening(rng: Rng, channels: int, shape: Shape) -> Grows:
-    kernel = rng.random((channels, channels, *(3,) * len(shape)))
-    kernel /= kernel.sum(axis=(1, *range(2, kernel.ndim))).max()
-    middle: Any = (..., *(1,) * len(shape))
-    one = np.zeros_like(kernel)
-    one[middle] = np.eye(channels)
-    many = int(rng.integers(2, 7))
-    return lambda s: ic.Chain([ic.PeriodicConv(one - kernel * s / (1 + s))] * many)
+def drawn(seed: int, number: int) -> Drawn:
+    """Return a call of a seed, the same on every machine."""
+    rng = np.random.default_rng([seed, number])
+    call: Drawn = _any(rng, (_of_operator, _of_operator, _of_filter))(rng)
+    dtype, layout = _any(rng, ("float32", "float64")), _any(rng, [*_LAYOUTS, *["contiguous"] * 3])
+    x, given, like = _LAYOUTS[layout](call.x.astype(dtype)), call.given, np.empty(0, dtype)
+    by_name = isinstance(given, dict)
+    given = changed(given, lambda v: v.astype(dtype)) if by_name else given.asarrays(like)
+    words = f"{call.words}, {as_text(x.shape)} {dtype}, {layout}"
+    return call._replace(words=words, given=given, x=x)
 
 
-def turned(conv: Any, by_channel: Floats, axes: Any) -> Any:
-    """Return D K D, D = ±1 by channel times a checkerboard of some axes, without a bias."""
-    if isinstance(conv, ic.Chain):
-        return ic.Chain([turned(step, by_channel, axes) for step in conv.steps])
-    if isinstance(conv, ic.EmergingConv):
-        pair = (turned(one, by_channel, axes) for one in (conv.first, conv.second))
-        return ic.EmergingConv(*pair)
-    by_pair = np.outer(by_channel, by_channel)
-    if not hasattr(conv, "kernel"):
-        return _of_matrix(conv, by_pair)
-    axes = [
-        a and b != "odd" and b != "symmetric"  # whose wall a checkerboard turns into the other
-        for a, b in zip(axes, getattr(conv, "boundary", ("",) * len(axes)), strict=True)
-    ]
-    places = np.indices(conv.kernel.shape[2:], sparse=True)
-    centres = _centres(conv, conv.kernel.shape[2:])
-    dilations = np.broadcast_to(getattr(conv, "dilation", 1), len(axes))
-    steps = [(p - c) * d * a for p, c, d, a in zip(places, centres, dilations, axes, strict=True)]
-    factor = (-1.0) ** sum(steps) * np.ones(conv.kernel.shape[2:])
-    kernel = conv.kernel * np.multiply.outer(by_pair, factor).astype(conv.kernel.dtype)
-    return conv.replace(kernel=kernel, bias=None)
+def changed(given: Any, change: Callable[[Any], Any]) -> Any:
+    """Return an operator, or arguments by name, with other arrays."""
+    if isinstance(given, dict):
+        return {name: change(v) for name, v in given.items()}
+    return given.replace(**changed(given.parameters(), change))
 
 
-def _of_matrix(conv: Any, by_pair: Floats) -> Any:
-    unit = np.eye(conv.channels).reshape(conv.channels, conv.channels, *(1,) * conv.ndim)
-    matrix = conv.replace(bias=None).asarrays(np.empty(0)).forward(unit)
-    matrix = matrix.reshape(by_pair.shape).T * by_pair
-    return ic.Conv1x1(matrix, ndim=conv.ndim).asarrays(conv._reference()[1][:0])
+def _any(rng: Rng, several: Any) -> Any:
+    return several[int(rng.integers(len(several)))]
 
 
-def _centres(conv: Any, taps: Shape) -> list[int]:
-    if isinstance(conv, ic.AutoregressiveConv):
-        return list(conv._centre)
-    borders = getattr(conv, "boundary", ("periodic",) * len(taps))
-    return [(k - 1) // 2 if b == "periodic" else 0 for k, b in zip(taps, borders, strict=True)]
+def _about(rng: Rng, low: float, high: float) -> int:
+    return int(low * (high / low) ** rng.random())
 
 
-def underflowing(count: int, seed: int) -> Iterator[Construction]:
-    """Yield chains of steps whose scales undo each other beyond the range of numbers."""
-    for i, rng in enumerate(np.random.default_rng([seed, 12]).spawn(count)):
-        channels, shape = int(rng.integers(1, 4)), (int(rng.integers(2, 20)),)
-        most = 30 if i % 2 == 0 else 250  # of 10 as a scale
-        powers = rng.uniform(most / 3, most, int(rng.integers(1, 4)))
-        steps: list[ic.InvertibleConv] = []
-        for power in rng.permutation([*powers, *-powers]):
-            one = ic.AutoregressiveConv.init(channels, ndim=1, rng=rng)
-            other = ic.Conv1x1.init(channels, ndim=1, rng=rng)
-            scale = 10.0**power
-            step: Any = one.replace(kernel=one.kernel * scale)
-            step = step if rng.random() < 0.7 else other.replace(weight=other.weight * scale)
-            steps.append(step)
-        yield "underflow", ic.Chain(steps).asarrays(_like(i)), shape
+def _of_operator(rng: Rng) -> Drawn:
+    channels, ndim, does = _about(rng, 1, 49), int(rng.integers(1, 4)), _any(rng, _DOES)
+    pixels = min(_about(rng, *_NUMBERS), _MATRICES / channels) / channels
+    batch = min(int(2 ** rng.integers(8)), max(1, int(pixels / 4**ndim)))
+    grid = [max(3, n) for n in split(rng, pixels / batch, ndim, 20.0)]
+    x = rng.standard_normal((batch, channels, *grid))
+    way, _, method = does.rpartition(" ")
+    squares, gradient = method == "least_squares", way == "gradient:"
+    every = (*_CONVS * 4, *_1X1, ic.Chain, ic.Inverse)
+    conv = _operator(rng, x, _any(rng, _SPECTRAL if squares else every))
+    if squares and "mirror" in repr(conv):  # which has none
+        conv = ic.SymmetricConv(conv.kernel)
+
+    def run(conv: Any, x: Any) -> Any:
+        return conv.least_squares(x, 0.1) if squares else getattr(conv, method)(x)
+
+    def instead(conv: Any, x: Floats) -> Any:
+        inverse, log_det = not method.startswith("forward"), method.endswith("log_det")
+        call = stand_in(conv, x, inverse, way != "prepared", log_det)
+        return lambda: [call(x) for _ in range(3 if gradient else 1)][-1]
+
+    words = re.sub(r"=<\((.*?),?\) .*?>|, bias=None|, ndim=\d|, second=.*?\)\)", r" \1", repr(conv))
+    way = f"{method.partition('_')[0]}_vjp" if gradient else way
+    words = re.sub(r" +(?=[,)])", "", f"{does}: {words}")
+    return Drawn(words, run, conv, x, instead, way)
 
 
-def halves(count: int, seed: int) -> Iterator[Construction]:
-    """Yield operators in NumPy's float16 and PyTorch's bfloat16 by turns."""
-    import torch
+def _operator(rng: Rng, x: Floats, cls: Any) -> Any:
+    """Return an operator for images with any settings and a tame inverse."""
+    channels, ndim = x.shape[1], x.ndim - 2
+    if cls in (ic.Inverse, ic.Chain):
+        steps = [_operator(rng, x, _any(rng, some)) for some in (_1X1, _CONVS)]
+        return ic.Chain(steps) if cls is ic.Chain else ic.Inverse(steps[1])
+    if cls in _1X1:
+        return perturbed(cls.init(channels, ndim=ndim, rng=rng), rng)
+    most = (_PRODUCTS / x.size / channels / (1 if cls in _SPECTRAL else 8)) ** (1 / ndim)
+    size = max(1, min(int(rng.integers(1, 10)), int(most)))
+    mask, order = _any(rng, ("corner", "raster")), _any(rng, ("lower", "upper"))
+    signs = tuple(map(int, rng.choice((-1, 1), ndim)))
+    borders = [_any(rng, _BORDERS) for _ in range(ndim)]
+    borders = borders if rng.random() < 0.3 else borders[:1] * ndim
+    direction = signs if mask == "corner" else signs[0]
+    settings: dict[Any, dict[str, Any]] = {
+        ic.AutoregressiveConv: {"mask": mask, "direction": direction, "channel_order": order},
+        ic.EmergingConv: {"mask": mask},
+        ic.ExponentialConv: {"padding": _any(rng, ("zeros", "circular"))},
+        ic.SymmetricConv: {"boundary": tuple(borders)},
+    }
+    if cls not in (ic.AutoregressiveConv, ic.PeriodicConv):
+        size = min(size - 1 + size % 2, 3 if "zero" in borders else size)
+    dilated: Any = {"dilation": numbers(rng, ndim, 1, _any(rng, (2, 2, 4)))}
+    dilated = {} if cls is ic.SymmetricConv else dilated
+    conv = cls.init(channels, size, ndim, rng=rng, **settings.get(cls, {}), **dilated)
+    scale, (positive, even) = _any(rng, (0.02, 0.5)), rng.random(2) < 0.4
 
-    for i, rng in enumerate(np.random.default_rng([seed, 13]).spawn(count)):
-        like: Any = np.empty(0, "float16") if i % 2 else torch.empty(0, dtype=torch.bfloat16)
-        name = list(_KINDS)[i // 2 % len(_KINDS)]
-        channels, shape = int(rng.integers(1, 4)), ((24,), (12, 18))[int(rng.integers(2))]
-        conv = near(_KINDS[name](rng, channels, shape), shape, like, rng, (-1.0, 2.5))
-        yield "half types", conv, shape
+    def values(kernel: Any) -> Any:
+        noise = scale * rng.standard_normal(kernel.shape)
+        noise = np.abs(noise) if positive else noise
+        return kernel + noise + even * np.flip(noise, tuple(range(2, kernel.ndim)))
+
+    return ic.bounded(changed(conv, values), 8.0)
 
 
-Stream = tuple[ic.AutoregressiveConv, int, int, Shape]  # the length of a block, blocks, other axes
+def stand_in(conv: Any, x: Floats, inverse: bool, fresh: bool, log_det: bool) -> Any:
+    """Return what one would do instead with images like x; with ``fresh`` it inverts each time.
+
+    Of an inverse by substitution it is the work of a convolution. Matrices are any of the size.
+    """
+    if isinstance(conv, ic.Inverse):
+        return stand_in(conv.conv, x, not inverse, fresh, log_det)
+    if isinstance(conv, ic.Chain | ic.EmergingConv):
+        steps = conv.steps if isinstance(conv, ic.Chain) else (conv.first, conv.second)
+        calls = [stand_in(step, x, inverse, fresh, log_det) for step in steps]
+        return lambda x: functools.reduce(lambda x, call: call(x), calls, x)
+    if isinstance(conv, Pointwise):
+        w = np.diag(np.exp(conv.log_scale)) if isinstance(conv, ic.ActNorm) else conv.matrix()
+
+        def product(x: Any) -> Any:
+            known = np.linalg.inv(w) if inverse and fresh else w
+            return (known @ x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+        return product
+    if isinstance(conv, SpectralConv):
+        return _transforms(conv, x, inverse and fresh, log_det)
+    kernel, again = torch.as_tensor(conv.kernel), 1
+    convolution = getattr(F, f"conv{x.ndim - 2}d")
+    if isinstance(conv, ic.ExponentialConv):  # as many as its series has terms
+        counts: Any = conv._family.counted(conv.kernel, x.shape[2:])[1]
+        again = counts.steps * counts.terms
+
+    def once(x: Any, _: int) -> Any:
+        return convolution(x, kernel, padding="same", dilation=conv.dilation)
+
+    return lambda x: functools.reduce(once, range(again), torch.as_tensor(x)).numpy()
 
 
-def streams(count: int, seed: int) -> Iterator[Stream]:
-    """Yield what is inverted block by block: half grow by 1.005 to 1.1 a pixel, half fade."""
-    for i, rng in enumerate(np.random.default_rng([seed, 14]).spawn(count)):
-        channels, length = int(rng.integers(1, 4)), int(rng.integers(64, 401))
-        rate = 1 + 10 ** rng.uniform(-2.3, -1) if i % 4 < 2 else 1 - 10 ** rng.uniform(-3, -0.5)
-        more = (int(rng.integers(2, 9)),) if rng.random() < 0.3 else ()
-        kernel = np.zeros((channels, channels, 2, *(1 for _ in more)))
-        turns = np.linalg.qr(rng.standard_normal((channels, channels)))[0]
-        kernel.reshape(channels, channels, 2)[...] = np.stack([np.eye(channels), -rate * turns], -1)
-        direction = int(rng.choice([-1, 1]))
-        conv = ic.AutoregressiveConv(kernel, direction=direction).asarrays(_like(i))
-        digits = 7.5 if i % 2 == 0 else 16.0
-        samples = rng.uniform(0.85, 1.3) * digits / math.log10(rate) if rate > 1 else 20 * length
-        yield conv, length, max(2, math.ceil(samples / length)), more
+def _transforms(conv: Any, x: Floats, inverts: bool, log_det: bool) -> Any:
+    """Return transforms as the first border has them, and products, or solves."""
+    word, channels = getattr(conv, "boundary", ("periodic",))[0], x.shape[1]
+    name, kind = _TRANSFORMS.get(word, ("rfftn", 0))
+    given: dict[str, Any] = {"axes": range(2, x.ndim), **({"type": kind} if kind else {})}
+    there = functools.partial(getattr(scipy.fft, name), **given)
+    back = functools.partial(getattr(scipy.fft, f"i{name}"), s=x.shape[2:], **given)
+    x_hat, rng = there(x[:1]), np.random.default_rng(0)
+    values = rng.standard_normal((x_hat[0, 0].size, channels, channels))
+    matrices = (values + 2 * channels * np.eye(channels)).astype(x_hat.dtype)
+
+    def run(x: Floats) -> Any:
+        x_hat = there(x)
+        if channels == 1:
+            return back(x_hat * matrices.reshape(x_hat.shape[1:]))
+        if log_det:
+            np.linalg.slogdet(matrices)
+        rows = np.ascontiguousarray(x_hat.reshape(*x.shape[:2], -1).transpose(2, 1, 0))
+        rows = np.linalg.solve(matrices, rows) if inverts else matrices @ rows
+        return back(rows.transpose(2, 1, 0).reshape(x_hat.shape))
+
+    return run
 
 
-def run_stream(stream: Stream, rng: Rng) -> float:
-    """Return the largest error of noise that is inverted block by block."""
-    conv, length, blocks, more = stream
-    ahead = np.broadcast_to(conv.direction, 1 + len(more))[0] < 0
-    x = rng.standard_normal((conv.channels, length * blocks, *more)).astype(conv.kernel.dtype)
-    y, found = conv.forward(x[None])[0], np.zeros_like(x)
-    before = np.zeros((conv.channels, 1, *more), x.dtype)
-    for block in range(blocks)[:: -1 if ahead else 1]:
-        part = slice(block * length, (block + 1) * length)
-        found[:, part] = conv.inverse(y[None, :, part], before=before[None])[0]
-        before = found[:, part][:, :1] if ahead else found[:, part][:, -1:]
-    return _off(found, x)
+def _of_filter(rng: Rng) -> Drawn:
+    name, ndim, sections = _any(rng, _FILTERS), int(rng.integers(1, 4)), int(rng.integers(1, 16))
+    size, order, axis = _about(rng, *_NUMBERS), int(rng.integers(1, 9)), int(rng.integers(ndim))
+    length, varies = size if ndim == 1 else _about(rng, 256, size), name == "varying_lfilter"
+    others = split(rng, size / length, ndim - 1) if ndim > 1 else ()
+    shape = [*others[:axis], length, *others[axis:]]
+    state = [*shape]
+    settings: dict[str, Any] = {"axis": axis - ndim * _any(rng, (0, 1))}
+    order = min(order, 2) if varies else order  # between stable ones all are
+    low, high = (scipy.signal.butter(order, w) for w in rng.uniform(0.15, 0.85, 2))
+    given: dict[str, Any] = dict(zip("ba", low, strict=True))
+    state[axis] = order
+    if name.startswith("sos"):
+        given = {"sos": scipy.signal.butter(2 * sections, rng.uniform(0.15, 0.85), output="sos")}
+        state[axis], order = 2, sections
+        state.insert(0, sections)
+    if name == "sosfiltfilt":  # which looks at the sections for it, in vain under a jit
+        settings["padlen"] = 6 * sections + 3
+    elif name == "spline_filter":
+        given, settings = {}, {"order": 2 + order % 4, "mode": _any(rng, _MODES)}
+    elif varies:
+        share = np.linspace(0, 1, length)[:, None]
+        given = {n: v * share + w * (1 - share) for n, v, w in zip("ba", low, high, strict=True)}
+    way = _any(rng, ("", "gradient", "with zi")) if name in ("lfilter", "sosfilt") else ""
+    if way == "with zi":
+        given["zi"] = 0.1 * rng.standard_normal(state)
+
+    def run(given: Any, x: Any) -> Any:
+        return getattr(ic, name)(**given, **settings, x=x)
+
+    def instead(given: Any, x: Floats) -> Any:
+        if not given:
+            return functools.partial(scipy.ndimage.spline_filter, x, output=x.dtype, **settings)
+        given = {n: v[0] for n, v in given.items()} if varies else given  # for all samples
+        function = getattr(scipy.signal, name.removeprefix("varying_"))
+        return functools.partial(function, **given, **settings, x=x)
+
+    told = f"{order} sections, " if "sos" in given else f"order {order}, " if given else ""
+    words = f"{name} {way}".strip() + f", {told}{settings}"
+    gradient = "gradient" if way == "gradient" else ""
+    same = not (varies or gradient)
+    return Drawn(words, run, given, rng.standard_normal(shape), instead, gradient, same)

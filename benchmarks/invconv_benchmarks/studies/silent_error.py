@@ -10,8 +10,8 @@ for y = conv.forward(x), whose x is known, and for random y, whose x is found st
 the grid is too large for a dense matrix. A 1x1 of factors runs in PyTorch, too, with parameters
 that want gradients: it is solved factor by factor.
 
-Draws by a seed (`draws`) go on where these end: grids of 10^6 numbers, signs that alternate, scales
-beyond the range, half types, blocks.
+Draws by a seed (`beyond`) go on where these end: grids of 10^6 numbers, signs that alternate,
+scales beyond the range, half types, blocks.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from invconv.operators.base import judgement
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.results.result import Verdict, judged
-from invconv_benchmarks.studies import draws, operators
+from invconv_benchmarks.studies import beyond, operators
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU
@@ -126,7 +126,7 @@ def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool | None:
 
 @dataclass(frozen=True)
 class Beyond(Compared):
-    """An operator of `draws`, and what `diagnose` says of it."""
+    """An operator of `beyond`, and what `diagnose` says of it."""
 
     worst: float  # digits at worst, as said
     ratio: float  # the condition that is said over `condition`; NaN where it is not asked
@@ -140,8 +140,8 @@ class Beyond(Compared):
 
 
 def look_beyond(kind: str, count: int, seed: int) -> list[Beyond]:
-    """Compare so many operators of a kind of `draws`, which are refused as singular or told."""
-    drawn: Iterable[Any] = getattr(draws, kind)(count, seed)
+    """Compare so many operators of a kind of `beyond`, which are refused as singular or told."""
+    drawn: Iterable[Any] = getattr(beyond, kind)(count, seed)
     look = _stream if kind == "streams" else _beyond
     shown = track(drawn, kind, count, console=Console(stderr=True), transient=True)
     with np.errstate(all="ignore"):
@@ -154,7 +154,7 @@ def _beyond(construction: operators.Construction, rng: np.random.Generator) -> B
     like = conv._reference()[1]
     precision = str(like.dtype).rpartition(".")[2]
     try:
-        left = digits(draws.error(conv, shape, rng), precision)
+        left = digits(beyond.error(conv, shape, rng), precision)
         with warned() as messages:
             conv.replace().prepare(shape)
         with warned():
@@ -168,16 +168,16 @@ def _beyond(construction: operators.Construction, rng: np.random.Generator) -> B
     return Beyond(name, conv, shape, said.digits, left, bool(messages), False, worst, ratio)
 
 
-def _stream(stream: draws.Stream, rng: np.random.Generator) -> Beyond:
+def _stream(stream: beyond.Stream, rng: np.random.Generator) -> Beyond:
     conv, length, _, more = stream
     with warned() as messages:
-        left = digits(draws.run_stream(stream, rng), str(conv.kernel.dtype))
+        left = digits(beyond.run_stream(stream, rng), str(conv.kernel.dtype))
     shape = (length, *more)
     return Beyond("blocks", conv, shape, left, left, bool(messages), False, left, math.nan)
 
 
-def beyond(quick: bool, seed: int) -> list[Verdict]:
-    """Return verdicts on operators of each kind of `draws`, by a seed; a sixtieth if quick."""
+def verdicts_beyond(quick: bool, seed: int) -> list[Verdict]:
+    """Return verdicts on operators of each kind of `beyond`, by a seed; a sixtieth if quick."""
     verdicts = []
     for kind, count in _BEYOND.items():
         found = look_beyond(kind, count // (60 if quick else 1), seed)
@@ -208,7 +208,7 @@ def compare_all(constructions: Iterable[operators.Construction], what: str) -> l
 def measure(quick: bool, folder: Path, seed: int = 0) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge constructions and random operators; ``quick`` takes a tenth of these.
 
-    The ``seed`` is that of the draws that go beyond small grids (`draws`).
+    The ``seed`` is that of the draws that go beyond small grids (`beyond`).
     """
     fewer = _QUICK if quick else 1
     constructed = compare_all([*operators.constructions(), *operators.grey()], "constructions")
@@ -238,7 +238,7 @@ def measure(quick: bool, folder: Path, seed: int = 0) -> tuple[list[Verdict], di
     blamed = [one for one in told if one is not None]
     title = "chains with one bad step that name it"
     verdicts.append(judged(title, f"{len(blamed)}", sum(blamed) / len(blamed), _NAMED, least=True))
-    return verdicts + beyond(quick, seed), {}
+    return verdicts + verdicts_beyond(quick, seed), {}
 
 
 def _verdicts(what: str, compared: Sequence[Compared]) -> list[Verdict]:

@@ -95,6 +95,11 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
             "suite precision takes --quick and --out alone, got --",
         ),
         ("benchmark precision --only 'co*'", "precision takes --quick and --out alone, got --only"),
+        ("benchmark filters --seed 1", "suite filters takes --quick and --out alone, got --seed"),
+        (
+            "benchmark survey --only 'co*'",
+            "--only: expected numbers with commas between, got 'co*'",
+        ),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
         ("density compare --mixings plain,none", "--mixings: expected 'plain' or"),
         ("density train --preset digits --mixing no:own --dry-run", "--mixing no:own: No module"),

@@ -555,7 +555,10 @@ def condition_about(
 
 
 def _condition_below(path: Path, channels: int, shape: Shape) -> float:
-    """Return a bound from below of |K|_1 |K^-1|_1: |A|_1 >= |A^T sign(A z)| in the largest entry."""
+    """Return a bound of |K|_1 |K^-1|_1 from below.
+
+    |A|_1 is at least the largest entry of A^T sign(A z), for any z.
+    """
     pairs = linear_maps(path, shape), linear_maps(paths.transposed(path), shape)
     z = np.random.default_rng().choice([-1.0, 1.0], (1, channels, *shape))
     found = [
