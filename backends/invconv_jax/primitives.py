@@ -132,7 +132,7 @@ def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
 def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
     shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order)
-    if not shape.compiles or machine.reason(itemsize):
+    if not shape.at_once or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order)
     name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
     register(name, code, "cpu")

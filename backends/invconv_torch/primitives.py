@@ -175,14 +175,11 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor,
     On a CPU all sections run in one pass of compiled code. Recorded, each is an operation.
     """
     given, shape = (b, a, x) if z is None else (b, a, x, z), _filter_shape(b, a, z)
-    if x.device.type == "cpu" and shape.compiles and not exporting_to_onnx():
+    if x.device.type == "cpu" and shape.at_once and not exporting_to_onnx():
         if not bare(*given, unrecorded=True):
             return recursion.in_sections(_section, b, a, x, z)
         if reason(x.element_size()) is None:
-            y = torch.empty_like(x, memory_format=torch.contiguous_format)
-            last = None if z is None else z.new_zeros(z.shape)
-            _into(shape, given, y, last, x.shape[-1])
-            return y, last
+            return _into(shape, given)
     return recursion.filtered.agnostic(b, a, x, z)
 
 
@@ -191,28 +188,30 @@ def _filter_shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
     return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order)
 
 
-def _into(
-    shape: recursive.Filter, given: Sequence[Tensor], y: Tensor, last: Tensor | None, step: int
-) -> None:
-    """Filter into y and the last states; the rows of y are ``step`` numbers apart."""
-    given = [t.resolve_neg().contiguous() for t in given]
-    places = [t.data_ptr() for t in given]
-    places += [0] * (4 - len(given)) + [y.data_ptr(), 0 if last is None else last.data_ptr()]
-    x, length, order = given[2], given[2].shape[-1], shape.order
-    last_step = order if step == length else step
-    steps = x.numel() // length, given[0].shape[-3], length, length, order, step, last_step
-    keeps = *given, y, last
+def _into(shape: recursive.Filter, given: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Filter with the compiled kernel: return y, laid out as x, and the last states, if z came."""
+    b, a, x, *states = (t.resolve_neg() for t in given)
+    y, length, order = torch.empty_like(x), x.shape[-1], shape.order
+    layout = recursive.laid_out(shape, x.shape, x.stride(), y.stride())
+    if layout is None:
+        x, y, layout = x.contiguous(), x.new_empty(x.shape), recursive.apart(length)
+    b, a, states = b.contiguous(), a.contiguous(), [z.contiguous() for z in states]
+    last = [z.new_zeros(z.shape) for z in states]
+    z_and_last = [v[0].data_ptr() if v else 0 for v in (states, last)]
+    places = [*(v.data_ptr() for v in (b, a, x, y)), *z_and_last]
+    across, *places_of = layout
+    steps = x.numel() // length, b.shape[-3], length, *places_of, order, order
+    shape, keeps = shape._replace(across=bool(across)), (b, a, x, *states, y, *last)
     recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads(), *keeps)
+    return y, last[0] if last else None
 
 
 def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """Return y with the last state behind it in every row."""
     if reason(x.element_size()) is not None:
         return recursion.by_solves(b, a, x, z)
-    length, shape = x.shape[-1], _filter_shape(b[None], a[None], z)
-    v = x.new_empty((*x.shape[:2], length + shape.order))
-    _into(shape, (b, a, x, z), v, v[..., length:], v.shape[-1])
-    return v
+    y, last = _into(_filter_shape(b[None], a[None], z), (b, a, x, z))
+    return torch.cat([y, last], -1) if z.shape[-1] else y
 
 
 def _filter_vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:

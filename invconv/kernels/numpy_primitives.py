@@ -157,18 +157,24 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
     """See `invconv.operators.recursion`: sections of a filter in one pass."""
     order, length = 0 if z is None else z.shape[-1], x.shape[-1]
     shape = Filter(len(b), b.shape[3] - 1, a.shape[3], order)
-    if not shape.compiles or reason(x.dtype.itemsize) is not None:
+    if not shape.at_once or reason(x.dtype.itemsize) is not None:
         agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic
-    b, a, x = map(np.ascontiguousarray, (b, a, x))
-    y, last = np.empty(x.shape, x.dtype), None
+    b, a = map(np.ascontiguousarray, (b, a))
+    y, last = np.empty_like(x), None  # of the order of axes in memory that x has
+    strides = ([s // x.itemsize for s in v.strides] for v in (x, y))
+    layout = recursive.laid_out(shape, x.shape, *strides)
+    if layout is None:
+        x, y = np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
+        layout = recursive.apart(length)
     if z is None:
-        at_b, at_a, at_x, at_y = addresses(b, a, x, y)
-        places = [at_b, at_a, at_x, 0, at_y, 0]
+        places = [*addresses(b, a, x, y), 0, 0]
     else:
         z, last = np.ascontiguousarray(z), np.zeros(z.shape, z.dtype)
-        places = addresses(b, a, x, z, y, last)
-    steps = x.size // length, b.shape[1], length, length, order, length, order
+        places = addresses(b, a, x, y, z, last)
+    across, *places_of = layout
+    steps = x.size // length, b.shape[1], length, *places_of, order, order
+    shape = shape._replace(across=bool(across))
     recursive.run(shape, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
     return y, last
 

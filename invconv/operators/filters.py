@@ -31,7 +31,6 @@ from invconv.operators.recursion import filtered
 # written as tables of numbers, not as arrays of a library
 _NUMBERS = (np.ndarray, np.number, Sequence, float, int)
 _PADS = ("odd", "even", "constant")
-_AT_ONCE = 2**14  # numbers whose order is changed
 
 
 def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
@@ -452,21 +451,13 @@ def _sections(sos: Any, x: Array) -> tuple[Array, Array]:
 
 
 def moved(x: Array, start: int, end: int) -> Array:
-    """Move an axis; torch cannot map its own function for that over a batch.
-
-    NumPy copies a few rows at a time: whole columns would not stay in the cache.
-    """
+    """Move an axis; torch cannot map its own function for that over a batch."""
     start, end = start % x.ndim, end % x.ndim
     if start == end:
         return x
     axes = list(range(x.ndim))
     axes.insert(end, axes.pop(start))
-    x = namespace(x).permute_dims(x, tuple(axes))
-    if isinstance(x, np.ndarray) and x.size > _AT_ONCE:
-        step = max(16, _AT_ONCE * x.shape[end] // x.size)
-        parts = [part(x, end, i, i + step) for i in range(0, x.shape[end], step)]
-        x = np.concatenate(parts, end, out=np.empty(x.shape, x.dtype))
-    return x
+    return namespace(x).permute_dims(x, tuple(axes))
 
 
 def _order(b: Array, a: Array) -> int:

@@ -1,5 +1,6 @@
 """Recursive filters, point-spread functions and borders: SciPy's, or their dense matrices."""
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -93,6 +94,21 @@ def test_designs_filter_as_scipys(design: str, carry: Any) -> None:
         both(carry, there_and_back, *numbers, x, axis=1)
         for padtype in ("odd", "even", "constant", None):
             both(carry, there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
+
+
+@libraries
+@pytest.mark.parametrize("shape", [(37, 2), (3, 37, 11), (2, 37, 3, 2)])
+def test_signals_are_filtered_where_they_lie(shape: Any, carry: Any) -> None:
+    """In any order of axes, and backwards, by a cascade of several parts, too."""
+    x, sos = RNG.standard_normal(shape), scipy.signal.butter(22, 0.4, output="sos")
+    backwards = [x, x[:, ::-1], np.flip(x)] if carry is np.asarray else [x]
+    for given, axis in itertools.product([*backwards, np.asfortranarray(x)], range(x.ndim)):
+        states = RNG.standard_normal((11, *shape[:axis], 2, *shape[axis + 1 :]))
+        found = ic.sosfilt(sos, carry(given), axis=axis, zi=carry(states))
+        wanted = scipy.signal.sosfilt(sos, given, axis=axis, zi=states)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(np.asarray(one), other, atol=1e-10 * np.abs(other).max())
+        both(carry, "lfilter", *scipy.signal.butter(3, 0.2), given, axis=axis)
 
 
 @pytest.mark.parametrize("carry", [np.asarray, torch.as_tensor, jax.numpy.asarray])

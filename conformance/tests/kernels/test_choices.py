@@ -156,8 +156,8 @@ def filters() -> Iterator[tuple[str, Any]]:
         yield f"{bits} bits, {itemsize} bytes, {rows} rows", groups
     parts = recursive._parts(recursive.Filter(1, 1, 2, 0), 8, 64, 3)
     yield "64 rows, 3 threads", [rows for _, *rows in parts]
-    sizes = [(1, 20, 27), (1, 20, 28), (4, 5, 6), (4, 6, 6)]
-    yield "compiled", [recursive.Filter(*size, 30).compiles for size in sizes]
+    sizes = [(1, 20, 27), (1, 20, 28), (9, 2, 2), (4, 12, 12)]
+    yield "sections at once", [recursive.Filter(*size, 30).at_once for size in sizes]
 
 
 def axes() -> Iterator[tuple[str, Any]]:

@@ -36,7 +36,8 @@ SHARING = {32: 8, 16: 4}  # pixels that share a load of weights with channels in
 TOGETHER = 8  # images, at most, that share the weights then
 REGISTERS = 8  # solved numbers of a signal, at most, that stay in registers
 TILE = 8  # samples of a signal, at most, that are written out one after the other
-FILTER = 48  # coefficients of all sections that are worth code of their own
+FILTER = 48  # coefficients of a filter that are worth code of their own
+SECTIONS = 5  # of a cascade at once, of which registers hold most of the numbers
 # lines of a square at most: images often lie whole pages apart, so that all go to one set of the
 # cache, which holds eight at least
 SIDES = {"images": 8, "wholes": 8, "channels": 8, "rows": 64}

@@ -33,7 +33,7 @@ def write_filter_handler(w: Writer, addresses: tuple[int, ...]) -> None:
         y, numbers = xla.data(w, xla.array(w, frame, xla.RESULTS, 0)), xla.attribute(w, frame, 0)
         names = recursive.SIGNATURE[1].split()[2:]
         given = {n: w.entry(numbers, 2 * len(addresses) + i) for i, n in enumerate(names)}
-        x, last = w.at(z, given["x_step"] - given["length"]), w.at(y, given["length"])
+        x, last = w.at(z, given["x_block"] - given["length"]), w.at(y, given["length"])
         given |= {"b": b, "a": a, "z": z, "x": x, "y": y, "last": last}
         for i, address in enumerate(addresses):
             rows = {"first": w.entry(numbers, 2 * i), "stop": w.entry(numbers, 2 * i + 1)}

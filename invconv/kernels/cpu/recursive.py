@@ -5,12 +5,14 @@
 z is zero from n = K on. The sections of a cascade follow each other at every sample, so nothing
 lies in memory between them: their recursions do not wait for each other. Lanes hold signals, each
 with the coefficients of its own filter. The term of y[n - 1] is added last, so that a recursion is
-one fused multiply-add a sample.
+one fused multiply-add a sample. Signals lie one after the other in memory, or beside each other,
+time first; time may go backwards.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +26,13 @@ if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
     Histories = list[list[Value]]  # of the signal, and of each section's output: the newest first
 
 
-SIGNATURE = "b a x z y last", "first stop rows filters length x_step z_step y_step last_step"
+SIGNATURE = (
+    "b a x y z last",
+    "first stop rows filters length beside x_block x_step x_time y_block y_step y_time"
+    " z_step last_step",
+)
+# whether signals lie across, and the integers of `SIGNATURE` from "beside" to "y_time"
+Layout = tuple[int, ...]
 
 
 class Filter(NamedTuple):
@@ -34,11 +42,39 @@ class Filter(NamedTuple):
     zeros: int  # coefficients of b, less one
     poles: int  # coefficients of a after the first
     order: int  # numbers of a state, at least as many
+    across: bool = False  # whether signals lie beside each other, time first
 
     @property
-    def compiles(self) -> bool:
-        """Whether the kernel has code for it."""
-        return self.sections * (self.zeros + self.poles + 1) <= costs.FILTER
+    def at_once(self) -> int:
+        """How many sections of a cascade one function filters; none if there is no code."""
+        return min(costs.SECTIONS, costs.FILTER // (self.zeros + self.poles + 1))
+
+
+def apart(numbers: int) -> Layout:
+    """Return the layout of signals one after the other, of results too, so many numbers apart."""
+    return False, 1, *(numbers, 0, 1) * 2
+
+
+def laid_out(
+    code: Filter, shape: Sequence[int], x: Sequence[int], y: Sequence[int]
+) -> Layout | None:
+    """Return how signals x and results y (..., time) of these strides lie; None: no code is so.
+
+    Strides are in numbers. Blocks of ``beside`` rows are so many numbers apart, and so are their
+    rows, and the samples of a row.
+    """
+    levels: list[tuple[int, ...]] = []
+    for n, *steps in zip(shape[:-1], x, y, strict=False):
+        if levels and all(s == n * t for s, t in zip(levels[-1][1:], steps, strict=True)):
+            n *= levels.pop()[0]
+        if n > 1:
+            levels.append((n, *steps))
+    (_, *blocks), (beside, *steps) = [(1, 0, 0), (1, 0, 0), *levels][-2:]
+    times = [x[-1], y[-1]]
+    across = {*map(abs, times)} != {1}
+    if len(levels) > 2 or (across and steps != [1, 1]):
+        return None
+    return across, beside, *itertools.chain(*zip(blocks, steps, times, strict=True))
 
 
 def run(
@@ -54,12 +90,23 @@ def run(
     ``keeps`` holds the arrays while another thread may still be at work. At most so many
     ``workers`` filter: one thread filters a few signals.
     """
-    rows, _, length, *_ = steps
+    rows, filters, length, beside, *strides, z_step, last_step = steps
+    if shape.sections > shape.at_once:  # the rest filters y in place
+        n = -(-shape.sections // -(-shape.sections // shape.at_once))
+        run(shape._replace(sections=n), itemsize, arrays, steps, workers, *keeps)
+        b, a, _, y, z, last = arrays
+        b += n * filters * (shape.zeros + 1) * itemsize
+        a += n * filters * shape.poles * itemsize
+        z, last = (p + n * rows * k * itemsize for p, k in ((z, z_step), (last, last_step)))
+        steps = rows, filters, length, beside, *strides[3:] * 2, z_step, last_step
+        rest = shape._replace(sections=shape.sections - n)
+        run(rest, itemsize, (b, a, y, y, z, last), steps, workers, *keeps)
+        return
     if workers > 1:
         products = shape.sections * (shape.zeros + shape.poles + 1)
         taken = costs.seconds(rows * length, products, itemsize, host())
         workers = costs.threads(workers, taken)
-    parts = _parts(shape, itemsize, rows, workers)
+    parts = _parts(shape, itemsize, rows, workers, beside if shape.across else 1)
     if workers == 1:
         for code, first, stop in parts:
             code.call(*arrays, first, stop, *steps)
@@ -77,20 +124,27 @@ def run(
 
 @functools.lru_cache(maxsize=256)
 def _parts(
-    shape: Filter, itemsize: int, rows: int, workers: int
+    shape: Filter, itemsize: int, rows: int, workers: int, beside: int = 1
 ) -> list[tuple[machine.Code, int, int]]:
     """Return functions with the rows that each filters, from the first to the last one's next."""
     target, step = host(), -(-rows // (workers * costs.TILE)) * costs.TILE
     return [
         (compiled(shape, target, itemsize, width), start, min(start + step, stop))
-        for width, first, stop in groups(shape, target, itemsize, rows)
+        for width, first, stop in groups(shape, target, itemsize, rows, beside)
         for start in range(first, stop, step)
     ]
 
 
-def groups(shape: Filter, target: Target, itemsize: int, rows: int) -> list[tuple[int, int, int]]:
-    """Return how many signals the lanes hold, from which row on, and up to which."""
+def groups(
+    shape: Filter, target: Target, itemsize: int, rows: int, beside: int = 1
+) -> list[tuple[int, int, int]]:
+    """Return how many signals the lanes hold, from which row on, and up to which.
+
+    Rows across count by whole vectors: lanes behind the last one of a block count too.
+    """
     lanes = min(target.lanes(itemsize), costs.TILE)
+    if shape.across:
+        return [(lanes, 0, rows // beside * -(-beside // lanes) * lanes)]
     # three signals in the lanes take no longer than one after the other
     wide = rows - rows % lanes if rows % lanes < 3 else rows
     parts = (lanes, 0, wide), (1, wide, rows)
@@ -105,25 +159,36 @@ def compiled(shape: Filter, target: Target, itemsize: int, width: int) -> machin
 def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
     """Write the function "filter" of `SIGNATURE`: it filters the rows from ``first`` to ``stop``.
 
-    A row is a signal of ``length`` samples; rows of x, z, y and of the last states are so many
-    numbers apart. ``filters`` of the rows have coefficients of their own, as many rows after each
-    other the same ones. Arrays of coefficients are (sections, filters, k), of states (sections,
-    rows, K). Lanes behind the last row repeat it.
+    A row is a signal of ``length`` samples. Rows of x and y are laid out as `laid_out` says, those
+    of z and of the last states are so many numbers apart. ``filters`` of the rows have coefficients
+    of their own, as many rows after each other the same ones. Arrays of coefficients are (sections,
+    filters, k), of states (sections, rows, K). Lanes behind the last row, of rows
+    across the last one of a block, repeat it.
     """
     w = w.narrowed(lanes)
     with (
         w.function("filter", *SIGNATURE, inside=False) as a,
         w.loop(a["first"], a["stop"], lanes) as first,
     ):
-        _Group(w, shape, a, [(first + i).least(a["stop"] - 1) for i in range(lanes)]).write()
+        stop, there = a["stop"], None
+        if shape.across:
+            whole = a["beside"].over(lanes) * lanes
+            place, first = first % whole, first // whole * a["beside"] + first % whole
+            there = w.lanes_are("<", a["beside"] - place)
+            stop = first - place + a["beside"]
+        rows = [(first + i).least(stop - 1) for i in range(lanes)]
+        _Group(w, shape, a, rows, there).write()
 
 
 class _Group:
     """The code that filters the signals in the lanes of a vector."""
 
-    def __init__(self, w: Writer, shape: Filter, a: Arguments, rows: list[Int]) -> None:
-        self.w, self.shape, self.a, self.rows = w, shape, a, rows
-        self.x, self.y = ([w.at(a[n], row * a[f"{n}_step"]) for row in rows] for n in "xy")
+    def __init__(
+        self, w: Writer, shape: Filter, a: Arguments, rows: list[Int], there: Value | None
+    ) -> None:
+        """``there`` is the mask of the lanes that hold rows across, None if rows do not lie so."""
+        self.w, self.shape, self.a, self.rows, self.there = w, shape, a, rows, there
+        self.x, self.y = ([self._row(n, row) for row in rows] for n in "xy")
         inner = max(shape.zeros, shape.poles)
         depths = (shape.zeros, *[inner] * (shape.sections - 1), shape.poles)
         self.history = [[w.new(w.zero) for _ in range(depth)] for depth in depths]
@@ -137,15 +202,20 @@ class _Group:
         ]
         head = w.integer(order).least(length)
         with w.loop(0, head) as n:
-            self._one(n, states)
+            self._samples(n, 1, states)
         # of signals in the lanes as many samples as lanes, which are transposed
-        step = w.lanes if len(self.rows) > 1 else costs.TILE
+        step = w.lanes if self.there is None and w.lanes > 1 else costs.TILE
         tiles = (length - head) // step
         with w.loop(0, tiles) as tile:
-            self._tile(head + tile * step)
+            self._samples(head + tile * step, step, [])
         with w.loop(head + tiles * step, length) as n:
-            self._one(n, [])
+            self._samples(n, 1, [])
         self._keep(states)
+
+    def _row(self, name: str, row: Int) -> Value:
+        a, beside = self.a, self.a["beside"]
+        place = row // beside * a[f"{name}_block"] + row % beside * a[f"{name}_step"]
+        return self.w.at(a[name], place)
 
     def _coefficients(self) -> list[tuple[list[Value], list[Value]]]:
         """Return b and -a of each section."""
@@ -174,30 +244,48 @@ class _Group:
 
     def _scatter(self, vector: Value, addresses: list[Value], place: int | Int = 0) -> None:
         w = self.w
-        for lane, address in enumerate(addresses):
+        for lane, address in reversed([*enumerate(addresses)]):  # the row itself behind its copies
             w.store(w.b.extract_element(vector, w.integer(lane).value), address, place)
 
-    def _one(self, n: Int, states: list[list[Variable]]) -> None:
-        """Write the filter at one sample, at first with the states."""
+    def _samples(self, n: Int, count: int, states: list[list[Variable]]) -> None:
+        """Write the filter at ``count`` samples, at first, at one, with the states."""
         history = self._loaded()
-        self._scatter(self._step(self._gathered(self.x, n), history, states), self.y, n)
+        columns = [self._step(x, history, states) for x in self._read(n, count)]
+        self._write(columns, n)
         self._stored(history)
 
-    def _tile(self, n: Int) -> None:
-        """Write the filter at some samples; vectors of samples are transposed in registers."""
-        w, history, wide = self.w, self._loaded(), len(self.rows) > 1
-        if wide:
-            columns = w.transposed([w.load(row, n) for row in self.x])
-        else:
-            columns = [w.load(self.x[0], n + i) for i in range(costs.TILE)]
-        columns = [self._step(x, history, []) for x in columns]
-        if wide:
-            for row, y in zip(self.y, w.transposed(columns), strict=True):
-                w.store(y, row, n)
-        else:
+    def _read(self, n: Int, count: int) -> list[Value]:
+        """Return the signals at ``count`` samples; vectors of samples are transposed."""
+        w, time = self.w, self.a["x_time"]
+        if self.there is not None:
+            places = (w.at(self.x[0], (n + i) * time) for i in range(count))
+            return [w.masked_load(place, self.there) for place in places]
+        if count == 1 or w.lanes == 1:
+            return [self._gathered(self.x, (n + i) * time) for i in range(count)]
+        start = self._tile(n, time)
+        return self._in_time(w.transposed([w.load(row, start) for row in self.x]), time)
+
+    def _write(self, columns: list[Value], n: Int) -> None:
+        w, time = self.w, self.a["y_time"]
+        if self.there is not None:
             for i, y in enumerate(columns):
-                w.store(y, self.y[0], n + i)
-        self._stored(history)
+                w.masked_store(y, w.at(self.y[0], (n + i) * time), self.there)
+        elif len(columns) == 1 or w.lanes == 1:
+            for i, y in enumerate(columns):
+                self._scatter(y, self.y, (n + i) * time)
+        else:
+            start = self._tile(n, time)
+            for row, y in zip(self.y, w.transposed(self._in_time(columns, time)), strict=True):
+                w.store(y, row, start)
+
+    def _tile(self, n: Int, time: Int) -> Int:
+        """Return the place of the first number of a vector of samples from n on."""
+        return n.if_(time.is_(">", 0), -n - (self.w.lanes - 1))
+
+    def _in_time(self, columns: list[Value], time: Int) -> list[Value]:
+        """Return samples in the order of time from that in memory, or the reverse."""
+        pairs, onwards = zip(columns, columns[::-1], strict=True), time.is_(">", 0)
+        return [self.w.b.select(onwards, *pair) for pair in pairs]
 
     def _loaded(self) -> Histories:
         return [[variable.value for variable in one] for one in self.history]

@@ -67,7 +67,7 @@ def filter_call(
     groups = recursive.groups(shape, host(), itemsize, rows)
     widths = tuple(width for width, *_ in groups)
     numbers = [n for _, *ends in groups for n in ends]
-    numbers += [rows, filters, whole - shape.order, *[whole] * 4]
+    numbers += [rows, filters, whole - shape.order, 1, *(whole, 0, 1) * 2, whole, whole]
     words = "_".join(map(str, map(int, (*shape, 8 * itemsize, *widths))))
     return f"invconv_filter_{words}", filter_handler(shape, itemsize, widths), np.asarray(numbers)
 
