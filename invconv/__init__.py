@@ -24,6 +24,7 @@ from invconv.operators.filters import (
     sosfiltfilt,
     varying_lfilter,
 )
+from invconv.operators.interpolation import map_coordinates
 from invconv.operators.inverse import Inverse
 from invconv.operators.least_squares import damp_for_noise
 from invconv.operators.linear_operators import aslinearoperator
@@ -75,6 +76,7 @@ __all__ = [
     "lfilter",
     "lfilter_zi",
     "load",
+    "map_coordinates",
     "save",
     "set_num_threads",
     "sosfilt",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 import scipy.optimize
 import scipy.signal
 
@@ -221,6 +222,22 @@ def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
     return x
 
 
+def _points() -> Iterator[Called]:
+    for order, mode in itertools.product(range(6), (*_MODES, "nearest", "constant")):
+        arrays = {"x": _draw((5, 4)), "coordinates": 3 * _draw((2, 3, 2)) + 2}
+        options: dict[str, Any] = {"order": order, "mode": mode}
+        yield _row(
+            f"map_coordinates-{order}-{mode}", ic.map_coordinates, _at_points, arrays, **options
+        )
+
+
+def _at_points(x: Floats, coordinates: Floats, order: int, mode: str) -> Floats:
+    if order > 1 and mode != "nearest":  # SciPy's own filter is not exact on few pixels
+        x = _interpolated(x, order, "mirror" if mode == "constant" else mode, (0, 1))
+    options: Any = {"order": order, "mode": mode, "prefilter": mode == "nearest"}
+    return np.asarray(scipy.ndimage.map_coordinates(x, coordinates, **options))
+
+
 def _least_squares() -> Iterator[Called]:
     for conv, grid in _SOLVED:
         name = type(conv).__name__.lower()
@@ -374,5 +391,6 @@ def _without_poles() -> Iterator[Called]:
 
 
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
-_TABLE = (_without_poles, *_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks)
+_SOLVING = (_from_psf, _splines, _points, _least_squares, _squeeze, _blocks)
+_TABLE = (_without_poles, *_FILTERING, *_SOLVING)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

@@ -224,6 +224,13 @@ invconv.load
       -> load(kept(ActNorm(np.asarray([-1e«39 → 38», 1.0]), None)), SMALL)
   the file cannot be read; FileNotFoundError if it does not exist -> nowhere
       -> load(«'nowhere' → kept(ONE)»)
+invconv.map_coordinates
+  an array is not real and floating -> x: expected a real floating dtype
+      -> map_coordinates(S.astype(«int → float»), [[1.0]])
+  of another library -> coordinates: expected an array of numpy
+      -> map_coordinates(S, «torch → np».ones((1, 2)))
+  an argument is none of these -> order: expected an integer from 0 to 5, got 6
+      -> map_coordinates(S, [[1.0]], «6 → 5»)
 invconv.save
   ``model`` is none of these -> model: expected an InvertibleConv or a layer that holds one, got nd
       -> save(«EYE → ONE», 'f')
@@ -428,6 +435,10 @@ ValueError
   boundary: expected one of .* or 2 of them -> SymmetricConv(KERNEL, boundary=('odd',«→ 'odd'»))
   order: expected an integer from 2 to 5, got \[3\] -> spline_filter(S, «[3] → 3»)
   mode: expected 'mirror' or .*, got 'wrap' -> spline_filter(S, mode='«→ grid-»wrap')
+  mode: .* got 'wrap'; "wrap" and "grid -> map_coordinates(S, [[1]], mode='«→ grid-»wrap')
+  coordinates: expected the shape \(1, ...\) -> map_coordinates(S, [[1.0]«, [1.0] → »])
+  cval: expected a number -> map_coordinates(S, [[1.0]], cval=«'0' → 0»)
+  x: expected at least one pixel -> map_coordinates(S[«:0 → :1»], [[1.0]])
   axes: expected some of the 1 axes of x, once each -> spline_filter(S, axes=(0«, -1 →,»))
   damp: expected a number or a 0-d array, got .* \(2,\) -> NORM.least_squares(Y, Y[0, «: → 0», 0])
   damp: expected a finite number -> BOX.least_squares(Y[:, :1], np.«inf → finfo(float).max»)

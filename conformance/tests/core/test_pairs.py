@@ -134,6 +134,7 @@ DEFAULTS = {
     "InvertibleConv.forward_vjp": "log_det_bar=None",
     "InvertibleConv.inverse_vjp": "log_det_bar=None, check=True",
     "spline_filter": "order=3, mode='mirror', axes=None",
+    "map_coordinates": "order=3, mode='mirror', cval=0.0, prefilter=True",
     "PeriodicConv.least_squares": "damp=0.0, penalty=None",
     "damp_for_noise": "penalty=None",
     "Conv1x1": "bias=None, ndim=None",
