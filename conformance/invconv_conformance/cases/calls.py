@@ -224,7 +224,8 @@ def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
 
 def _points() -> Iterator[Called]:
     for order, mode in itertools.product(range(6), (*_MODES, "nearest", "constant")):
-        arrays = {"x": _draw((5, 4)), "coordinates": 3 * _draw((2, 3, 2)) + 2}
+        ends = (-0.5, 3.5) if mode == "constant" else (-7, 9)
+        arrays = {"x": _draw((5, 4)), "coordinates": _rng.uniform(*ends, (2, 3, 2))}
         options: dict[str, Any] = {"order": order, "mode": mode}
         yield _row(
             f"map_coordinates-{order}-{mode}", ic.map_coordinates, _at_points, arrays, **options
