@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import scipy.ndimage
 import scipy.optimize
 import scipy.signal
 
 import invconv as ic
+from invconv.arrays.namespaces import namespace
 from invconv_conformance.cases.table import Case, Shape, perturbed, with_bias
 from invconv_conformance.truth import oracle
 
@@ -224,7 +226,7 @@ def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
 
 def _points() -> Iterator[Called]:
     for order, mode in itertools.product(range(6), (*_MODES, "nearest", "constant")):
-        ends = (-0.5, 3.5) if mode == "constant" else (-7, 9)
+        ends: Any = (-0.5, 3.5) if mode == "constant" else (-7, 9)
         arrays = {"x": _draw((5, 4)), "coordinates": _rng.uniform(*ends, (2, 3, 2))}
         options: dict[str, Any] = {"order": order, "mode": mode}
         yield _row(
@@ -254,6 +256,44 @@ def _least_squares() -> Iterator[Called]:
         yield _row(f"least_squares-{name}-number", _solved, _least, arrays, of, damp=0.5)
         noise: Any = {"sigma": 0.5, "looks": True}
         yield _row(f"damp_for_noise-{name}", _suggested, _discrepancy, arrays, of, **noise)
+
+
+def _functions_of_operators() -> Iterator[Called]:
+    for conv in (_small(ic.PeriodicConv, 3, 2), _small(ic.SymmetricConv, 3, boundary="odd")):
+        name = type(conv).__name__.lower()
+        for c, function, right in ((1, _exponential, _expm), (2, _traces, _traced)):
+            few = {"kernel": conv.kernel[:c, :c]} | ({"x": _draw((2, 1, 3, 4))} if c == 1 else {})
+            yield _row(f"{function.__name__[1:]}-{name}", function, right, few, conv)
+
+
+def _even(conv: Any, kernel: Any) -> Any:
+    xp = namespace(kernel)
+    if isinstance(conv, ic.PeriodicConv):
+        kernel = (kernel + xp.flip(kernel, axis=(2, 3))) / 2
+    bias = xp.zeros_like(kernel[:, 0, 0, 0])
+    return conv.asarrays(kernel).replace(kernel=kernel, bias=bias)
+
+
+def _exponential(conv: Any, kernel: Any, x: Any) -> Any:
+    return _even(conv, kernel).funm(namespace(x).exp, x)
+
+
+def _expm(conv: Any, kernel: Floats, x: Floats) -> Floats:
+    matrix, _ = oracle.affine(_even(conv, kernel), (3, 4))
+    return _turned(scipy.linalg.expm(matrix.astype(float)), (1, 3, 4), x)
+
+
+def _traces(conv: Any, kernel: Any) -> Any:
+    """Return the trace of K^2, as a vector."""
+    found = _even(conv, kernel).spectrum((3, 4))
+    xp = namespace(found)
+    squares = xp.reshape(found * xp.matrix_transpose(found), (1, -1))
+    return abs(xp.sum(squares, axis=1))
+
+
+def _traced(conv: Any, kernel: Floats) -> Any:
+    matrix = oracle.affine(_even(conv, kernel), (3, 4))[0].astype(float)
+    return np.abs([np.trace(matrix @ matrix)])
 
 
 def _small(cls: Any, *sizes: Any, channels: int = 2, **options: Any) -> Any:
@@ -392,6 +432,6 @@ def _without_poles() -> Iterator[Called]:
 
 
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
-_SOLVING = (_from_psf, _splines, _points, _least_squares, _squeeze, _blocks)
-_TABLE = (_without_poles, *_FILTERING, *_SOLVING)
+_SOLVING = (_from_psf, _splines, _points, _least_squares, _functions_of_operators)
+_TABLE = (_without_poles, *_FILTERING, *_SOLVING, _squeeze, _blocks)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

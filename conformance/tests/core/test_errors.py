@@ -212,6 +212,16 @@ invconv.lfilter_zi
   As `lfilter` -> a: expected a\[0\] other than zero -> lfilter_zi([1.0], [«0.0 → 0.1», 1.0])
   the sum of a is zero: then there is no such state -> a: expected a sum other than zero
       -> lfilter_zi([1.0], [1.0, «-1 → 1»])
+invconv.SpectralConv.spectrum
+  this is no grid of the operator -> expected 2 spatial axes -> PERIODIC.spectrum((4,«→4»))
+invconv.SpectralConv.funm
+  As `forward` -> x: expected shape -> BLUR.funm(np.exp, X«→ [:, :1]»)
+  there are several channels -> kernel: expected one channel for funm, got 3
+      -> «PERIODIC → BLUR».funm(np.exp, X[:, «: → :1»])
+  the kernel is not even, so that eigenvalues are not real -> kernel: expected an even one
+      -> «BOX → PeriodicConv(np.ones((1, 1, 1)))».funm(np.exp, S[None])
+  f gives no real and finite number for each of them -> f: expected «a number | finite numbers»
+      -> BLUR.funm(lambda k: «k[:1] | np.log(-k) → k», X[:, :1])
 invconv.load
   `save` did not write the file -> no whole safetensors file -> load(«__file__ → kept(ONE)»)
   it is damaged -> no whole safetensors file -> load(kept(ONE, «-1 → None»))
