@@ -37,6 +37,7 @@ from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
 from invconv.operators.psf import from_psf
+from invconv.operators.richardson_lucy import richardson_lucy
 from invconv.operators.splines import spline_filter
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv
@@ -77,6 +78,7 @@ __all__ = [
     "lfilter_zi",
     "load",
     "map_coordinates",
+    "richardson_lucy",
     "save",
     "set_num_threads",
     "sosfilt",

@@ -17,7 +17,7 @@ import scipy.optimize
 import scipy.signal
 
 import invconv as ic
-from invconv.arrays.namespaces import namespace
+from invconv.arrays.namespaces import constant, namespace
 from invconv_conformance.cases.table import Case, Shape, perturbed, with_bias
 from invconv_conformance.truth import oracle
 
@@ -226,8 +226,8 @@ def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
 
 def _points() -> Iterator[Called]:
     for order, mode in itertools.product(range(6), (*_MODES, "nearest", "constant")):
-        ends: Any = (-0.5, 3.5) if mode == "constant" else (-7, 9)
-        arrays = {"x": _draw((5, 4)), "coordinates": _rng.uniform(*ends, (2, 3, 2))}
+        first, side = (-0.5, 4) if mode == "constant" else (-7, 16)
+        arrays = {"x": _draw((5, 4)), "coordinates": first + side * _rng.random((2, 3, 2))}
         options: dict[str, Any] = {"order": order, "mode": mode}
         yield _row(
             f"map_coordinates-{order}-{mode}", ic.map_coordinates, _at_points, arrays, **options
@@ -264,6 +264,40 @@ def _functions_of_operators() -> Iterator[Called]:
         for c, function, right in ((1, _exponential, _expm), (2, _traces, _traced)):
             few = {"kernel": conv.kernel[:c, :c]} | ({"x": _draw((2, 1, 3, 4))} if c == 1 else {})
             yield _row(f"{function.__name__[1:]}-{name}", function, right, few, conv)
+
+
+def _stars() -> Iterator[Called]:
+    conv, few = ic.SymmetricConv(np.abs(_draw((1, 1, 2, 2)))), {"iterations": 3}
+    options: dict[str, Any]
+    for options in (few, few | {"sigma": 0.25}):
+        arrays = {"y": 1 + _rng.random((2, 1, 3, 4)), "background": np.full((3, 1), 0.125)}
+        arrays["kernel"] = conv.kernel
+        name = f"richardson_lucy{'-sigma' * (len(options) > 1)}"
+        yield _row(name, _deconvolved, _step_by_step, arrays, conv, **options)
+
+
+_GOOD = np.arange(4) > 0
+
+
+def _deconvolved(conv: Any, y: Any, kernel: Any, **options: Any) -> Any:
+    conv = conv.asarrays(y).replace(kernel=kernel)
+    return ic.richardson_lucy(conv, y, mask=constant(_GOOD, y), **options)
+
+
+def _step_by_step(
+    conv: Any, y: Floats, kernel: Floats, background: Floats, **options: Any
+) -> Floats:
+    matrix, found = oracle.affine(conv.replace(kernel=kernel), (3, 4))[0].astype(float), []
+    good, sky = (np.broadcast_to(v, (3, 4)).ravel() for v in (_GOOD, background))
+    weight = matrix.T @ good
+    for image in y.reshape(len(y), -1):
+        x = np.full(12, (good * (image - sky)).sum() / weight.sum())
+        for _ in range(options["iterations"]):
+            gap = (matrix @ x + sky - image) / options.get("sigma", 1e-9)
+            if (good * gap**2).sum() > good.sum():
+                x = x * (matrix.T @ (good * image / (matrix @ x + sky))) / weight
+        found.append(x)
+    return np.reshape(found, y.shape)
 
 
 def _even(conv: Any, kernel: Any) -> Any:
@@ -432,6 +466,6 @@ def _without_poles() -> Iterator[Called]:
 
 
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
-_SOLVING = (_from_psf, _splines, _points, _least_squares, _functions_of_operators)
+_SOLVING = (_from_psf, _splines, _points, _least_squares, _functions_of_operators, _stars)
 _TABLE = (_without_poles, *_FILTERING, *_SOLVING, _squeeze, _blocks)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

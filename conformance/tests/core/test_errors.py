@@ -181,6 +181,10 @@ invconv.damp_for_noise
   «``sigma`` is not positive | finite»
       -> sigma: expected a finite number above 0, got «0; without | inf»
       -> damp_for_noise(NORM, Y, «0 | np.inf → 0.8»)
+  ``mask`` does not fit y -> mask: expected an array that broadcasts to the shape of y
+      -> damp_for_noise(NORM, Y, 0.8, mask=np.ones(«3 → 8»))
+  is False throughout -> mask: expected some entries of y
+      -> damp_for_noise(NORM, Y, 0.8, mask=S«→+1»)
   no damp fits: y is no larger than its noise
       -> sigma: expected less noise .*, got 1, .* deviation of 1:
       -> damp_for_noise(NORM, Y, «1.0 → 0.8»)
@@ -241,6 +245,20 @@ invconv.map_coordinates
       -> map_coordinates(S, «torch → np».ones((1, 2)))
   an argument is none of these -> order: expected an integer from 0 to 5, got 6
       -> map_coordinates(S, [[1.0]], «6 → 5»)
+invconv.richardson_lucy
+  As `forward` -> y: expected shape -> richardson_lucy(BLUR, X«→ [:, :1]»)
+  ``mask``, -> mask: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], mask=np.ones(«3 → 5»))
+  ``sigma`` does not broadcast against y, -> sigma: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], sigma=np.ones(«3 → 5»))
+  ``background`` is negative or not finite, -> background: expected a finite number of at least 0
+      -> richardson_lucy(BLUR, X[:, :1], background=«-1 | np.inf → 1»)
+  ``background`` -> background: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], background=np.ones(«3 → 5»))
+  ``sigma`` is not positive -> sigma: expected a finite number above 0, got 0
+      -> richardson_lucy(BLUR, X[:, :1], sigma=«0 → 1»)
+  ``iterations`` is less than 1 -> iterations: expected a positive integer
+      -> richardson_lucy(BLUR, X[:, :1], iterations=«0 → 1»)
 invconv.save
   ``model`` is none of these -> model: expected an InvertibleConv or a layer that holds one, got nd
       -> save(«EYE → ONE», 'f')
