@@ -181,6 +181,10 @@ invconv.damp_for_noise
   «``sigma`` is not positive | finite»
       -> sigma: expected a finite number above 0, got «0; without | inf»
       -> damp_for_noise(NORM, Y, «0 | np.inf → 0.8»)
+  ``mask`` does not fit y -> mask: expected an array that broadcasts to the shape of y
+      -> damp_for_noise(NORM, Y, 0.8, mask=np.ones(«3 → 8»))
+  is False throughout -> mask: expected some entries of y
+      -> damp_for_noise(NORM, Y, 0.8, mask=S«→+1»)
   no damp fits: y is no larger than its noise
       -> sigma: expected less noise .*, got 1, .* deviation of 1:
       -> damp_for_noise(NORM, Y, «1.0 → 0.8»)
@@ -212,6 +216,16 @@ invconv.lfilter_zi
   As `lfilter` -> a: expected a\[0\] other than zero -> lfilter_zi([1.0], [«0.0 → 0.1», 1.0])
   the sum of a is zero: then there is no such state -> a: expected a sum other than zero
       -> lfilter_zi([1.0], [1.0, «-1 → 1»])
+invconv.SpectralConv.spectrum
+  this is no grid of the operator -> expected 2 spatial axes -> PERIODIC.spectrum((4,«→4»))
+invconv.SpectralConv.funm
+  As `forward` -> x: expected shape -> BLUR.funm(np.exp, X«→ [:, :1]»)
+  there are several channels -> kernel: expected one channel for funm, got 3
+      -> «PERIODIC → BLUR».funm(np.exp, X[:, «: → :1»])
+  the kernel is not even, so that eigenvalues are not real -> kernel: expected an even one
+      -> «BOX → PeriodicConv(np.ones((1, 1, 1)))».funm(np.exp, S[None])
+  f gives no real and finite number for each of them -> f: expected «a number | finite numbers»
+      -> BLUR.funm(lambda k: «k[:1] | np.log(-k) → k», X[:, :1])
 invconv.load
   `save` did not write the file -> no whole safetensors file -> load(«__file__ → kept(ONE)»)
   it is damaged -> no whole safetensors file -> load(kept(ONE, «-1 → None»))
@@ -236,6 +250,27 @@ invconv.propagate
 invconv.unpropagate
   As `propagate` -> offsets: .* other than the own one, got \(0,\); .* 1 - tap
       -> unpropagate(Y, Y[:, :, None], [(«0 → 1»,)])
+invconv.map_coordinates
+  an array is not real and floating -> x: expected a real floating dtype
+      -> map_coordinates(S.astype(«int → float»), [[1.0]])
+  of another library -> coordinates: expected an array of numpy
+      -> map_coordinates(S, «torch → np».ones((1, 2)))
+  an argument is none of these -> order: expected an integer from 0 to 5, got 6
+      -> map_coordinates(S, [[1.0]], «6 → 5»)
+invconv.richardson_lucy
+  As `forward` -> y: expected shape -> richardson_lucy(BLUR, X«→ [:, :1]»)
+  ``mask``, -> mask: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], mask=np.ones(«3 → 5»))
+  ``sigma`` does not broadcast against y, -> sigma: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], sigma=np.ones(«3 → 5»))
+  ``background`` is negative or not finite, -> background: expected a finite number of at least 0
+      -> richardson_lucy(BLUR, X[:, :1], background=«-1 | np.inf → 1»)
+  ``background`` -> background: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], background=np.ones(«3 → 5»))
+  ``sigma`` is not positive -> sigma: expected a finite number above 0, got 0
+      -> richardson_lucy(BLUR, X[:, :1], sigma=«0 → 1»)
+  ``iterations`` is less than 1 -> iterations: expected a positive integer
+      -> richardson_lucy(BLUR, X[:, :1], iterations=«0 → 1»)
 invconv.save
   ``model`` is none of these -> model: expected an InvertibleConv or a layer that holds one, got nd
       -> save(«EYE → ONE», 'f')
@@ -448,6 +483,10 @@ ValueError
   boundary: expected one of .* or 2 of them -> SymmetricConv(KERNEL, boundary=('odd',«→ 'odd'»))
   order: expected an integer from 2 to 5, got \[3\] -> spline_filter(S, «[3] → 3»)
   mode: expected 'mirror' or .*, got 'wrap' -> spline_filter(S, mode='«→ grid-»wrap')
+  mode: .* got 'wrap'; "wrap" and "grid -> map_coordinates(S, [[1]], mode='«→ grid-»wrap')
+  coordinates: expected the shape \(1, ...\) -> map_coordinates(S, [[1.0]«, [1.0] → »])
+  cval: expected a number -> map_coordinates(S, [[1.0]], cval=«'0' → 0»)
+  x: expected at least one pixel -> map_coordinates(S[«:0 → :1»], [[1.0]])
   axes: expected some of the 1 axes of x, once each -> spline_filter(S, axes=(0«, -1 →,»))
   damp: expected a number or a 0-d array, got .* \(2,\) -> NORM.least_squares(Y, Y[0, «: → 0», 0])
   damp: expected a finite number -> BOX.least_squares(Y[:, :1], np.«inf → finfo(float).max»)

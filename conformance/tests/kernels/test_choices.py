@@ -204,7 +204,8 @@ def images() -> Iterator[tuple[str, Any]]:
     for affordable, spectral, matrices in itertools.product(
         (0, 3, 7, 30, 200), (False, True), (False, True)
     ):
-        trip = RoundTrip(abs, abs, abs, (2, 8), np.dtype("float64"), spectral, matrices)
+        shape, dtype = (2, 8), np.dtype("float64")
+        trip = RoundTrip(abs, abs, abs, shape, dtype, np.ones((2, *shape)), spectral, matrices)
         for limit in (None, 1e-2):
             total = _counted(trip, affordable, limit)
             yield f"{affordable}, {spectral}, {matrices}, {limit}", total

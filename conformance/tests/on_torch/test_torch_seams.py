@@ -134,6 +134,7 @@ FUNCTIONS: dict[str, tuple[Call, tuple[tuple[int, ...], ...]]] = {
         lambda x, taps, gain: (ic.propagate(x, taps, [(-1, 0), (0, -1)], gain),),
         ((1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 2, 3, 4)),
     ),
+    "map_coordinates": (lambda x, c: (ic.map_coordinates(x, 2 * c - 1),), ((3, 4), (2, 5))),
     "squeeze": (lambda x: (ic.squeeze(x, basis="haar"),), ((1, 2, 4, 2),)),
     "unsqueeze": (lambda x: (ic.unsqueeze(x, basis="dct"),), ((1, 4, 2, 2),)),
 }
