@@ -78,7 +78,8 @@ class SpectralConv(WithKernel, abstract=True):
         -------
         array, shape (*spatial) for one channel, else (*spatial, C, C)
             Along a periodic axis in the order of `numpy.fft.fft`, complex; along others of the
-            waves m = 0, 1, ... by their frequency. log|det K| is the sum of log|det K_hat(f)|.
+            waves m = 0, 1, ... by their frequency; of half types in float32. log|det K| is the sum
+            of log|det K_hat(f)|.
 
         Raises
         ------

@@ -47,7 +47,7 @@ Blocks = tuple[Array, Array]
 _ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _MOST = 1e30  # damp that is tried
-_FEW, _MUCH = 1000, 0.1  # entries, and what one of them may carry of the misfit: of noise .013
+_FEW, _MUCH = 1000, 0.5  # entries, and what one of them may carry: of noise .013, at edges .26
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
 
 
@@ -255,8 +255,8 @@ def damp_for_noise(
     Warns
     -----
     UserWarning
-        If one entry in a thousand carries a tenth of the misfit or more, of noise a hundredth:
-        stars and saturated pixels, which the damp would suit instead of the image.
+        If one entry in a thousand carries most of the misfit, of noise a hundredth: stars and
+        saturated pixels, which the damp would suit instead of the image.
 
     Raises
     ------

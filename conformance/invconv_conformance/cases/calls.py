@@ -17,7 +17,7 @@ import scipy.optimize
 import scipy.signal
 
 import invconv as ic
-from invconv.arrays.namespaces import constant, namespace
+from invconv.arrays.namespaces import cast, constant, namespace
 from invconv_conformance.cases.table import Case, Shape, perturbed, with_bias
 from invconv_conformance.truth import oracle
 
@@ -322,7 +322,7 @@ def _traces(conv: Any, kernel: Any) -> Any:
     found = _even(conv, kernel).spectrum((3, 4))
     xp = namespace(found)
     squares = xp.reshape(found * xp.matrix_transpose(found), (1, -1))
-    return abs(xp.sum(squares, axis=1))
+    return cast(abs(xp.sum(squares, axis=1)), kernel.dtype)  # of half types in float32
 
 
 def _traced(conv: Any, kernel: Floats) -> Any:

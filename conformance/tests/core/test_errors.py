@@ -311,6 +311,17 @@ invconv_torch.ActNorm.initialize
   not finite -> x: expected images that vary -> it.ActNorm(3).initialize(torch.rand(2, 3, 4)«/0 → »)
   a parametrization has no ``right_inverse`` -> expected parameters named log_scale, which
       -> «clipped() → it.ActNorm(3)».initialize(torch.rand(2, 3, 4))
+invconv_torch.lfilter
+  As `invconv.lfilter` -> a: expected a\[0\] other than zero
+      -> it.audio.lfilter(IMAGES, IMAGES[0, 0, 0]«→ + 1», IMAGES[0, 0, 0])
+  waveforms and filters are not as many -> waveform: expected the shape \(..., 3, time\)
+      -> it.audio.lfilter(IMAGES[:, «:2 → :», 0], torch.ones(3, 2), torch.ones(3, 1))
+invconv_torch.deemph_biquad
+  another ``sample_rate`` -> sample_rate: expected one of 44100, 48000, got 8000
+      -> it.audio.deemph_biquad(IMAGES, «8000 → 48000»)
+invconv_torch.riaa_biquad
+  ``sample_rate`` is 44100, 48000, 88200 or 96000 -> sample_rate: expected one of 44100, .* 8000
+      -> it.audio.riaa_biquad(IMAGES, «8000 → 96000»)
 invconv_torch.Chain
   ``layers`` is empty -> layers: expected modules .* got none -> it.Chain([«→ LAYER»])
   an object that is no such module -> layers: expected modules with forward.* Linear at 1
