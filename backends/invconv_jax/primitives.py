@@ -22,7 +22,6 @@ from invconv_jax.native.products import matmul as matmul
 from invconv_jax.native.products import triangular_solve as triangular_solve
 from invconv_jax.native.spectrum import spectral_solver as spectral_solver
 from invconv_jax.native.wavefront import causal_solver as causal_solver
-from invconv_jax.native.wavefront import register
 
 
 class JaxOps(ArrayOps):
@@ -133,7 +132,7 @@ def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     if not shape.compiles or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order)
     name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
-    register(name, code, "cpu")
+    private.register(name, code, "cpu")
     call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
     return call(b, a, given, steps=steps)
 

@@ -26,7 +26,8 @@ class SplitByBatch:
     and the result have the same number of axes, and results at different places of the batch axes
     are independent. ``whole`` are the axes that are no batch: all non-negative, the first ones; or
     all negative, the last. ``transpose`` is that of a function that is linear in its only array: it
-    takes the cotangent, the array's type and the settings.
+    takes the cotangent, the array's type and the settings. If ``summed``, all arrays have batch
+    axes, and the result is the sum over them.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class SplitByBatch:
         function: Callable[..., Array],
         whole: tuple[int, ...],
         transpose: Callable[..., Array] | None = None,
+        *,
+        summed: bool = False,
     ) -> None:
-        self.function, self.whole = function, whole
+        self.function, self.whole, self.summed = function, whole, summed
         self.primitive = private.Primitive(name)
         self.primitive.def_impl(_run)
-        self.primitive.def_abstract_eval(_type_of_result)
+        self.primitive.def_abstract_eval(self._type_of_result)
         private.register_lowering(self.primitive, self._lower)
-        private.primitive_batchers[self.primitive] = self._vectorise
+        private.primitive_batchers[self.primitive] = self.vectorise
         if transpose is not None:
             private.deflinear2(
                 self.primitive,
@@ -67,17 +70,25 @@ class SplitByBatch:
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
         """Run the function, and tell XLA, which splits the work by itself, the whole axes."""
 
-        def keep(x: Array) -> Array:
-            whole = {axis % x.ndim for axis in self.whole}
+        def keep(x: Array, batched: bool = True) -> Array:
+            whole = {axis % x.ndim for axis in self.whole} if batched else range(x.ndim)
             spec = (None if a in whole else PartitionSpec.UNCONSTRAINED for a in range(x.ndim))
             return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
 
         if mesh is None:
             return self.function(*arrays, **dict(settings))
         *others, x = arrays
-        return keep(self.function(*others, keep(x), **dict(settings)))
+        given = *(keep(other, self.summed) for other in others), keep(x)
+        return keep(self.function(*given, **dict(settings)), not self.summed)
 
-    def _vectorise(
+    def _type_of_result(self, *types: Any, program: Any, settings: Settings) -> Any:
+        (result,), sharding = program.out_avals, types[-1].sharding
+        if self.summed:
+            sharding = sharding.update(spec=PartitionSpec(*(None,) * len(result.shape)))
+        new = {"shape": result.shape, "dtype": result.dtype, "sharding": sharding}
+        return types[-1].update(**new, weak_type=False)
+
+    def vectorise(
         self,
         arrays: tuple[Array, ...],
         axes: tuple[int | None, ...],
@@ -95,13 +106,17 @@ class SplitByBatch:
         return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
 
 
-def _rule(types: tuple[tuple[tuple[int, ...], Any], ...], axes: tuple[int, ...]) -> str:
+def _rule(split: SplitByBatch, ranks: list[int]) -> str:
     """Return a name for every axis of the arrays and the result; batch axes share names."""
-    *others, ndim = (len(shape) for shape, _ in types)
-    whole = {axis % ndim for axis in axes}
-    arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
-    x, y = ([f"{own if a in whole else 'b'}{a}" for a in range(ndim)] for own in "xy")
-    return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
+
+    def names(own: str, rank: int, batched: bool) -> str:
+        whole = {axis % rank for axis in split.whole} if batched else range(rank)
+        return " ".join(f"{own}{a}" if a in whole else f"b{a}" for a in range(rank))
+
+    *others, last, result = ranks
+    arrays = [names(f"m{i}_", rank, split.summed) for i, rank in enumerate(others)]
+    given = ", ".join([*arrays, names("x", last, True)])
+    return f"{given} -> {names('y', result, not split.summed)}"
 
 
 @functools.cache
@@ -164,6 +179,9 @@ def _program(
     def local(*arrays: Array) -> Array:
         return split.function(*arrays, **dict(settings))
 
+    def summed(spec: Any, *arrays: Array) -> Array:
+        return lax.psum(local(*arrays), jax.tree.leaves(spec))
+
     def partition(mesh: Any, arrays: Any, result: Any) -> tuple[Any, ...]:
         *others, x = arrays
         ndim = len(x.shape)
@@ -171,19 +189,17 @@ def _program(
         spec = list((*known, *(None,) * ndim)[:ndim])
         for axis in split.whole:
             spec[axis] = None
-        kept = NamedSharding(mesh, PartitionSpec(*spec))
-        return mesh, local, kept, (*(NamedSharding(mesh, PartitionSpec()) for _ in others), kept)
+        kept, here = NamedSharding(mesh, PartitionSpec(*spec)), NamedSharding(mesh, PartitionSpec())
+        if split.summed:
+            return mesh, functools.partial(summed, spec), here, (kept,) * len(arrays)
+        return mesh, local, kept, (*(here for _ in others), kept)
 
-    function = private.custom_partitioning(local)
-    function.def_partition(partition=partition, sharding_rule=_rule(types, split.whole))
-    return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
+    function, given = private.custom_partitioning(local), [jax.ShapeDtypeStruct(*t) for t in types]
+    ranks = [a.ndim for a in (*given, jax.eval_shape(local, *given))]
+    function.def_partition(partition=partition, sharding_rule=_rule(split, ranks))
+    return jax.make_jaxpr(function)(*given)
 
 
 def _run(*arrays: Array, program: Any, settings: Settings) -> Array:
     (result,) = private.jaxpr_as_fun(program)(*arrays)
     return result
-
-
-def _type_of_result(*types: Any, program: Any, settings: Settings) -> Any:
-    (result,) = program.out_avals
-    return types[-1].update(shape=result.shape, dtype=result.dtype, weak_type=False)
