@@ -213,8 +213,8 @@ class InvertibleModule(Described):
         tensor(True)
         """
         require_whole("initialize", self.parameters(), "call it before")
-        conv = self._current(False, within=False)
-        if not isinstance(conv, ic.ActNorm | ic.Chain):
+        conv: Any = self._current(False, within=False)
+        if not hasattr(conv, "initialize"):
             return
         if autocasting(kind := device_kind("x", x)):
             with torch.autocast(kind, enabled=False):
@@ -227,8 +227,7 @@ class InvertibleModule(Described):
                 module = self
                 for one in parts:
                     module = module._modules[one]
-                computed = getattr(module, "parametrizations", {})
-                steps = computed[last] if last in computed else ()
+                steps = dict(getattr(module, "parametrizations", {}).items()).get(last, ())
                 places.append((name, array, module, last, steps))
         fixed = [
             name

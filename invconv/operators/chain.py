@@ -9,7 +9,6 @@ from invconv.arrays.namespaces import Array
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.fields import part
 from invconv.operators.base.operator import InvertibleConv
-from invconv.operators.pointwise.actnorm import ActNorm
 
 
 class Chain(InvertibleConv):
@@ -75,7 +74,7 @@ class Chain(InvertibleConv):
     def initialize(self, x: Array) -> "Chain":
         """Return a copy whose actnorms are initialized in turn, each by what reaches it.
 
-        Steps other than `ActNorm` and chains of them are as they were.
+        So are other steps with a method ``initialize``; those without one are as they were.
 
         Parameters
         ----------
@@ -100,9 +99,9 @@ class Chain(InvertibleConv):
         """
         x, steps = as_batch(self, "x", x).x, list(self.steps)
         for i, step in enumerate(steps):
-            if isinstance(step, ActNorm | Chain):
+            if (initialize := getattr(step, "initialize", None)) is not None:
                 try:
-                    steps[i] = step = step.initialize(x)
+                    steps[i] = step = initialize(x)
                 except ValueError as error:
                     raise ValueError(f"step {i}: {error}") from None
             x = step.forward(x)
