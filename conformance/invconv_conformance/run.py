@@ -341,7 +341,12 @@ def load_expected(options: Any) -> Expected:
         raise CommandError(f"expected failures: {source} cannot be used: {error}") from None
     for pattern in known:
         if not any(expected({pattern: ""}, one) for one in _every(options.namespace)):
-            raise CommandError(f"expected failures: no test has a name as {pattern!r} of {source}")
+            one = next(_every(options.namespace))
+            raise CommandError(
+                f"expected failures: no test has a name as {pattern!r} of {source}; expected "
+                f'"library-case law device-mode-dtype", * for any text: "*-{one.case} {one.law} *" '
+                f"fits {_spaced(one)!r}"
+            )
     return known
 
 
@@ -358,5 +363,10 @@ def _every(namespace: str | None) -> Iterator[Check]:
 
 def expected(known: Expected, check: Check) -> list[str]:
     """Return why a test is expected to fail, nothing of one that is not."""
-    name = re.sub(r"::|\[|\]$", " ", check.name).strip()
+    name = _spaced(check)
     return [reason for pattern, reason in known.items() if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _spaced(check: Check) -> str:
+    """Return a test's name as patterns have it: brackets mean something else in them."""
+    return re.sub(r"::|\[|\]$", " ", check.name).strip()
