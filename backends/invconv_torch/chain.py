@@ -76,7 +76,17 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor) -> None:
-        """Call ``initialize`` of each layer that has one, with what reaches the layer."""
+        """Call ``initialize`` of each layer that has one, with what reaches the layer.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from invconv_torch import ActNorm, Chain
+        >>> chain = Chain([ActNorm(3)])
+        >>> chain.initialize(5 * torch.randn(8, 3, 6, 6))
+        >>> bool(chain[0].log_scale.max() < -1)
+        True
+        """
         for layer in self:
             if hasattr(layer, "initialize"):
                 layer.initialize(x)

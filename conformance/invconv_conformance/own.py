@@ -88,8 +88,7 @@ def check_operator(
     Raises
     ------
     AssertionError
-        With the law, the output, the grid, the error and its bound, the methods to look at, and
-        of an error the frames of your files that it came from.
+        With the law, the output, the grid, the error and its bound, and the methods to look at.
     ValueError
         If the operator or the matrix is singular on the grid, to rounding in float64.
 

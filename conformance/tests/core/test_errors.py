@@ -151,6 +151,11 @@ TABLE = r"""
 invconv.ActNorm.initialize
   «a channel is constant | not finite» -> x: expected images that vary
       -> ActNorm.init(3).initialize(X«*0 + 0.1 | *np.nan → »)
+invconv.Chain.initialize
+  a channel that reaches an actnorm is constant -> step 1: x: expected images that vary
+      -> Chain([ONE, ActNorm.init(3)]).initialize(X«*0 → »)
+  not finite -> step 1: x: expected images that vary
+      -> Chain([ONE, ActNorm.init(3)]).initialize(X«*np.nan → »)
 invconv.InvertibleConv.«inverse | prepare»
   the operator has a zero pivot -> Conv1x1 is exactly singular on a grid of 4 x 5
       -> Conv1x1(EYE«*0 → »).«inverse(X) | prepare((4, 5))»
@@ -305,6 +310,12 @@ invconv.spline_filter
   floating -> x: expected a real floating dtype -> spline_filter(S.astype(«int → float»))
   an argument is none of these -> order: expected an integer from 2 to 5, got 6
       -> spline_filter(S, «6 → 5»)
+invconv_torch.InvertibleModule.initialize
+  a channel is constant -> x: expected images that vary
+      -> it.ActNorm(3).initialize(torch.«zeros → rand»(2, 3, 4))
+  not finite -> x: expected images that vary -> it.ActNorm(3).initialize(torch.rand(2, 3, 4)«/0 → »)
+  a parametrization has no ``right_inverse`` -> expected parameters named log_scale, which
+      -> «clipped() → it.ActNorm(3)».initialize(torch.rand(2, 3, 4))
 invconv_torch.ActNorm.initialize
   a channel is constant -> x: expected images that vary
       -> it.ActNorm(3).initialize(torch.«zeros → rand»(2, 3, 4))
@@ -392,8 +403,8 @@ invconv_jax.Glow.log_prob
   leave the range -> x: expected images in \[0, 1\), got numbers from
       -> JAX_FLOW.log_prob(JAX_NOISE - «2 → 0»)
 invconv_conformance.check_operator
-  With the law, the output, the error and its bound
-      -> Conv1x1, numpy float64: forward.value, .*bound
+  With the law, the output, the grid, the error and its bound, and the methods to look at
+      -> Conv1x1, numpy float64: forward.value, .* on the grid .*bound .*; look at factors or apply
       -> import_module('invconv_conformance').check_operator(Conv1x1(2*EYE), EYE*«3 → 2»)
   the operator or the matrix is singular on the grid -> conv: expected an invertible .* of rank 0
       -> import_module('invconv_conformance').check_operator(Conv1x1(EYE*«0 → 2»))
