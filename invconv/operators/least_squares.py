@@ -46,7 +46,8 @@ from invconv.operators.base.judgement import warn_of_loss
 Blocks = tuple[Array, Array]
 _ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 _STEP = 10.0  # between the damps that are tried to bracket the right one
-_MOST = 1e30  # damp that is tried
+_MOST = 1e30  # damp that is tried, times |K y| / |y|
+_WHOLE = 1e154  # damp whose square does not overflow
 _FEW, _MUCH = 1000, 0.5  # entries, and what one of them may carry: of noise .013, at edges .26
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
 
@@ -302,20 +303,25 @@ def damp_for_noise(
         parts = good * (difference / number)
         return to_float(namespace(parts).sum(parts * parts)) / count
 
-    def left(damp: float) -> Array:
-        x = call.conv._least_squares(images, damp, penalties)
+    def applied(x: Array) -> Array:
         for apply in maps:
             x = apply(x)
-        return x - images
+        return x
+
+    def left(damp: float) -> Array:
+        return applied(call.conv._least_squares(images, damp, penalties)) - images
 
     def misfit(damp: float) -> float:
         return share(left(damp))
 
     _require_between(misfit(0.0), share(images), sigma)
-    high = low = 1.0  # the misfit grows with the damp
+    xp = namespace(images)
+    most = to_float(xp.max(xp.abs(images)))
+    scale = to_float(xp.max(xp.abs(applied(images / most)))) or 1.0  # of K, as a damp has it
+    high = low = scale  # the misfit grows with the damp
     while misfit(high) < 1:
         high *= _STEP
-        if high > _MOST:  # without a penalty x = 0 has been tried
+        if high > min(_MOST * scale, _WHOLE):  # without a penalty x = 0 has been tried
             raise ValueError(
                 f"sigma: expected less noise than there is signal, got {sigma:g}, and an x whose "
                 "penalty is zero explains y"

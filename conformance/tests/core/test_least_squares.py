@@ -271,6 +271,14 @@ def test_a_damp_is_found_for_images_of_any_size(cls: Any, carry: Any) -> None:
     assert found == pytest.approx(ic.damp_for_noise(conv, y, 0.5), rel=1e-2)
 
 
+@pytest.mark.parametrize("scale", [2.0**-480, 2.0**480])
+def test_a_damp_is_found_for_operators_of_any_size(scale: float) -> None:
+    conv = ic.from_psf([0.2, 0.6, 0.2])
+    y = np.random.default_rng(0).standard_normal((1, 99)).cumsum(-1)
+    found = ic.damp_for_noise(conv.replace(kernel=conv.kernel * scale), y * scale, 0.5 * scale)
+    assert found / scale == pytest.approx(ic.damp_for_noise(conv, y, 0.5), rel=1e-3)
+
+
 def test_images_of_any_size_and_none() -> None:
     conv = operator(ic.PeriodicConv, 2, (5,), singular=False).replace(bias=np.zeros(2))
     y = np.random.default_rng(0).standard_normal((2, 5))
