@@ -52,11 +52,10 @@ def _gram(family: StencilFamily, x: Array, y_bar: Array) -> Array:
 def _convolved(taps: Array, x: Array, *, family: StencilFamily) -> Array:
     """Correlate images (B, C, *shape) by XLA's convolution."""
     shape, offsets, wrap = x.shape[2:], family.offsets, family.wrap
+    if 0 in shape or (grid := grid_of(offsets, wrap, shape)) is None:
+        return jnp.zeros_like(x)
     if len(shape) > 3:  # more than cuDNN's convolutions have
         return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
-    grid = grid_of(offsets, wrap, shape)
-    if grid is None:
-        return jnp.zeros_like(x)
     padding = [(-low, high) for low, high in zip(grid.low, grid.high, strict=True)]
     if wrap:
         x = jnp.pad(x, [(0, 0), (0, 0), *padding], mode="wrap")
