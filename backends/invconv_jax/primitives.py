@@ -24,7 +24,6 @@ from invconv_jax.native.products import matmul as matmul
 from invconv_jax.native.products import triangular_solve as triangular_solve
 from invconv_jax.native.spectrum import spectral_solver as spectral_solver
 from invconv_jax.native.wavefront import causal_solver as causal_solver
-from invconv_jax.native.wavefront import register
 
 
 class JaxOps(ArrayOps):
@@ -135,7 +134,7 @@ def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
     if not shape.at_once or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order)
     name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
-    register(name, code, "cpu")
+    private.register(name, code, "cpu")
     call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
     return call(b, a, given, steps=steps)
 
@@ -203,7 +202,7 @@ def _by_handler(taps: Array, x: Array, *, family: Propagation) -> Array:
     if not family.compiled.compiles or machine.reason(x.dtype.itemsize):
         return _by_scan(taps, x, family=family)
     name, code, steps = cpu.propagation_call(family.compiled, x.dtype.itemsize, x.shape, taps.shape)
-    register(name, code, "cpu")
+    private.register(name, code, "cpu")
     return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(x.shape, x.dtype))(taps, x, steps=steps)
 
 

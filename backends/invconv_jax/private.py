@@ -5,6 +5,8 @@ pyproject.toml: before it, XLA asked a handler for its metadata without a table 
 which `invconv.kernels.cpu.compiler.frame` reads.
 """
 
+import ctypes
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -50,8 +52,8 @@ def primitive_of(
 ) -> Primitive:
     """Return a primitive that runs as a function of JAX's own, or by the kernel of a platform.
 
-    Its result has the type of the last argument. Kernels exist in this process only: an exported
-    program runs the function.
+    Its result has the type of the last argument unless it is told otherwise. Kernels exist in this
+    process only: an exported program runs the function.
     """
     primitive = Primitive(name)
     primitive.def_impl(function)  # where JAX compiles nothing
@@ -78,3 +80,20 @@ def automatic_mesh(context: Any) -> Any:
     if mesh.empty:
         mesh = getattr(context.module_context.axis_context, "abstract_mesh", None)
     return mesh if mesh is not None and AxisType.Auto in mesh.axis_types else None
+
+
+_registered: set[str] = set()
+_registering = threading.Lock()
+
+
+def register(name: str, code: Any, platform: str) -> None:
+    """Register a handler with XLA, which may run it until the process ends: its code stays.
+
+    XLA refuses a second handler of a name, such as one that another thread has compiled.
+    """
+    with _registering:
+        if name not in _registered:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
+            capsule = jax.ffi.pycapsule(code.address)
+            jax.ffi.register_ffi_target(name, capsule, platform=platform)
+            _registered.add(name)

@@ -27,7 +27,8 @@ class SplitByBatch:
     are independent. ``whole`` are the axes that are no batch: all non-negative, the first ones; or
     all negative, the last. ``transpose`` is that of a function that is linear in its only array: it
     takes the cotangent, the array's type and the settings. ``shared`` first axes of every array are
-    the batch, unless an array has size 1 there; else others than the last have none.
+    the batch, unless an array has size 1 there; else others than the last have none. If ``summed``,
+    all arrays have batch axes, and the result is the sum over them.
     """
 
     def __init__(
@@ -36,14 +37,17 @@ class SplitByBatch:
         function: Callable[..., Array],
         whole: tuple[int, ...],
         transpose: Callable[..., Array] | None = None,
+        *,
         shared: int = 0,
+        summed: bool = False,
     ) -> None:
-        self.function, self.whole, self.shared = function, whole, shared
+        self.function, self.whole = function, whole
+        self.shared, self.summed = shared, summed
         self.primitive = private.Primitive(name)
         self.primitive.def_impl(_run)
-        self.primitive.def_abstract_eval(_type_of_result)
+        self.primitive.def_abstract_eval(self._type_of_result)
         private.register_lowering(self.primitive, self._lower)
-        private.primitive_batchers[self.primitive] = self._vectorise
+        private.primitive_batchers[self.primitive] = self.vectorise
         if transpose is not None:
             private.deflinear2(
                 self.primitive,
@@ -56,6 +60,8 @@ class SplitByBatch:
 
     def shares(self, other: Sequence[int], shape: Sequence[int], axis: int) -> bool:
         """Tell whether an axis of an array is a batch axis of the last one, of this shape."""
+        if self.summed:
+            return axis not in self.whole_of(len(other))
         return axis < self.shared and other[axis] == shape[axis]
 
     def __call__(self, *arrays: Array, **settings: Any) -> Array:
@@ -77,17 +83,25 @@ class SplitByBatch:
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
         """Run the function, and tell XLA, which splits the work by itself, the whole axes."""
 
-        def keep(x: Array) -> Array:
-            whole = self.whole_of(x.ndim)
+        def keep(x: Array, batched: bool = True) -> Array:
+            whole = self.whole_of(x.ndim) if batched else range(x.ndim)
             spec = (None if a in whole else PartitionSpec.UNCONSTRAINED for a in range(x.ndim))
             return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
 
         if mesh is None:
             return self.function(*arrays, **dict(settings))
         *others, x = arrays
-        return keep(self.function(*others, keep(x), **dict(settings)))
+        given = *(v if self.shared else keep(v, self.summed) for v in others), keep(x)
+        return keep(self.function(*given, **dict(settings)), not self.summed)
 
-    def _vectorise(
+    def _type_of_result(self, *types: Any, program: Any, settings: Settings) -> Any:
+        (result,), sharding = program.out_avals, types[-1].sharding
+        if self.summed:
+            sharding = sharding.update(spec=PartitionSpec(*(None,) * len(result.shape)))
+        new = {"shape": result.shape, "dtype": result.dtype, "sharding": sharding}
+        return types[-1].update(**new, weak_type=False)
+
+    def vectorise(
         self,
         arrays: tuple[Array, ...],
         axes: tuple[int | None, ...],
@@ -105,15 +119,17 @@ class SplitByBatch:
         return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
 
 
-def _rule(split: SplitByBatch, types: Sequence[tuple[tuple[int, ...], Any]]) -> str:
+def _rule(split: SplitByBatch, shapes: list[tuple[int, ...]]) -> str:
     """Return a name for every axis of the arrays and the result; batch axes share names."""
-    *others, shape = (shape for shape, _ in types)
-    whole = split.whole_of(len(shape))
+    *others, last, result = shapes
     arrays = [
-        [f"b{a}" if split.shares(other, shape, a) else f"m{i}_{a}" for a in range(len(other))]
+        [f"b{a}" if split.shares(other, last, a) else f"m{i}_{a}" for a in range(len(other))]
         for i, other in enumerate(others)
     ]
-    x, y = ([f"{own if a in whole else 'b'}{a}" for a in range(len(shape))] for own in "xy")
+    whole = split.whole_of(len(last))
+    x = [f"x{a}" if a in whole else f"b{a}" for a in range(len(last))]
+    whole = {*range(len(result))} if split.summed else whole
+    y = [f"y{a}" if a in whole else f"b{a}" for a in range(len(result))]
     return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
 
 
@@ -177,6 +193,9 @@ def _program(
     def local(*arrays: Array) -> Array:
         return split.function(*arrays, **dict(settings))
 
+    def summed(spec: Any, *arrays: Array) -> Array:
+        return lax.psum(local(*arrays), jax.tree.leaves(spec))
+
     def partition(mesh: Any, arrays: Any, result: Any) -> tuple[Any, ...]:
         *others, x = arrays
         ndim = len(x.shape)
@@ -184,23 +203,21 @@ def _program(
         spec = list((*known, *(None,) * ndim)[:ndim])
         for axis in split.whole_of(ndim):
             spec[axis] = None
-        kept = NamedSharding(mesh, PartitionSpec(*spec))
+        kept, here = NamedSharding(mesh, PartitionSpec(*spec)), NamedSharding(mesh, PartitionSpec())
+        if split.summed:
+            return mesh, functools.partial(summed, spec), here, (kept,) * len(arrays)
         specs = [
             [spec[a] if split.shares(v.shape, x.shape, a) else None for a in range(len(v.shape))]
             for v in others
         ]
         return mesh, local, kept, (*(NamedSharding(mesh, PartitionSpec(*s)) for s in specs), kept)
 
-    function = private.custom_partitioning(local)
-    function.def_partition(partition=partition, sharding_rule=_rule(split, types))
-    return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
+    function, given = private.custom_partitioning(local), [jax.ShapeDtypeStruct(*t) for t in types]
+    shapes = [tuple(a.shape) for a in (*given, jax.eval_shape(local, *given))]
+    function.def_partition(partition=partition, sharding_rule=_rule(split, shapes))
+    return jax.make_jaxpr(function)(*given)
 
 
 def _run(*arrays: Array, program: Any, settings: Settings) -> Array:
     (result,) = private.jaxpr_as_fun(program)(*arrays)
     return result
-
-
-def _type_of_result(*types: Any, program: Any, settings: Settings) -> Any:
-    (result,) = program.out_avals
-    return types[-1].update(shape=result.shape, dtype=result.dtype, weak_type=False)

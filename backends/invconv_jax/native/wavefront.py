@@ -8,9 +8,7 @@ of JAX in this process must run the same program: if they differ, or one has no 
 used. Not yet run on a GPU.
 """
 
-import ctypes
 import functools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +30,7 @@ from invconv.kernels.primitives import Plan, flat
 from invconv.kernels.wavefront import inverse_keeps_accuracy, lanes_of
 from invconv_jax.native.partition import SplitByBatch
 from invconv_jax.native.products import correlate, matmul, substitute, triangular_solve
-from invconv_jax.private import primitive_batchers, primitive_of
+from invconv_jax.private import primitive_batchers, primitive_of, register
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> "CausalSolver":
@@ -96,23 +94,6 @@ def _ordinals() -> tuple[int, ...]:
     except RuntimeError:  # JAX has no such backend here
         return ()
     return tuple(device.local_hardware_id for device in devices)
-
-
-_registered: set[str] = set()
-_registering = threading.Lock()
-
-
-def register(name: str, code: Any, platform: str) -> None:
-    """Register a handler with XLA, which may run it until the process ends: its code stays.
-
-    XLA refuses a second handler of a name, such as one that another thread has compiled.
-    """
-    with _registering:
-        if name not in _registered:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
-            capsule = jax.ffi.pycapsule(code.address)
-            jax.ffi.register_ffi_target(name, capsule, platform=platform)
-            _registered.add(name)
 
 
 def solve(sweep: Sweep, matrices: Array, y: Array, weights: Sequence[Array] = ()) -> Array:

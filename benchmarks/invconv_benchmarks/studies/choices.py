@@ -149,7 +149,7 @@ def _correlation(batch: int, channels: int, grid: tuple[int, ...]) -> Choice:
     known = {"pixels": given} | ({"images": by_images} if by_images else {})
 
     def force(way: str) -> Any:
-        return mock.patch.object(correlation, "_way", return_value=(known[way], 1))
+        return mock.patch.object(correlation, "way_of", return_value=(known[way], 1))
 
     def chosen() -> str:
         return min(known, key=lambda way: known[way].seconds(batch))

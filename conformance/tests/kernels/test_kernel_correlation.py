@@ -80,7 +80,7 @@ def test_pixels_and_images_agree(seed: int, wrap: Any, bits: int | None, monkeyp
     assert (given.lanes, by_images.lanes) == ("pixels", "images")
     found = []
     for way in (given, by_images):
-        monkeypatch.setattr(correlation, "_way", lambda *_, way=way: (way, 1))
+        monkeypatch.setattr(correlation, "way_of", lambda *_, way=way: (way, 1))
         found.append(run(given, taps, x))
     assert np.array_equal(found[0], found[1])
     scale = np.abs(taps).sum(axis=(0, 2)).max() * np.abs(x).max()

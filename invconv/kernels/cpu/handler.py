@@ -1,11 +1,12 @@
-"""The kernel's handler for XLA's foreign function interface (`compiler.frame`)."""
+"""The kernels' handlers for XLA's foreign function interface (`compiler.frame`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from invconv.kernels.cpu import costs, loop, propagation, recursive, weights
 from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Value, Writer
+from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Int, Value, Writer
+from invconv.kernels.cpu.correlate import correlation
 
 
 def write_handler(w: Writer, addresses: tuple[int, ...]) -> None:
@@ -52,6 +53,39 @@ def write_propagation_handler(w: Writer, address: int, shape: propagation.Recurs
         w.call_outside(w.address(address), shape.signature, x=x, taps=taps, h=h, **given)
 
 
+def write_correlation_handler(w: Writer, addresses: tuple[int, ...]) -> None:
+    """Write the function "handler" of a call frame that correlates, or sums the gradient by taps.
+
+    Arguments of the custom call are the taps (T, C, C) and the images x, or x and y_bar. Results
+    are the images, or the gradient, and memory to work in. Attributes are the program; and the
+    integers of `cpu.correlate.correlation`, with how many numbers the gradient has.
+
+    ``addresses`` are those of the compiled functions "correlate" and "sums", or that of "gram".
+    """
+    with xla.handler(w) as frame, _denormal_numbers(w):
+        a, b = (xla.data(w, xla.array(w, frame, xla.ARGUMENTS, i)) for i in range(2))
+        result, memory = (xla.data(w, xla.array(w, frame, xla.RESULTS, i)) for i in range(2))
+        program, room = (xla.attribute(w, frame, i) for i in range(2))
+        shared, z = _in_lines(w, memory, w.integer(costs.LINE))
+        names = correlation.INTEGERS.split()
+        given = {name: w.entry(room, i) for i, name in enumerate(names)}
+        function, given = w.address(addresses[0]), given | {"program": program, "z": z}
+        if len(addresses) == 1:
+            w.clear(result, w.entry(room, len(names)))
+            w.call_outside(function, correlation.GRAM, x=a, y_bar=b, total=result, **given)
+        else:
+            w.clear(shared, w.integer(8 // w.itemsize))
+            given |= {"shared": shared, "sums": w.address(addresses[1])}
+            w.call_outside(function, correlation.SIGNATURE, taps=a, x=b, y=result, **given)
+
+
+def _in_lines(w: Writer, memory: Value, *places: Int) -> list[Value]:
+    """Return the address of the first whole line of working memory, and those of places in it."""
+    start = w.integer(w.b.ptrtoint(memory, I64))
+    first = start + (-start) % costs.LINE
+    return [w.address(first), *(w.address(first + place) for place in places)]
+
+
 def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     """Write the computation of the weights, unless they are given, and the solve."""
     prepare, solve, sums = addresses
@@ -59,9 +93,7 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
     x, memory = (xla.array(w, frame, xla.RESULTS, i) for i in range(2))
     program, room = (xla.attribute(w, frame, i) for i in range(2))
     images, *places, words = (w.entry(room, i) for i in range(5))
-    start = w.integer(w.b.ptrtoint(xla.data(w, memory), I64))
-    z = start + (-start) % costs.LINE
-    computed, scratch, shared = (w.address(z + place) for place in places)
+    z, computed, scratch, shared = _in_lines(w, xla.data(w, memory), *places)
     to_make = w.entry(given, 4).is_("!=", 1)
     with w.b.if_then(to_make):
         arrays = {"matrices": xla.data(w, given), "weights": computed, "scratch": scratch}
@@ -75,7 +107,7 @@ def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:
         weights=w.b.select(to_make, computed, xla.data(w, given)),
         program=program,
         shared=shared,
-        z=w.address(z),
+        z=z,
         sums=w.address(sums),
         images=images,
     )

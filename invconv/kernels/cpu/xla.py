@@ -1,28 +1,33 @@
-"""The compiled kernel as a custom call of XLA: program, working memory and handler."""
+"""The compiled kernels as custom calls of XLA: program, working memory and handler."""
 
 import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from invconv.arrays.stencil import Sweep
+from invconv.arrays.namespaces import Shape
+from invconv.arrays.stencil import Offset, Sweep
 from invconv.kernels.cpu import costs, machine, propagation, recursive
-from invconv.kernels.cpu.assembly import Program, best_program
+from invconv.kernels.cpu.assembly import best_program
 from invconv.kernels.cpu.compiler.target import Target, host
+from invconv.kernels.cpu.correlate.correlation import compiled_correlation, way_of
+from invconv.kernels.cpu.correlate.programs import of_taps
 from invconv.kernels.cpu.geometry import geometry_of
 from invconv.kernels.cpu.program import Ints
 
 
 @dataclass(frozen=True, eq=False)
 class CustomCall:
-    """A custom call that solves a batch on one thread; `invconv.kernels.cpu.handler` runs it."""
+    """A custom call for a batch, on one thread; `invconv.kernels.cpu.handler` runs it."""
 
     # the name of the handler, the same in every process, so that XLA may cache programs on disk
     name: str
     code: machine.Code  # the handler
-    plan: Program
-    # number of images; places in the working memory of the weights, of the scratch memory in which
-    # they are computed, and of the units' state; and the number of words of that state
+    plan: Any  # the program
+    # of a solve: number of images; places in the working memory of the weights, of the scratch
+    # memory in which they are computed, and of the units' state; and the number of words of that
+    # state. Of a correlation: what `handler.write_correlation_handler` reads
     room: Ints
     memory: int  # bytes of working memory
 
@@ -44,6 +49,42 @@ def call(channels: int, sweep: Sweep, itemsize: int, batch: int) -> CustomCall:
         np.asarray([batch, *places, words], np.int64),
         int(memory) + costs.LINE,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def correlation_call(
+    shape: Shape, offsets: tuple[Offset, ...], wrap: bool, itemsize: int, gradient: bool
+) -> CustomCall | None:
+    """Return the call for images of ``shape`` (B, C, *grid), or None if no tap reaches a pixel.
+
+    It correlates, or sums the ``gradient`` by the taps.
+    """
+    batch, channels, *grid = shape
+    given = compiled_correlation(channels, tuple(grid), offsets, wrap, itemsize)
+    if given is None:
+        return None
+    way = given if gradient else way_of(given, batch, 1)[0]
+    h, parts = way.program.header, (way.gram,) if gradient else (way.code, way.sums)
+    kind = "gram" if gradient else f"correlate_{way.lanes}"  # no name of a solve
+    settings = way.block if gradient else (h.block, int(h.blocks == 1))
+    room = batch, *of_taps(channels), len(offsets) * channels**2
+    return CustomCall(
+        f"invconv_{way.target.bits}_f{8 * itemsize}_{kind}_{'_'.join(map(str, settings))}",
+        _correlation_handler(itemsize, parts),
+        way.program,
+        np.asarray(room, np.int64),
+        2 * costs.LINE + h.size * itemsize,
+    )
+
+
+@functools.cache
+def _correlation_handler(itemsize: int, parts: tuple[machine.Code, ...]) -> machine.Code:
+    """Compile the handler of calls that run this code."""
+    from invconv.kernels.cpu.handler import write_correlation_handler
+
+    addresses = tuple(c.address for c in parts)
+    code = machine.compiled(host(), itemsize, write_correlation_handler, addresses)
+    return replace(code, engine=(code, parts))
 
 
 @functools.cache

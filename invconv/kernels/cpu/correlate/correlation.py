@@ -72,17 +72,21 @@ class CompiledCorrelation:
         ``taps`` is the address of the first tap's matrix, and the others are of contiguous arrays
         (batch, C, *shape). ``workers`` and ``keeps`` are as for `cpu.compiled.CompiledSolve.run`.
         """
-        way, workers = _way(self, batch, workers)
+        way, workers = way_of(self, batch, workers)
         shared = ctypes.c_int64()  # the ticket
         given = x, y, taps, way.program.address, ctypes.addressof(shared)
         last, size = (way.sums.address, batch, *places), way.program.header.size * way.itemsize
         in_buffers(size, workers, way.code.call, given, last, (way, shared, keeps))
 
+    @property
+    def block(self) -> tuple[int, ...]:
+        """The channels of y_bar and of x whose products "gram" sums at once."""
+        channels = self.program.header.channels
+        return tuple(min(channels, most) for most in costs.GRAM[self.target.registers])
+
     @functools.cached_property
     def gram(self) -> machine.Code:
-        channels = self.program.header.channels
-        block = (min(channels, most) for most in costs.GRAM[self.target.registers])
-        return machine.compiled(self.target, self.itemsize, write_gram, *block, thorough=True)
+        return machine.compiled(self.target, self.itemsize, write_gram, *self.block, thorough=True)
 
     def parts(self, batch: int, workers: int) -> int:
         """Return the number of parts of a batch in `run_vjp`; each is summed by one thread."""
@@ -150,7 +154,7 @@ def _compiled(
 
 
 @functools.lru_cache(maxsize=256)
-def _way(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
+def way_of(given: CompiledCorrelation, batch: int, workers: int) -> tuple[CompiledCorrelation, int]:
     """Return the quickest correlation, pixels or images in the lanes, and its number of threads."""
     ways, workers = [given], costs.threads(workers, given.seconds(batch))
     if 2 * batch > given.target.lanes(given.itemsize) and given.by_images:
@@ -181,15 +185,17 @@ def compiled_kernel_vjp(
     return total
 
 
-_POINTERS = "x y taps program shared z sums"
-_INTEGERS = "images tap row column triangle"  # the last four: `Places`
+INTEGERS = "images tap row column triangle"  # the last four: `Places`
+# pointers and integers of "correlate", and of "gram"
+SIGNATURE = "x y taps program shared z sums", INTEGERS
+GRAM = "x y_bar total program z", INTEGERS
 
 
 def write_correlation(w: Writer) -> None:
     """Write "correlate"; ``taps`` is the first tap's matrix, the others are as for "solve"."""
     from invconv.kernels.cpu.loop import each_unit
 
-    with w.function("correlate", _POINTERS, _INTEGERS, inside=False) as a:
+    with w.function("correlate", *SIGNATURE, inside=False) as a:
         h = w.record(programs.CorrelationHeader, a["program"])
         _pack(w, a, h)
         _clear(w, a["z"], h, a["images"])
@@ -281,7 +287,7 @@ def write_images_correlation(w: Writer) -> None:
     from invconv.kernels.cpu.loop import each_unit
 
     write_copies(w, "wholes")
-    with w.function("correlate", _POINTERS, _INTEGERS, inside=False) as a:
+    with w.function("correlate", *SIGNATURE, inside=False) as a:
         h = w.record(programs.CorrelationHeader, a["program"])
         _pack(w, a, h)
         image_size, step = h["channels"] * h["pixels"], h["channels"] * h["images"]
@@ -306,7 +312,7 @@ def write_images_correlation(w: Writer) -> None:
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:
     """Write "gram", which adds to the matrices; ``outputs`` x ``inputs`` sums are in registers."""
-    with w.function("gram", "x y_bar total program z", _INTEGERS, inside=False) as a:
+    with w.function("gram", *GRAM, inside=False) as a:
         h = w.record(programs.CorrelationHeader, a["program"])
         out = w.at(a["z"], h["out"])
         for buffer in (a["z"], out):
