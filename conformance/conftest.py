@@ -17,17 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
-
-_FUZZING: dict[str, Any] = {
-    "database": None,
-    "deadline": 20_000,  # milliseconds, of what hangs
-    "suppress_health_check": list(hypothesis.HealthCheck),
-}
-hypothesis.settings.register_profile("ours", max_examples=400, derandomize=True, **_FUZZING)
-hypothesis.settings.register_profile("long", max_examples=100_000, **_FUZZING)
-hypothesis.settings.load_profile("ours")  # unless --hypothesis-profile says another
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")

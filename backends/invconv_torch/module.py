@@ -32,7 +32,7 @@ from invconv_torch.native.host import (
 )
 from invconv_torch.native.nodes import Pair, evaluate, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
-from invconv_torch.private import forward_level, is_tracing
+from invconv_torch.private import edits_of, forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
 
 Read: TypeAlias = Callable[[Tensor], Any]
@@ -42,7 +42,8 @@ class Described(nn.Module):  # type: ignore[misc]
     """A layer whose states know its kind: class and settings, which tensors alone do not tell."""
 
     _kind: dict[str, Any]  # "class" and settings, which with the tensors determine the map
-    _kinds: list[Any] | None = None  # dtypes, devices and shapes of what was validated last
+    # dtypes, devices and shapes of what was validated last, and versions of integers
+    _kinds: list[Any] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,12 +256,15 @@ class InvertibleModule(Described):
         is bounded by ``max_gain`` unless ``within`` is False.
         """
         own, modules = self._parameters, self._modules
-        arrays, parts, kinds = {}, [], []
+        arrays, parts = {}, []
+        kinds: list[Any] = []
         for name in self._array_names:
             tensor = own[name] if name in own else self._computed(name)
             arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
                 kinds.append((tensor.dtype, tensor.device, tensor.shape))
+                if not (traced or tensor.is_floating_point()):  # any other integers may be wrong
+                    kinds[-1] += (edits_of(tensor),)
         for name in self._part_names:
             parts.append(modules[name]._current(traced, read))
             kinds.append(modules[name]._kinds)

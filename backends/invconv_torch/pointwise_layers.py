@@ -125,8 +125,8 @@ class ActNorm(Layer):
 
     Attributes
     ----------
-    initialized : bool tensor, shape ()
-        Whether `initialize` chose the parameters; in the ``state_dict``.
+    initialized : real tensor, shape ()
+        1 if `initialize` chose the parameters, else 0; in the ``state_dict``.
 
     Examples
     --------
@@ -151,7 +151,8 @@ class ActNorm(Layer):
         init = partial(ic.ActNorm.init, channels, ndim=ndim)
         super().__init__(init, bias, max_gain, device, dtype)
         place = self.log_scale.device
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool, device=place))
+        # a real number: averages of buffers, as of `AveragedModel`, subtract, and truncate integers
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.float32, device=place))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor) -> None:
@@ -185,13 +186,13 @@ class ActNorm(Layer):
         """
         if not self.initialized:
             super().initialize(x)
-            self.initialized.fill_(True)
+            self.initialized.fill_(1)
 
     def reset_parameters(self) -> None:
         """Return to the identity, not initialized."""
         super().reset_parameters()
         with torch.no_grad():
-            self.initialized.fill_(False)
+            self.initialized.fill_(0)
 
 
 class Squeeze(Described):

@@ -52,7 +52,12 @@ forward_level = partial(attrgetter("_current_level"), forward_ad)
 
 def version_of(t: Tensor) -> tuple[int, int]:
     """Return the address of a tensor and its version, 0 for an inference tensor."""
-    return t.data_ptr(), 0 if t.is_inference() else t._version
+    return t.data_ptr(), edits_of(t)
+
+
+def edits_of(t: Tensor) -> int:
+    """Return the version of a tensor, which edits in place raise; 0 for an inference tensor."""
+    return 0 if t.is_inference() else t._version
 
 
 def constant_in_graphs(function: F) -> F:

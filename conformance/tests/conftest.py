@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import pytest
 import torch
@@ -16,6 +17,15 @@ import torch
 from invconv.kernels.cpu import compiled, costs, handler
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I64, Writer
+
+_FUZZING: dict[str, Any] = {
+    "database": None,
+    "deadline": 20_000,  # milliseconds, of what hangs
+    "suppress_health_check": list(hypothesis.HealthCheck),
+}
+hypothesis.settings.register_profile("ours", max_examples=400, derandomize=True, **_FUZZING)
+hypothesis.settings.register_profile("long", max_examples=100_000, **_FUZZING)
+hypothesis.settings.load_profile("ours")  # unless --hypothesis-profile says another
 
 jax.config.update("jax_enable_x64", True)
 os.environ.pop("COLUMNS", None)  # tables are as wide as they need to be, whoever runs the tests

@@ -76,7 +76,7 @@ def test_flows_of_0_2_0_are_read_by_both_libraries() -> None:
     flow = invconv_torch.load(OF_0_2_0 / "flow.safetensors")
     assert flow.initialized
     for first, (name, tensor) in enumerate(sorted(flow.state_dict().items())):
-        if tensor.is_floating_point() and not name.endswith("sign"):
+        if tensor.is_floating_point() and not name.endswith(("sign", "initialized")):
             np.testing.assert_array_equal(tensor, numbers(tuple(tensor.shape), first), name)
     x, context = numbers((2, 1, 4, 4), 0).astype("f4") + 0.5, np.ones((2, 1), "f4")
     said = np.asarray([-172.67425537109375, -172.67324829101562])  # by 0.2.0

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributions import Transform
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 import invconv as ic
 import invconv_torch as it
@@ -245,6 +246,33 @@ def test_what_is_loaded_is_validated() -> None:
     layer.load_state_dict(layer.state_dict() | {"permutation": torch.zeros(3, dtype=torch.int64)})
     with pytest.raises(ValueError, match="permutation: expected each of 0 to 2 once"):
         layer(x)
+
+
+AVERAGES = [{}, {"avg_fn": get_ema_avg_fn(0.9999)}, {"multi_avg_fn": get_ema_multi_avg_fn(0.9999)}]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("average", AVERAGES, ids=["mean", "one", "many"])
+def test_averages_of_buffers_keep_flags_and_lose_no_integer_in_silence(
+    average: Any, begun: bool
+) -> None:
+    """Exponential averages of PyTorch truncate an integer of that average itself."""
+    x = torch.randn(8, 64, 4, 4)
+    norm = it.ActNorm(64)
+    norm.load_state_dict(norm.state_dict() | {"initialized": torch.tensor(False)})  # of 1.0
+    norm.initialize(x)
+    for layer in (norm, it.Conv1x1(64, "plu")):
+        copied = AveragedModel(layer, use_buffers=True, **average)
+        if begun:
+            copied(x)
+        for _ in range(50):
+            copied.update_parameters(layer)
+        if average and layer is not norm:
+            with pytest.raises(ValueError, match="permutation: expected each of 0 to 63 once"):
+                copied(x)
+        else:
+            torch.testing.assert_close(copied(x), layer(x))
+            assert layer is not norm or copied.module.initialized
 
 
 def test_a_chain_gives_each_of_its_actnorms_what_reaches_it() -> None:

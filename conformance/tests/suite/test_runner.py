@@ -34,7 +34,7 @@ from invconv_conformance.libraries import (
 )
 from invconv_conformance.report import agreement, difference
 from invconv_conformance.run import QUICK, checks, few_eager
-from tests.programs import python
+from tests.programs import ENVIRONMENT, ROOT, python
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -89,6 +89,16 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
     command = "-m", "pytest", *suite, *words
     done = python(*command, cwd=folder, status=status, PYTEST_ADDOPTS="")
     return done.stdout + done.stderr
+
+
+def test_the_suite_in_a_clone_needs_what_the_extra_all_has(tmp_path: Path) -> None:
+    """Not Hypothesis: with it, the configuration of our own tests would need it too."""
+    (tmp_path / "hypothesis.py").write_text("raise ImportError('not installed')\n")
+    words = "-m", "pytest", "-p", "no:hypothesispytest", "--pyargs", "invconv_conformance"
+    few = "--library=numpy", "--dtype=float64", "-k", "numpy-actnorm-2d and kind"
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    out = python(*words, *few, cwd=ROOT, PYTHONPATH=path, PYTEST_ADDOPTS="").stdout
+    assert "1 of 1 hold" in out
 
 
 @pytest.mark.slow
