@@ -24,6 +24,7 @@ from invconv.operators.filters import (
     sosfiltfilt,
     varying_lfilter,
 )
+from invconv.operators.interpolation import map_coordinates
 from invconv.operators.inverse import Inverse
 from invconv.operators.least_squares import damp_for_noise
 from invconv.operators.linear_operators import aslinearoperator
@@ -35,7 +36,9 @@ from invconv.operators.pointwise.householder import HouseholderConv1x1
 from invconv.operators.pointwise.orthogonal import OrthogonalConv1x1
 from invconv.operators.pointwise.plu import PLUConv1x1
 from invconv.operators.pointwise.qr import QRConv1x1
+from invconv.operators.propagation import propagate, unpropagate
 from invconv.operators.psf import from_psf
+from invconv.operators.richardson_lucy import richardson_lucy
 from invconv.operators.splines import spline_filter
 from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv
@@ -75,6 +78,9 @@ __all__ = [
     "lfilter",
     "lfilter_zi",
     "load",
+    "map_coordinates",
+    "propagate",
+    "richardson_lucy",
     "save",
     "set_num_threads",
     "sosfilt",
@@ -82,6 +88,7 @@ __all__ = [
     "sosfiltfilt",
     "spline_filter",
     "squeeze",
+    "unpropagate",
     "unsqueeze",
     "varying_lfilter",
 ]

@@ -11,7 +11,8 @@ from invconv.arrays.namespaces import Array, ArrayOps
 from invconv.kernels.cpu import machine
 from invconv.kernels.cpu import xla as cpu
 from invconv.kernels.cpu.recursive import Filter
-from invconv.operators import recursion
+from invconv.operators import propagation, recursion
+from invconv.operators.propagation import Propagation
 from invconv_jax import private
 from invconv_jax.native.exponential import counted as counted
 from invconv_jax.native.exponential import exponential as exponential
@@ -130,7 +131,7 @@ def _by_solves(b: Array, a: Array, given: Array, *, order: int, back: bool) -> A
 
 def _by_kernel(b: Array, a: Array, given: Array, *, order: int, back: bool) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
-    shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order, b.shape[1] > 1)
+    shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order)
     if not shape.at_once or machine.reason(itemsize):
         return _by_solves(b, a, given, order=order, back=back)
     rows = filters, filters * signals
@@ -177,3 +178,72 @@ def _vectorise(
 private.primitive_jvps[_split.primitive] = _jvp
 private.primitive_transposes[_split.primitive] = _transpose
 private.primitive_batchers[_split.primitive] = _vectorise
+
+
+# --- recursions over images: `invconv.operators.propagation` -------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def propagated(family: Propagation, taps: Array, x: Array) -> Array:
+    """See `invconv.operators.propagation.propagated`.
+
+    On a CPU it is one call of the compiled kernel, elsewhere a loop over levels that XLA compiles.
+    """
+    return _propagate(taps, x, family=family)
+
+
+def _by_scan(taps: Array, x: Array, *, family: Propagation) -> Array:
+    return propagation.by_levels(family, taps, x, jax.lax.scan)
+
+
+def _whole_image(taps: Array, x: Array, *, family: Propagation) -> Array:
+    return _over_pixels.bind(taps, x, family=family)
+
+
+def _by_handler(taps: Array, x: Array, *, family: Propagation) -> Array:
+    if not family.compiled.compiles or machine.reason(x.dtype.itemsize):
+        return _by_scan(taps, x, family=family)
+    name, code, steps = cpu.propagation_call(family.compiled, x.dtype.itemsize, x.shape, taps.shape)
+    register(name, code, "cpu")
+    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(x.shape, x.dtype))(taps, x, steps=steps)
+
+
+_over_pixels = private.primitive_of("invconv_propagate_call", _by_scan, cpu=_by_handler)
+_propagate = SplitByBatch("invconv_propagate", _whole_image, (), shared=2)
+
+
+def _propagate_jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
+    (taps, x), family = arrays, dict(settings)["family"]
+    moved = (None if isinstance(d, private.Zero) else d for d in dots)
+    h = propagated(family, taps, x)
+    return h, propagation.tangent(propagated, family, taps, h, *moved)
+
+
+def _propagate_transpose(
+    bar: Any, taps: Array, x: Any, *, settings: Settings, **_: Any
+) -> list[Any]:
+    """Pull a cotangent back through the image alone: a tangent is linear in it."""
+    if isinstance(bar, private.Zero):
+        return [None, None]
+    return [None, propagated(dict(settings)["family"].transpose(), taps, bar)]
+
+
+def _propagate_each(
+    arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
+) -> tuple[Array, int]:
+    """Run a batch as more images; taps that all samples share stay one."""
+    taps, x = (
+        jnp.expand_dims(v, 0) if axis is None else jnp.moveaxis(v, axis, 0)
+        for v, axis in zip(arrays, axes, strict=True)
+    )
+    many = max(taps.shape[0], x.shape[0])
+    x = jnp.broadcast_to(x, (many, *x.shape[1:]))
+    if taps.shape[0] * taps.shape[1] > 1:
+        taps = jnp.broadcast_to(taps, (many, x.shape[1], *taps.shape[2:]))
+    flat = (v.reshape(-1, *v.shape[2:]) for v in (taps, x))
+    return propagated(dict(settings)["family"], *flat).reshape(x.shape), 0
+
+
+private.primitive_jvps[_propagate.primitive] = _propagate_jvp
+private.primitive_transposes[_propagate.primitive] = _propagate_transpose
+private.primitive_batchers[_propagate.primitive] = _propagate_each

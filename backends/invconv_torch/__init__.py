@@ -22,7 +22,7 @@ from invconv_torch import private as _private  # noqa: F401  # refuses versions,
 from invconv.arrays.errors import gone
 from invconv.arrays.namespaces import bits, ops_of
 from invconv.files.saving import save
-from invconv_torch import flows, interop
+from invconv_torch import audio, flows, interop
 from invconv_torch.chain import Chain, ReversibleChain
 from invconv_torch.exporting.decompositions import decompositions
 from invconv_torch.flows.glow import load
@@ -85,6 +85,7 @@ __all__ = [
     "SymmetricConv1d",
     "SymmetricConv2d",
     "SymmetricConv3d",
+    "audio",
     "decompositions",
     "flows",
     "interop",

@@ -74,6 +74,24 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
         """Return x and the sum of the log-determinants of the inverses."""
         return _one_after_another([layer.inverse for layer in reversed(self)], z)
 
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def initialize(self, x: Tensor) -> None:
+        """Call ``initialize`` of each layer that has one, with what reaches the layer.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from invconv_torch import ActNorm, Chain
+        >>> chain = Chain([ActNorm(3)])
+        >>> chain.initialize(5 * torch.randn(8, 3, 6, 6))
+        >>> bool(chain[0].log_scale.max() < -1)
+        True
+        """
+        for layer in self:
+            if hasattr(layer, "initialize"):
+                layer.initialize(x)
+            x, _ = layer(x)
+
     def operator(self) -> ic.Chain:
         """Return the core's chain of the current parameters, differentiable in them.
 

@@ -27,6 +27,7 @@ from invconv_torch.native.host import (
     gathered,
     has_tangent,
     laid_out,
+    require_whole,
     shared_out,
 )
 from invconv_torch.native.nodes import Pair, evaluate, invert
@@ -182,6 +183,67 @@ class InvertibleModule(Described):
         ['first.kernel', 'second.kernel', 'bias']
         """
         return self._current(torch.compiler.is_compiling() or is_tracing(), gathered)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def initialize(self, x: Tensor) -> None:
+        """Initialize the actnorms of this operator in turn, each by what reaches it.
+
+        Their outputs for these images get mean 0 and variance 1 in every channel. Each call chooses
+        them anew; other parameters, and layers without an actnorm, are left as they are.
+
+        Parameters
+        ----------
+        x : tensor, shape (B, C, *spatial)
+
+        Raises
+        ------
+        ValueError
+            If a channel is constant or not finite (on a CPU).
+        RuntimeError
+            If a parametrization has no ``right_inverse``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from invconv import ActNorm, Chain, PeriodicConv
+        >>> from invconv_torch import InvertibleModule
+        >>> layer = InvertibleModule(Chain([ActNorm.init(3), PeriodicConv.init(3)]))
+        >>> layer.initialize(5 * torch.randn(8, 3, 6, 6, dtype=torch.float64))
+        >>> layer.operator()[0].log_scale.max() < -1
+        tensor(True)
+        """
+        require_whole("initialize", self.parameters(), "call it before")
+        conv: Any = self._current(False, within=False)
+        if not hasattr(conv, "initialize"):
+            return
+        if autocasting(kind := device_kind("x", x)):
+            with torch.autocast(kind, enabled=False):
+                self.initialize(self._autocast(x))
+            return
+        before, places = conv.parameters(), []
+        for name, array in conv.initialize(x).parameters().items():
+            if array is not before[name]:
+                *parts, last = name.split(".")
+                module = self
+                for one in parts:
+                    module = module._modules[one]
+                steps = dict(getattr(module, "parametrizations", {}).items()).get(last, ())
+                places.append((name, array, module, last, steps))
+        fixed = [
+            name
+            for name, _, module, last, steps in places
+            if module._hooks_of(last) or not all(hasattr(step, "right_inverse") for step in steps)
+        ]
+        if fixed:
+            raise RuntimeError(
+                f"initialize: expected parameters named {', '.join(fixed)}, which this layer "
+                "computes from others, by a parametrization without right_inverse or by a hook"
+            )
+        for _, array, module, last, steps in places:
+            if steps:
+                setattr(module, last, array)
+            else:
+                getattr(module, last).copy_(array)
 
     def _current(
         self, traced: bool, read: Read | None = None, *, within: bool = True

@@ -13,8 +13,7 @@ from invconv.arrays.validation import positive_int
 from invconv.flows.architecture import without_bias
 from invconv.operators.base.fields import mixings, require_mixing
 from invconv_torch.module import Described, InvertibleModule
-from invconv_torch.native.host import device_kind, gathered, require_whole, shared_out
-from invconv_torch.precision import autocasting
+from invconv_torch.native.host import device_kind, gathered, shared_out
 from invconv_torch.private import without_modes
 
 Init: TypeAlias = Callable[..., ic.InvertibleConv]
@@ -185,23 +184,7 @@ class ActNorm(Layer):
         ...     x, _ = layer(x)
         """
         if not self.initialized:
-            require_whole("initialize", self.parameters(), "call it before")
-            conv: Any = self._current(False, within=False)
-            x = self._autocast(x) if autocasting(device_kind("x", x)) else x
-            values = conv.initialize(x).parameters()
-            steps = getattr(self, "parametrizations", {})
-            fixed = [n for n in values if self._hooks_of(n)]
-            fixed += [n for n in steps if not all(hasattr(s, "right_inverse") for s in steps[n])]
-            if fixed:
-                raise RuntimeError(
-                    f"initialize: expected parameters named {', '.join(fixed)}, which this layer "
-                    "computes from others, by a parametrization without right_inverse or by a hook"
-                )
-            for name, array in values.items():
-                if name in steps:
-                    setattr(self, name, array)
-                else:
-                    getattr(self, name).copy_(array)
+            super().initialize(x)
             self.initialized.fill_(True)
 
     def reset_parameters(self) -> None:

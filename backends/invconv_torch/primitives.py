@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from invconv.arrays.registry import Primitive
+from invconv.arrays.stencil import Offset
 from invconv.families.convolutions import StencilFamily
 from invconv.families.family import Family
 from invconv.families.pointwise import TriangleOfRows
 from invconv.kernels import exponential as core
+from invconv.kernels.cpu import propagation as kernel
 from invconv.kernels.cpu import recursive
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.exponential import Counts, counts_of
 from invconv.kernels.frequencies import spectrum
-from invconv.operators import recursion
+from invconv.operators import propagation, recursion
+from invconv.operators.propagation import Propagation
 from invconv_torch.native import kernels, nodes
 from invconv_torch.native.host import TorchOps, bare, exporting_to_onnx, require_onnx_form
 from invconv_torch.native.kernels import Settings
@@ -31,6 +34,7 @@ from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, one_by_
 from invconv_torch.native.nodes import evaluate as evaluate
 
 ARRAY_OPS = TorchOps
+_PACKED = torch.contiguous_format
 _TRIANGLES = {lower: TriangleOfRows.of(lower) for lower in (False, True)}
 
 # See `invconv.kernels.primitives.matmul`.
@@ -181,7 +185,7 @@ def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor,
 
 def _filter_shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
     order = 0 if z is None else z.shape[-1]
-    return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order, b.shape[-2] > 1)
+    return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order)
 
 
 def _into(
@@ -280,3 +284,73 @@ LAGGED = Rule(
     "lagged", _lagged, lambda _, g, x, c: (*x.shape[:2], c.shape[-1]), _lagged_vjp, _lagged_jvp
 )
 lagged = functools.partial(run, LAGGED, None)  # of g, x and coefficients
+
+
+def _propagate(family: Propagation, taps: Tensor, x: Tensor) -> Tensor:
+    if not _has_kernel(family.compiled, x):
+        return propagation.by_levels(family, taps, x)
+    return _run_kernel(family.compiled, x, taps, torch.empty_like(x, memory_format=_PACKED))
+
+
+def driven(
+    family: Propagation, inputs: tuple[Offset, ...], gains: Tensor, taps: Tensor, x: Tensor
+) -> Tensor:
+    """See `invconv.operators.propagation`: one pass, unless derivatives are recorded."""
+    shape = family.compiled._replace(inputs=inputs)
+    if not bare(gains, taps, x, unrecorded=True) or not _has_kernel(shape, x):
+        return propagation.by_parts(family, inputs, gains, taps, x)
+    return _run_kernel(shape, x, taps, torch.empty_like(x, memory_format=_PACKED), gains)
+
+
+def _has_kernel(shape: kernel.Recursion, x: Tensor) -> bool:
+    on_host = x.device.type == "cpu" and not exporting_to_onnx()
+    return on_host and shape.compiles and reason(x.element_size()) is None
+
+
+def _run_kernel(
+    shape: kernel.Recursion,
+    x: Tensor,
+    taps: Tensor,
+    h: Tensor,
+    *gains: Tensor,
+    way: str = "propagate",
+) -> Tensor:
+    arrays = [t.resolve_neg().contiguous() for t in (x, taps, h, *gains)]
+    places = [t.data_ptr() for t in arrays] + [0] * (not gains)
+    shapes, workers = [t.shape for t in (x, taps, *gains)], torch.get_num_threads()
+    kernel.run(shape, x.element_size(), places, *shapes, workers=workers, keeps=arrays, way=way)
+    return h
+
+
+def _products(family: Propagation, x_bar: Tensor, h: Tensor, taps: Tensor) -> Tensor:
+    """Return the gradient by taps, in one pass if every image has its own."""
+    own = taps.shape[:2] == h.shape[:2] and bare(x_bar, h, unrecorded=True)
+    if not own or not _has_kernel(family.compiled, h):
+        return propagation.gram(family, x_bar, h, taps)
+    if family.turned:
+        family, x_bar, h = family.transpose(), h, x_bar
+    found = torch.empty_like(taps, memory_format=_PACKED)
+    _run_kernel(family.compiled, x_bar, found, h, way="products")
+    return found
+
+
+def _propagate_vjp(family: Propagation, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+    taps, h = saved
+    x_bar = propagated(family.transpose(), taps, bar)
+    taps_bar = _products(family, x_bar, h, taps) if wanted[0] else None
+    return taps_bar, x_bar if wanted[1] else None
+
+
+def _propagate_jvp(family: Propagation, saved: Any, *dots: Tensor | None) -> Tensor | None:
+    return propagation.tangent(propagated, family, *saved, *dots)
+
+
+PROPAGATE = Rule(
+    "propagate",
+    _propagate,
+    lambda _, taps, x: x.shape,
+    _propagate_vjp,
+    _propagate_jvp,
+    keeps_result=True,
+)
+propagated = functools.partial(run, PROPAGATE)  # of a `Propagation`, its taps and x

@@ -32,8 +32,12 @@ from invconv_conformance.pages import Line, Styled, render
 
 _STRICT = ("checks", "silent_error")  # where a limit is missed or a row fails, so does the command
 # modules whose ``measure(quick, folder)`` returns verdicts, and pictures by caption
-STUDIES = ("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error")
+STUDIES = (
+    *("overhead", "choices", "filters", "first_solve", "precision", "sampling", "silent_error"),
+    "survey",
+)
 _CHOOSING = ("library", "device", "dtype", "threads", "shapes", "only", "seconds")  # of groups
+_DRAWING = {"survey": ("seed", "count", "only"), "silent_error": ("seed",)}  # what is measured
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -52,7 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }
     for option, about in lists.items():
         parser.add_argument(option, type=words, help=about)
-    parser.add_argument("--only", default="*", help="a pattern of the maps, such as 'Glow*'")
+    parser.add_argument(
+        "--only", default="*", help="a pattern of the maps, such as 'Glow*'; of survey a number"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="of what survey or silent_error draws (default: 0)"
+    )
+    parser.add_argument("--count", type=int, help="of these calls (default: 200, or 20)")
     parser.add_argument("--quick", action="store_true", help="under 3 minutes, not 30")
     parser.add_argument("--seconds", type=positive, help="for each call in each pass")
     about = "the folder for result.json, index.html and pictures (default: %(default)s)"
@@ -64,6 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     console = printing.console()
     share_the_card()
     schedule = make_schedule(arguments)
+    drawing = {o: getattr(arguments, o) for o in _DRAWING.get(arguments.suite, ())}
+    given = {o: numbers(f"--{o}", [v], int)[0] for o, v in drawing.items() if v not in (None, "*")}
+    if min(given.values(), default=0) < 0:
+        raise CommandError(f"--{', --'.join(given)}: expected numbers of at least 0, got {given}")
     folder = arguments.out
     if not folder.absolute().parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise CommandError(f"--out: expected a folder, or a name for one, got {folder}")
@@ -71,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     require_writable(folder)
     finished = environment.begin()
     verdicts, pictures = [], {}
-    if arguments.suite in STUDIES and arguments.only == "*":
+    if arguments.suite in STUDIES and (arguments.only == "*" or not schedule.groups):
         study = importlib.import_module(f"invconv_benchmarks.studies.{arguments.suite}")
-        verdicts, pictures = study.measure(arguments.quick, folder)
+        verdicts, pictures = study.measure(arguments.quick, folder, **given)
     words = bars.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
     shown = bars.BarColumn(16), bars.MofNCompleteColumn(), bars.TimeRemainingColumn(compact=True)
     with bars.Progress(*shown, words, console=console, transient=True, expand=True) as progress:
@@ -203,9 +217,13 @@ def make_schedule(arguments: argparse.Namespace) -> Schedule:
     chosen = tuple(suites.select(suite, numbered, dtypes, quick, only))
     if not chosen and suite in (*suites.SUITES, "all"):
         raise CommandError(f"the suite {suite} has nothing to run with these options")
-    given = [o for o in _CHOOSING if getattr(arguments, o) not in (None, "*")]
-    if given and not chosen:
-        alone = f"the suite {suite} takes --quick and --out alone"
+    taken = _DRAWING.get(suite, _CHOOSING if chosen else ())
+    every = dict.fromkeys((*_CHOOSING, *_DRAWING["survey"]))
+    given = [o for o in every if o not in taken and getattr(arguments, o) not in (None, "*")]
+    if given:
+        alone = (
+            f"the suite {suite} takes {''.join(f'--{o}, ' for o in taken)}--quick and --out alone"
+        )
         raise CommandError(f"{alone}, got --{', --'.join(given)}")
     return Schedule(
         command=f"python -m invconv {shlex.join(sys.argv[1:])}",

@@ -121,7 +121,7 @@ def run(job: Job) -> Generator[tuple[Group, list[Row]]]:
     variables = settings(job.threads, job.cache)
     left = list(job.groups)
     while left:
-        with environment.pool(1, variables, _begin, job.targets, job.threads) as worker:
+        with environment.pool(1, variables, begin, job.targets, job.threads) as worker:
             try:
                 while left:
                     rows = worker.submit(_measure, left[0], job.threads, job.seconds).result()
@@ -134,7 +134,8 @@ def run(job: Job) -> Generator[tuple[Group, list[Row]]]:
 _targets: list[Target] = []
 
 
-def _begin(names: Sequence[tuple[str, str]], threads: int) -> None:
+def begin(names: Sequence[tuple[str, str]], threads: int) -> None:
+    """Begin a worker process: its targets, full precision and so many threads."""
     # Ctrl-C ends this process; the parent keeps earlier results
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     warnings.simplefilter("ignore")

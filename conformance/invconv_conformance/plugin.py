@@ -125,7 +125,8 @@ class LawTest(pytest.Item):
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
         if (r := self.result).bad:
-            text = f"{r.what}: error {r.error:.3g}, bound {r.bound:.3g}\n{r.reproduce}"
+            numbers = f": error {r.error:.3g}, bound {r.bound:.3g}" * (r.status == "fail")
+            text = "\n".join(filter(None, (f"{r.what}{numbers}", r.frames, r.reproduce)))
             pytest.fail(text, pytrace=False)
 
     def reportinfo(self) -> tuple[Path, None, str]:

@@ -97,7 +97,8 @@ def document(
 
 def _fields(result: LawVerdict) -> Found:
     fields = vars(result) | result.column._asdict() | {"reproduce": result.reproduce}
-    return {name: value for name, value in fields.items() if name != "column"}
+    left_out = {"column", "rules"} | ({"frames"} if not result.frames else set())
+    return {name: value for name, value in fields.items() if name not in left_out}
 
 
 def _plain(fields: Found) -> Found:
@@ -137,13 +138,14 @@ def _print_failures(console: Console, bad: list[Found]) -> None:
     for group in list(groups.values())[:_SHOWN]:
         worst = max(group, key=share)
         console.print(f"[red]{worst['status']}[/] {worst['law']}, {worst['case']}: ", end="")
-        lines = [worst["what"]]
+        lines = [worst["what"], *worst.get("frames", "").splitlines()]
         if worst["status"] == "fail":
             error, bound = (math.inf if worst[n] is None else worst[n] for n in ("error", "bound"))
             lines.append(f"  error {error:.3g}, bound {bound:.3g}")
         if len(group) > 1:
-            laws = ", ".join(dict.fromkeys(r["law"] for r in group))
-            lines.append(f"  {len(group)} times, in {laws}")
+            laws, cases = (dict.fromkeys(r[name] for r in group) for name in ("law", "case"))
+            of = "one case" if len(cases) == 1 else f"{len(cases)} cases"
+            lines.append(f"  {len(group)} times, in {', '.join(laws)}, of {of}")
         for line in (*lines, f"  {worst['reproduce']}"):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(groups) > _SHOWN:

@@ -10,6 +10,7 @@ import re
 import shlex
 import time
 import tomllib
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ class LawVerdict:
     bound: float
     seconds: float
     reason: str = ""  # of an expected failure
+    rules: str = ""  # the methods of an author's that a failure points to
+    frames: str = ""  # where an error was raised
 
     @property
     def bad(self) -> bool:
@@ -107,20 +110,38 @@ def setting(case: str, column: Column) -> Setting:
 
 
 def check(law: Law, setting: Setting) -> LawVerdict:
-    """Hold a case to a law: the worst of its measures decides."""
+    """Hold a case to a law: the worst of its measures decides.
+
+    A failure points to the methods of the first measure that fails: the later ones build on them.
+    """
     target, start = setting.target, time.perf_counter()
-    status, worst = "not applicable", Measure("", 0.0, 1.0)
+    status, worst, rules, frames = "not applicable", Measure("", 0.0, 1.0), law.rules, ""
     try:
         with _strict():
             if measures := list(law.check(setting)):
                 worst = max(measures, key=lambda measure: measure.share)
                 status = "pass" if worst.share <= 1 else "fail"
+                rules = next((m.rules for m in measures if m.share > 1), "") or law.rules
     except Exception as error:  # a law that cannot run is a result, not an end
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         status, worst = "error", Measure(f"{type(error).__name__}: {first}", np.inf, 1.0)
+        rules, frames = "", last_frames(error)
     column = Column(target.library.name, target.device, target.mode, setting.dtype)
     numbers = float(worst.error), float(worst.bound), time.perf_counter() - start
-    return LawVerdict(law.id, setting.case.name, column, status, worst.what, *numbers)
+    named = law.id, setting.case.name, column, status, worst.what
+    return LawVerdict(*named, *numbers, rules=rules, frames=frames)
+
+
+_FRAMES = 3  # that are shown of an error
+_OURS = [Path(root).parent for root in (ic.__file__, __file__)]
+
+
+def last_frames(error: BaseException) -> str:
+    """Return where an error was raised: the last frames of files that are not ours, if any."""
+    every = traceback.extract_tb(error.__traceback__)
+    ours = [any(root in Path(f.filename).parents for root in _OURS) for f in every]
+    theirs = [frame for frame, own in zip(every, ours, strict=True) if not own]
+    return "".join(traceback.format_list((theirs or every)[-_FRAMES:])).rstrip()
 
 
 @contextmanager
@@ -183,7 +204,7 @@ _MORE = """
     corner-on-18-rows raster-on-18-rows corner-3d-on-18-rows corner-wide-on-one-image
     corner-tall-on-one-image corner-17-images corner-31-images corner-25-channels corner-signal
     sosfilt-0-zi damp_for_noise-symmetricconv squeeze-4-2-haar unsqueeze-3-2-dct
-    before--1-dilation-2
+    before--1-dilation-2 propagate-columns-back unpropagate-corner
 """
 QUICK, QUICK_SHARED_LAWS, QUICK_MORE = (
     tuple(names.split()) for names in (_ONE_OF_EACH, _SHARED_LAWS, _MORE)
@@ -320,7 +341,12 @@ def load_expected(options: Any) -> Expected:
         raise CommandError(f"expected failures: {source} cannot be used: {error}") from None
     for pattern in known:
         if not any(expected({pattern: ""}, one) for one in _every(options.namespace)):
-            raise CommandError(f"expected failures: no test has a name as {pattern!r} of {source}")
+            one = next(_every(options.namespace))
+            raise CommandError(
+                f"expected failures: no test has a name as {pattern!r} of {source}; expected "
+                f'"library-case law device-mode-dtype", * for any text: "*-{one.case} {one.law} *" '
+                f"fits {_spaced(one)!r}"
+            )
     return known
 
 
@@ -337,5 +363,10 @@ def _every(namespace: str | None) -> Iterator[Check]:
 
 def expected(known: Expected, check: Check) -> list[str]:
     """Return why a test is expected to fail, nothing of one that is not."""
-    name = re.sub(r"::|\[|\]$", " ", check.name).strip()
+    name = _spaced(check)
     return [reason for pattern, reason in known.items() if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _spaced(check: Check) -> str:
+    """Return a test's name as patterns have it: brackets mean something else in them."""
+    return re.sub(r"::|\[|\]$", " ", check.name).strip()

@@ -34,6 +34,11 @@ def slow(*values: Any, **options: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow, **options)
 
 
+def seeds(daily: int, nightly: int) -> list[Any]:
+    """Return seeds as parameters, of which the tests by default run the first."""
+    return [*range(daily), *map(slow, range(daily, nightly))]
+
+
 # of programs in processes: PyTorch's import takes seconds
 processes = pytest.mark.parametrize("library", ["numpy", slow("torch")])
 

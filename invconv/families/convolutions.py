@@ -448,11 +448,8 @@ class Spectral(TapsFamily):
         basis = self.basis
         return SpectralProduct(kernel_spectrum(w, basis, shape), basis, shape).by_transforms
 
-    def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition | None:
-        if not np.isfinite(w).all():  # some LAPACKs print what they think of it
-            raise condition.SolveOverflowError
-        if not self.orthogonal:
-            return None
+    def of_waves(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
+        """Return the largest over the smallest singular value of a frequency's matrix."""
         order = None if len(w) == 1 else 2  # of one number, without a factorisation of each
         taps = float(
             np.linalg.norm(taps_of(w), order, axis=(1, 2)) @ self.basis.counts(self.kernel_size)
@@ -463,6 +460,11 @@ class Spectral(TapsFamily):
         (worst,) = map(int, spectral.frequency or (0,))
         place = np.unravel_index(worst, basis.frequencies(shape))
         return replace(spectral, frequency=basis.periods(tuple(map(int, place))))
+
+    def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition | None:
+        if not np.isfinite(w).all():  # some LAPACKs print what they think of it
+            raise condition.SolveOverflowError
+        return self.of_waves(w, shape) if self.orthogonal else None
 
     def longest_columns(self, shape: Shape) -> tuple[int | None, ...]:
         """See `Family`; along a periodic axis all pixels are alike."""

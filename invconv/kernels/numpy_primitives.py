@@ -16,7 +16,7 @@ from invconv.arrays.namespaces import Array, NumpyOps, Shape, triangle
 from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.stencil import CausalStencil, Offset
 from invconv.kernels import primitives
-from invconv.kernels.cpu import compiled, recursive, threads
+from invconv.kernels.cpu import compiled, propagation, recursive, threads
 from invconv.kernels.cpu.correlate.correlation import compiled_correlation, compiled_kernel_vjp
 from invconv.kernels.cpu.machine import reason
 from invconv.kernels.cpu.program import Floats, addresses
@@ -156,7 +156,7 @@ def factor(family: Any, w: Floats, shape: Shape) -> Solver:
 def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats, Floats | None]:
     """See `invconv.operators.recursion`: sections of a filter in one pass."""
     order, length = 0 if z is None else z.shape[-1], x.shape[-1]
-    shape = Filter(len(b), b.shape[3] - 1, a.shape[3], order, b.shape[2] > 1)
+    shape = Filter(len(b), b.shape[3] - 1, a.shape[3], order)
     if not shape.at_once or reason(x.dtype.itemsize) is not None:
         agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic
@@ -175,6 +175,34 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
     steps = x.size // length, b.shape[1], length, *layout, order, order
     recursive.run(code, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
     return y, last
+
+
+def propagated(family: Any, taps: Floats, x: Floats) -> Floats:
+    """See `invconv.operators.propagation`."""
+    shape: propagation.Recursion = family.compiled
+    h = _propagated(shape, x, taps)
+    return PRIMITIVES["propagated"].agnostic(family, taps, x) if h is None else h
+
+
+def driven(
+    family: Any, inputs: tuple[Offset, ...], gains: Floats, taps: Floats, x: Floats
+) -> Floats:
+    """See `invconv.operators.propagation`."""
+    h = _propagated(family.compiled._replace(inputs=inputs), x, taps, gains)
+    return PRIMITIVES["driven"].agnostic(family, inputs, gains, taps, x) if h is None else h
+
+
+def _propagated(shape: propagation.Recursion, x: Floats, *weights: Floats) -> Floats | None:
+    """Return the images of a recursion, None if it has no kernel."""
+    if not shape.compiles or reason(x.dtype.itemsize) is not None:
+        return None
+    x, taps, *gains = map(np.ascontiguousarray, (x, *weights))
+    h = np.empty(x.shape, x.dtype)
+    places = addresses(x, taps, h, *gains) + [0] * (not gains)
+    shapes = [v.shape for v in (x, taps, *gains)]
+    keeps = x, taps, h, gains
+    propagation.run(shape, x.itemsize, places, *shapes, workers=threads.number, keeps=keeps)
+    return h
 
 
 def by_frequencies(product: SpectralProduct, y: Floats) -> Array:

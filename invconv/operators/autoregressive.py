@@ -12,13 +12,24 @@ with c what the taps read of them: zero but for the r rows at that end, r the re
 """
 
 import math
+import warnings
 from dataclasses import KW_ONLY, replace
 from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, cast, namespace, ops_of
+from invconv.arrays.errors import IllConditionedWarning
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    bits,
+    callers_level,
+    cast,
+    namespace,
+    ops_of,
+    readable,
+)
 from invconv.arrays.stencil import CausalStencil, Offset, kernel_of
 from invconv.arrays.validation import (
     choice,
@@ -34,9 +45,16 @@ from invconv.kernels import maps
 from invconv.kernels.primitives import window
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import Gradients
+from invconv.operators.base.judgement import bound, tried
 from invconv.operators.convolution import WithKernel
 from invconv.trust.bound import neumann_ratio
+from invconv.trust.condition import EPS
 from invconv.trust.gains import convolution_within, triangular_within
+from invconv.trust.limits import TOLERATED
+
+_ENDLESS = 1e6  # pixels: growth so slow is none, as double poles on the circle round to 1 + 1e-8
+_COMPANION = 128  # channels x taps along an axis of which eigenvalues take some ms
+_BLOCKS = 8  # of zeros at most, one where nothing grows
 
 
 class AutoregressiveConv(WithKernel):
@@ -232,11 +250,14 @@ class AutoregressiveConv(WithKernel):
     def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.
 
-        ``before`` are pixels of x, which the inverse of the block before has given.
+        ``before`` are pixels of x, which the inverse of the block before has given. Their errors
+        may grow from block to block: then each warns after how many pixels of the whole it is lost.
         """
         if before is None:
             return super().inverse(y)
-        return self.prepare(as_batch(self, "y", y).spatial_shape).inverse(y, before)
+        prepared = self.prepare(as_batch(self, "y", y).spatial_shape)
+        vars(prepared._conv)["_conditions"] = self._conditions  # of the same numbers
+        return prepared.inverse(y, before)
 
     def forward_vjp(
         self,
@@ -277,6 +298,63 @@ class AutoregressiveConv(WithKernel):
         c = maps.apply(family, self.kernel, window(before, 2, -depth * ahead, depth * (2 - ahead)))
         start = depth - rows * ahead
         return y + sign * window(c, 2, start, start + rows)
+
+    def _warn_of_blocks(self, shape: Shape, result: Array) -> None:
+        """Warn if the inverse of one block after the other is lost after some pixels."""
+        unlooked = self._conditions.get(("bound", shape)) == 0.0
+        if unlooked or not all(readable(a) for a in (result, *self._arrays().values())):
+            return
+        precision = "float64" if bits(result.dtype, result) == 64 else "float32"
+
+        def compute() -> float:
+            return tried(lambda: self._lost_after(shape, EPS[precision]), math.inf)
+
+        pixels = self._conditions.find(f"blocks, {precision}", shape, compute)
+        if pixels <= _ENDLESS:
+            text = (
+                f"inverse(y, before) of {type(self).__name__} by blocks is lost after about "
+                f"{max(1, round(pixels))} pixels along the first axis in {precision}: errors of "
+                f"before grow from block to block; {self.advice(None)}, or begin anew with known "
+                "pixels before that (prepare(..., check=False) does not look)"
+            )
+            warnings.warn(text, IllConditionedWarning, stacklevel=callers_level())
+
+    def _lost_after(self, shape: Shape, eps: float) -> float:
+        """Return after how many pixels along the first axis errors of ``before`` are too large.
+
+        The taps along this axis alone say how they grow in the end, in one dimension and for
+        corners exactly; some blocks of zeros how they grow until then.
+        """
+        if bound(self) * eps <= TOLERATED:
+            return math.inf
+        host = self._on_host(np.float64).replace(bias=None)
+        along = host.kernel[(..., *host._centre[1:])]
+        channels, count = host.channels, along.shape[2] - 1
+        pixels, wide = math.inf, channels * count > _COMPANION
+        if count and not wide:
+            companion = np.eye(channels * count, k=-channels)
+            taps = np.concatenate(np.moveaxis(along[..., 1:], 2, 0), axis=1)
+            companion[:channels] = -np.linalg.solve(host._causal().diagonal, taps)
+            largest = float(np.abs(np.linalg.eigvals(companion)).max())
+            if largest > 1:
+                steps = math.log(TOLERATED / eps) / math.log(largest)
+                pixels = steps * host._family.dilation[0]
+        if len(shape) == 1 and not wide:
+            return pixels
+        depth, ahead = host._family.reaches_back(0), host._family.direction[0] < 0
+        prepared, zeros = host.prepare(shape, check=False), np.zeros((1, channels, *shape))
+        before = np.random.default_rng().standard_normal((1, channels, depth, *shape[1:]))
+        first = np.abs(before).max(initial=0.0)
+        for block in range(1, 1 + _BLOCKS):
+            x = prepared.inverse(zeros, before)
+            both = np.concatenate([x, before] if ahead else [before, x], axis=2)
+            before = both[:, :, :depth] if ahead else both[:, :, both.shape[2] - depth :]
+            grown = np.abs(before).max(initial=0.0) / first
+            if not grown * eps <= TOLERATED:
+                return min(pixels, float(block * shape[0]))
+            if grown < 1:
+                break
+        return pixels
 
     def _gradients_with(self, gradients: Gradients, bar: Call, before: Array) -> Gradients:
         """Add the gradients of what the pixels before a block add, and the one by these pixels."""

@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Self, overload
 
 from invconv.arrays.errors import of_one_list
+from invconv.arrays.namespaces import Array
+from invconv.operators.base.calls import as_batch
 from invconv.operators.base.fields import part
 from invconv.operators.base.operator import InvertibleConv
 
@@ -68,6 +70,42 @@ class Chain(InvertibleConv):
         if isinstance(index, slice):
             return Chain(tuple(self.steps)[index])
         return self.steps[index]
+
+    def initialize(self, x: Array) -> "Chain":
+        """Return a copy whose actnorms are initialized in turn, each by what reaches it.
+
+        So are other steps with a method ``initialize``; those without one are as they were.
+
+        Parameters
+        ----------
+        x : array, shape (*batch, C, *spatial)
+            The inputs of the chain.
+
+        Raises
+        ------
+        ValueError
+            If a channel that reaches an actnorm is constant or not finite (if values are readable).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import ActNorm, Chain, QRConv1x1
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(3.0, 10.0, (8, 2, 16, 16))
+        >>> chain = Chain([ActNorm.init(2), QRConv1x1.init(2, rng=rng), ActNorm.init(2)])
+        >>> y = chain.initialize(x).forward(x)
+        >>> bool(np.allclose(y.mean((0, 2, 3)), 0)), bool(np.allclose(y.std((0, 2, 3)), 1))
+        (True, True)
+        """
+        x, steps = as_batch(self, "x", x).x, list(self.steps)
+        for i, step in enumerate(steps):
+            if (initialize := getattr(step, "initialize", None)) is not None:
+                try:
+                    steps[i] = step = initialize(x)
+                except ValueError as error:
+                    raise ValueError(f"step {i}: {error}") from None
+            x = step.forward(x)
+        return replace(self, steps=steps)
 
     def within(self, gain: float) -> Self:
         return replace(self, steps=[s.within(gain ** (1 / len(self))) for s in self.steps])

@@ -2,17 +2,19 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array, Shape, constant, namespace
+from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_float
 from invconv.arrays.stencil import kernel_of, taps_of
-from invconv.arrays.validation import generator, sizes
+from invconv.arrays.validation import generator, require_alike, sizes
 from invconv.families.family import Family
 from invconv.kernels.frequencies.spectrum import SpectralProduct, kernel_spectrum
+from invconv.kernels.primitives import part
+from invconv.operators.base.calls import as_batch, require_spatial_shape
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
@@ -64,6 +66,126 @@ class SpectralConv(WithKernel, abstract=True):
     """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
 
     least_squares = least_squares
+
+    def spectrum(self, spatial_shape: Sequence[int]) -> Array:
+        """Return the eigenvalues of K on a grid, or the C x C matrices K_hat(f) of its waves.
+
+        Parameters
+        ----------
+        spatial_shape : tuple of int
+
+        Returns
+        -------
+        array, shape (*spatial) for one channel, else (*spatial, C, C)
+            Along a periodic axis in the order of `numpy.fft.fft`, complex; along others of the
+            waves m = 0, 1, ... by their frequency; of half types in float32. log|det K| is the sum
+            of log|det K_hat(f)|.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If this is no grid of the operator.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PeriodicConv, SymmetricConv
+        >>> PeriodicConv(np.asarray([[[-1.0, 2.0, -1.0]]])).spectrum((4,)).real
+        array([0., 2., 4., 2.])
+        >>> SymmetricConv(np.asarray([[[2.0, -1.0]]])).spectrum((3,)).round(12)
+        array([0., 1., 3.])
+        """
+        shape = require_spatial_shape(self, spatial_shape)
+        basis, kernel = self._family.basis, self._in_working_precision().kernel
+        channels = () if self.channels == 1 else (self.channels,) * 2
+        found = kernel_spectrum(kernel, basis, shape)
+        xp = namespace(found)
+        found = xp.reshape(found, (*basis.frequencies(shape), *channels))
+        if not basis.closed:
+            return found
+        last = basis.closed[-1]  # along which a half is known, K_hat(-f) = conj(K_hat(f))
+        rest = xp.flip(part(found, last, 1, (shape[last] + 1) // 2), axis=last)
+        for axis in basis.closed[:-1]:
+            rest = xp.take(rest, constant(-np.arange(shape[axis]) % shape[axis], rest), axis=axis)
+        return xp.concat([found, xp.conj(rest)], axis=last)
+
+    def funm(self, f: Callable[[Array], Array], x: Array) -> Array:
+        r"""Return f(K) x, a function of the whole linear map, in one pass: `scipy.linalg.funm`'s.
+
+        $$f(K) = \sum_f f(\hat K(f))\, w_f w_f^*$$
+
+        with w the waves of the grid. The root of K is f = sqrt; ``lambda k: k**-0.5`` of noise is a
+        field with precision K, of any field with covariance K white noise; ``1 / (1 + k)`` smooths.
+        A bias does not count. It is differentiable in x, the kernel (among even ones) and
+        whatever f holds.
+
+        Parameters
+        ----------
+        f : function
+            Of an array of the eigenvalues, to one of their shape: number by number.
+        x : array, shape (*batch, 1, *spatial)
+
+        Returns
+        -------
+        array
+            Shaped as x.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `forward`, or if there are several channels, the kernel is not even, so that
+            eigenvalues are not real, or f gives no real and finite number for each of them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from invconv import PeriodicConv
+        >>> conv, x = PeriodicConv(np.asarray([[[1.0, 4.0, 1.0]]])), np.ones((1, 8))
+        >>> root = conv.funm(np.sqrt, x)
+        >>> np.allclose(conv.funm(np.sqrt, root), conv.forward(x))
+        True
+        """
+        call = as_batch(self, "x", x)
+        if self.channels > 1:
+            raise ValueError(
+                f"kernel: expected one channel for funm, got {self.channels}; spectrum(shape) has "
+                "the matrix of each frequency"
+            )
+        shape, basis, kernel = call.spatial_shape, self._family.basis, call.conv.kernel
+        values, xp = kernel_spectrum(kernel, basis, shape), namespace(kernel)
+        if basis.closed:
+            if readable(kernel) and not self._is_even(kernel):
+                off = xp.max(abs(xp.imag(values)))
+                unit = 4 * size(kernel.shape) * float(xp.finfo(kernel.dtype).eps)
+                if to_float(off) > unit * to_float(xp.sum(abs(kernel))):
+                    raise ValueError(
+                        "kernel: expected an even one for funm, equal to its flip, got eigenvalues "
+                        f"with an imaginary part of up to {to_float(off):.2g}; for K and its "
+                        "inverse there are forward and inverse"
+                    )
+            values = xp.real(values)
+        with np.errstate(all="ignore"):  # what is not finite raises
+            found = f(values)
+        require_alike("f(eigenvalues)", found, "the eigenvalues", values)
+        if tuple(found.shape) != tuple(values.shape):
+            raise ValueError(
+                f"f: expected a number for each eigenvalue, of the shape {tuple(values.shape)}, "
+                f"got {tuple(found.shape)}"
+            )
+        finite = xp.isfinite(found)
+        if readable(finite) and not xp.all(finite) and xp.all(xp.isfinite(values)):
+            lost = xp.where(finite, xp.full_like(values, math.inf), values)
+            raise ValueError(
+                "f: expected finite numbers, got one that is not at the eigenvalue "
+                f"{to_float(xp.min(lost)):.6g}; if rounding made it of zero, let f take the "
+                "larger one of each eigenvalue and zero"
+            )
+        return call.restore_shape(SpectralProduct(found, basis, shape).by_transforms(call.x))
+
+    def _is_even(self, kernel: Array) -> bool:
+        """Tell whether a kernel is equal to its flip along the periodic axes, number by number."""
+        _, flipped = self._family.transposed(kernel)
+        return bool(flipped.shape == kernel.shape and namespace(kernel).all(flipped == kernel))
 
     def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
         if not self._family.orthogonal:

@@ -25,6 +25,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import choice, integer, require_alike, require_real, table
 from invconv.kernels.primitives import pad, part
+from invconv.operators.propagation import Propagation, recursed
 from invconv.operators.recursion import filtered
 
 # written as tables of numbers, not as arrays of a library
@@ -165,19 +166,42 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
                 f"{name}: expected {length} samples along the axis before the last, as many as x "
                 f"has, or 1, got the shape {tuple(values.shape)}"
             )
-    b, a = (xp.broadcast_to(v, (*v.shape[:-2], length, v.shape[-1])) for v in (b, a))
-    if zi is None:
-        return moved(_run(b[None, ...], a[None, ...], signals, None)[0], -1, axis)
-    past = _state(zi, x, axis, (*lead, 2 * order))
-    # of the samples before the first one y is given: their state, with a = [1, 0, ...] and b = 0
-    none = [zeros((*v.shape[:-2], 1, v.shape[-1]), v) for v in (b, a)]
-    none[1] = xp.concat([none[1][..., :1] + 1, none[1][..., 1:]], axis=-1)
-    b, a = (xp.concat([*[n] * order, v], axis=-2) for n, v in zip(none, (b, a), strict=True))
+    _filters(b[None, ...], a[None, ...], tuple(lead))
     # NumPy joins numbers of a foreign byte order to native ones
-    signals = cast(xp.concat([past[..., :order], signals], axis=-1), x.dtype)
-    y, _ = _run(b[None, ...], a[None, ...], signals, past[None, ..., order:])
-    ends = xp.concat([v[..., length:] for v in (signals, y)], axis=-1)
-    return moved(y[..., order:], -1, axis), moved(ends, -1, axis)
+    inner = xp.float32 if is_half(x.dtype, x) else native_dtype(x.dtype)
+    b, a, signals = (cast(v, inner) for v in (b, a, signals))
+    b, a = _divided(b, a)
+    gains, taps = (moved(v, -1, -2) for v in (b, -a))
+    gains, taps = (xp.broadcast_to(v, (*v.shape[:-1], length)) for v in (gains, taps))
+    inputs = tuple((-j,) for j in range(b.shape[-1]))
+    if zi is None and a.shape[-1]:
+        y = _recursed(taps, signals, inputs, gains)
+        return cast(moved(y, -1, axis), x.dtype)
+    past = zeros((*lead, 2 * order), signals)
+    if zi is not None:
+        past = cast(_state(zi, x, axis, (*lead, 2 * order)), inner)
+    signals, y = xp.concat([past[..., :order], signals], axis=-1), past[..., order:]
+    parts = (part(signals, len(lead), order - j, order - j + length) for j in range(b.shape[-1]))
+    terms = (gains[..., j, :] * v for j, v in enumerate(parts))
+    y = xp.concat([y, sum(terms, zeros((), signals))], axis=-1)
+    if a.shape[-1]:  # the numbers that are given have no taps
+        y = _recursed(pad(taps, taps.ndim - 1, order, 0), y)
+    found = cast(moved(part(y, len(lead), order), -1, axis), x.dtype)
+    if zi is None:
+        return found
+    ends = xp.concat([part(v, len(lead), length) for v in (signals, y)], axis=-1)
+    return found, cast(moved(ends, -1, axis), x.dtype)
+
+
+def _recursed(taps: Array, x: Array, *inputs: Any) -> Array:
+    """Run the recursion of y[n - 1], y[n - 2], ..., with taps (..., K, time), as `recursed`."""
+    xp, shape = namespace(x), tuple(x.shape)
+    x = x if x.ndim > 1 else x[None, :]
+    taps, *gains = (
+        xp.reshape(v, (*[1] * (x.ndim + 1 - v.ndim), *v.shape)) for v in (taps, *inputs[1:])
+    )
+    family = Propagation.of(tuple((-k,) for k in range(1, taps.shape[-2] + 1)))
+    return xp.reshape(recursed(family, taps, x, *inputs[:1], *gains), shape)
 
 
 def filtfilt(

@@ -13,6 +13,7 @@ the channels that the kernel couples: others solve their own problem.
 
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from invconv.arrays.namespaces import (
     Array,
     ArrayOps,
     Namespace,
+    callers_level,
     identity,
     namespace,
     ops_of,
@@ -45,6 +47,7 @@ Blocks = tuple[Array, Array]
 _ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _MOST = 1e30  # damp that is tried
+_FEW, _MUCH = 1000, 0.5  # entries, and what one of them may carry: of noise .013, at edges .26
 _CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
 
 
@@ -219,7 +222,9 @@ def _without_bias(call: Call) -> Array:
     return call.x if bias is None else call.x - per_channel(bias, call.x)
 
 
-def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> float:
+def damp_for_noise(
+    conv: Any, y: Array, sigma: float, penalty: Any = None, mask: Array | None = None
+) -> float:
     r"""Return the damp by which `least_squares` leaves as much of y unexplained as noise is in it.
 
     $$|K x + b - y|^2 = n \sigma^2$$
@@ -239,18 +244,27 @@ def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> fl
         The standard deviation of the noise in an entry of y.
     penalty : operator or several of them, optional
         As for `least_squares`.
+    mask : array, optional
+        True, or 1, where an entry of y counts, else False: saturated pixels, stars. It broadcasts
+        against y, which is finite there, too, since `least_squares` reads all of it.
 
     Returns
     -------
     float
+
+    Warns
+    -----
+    UserWarning
+        If one entry in a thousand carries most of the misfit, of noise a hundredth: stars and
+        saturated pixels, which the damp would suit instead of the image.
 
     Raises
     ------
     TypeError
         If the operator has no `least_squares`.
     ValueError
-        If ``sigma`` is not positive and finite, or no damp fits: y is no larger than its noise, or
-        K is singular and no x comes so close to y.
+        If ``sigma`` is not positive and finite, ``mask`` does not fit y or is False throughout, or
+        no damp fits: y is no larger than its noise, or K is singular and no x comes so close to y.
 
     Examples
     --------
@@ -273,20 +287,29 @@ def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> fl
         hint = "; without noise the inverse needs no damp" if number == 0 else ""
         raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
     call, _, penalties = as_squares(conv, y, 0.0, penalty)
-    if not (count := size(call.x.shape)):
+    count: float = size(call.x.shape)
+    if not count:
         raise ValueError(f"y: expected images, got none, of the shape {tuple(y.shape)}")
+    good = 1.0
+    if mask is not None:
+        good = call.broadcast("mask", mask)
+        if not (count := to_float(namespace(good).sum(good))) > 0:
+            raise ValueError("mask: expected some entries of y that count, got none")
     images, linear = _without_bias(call), paths.linear(call.conv._path())
     maps = [family.made_ready(w, call.spatial_shape) for family, w, _ in linear]
 
     def share(difference: Array) -> float:
-        parts = difference / number
+        parts = good * (difference / number)
         return to_float(namespace(parts).sum(parts * parts)) / count
 
-    def misfit(damp: float) -> float:
+    def left(damp: float) -> Array:
         x = call.conv._least_squares(images, damp, penalties)
         for apply in maps:
             x = apply(x)
-        return share(x - images)
+        return x - images
+
+    def misfit(damp: float) -> float:
+        return share(left(damp))
 
     _require_between(misfit(0.0), share(images), sigma)
     high = low = 1.0  # the misfit grows with the damp
@@ -305,7 +328,24 @@ def damp_for_noise(conv: Any, y: Array, sigma: float, penalty: Any = None) -> fl
 
     logs = math.log(low), math.log(high)
     least = sys.float_info.min
-    return math.exp(brentq(lambda d: math.log(max(misfit(math.exp(d)), least)), *logs, xtol=_CLOSE))
+    log = brentq(lambda d: math.log(max(misfit(math.exp(d)), least)), *logs, xtol=_CLOSE)
+    _warn_of_few(good * left(math.exp(log)), int(count))
+    return math.exp(log)
+
+
+def _warn_of_few(off: Array, count: int) -> None:
+    """Warn where one entry in a thousand carries most of the squares of ``off``."""
+    if few := count // _FEW:
+        xp = namespace(off)
+        squares = xp.sort(xp.reshape(off * off, (-1,)), descending=True)
+        share = to_float(xp.sum(squares[:few])) / to_float(xp.sum(squares))
+        if share > _MUCH:
+            warnings.warn(
+                f"y: expected noise alike in all entries, got one in {_FEW} that carries "
+                f"{share:.0%} of the misfit, such as stars or saturated pixels: the damp is too "
+                "small for the others; pass a mask that is False there, and around",
+                stacklevel=callers_level(),
+            )
 
 
 def _require_between(least: float, most: float, sigma: float) -> None:

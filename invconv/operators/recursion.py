@@ -15,24 +15,21 @@ rows, and the last K columns of A are the identity's. So the derivatives are fil
 
 A^-T is the filter that runs backwards, from the last sample to the first, from the state that the
 last K numbers of v_bar make. Coefficients, states and last numbers of a section that runs backwards
-are in the order in which it meets them; x and y lie as ever. Arrays are b (filters, 1 or N, ...)
-and a, without the first coefficient, which is 1; x (filters, signals, N), z (filters, signals, K).
-K may be 0: then the past adds nothing. Coefficients of every sample leave no state: then ``last``
-is zero.
+are in the order in which it meets them; x and y lie as ever. Arrays are b (filters, 1, ...) and a,
+without the first coefficient, which is 1; x (filters, signals, N), z (filters, signals, K). K may
+be 0: then the past adds nothing.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from invconv.arrays.namespaces import Array, device, identity, namespace, size, zeros
+from invconv.arrays.namespaces import Array, namespace, size, zeros
 from invconv.arrays.registry import Primitive
 from invconv.kernels.primitives import matmul, pad, part, window
 from invconv.operators.autoregressive import AutoregressiveConv
 
 Section = Callable[..., Array]  # of b, a, x, z, and whether it runs backwards, to v
-
-_BLOCK = 64  # samples whose coefficients make one matrix
 
 
 def in_sections(
@@ -60,8 +57,6 @@ def by_solves(b: Array, a: Array, x: Array, z: Array, back: bool = False) -> Arr
     if back:
         v, length = by_solves(b, a, _turned(x), z), x.shape[-1]
         return namespace(x).concat([_turned(v[..., :length]), v[..., length:]], axis=-1)
-    if b.shape[1] > 1:
-        return _by_blocks(b, a, x, z)
     xp, length, results = namespace(x), x.shape[-1], []
     for f in range(x.shape[0]):
         y = AutoregressiveConv(b[f, 0, ...][None, None, :]).forward(x[f, ...][:, None, :])
@@ -74,30 +69,6 @@ def by_solves(b: Array, a: Array, x: Array, z: Array, back: bool = False) -> Arr
     y, kept = xp.stack(results), window(z, 2, length, length + z.shape[-1])
     last = kept + _carried(b[:, 0, 1:], x, z) - _carried(a[:, 0, :], y, z)
     return xp.concat([y, last], axis=-1)
-
-
-def _by_blocks(b: Array, a: Array, x: Array, z: Array) -> Array:
-    """Run a section with coefficients of its own at every sample, by solves of some samples."""
-    xp, length = namespace(x), x.shape[-1]
-    driven = window(z, 2, 0, length)
-    for j in range(b.shape[2]):
-        driven = driven + b[:, None, :, j] * window(x, 2, -j, length - j)
-    poles, parts = a.shape[2], [zeros((*x.shape[:2], a.shape[2]), x)]
-    for start in range(0, length if poles else 0, _BLOCK):
-        here = part(driven, 2, start, min(start + _BLOCK, length))
-        count = here.shape[2]
-        reached = parts[-poles // _BLOCK :]  # so many blocks, rounded up
-        past = pad(part(xp.concat(reached, axis=2), 2, -poles, None), 2, 0, count)
-        matrix = identity(count, x)
-        for k in range(1, poles + 1):
-            taps = a[:, start : start + count, k - 1]
-            here = here - taps[:, None, :] * part(past, 2, poles - k, poles - k + count)
-            matrix = matrix + taps[:, :, None] * xp.eye(
-                count, k=-k, dtype=x.dtype, device=device(x)
-            )
-        solved = xp.linalg.solve(matrix, xp.matrix_transpose(here))
-        parts.append(xp.matrix_transpose(solved))
-    return xp.concat([*(parts[1:] if poles else [driven]), zeros(z.shape, x)], axis=2)
 
 
 filtered: Primitive[[Array, Array, Array, Array | None], tuple[Array, Array | None]]
@@ -126,15 +97,6 @@ def _of_state(c: Array, before: Array) -> Array:
         return zeros(before.shape, before)
     rows = [window(c, 1, i, i + order) for i in range(order)]
     return matmul(before, xp.stack(rows, axis=-1))
-
-
-def _ahead(c: Array, first: int) -> Array:
-    """Return c[n + first + j, j] of coefficients (filters, 1 or N, k), the last sample first."""
-    xp, (_, length, count) = namespace(c), c.shape
-    if length == 1 or not count:
-        return c
-    moved = [window(c[..., j], 1, first + j, first + j + length) for j in range(count)]
-    return xp.flip(xp.stack(moved, axis=2), axis=1)
 
 
 def _lagged(g: Array, x: Array, c: Array) -> Array:
@@ -168,22 +130,13 @@ def lagged_cotangents(
 
 
 def _by_coefficients(g: Array, tail: Array, x: Array, c: Array, back: bool) -> Array:
-    """Return the gradient by coefficients c (filters, 1 or N, k); ``tail`` is what follows g."""
-    xp, (_, length, count), order = namespace(g), c.shape, tail.shape[-1]
-    if length > 1:
-        g, x = (_turned(v) if back else v for v in (g, x))
-        found = [xp.sum(g * window(x, 2, -j, length - j), axis=1) for j in range(count)]
-        return xp.stack(found, axis=-1)
+    """Return the gradient by coefficients c (filters, 1, k); the numbers of ``tail`` follow g."""
+    order = tail.shape[-1]
     sums = lagged(x, g, c) if back else lagged(g, x, c)
     if order:
         met = _turned(part(x, 2, 0, min(order, x.shape[-1]))) if back else x
         sums = sums + lagged(pad(tail, 2, order, 0), pad(_newest(met, order), 2, 0, order), c)
-    return xp.sum(sums, axis=1, keepdims=True)
-
-
-def _one(a: Array) -> Array:
-    """Return the numerator 1 for filters like a."""
-    return zeros((*a.shape[:2], 1), a) + 1
+    return namespace(g).sum(sums, axis=1, keepdims=True)
 
 
 def tangent(
@@ -225,14 +178,14 @@ def cotangents(
 
     x and v are used for the gradients by b and by a alone.
     """
-    length, varying = bar.shape[-1] - order, max(a.shape[1], b.shape[1]) > 1
-    tail = zeros((*bar.shape[:2], order), bar) if varying else bar[..., length:]
+    length = bar.shape[-1] - order
+    tail = bar[..., length:]
     g = bar[..., :length] if order else bar
-    if not (varying or order or wanted[0] or wanted[1]):  # one filter: A and B commute
+    if not (order or wanted[0] or wanted[1]):  # one filter: A and B commute
         return None, None, run(b, a, g, tail, not back), tail
     if a.shape[-1]:
-        state = -_of_state(a[:, 0, :], tail)
-        g = run(_one(a), _ahead(a, 1), g, state, not back)[..., :length]
+        one, state = zeros((*a.shape[:2], 1), a) + 1, -_of_state(a[:, 0, :], tail)
+        g = run(one, a, g, state, not back)[..., :length]
     b_bar = a_bar = x_bar = z_bar = None
     if wanted[0]:
         b_bar = _by_coefficients(g, tail, x, b, back)
@@ -241,7 +194,7 @@ def cotangents(
         a_bar = -_by_coefficients(g, tail, v[..., :length], powers, back)[..., 1:]
     if wanted[2]:
         state = _of_state(b[:, 0, 1:], tail)
-        x_bar = run(_ahead(b, 0), a[..., :0], g, state, not back)[..., :length]
+        x_bar = run(b, a[..., :0], g, state, not back)[..., :length]
     if wanted[3]:
         count = min(order, length)
         first = _turned(part(g, 2, length - count, length)) if back else g[..., :count]

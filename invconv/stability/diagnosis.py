@@ -24,7 +24,7 @@ from invconv.operators.base.factors import Holder, as_operator
 from invconv.operators.base.operator import InvertibleConv
 from invconv.operators.inverse import Inverse
 from invconv.trust import condition, limits
-from invconv.trust.condition import EPS, Condition, digits_left
+from invconv.trust.condition import EPS, HALF_EPS, Condition, digits_left
 from invconv.trust.limits import TOLERATED
 from invconv.trust.round_trip import Judgement
 
@@ -239,27 +239,39 @@ def diagnose(conv: InvertibleConv | Holder, spatial_shape: Shape, dtype: Any = N
     """
     operator: InvertibleConv = as_operator("conv", conv)
     shape = require_spatial_shape(operator, spatial_shape)
-    precision = judgement.solved_in(operator)
+    precision, half = judgement.solved_in(operator), judgement.half_of(operator)
     if dtype is not None:
         name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None)
         name = name or dtype_name(dtype)
-        precision = "float32" if name in ("float16", "bfloat16") else name
+        half = name if name in HALF_EPS else ""
+        precision = "float32" if half else name
         if precision not in EPS:
             raise ValueError(
                 f"dtype: expected float32, float64, or a half type (solved in float32), got {name}"
             )
-    return _diagnose(operator.asarrays(np.empty(0)), shape, precision)
+    return _diagnose(operator.asarrays(np.empty(0)), shape, precision, half)
 
 
 def _diagnose(
-    host: InvertibleConv, shape: Shape, precision: str, times: float = 1, within: str = ""
+    host: InvertibleConv,
+    shape: Shape,
+    precision: str,
+    half: str,
+    times: float = 1,
+    within: str = "",
 ) -> Diagnosis:
     """Return a diagnosis; ``times`` operators share the work, ``within`` begins names of steps."""
     if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
-        inner = _diagnose(host.conv, shape, precision, times, f"{within}conv.")
-        return replace(inner, name=f"Inverse of {inner.name}", log_det=-inner.log_det)
+        inner = _diagnose(host.conv, shape, precision, half, times, f"{within}conv.")
+        own = {name: judgement.judge(host, shape, name, times=times, half=half) for name in EPS}
+        worse = {
+            name: max(own[name], inner.judgements[name], key=lambda j: j.error) for name in EPS
+        }
+        title = f"Inverse of {inner.name}"
+        return replace(inner, name=title, log_det=-inner.log_det, judgements=worse)
     steps = {within + name: step for name, step in host._parts().items()}
-    named = {n: _diagnose(s, shape, precision, times * len(steps)) for n, s in steps.items()}
+    each = times * len(steps)
+    named = {n: _diagnose(s, shape, precision, half, each) for n, s in steps.items()}
     path = paths.linear(host._path())
     number, grid, more = judgement.condition_about(host, shape, times * (1 + len(path)) / 2)
     loss, cancelled, back = number.condition, 1.0, math.inf
@@ -285,7 +297,8 @@ def _diagnose(
         if math.isfinite(exponent):
             about = f"about 1e+{exponent:.0f}, by its growth on a grid of {grid_text(grid)}"
             number = replace(number, trouble=f"{number.trouble}; {about}")
-    judgements = {name: judgement.judge(host, shape, name, times=times / 2) for name in EPS}
+    judged = partial(judgement.judge, host, shape, times=times / 2, half=half)
+    judgements = {name: judged(name) for name in EPS}
     lossy = judgements[precision].error > limits.NEAR * TOLERATED
     blamed = judgement.blame(host, shape, precision) if lossy else None
     with np.errstate(all="ignore"):
@@ -328,7 +341,8 @@ def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float, floa
             norms = partial(judgement.norms_of_path, channels=channels, shape=shape, norm=norm)
             alone = [norms([factor]) for factor in path]
             upto = [alone[0], *(norms(path[: i + 1]) for i in range(1, len(path)))]
-            cancelled = float(np.max(np.prod(alone, axis=0) / upto[-1]))
+            with np.errstate(over="ignore", invalid="ignore"):
+                cancelled = float(np.max(np.prod(alone, axis=0) / upto[-1]))
         before: Any = (1.0, 1.0)
         for factor, own, after in zip(path, alone, upto, strict=True):
             solved, applied = (before, after) if factor.inverted else (after, before)

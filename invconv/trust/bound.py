@@ -49,9 +49,12 @@ UNBOUNDED = Bounds(math.inf, math.inf, 1.0)
 def error_bound(steps: Iterable[Bounds]) -> float:
     """Return E_0 in units of eps, or inf if a step is unbounded."""
     path, largest, error = [], 1.0, 0.0
+    most, least = 1.0, 1.0  # of the products of gains of steps in a row, whose matrices may merge
     for step in steps:
         largest = step.gain * largest + step.bias
-        if not max(largest, step.gain, step.back) < IN_RANGE:
+        most, least = max(most, 1.0) * step.gain, min(least, 1.0) * step.gain
+        in_range = max(largest, most, step.back) < IN_RANGE and min(largest, least) > 1 / IN_RANGE
+        if not in_range:  # numbers may overflow, or lose digits where they underflow
             return math.inf
         rounding = step.terms * largest
         loss = step.gain * step.back if step.solves_forward else 1.0

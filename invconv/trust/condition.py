@@ -17,7 +17,7 @@ Maps = tuple[Map, Map]
 
 
 class SolveOverflowError(ArithmeticError):
-    """A solve overflowed, or gave NaN."""
+    """A solve overflowed, or gave NaN, or all numbers underflowed."""
 
 
 def norms(
@@ -51,6 +51,8 @@ def norms(
         pairs = zip(maps, transposed(), strict=True)
         (gain, _), largest = (map_norm(*pair, sample) for pair in pairs)
         found = gain, *largest
+    if not min(found[:2]) > 0:  # numbers of a regular map are too small for float64
+        raise SolveOverflowError
     place = tuple(map(int, np.unravel_index(found[2], sample)))
     return float(found[0]), float(found[1]), place, exact
 
@@ -92,6 +94,7 @@ def _on_rows(function: Map, rows: Matrix, sample: Shape) -> Matrix:
 
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+HALF_EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # of types that are solved in float32
 OVERFLOW = "the inverse, or its condition number, is beyond the range of float64 (1.8e308)"
 FAILURES = (SingularConvError, SolveOverflowError, np.linalg.LinAlgError)  # no finite condition
 T = TypeVar("T")

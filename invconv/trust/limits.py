@@ -5,6 +5,7 @@ Errors are relative to the largest entry. Work is counted in additions of arrays
 
 # --- what is right ---------------------------------------------------------------------------
 TOLERATED = 1e-2  # error of an entry: with fewer than two digits left an inverse counts as lost
+HALF = 3.0  # eps of a half type, in which y is rounded: in bfloat16 more than what is tolerated
 ROUNDING = 64.0  # eps: error of an input that was recomputed by a chain of a few steps
 UNRESOLVED = 0.1  # a smallest singular value is known only if rounding is below this part of it
 IN_RANGE = 1e30  # of a bound: beyond it numbers may overflow in float32, inverses are subnormal
@@ -16,6 +17,9 @@ CYCLE = 5  # images that find what is lost beyond doubt: one of each kind
 FEW, MORE = 24, 3  # of a call; times as many near the limit, as samples differ tenfold there
 DIAGNOSED = 96  # images of a diagnosis: the worst of them is within half a digit of any other's
 WORK = 2e7  # of a call's images, 30 ms: with what factors within 3 solves and 50 ms
+BANDS = 8  # of an image with several signs
+ROUNDS = 2  # of the ascent to signs for which K x is large: more change few of them
+SIGNS = 2e5  # work of a step of the ascent, .3 ms: on a part of the grid, if it is large
 BATCH = 2**17  # numbers solved at once, 4 times as many where each solve factors matrices
 PIXELS = 64  # enough to judge a map that is the same at every pixel
 
@@ -27,6 +31,7 @@ COMPILED = 8e6  # work of a sum over taps from which it takes longer not to comp
 EXACT_NUMBERS = 512**2  # columns x unknowns of an exact norm, at most: a few ms, or 512 unknowns
 EXACT_PRODUCTS = 2.0**30  # products of an exact norm at most: with wide kernels it takes as long
 ESTIMATE = 2.0**19  # work of compiled kernels for a norm's estimate: with all steps within 200 ms
+WHOLE = 6e7  # work of an estimate on a whole grid, 90 ms: one step of the ascent from one image
 REMEMBERED = 64  # results that an operator remembers, of all kinds and grids
 
 # --- advice ----------------------------------------------------------------------------------

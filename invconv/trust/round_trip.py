@@ -4,10 +4,13 @@
 
 All runs in the working precision, by the solver of the call that is judged. Errors hide from this:
 - roundings that K and its solver share cancel: so some images have a K x with other numbers;
-- what only ordinary y show: so some images are K^-1 of noise, which holds what errors grow by;
-- roundings of a sum over taps that are alike at every pixel: so some images are evenly grey, with
-  K x by the kernel that calls run, as sums in another order round less; some are of one sign, as
-  photographs are.
+- some errors show only for an ordinary y: so some images are K^-1 of noise, which holds what errors
+  grow by;
+- some errors show only where K x is large, or small, or where the roundings of a sum over taps are
+  alike at every pixel: so most images are numbers near the largest one, or one number a channel,
+  times signs for which K x is large or small; K x runs by the kernel that calls run, as sums in
+  another order round less. For a K of positive numbers such images are grey, or alternate; for
+  D K D, D = diag(+-1), they are D times those, so that it is judged as K is.
 """
 
 import itertools
@@ -26,13 +29,17 @@ from invconv.trust.condition import EPS, digits_left
 
 
 class Image(NamedTuple):
-    """How an image of a round trip is drawn, and its K x computed."""
+    """How an image of a round trip is drawn, and its K x computed.
 
-    # "noise" is N(0, 1), "sign" of one sign, "even" one number, "grey" one a channel, "mixed" grey
-    # with a little noise on a third of the rows
+    The kind is "noise", N(0, 1), or one of signs times numbers between 1/2 and 1. The signs are
+    those for which K x is large, or small. In "bands" they take turns, as do numbers of pixels and
+    one number for all. A "level" image has one number, or one a channel; its signs may be those of
+    K^-1 of noise. So are the signs of a "weak" one, where a third of the rows are K^-1 of noise.
+    """
+
     kind: str
     other: bool  # whether K x has other numbers than the solver's
-    back: float = 0.0  # the part of the rows that are K^-1 of such an image; the others are grey
+    back: bool = False  # whether it is K^-1 of such an image
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,11 @@ class RoundTrip:
     solve: Map  # y -> K^-1 (y - b)
     sample: Shape  # (C, *spatial)
     dtype: Any
+    signs: Floats  # (2, C, *spatial) of +-1 for which K x is large, and small
     spectral: bool = False  # whether it is solved by frequencies
     matrices: bool = False  # whether matrices are multiplied; their inverses run one by one
     reachable: Map | None = None  # x -> the part of x that a singular K does not lose
+    rounded: Map | None = None  # y -> y as the dtype of the call's arrays holds it
 
     def error(self, affordable: int, limit: float | None) -> float:
         """Return the largest error of some images, as many as needed to tell it from a limit.
@@ -82,14 +91,15 @@ class RoundTrip:
 
     def _turn(self, number: int, few: bool) -> list[Image]:
         """Return images of each kind, or a few that find most."""
-        grey = Image("mixed", other=False)  # whose roundings are looked for, not cancelled
+        bands = Image("bands", other=False)
         if few and self.spectral:
-            return [Image("noise", other=False, back=1 / 3)]
+            return [Image("weak", other=False), bands]
         if few:
-            return [grey, Image("noise", other=True, back=1)][: 1 + self.matrices]
-        other, kind = number % 2 == 0, ("noise", "sign", "even")[number % 3]
-        alike = Image(("grey", "even")[number % 2], other=False)
-        return [Image(kind, other, 1), grey, alike, Image("noise", other), Image("sign", not other)]
+            return [bands, Image("noise", other=True, back=True)][: 1 + self.matrices]
+        other, kind = number % 2 == 0, ("noise", "large", "small")[number % 3]
+        level = Image("level", other=False)  # whose roundings are looked for, not cancelled
+        signs = Image(("large", "small")[number % 2], not other)
+        return [Image(kind, other, back=True), bands, level, Image("noise", other), signs]
 
     def _error_of(self, images: list[Image]) -> float:
         images.sort(key=lambda image: image.other)
@@ -99,7 +109,8 @@ class RoundTrip:
         x = x if self.reachable is None else self.reachable(x)
         maps = (self.own, x[:own]), (self.other, x[own:])
         y = [run(some) for run, some in maps if len(some)]
-        off = np.abs(self.solve(y[0] if len(y) == 1 else np.concatenate(y)) - x)
+        every = y[0] if len(y) == 1 else np.concatenate(y)
+        off = np.abs(self.solve(every if self.rounded is None else self.rounded(every)) - x)
         most = off.max(axis=axes)
         errors = np.where(most == 0, 0, most / largest)
         return float(errors.max()) if np.isfinite(errors).all() else math.inf
@@ -108,28 +119,43 @@ class RoundTrip:
         """Return images; an infinite one is lost: it is K^-1 of an ordinary one."""
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
-        for (kind, *_), values in zip(images, x, strict=True):
-            if kind == "noise":
-                rng.standard_normal(out=values, dtype=self.dtype)
-            elif kind == "sign":
-                rng.random(out=values, dtype=self.dtype)
+        large, small = self.signs
+        bands = np.arange(size(self.sample[1:])).reshape(self.sample[1:])
+        bands = (bands * limits.BANDS // bands.size + rng.integers(4)) % 4
+        kinds = {"large": large, "small": small, "level": self.signs[rng.integers(2)]}
+        solved = []
+        for i, (kind, _, back) in enumerate(images):
+            weak = kind == "weak" or (kind == "level" and self.spectral and rng.integers(2) == 0)
+            if back or weak:
+                solved.append(i)
+            if kind == "noise" or weak:
+                rng.standard_normal(out=x[i], dtype=self.dtype)
+            elif kind == "level":
+                x[i] = self._leveled(rng, kinds[kind])
             else:
-                values.T[...] = rng.uniform(0.5, 1.0, 1 if kind == "even" else len(values))
-                if kind == "mixed":
-                    part = values[:, : len(values[0]) // 3]
-                    part += 0.06 * rng.standard_normal(part.shape, self.dtype)
-        if backs := [i for i, image in enumerate(images) if image.back]:
-            for i, solved in zip(backs, self.solve(x[backs]), strict=True):
-                if not np.isfinite(solved).all():
-                    if np.abs(self.own(x[[i]])).max() > limits.SMALL:
-                        x[i] = np.inf
-                elif images[i].back == 1:
-                    x[i] = solved
-                else:
-                    rows = max(1, int(images[i].back * len(solved[0])))
-                    x[i].T[...] = rng.uniform(0.5, 1.0, len(solved))
-                    x[i, :, :rows] = solved[:, :rows] / np.abs(solved[:, :rows]).max()
+                rng.random(out=x[i], dtype=self.dtype)
+                x[i] = (x[i] + 1) / 2
+                if kind == "bands":
+                    np.copyto(x[i], self.dtype.type(rng.uniform(0.5, 1)), where=bands >= 2)
+                x[i] *= np.where(bands % 2, large, small) if kind == "bands" else kinds[kind]
+        for i, back in zip(solved, self.solve(x[solved]) if solved else (), strict=True):
+            if not np.isfinite(back).all():
+                if np.abs(self.own(x[[i]])).max() > limits.SMALL:
+                    x[i] = np.inf
+            elif images[i].back:
+                x[i] = back
+            else:
+                x[i] = self._leveled(rng, np.sign(back))
+                if images[i].kind == "weak":
+                    rows = back[:, : 1 + len(back[0]) // 3]
+                    x[i, :, : len(rows[0])] = rows / np.abs(rows).max()
         return x
+
+    def _leveled(self, rng: np.random.Generator, signs: Floats) -> Any:
+        """Return signs times one number, or one a channel."""
+        count = len(signs) if rng.integers(2) else 1
+        levels = rng.uniform(0.5, 1, (count, *(1 for _ in signs[0].shape)))
+        return signs * levels.astype(self.dtype)
 
 
 def at_once(numbers: int, spectral: bool) -> int:

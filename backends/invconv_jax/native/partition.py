@@ -6,7 +6,7 @@ that samples are independent of each other, it leaves each sample on its device.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,8 @@ class SplitByBatch:
     and the result have the same number of axes, and results at different places of the batch axes
     are independent. ``whole`` are the axes that are no batch: all non-negative, the first ones; or
     all negative, the last. ``transpose`` is that of a function that is linear in its only array: it
-    takes the cotangent, the array's type and the settings.
+    takes the cotangent, the array's type and the settings. ``shared`` first axes of every array are
+    the batch, unless an array has size 1 there; else others than the last have none.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class SplitByBatch:
         function: Callable[..., Array],
         whole: tuple[int, ...],
         transpose: Callable[..., Array] | None = None,
+        shared: int = 0,
     ) -> None:
-        self.function, self.whole = function, whole
+        self.function, self.whole, self.shared = function, whole, shared
         self.primitive = private.Primitive(name)
         self.primitive.def_impl(_run)
         self.primitive.def_abstract_eval(_type_of_result)
@@ -47,6 +49,14 @@ class SplitByBatch:
                 self.primitive,
                 lambda bar, x, *, program, settings: [transpose(bar, x.aval, **dict(settings))],
             )
+
+    def whole_of(self, ndim: int) -> set[int]:
+        """Return the axes of the last array that are no batch."""
+        return {*range(self.shared, ndim)} if self.shared else {a % ndim for a in self.whole}
+
+    def shares(self, other: Sequence[int], shape: Sequence[int], axis: int) -> bool:
+        """Tell whether an axis of an array is a batch axis of the last one, of this shape."""
+        return axis < self.shared and other[axis] == shape[axis]
 
     def __call__(self, *arrays: Array, **settings: Any) -> Array:
         pairs = tuple(settings.items())
@@ -68,7 +78,7 @@ class SplitByBatch:
         """Run the function, and tell XLA, which splits the work by itself, the whole axes."""
 
         def keep(x: Array) -> Array:
-            whole = {axis % x.ndim for axis in self.whole}
+            whole = self.whole_of(x.ndim)
             spec = (None if a in whole else PartitionSpec.UNCONSTRAINED for a in range(x.ndim))
             return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
 
@@ -95,12 +105,15 @@ class SplitByBatch:
         return self(*others, jax.numpy.moveaxis(x, axes[-1], there), **dict(settings)), there
 
 
-def _rule(types: tuple[tuple[tuple[int, ...], Any], ...], axes: tuple[int, ...]) -> str:
+def _rule(split: SplitByBatch, types: Sequence[tuple[tuple[int, ...], Any]]) -> str:
     """Return a name for every axis of the arrays and the result; batch axes share names."""
-    *others, ndim = (len(shape) for shape, _ in types)
-    whole = {axis % ndim for axis in axes}
-    arrays = [[f"m{i}_{a}" for a in range(rank)] for i, rank in enumerate(others)]
-    x, y = ([f"{own if a in whole else 'b'}{a}" for a in range(ndim)] for own in "xy")
+    *others, shape = (shape for shape, _ in types)
+    whole = split.whole_of(len(shape))
+    arrays = [
+        [f"b{a}" if split.shares(other, shape, a) else f"m{i}_{a}" for a in range(len(other))]
+        for i, other in enumerate(others)
+    ]
+    x, y = ([f"{own if a in whole else 'b'}{a}" for a in range(len(shape))] for own in "xy")
     return f"{', '.join(' '.join(names) for names in [*arrays, x])} -> {' '.join(y)}"
 
 
@@ -169,13 +182,17 @@ def _program(
         ndim = len(x.shape)
         known = getattr(x.sharding, "spec", ())  # GSPMD may not know yet, or have no names of axes
         spec = list((*known, *(None,) * ndim)[:ndim])
-        for axis in split.whole:
+        for axis in split.whole_of(ndim):
             spec[axis] = None
         kept = NamedSharding(mesh, PartitionSpec(*spec))
-        return mesh, local, kept, (*(NamedSharding(mesh, PartitionSpec()) for _ in others), kept)
+        specs = [
+            [spec[a] if split.shares(v.shape, x.shape, a) else None for a in range(len(v.shape))]
+            for v in others
+        ]
+        return mesh, local, kept, (*(NamedSharding(mesh, PartitionSpec(*s)) for s in specs), kept)
 
     function = private.custom_partitioning(local)
-    function.def_partition(partition=partition, sharding_rule=_rule(types, split.whole))
+    function.def_partition(partition=partition, sharding_rule=_rule(split, types))
     return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(*t) for t in types))
 
 

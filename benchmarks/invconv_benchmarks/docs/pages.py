@@ -19,6 +19,7 @@ CHECKOUT = Path(invconv.__file__).parents[1]
 RESULTS = CHECKOUT / "benchmarks" / "results"  # not in the wheel; a folder for each version
 TEXTS = ("*.md", "*/*.md", "benchmarks/guide/*.md")
 PACKAGES = ("invconv", "invconv_torch", "invconv_torch.flows", "invconv_torch.interop",
+            "invconv_torch.audio",
             "invconv_jax", "invconv_jax.flows", "invconv_jax.interop",
             "invconv_conformance", "invconv.extend")  # fmt: skip
 # methods that authors of operators write, and nobody calls

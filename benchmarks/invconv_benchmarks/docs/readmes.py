@@ -16,7 +16,7 @@ from invconv_benchmarks.docs.pages import CHECKOUT, RESULTS
 from invconv_benchmarks.measure.environment import told
 from invconv_benchmarks.report.tables import markdown
 from invconv_benchmarks.results.result import TITLES, Result, Row, read, read_document
-from invconv_benchmarks.studies import sampling
+from invconv_benchmarks.studies import sampling, survey
 from invconv_benchmarks.suites import CONV2D, LIMIT_SHAPES
 
 FRONT, OWN = CHECKOUT / "README.md", RESULTS.parent / "README.md"
@@ -38,6 +38,10 @@ def _blocks() -> Iterator[tuple[Path, str, list[str]]]:
         yield FRONT, "sampling", [sampling.headline(times)]
         chart = _picture(sampling.CAPTION, path.with_suffix(".png"))
         yield OWN, "sampling", [*sampling.block(times), "", chart]
+    for path in newest("survey.json"):
+        found = read_document(path, survey.SCHEMA)
+        yield FRONT, "survey", survey.block(found, 1)
+        yield OWN, "survey", survey.block(found)
     for path in newest("density-*.json"):
         lines = comparison.markdown(read_document(path, comparison.SCHEMA))
         yield OWN, path.stem, [*lines, "", _picture(comparison.CAPTION, path.with_suffix(".jpg"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.options import require_picture
 
-NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder",
+NAMES = ("deblur", "whiten", "random_field", "lattice_field", "echo", "volume", "folder", "smooth",
          "three_libraries", "deep_field", "heat", "filter", "stars", "vowel", "turn")  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """An image turned and zoomed by cubic splines, in PyTorch and in JAX, beside scipy.ndimage.rotate.
 
-`spline_filter` gives the coefficients; the spline at a point is a sum over the sixteen nearest
-ones. It is smooth in the angle and the zoom, so Gauss and Newton's steps find both, with
-derivatives by `torch.func` and by `jax`, from an image that was turned by others.
+`spline_filter` gives the coefficients, `map_coordinates` the spline at the turned points. It is
+smooth in the angle and the zoom, so Gauss and Newton's steps find both, with derivatives by
+`torch.func` and by `jax`, from an image that was turned by others.
 """
 
 from pathlib import Path
@@ -16,24 +16,11 @@ import torch
 from array_api_compat import array_namespace
 from skimage.data import camera
 
-from invconv import spline_filter
+from invconv import map_coordinates, spline_filter
 from invconv_benchmarks.report import figures
 
 _ANGLE, _ZOOM, _STEPS = 12.0, 1.2, 12
 _START = 10.0, 1.15
-
-
-def spline(c: Any, row: Any, column: Any) -> Any:
-    """Return the values of the spline with coefficients c at points, mirrored at the border."""
-    xp, sides = array_namespace(c), []
-    for x, n in zip((row, column), c.shape, strict=True):
-        first, period = xp.floor(x), 2 * (n - 1)
-        t, places = x - first, [(xp.astype(first, xp.int32) + k) % period for k in (-1, 0, 1, 2)]
-        u = 1 - t
-        weights = u**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * u**2 + 3 * u**3, t**3
-        pairs = zip(places, weights, strict=True)
-        sides.append([(xp.minimum(p, period - p), w / 6) for p, w in pairs])
-    return sum(v * w * c[i, j] for i, v in sides[0] for j, w in sides[1])
 
 
 def turned(c: Any, motion: Any) -> Any:
@@ -42,7 +29,8 @@ def turned(c: Any, motion: Any) -> Any:
     cos, sin = xp.cos(motion[0]) / motion[1], xp.sin(motion[0]) / motion[1]
     along = xp.arange(c.shape[0], dtype=c.dtype) - centre
     row, column = along[:, None], along[None, :]
-    return spline(c, cos * row + sin * column + centre, cos * column - sin * row + centre)
+    points = xp.stack([cos * row + sin * column, cos * column - sin * row]) + centre
+    return map_coordinates(c, points, prefilter=False)
 
 
 def found(wanted: Any, image: Any, start: Any, jacobian: Any) -> list[figures.Floats]:

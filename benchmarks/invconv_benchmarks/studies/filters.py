@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.ndimage
 import scipy.signal
@@ -42,6 +43,15 @@ _LIMITS = {  # of our time ÷ SciPy's by the signals' shape: lfilter, sosfilt, b
 _SMALL = 8.0  # of PyTorch's, for 512 samples
 _EACH = 64, 1000, 1.0  # filters, samples of each, and the limit beside a loop over SciPy's
 _GRADIENT = (8, 100_000), 0.5  # signals, and the limit beside torchaudio's
+_ROWS, _CORNER = ((-1, -1), (-1, 0), (-1, 1)), ((-1, 0), (0, -1))
+_RECURSIONS = {  # images, offsets, and the limit of NumPy's time beside a sum over taps in PyTorch
+    (1, 64, 64, 64): (_ROWS, 0.8),
+    (8, 32, 32, 32): (_ROWS, 0.8),
+    (1, 8, 512, 512): (_ROWS, 0.4),
+    (1, 1, 1024, 1024): (_CORNER, 1.2),
+    (4, 96, 14, 14): (_CORNER, 2.5),
+}
+_BESIDE, _STEP = 1.4, 6.0  # PyTorch's and JAX's limits, and a step's beside a forward
 _FRAME = slice(100, 356), slice(60, 316)
 _WIDTHS, _NOISE = (1.5, 4.0), 1 / 255  # of the blurs, in pixels, and the noise
 _BALANCES = np.logspace(-3, 3, 25)  # of Wiener's filter, of which the best one counts
@@ -54,7 +64,8 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     rounds = _ROUNDS // 3 if quick else _ROUNDS
     with threadpool_limits(1):
         blurs = (verdict for width in _WIDTHS for verdict in _deblurring(width, rounds))
-        return [*_filters(rounds), *_splines(rounds), *blurs], {}
+        functions = _filters(rounds), _splines(rounds), _recursions(rounds)
+        return [*itertools.chain(*functions), *blurs], {}
 
 
 def _filters(rounds: int) -> Iterator[Verdict]:
@@ -115,6 +126,54 @@ def _splines(rounds: int) -> Iterator[Verdict]:
         ours, theirs = ic.spline_filter, partial(scipy.ndimage.spline_filter, output=dtype)
         calls: dict[str, Call] = {"NumPy": partial(ours, x), "scipy.ndimage": partial(theirs, x)}
         yield from _judged(f"spline_filter, {dtype}", calls, rounds, {"NumPy": limit})
+
+
+def _recursions(rounds: int) -> Iterator[Verdict]:
+    """Judge `propagate` beside the sum over taps alone, and beside a loop over rows, in PyTorch."""
+    rng, run = np.random.default_rng(0), jax.jit(ic.propagate, static_argnums=2)
+    for shape, (offsets, limit) in _RECURSIONS.items():
+        x = rng.standard_normal(shape).astype(np.float32)
+        taps = rng.random((*shape[:2], len(offsets), *shape[2:])).astype(np.float32) / len(offsets)
+        tensors = torch.tensor(x), torch.tensor(taps)
+        ours: dict[str, Call] = {
+            "NumPy": partial(ic.propagate, x, taps, offsets),
+            "PyTorch": partial(ic.propagate, tensors[0], tensors[1], offsets),
+            "JAX": partial(_finished, run, jax.numpy.asarray(x), jax.numpy.asarray(taps), offsets),
+        }
+        limits = {us: limit * (1 if us == "NumPy" else _BESIDE) for us in ours}
+        title = f"propagate {as_text(shape)}, {len(offsets)} taps"
+        calls: dict[str, Call] = {"sum": partial(_sum, *tensors)}
+        yield from _judged(title, ours | calls, rounds, limits)
+        if offsets is _ROWS:
+            calls = {"loop over rows": partial(_by_rows, *tensors)}
+            yield from _judged(title, ours | calls, rounds, dict.fromkeys(ours, _LIMIT))
+        calls = {"PyTorch": partial(_step, *tensors, offsets), "forward": ours["PyTorch"]}
+        yield from _judged(f"step of {title}", calls, rounds, {"PyTorch": _STEP})
+
+
+def _finished(run: Callable[..., Any], *given: Any) -> Any:
+    return run(*given).block_until_ready()
+
+
+def _sum(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Return what reads as much, without a recursion."""
+    return (taps * x[:, :, None]).sum(2)
+
+
+def _step(x: torch.Tensor, taps: torch.Tensor, offsets: Any) -> Any:
+    leaves = [v.detach().requires_grad_() for v in (x, taps)]
+    return torch.autograd.grad(ic.propagate(leaves[0], leaves[1], offsets), leaves, x)
+
+
+def _by_rows(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Return the recursion over rows as it is published: row after row."""
+    h = x.clone()
+    for i in range(1, x.shape[2]):
+        above, now = h[:, :, i - 1], h[:, :, i]
+        now += taps[:, :, 1, i] * above
+        now[..., 1:] += taps[:, :, 0, i, 1:] * above[..., :-1]
+        now[..., :-1] += taps[:, :, 2, i, :-1] * above[..., 1:]
+    return h
 
 
 def _gradient(run: Callable[..., Any], tensors: list[torch.Tensor]) -> Any:

@@ -117,16 +117,21 @@ Drawn = tuple[ic.InvertibleConv, Shape]
 def _grid(rng: Rng, ndim: int, channels: int, largest: int = LARGE) -> Shape:
     """Return a grid of at most ``largest`` unknowns, one in five of more than `SMALL`."""
     low, high = (SMALL, largest) if largest > SMALL and rng.random() < 0.2 else (4, SMALL)
-    pixels = max(1.0, math.exp(rng.uniform(math.log(low), math.log(high))) / channels)
-    shares = rng.dirichlet(np.full(ndim, 3.0))
-    return tuple(max(1, int(pixels**share)) for share in shares)
+    return split(rng, math.exp(rng.uniform(math.log(low), math.log(high))) / channels, ndim)
+
+
+def split(rng: Rng, pixels: float, ndim: int, alike: float = 3.0) -> Shape:
+    """Return a grid of at most so many pixels; large ``alike`` make its sides so."""
+    shares = rng.dirichlet(np.full(ndim, alike))
+    return tuple(max(1, int(max(1.0, pixels) ** share)) for share in shares)
 
 
 def _scaled(conv: Any, rng: Rng, largest: float) -> Any:
     return perturbed(conv, rng, largest * 10.0 ** rng.uniform(-2, 0))
 
 
-def _numbers(rng: Rng, ndim: int, low: int, high: int) -> Shape:
+def numbers(rng: Rng, ndim: int, low: int, high: int) -> Shape:
+    """Return a number from low to high - 1 for each axis."""
     return tuple(int(n) for n in rng.integers(low, high, ndim))
 
 
@@ -138,9 +143,9 @@ def _autoregressive(mask: str, rng: Rng) -> Drawn:
     ndim, channels = _size(rng)
     one = int(rng.choice([-1, 1]))
     corner = tuple(int(s) for s in rng.choice([-1, 1], ndim))
-    size, order = _numbers(rng, ndim, 1, 4), str(rng.choice(["lower", "upper"]))
+    size, order = numbers(rng, ndim, 1, 4), str(rng.choice(["lower", "upper"]))
     settings: dict[str, Any] = {"direction": corner if mask == "corner" else one, "mask": mask}
-    settings |= {"channel_order": order, "dilation": _numbers(rng, ndim, 1, 3)}
+    settings |= {"channel_order": order, "dilation": numbers(rng, ndim, 1, 3)}
     conv = ic.AutoregressiveConv.init(channels, size, ndim, rng=rng, **settings)
     return _scaled(conv, rng, 3.0), _grid(rng, ndim, channels)
 
@@ -148,14 +153,14 @@ def _autoregressive(mask: str, rng: Rng) -> Drawn:
 def _emerging(rng: Rng) -> Drawn:
     ndim, channels = _size(rng)
     size = tuple(int(k) for k in rng.choice([1, 3, 5], ndim))
-    dilation, mask = _numbers(rng, ndim, 1, 3), str(rng.choice(["corner", "raster"]))
+    dilation, mask = numbers(rng, ndim, 1, 3), str(rng.choice(["corner", "raster"]))
     conv = ic.EmergingConv.init(channels, size, ndim, dilation, mask=mask, rng=rng)
     return _scaled(conv, rng, 1.0), _grid(rng, ndim, channels)
 
 
 def _periodic(rng: Rng) -> Drawn:
     ndim, channels = _size(rng)
-    size, dilation = _numbers(rng, ndim, 1, 5), _numbers(rng, ndim, 1, 3)
+    size, dilation = numbers(rng, ndim, 1, 5), numbers(rng, ndim, 1, 3)
     grid = _grid(rng, ndim, channels, _DENSE)
     conv = _scaled(ic.PeriodicConv.init(channels, size, ndim, dilation=dilation, rng=rng), rng, 1.0)
     spread = all(d * (k - 1) < n for k, d, n in zip(size, dilation, grid, strict=True))
@@ -168,7 +173,7 @@ def _periodic(rng: Rng) -> Drawn:
 
 def _symmetric(rng: Rng) -> Drawn:
     ndim, channels = _size(rng)
-    size = tuple(2 * k - 1 for k in _numbers(rng, ndim, 1, 4))
+    size = tuple(2 * k - 1 for k in numbers(rng, ndim, 1, 4))
     words = tuple(map(str, rng.choice(["symmetric", "mirror", "odd", "periodic"], ndim)))
     conv = ic.SymmetricConv.init(channels, size, ndim, boundary=words, rng=rng)
     conv = _scaled(conv, rng, 1.0)

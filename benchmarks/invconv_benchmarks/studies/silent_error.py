@@ -9,6 +9,9 @@ it. How wrong an inverse is:
 for y = conv.forward(x), whose x is known, and for random y, whose x is found step by step, unless
 the grid is too large for a dense matrix. A 1x1 of factors runs in PyTorch, too, with parameters
 that want gradients: it is solved factor by factor.
+
+Draws by a seed (`beyond`) go on where these end: grids of 10^6 numbers, signs that alternate,
+scales beyond the range, half types, blocks.
 """
 
 import contextlib
@@ -32,7 +35,7 @@ from invconv.operators.base import judgement
 from invconv.operators.pointwise.conv1x1 import Pointwise
 from invconv_benchmarks.report.figures import Floats
 from invconv_benchmarks.results.result import Verdict, judged
-from invconv_benchmarks.studies import operators
+from invconv_benchmarks.studies import beyond, operators
 from invconv_conformance.laws.trust import warned
 from invconv_conformance.truth import oracle
 from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU
@@ -44,7 +47,9 @@ _QUICK = 10  # of each, one in so many
 _MOST_FALSE, _NAMED = 0.01, 0.98
 LOST, ENOUGH = 2.0, 3.0  # digits: what must warn, and what must not
 CLOSE, FAR = 0.5, 1.0  # digits between what is said and what is left
-PLACES = {"float32": 23, "float64": 52}  # binary
+PLACES = {"float32": 23, "float64": 52, "float16": 10, "bfloat16": 7}  # binary
+_BEYOND = {"large": 330, "signs": 900, "underflowing": 600, "halves": 800, "streams": 600}
+_CONDITION = 2**14  # numbers of an image up to which `condition` is asked
 _KINDS = 3  # of samples
 _SMALL = 2.0**-100  # images
 _FEW, _SAMPLES, _SMALL_IMAGE = 24, 96, 2**10  # samples of large images and of small ones; numbers
@@ -119,6 +124,79 @@ def _blames(conv: ic.Chain, shape: Shape, step: int) -> bool | None:
     return named and blame.partition(".")[0] == str(step)
 
 
+@dataclass(frozen=True)
+class Beyond(Compared):
+    """An operator of `beyond`, and what `diagnose` says of it."""
+
+    worst: float  # digits at worst, as said
+    ratio: float  # the condition that is said over `condition`; NaN where it is not asked
+
+    @property
+    def false_alarm(self) -> bool:
+        """Whether the inverse warns though three digits are left, or half types' own but one."""
+        precision = str(self.conv._reference()[1].dtype).rpartition(".")[2]
+        few = min(ENOUGH, PLACES[precision] * math.log10(2) - FAR)
+        return self.inverse_warns and self.left >= few
+
+
+def look_beyond(kind: str, count: int, seed: int) -> list[Beyond]:
+    """Compare so many operators of a kind of `beyond`, which are refused as singular or told."""
+    drawn: Iterable[Any] = getattr(beyond, kind)(count, seed)
+    look = _stream if kind == "streams" else _beyond
+    shown = track(drawn, kind, count, console=Console(stderr=True), transient=True)
+    with np.errstate(all="ignore"):
+        found = [look(one, np.random.default_rng(seed)) for one in shown]
+    return [one for one in found if one is not None]
+
+
+def _beyond(construction: operators.Construction, rng: np.random.Generator) -> Beyond | None:
+    name, conv, shape = construction
+    like = conv._reference()[1]
+    precision = str(like.dtype).rpartition(".")[2]
+    try:
+        left = digits(beyond.error(conv, shape, rng), precision)
+        with warned() as messages:
+            conv.replace().prepare(shape)
+        with warned():
+            said = ic.diagnose(conv.replace(), shape)
+            numbers = conv.channels * math.prod(shape)
+            known = conv.replace().condition(shape) if numbers <= _CONDITION else math.nan
+    except (ic.SingularConvError, np.linalg.LinAlgError):
+        return None
+    worst = said.worst_float64 if precision == "float64" else said.worst_float32
+    ratio = said.condition / known if math.isfinite(known) else math.nan
+    return Beyond(name, conv, shape, said.digits, left, bool(messages), False, worst, ratio)
+
+
+def _stream(stream: beyond.Stream, rng: np.random.Generator) -> Beyond:
+    conv, length, _, more = stream
+    with warned() as messages:
+        left = digits(beyond.run_stream(stream, rng), str(conv.kernel.dtype))
+    shape = (length, *more)
+    return Beyond("blocks", conv, shape, left, left, bool(messages), False, left, math.nan)
+
+
+def verdicts_beyond(quick: bool, seed: int) -> list[Verdict]:
+    """Return verdicts on operators of each kind of `beyond`, by a seed; a sixtieth if quick."""
+    verdicts = []
+    for kind, count in _BEYOND.items():
+        found = look_beyond(kind, count // (60 if quick else 1), seed)
+        lost, false = (
+            sum(map(holds, found))
+            for holds in (lambda one: one.left < LOST - CLOSE, lambda one: one.false_alarm)
+        )
+        what = f"{kind}, seed {seed}: of {len(found)}, {lost} have fewer than 1.5 digits"
+        verdicts += _verdicts(what, found)
+        verdicts.append(judged("false alarms where three digits are left", what, false, 0))
+        at_worst = max((one.worst - one.left for one in found), default=0.0)
+        verdicts.append(judged("digits said at worst beyond those left", what, at_worst, CLOSE))
+        ratios = [one.ratio for one in found if not math.isnan(one.ratio)]
+        if ratios:
+            title = "condition said ÷ condition(), the least"
+            verdicts.append(judged(title, what, min(ratios), 1 / 30, least=True))
+    return verdicts
+
+
 def compare_all(constructions: Iterable[operators.Construction], what: str) -> list[Compared]:
     """Compare operators, with a bar that shows how far it is."""
     rng = np.random.default_rng(0)
@@ -127,8 +205,11 @@ def compare_all(constructions: Iterable[operators.Construction], what: str) -> l
     return [one for one in compared if one is not None]
 
 
-def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
-    """Judge constructions and random operators; ``quick`` takes a tenth of these."""
+def measure(quick: bool, folder: Path, seed: int = 0) -> tuple[list[Verdict], dict[str, Path]]:
+    """Judge constructions and random operators; ``quick`` takes a tenth of these.
+
+    The ``seed`` is that of the draws that go beyond small grids (`beyond`).
+    """
     fewer = _QUICK if quick else 1
     constructed = compare_all([*operators.constructions(), *operators.grey()], "constructions")
     drawn = compare_all(operators.random_operators(_FAMILY // fewer), "random operators")
@@ -157,7 +238,7 @@ def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     blamed = [one for one in told if one is not None]
     title = "chains with one bad step that name it"
     verdicts.append(judged(title, f"{len(blamed)}", sum(blamed) / len(blamed), _NAMED, least=True))
-    return verdicts, {}
+    return verdicts + verdicts_beyond(quick, seed), {}
 
 
 def _verdicts(what: str, compared: Sequence[Compared]) -> list[Verdict]:

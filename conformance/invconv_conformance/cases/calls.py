@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg
+import scipy.ndimage
 import scipy.optimize
 import scipy.signal
 
 import invconv as ic
+from invconv.arrays.namespaces import cast, constant, namespace
 from invconv_conformance.cases.table import Case, Shape, perturbed, with_bias
 from invconv_conformance.truth import oracle
 
@@ -221,6 +224,23 @@ def _interpolated(x: Floats, order: int, mode: str, axes: Any) -> Floats:
     return x
 
 
+def _points() -> Iterator[Called]:
+    for order, mode in itertools.product(range(6), (*_MODES, "nearest", "constant")):
+        first, side = (-0.5, 4) if mode == "constant" else (-7, 16)
+        arrays = {"x": _draw((5, 4)), "coordinates": first + side * _rng.random((2, 3, 2))}
+        options: dict[str, Any] = {"order": order, "mode": mode}
+        yield _row(
+            f"map_coordinates-{order}-{mode}", ic.map_coordinates, _at_points, arrays, **options
+        )
+
+
+def _at_points(x: Floats, coordinates: Floats, order: int, mode: str) -> Floats:
+    if order > 1 and mode != "nearest":  # SciPy's own filter is not exact on few pixels
+        x = _interpolated(x, order, "mirror" if mode == "constant" else mode, (0, 1))
+    options: Any = {"order": order, "mode": mode, "prefilter": mode == "nearest"}
+    return np.asarray(scipy.ndimage.map_coordinates(x, coordinates, **options))
+
+
 def _least_squares() -> Iterator[Called]:
     for conv, grid in _SOLVED:
         name = type(conv).__name__.lower()
@@ -236,6 +256,78 @@ def _least_squares() -> Iterator[Called]:
         yield _row(f"least_squares-{name}-number", _solved, _least, arrays, of, damp=0.5)
         noise: Any = {"sigma": 0.5, "looks": True}
         yield _row(f"damp_for_noise-{name}", _suggested, _discrepancy, arrays, of, **noise)
+
+
+def _functions_of_operators() -> Iterator[Called]:
+    for conv in (_small(ic.PeriodicConv, 3, 2), _small(ic.SymmetricConv, 3, boundary="odd")):
+        name = type(conv).__name__.lower()
+        for c, function, right in ((1, _exponential, _expm), (2, _traces, _traced)):
+            few = {"kernel": conv.kernel[:c, :c]} | ({"x": _draw((2, 1, 3, 4))} if c == 1 else {})
+            yield _row(f"{function.__name__[1:]}-{name}", function, right, few, conv)
+
+
+def _stars() -> Iterator[Called]:
+    conv, few = ic.SymmetricConv(np.abs(_draw((1, 1, 2, 2)))), {"iterations": 3}
+    options: dict[str, Any]
+    for options in (few, few | {"sigma": 0.25}):
+        arrays = {"y": 1 + _rng.random((2, 1, 3, 4)), "background": np.full((3, 1), 0.125)}
+        arrays["kernel"] = conv.kernel
+        name = f"richardson_lucy{'-sigma' * (len(options) > 1)}"
+        yield _row(name, _deconvolved, _step_by_step, arrays, conv, **options)
+
+
+_GOOD = np.arange(4) > 0
+
+
+def _deconvolved(conv: Any, y: Any, kernel: Any, **options: Any) -> Any:
+    conv = conv.asarrays(y).replace(kernel=kernel)
+    return ic.richardson_lucy(conv, y, mask=constant(_GOOD, y), **options)
+
+
+def _step_by_step(
+    conv: Any, y: Floats, kernel: Floats, background: Floats, **options: Any
+) -> Floats:
+    matrix, found = oracle.affine(conv.replace(kernel=kernel), (3, 4))[0].astype(float), []
+    good, sky = (np.broadcast_to(v, (3, 4)).ravel() for v in (_GOOD, background))
+    weight = matrix.T @ good
+    for image in y.reshape(len(y), -1):
+        x = np.full(12, (good * (image - sky)).sum() / weight.sum())
+        for _ in range(options["iterations"]):
+            gap = (matrix @ x + sky - image) / options.get("sigma", 1e-9)
+            if (good * gap**2).sum() > good.sum():
+                x = x * (matrix.T @ (good * image / (matrix @ x + sky))) / weight
+        found.append(x)
+    return np.reshape(found, y.shape)
+
+
+def _even(conv: Any, kernel: Any) -> Any:
+    xp = namespace(kernel)
+    if isinstance(conv, ic.PeriodicConv):
+        kernel = (kernel + xp.flip(kernel, axis=(2, 3))) / 2
+    bias = xp.zeros_like(kernel[:, 0, 0, 0])
+    return conv.asarrays(kernel).replace(kernel=kernel, bias=bias)
+
+
+def _exponential(conv: Any, kernel: Any, x: Any) -> Any:
+    return _even(conv, kernel).funm(namespace(x).exp, x)
+
+
+def _expm(conv: Any, kernel: Floats, x: Floats) -> Floats:
+    matrix, _ = oracle.affine(_even(conv, kernel), (3, 4))
+    return _turned(scipy.linalg.expm(matrix.astype(float)), (1, 3, 4), x)
+
+
+def _traces(conv: Any, kernel: Any) -> Any:
+    """Return the trace of K^2, as a vector."""
+    found = _even(conv, kernel).spectrum((3, 4))
+    xp = namespace(found)
+    squares = xp.reshape(found * xp.matrix_transpose(found), (1, -1))
+    return cast(abs(xp.sum(squares, axis=1)), kernel.dtype)  # of half types in float32
+
+
+def _traced(conv: Any, kernel: Floats) -> Any:
+    matrix = oracle.affine(_even(conv, kernel), (3, 4))[0].astype(float)
+    return np.abs([np.trace(matrix @ matrix)])
 
 
 def _small(cls: Any, *sizes: Any, channels: int = 2, **options: Any) -> Any:
@@ -373,6 +465,56 @@ def _without_poles() -> Iterator[Called]:
     yield _row(name, run, _sample_by_sample, arrays, axis=-1)
 
 
+# offsets, whether samples and channels have taps of their own, and whether there is a gain
+_REACH: dict[str, tuple[tuple[tuple[int, ...], ...], tuple[bool, bool], bool]] = {
+    "rows": (((-1, -1), (-1, 0), (-1, 1)), (True, True), False),
+    "columns-back": (((-1, 1), (0, 1), (1, 1)), (True, False), True),
+    "corner": (((-1, 0), (0, -1)), (False, True), True),
+    "raster-back": (((1, -1), (1, 1), (0, 2)), (False, False), False),
+    "line": (((-2,), (-1,), (-9,)), (True, True), True),
+    "volume": (((0, 0, -1), (0, 1, -1), (1, 0, -1)), (True, True), False),
+}
+
+
+def _over_pixels() -> Iterator[Called]:
+    draw = np.random.default_rng(52).standard_normal
+    for name, (offsets, own, gained) in _REACH.items():
+        grid = {1: (7,), 2: (4, 5), 3: (2, 3, 3)}[len(offsets[0])]
+        lead = tuple(n if each else 1 for n, each in zip((2, 3), own, strict=True))
+        arrays = {"x": draw((2, 3, *grid)), "taps": draw((*lead, len(offsets), *grid)) / 3}
+        if gained:
+            arrays["gain"] = 1.5 + draw((*lead, *grid)) ** 2
+        yield _row(f"propagate-{name}", ic.propagate, _pixel_by_pixel, arrays, offsets=offsets)
+        back = {"h": arrays["x"], **{n: a for n, a in arrays.items() if n != "x"}}
+        yield _row(f"unpropagate-{name}", ic.unpropagate, _stencil, back, offsets=offsets)
+
+
+def _pixel_by_pixel(x: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
+    """Compute every pixel once those that it reads are known, in whichever order that is."""
+    h, taps, left = gain * x, taps + 0 * x[:, :, None], list(np.ndindex(x.shape[2:]))
+    while left:
+        p = left.pop(0)
+        near = [tuple(np.add(p, o)) for o in offsets]
+        if any(q in left for q in near):
+            left.append(p)
+            continue
+        for k, q in enumerate(near):
+            if all(0 <= i < n for i, n in zip(q, x.shape[2:], strict=True)):
+                h[:, :, *p] += taps[:, :, k, *p] * h[:, :, *q]
+    return h
+
+
+def _stencil(h: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
+    ends = [(max(map(abs, along)),) * 2 for along in zip(*offsets, strict=True)]
+    wide, x = np.pad(h, [(0, 0), (0, 0), *ends]), h
+    for k, offset in enumerate(offsets):
+        starts = (e + o for (e, _), o in zip(ends, offset, strict=True))
+        there = (slice(s, s + n) for s, n in zip(starts, h.shape[2:], strict=True))
+        x = x - taps[:, :, k] * wide[:, :, *there]
+    return x / gain
+
+
 _FILTERING = (_lfilter, _sosfilt, _both_ways, _filters_of_their_own, _steady, _varying)
-_TABLE = (_without_poles, *_FILTERING, _from_psf, _splines, _least_squares, _squeeze, _blocks)
+_SOLVING = (_from_psf, _splines, _points, _least_squares, _functions_of_operators, _stars)
+_TABLE = (_over_pixels, _without_poles, *_FILTERING, *_SOLVING, _squeeze, _blocks)
 CALLS: tuple[Called, ...] = tuple(call for rows in _TABLE for call in rows())

@@ -17,11 +17,12 @@ Floats = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """An error and its bound; ``what`` says of which output."""
+    """An error and its bound; ``what`` says of which output, ``rules`` which methods give it."""
 
     what: str
     error: float
     bound: float
+    rules: str = ""  # those of the law unless given
 
     @property
     def share(self) -> float:
@@ -41,6 +42,7 @@ class Law:
     definition: str  # in symbols
     source: str  # where it comes from
     check: Check
+    rules: str = ""  # the methods of an author's that a failure points to
     regular: bool = True  # whether it speaks of regular operators,
     singular: bool = False  # and of singular ones
     eager: bool = False  # whether it is about what happens outside compiled code only
@@ -53,12 +55,17 @@ class Law:
         return kind and not (self.eager and mode != "eager")
 
 
-def law(id: str, source: str = "design", **scope: bool) -> Callable[[Check], Law]:  # noqa: A002
+def law(
+    id: str,  # noqa: A002
+    source: str = "design",
+    rules: str = "",
+    **scope: bool,
+) -> Callable[[Check], Law]:
     """Turn a check into a law, which its docstring defines."""
 
     def named(check: Check) -> Law:
         definition = " ".join((check.__doc__ or "").split()).removesuffix(".")
-        return Law(id, definition, source, check, **scope)
+        return Law(id, definition, source, check, rules, **scope)
 
     return named
 

@@ -18,6 +18,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.families import path as paths
 from invconv.operators.base import judgement
 from invconv.stability.guard import MOST_DIGITS, InverseGuard, steps_of
+from invconv.trust.condition import HALF_EPS
 from invconv.trust.round_trip import Judgement
 from invconv_conformance.laws.law import Measure, law, refuses, truth, values
 from invconv_conformance.laws.setting import Setting
@@ -200,13 +201,14 @@ def warning(s: Setting) -> Iterator[Measure]:
         yield truth(not told, "a warning where the core may not look")
         return
     known = [one for one in conv._conditions.values() if isinstance(one, Judgement)]
-    lost = any(one.error > _TOLERATED for one in known)
+    tolerated = max(_TOLERATED, 3 * HALF_EPS.get(s.dtype, 0.0))
+    lost = any(one.error > tolerated for one in known)
     yield truth(bool(told) == lost, "a warning, or none, against what is said")
     # far from the limit few images tell that nothing is lost, and their error is told to nobody
     said = (known[0] if lost else judgement.judge(conv, shape, s.log_det_dtype)).error
     error = _error(s)
     digits = _digits(s, error)
-    yield truth(lost or error <= 10 * _TOLERATED, "an error of which nothing is said")
+    yield truth(lost or error <= 10 * tolerated, "an error of which nothing is said")
     yield Measure("digits too many", _digits(s, said) - digits, 1.0)
     # one image says little, and sums of few bits may be exact, as those of half types
     if s.dtype == s.log_det_dtype and (not s.case.batch_shape or len(s.images[0]) > 1):

@@ -17,10 +17,15 @@ from invconv_conformance.libraries import Column, target_of
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 from invconv_conformance.truth.oracle import EXTENDED
 
+# the methods that an author writes
+_APPLY, _FACTOR, _TURN = "factors or apply", "factor and its Solver", "transpose and adjoint"
+_LOG_DET, _LOG_DET_VJP = "pivots or log_det", "add_log_det_vjp"
+_GRAM = "gram or factors_vjp"
+_HIGHAM = "Higham, Accuracy and Stability of Numerical Algorithms, ch. 7 and 8"
 _GAIN, _FAR = 3.0, 100.0  # of bounded inverses, and how far from the identity they start
 
 
-@law("forward.value", "the definition", singular=True)
+@law("forward.value", "the definition", rules=_APPLY, singular=True)
 def forward_value(s: Setting) -> Iterator[Measure]:
     """|forward(x) - (K x + b)| <= c m eps (|K| |x| + |b|)."""
     x = s.images[0]
@@ -30,7 +35,7 @@ def forward_value(s: Setting) -> Iterator[Measure]:
     yield s.off("y with log_det", s.conv.forward_and_log_det(s.array(x))[0], y, bound)
 
 
-@law("inverse.value", "Higham, Accuracy and Stability of Numerical Algorithms, ch. 7 and 8")
+@law("inverse.value", _HIGHAM, rules=_FACTOR)
 def inverse_value(s: Setting) -> Iterator[Measure]:
     """|inverse(y) - K^-1 (y - b)| <= c m eps |K| |K^-1| |x|, on random y and on y = K x + b."""
     for what, y in s.outputs.items():
@@ -40,7 +45,7 @@ def inverse_value(s: Setting) -> Iterator[Measure]:
     yield s.off("x with log_det", found, x, s.solve_bound(x))
 
 
-@law("inverse.residual", "backward stability of substitution, ibid. ch. 8")
+@law("inverse.residual", "backward stability of substitution, ibid. ch. 8", rules=_FACTOR)
 def inverse_residual(s: Setting) -> Iterator[Measure]:
     """|K x + b - y| <= c m eps (|K| |x| + |b| + |y|) for x = inverse(y)."""
     for what, y in s.outputs.items():
@@ -49,7 +54,7 @@ def inverse_residual(s: Setting) -> Iterator[Measure]:
         yield s.off(what, s.forward(x), y, bound)
 
 
-@law("round_trip", "invertibility")
+@law("round_trip", "invertibility", rules=_FACTOR)
 def round_trip(s: Setting) -> Iterator[Measure]:
     """inverse(forward(x)) = x and forward(inverse(y)) = y."""
     x, y = s.images[:2]
@@ -62,7 +67,7 @@ def round_trip(s: Setting) -> Iterator[Measure]:
     yield s.off("forward(inverse(y))", s.conv.forward(back), y, bound)
 
 
-@law("log_det.value", "the change of variables formula")
+@law("log_det.value", "the change of variables formula", rules=_LOG_DET)
 def log_det_value(s: Setting) -> Iterator[Measure]:
     """|log_det - log|det K|| <= c eps (C sum |log terms| + m sum of conditions)."""
     x = s.array(s.images[0])
@@ -71,7 +76,7 @@ def log_det_value(s: Setting) -> Iterator[Measure]:
     yield from _log_dets(s, "forward_and_log_det", log_det, s.case.batch_shape)
 
 
-@law("log_det.inverse", "the change of variables formula")
+@law("log_det.inverse", "the change of variables formula", rules=_LOG_DET)
 def log_det_inverse(s: Setting) -> Iterator[Measure]:
     """log|det K^-1| = -log|det K|, with the same bound."""
     x = s.array(s.images[0])
@@ -93,7 +98,7 @@ def _log_det_bound(s: Setting) -> float:
     return C_FACTOR * EPS[s.log_det_dtype] * (s.scales.logs + exact + 1) + oracle
 
 
-@law("transpose", "the definition of the adjoint", singular=True)
+@law("transpose", "the definition of the adjoint", rules=_TURN, singular=True)
 def transpose(s: Setting) -> Iterator[Measure]:
     """<y, K x> = <K^T y, x>."""
     y = s.images[1]
@@ -102,7 +107,7 @@ def transpose(s: Setting) -> Iterator[Measure]:
     yield s.off("K^T y", s.more("transpose", s.array(y)), wanted, bound)
 
 
-@law("transpose.inverse", "the definition of the adjoint", eager=True)
+@law("transpose.inverse", "the definition of the adjoint", rules=_TURN, eager=True)
 def transpose_inverse(s: Setting) -> Iterator[Measure]:
     """log|det K^T| = log|det K|, and |inverse(y) - K^-T y| <= c m eps |K| |K^-1| |x|."""
     y = s.images[1]
@@ -141,7 +146,7 @@ def precision(s: Setting) -> Iterator[Measure]:
         yield s.off(what, found, x, bound)
 
 
-@law("bounded", "Neumann's series", eager=True)
+@law("bounded", "Neumann's series", rules="within", eager=True)
 def bounded(s: Setting) -> Iterator[Measure]:
     """|K^-1|_2 <= g for K = bounded(conv, g), unless conv contains an inverse."""
     far = {n: s.array(_FAR * to_numpy(a)) for n, a in s.plain.parameters().items()}
@@ -159,7 +164,7 @@ def bounded(s: Setting) -> Iterator[Measure]:
 _DIFFERENCES_HOLD = 1e-10  # condition x eps beyond which the dense differences are no truth
 
 
-@law("vjp.input", "linear algebra", singular=True)
+@law("vjp.input", "linear algebra", rules=_TURN, singular=True)
 def vjp_input(s: Setting) -> Iterator[Measure]:
     """x_bar = K^T y_bar, and y_bar = K^-T x_bar through the inverse."""
     bar = s.images[2]
@@ -200,7 +205,9 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
             terms = values(found[name]) * direction
             reach = float(np.abs(terms).sum())
             bound = (s.lever + 1e-9) * (size + reach) + float(s.cast(np.asarray(reach)))
-            yield Measure(f"{what}, {name}_bar", abs(float(terms.sum()) - slope), bound)
+            rules = _LOG_DET_VJP if what.endswith("of both") else _GRAM
+            error = abs(float(terms.sum()) - slope)
+            yield Measure(f"{what}, {name}_bar", error, bound, rules)
 
 
 @law("autodiff", "the chain rule", eager=True)
@@ -248,7 +255,7 @@ _LOUD = 2.0**20, 16.0  # times other samples; less in the half types
 _LOST = 1e4  # eps by which a recurrence of 8 pixels loses its inverse, though not beside 1e6
 
 
-@law("isolation", "linearity")
+@law("isolation", "linearity", rules=_APPLY)
 def isolation(s: Setting) -> Iterator[Measure]:
     """A NaN or inf in one sample leaves the others as they were."""
     if math.prod(s.case.batch_shape) < 2:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from invconv._cli import main
 from invconv.arrays.namespaces import to_numpy
 from invconv.kernels import maps
 from invconv_benchmarks import runs
@@ -24,7 +25,8 @@ from invconv_benchmarks.contenders.operators import Setup
 from invconv_benchmarks.measure import environment, timing
 from invconv_benchmarks.measure.timing import Contender
 from invconv_benchmarks.runs import Job, run, targets_of
-from invconv_benchmarks.studies import overhead
+from invconv_benchmarks.studies import overhead, survey
+from invconv_benchmarks.studies.draws import drawn
 from invconv_benchmarks.suites import LFILTER, SPECTRAL, Group, select
 
 NUMPY = ("numpy", "cpu")
@@ -179,3 +181,24 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
     assert "stopped early" in out
     text = (tmp_path / "invconv-benchmark" / "result.json").read_text()
     assert json.loads(text)["complete"] is False
+
+
+def test_a_survey_repeats_its_calls_and_finds_planted_faults(tmp_path: Path) -> None:
+    call, again = drawn(3, 4), drawn(3, 4)
+    assert call.words == again.words != drawn(3, 5).words
+    np.testing.assert_array_equal(call.x, again.x)
+    results = {way: run() for way, run in survey.ways(call).items()}
+    survey._require_agreement(call, results)
+    with pytest.raises(ValueError, match="jax differs from numpy"):
+        survey._require_agreement(call, results | {"jax": 1.001 * results["jax"]})
+    assert main(["benchmark", "survey", "--seed=3", "--count=3", f"--out={tmp_path}"]) == 0
+    document = json.loads((tmp_path / "survey.json").read_text())
+    first, *others = document["calls"]
+    assert len(others) == 2
+    first |= {"seconds": {"numpy": [1e-3], "torch": [3.1e-3], "jax": [3.3e-3], "instead": [1e-3]}}
+    document["calls"] = [first, {**others[0], "error": "ValueError: planted"}]
+    found = {v.limit: v for v in survey.verdicts(document | {"calls": [first]})}
+    assert found["PyTorch ÷ NumPy, all"].verdict == "pass"
+    assert found["JAX ÷ NumPy, all"].verdict == "miss"
+    assert found["JAX ÷ NumPy, all"].what.startswith("--seed 3 --only 0: ")
+    assert [v.value for v in survey.verdicts(document)][-1] == 1

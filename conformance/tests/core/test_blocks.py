@@ -1,6 +1,8 @@
 """Signals and images in blocks: the blocks are the whole, with its gradients, on every library."""
 
 import itertools
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -132,3 +134,37 @@ def test_precision_is_that_of_the_whole() -> None:
     signal = torch.as_tensor(x).bfloat16()
     pieces = [half.forward(signal[..., :20]), half.forward(signal[..., 20:], signal[..., 18:20])]
     assert torch.equal(torch.cat(pieces, -1), half.forward(signal))
+
+
+STREAMS = ([1, -1.02], [1, 0, -1.04], [1, -0.999], [1, -1], [1, -2, 1], [1, -1.8, 0.81])
+
+
+@pytest.mark.parametrize("taps", STREAMS, ids=str)
+@pytest.mark.parametrize("direction", [1, -1])
+def test_blocks_warn_where_what_goes_from_one_to_the_next_is_lost(
+    taps: Any, direction: int
+) -> None:
+    """After as many samples as a plain loop finds; with poles inside the circle or on it, never."""
+    conv = ic.AutoregressiveConv(np.asarray([[taps]], float), direction=direction)
+    y, before = np.zeros((1, 64)), np.ones((1, len(taps) - 1))
+    state, lost = [1.0] * (len(taps) - 1), math.inf  # the last sample first
+    for sample in range(5000):
+        state = [-sum(t * s for t, s in zip(taps[1:], state, strict=True)), *state[:-1]]
+        if abs(state[0]) * np.finfo(float).eps > 1e-2:
+            lost = sample
+            break
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        conv.inverse(y, before=before)
+        conv.prepare((64,)).inverse(y, before=before)
+        conv.prepare((64,), check=False).inverse(y, before=before)
+    said = [int(str(w.message).split("about ")[1].split()[0]) for w in caught]
+    assert said == ([] if math.isinf(lost) else [pytest.approx(lost, rel=0.05)] * 2)
+
+
+def test_blocks_of_images_warn_of_growth_along_their_rows() -> None:
+    """A tap that reaches aside grows as far as rows are wide, until what lies above it fades."""
+    kernel = np.asarray([[[[1, 0.0], [-0.9, -0.175]]]])
+    y, before = np.zeros((1, 1, 64, 400)), np.zeros((1, 1, 1, 400))
+    with pytest.warns(ic.IllConditionedWarning, match=r"by blocks is lost after about \d+ pixels"):
+        ic.AutoregressiveConv(kernel).inverse(y, before=before)
+    ic.AutoregressiveConv(kernel / [[1], [2]]).inverse(y, before=before)

@@ -151,6 +151,11 @@ TABLE = r"""
 invconv.ActNorm.initialize
   «a channel is constant | not finite» -> x: expected images that vary
       -> ActNorm.init(3).initialize(X«*0 + 0.1 | *np.nan → »)
+invconv.Chain.initialize
+  a channel that reaches an actnorm is constant -> step 1: x: expected images that vary
+      -> Chain([ONE, ActNorm.init(3)]).initialize(X«*0 → »)
+  not finite -> step 1: x: expected images that vary
+      -> Chain([ONE, ActNorm.init(3)]).initialize(X«*np.nan → »)
 invconv.InvertibleConv.«inverse | prepare»
   the operator has a zero pivot -> Conv1x1 is exactly singular on a grid of 4 x 5
       -> Conv1x1(EYE«*0 → »).«inverse(X) | prepare((4, 5))»
@@ -181,6 +186,10 @@ invconv.damp_for_noise
   «``sigma`` is not positive | finite»
       -> sigma: expected a finite number above 0, got «0; without | inf»
       -> damp_for_noise(NORM, Y, «0 | np.inf → 0.8»)
+  ``mask`` does not fit y -> mask: expected an array that broadcasts to the shape of y
+      -> damp_for_noise(NORM, Y, 0.8, mask=np.ones(«3 → 8»))
+  is False throughout -> mask: expected some entries of y
+      -> damp_for_noise(NORM, Y, 0.8, mask=S«→+1»)
   no damp fits: y is no larger than its noise
       -> sigma: expected less noise .*, got 1, .* deviation of 1:
       -> damp_for_noise(NORM, Y, «1.0 → 0.8»)
@@ -212,6 +221,16 @@ invconv.lfilter_zi
   As `lfilter` -> a: expected a\[0\] other than zero -> lfilter_zi([1.0], [«0.0 → 0.1», 1.0])
   the sum of a is zero: then there is no such state -> a: expected a sum other than zero
       -> lfilter_zi([1.0], [1.0, «-1 → 1»])
+invconv.SpectralConv.spectrum
+  this is no grid of the operator -> expected 2 spatial axes -> PERIODIC.spectrum((4,«→4»))
+invconv.SpectralConv.funm
+  As `forward` -> x: expected shape -> BLUR.funm(np.exp, X«→ [:, :1]»)
+  there are several channels -> kernel: expected one channel for funm, got 3
+      -> «PERIODIC → BLUR».funm(np.exp, X[:, «: → :1»])
+  the kernel is not even, so that eigenvalues are not real -> kernel: expected an even one
+      -> «BOX → PeriodicConv(np.ones((1, 1, 1)))».funm(np.exp, S[None])
+  f gives no real and finite number for each of them -> f: expected «a number | finite numbers»
+      -> BLUR.funm(lambda k: «k[:1] | np.log(-k) → k», X[:, :1])
 invconv.load
   `save` did not write the file -> no whole safetensors file -> load(«__file__ → kept(ONE)»)
   it is damaged -> no whole safetensors file -> load(kept(ONE, «-1 → None»))
@@ -224,6 +243,39 @@ invconv.load
       -> load(kept(ActNorm(np.asarray([-1e«39 → 38», 1.0]), None)), SMALL)
   the file cannot be read; FileNotFoundError if it does not exist -> nowhere
       -> load(«'nowhere' → kept(ONE)»)
+invconv.propagate
+  shapes -> taps: expected the shape \(1, 2, 1, 8\), or 1 for the first 2 sizes: one tap for each
+      -> propagate(Y, np.ones((1, 1, «2 → 1», 8)), [(-1,)])
+  libraries -> taps: expected an array of numpy
+      -> propagate(Y, «torch → np».ones((1, 1, 1, 8)), [(-1,)])
+  dtypes do not fit -> gain: expected dtype float64 as x has, got float32
+      -> propagate(Y, Y[:, :, None], [(-1,)], Y.astype('float«32 → 64»'))
+  or two offsets contradict each other -> earlier; \(-1, 2\) and \(1, -1\) contradict each other
+      -> propagate(X, X[:, :, None][:, :, [0, 0]], [(-1, 2), (1, «-1 → 1»)])
+invconv.unpropagate
+  As `propagate` -> offsets: .* other than the own one, got \(0,\); .* 1 - tap
+      -> unpropagate(Y, Y[:, :, None], [(«0 → 1»,)])
+invconv.map_coordinates
+  an array is not real and floating -> x: expected a real floating dtype
+      -> map_coordinates(S.astype(«int → float»), [[1.0]])
+  of another library -> coordinates: expected an array of numpy
+      -> map_coordinates(S, «torch → np».ones((1, 2)))
+  an argument is none of these -> order: expected an integer from 0 to 5, got 6
+      -> map_coordinates(S, [[1.0]], «6 → 5»)
+invconv.richardson_lucy
+  As `forward` -> y: expected shape -> richardson_lucy(BLUR, X«→ [:, :1]»)
+  ``mask``, -> mask: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], mask=np.ones(«3 → 5»))
+  ``sigma`` does not broadcast against y, -> sigma: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], sigma=np.ones(«3 → 5»))
+  ``background`` is negative or not finite, -> background: expected a finite number of at least 0
+      -> richardson_lucy(BLUR, X[:, :1], background=«-1 | np.inf → 1»)
+  ``background`` -> background: expected an array that broadcasts
+      -> richardson_lucy(BLUR, X[:, :1], background=np.ones(«3 → 5»))
+  ``sigma`` is not positive -> sigma: expected a finite number above 0, got 0
+      -> richardson_lucy(BLUR, X[:, :1], sigma=«0 → 1»)
+  ``iterations`` is less than 1 -> iterations: expected a positive integer
+      -> richardson_lucy(BLUR, X[:, :1], iterations=«0 → 1»)
 invconv.save
   ``model`` is none of these -> model: expected an InvertibleConv or a layer that holds one, got nd
       -> save(«EYE → ONE», 'f')
@@ -258,12 +310,29 @@ invconv.spline_filter
   floating -> x: expected a real floating dtype -> spline_filter(S.astype(«int → float»))
   an argument is none of these -> order: expected an integer from 2 to 5, got 6
       -> spline_filter(S, «6 → 5»)
+invconv_torch.InvertibleModule.initialize
+  a channel is constant -> x: expected images that vary
+      -> it.ActNorm(3).initialize(torch.«zeros → rand»(2, 3, 4))
+  not finite -> x: expected images that vary -> it.ActNorm(3).initialize(torch.rand(2, 3, 4)«/0 → »)
+  a parametrization has no ``right_inverse`` -> expected parameters named log_scale, which
+      -> «clipped() → it.ActNorm(3)».initialize(torch.rand(2, 3, 4))
 invconv_torch.ActNorm.initialize
   a channel is constant -> x: expected images that vary
       -> it.ActNorm(3).initialize(torch.«zeros → rand»(2, 3, 4))
   not finite -> x: expected images that vary -> it.ActNorm(3).initialize(torch.rand(2, 3, 4)«/0 → »)
   a parametrization has no ``right_inverse`` -> expected parameters named log_scale, which
       -> «clipped() → it.ActNorm(3)».initialize(torch.rand(2, 3, 4))
+invconv_torch.lfilter
+  As `invconv.lfilter` -> a: expected a\[0\] other than zero
+      -> it.audio.lfilter(IMAGES, IMAGES[0, 0, 0]«→ + 1», IMAGES[0, 0, 0])
+  waveforms and filters are not as many -> waveform: expected the shape \(..., 3, time\)
+      -> it.audio.lfilter(IMAGES[:, «:2 → :», 0], torch.ones(3, 2), torch.ones(3, 1))
+invconv_torch.deemph_biquad
+  another ``sample_rate`` -> sample_rate: expected one of 44100, 48000, got 8000
+      -> it.audio.deemph_biquad(IMAGES, «8000 → 48000»)
+invconv_torch.riaa_biquad
+  ``sample_rate`` is 44100, 48000, 88200 or 96000 -> sample_rate: expected one of 44100, .* 8000
+      -> it.audio.riaa_biquad(IMAGES, «8000 → 96000»)
 invconv_torch.Chain
   ``layers`` is empty -> layers: expected modules .* got none -> it.Chain([«→ LAYER»])
   an object that is no such module -> layers: expected modules with forward.* Linear at 1
@@ -334,8 +403,8 @@ invconv_jax.Glow.log_prob
   leave the range -> x: expected images in \[0, 1\), got numbers from
       -> JAX_FLOW.log_prob(JAX_NOISE - «2 → 0»)
 invconv_conformance.check_operator
-  With the law, the output, the error and its bound
-      -> Conv1x1, numpy float64: forward.value, .*bound
+  With the law, the output, the grid, the error and its bound, and the methods to look at
+      -> Conv1x1, numpy float64: forward.value, .* on the grid .*bound .*; look at factors or apply
       -> import_module('invconv_conformance').check_operator(Conv1x1(2*EYE), EYE*«3 → 2»)
   the operator or the matrix is singular on the grid -> conv: expected an invertible .* of rank 0
       -> import_module('invconv_conformance').check_operator(Conv1x1(EYE*«0 → 2»))
@@ -391,6 +460,14 @@ ValueError
   x: expected shape \(batch, 3, \*spatial\) -> it.ReversibleChain([LAYER])(IMAGES«[:, :2] → »)
   parametrization: expected -> it.Conv1x1(4, '«lu → plu»')
   max_gain: expected .* above 1 -> it.Conv1x1(3, max_gain=«0.1 → 1.1»)
+  offsets: .* \(1, 0\) and \(-1, 1\) contradict each other along axis 0, and of .* no other axis
+      -> propagate(X, X[:, :, None][:, :, [0] * 3], [(1, 0), (-1, 1), (0, «-1 → 1»)])
+  x: expected the shape .* with 1 spatial axes .* got \(8,\)
+      -> propagate(S«→ [None]», Y[:, :1], [(-1,)])
+  gain: expected the shape .*; got \(3, 2, 8\)
+      -> propagate(Y, Y[:, :, None], [(-1,)], np.ones((«3 → 1», 2, 8)))
+  offsets: expected a sequence of tuples.*, got \[«|\(\)|\(1, 2\), \(3,\)»\]
+      -> propagate(Y, Y[:, :, None], [«|()|(1, 2), (3,) → (1,)»])
   b: expected at least one coefficient -> lfilter([«→ 1.0»], [1.0], S)
   axis: expected one of the 1 axes of x, got 1 -> lfilter([1.0], [1.0], S, «1 → 0»)
   zi: expected 2 states, one .* \(2, 2\) .* got \(1, 2\) -> sosfilt(TWO, S, zi=PAIR[:«1 → 2»])
@@ -428,6 +505,10 @@ ValueError
   boundary: expected one of .* or 2 of them -> SymmetricConv(KERNEL, boundary=('odd',«→ 'odd'»))
   order: expected an integer from 2 to 5, got \[3\] -> spline_filter(S, «[3] → 3»)
   mode: expected 'mirror' or .*, got 'wrap' -> spline_filter(S, mode='«→ grid-»wrap')
+  mode: .* got 'wrap'; "wrap" and "grid -> map_coordinates(S, [[1]], mode='«→ grid-»wrap')
+  coordinates: expected the shape \(1, ...\) -> map_coordinates(S, [[1.0]«, [1.0] → »])
+  cval: expected a number -> map_coordinates(S, [[1.0]], cval=«'0' → 0»)
+  x: expected at least one pixel -> map_coordinates(S[«:0 → :1»], [[1.0]])
   axes: expected some of the 1 axes of x, once each -> spline_filter(S, axes=(0«, -1 →,»))
   damp: expected a number or a 0-d array, got .* \(2,\) -> NORM.least_squares(Y, Y[0, «: → 0», 0])
   damp: expected a finite number -> BOX.least_squares(Y[:, :1], np.«inf → finfo(float).max»)
@@ -611,6 +692,8 @@ TypeError
       -> TALL.prepare((4, 5)).inverse(BLOCK, «torch → np».zeros((2, 1, 2, 5)))
   before: expected none, since only .* for PeriodicConv -> READY.inverse(X«, X → »)
   axes: expected an integer, got «array | ''» -> spline_filter(S, axes=«np.arange(1) | '' → 0»)
+  offsets: expected a sequence of tuples.*, got 3 -> propagate(Y, Y[:, :, None], «3 → [(3,)]»)
+  offsets: expected an integer, got 1.5 -> propagate(Y, Y[:, :, None], [(1«.5 → »,)])
   axis: expected an integer, got 0.0 -> lfilter([1.0], [1.0], S, «0.0 → 0»)
   shape: expected an integer, got 4.0 -> aslinearoperator(PERIODIC, («4.0 → 4», 5))
   conv: .* got PreparedInverse; pass its .conv -> aslinearoperator(READY«→ .conv», (4, 5))

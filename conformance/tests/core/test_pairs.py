@@ -125,6 +125,7 @@ def test_large_images_are_solved_in_any_direction(grid: Any, batch: int, dtype: 
 # as README and the docstrings have them
 DEFAULTS = {
     **dict.fromkeys(("lfilter", "sosfilt"), "axis=-1, zi=None"),
+    **dict.fromkeys(("propagate", "unpropagate"), "gain=None"),
     "from_psf": "boundary='symmetric', like=None",
     **dict.fromkeys(("squeeze", "unsqueeze"), "factor=2, ndim=2, basis='pixels'"),
     "diagnose": "dtype=None",
@@ -134,8 +135,10 @@ DEFAULTS = {
     "InvertibleConv.forward_vjp": "log_det_bar=None",
     "InvertibleConv.inverse_vjp": "log_det_bar=None, check=True",
     "spline_filter": "order=3, mode='mirror', axes=None",
+    "map_coordinates": "order=3, mode='mirror', cval=0.0, prefilter=True",
     "PeriodicConv.least_squares": "damp=0.0, penalty=None",
-    "damp_for_noise": "penalty=None",
+    "damp_for_noise": "penalty=None, mask=None",
+    "richardson_lucy": "mask=None, background=0.0, iterations=100, sigma=None",
     "Conv1x1": "bias=None, ndim=None",
     "PeriodicConv": "bias=None, dilation=1",
     "SymmetricConv": "bias=None, boundary='symmetric'",

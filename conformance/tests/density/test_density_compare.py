@@ -32,6 +32,7 @@ from tests.density.test_density_data import RNG
 from tests.flows.small_flows import jacobians, moved
 from tests.programs import ENVIRONMENT, python
 
+pytestmark = pytest.mark.slow  # density models are checked nightly
 MIXINGS = ("plain", "emerging", "periodic")
 OPTIONS = ["density", "compare", "--preset", "digits", "--seeds", "0,1", "--steps", "3"]
 OPTIONS += ["--learning-rate", "1e-2", "--mixings", ",".join(MIXINGS)]
@@ -161,7 +162,6 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
-@pytest.mark.slow
 def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str]) -> None:
     folder, out = compared
     data, means = load("digits"), dict[tuple[str, int], float]()
@@ -213,7 +213,6 @@ def test_the_command_is_told_without_its_places() -> None:
         assert comparison._about(found).startswith("`invconv density compare --quick`: ")
 
 
-@pytest.mark.slow
 def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, str]) -> None:
     text = (compared[0] / "result.json").read_text()
     out, error = compare(compared[0], "--width", "4").communicate(timeout=200)
@@ -222,7 +221,6 @@ def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, 
     assert (compared[0] / "result.json").read_text() == text
 
 
-@pytest.mark.slow
 def test_evaluate_and_sample(compared: tuple[Path, str], tmp_path: Path, capsys: Any) -> None:
     run = compared[0] / "periodic-seed1-rate0.01"
     rows_found = read_document(compared[0] / "result.json", comparison.SCHEMA)["rows"]
@@ -284,7 +282,6 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: Any, capsys: Any)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_asked_to_end_saves_itself(kind: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "invconv", "density", "train", "--preset", "digits"]
@@ -332,7 +329,6 @@ class Stretched(Pointwise, mixing="stretched"):
 """
 
 
-@pytest.mark.slow
 def test_a_row_of_every_kind_of_word_and_of_a_class_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "own_rows.py").write_text(OWN)
     words = ["plain", "householder", "emerging_circulant", "own_rows:stretched", "real_nvp", "maf"]

@@ -21,6 +21,7 @@ from invconv_benchmarks.density.training import DensityModule, DivergedError, tr
 from invconv_benchmarks.density.training import first_non_finite as non_finite
 from tests.programs import python
 
+pytestmark = pytest.mark.slow  # density models are checked nightly
 DIGITS = load("digits")
 
 
@@ -147,7 +148,6 @@ def test_a_run_that_goes_wrong_stops_with_the_layers_name_and_can_go_on(
     assert train(run, DIGITS, tmp_path).step == 40
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     options = ["density", "train", "--preset", "digits", "--mixing", "emerging", "--steps", "5"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

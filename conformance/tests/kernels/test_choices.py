@@ -151,16 +151,13 @@ def products() -> Iterator[tuple[str, Any]]:
 
 
 def filters() -> Iterator[tuple[str, Any]]:
-    for bits, itemsize, varying, rows in itertools.product(
-        TARGETS, (4, 8), (False, True), (1, 3, 8, 9, 11, 35)
-    ):
-        shape = recursive.Filter(2, 2, 2, 2, varying)
-        groups = recursive.groups(shape, TARGETS[bits], itemsize, rows)
-        yield f"{bits} bits, {itemsize} bytes, {varying}, {rows} rows", groups
-    parts = recursive._parts(recursive.Filter(1, 1, 2, 0, False), 8, 64, 3)
+    for bits, itemsize, rows in itertools.product(TARGETS, (4, 8), (1, 3, 8, 9, 11, 35)):
+        groups = recursive.groups(recursive.Filter(2, 2, 2, 2), TARGETS[bits], itemsize, rows)
+        yield f"{bits} bits, {itemsize} bytes, {rows} rows", groups
+    parts = recursive._parts(recursive.Filter(1, 1, 2, 0), 8, 64, 3)
     yield "64 rows, 3 threads", [rows for _, *rows in parts]
     sizes = [(1, 20, 27), (1, 20, 28), (9, 2, 2), (4, 12, 12)]
-    yield "sections at once", [recursive.Filter(*size, 30, False).at_once for size in sizes]
+    yield "sections at once", [recursive.Filter(*size, 30).at_once for size in sizes]
 
 
 def axes() -> Iterator[tuple[str, Any]]:
@@ -207,7 +204,8 @@ def images() -> Iterator[tuple[str, Any]]:
     for affordable, spectral, matrices in itertools.product(
         (0, 3, 7, 30, 200), (False, True), (False, True)
     ):
-        trip = RoundTrip(abs, abs, abs, (2, 8), np.dtype("float64"), spectral, matrices)
+        shape, dtype = (2, 8), np.dtype("float64")
+        trip = RoundTrip(abs, abs, abs, shape, dtype, np.ones((2, *shape)), spectral, matrices)
         for limit in (None, 1e-2):
             total = _counted(trip, affordable, limit)
             yield f"{affordable}, {spectral}, {matrices}, {limit}", total

@@ -33,7 +33,7 @@ from invconv_torch.native.kernels import TORCH
 from tests.call_frames import Frames
 from tests.kernels.conftest import between_nans
 from tests.programs import python
-from tests.selected import CARRY
+from tests.selected import CARRY, seeds
 
 Floats = np.ndarray[Any, Any]
 AARCH64 = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 128, registers=32, fma=True)
@@ -90,7 +90,7 @@ def random_case(
     return conv, (*grid, max(1, min(last, few)))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(15, 60))
 def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     rng = np.random.default_rng(seed)
     conv, grid = random_case(rng)
@@ -103,7 +103,7 @@ def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     assert np.array_equal(solved(state, y[-1:]), x[-1:])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(6, 12))
 def test_many_channels_have_the_same_bits_in_any_lanes(seed: int, monkeypatch: Any) -> None:
     """Every second pixel's matrix is one whose inverse would cost digits: it is substituted."""
     rng = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ def test_a_folded_inverse_is_as_accurate_as_substitution(channels: int) -> None:
 
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("fma", [True, False])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, 3))
 def test_narrower_vectors(seed: int, bits: int, fma: bool, lanes: str) -> None:
     """SSE and AVX2, which this processor has too; without FMA a product is rounded by itself.
 
@@ -276,7 +276,7 @@ OPS: dict[str, Any] = {"numpy": NUMPY, "torch": TORCH, "array_api_strict": None}
 
 @pytest.mark.parametrize("library", OPS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("seed", range(40))  # five are rasters of four axes
+@pytest.mark.parametrize("seed", seeds(10, 40))  # five are rasters of four axes
 def test_any_setting_solves_the_dense_system(seed: int, dtype: str, library: str) -> None:
     """With D^-1 folded in and without; a NaN stays in its image, and y is as it was."""
     rng, ops, array = np.random.default_rng(seed), OPS[library], CARRY[library]

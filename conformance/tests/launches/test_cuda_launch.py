@@ -73,7 +73,7 @@ STENCILS: tuple[tuple[int, tuple[int, ...], int, dict[str, Any]], ...] = (  # by
 
 
 @pytest.mark.parametrize("skew", [0.0, 2.0])
-@pytest.mark.parametrize("order", ["lower", "upper"])
+@pytest.mark.parametrize("order", ["lower", slow("upper")])
 @pytest.mark.parametrize("setting", STENCILS)
 def test_any_stencil_has_the_bits_of_the_cpu(
     setting: Any, order: str, skew: float, driver: Driver

@@ -39,6 +39,7 @@ def test_a_large_solve_needs_a_third_of_its_input_beside_the_result(shape: tuple
     assert compiled.memory_analysis().temp_size_in_bytes <= 0.3 * 4 * np.prod(shape)
 
 
+@pytest.mark.slow
 def test_programs_on_a_disk_find_the_handler_in_another_process(tmp_path: Path) -> None:
     """Its address, which differs, is not in the program; what is cut short is compiled."""
     program = (

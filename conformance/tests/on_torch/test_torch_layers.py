@@ -245,3 +245,22 @@ def test_what_is_loaded_is_validated() -> None:
     layer.load_state_dict(layer.state_dict() | {"permutation": torch.zeros(3, dtype=torch.int64)})
     with pytest.raises(ValueError, match="permutation: expected each of 0 to 2 once"):
         layer(x)
+
+
+def test_a_chain_gives_each_of_its_actnorms_what_reaches_it() -> None:
+    rng = np.random.default_rng(0)
+    steps: list[Any] = [ic.ActNorm.init(3), ic.EmergingConv.init(3, rng=rng), ic.ActNorm.init(3)]
+    chain, images = ic.Chain([ic.Chain(steps[:2]), steps[2]]), rng.normal(2, 7, (8, 3, 6, 5))
+    first = steps[0].initialize(images)
+    last = steps[2].initialize(steps[1].forward(first.forward(images)))
+    wanted = ic.Chain([ic.Chain([first, steps[1]]), last]).parameters()
+    layer = it.InvertibleModule(chain)
+    layer.initialize(torch.asarray(images))
+    layers = it.Chain([it.InvertibleModule(chain[0]), it.ActNorm(3, dtype=torch.float64)])
+    layers.initialize(torch.asarray(images))
+    for found in (chain.initialize(images), layer.operator(), layers.operator()):
+        for name, array in found.parameters().items():
+            np.testing.assert_allclose(np.asarray(array.tolist()), wanted[name], atol=1e-12)
+    assert not chain.parameters()["1.bias"].any()
+    with pytest.raises(ValueError, match="step 0: step 0: x: expected images that vary"):
+        chain.initialize(np.ones((2, 3, 4, 4)))

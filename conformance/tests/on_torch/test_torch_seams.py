@@ -130,6 +130,11 @@ FUNCTIONS: dict[str, tuple[Call, tuple[tuple[int, ...], ...]]] = {
     "sosfilt": (lambda x, sos: (ic.sosfilt(sos, x),), ((2, 9), (1, 6))),
     "least_squares": (_least_squares, ((1, 2, 3, 4), (2, 2, 2, 2))),
     "spline_filter": (lambda x: (ic.spline_filter(x),), ((3, 4),)),
+    "propagate": (
+        lambda x, taps, gain: (ic.propagate(x, taps, [(-1, 0), (0, -1)], gain),),
+        ((1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 2, 3, 4)),
+    ),
+    "map_coordinates": (lambda x, c: (ic.map_coordinates(x, 2 * c - 1),), ((3, 4), (2, 5))),
     "squeeze": (lambda x: (ic.squeeze(x, basis="haar"),), ((1, 2, 4, 2),)),
     "unsqueeze": (lambda x: (ic.unsqueeze(x, basis="dct"),), ((1, 4, 2, 2),)),
 }

@@ -95,6 +95,11 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
             "suite precision takes --quick and --out alone, got --",
         ),
         ("benchmark precision --only 'co*'", "precision takes --quick and --out alone, got --only"),
+        ("benchmark filters --seed 1", "suite filters takes --quick and --out alone, got --seed"),
+        (
+            "benchmark survey --only 'co*'",
+            "--only: expected numbers with commas between, got 'co*'",
+        ),
         ("benchmark checks --only Nothing", "the suite checks has nothing to run"),
         ("density compare --mixings plain,none", "--mixings: expected 'plain' or"),
         ("density train --preset digits --mixing no:own --dry-run", "--mixing no:own: No module"),
@@ -209,6 +214,7 @@ FOUND = {
     "vowel": r"frequencies off by [1-9]\S*e-0[4-9] Hz at most, by 532 at the start",
     "stars": r"Wiener, .*: off by 0\.07.*\n.*\n.*Richardson-Lucy, .*: off by 0\.013",
     "turn": r"PyTorch: off by \S*e-05 .* to \d\.\de-0[67] deg.*\nJAX: off by \S*e-05 .*e-0[67] deg",
+    "smooth": r"of steps at edges 9\d% are left, of others 5\d%",
     "three_libraries": r"sampled in NumPy: \de-0[67] from PyTorch",
 }
 

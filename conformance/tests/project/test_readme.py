@@ -146,6 +146,7 @@ SHORTER = {
     "python -m invconv benchmark precision": "--quick",
     "python -m invconv benchmark sampling": "--quick",
     "python -m invconv benchmark silent_error": "--quick",
+    "python -m invconv benchmark survey": "--count 3",
     "python -m invconv benchmark threads": "--quick --seconds 0.01",
     "python -m invconv benchmark growth": "--quick --library numpy --seconds 0.01",
 }

@@ -181,4 +181,4 @@ def test_one_wrong_frequency_is_found(library: Any, within: bool, monkeypatch: A
         off = np.abs(np.asarray(conv.inverse(library.asarray(image))) - wave).max()
     assert off > 0.01
     found = judgement.judge(conv, (32, 32), "float32")
-    assert found.error == pytest.approx(off, rel=0.2)
+    assert 0.8 * off < found.error < 2 * off

@@ -68,7 +68,7 @@ def test_the_guilty_step_is_named() -> None:
     assert [name for name, _ in found.steps] == ["0", "1"]
     assert [name for name, _ in found.steps[1][1].steps] == ["first", "second"]
     assert "look at step 1, EmergingConv: look at step second" in found.advice[0]
-    assert re.search(r"float64, where 8\.\d digits", found.advice[1])
+    assert re.search(r"float64, where [78]\.\d digits", found.advice[1])
     assert found.blame == "1.second"
     assert found.growth == pytest.approx((1.63, 1.63), abs=0.01)
     turned_twice = ic.diagnose(ic.Inverse(ic.Inverse(emerging)), (32, 32), "float32")

@@ -155,7 +155,7 @@ def test_it_forgets_layers_that_are_gone() -> None:
 
 
 def test_a_matrix_for_vectors_is_judged() -> None:
-    near = ic.Conv1x1(np.asarray([[1, 1], [1, 1 + 1e-5]], np.float32), ndim=0)
+    near = ic.Conv1x1(np.asarray([[1, 1], [1, 1 + 2e-6]], np.float32), ndim=0)
     with pytest.warns(ic.IllConditionedWarning, match="Conv1x1 on a grid of 1 is off"):
         near.inverse(np.ones((5, 2), np.float32))
     assert ic.diagnose(near, ()).condition == pytest.approx(np.linalg.cond(near.weight), rel=1e-4)

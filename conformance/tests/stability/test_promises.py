@@ -59,6 +59,7 @@ def attack(conv: Operator, spread: float) -> list[float]:
 
 
 @pytest.mark.parametrize("case", cases_named(*NAMES), ids=lambda case: case.name)
+@pytest.mark.slow
 def test_no_search_breaks_the_promise(case: Case) -> None:
     conv = case.conv()
     gains = [size for spread in (0.0, 1.0, 300.0) for size in attack(conv, spread)]

@@ -6,7 +6,7 @@
 The first command notes which test runs which line, and how long it takes. The second changes one
 place at a time in a copy of the checkout, and runs the tests of its line, the most specific first,
 as many as take --seconds. A survivor is a gap of the tests, a slower way to the same numbers, or
-code that nothing needs.
+code that nothing needs. With --tests-of FILE its tests run, ten seconds of them, on what is there.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
+
+import pytest
 
 _SWAPS = "Lt LtE, Gt GtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, Mult Div"
 _PAIRS = [tuple(getattr(ast, word) for word in pair.split()) for pair in _SWAPS.split(", ")]
@@ -117,6 +119,16 @@ def _tests(root: Path, path: Path, junit: Path) -> tuple[dict[Any, set[str]], di
     return tests, known
 
 
+def _within(seconds: float, tests: set[str], known: dict[str, Any]) -> list[str]:
+    """Return the tests that run the fewest lines, as many as end in time."""
+    chosen = []
+    for test in sorted(tests & {*known}, key=known.__getitem__):
+        if known[test][1] <= seconds:
+            chosen.append(test)
+            seconds -= known[test][1]
+    return chosen
+
+
 def outcome(folder: Path, place: Place, tests: list[str], seconds: float) -> str:
     """Run tests on a copy with a change, and tell what comes out."""
     path, before = folder / place.file, (folder / place.file).read_bytes()
@@ -140,22 +152,24 @@ def outcome(folder: Path, place: Place, tests: list[str], seconds: float) -> str
 def main() -> None:
     """Draw, run and count."""
     parser, root = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0]), Path.cwd()
-    words = {"seed": "0", "only": "invconv/**/*.py", "map": ".coverage", "junit": "junit.xml"}
+    words = {"tests-of": "", "seed": "0", "only": "invconv/**/*.py"}
+    words |= {"map": ".coverage", "junit": "junit.xml"}
     numbers = {"count": 25, "seconds": 20, "workers": os.cpu_count() or 1}
     for name, default in (words | numbers).items():
         parser.add_argument(f"--{name}", default=default, type=type(default))
     asked = parser.parse_args()
-    files = sorted(p.relative_to(root).as_posix() for p in root.glob(asked.only))
-    every = [p for file in files if not file.endswith(_LEFT_OUT) for p in places(root, file)]
     tests, known = _tests(root, asked.map, asked.junit)
+    if file := asked.tests_of:
+        every = {test for place, names in tests.items() if place[0] == file for test in names}
+        chosen = _within(10, every, known)
+        sys.exit(pytest.main(["-m=", *chosen]) if chosen else f"no test runs {file}")
+    files = sorted(p.relative_to(root).as_posix() for p in root.glob(asked.only))
+    changes = [p for file in files if not file.endswith(_LEFT_OUT) for p in places(root, file)]
     folders: SimpleQueue[Path] = SimpleQueue()
 
     def judge(place: Place) -> str:
-        chosen, left, folder = [], asked.seconds, folders.get()
-        for test in sorted(tests[place.file, place.line] & {*known}, key=known.__getitem__):
-            if known[test][1] <= left:
-                chosen.append(test)
-                left -= known[test][1]
+        chosen = _within(asked.seconds, tests.get((place.file, place.line), set()), known)
+        folder = folders.get()
         found = outcome(folder, place, chosen, asked.seconds) if chosen else "NOT RUN"
         old = (folder / place.file).read_bytes()[place.start : place.end].decode()
         print(f"{found}: {place.file}:{place.line} {old} -> {place.new}", flush=True)
@@ -166,10 +180,10 @@ def main() -> None:
         for n in range(asked.workers):
             left_out = shutil.ignore_patterns(".git", "__pycache__", ".mutation")
             folders.put(Path(shutil.copytree(root, Path(work, str(n)), ignore=left_out)))
-        drawn = random.Random(asked.seed).sample(every, asked.count)
+        drawn = random.Random(asked.seed).sample(changes, asked.count)
         found = list(pool.map(judge, drawn))
     counts = ", ".join(f"{found.count(word)} {word}" for word in ("caught", "SURVIVED", "NOT RUN"))
-    print(f"{counts}: {len(found)} of {len(every)} places, drawn by seed {asked.seed}")
+    print(f"{counts}: {len(found)} of {len(changes)} places, drawn by seed {asked.seed}")
 
 
 if __name__ == "__main__":

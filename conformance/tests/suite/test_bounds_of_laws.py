@@ -471,7 +471,7 @@ def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str, pixels: 
     bound, call = unit * size * (GAIN * norm(x)[1] + 3 * math.sqrt(pixels)), 1
     if "log_det" in law:
         bound, call = unit * (14 * (7 * SUM + 14 * CONDITION) + 7 * math.log(2.0) + 1), 0
-    text = re.escape(f"{law}: error 1, bound {bound:.3g} ")
+    text = re.escape(f"{law} on the grid ({pixels},): error 1, bound {bound:.3g} ")
     method = law.partition(".")[0]
     with planted(method, call, [], 1, 1.0), pytest.raises(AssertionError, match=text):
         check_operator(conv, WEIGHT, spatial_shape=(pixels,))

@@ -34,6 +34,7 @@ from tests.flows.small_flows import glow, moved
 from tests.libraries.onnx_programs import exported, run
 from tests.programs import ROOT, python
 from tests.selected import slow
+from tests.suite.own_families import BUGS, Mixed, Rows, operator
 
 RNG = np.random.default_rng(0)
 
@@ -172,15 +173,25 @@ def test_what_is_wrong_is_said() -> None:
     conv = mirrored()
     with pytest.raises(AssertionError, match=r"Mirrored, numpy float64: forward.value, .*bound"):
         check_operator(conv, 1.001 * weight(conv))
-    less = {"factors_vjp": lambda self, bars: {"logs": bars[0], "vectors": 0.99 * bars[1]}}
-    with pytest.raises(AssertionError, match=r"Wrong, numpy float64: vjp.parameters"):
-        check_operator(type("Wrong", (Mirrored,), less)(**conv.parameters()))
+    broken = {"factors_vjp": lambda self, bars: {"logs": bars[0], "vectors": bars[2]}}
+    with pytest.raises(AssertionError, match=rf"IndexError: list (?s:.*){re.escape(__file__)}"):
+        check_operator(type("Wrong", (Mirrored,), broken)(**conv.parameters()))
     with pytest.raises(
         ValueError, match=r"xp: expected numpy, .* or one with an adapter, got dask"
     ):
         check_operator(conv, xp=dask.array)
     with pytest.raises(ValueError, match=r"expected one of the shapes \[\(3, 3\), \(60, 60\)\]"):
         check_operator(conv, np.eye(4))
+
+
+@pytest.mark.parametrize("family", [Mixed, Rows])
+def test_bugs_of_a_researchers_own_family_are_found_and_the_method_is_named(family: Any) -> None:
+    check_operator(operator(family, {}))
+    bugs = [(bug, method) for cls, bug, method in BUGS if cls is family]
+    assert len(bugs) >= 5
+    for bug, method in bugs:
+        with pytest.raises(AssertionError, match=rf"on the grid .*; look at .*\b{method}\b"):
+            check_operator(operator(family, bug))
 
 
 def scaled(self: Any) -> Any:

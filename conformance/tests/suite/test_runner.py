@@ -39,6 +39,7 @@ from tests.programs import python
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.slow
 def test_files(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["/of-pytest/bin/invconv", "conformance"])
     kept = {name: tmp_path / f"results.{name}" for name in ("json", "html", "junit")}
@@ -62,6 +63,7 @@ def test_files(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[s
     assert all(row["difference"] * 2**-10 < 1 for row in document["agreement"])
 
 
+@pytest.mark.slow
 def test_workers_find_the_same(tmp_path: Path, monkeypatch: Any) -> None:
     found = []
     for workers in ("1", "2"):
@@ -124,6 +126,7 @@ def test_a_failure_is_shown(monkeypatch: Any, capsys: pytest.CaptureFixture[str]
     assert "0 of 1 hold: 1 laws on 1 cases" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_expected_failures(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
     known = tmp_path / "known.toml"
     known.write_text('"numpy-periodic-2d forward.value *" = "planted: https://example.org/1"\n')
@@ -183,6 +186,7 @@ def test_the_readme_selects_the_tests_that_it_says(tmp_path: Path) -> None:
     assert [name for name in tests if not re.search("periodic.*::inverse[.]", name)] == []
 
 
+@pytest.mark.slow
 def test_pytest_selects_and_the_front_reads_no_configuration(tmp_path: Path) -> None:
     out = pytest_alone(tmp_path, "-k", "actnorm-2d and (forward or autodiff)", status=0)
     assert "1 of 1 hold: 1 laws on 1 cases" in out  # the other law says nothing

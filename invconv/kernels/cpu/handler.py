@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from invconv.kernels.cpu import costs, loop, recursive, weights
+from invconv.kernels.cpu import costs, loop, propagation, recursive, weights
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I32, I64, VOID, Value, Writer
 
@@ -40,6 +40,18 @@ def write_filter_handler(w: Writer, addresses: tuple[int, ...]) -> None:
         for i, address in enumerate(addresses):
             rows = {"first": w.entry(numbers, 2 * i), "stop": w.entry(numbers, 2 * i + 1)}
             w.call_outside(w.address(address), recursive.SIGNATURE, **given, **rows)
+
+
+def write_propagation_handler(w: Writer, address: int, shape: propagation.Recursion) -> None:
+    """Write the function "handler" of a call frame that runs a recursion over images.
+
+    Arguments of the custom call are taps and x, the attribute has the integers of the signature.
+    """
+    with xla.handler(w) as frame, _denormal_numbers(w):
+        taps, x = (xla.data(w, xla.array(w, frame, xla.ARGUMENTS, i)) for i in range(2))
+        h, numbers = xla.data(w, xla.array(w, frame, xla.RESULTS, 0)), xla.attribute(w, frame, 0)
+        given = {n: w.entry(numbers, i) for i, n in enumerate(shape.signature[1].split())}
+        w.call_outside(w.address(address), shape.signature, x=x, taps=taps, h=h, **given)
 
 
 def _solve(w: Writer, frame: Value, addresses: tuple[int, ...]) -> None:

@@ -42,7 +42,6 @@ class Filter(NamedTuple):
     zeros: int  # coefficients of b, less one
     poles: int  # coefficients of a after the first
     order: int  # numbers of a state, at least as many
-    varying: bool  # whether every sample has coefficients of its own
     across: bool = False  # whether signals lie beside each other, time first
 
     @property
@@ -77,7 +76,7 @@ def laid_out(
     (_, *blocks), (beside, *steps) = [(1, 0, 0), (1, 0, 0), *levels][-2:]
     times = [x[-1], y[-1]]
     across = {*map(abs, times)} != {1}
-    if len(levels) > 2 or (across and (steps != [1, 1] or code.varying)):
+    if len(levels) > 2 or (across and steps != [1, 1]):
         return None
     layout = beside, *itertools.chain(*zip(blocks, steps, times, strict=True))
     return code._replace(across=across), layout
@@ -152,7 +151,7 @@ def groups(
     if shape.across:
         return [(lanes, 0, rows // beside * -(-beside // lanes) * lanes)]
     # three signals in the lanes take no longer than one after the other
-    wide = 0 if shape.varying else rows - rows % lanes if rows % lanes < 3 else rows
+    wide = rows - rows % lanes if rows % lanes < 3 else rows
     parts = (lanes, 0, wide), (1, wide, rows)
     return [part for part in parts if part[1] < part[2]]
 
@@ -168,7 +167,7 @@ def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
     A row is a signal of ``length`` samples. Rows of x and y are laid out as `laid_out` says, those
     of z and of the last states are so many numbers apart. ``filters`` of the rows have coefficients
     of their own, as many rows after each other the same ones. Arrays of coefficients are (sections,
-    filters, 1 or length, k), of states (sections, rows, K). Lanes behind the last row, of rows
+    filters, k), of states (sections, rows, K). Lanes behind the last row, of rows
     across the last one of a block, repeat it.
     """
     w = w.narrowed(lanes)
@@ -246,7 +245,7 @@ class _Group:
         inner = max(shape.zeros, shape.poles)
         depths = (shape.zeros, *[inner] * (shape.sections - 1), shape.poles)
         self.history = [[w.new(w.zero) for _ in range(depth)] for depth in depths]
-        self.coefficients = [] if shape.varying else self._coefficients(w.integer(0))
+        self.coefficients = self._coefficients()
 
     def write(self) -> None:
         w, length, order = self.w, self.a["length"], self.shape.order
@@ -264,21 +263,19 @@ class _Group:
             self._samples(head + tile * step, step, [])
         with w.loop(head + tiles * step, length) as n:
             self._samples(n, 1, [])
-        if not self.shape.varying:
-            self._keep(states)
+        self._keep(states)
 
     def _row(self, name: str, row: Int) -> Value:
         a, beside = self.a, self.a["beside"]
         place = row // beside * a[f"{name}_block"] + row % beside * a[f"{name}_step"]
         return self.w.at(a[name], place)
 
-    def _coefficients(self, n: Int) -> list[tuple[list[Value], list[Value]]]:
-        """Return b and -a of each section, at sample n if they vary."""
+    def _coefficients(self) -> list[tuple[list[Value], list[Value]]]:
+        """Return b and -a of each section."""
         w, a, shape, found = self.w, self.a, self.shape, []
-        samples = a["length"] if shape.varying else w.integer(1)
         numbers = [row * a["filters"] // a["rows"] for row in self.rows]
         for s in range(shape.sections):
-            starts = [(a["filters"] * s + f) * samples + n for f in numbers]
+            starts = [a["filters"] * s + f for f in numbers]
             pair = []
             for name, count in (("b", shape.zeros + 1), ("a", shape.poles)):
                 places = [w.at(a[name], start * count) for start in starts]
@@ -306,9 +303,7 @@ class _Group:
     def _samples(self, n: Int, count: int, states: list[list[Variable]]) -> None:
         """Write the filter at ``count`` samples, at first, at one, with the states."""
         history = self._loaded()
-        columns = [
-            self._step(x, n + i, history, states) for i, x in enumerate(self._read(n, count))
-        ]
+        columns = [self._step(x, history, states) for x in self._read(n, count)]
         self._write(columns, n)
         self._stored(history)
 
@@ -353,11 +348,10 @@ class _Group:
             for variable, value in zip(variables, values, strict=True):
                 variable.set(value)
 
-    def _step(self, x: Value, n: Int, history: Histories, states: list[list[Variable]]) -> Value:
+    def _step(self, x: Value, history: Histories, states: list[list[Variable]]) -> Value:
         """Return y[n] of all sections, and put the newest numbers into the histories."""
-        w, shape = self.w, self.shape
-        coefficients = self._coefficients(n) if shape.varying else self.coefficients
-        for s, (b, a) in enumerate(coefficients):
+        w = self.w
+        for s, (b, a) in enumerate(self.coefficients):
             state = states[s] if states else []
             total = w.fma(b[0], x, state[0].value) if state else w.b.fmul(b[0], x)
             following = [*(z.value for z in state[1:]), w.zero]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from invconv.arrays.stencil import Sweep
-from invconv.kernels.cpu import costs, machine, recursive
+from invconv.kernels.cpu import costs, machine, propagation, recursive
 from invconv.kernels.cpu.assembly import Program, best_program
 from invconv.kernels.cpu.compiler.target import Target, host
 from invconv.kernels.cpu.geometry import geometry_of
@@ -82,3 +82,23 @@ def filter_handler(shape: recursive.Filter, itemsize: int, widths: tuple[int, ..
     addresses = tuple(c.address for c in parts)
     code = machine.compiled(host(), itemsize, write_filter_handler, addresses)
     return replace(code, engine=(code, parts))
+
+
+def propagation_call(
+    shape: propagation.Recursion, itemsize: int, x: tuple[int, ...], taps: tuple[int, ...]
+) -> tuple[str, machine.Code, Ints]:
+    """Return name, handler and attribute of a call that runs a recursion over images."""
+    numbers = 0, x[0] * x[1], *propagation.steps(x, taps)
+    words = "_".join("".join(f"{o:+}" for o in offset) for offset in shape.offsets)
+    name = f"invconv_propagate_{8 * itemsize}_{'turned' * shape.turned}{words}"
+    return name, propagation_handler(shape, itemsize), np.asarray(numbers)
+
+
+@functools.cache
+def propagation_handler(shape: propagation.Recursion, itemsize: int) -> machine.Code:
+    """Compile the handler of calls that run a recursion over images."""
+    from invconv.kernels.cpu.handler import write_propagation_handler
+
+    part = propagation.compiled(shape, itemsize)
+    code = machine.compiled(host(), itemsize, write_propagation_handler, part.address, shape)
+    return replace(code, engine=(code, part))

@@ -19,7 +19,13 @@ from invconv.arrays.namespaces import (
     to_float,
     zeros,
 )
-from invconv.arrays.validation import LARGEST, in_order, require_alike
+from invconv.arrays.validation import (
+    LARGEST,
+    in_order,
+    require_alike,
+    require_array,
+    require_beside,
+)
 from invconv.families.path import State
 from invconv.kernels.primitives import Plan
 from invconv.operators.base.factors import Operator, require_operator
@@ -48,6 +54,19 @@ class Call(NamedTuple):
             )
         x = cast(ops_of(x).spread(x, self.x), self.x.dtype)
         return namespace(x).reshape(x, tuple(self.x.shape))
+
+    def broadcast(self, name: str, value: Any) -> Array:
+        """Return an array of any dtype that broadcasts against the first one, as `alike` does."""
+        xp, shape = require_array(name, value), tuple(self.original.shape)
+        require_beside(name, value, self.name, self.original)
+        try:
+            value = xp.broadcast_to(value, shape)
+        except (ValueError, RuntimeError, TypeError):
+            raise ValueError(
+                f"{name}: expected an array that broadcasts to the shape of {self.name}, {shape}, "
+                f"got {tuple(value.shape)}"
+            ) from None
+        return xp.reshape(cast(value, self.x.dtype), tuple(self.x.shape))
 
     def restore_shape(self, y: Array) -> Array:
         """Return a result in the shape and dtype, and on the devices, of the argument."""
@@ -252,6 +271,7 @@ class PreparedInverse:
                 )
             conv = call.conv if self._state.dtype is None else call.conv._in_float64()
             y = conv._with_before(call, cast(y, self._state.dtype or y.dtype), before, -1)
+            self._conv._warn_of_blocks(self.spatial_shape, y)
         return call.restore_shape(self._state.solve(y))
 
     def least_squares(self, y: Array, damp: float | Array = 0.0, penalty: Any = None) -> Array:

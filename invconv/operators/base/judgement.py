@@ -6,6 +6,7 @@ solver of the call that is judged. K x with other numbers than the solver's has 
 float32 is judged; if float64 is, K x is rounded once more, and weights of waves move by an ulp.
 """
 
+import contextlib
 import itertools
 import math
 import warnings
@@ -22,7 +23,9 @@ from invconv.arrays.namespaces import (
     Shape,
     bits,
     callers_level,
+    dtype_name,
     grid_text,
+    is_half,
     ops_of,
     readable,
     size,
@@ -39,6 +42,7 @@ from invconv.trust.bound import Bounds, Floats, error_bound
 from invconv.trust.condition import (
     EPS,
     FAILURES,
+    HALF_EPS,
     OVERFLOW,
     Condition,
     digits_left,
@@ -83,8 +87,11 @@ def judge(
     limit: float | None = None,
     times: float = 0.5,
     squares: bool = False,
+    half: str = "",
 ) -> Judgement:
     """Measure the error of the inverse in a precision.
+
+    ``half`` is the half type in which y is given, if it is one.
 
     ``state`` is the factored operator, if it is known; else matrices are undone factor by factor,
     as where a library records. With a limit no more images are taken than tell on which side of it
@@ -93,7 +100,7 @@ def judge(
     """
 
     def measure() -> float:
-        judged, reachable = _Judged.of(conv, precision), None
+        judged, reachable = _Judged.of(conv, precision, half), None
         solve: Map | None = None
         if squares:
             judged = judged._replace(
@@ -109,15 +116,20 @@ def judge(
     return Judgement(tried(measure, math.inf))
 
 
-def blame(conv: Operator, shape: Shape, precision: str) -> Blame | None:
-    """Return the step with the largest error of its own, or None if the operator has no steps."""
+def blame(conv: Operator, shape: Shape, precision: str, by_factor: bool = True) -> Blame | None:
+    """Return the step with the largest error of its own, or None if the operator has no steps.
+
+    Matrices are undone factor by factor, unless the call that is judged multiplies by an inverse.
+    """
     labels = conv._labels
     if not any(name for name, _ in labels):
         return None
     judged, runs = _Judged.of(conv, precision), []
     for label, places in itertools.groupby(range(len(labels)), labels.__getitem__):
         path, other = zip(*((judged.path[i], judged.other[i]) for i in places), strict=True)
-        runs.append((label, judged._replace(path=path, other=other).error))
+        step = judged._replace(path=path, other=other)
+        solve = in_turn(solvers_of(paths.inverse(path), shape, by_factor=by_factor))
+        runs.append((label, partial(step.error, solve=solve)))
     errors = [
         (tried(partial(run, shape, TOLERATED, len(runs)), math.inf), *label) for label, run in runs
     ]
@@ -133,14 +145,17 @@ class _Judged(NamedTuple):
     channels: int
     precision: str
     flushes: bool  # whether subnormal numbers are zero where the path runs
+    rounded: Map | None  # y -> y in the dtype of the operator's arrays, if it is a half type
 
     @classmethod
-    def of(cls, conv: Operator, precision: str) -> Self:
+    def of(cls, conv: Operator, precision: str, half: str = "") -> Self:
         host = conv._on_host(np.dtype(precision))
+        half = half if precision == "float32" else ""
         flushes = ops_of(conv._reference()[1]).flushes_subnormals
         path, single = host._path(), precision == "float32"
         other = host._on_host(np.float64)._path() if single else list(map(_moved, path))
-        return cls(path, other, conv.channels, precision, flushes)
+        rounded = partial(_rounded, half=half) if half else None
+        return cls(path, other, conv.channels, precision, flushes, rounded)
 
     def error(
         self,
@@ -163,8 +178,40 @@ class _Judged(NamedTuple):
             own, other, solve = map(_flushed, (own, other, solve))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
         matrices = sum(f.family.pixelwise for f in linear) > 1
-        trip = RoundTrip(own, other, solve, sample, dtype, spectral, matrices, reachable)
+        signs = np.ones((2, *sample), dtype)
+        with contextlib.suppress(NotImplementedError):  # of a family without a transpose
+            signs = tried(lambda: self._signs(shape), signs)
+        trip = RoundTrip(
+            own, other, solve, sample, dtype, signs, spectral, matrices, reachable, self.rounded
+        )
         return trip.error(int(limits.WORK / (times * work)), limit)
+
+    def _signs(self, shape: Shape) -> Floats:
+        """Return signs (2, C, *shape) of images for which K x is large, and small.
+
+        They are where the ascent x -> sign(K^T sign(K x)) of W. Hager's estimate of a norm leads,
+        and the one of K^-1: for a K of positive numbers all become alike, for D K D, D = diag(+-1),
+        they are those of D. On a large grid they are those of a part with an even number of pixels
+        along each axis, so that signs that alternate go on behind it.
+        """
+        path, part = paths.linear(self.path), shape
+        work = _products(path, shape) / size(shape) / 16 + 8 * self.channels
+        while max(part) > limits.PIXELS or (work * size(part) > limits.SIGNS and max(part) > 4):
+            axis = int(np.argmax(part))
+            part = (*part[:axis], (part[axis] + 3) // 4 * 2, *part[axis + 1 :])
+        pairs = linear_maps(path, part), linear_maps(paths.transposed(path), part)
+        x = np.random.default_rng().choice([-1.0, 1.0], (1, self.channels, *part))
+        signs = []
+        for there, back in zip(*pairs, strict=True):
+            z = x.astype(self.precision)
+            for run in limits.ROUNDS * (there, back):
+                y = run(z)
+                z = np.where(np.abs(y) > 0, np.sign(y), z)
+            signs.append(z)
+        both = np.concatenate(signs)
+        for axis, n in enumerate(shape, 2):
+            both = np.take(both, np.arange(n) % both.shape[axis], axis=axis)
+        return both
 
     def _with_other_numbers(self, run: Map) -> Map:
         """Return a map of arrays in the precision, given that with the other numbers."""
@@ -172,6 +219,20 @@ class _Judged(NamedTuple):
             return lambda x: run(x.astype(np.float64)).astype(np.float32)
         rng = np.random.default_rng()
         return lambda x: run(x) * (1 + EPS["float64"] * rng.uniform(-0.5, 0.5, x.shape))
+
+
+def half_of(conv: Operator) -> str:
+    """Return the name of an operator's half type, "" if it has another type."""
+    like = conv._reference()[1]
+    return dtype_name(like.dtype) if is_half(like.dtype, like) else ""
+
+
+def _rounded(y: Floats, half: str) -> Any:
+    """Return numbers of float32 as a half type holds them."""
+    if half == "float16":
+        return y.astype(np.float16).astype(y.dtype)
+    words = y.view(np.uint32)  # bfloat16 is the upper half of float32; ties go to the even one
+    return (words + 0x7FFF + (words >> 16 & 1) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _moved(factor: Factor) -> Factor:
@@ -325,13 +386,15 @@ def loss(
         if not all(readable(a) for a in conv._arrays().values()):
             return ""
         largest = conv._conditions.find("bound", shape, lambda: bound(conv))
-    if largest * EPS[precision] <= TOLERATED:
+    half = half_of(conv) if precision == "float32" else ""
+    if largest * HALF_EPS.get(half, EPS[precision]) <= TOLERATED:
         return ""
+    tolerated = max(TOLERATED, limits.HALF * HALF_EPS.get(half, 0.0))
     solvers = () if state is None else state.solvers
     way = " ".join([precision, "squares" * squares, *(type(one).__name__ for one in solvers)])
-    call = partial(judge, conv, shape, precision, state, limit=TOLERATED, times=1.0)
-    judged = conv._conditions.find(way, shape, partial(call, squares=squares))
-    if judged.error <= TOLERATED:
+    call = partial(judge, conv, shape, precision, state, limit=tolerated, times=1.0)
+    judged = conv._conditions.find(way, shape, partial(call, squares=squares, half=half))
+    if judged.error <= tolerated:
         return ""
     kind = f"{type(conv).__name__} by least squares" if squares else type(conv).__name__
     if trouble := broken(conv):
@@ -340,7 +403,9 @@ def loss(
     known, grid, _ = condition_about(conv, shape)
     number, carried = known.condition, grid != shape and math.isfinite(known.condition)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
+    several = any(name for name, _ in conv._labels)  # else the class knows what helps
     advice = "bring the parameters closer to their initialisation"
+    advice = advice if several else conv._on_host(np.float64).advice(known.channel)
     if conv._has_least_squares:
         advice = f"use least_squares(y, damp), or {advice}"
     if precision == "float32" and number * EPS["float64"] <= TOLERATED:
@@ -349,9 +414,10 @@ def loss(
         path = conv._in_working_precision()._path()
         log_det = paths.log_det(path, shape)[0] if state is None else state.log_det
         fine = np.isfinite(to_numpy(log_det))
+    lost = blame(conv, shape, precision, by_factor=state is None)
     though = ", though K x - y and the log-determinant look fine" if fine else ""
     return (
-        f"{off_by(kind, shape, precision, judged, blame(conv, shape, precision))}, {worst:.1f} at "
+        f"{off_by(kind, shape, precision, judged, lost)}, {worst:.1f} at "
         f"worst (it has condition number {'about ' * carried}{number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
@@ -452,9 +518,9 @@ def condition_about(
 ) -> tuple[Condition, Shape, float]:
     """Return the condition on a grid, the part of it that is looked at, and the growth from there.
 
-    The grid is halved until compiled kernels estimate ``times`` norms quickly. What K^-1 noise
-    grows by carries the condition on; a family of waves knows it, a lone one that closes the grid
-    does not grow.
+    The grid is halved until compiled kernels estimate ``times`` norms quickly. The condition there
+    is carried on to that of the whole, which has bounds from below: by a step of W. Hager's ascent,
+    or by what noise grows by where that takes too long. A family of waves knows its own.
     """
 
     def compute() -> tuple[Condition, Shape, float]:
@@ -462,13 +528,22 @@ def condition_about(
         alike = None not in _longest_columns(path, shape)
         quick = limits.ESTIMATE / (times * of_estimate(path, conv.channels, shape, alike))
         grid = shape if conv._pixelwise else _part(shape, quick, conv)
-        if conv._spectral or grid == shape:
+        if grid == shape:
             return condition(conv, shape), grid, 1.0
-        known, more = condition(conv, grid), 1.0
-        if not (conv._closed and len(path) == 1):
+        if conv._spectral:
+            waves: Any = path[0].family
+            known = (
+                condition(conv, shape) if waves.orthogonal else _of_waves(waves, path[0].w, shape)
+            )
+            return known, grid, 1.0
+        known = condition(conv, grid)
+        if 4 * times * _compiled(path, conv.channels, shape) <= limits.WHOLE:
+            number = tried(lambda: _condition_below(path, conv.channels, shape), math.inf)
+        else:
             here, there = (_gain(conv, at) for at in (grid, shape))
-            more = max(1.0, there / here) if math.isfinite(there) and here else math.inf
-        number, pixel = known.condition * more, known.pixel
+            number = known.condition * there / here if here else math.inf
+        number = max(known.condition, number) if math.isfinite(number) else math.inf
+        more, pixel = number / known.condition if math.isfinite(number) else math.inf, known.pixel
         trouble = known.trouble or ("" if math.isfinite(number) else OVERFLOW)
         if pixel is not None:  # at the same distance from the nearest border, per axis
             places = zip(pixel, grid, shape, strict=True)
@@ -477,6 +552,26 @@ def condition_about(
         return carried, grid, more
 
     return conv._conditions.find(f"about, {times}", shape, compute)
+
+
+def _condition_below(path: Path, channels: int, shape: Shape) -> float:
+    """Return a bound of |K|_1 |K^-1|_1 from below.
+
+    |A|_1 is at least the largest entry of A^T sign(A z), for any z.
+    """
+    pairs = linear_maps(path, shape), linear_maps(paths.transposed(path), shape)
+    z = np.random.default_rng(0).choice([-1.0, 1.0], (1, channels, *shape))
+    found = [
+        np.abs(back(np.where(there(z) < 0, -1.0, 1.0))).max()
+        for there, back in zip(*pairs, strict=True)
+    ]
+    return float(np.prod(found))
+
+
+def _of_waves(family: Any, w: Any, shape: Shape) -> Condition:
+    """Return the condition by waves that are not orthogonal, up to sqrt(2) for each axis."""
+    failed = Condition(math.inf, "any norm", trouble=OVERFLOW)
+    return replace(tried(lambda: family.of_waves(w, shape), failed), exact=False)
 
 
 def _part(shape: Shape, quick: float, conv: Operator) -> Shape:
