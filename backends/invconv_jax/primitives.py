@@ -119,21 +119,22 @@ def filtered(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Arra
     return recursion.in_sections(_section, b, a, x, z)
 
 
-@jax.jit  # type: ignore[untyped-decorator]
-def _section(b: Array, a: Array, x: Array, z: Array) -> Array:
-    return _split(b, a, jnp.concatenate([z, x], -1), order=z.shape[-1])
+@functools.partial(jax.jit, static_argnums=4)
+def _section(b: Array, a: Array, x: Array, z: Array, back: bool = False) -> Array:
+    return _split(b, a, jnp.concatenate([z, x], -1), order=z.shape[-1], back=back)
 
 
-def _by_solves(b: Array, a: Array, given: Array, *, order: int) -> Array:
-    return recursion.by_solves(b, a, given[..., order:], given[..., :order])
+def _by_solves(b: Array, a: Array, given: Array, *, order: int, back: bool) -> Array:
+    return recursion.by_solves(b, a, given[..., order:], given[..., :order], back)
 
 
-def _by_kernel(b: Array, a: Array, given: Array, *, order: int) -> Array:
+def _by_kernel(b: Array, a: Array, given: Array, *, order: int, back: bool) -> Array:
     itemsize, (filters, signals, numbers) = given.dtype.itemsize, given.shape
     shape = Filter(1, b.shape[-1] - 1, a.shape[-1], order)
     if not shape.at_once or machine.reason(itemsize):
-        return _by_solves(b, a, given, order=order)
-    name, code, steps = cpu.filter_call(shape, itemsize, filters, filters * signals, numbers)
+        return _by_solves(b, a, given, order=order, back=back)
+    rows = filters, filters * signals
+    name, code, steps = cpu.filter_call(shape, itemsize, *rows, numbers, back)
     private.register(name, code, "cpu")
     call = jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(given.shape, given.dtype))
     return call(b, a, given, steps=steps)
@@ -144,11 +145,11 @@ _split = SplitByBatch("invconv_filter_split", _on_one_device.bind, (-3, -1))
 
 
 def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array, Array]:
-    (b, a, given), order = arrays, dict(settings)["order"]
+    (b, a, given), order, back = arrays, *dict(settings).values()
     b_dot, a_dot, dot = (None if isinstance(d, private.Zero) else d for d in dots)
     of_signals: Any = (None, None) if dot is None else (dot[..., order:], dot[..., :order])
-    v, moved = _split(*arrays, order=order), (b_dot, a_dot, *of_signals)
-    return v, recursion.tangent(_section, b, a, given[..., order:], v, moved)
+    v, moved = _split(*arrays, order=order, back=back), (b_dot, a_dot, *of_signals)
+    return v, recursion.tangent(_section, back, b, a, given[..., order:], v, moved)
 
 
 def _transpose(
@@ -157,10 +158,10 @@ def _transpose(
     """Pull a cotangent back through the signals and states, or through b: it is linear in each."""
     if isinstance(bar, private.Zero):
         return [None, None, None]
-    order, linear = dict(settings)["order"], private.is_undefined_primal(b)
+    (order, back), linear = dict(settings).values(), private.is_undefined_primal(b)
     b, x = (jnp.zeros(b.aval.shape, bar.dtype), given[..., order:]) if linear else (b, None)
     wanted = (linear, False, not linear, not linear)
-    bars = recursion.cotangents(_section, b, a, x, x, bar, wanted, order)
+    bars = recursion.cotangents(_section, back, b, a, x, x, bar, wanted, order)
     return [bars[0], None, None if linear else jnp.concatenate([bars[3], bars[2]], -1)]
 
 

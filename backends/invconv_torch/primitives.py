@@ -188,56 +188,102 @@ def _filter_shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
     return recursive.Filter(b.shape[0], b.shape[-1] - 1, a.shape[-1], order)
 
 
-def _into(shape: recursive.Filter, given: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+def _into(
+    shape: recursive.Filter, given: Sequence[Tensor], back: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """Filter with the compiled kernel: return y, laid out as x, and the last states, if z came."""
     b, a, x, *states = (t.resolve_neg() for t in given)
     y, length, order = torch.empty_like(x), x.shape[-1], shape.order
-    layout = recursive.laid_out(shape, x.shape, x.stride(), y.stride())
-    if layout is None:
-        x, y, layout = x.contiguous(), x.new_empty(x.shape), recursive.apart(length)
+    found = recursive.laid_out(shape, x.shape, x.stride(), y.stride())
+    if found is None:
+        x, y, found = x.contiguous(), x.new_empty(x.shape), (shape, recursive.apart(length))
     b, a, states = b.contiguous(), a.contiguous(), [z.contiguous() for z in states]
     last = [z.new_zeros(z.shape) for z in states]
-    z_and_last = [v[0].data_ptr() if v else 0 for v in (states, last)]
-    places = [*(v.data_ptr() for v in (b, a, x, y)), *z_and_last]
-    across, *places_of = layout
-    steps = x.numel() // length, b.shape[-3], length, *places_of, order, order
-    shape, keeps = shape._replace(across=bool(across)), (b, a, x, *states, y, *last)
-    recursive.run(shape, x.element_size(), places, steps, torch.get_num_threads(), *keeps)
+    places = [v.data_ptr() for v in (b, a, x, y)]
+    places += [v[0].data_ptr() if v else 0 for v in (states, last)]
+    code, steps = found[0], [*found[1]]
+    if back:
+        for place, step in ((2, 3), (3, 6)):
+            places[place] += (length - 1) * steps[step] * x.element_size()
+            steps[step] *= -1
+    steps = [x.numel() // length, b.shape[-3], length, *steps, order, order]
+    keeps = b, a, x, *states, y, *last
+    recursive.run(code, x.element_size(), places, steps, torch.get_num_threads(), *keeps)
     return y, last[0] if last else None
 
 
-def _filter(_: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
+def _filter(back: bool, _: None, b: Tensor, a: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """Return y with the last state behind it in every row."""
     if reason(x.element_size()) is not None:
-        return recursion.by_solves(b, a, x, z)
-    y, last = _into(_filter_shape(b[None], a[None], z), (b, a, x, z))
+        return recursion.by_solves(b, a, x, z, back)
+    y, last = _into(_filter_shape(b[None], a[None], z), (b, a, x, z), back)
     return torch.cat([y, last], -1) if z.shape[-1] else y
 
 
-def _filter_vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+def _filter_vjp(back: bool, _: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+    compiling = torch.compiler.is_compiling()
+    return (_pulled_back if compiling else _each_pulled_back)((back, saved, wanted), bar)
+
+
+def _pulled_back(call: Any, bar: Tensor) -> Cotangents:
+    back, (b, a, x, v), wanted = call
+    order = v.shape[-1] - x.shape[-1]
+    return recursion.cotangents(_section, back, b, a, x, v, bar, wanted, order)
+
+
+# made once: made in each call it would be a cycle that keeps the signals until Python collects it
+_each_pulled_back = one_by_one(_pulled_back)
+
+
+def _filter_jvp(back: bool, _: None, saved: Any, *dots: Tensor | None) -> Tensor:
     b, a, x, v = saved
-
-    def pull_back(_: None, bar: Tensor) -> Cotangents:
-        order = v.shape[-1] - x.shape[-1]
-        return recursion.cotangents(_section, b, a, x, v, bar, wanted, order)
-
-    return (pull_back if torch.compiler.is_compiling() else one_by_one(pull_back))(None, bar)
+    return recursion.tangent(_section, back, b, a, x, v, dots)
 
 
-def _filter_jvp(_: None, saved: Any, *dots: Tensor | None) -> Tensor:
-    b, a, x, v = saved
-    return recursion.tangent(_section, b, a, x, v, dots)
+def _section(b: Tensor, a: Tensor, x: Tensor, z: Tensor, back: bool = False) -> Tensor:
+    return run(FILTERS[back], None, b, a, x, z)
 
 
-FILTER = Rule(
-    "filter",
-    _filter,
-    lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
-    _filter_vjp,
-    _filter_jvp,
-    keeps_result=True,
+FILTERS = [
+    Rule(
+        name,
+        functools.partial(_filter, back),
+        lambda _, b, a, x, z: (*x.shape[:2], x.shape[2] + z.shape[2]),
+        functools.partial(_filter_vjp, back),
+        functools.partial(_filter_jvp, back),
+        keeps_result=True,
+    )
+    for back, name in ((False, "filter"), (True, "filter_back"))
+]
+
+
+def _lagged(_: None, g: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    if reason(x.element_size()) is not None or x.device.type != "cpu":
+        return recursion.lagged.agnostic(g, x, c)
+    g, x = (v.resolve_neg().contiguous() for v in (g, x))
+    sums = x.new_empty((*x.shape[:2], c.shape[-1]))
+    places = [v.data_ptr() for v in (g, x, sums)]
+    recursive.sum_lagged(
+        x.element_size(), places, [x.numel() // x.shape[-1], x.shape[-1], c.shape[-1]]
+    )
+    return sums
+
+
+def _lagged_vjp(_: None, saved: Any, bar: Tensor, wanted: Any) -> Cotangents:
+    g, x, _ = saved
+    return recursion.lagged_cotangents(_section, g, x, bar, wanted)
+
+
+def _lagged_jvp(_: None, saved: Any, g_dot: Any, x_dot: Any, _c: Any) -> Tensor | None:
+    g, x, c = saved
+    parts = [lagged(*pair, c) for pair in ((g_dot, x), (g, x_dot)) if None not in pair]
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+LAGGED = Rule(
+    "lagged", _lagged, lambda _, g, x, c: (*x.shape[:2], c.shape[-1]), _lagged_vjp, _lagged_jvp
 )
-_section = functools.partial(run, FILTER, None)  # of b, a, x and z
+lagged = functools.partial(run, LAGGED, None)  # of g, x and coefficients
 
 
 def _propagate(family: Propagation, taps: Tensor, x: Tensor) -> Tensor:

@@ -162,20 +162,18 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
         return agnostic
     b, a = map(np.ascontiguousarray, (b, a))
     y, last = np.empty_like(x), None  # of the order of axes in memory that x has
-    strides = ([s // x.itemsize for s in v.strides] for v in (x, y))
-    layout = recursive.laid_out(shape, x.shape, *strides)
-    if layout is None:
+    found = recursive.laid_out(shape, x.shape, x.strides, y.strides, x.itemsize)
+    if found is None:
         x, y = np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
-        layout = recursive.apart(length)
+        found = shape, recursive.apart(length)
     if z is None:
         places = [*addresses(b, a, x, y), 0, 0]
     else:
         z, last = np.ascontiguousarray(z), np.zeros(z.shape, z.dtype)
         places = addresses(b, a, x, y, z, last)
-    across, *places_of = layout
-    steps = x.size // length, b.shape[1], length, *places_of, order, order
-    shape = shape._replace(across=bool(across))
-    recursive.run(shape, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
+    code, layout = found
+    steps = x.size // length, b.shape[1], length, *layout, order, order
+    recursive.run(code, x.itemsize, places, steps, threads.number, b, a, x, z, y, last)
     return y, last
 
 

@@ -122,7 +122,8 @@ def _along(x: Array, axis: int, poles: Any, border: str) -> Array:
         step = max(1, _AT_ONCE * longest // x.size)
         for start in range(0, longest, step):
             some = (*[slice(None)] * n, slice(start, start + step))
-            y[some] = _along(x[some], axis, poles, border)
+            # rows of the whole image may lie whole pages apart, so that columns share few sets
+            y[some] = _along(x[some].copy(), axis, poles, border)
         return y
     x = moved(x, axis, -1)
     for passes in poles:

@@ -53,7 +53,7 @@ from invconv_torch.private import (
 )
 
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
-_ALONE = ("apply", "gram", "matmul", "log_abs_det", "filter", "propagate")
+_ALONE = ["apply", "gram", "matmul", "log_abs_det", "filter", "filter_back", "lagged", "propagate"]
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
 MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
 _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch

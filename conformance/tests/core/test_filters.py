@@ -158,6 +158,8 @@ def test_filters_have_the_gradients_of_differences(monkeypatch: Any) -> None:
     tensors = [torch.tensor(v, requires_grad=True) for v in (b, a, x, zi)]
     assert torch.autograd.gradcheck(run, tensors)
     assert torch.autograd.gradgradcheck(run, tensors)
+    long = torch.randn(11), tensors[1].detach(), torch.randn(2, 45), torch.randn(2, 10)
+    assert torch.autograd.gradcheck(run, [v.double().requires_grad_() for v in long])
     whole = torch.compile(run, backend="eager", fullgraph=True)
     torch.testing.assert_close(whole(*tensors), run(*tensors))
     for n in (3, 4):  # a filter per signal, of sizes that the compiler makes dynamic

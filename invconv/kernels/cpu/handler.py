@@ -35,6 +35,8 @@ def write_filter_handler(w: Writer, addresses: tuple[int, ...]) -> None:
         names = recursive.SIGNATURE[1].split()[2:]
         given = {n: w.entry(numbers, 2 * len(addresses) + i) for i, n in enumerate(names)}
         x, last = w.at(z, given["x_block"] - given["length"]), w.at(y, given["length"])
+        first = (given["length"] - 1).if_(given["x_time"].is_("<", 0), 0)
+        x, y = w.at(x, first), w.at(y, first)
         given |= {"b": b, "a": a, "z": z, "x": x, "y": y, "last": last}
         for i, address in enumerate(addresses):
             rows = {"first": w.entry(numbers, 2 * i), "stop": w.entry(numbers, 2 * i + 1)}

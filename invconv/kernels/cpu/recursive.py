@@ -31,8 +31,8 @@ SIGNATURE = (
     "first stop rows filters length beside x_block x_step x_time y_block y_step y_time"
     " z_step last_step",
 )
-# whether signals lie across, and the integers of `SIGNATURE` from "beside" to "y_time"
-Layout = tuple[int, ...]
+LAGGED = "g x sums", "rows length count"
+Layout = tuple[int, ...]  # the integers of `SIGNATURE` from "beside" to "y_time"
 
 
 class Filter(NamedTuple):
@@ -52,17 +52,21 @@ class Filter(NamedTuple):
 
 def apart(numbers: int) -> Layout:
     """Return the layout of signals one after the other, of results too, so many numbers apart."""
-    return False, 1, *(numbers, 0, 1) * 2
+    return 1, *(numbers, 0, 1) * 2
 
 
+@functools.lru_cache(maxsize=256)
 def laid_out(
-    code: Filter, shape: Sequence[int], x: Sequence[int], y: Sequence[int]
-) -> Layout | None:
-    """Return how signals x and results y (..., time) of these strides lie; None: no code is so.
+    code: Filter, shape: tuple[int, ...], x: tuple[int, ...], y: tuple[int, ...], unit: int = 1
+) -> tuple[Filter, Layout] | None:
+    """Return the code for signals x and results y (..., time), and their layout, None without one.
 
-    Strides are in numbers. Blocks of ``beside`` rows are so many numbers apart, and so are their
-    rows, and the samples of a row.
+    Strides of x and y are in numbers, or so many ``unit``s. Blocks of ``beside`` rows are so many
+    numbers apart, and so are their rows, and the samples of a row.
     """
+    if any(s % unit for s in (*x, *y)):
+        return None
+    x, y = (tuple(s // unit for s in strides) for strides in (x, y))
     levels: list[tuple[int, ...]] = []
     for n, *steps in zip(shape[:-1], x, y, strict=False):
         if levels and all(s == n * t for s, t in zip(levels[-1][1:], steps, strict=True)):
@@ -74,7 +78,8 @@ def laid_out(
     across = {*map(abs, times)} != {1}
     if len(levels) > 2 or (across and steps != [1, 1]):
         return None
-    return across, beside, *itertools.chain(*zip(blocks, steps, times, strict=True))
+    layout = beside, *itertools.chain(*zip(blocks, steps, times, strict=True))
+    return code._replace(across=across), layout
 
 
 def run(
@@ -174,10 +179,58 @@ def write_filter(w: Writer, shape: Filter, lanes: int) -> None:
         if shape.across:
             whole = a["beside"].over(lanes) * lanes
             place, first = first % whole, first // whole * a["beside"] + first % whole
-            there = w.lanes_are("<", a["beside"] - place)
+            there = w.lanes_are("<", (a["beside"] - place).least(lanes))
             stop = first - place + a["beside"]
         rows = [(first + i).least(stop - 1) for i in range(lanes)]
         _Group(w, shape, a, rows, there).write()
+
+
+def sum_lagged(itemsize: int, arrays: Sequence[int], steps: Sequence[int]) -> None:
+    """Sum products of signals by the function that `write_lagged` writes."""
+    machine.compiled(host(), itemsize, write_lagged, thorough=True).call(*arrays, *steps)
+
+
+def write_lagged(w: Writer) -> None:
+    """Write the function "lagged" of `LAGGED`: sums[j] = sum over n of g[n] x[n - j] in every row.
+
+    It reads g once for `costs.TILE` lags j. Sums of some hundred products are added up.
+    """
+    with (
+        w.function("lagged", *LAGGED, inside=False) as a,
+        w.loop(0, a["rows"]) as row,
+        w.loop(0, a["count"], costs.TILE) as lag,
+    ):
+        length, lags = a["length"], range(costs.TILE)
+        g, x = (w.at(a[n], row * length) for n in "gx")
+        totals, sums = ([w.new(w.zero) for _ in lags] for _ in range(2))
+
+        def add(n: Int, inside: bool) -> None:
+            for j in lags:
+                past = n - lag - j
+                if inside:
+                    sums[j].add_product(w.load(g, n), w.load(x, past))
+                    continue
+                there = w.lanes_are("<", (length - n).least(w.lanes))
+                there = w.b.and_(there, w.lanes_are(">=", (-past).most(0)))
+                both = (w.masked_load(w.at(v, i), there) for v, i in ((g, n), (x, past)))
+                sums[j].add_product(*both)
+
+        head = (lag + costs.TILE).over(w.lanes) * w.lanes
+        head, block = head.least(length), costs.TILE * w.lanes
+        tail = head + (length - head) // w.lanes * w.lanes
+        for start, stop in ((w.integer(0), head), (tail, length)):
+            with w.loop(start, stop, w.lanes) as n:
+                add(n, inside=False)
+        with w.loop(head, tail, block * costs.TILE) as start:
+            with w.loop(start, (start + block * costs.TILE).least(tail), w.lanes) as n:
+                add(n, inside=True)
+            for total, some in zip(totals, sums, strict=True):
+                total.set(w.b.fadd(total.value, some.value))
+                some.set(w.zero)
+        for j, total in enumerate(totals):
+            with w.b.if_then((lag + j).is_("<", a["count"])):
+                found = w.sum(w.b.fadd(total.value, sums[j].value))
+                w.store(found, a["sums"], row * a["count"] + lag + j)
 
 
 class _Group:

@@ -102,13 +102,14 @@ def _handler(target: Target, itemsize: int, way: str, sums: tuple[int, ...]) -> 
 
 
 def filter_call(
-    shape: recursive.Filter, itemsize: int, filters: int, rows: int, whole: int
+    shape: recursive.Filter, itemsize: int, filters: int, rows: int, whole: int, back: bool
 ) -> tuple[str, machine.Code, Ints]:
     """Return name, handler and attribute of a call that filters; rows have ``whole`` numbers."""
     groups = recursive.groups(shape, host(), itemsize, rows)
     widths = tuple(width for width, *_ in groups)
     numbers = [n for _, *ends in groups for n in ends]
-    numbers += [rows, filters, whole - shape.order, 1, *(whole, 0, 1) * 2, whole, whole]
+    steps = whole, 0, -1 if back else 1
+    numbers += [rows, filters, whole - shape.order, 1, *steps * 2, whole, whole]
     words = "_".join(map(str, map(int, (*shape, 8 * itemsize, *widths))))
     return f"invconv_filter_{words}", filter_handler(shape, itemsize, widths), np.asarray(numbers)
 
