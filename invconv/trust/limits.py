@@ -16,6 +16,7 @@ SMALL = 2.0**-100  # size of K x below which x of an ordinary y may overflow, an
 CYCLE = 5  # images that find what is lost beyond doubt: one of each kind
 FEW, MORE = 24, 3  # of a call; times as many near the limit, as samples differ tenfold there
 DIAGNOSED = 96  # images of a diagnosis: the worst of them is within half a digit of any other's
+UNSEEN = 3.0  # error of other images over that of the few that a large recursion is judged by
 WORK = 2e7  # of a call's images, 30 ms: with what factors within 3 solves and 50 ms
 BANDS = 8  # of an image with several signs
 ROUNDS = 2  # of the ascent to signs for which K x is large: more change few of them

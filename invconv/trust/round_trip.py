@@ -33,7 +33,8 @@ class Image(NamedTuple):
 
     The kind is "noise", N(0, 1), or one of signs times numbers between 1/2 and 1. The signs are
     those for which K x is large, or small. In "bands" they take turns, as do numbers of pixels and
-    one number for all. A "level" image has one number, or one a channel; its signs may be those of
+    one number for all; the numbers are between 0 and 1, as sums of numbers of one exponent are
+    undone exactly. A "level" image has one number, or one a channel; its signs may be those of
     K^-1 of noise. So are the signs of a "weak" one, where a third of the rows are K^-1 of noise.
     """
 
@@ -64,6 +65,7 @@ class RoundTrip:
     dtype: Any
     signs: Floats  # (2, C, *spatial) of +-1 for which K x is large, and small
     spectral: bool = False  # whether it is solved by frequencies
+    series: bool = False  # whether some inverse is a sum of products, as an exponential's
     matrices: bool = False  # whether matrices are multiplied; their inverses run one by one
     reachable: Map | None = None  # x -> the part of x that a singular K does not lose
     rounded: Map | None = None  # y -> y as the dtype of the call's arrays holds it
@@ -77,6 +79,8 @@ class RoundTrip:
         few = affordable < limits.CYCLE * (1 + self.spectral)
         several = self.matrices or (few and self.spectral and affordable > 0)
         first = (1 if few else limits.CYCLE) * (1 + several)
+        by_steps = few and not self.spectral and not self.series  # whose images differ widely
+        first = max(2, affordable) if by_steps else first
         count = max(first, min(affordable, limits.FEW if limit else limits.DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
         images = itertools.chain.from_iterable(turns)
@@ -87,7 +91,7 @@ class RoundTrip:
             error, drawn = max(error, self._error_of(some)), drawn + len(some)
             if limit and drawn == wanted and error > limits.NEAR**2 * limit:
                 wanted = limits.MORE * count if limits.NEAR * limit < error <= limit else count
-        return error
+        return limits.UNSEEN * error if by_steps else error
 
     def _turn(self, number: int, few: bool) -> list[Image]:
         """Return images of each kind, or a few that find most."""
@@ -95,7 +99,10 @@ class RoundTrip:
         if few and self.spectral:
             return [Image("weak", other=False), bands]
         if few:
-            return [bands, Image("noise", other=True, back=True)][: 1 + self.matrices]
+            noise, back = Image("noise", other=False), Image("noise", other=True, back=True)
+            several = [bands, back] if self.matrices else [bands]
+            # in bands of alike numbers rounding to the nearest stops errors that grow slowly
+            return several if self.series else [*several, noise]
         other, kind = number % 2 == 0, ("noise", "large", "small")[number % 3]
         level = Image("level", other=False)  # whose roundings are looked for, not cancelled
         signs = Image(("large", "small")[number % 2], not other)
@@ -120,8 +127,6 @@ class RoundTrip:
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
         large, small = self.signs
-        bands = np.arange(size(self.sample[1:])).reshape(self.sample[1:])
-        bands = (bands * limits.BANDS // bands.size + rng.integers(4)) % 4
         kinds = {"large": large, "small": small, "level": self.signs[rng.integers(2)]}
         solved = []
         for i, (kind, _, back) in enumerate(images):
@@ -134,10 +139,10 @@ class RoundTrip:
                 x[i] = self._leveled(rng, kinds[kind])
             else:
                 rng.random(out=x[i], dtype=self.dtype)
-                x[i] = (x[i] + 1) / 2
                 if kind == "bands":
-                    np.copyto(x[i], self.dtype.type(rng.uniform(0.5, 1)), where=bands >= 2)
-                x[i] *= np.where(bands % 2, large, small) if kind == "bands" else kinds[kind]
+                    self._band(rng, x[i])
+                else:
+                    x[i] = (x[i] + 1) / 2 * kinds[kind]
         for i, back in zip(solved, self.solve(x[solved]) if solved else (), strict=True):
             if not np.isfinite(back).all():
                 if np.abs(self.own(x[[i]])).max() > limits.SMALL:
@@ -150,6 +155,16 @@ class RoundTrip:
                     rows = back[:, : 1 + len(back[0]) // 3]
                     x[i, :, : len(rows[0])] = rows / np.abs(rows).max()
         return x
+
+    def _band(self, rng: np.random.Generator, x: Floats) -> None:
+        """Give numbers (C, *spatial) signs that take turns, and make every other pair alike."""
+        count, level = size(self.sample[1:]), self.dtype.type(rng.uniform(0.5, 1))
+        numbers, first = x.reshape(-1, count), int(rng.integers(4))
+        signs = [s.reshape(-1, count) for s in self.signs]
+        for band in range(limits.BANDS):
+            part = slice(count * band // limits.BANDS, count * (band + 1) // limits.BANDS)
+            alike, which = divmod((band + first) % 4, 2)
+            numbers[:, part] = (level if alike else numbers[:, part]) * signs[which][:, part]
 
     def _leveled(self, rng: np.random.Generator, signs: Floats) -> Any:
         """Return signs times one number, or one a channel."""

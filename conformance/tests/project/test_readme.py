@@ -124,6 +124,7 @@ def test_every_public_name_is_mentioned() -> None:
 
 
 PIP, PYTEST, CUDA = "test_packaging.py installs", "it is these tests", "needs a CUDA device"
+BUILT = "test_packaging.py does it"
 # Those that are not run as pasted: what is added, or runs in their place (a whole line).
 SHORTER = {
     "python -m invconv conformance --html report.html": "--library numpy -k corner-bias",
@@ -131,6 +132,7 @@ SHORTER = {
     'pytest --pyargs invconv_conformance --namespace cupy -k "periodic and ::inverse" -x': "python "
     "-m pytest -p invconv_conformance.plugin --pyargs invconv_conformance --namespace numpy -k "
     "'periodic-2d and ::inverse'",
+    "python -m invconv benchmark": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark --quick": "--library numpy --shapes 1x12x16x16",
     "python -m invconv benchmark inverse": "--quick --library numpy --shapes 1x12x16x16",
     "python -m invconv density compare --quick": "--preset digits --steps 2 --mixings plain",
@@ -158,6 +160,8 @@ LEFT_OUT = {
     'python -m pip install ".[conformance,jax,torch]"': PIP,
     "python -m pytest -n auto --dist worksteal": PYTEST,
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
+    "python -m build": BUILT,
+    "python -m twine check --strict dist/*": BUILT,
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
     "python conformance/tests/suite/mutate.py --seed 7": "needs the tests' coverage",

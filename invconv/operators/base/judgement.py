@@ -177,12 +177,15 @@ class _Judged(NamedTuple):
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
+        series = any(f.family.solves_by_applying and not f.family.pixelwise for f in linear)
         matrices = sum(f.family.pixelwise for f in linear) > 1
         signs = np.ones((2, *sample), dtype)
         with contextlib.suppress(NotImplementedError):  # of a family without a transpose
             signs = tried(lambda: self._signs(shape), signs)
         trip = RoundTrip(
-            own, other, solve, sample, dtype, signs, spectral, matrices, reachable, self.rounded
+            *(own, other, solve, sample, dtype, signs, spectral, series, matrices),
+            reachable=reachable,
+            rounded=self.rounded,
         )
         return trip.error(int(limits.WORK / (times * work)), limit)
 
