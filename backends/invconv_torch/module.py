@@ -278,7 +278,7 @@ class InvertibleModule(Described):
         return conv if self._max_gain is None or not within else ic.bounded(conv, self._max_gain)
 
     def _computed(self, name: str) -> Any:
-        """Return what is no parameter: a buffer, or a tensor that is computed of parameters."""
+        """Return a buffer, or a tensor computed from parameters."""
         for hook in self._hooks_of(name):
             hook(self, ())
         return self._buffers[name] if name in self._buffers else getattr(self, name)

@@ -26,7 +26,7 @@ from invconv.arrays.validation import require_array
 _EXTENSIONS = ("fft", "linalg")
 # variables that libraries heed
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
-_NATIVE = {"numpy_primitives.py", "cpu", "pitched.py"}  # of libraries that are known
+_NATIVE = {"numpy_primitives.py", "cpu"}  # of libraries that are known
 Function = Callable[..., Any]
 Parameters = dict[str, Array]
 Run = Callable[[Parameters, Array], tuple[Array, ...]]

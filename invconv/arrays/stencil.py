@@ -154,7 +154,7 @@ def at_end(i: Any, n: int) -> Any:
 
 
 def seen(border: str, i: Any, n: int) -> tuple[Any, Any]:
-    """Return the pixels that positions i repeat, and their signs; of a transposed mirror D^-1."""
+    """Return which pixel each position repeats, and its sign (D^-1 for a transposed mirror)."""
     one = 1 + 0 * i
     if border == "periodic":
         return i % n, one

@@ -311,8 +311,8 @@ class Merged(Leg):
 class Undo(Leg):
     """y = A(w)^-1 x, or W^-1 x for matrices, given in the order in which they are undone.
 
-    It is factored at a call, and not to pull back. Through matrices cotangents are pulled back
-    factor by factor, without losing digits that the solve keeps.
+    Factored when called; a leg that only pulls back costs nothing. Through matrices
+    cotangents are pulled back factor by factor, without losing digits that the solve keeps.
     """
 
     run: list[Factor]

@@ -301,8 +301,8 @@ class AutoregressiveConv(WithKernel):
 
     def _warn_of_blocks(self, shape: Shape, result: Array) -> None:
         """Warn if the inverse of one block after the other is lost after some pixels."""
-        unlooked = self._conditions.get(("bound", shape)) == 0.0
-        if unlooked or not all(readable(a) for a in (result, *self._arrays().values())):
+        unchecked = shape in self._conditions.unchecked
+        if unchecked or not all(readable(a) for a in (result, *self._arrays().values())):
             return
         precision = "float64" if bits(result.dtype, result) == 64 else "float32"
 

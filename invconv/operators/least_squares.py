@@ -178,7 +178,7 @@ def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> 
 
 
 def _derivative(ops: ArrayOps, x: Array) -> Array:
-    """Return zeros that have the derivative of x; one for all where the library records none."""
+    """Return zeros that carry x's derivative; a single zero to broadcast if nothing is recorded."""
     values = ops.without_derivative(x)
     return ops.xp.zeros_like(x[:1, ...]) if values is x else x - values
 

@@ -11,7 +11,7 @@ from invconv.operators.periodic import PeriodicConv
 from invconv.operators.symmetric import SymmetricConv, borders_of, require_few_taps
 
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
-_LOST = 8  # units of rounding: a sum of fewer, of the numbers' magnitudes, counts as zero
+_LOST = 8  # a sum below _LOST * eps * sum(abs(h)) counts as zero
 _OFF = 1 / 4  # of the size, or a pixel: so far from the middle its centre of mass is a mistake
 
 

@@ -2,7 +2,7 @@
 
 An operation is opaque to autograd, torch.func and compilers: a `Rule` says how it runs on memory
 (`native.kernels`) and has its two derivatives (`invconv.kernels.maps`). `run` is where calls part.
-On tensors that are their memory an operation runs as it is. In traced code, under a mode, and for
+On plain tensors an operation runs directly. In traced code, under a mode, and for
 stand-ins, it is a registered operator, `invconv::run`, which compilers do not trace into: they
 unroll no solve, and the switches of `invconv_torch.precision` are set when it runs. Families are
 text to it. Where derivatives are wanted a Function records the operation.

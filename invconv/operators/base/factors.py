@@ -229,13 +229,15 @@ class Operator:
         return ConditionCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a snapshot of the fields; other threads may add some. Conditions are left out.
+        """Return a snapshot of the fields; other threads may add some.
 
-        That nobody is to look, which `prepare` notes as a bound of 0, is kept.
+        Of the conditions it keeps the grids that are not to be judged.
         """
         held = {n: v for n, v in dict(vars(self)).items() if n != "_conditions"}
-        unlooked = {at: 0.0 for at, v in dict(self._conditions).items() if v == 0.0}
-        return held | ({"_conditions": ConditionCache(unlooked)} if unlooked else {})
+        if self._conditions.unchecked:
+            held["_conditions"] = conditions = ConditionCache()
+            conditions.unchecked |= self._conditions.unchecked
+        return held
 
     def _own(self) -> dict[str, Array]:
         """Return the operator's own arrays, constants included, but no absent ones."""

@@ -2,8 +2,9 @@
 
 A bound that costs nothing shows that some inverses are safe (`invconv.trust.bound`). The error of
 any other is measured by round trips of images on the host (`invconv.trust.round_trip`), with the
-solver of the call that is judged. K x with other numbers than the solver's has them in float64, if
-float32 is judged; if float64 is, K x is rounded once more, and weights of waves move by an ulp.
+solver of the call that is judged. So that roundings cannot cancel, some products K x are computed
+differently: in float64 where float32 is judged; otherwise with one more rounding, and with spectral
+weights moved by one ulp.
 """
 
 import contextlib
@@ -384,6 +385,8 @@ def loss(
     values are not readable. ``state`` is the factored operator that is judged, if it is known;
     ``squares`` if the solution of least squares is judged.
     """
+    if shape in conv._conditions.unchecked:
+        return ""
     largest = conv._conditions.get(("bound", shape))
     if largest is None:
         if not all(readable(a) for a in conv._arrays().values()):
@@ -522,8 +525,9 @@ def condition_about(
     """Return the condition on a grid, the part of it that is looked at, and the growth from there.
 
     The grid is halved until compiled kernels estimate ``times`` norms quickly. The condition there
-    is carried on to that of the whole, which has bounds from below: by a step of W. Hager's ascent,
-    or by what noise grows by where that takes too long. A family of waves knows its own.
+    is extrapolated to the whole grid by the growth seen in one solve of noise. A step of W. Hager's
+    ascent on the whole grid bounds it from below, if that is quick. Symmetric and periodic families
+    know the condition of any grid from their spectra.
     """
 
     def compute() -> tuple[Condition, Shape, float]:

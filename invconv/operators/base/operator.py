@@ -166,7 +166,7 @@ class InvertibleConv(Operator, abstract=True):
             wide = bool(like.dtype != namespace(like).float64)
         state = self._state(working, shape, flag("check", check), wide)
         if not check:
-            held._conditions["bound", shape] = 0.0  # its least squares do not look either
+            held._conditions.unchecked.add(shape)  # its least squares do not look either
         return PreparedInverse(held, shape, state)
 
     def _state(
