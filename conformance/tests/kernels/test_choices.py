@@ -205,7 +205,8 @@ def images() -> Iterator[tuple[str, Any]]:
         (0, 3, 7, 30, 200), (False, True), (False, True)
     ):
         shape, dtype = (2, 8), np.dtype("float64")
-        trip = RoundTrip(abs, abs, abs, shape, dtype, np.ones((2, *shape)), spectral, matrices)
+        signs = np.ones((2, *shape))
+        trip = RoundTrip(abs, abs, abs, shape, dtype, signs, spectral=spectral, matrices=matrices)
         for limit in (None, 1e-2):
             total = _counted(trip, affordable, limit)
             yield f"{affordable}, {spectral}, {matrices}, {limit}", total
