@@ -76,7 +76,7 @@ class RoundTrip:
         They are ``affordable``, more where the error is just below the limit, and few where it is
         far below. Without a limit they are as many as a diagnosis has.
         """
-        few = affordable < limits.CYCLE * (1 + self.spectral)
+        few = self.is_few(affordable)
         several = self.matrices or (few and self.spectral and affordable > 0)
         first = (1 if few else limits.CYCLE) * (1 + several)
         by_steps = few and not self.spectral and not self.series  # whose images differ widely
@@ -92,6 +92,10 @@ class RoundTrip:
             if limit and drawn == wanted and error > limits.NEAR**2 * limit:
                 wanted = limits.MORE * count if limits.NEAR * limit < error <= limit else count
         return limits.UNSEEN * error if by_steps else error
+
+    def is_few(self, affordable: int) -> bool:
+        """Tell whether so many images are not one of each kind: these are others, then."""
+        return affordable < limits.CYCLE * (1 + self.spectral)
 
     def _turn(self, number: int, few: bool) -> list[Image]:
         """Return images of each kind, or a few that find most."""

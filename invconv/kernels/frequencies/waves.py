@@ -224,6 +224,17 @@ def _beside(number: Number, k: int, step: int) -> Number:
     return (k, *f), real + k * step, imag + k * step if imag >= 0 else -1, paired
 
 
+def _largest_prime(n: int) -> int:
+    """Return the largest prime factor of n, 1 if there is none."""
+    divisor, largest = 2, 1
+    while divisor * divisor <= n:
+        if n % divisor:
+            divisor += 1
+        else:
+            n, largest = n // divisor, divisor
+    return max(n, largest)
+
+
 def _split(number: Number, k: int, n: int, step: int, pairs: list[tuple[int, int]]) -> list[Number]:
     """Return the numbers for frequency k of one more axis, and append the pairs that they need."""
     f, real, imag, paired = number
@@ -299,6 +310,23 @@ class Basis:
             half_multiplicity(n) if axis in half else np.ones(n) for axis, n in enumerate(shape)
         ]
         return functools.reduce(np.multiply.outer, along).reshape(-1)
+
+    def part(self, shape: Shape, most: int) -> Shape | None:
+        """Return a grid of at most so many pixels whose waves are waves of a larger grid, too.
+
+        None if there is none. The axes are divided by large primes first, so that short waves stay.
+        """
+        beyond = [0 if waves is None else waves.beyond for waves in self.waves]
+        while size(shape) > most:
+            for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
+                apart = shape[axis] + beyond[axis]
+                n = apart // _largest_prime(apart) - beyond[axis]
+                if 1 <= n < shape[axis]:
+                    shape = (*shape[:axis], n, *shape[axis + 1 :])
+                    break
+            else:
+                return None
+        return shape
 
     def counts(self, kernel_size: Shape) -> np.ndarray[Any, Any]:
         """Return the number of offsets of each tap, (T,)."""

@@ -188,7 +188,21 @@ class _Judged(NamedTuple):
             reachable=reachable,
             rounded=self.rounded,
         )
-        return trip.error(int(limits.WORK / (times * work)), limit)
+        affordable = int(limits.WORK / (times * work))
+        error = trip.error(affordable, limit)
+        alone = not (spectral and trip.is_few(affordable)) or reachable is not None
+        part = None if alone or (limit and error > limit) else self._part(shape)
+        if part is None:
+            return error
+        # what repeats a part is an image of the whole, and any number of those are quick
+        return max(error, self.error(part, limit, times))
+
+    def _part(self, shape: Shape) -> Shape | None:
+        """Return a small grid whose waves are waves of this large one, None if there is none."""
+        bases = {getattr(f.family, "basis", None) for f in self.path if not f.family.pixelwise}
+        basis = bases.pop() if len(bases) == 1 else None
+        part = basis and basis.part(shape, limits.PIXELS)
+        return part if part != shape else None
 
     def _signs(self, shape: Shape) -> Floats:
         """Return signs (2, C, *shape) of images for which K x is large, and small.
