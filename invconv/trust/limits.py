@@ -32,7 +32,6 @@ COMPILED = 8e6  # work of a sum over taps from which it takes longer not to comp
 EXACT_NUMBERS = 512**2  # columns x unknowns of an exact norm, at most: a few ms, or 512 unknowns
 EXACT_PRODUCTS = 2.0**30  # products of an exact norm at most: with wide kernels it takes as long
 ESTIMATE = 2.0**19  # work of compiled kernels for a norm's estimate: with all steps within 200 ms
-WHOLE = 6e7  # work of an estimate on a whole grid, 90 ms: one step of the ascent from one image
 REMEMBERED = 64  # results that an operator remembers, of all kinds and grids
 
 # --- advice ----------------------------------------------------------------------------------

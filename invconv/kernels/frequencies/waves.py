@@ -311,6 +311,11 @@ class Basis:
         ]
         return functools.reduce(np.multiply.outer, along).reshape(-1)
 
+    def is_slow(self, shape: Shape) -> bool:
+        """Tell whether FFTs take many times as long, as along an axis with a large prime factor."""
+        beyond = (0 if waves is None else waves.beyond for waves in self.waves)
+        return any(_largest_prime(n + b) > 100 for n, b in zip(shape, beyond, strict=True))
+
     def part(self, shape: Shape, most: int) -> Shape | None:
         """Return a grid of at most so many pixels whose waves are waves of a larger grid, too.
 

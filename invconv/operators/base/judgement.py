@@ -314,9 +314,11 @@ def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]
             applied += products
         else:
             summed += products
-    wide = [getattr(f.family, "wide", False) for f in path if f.family.spectral]  # has many taps
+    waves: list[Any] = [f.family for f in path if f.family.spectral]
+    wide = [getattr(family, "wide", False) for family in waves]  # has many taps
     by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
-    transforms, work = len(wide) * 6 * numbers, 8 * numbers + applied / 4
+    slow = any(family.basis.is_slow(shape) for family in waves)
+    transforms, work = len(wide) * (48 if slow else 6) * numbers, 8 * numbers + applied / 4
     if channels > 1:  # matrices of frequencies, factored anew for those solved at once
         work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
     if by_taps and not any(wide):
@@ -331,11 +333,6 @@ def quicker_by_blas(path: Path, shape: Shape) -> bool:
     few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))
     matrices = all(factor.family.pixelwise for factor in path)
     return not matrices and few * _products(path, shape) < limits.COMPILED
-
-
-def images_of_growth(path: Path, channels: int, shape: Shape) -> int:
-    """Return how many images are affordable; one may hit what grows little, tenfold by chance."""
-    return max(1, min(8, int(limits.WORK / (8 * _compiled(path, channels, shape)))))
 
 
 def of_estimate(path: Path, channels: int, shape: Shape, alike: bool) -> float:
@@ -538,10 +535,9 @@ def condition_about(
 ) -> tuple[Condition, Shape, float]:
     """Return the condition on a grid, the part of it that is looked at, and the growth from there.
 
-    The grid is halved until compiled kernels estimate ``times`` norms quickly. The condition there
-    is extrapolated to the whole grid by the growth seen in one solve of noise. A step of W. Hager's
-    ascent on the whole grid bounds it from below, if that is quick. Symmetric and periodic families
-    know the condition of any grid from their spectra.
+    The grid is halved until compiled kernels estimate ``times`` norms quickly. A step of W. Hager's
+    ascent on the whole grid bounds the condition from below. Symmetric and periodic families know
+    the condition of any grid from their spectra.
     """
 
     def compute() -> tuple[Condition, Shape, float]:
@@ -558,11 +554,7 @@ def condition_about(
             )
             return known, grid, 1.0
         known = condition(conv, grid)
-        if 4 * times * _compiled(path, conv.channels, shape) <= limits.WHOLE:
-            number = tried(lambda: _condition_below(path, conv.channels, shape), math.inf)
-        else:
-            here, there = (_gain(conv, at) for at in (grid, shape))
-            number = known.condition * there / here if here else math.inf
+        number = tried(lambda: _condition_below(path, conv.channels, shape), math.inf)
         number = max(known.condition, number) if math.isfinite(number) else math.inf
         more, pixel = number / known.condition if math.isfinite(number) else math.inf, known.pixel
         trouble = known.trouble or ("" if math.isfinite(number) else OVERFLOW)
@@ -608,17 +600,3 @@ def _part(shape: Shape, quick: float, conv: Operator) -> Shape:
         part = n // next(divisors, n) if conv._closed else (n + 1) // 2
         shape = (*shape[:axis], part, *shape[axis + 1 :])
     return shape
-
-
-def _gain(conv: Operator, shape: Shape) -> float:
-    """Return the largest entry of K^-1 noise, the mean of some images."""
-
-    def measure() -> float:
-        host = conv._on_host(np.float64)
-        count = images_of_growth(paths.linear(host._path()), conv.channels, shape)
-        # all of one sign, as in images, so that errors can add up from pixel to pixel
-        noise = np.random.default_rng().random((count, conv.channels, *shape))
-        solved = np.abs(host._factor(shape).solve(noise))
-        return float(solved.reshape(count, -1).max(axis=1).mean())
-
-    return tried(measure, math.inf)
