@@ -24,6 +24,7 @@ from invconv.arrays.namespaces import (
     ArrayOps,
     Namespace,
     callers_level,
+    constant,
     identity,
     namespace,
     ops_of,
@@ -33,7 +34,7 @@ from invconv.arrays.namespaces import (
     to_float,
     zeros,
 )
-from invconv.arrays.validation import finite_or_nan
+from invconv.arrays.validation import finite_or_nan, flag
 from invconv.families import path as paths
 from invconv.kernels.frequencies.waves import complex_of
 from invconv.kernels.primitives import conjugate, inverse_or_nan, matmul
@@ -58,10 +59,10 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     Parameters
     ----------
     y : array, shape (*batch, C, *spatial)
-    damp : float or 0-d array
-        At least 0, as in `scipy.sparse.linalg.lsqr`. With 0 and a singular K, such as the
-        Laplacian of a Poisson problem, the solution of least norm. Singular values that cannot
-        be told from rounding count as zero.
+    damp : float, 0-d array, or array of shape (*batch,)
+        At least 0, as in `scipy.sparse.linalg.lsqr`; an array has one for each image. With 0 and a
+        singular K, such as the Laplacian of a Poisson problem, the solution of least norm. Singular
+        values that cannot be told from rounding count as zero.
     penalty : operator or several of them, optional
         P, such as a Laplacian, or the derivatives along each axis: |P x|^2 is then the sum of
         theirs. Of borders with the same waves as K's, or 1x1 for a 1x1; their biases do not count.
@@ -90,7 +91,12 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     array([0.4, 0. ])
     """
     call, damp, penalties = as_squares(self, y, damp, penalty)
-    x = call.conv._least_squares(_without_bias(call), damp, penalties)
+    images, conv = _without_bias(call), call.conv
+    if isinstance(damp, int | float) or not damp.ndim or not images.shape[0]:
+        x = conv._least_squares(images, damp, penalties)
+    else:
+        each = [(images[i : i + 1, ...], damp[i, ...]) for i in range(int(images.shape[0]))]
+        x = namespace(images).concat([conv._least_squares(*one, penalties) for one in each])
     if isinstance(damp, int | float) and damp == 0:
         warn_of_loss(self, call.spatial_shape, x, squares=True)
     return call.restore_shape(x)
@@ -224,8 +230,14 @@ def _without_bias(call: Call) -> Array:
 
 
 def damp_for_noise(
-    conv: Any, y: Array, sigma: float, penalty: Any = None, mask: Array | None = None
-) -> float:
+    conv: Any,
+    y: Array,
+    sigma: float,
+    penalty: Any = None,
+    mask: Array | None = None,
+    *,
+    each: bool = False,
+) -> Any:
     r"""Return the damp by which `least_squares` leaves as much of y unexplained as noise is in it.
 
     $$|K x + b - y|^2 = n \sigma^2$$
@@ -240,7 +252,7 @@ def damp_for_noise(
     ----------
     conv : operator with `least_squares`
     y : array, shape (*batch, C, *spatial)
-        With noise; one damp is found for all images.
+        With noise.
     sigma : float
         The standard deviation of the noise in an entry of y.
     penalty : operator or several of them, optional
@@ -248,10 +260,13 @@ def damp_for_noise(
     mask : array, optional
         True, or 1, where an entry of y counts, else False: saturated pixels, stars. It broadcasts
         against y, which is finite there, too, since `least_squares` reads all of it.
+    each : bool
+        Whether each image of a batch gets a damp of its own.
 
     Returns
     -------
-    float
+    float or array, shape (*batch,)
+        One damp for all images, or with ``each`` an array as y is.
 
     Warns
     -----
@@ -288,6 +303,20 @@ def damp_for_noise(
         hint = "; without noise the inverse needs no damp" if number == 0 else ""
         raise ValueError(f"sigma: expected a finite number above 0, got {sigma!r:.80}{hint}")
     call, _, penalties = as_squares(conv, y, 0.0, penalty)
+    if flag("each", each):
+        masks = None if mask is None else call.broadcast("mask", mask)
+        damps = [
+            damp_for_noise(
+                call.conv,
+                call.x[i : i + 1, ...],
+                sigma,
+                penalty,
+                None if masks is None else masks[i : i + 1, ...],
+            )
+            for i in range(int(call.x.shape[0]))
+        ]
+        found = constant(np.asarray(damps), call.x, call.original.dtype)
+        return namespace(found).reshape(found, call.batch_shape)
     count: float = size(call.x.shape)
     if not count:
         raise ValueError(f"y: expected images, got none, of the shape {tuple(y.shape)}")

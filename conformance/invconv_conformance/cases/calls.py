@@ -246,7 +246,7 @@ def _least_squares() -> Iterator[Called]:
         name = type(conv).__name__.lower()
         arrays = {"y": _draw((2, conv.channels, *grid))} | conv.parameters()
         of, given = functools.partial(_operators, conv), {**arrays, "damp": np.asarray(0.75)}
-        rows = {"none": arrays, "array": given}
+        rows = {"none": arrays, "array": given, "each": arrays | {"damp": np.asarray([0.75, 2.0])}}
         for count in (1, 2):
             more = {f"P{k}.{n}": _draw(a.shape) for k in range(count) for n, a in arrays.items()}
             own = {n: a for n, a in more.items() if not n.endswith(".y")}
@@ -255,7 +255,9 @@ def _least_squares() -> Iterator[Called]:
             yield _row(f"least_squares-{name}-{kind}", _solved, _least, numbers, of)
         yield _row(f"least_squares-{name}-number", _solved, _least, arrays, of, damp=0.5)
         noise: Any = {"sigma": 0.5, "looks": True}
-        yield _row(f"damp_for_noise-{name}", _suggested, _discrepancy, arrays, of, **noise)
+        for each in (False, True):
+            kind = f"damp_for_noise-{name}{'-each' * each}"
+            yield _row(kind, _suggested, _discrepancy, arrays, of, each=each, **noise)
 
 
 def _functions_of_operators() -> Iterator[Called]:
@@ -358,8 +360,8 @@ def _solved(operators: Any, y: Any, damp: Any = 0.0, **arrays: Any) -> Any:
     return conv.least_squares(y, damp, penalties or None)
 
 
-def _suggested(operators: Any, y: Any, sigma: float, **arrays: Any) -> float:
-    return ic.damp_for_noise(operators(arrays)[0], y, sigma)
+def _suggested(operators: Any, y: Any, sigma: float, each: bool, **arrays: Any) -> Any:
+    return ic.damp_for_noise(operators(arrays)[0], y, sigma, each=each)
 
 
 def _least(operators: Any, y: Floats, damp: Any = 0.0, **arrays: Floats) -> Any:
@@ -367,13 +369,18 @@ def _least(operators: Any, y: Floats, damp: Any = 0.0, **arrays: Floats) -> Any:
     matrix, shift = oracle.affine(conv, y.shape[2:])
     rows = (y.reshape(len(y), -1) - shift).astype(float)
     below = [oracle.affine(one, y.shape[2:])[0] for one in penalties] or [np.eye(len(matrix))]
-    stacked = np.concatenate([matrix, *(float(damp) * one for one in below)]).astype(float)
     aims = np.concatenate([rows, *(0 * rows for _ in below)], axis=1)
-    return np.linalg.lstsq(stacked, aims.T)[0].T.reshape(y.shape)
+    found = []
+    for aim, number in zip(aims, np.broadcast_to(damp, len(y)), strict=True):
+        stacked = np.concatenate([matrix, *(float(number) * one for one in below)]).astype(float)
+        found.append(np.linalg.lstsq(stacked, aim)[0])
+    return np.stack(found).reshape(y.shape)
 
 
-def _discrepancy(operators: Any, y: Floats, sigma: float, **arrays: Floats) -> Floats:
+def _discrepancy(operators: Any, y: Floats, sigma: float, each: bool, **arrays: Floats) -> Floats:
     """Return the damp that leaves as much as noise is in y, by the dense singular values."""
+    if each:
+        return np.stack([_discrepancy(operators, one[None], sigma, False, **arrays) for one in y])
     matrix, shift = oracle.affine(operators(arrays)[0], y.shape[2:])
     u, s, _ = np.linalg.svd(matrix.astype(float))
     parts = ((y.reshape(len(y), -1) - shift).astype(float) @ u) ** 2

@@ -148,11 +148,15 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
     number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
     if not isinstance(damp, int | float):
         require_alike("damp", damp, "y", y)
-        if damp.ndim:
-            shape = tuple(damp.shape)
-            raise ValueError(f"damp: expected a number or a 0-d array, got the shape {shape}")
+        if damp.ndim and tuple(damp.shape) != call.batch_shape:
+            raise ValueError(
+                "damp: expected a number, a 0-d array, or a number for each image, of shape "
+                f"{call.batch_shape}, got the shape {tuple(damp.shape)}"
+            )
         damp = cast(damp, call.x.dtype)
-        number = to_float(damp) if readable(damp) else 0.0
+        if damp.ndim:
+            damp = namespace(damp).reshape(damp, (call.x.shape[0],))
+        number = to_float(_worst(damp, limit)) if readable(damp) else 0.0
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
     several = isinstance(penalty, Iterator | Sequence)
@@ -175,6 +179,15 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
                 f"as y has, got {one!r:.200}"
             )
     return call, damp, [one._in_working_precision() for one in given]
+
+
+def _worst(damp: Array, limit: float) -> Array:
+    """Return one that is not between 0 and a limit, else any."""
+    if not damp.ndim or not damp.shape[0]:
+        return zeros((), damp) if damp.ndim else damp
+    xp = namespace(damp)
+    inside = xp.where((damp >= 0) & (damp <= limit), zeros((), damp) + 1, zeros((), damp))
+    return damp[int(xp.argmin(inside)), ...]
 
 
 def grid_of(conv: Operator, shape: Sequence[int]) -> Shape:
