@@ -13,7 +13,7 @@ from invconv.arrays.stencil import kernel_of, taps_of
 from invconv.arrays.validation import generator, require_alike, sizes
 from invconv.families.family import Family
 from invconv.kernels.frequencies.spectrum import SpectralProduct, kernel_spectrum
-from invconv.kernels.primitives import part
+from invconv.kernels.primitives import Map, part
 from invconv.operators.base.calls import as_batch, require_spatial_shape
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
@@ -187,17 +187,17 @@ class SpectralConv(WithKernel, abstract=True):
         _, flipped = self._family.transposed(kernel)
         return bool(flipped.shape == kernel.shape and namespace(kernel).all(flipped == kernel))
 
-    def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
+    def _regularised(self, shape: Shape, damp: float | Array, penalties: Sequence[Any] = ()) -> Map:
         if not self._family.orthogonal:
             raise ValueError(
                 "boundary: expected borders without 'mirror' for least_squares, since its waves "
                 "are not orthogonal; use 'symmetric', or scipy.sparse.linalg.lsqr with "
                 "aslinearoperator"
             )
-        shape = tuple(map(int, y.shape[2:]))  # torch.export may have a dynamic one
+        shape = tuple(map(int, shape))  # torch.export may have a dynamic one
         more = [one._blocks(shape) for one in penalties]
         inverses = regularised(self._blocks(shape), damp, "kernel", more)
-        return SpectralProduct(inverses, self._family.basis, shape).by_transforms(y)
+        return SpectralProduct(inverses, self._family.basis, shape).by_transforms
 
     def _blocks(self, shape: Shape) -> Blocks:
         basis, xp = self._family.basis, namespace(self.kernel)

@@ -91,15 +91,32 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     array([0.4, 0. ])
     """
     call, damp, penalties = as_squares(self, y, damp, penalty)
-    images, conv = _without_bias(call), call.conv
+    images, conv, shape = _without_bias(call), call.conv, call.spatial_shape
+    number = isinstance(damp, int | float)
     if isinstance(damp, int | float) or not damp.ndim or not images.shape[0]:
-        x = conv._least_squares(images, damp, penalties)
+        # what is prepared has arrays that nobody edits
+        keeps = self._conditions.fixed and number and not penalties
+        kind = f"squares, {images.dtype}", shape
+        known, solve = self._conditions.get(kind, (None, None))
+        new = not keeps or known != damp
+        x = (solve := conv._regularised(shape, damp, penalties) if new else solve)(images)
+        if keeps and new and _is_constant(conv, x):
+            self._conditions[kind] = damp, solve
     else:
-        each = [(images[i : i + 1, ...], damp[i, ...]) for i in range(int(images.shape[0]))]
-        x = namespace(images).concat([conv._least_squares(*one, penalties) for one in each])
-    if isinstance(damp, int | float) and damp == 0:
+        each = [
+            conv._regularised(shape, damp[i, ...], penalties)(images[i : i + 1, ...])
+            for i in range(int(images.shape[0]))
+        ]
+        x = namespace(images).concat(each)
+    if number and damp == 0:
         warn_of_loss(self, call.spatial_shape, x, squares=True)
     return call.restore_shape(x)
+
+
+def _is_constant(conv: Any, x: Array) -> bool:
+    """Tell whether a solve, with the result x, has no traced or recorded values."""
+    arrays = conv._arrays().values()
+    return readable(x) and not any(ops_of(a).recorded(a) for a in arrays)
 
 
 def regularised(
@@ -338,7 +355,7 @@ def damp_for_noise(
         return x
 
     def left(damp: float) -> Array:
-        return applied(call.conv._least_squares(images, damp, penalties)) - images
+        return applied(call.conv._regularised(call.spatial_shape, damp, penalties)(images)) - images
 
     def misfit(damp: float) -> float:
         return share(left(damp))

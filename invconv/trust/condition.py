@@ -117,12 +117,14 @@ class Condition:
 class ConditionCache(dict[tuple[str, Shape], Any]):
     """The last results of an operator, by kind and grid; its copies and pickles drop them.
 
-    ``unchecked`` are the grids on which `prepare` was told not to judge.
+    ``unchecked`` are the grids on which `prepare` was told not to judge. ``fixed`` is whether
+    nobody edits the operator's arrays, so that solvers of least squares may be kept, too.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.unchecked: set[Shape] = set()
+        self.fixed = False
 
     def find(self, kind: str, shape: Shape, compute: Callable[[], T]) -> T:
         """Return the result of a kind on a grid; compute and keep it if it is not known."""

@@ -304,3 +304,20 @@ def test_torch_compiles_it(cls: Any) -> None:
     y = torch.randn(2, 2, 5, 4, dtype=torch.float64)
     solve = partial(cls.init(2, like=y).least_squares, damp=0.1)
     torch.testing.assert_close(torch.compile(solve, backend="aot_eager")(y), solve(y))
+
+
+def test_prepared_solutions_are_those_of_each_damp() -> None:
+    """The matrices of the last damp are kept, unless a gradient goes through them."""
+    rng = np.random.default_rng(0)
+    matrix, y = rng.standard_normal((4, 4)), rng.standard_normal((2, 4, 5))
+    weight = torch.tensor(matrix, requires_grad=True)
+    theirs = ic.Conv1x1(weight).prepare((5,))
+    ours = ic.Conv1x1(matrix).prepare((5,))
+    for damp in (0.5, 0.5, 2.0, 0.5):
+        inverse = np.linalg.solve(matrix.T @ matrix + damp**2 * np.eye(4), matrix.T)
+        np.testing.assert_allclose(ours.least_squares(y, damp), inverse @ y)
+        x = theirs.least_squares(torch.tensor(y), damp)
+        np.testing.assert_allclose(x.detach().numpy(), inverse @ y)
+        assert torch.autograd.grad(x.sum(), weight)[0].any()
+    ours.conv.weight[...] = 0
+    np.testing.assert_allclose(ours.least_squares(y, damp), inverse @ y)

@@ -108,7 +108,7 @@ def judge(
                 path=paths.linear(judged.path), other=paths.linear(judged.other)
             )
             host: Any = conv._on_host(np.dtype(precision))
-            solve = partial(host._least_squares, damp=0.0)
+            solve = host._regularised(shape, 0.0)
             reachable = in_turn([_forward(judged.path, shape, by_taps=False), solve])
         elif state is not None:
             solve = state.on_host(paths.inverse(judged.path), shape).solve

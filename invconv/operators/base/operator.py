@@ -165,6 +165,7 @@ class InvertibleConv(Operator, abstract=True):
             like = working._reference()[1]
             wide = bool(like.dtype != namespace(like).float64)
         state = self._state(working, shape, flag("check", check), wide)
+        held._conditions.fixed = True
         if not check:
             held._conditions.unchecked.add(shape)  # its least squares do not look either
         return PreparedInverse(held, shape, state)

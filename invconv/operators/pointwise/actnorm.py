@@ -6,10 +6,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, namespace, per_channel, readable, size, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    cast,
+    namespace,
+    per_channel,
+    readable,
+    size,
+    to_numpy,
+)
 from invconv.families.family import Family
 from invconv.families.pointwise import LOG_SCALE
-from invconv.kernels.primitives import channel_sums
+from invconv.kernels.primitives import Map, channel_sums
 from invconv.operators.base.calls import as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
@@ -110,11 +119,12 @@ class ActNorm(Pointwise):
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
         return {"log_scale": bars[0]}
 
-    def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
+    def _regularised(self, shape: Shape, damp: float | Array, penalties: Sequence[Any] = ()) -> Map:
         if penalties:
-            return super()._least_squares(y, damp, penalties)
-        scale = namespace(y).exp(self.log_scale)[:, None, None]
-        return y * per_channel(regularised((scale, scale), damp, "log_scale")[:, 0, 0], y)
+            return super()._regularised(shape, damp, penalties)
+        scale = namespace(self.log_scale).exp(self.log_scale)[:, None, None]
+        inverse = regularised((scale, scale), damp, "log_scale")[:, 0, 0]
+        return lambda y: y * per_channel(inverse, y)
 
     def transpose(self) -> "ActNorm":
         """Return the same scaling, without bias."""

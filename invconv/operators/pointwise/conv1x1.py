@@ -5,17 +5,18 @@ This file has the base class and the plain 1x1 convolution (Kingma & Dhariwal, G
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, cast, identity, namespace
+from invconv.arrays.namespaces import Array, Shape, cast, identity, namespace
 from invconv.arrays.validation import generator, optional_ndim, positive_int
 from invconv.families import path as paths
 from invconv.families.family import Family
 from invconv.families.path import Multiply, Route
 from invconv.families.pointwise import MATRIX
-from invconv.kernels.primitives import multiply
+from invconv.kernels.primitives import Map, multiply
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.fields import array
 from invconv.operators.base.operator import InvertibleConv
@@ -95,9 +96,9 @@ class Pointwise(InvertibleConv, abstract=True):
 
     least_squares = least_squares
 
-    def _least_squares(self, y: Array, damp: float | Array, penalties: Sequence[Any] = ()) -> Array:
+    def _regularised(self, shape: Shape, damp: float | Array, penalties: Sequence[Any] = ()) -> Map:
         more = [one._blocks() for one in penalties]
-        return multiply(regularised(self._blocks(), damp, "matrix", more)[0, ...], y)
+        return partial(multiply, regularised(self._blocks(), damp, "matrix", more)[0, ...])
 
     def _blocks(self) -> Blocks:
         w = self._matrix()
