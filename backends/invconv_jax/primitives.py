@@ -174,6 +174,30 @@ def _vectorise(
     return _split(*flat, **dict(settings)).reshape(moved[-1].shape), 0
 
 
+def lagged(g: Array, x: Array, c: Array) -> Array:
+    """See `invconv.operators.recursion.lagged`.
+
+    XLA's products of two vectors take longer on a CPU than its convolution with a signal as kernel.
+    """
+    return jax.lax.platform_dependent(
+        g, x, c, cpu=_by_convolution, default=recursion.lagged.agnostic
+    )
+
+
+def _by_convolution(g: Array, x: Array, c: Array) -> Array:
+    count, (*rows, length) = c.shape[-1], x.shape
+    if not (count and x.size):
+        return jnp.zeros((*rows, count), x.dtype)
+
+    def one(pair: tuple[Array, Array]) -> Array:
+        past, signal = (v[None, None] for v in pair)
+        return jax.lax.conv_general_dilated(past, signal, (1,), "VALID")[0, 0, ::-1]
+
+    before = jnp.pad(x, ((0, 0), (0, 0), (count - 1, 0)))
+    pairs = before.reshape(-1, length + count - 1), g.reshape(-1, length)
+    return jax.lax.map(one, pairs).reshape(*rows, count)
+
+
 private.primitive_jvps[_split.primitive] = _jvp
 private.primitive_transposes[_split.primitive] = _transpose
 private.primitive_batchers[_split.primitive] = _vectorise
