@@ -162,9 +162,10 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     *lead, length = signals.shape
     for name, values in (("b", b), ("a", a)):
         if values.ndim < 2 or values.shape[-2] not in (1, length):
+            one = "; one filter for all samples has an axis more, as [[1.0]]" * (values.ndim == 1)
             raise ValueError(
                 f"{name}: expected {length} samples along the axis before the last, as many as x "
-                f"has, or 1, got the shape {tuple(values.shape)}"
+                f"has, or 1, got the shape {tuple(values.shape)}{one}"
             )
     _filters(b[None, ...], a[None, ...], tuple(lead))
     # NumPy joins numbers of a foreign byte order to native ones

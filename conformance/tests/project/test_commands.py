@@ -55,6 +55,10 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("demo --image small.png", "--image: expected at least 32 x 32 pixels, got"),
         ("demo --out nowhere/picture.png", "--out: there is no folder"),
         ("demo --out picture.tiff", "--out: expected a name that ends in .png or .jpg"),
+        (
+            "demo --output picture.png",
+            "unrecognized arguments: --output picture.png; did you mean --out?",
+        ),
         ("waltz", "invalid choice: 'waltz'"),
         ("conformence", "no command 'conformence': did you mean 'conformance'?"),
         ("conformance --namespace ../../etc", "--namespace: expected an import name"),
