@@ -262,7 +262,9 @@ class InvertibleModule(Described):
             tensor = own[name] if name in own else self._computed(name)
             arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
-                kinds.append((tensor.dtype, tensor.device, tensor.shape))
+                # numbers: symbols of one trace are not to be met in another
+                shape = tensor.shape if traced else tuple(map(int, tensor.shape))
+                kinds.append((tensor.dtype, tensor.device, shape))
                 if not (traced or tensor.is_floating_point()):  # any other integers may be wrong
                     kinds[-1] += (edits_of(tensor),)
         for name in self._part_names:

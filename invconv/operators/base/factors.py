@@ -219,7 +219,8 @@ class Operator:
             axes = value.ndim - len(spec.fixed)
             if spec.open:  # it looks like a spatial one, for which our settings have a number each
                 uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
-                sizes = {n for n, axis in zip(value.shape, spec.fixed, strict=False) if axis == "C"}
+                axes_of = zip(map(int, value.shape), spec.fixed, strict=False)
+                sizes = {n for n, axis in axes_of if axis == "C"}
                 further = (uneven and fields.is_own(type(self))) or len(sizes) > 1
             else:
                 further = axes > 0
