@@ -118,7 +118,7 @@ SEAMS = linearized, traced, compiled, fake, observed, doubled, subclassed
 seams = pytest.mark.parametrize("seam", SEAMS, ids=[seam.__name__ for seam in SEAMS])
 
 
-@pytest.mark.parametrize("seam", (*SEAMS, symbolic), ids=lambda seam: seam.__name__)
+@pytest.mark.parametrize("seam", [*SEAMS, symbolic], ids=lambda seam: seam.__name__)
 @directions
 @pytest.mark.parametrize("name", [slow(n) if n.endswith(("1d", "3d")) else n for n in TORCH_LAYERS])
 def test_layers(seam: Any, name: str, direction: str, torch_layer: Any) -> None:
