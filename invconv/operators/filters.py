@@ -20,6 +20,7 @@ from invconv.arrays.namespaces import (
     native_dtype,
     readable,
     size,
+    to_numpy,
     widened,
     zeros,
 )
@@ -242,7 +243,8 @@ def filtfilt(
     state, taps = lfilter_zi(b, a), _order(b, a) + 1
 
     def run(signals: Array, first: Array) -> Array:
-        return lfilter(b, a, signals, zi=state * first)[0]
+        zi = state[(*(None,) * (first.ndim - state.ndim), ...)] * first  # axes of the signals first
+        return lfilter(b, a, signals, zi=zi)[0]
 
     return _there_and_back(run, x, axis, padtype, padlen, taps)
 
@@ -285,13 +287,13 @@ def sosfiltfilt(
         given = np.asarray(given) if isinstance(given, _NUMBERS) else given
         if not readable(given):
             raise ValueError("padlen: expected an integer, since the zeros of sos are not known")
-        counted = namespace(given).count_nonzero(given[..., 2::3] == 0, axis=-2)
-        taps -= int(namespace(counted).min(counted))
+        counted = np.count_nonzero(to_numpy(given)[..., 2::3] == 0, axis=-2)
+        taps -= int(counted.min())
 
     def run(signals: Array, first: Array) -> Array:
         between = (1,) * (signals.ndim + 1 - states.ndim)  # axes of the signals before the last
         each = namespace(states).reshape(states, (states.shape[0], *between, *states.shape[1:]))
-        return sosfilt(sos, signals, zi=each * first)[0]
+        return sosfilt(sos, signals, zi=each * first[None, ...])[0]
 
     return _there_and_back(run, x, axis, padtype, padlen, taps)
 

@@ -247,7 +247,9 @@ def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Any)
 
 
 @directions
-@pytest.mark.parametrize("layer_name", ["autoregressive-1d", "exponential-1d", "bordered-2d", "plu"])
+@pytest.mark.parametrize(
+    "layer_name", ["autoregressive-1d", "exponential-1d", "bordered-2d", "plu"]
+)
 def test_vectorized_hessians(direction: str, layer_name: str, torch_layer: Any) -> None:
     layer, x = torch_layer(layer_name)
     function, parameters = as_function(layer, direction)
