@@ -287,7 +287,7 @@ class _ExponentialConv(Convolution):
     $$z = e^M x + b, \qquad \log|\det e^M| = \text{tr}\, M$$
 
     M's kernel is a cross-correlation, as in `torch.nn.Conv2d`. Nearly the identity at the start.
-    What it takes: `invconv.ExponentialConv`.
+    Its time and memory: `invconv.ExponentialConv`.
 
     Parameters
     ----------
