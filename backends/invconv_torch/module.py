@@ -256,7 +256,8 @@ class InvertibleModule(Described):
         is bounded by ``max_gain`` unless ``within`` is False.
         """
         own, modules, constants = self._parameters, self._modules, self._class._constant_names
-        arrays, parts = {}, []
+        arrays: dict[str, Any] = {}
+        parts = []
         kinds: list[Any] = []
         for name in self._array_names:
             tensor = own[name] if name in own else self._computed(name)

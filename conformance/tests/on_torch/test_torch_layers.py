@@ -296,7 +296,7 @@ def test_a_chain_gives_each_of_its_actnorms_what_reaches_it() -> None:
 
 
 def test_signs_follow_parameters_of_another_dtype() -> None:
-    """So FSDP2's mixed precision computes a layer: with cast parameters, and buffers as they were."""
+    """FSDP2 computes so in mixed precision: it casts parameters, and leaves buffers as they are."""
     layer, x = it.EmergingConv2d(4, mixing="plu"), torch.randn(2, 4, 5, 5).bfloat16()
     cast = {f"layer.{name}": p.bfloat16() for name, p in layer.named_parameters()}
     half = copy.deepcopy(layer).bfloat16()
