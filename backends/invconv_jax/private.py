@@ -69,9 +69,15 @@ def primitive_of(
     return primitive
 
 
-def is_manual(context: Any) -> bool:
-    """Tell whether the lowered code is inside `jax.shard_map`, on some or all axes of a mesh."""
-    return bool(getattr(context.module_context.axis_context, "manual_axes", False))
+def can_split(context: Any) -> bool:
+    """Tell whether `custom_partitioning` can lower the code here: it needs the devices.
+
+    They are unknown in an exported program, inside `jax.shard_map`, and in what a primitive of
+    another library traces only when it is lowered, as `lineax.linear_solve` does.
+    """
+    axes = context.module_context.axis_context
+    unknown = getattr(axes, "device_assignment", ()) is None
+    return not (is_exported(context) or unknown or getattr(axes, "manual_axes", False))
 
 
 def automatic_mesh(context: Any) -> Any:

@@ -71,13 +71,12 @@ class SplitByBatch:
         return self.primitive.bind(*arrays, program=program, settings=pairs)
 
     def _lower(self, context: Any, *arrays: Any, program: Any, settings: Settings) -> Any:
-        if private.is_exported(context) or private.is_manual(context):
-            # no Python goes along with an exported program
-            run = functools.partial(self._in_place, private.automatic_mesh(context), settings)
-        else:
+        if private.can_split(context):
             run = functools.partial(_run, program=program, settings=settings)
             # on one device JAX runs the function, whose types know no mesh
             context = context.replace(avals_in=program.in_avals)
+        else:
+            run = functools.partial(self._in_place, private.automatic_mesh(context), settings)
         return private.lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
