@@ -4,6 +4,9 @@ After E. Hoogeboom, R. van den Berg, M. Welling, Emerging Convolutions for Gener
 Flows, ICML 2019 (arXiv 1901.11137).
 """
 
+import re
+from typing import TYPE_CHECKING, Any
+
 from invconv import extend as extend
 from invconv.arrays.errors import IllConditionedWarning, InvalidFileError, SingularConvError
 from invconv.files.saving import load, save
@@ -44,6 +47,15 @@ from invconv.operators.squeezing import squeeze, unsqueeze
 from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import Diagnosis, diagnose
+
+if not TYPE_CHECKING:  # a type checker would think that every name is there
+
+    def __getattr__(name: str) -> Any:
+        text = f"module {__name__!r} has no attribute {name!r}"
+        if re.fullmatch(r"[A-Z]\w+[123]d", name):
+            text += f"; layers of one, two and three axes are in {__name__}_torch"
+        raise AttributeError(text)
+
 
 __version__ = "1.0.0"
 

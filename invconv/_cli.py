@@ -8,6 +8,7 @@ import difflib
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -87,7 +88,13 @@ def _run(argv: Sequence[str]) -> int:
             return 0
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
+    arguments, others = parser.parse_known_args(argv)
+    if others:
+        chosen = subparsers.choices[named]
+        options = re.findall(r"--[\w-]+", chosen.format_usage())
+        close = difflib.get_close_matches(others[0].partition("=")[0], options, n=1)
+        meant = "".join(f"; did you mean {option}?" for option in close)
+        chosen.error(f"unrecognized arguments: {' '.join(others)}{meant}")
     return int(arguments.run(arguments))
 
 

@@ -3,6 +3,7 @@
 Each is initialised as in the paper, from PyTorch's random generator.
 """
 
+import warnings
 from functools import partial, update_wrapper
 from types import FunctionType
 from typing import Any, ClassVar, TypeAlias
@@ -13,6 +14,7 @@ from invconv_torch.module import Read
 from invconv_torch.pointwise_layers import Conv1x1, Init, Layer
 
 Sizes: TypeAlias = int | tuple[int, ...]
+_LIKE_CHANNELS = range(8, 2**31, 2)  # if such a size has no name, it may be meant as channels
 
 
 class Convolution(Layer):
@@ -33,6 +35,17 @@ class Convolution(Layer):
             copy = FunctionType(code, init.__globals__, closure=init.__closure__)
             kept = ("__annotations__", "__defaults__", "__doc__", "__kwdefaults__", "__module__")
             cls.__init__ = update_wrapper(copy, init, assigned=kept)  # type: ignore[method-assign]
+
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        """Tell who passes a second number of channels, as `torch.nn.Conv2d` takes it, of one."""
+        if cls.__module__ == __name__ and len(given) > 1:  # not of a user's subclass
+            name, size = cls.__name__, given[1]
+            text = f"{name}{given}: as many channels come out as go in, {size} is the kernel_size; "
+            if len(given) > 2:
+                raise TypeError(f"{text}expected 2 positional arguments, got {len(given)}")
+            if isinstance(size, int) and size in _LIKE_CHANNELS:
+                warnings.warn(f"{text}if you mean it, write kernel_size={size}", stacklevel=2)
+        return super().__new__(cls)
 
     def __init__(self, init: Init, channels: int, kernel_size: Sizes, *others: Any) -> None:
         """Draw a kernel of this size, of the layer's axes; the others are those of `Layer`."""
@@ -274,7 +287,7 @@ class _ExponentialConv(Convolution):
     $$z = e^M x + b, \qquad \log|\det e^M| = \text{tr}\, M$$
 
     M's kernel is a cross-correlation, as in `torch.nn.Conv2d`. Nearly the identity at the start.
-    What it takes: `invconv.ExponentialConv`.
+    Its time and memory: `invconv.ExponentialConv`.
 
     Parameters
     ----------

@@ -255,14 +255,21 @@ class InvertibleModule(Described):
         if a dtype, device or shape changed. Code that torch.compile traces validates anew, once. It
         is bounded by ``max_gain`` unless ``within`` is False.
         """
-        own, modules = self._parameters, self._modules
-        arrays, parts = {}, []
+        own, modules, constants = self._parameters, self._modules, self._class._constant_names
+        arrays: dict[str, Any] = {}
+        parts = []
         kinds: list[Any] = []
         for name in self._array_names:
             tensor = own[name] if name in own else self._computed(name)
+            if name in constants and tensor is not None and tensor.is_floating_point():
+                # FSDP2's mixed precision casts parameters, not buffers such as the signs of PLU
+                like = next((a for a in arrays.values() if a is not None), tensor)
+                tensor = tensor.to(like.dtype)
             arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
-                kinds.append((tensor.dtype, tensor.device, tensor.shape))
+                # numbers: symbols of one trace are not to be met in another
+                shape = tensor.shape if traced else tuple(map(int, tensor.shape))
+                kinds.append((tensor.dtype, tensor.device, shape))
                 if not (traced or tensor.is_floating_point()):  # any other integers may be wrong
                     kinds[-1] += (edits_of(tensor),)
         for name in self._part_names:

@@ -120,7 +120,8 @@ LOG_ABS_DET = Rule(
     "log_abs_det",
     lambda _, matrices: log_of_pivots(matrices),
     lambda _, matrices: matrices.shape[:-2],
-    lambda _, saved, bar, wanted: (bar[..., None, None] * inverse_or_nan(*saved).mH,),
+    # no view, for which forward mode inside a vmap has no tangent
+    lambda _, saved, bar, _w: (bar[..., None, None] * inverse_or_nan(*saved).mT.conj_physical(),),
     lambda _, saved, dot: (inverse_or_nan(*saved) @ dot).diagonal(dim1=-2, dim2=-1).sum(-1).real,
 )
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import jsonschema  # noqa: F401  # of results: where it is missing, that is said before the work
 import matplotlib.pyplot as plt
 from rich import progress as bars
 from rich.console import Console

@@ -149,7 +149,7 @@ class StencilFamily(TapsFamily):
         return self.of(tuple(tuple(-o for o in offset) for offset in self.offsets), self.wrap)
 
     def adjoint(self, w: Array) -> Array:
-        return namespace(w).matrix_transpose(w)
+        return namespace(w).permute_dims(w, (0, 2, 1))  # torch's older vmap knows no swapaxes
 
 
 def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:

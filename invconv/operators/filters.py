@@ -20,6 +20,7 @@ from invconv.arrays.namespaces import (
     native_dtype,
     readable,
     size,
+    to_numpy,
     widened,
     zeros,
 )
@@ -162,9 +163,10 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     *lead, length = signals.shape
     for name, values in (("b", b), ("a", a)):
         if values.ndim < 2 or values.shape[-2] not in (1, length):
+            one = "; one filter for all samples has an axis more, as [[1.0]]" * (values.ndim == 1)
             raise ValueError(
                 f"{name}: expected {length} samples along the axis before the last, as many as x "
-                f"has, or 1, got the shape {tuple(values.shape)}"
+                f"has, or 1, got the shape {tuple(values.shape)}{one}"
             )
     _filters(b[None, ...], a[None, ...], tuple(lead))
     # NumPy joins numbers of a foreign byte order to native ones
@@ -241,7 +243,8 @@ def filtfilt(
     state, taps = lfilter_zi(b, a), _order(b, a) + 1
 
     def run(signals: Array, first: Array) -> Array:
-        return lfilter(b, a, signals, zi=state * first)[0]
+        zi = state[(*(None,) * (first.ndim - state.ndim), ...)] * first  # axes of the signals first
+        return lfilter(b, a, signals, zi=zi)[0]
 
     return _there_and_back(run, x, axis, padtype, padlen, taps)
 
@@ -284,13 +287,13 @@ def sosfiltfilt(
         given = np.asarray(given) if isinstance(given, _NUMBERS) else given
         if not readable(given):
             raise ValueError("padlen: expected an integer, since the zeros of sos are not known")
-        counted = namespace(given).count_nonzero(given[..., 2::3] == 0, axis=-2)
-        taps -= int(namespace(counted).min(counted))
+        counted = np.count_nonzero(to_numpy(given)[..., 2::3] == 0, axis=-2)
+        taps -= int(counted.min())
 
     def run(signals: Array, first: Array) -> Array:
         between = (1,) * (signals.ndim + 1 - states.ndim)  # axes of the signals before the last
         each = namespace(states).reshape(states, (states.shape[0], *between, *states.shape[1:]))
-        return sosfilt(sos, signals, zi=each * first)[0]
+        return sosfilt(sos, signals, zi=each * first[None, ...])[0]
 
     return _there_and_back(run, x, axis, padtype, padlen, taps)
 

@@ -177,10 +177,11 @@ def _between(x: Array, points: Array, order: int, border: str, shift: int) -> Ar
         middle = xp.where(known, middle, xp.zeros_like(middle))
         sides.append(_weights(cast(point - middle, x.dtype), order))
         along = _pixels(middle + shift, order, int(n), border, x)
-        places = along if places is None else places[..., None, :] * n + along
+        lead = () if places is None else (None,) * (places.ndim - 1)
+        places = along if places is None else places[..., None, :] * n + along[(*lead, ...)]
     y = xp.reshape(xp.take(xp.reshape(x, (-1,)), xp.reshape(places, (-1,))), places.shape)
     for weights in reversed(sides):
-        y = xp.sum(y * weights, axis=-2)
+        y = xp.sum(y * weights[(*(None,) * (y.ndim - 2), ...)], axis=-2)
     return y
 
 
@@ -198,7 +199,7 @@ def _weights(t: Array, order: int) -> Array:
 
 def _pixels(middle: Array, order: int, n: int, border: str, like: Array) -> Array:
     """Return the pixels (order + 1, N) that the taps around some pixels repeat."""
-    xp, whole = namespace(middle), ops_of(like).integers(like)
+    xp, whole, middle = namespace(middle), ops_of(like).integers(like), middle[None, :]
     taps = constant(np.arange(order + 1)[:, None] - order // 2, like)
     if border == "nearest":
         return xp.clip(xp.astype(middle, whole) + taps, 0, n - 1)

@@ -45,7 +45,7 @@ from invconv.operators.base.judgement import warn_of_loss
 # matrices (F, C, C), and what the magnitudes of the numbers that an entry sums add up to, (C, C),
 # or (F, 1, 1) of one channel
 Blocks = tuple[Array, Array]
-_ROUNDING = 8  # units of rounding of the entries of a matrix, for each channel
+_ROUNDING = 8  # times eps and the number of channels: the error of an entry of a matrix
 _STEP = 10.0  # between the damps that are tried to bracket the right one
 _MOST = 1e30  # damp that is tried, times |K y| / |y|
 _WHOLE = 1e154  # damp whose square does not overflow

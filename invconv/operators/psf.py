@@ -112,7 +112,8 @@ def _require_centred(psf: np.ndarray[Any, Any], borders: tuple[str, ...]) -> Non
     if ((scale if walls else np.abs(sums)) <= (0 if walls else rounding)).any():
         raise ValueError(
             "psf: expected a sum other than zero, got one of rounding at most: frequency 0, the "
-            "mean of an image, would be lost"
+            'mean of an image, would be lost; boundary="odd" has no such frequency (an even psf), '
+            "and PeriodicConv(kernel).least_squares(y) solves for the rest"
         )
     for axis, (n, border) in enumerate(zip(sizes, borders, strict=True)):
         middle = n // 2

@@ -141,7 +141,8 @@ def _filtered(x: Array, passes: Any, border: str) -> Array:
     states = []
     for first, (_, _, away, factors) in zip((n, 0), passes, strict=True):
         pixels = xp.take(x, constant(seen(border, first + np.asarray(away), n)[0], x), axis=-1)
-        states.append(xp.sum(pixels * numbers(factors), axis=-1, keepdims=True))
+        along = numbers(np.reshape(factors, (*(1,) * (x.ndim - 1), -1)))
+        states.append(xp.sum(pixels * along, axis=-1, keepdims=True))
     for (b, a, _, _), state in zip(passes, states, strict=True):
         x = lfilter(numbers(b), numbers(a), xp.flip(x, axis=-1), zi=state)[0]
     return x

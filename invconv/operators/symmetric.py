@@ -24,7 +24,7 @@ _ELSEWHERE = {
     "reflect": "of scipy.ndimage is 'symmetric', that of NumPy and PyTorch is 'mirror'",
 }
 # frames from the warning to who calls the class; copies, files and `from_psf` have more between
-_DIRECT = 5
+_DIRECT = 6
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
@@ -63,6 +63,11 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
         If the class is called with what looks like a whole kernel: of odd sizes, equal to its own
         flip along every axis that is not periodic, and largest in the middle. The message has the
         slice to pass.
+
+    Raises
+    ------
+    ValueError
+        If it is called with one of odd sizes, largest in the middle, that is not even.
 
     Examples
     --------
@@ -171,7 +176,11 @@ def require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:
 
 
 def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:
-    """Warn of a whole, centred point-spread function: pass only its part from the centre on."""
+    """Warn of a whole, centred point-spread function: pass only its part from the centre on.
+
+    One that is not even raises. An operator whose kernel is largest away from o = 0 has a spectrum
+    of both signs: on large grids it is nearly singular, so hardly anyone means it.
+    """
     halved = [axis for axis, border in enumerate(borders, 2) if border != "periodic"]
     sizes = [kernel.shape[axis] for axis in halved]
     if max(sizes, default=1) == 1 or any(k % 2 == 0 for k in sizes):
@@ -189,3 +198,9 @@ def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]
             f"kernel[..., {', '.join(list(parts)[2:])}]",
             stacklevel=level,
         )
+        return
+    raise ValueError(
+        "kernel: expected the part of an even kernel from its centre on, got what looks like a "
+        "whole one, largest in the middle, and not even; pass the mean of it and its flip, from "
+        "the centre on, or use PeriodicConv; if it is such a part, append a zero along an axis"
+    )

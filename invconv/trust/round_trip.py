@@ -39,7 +39,7 @@ class Image(NamedTuple):
     """
 
     kind: str
-    other: bool  # whether K x has other numbers than the solver's
+    other: bool  # whether K x is computed differently from the solver, so that no rounding cancels
     back: bool = False  # whether it is K^-1 of such an image
 
 

@@ -77,6 +77,8 @@ def device_kind(name: str, x: Any) -> str:
             hint = "; a layer returns (z, log_det), of which z goes on"
         elif isinstance(x, torch.fx.Proxy):
             hint = f" of torch.fx.symbolic_trace, which sees no shapes; {TRACERS}"
+        elif x is None:  # the context of zuko's lazy flows
+            hint = "; a flow of zuko takes ZukoTransform(layer), of invconv_torch.interop"
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}{hint}")
     return str(x.device.type)
 

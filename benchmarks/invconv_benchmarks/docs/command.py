@@ -4,6 +4,7 @@ mkdocs builds them with the theme material; mkdocstrings reads the docstrings.
 """
 
 import argparse
+import importlib
 import logging
 import re
 import shutil
@@ -19,6 +20,8 @@ from mkdocs.exceptions import Abort
 from invconv.arrays.errors import CommandError
 from invconv_benchmarks.docs import pages
 
+for _name in ("latex2mathml", "material", "mkdocstrings", "mkdocstrings_handlers.python"):
+    importlib.import_module(_name)  # by mkdocs later: what is missing is said before the work
 _FONT = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",

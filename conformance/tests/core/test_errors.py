@@ -173,6 +173,10 @@ invconv.PreparedInverse.least_squares
 invconv.ExponentialConv
   the kernel has an even size along an axis, and thus no centre
       -> kernel: expected an odd size .*\(3, 2\) -> ExponentialConv(np.zeros((1, 1, 3, «2 → 1»)))
+invconv.SymmetricConv
+  it is called with one of odd sizes, largest in the middle, that is not even
+      -> kernel: expected the part of an even kernel from its centre on, .* not even
+      -> SymmetricConv(np.asarray([[[1.0, 4.0, 2.0«→ , 0»]]]))
 invconv.bounded
   an operator without such a parametrisation -> whose class bounds its inverse, got Inverse; bound
       -> bounded(«Inverse(ONE) → ONE», 10.0)
@@ -209,7 +213,8 @@ invconv.from_psf
   not even where it has to be -> differs from its flip .* boundary="periodic"
       -> from_psf([0.2, 1, 0.2 + «4e-6 → 8e-7»])
   not finite -> psf: expected finite numbers -> from_psf([1.0, «np.nan → 3», 1])
-  its sum is zero: the mean of an image would be lost -> psf: expected a sum other than zero
+  its sum is zero: the mean of an image would be lost
+      -> psf: expected a sum other than zero, .* boundary="odd" .* PeriodicConv\(kernel\).least
       -> from_psf([[1, 3, 1], [1.0, -«2 → 3», 1]], boundary=['mirror'])
 invconv.lfilter
   an array is complex -> b: expected real numbers, got complex128 -> lfilter([«1j → 1.0»], [1.0], S)
@@ -477,7 +482,8 @@ ValueError
       -> sosfilt(«TWO[0] | np.ones((0, 6)) → TWO | np.ones((1, 6))», S)
   a: expected 8 samples .* or 1, got the shape \(3, 2\)
       -> varying_lfilter([[1.0]], np.ones((«3 → 8», 2)), S)
-  b: expected 8 samples -> varying_lfilter([«1.0 → [1.0]»], [[1.0]], S)
+  b: expected 8 samples .* has an axis more, as \[\[1.0\]\]
+      -> varying_lfilter([«1.0 → [1.0]»], [[1.0]], S)
   zi: expected 2 numbers .* got \(1,\) -> lfilter([1.0], [1, 0.5, 0.2], S, zi=S[:«1 → 2»])
   zi: expected 1 numbers along .* got \(2,\) -> lfilter([1.0], [1.0, 0.5], S, zi=S[:«2 → 1»])
   b: expected rows of one length -> lfilter([[1.0, «→ 2.0»], [1.0, 2.0]], [1.0], np.ones((2, 3)))
@@ -658,7 +664,10 @@ TypeError
   dtype= says -> ij.init(KEY, ActNorm, 3«, like=jax.numpy.zeros(0) → »)
   dtype: expected a real floating dtype of 16 bits
       -> ij.init(KEY, ActNorm, 3, dtype='«int32 | complex64 | float8_e4m3fn → float32»')
-  positional arguments -> it.EmergingConv2d(3, 3«, 3 → »)
+  as many channels come out .* positional arguments -> it.EmergingConv2d(3, 3«, 3 → »)
+  EmergingConv.init\(12\) draws -> EmergingConv«→.init»(12)
+  PLUConv1x1.init\(3\) draws -> PLUConv1x1«→.init»(channels=3)
+  ZukoTransform\(layer\) -> LAYER(«None → IMAGES»)
   symbolic_trace, which sees no shapes; torch.exp -> torch.fx.symbolic_trace(LAYER)
   jit.script cannot compile ActNorm; torch.export.export -> torch.jit.script(LAYER)
   got ActNorm; of a layer pass layer.operator\(\) -> it.InvertibleModule(LAYER«→ .operator()»)
@@ -736,6 +745,8 @@ TypeError
   conv: expected an operator -> ij.interop.BijxBijection(«3 → JAX_NORM», ndim=1)
   conv: expected an operator -> ij.interop.NumpyroTransform(«3 → JAX_NORM», ndim=1)
   shape: expected -> ij.interop.FlowjaxBijection(JAX_NORM, «5 | (2, 4.0) → (2, 4)»)
+AttributeError
+  'EmergingConv2d'; layers .* in invconv_torch -> «ic → it».EmergingConv2d(3)
 InvalidFileError
   not an ordinary file -> load([kept(ONE), '.'][«1 → 0»])
 """

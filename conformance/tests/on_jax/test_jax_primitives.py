@@ -8,6 +8,7 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.signal
 from jax import numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -191,6 +192,28 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
         x = jax.jit(lambda conv, y: conv.inverse(y))(conv.asarrays(y), jnp.asarray(y))
     assert x.dtype == np.float32
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
+
+
+SOS = scipy.signal.butter(3, 0.2, output="sos")
+FUNCTIONS: dict[str, tuple[Any, Any, Any]] = {
+    "filtfilt": (ic.filtfilt, scipy.signal.filtfilt, scipy.signal.butter(3, 0.2)),
+    "sosfiltfilt": (ic.sosfiltfilt, scipy.signal.sosfiltfilt, (SOS,)),
+    "spline_filter": (ic.spline_filter, partial(scipy.ndimage.spline_filter, mode="mirror"), ()),
+    "map_coordinates": (
+        lambda places, x: ic.map_coordinates(x, places),
+        lambda places, x: scipy.ndimage.map_coordinates(x, places, mode="mirror"),
+        ([[0.3, 1.7], [4.2, 30.6]],),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_known_numbers_promote_no_ranks(name: str) -> None:
+    run, reference, known = FUNCTIONS[name]
+    x, numbers = np.random.default_rng(1).standard_normal((3, 40)), tuple(map(jnp.asarray, known))
+    with jax.numpy_rank_promotion("raise"):
+        found = jax.jit(lambda x: run(*numbers, x))(jnp.asarray(x))
+    np.testing.assert_allclose(found, reference(*known, x), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("cls", [ic.Conv1x1, ic.PeriodicConv, ic.ExponentialConv])

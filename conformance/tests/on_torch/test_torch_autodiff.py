@@ -246,6 +246,24 @@ def test_vectorized_jacobians(direction: str, layer_name: str, torch_layer: Any)
     assert nested[1].abs().max() > 1e-3  # there is something to compare
 
 
+@directions
+@pytest.mark.parametrize(
+    "layer_name", ["autoregressive-1d", "exponential-1d", "bordered-2d", "plu"]
+)
+def test_vectorized_hessians(direction: str, layer_name: str, torch_layer: Any) -> None:
+    layer, x = torch_layer(layer_name)
+    function, parameters = as_function(layer, direction)
+    weight, *others = (p.detach() for p in parameters.values())
+
+    def total(w: Any) -> Any:
+        return sum((part**3).sum() for part in function(x[:1], w, *others))
+
+    plain = hessian(total, weight)
+    for outer in ("reverse-mode", "forward-mode"):
+        found = hessian(total, weight, vectorize=True, outer_jacobian_strategy=outer)
+        torch.testing.assert_close(found, plain)
+
+
 def test_every_order_of_an_exponential() -> None:
     """Of e^(s^2 M) x at s = 1; an operation has a tensor more for each order, up to five."""
     rng = np.random.default_rng(0)

@@ -20,6 +20,7 @@ from invconv.arrays.registry import PRIMITIVES
 from invconv.flows.architecture import GlowArchitecture
 from invconv.stability import guard
 from invconv_torch.interop import TorchTransform
+from invconv_torch.module import Direction
 from invconv_torch.pointwise_layers import Layer
 from tests.conftest import TORCH_LAYERS
 
@@ -292,3 +293,13 @@ def test_a_chain_gives_each_of_its_actnorms_what_reaches_it() -> None:
     assert not chain.parameters()["1.bias"].any()
     with pytest.raises(ValueError, match="step 0: step 0: x: expected images that vary"):
         chain.initialize(np.ones((2, 3, 4, 4)))
+
+
+def test_signs_follow_parameters_of_another_dtype() -> None:
+    """FSDP2 computes so in mixed precision: it casts parameters, and leaves buffers as they are."""
+    layer, x = it.EmergingConv2d(4, mixing="plu"), torch.randn(2, 4, 5, 5).bfloat16()
+    cast = {f"layer.{name}": p.bfloat16() for name, p in layer.named_parameters()}
+    half = copy.deepcopy(layer).bfloat16()
+    for direction in ("forward", "inverse"):
+        found = torch.func.functional_call(Direction(layer, direction), cast, (x,))
+        torch.testing.assert_close(found, getattr(half, direction)(x), rtol=0, atol=0)

@@ -51,6 +51,15 @@ def traced(call: Call, given: list[Any], others: list[Any]) -> None:
     torch.testing.assert_close(graph(*others), call(*others), rtol=1e-9, atol=1e-9)
 
 
+def symbolic(call: Call, given: list[Any], others: list[Any]) -> None:
+    """Expect a graph with symbols for sizes to compute another number of images, if made again."""
+    for count in (11, 13):
+        images = given[0].repeat(7, *[1] * (given[0].ndim - 1))[:count]
+        made = make_fx(call, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        found = made(images, *given[1:])(*others)
+        torch.testing.assert_close(found, call(*others), rtol=1e-9, atol=1e-9)
+
+
 def compiled(call: Call, given: list[Any], others: list[Any]) -> None:
     """Expect a graph of values and gradients to compute another place."""
     function = aot_function(call, fw_compiler=nop)
@@ -109,7 +118,7 @@ SEAMS = linearized, traced, compiled, fake, observed, doubled, subclassed
 seams = pytest.mark.parametrize("seam", SEAMS, ids=[seam.__name__ for seam in SEAMS])
 
 
-@seams
+@pytest.mark.parametrize("seam", [*SEAMS, symbolic], ids=lambda seam: seam.__name__)
 @directions
 @pytest.mark.parametrize("name", [slow(n) if n.endswith(("1d", "3d")) else n for n in TORCH_LAYERS])
 def test_layers(seam: Any, name: str, direction: str, torch_layer: Any) -> None:

@@ -55,6 +55,10 @@ def test_demo_on_an_image_of_the_users_own(tmp_path: Path) -> None:
         ("demo --image small.png", "--image: expected at least 32 x 32 pixels, got"),
         ("demo --out nowhere/picture.png", "--out: there is no folder"),
         ("demo --out picture.tiff", "--out: expected a name that ends in .png or .jpg"),
+        (
+            "demo --output picture.png",
+            "unrecognized arguments: --output picture.png; did you mean --out?",
+        ),
         ("waltz", "invalid choice: 'waltz'"),
         ("conformence", "no command 'conformence': did you mean 'conformance'?"),
         ("conformance --namespace ../../etc", "--namespace: expected an import name"),
@@ -131,13 +135,17 @@ def test_what_cannot_be_is_said_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
 
 
-def test_help_comes_before_what_a_command_needs(monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setitem(sys.modules, "invconv_benchmarks.command", None)
-    assert _cli.main(["benchmark", "--help"]) == 0
+@pytest.mark.parametrize(("command", "lacks"), [("benchmark", "jsonschema"), ("docs", "material")])
+def test_help_comes_before_what_a_command_needs(
+    command: str, lacks: str, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.delitem(sys.modules, _cli.COMMANDS[command][0], raising=False)
+    monkeypatch.setitem(sys.modules, lacks, None)
+    assert _cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "time every library beside plain convolutions" in shown
-    assert "pip install 'invconv[benchmark]'" in shown
-    assert _cli.main(["benchmark"]) == 2
+    assert _cli._SUMMARIES[command] in shown
+    assert f"{command} needs {lacks}: pip install 'invconv[{command}]'" in shown
+    assert _cli.main([command]) == 2
 
 
 def test_info(capsys: Any) -> None:

@@ -50,6 +50,7 @@ def every_example() -> list[Any]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning's, by the cores
 @pytest.mark.parametrize(("name", "number"), every_example())
 def test_example_runs(
     name: str,

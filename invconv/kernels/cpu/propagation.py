@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # llvmlite may be missing: then nothing is compiled
 _POINTERS = "x taps h gains"
 # and the sizes of the axes
 _INTEGERS = "first stop channels taps_batch taps_channel gains_batch gains_channel"
-_TERM = 20  # products that take as long as a tap, which is read from memory
+_TERM = 20  # time to read a tap from memory, in products
 _TOGETHER = 4  # images whose chains run side by side
 _PARTS = 4  # of the images of a thread, so that another one may take some
 

@@ -346,8 +346,9 @@ class Basis:
 
     def phases(self, kernel_size: Shape, shape: Shape) -> list[np.ndarray[Any, Any]]:
         """Return the factors of each tap in each frequency, per axis, shape (k, frequencies)."""
+        shape = tuple(map(int, shape))  # numbers, even where a tracer has symbols
         result, along = [], map(np.arange, self.frequencies(shape))
-        settings = zip(self.waves, kernel_size, self.dilation, along, map(int, shape), strict=True)
+        settings = zip(self.waves, kernel_size, self.dilation, along, shape, strict=True)
         for waves, k, d, f, n in settings:
             if waves is None:
                 result.append(turns(np.outer(d * (np.arange(k) - (k - 1) // 2), f), n))

@@ -8,6 +8,7 @@ the factors. The public methods are in `base.operator`, what judges an inverse i
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ from invconv.arrays.namespaces import (
 )
 from invconv.arrays.validation import (
     instead,
+    is_number,
     require_alike,
     require_array,
     require_beside,
@@ -97,6 +99,7 @@ class Operator:
         axes = {axis for spec in cls._specs.values() for axis in spec.shape}
         if not (abstract or cls._part_names or "C" in axes):
             raise TypeError(f'class {cls.__name__}: expected a part, or an array with an axis "C"')
+        cls.__init__ = _of_arrays(cls.__init__)  # type: ignore[method-assign]
         if not abstract:
             fields.enter(cls)
 
@@ -216,7 +219,8 @@ class Operator:
             axes = value.ndim - len(spec.fixed)
             if spec.open:  # it looks like a spatial one, for which our settings have a number each
                 uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
-                sizes = {n for n, axis in zip(value.shape, spec.fixed, strict=False) if axis == "C"}
+                axes_of = zip(map(int, value.shape), spec.fixed, strict=False)
+                sizes = {n for n, axis in axes_of if axis == "C"}
                 further = (uneven and fields.is_own(type(self))) or len(sizes) > 1
             else:
                 further = axes > 0
@@ -590,6 +594,22 @@ class Operator:
             else bar
             for factor, label, bar in zip(path, labels, bars, strict=True)
         ]
+
+
+def _of_arrays(init: Callable[..., None]) -> Any:
+    """Return an ``__init__`` that names ``init`` to whom passes it a number of channels."""
+
+    @functools.wraps(init)
+    def __init__(self: Any, *given: Any, **named: Any) -> None:
+        number, name = given[0] if given else named.get("channels"), type(self).__name__
+        if is_number(number) and hasattr(self, "init"):
+            raise TypeError(
+                f"{name}: expected arrays or operators, got {number!r}; {name}.init({number}) "
+                "draws them for so many channels"
+            )
+        init(self, *given, **named)
+
+    return __init__
 
 
 def require_operator(name: str, value: Any, expected: str = "an InvertibleConv") -> None:
