@@ -251,9 +251,9 @@ class InvertibleModule(Described):
     ) -> ic.InvertibleConv:
         """Return the operator of the current tensors, or of what ``read`` makes of them.
 
-        The tensors are put into the operator that was validated last; they are validated again only
-        if a dtype, device or shape changed. Code that torch.compile traces validates anew, once. It
-        is bounded by ``max_gain`` unless ``within`` is False.
+        The tensors are put into the operator that was validated last (`Operator` has the protocol);
+        code that torch.compile traces validates anew, once. The operator is bounded by ``max_gain``
+        unless ``within`` is False.
         """
         own, modules = self._parameters, self._modules
         arrays, parts = {}, []

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from invconv.arrays.derived import derived
+from invconv.arrays.derived import of_values
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -216,7 +216,7 @@ class InvertibleConv(Operator, abstract=True):
         elif self._inverts_forward:
             warn_of_loss(self._turned, shape, result)
 
-    @derived
+    @of_values
     def _turned(self) -> Any:
         """Return the inverse as an operator, which remembers how the forward map is judged."""
         return operators()["Inverse"](self)
