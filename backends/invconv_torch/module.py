@@ -270,7 +270,7 @@ class InvertibleModule(Described):
             kinds.append(modules[name]._kinds)
         if traced or kinds != self._kinds:
             named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
-            conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
+            conv: ic.InvertibleConv = self._class._of(**arrays, **named, **self._settings)
             if not traced:
                 self._static, self._kinds = conv._primed(), kinds
         if not traced:

@@ -78,6 +78,7 @@ class Operator:
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
     _setting_names: ClassVar[tuple[str, ...]] = ()  # all other fields
     _kept: ClassVar[frozenset[str]] = frozenset()  # by `_with`: fields, and what is `derived`
+    _init: ClassVar[Callable[..., None]]  # ``__init__`` without what a class says to who calls it
     _of_parts: ClassVar[bool] = True  # whether the factors are those of the parts
     # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
     _bounded_from: ClassVar[tuple[Any, float] | None] = None
@@ -87,6 +88,7 @@ class Operator:
     def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
         super().__init_subclass__()
         dataclass(frozen=True, eq=False, repr=False)(cls)
+        cls._init = cls.__init__
         given = dataclasses.fields(cls)
         if others := [f.name for f in given if not f.init]:
             raise TypeError(
@@ -318,10 +320,21 @@ class Operator:
         """Return the fields that hold parts, given by prefix: "0", "1", ... are of one tuple."""
         return {cls._part_names[0]: tuple(parts.values())} if "0" in parts else dict(parts)
 
+    @classmethod
+    def _of(cls, **fields: Any) -> Self:
+        """Return a validated operator of these fields, as calls of the class in this library do.
+
+        A class that its users call may also warn of arguments that are probably meant otherwise.
+        """
+        conv = object.__new__(cls)
+        cls._init(conv, **fields)
+        return conv
+
     def _rebuild(self, own: Mapping[str, Any], parts: Sequence[Any]) -> Self:
         """Return a validated copy with other own arrays and other parts."""
         named = dict(zip(self._parts(), parts, strict=True))
-        return dataclasses.replace(self, **own, **self._part_fields(named))
+        held = {name: getattr(self, name) for name in (*self._specs, *self._setting_names)}
+        return self._of(**held | dict(own) | self._part_fields(named))
 
     def replace(self, **arrays: Array) -> Self:
         """Return a copy with other arrays, named as in `parameters`.
