@@ -724,7 +724,7 @@ TypeError
   ndim: expected a positive integer, got 2\.0 -> it.Squeeze(ndim=2«.0 →»)
   n: expected a positive integer.*got 1.5 -> JAX_FLOW.sample(KEY, «1.5 → 1»)
   invconv_jax.init takes a key -> EmergingConv.init(2, rng=«KEY → RNG»)
-  PeriodicConv2d.__init__\(\) got an unexpected -> it.PeriodicConv2d(2«, padding=1 → »)
+  PeriodicConv.__init__\(\) got an unexpected -> it.PeriodicConv2d(2«, padding=1 → »)
   call layer.double\(\) or «x | z».float\(\) -> LAYER«| .inverse»(IMAGES«.double() → »)
   Chain\(\[layer.operator\(\) for layer in ...\]\) -> save(«[LAYER] → Chain([ONE])», 'f')
   module: expected a module, got <class -> register_backend('dask', ArrayOps)

@@ -40,17 +40,19 @@ from invconv.arrays.namespaces import (
     to_numpy,
 )
 from invconv.arrays.validation import (
+    Sizes,
     instead,
     require_alike,
     require_array,
     require_beside,
     require_real,
+    require_shape,
 )
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
 from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State, runs
 from invconv.operators.base import fields
-from invconv.operators.base.fields import ArraySpec, Sizes
+from invconv.operators.base.fields import ArraySpec
 from invconv.trust.condition import ConditionCache
 
 Gradients = dict[str, Array]
@@ -181,7 +183,7 @@ class Operator:
                 first = name, value
             else:
                 require_alike(name, value, *first)
-            fields.require_fit(name, value, spec, sizes)
+            require_shape(name, value, spec.shape, sizes)
             object.__setattr__(self, name, cast(value, native_dtype(value.dtype)))
         if first is None:
             raise ValueError(f"{type(self).__name__}: expected a part or a trained array, got none")
