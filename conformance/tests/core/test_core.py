@@ -18,8 +18,9 @@ import invconv as ic
 from invconv.arrays import namespaces, registry
 from invconv.arrays.registry import agnostic
 from invconv.kernels.cpu.compiler.target import host
+from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import add_pivots
-from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_keeps_accuracy
+from invconv.kernels.wavefront import inverse_keeps_accuracy
 from invconv.operators.base.calls import as_batch
 from tests.programs import python
 from tests.selected import cases_named, libraries
