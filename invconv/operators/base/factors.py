@@ -50,7 +50,7 @@ from invconv.arrays.validation import (
 )
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
-from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State, runs
+from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State
 from invconv.operators.base import fields
 from invconv.operators.base.fields import ArraySpec
 from invconv.trust.condition import ConditionCache
@@ -557,7 +557,9 @@ class Operator:
     @derived
     def _needs_y(self) -> bool:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
-        first = next(run for run in runs(paths.inverse(self._path())) if not run[0].is_shift)
+        first = next(
+            leg for leg in paths.split_by_leg(paths.inverse(self._path())) if not leg[0].is_shift
+        )
         return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
     def _primed(self) -> Self:
@@ -691,10 +693,10 @@ def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
 
 def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     """Return y and the result of each leg of the inverse: from x, by the forward map."""
-    points, split = [x], runs(back)
+    points, split = [x], paths.split_by_leg(back)
     biased = split[0][0].is_shift
-    for run in split[:biased:-1]:
-        points.append(Route(paths.inverse(run), tuple(x.shape[2:]))(points[-1]))
+    for leg in split[:biased:-1]:
+        points.append(Route(paths.inverse(leg), tuple(x.shape[2:]))(points[-1]))
     if biased:
         points.append(None if y is None else route.legs[0](y))
     return [y, *points[::-1]]
