@@ -32,6 +32,9 @@ class ArraySpec:
     optional: bool  # whether the array may be None
     constant: bool  # whether it is neither trained nor given a gradient
 
+    def __post_init__(self) -> None:
+        _ = self.fixed  # torch.export would warn of what changes in its trace
+
     @derived
     def fixed(self) -> tuple[str, ...]:
         """Return the axes before "*k"."""
