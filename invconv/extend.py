@@ -18,6 +18,10 @@ with a `Plan`. `namespace` and `constant` serve where a library's tracers and de
 has a whole one: a causal convolution along any order of the pixels
 (benchmarks/guide/check-a-library.md).
 
+A class keeps what it computes from its arrays in a `functools.cached_property`, if anywhere. A copy
+with other arrays, as a layer makes for each call, computes it anew; after an edit of an array in
+place the old one is still there.
+
 A class may also have ``validate`` (raise unless settings fit), ``transpose``, ``within`` (a rule
 for `invconv.bounded`) and ``advice`` (a sentence for `invconv.diagnose`). A part is a factor list
 by itself, and needs neither method.

@@ -18,8 +18,9 @@ from cupy.lib.stride_tricks import as_strided
 from invconv.arrays.namespaces import Array, ArrayOps, Shape
 from invconv.arrays.stencil import CausalStencil
 from invconv.kernels.cuda.launch import DeviceOps, DeviceSolve, device_solve
+from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan
-from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 
 # CuPy has one setting for all threads: the first to enter changes it, and the last restores it.
 _counting = threading.RLock()

@@ -9,8 +9,6 @@
 (torch.Size([5, 12, 16, 16]), torch.Size([5]))
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import torch as _torch
 except ImportError as error:
@@ -19,7 +17,6 @@ except ImportError as error:
 from invconv_torch import private as _private  # noqa: F401  # refuses versions, before all else
 
 # isort: split
-from invconv.arrays.errors import gone
 from invconv.arrays.namespaces import bits, ops_of
 from invconv.files.saving import save
 from invconv_torch import audio, flows, interop
@@ -46,15 +43,6 @@ from invconv_torch.layers import (
 )
 from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
-
-if not TYPE_CHECKING:  # a type checker would think that every name is there
-    __getattr__ = gone(
-        __name__,
-        {
-            "ConditionGuard": "write InverseGuard(model, every=100), whose step(model) judges one "
-            "layer in every hundredth call and returns the worst",
-        },
-    )
 
 # what the core looks up once must have been looked up when torch.compile traces
 for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):

@@ -4,8 +4,7 @@ Each is initialised as in the paper, from PyTorch's random generator.
 """
 
 import warnings
-from functools import partial, update_wrapper
-from types import FunctionType
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import invconv as ic
@@ -20,7 +19,7 @@ _LIKE_CHANNELS = range(8, 2**31, 2)  # if such a size has no name, it may be mea
 class Convolution(Layer):
     """A layer with a kernel, whose subclasses of one, two and three axes add nothing else.
 
-    They have its docstring and its ``__init__``, which Python's errors name after the subclass.
+    They have its docstring and its ``__init__``.
     """
 
     named: ClassVar[dict[str, Any]] = {}  # those of one, two and three axes
@@ -30,11 +29,6 @@ class Convolution(Layer):
         super().__init_subclass__()
         if ndim is not None:
             cls._ndim, cls.__doc__, cls.named[cls.__name__] = ndim, cls.__base__.__doc__, cls
-            init: Any = cls.__init__
-            code = init.__code__.replace(co_qualname=f"{cls.__name__}.__init__")
-            copy = FunctionType(code, init.__globals__, closure=init.__closure__)
-            kept = ("__annotations__", "__defaults__", "__doc__", "__kwdefaults__", "__module__")
-            cls.__init__ = update_wrapper(copy, init, assigned=kept)  # type: ignore[method-assign]
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
         """Tell who passes a second number of channels, as `torch.nn.Conv2d` takes it, of one."""
@@ -61,7 +55,7 @@ class Convolution(Layer):
         super().__init__(partial(init, channels, kernel_size, ndim), *others)
 
 
-class _AutoregressiveConv(Convolution):
+class AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
     Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
@@ -114,7 +108,7 @@ class _AutoregressiveConv(Convolution):
         super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
 
-class _EmergingConv(Convolution):
+class EmergingConv(Convolution):
     """Two autoregressive convolutions of opposite directions: the field of a standard one.
 
     Their directions are -1 and +1, as `invconv.AutoregressiveConv` shows them. The equations:
@@ -191,7 +185,7 @@ class _EmergingConv(Convolution):
             self.mixing.reset_parameters()
 
 
-class _PeriodicConv(Convolution):
+class PeriodicConv(Convolution):
     """A convolution with circular padding.
 
     Its kernel is a cross-correlation, as in `torch.nn.Conv2d`: flip a point-spread function. The
@@ -233,7 +227,7 @@ class _PeriodicConv(Convolution):
         super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
 
-class _SymmetricConv(Convolution):
+class SymmetricConv(Convolution):
     """A convolution of an even kernel with an image that goes on beyond its border.
 
     Parameters
@@ -281,7 +275,7 @@ class _SymmetricConv(Convolution):
         return str(super().extra_repr()).replace(f"kernel_size={taps}", f"kernel_size={whole}")
 
 
-class _ExponentialConv(Convolution):
+class ExponentialConv(Convolution):
     r"""The exponential of a convolution: invertible with every kernel, on every grid.
 
     $$z = e^M x + b, \qquad \log|\det e^M| = \text{tr}\, M$$
@@ -329,18 +323,18 @@ class _ExponentialConv(Convolution):
 
 
 # fmt: off
-class AutoregressiveConv1d(_AutoregressiveConv, ndim=1): ...  # noqa: D101
-class AutoregressiveConv2d(_AutoregressiveConv, ndim=2): ...  # noqa: D101
-class AutoregressiveConv3d(_AutoregressiveConv, ndim=3): ...  # noqa: D101
-class EmergingConv1d(_EmergingConv, ndim=1): ...  # noqa: D101
-class EmergingConv2d(_EmergingConv, ndim=2): ...  # noqa: D101
-class EmergingConv3d(_EmergingConv, ndim=3): ...  # noqa: D101
-class PeriodicConv1d(_PeriodicConv, ndim=1): ...  # noqa: D101
-class PeriodicConv2d(_PeriodicConv, ndim=2): ...  # noqa: D101
-class PeriodicConv3d(_PeriodicConv, ndim=3): ...  # noqa: D101
-class SymmetricConv1d(_SymmetricConv, ndim=1): ...  # noqa: D101
-class SymmetricConv2d(_SymmetricConv, ndim=2): ...  # noqa: D101
-class SymmetricConv3d(_SymmetricConv, ndim=3): ...  # noqa: D101
-class ExponentialConv1d(_ExponentialConv, ndim=1): ...  # noqa: D101
-class ExponentialConv2d(_ExponentialConv, ndim=2): ...  # noqa: D101
-class ExponentialConv3d(_ExponentialConv, ndim=3): ...  # noqa: D101
+class AutoregressiveConv1d(AutoregressiveConv, ndim=1): ...  # noqa: D101
+class AutoregressiveConv2d(AutoregressiveConv, ndim=2): ...  # noqa: D101
+class AutoregressiveConv3d(AutoregressiveConv, ndim=3): ...  # noqa: D101
+class EmergingConv1d(EmergingConv, ndim=1): ...  # noqa: D101
+class EmergingConv2d(EmergingConv, ndim=2): ...  # noqa: D101
+class EmergingConv3d(EmergingConv, ndim=3): ...  # noqa: D101
+class PeriodicConv1d(PeriodicConv, ndim=1): ...  # noqa: D101
+class PeriodicConv2d(PeriodicConv, ndim=2): ...  # noqa: D101
+class PeriodicConv3d(PeriodicConv, ndim=3): ...  # noqa: D101
+class SymmetricConv1d(SymmetricConv, ndim=1): ...  # noqa: D101
+class SymmetricConv2d(SymmetricConv, ndim=2): ...  # noqa: D101
+class SymmetricConv3d(SymmetricConv, ndim=3): ...  # noqa: D101
+class ExponentialConv1d(ExponentialConv, ndim=1): ...  # noqa: D101
+class ExponentialConv2d(ExponentialConv, ndim=2): ...  # noqa: D101
+class ExponentialConv3d(ExponentialConv, ndim=3): ...  # noqa: D101

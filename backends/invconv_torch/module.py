@@ -251,9 +251,9 @@ class InvertibleModule(Described):
     ) -> ic.InvertibleConv:
         """Return the operator of the current tensors, or of what ``read`` makes of them.
 
-        The tensors are put into the operator that was validated last; they are validated again only
-        if a dtype, device or shape changed. Code that torch.compile traces validates anew, once. It
-        is bounded by ``max_gain`` unless ``within`` is False.
+        The tensors are put into the operator that was validated last (`Operator` has the protocol);
+        code that torch.compile traces validates anew, once. The operator is bounded by ``max_gain``
+        unless ``within`` is False.
         """
         own, modules, constants = self._parameters, self._modules, self._class._constant_names
         arrays: dict[str, Any] = {}
@@ -277,7 +277,7 @@ class InvertibleModule(Described):
             kinds.append(modules[name]._kinds)
         if traced or kinds != self._kinds:
             named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
-            conv: ic.InvertibleConv = self._class(**arrays, **named, **self._settings)
+            conv: ic.InvertibleConv = self._class._of(**arrays, **named, **self._settings)
             if not traced:
                 self._static, self._kinds = conv._primed(), kinds
         if not traced:

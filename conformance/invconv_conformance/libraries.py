@@ -67,7 +67,7 @@ class Library:
     pullback: Pullback | None = None
     native: bool = False  # has native primitives
     # of an operator, an image and a factor: ways to train a layer that keeps an inverse's factors,
-    # each with the layer's inverse after all parameters were multiplied, and its operator then
+    # or a tree, each with its inverse after all parameters were multiplied, and its operator then
     layers: Callable[[Any, Array, float], Iterator[tuple[str, Array, Any]]] | None = None
     # of a chain and images: a function that recomputes activations for gradients
     recomputing: Callable[[Any, Array], Run] | None = None
@@ -264,7 +264,7 @@ def _torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Arr
             layer.inverse(images)
             change(layer, factor)
             found, _ = layer.inverse(images)
-            yield how, found.reshape(y.shape), layer.operator()
+            yield f"a layer, {how}", found.reshape(y.shape), layer.operator()
 
 
 def _layer(conv: Any) -> Any:
@@ -285,6 +285,12 @@ _CHANGES: dict[str, Callable[[Any, float], object]] = {
         list(layer.parameters()), factor
     ),
 }
+
+
+def _jax_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Array, Any]]:
+    told_apart = _lazy("invconv_jax.pytrees").told_apart
+    trained = conv.replace(**{n: factor * a for n, a in conv.parameters().items()})
+    yield "a pytree", told_apart(conv, lambda a: factor * a, lambda a: a).inverse(y), trained
 
 
 def _torch_recomputing(chain: Any, x: Array) -> Run:
@@ -364,6 +370,7 @@ LIBRARIES = (
         views=False,
         pullback=_jax_pullback,
         native=True,
+        layers=_jax_layers,
         recomputing=_jax_recomputing,
     ),
     Library(

@@ -2,8 +2,7 @@
 
 import functools
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -87,20 +86,6 @@ def of_one_list(init: Callable[..., None], items: str) -> Any:
         init(self, *given, **named)
 
     return __init__
-
-
-def gone(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package; it says what took the place of names of 0.2.0."""
-
-    def lost(name: str) -> Any:
-        text = f"{package}.{name} is gone since 1.0: {names.get(name)}"
-        if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            raise ImportError(text)  # Python's own ImportError would hide the sentence
-        raise AttributeError(text)
-
-    return lost
 
 
 def release(version: str) -> tuple[int, ...]:

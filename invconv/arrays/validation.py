@@ -13,6 +13,7 @@ from invconv.arrays.namespaces import KNOWN, Array, Namespace, dtype_name, nativ
 
 _BITS = 16, 32, 64  # of the dtypes that operators take
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
+Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
 
 
@@ -96,6 +97,29 @@ def require_beside(
             f"{name}: expected an array on device {there} as {like_name} is, got one on "
             f"{here}; move one of them, nothing is moved silently"
         )
+
+
+def require_shape(name: str, value: Array, axes: tuple[str, ...], sizes: Sizes) -> None:
+    """Raise ValueError unless an array has these axes; add its sizes to those of other arrays.
+
+    An axis named "C" has a channel at least; "*k", the last one, stands for one axis or more.
+    """
+    shape, several = tuple(map(int, value.shape)), axes[-1] == "*k"
+    fixed = axes[:-1] if several else axes
+    fits = len(shape) > len(fixed) if several else len(shape) == len(fixed)
+    for axis, n in zip(fixed, shape, strict=False):
+        fits = fits and n == sizes.setdefault(axis, (n, name))[0] and (n >= 1 or axis != "C")
+    if fits and all(n >= 1 for n in shape[len(fixed) :]):
+        return
+    expected = f"{fixed[0]}," if len(axes) == 1 else ", ".join(axes)
+    single = several and 1 <= len(shape) < len(axes)
+    hint = f"; of one channel it is {name}[{', '.join(['None'] * len(fixed))}]" * single
+    known = [f"{axis} = {n} as {of} has" for axis, (n, of) in sizes.items() if axis in fixed]
+    others = [text for text in known if not text.endswith(f" {name} has")]
+    raise ValueError(
+        f"{name}: expected shape ({expected}){' with ' * bool(others)}{', '.join(others)}, got "
+        f"{shape}{hint}"
+    )
 
 
 def table(name: str, values: Any) -> Any:

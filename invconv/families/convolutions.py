@@ -78,8 +78,6 @@ class TapsFamily(Family):
     kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
     free: Any = None  # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``
     wide: bool = False  # whether A(w) x, and the gradient by w, run by frequencies
-    sweep: Sweep  # of a causal family, with o(t) of the taps but the first
-    basis: Basis  # of a spectral family, in which it decouples
 
     @property
     def whole(self) -> "TapsFamily":
@@ -183,19 +181,30 @@ class Causal(TapsFamily):
     wrap = False
 
     def __post_init__(self) -> None:
-        taps = tap_indices(self.kernel_size)
-        first = taps.index(self.centre)
-        reach = (tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps[first:])
-        here, *others = reach
-        sweep = Sweep(tuple(others), self.direction, self.dilation, self.lower)
-        offsets = (here, *sweep.offsets)
-        vars(self).update(
-            first=first,
-            sweep=sweep,
-            offsets=offsets,
-            free=StencilFamily.of(offsets, False),
-            kept=1 if self.lower else -1,
-        )
+        _ = self.first, self.offsets, self.free, self.kept  # torch.compile cannot compute them
+
+    @derived
+    def first(self) -> int:
+        return tap_indices(self.kernel_size).index(self.centre)
+
+    @derived
+    def sweep(self) -> Sweep:
+        """Return o(t) of the taps behind the first, and the order of the substitution."""
+        taps = tap_indices(self.kernel_size)[self.first + 1 :]
+        others = (tuple(i - c for i, c in zip(t, self.centre, strict=True)) for t in taps)
+        return Sweep(tuple(others), self.direction, self.dilation, self.lower)
+
+    @derived
+    def offsets(self) -> tuple[Offset, ...]:
+        return ((0,) * len(self.centre), *self.sweep.offsets)
+
+    @derived
+    def free(self) -> StencilFamily:
+        return StencilFamily.of(self.offsets, False)
+
+    @derived
+    def kept(self) -> int:
+        return 1 if self.lower else -1
 
     def stencil(self, w: Array) -> CausalStencil:
         """Return the unmasked taps of a kernel with their offsets."""
@@ -256,8 +265,12 @@ class BorderedFamily(TapsFamily):
     dilation: Shape  # 1 along axes that are not periodic
 
     def __post_init__(self) -> None:
+        _ = self.wrap  # torch.compile cannot compute it
+
+    @derived
+    def wrap(self) -> Any:
         border, *others = set(self.borders)
-        vars(self).update(wrap=self.borders if others else _ONE_BORDER.get(border, self.borders))
+        return self.borders if others else _ONE_BORDER.get(border, self.borders)
 
     @functools.cached_property
     def offsets(self) -> tuple[Offset, ...]:  # type: ignore[override]
@@ -357,16 +370,27 @@ class Spectral(TapsFamily):
     solved = "spectral"
 
     def __post_init__(self) -> None:
-        whole = self.whole
-        vars(self).update(
-            basis=Basis(self.borders, self.dilation),
-            wrap=whole.wrap,
-            wide=size(whole.kernel_size) >= WIDE,
-        )
-        if not self.wide:
-            offsets = whole.offsets  # torch.compile cannot list them
-            if whole.wrap is True:  # a half of the kernel is not free
-                vars(self).update(free=StencilFamily.of(offsets, True))
+        _ = self.basis, self.wrap, self.free  # torch.compile cannot compute them
+
+    @derived
+    def basis(self) -> Basis:
+        """Return the waves in which A is one matrix each."""
+        return Basis(self.borders, self.dilation)
+
+    @derived
+    def wrap(self) -> Any:
+        return self.whole.wrap
+
+    @derived
+    def wide(self) -> bool:
+        return size(self.whole.kernel_size) >= WIDE
+
+    @derived
+    def free(self) -> StencilFamily | None:
+        if self.wide:
+            return None
+        offsets = self.whole.offsets
+        return StencilFamily.of(offsets, True) if self.wrap is True else None  # a half is not free
 
     @derived
     def whole(self) -> BorderedFamily:

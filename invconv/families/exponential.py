@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from invconv.arrays.derived import derived
 from invconv.arrays.namespaces import Array, Shape, constant, diagonal, namespace, size, total
 from invconv.arrays.stencil import kernel_of, reaching, tap_indices, taps_of
 from invconv.families.convolutions import StencilFamily, centred_offsets
@@ -50,14 +51,17 @@ class Exponential(Family):
     kernel_size: Shape
     dilation: Shape
     wrap: bool
-    linear: StencilFamily = field(init=False, repr=False, compare=False)  # the family of M
     leg: ClassVar[Any] = Exponentiate
     needs_y: ClassVar[bool] = True
     solves_by_applying: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        offsets = centred_offsets(self.kernel_size, self.dilation)
-        vars(self).update(linear=StencilFamily.of(offsets, self.wrap))
+        _ = self.linear  # torch.compile cannot compute it
+
+    @derived
+    def linear(self) -> StencilFamily:
+        """Return the family of M."""
+        return StencilFamily.of(centred_offsets(self.kernel_size, self.dilation), self.wrap)
 
     @property
     def closed(self) -> bool:  # type: ignore[override]

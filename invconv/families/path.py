@@ -5,12 +5,13 @@
 A path lists the factors in the order in which they run. A factor may run inverted, so the inverse
 of a path is a path: the factors in the opposite order, each of them turned.
 
-A route is a path on one grid. It has a *leg* for each factor, or one for a run of matrices: they
-are multiplied first, or undone factor by factor.
+A route is a path on one grid, cut into *legs*. A leg has one factor, or matrices that follow each
+other: they are multiplied first, or undone one by one. A leg of matrices may join the next one.
 
     A_3 A_2 A_1 x = (A_3 A_2 A_1) x,    and K (W x) = (K W) x: W goes into the taps of K
 
-A state is the inverse of a path, factored for one grid: factor once, solve often.
+A state is the inverse of a path, factored for one grid: factor once, solve often. It has a *solver*
+for each leg that is undone, and one for the legs between two of these, which are applied.
 """
 
 from collections.abc import Sequence
@@ -152,36 +153,38 @@ def solved(path: Path, back: bool) -> list[tuple[int, Factor]]:
     ]
 
 
-def runs(path: Path) -> list[list[Factor]]:
-    """Split a path into runs of matrices of one direction, and single other factors."""
+def split_by_leg(path: Path) -> list[list[Factor]]:
+    """Split a path into the factors of each leg: matrices of one direction, or one other factor."""
     split: list[list[Factor]] = []
     last: bool | None = None
     for factor in path:
         family, _, inverted = factor
         joins = isinstance(family, PointwiseFamily) and (family.stepwise or not inverted)
-        kind = inverted if joins else None  # of the run that it may join
+        kind = inverted if joins else None  # of the leg that it may join
         if kind is not None and kind == last:
             split[-1].append(factor)
         else:
             split.append([factor])
         last = kind
     separate: list[list[Factor]] = []
-    for run in split:
-        scales = len(run) > 1 and all(isinstance(factor.family, Scale) for factor in run)
-        separate += [[factor] for factor in run] if scales else [run]
+    for leg in split:
+        scales = len(leg) > 1 and all(isinstance(factor.family, Scale) for factor in leg)
+        separate += [[factor] for factor in leg] if scales else [leg]
     return separate
 
 
-def multiplied(run: Sequence[Factor]) -> bool:
-    """Tell whether a run becomes one matrix; a scale alone is quicker as it is."""
-    family = run[0].family
-    return isinstance(family, PointwiseFamily) and (len(run) > 1 or not isinstance(family, Scale))
+def multiplied(factors: Sequence[Factor]) -> bool:
+    """Tell whether the factors of a leg become one matrix; a scale alone is quicker as it is."""
+    family = factors[0].family
+    return isinstance(family, PointwiseFamily) and (
+        len(factors) > 1 or not isinstance(family, Scale)
+    )
 
 
-def undone_as_one(run: Sequence[Factor]) -> bool:
-    """Tell whether an inverted run is undone factor by factor; else it is one factor's solve."""
-    family = run[0].family
-    return isinstance(family, PointwiseFamily) and (len(run) > 1 or family.needs_y)
+def undone_as_one(factors: Sequence[Factor]) -> bool:
+    """Tell whether a leg is undone matrix by matrix; else the family of its one factor solves."""
+    family = factors[0].family
+    return isinstance(family, PointwiseFamily) and (len(factors) > 1 or family.needs_y)
 
 
 Pulled = tuple[list[Any], Any]  # gradients by the weights of a leg's factors, and by its input
@@ -241,16 +244,16 @@ class Bias(Leg):
 
 
 class Multiply(Leg):
-    """y = W x for the product W of a run of matrices.
+    """y = W x for the product W of matrices.
 
     A scale that runs first multiplies the columns of the product P of the others, W = P diag(s).
     """
 
-    def __init__(self, run: Path) -> None:
-        first = run[0].family if len(run) > 1 else None
-        self.scale = first.scale(run[0].w) if isinstance(first, Scale) else None
-        self.run = run
-        self.others: Any = run if self.scale is None else run[1:]
+    def __init__(self, factors: Path) -> None:
+        first = factors[0].family if len(factors) > 1 else None
+        self.scale = first.scale(factors[0].w) if isinstance(first, Scale) else None
+        self.factors = factors
+        self.others: Any = factors if self.scale is None else factors[1:]
         self.memos: list[Any] = []
         product: Any = None
         for factor in self.others:
@@ -271,12 +274,12 @@ class Multiply(Leg):
     def factors_vjp(self, bar: Array | None) -> Bars:
         """Return the gradients of ``<bar, W>`` by the weights."""
         if bar is None:
-            return [None] * len(self.run)
+            return [None] * len(self.factors)
         before: Bars = []
         if self.scale is not None:
-            first: Any = self.run[0].family
+            first: Any = self.factors[0].family
             s_bar = namespace(bar).sum(bar * self.inner, axis=0)
-            before, bar = [first.lowered_vjp(self.run[0].w, s_bar)], bar * self.scale[None, :]
+            before, bar = [first.lowered_vjp(self.factors[0].w, s_bar)], bar * self.scale[None, :]
         bars: Bars = [None] * len(self.others)
         for i in reversed(range(1, len(self.others))):
             family, w, _ = self.others[i]
@@ -302,7 +305,7 @@ class Merged(Leg):
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         after_bar, x_bar = maps.apply_vjp(self.free, self.after, x, bar, wanted)
         if not wanted[0]:
-            return [None] * (len(self.before.run) + 1), x_bar
+            return [None] * (len(self.before.factors) + 1), x_bar
         taps_bar, product_bar = maps.matmul_vjp(self.taps, self.before.product, after_bar, BOTH)
         return [*self.before.factors_vjp(product_bar), self.kernel(taps_bar)], x_bar
 
@@ -315,36 +318,36 @@ class Undo(Leg):
     cotangents are pulled back factor by factor, without losing digits that the solve keeps.
     """
 
-    run: list[Factor]
+    factors: list[Factor]
 
     def __post_init__(self) -> None:
-        self.keeps_end = not undone_as_one(self.run)
-        self.keeps_start = not self.keeps_end or self.run[0].family.needs_y
+        self.keeps_end = not undone_as_one(self.factors)
+        self.keeps_start = not self.keeps_end or self.factors[0].family.needs_y
 
     def __call__(self, x: Array) -> Array:
-        return _solver(self.run, tuple(x.shape[2:]))(x)
+        return _solver(self.factors, tuple(x.shape[2:]))(x)
 
     def pull_back(self, x: Any, y: Any, bar: Array, wanted: Wanted) -> Pulled:
         if self.keeps_end:  # one factor, by its own rule
-            family, w, _ = self.run[0]
+            family, w, _ = self.factors[0]
             w_bar, x_bar = family.solve_vjp(w, x, y, bar, wanted)
             return [w_bar], x_bar
-        factors: list[Any] = [(factor.family, factor.w) for factor in self.run]
-        solves = [family.undoing(w) for family, w in factors]
+        pairs: list[Any] = [(factor.family, factor.w) for factor in self.factors]
+        solves = [family.undoing(w) for family, w in pairs]
         points = [pixel_rows(x)]
         for solve in solves:
             points.append(solve(points[-1]))
         rows, bars = pixel_rows(bar), []
-        pairs = zip(factors, solves, points[1:], strict=True)
-        for (family, w), solve, point in reversed(list(pairs)):
+        steps = zip(pairs, solves, points[1:], strict=True)
+        for (family, w), solve, point in reversed(list(steps)):
             rows = solve.transposed(rows)
             bars.append(family.matrix_gram(w, -rows, point) if wanted[0] else None)
         return bars[::-1], from_pixel_rows(rows, bar.shape)
 
 
-def undoing(run: Sequence[Factor], by_factor: bool = False) -> Product | PixelSteps:
-    """Return the solver of a run of matrices, given in the order in which they are undone."""
-    steps = PixelSteps(tuple(f.family.undoing(f.w) for f in run))  # type: ignore[attr-defined]
+def undoing(factors: Sequence[Factor], by_factor: bool = False) -> Product | PixelSteps:
+    """Return the solver of matrices, given in the order in which they are undone."""
+    steps = PixelSteps(tuple(f.family.undoing(f.w) for f in factors))  # type: ignore[attr-defined]
     return steps if by_factor else solver_of_steps(steps)
 
 
@@ -359,14 +362,14 @@ class Route:
     def __init__(self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0) -> None:
         self.path, self.shape, self.guard = path, shape, guard
         self.legs: list[Leg] = []
-        for run in runs(path):
-            family, w, inverted = run[0]
+        for factors in split_by_leg(path):
+            family, w, inverted = factors[0]
             if type(family) is Shift:
                 leg: Leg = Bias(w, inverted)
             elif inverted:
-                leg = Undo(run)
-            elif isinstance(family, PointwiseFamily) and multiplied(run):
-                leg = Multiply(run)
+                leg = Undo(factors)
+            elif isinstance(family, PointwiseFamily) and multiplied(factors):
+                leg = Multiply(factors)
             elif family.leg is not None:
                 leg = family.leg(family, w, shape)
             elif (
@@ -375,7 +378,7 @@ class Route:
                 and (free := getattr(family, "free", None)) is not None
                 and (not isinstance(pixels, int) or len(free.offsets) < pixels)
             ):
-                leg = Merged(self.legs.pop(), run[0])
+                leg = Merged(self.legs.pop(), factors[0])
             else:
                 leg = Apply(family, w)
             self.legs.append(leg)
@@ -451,8 +454,8 @@ class State:
         """
         if isinstance(self.log_det, np.ndarray | np.generic):
             return self
-        pairs = zip(units(path), self.solvers, strict=True)
-        there = (getattr(s, "as_numpy", lambda: None)() or _solver(u, shape) for u, s in pairs)
+        pairs = zip(split_by_solver(path), self.solvers, strict=True)
+        there = (getattr(s, "as_numpy", lambda: None)() or _solver(f, shape) for f, s in pairs)
         return State(tuple(there), to_numpy(self.log_det))
 
     @property
@@ -482,26 +485,26 @@ def solvers_of(path: Path, shape: Shape, *, by_factor: bool = False) -> tuple[An
 
     Matrices are undone factor by factor if ``by_factor``, as where a library records.
     """
-    return tuple(_solver(unit, shape, by_factor) for unit in units(path))
+    return tuple(_solver(factors, shape, by_factor) for factors in split_by_solver(path))
 
 
-def units(path: Path) -> list[list[Factor]]:
-    """Split a path into units with a solver each: factors that are applied, or a run to undo."""
+def split_by_solver(path: Path) -> list[list[Factor]]:
+    """Split a path into the factors of each solver: a leg to undo, or all legs up to the next."""
     split: list[list[Factor]] = []
-    for run in runs(path):
-        if split and not (run[0].inverted or split[-1][0].inverted):
-            split[-1] += run
+    for leg in split_by_leg(path):
+        if split and not (leg[0].inverted or split[-1][0].inverted):
+            split[-1] += leg
         else:
-            split.append(run)
+            split.append(leg)
     return split
 
 
-def _solver(unit: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
-    first = unit[0]
+def _solver(factors: list[Factor], shape: Shape, by_factor: bool = False) -> Any:
+    first = factors[0]
     if not first.inverted:
-        return Forward(tuple(f.family for f in unit), tuple(f.w for f in unit))
+        return Forward(tuple(f.family for f in factors), tuple(f.w for f in factors))
     if type(first.family) is Shift:
         return Bias(first.w, True)
-    if isinstance(first.family, PointwiseFamily) and undone_as_one(unit):
-        return undoing(unit, by_factor)
+    if isinstance(first.family, PointwiseFamily) and undone_as_one(factors):
+        return undoing(factors, by_factor)
     return first.family.solver(first.w, shape)

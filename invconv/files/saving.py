@@ -279,7 +279,7 @@ def build(
     names = tuple(map(str, range(len(parts)))) if several else cls._part_names
     require(tuple(parts) == names, f"{name} has the parts {names}, not {tuple(parts)}")
     try:
-        conv = cls(**held, **setting_of_json(settings), **cls._part_fields(parts))
+        conv = cls._of(**held, **setting_of_json(settings), **cls._part_fields(parts))
         if "max_gain" in description:
             with np.errstate(all="ignore"):
                 conv = bounded(conv, description["max_gain"])

@@ -25,8 +25,9 @@ from invconv.kernels.cpu.spectral.factors import eliminate, prefers_lanes
 from invconv.kernels.cpu.spectral.product import CompiledProduct
 from invconv.kernels.frequencies import spectrum
 from invconv.kernels.frequencies.spectrum import SpectralProduct
+from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import Plan, Solver
-from invconv.kernels.wavefront import NUMPY, PitchedSolver, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 
 ARRAY_OPS = NumpyOps
 

@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -79,15 +79,6 @@ class Plan:
     def __repr__(self) -> str:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         return f"Plan({', '.join(f'{n}={v!r}' for n, v in shown.items() if v not in (None, ()))})"
-
-    def __getitem__(self, name: object) -> Any:
-        """Say what took the place of the dictionary of 0.2.0."""
-        field = name.replace(" ", "_") if isinstance(name, str) else "method"  # `in` asks for 0
-        raise TypeError(f"a plan is no dict since 1.0: write plan.{field}")
-
-    def __getattr__(self, name: str) -> Any:
-        """Say likewise; Python asks here for names that are no fields."""
-        raise AttributeError(f"a plan is no dict since 1.0, and has no {name}: write plan.method")
 
 
 class Solver(Protocol):

@@ -113,6 +113,9 @@ class Transposed(OfOne):
         return _without_bias(self.conv)
 
 
+InvertibleConv._inverse, InvertibleConv._transposed = Inverse, Transposed
+
+
 def _without_bias(conv: InvertibleConv) -> InvertibleConv:
     """Return a copy whose biases are None, or zeros where a class asks for one."""
     own = {

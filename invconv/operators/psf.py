@@ -8,7 +8,7 @@ import numpy as np
 from invconv.arrays.namespaces import Array, identity, namespace, readable, to_numpy
 from invconv.arrays.validation import require_real, table
 from invconv.operators.periodic import PeriodicConv
-from invconv.operators.symmetric import SymmetricConv, borders_of, require_few_taps
+from invconv.operators.symmetric import SymmetricConv, borders_of
 
 _EVEN = 1e-6  # of the largest number: how far a measured function may be from even
 _LOST = 8  # a sum below _LOST * eps * sum(abs(h)) counts as zero
@@ -89,9 +89,8 @@ def from_psf(
     if set(borders) == {"periodic"}:
         conv = PeriodicConv(kernel)
     else:
-        require_few_taps(tuple(map(int, kernel.shape[2:])), borders)
-        conv = object.__new__(SymmetricConv)  # part of a ring looks like a whole kernel
-        vars(conv).update(kernel=kernel, bias=None, boundary=borders)
+        # not by a call, which warns, since the part of a ring looks like a whole kernel
+        conv = SymmetricConv._of(kernel=kernel, boundary=borders)
     return conv if like is None else conv.asarrays(like)
 
 

@@ -1,7 +1,8 @@
 """Convolutions of even kernels with borders; Karami et al. 2019 have mirrors."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY
 from typing import Any, Self
 
@@ -23,8 +24,6 @@ _ELSEWHERE = {
     "dirichlet": "is 'odd'",
     "reflect": "of scipy.ndimage is 'symmetric', that of NumPy and PyTorch is 'mirror'",
 }
-# frames from the warning to who calls the class; copies, files and `from_psf` have more between
-_DIRECT = 6
 
 
 class SymmetricConv(SpectralConv, mixing="symmetric"):
@@ -95,9 +94,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     def validate(self) -> None:
         borders = borders_of(self.boundary, len(self._kernel_size))
         object.__setattr__(self, "boundary", borders)
-        require_few_taps(self._kernel_size, borders)
-        if readable(self.kernel):
-            _warn_of_whole_kernel(to_numpy(self.kernel), borders)
+        _require_few_taps(self._kernel_size, borders)
         super().validate()
 
     @classmethod
@@ -164,7 +161,7 @@ def borders_of(boundary: str | Sequence[str], ndim: int) -> tuple[str, ...]:
     return tuple(map(str, words))  # none of NumPy's
 
 
-def require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:
+def _require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:
     """Raise ValueError where a kernel (C, C, *h) reaches further than zeros allow."""
     for axis, (h, border) in enumerate(zip(size, borders, strict=True)):
         if border == "zero" and h > 2:
@@ -173,6 +170,18 @@ def require_few_taps(size: tuple[int, ...], borders: tuple[str, ...]) -> None:
                 f'{2 * h - 1}; use "odd", which goes on with the sign changed, or an '
                 "AutoregressiveConv or EmergingConv, which see zeros with any number of taps"
             )
+
+
+def _looking(init: Callable[..., None]) -> Any:
+    """Return an ``__init__`` that also warns of a kernel that is probably a whole one."""
+
+    @functools.wraps(init)
+    def __init__(self: Any, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
+        if readable(self.kernel):
+            _warn_of_whole_kernel(to_numpy(self.kernel), self.boundary)
+
+    return __init__
 
 
 def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]) -> None:
@@ -186,8 +195,8 @@ def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]
     if max(sizes, default=1) == 1 or any(k % 2 == 0 for k in sizes):
         return
     largest = np.abs(kernel).max(axis=(0, 1))
-    middle, level = tuple(k // 2 for k in largest.shape), callers_level()
-    if level > _DIRECT or not largest.flat[0] < largest[middle] == largest.max():
+    middle = tuple(k // 2 for k in largest.shape)
+    if not largest.flat[0] < largest[middle] == largest.max():
         return
     flips, close = (np.flip(kernel, axis) for axis in halved), 1e-8 * largest.max()
     if all(np.allclose(kernel, flip, atol=close) for flip in flips):
@@ -196,7 +205,7 @@ def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]
             "kernel: expected the part of an even kernel from its centre on, got one that is even "
             "itself and largest in the middle; of a whole kernel pass "
             f"kernel[..., {', '.join(list(parts)[2:])}]",
-            stacklevel=level,
+            stacklevel=callers_level(),
         )
         return
     raise ValueError(
@@ -204,3 +213,6 @@ def _warn_of_whole_kernel(kernel: np.ndarray[Any, Any], borders: tuple[str, ...]
         "whole one, largest in the middle, and not even; pass the mean of it and its flip, from "
         "the centre on, or use PeriodicConv; if it is such a part, append a zero along an axis"
     )
+
+
+SymmetricConv.__init__ = _looking(SymmetricConv.__init__)  # type: ignore[method-assign]

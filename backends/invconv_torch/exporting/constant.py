@@ -28,7 +28,7 @@ from invconv.arrays.namespaces import Shape, per_channel, size
 from invconv.arrays.stencil import Offset, Stencil
 from invconv.families import path as paths
 from invconv.families.exponential import Exponential, reaching_taps
-from invconv.families.path import Multiply, Path, multiplied, runs, undoing, undone_as_one
+from invconv.families.path import Multiply, Path, multiplied, split_by_leg, undoing, undone_as_one
 from invconv.families.pointwise import MATRIX
 from invconv.kernels.exponential import series
 from invconv.kernels.frequencies.spectrum import SpectralSolver
@@ -96,17 +96,17 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
 
 
 def _run(path: Path, x: Tensor) -> Tensor:
-    for run in runs(path):
-        factor = run[0]
+    for leg in split_by_leg(path):
+        factor = leg[0]
         if factor.is_shift:
             shift = per_channel(constant(factor.w, x), x)
             x = x - shift if factor.inverted else x + shift
-        elif factor.inverted and undone_as_one(run):
-            x = _undo(undoing(run), x)
+        elif factor.inverted and undone_as_one(leg):
+            x = _undo(undoing(leg), x)
         elif factor.inverted:
             x = _solve(factor.family, factor.w, x)
-        elif multiplied(run):
-            x = _apply(MATRIX, Multiply(run).product, x)
+        elif multiplied(leg):
+            x = _apply(MATRIX, Multiply(leg).product, x)
         elif isinstance(factor.family, Exponential):
             x = _exponential(factor.family, factor.w, x, 1)
         else:

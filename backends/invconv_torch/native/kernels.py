@@ -32,8 +32,9 @@ from invconv.kernels.frequencies.spectrum import (
     within_range,
 )
 from invconv.kernels.frequencies.waves import Basis
+from invconv.kernels.pitched import PitchedSolver, StridedOps
 from invconv.kernels.primitives import Plan, TapGrid, grid_of, pad
-from invconv.kernels.wavefront import PitchedSolver, StridedOps, inverse_at_the_pixel
+from invconv.kernels.wavefront import inverse_at_the_pixel
 from invconv_torch.native.host import PLAIN, bare, laid_out
 from invconv_torch.precision import full_precision
 

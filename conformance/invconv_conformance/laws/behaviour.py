@@ -4,6 +4,8 @@ copies, files, and what was remembered of arrays that then change.
 
 import contextlib
 import copy
+import dataclasses
+import functools
 import importlib.util
 import json
 import pickle
@@ -18,6 +20,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import Array, dtype_name, ops_of, to_numpy
 from invconv.arrays.registry import PRIMITIVES, agnostic
+from invconv.extend import Factor
 from invconv.files.container import replacing
 from invconv.operators import dropins
 from invconv_conformance.laws.law import Floats, Measure, largest, law, refuses, same, truth, values
@@ -184,32 +187,62 @@ _CHANGE = 1.25  # exact in every dtype, and regular stays regular
 
 @law("updates", eager=True)
 def updates(s: Setting) -> Iterator[Measure]:
-    """After any change of the parameters nothing comes from the old ones."""
-    x = s.array(s.images[0])
+    """After any change of the parameters nothing comes from the old ones, even if an author's class
+    keeps weights in a `functools.cached_property`.
+    """
+    x, layers = s.array(s.images[0]), s.target.library.layers
 
     def results(conv: ic.InvertibleConv) -> list[Floats]:
         # without the inverse's gradients, which overflow where numbers are tiny
         return list(map(to_numpy, everything(conv, x, PULLBACKS[:1]).values()))
 
-    conv = s.fresh()
-    values = {n: to_numpy(array) for n, array in conv.parameters().items()}
+    values = {n: to_numpy(array) for n, array in s.plain.parameters().items()}
     changed = {n: s.array(_CHANGE * v if v.any() else v + 0.25) for n, v in values.items()}
-    old, wanted = results(conv), results(s.fresh().replace(**changed))
+    old, wanted = results(s.fresh()), results(s.fresh().replace(**changed))
     changes = not (s.known and all(map(np.array_equal, old, wanted)))
     yield truth(changes, "a change that changes nothing")
-    yield truth(all(map(np.array_equal, results(conv.replace(**changed)), wanted)), "replace")
-    yield truth(all(map(np.array_equal, results(conv), old)), "the operator that was copied")
-    layers = s.target.library.layers
-    for how, found, trained in () if layers is None else layers(s.plain, x, _CHANGE):
-        error = largest(to_numpy(found) - to_numpy(trained.inverse(x)))
-        size = max(1.0, largest(to_numpy(found)))
-        yield Measure(f"a layer, {how}", error, s.lever * s.scales.condition * size)
+    for conv, whose in (s.fresh(), ""), (_keeping(s.fresh()), ", of a class that keeps weights"):
+        before, after = results(conv), results(conv.replace(**changed))
+        yield truth(all(map(np.array_equal, before, old)), f"before{whose}")
+        yield truth(all(map(np.array_equal, after, wanted)), f"replace{whose}")
+        again = all(map(np.array_equal, results(conv), old))
+        yield truth(again, f"the operator that was copied{whose}")
+        for how, found, trained in () if layers is None else layers(conv, x, _CHANGE):
+            error = largest(to_numpy(found) - to_numpy(trained.inverse(x)))
+            size = max(1.0, largest(to_numpy(found)))
+            yield Measure(f"{how}{whose}", error, s.lever * s.scales.condition * size)
+    conv = s.fresh()
     try:
         for name, array in conv.parameters().items():
             array[...] = changed[name]
     except TypeError:  # JAX's arrays are never written to
         return
     yield truth(all(map(np.array_equal, results(conv), wanted)), "in place")
+
+
+def _keeping(conv: Any) -> Any:
+    """Return an operator of a subclass that makes its weights once."""
+    fields, cls = dataclasses.fields(conv), _class_that_keeps(conv.__class__)
+    return cls(**{field.name: getattr(conv, field.name) for field in fields})
+
+
+@functools.cache
+def _class_that_keeps(cls: type) -> Any:
+    return type(f"{cls.__name__}ThatKeeps", (_Keeping, cls), {})
+
+
+class _Keeping:
+    @functools.cached_property
+    def made(self) -> list[Factor]:
+        made = (Factor(*factor) for factor in super().factors())  # type: ignore[misc]
+        return [factor._replace(w=_copy_of(factor.w)) for factor in made]
+
+    def factors(self) -> list[Factor]:
+        return self.made
+
+
+def _copy_of(w: Any) -> Any:
+    return tuple(map(_copy_of, w)) if isinstance(w, tuple) else 1 * w
 
 
 @law("copies", eager=True)

@@ -733,7 +733,7 @@ TypeError
   ndim: expected a positive integer, got 2\.0 -> it.Squeeze(ndim=2«.0 →»)
   n: expected a positive integer.*got 1.5 -> JAX_FLOW.sample(KEY, «1.5 → 1»)
   invconv_jax.init takes a key -> EmergingConv.init(2, rng=«KEY → RNG»)
-  PeriodicConv2d.__init__\(\) got an unexpected -> it.PeriodicConv2d(2«, padding=1 → »)
+  PeriodicConv.__init__\(\) got an unexpected -> it.PeriodicConv2d(2«, padding=1 → »)
   call layer.double\(\) or «x | z».float\(\) -> LAYER«| .inverse»(IMAGES«.double() → »)
   Chain\(\[layer.operator\(\) for layer in ...\]\) -> save(«[LAYER] → Chain([ONE])», 'f')
   module: expected a module, got <class -> register_backend('dask', ArrayOps)
@@ -897,20 +897,3 @@ def test_arrays_in_a_foreign_byte_order(cls: Any) -> None:
     assert {p.dtype for p in conv.parameters().values()} == {np.dtype(float)}
     pulled = conv.forward_vjp(x, x)[1], conv.inverse_vjp(x, x)[1]
     assert {a.dtype for a in (conv.forward(x), conv.inverse(x), *pulled)} == {FOREIGN}
-
-
-def test_names_that_are_gone_are_told_by_a_sentence() -> None:
-    for package, name, instead in (
-        (it, "ConditionGuard", r"InverseGuard\(model, every=100\)"),
-        (ij, "ConditionGuard", r"InverseGuard\(model, spatial_shape, every=100\)"),
-        (ij, "ChannelsLast", r"channels_last\(conv\) does the same"),
-        (ij, "Reversible", r"reversible\(chain, spatial_shape\) does the same"),
-        (ij, "register", "leave the call out"),
-    ):
-        with pytest.raises(AttributeError, match=f"{name} is gone since 1.0: .*{instead}"):
-            getattr(package, name)
-        with pytest.raises(ImportError, match=f"{name} is gone since 1.0: .*{instead}"):
-            exec(f"from {package.__name__} import {name}")
-        assert not hasattr(package, name)
-    with pytest.raises(AttributeError, match="module 'invconv_torch' has no attribute 'Nonsense'"):
-        _ = it.Nonsense  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import pytest
 import invconv as ic
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal, StencilFamily
-from invconv.kernels import exponential, order, primitives, wavefront
+from invconv.kernels import exponential, order, pitched, primitives
 from invconv.kernels.cpu import costs, recursive
 from invconv.kernels.cpu.assembly import best_parts, best_program, of_ways, program
 from invconv.kernels.cpu.compiler.target import Target
@@ -132,7 +132,7 @@ def grids() -> Iterator[tuple[str, Any]]:
 def layouts() -> Iterator[tuple[str, Any]]:
     for channels, grid, *settings in SWEEPS:
         sweep = Causal.of(*settings, True).sweep
-        found = vars(wavefront.layout((2, channels, *grid), sweep.reach, sweep.direction))
+        found = vars(pitched.layout((2, channels, *grid), sweep.reach, sweep.direction))
         yield f"{channels}x{grid} of {settings}", found | {"steps": len(found["steps"])}
 
 

@@ -24,7 +24,8 @@ from invconv.kernels.cpu.loop import write_solve
 from invconv.kernels.cpu.program import addresses
 from invconv.kernels.cpu.weights import write_weights
 from invconv.kernels.order import inverse_limit
-from invconv.kernels.wavefront import NUMPY, PitchedSolver, WavefrontSolver, inverse_at_the_pixel
+from invconv.kernels.pitched import NUMPY, PitchedSolver
+from invconv.kernels.wavefront import WavefrontSolver, inverse_at_the_pixel
 from invconv_conformance.cases.table import skewed
 from invconv_conformance.cuda import solves
 from invconv_conformance.cuda.solves import backward_error

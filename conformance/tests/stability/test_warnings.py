@@ -16,7 +16,7 @@ import torch
 import invconv as ic
 from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
-from invconv_torch import Conv1x1, PeriodicConv1d
+from invconv_torch import Conv1x1, InvertibleModule, PeriodicConv1d
 from invconv_torch.flows import Multiscale
 from tests.programs import ROOT
 from tests.selected import turned
@@ -148,6 +148,7 @@ def test_the_part_of_a_ring_is_no_whole_kernel(tmp_path: Path) -> None:
     copies: list[Any] = [ic.load(tmp_path / "ring"), ring.replace(bias=np.ones(1))]
     for one in (*copies, ring.transpose(), ic.Chain([ring]).transpose()):
         one.asarrays(half).forward(half)
+    InvertibleModule(ring)(torch.ones((1, 1, 9), dtype=torch.float64))
 
 
 def test_no_warning_is_left_out() -> None:

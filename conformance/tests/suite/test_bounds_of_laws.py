@@ -292,6 +292,10 @@ MISTAKES: dict[str, Callable[..., Any]] = {
     "updates conv1x1-2d replace": lambda conv, copy: (
         np.negative(conv.weight, out=conv.weight) is None or copy
     ),
+    "updates actnorm-2d replace": lambda conv, copy: (
+        copy.__dict__.setdefault("made", vars(conv).get("made")),
+        copy,
+    )[1],
     "copies conv1x1-2d inverse": lambda conv, y, x: x + (KEPT.setdefault("conv", conv) is not conv),
     "copies conv1x1-2d PreparedInverse.inverse": lambda prepared, y, x: x + 1,
     "prepared conv1x1-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, log_det: (
@@ -484,6 +488,8 @@ def test_bounds_of_an_operator_of_ones_own_count_all_unknowns(law: str, pixels: 
         ("errors", "log_scale of twice the rows is taken", None, {"numpy": False}),  # rightly
         ("updates", "replace", BIAS, {"numpy": True, "jax": True}),
         ("updates", "in place", BIAS, {"numpy": True, "jax": False}),
+        ("updates", "a pytree, of a class that keeps weights", BIAS, {"numpy": False, "jax": True}),
+        ("updates", "a layer, in place, of a class that keeps weights", BIAS, {"torch": True}),
         ("bounded", "|K^-1|", BIAS, {"jax": True}),
         ("isolation.gradients", "recomputed", BIAS, {"numpy": False, "torch": True, "jax": True}),
     ],

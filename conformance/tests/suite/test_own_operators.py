@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,6 +269,7 @@ def test_kernels_of_one_channel_each_and_of_none() -> None:
         ({"inverse": array("C")}, ".* names of their own, got inverse, which operators have"),
         ({"scale": array("C"), "_path": 1}, ".* names of their own, got _path, which operators"),
         ({"scale": array("C"), "bias": 0.0}, "bias to be an array"),
+        ({"scale": array("C"), "sum": field(init=False)}, "fields that are arguments, got sum"),
     ],
 )
 def test_a_field_that_cannot_be_is_refused_as_the_class_is_defined(

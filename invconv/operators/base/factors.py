@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform
 import array_api_compat as compat
 import numpy as np
 
-from invconv.arrays.derived import derived
+from invconv.arrays.derived import derived, of_values
 from invconv.arrays.errors import SingularConvError
 from invconv.arrays.namespaces import (
     Array,
@@ -41,18 +41,20 @@ from invconv.arrays.namespaces import (
     to_numpy,
 )
 from invconv.arrays.validation import (
+    Sizes,
     instead,
     is_number,
     require_alike,
     require_array,
     require_beside,
     require_real,
+    require_shape,
 )
 from invconv.families import path as paths
 from invconv.families.family import BOTH, SHIFT, Family, Wanted
-from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State, runs
+from invconv.families.path import Bars, Factor, FactorLike, Memo, Path, Route, State
 from invconv.operators.base import fields
-from invconv.operators.base.fields import ArraySpec, Sizes
+from invconv.operators.base.fields import ArraySpec
 from invconv.trust.condition import ConditionCache
 
 Gradients = dict[str, Array]
@@ -61,13 +63,26 @@ Gradients = dict[str, Array]
 @dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False, repr=False)
 class Operator:
-    """A frozen dataclass of arrays, parts and settings, as is every subclass: a list of factors."""
+    """A frozen dataclass of arrays, parts and settings, as is every subclass: a list of factors.
+
+    It remembers two kinds of things. Those by `derived` follow from settings and shapes, and a copy
+    with other arrays of the same shapes has them too. Those by `of_values`, and all that a subclass
+    keeps in its own way, are of these arrays: copies start without. They are `_conditions`, how
+    inverses were judged on each grid, and `_turned`, the inverse, which remembers the same of the
+    forward map.
+
+    An owner of arrays that change, such as a layer, holds one operator without arrays (`_primed`).
+    For a call it puts the present ones in, without validation (`_with`), unless a dtype, a device
+    or a shape is another one than at the last validation.
+    """
 
     _specs: ClassVar[dict[str, ArraySpec]] = {}
     _array_names: ClassVar[tuple[str, ...]] = ()  # trained, in the order of `parameters`
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
     _setting_names: ClassVar[tuple[str, ...]] = ()  # all other fields
+    _kept: ClassVar[frozenset[str]] = frozenset()  # by `_with`: fields, and what is `derived`
+    _init: ClassVar[Callable[..., None]]  # ``__init__`` without what a class says to who calls it
     _of_parts: ClassVar[bool] = True  # whether the factors are those of the parts
     # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
     _bounded_from: ClassVar[tuple[Any, float] | None] = None
@@ -77,13 +92,22 @@ class Operator:
     def __init_subclass__(cls, abstract: bool = False, mixing: str | None = None) -> None:
         super().__init_subclass__()
         dataclass(frozen=True, eq=False, repr=False)(cls)
-        given = [f for f in dataclasses.fields(cls) if f.init]
+        cls._init = cls.__init__
+        given = dataclasses.fields(cls)
+        if others := [f.name for f in given if not f.init]:
+            raise TypeError(
+                f"class {cls.__name__}: expected fields that are arguments, got {others[0]} with "
+                "init=False; what is computed from arrays may be a functools.cached_property"
+            )
         cls._specs = {f.name: f.metadata["array"] for f in given if "array" in f.metadata}
         cls._array_names = tuple(n for n, spec in cls._specs.items() if not spec.constant)
         cls._constant_names = tuple(n for n, spec in cls._specs.items() if spec.constant)
         cls._part_names = tuple(f.name for f in given if "part" in f.metadata)
-        others = {*cls._specs, *cls._part_names}
-        cls._setting_names = tuple(f.name for f in given if f.name not in others)
+        held = {*cls._specs, *cls._part_names}
+        cls._setting_names = tuple(f.name for f in given if f.name not in held)
+        members = {n: m for base in reversed(cls.__mro__) for n, m in vars(base).items()}
+        kept = (name for name, member in members.items() if type(member) is derived)
+        cls._kept = frozenset([f.name for f in given]).union(kept)
         cls._mixing = mixing
         cls._of_parts = cls.factors is Operator.factors
         names, own = {"ndim"}, {f.name for f in given}
@@ -162,7 +186,7 @@ class Operator:
                 first = name, value
             else:
                 require_alike(name, value, *first)
-            fields.require_fit(name, value, spec, sizes)
+            require_shape(name, value, spec.shape, sizes)
             object.__setattr__(self, name, cast(value, native_dtype(value.dtype)))
         if first is None:
             raise ValueError(f"{type(self).__name__}: expected a part or a trained array, got none")
@@ -228,7 +252,7 @@ class Operator:
                 return name
         return None
 
-    @derived
+    @of_values
     def _conditions(self) -> ConditionCache:
         return ConditionCache()
 
@@ -302,10 +326,21 @@ class Operator:
         """Return the fields that hold parts, given by prefix: "0", "1", ... are of one tuple."""
         return {cls._part_names[0]: tuple(parts.values())} if "0" in parts else dict(parts)
 
+    @classmethod
+    def _of(cls, **fields: Any) -> Self:
+        """Return a validated operator of these fields, as calls of the class in this library do.
+
+        A class that its users call may also warn of arguments that are probably meant otherwise.
+        """
+        conv = object.__new__(cls)
+        cls._init(conv, **fields)
+        return conv
+
     def _rebuild(self, own: Mapping[str, Any], parts: Sequence[Any]) -> Self:
         """Return a validated copy with other own arrays and other parts."""
         named = dict(zip(self._parts(), parts, strict=True))
-        return dataclasses.replace(self, **own, **self._part_fields(named))
+        held = {name: getattr(self, name) for name in (*self._specs, *self._setting_names)}
+        return self._of(**held | dict(own) | self._part_fields(named))
 
     def replace(self, **arrays: Array) -> Self:
         """Return a copy with other arrays, named as in `parameters`.
@@ -359,8 +394,8 @@ class Operator:
             names = self._part_names
             several = isinstance(fields[names[0]], tuple)
             fields.update({names[0]: tuple(parts)} if several else zip(names, parts, strict=True))
-        for name in ("_conditions", "_turned", "_bounded_from"):  # of the old arrays
-            fields.pop(name, None)
+        for name in fields.keys() - self._kept:  # an author's cached_property, for example
+            del fields[name]
         return copy
 
     def asarrays(self, like: Array) -> Self:
@@ -526,11 +561,13 @@ class Operator:
     @derived
     def _needs_y(self) -> bool:
         """Tell whether the derivative of x = inverse(y) needs y besides x."""
-        first = next(run for run in runs(paths.inverse(self._path())) if not run[0].is_shift)
+        first = next(
+            leg for leg in paths.split_by_leg(paths.inverse(self._path())) if not leg[0].is_shift
+        )
         return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
     def _primed(self) -> Self:
-        """Return it for `_with`, without arrays and parts; it knows what depends on no values."""
+        """Return it without arrays and parts, for `_with`, with all that is `derived`."""
         _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
         _ = self._inverts_forward, self._needs_y
         names = *self._array_names, *self._constant_names
@@ -676,10 +713,10 @@ def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
 
 def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
     """Return y and the result of each leg of the inverse: from x, by the forward map."""
-    points, split = [x], runs(back)
+    points, split = [x], paths.split_by_leg(back)
     biased = split[0][0].is_shift
-    for run in split[:biased:-1]:
-        points.append(Route(paths.inverse(run), tuple(x.shape[2:]))(points[-1]))
+    for leg in split[:biased:-1]:
+        points.append(Route(paths.inverse(leg), tuple(x.shape[2:]))(points[-1]))
     if biased:
         points.append(None if y is None else route.legs[0](y))
     return [y, *points[::-1]]

@@ -21,10 +21,7 @@ from typing import Any
 import numpy as np
 
 from invconv.arrays.derived import derived
-from invconv.arrays.namespaces import Array
 from invconv.arrays.validation import choice
-
-Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,9 @@ class ArraySpec:
     shape: tuple[str, ...]  # the names of the axes
     optional: bool  # whether the array may be None
     constant: bool  # whether it is neither trained nor given a gradient
+
+    def __post_init__(self) -> None:
+        _ = self.fixed  # torch.export would warn of what changes in its trace
 
     @derived
     def fixed(self) -> tuple[str, ...]:
@@ -160,23 +160,3 @@ def for_each_operator(listener: Callable[[type[Any]], None]) -> None:
     for cls in operators().values():
         listener(cls)
     _listeners.append(listener)
-
-
-def require_fit(name: str, value: Array, spec: ArraySpec, sizes: Sizes) -> None:
-    """Raise ValueError unless an array has the shape of its class; add its sizes to others'."""
-    shape, fixed = tuple(map(int, value.shape)), spec.fixed
-    fits = len(shape) > len(fixed) if spec.open else len(shape) == len(fixed)
-    for axis, n in zip(fixed, shape, strict=False):
-        fits = fits and n == sizes.setdefault(axis, (n, name))[0] and (n >= 1 or axis != "C")
-    if fits and all(n >= 1 for n in shape[len(fixed) :]):
-        return
-    axes = (*fixed, "*k") if spec.open else fixed
-    expected = f"{fixed[0]}," if len(axes) == 1 else ", ".join(axes)
-    single = spec.open and 1 <= len(shape) < len(spec.shape)
-    hint = f"; of one channel it is {name}[{', '.join(['None'] * len(fixed))}]" * single
-    known = [f"{axis} = {n} as {of} has" for axis, (n, of) in sizes.items() if axis in fixed]
-    others = [text for text in known if not text.endswith(f" {name} has")]
-    raise ValueError(
-        f"{name}: expected shape ({expected}){' with ' * bool(others)}{', '.join(others)}, got "
-        f"{shape}{hint}"
-    )

@@ -5,9 +5,9 @@ y = K x + b,    x = K^-1 (y - b),    log|det K|
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from invconv.arrays.derived import derived
+from invconv.arrays.derived import of_values
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -31,7 +31,6 @@ from invconv.operators.base.calls import (
     require_spatial_shape,
 )
 from invconv.operators.base.factors import Gradients, Operator, require_regular
-from invconv.operators.base.fields import operators
 from invconv.operators.base.judgement import condition, warn_of_loss
 
 
@@ -79,9 +78,13 @@ class InvertibleConv(Operator, abstract=True):
     dtype('float32')
     """
 
+    # `Transposed` and `Inverse`: operators too, whose module imports this one and sets them
+    _transposed: ClassVar[type[Any]]
+    _inverse: ClassVar[type[Any]]
+
     def transpose(self) -> "InvertibleConv":
         """Return the operator of the transposed matrix, without bias."""
-        transposed: InvertibleConv = operators()["Transposed"](self)
+        transposed: InvertibleConv = self._transposed(self)
         return transposed
 
     def forward(self, x: Array) -> Array:
@@ -217,10 +220,10 @@ class InvertibleConv(Operator, abstract=True):
         elif self._inverts_forward:
             warn_of_loss(self._turned, shape, result)
 
-    @derived
+    @of_values
     def _turned(self) -> Any:
         """Return the inverse as an operator, which remembers how the forward map is judged."""
-        return operators()["Inverse"](self)
+        return self._inverse(self)
 
     def forward_vjp(
         self, x: Array, y_bar: Array, log_det_bar: Array | None = None
