@@ -5,7 +5,7 @@ What every operator refuses alike (grids, channels, dtypes, devices, cotangents)
 is the start of a message and a call; beside it, `JUST_RIGHT` has calls that are barely allowed.
 """
 
-# mypy: disable-error-code="arg-type, call-arg, func-returns-value"  # wrong calls are the subject
+# mypy: disable-error-code="arg-type, call-arg, func-returns-value"
 
 import functools
 import inspect
