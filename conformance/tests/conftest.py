@@ -59,6 +59,19 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have JAX, which compiles for seconds, run by default a test's first parameters alone."""
+    seen = set[str]()
+    for item in items:
+        params = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
+        if params and (params.get("carry") is jax.numpy.asarray or params.get("library") == "jax"):
+            function = item.nodeid.partition("[")[0]
+            if function in seen:
+                item.add_marker("slow")
+            seen.add(function)
+
+
 class Method(torch.nn.Module):  # type: ignore[misc]
     """A layer whose forward is one of its directions."""
 

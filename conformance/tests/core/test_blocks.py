@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 from invconv_jax import channels_last
-from tests.selected import libraries
+from tests.selected import libraries, slow
 
 # kernel size and settings
 MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -29,6 +29,8 @@ MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 LENGTHS = 5, 1, 9, 3  # blocks that are shorter than the taps reach, too
 
 every_map = pytest.mark.parametrize("name", MAPS)
+FEW = "signal", "image, from below, dilated"
+few_maps = pytest.mark.parametrize("name", [*FEW, *(slow(n) for n in MAPS if n not in FEW)])
 
 
 def operator(name: str) -> ic.AutoregressiveConv:
@@ -80,7 +82,7 @@ def test_blocks_are_the_whole(name: str, carry: Any) -> None:
         np.testing.assert_allclose(in_blocks(conv, carried(run), y), x, rtol=0, atol=1e-13)
 
 
-@every_map
+@few_maps
 def test_gradients_are_those_of_differences(name: str) -> None:
     conv, rng = operator(name), np.random.default_rng(0)
     grid = (4, 3)[: conv.ndim]

@@ -32,7 +32,7 @@ from invconv_conformance.cases.table import Case
 from invconv_jax.reversible_chain import Reversible
 from tests.files.test_files import nested
 from tests.flows.small_flows import Rolled, glow
-from tests.selected import ONE_OF_EACH, OWN, cases_named, turned
+from tests.selected import ONE_OF_EACH, OWN, cases_named, slow, turned
 
 RNG = np.random.default_rng(0)
 CORNER: Any = ic.AutoregressiveConv.init(3, rng=RNG)
@@ -668,7 +668,10 @@ def promises() -> dict[str, dict[str, str]]:
     return found
 
 
-EACH = [(of, message, call) for of, cases in CASES.items() for message, call in cases]
+LATE = "invconv_jax.Glow.initialize"  # to compile
+EACH = [
+    slow(of, *case) if of == LATE else (of, *case) for of, cases in CASES.items() for case in cases
+]
 
 
 @pytest.mark.parametrize("name", promises())

@@ -41,8 +41,7 @@ def operators(name: str) -> list[Any]:
         periodic, closed = ic.PeriodicConv, ic.ExponentialConv
         more = [periodic.init(4, rng=rng, dilation=2), closed.init(4, rng=rng, padding="circular")]
         return [raster, ic.Inverse(more[0]), *more]
-    periodic = perturbed(ic.PeriodicConv.init(4, rng=rng), rng, 0.05)
-    return [raster, periodic, perturbed(ic.PLUConv1x1.init(4, rng=rng), rng, 0.05)]
+    return [raster, perturbed(ic.PeriodicConv.init(4, rng=rng), rng, 0.05)]
 
 
 def values(convs: list[Any], x: Any) -> Any:

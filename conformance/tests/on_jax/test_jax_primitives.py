@@ -101,8 +101,8 @@ def test_the_gradient_of_an_inverse_stores_one_image() -> None:
 
 
 def test_solves_and_filters_without_a_compiler() -> None:
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 2, 3)))
-    conv = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0), like=x)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2, 2, 2)))
+    conv = ic.AutoregressiveConv.init(2, rng=np.random.default_rng(0), like=x)
     calls: tuple[Any, ...] = (
         conv.inverse,
         lambda x: ic.lfilter(jnp.asarray([1.0, 0.5]), jnp.asarray([1.0, 0.2]), x),
@@ -193,7 +193,7 @@ def test_nothing_is_promoted(x64: bool, mask: str) -> None:
     np.testing.assert_allclose(conv.forward(np.asarray(x, float)), y, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls", [ic.Conv1x1, ic.PeriodicConv, ic.ExponentialConv])
+@pytest.mark.parametrize("cls", [ic.PeriodicConv, *map(slow, (ic.Conv1x1, ic.ExponentialConv))])
 def test_gradients_outside_jit_pass_jaxs_own_checks(cls: Any) -> None:
     rng = np.random.default_rng(0)
     y = jnp.asarray(rng.standard_normal((1, 2, 3, 4)))
@@ -227,13 +227,12 @@ def test_an_exponential_has_derivatives_outside_of_vmap() -> None:
 
     for axes in ((None, 0), (0, None), (0, 0)):
         given = [a[0] if axis is None else a for a, axis in zip((kernels, x), axes, strict=True)]
-        each = jax.vmap(jax.grad(loss, (0, 1)), axes)(*given)
+        each = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), axes))(*given)
         wanted = [a.sum(0) if axis is None else a for a, axis in zip(each, axes, strict=True)]
         outside = partial(jax.grad(loss, (0, 1)), axes=axes)
-        for found in (outside(*given), jax.jit(outside)(*given)):
-            for one, other in zip(found, wanted, strict=True):
-                np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
-    reverse, mixed = (of(jax.jacrev(inverse)) for of in (jax.jacrev, jax.jacfwd))
+        for one, other in zip(jax.jit(outside)(*given), wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    reverse, mixed = (jax.jit(of(jax.jacrev(inverse))) for of in (jax.jacrev, jax.jacfwd))
     one, other = reverse(kernels[0], x[0]), mixed(kernels[0], x[0])
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 

@@ -23,7 +23,7 @@ from tests.selected import COMPILED, OWN, of_each_class
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias", "exponential-bias")
+VECTORISED = "pluconv1x1-2d", "emerging-biases"
 some_cases = pytest.mark.parametrize("case", of_each_class(*COMPILED))
 
 

@@ -180,6 +180,7 @@ def test_what_is_missing_or_no_image_is_said_before_the_work(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_command_finds_modules_where_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "own_rows.py").touch()
