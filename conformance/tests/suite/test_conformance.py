@@ -2,8 +2,9 @@
 
 import argparse
 import inspect
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -106,17 +107,24 @@ def test_every_case_obeys_every_law(library: Any, part: int) -> None:
     _require_that_laws_hold(_checks(library, [case.name for case in CASES][part::_PARTS]))
 
 
-@pytest.mark.parametrize("some", [6, slow(1)])
-@pytest.mark.parametrize("function", sorted({call.name.partition("-")[0] for call in CALLS}))
-def test_every_function_obeys_every_law(library: Any, some: int, function: str) -> None:
+def _each_function() -> Iterator[Any]:
+    """Yield libraries, functions, and that every sixth call runs; what compiles runs a few."""
+    functions = sorted({call.name.partition("-")[0] for call in CALLS})
+    for library, name in itertools.product(LIBRARIES, functions):
+        late = "jit" in library.modes and name not in _COMPILED_FUNCTIONS
+        each = library, name, 6
+        yield slow(*each, id=f"{library.name}-{name}") if late else each
+        yield slow(library, name, 1, id=f"{library.name}-{name}-every")
+
+
+@pytest.mark.parametrize(("library", "function", "some"), _each_function(), indirect=["library"])
+def test_every_function_obeys_every_law(library: Any, function: str, some: int) -> None:
     """In float64 and float32; where a call takes long, a part of them by default."""
     compiled = "jit" in library.modes
     columns = [c for c in library.columns() if c.mode != "eager" or not compiled]
     columns = columns[: 2 if some == 1 else 1]
     names = [call.name for call in CALLS if call.name.partition("-")[0] == function]
     names = names[:: 1 if library.name == "numpy" else some]
-    if some > 1 and compiled and function not in _COMPILED_FUNCTIONS:
-        pytest.skip("compiles for seconds: nightly")
     results = [one.run() for one in checks(columns, names, FUNCTION_LAWS)]
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]
     spoken = {r.case for r in results if r.status == "pass" and r.law == "function.value"}
