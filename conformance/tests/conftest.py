@@ -17,6 +17,7 @@ import torch
 from invconv.kernels.cpu import compiled, costs, handler
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I64, Writer
+from tests.selected import slow
 
 _FUZZING: dict[str, Any] = {
     "database": None,
@@ -110,9 +111,15 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(params=TORCH_LAYERS)
+_NIGHTLY = {n for n in TORCH_LAYERS if n.endswith(("1d", "3d"))} - {
+    "autoregressive-1d",
+    "periodic-3d",
+}
+
+
+@pytest.fixture(params=[slow(n, id=n) if n in _NIGHTLY else n for n in TORCH_LAYERS])
 def layer_name(request: pytest.FixtureRequest) -> str:
-    """Return the name of each of `TORCH_LAYERS` in turn."""
+    """Return the name of each of `TORCH_LAYERS` in turn; by default mostly of two axes."""
     return str(request.param)
 
 

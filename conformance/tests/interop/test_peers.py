@@ -119,6 +119,7 @@ def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, libr
 FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
 
 
+@pytest.mark.slow
 def test_adapters_import_no_flow_library_and_no_compiler_and_name_what_is_missing() -> None:
     code = """
 import sys

@@ -144,7 +144,7 @@ def test_rows_that_lag_by_four_pixels_are_copied_at_every_width(
     compiled._runs.cache_clear()
 
 
-@pytest.mark.parametrize("channels", [4, 48, 128, 256])
+@pytest.mark.parametrize("channels", [4, 128])
 def test_a_folded_inverse_is_as_accurate_as_substitution(channels: int) -> None:
     """At the limit of D's condition, in float32, beside LAPACK's substitution."""
     rng = np.random.default_rng(channels)

@@ -49,7 +49,7 @@ def jax_chains() -> dict[str, ic.Chain]:
 def test_jax_gradients_are_those_of_the_stored_version(name: str) -> None:
     """Whatever the batch axes; C = H, so that no axis passes for another one."""
     chain = jax_chains()[name]
-    batches = [(2,), (), (2, 3)] if name == "unlike" else [(2,)]
+    batches = [(), (2, 3)] if name == "unlike" else [(2,)]
     for batch in batches:
         x = jax.random.normal(jax.random.key(1), (*batch, *SHAPE), "float64")
 

@@ -164,6 +164,7 @@ def test_no_traceback_for_what_is_no_fault_of_ours(monkeypatch: Any, capsys: Any
         _cli.main(["info"])
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_no_image_is_said_before_the_work(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'matplotlib', 'rich', 'torch')));"

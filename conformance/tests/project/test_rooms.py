@@ -53,6 +53,7 @@ PRIVATE = (
 
 def test_the_readme_and_the_adapters_have_the_lowest_versions_of_pyproject() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = " ".join(text.split())
     (said,) = re.findall(r"lowest versions that pip accepts \((.*?)\)", text)
     assert said == ", ".join(f"{name} {version}" for name, version in LOWEST.items())
     assert LOWEST["llvmlite"] == machine.OLDEST

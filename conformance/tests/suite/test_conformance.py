@@ -117,7 +117,7 @@ def _each_function() -> Iterator[Any]:
         yield slow(library, name, 1, id=f"{library.name}-{name}-every")
 
 
-@pytest.mark.parametrize(("library", "function", "some"), _each_function(), indirect=["library"])
+@pytest.mark.parametrize(("library", "function", "some"), [*_each_function()], indirect=["library"])
 def test_every_function_obeys_every_law(library: Any, function: str, some: int) -> None:
     """In float64 and float32; where a call takes long, a part of them by default."""
     compiled = "jit" in library.modes
