@@ -82,21 +82,6 @@ DESIGNS: dict[str, Any] = {
 
 
 @libraries
-@pytest.mark.parametrize("design", DESIGNS)
-def test_designs_filter_as_scipys(design: str, carry: Any) -> None:
-    x, design_of = np.random.default_rng(0).standard_normal((2, 60, 3)), DESIGNS[design]
-    for name, numbers in (("lfilter", design_of()), ("sosfilt", [design_of(output="sos")])):
-        both(carry, name, *numbers, x[:, 0])
-        state = both(carry, f"{name}_zi", *numbers)[..., None, :, None] * x[:, :1]
-        for piece in np.split(x, [20, 21], axis=1):
-            _, state = both(carry, name, *numbers, piece, axis=1, zi=state)
-        there_and_back = {"lfilter": "filtfilt", "sosfilt": "sosfiltfilt"}[name]
-        both(carry, there_and_back, *numbers, x, axis=1)
-        for padtype in ("odd", "even", "constant", None):
-            both(carry, there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
-
-
-@libraries
 @pytest.mark.parametrize("shape", [(37, 2), (3, 37, 11), (2, 37, 3, 2)])
 def test_signals_are_filtered_where_they_lie(shape: Any, carry: Any) -> None:
     """In any order of axes, and backwards, by a cascade of several parts, too."""

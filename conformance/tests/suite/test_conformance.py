@@ -112,9 +112,9 @@ def _each_function() -> Iterator[Any]:
     functions = sorted({call.name.partition("-")[0] for call in CALLS})
     for library, name in itertools.product(LIBRARIES, functions):
         late = "jit" in library.modes and name not in _COMPILED_FUNCTIONS
-        each = library, name, 6
-        yield slow(*each, id=f"{library.name}-{name}") if late else each
-        yield slow(library, name, 1, id=f"{library.name}-{name}-every")
+        words = f"{library.name}-{name}"
+        yield (slow if late else pytest.param)(library, name, 6, id=words)
+        yield slow(library, name, 1, id=f"{words}-every")
 
 
 @pytest.mark.parametrize(("library", "function", "some"), [*_each_function()], indirect=["library"])
