@@ -72,15 +72,6 @@ def test_a_signal_has_the_same_bits_in_a_batch_and_in_every_library(dtype: str) 
             assert np.array_equal(np.asarray(run(carry(x))), wanted)
 
 
-DESIGNS: dict[str, Any] = {
-    "butter": partial(scipy.signal.butter, 4, 0.2),
-    "cheby1": partial(scipy.signal.cheby1, 3, 1, 0.3, "high"),
-    "cheby2": partial(scipy.signal.cheby2, 5, 30, 0.4),
-    "ellip": partial(scipy.signal.ellip, 2, 1, 40, (0.2, 0.4), "bandpass"),
-    "bessel": partial(scipy.signal.bessel, 3, (0.3, 0.6), "bandstop"),
-}
-
-
 @libraries
 @pytest.mark.parametrize("shape", [(37, 2), (3, 37, 11), (2, 37, 3, 2)])
 def test_signals_are_filtered_where_they_lie(shape: Any, carry: Any) -> None:
