@@ -247,6 +247,7 @@ def test_programs_are_kept_for_each_precision() -> None:
 
 FOUR_DEVICES: dict[str, Any] = {"JAX_PLATFORMS": "cpu"}
 FOUR_DEVICES["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+FOUR_DEVICES["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # compiles sooner
 ALONE = [*(cls.__name__ for cls in OWN if hasattr(cls, "init")), "dilated"]
 
 
