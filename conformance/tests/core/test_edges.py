@@ -51,7 +51,7 @@ def test_a_zero_put_into_the_constants_of_plu_is_singular(name: str) -> None:
     for array in (getattr(host, name), getattr(layer, name)):
         array[:2] = 0
     message = r"log_scale or sign|permutation has an index twice"
-    refused = pytest.raises(ic.SingularConvError, match=message)
+    refused: Any = pytest.raises(ic.SingularConvError, match=message)
     assert float(host.log_det((4, 6))) == -math.inf
     with refused:
         host.inverse(x)

@@ -723,7 +723,7 @@ def test_numpys_numbers_and_words_are_settings() -> None:
     for other in (
         ic.SymmetricConv(kernel, boundary=(border, "odd")),
         ic.ExponentialConv(kernel, padding=padding),
-        ic.ActNorm(np.zeros(3), None, ndim=np.int8(2)),  # type: ignore[arg-type]
+        ic.ActNorm(np.zeros(3), None, ndim=np.int8(2)),
     ):
         assert not re.search(r"np\.|str|int", repr(other))  # those of arrays without axes
 
