@@ -15,7 +15,7 @@ import invconv as ic
 from invconv.arrays.stencil import Sweep
 from invconv.families import path as paths
 from invconv.families.convolutions import Causal
-from invconv.kernels import exponential, order
+from invconv.kernels import exponential, order, wavefront
 from invconv.kernels.cpu import assembly, costs, recursive
 from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.correlate import correlation, programs
@@ -146,6 +146,11 @@ def test_blocks_of_points_and_groups_of_signals_hold_all() -> None:
         at_once = recursive.Filter(1, zeros, poles, 30).at_once
         assert at_once <= costs.SECTIONS
         assert at_once * (zeros + poles + 1) <= costs.FILTER
+
+
+def test_runs_of_numbers_at_equal_distances_are_read_as_one_block() -> None:
+    blocks = wavefront._blocks([0, 2, 10, 12, 20, 22, 31], 2)
+    assert blocks == ((0, 10, 3, 4), (31, 0, 1, 2))  # the first, the distance, how many, how long
 
 
 @pytest.mark.parametrize("eps", [2.0**-23, 2.0**-52])
