@@ -17,6 +17,7 @@ import torch
 from invconv.kernels.cpu import compiled, costs, handler
 from invconv.kernels.cpu.compiler import frame as xla
 from invconv.kernels.cpu.compiler.ir import I64, Writer
+from tests.selected import slow
 
 _FUZZING: dict[str, Any] = {
     "database": None,
@@ -59,6 +60,19 @@ TORCH_LAYERS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, .
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have JAX, which compiles for seconds, run by default a test's first parameters alone."""
+    seen = set[str]()
+    for item in items:
+        params = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
+        if params and (params.get("carry") is jax.numpy.asarray or params.get("library") == "jax"):
+            function = item.nodeid.partition("[")[0]
+            if function in seen:
+                item.add_marker("slow")
+            seen.add(function)
+
+
 class Method(torch.nn.Module):  # type: ignore[misc]
     """A layer whose forward is one of its directions."""
 
@@ -97,9 +111,15 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(params=TORCH_LAYERS)
+_NIGHTLY = {n for n in TORCH_LAYERS if n.endswith(("1d", "3d"))} - {
+    "autoregressive-1d",
+    "periodic-3d",
+}
+
+
+@pytest.fixture(params=[slow(n, id=n) if n in _NIGHTLY else n for n in TORCH_LAYERS])
 def layer_name(request: pytest.FixtureRequest) -> str:
-    """Return the name of each of `TORCH_LAYERS` in turn."""
+    """Return the name of each of `TORCH_LAYERS` in turn; by default mostly of two axes."""
     return str(request.param)
 
 

@@ -66,7 +66,7 @@ class SymmetricConv(SpectralConv, mixing="symmetric"):
     Raises
     ------
     ValueError
-        If it is called with one of odd sizes, largest in the middle, that is not even.
+        If it is called with a whole kernel of odd sizes and largest in the middle but not even.
 
     Examples
     --------

@@ -435,22 +435,28 @@ def _turned(matrix: Floats, shape: Shape, x: Floats) -> Floats:
 
 
 def _blocks() -> Iterator[Called]:
-    for direction, dilation in itertools.product((1, -1), (1, 2)):
-        options: dict[str, Any] = {"direction": (direction, 1), "dilation": (dilation, 1)}
-        conv = _small(ic.AutoregressiveConv, (3, 2), **options)
-        arrays = {"x": _draw((2, 2, 7, 3)), **conv.parameters()}
-        name = f"before-{direction:+}-dilation-{dilation}"
+    kinds: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
+        ("", (3, 2), {}),
+        ("raster-", (2, 3), {"mask": "raster"}),
+        ("signal-", (3,), {}),
+    )
+    for (kind, taps, mask), direction, dilation in itertools.product(kinds, (1, -1), (1, 2)):
+        ways = direction if mask else (direction, 1)[: len(taps)]
+        options = {"direction": ways, "dilation": (dilation, 1)[: len(taps)]} | mask
+        conv = _small(ic.AutoregressiveConv, taps, len(taps), **options)
+        arrays = {"x": _draw((2, 2, 7, 3)[: 2 + len(taps)]), **conv.parameters()}
+        name, depth = f"before-{kind}{direction:+}-dilation-{dilation}", dilation * (taps[0] - 1)
         # two rows, the last or, where taps are ahead, the first; and those that they see
-        rows = slice(5, 7), slice(5 - 2 * dilation, 5)
+        rows = slice(5, 7), slice(5 - depth, 5)
         if direction == -1:
-            rows = slice(2), slice(2, 2 + 2 * dilation)
+            rows = slice(2), slice(2, 2 + depth)
         yield _row(name, _in_two, _whole, arrays, conv, *rows)
 
 
 def _in_two(conv: Any, block: slice, known: slice, x: Any, **arrays: Any) -> Any:
     """Run a block of rows after those that are known."""
-    conv, before = conv.asarrays(x).replace(**arrays), x[:, :, known, :]
-    y = conv.forward(x[:, :, block, :], before=before)
+    conv, before = conv.asarrays(x).replace(**arrays), x[:, :, known, ...]
+    y = conv.forward(x[:, :, block, ...], before=before)
     return y, conv.inverse(y, before=before)
 
 

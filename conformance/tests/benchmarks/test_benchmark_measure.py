@@ -126,6 +126,7 @@ class Deadly(Group):
         return os._exit, (1,)
 
 
+@pytest.mark.slow
 def test_what_fails_in_a_worker_costs_one_group() -> None:
     bad = replace(GOOD, map="no such map")
     found = list(run(Job((GOOD, bad, Deadly(**vars(GOOD)), GOOD), (NUMPY,), 1, 0.01)))
@@ -183,6 +184,7 @@ def test_control_c_writes_the_report(tmp_path: Path) -> None:
     assert json.loads(text)["complete"] is False
 
 
+@pytest.mark.slow
 def test_a_survey_repeats_its_calls_and_finds_planted_faults(tmp_path: Path) -> None:
     call, again = drawn(3, 4), drawn(3, 4)
     assert call.words == again.words != drawn(3, 5).words

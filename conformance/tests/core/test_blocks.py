@@ -1,9 +1,7 @@
-"""Signals and images in blocks: the blocks are the whole, with its gradients, on every library."""
+"""Signals and images in blocks: gradients, precision, warnings; values are the law "function"."""
 
-import itertools
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +12,7 @@ from jax.test_util import check_grads
 
 import invconv as ic
 from invconv_jax import channels_last
-from tests.selected import libraries
+from tests.selected import slow
 
 # kernel size and settings
 MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -26,9 +24,8 @@ MAPS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "raster": ((3, 3), {"mask": "raster", "dilation": (1, 2)}),
     "raster, backwards": ((2, 3), {"mask": "raster", "direction": -1}),
 }
-LENGTHS = 5, 1, 9, 3  # blocks that are shorter than the taps reach, too
-
-every_map = pytest.mark.parametrize("name", MAPS)
+FEW = "signal", "image, from below, dilated"
+few_maps = pytest.mark.parametrize("name", [*FEW, *(slow(n) for n in MAPS if n not in FEW)])
 
 
 def operator(name: str) -> ic.AutoregressiveConv:
@@ -40,47 +37,7 @@ def operator(name: str) -> ic.AutoregressiveConv:
     return conv.replace(kernel=kernel, bias=rng.standard_normal(2))
 
 
-def in_blocks(conv: Any, run: Callable[..., Any], x: Any, known: Any = None) -> Any:
-    """Return run(block, before) of all blocks of x as one, in the order in which they are known.
-
-    ``before`` are the pixels of ``known``, or of what has come before unless given.
-    """
-    depth = conv.dilation[0] * (conv.kernel.shape[2] - 1)
-    forwards = conv.direction[0] > 0
-    whole = np.zeros_like(x)
-    border = np.zeros((*x.shape[:2], depth, *x.shape[3:]))
-    ends = np.cumsum((0, *LENGTHS))
-    for start, end in list(itertools.pairwise(ends))[:: conv.direction[0]]:
-        read = whole if known is None else known
-        parts = [border, read[:, :, :start]] if forwards else [read[:, :, end:], border]
-        rows = np.concatenate(parts, axis=2)
-        before = rows[:, :, rows.shape[2] - depth :] if forwards else rows[:, :, :depth]
-        block, before = map(np.ascontiguousarray, (x[:, :, start:end], before))
-        whole[:, :, start:end] = run(block, before)
-    return whole
-
-
-@libraries
-@every_map
-def test_blocks_are_the_whole(name: str, carry: Any) -> None:
-    conv = operator(name)
-    grid = (sum(LENGTHS), 5)[: conv.ndim]
-    x = np.random.default_rng(0).standard_normal((1, 2, *grid))
-    y, other = conv.forward(x), conv.asarrays(carry(x))
-
-    def prepared(block: Any, before: Any) -> Any:
-        return other.prepare(block.shape[2:]).inverse(block, before)
-
-    def carried(run: Any) -> Any:
-        return lambda block, before: run(carry(block), carry(before))
-
-    found = in_blocks(conv, carried(other.forward), x, x)
-    np.testing.assert_allclose(found, y, rtol=0, atol=1e-14)
-    for run in (other.inverse, prepared):
-        np.testing.assert_allclose(in_blocks(conv, carried(run), y), x, rtol=0, atol=1e-13)
-
-
-@every_map
+@few_maps
 def test_gradients_are_those_of_differences(name: str) -> None:
     conv, rng = operator(name), np.random.default_rng(0)
     grid = (4, 3)[: conv.ndim]

@@ -21,6 +21,7 @@ import invconv as ic
 from invconv.families.convolutions import StencilFamily
 from invconv.kernels import exponential, maps
 from invconv_conformance.truth import oracle
+from tests.selected import slow
 
 RNG = np.random.default_rng(0)
 
@@ -200,7 +201,7 @@ def test_the_oracles_blocks_are_orthonormal_and_scipys(factor: int) -> None:
     np.testing.assert_allclose(cosines, dense, atol=1e-15)
 
 
-@pytest.mark.parametrize("carry", [np.asarray, torch.as_tensor, jax.numpy.asarray])
+@pytest.mark.parametrize("carry", [np.asarray, torch.as_tensor, slow(jax.numpy.asarray)])
 def test_a_kernel_as_wide_as_the_box_costs_transforms(carry: Any) -> None:
     """Its results are those of SciPy's transforms, and Python has no object for each tap."""
     for n in (32, 252):  # with the first, modules are imported

@@ -72,30 +72,6 @@ def test_a_signal_has_the_same_bits_in_a_batch_and_in_every_library(dtype: str) 
             assert np.array_equal(np.asarray(run(carry(x))), wanted)
 
 
-DESIGNS: dict[str, Any] = {
-    "butter": partial(scipy.signal.butter, 4, 0.2),
-    "cheby1": partial(scipy.signal.cheby1, 3, 1, 0.3, "high"),
-    "cheby2": partial(scipy.signal.cheby2, 5, 30, 0.4),
-    "ellip": partial(scipy.signal.ellip, 2, 1, 40, (0.2, 0.4), "bandpass"),
-    "bessel": partial(scipy.signal.bessel, 3, (0.3, 0.6), "bandstop"),
-}
-
-
-@libraries
-@pytest.mark.parametrize("design", DESIGNS)
-def test_designs_filter_as_scipys(design: str, carry: Any) -> None:
-    x, design_of = np.random.default_rng(0).standard_normal((2, 60, 3)), DESIGNS[design]
-    for name, numbers in (("lfilter", design_of()), ("sosfilt", [design_of(output="sos")])):
-        both(carry, name, *numbers, x[:, 0])
-        state = both(carry, f"{name}_zi", *numbers)[..., None, :, None] * x[:, :1]
-        for piece in np.split(x, [20, 21], axis=1):
-            _, state = both(carry, name, *numbers, piece, axis=1, zi=state)
-        there_and_back = {"lfilter": "filtfilt", "sosfilt": "sosfiltfilt"}[name]
-        both(carry, there_and_back, *numbers, x, axis=1)
-        for padtype in ("odd", "even", "constant", None):
-            both(carry, there_and_back, *numbers, x, axis=-2, padtype=padtype, padlen=7)
-
-
 @libraries
 @pytest.mark.parametrize("shape", [(37, 2), (3, 37, 11), (2, 37, 3, 2)])
 def test_signals_are_filtered_where_they_lie(shape: Any, carry: Any) -> None:

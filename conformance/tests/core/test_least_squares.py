@@ -50,8 +50,8 @@ def pointwise(cls: Any, channels: int, *, singular: bool) -> Any:
     return edited(conv, name, 0, value) if singular else conv
 
 
-SHAPES = (1, (7,)), (1, (4, 5)), (3, (3, 4))
-POINTWISE = [(cls, channels, (1, 2)) for cls in LOST for channels in (1, 3)]
+SHAPES = (3, (3, 4)), (1, (7,)), (1, (4, 5))
+POINTWISE = [(cls, 3, (1, 2)) for cls in LOST]
 SPECTRAL = [(cls, *shape) for cls in (ic.PeriodicConv, ic.SymmetricConv) for shape in SHAPES]
 
 
@@ -109,11 +109,11 @@ APART[0, 0], APART[1, 1] = (1, -2, 1), (0.05, 0.4, 0.05)  # of a constant image 
 @pytest.mark.parametrize(
     ("cls", "array", "damp"),
     [
+        (ic.PeriodicConv, APART + 0.1, 0.0),
         *((ic.Conv1x1, np.diag([3, 0.1]), damp) for damp in (0.0, 0.5)),
         *((ic.Conv1x1, np.diag([1.0, singular]), 0.5) for singular in (0.0, 1e-20)),
         *((ic.Conv1x1, np.diag(some), 0.0) for some in ([2.0, 0.0], [0.0, 0.3])),
         (ic.Conv1x1, np.ones((2, 2)), 0.5),
-        (ic.PeriodicConv, APART + 0.1, 0.0),
         *((ic.PeriodicConv, some, 0.3) for some in (APART, APART[:1, :1])),
         *((ic.SymmetricConv, some, 0.3) for some in (APART[..., 1:], APART[:1, :1, 1:])),
     ],
@@ -169,7 +169,7 @@ def test_a_damp_keeps_the_digits_that_a_nearly_singular_matrix_loses() -> None:
 
 
 @libraries
-@pytest.mark.parametrize("damp", [1e3, 1e9, 1e15, 1e100])
+@pytest.mark.parametrize("damp", [1e3, 1e15, 1e100])
 def test_a_damp_beyond_the_matrix_keeps_all_digits(carry: Any, damp: float) -> None:
     """There K^+ is K^H / damp^2, but for terms of K^H K / damp^2."""
     conv = operator(ic.PeriodicConv, 3, (6,), singular=False).replace(bias=np.zeros(3))
@@ -182,7 +182,7 @@ def test_a_damp_beyond_the_matrix_keeps_all_digits(carry: Any, damp: float) -> N
 
 
 @libraries
-@pytest.mark.parametrize("seed", seeds(14, 50))
+@pytest.mark.parametrize("seed", seeds(8, 50))
 def test_a_penalty_is_the_dense_stacks(carry: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     channels, grid = (1, 1, 3)[seed % 3], ((7,), (4, 5))[seed % 2]
@@ -298,11 +298,10 @@ def test_diagnose_tells_of_it_where_digits_are_lost() -> None:
         assert any("least_squares(y, damp)" in text for text in advice) is told
 
 
-@pytest.mark.parametrize("cls", [ic.PeriodicConv, ic.SymmetricConv])
 @pytest.mark.filterwarnings("ignore:Dynamo detected", "ignore:<class 'torch.autograd.function.F")
-def test_torch_compiles_it(cls: Any) -> None:
+def test_torch_compiles_it() -> None:
     y = torch.randn(2, 2, 5, 4, dtype=torch.float64)
-    solve = partial(cls.init(2, like=y).least_squares, damp=0.1)
+    solve = partial(ic.SymmetricConv.init(2, like=y).least_squares, damp=0.1)
     torch.testing.assert_close(torch.compile(solve, backend="aot_eager")(y), solve(y))
 
 

@@ -91,6 +91,7 @@ def test_gradients_of_any_order_are_those_of_differences(offsets: Any) -> None:
         assert torch.autograd.gradcheck(call, tensors, fast_mode=True, check_forward_ad=True)
         if own == 1:
             assert torch.autograd.gradgradcheck(call, tensors, fast_mode=True)
+        if own == 1 and len(offsets) == 2:  # of both; JAX compiles
             check_grads(jax.jit(call), tuple(map(jax.numpy.asarray, arrays)), order=2)
 
 

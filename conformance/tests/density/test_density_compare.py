@@ -16,12 +16,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 from torch import nn
 
 from invconv._cli import main
-from invconv_benchmarks.density import command, comparison, evaluation, rows
+from invconv_benchmarks.density import comparison, evaluation, rows
 from invconv_benchmarks.density.data import load, noise_of
 from invconv_benchmarks.density.recipe import CHECKPOINT, load_preset, read_checkpoint
 from invconv_benchmarks.density.training import DivergedError
@@ -68,19 +67,6 @@ def test_a_sweep_goes_on_until_the_best_is_inside_and_the_test_part_sees_no_othe
     assert reported == [(0, best), (1, best)]
 
 
-def test_a_rate_that_is_given_is_the_only_one(tmp_path: Path, monkeypatch: Any) -> None:
-    asked = Mock(side_effect=KeyboardInterrupt)
-    monkeypatch.setattr(command, "perform", asked)
-    options = ["--preset", "digits", "--learning-rate", "0", "--out", str(tmp_path)]
-    assert main(["density", "compare", *options]) == 130
-    assert asked.call_args.args[0].rates == (0.0,)
-    for preset, given, steps in (("hubble", [], 100), ("digits", [], 20), ("digits", [200], 200)):
-        options = ["--preset", preset, *(f"--steps={n}" for n in given), "--out", str(tmp_path)]
-        assert main(["density", "compare", "--quick", *options]) == 130
-        runs = asked.call_args.args[0]
-        assert (runs.recipe("plain", 0, 0.01).steps, len(runs.rates)) == (steps, 1)
-
-
 def test_an_outcome_that_is_cut_off_is_found_anew(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(rows, "train", Mock(side_effect=DivergedError("step 1: a NaN")))
     monkeypatch.setattr(rows, "_stop", Mock())
@@ -96,20 +82,6 @@ def test_an_outcome_that_is_cut_off_is_found_anew(tmp_path: Path, monkeypatch: A
         "plain-seed0-rate0.01",
         "plain-seed0-rate0.010000000000000002",
     }
-
-
-def test_a_run_whose_checkpoint_is_lost_is_trained_anew(tmp_path: Path, monkeypatch: Any) -> None:
-    done = Mock(step=2, steps=2, history=[{"held_out": 4.0}], flow=ActNorm(1))
-    monkeypatch.setattr(rows, "train", trained := Mock(return_value=done))
-    monkeypatch.setattr(rows, "_stop", Mock())
-    monkeypatch.setattr(evaluation, "bits_per_dim", lambda *_: np.ones(1))
-    comparison = rows.Comparison(load_preset("digits"), {}, (0,), (0.01,), None, tmp_path)
-    folder = comparison.run_folder("plain", 0, 0.01)
-    folder.mkdir()
-    for lost, count in ((True, 1), (True, 2), (False, 2)):
-        (folder / CHECKPOINT).write_bytes(b"") if not lost else None
-        rows.outcome_of(comparison, "plain", 0, 0.01, load("digits"), final=True)
-        assert trained.call_count == count
 
 
 def test_differences_are_paired_by_seed_and_a_run_that_stopped_is_left_out() -> None:
@@ -188,31 +160,6 @@ def test_the_result_is_what_the_models_say_once_more(compared: tuple[Path, str])
     assert "emerging 3×3" in out
 
 
-def test_a_curve_is_the_mean_of_the_runs_of_its_own_model() -> None:
-    runs = {"plain": [[5.0, 4.0]], "plu": [[7.0, 3.0, 1.0], [9.0, 5.0]]}
-    found: Any = {"data": {"watched": "test"}, "rows": []}
-    for mixing, bits in runs.items():
-        histories = [[{"step": n, "held_out": b} for n, b in enumerate(one)] for one in bits]
-        row = {"mixing": mixing, "runs": [{"history": h} for h in [*histories, []]]}
-        found["rows"].append(row)
-    axis = Figure().subplots()
-    comparison._curves(axis, found)
-    curves = {str(line.get_label()): [*line.get_ydata()] for line in axis.lines}
-    assert curves == {comparison.title("plain"): [5.0, 4.0], comparison.title("plu"): [8.0, 4.0]}
-    del found["rows"][0]["runs"][0]["history"][1:], found["rows"][1:]  # a single point, and so
-    comparison._curves(axis, found)  # without a warning
-    comparison._differences(axis, {"rows": [{"mixing": "plain", "difference": None}]})
-
-
-def test_the_command_is_told_without_its_places() -> None:
-    found: Any = {"data": {"name": "digits", "test": 1}, "training": {"steps": 1, "batch": 1}}
-    found |= {"environment": {"cpu": "", "cores": 1, "versions": {"torch": ""}}}
-    found |= {"seeds": [0], "paper": {}, "load": {}, "date": ""}
-    for place in ("--out '/my runs/a'", "'--out=/my runs/a' --workers 1"):
-        found["command"] = f"python -m invconv density compare {place} --quick"
-        assert comparison._about(found).startswith("`invconv density compare --quick`: ")
-
-
 def test_another_comparison_in_the_same_folder_is_refused(compared: tuple[Path, str]) -> None:
     text = (compared[0] / "result.json").read_text()
     out, error = compare(compared[0], "--width", "4").communicate(timeout=200)
@@ -273,13 +220,6 @@ def test_round_trips_find_an_error_that_is_known_and_count_samples() -> None:
     assert (lost.not_finite, lost.in_range, lost.noise_errors, lost.outside) == (8, 0, (), None)
     odd = torch.tensor([math.nan, math.inf, -math.inf, 0.999]).reshape(1, 1, 2, 2)
     assert evaluation.pixels(flow, odd).ravel().tolist() == [0, 0, 0, 255]
-
-
-def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["density", "train", "--preset", "digits", "--mixing", "plain", "--dry-run"]) == 0
-    assert re.search(r"1,648 parameters, about .* h for 20 steps", capsys.readouterr().out)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

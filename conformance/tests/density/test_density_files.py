@@ -63,13 +63,6 @@ def test_a_missing_path_says_where_the_data_come_from(name: str, tmp_path: Path)
         assert LAYOUTS[name] in str(caught.value)
 
 
-def test_shipped_data_take_no_path_and_others_are_unknown(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hubble comes with a package and takes no path"):
-        load("hubble", tmp_path)
-    with pytest.raises(ValueError, match=r"expected one of hubble, photos.*got 'mnist'"):
-        load("mnist")
-
-
 def test_a_folder_of_images(tmp_path: Path) -> None:
     large = picture(tmp_path / "train" / "a.png", 40, 70)
     small = picture(tmp_path / "train" / "b.png", 32, 32)
@@ -118,16 +111,9 @@ GOOD = ("train/a.png", "test/b.png")
     [
         (lambda p: p.write_bytes(b""), "bad.zip: the zip is damaged, encrypted or none"),
         (lambda p: p.write_bytes(zipped(p, *GOOD).read_bytes()[:-40]), "bad.zip: the zip is damag"),
-        (lambda p: p.write_bytes(zipped(p, *GOOD).read_bytes()[900:]), "bad.zip: the zip is damag"),
-        (lambda p: zipped(p), "there are not enough images in .*bad.zip"),
         (lambda p: zipped(p, "train/a.png"), "there are not enough images in .*bad.zip"),
         (lambda p: zipped(p, *GOOD, "c.png"), "bad.zip: expected images .* got 'c.png'"),
         (lambda p: zipped(p, *GOOD, "train/../c.png"), "bad.zip: expected .* got 'train/../c.png'"),
-        (lambda p: zipped(p, *GOOD, "/train/c.png"), "bad.zip: expected .* got '/train/c.png'"),
-        (
-            lambda p: p.write_bytes(zipped(p, *GOOD).read_bytes().replace(b"train/", b"\0rain/")),
-            "bad.zip: expected images .* got ''",
-        ),
         (lambda p: zipped(p, *GOOD, **{"train/c.pkl": b""}), "bad.zip: expected .*'train/c.pkl'"),
         (lambda p: zipped(p, *GOOD, **{"train/c.png": b"?"}), "bad.zip/train/c.png: not an image"),
         (lambda p: zipped(p, *GOOD, size=31), "bad.zip/test/b.png: expected at least 32 x 32"),
@@ -195,26 +181,6 @@ def test_imagenet_as_png_files_and_as_npz_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.tile(3).ravel(), rows[3])
     with pytest.raises(ValueError, match=r"expected bytes \(N, 3072\), got uint8.*12288"):
         load("imagenet32", other)
-    train, refused = other / "train_data_batch_3.npz", "batch_3.npz: no npz file with an array"
-    np.savez(train, data=np.array([{"a pickle": print}], dtype=object))
-    with pytest.raises(ValueError, match=refused):
+    np.savez(other / "train_data_batch_3.npz", data=np.array([{"a pickle": print}], dtype=object))
+    with pytest.raises(ValueError, match=r"batch_3\.npz: no npz file with an array"):
         load("imagenet64", other)
-    np.savez(train, data=rows)
-    train.write_bytes(train.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=refused):
-        load("imagenet64", other)
-
-
-def test_galaxies_as_the_authors_make_them_smaller(tmp_path: Path) -> None:
-    for part in ("training", "validation", "test"):
-        folder = tmp_path / part
-        folder.mkdir()
-        flat = np.full((128, 128, 3), (10, 100, 200), np.uint8)
-        Image.fromarray(flat).save(folder / "a.jpeg", quality=100)
-    found = load("galaxy", tmp_path)
-    assert found.image_shape == (3, 32, 32)
-    assert len(found.test) == 2
-    for plane, value in zip(found.tile(0), (10, 100, 200), strict=True):
-        inside = plane[1:-1, 1:-1].astype(int)  # what is outside counts as black at the edges
-        assert (abs(inside - value) <= 2).all()
-        assert plane[0, 0] <= value

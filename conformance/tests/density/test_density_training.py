@@ -13,7 +13,6 @@ import torch
 pytest.importorskip("lightning", reason="lightning is not installed")
 
 from invconv._cli import main
-from invconv_benchmarks.density import evaluation
 from invconv_benchmarks.density.data import load
 from invconv_benchmarks.density.evaluation import bits_per_dim
 from invconv_benchmarks.density.recipe import CHECKPOINT, KEY, Recipe, load_preset
@@ -86,13 +85,6 @@ def test_the_average_is_polyaks_with_a_light_start(monkeypatch: Any, tmp_path: P
         expected = keep * expected + (1 - keep) * value
     found = run.average.get_parameter(name).double()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_bfloat16_changes_the_loss_a_little_and_no_parameters_dtype(tmp_path: Path) -> None:
-    half = train(recipe("emerging", steps=6, precision="bfloat16"), DIGITS, tmp_path / "a")
-    exact = train(recipe("emerging", steps=6), DIGITS, tmp_path / "b")
-    assert all(p.dtype == torch.float32 for p in half.flow.parameters())
-    assert 0 < abs(float(half.loss) - float(exact.loss)) < 0.05
 
 
 def remembered(monkeypatch: pytest.MonkeyPatch) -> list[DensityModule]:
@@ -244,13 +236,6 @@ def test_a_checkpoint_imports_no_module(
     (tmp_path / CHECKPOINT).write_bytes(saved(stored))
     assert main(sample) == 2
     assert "has its word once its module has been imported" in capsys.readouterr().err
-
-
-def test_one_tile_has_no_spread(done: bytes, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    (tmp_path / CHECKPOINT).write_bytes(done)
-    monkeypatch.setattr(evaluation, "bits_per_dim", lambda *_: np.ones(1))
-    assert main(["density", "evaluate", str(tmp_path), "--count", "1"]) == 0
-    assert "step 5 of 60: 1.0000 bits/dim of 1 test images\n" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_run_is_refused(done: bytes, tmp_path: Path) -> None:

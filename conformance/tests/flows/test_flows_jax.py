@@ -36,7 +36,7 @@ def as_jax(tensor: Any) -> Any:
     return jax.numpy.asarray(tensor.numpy())
 
 
-@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("mixing", [m if m == "emerging_qr" else slow(m) for m in MIXINGS])
 def test_likelihoods_and_samples_are_those_of_torch(mixing: str, tmp_path: Path) -> None:
     flow, found = both(tmp_path, torch.float32, mixing, levels=1)
     assert found.latent_shapes == flow.latent_shapes
@@ -70,10 +70,10 @@ def test_actnorms_are_initialized_as_those_of_torch(tmp_path: Path) -> None:
             np.testing.assert_allclose(array, wanted[name].detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("grid", [(), slow((4, 4))])
+@pytest.mark.parametrize("grid", [slow(()), (4, 4)])
 def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path) -> None:
     settings = {"squeeze": "haar", "scale_floor": 0.2, "context": 2, "kernel_size": 5}
-    settings |= {"levels": 3, "depth": 2}
+    settings |= {"levels": 2, "depth": 1}
     shape = 3, 8, 8
     with jax.enable_x64(True):
         flow, found = both(tmp_path, torch.float64, "emerging_qr", shape, **settings)
@@ -100,7 +100,7 @@ def test_in_float64_they_agree_to_rounding(grid: tuple[int, ...], tmp_path: Path
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, *map(slow, (torch.float64, torch.float16))])
 def test_every_flow_comes_back_as_it_was(mixing: str, dtype: Any, tmp_path: Path) -> None:
     settings = {"squeeze": "dct", "kernel_size": 5, "context": 1, "scale_floor": 0.1}
     flow = moved(glow(mixing, **settings), 0.05, dtype)
@@ -194,7 +194,7 @@ def test_a_key_has_one_flow(mixing: str) -> None:
 def test_a_restored_flow_knows_that_it_is_initialized(tmp_path: Path) -> None:
     """A checkpoint holds leaves alone: equinox puts them into a fresh flow."""
     x = as_jax(torch.rand(4, *SHAPE)) / 2
-    fresh, other = (Glow.init(jax.random.key(i), SHAPE, 2, 1, 4, dtype="float32") for i in (0, 1))
+    fresh, other = (Glow.init(jax.random.key(i), SHAPE, 1, 1, 4, dtype="float32") for i in (0, 1))
     trained = fresh.initialize(x)
     equinox.tree_serialise_leaves(tmp_path / "leaves.eqx", trained)
     restored = equinox.tree_deserialise_leaves(tmp_path / "leaves.eqx", other)

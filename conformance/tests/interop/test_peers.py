@@ -22,7 +22,7 @@ from invconv_torch import interop
 from invconv_torch.flows import AffineCoupling
 from tests.interop.peers import JAX, TORCH, Flow
 from tests.programs import python
-from tests.selected import installed
+from tests.selected import installed, slow
 
 EVENT = (2, 3)
 NORM = ic.ActNorm(np.asarray([0.5, -0.3]), np.ones(2), ndim=1)
@@ -93,7 +93,7 @@ def close(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("library", installed((*TORCH, *JAX)))
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", ["chain", slow("periodic")])
 def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, library: str) -> None:
     conv = OPERATORS[operator](np.random.default_rng(0))
     s = (in_torch if library in TORCH else in_jax)(library, conv)
@@ -119,6 +119,7 @@ def test_a_drop_in_keeps_its_librarys_rules_and_goes_our_way(operator: str, libr
 FLOW_LIBRARIES = {*TORCH, *JAX} - {"torch"}
 
 
+@pytest.mark.slow
 def test_adapters_import_no_flow_library_and_no_compiler_and_name_what_is_missing() -> None:
     code = """
 import sys

@@ -1,259 +1,227 @@
-"""Choices that change no number but the time and the memory: ways, blocks, threads, images.
+"""Choices that change no number but the time and the memory: ways, parts, threads, images.
 
-`choices.json` states them, for two processors and a GPU. Run this file as a program where a change
-means to move some, and read the difference: which sizes take another way now?
+What is chosen is possible, and costs least by the stated cost; costs are those counted by hand. A
+constant of `costs` or `limits` that is tuned breaks none of this.
 """
 
-import dataclasses
 import itertools
-import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import invconv as ic
+from invconv.arrays.stencil import Sweep
 from invconv.families import path as paths
-from invconv.families.convolutions import Causal, StencilFamily
-from invconv.kernels import exponential, order, pitched, primitives
-from invconv.kernels.cpu import costs, recursive
-from invconv.kernels.cpu.assembly import best_parts, best_program, of_ways, program
+from invconv.families.convolutions import Causal
+from invconv.kernels import exponential, order, pitched
+from invconv.kernels.cpu import assembly, costs, recursive
 from invconv.kernels.cpu.compiler.target import Target
-from invconv.kernels.cpu.correlate import programs
-from invconv.kernels.cpu.correlate.correlation import CompiledCorrelation
-from invconv.kernels.cpu.geometry import geometry_of
-from invconv.kernels.cpu.spectral import product
-from invconv.kernels.cpu.spectral.product import Blocks, along
-from invconv.kernels.cuda.plan import Device, plan_of
-from invconv.kernels.frequencies.waves import Basis, real_transform
+from invconv.kernels.cpu.correlate import correlation, programs
+from invconv.kernels.cpu.geometry import Geometry, geometry_of
+from invconv.kernels.cpu.spectral.product import along
 from invconv.operators.base import judgement as judged
 from invconv.trust import limits
 from invconv.trust.round_trip import RoundTrip
 
-FILE = Path(__file__).with_name("choices.json")
-TARGETS = {
-    512: Target("x86_64-unknown-linux-gnu", "skylake-avx512", "", 512, 32, fma=True),
-    256: Target("x86_64-unknown-linux-gnu", "haswell", "", 256, 16, fma=True),
-}
-GPU = Device(90, 227 * 1024, 132)
-# channels, grid, taps along each axis, place of the pixel, direction, dilation
-SWEEPS: tuple[tuple[Any, ...], ...] = (
-    (1, (4000,), (3,), (0,), (-1,), (1,)),
-    (3, (200,), (12,), (0,), (1,), (2,)),
-    (3, (9, 40), (3, 3), (0, 1), (1, -1), (1, 1)),
-    (12, (64, 64), (2, 2), (0, 0), (1, 1), (1, 1)),
-    (30, (16, 17), (3, 5), (0, 2), (-1, 1), (2, 1)),
-    (48, (8, 8), (2, 2), (0, 0), (1, 1), (1, 1)),
-    (2, (700, 900), (2, 2), (0, 0), (1, 1), (1, 1)),
-    (5, (3, 20, 9), (2, 3, 3), (0, 1, 1), (1, -1, 1), (1, 1, 1)),
-    (130, (5, 1), (3, 3), (0, 1), (1, 1), (1, 1)),
+WIDE = Target("x86_64-unknown-linux-gnu", "skylake-avx512", "", 512, 32, fma=True)
+NARROW = Target("x86_64-unknown-linux-gnu", "haswell", "", 256, 16, fma=True)
+# channels, grid, and taps along each axis: a signal; images that are small, large, of many channels
+SOLVES: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...] = (
+    *((1, (4000,), (3,)), (3, (200,), (12,)), (12, (64, 64), (2, 2)), (48, (8, 8), (2, 2))),
+    *((2, (700, 900), (2, 2)), (5, (3, 20, 9), (2, 3, 3)), (130, (5, 1), (3, 3))),
 )
-RNG = np.random.default_rng(0)
-OPERATORS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "corner": (ic.AutoregressiveConv.init(3, rng=RNG), (40, 300)),
-    "wide corner": (ic.AutoregressiveConv.init(32, 7, rng=RNG), (64, 64)),
-    "emerging": (ic.EmergingConv.init(12, rng=RNG), (16, 16)),
-    "periodic": (ic.PeriodicConv.init(12, rng=RNG), (30, 64)),
-    "one channel": (ic.PeriodicConv.init(1, 31, rng=RNG), (1000, 1000)),
-    "mirrors": (ic.SymmetricConv.init(2, boundary="mirror", rng=RNG), (33, 5)),
-    "exponential": (ic.ExponentialConv.init(16, rng=RNG), (7, 11)),
-    "ring": (ic.ExponentialConv.init(16, padding="circular", rng=RNG), (7, 11)),
-    "matrix": (ic.Conv1x1.init(96, rng=RNG), (64, 64)),
-    "chain": (
-        ic.Chain([ic.PLUConv1x1.init(8, rng=RNG), ic.QRConv1x1.init(8, rng=RNG)]),
-        (128, 128),
-    ),
-    "scale": (ic.ActNorm.init(4, rng=RNG), (5,)),
-}
+BATCHES = (1, 1), (1, 2), (5, 2), (19, 1), (64, 4)  # and workers
 
 
-def numbers(record: Any) -> dict[str, int]:
-    return {name: n for name, n in dataclasses.asdict(record).items() if n}
+def geometry(
+    channels: int, grid: tuple[int, ...], taps: tuple[int, ...], target: Target = WIDE
+) -> Geometry:
+    ones, zeros = (1,) * len(grid), (0,) * len(grid)
+    sweep: Sweep = Causal.of(taps, zeros, ones, ones, True).sweep.on(grid)
+    return geometry_of(channels, sweep, 4 if target is WIDE else 8, target)
 
 
-def orders() -> Iterator[tuple[str, Any]]:
-    for block, single in itertools.product((1, 2, 5, 6, 8, 9, 13), (True, False)):
-        yield f"{block} {single}", [f(block, single) for f in (order.accumulators, order.unrolled)]
-    yield "limits", [order.inverse_limit(channels) for channels in (1, 16, 17, 64, 512)]
-    yield "threads", [costs.threads(4, costs.SHARED * x) for x in (0.99, 1)]
-    yield "apart", [costs.apart(n, size) for n in (512, 1000, 1024) for size in (4, 8)]
+@pytest.mark.parametrize("target", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("solve", SOLVES, ids=str)
+def test_a_solve_takes_the_quickest_way(solve: Any, target: Target) -> None:
+    g = geometry(solve[0], solve[1], solve[2], target)
+    for batch, workers in BATCHES:
+        ways = assembly.of_ways(g, batch, workers)
+        assert ("recursion" in ways) == (solve[0] == 1 and len(solve[1]) == 1)
+        assert ("channels" in ways) == (solve[0] > 1)
+        assert ("rows" in ways) == (solve[1][-1] > 1 and len(solve[1]) > 1)
+        best = assembly.best_program(g, batch, workers)
+        assert ways[best.way] == min(ways.values())
+        assert best.units(batch) * best.header.images >= batch
+        more, helped = assembly.of_ways(g, batch + 16, 1), assembly.of_ways(g, batch, workers + 1)
+        assert all(more[way] >= ways[way] >= helped[way] for way in ways)
+
+        *filled, last = assembly.best_parts(g, batch, workers)
+        assert sum(filled) + last == batch
+        assert not any(n % g.lanes for n in filled)
+        cost = [min(assembly.of_ways(g, n, workers).values()) for n in (*filled, last)]
+        assert sum(cost) <= min(ways.values())
 
 
-def solves() -> Iterator[tuple[str, Any]]:
-    for (channels, grid, *settings), bits in itertools.product(SWEEPS, TARGETS):
-        sweep, itemsize = Causal.of(*settings, True).sweep.on(grid), 4 if bits == 512 else 8
-        g = geometry_of(channels, sweep, itemsize, TARGETS[bits])
-        label = f"{channels}x{grid} of {settings}, {itemsize} bytes, {bits} bits"
-        for batch, workers in ((1, 1), (1, 2), (5, 2), (19, 1), (64, 4)):
-            best, ways = best_program(g, batch, workers), of_ways(g, batch, workers)
-            costs_of = {way: float(f"{cost:.6g}") for way, cost in ways.items()}
-            parts = best.header.images, best.header.segments
-            chosen = [best.way, best.sums, parts, best_parts(g, batch, workers), costs_of]
-            yield f"{label}, batch {batch}, {workers} workers", chosen
+def test_costs_of_solves_are_those_counted_by_hand() -> None:
+    beside = costs.BESIDE
+    for images, groups in ((1, 1), (16, 1), (19, 2)):  # of 16
+        ways = assembly.of_ways(geometry(1, (4000,), (3,)), images, 1)
+        of_images = groups * 4000 * (3 + beside["images"])
+        assert ways == {"images": of_images, "recursion": images * 4000 * (3 + beside["recursion"])}
+
+    # four strips of 16 rows, a row a pixel behind the one above; four taps of 12 channels
+    for images, workers, levels, most in ((19, 1, 19 * 4 * (64 + 15), 19), (5, 2, 790, 3)):
+        ways = assembly.of_ways(geometry(12, (64, 64), (2, 2)), images, workers)
+        assert ways["rows"] == levels * (48 + beside["rows"])
+        assert ways["images"] == (2 if images > 16 else 1) * 64**2 * (48 + beside["images"])
+        assert ways["channels"] == most * 64**2 * (4 + beside["channels"] / 12)
+    one = assembly.of_ways(geometry(12, (64, 64), (2, 2)), 1, 1)  # whose 8 rows at once wait
+    assert one["channels"] == 64**2 * (1 + 3 * (64 + 7) / 64 + beside["channels"] / 12)
+
+
+@pytest.mark.parametrize("wrap", [False, True, "symmetric"])
+@pytest.mark.parametrize("grid", [(40,), (16, 17), (3, 5, 4)])
+def test_a_correlation_takes_the_quickest_way(grid: tuple[int, ...], wrap: Any) -> None:
+    """With images in the lanes no product is with a zero beyond the grid."""
+    offsets = tuple(itertools.product((-1, 0, 2), repeat=len(grid)))
+    inside = math.prod(
+        sum(wrap is not False or 0 <= i + o < n for i in range(n) for o in (-1, 0, 2)) for n in grid
+    )
+    given = correlation.compiled_correlation(4, grid, offsets, wrap, 4, WIDE)
+    assert given is not None
+    assert given.by_images is not None
+    assert given.program.products >= given.by_images.program.products == inside
+    for batch, workers in (*BATCHES, (2000, 3)):
+        best, threads = correlation.way_of(given, batch, workers)
+        ways = [given] if batch <= 8 else [given, given.by_images]
+        assert best.seconds(batch, workers) == min(way.seconds(batch, workers) for way in ways)
+        assert 1 <= threads <= min(workers, best.units(batch))
         for way in ways:
-            yield f"{label}, {way}", numbers(program(g, way, way == "rows", 3).header)
+            assert way.seconds(batch + 16) > way.seconds(batch) >= way.seconds(batch, 2)
+            assert way.units(batch) * way.program.header.images >= batch
+    # three vectors of 16 images, a number of which takes 4 products for each tap of its pixel
+    of_number = costs.COPY + costs.MULTIPLY * 4 * inside / math.prod(grid)
+    assert given.by_images.seconds(40) == pytest.approx(48 * 4 * math.prod(grid) * of_number)
+    read = programs.reading((2**11, 2**11), ((0, 0),), False)
+    assert read is not None
+    assert programs.images_program(read, 1, WIDE, 4) is None  # beyond the cache
 
 
-def correlations() -> Iterator[tuple[str, Any]]:
-    wraps = False, True, "symmetric"
-    for (channels, grid, taps, centre, *_), wrap, bits in itertools.product(SWEEPS, wraps, TARGETS):
-        offsets = Causal.of(taps, centre, (1,) * len(grid), (2,) * len(grid), True).offsets
-        read, itemsize = programs.reading(grid, offsets, wrap), 4 if bits == 512 else 8
-        label = f"{channels}x{grid} of {taps}, {wrap}, {itemsize} bytes, {bits} bits"
-        if read is None or math.prod(grid) * channels > 2**16:
-            continue
-        makes: dict[str, Any] = {
-            "pixels": programs.correlation_program,
-            "images": programs.images_program,
-        }
-        for lanes, make in makes.items():
-            made = make(read, channels, TARGETS[bits], itemsize)
-            if made is None:
-                yield f"{label}, {lanes}", None
-                continue
-            run: Any = (TARGETS[bits], read, made, lanes, itemsize, None, None)
-            seconds = [CompiledCorrelation(*run).seconds(b, w) for b, w in ((1, 1), (40, 3))]
-            costing = [made.products, *(f"{s:.4g}" for s in seconds)]
-            yield f"{label}, {lanes}", [numbers(made.header), costing]
+def test_seconds_threads_and_distances() -> None:
+    of_three = costs.COPY + 3 * costs.MULTIPLY
+    assert costs.seconds(2, 3, 4, WIDE) == pytest.approx(2 * of_three)
+    assert costs.seconds(2, 3, 8, NARROW) == pytest.approx(8 * of_three)
+    assert costs.seconds(2, 3, 4, WIDE, copied=False) == pytest.approx(6 * costs.MULTIPLY)
+    assert [costs.threads(4, x * costs.SHARED) for x in (0.99, 1)] == [1, 4]
+    assert [costs.apart(n, 4) for n in (1000, 1024)] == [1000, 1024 + 16]
+    assert [costs.apart(n, 8) for n in (512, 1000)] == [512 + 8, 1000]
 
 
-def grids() -> Iterator[tuple[str, Any]]:
-    for (_, grid, taps, centre, direction, dilation), wrap in itertools.product(
-        SWEEPS, (True, False)
-    ):
-        offsets = Causal.of(taps, centre, direction, dilation, True).offsets
-        found = primitives.grid_of(offsets, wrap, grid)
-        yield f"{grid} of {taps}, {direction}, {dilation}, {wrap}", found and vars(found)
+def test_sums_hide_latencies_and_stay_accurate() -> None:
+    """Twelve sums at once, or as many as a block of up to 8 channels has, if it has all of them."""
+    sums = [(order.accumulators(n, True), order.unrolled(n, True)) for n in (1, 2, 5, 8, 9)]
+    assert sums == [(1, 1), (2, 2), (2, 5), (1, 8), (1, 1)]
+    assert {f(n, False) for n in (1, 8, 9) for f in (order.accumulators, order.unrolled)} == {1}
+    assert [order.inverse_limit(n) for n in (1, 16, 17, 64, 512)] == [10, 10, 10, 20, 56]
 
 
-def layouts() -> Iterator[tuple[str, Any]]:
-    for channels, grid, *settings in SWEEPS:
-        sweep = Causal.of(*settings, True).sweep
-        found = vars(pitched.layout((2, channels, *grid), sweep.reach, sweep.direction))
-        yield f"{channels}x{grid} of {settings}", found | {"steps": len(found["steps"])}
-
-
-def products() -> Iterator[tuple[str, Any]]:
-    borders = ("periodic",) * 2, ("symmetric", "periodic"), ("odd", "mirror")
-    for words, shape, (bits, target) in itertools.product(
-        borders, ((8, 9), (40, 3)), TARGETS.items()
-    ):
-        basis, itemsize = Basis(words, (1, 1)), 4 if bits == 512 else 8
-        transform = real_transform(basis.waves, shape, basis.frequencies(shape))
-        blocks = [Blocks(2, 8), Blocks(3, 16), Blocks(1, 5)]
-        given = 5, shape, transform, blocks, [1, 2, 3], target.lanes(itemsize), itemsize
-        header = product.program(*given).header
-        found = numbers(header) | {"places": transform.places[::5].tolist()}
-        yield f"{words}, {shape}, {bits} bits", found
-
-
-def filters() -> Iterator[tuple[str, Any]]:
-    for bits, itemsize, rows in itertools.product(TARGETS, (4, 8), (1, 3, 8, 9, 11, 35)):
-        groups = recursive.groups(recursive.Filter(2, 2, 2, 2), TARGETS[bits], itemsize, rows)
-        yield f"{bits} bits, {itemsize} bytes, {rows} rows", groups
+def test_blocks_of_points_and_groups_of_signals_hold_all() -> None:
+    for points, most in itertools.product(range(1, 99), costs.SUMS.values()):
+        count, block = along(points, most)
+        assert block <= max(8, most)
+        assert count * block - block < points <= count * block
+    assert [along(n, 24) for n in (9, 33, 200)] == [(1, 16), (3, 16), (13, 16)]
+    for (target, itemsize), rows in itertools.product(((WIDE, 4), (NARROW, 8)), range(1, 40)):
+        groups = recursive.groups(recursive.Filter(2, 2, 2, 2), target, itemsize, rows)
+        firsts, stops = [first for _, first, _ in groups], [stop for *_, stop in groups]
+        assert [*firsts, rows] == [0, *stops]
+        idle = sum(-(stop - first) % lanes for lanes, first, stop in groups)
+        assert idle < target.lanes(itemsize) - 2  # three signals in the lanes are worth it
     parts = recursive._parts(recursive.Filter(1, 1, 2, 0), 8, 64, 3)
-    yield "64 rows, 3 threads", [rows for _, *rows in parts]
-    sizes = [(1, 20, 27), (1, 20, 28), (9, 2, 2), (4, 12, 12)]
-    yield "sections at once", [recursive.Filter(*size, 30).at_once for size in sizes]
+    assert [rows for _, *rows in parts] == [[0, 24], [24, 48], [48, 64]]
+    for zeros, poles in itertools.product((1, 5, 20, 40), repeat=2):
+        at_once = recursive.Filter(1, zeros, poles, 30).at_once
+        assert at_once <= costs.SECTIONS
+        assert at_once * (zeros + poles + 1) <= costs.FILTER
 
 
-def axes() -> Iterator[tuple[str, Any]]:
-    for most in costs.SUMS.values():
-        yield f"{most} sums", [along(n, most) for n in (1, 8, 9, 16, 17, 33, 40, 41, 80, 81, 200)]
+def test_runs_of_numbers_at_equal_distances_are_read_as_one_block() -> None:
+    blocks = pitched._blocks([0, 2, 10, 12, 20, 22, 31], 2)
+    assert blocks == ((0, 10, 3, 4), (31, 0, 1, 2))  # the first, the distance, how many, how long
 
 
-def launches() -> Iterator[tuple[str, Any]]:
-    for channels, grid, *settings in SWEEPS:
-        sweep = Causal.of(*settings, True).sweep.on(grid)
-        for itemsize, shared in itertools.product((4, 8), (GPU.shared, 48 * 1024)):
-            plan = plan_of(channels, sweep, itemsize, dataclasses.replace(GPU, shared=shared))
-            label = f"{channels}x{grid} of {settings}, {itemsize} bytes, {shared}"
-            if plan is None:
-                yield label, None
-                continue
-            launches = [*plan.weigh(), *map(plan.solve, (1, 7, 500))]
-            values = [[v.blocks, v.threads, v.shared, v.counters, *v.integers] for v in launches]
-            yield label, [dict(plan.constants), *values]
+@pytest.mark.parametrize("eps", [2.0**-23, 2.0**-52])
+def test_an_exponential_has_as_few_terms_as_are_enough(eps: float) -> None:
+    """What a step leaves out, phi^n / n! e^phi for the first n left out, is at most eps."""
+
+    def left_out(phi: float, terms: int) -> float:
+        return phi ** (terms + 1) / math.factorial(terms + 1) * math.exp(phi)
+
+    for norm in (1e-9, 0.3, 1.0, 3.9, 4.01, 100.0, 4096.0):
+        steps, terms = exponential.counts_for(norm, eps)
+        assert (steps - 1) * 4 < norm <= steps * 4
+        assert left_out(norm / steps, terms) <= eps * (1 + 1e-9)
+        assert terms == 1 or left_out(norm / steps, terms - 1) > eps * (1 - 1e-9)
+    assert [exponential.counts_for(norm, eps) for norm in (4097.0, math.nan)] == [(0, 0)] * 2
 
 
-def steps() -> Iterator[tuple[str, Any]]:
-    for eps in (2.0**-23, 2.0**-52):
-        yield f"reaches {eps:.1e}", [f"{n:.6g}" for n in exponential.reaches(eps)]
-        for norm in (0.0, 1e-9, 0.3, 4.0, 4.01, 100.0, 4096.0, 4097.0, math.nan):
-            yield f"{norm}, {eps:.1e}", exponential.counts_for(norm, eps)
-    family = StencilFamily.of(((-1,), (0,), (1,)), False)
-    for orders in (0, 1, 3):
-        series = exponential.series(family, np.full((3, 2, 2), 3.0), (), None, orders)
-        yield f"{orders} derivatives", series.counts
+@pytest.mark.parametrize("affordable", [3, 7, 30, 200])
+def test_a_round_trip_has_as_many_images_as_its_error_needs(affordable: int) -> None:
+    """Few if all is right or lost, more just below the limit; without one as a diagnosis."""
+    few = affordable < limits.CYCLE
+    count = max(limits.CYCLE, min(affordable, limits.FEW))
+    right, near, lost = (_drawn(affordable, 1e-2, off) for off in (0.0, 5e-3, 0.5))
+    diagnosed = _drawn(affordable, None, 0.0)
+    if few:
+        assert right == lost == diagnosed == max(2, affordable)
+    else:
+        assert right == limits.CYCLE
+        assert near == limits.MORE * count
+        assert lost == count
+        assert diagnosed == max(limits.CYCLE, min(affordable, limits.DIAGNOSED))
+    spectral = [_drawn(affordable, 1e-2, off, spectral=True) for off in (0.0, 0.5)]
+    assert spectral == ([2, affordable] if affordable < 2 * limits.CYCLE else [right, count])
+    matrices = _drawn(affordable, 1e-2, 0.0, matrices=True)  # a few more, which cancel less
+    assert matrices == (max(2, affordable) if few else 2 * limits.CYCLE)
 
 
-def images() -> Iterator[tuple[str, Any]]:
-    """How many images judge an inverse, on which grid its condition is looked at."""
-    for name, (conv, shape) in OPERATORS.items():
-        path = paths.linear(conv._path())
-        given = path, conv.channels, shape
-        by_taps, _, work = judged.work_of(*given)
-        estimates = [judged.of_estimate(*given, alike) for alike in (True, False)]
-        parts = [judged._part(shape, quick, conv) for quick in (1.0, 500.0, 1e5)]
-        drawn = [by_taps, *(int(limits.WORK / (times * work)) for times in (0.5, 1, 4))]
-        quick = [judged.quicker_by_blas(path, shape), judged.images_of_growth(*given)]
-        yield name, [drawn, quick, [f"{e:.6g}" for e in estimates], parts]
-    for affordable, spectral, matrices in itertools.product(
-        (0, 3, 7, 30, 200), (False, True), (False, True)
-    ):
-        shape, dtype = (2, 8), np.dtype("float64")
-        signs = np.ones((2, *shape))
-        trip = RoundTrip(abs, abs, abs, shape, dtype, signs, spectral=spectral, matrices=matrices)
-        for limit in (None, 1e-2):
-            total = _counted(trip, affordable, limit)
-            yield f"{affordable}, {spectral}, {matrices}, {limit}", total
+def _drawn(affordable: int, limit: float | None, off: float, **settings: Any) -> int:
+    """Return how many images a round trip draws whose inverse is off by a part."""
+    drawn, signs = list[int](), np.ones((2, 2, 8))
+
+    def solve(y: Any) -> Any:
+        return y + off * np.abs(y).max(axis=(1, 2), keepdims=True)
+
+    def count(x: Any) -> Any:
+        drawn.append(len(x))
+        return x
+
+    trip = RoundTrip(count, count, solve, (2, 8), np.dtype(float), signs, **settings)
+    trip.error(affordable, limit)
+    return sum(drawn)
 
 
-def _counted(trip: RoundTrip, affordable: int, limit: float | None) -> list[int]:
-    """Return how many images a round trip draws if all is right, nearly lost, and lost."""
-    totals = []
-    for off in (0.0, 5e-4, 5e-3, 0.5):
-        drawn = [0]
-
-        def solve(y: Any, off: float = off, drawn: list[int] = drawn) -> Any:
-            return y + off * np.abs(y).max(axis=tuple(range(1, y.ndim)), keepdims=True)
-
-        def count(x: Any, drawn: list[int] = drawn) -> Any:
-            drawn[0] += len(x)
-            return x
-
-        dataclasses.replace(trip, own=count, other=count, solve=solve).error(affordable, limit)
-        totals.append(drawn[0])
-    return totals
+def test_the_work_of_a_judgement_is_that_counted_by_hand() -> None:
+    path = paths.linear(ic.Conv1x1(np.eye(3)).asarrays(np.ones(1))._path())
+    products, numbers = 3 * 60, 60
+    work = 8 * numbers + products * (1 / 3 + 1 / 16)
+    assert judged.work_of(path, 3, (4, 5)) == pytest.approx((True, False, work))
+    compiled = 8 * numbers + products / 16
+    assert judged.of_estimate(path, 3, (4, 5), False) == pytest.approx(12 * compiled / 20)
+    assert judged.of_estimate(path, 3, (4, 5), True) == pytest.approx(6 * compiled / 20)
+    assert not judged.quicker_by_blas(path, (4, 5))  # no sum over taps
+    corner = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
+    taps = paths.linear(corner._path())
+    assert [judged.quicker_by_blas(taps, (n, n)) for n in (8, 4096)] == [True, False]
 
 
-_SECTIONS = orders, solves, correlations, grids, layouts, products, filters, axes, launches
-SECTIONS = {f.__name__: f for f in (*_SECTIONS, steps, images)}
-
-
-def plain(section: str) -> Any:
-    return json.loads(json.dumps(dict(SECTIONS[section]())))
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_choices_are_those_that_are_stated(section: str) -> None:
-    assert plain(section) == json.loads(FILE.read_text())[section]
-
-
-def test_constants_count_as_they_are_now(monkeypatch: Any) -> None:
-    """`invconv benchmark choices` changes each."""
-    for name, taken in (("COPY", 6 * costs.MULTIPLY), ("MULTIPLY", 2 * costs.COPY)):
-        with monkeypatch.context() as patch:
-            patch.setattr(costs, name, 0.0)
-            assert costs.seconds(2, 3, 4, TARGETS[512]) == pytest.approx(taken)
-
-
-if __name__ == "__main__":
-    lines = {
-        n: [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in plain(n).items()] for n in SECTIONS
-    }
-    parts = (f'"{name}": {{\n' + ",\n".join(each) + "\n}" for name, each in lines.items())
-    FILE.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+def test_a_part_of_a_grid_has_few_pixels_and_its_frequencies() -> None:
+    corner = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
+    assert judged._part((40, 300), 1e5, corner) == (40, 300)
+    assert judged._part((40, 300), 500.0, corner) == (20, 19)
+    ring = ic.PeriodicConv.init(3, rng=np.random.default_rng(0))
+    assert judged._part((30, 64), 500.0, ring) == (30, 16)
+    assert judged._part((30, 63), 500.0, ring) == (15, 21)

@@ -145,7 +145,7 @@ def test_rows_that_lag_by_four_pixels_are_copied_at_every_width(
     compiled._runs.cache_clear()
 
 
-@pytest.mark.parametrize("channels", [4, 48, 128, 256])
+@pytest.mark.parametrize("channels", [4, 128])
 def test_a_folded_inverse_is_as_accurate_as_substitution(channels: int) -> None:
     """At the limit of D's condition, in float32, beside LAPACK's substitution."""
     rng = np.random.default_rng(channels)
@@ -277,7 +277,7 @@ OPS: dict[str, Any] = {"numpy": NUMPY, "torch": TORCH, "array_api_strict": None}
 
 @pytest.mark.parametrize("library", OPS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("seed", seeds(10, 40))  # five are rasters of four axes
+@pytest.mark.parametrize("seed", seeds(5, 40))  # five are rasters of four axes
 def test_any_setting_solves_the_dense_system(seed: int, dtype: str, library: str) -> None:
     """With D^-1 folded in and without; a NaN stays in its image, and y is as it was."""
     rng, ops, array = np.random.default_rng(seed), OPS[library], CARRY[library]

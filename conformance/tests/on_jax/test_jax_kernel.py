@@ -22,7 +22,7 @@ from tests.selected import cases_named
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 RNG = np.random.default_rng(0)
-SCANNED = ("corner-1d-", "corner-2d+-", "raster-k2x3-dilated", "corner-9-channels-on-20")
+SCANNED = "corner-1d-", "raster-k2x3-dilated"
 
 
 @jax.jit  # type: ignore[untyped-decorator]

@@ -19,11 +19,11 @@ import invconv as ic
 import invconv_jax
 from invconv import extend
 from invconv_jax import pytrees
-from tests.selected import COMPILED, OWN, of_each_class
+from tests.selected import COMPILED, OWN, of_each_class, slow
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-VECTORISED = ("conv1x1-2d", "pluconv1x1-2d", "emerging-biases", "periodic-bias", "exponential-bias")
+VECTORISED = "pluconv1x1-2d", "emerging-biases"
 some_cases = pytest.mark.parametrize("case", of_each_class(*COMPILED))
 
 
@@ -194,7 +194,7 @@ def test_channels_last(case: Any) -> None:
             getattr(last, method)(nhwc[..., :1] if conv.channels > 1 else nhwc[..., 0])
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion"])
+@pytest.mark.parametrize("name", ["adamw", slow("lion")])
 def test_weight_decay_does_not_reach_the_sign_of_plu(name: str) -> None:
     optax, equinox = pytest.importorskip("optax"), pytest.importorskip("equinox")
     conv = invconv_jax.init(jax.random.key(0), ic.PLUConv1x1, 3, dtype="float32")

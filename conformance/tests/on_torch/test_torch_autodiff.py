@@ -143,6 +143,14 @@ TWO = {
 }
 
 
+@pytest.fixture(scope="module")
+def few_objects() -> None:
+    """Have the collector, and a search among its objects, leave out all that is there."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("few_objects")
 @directions
 def test_hooks_see_all_that_is_kept(layer_name: str, direction: str, torch_layer: Any) -> None:
     """As those of checkpoints and of offloading do: images, spectra, and matrices of weights.

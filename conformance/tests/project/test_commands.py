@@ -172,6 +172,7 @@ def test_no_traceback_for_what_is_no_fault_of_ours(monkeypatch: Any, capsys: Any
         _cli.main(["info"])
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_no_image_is_said_before_the_work(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('jax', 'matplotlib', 'rich', 'torch')));"
@@ -188,6 +189,7 @@ def test_what_is_missing_or_no_image_is_said_before_the_work(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_command_finds_modules_where_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "own_rows.py").touch()

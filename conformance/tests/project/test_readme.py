@@ -40,10 +40,10 @@ def run(code: str, scope: dict[str, Any], capsys: pytest.CaptureFixture[str]) ->
 def every_example() -> list[Any]:
     """Return (file, number); what trains, exports or differentiates compiles for seconds."""
     long = ("for step in range", "fit_to_data", "onnx.export", "jax.grad", "nnx.grad")
-    checks = "class Along"  # all laws, in all libraries
+    longest = "class Along", "jax.value_and_grad"  # all laws in all libraries; training
     return [
         slow(name, i)
-        if (name in ROOMS and any(map(code.count, long))) or checks in code
+        if (name in ROOMS and any(map(code.count, long))) or any(map(code.count, longest))
         else (name, i)
         for name in FILES
         for i, code in enumerate(examples(name))

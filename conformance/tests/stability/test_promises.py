@@ -16,7 +16,7 @@ import invconv as ic
 from invconv.trust.round_trip import noise_like, relative_error
 from invconv_conformance.cases.table import Case, perturbed
 from invconv_conformance.libraries import KNOWN
-from tests.selected import cases_named, turned
+from tests.selected import cases_named, slow, turned
 
 Operator = ic.InvertibleConv
 MAX_GAIN = 10.0
@@ -180,7 +180,7 @@ def recomputed(library: str, judged: list[Any], trained: list[Any], x: Any) -> d
     return known.pullback(run, weights, array(x), bars)[0]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("library", ["torch", "jax", "jax-jit"])
+@pytest.mark.parametrize("library", ["torch", "jax-jit", slow("jax")])
 @pytest.mark.parametrize("how", ["beside a large pixel", "beside a large channel", "by a gain"])
 def test_an_inverse_that_training_loses_gives_no_gradient(library: str, how: str) -> None:
     if library == "torch":

@@ -248,47 +248,36 @@ def test_a_result_that_the_next_call_overwrites_is_noticed(monkeypatch: Any) -> 
 
 COUNTED, KEPT = count(), dict[str, Any]()
 WARN = partial(warn, "", ic.IllConditionedWarning)
-# a law, a case, a method or function, and what of its argument and its results is wrong
+# a law, a case, a method or function, and what of its argument and its results is wrong: of y and
+# the log-determinant d, or of the gradients g and that by the image, xb
 MISTAKES: dict[str, Callable[..., Any]] = {
-    "vjp.parameters qrconv1x1-m2 forward_vjp": lambda conv, x, gradients, x_bar: (
-        gradients | {"reflectors": 0 * gradients["reflectors"]},
-        x_bar,
+    "vjp.parameters qrconv1x1-m2 forward_vjp": lambda conv, x, g, xb: (
+        g | {"reflectors": 0 * g["reflectors"]},
+        xb,
     ),
     # samples along the second axis of a batch
-    "isolation periodic-bias forward_and_log_det": lambda conv, x, y, log_det: (
-        y + 0 * x[:, ::-1],
-        log_det,
-    ),
-    "isolation corner-bias forward_and_log_det": lambda conv, x, y, log_det: (
+    "isolation periodic-bias forward_and_log_det": lambda conv, x, y, d: (y + 0 * x[:, ::-1], d),
+    "isolation corner-bias forward_and_log_det": lambda conv, x, y, d: (
         y + 0 * np.nan_to_num(x, posinf=math.inf)[::-1],
-        log_det,
+        d,
     ),
-    "isolation.gradients emerging-biases forward_vjp": lambda conv, x, gradients, x_bar: (
-        gradients,
-        x_bar + 0 * x[:, ::-1],
+    "isolation.gradients emerging-biases forward_vjp": lambda conv, x, g, xb: (
+        g,
+        xb + 0 * x[:, ::-1],
     ),
-    "no_mutation conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
-        x.fill(7.0) or gradients,
-        x_bar,
+    "no_mutation conv1x1-2d forward_vjp": lambda conv, x, g, xb: (x.fill(7.0) or g, xb),
+    "kind conv1x1-2d forward_vjp": lambda conv, x, g, xb: (g, xb.astype("float32")),
+    "kind conv1x1-2d inverse_and_log_det": lambda conv, x, y, d: (y, d[:1]),
+    "empty conv1x1-2d forward_vjp": lambda conv, x, g, xb: (
+        {name: bar + 1 for name, bar in g.items()},
+        xb,
     ),
-    "kind conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
-        gradients,
-        x_bar.astype("float32"),
-    ),
-    "kind conv1x1-2d inverse_and_log_det": lambda conv, x, y, log_det: (y, log_det[:1]),
-    "empty conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
-        {name: bar + 1 for name, bar in gradients.items()},
-        x_bar,
-    ),
-    "edits conv1x1-2d forward_and_log_det": lambda conv, x, y, log_det: (
+    "edits conv1x1-2d forward_and_log_det": lambda conv, x, y, d: (
         conv._conditions.setdefault("y", y),
-        log_det,
+        d,
     ),
-    "edits conv1x1-2d inverse_and_log_det": lambda conv, x, y, log_det: (y, y[:, 0, 0, 0]),
-    "determinism conv1x1-2d forward_and_log_det": lambda conv, x, y, log_det: (
-        y + next(COUNTED),
-        log_det,
-    ),
+    "edits conv1x1-2d inverse_and_log_det": lambda conv, x, y, d: (y, y[:, 0, 0, 0]),
+    "determinism conv1x1-2d forward_and_log_det": lambda conv, x, y, d: (y + next(COUNTED), d),
     "updates conv1x1-2d replace": lambda conv, copy: (
         np.negative(conv.weight, out=conv.weight) is None or copy
     ),
@@ -298,14 +287,8 @@ MISTAKES: dict[str, Callable[..., Any]] = {
     )[1],
     "copies conv1x1-2d inverse": lambda conv, y, x: x + (KEPT.setdefault("conv", conv) is not conv),
     "copies conv1x1-2d PreparedInverse.inverse": lambda prepared, y, x: x + 1,
-    "prepared conv1x1-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, log_det: (
-        x + 1,
-        log_det,
-    ),
-    "prepared actnorm-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, log_det: (
-        x,
-        log_det + 1,
-    ),
+    "prepared conv1x1-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, d: (x + 1, d),
+    "prepared actnorm-2d PreparedInverse.inverse_and_log_det": lambda prepared, y, x, d: (x, d + 1),
     "file.same conv1x1-2d load": lambda path, conv: conv.replace(bias=conv.bias + 1),
     "file.same corner-one-channel load": lambda path, conv: replace(conv, channel_order="upper"),
     "condition conv1x1-2d operators.base.judgement.bound": lambda host, bound: 0.0,
@@ -319,17 +302,14 @@ MISTAKES: dict[str, Callable[..., Any]] = {
     "guard qrconv1x1-2d stability.guard.InverseGuard.step": lambda guard, chain, worst: max(
         guard.known.values(), key=attrgetter("digits")
     ),
-    "drop_in conv1x1-batch-axes forward_and_log_det": lambda conv, x, y, log_det: (
-        x.ndim * y,
-        log_det,
+    "drop_in conv1x1-batch-axes forward_and_log_det": lambda conv, x, y, d: (x.ndim * y, d),
+    "layout conv1x1-2d forward_vjp": lambda conv, x, g, xb: (
+        {name: bar * x.flags.c_contiguous for name, bar in g.items()},
+        xb,
     ),
-    "layout conv1x1-2d forward_vjp": lambda conv, x, gradients, x_bar: (
-        {name: bar * x.flags.c_contiguous for name, bar in gradients.items()},
-        x_bar,
-    ),
-    "layout conv1x1-2d inverse_vjp": lambda conv, x, gradients, x_bar: (
-        {name: bar * conv.weight.flags.c_contiguous for name, bar in gradients.items()},
-        x_bar,
+    "layout conv1x1-2d inverse_vjp": lambda conv, x, g, xb: (
+        {name: bar * conv.weight.flags.c_contiguous for name, bar in g.items()},
+        xb,
     ),
 }
 

@@ -2,8 +2,9 @@
 
 import argparse
 import inspect
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ _SOME = (  # of each kind of factor, and of what is judged
 # of what takes seconds to compile: a kernel, a spectrum, a triangle
 _COMPILED = ("corner-2d+-", "periodic-even-dilated", "pluconv1x1-2d")
 _MORE_COMPILED = ("qrconv1x1-m2", "singular-periodic")
+_COMPILED_FUNCTIONS = "before", "least_squares", "lfilter", "propagate", "squeeze"  # of each kind
 FUNCTION_LAWS = [name for name, law in LAWS.items() if law.functions]
 JUDGED = "condition", "diagnosis", "guard", "warning"
 _PARTS = 6  # of the list of cases, so that processes share the work
@@ -105,9 +107,18 @@ def test_every_case_obeys_every_law(library: Any, part: int) -> None:
     _require_that_laws_hold(_checks(library, [case.name for case in CASES][part::_PARTS]))
 
 
-@pytest.mark.parametrize("some", [6, slow(1)])
-@pytest.mark.parametrize("function", sorted({call.name.partition("-")[0] for call in CALLS}))
-def test_every_function_obeys_every_law(library: Any, some: int, function: str) -> None:
+def _each_function() -> Iterator[Any]:
+    """Yield libraries, functions, and that every sixth call runs; what compiles runs a few."""
+    functions = sorted({call.name.partition("-")[0] for call in CALLS})
+    for library, name in itertools.product(LIBRARIES, functions):
+        late = "jit" in library.modes and name not in _COMPILED_FUNCTIONS
+        words = f"{library.name}-{name}"
+        yield (slow if late else pytest.param)(library, name, 6, id=words)
+        yield slow(library, name, 1, id=f"{words}-every")
+
+
+@pytest.mark.parametrize(("library", "function", "some"), [*_each_function()], indirect=["library"])
+def test_every_function_obeys_every_law(library: Any, function: str, some: int) -> None:
     """In float64 and float32; where a call takes long, a part of them by default."""
     compiled = "jit" in library.modes
     columns = [c for c in library.columns() if c.mode != "eager" or not compiled]

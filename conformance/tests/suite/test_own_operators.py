@@ -143,15 +143,12 @@ def weight(conv: Mirrored) -> np.ndarray[Any, Any]:
     return w
 
 
-# JAX compiles for seconds
-@pytest.mark.parametrize(("xp", "every"), [(np, 1), (torch, 1), (jnp, 0), slow(jnp, 1)])
-def test_an_operator_of_ones_own_obeys_every_law(xp: Any, every: bool) -> None:
+@pytest.mark.parametrize("xp", [np, torch, slow(jnp)])  # JAX compiles for seconds
+def test_an_operator_of_ones_own_obeys_every_law(xp: Any) -> None:
     conv = mirrored()
     wide = jnp.zeros(1).dtype
     check_operator(conv, weight(conv), xp=xp)
     assert jnp.zeros(1).dtype == wide  # JAX's float64 is switched as before
-    if not every:
-        return
     emerging = ic.EmergingConv.init(3, rng=RNG)
     check_operator(Sandwich(emerging, 1 + RNG.random(3)), xp=xp)
     check_operator(Doubled(ic.PeriodicConv.init(2, rng=RNG).kernel), xp=xp)

@@ -91,6 +91,7 @@ def pytest_alone(folder: Path, *words: str, status: int) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_suite_in_a_clone_needs_what_the_extra_all_has(tmp_path: Path) -> None:
     """Not Hypothesis: with it, the configuration of our own tests would need it too."""
     (tmp_path / "hypothesis.py").write_text("raise ImportError('not installed')\n")
@@ -188,6 +189,7 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     assert ("conv1x1-2d", "log_det.value") not in held
 
 
+@pytest.mark.slow
 def test_the_readme_selects_the_tests_that_it_says(tmp_path: Path) -> None:
     (words,) = {*re.findall('-k "(.*?)"', README.read_text(encoding="utf-8"))}
     out = pytest_alone(tmp_path, "-k", words, "--collect-only", "-q", status=0)
