@@ -47,14 +47,10 @@ from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import Gradients
 from invconv.operators.base.judgement import bound, tried
 from invconv.operators.convolution import WithKernel
+from invconv.trust import limits
 from invconv.trust.bound import neumann_ratio
 from invconv.trust.condition import EPS
 from invconv.trust.gains import convolution_within, triangular_within
-from invconv.trust.limits import TOLERATED
-
-_ENDLESS = 1e6  # pixels: growth so slow is none, as double poles on the circle round to 1 + 1e-8
-_COMPANION = 128  # channels x taps along an axis of which eigenvalues take some ms
-_BLOCKS = 8  # of zeros at most, one where nothing grows
 
 
 class AutoregressiveConv(WithKernel):
@@ -310,7 +306,7 @@ class AutoregressiveConv(WithKernel):
             return tried(lambda: self._lost_after(shape, EPS[precision]), math.inf)
 
         pixels = self._conditions.find(f"blocks, {precision}", shape, compute)
-        if pixels <= _ENDLESS:
+        if pixels <= limits.ENDLESS:
             text = (
                 f"inverse(y, before) of {type(self).__name__} by blocks is lost after about "
                 f"{max(1, round(pixels))} pixels along the first axis in {precision}: errors of "
@@ -325,19 +321,19 @@ class AutoregressiveConv(WithKernel):
         The taps along this axis alone say how they grow in the end, in one dimension and for
         corners exactly; some blocks of zeros how they grow until then.
         """
-        if bound(self) * eps <= TOLERATED:
+        if bound(self) * eps <= limits.TOLERATED:
             return math.inf
         host = self._on_host(np.float64).replace(bias=None)
         along = host.kernel[(..., *host._centre[1:])]
         channels, count = host.channels, along.shape[2] - 1
-        pixels, wide = math.inf, channels * count > _COMPANION
+        pixels, wide = math.inf, channels * count > limits.COMPANION
         if count and not wide:
             companion = np.eye(channels * count, k=-channels)
             taps = np.concatenate(np.moveaxis(along[..., 1:], 2, 0), axis=1)
             companion[:channels] = -np.linalg.solve(host._causal().diagonal, taps)
             largest = float(np.abs(np.linalg.eigvals(companion)).max())
             if largest > 1:
-                steps = math.log(TOLERATED / eps) / math.log(largest)
+                steps = math.log(limits.TOLERATED / eps) / math.log(largest)
                 pixels = steps * host._family.dilation[0]
         if len(shape) == 1 and not wide:
             return pixels
@@ -345,12 +341,12 @@ class AutoregressiveConv(WithKernel):
         prepared, zeros = host.prepare(shape, check=False), np.zeros((1, channels, *shape))
         before = np.random.default_rng().standard_normal((1, channels, depth, *shape[1:]))
         first = np.abs(before).max(initial=0.0)
-        for block in range(1, 1 + _BLOCKS):
+        for block in range(1, 1 + limits.ZEROS):
             x = prepared.inverse(zeros, before)
             both = np.concatenate([x, before] if ahead else [before, x], axis=2)
             before = both[:, :, :depth] if ahead else both[:, :, both.shape[2] - depth :]
             grown = np.abs(before).max(initial=0.0) / first
-            if not grown * eps <= TOLERATED:
+            if not grown * eps <= limits.TOLERATED:
                 return min(pixels, float(block * shape[0]))
             if grown < 1:
                 break

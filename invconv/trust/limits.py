@@ -34,6 +34,11 @@ EXACT_PRODUCTS = 2.0**30  # products of an exact norm at most: with wide kernels
 ESTIMATE = 2.0**19  # work of compiled kernels for a norm's estimate: with all steps within 200 ms
 REMEMBERED = 64  # results that an operator remembers, of all kinds and grids
 
+# --- blocks of a stream ---------------------------------------------------------------------
+ENDLESS = 1e6  # pixels: growth so slow is none, as double poles on the circle round to 1 + 1e-8
+COMPANION = 128  # channels x taps along an axis of which eigenvalues take some ms
+ZEROS = 8  # blocks of them at most, one where nothing grows
+
 # --- advice ----------------------------------------------------------------------------------
 GROWS = 0.5  # digits lost over a grid: with more, the advice names the largest grid
 FARTHEST = 4  # times the grid: growth is not extrapolated farther
