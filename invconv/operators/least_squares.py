@@ -95,13 +95,13 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     number = isinstance(damp, int | float)
     if isinstance(damp, int | float) or not damp.ndim or not images.shape[0]:
         # what is prepared has arrays that nobody edits
-        keeps = self._conditions.fixed and number and not penalties
-        kind = f"squares, {images.dtype}", shape
-        known, solve = self._conditions.get(kind, (None, None))
-        new = not keeps or known != damp
+        kept: Any = vars(self).get("_conditions") if number and not penalties else None
+        keeps, kind = kept is not None and kept.fixed, (f"squares, {images.dtype}", shape)
+        known, solve = kept.get(kind, (None, None)) if keeps else (None, None)
+        new = known is None or known != damp
         x = (solve := conv._regularised(shape, damp, penalties) if new else solve)(images)
         if keeps and new and _is_constant(conv, x):
-            self._conditions[kind] = damp, solve
+            kept[kind] = damp, solve
     else:
         each = [
             conv._regularised(shape, damp[i, ...], penalties)(images[i : i + 1, ...])
