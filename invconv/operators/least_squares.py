@@ -97,10 +97,11 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
         # what is prepared has arrays that nobody edits
         kept: Any = vars(self).get("_conditions") if number and not penalties else None
         keeps, kind = kept is not None and kept.fixed, (f"squares, {images.dtype}", shape)
-        known, solve = kept.get(kind, (None, None)) if keeps else (None, None)
-        new = known is None or known != damp
-        x = (solve := conv._regularised(shape, damp, penalties) if new else solve)(images)
-        if keeps and new and _is_constant(conv, x):
+        last = kept.get(kind) if keeps else None
+        old = last is not None and last[0] == damp
+        solve = last[1] if old else conv._regularised(shape, damp, penalties)
+        x = solve(images)
+        if keeps and not old and _is_constant(conv, x):
             kept[kind] = damp, solve
     else:
         each = [
