@@ -97,7 +97,7 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
         # what is prepared has arrays that nobody edits
         kept: Any = vars(self).get("_conditions") if number and not penalties else None
         keeps, kind = kept is not None and kept.fixed, (f"squares, {images.dtype}", shape)
-        last = kept.get(kind) if keeps else None
+        last: Any = kept.get(kind) if keeps else None
         old = last is not None and last[0] == damp
         solve = last[1] if old else conv._regularised(shape, damp, penalties)
         x = solve(images)
