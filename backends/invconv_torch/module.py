@@ -257,14 +257,14 @@ class InvertibleModule(Described):
         """
         own, modules, constants = self._parameters, self._modules, self._class._constant_names
         arrays: dict[str, Any] = {}
-        parts = []
+        parts, like = [], None
         kinds: list[Any] = []
         for name in self._array_names:
             tensor = own[name] if name in own else self._computed(name)
             if name in constants and tensor is not None and tensor.is_floating_point():
                 # FSDP2's mixed precision casts parameters, not buffers such as the signs of PLU
-                like = next((a for a in arrays.values() if a is not None), tensor)
-                tensor = tensor.to(like.dtype)
+                tensor = tensor.to((tensor if like is None else like).dtype)
+            like = tensor if like is None else like
             arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
                 # numbers: symbols of one trace are not to be met in another

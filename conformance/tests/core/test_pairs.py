@@ -137,7 +137,7 @@ DEFAULTS = {
     "spline_filter": "order=3, mode='mirror', axes=None",
     "map_coordinates": "order=3, mode='mirror', cval=0.0, prefilter=True",
     "PeriodicConv.least_squares": "damp=0.0, penalty=None",
-    "damp_for_noise": "penalty=None, mask=None",
+    "damp_for_noise": "penalty=None, mask=None, each=False",
     "richardson_lucy": "mask=None, background=0.0, iterations=100, sigma=None",
     "Conv1x1": "bias=None, ndim=None",
     "PeriodicConv": "bias=None, dilation=1",
