@@ -1,6 +1,7 @@
 """JAX's native primitives and `ArrayOps`, which `invconv.arrays.registry` looks up here."""
 
 import functools
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -68,6 +69,9 @@ class JaxOps(ArrayOps):
     def readable(self, x: Array) -> bool:
         traced = isinstance(x, jax.core.Tracer)
         return not traced and all(d.platform == "cpu" for d in x.devices())
+
+    def at_once(self) -> AbstractContextManager[Any]:
+        return jax.ensure_compile_time_eval()  # type: ignore[no-any-return]
 
     def same_kind(self, x: Array, like: Array) -> bool:
         """See `ArrayOps.same_kind`; False for an image that is split along its channels too."""

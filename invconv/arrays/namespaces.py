@@ -10,6 +10,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -98,6 +99,10 @@ class ArrayOps:
     def recorded(self, x: Array) -> bool:
         """Tell whether the derivative of a readable array is recorded."""
         return False
+
+    def at_once(self) -> AbstractContextManager[Any]:
+        """Return a context in which readable arrays are computed with, also inside traced code."""
+        return nullcontext()
 
     def same_kind(self, x: Array, like: Array) -> bool:
         """Tell cheaply that two arrays have one device and dtype, no half one; False if unknown."""

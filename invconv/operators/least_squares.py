@@ -98,11 +98,15 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
         kept: Any = vars(self).get("_conditions") if number and not penalties else None
         keeps, kind = kept is not None and kept.fixed, (f"squares, {images.dtype}", shape)
         last: Any = kept.get(kind) if keeps else None
-        old = last is not None and last[0] == damp
-        solve = last[1] if old else conv._regularised(shape, damp, penalties)
-        x = solve(images)
-        if keeps and not old and _is_constant(conv, x):
+        if last is not None and last[0] == damp:
+            solve = last[1]
+        elif keeps and _is_constant(conv):
+            with ops_of(images).at_once():
+                solve = conv._regularised(shape, damp)
             kept[kind] = damp, solve
+        else:
+            solve = conv._regularised(shape, damp, penalties)
+        x = solve(images)
     else:
         each = [
             conv._regularised(shape, damp[i, ...], penalties)(images[i : i + 1, ...])
@@ -114,10 +118,9 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     return call.restore_shape(x)
 
 
-def _is_constant(conv: Any, x: Array) -> bool:
-    """Tell whether a solve, with the result x, has no traced or recorded values."""
-    arrays = conv._arrays().values()
-    return readable(x) and not any(ops_of(a).recorded(a) for a in arrays)
+def _is_constant(conv: Any) -> bool:
+    """Tell whether no value of an operator is traced or recorded."""
+    return all(readable(a) and not ops_of(a).recorded(a) for a in conv._arrays().values())
 
 
 def regularised(

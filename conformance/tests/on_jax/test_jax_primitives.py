@@ -348,3 +348,16 @@ def test_the_core_imports_the_adapter_when_it_sees_a_jax_array() -> None:
         "print(len(jax.tree.leaves(conv)), 'invconv_jax' in sys.modules)\n"
     )
     assert python("-c", program, JAX_PLATFORMS="cpu").stdout == "2 True\n"
+
+
+def test_images_that_jit_closes_over_may_meet_traced_kernels() -> None:
+    """Prepared matrices are computed once, outside of the traced code."""
+    rng = np.random.default_rng(2)
+    kernel, y = rng.standard_normal((2, 2, 3)), jnp.asarray(rng.standard_normal((2, 2, 8)))
+    expected = ic.PeriodicConv(kernel).least_squares(np.asarray(y), 0.1)
+    solve = jax.jit(lambda kernel: ic.PeriodicConv(kernel).least_squares(y, 0.1))
+    np.testing.assert_allclose(solve(jnp.asarray(kernel)), expected, atol=1e-12)
+    prepared = ic.PeriodicConv(jnp.asarray(kernel)).prepare((8,))
+    traced = jax.make_jaxpr(lambda y: prepared.least_squares(y, 0.1))(y)
+    assert "qr" not in str(traced) and "svd" not in str(traced)
+    np.testing.assert_allclose(prepared.least_squares(y, 0.1), expected, atol=1e-12)

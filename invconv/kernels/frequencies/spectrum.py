@@ -21,7 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from invconv.arrays.namespaces import Array, Shape, constant, namespace, readable, size, to_numpy
+from invconv.arrays.namespaces import (
+    Array,
+    Shape,
+    constant,
+    namespace,
+    ops_of,
+    readable,
+    size,
+    to_numpy,
+)
 from invconv.arrays.registry import Primitive
 from invconv.kernels.cpu.spectral.product import CompiledProduct, compiled_product, prefers_kernel
 from invconv.kernels.frequencies.waves import Basis, Floats, complex_of, real_transform
@@ -144,10 +153,13 @@ def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
     """Return a linear map of y (B, C, *shape), scaling samples that might overflow on the way."""
     if 0 in y.shape:  # torch does not transform an empty batch
         return namespace(y).empty_like(y)
-    if readable(y) and hasattr(y, "max"):  # methods are quicker than functions
-        limit = _root_of_largest(y)
-        low, high = y.aminmax() if hasattr(y, "aminmax") else (y.min(), y.max())
-        if -limit <= low and high <= limit:
+    ops = ops_of(y)
+    if ops.readable(y) and hasattr(y, "max"):  # methods are quicker than functions
+        with ops.at_once():
+            limit = _root_of_largest(y)
+            low, high = y.aminmax() if hasattr(y, "aminmax") else (y.min(), y.max())
+            inside = bool(-limit <= low and high <= limit)
+        if inside:
             return solve(y)
     scale = range_scale(y)
     return solve(y * scale) / scale
