@@ -101,7 +101,7 @@ class ArrayOps:
         return False
 
     def at_once(self) -> AbstractContextManager[Any]:
-        """Return a context in which readable arrays are computed with, also inside traced code."""
+        """Return a context where operations on readable arrays run now, even in traced code."""
         return nullcontext()
 
     def same_kind(self, x: Array, like: Array) -> bool:

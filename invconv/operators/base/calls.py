@@ -1,5 +1,6 @@
 """From a user's arrays (*batch, C, *spatial) to the core's (B, C, *spatial), and back."""
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from invconv.arrays.namespaces import (
     ops_of,
     readable,
     size,
-    to_float,
     zeros,
 )
 from invconv.arrays.validation import (
@@ -153,10 +153,10 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
                 "damp: expected a number, a 0-d array, or a number for each image, of shape "
                 f"{call.batch_shape}, got the shape {tuple(damp.shape)}"
             )
-        damp = cast(damp, call.x.dtype)
-        if damp.ndim:
-            damp = namespace(damp).reshape(damp, (call.x.shape[0],))
-        number = to_float(_worst(damp, limit)) if readable(damp) else 0.0
+        damp, xp = cast(damp, call.x.dtype), namespace(damp)
+        damp = xp.reshape(damp, (call.x.shape[0],)) if damp.ndim else damp
+        right = not readable(damp) or bool(xp.all((damp >= 0) & (damp <= limit)))
+        number = 0.0 if right else math.nan
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
     several = isinstance(penalty, Iterator | Sequence)
@@ -179,15 +179,6 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
                 f"as y has, got {one!r:.200}"
             )
     return call, damp, [one._in_working_precision() for one in given]
-
-
-def _worst(damp: Array, limit: float) -> Array:
-    """Return one that is not between 0 and a limit, else any."""
-    if not damp.ndim or not damp.shape[0]:
-        return zeros((), damp) if damp.ndim else damp
-    xp = namespace(damp)
-    inside = xp.where((damp >= 0) & (damp <= limit), zeros((), damp) + 1, zeros((), damp))
-    return damp[int(xp.argmin(inside)), ...]
 
 
 def grid_of(conv: Operator, shape: Sequence[int]) -> Shape:

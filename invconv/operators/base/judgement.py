@@ -190,12 +190,10 @@ class _Judged(NamedTuple):
         )
         affordable = int(limits.WORK / (times * work))
         error = trip.error(affordable, limit)
-        alone = not (spectral and trip.is_few(affordable)) or reachable is not None
-        part = None if alone or (limit and error > limit) else self._part(shape)
-        if part is None:
-            return error
+        few = spectral and reachable is None and trip.is_few(affordable)
+        part = self._part(shape) if few and not (limit and error > limit) else None
         # what repeats a part is an image of the whole, and any number of those are quick
-        return max(error, self.error(part, limit, times))
+        return error if part is None else max(error, self.error(part, limit, times))
 
     def _part(self, shape: Shape) -> Shape | None:
         """Return a small grid whose waves are waves of this large one, None if there is none."""
