@@ -163,6 +163,7 @@ LEFT_OUT = {
     "python -m pytest -n auto --dist worksteal -m slow": PYTEST,
     "python -m build": BUILT,
     "python -m twine check --strict dist/*": BUILT,
+    "python -m twine upload dist/*": "it publishes",
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
     "python conformance/tests/suite/mutate.py --seed 7": "needs the tests' coverage",
