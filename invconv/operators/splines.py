@@ -105,11 +105,12 @@ def spline_filter(
     axes = [integer("axes", n) for n in axes]
     if any(not -x.ndim <= n < x.ndim for n in axes) or len({n % x.ndim for n in axes}) < len(axes):
         raise ValueError(f"axes: expected some of the {x.ndim} axes of x, once each, got {axes}")
-    if 0 in x.shape or not axes:
+    if 0 in x.shape or all(x.shape[axis] == 1 for axis in axes):
         return copy_of(x)
     kind, x = x.dtype, widened(x)
     for axis in axes:
-        x = _along(x, axis % x.ndim, _POLES[order], _BORDERS[mode])
+        if x.shape[axis] > 1:  # a pixel alone goes on as a constant, which all filters keep
+            x = _along(x, axis % x.ndim, _POLES[order], _BORDERS[mode])
     return cast(x, kind)
 
 
@@ -140,7 +141,12 @@ def _filtered(x: Array, passes: Any, border: str) -> Array:
 
     states = []
     for first, (_, _, away, factors) in zip((n, 0), passes, strict=True):
-        pixels = xp.take(x, constant(seen(border, first + np.asarray(away), n)[0], x), axis=-1)
+        places, pixels = seen(border, first + np.asarray(away), n)[0], x
+        if n < len(away):  # the factors of a pixel that is met again add up
+            met = places[:, None] == np.arange(n)
+            factors = np.sum(np.where(met, np.asarray(factors)[:, None], 0.0), axis=0)
+        else:
+            pixels = xp.take(x, constant(places, x), axis=-1)
         along = numbers(np.reshape(factors, (*(1,) * (x.ndim - 1), -1)))
         states.append(xp.sum(pixels * along, axis=-1, keepdims=True))
     for (b, a, _, _), state in zip(passes, states, strict=True):
