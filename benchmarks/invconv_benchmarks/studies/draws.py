@@ -1,8 +1,8 @@
 """Calls drawn at random, as users make them, each with what one would take instead.
 
-That is SciPy's filter or spline; SciPy's transforms there and back, with a product or an inverse a
-frequency, of a spectral operator; a product with its matrix, of a 1x1; else PyTorch's convolution.
-The gradient of an operator counts for three of them.
+That is SciPy's filter or spline; SciPy's transforms there and back, with a product, an inverse or a
+pseudo-inverse of K above the damp a frequency, of a spectral operator; a product with its matrix,
+of a 1x1; else PyTorch's convolution. The gradient of an operator counts for three of them.
 """
 
 import functools
@@ -111,7 +111,10 @@ def _of_operator(rng: Rng) -> Drawn:
 
     def instead(conv: Any, x: Floats) -> Any:
         inverse, log_det = not method.startswith("forward"), method.endswith("log_det")
-        call = stand_in(conv, x, inverse, way != "prepared", log_det)
+        if squares:
+            call = _transforms(conv, x, way != "prepared", False, 0.1)
+        else:
+            call = stand_in(conv, x, inverse, way != "prepared", log_det)
         return lambda: [call(x) for _ in range(3 if gradient else 1)][-1]
 
     words = re.sub(r"=<\((.*?),?\) .*?>|, bias=None|, ndim=\d|, second=.*?\)\)", r" \1", repr(conv))
@@ -189,8 +192,8 @@ def stand_in(conv: Any, x: Floats, inverse: bool, fresh: bool, log_det: bool) ->
     return lambda x: functools.reduce(once, range(again), torch.as_tensor(x)).numpy()
 
 
-def _transforms(conv: Any, x: Floats, inverts: bool, log_det: bool) -> Any:
-    """Return transforms as the first border has them, and products, or solves."""
+def _transforms(conv: Any, x: Floats, inverts: bool, log_det: bool, damp: float = 0.0) -> Any:
+    """Return transforms as the first border has them, and products, solves, or least squares."""
     word, channels = getattr(conv, "boundary", ("periodic",))[0], x.shape[1]
     name, kind = _TRANSFORMS.get(word, ("rfftn", 0))
     given: dict[str, Any] = {"axes": range(2, x.ndim), **({"type": kind} if kind else {})}
@@ -207,7 +210,12 @@ def _transforms(conv: Any, x: Floats, inverts: bool, log_det: bool) -> Any:
         if log_det:
             np.linalg.slogdet(matrices)
         rows = np.ascontiguousarray(x_hat.reshape(*x.shape[:2], -1).transpose(2, 1, 0))
-        rows = np.linalg.solve(matrices, rows) if inverts else matrices @ rows
+        if inverts and damp:
+            below = np.broadcast_to(damp * np.eye(channels, dtype=matrices.dtype), matrices.shape)
+            both = np.linalg.pinv(np.concatenate([matrices, below], axis=1))
+            rows = both[..., :channels] @ rows
+        else:
+            rows = np.linalg.solve(matrices, rows) if inverts else matrices @ rows
         return back(rows.transpose(2, 1, 0).reshape(x_hat.shape))
 
     return run
