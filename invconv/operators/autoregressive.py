@@ -45,11 +45,11 @@ from invconv.kernels import maps
 from invconv.kernels.primitives import window
 from invconv.operators.base.calls import Call, as_batch
 from invconv.operators.base.factors import Gradients
-from invconv.operators.base.judgement import bound, tried
+from invconv.operators.base.judgement import bound
 from invconv.operators.convolution import WithKernel
 from invconv.trust import limits
 from invconv.trust.bound import neumann_ratio
-from invconv.trust.condition import EPS
+from invconv.trust.condition import EPS, tried
 from invconv.trust.gains import convolution_within, triangular_within
 
 

@@ -18,7 +18,7 @@ from invconv.arrays.namespaces import Shape, dtype_name, grid_text, to_float
 from invconv.families import path as paths
 from invconv.families.path import Path
 from invconv.families.pointwise import PointwiseFamily
-from invconv.operators.base import judgement
+from invconv.operators.base import conditions, judgement
 from invconv.operators.base.calls import require_spatial_shape
 from invconv.operators.base.factors import Holder, as_operator
 from invconv.operators.base.operator import InvertibleConv
@@ -273,7 +273,7 @@ def _diagnose(
     each = times * len(steps)
     named = {n: _diagnose(s, shape, precision, half, each) for n, s in steps.items()}
     path = paths.linear(host._path())
-    number, grid, more = judgement.condition_about(host, shape, times * (1 + len(path)) / 2)
+    number, grid, more = conditions.condition_about(host, shape, times * (1 + len(path)) / 2)
     loss, cancelled, back = number.condition, 1.0, math.inf
     if math.isfinite(loss):
         loss, cancelled, back = _losses(path, host.channels, grid)
@@ -291,7 +291,7 @@ def _diagnose(
     if math.isfinite(number.condition) or number.trouble == condition.OVERFLOW:
         growth, grid = _growth(host, path, grid, back)
     if growth and not math.isfinite(number.condition):
-        known = judgement.condition(host, grid).condition
+        known = conditions.condition(host, grid).condition
         pixels = zip(growth, shape, grid, strict=True)
         exponent = math.log10(known) + sum((n - m) * math.log10(g) for g, n, m in pixels if n > m)
         if math.isfinite(exponent):
@@ -335,10 +335,10 @@ def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float, floa
     upto: Any
     for norm in (math.inf, 1):
         if pixelwise:
-            dense = zip(*judgement.matrices(path, channels), strict=True)
+            dense = zip(*conditions.matrices(path, channels), strict=True)
             alone, upto = ([[np.linalg.norm(m, norm) for m in p] for p in some] for some in dense)
         else:
-            norms = partial(judgement.norms_of_path, channels=channels, shape=shape, norm=norm)
+            norms = partial(conditions.norms_of_path, channels=channels, shape=shape, norm=norm)
             alone = [norms([factor]) for factor in path]
             upto = [alone[0], *(norms(path[: i + 1]) for i in range(1, len(path)))]
             with np.errstate(over="ignore", invalid="ignore"):
@@ -366,7 +366,7 @@ def _growth(
         return tuple(1.0 for _ in shape), shape
 
     def on(grid: Shape) -> float:
-        return judgement.norms_of_path(path, conv.channels, grid, 1)[1]
+        return conditions.norms_of_path(path, conv.channels, grid, 1)[1]
 
     while not math.isfinite(norm):
         if max(shape) == 1:

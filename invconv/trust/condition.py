@@ -169,3 +169,12 @@ def of_inverse(matrix: Matrix, inverse: Matrix, resolved: bool) -> Condition:
     channel = int(np.abs(inverse).sum(axis=0).argmax())
     known = resolved or value * len(matrix) * EPS["float64"] < limits.UNRESOLVED
     return Condition(value, "2-norm", resolved=known, channel=channel)
+
+
+def tried(measure: Callable[[], T], failed: T) -> T:
+    """Return the result of a function, or another if it raises one of `FAILURES`."""
+    try:
+        with np.errstate(all="ignore"):
+            return measure()
+    except FAILURES:
+        return failed

@@ -13,7 +13,7 @@ import invconv as ic
 from invconv.arrays.errors import CommandError, as_command_errors
 from invconv.arrays.namespaces import Shape
 from invconv.families import path as paths
-from invconv.operators.base import judgement
+from invconv.operators.base import conditions
 from invconv.operators.base.calls import require_spatial_shape
 from invconv_benchmarks.options import require_picture
 from invconv_conformance.truth.oracle import EXTENDED, convolve, substitute
@@ -207,7 +207,7 @@ def _response(axis: Any, conv: ic.InvertibleConv, diagnosis: ic.Diagnosis) -> An
     unit[(0, diagnosis.channel or 0, *pixel)] = 1.0
     with np.errstate(all="ignore"):
         path = paths.linear(conv.asarrays(unit)._path())
-        response = np.abs(judgement.linear_maps(path, shape)[1](unit)[0])
+        response = np.abs(conditions.linear_maps(path, shape)[1](unit)[0])
     response = np.where(np.isfinite(response), response, np.inf)  # an overflow
     image = response.reshape(-1, *(1, 1, *shape)[-2:]).max(axis=0)
     image = np.where(image > 0, image.clip(1 / _LIMIT, _LIMIT), np.nan)

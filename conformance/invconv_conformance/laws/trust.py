@@ -16,7 +16,7 @@ import numpy as np
 import invconv as ic
 from invconv.arrays.namespaces import to_numpy
 from invconv.families import path as paths
-from invconv.operators.base import judgement
+from invconv.operators.base import conditions, judgement
 from invconv.stability.guard import MOST_DIGITS, InverseGuard, steps_of
 from invconv.trust.condition import HALF_EPS
 from invconv.trust.round_trip import Judgement
@@ -173,7 +173,7 @@ def condition(s: Setting) -> Iterator[Measure]:
     cheap = judgement.bound(s.host)
     yield truth(cheap >= largest * (1 - bound), "the bound from above")
     # K^T and K^-T, by which norms of large grids are estimated
-    apply, solve = judgement.linear_maps(paths.transposed(s.host._path()), shape)
+    apply, solve = conditions.linear_maps(paths.transposed(s.host._path()), shape)
     batch = s.images[0].reshape(-1, s.host.channels, *shape)
     unit = C_FACTOR * s.scales.terms * EPS["float64"]
     yield s.off("K^T x", apply(batch), s.transposed(batch), unit * s.scales.gain * s.norm(batch))

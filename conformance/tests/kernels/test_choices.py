@@ -21,7 +21,7 @@ from invconv.kernels.cpu.compiler.target import Target
 from invconv.kernels.cpu.correlate import correlation, programs
 from invconv.kernels.cpu.geometry import Geometry, geometry_of
 from invconv.kernels.cpu.spectral.product import along
-from invconv.operators.base import judgement as judged
+from invconv.operators.base import conditions, work
 from invconv.trust import limits
 from invconv.trust.round_trip import RoundTrip
 
@@ -207,21 +207,21 @@ def _drawn(affordable: int, limit: float | None, off: float, **settings: Any) ->
 def test_the_work_of_a_judgement_is_that_counted_by_hand() -> None:
     path = paths.linear(ic.Conv1x1(np.eye(3)).asarrays(np.ones(1))._path())
     products, numbers = 3 * 60, 60
-    work = 8 * numbers + products * (1 / 3 + 1 / 16)
-    assert judged.work_of(path, 3, (4, 5)) == pytest.approx((True, False, work))
+    by_hand = 8 * numbers + products * (1 / 3 + 1 / 16)
+    assert work.work_of(path, 3, (4, 5)) == pytest.approx((True, False, by_hand))
     compiled = 8 * numbers + products / 16
-    assert judged.of_estimate(path, 3, (4, 5), False) == pytest.approx(12 * compiled / 20)
-    assert judged.of_estimate(path, 3, (4, 5), True) == pytest.approx(6 * compiled / 20)
-    assert not judged.quicker_by_blas(path, (4, 5))  # no sum over taps
+    assert work.of_estimate(path, 3, (4, 5), False) == pytest.approx(12 * compiled / 20)
+    assert work.of_estimate(path, 3, (4, 5), True) == pytest.approx(6 * compiled / 20)
+    assert not work.quicker_by_blas(path, (4, 5))  # no sum over taps
     corner = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
     taps = paths.linear(corner._path())
-    assert [judged.quicker_by_blas(taps, (n, n)) for n in (8, 4096)] == [True, False]
+    assert [work.quicker_by_blas(taps, (n, n)) for n in (8, 4096)] == [True, False]
 
 
 def test_a_part_of_a_grid_has_few_pixels_and_its_frequencies() -> None:
     corner = ic.AutoregressiveConv.init(3, rng=np.random.default_rng(0))
-    assert judged._part((40, 300), 1e5, corner) == (40, 300)
-    assert judged._part((40, 300), 500.0, corner) == (20, 19)
+    assert conditions._smaller((40, 300), 1e5, corner) == (40, 300)
+    assert conditions._smaller((40, 300), 500.0, corner) == (20, 19)
     ring = ic.PeriodicConv.init(3, rng=np.random.default_rng(0))
-    assert judged._part((30, 64), 500.0, ring) == (30, 16)
-    assert judged._part((30, 63), 500.0, ring) == (15, 21)
+    assert conditions._smaller((30, 64), 500.0, ring) == (30, 16)
+    assert conditions._smaller((30, 63), 500.0, ring) == (15, 21)

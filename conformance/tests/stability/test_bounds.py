@@ -11,7 +11,8 @@ from invconv.families import path as paths
 from invconv.families.exponential import Exponential
 from invconv.families.family import SHIFT
 from invconv.families.pointwise import MATRIX, Circulant, Householder, Scale, Triangular
-from invconv.operators.base.judgement import bound, linear_maps
+from invconv.operators.base.conditions import linear_maps
+from invconv.operators.base.judgement import bound
 from invconv.trust.bound import UNBOUNDED, Bounds, error_bound, of_taps
 from invconv.trust.gains import norm_bound
 from invconv_conformance.cases.table import Case

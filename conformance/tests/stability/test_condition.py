@@ -16,7 +16,7 @@ import torch
 import invconv as ic
 from invconv.arrays.namespaces import Shape
 from invconv.arrays.registry import agnostic
-from invconv.operators.base import judgement
+from invconv.operators.base import conditions, judgement
 from invconv.trust import limits
 from invconv_benchmarks.demo import diagnose as growing
 from invconv_benchmarks.studies import operators
@@ -94,9 +94,9 @@ def test_an_inverse_is_judged_once_by_each_solver(monkeypatch: Any) -> None:
 
 def test_it_is_exact_up_to_512_unknowns_and_some_are_remembered() -> None:
     series, one = ic.ExponentialConv(np.full((1, 1, 3), 0.1)), ic.Conv1x1(np.eye(1))
-    assert [judgement.condition(series, (n,)).exact for n in (512, 513)] == [True, False]
+    assert [conditions.condition(series, (n,)).exact for n in (512, 513)] == [True, False]
     wide = ic.ExponentialConv(np.full((1, 1, 499), 1e-2))  # of which fewer are as much work
-    assert [judgement.condition(wide, (n,)).exact for n in (100, 500)] == [True, False]
+    assert [conditions.condition(wide, (n,)).exact for n in (100, 500)] == [True, False]
     for n in range(1, 200):
         one.condition((n,))
         assert len(one._conditions) <= limits.REMEMBERED

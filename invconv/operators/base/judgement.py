@@ -11,14 +11,13 @@ import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from invconv.arrays.errors import IllConditionedWarning, SingularConvError
+from invconv.arrays.errors import IllConditionedWarning
 from invconv.arrays.namespaces import (
     Array,
     Shape,
@@ -35,25 +34,20 @@ from invconv.arrays.namespaces import (
 from invconv.arrays.registry import agnostic
 from invconv.families import path as paths
 from invconv.families.path import Factor, Path, Route, State, solvers_of
-from invconv.families.pointwise import Matrix
 from invconv.kernels.primitives import Map, in_turn
-from invconv.operators.base.factors import Operator, require_regular
+from invconv.operators.base.conditions import broken, condition_about, linear_maps
+from invconv.operators.base.factors import Operator
+from invconv.operators.base.work import products, quicker_by_blas, work_of
 from invconv.trust import limits
 from invconv.trust.bound import Bounds, Floats, error_bound
 from invconv.trust.condition import (
     EPS,
-    FAILURES,
     HALF_EPS,
-    OVERFLOW,
-    Condition,
     digits_left,
-    norms,
-    of_inverse,
+    tried,
 )
 from invconv.trust.limits import NEAR, TOLERATED
-from invconv.trust.round_trip import Judgement, RoundTrip, at_once
-
-T = TypeVar("T")
+from invconv.trust.round_trip import Judgement, RoundTrip
 
 
 class Blame(NamedTuple):
@@ -211,7 +205,7 @@ class _Judged(NamedTuple):
         along each axis, so that signs that alternate go on behind it.
         """
         path, part = paths.linear(self.path), shape
-        work = _products(path, shape) / size(shape) / 16 + 8 * self.channels
+        work = products(path, shape) / size(shape) / 16 + 8 * self.channels
         while max(part) > limits.PIXELS or (work * size(part) > limits.SIGNS and max(part) > 4):
             axis = int(np.argmax(part))
             part = (*part[:axis], (part[axis] + 3) // 4 * 2, *part[axis + 1 :])
@@ -287,65 +281,6 @@ def _flushed(run: Map) -> Map:
         return np.where(np.abs(a) < np.finfo(a.dtype).smallest_normal, a.dtype.type(0), a)
 
     return lambda a: flush(run(flush(a)))
-
-
-def tried(measure: Callable[[], T], failed: T) -> T:
-    """Return the result of a function, or another if it raises one of `FAILURES`."""
-    try:
-        with np.errstate(all="ignore"):
-            return measure()
-    except FAILURES:
-        return failed
-
-
-def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]:
-    """Return whether K x is a sum over taps and whether waves solve it, and the work of an image.
-
-    It is the work of a round trip without biases, in additions of arrays of one number: an image is
-    drawn, in part by a solve, K x runs, and the solve.
-    """
-    numbers = channels * size(shape)
-    summed, applied = 0.0, 0.0  # products; those of maps whose inverses are of their own kind
-    for family, w, _ in path:
-        products = channels * numbers if family.pixelwise else family.products(w, shape)
-        if family.solves_by_applying:
-            applied += products
-        else:
-            summed += products
-    waves: list[Any] = [f.family for f in path if f.family.spectral]
-    wide = [getattr(family, "wide", False) for family in waves]  # has many taps
-    by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
-    slow = any(family.basis.is_slow(shape) for family in waves)
-    transforms, work = len(wide) * (48 if slow else 6) * numbers, 8 * numbers + applied / 4
-    if channels > 1:  # matrices of frequencies, factored anew for those solved at once
-        work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
-    if by_taps and not any(wide):
-        work += transforms + summed * (1 / channels + 1 / 16)
-    else:  # K x has float64's transforms
-        work += 20 * transforms
-    return by_taps, bool(wide), work
-
-
-def quicker_by_blas(path: Path, shape: Shape) -> bool:
-    """Tell whether a sum over taps takes less time by BLAS than to compile its kernel."""
-    few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))
-    matrices = all(factor.family.pixelwise for factor in path)
-    return not matrices and few * _products(path, shape) < limits.COMPILED
-
-
-def of_estimate(path: Path, channels: int, shape: Shape, alike: bool) -> float:
-    """Return the work for a pixel of a norm's estimate; ``alike`` if one column a channel tells."""
-    applied = min(12, 2 * channels) if alike else 12  # products K x
-    return applied * _compiled(path, channels, shape) / size(shape)
-
-
-def _compiled(path: Path, channels: int, shape: Shape) -> float:
-    """Return the work of a compiled K x, or of a solve, of one image."""
-    return _products(path, shape) / 16 + 8 * channels * size(shape)
-
-
-def _products(path: Path, shape: Shape) -> float:
-    return sum(factor.family.products(factor.w, shape) for factor in path)
 
 
 def warn_of_loss(
@@ -436,165 +371,3 @@ def loss(
         f"worst (it has condition number {'about ' * carried}{number:.3g}){though}; {advice} "
         f"(invconv.diagnose says where it comes from; prepare(..., check=False) does not look)"
     )
-
-
-def broken(conv: Operator) -> str:
-    """Return which parameters hold NaN or inf, in words, or ""."""
-    names = [n for n, a in conv.parameters().items() if not np.isfinite(to_numpy(a)).all()]
-    return f"{', '.join(names)} holds NaN or inf" if names else ""
-
-
-def condition(conv: Operator, shape: Shape, norm: float | None = None) -> Condition:
-    """Return the condition of any operator, from its values in host memory; it is remembered.
-
-    Unless a norm is given, 1 or inf, it is the 2-norm if the families know it, else the 1-norm.
-    """
-
-    def compute() -> Condition:
-        trouble = ""
-        try:
-            with np.errstate(all="ignore"):
-                host = conv.asarrays(np.empty(0))
-                require_regular(host, shape)
-                require_regular(host, shape, back=True)
-                found = _condition(paths.linear(host._path()), host.channels, shape, norm)
-            if math.isfinite(found.condition):
-                return found
-        except SingularConvError as error:
-            trouble = str(error)
-        except FAILURES:
-            pass
-        return Condition(math.inf, "any norm", trouble=trouble or broken(conv) or OVERFLOW)
-
-    return conv._conditions.find(f"condition, {norm}", shape, compute)
-
-
-def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> Condition:
-    if norm is None and len(path) == 1:
-        known = path[0].family.condition(path[0].w, shape)
-        if known is not None:
-            return known
-    if norm is None and all(factor.family.pixelwise for factor in path):
-        given = not isinstance(path[0].family, Matrix) or len(path) > 1
-        product, inverse = matrices(path, channels)[-1][1]
-        return of_inverse(product, inverse, given)
-    gain, back, (channel, *pixel), exact = _norms(path, channels, shape, norm or 1)
-    text = f"{norm or 1:g}-norm"
-    return Condition(gain * back, text, exact, channel=channel, pixel=tuple(pixel))
-
-
-def matrices(path: Path, channels: int) -> list[tuple[Any, Any]]:
-    """Return A and A^-1 of each factor, one matrix a pixel, and those of the path up to it."""
-    unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
-    product, found = (unit[0], unit[0]), []
-    for factor in path:
-        own = tuple(run(unit)[0] for run in linear_maps([factor], unit.shape[2:]))
-        product = own[0] @ product[0], product[1] @ own[1]
-        found.append((own, product))
-    return found
-
-
-def norms_of_path(path: Path, channels: int, shape: Shape, norm: float) -> tuple[float, float]:
-    """Return or estimate |K| and |K^-1| of float64 factors; (inf, inf) if a norm overflows."""
-    return tried(lambda: _norms(path, channels, shape, norm)[:2], (math.inf, math.inf))
-
-
-def _norms(
-    path: Path, channels: int, shape: Shape, norm: float
-) -> tuple[float, float, Shape, bool]:
-    """Return `invconv.trust.condition.norms` of K, or of K^T if the norm is inf."""
-    if all(factor.family.pixelwise for factor in path):
-        shape = tuple(1 for _ in shape)
-    turned = paths.transposed(path)
-    here, there = (path, turned) if norm == 1 else (turned, path)
-    later, first = partial(linear_maps, there, shape), _longest_columns(here, shape)
-    sample, products = (channels, *shape), _products(path, shape)
-    return norms(linear_maps(here, shape), later, sample, first, products)
-
-
-def _longest_columns(path: Path, shape: Shape) -> tuple[int | None, ...]:
-    """Return a pixel index per axis: every column of K is a shift of the column at that pixel."""
-    if len(path) == 1:
-        return path[0].family.longest_columns(shape)
-    return tuple(0 if all(f.family.pixelwise for f in path) else None for _ in shape)
-
-
-def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
-    """Return x -> K x and y -> K^-1 y of factors without biases, each prepared for a grid."""
-    pairs = []
-    for family, w, inverted in path:
-        pair = family.made_ready(w, shape), family.solver(w, shape)
-        pairs.append(pair[::-1] if inverted else pair)
-    return in_turn([apply for apply, _ in pairs]), in_turn([solve for _, solve in pairs[::-1]])
-
-
-def condition_about(
-    conv: Operator, shape: Shape, times: float = 1
-) -> tuple[Condition, Shape, float]:
-    """Return the condition on a grid, the part of it that is looked at, and the growth from there.
-
-    The grid is halved until compiled kernels estimate ``times`` norms quickly. A step of W. Hager's
-    ascent on the whole grid bounds the condition from below. Symmetric and periodic families know
-    the condition of any grid from their spectra.
-    """
-
-    def compute() -> tuple[Condition, Shape, float]:
-        path = paths.linear(conv._on_host(np.float64)._path())
-        alike = None not in _longest_columns(path, shape)
-        quick = limits.ESTIMATE / (times * of_estimate(path, conv.channels, shape, alike))
-        grid = shape if conv._pixelwise else _part(shape, quick, conv)
-        if grid == shape:
-            return condition(conv, shape), grid, 1.0
-        if conv._spectral:
-            waves: Any = path[0].family
-            known = (
-                condition(conv, shape) if waves.orthogonal else _of_waves(waves, path[0].w, shape)
-            )
-            return known, grid, 1.0
-        known = condition(conv, grid)
-        number = tried(lambda: _condition_below(path, conv.channels, shape), math.inf)
-        number = max(known.condition, number) if math.isfinite(number) else math.inf
-        more, pixel = number / known.condition if math.isfinite(number) else math.inf, known.pixel
-        trouble = known.trouble or ("" if math.isfinite(number) else OVERFLOW)
-        if pixel is not None:  # at the same distance from the nearest border, per axis
-            places = zip(pixel, grid, shape, strict=True)
-            pixel = tuple(p if 2 * p < m else p + n - m for p, m, n in places)
-        carried = replace(known, condition=number, exact=False, trouble=trouble, pixel=pixel)
-        return carried, grid, more
-
-    return conv._conditions.find(f"about, {times}", shape, compute)
-
-
-def _condition_below(path: Path, channels: int, shape: Shape) -> float:
-    """Return a bound of |K|_1 |K^-1|_1 from below.
-
-    |A|_1 is at least the largest entry of A^T sign(A z), for any z.
-    """
-    pairs = linear_maps(path, shape), linear_maps(paths.transposed(path), shape)
-    z = np.random.default_rng(0).choice([-1.0, 1.0], (1, channels, *shape))
-    found = [
-        np.abs(back(np.where(there(z) < 0, -1.0, 1.0))).max()
-        for there, back in zip(*pairs, strict=True)
-    ]
-    return float(np.prod(found))
-
-
-def _of_waves(family: Any, w: Any, shape: Shape) -> Condition:
-    """Return the condition by waves that are not orthogonal, up to sqrt(2) for each axis."""
-    failed = Condition(math.inf, "any norm", trouble=OVERFLOW)
-    return replace(tried(lambda: family.of_waves(w, shape), failed), exact=False)
-
-
-def _part(shape: Shape, quick: float, conv: Operator) -> Shape:
-    """Return a grid, halved until so many pixels are left, or just enough for the channels.
-
-    A closed one is divided by a divisor: its frequencies are then among those of the whole.
-    """
-    most = max(1.0, limits.PIXELS / conv.channels, quick)
-    while size(shape) > most:
-        axis = int(np.argmax(shape))
-        n = shape[axis]
-        divisors = (d for d in range(2, math.isqrt(n) + 1) if n % d == 0)
-        part = n // next(divisors, n) if conv._closed else (n + 1) // 2
-        shape = (*shape[:axis], part, *shape[axis + 1 :])
-    return shape

@@ -30,8 +30,9 @@ from invconv.operators.base.calls import (
     for_each,
     require_spatial_shape,
 )
+from invconv.operators.base.conditions import condition
 from invconv.operators.base.factors import Gradients, Operator, require_regular
-from invconv.operators.base.judgement import condition, warn_of_loss
+from invconv.operators.base.judgement import warn_of_loss
 
 
 class InvertibleConv(Operator, abstract=True):

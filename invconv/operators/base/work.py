@@ -1,0 +1,62 @@
+"""How much work products K x and solves are: how many images a judgement affords.
+
+It is counted in additions of one number.
+"""
+
+from typing import Any
+
+from invconv.arrays.namespaces import Shape, size
+from invconv.families.path import Path
+from invconv.trust import limits
+from invconv.trust.round_trip import at_once
+
+
+def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]:
+    """Return whether K x is a sum over taps and whether waves solve it, and the work of an image.
+
+    It is the work of a round trip without biases, in additions of arrays of one number: an image is
+    drawn, in part by a solve, K x runs, and the solve.
+    """
+    numbers = channels * size(shape)
+    summed, applied = 0.0, 0.0  # products; those of maps whose inverses are of their own kind
+    for family, w, _ in path:
+        products = channels * numbers if family.pixelwise else family.products(w, shape)
+        if family.solves_by_applying:
+            applied += products
+        else:
+            summed += products
+    waves: list[Any] = [f.family for f in path if f.family.spectral]
+    wide = [getattr(family, "wide", False) for family in waves]  # has many taps
+    by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
+    slow = any(family.basis.is_slow(shape) for family in waves)
+    transforms, work = len(wide) * (48 if slow else 6) * numbers, 8 * numbers + applied / 4
+    if channels > 1:  # matrices of frequencies, factored anew for those solved at once
+        work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
+    if by_taps and not any(wide):
+        work += transforms + summed * (1 / channels + 1 / 16)
+    else:  # K x has float64's transforms
+        work += 20 * transforms
+    return by_taps, bool(wide), work
+
+
+def quicker_by_blas(path: Path, shape: Shape) -> bool:
+    """Tell whether a sum over taps takes less time by BLAS than to compile its kernel."""
+    few = 1 / 8 + any(f.w.shape[0] == 1 for f in path if not isinstance(f.w, tuple))
+    matrices = all(factor.family.pixelwise for factor in path)
+    return not matrices and few * products(path, shape) < limits.COMPILED
+
+
+def of_estimate(path: Path, channels: int, shape: Shape, alike: bool) -> float:
+    """Return the work for a pixel of a norm's estimate; ``alike`` if one column a channel tells."""
+    applied = min(12, 2 * channels) if alike else 12  # products K x
+    return applied * _compiled(path, channels, shape) / size(shape)
+
+
+def _compiled(path: Path, channels: int, shape: Shape) -> float:
+    """Return the work of a compiled K x, or of a solve, of one image."""
+    return products(path, shape) / 16 + 8 * channels * size(shape)
+
+
+def products(path: Path, shape: Shape) -> float:
+    """Return how many products of two numbers K x takes."""
+    return sum(factor.family.products(factor.w, shape) for factor in path)
