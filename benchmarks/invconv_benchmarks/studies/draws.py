@@ -261,5 +261,6 @@ def _of_filter(rng: Rng) -> Drawn:
     told = f"{order} sections, " if "sos" in given else f"order {order}, " if given else ""
     words = f"{name} {way}".strip() + f", {told}{settings}"
     gradient = "gradient" if way == "gradient" else ""
-    same = not (varies or gradient)
+    # SciPy's prefilter of "reflect" is off on short axes
+    same = not (varies or gradient or settings.get("mode") == "reflect")
     return Drawn(words, run, given, rng.standard_normal(shape), instead, gradient, same)
