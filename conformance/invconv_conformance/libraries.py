@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -219,6 +220,39 @@ def _is_namespace(node: ast.expr) -> bool:
         case ast.Name("xp") | ast.Attribute(_, "xp") | ast.Call(ast.Name("namespace")):
             return True
     return False
+
+
+class _Recorded:
+    """A namespace that notes which functions are called, and which of them over several axes."""
+
+    def __init__(self, xp: Any, called: set[str], extension: str = "") -> None:
+        self._xp, self._called, self._extension = xp, called, extension
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._xp, name)
+        if not self._extension and name in _EXTENSIONS:
+            return _Recorded(value, self._called, name)
+        if name not in required_functions()[self._extension] or isinstance(value, type):
+            return value
+
+        def function(*given: Any, **options: Any) -> Any:
+            axes = options.get("axis")
+            several = " over several axes" * (isinstance(axes, tuple) and len(axes) > 1)
+            self._called.add(f"{self._extension}.{name}{several}".removeprefix("."))
+            return value(*given, **options)
+
+        return function
+
+
+@contextmanager
+def calls_recorded(library: Library) -> Iterator[set[str]]:
+    """Return a set that takes the names of the array functions that the core calls meanwhile."""
+    ops, called = ops_of(library.namespace().asarray([1.0])), set[str]()
+    xp, ops.xp = ops.xp, _Recorded(ops.xp, called)
+    try:
+        yield called
+    finally:
+        ops.xp = xp
 
 
 def lacking(xp: Any) -> list[str]:

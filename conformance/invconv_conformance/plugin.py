@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,7 @@ from invconv_conformance import libraries, printing
 from invconv_conformance import run as runs
 from invconv_conformance.arguments import positive, require_writable, words
 from invconv_conformance.laws import LAWS
-from invconv_conformance.libraries import COMPILING_EAGERLY, Column, target_of
+from invconv_conformance.libraries import COMPILING_EAGERLY, Column, calls_recorded, target_of
 from invconv_conformance.report import Output, agreement, as_page, document, show
 
 A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
@@ -118,8 +118,12 @@ class LawTest(pytest.Item):
         if (strange or self.config.option.namespace) and used > self.config.option.seconds:
             pytest.skip("its time is over")
         has_alarms = hasattr(signal, "setitimer") and current_thread() is main_thread()
-        with limited() if strange and has_alarms else nullcontext():
-            self.result = self.check.run()
+        with ExitStack() as around:
+            if strange and has_alarms:
+                around.enter_context(limited())
+            calls = around.enter_context(calls_recorded(library)) if strange else ()
+            result = self.check.run()
+            self.result = dataclasses.replace(result, calls=frozenset(calls))
             if self.check.law == "forward.value":  # of every case
                 self.outputs = runs.outputs(runs.setting(*self.check[:2]))
         if self.result.status == "not applicable":
@@ -211,12 +215,15 @@ class Suite:
         self.outputs.sort(key=lambda o: (columns.index(o[0]), cases.index(o[1])))
         self.results.sort(key=lambda r: laws.index(r.law))
         self.results.sort(key=lambda r: (columns.index(r.column), cases.index(r.case)))
+        self.results = runs.with_suspects(self.results)
         late = f"{self.late} checks, since {self.config.option.seconds:g} s were over (--seconds)"
         called = Path(sys.argv[0])  # or a folder's __main__.py
         ours = "pytest" not in (called.stem, called.parent.name)
         program = "python -m invconv" if ours else "pytest"
         few_eager = runs.few_eager(columns, self.results)
         not_run = [*self.absent, *few_eager, *[late][: self.late]]
+        if not (self.config.option.keyword or self.late):
+            not_run += runs.never_called(self.results)
         what = f"{program} {shlex.join(sys.argv[1:])}", columns, self.results, not_run
         found = document(*what, agreement(self.outputs), time.monotonic() - self.start)
         strict = partial(json.dumps, indent=1, allow_nan=False)

@@ -97,7 +97,8 @@ def document(
 
 def _fields(result: LawVerdict) -> Found:
     fields = vars(result) | result.column._asdict() | {"reproduce": result.reproduce}
-    left_out = {"column", "rules"} | ({"frames"} if not result.frames else set())
+    left_out = {"column", "rules", "calls"}
+    left_out |= {name for name in ("frames", "suspects") if not getattr(result, name)}
     return {name: value for name, value in fields.items() if name not in left_out}
 
 
@@ -142,6 +143,8 @@ def _print_failures(console: Console, bad: list[Found]) -> None:
         if worst["status"] == "fail":
             error, bound = (math.inf if worst[n] is None else worst[n] for n in ("error", "bound"))
             lines.append(f"  error {error:.3g}, bound {bound:.3g}")
+        if suspects := worst.get("suspects"):
+            lines.append(f"  array functions that wrong numbers share: {suspects}")
         if len(group) > 1:
             laws, cases = (dict.fromkeys(r[name] for r in group) for name in ("law", "case"))
             of = "one case" if len(cases) == 1 else f"{len(cases)} cases"

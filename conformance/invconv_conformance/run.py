@@ -6,15 +6,17 @@ Known failures are expected, and by their names. Imports `laws`.
 import fnmatch
 import functools
 import itertools
+import math
 import re
 import shlex
 import time
 import tomllib
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ from invconv_conformance.libraries import (
     Column,
     Library,
     chosen,
+    required_functions,
     target_of,
     unadapted,
 )
@@ -61,6 +64,8 @@ class LawVerdict:
     reason: str = ""  # of an expected failure
     rules: str = ""  # the methods of an author's that a failure points to
     frames: str = ""  # where an error was raised
+    calls: frozenset[str] = frozenset()  # array functions, of a library without an adapter
+    suspects: str = ""  # those that wrong numbers share and other checks do not
 
     @property
     def bad(self) -> bool:
@@ -74,6 +79,40 @@ class LawVerdict:
         which = f"{'--library' if library in KNOWN else '--namespace'} {library}"
         test = shlex.quote(Check(self.case, self.column, self.law).name)
         return f"python -m invconv conformance {which} --mode {mode} --dtype {dtype} -k {test}"
+
+
+def with_suspects(results: Sequence[LawVerdict]) -> list[LawVerdict]:
+    """Add to each wrong number the three functions called for it that most wrong numbers share.
+
+    They are ordered as A. Ochiai's coefficient orders places in programs.
+    """
+    called, wrong = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for r in results:
+        names = [(r.column.library, name) for name in r.calls]
+        called.update(names)
+        wrong.update(names * (r.status == "fail"))
+
+    def suspects(r: LawVerdict) -> str:
+        keys = [(r.column.library, name) for name in sorted(r.calls)]
+        keys.sort(key=lambda key: -wrong[key] / math.sqrt(called[key]))
+        return ", ".join(f"{key[1]} ({wrong[key]} of {called[key]})" for key in keys[:3])
+
+    return [replace(r, suspects=suspects(r)) if r.status == "fail" else r for r in results]
+
+
+def never_called(results: Sequence[LawVerdict]) -> Iterator[str]:
+    """Return the array functions of the core that no check called of a library without adapter."""
+    needed = [
+        f"{extension}.{name}".removeprefix(".")
+        for extension, names in required_functions().items()
+        for name in names
+        if not name.startswith("_") and not name[-1].isdigit()  # a dtype
+    ]
+    for library in dict.fromkeys(r.column.library for r in results if r.calls):
+        calls = frozenset[str]().union(*(r.calls for r in results if r.column.library == library))
+        called = {name.partition(" ")[0] for name in calls}
+        if never := ", ".join(name for name in needed if name not in called):
+            yield f"{library}'s functions {never}: no check called them"
 
 
 class Check(NamedTuple):

@@ -21,6 +21,7 @@ import pytest
 
 import invconv as ic
 from invconv._cli import main
+from invconv.arrays.namespaces import namespace
 from invconv.kernels import numpy_primitives
 from invconv_conformance import plugin, run
 from invconv_conformance.laws import LAWS
@@ -187,6 +188,23 @@ def test_a_library_that_nobody_adapted(tmp_path: Path, capsys: pytest.CaptureFix
     held = {(r["case"], r["law"]) for r in document["results"] if r["status"] == "pass"}
     assert {"forward.value", "transpose", "file"} <= {law for _, law in held}
     assert ("conv1x1-2d", "log_det.value") not in held
+
+
+def test_wrong_numbers_name_the_functions_that_they_share(monkeypatch: Any, capsys: Any) -> None:
+    """Of a library whose sums over several axes are wrong, and those over one axis are not."""
+    theirs = importlib.import_module("array_api_compat.dask.array")
+    right = theirs.sum
+
+    def wrong(x: Any, /, *, axis: Any = None, **options: Any) -> Any:
+        return (1 + isinstance(axis, tuple)) * right(x, axis=axis, **options)
+
+    monkeypatch.setattr(theirs, "sum", wrong)
+    options = ["--namespace=dask.array", "--dtype=float64", "--mode=eager"]
+    laws = "actnorm-2d and not guard and (vjp or value or transpose or kind)"
+    assert main(["conformance", *options, "--quick", "-k", laws]) == 1
+    out = capsys.readouterr().out
+    assert "array functions that wrong numbers share: sum over several axes (1 of" in out
+    assert namespace(theirs.ones(1)) is theirs  # as before
 
 
 @pytest.mark.slow
