@@ -102,7 +102,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition number |K| |K^-1|, and what causes it; `invconv.Diagnosis` has the attributes."""
+    """A condition number |K| |K^-1| and its cause; `invconv.Diagnosis` explains the attributes."""
 
     condition: float
     norm: str

@@ -11,7 +11,7 @@ Both follow from Neumann's series. Smooth maps, close to the identity far below 
 the limits l, nu and rho:
 
     squashed  v -> l tanh(v / l)                       for log S, which stays in (-l, l)
-    shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N, and with the sum of u for the taps
+    shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N; for the taps, with the sum of u
 
 Here u(A) >= |A|_2 is the Schatten norm of order 64. It must be an upper bound, which power
 iteration does not give, and a tight one: at the paper's initialisation with C = 48 the inf-norm is

@@ -34,7 +34,7 @@ def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]
         work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
     if by_taps and not any(wide):
         work += transforms + summed * (1 / channels + 1 / 16)
-    else:  # K x has float64's transforms
+    else:  # K x runs by transforms in float64
         work += 20 * transforms
     return by_taps, bool(wide), work
 
