@@ -1,6 +1,6 @@
 """Families of convolutions: autoregressive ones, and those that a basis decouples.
 
-`Spectral` is one C x C matrix a frequency (`kernels.frequencies`):
+`Spectral` is one C x C matrix per frequency (`kernels.frequencies`):
 
     y[p] = sum over t of w[..., t] x[p + o(t)],    x continued beyond each border (`stencil.seen`)
 
@@ -62,7 +62,7 @@ from invconv.kernels.wavefront import causal_solver
 from invconv.trust import condition
 from invconv.trust.bound import Bounds, of_taps
 
-WIDE = 600  # taps, from which a product per frequency is faster on most grids (November 2026)
+WIDE = 600  # taps from which on products per frequency are faster on most grids (November 2026)
 
 _ONE_BORDER: dict[str, Any] = {"periodic": True, "zero": False, "symmetric": "symmetric"}
 
@@ -77,7 +77,7 @@ class TapsFamily(Family):
     first: int = 0  # the flat position in the kernel of the first tap; those before it are masked
     kept: int = 0  # the triangle of the first tap's matrix that is kept: 1 lower, -1 upper, 0 both
     free: Any = None  # the family of A(w) M for C x C matrices M, with weights ``taps(w) M``
-    wide: bool = False  # whether A(w) x, and the gradient by w, run by frequencies
+    wide: bool = False  # whether A(w) x, and the gradient by w, are computed per frequency
 
     @property
     def whole(self) -> "TapsFamily":
@@ -101,10 +101,10 @@ class TapsFamily(Family):
         return kernel_of(taps, self.kernel_size)
 
     def placed(self, strides: Shape) -> tuple[int, tuple[int, int, int, int]] | None:
-        """Return the place of the first tap's matrix in w, and the strides between its numbers.
+        """Return the place of the first tap's matrix in w, and three strides with ``kept``.
 
-        They are the strides from tap to tap, row to row and column to column, with ``kept``; None
-        if the taps of a pair of channels are not adjacent. All is counted in numbers.
+        The strides lead from tap to tap, row to row and column to column; all is counted in
+        numbers. None if the taps of a pair of channels are not adjacent.
         """
         adjacent = 1
         for n, stride in zip(self.kernel_size[::-1], strides[:1:-1], strict=True):
@@ -160,7 +160,7 @@ def centred_offsets(kernel_size: Shape, dilation: Shape) -> tuple[Offset, ...]:
 
 @dataclass(frozen=True)
 class Causal(TapsFamily):
-    r"""Autoregressive convolutions, by their kernels w (C, C, *k); masked entries are ignored.
+    r"""Autoregressive convolutions of kernels w (C, C, *k), whose masked entries are ignored.
 
     A(w) x[p] = sum over t of w[..., t] x[p - direction dilation o(t)], zero outside the grid;
     $\log|\det A| = N \sum_c \log|w[c, c, \text{at } 0]|$.
@@ -257,7 +257,7 @@ class Causal(TapsFamily):
 class BorderedFamily(TapsFamily):
     """Correlations of kernels (C, C, *k) around their centres with continued images; no solve.
 
-    ``wrap`` is the border of all axes if it is one that libraries know, else the words.
+    ``wrap`` is the one border of all axes if libraries know it, else the word of each axis.
     """
 
     kernel_size: Shape
@@ -318,7 +318,7 @@ class BorderedFamily(TapsFamily):
         return y
 
     def cropped(self, y: Array) -> Array:
-        """Return y (B, C, *spatial) without its margins; between transposed mirrors D y."""
+        """Return y (B, C, *spatial) without its margins, times D between transposed mirrors."""
         for axis, (before, behind) in enumerate(self.margins, 2):
             y = part(y, axis, before, y.shape[axis] - behind)
         return self._weighted(y)
@@ -354,7 +354,7 @@ def _continuation(
 
 @dataclass(frozen=True)
 class Spectral(TapsFamily):
-    r"""Convolutions that cosines, sines and Fourier's waves decouple, by their kernels w.
+    r"""Convolutions of kernels w that cosines, sines and Fourier's waves decouple.
 
     $$\log|\det A| = \sum_f \log|\det \hat K(f)|$$
     """
@@ -374,7 +374,7 @@ class Spectral(TapsFamily):
 
     @derived
     def basis(self) -> Basis:
-        """Return the waves in which A is one matrix each."""
+        """Return the basis of waves: A is one C x C matrix for each wave."""
         return Basis(self.borders, self.dilation)
 
     @derived
@@ -397,13 +397,13 @@ class Spectral(TapsFamily):
         """Return the family of whole kernels."""
         sides = list(zip(self.kernel_size, self.borders, strict=True))
         taps = tuple(k if border == "periodic" else 2 * k - 1 for k, border in sides)
-        # a kernel of three taps sees of an odd continuation the zero alone
+        # of an odd continuation, a kernel of three taps reads only the zero
         near = tuple("zero" if border == "odd" and k <= 2 else border for k, border in sides)
         return BorderedFamily(taps, near, self.dilation)
 
     @derived
     def orthogonal(self) -> bool:
-        """Return whether the basis is."""
+        """Return whether the basis is orthogonal."""
         return self.basis.transpose() is self.basis
 
     def apply(self, w: Array, x: Array) -> Array:
@@ -439,13 +439,13 @@ class Spectral(TapsFamily):
         return spectral_solver(matrices, self.basis, shape)
 
     def transpose(self) -> "Spectral":
-        """Return the family of odd sizes: a flipped even kernel has its centre off by one."""
+        """Return the family of odd sizes: flipping an even size moves the centre by one."""
         sides = zip(self.kernel_size, self.borders, strict=True)
         odd = tuple(k + 1 - k % 2 if border == "periodic" else k for k, border in sides)
         return self.of(odd, self.basis.transpose().borders, self.dilation)
 
     def adjoint(self, w: Array) -> Array:
-        """Return transposed matrices, flipped along periodic axes, a zero tap behind even ones."""
+        """Return transposed matrices, flipped along periodic axes, a zero tap behind even sizes."""
         w, closed = super().adjoint(w), tuple(2 + axis for axis in self.basis.closed)
         w = namespace(w).flip(w, axis=closed) if closed else w
         for axis in closed:
@@ -453,7 +453,7 @@ class Spectral(TapsFamily):
         return w
 
     def transposed_vjp(self, bar: Array) -> Array:
-        """See `Family`; the transpose of a kernel of even size has one tap more."""
+        """See `Family`; the transpose of a kernel of even size has one more tap."""
         back = self.transpose().adjoint(bar)
         sizes = zip(back.shape[2:], self.kernel_size, strict=True)
         return back[(slice(None), slice(None), *(slice(n - k, None) for n, k in sizes))]
@@ -473,8 +473,8 @@ class Spectral(TapsFamily):
         return SpectralProduct(kernel_spectrum(w, basis, shape), basis, shape).by_transforms
 
     def of_waves(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition:
-        """Return the largest over the smallest singular value of a frequency's matrix."""
-        order = None if len(w) == 1 else 2  # of one number, without a factorisation of each
+        """Return the largest singular value of all frequencies' matrices over the smallest one."""
+        order = None if len(w) == 1 else 2  # one number needs no factorisation
         taps = float(
             np.linalg.norm(taps_of(w), order, axis=(1, 2)) @ self.basis.counts(self.kernel_size)
         )
@@ -486,7 +486,7 @@ class Spectral(TapsFamily):
         return replace(spectral, frequency=basis.periods(tuple(map(int, place))))
 
     def condition(self, w: np.ndarray[Any, Any], shape: Shape) -> condition.Condition | None:
-        if not np.isfinite(w).all():  # some LAPACKs print what they think of it
+        if not np.isfinite(w).all():  # some LAPACKs print a complaint
             raise condition.SolveOverflowError
         return self.of_waves(w, shape) if self.orthogonal else None
 

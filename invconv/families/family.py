@@ -5,15 +5,15 @@
 A family holds settings, such as a mask or a dilation, and is hashable. Its weights are an array, or
 a tuple of arrays if the class says so.
 
-A family that is linear in w has *rules* in pure array API, which `invconv.kernels.maps` runs for
-every library, and differentiates all alike:
+A family that is linear in w has *rules* in pure array API. `invconv.kernels.maps` runs them for
+every library, and differentiates all families alike:
 
     apply   y = A(w) x          gram    the gradient of <y, A(w) x> by w
     factor  x = A(w)^-1 y       A(w)^T  is of the family ``transpose()`` with weights ``adjoint(w)``
 
-It says the kind of map that runs: taps with offsets and a border, a matrix, a scale or a triangle.
-An array library needs to know these four. Another family *lowers* to a linear one, by an array that
-is made of w, or has a leg of its own (`invconv.families.path`).
+It names the kind of map that runs: taps with offsets and a border, a matrix, a scale or a triangle.
+An array library needs to know only these four. Any other family *lowers* to a linear one, whose
+weights are computed from w, or has a leg of its own (`invconv.families.path`).
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Family:
     Attributes
     ----------
     hint : str
-        What to change where A(w) is singular, for the error.
+        The change that the error recommends where A(w) is singular.
     pixelwise : bool
         Whether A acts at each pixel alone, and at all pixels alike.
     closed : bool
@@ -53,7 +53,7 @@ class Family:
     solves_by_applying : bool
         Whether A^-1 is a map of the kind of A; then `made_ready` prepares A.
     leg : type or None
-        Its leg of a route, made of a family, w and a grid, if not the rules run it.
+        The class of its leg of a route, made of a family, w and a grid; None if the rules run it.
     lowers, solved : str or None
         The kinds of map and of solve that run natively, of a family that is linear in w; None if
         its rules run.
@@ -84,7 +84,7 @@ class Family:
 
     @classmethod
     def of(cls, *settings: Any) -> Self:
-        """Return the family of some settings, the same each time: torch.compile cannot make one."""
+        """Return the one family of some settings, kept since torch.compile cannot make families."""
         try:
             family: Self | None = cls.made.get(settings)
         except TypeError:
@@ -102,7 +102,7 @@ class Family:
 
     @derived
     def text(self) -> str:
-        """Return the family as text, for libraries that pass settings so."""
+        """Return the family as text, for libraries that pass settings as text."""
         return repr(self)
 
     # --- rules of a family that is linear in w: call those of `invconv.kernels.maps` ----------
@@ -161,7 +161,7 @@ class Family:
         return self.transposed(bar)[1]
 
     def pivots(self, w: Any) -> Array | None:
-        """Return numbers whose logarithms, summed over all pixels, are log|det A|; None if none."""
+        """Return numbers whose logarithms, summed over all pixels, are log|det A|, or None."""
         return None
 
     def log_det(self, w: Any, shape: Shape, saving: bool) -> tuple[Array, Any]:
@@ -209,7 +209,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Shift(Family):
-    """x + w, a bias for each channel (`invconv.families.path` runs it): the linear part is 1."""
+    """x + w, a bias for each channel; its linear part is 1. `invconv.families.path` runs it."""
 
     pixelwise: ClassVar[bool] = True
 

@@ -11,7 +11,7 @@ other: they are multiplied first, or undone one by one. A leg of matrices may jo
     A_3 A_2 A_1 x = (A_3 A_2 A_1) x,    and K (W x) = (K W) x: W goes into the taps of K
 
 A state is the inverse of a path, factored for one grid: factor once, solve often. It has a *solver*
-for each leg that is undone, and one for the legs between two of these, which are applied.
+for each leg that is undone, and one for all legs in between, which are applied.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Factor(NamedTuple):
 
 
 Path = Sequence[Factor]
-FactorLike = tuple[Family, Any] | Factor  # what a class gives for a factor
+FactorLike = tuple[Family, Any] | Factor  # the forms in which a class may give a factor
 Pair = tuple[list[Array], list[Array]]
 Bars = list[Any]  # the gradients by the weights of each factor; None stands for zero
 
@@ -142,9 +142,9 @@ def add_log_det_vjp(
 
 
 def solved(path: Path, back: bool) -> list[tuple[int, Factor]]:
-    """Return the factors that a path solves, or that its inverse does if ``back``, as they are.
+    """Return the factors that a path solves, or if ``back`` those that its inverse solves.
 
-    Each comes with its place in the path.
+    Each is given uninverted, with its place in the path.
     """
     return [
         (place, Factor(family, w))
@@ -355,8 +355,8 @@ class Route:
     """The legs of a path, on one grid.
 
     ``guard`` is log|det| of the factors that are solved, if it was not readable; the result is NaN
-    where it is -inf. ``pixels`` is the number of pixels of all images: a matrix goes into the taps
-    of a convolution if there are fewer taps, or if a symbol stands for any number of pixels.
+    where it is -inf. ``pixels`` is the number of pixels of all images: a matrix is multiplied into
+    the taps of a convolution if they are fewer, or if the number of pixels is a symbol.
     """
 
     def __init__(self, path: Path, shape: Shape, guard: Any = None, *, pixels: int = 0) -> None:
@@ -420,7 +420,7 @@ class Route:
 
 
 class Memo(NamedTuple):
-    """A route, the points of its legs, and memos of log_det: for the derivative of both."""
+    """Intermediate results of a route and of its log|det|, for the derivatives of both."""
 
     route: Route
     kept: Sequence[tuple[Any, Any]]
@@ -448,9 +448,9 @@ class State:
         return x if self.dtype is None else cast(x, y.dtype)
 
     def on_host(self, path: Path, shape: Shape) -> "State":
-        """Return the state on NumPy arrays; ``path``, which solves, is there already.
+        """Return the state on NumPy arrays; ``path``, the path that solves, is on the host already.
 
-        What has no copy on the host is factored again.
+        Solvers that have no copy on the host are factored again.
         """
         if isinstance(self.log_det, np.ndarray | np.generic):
             return self
@@ -468,7 +468,7 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """The solver of an inverse, which is a forward map: of factors with these weights."""
+    """A solver that is a forward map: the factors of these families with these weights."""
 
     families: tuple[Family, ...]
     weights: tuple[Any, ...]
@@ -483,7 +483,7 @@ class Forward:
 def solvers_of(path: Path, shape: Shape, *, by_factor: bool = False) -> tuple[Any, ...]:
     """Return the solvers of a path that solves, such as the inverse of an operator's path.
 
-    Matrices are undone factor by factor if ``by_factor``, as where a library records.
+    Matrices are undone factor by factor if ``by_factor``, as where a library records derivatives.
     """
     return tuple(_solver(factors, shape, by_factor) for factors in split_by_solver(path))
 

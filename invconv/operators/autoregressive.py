@@ -8,7 +8,7 @@ The pixels before a block along the first spatial axis, or behind it with direct
 
     K [before, x] = [..., K x + c]
 
-with c what the taps read of them: zero but for the r rows at that end, r the reach of the taps.
+with c the sum over taps that read them: zero except in the r rows at that end, r the taps' reach.
 """
 
 import math
@@ -221,8 +221,8 @@ class AutoregressiveConv(WithKernel):
         ----------
         x : array, shape (*batch, C, *spatial)
         before : array, optional
-            If x is a block of something longer along the first spatial axis: the r pixels of it
-            that precede x, of the shape of x but for r = (k_0 - 1) dilation along that axis. With
+            If x is a block of an image that is longer along the first spatial axis: its r pixels
+            that precede x, shaped as x but for r = (k_0 - 1) dilation along that axis. With
             direction -1 along the axis, the r pixels that follow x. Zeros unless given.
 
         Examples
@@ -246,13 +246,13 @@ class AutoregressiveConv(WithKernel):
     def inverse(self, y: Array, before: Array | None = None) -> Array:
         """Return x with forward(x, before) = y; see `InvertibleConv.inverse` and `forward`.
 
-        ``before`` are pixels of x, which the inverse of the block before has given. Their errors
-        may grow from block to block: then each warns after how many pixels of the whole it is lost.
+        ``before`` are pixels of x, from the inverse of the preceding block. Their errors may grow
+        from block to block: then each call warns after how many pixels of the image x is lost.
         """
         if before is None:
             return super().inverse(y)
         prepared = self.prepare(as_batch(self, "y", y).spatial_shape)
-        vars(prepared._conv)["_conditions"] = self._conditions  # of the same numbers
+        vars(prepared._conv)["_conditions"] = self._conditions  # shared: the numbers are the same
         return prepared.inverse(y, before)
 
     def forward_vjp(
@@ -287,7 +287,7 @@ class AutoregressiveConv(WithKernel):
         return self._gradients_with(gradients, as_batch(self, "y_bar", -y_bar), before), y_bar
 
     def _with_before(self, call: Call, y: Array, before: Array, sign: int) -> Array:
-        """Return y + sign c."""
+        """Return y + sign c, with the module's c."""
         family, rows = self._family, int(y.shape[2])
         before = cast(as_before(call, family, before), self.kernel.dtype)
         depth, ahead = int(before.shape[2]), family.direction[0] < 0
@@ -296,7 +296,7 @@ class AutoregressiveConv(WithKernel):
         return y + sign * window(c, 2, start, start + rows)
 
     def _warn_of_blocks(self, shape: Shape, result: Array) -> None:
-        """Warn if the inverse of one block after the other is lost after some pixels."""
+        """Warn if errors that grow from block to block make the inverse wrong after some pixels."""
         unchecked = shape in self._conditions.unchecked
         if unchecked or not all(readable(a) for a in (result, *self._arrays().values())):
             return
@@ -318,8 +318,8 @@ class AutoregressiveConv(WithKernel):
     def _lost_after(self, shape: Shape, eps: float) -> float:
         """Return after how many pixels along the first axis errors of ``before`` are too large.
 
-        The taps along this axis alone say how they grow in the end, in one dimension and for
-        corners exactly; some blocks of zeros how they grow until then.
+        The taps along this axis alone tell how errors grow in the long run, exactly in one
+        dimension and for corners; solves of some blocks of zeros tell how they grow until then.
         """
         if bound(self) * eps <= limits.TOLERATED:
             return math.inf
@@ -353,7 +353,7 @@ class AutoregressiveConv(WithKernel):
         return pixels
 
     def _gradients_with(self, gradients: Gradients, bar: Call, before: Array) -> Gradients:
-        """Add the gradients of what the pixels before a block add, and the one by these pixels."""
+        """Add the kernel's gradient through the pixels before a block, and that by these pixels."""
         family = self._family
         flat = as_before(bar, family, before)
         depth, ahead = int(flat.shape[2]), family.direction[0] < 0

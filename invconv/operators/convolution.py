@@ -63,7 +63,7 @@ class WithKernel(InvertibleConv, abstract=True):
 
 
 class SpectralConv(WithKernel, abstract=True):
-    """A convolution with one C x C matrix K_hat(f) a frequency; log det = sum log|det K_hat(f)|."""
+    """A convolution: one C x C matrix K_hat(f) per frequency; log det = sum log|det K_hat(f)|."""
 
     least_squares = least_squares
 
@@ -77,14 +77,14 @@ class SpectralConv(WithKernel, abstract=True):
         Returns
         -------
         array, shape (*spatial) for one channel, else (*spatial, C, C)
-            Along a periodic axis in the order of `numpy.fft.fft`, complex; along others of the
-            waves m = 0, 1, ... by their frequency; of half types in float32. log|det K| is the sum
-            of log|det K_hat(f)|.
+            Along a periodic axis complex, in the order of `numpy.fft.fft`; along other axes in the
+            order of the waves m = 0, 1, ..., by frequency; in float32 for half types. log|det K| is
+            the sum of log|det K_hat(f)|.
 
         Raises
         ------
         TypeError, ValueError
-            If this is no grid of the operator.
+            If the grid does not fit the operator.
 
         Examples
         --------
@@ -103,7 +103,7 @@ class SpectralConv(WithKernel, abstract=True):
         found = xp.reshape(found, (*basis.frequencies(shape), *channels))
         if not basis.closed:
             return found
-        last = basis.closed[-1]  # along which a half is known, K_hat(-f) = conj(K_hat(f))
+        last = basis.closed[-1]  # half of its frequencies are known: K_hat(-f) = conj(K_hat(f))
         rest = xp.flip(part(found, last, 1, (shape[last] + 1) // 2), axis=last)
         for axis in basis.closed[:-1]:
             rest = xp.take(rest, constant(-np.arange(shape[axis]) % shape[axis], rest), axis=axis)
@@ -114,15 +114,15 @@ class SpectralConv(WithKernel, abstract=True):
 
         $$f(K) = \sum_f f(\hat K(f))\, w_f w_f^*$$
 
-        with w the waves of the grid. The root of K is f = sqrt; ``lambda k: k**-0.5`` of noise is a
-        field with precision K, of any field with covariance K white noise; ``1 / (1 + k)`` smooths.
-        A bias does not count. It is differentiable in x, the kernel (among even ones) and
-        whatever f holds.
+        with w_f the waves of the grid. f = sqrt gives the root of K; ``lambda k: k**-0.5`` turns
+        white noise into a field with precision K, and a field with covariance K into white noise;
+        ``1 / (1 + k)`` smooths. A bias does not count. The result is differentiable in x, in the
+        kernel (among even ones) and in the arrays that f uses.
 
         Parameters
         ----------
         f : function
-            Of an array of the eigenvalues, to one of their shape: number by number.
+            From an array of eigenvalues to an array of the same shape, number by number.
         x : array, shape (*batch, 1, *spatial)
 
         Returns
@@ -164,7 +164,7 @@ class SpectralConv(WithKernel, abstract=True):
                         "inverse there are forward and inverse"
                     )
             values = xp.real(values)
-        with np.errstate(all="ignore"):  # what is not finite raises
+        with np.errstate(all="ignore"):  # numbers that are not finite raise below
             found = f(values)
         require_alike("f(eigenvalues)", found, "the eigenvalues", values)
         if tuple(found.shape) != tuple(values.shape):

@@ -20,7 +20,7 @@ class EmergingConv(InvertibleConv, mixing="emerging"):
     $$y = K_2 K_1 x + b, \qquad \log|\det K| = \log|\det K_1| + \log|\det K_2|$$
 
     The pair has the receptive field of a standard convolution. Kernels and directions are as in
-    `AutoregressiveConv`. A point-spread function is the kernel of neither.
+    `AutoregressiveConv`. A point-spread function is not the kernel of either part.
 
     Parameters
     ----------

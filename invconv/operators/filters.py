@@ -29,7 +29,7 @@ from invconv.kernels.primitives import pad, part
 from invconv.operators.propagation import Propagation, recursed
 from invconv.operators.recursion import filtered
 
-# written as tables of numbers, not as arrays of a library
+# types of arguments that are tables of numbers, not arrays of a library
 _NUMBERS = (np.ndarray, np.number, Sequence, float, int)
 _PADS = ("odd", "even", "constant")
 
@@ -46,21 +46,21 @@ def lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
     ----------
     b, a : array, sequence of numbers, shape (..., k), or number
         Numerator and denominator; a[0] is not zero. Axes before the last broadcast against the
-        other axes of x: there a filter of its own runs for each index.
+        other axes of x, with a filter of its own for each index.
     x : array
         Signals, real and floating. Its dtype is that of the result; b, a and zi of plain numbers or
         of NumPy are cast to it.
     axis : int
         The axis of time.
     zi : array, optional
-        The state at first: as x, with K = max(len(a), len(b)) - 1 numbers along ``axis``, or 1
-        along other axes.
+        The initial state: shaped as x, but with K = max(len(a), len(b)) - 1 numbers along ``axis``;
+        other axes may have the size 1.
 
     Returns
     -------
     array, or (array, array)
-        y, shaped as x; with ``zi`` also the state at the end, with which the next piece of the
-        signals goes on.
+        y, shaped as x; with ``zi`` also the final state, from which the next piece of the signals
+        continues.
 
     Raises
     ------
@@ -97,12 +97,12 @@ def sosfilt(sos: Any, x: Array, axis: int = -1, zi: Any = None) -> Any:
     x, axis
         As for `lfilter`.
     zi : array, optional
-        The states at first: n of x's shape, with 2 numbers along ``axis``, or 1 along other axes.
+        The n initial states: each shaped as x, but 2 along ``axis``; other sizes may be 1.
 
     Returns
     -------
     array, or (array, array)
-        y, shaped as x; with ``zi`` also the states at the end.
+        y, shaped as x; with ``zi`` also the final states.
 
     Raises
     ------
@@ -130,8 +130,8 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
 
     $$a[n, 0] y[n] = b[n, 0] x[n] + b[n, 1] x[n - 1] + \dots - a[n, 1] y[n - 1] - \dots$$
 
-    `varying_lfilter(a, b, y)` is the inverse, and sum over n of log|b[n, 0] / a[n, 0]| the
-    log-determinant, for as many signals as x has once each.
+    `varying_lfilter(a, b, y)` is the inverse. The log-determinant is the sum over n of
+    log|b[n, 0] / a[n, 0]|, once for each signal of x.
 
     Parameters
     ----------
@@ -141,14 +141,14 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     x, axis
         As for `lfilter`.
     zi : array, optional
-        The K = max(k) - 1 numbers of x before the first one, and behind them along ``axis`` the K
-        numbers of y before the first one, each with the newest last.
+        Along ``axis``, the K = max(k) - 1 numbers of x before the first one, then the K numbers of
+        y before the first one, each with the newest last.
 
     Returns
     -------
     array, or (array, array)
-        y, shaped as x; with ``zi`` also the last numbers, in the same order, with which the next
-        piece of the signals goes on.
+        y, shaped as x; with ``zi`` also the last numbers, in the same order, from which the next
+        piece of the signals continues.
 
     Examples
     --------
@@ -186,7 +186,7 @@ def varying_lfilter(b: Any, a: Any, x: Array, axis: int = -1, zi: Any = None) ->
     parts = (part(signals, len(lead), order - j, order - j + length) for j in range(b.shape[-1]))
     terms = (gains[..., j, :] * v for j, v in enumerate(parts))
     y = xp.concat([y, sum(terms, zeros((), signals))], axis=-1)
-    if a.shape[-1]:  # the numbers that are given have no taps
+    if a.shape[-1]:  # the given numbers of y have no taps
         y = _recursed(pad(taps, taps.ndim - 1, order, 0), y)
     found = cast(moved(part(y, len(lead), order), -1, axis), x.dtype)
     if zi is None:
@@ -218,9 +218,9 @@ def filtfilt(
     b, a, x, axis
         As for `lfilter`.
     padtype : "odd", "even", "constant" or None
-        How signals are continued at both ends before they are filtered, None: not at all.
+        How signals are continued at both ends before they are filtered; None for not at all.
     padlen : int, optional
-        By how many numbers: 3 max(len(a), len(b)) unless given.
+        By how many numbers they are continued: 3 max(len(a), len(b)) unless given.
 
     Returns
     -------
@@ -259,8 +259,8 @@ def sosfiltfilt(
     sos, x, axis
         As for `sosfilt`.
     padtype, padlen
-        As for `filtfilt`. The default of ``padlen`` is 3 (2 n + 1 - m), m the number of sections
-        whose b[2], or whose a[2], is zero: the smaller of the two. Traced values cannot be counted.
+        As for `filtfilt`. The default of ``padlen`` is 3 (2 n + 1 - m), m the smaller of the counts
+        of sections whose b[2] is zero and whose a[2] is zero. Traced values cannot be counted.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def sosfiltfilt(
 
 
 def lfilter_zi(b: Any, a: Any) -> Array:
-    """Return the state of `lfilter` after ones without beginning, as `scipy.signal.lfilter_zi`.
+    """Return the steady state of `lfilter` for a constant input 1, as `scipy.signal.lfilter_zi`.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
     Returns
     -------
     array, shape (..., K)
-        K = max(len(a), len(b)) - 1; the dtype is that of the first argument of floating numbers.
+        K = max(len(a), len(b)) - 1; the dtype is that of the first floating argument.
 
     Raises
     ------
@@ -344,7 +344,7 @@ def lfilter_zi(b: Any, a: Any) -> Array:
 
 
 def sosfilt_zi(sos: Any) -> Array:
-    """Return the states of `sosfilt` after ones without beginning, as `scipy.signal.sosfilt_zi`.
+    """Return the steady states of `sosfilt` for a constant input 1, as `scipy.signal.sosfilt_zi`.
 
     Parameters
     ----------
@@ -435,7 +435,7 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
 
 
 def _floats(**values: Any) -> Array:
-    """Return the first array of floating numbers, of PyTorch's or JAX's before NumPy's."""
+    """Return the first floating array; those of PyTorch or JAX come before NumPy's."""
     for name, array in values.items():
         if not isinstance(array, _NUMBERS):
             require_real(name, array)
@@ -445,7 +445,7 @@ def _floats(**values: Any) -> Array:
 
 
 def _sections(sos: Any, x: Array) -> tuple[Array, Array]:
-    """Return b and a of all sections, whose axis is the first."""
+    """Return b and a of all sections; the first axis is that of the sections."""
     sos = _as_x("sos", sos, x)
     if sos.ndim < 2 or sos.shape[-1] != 6 or not sos.shape[-2]:
         raise ValueError(f"sos: expected the shape (..., sections, 6), got {tuple(sos.shape)}")
@@ -491,7 +491,7 @@ def _state(zi: Any, x: Array, axis: int, expected: Shape) -> Array:
 def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
     """Run sections b, a (S, ..., 1 or time, k) on x (..., time) from states z (S, ..., K).
 
-    A filter of its own runs wherever b or a has one. Return y and the last states, None without z.
+    Each index of b or a has its own filter. Return y and the final states, which are None if z is.
     """
     xp, lead, kind = namespace(x), tuple(x.shape[:-1]), x.dtype
     own = _filters(b, a, lead)
@@ -523,7 +523,7 @@ def _run(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Array]:
 
 
 def _divided(b: Array, a: Array) -> tuple[Array, Array]:
-    """Return coefficients divided by a[0], without the 1 that it becomes."""
+    """Return b and a divided by a[0]; a comes without its first number, now 1."""
     divisor = a[..., :1]
     alone = size(divisor.shape) == 1 and hasattr(divisor, "item")  # quicker than a library's all
     if readable(divisor) and not (divisor.item() if alone else namespace(a).all(divisor)):
@@ -547,7 +547,7 @@ def _filters(b: Array, a: Array, lead: Shape) -> Shape:
 
 
 def _broadcast(v: Array, shape: Sequence[int], axes: Sequence[int], behind: int) -> Array:
-    """Return v (S, ..., numbers) of a shape between, whose axes are put into another order."""
+    """Return v (S, ..., numbers) with its axes in between broadcast to a shape, then permuted."""
     xp, ends = namespace(v), tuple(v.shape[v.ndim - behind :])
     v = xp.reshape(v, (v.shape[0], *[1] * (len(shape) + 1 + behind - v.ndim), *v.shape[1:]))
     v = xp.broadcast_to(v, (v.shape[0], *shape, *ends))

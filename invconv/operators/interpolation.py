@@ -71,7 +71,7 @@ def map_coordinates(
     cval : float
         The value outside, for "constant".
     prefilter : bool
-        Whether x holds samples, of which `spline_filter` makes coefficients from order 2 on. For
+        Whether x holds samples, which `spline_filter` turns into coefficients from order 2 on. For
         many calls on an image, pass its coefficients and False.
 
     Returns
@@ -121,7 +121,7 @@ def map_coordinates(
                 x = xp.take(x, constant(places, x), axis=axis)
             shift = _EDGE
         x = spline_filter(x, order, "reflect" if mode == "nearest" else border)
-    if isinstance(x, np.ndarray):  # what fits a cache at once
+    if isinstance(x, np.ndarray):  # by parts that fit a cache
         step, y = max(1, _AT_ONCE // (order + 1) ** x.ndim), np.empty(points.shape[1], x.dtype)
         for start in range(0, len(y), step):
             some = slice(start, start + step)
@@ -154,9 +154,9 @@ def _points(coordinates: Any, x: Array) -> Array:
 
 
 def _between(x: Array, points: Array, order: int, border: str, shift: int) -> Array:
-    """Return the spline of coefficients x at points (m, N), from (order + 1)^m of them each.
+    """Return the spline at points (m, N), each from (order + 1)^m of its coefficients x.
 
-    Points are counted from pixel ``shift`` along each axis: a sum with it would lose digits.
+    Points are counted from pixel ``shift`` along each axis: adding it to them would lose digits.
     """
     xp, sides = namespace(x), []
     places: Any = None
@@ -165,7 +165,7 @@ def _between(x: Array, points: Array, order: int, border: str, shift: int) -> Ar
         if border == "nearest":  # farther away all taps read the last pixel
             low, high = (xp.full_like(point, end - shift) for end in (-order - 1, n + order))
             point = xp.where(point < low, low, xp.where(point > high, high, point))
-        elif not order and border != "grid-wrap":  # so that of two as near SciPy's pixel wins
+        elif not order and border != "grid-wrap":  # of two equally near pixels, take SciPy's
             period = float(2 * n - 2 * (border == "mirror") or 1)
             near = (turned := point % period) < n
             if border == "mirror":
@@ -186,7 +186,7 @@ def _between(x: Array, points: Array, order: int, border: str, shift: int) -> Ar
 
 
 def _weights(t: Array, order: int) -> Array:
-    """Return the weights (order + 1, N) at offsets: in [0, 1), in [-1/2, 1/2) if order is even."""
+    """Return the weights (order + 1, N) at offsets in [0, 1), or [-1/2, 1/2) if order is even."""
     before, behind = (t, 1 - t) if order % 2 else (t + 0.5, 0.5 - t)
     weights = [0 * t + 1]
     for p in range(1, order + 1):
@@ -198,7 +198,7 @@ def _weights(t: Array, order: int) -> Array:
 
 
 def _pixels(middle: Array, order: int, n: int, border: str, like: Array) -> Array:
-    """Return the pixels (order + 1, N) that the taps around some pixels repeat."""
+    """Return the pixels (order + 1, N) that the taps around some pixels read, across borders."""
     xp, whole, middle = namespace(middle), ops_of(like).integers(like), middle[None, :]
     taps = constant(np.arange(order + 1)[:, None] - order // 2, like)
     if border == "nearest":

@@ -1,14 +1,14 @@
 """Solutions of least squares, and the damping that a noise level suggests.
 
-The operators that have them are one C x C matrix K a frequency, or one at every pixel, so that the
-regularised inverse is exact and cheap: x = G y minimises |K x - y|^2 + d^2 |P x|^2, with P = 1
+Operators that have them are one C x C matrix K for each frequency, or one for all pixels, so that
+the regularised inverse is exact and cheap: x = G y minimises |K x - y|^2 + d^2 |P x|^2, with P = 1
 unless there is a penalty.
 
-Without damping d, G is the pseudo-inverse K^+: of several x that are as good, the one of least
-norm. With damping, it is the first C columns of the pseudo-inverse of A, K above d P: nothing is
-squared. G = A^+ (A^+)^H K^H is as accurate where d P exceeds K, to the last digit of a G much
-smaller than A^+. A singular value that rounding alone would give is taken for zero, by the scale of
-the channels that the kernel couples: others solve their own problem.
+Without damping d, G is the pseudo-inverse K^+: of equally good x it gives the one of least norm.
+With damping, G is the first C columns of the pseudo-inverse of A, which is K stacked on d P, so
+that nothing is squared. Where d P exceeds K, G = A^+ (A^+)^H K^H is used: it keeps the last digit
+of a G much smaller than A^+. Singular values that rounding alone may have made count as zero, on
+the scale of the channels that the kernel couples: other channels are problems of their own.
 """
 
 import math
@@ -42,15 +42,15 @@ from invconv.operators.base.calls import Call, as_squares
 from invconv.operators.base.factors import require_operator
 from invconv.operators.base.judgement import warn_of_loss
 
-# matrices (F, C, C), and what the magnitudes of the numbers that an entry sums add up to, (C, C),
-# or (F, 1, 1) of one channel
+# matrices (F, C, C), and for each entry the sum of the magnitudes of its terms: (C, C), or for one
+# channel (F, 1, 1)
 Blocks = tuple[Array, Array]
 _ROUNDING = 8  # times eps and the number of channels: the error of an entry of a matrix
-_STEP = 10.0  # between the damps that are tried to bracket the right one
-_MOST = 1e30  # damp that is tried, times |K y| / |y|
+_STEP = 10.0  # ratio of the damps that are tried to bracket the right one
+_MOST = 1e30  # largest damp that is tried, over |K y| / |y|
 _WHOLE = 1e154  # damp whose square does not overflow
-_FEW, _MUCH = 1000, 0.5  # entries, and what one of them may carry: of noise .013, at edges .26
-_CLOSE = 1e-4  # of the damp, relative: the misfit is then right to four times as much
+_FEW, _MUCH = 1000, 0.5  # one entry in so many may carry this share: noise has .013, edges .26
+_CLOSE = 1e-4  # relative error of the damp; that of the misfit is at most four times as large
 
 
 def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any = None) -> Array:
@@ -61,17 +61,17 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     y : array, shape (*batch, C, *spatial)
     damp : float, 0-d array, or array of shape (*batch,)
         At least 0, as in `scipy.sparse.linalg.lsqr`; an array has one for each image. With 0 and a
-        singular K, such as the Laplacian of a Poisson problem, the solution of least norm. Singular
-        values that cannot be told from rounding count as zero.
+        singular K, such as the Laplacian of a Poisson problem, x is the solution of least norm.
+        Singular values that cannot be told from rounding count as zero.
     penalty : operator or several of them, optional
-        P, such as a Laplacian, or the derivatives along each axis: |P x|^2 is then the sum of
-        theirs. Of borders with the same waves as K's, or 1x1 for a 1x1; their biases do not count.
-        The identity unless given.
+        P, such as a Laplacian, or several, such as derivatives along each axis: |P x|^2 is then the
+        sum over them. Their borders have the same waves as K's, or they are 1x1 for a 1x1; biases
+        do not count. The identity unless given.
 
     Warns
     -----
     IllConditionedWarning
-        Without a damp, as `inverse` does: of what a singular K does not lose.
+        Without a damp, as `inverse` does, but for the components that a singular K keeps.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def least_squares(self: Any, y: Array, damp: float | Array = 0.0, penalty: Any =
     images, conv, shape = _without_bias(call), call.conv, call.spatial_shape
     number = isinstance(damp, int | float)
     if isinstance(damp, int | float) or not damp.ndim or not images.shape[0]:
-        # what is prepared has arrays that nobody edits
+        # nobody edits the arrays of a prepared operator
         kept: Any = vars(self).get("_conditions") if number and not penalties else None
         keeps, kind = kept is not None and kept.fixed, (f"squares, {images.dtype}", shape)
         last: Any = kept.get(kind) if keeps else None
@@ -126,7 +126,7 @@ def _is_constant(conv: Any) -> bool:
 def regularised(
     blocks: Blocks, damp: float | Array, name: str, penalties: Sequence[Blocks] = ()
 ) -> Array:
-    """Return G (F, C, C). Errors call the parameter of K ``name``."""
+    """Return G (F, C, C); in errors the parameter of K is called ``name``."""
     matrices, sizes = blocks
     ops, channels = ops_of(matrices), int(matrices.shape[-1])
     xp = ops.xp
@@ -157,7 +157,7 @@ def regularised(
         if isinstance(damp, int | float) and damp == 0:
             return _of_least_norm(ops, inverses / own, matrices, identity(channels, sizes))
         inside = matmul(inverses, scaled)  # the projector to the row space: else noise / damp^2
-    scale = own + other  # K and d P are of the order of 1, or one of them is
+    scale = own + other  # scaled by it, K or d P or both are of the order of 1
     scaled, below = matrices / scale[:, 0], rows / scale[:, 0]
     both = _pseudo_inverse(xp.concat([scaled, below], axis=-2), rounding)
     turned = matmul(conjugate(xp.matrix_transpose(both)), conjugate(xp.matrix_transpose(scaled)))
@@ -170,7 +170,7 @@ def regularised(
     projected = matmul(inside, found)
     smooth = ops.without_derivative(projected) + _derivative(ops, found)
     smooth = xp.where(other > rounding * own, smooth, projected)
-    # of all of K the projector is 1, but for errors that grow like its condition
+    # for a K of full rank the projector is 1, but for errors that grow with K's condition
     rank = abs(xp.sum(inside * identity(channels, sizes), axis=(-2, -1), keepdims=True))
     return xp.where(rank > channels - 0.5, found, smooth)
 
@@ -192,12 +192,12 @@ def _of_numbers(ops: ArrayOps, numbers: Array, rows: Array, lost: Array) -> Arra
 def _of_least_norm(ops: ArrayOps, found: Array, matrices: Array, one: Array) -> Array:
     """Return pseudo-inverses with the derivative of those of least norm; ``one`` is the identity.
 
-    They were found with scaled columns, whose norm is another one where channels of different
+    ``found`` is of scaled columns, which changes the norm that is least where channels of different
     scales are coupled. The orthogonal projector to the range of a projector Q is
     Q (Q + Q^H - 1)^-1.
     """
     values = ops.without_derivative(found)
-    if values is found:  # a library that records none
+    if values is found:  # the library records no derivative
         return found
     lost = one - matmul(found, matrices)  # the projector to the null space of K
     both = lost + conjugate(ops.xp.matrix_transpose(lost)) - one
@@ -216,7 +216,7 @@ def _require_finite(xp: Namespace, name: str, sizes: Array) -> None:
 
 
 def _coupled(sizes: Array) -> Array:
-    """Return 1 for each pair of channels that are coupled, through others, too, else 0; (C, C)."""
+    """Return (C, C): 1 for channels that are coupled, directly or through others, else 0."""
     xp = namespace(sizes)
     coupled = sizes + xp.matrix_transpose(sizes) + identity(sizes.shape[0], sizes)
     for _ in range(int(sizes.shape[0]).bit_length()):
@@ -228,8 +228,8 @@ def _coupled(sizes: Array) -> Array:
 def _pseudo_inverse(matrices: Array, rounding: float) -> Array:
     """Return pseudo-inverses; singular values up to ``rounding`` are zero.
 
-    Libraries compare with the largest singular value of each matrix: it is made one, in a corner of
-    its own.
+    Libraries compare with the largest singular value of each matrix: one more row and column, with
+    a 1 in their corner, make it 1.
     """
     xp, (*lead, rows, columns) = namespace(matrices), matrices.shape
     beside = xp.concat([matrices, zeros((*lead, rows, 1), matrices)], axis=-1)
@@ -259,15 +259,15 @@ def damp_for_noise(
     *,
     each: bool = False,
 ) -> Any:
-    r"""Return the damp by which `least_squares` leaves as much of y unexplained as noise is in it.
+    r"""Return the damp by which `least_squares` leaves as much of y unexplained as there is noise.
 
     $$|K x + b - y|^2 = n \sigma^2$$
 
-    is what noise leaves at the true x, n the number of entries of y. This solves the equation for
+    holds on average at the true x, with n the number of entries of y. The damp solves it for
     x = conv.least_squares(y, damp), in about a dozen solves (the discrepancy principle of V. A.
-    Morozov, 1966): its left side grows with the damp, from what no x can explain to |y - b|^2.
-    Values are looked at: call it outside traced code. `least_squares` draws x towards zero, so
-    subtract the image's mean first and add it at the end.
+    Morozov, 1966): the left side grows with the damp, from the part that no x explains to
+    |y - b|^2. Values are read: call it outside traced code. `least_squares` draws x towards zero,
+    so subtract the image's mean first and add it at the end.
 
     Parameters
     ----------
@@ -279,21 +279,21 @@ def damp_for_noise(
     penalty : operator or several of them, optional
         As for `least_squares`.
     mask : array, optional
-        True, or 1, where an entry of y counts, else False: saturated pixels, stars. It broadcasts
-        against y, which is finite there, too, since `least_squares` reads all of it.
+        True, or 1, where an entry of y counts; False, or 0, at saturated pixels or stars. It
+        broadcasts against y, which is finite everywhere: `least_squares` reads all of it.
     each : bool
         Whether each image of a batch gets a damp of its own.
 
     Returns
     -------
     float or array, shape (*batch,)
-        One damp for all images, or with ``each`` an array as y is.
+        One damp for all images, or with ``each`` an array of y's library and dtype.
 
     Warns
     -----
     UserWarning
-        If one entry in a thousand carries most of the misfit, of noise a hundredth: stars and
-        saturated pixels, which the damp would suit instead of the image.
+        If one entry in a thousand carries most of the misfit (in noise it carries a hundredth):
+        then the damp suits stars and saturated pixels instead of the image.
 
     Raises
     ------
@@ -367,7 +367,7 @@ def damp_for_noise(
     _require_between(misfit(0.0), share(images), sigma)
     xp = namespace(images)
     most = to_float(xp.max(xp.abs(images)))
-    scale = to_float(xp.max(xp.abs(applied(images / most)))) or 1.0  # of K, as a damp has it
+    scale = to_float(xp.max(xp.abs(applied(images / most)))) or 1.0  # of K, and so of damps
     high = low = scale  # the misfit grows with the damp
     while misfit(high) < 1:
         high *= _STEP

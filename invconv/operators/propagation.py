@@ -52,7 +52,7 @@ class Propagation(Family):
     """A recursion over images (B, C, *spatial); its taps are (B or 1, C or 1, K, *spatial)."""
 
     offsets: tuple[Offset, ...]
-    turned: bool = False  # whether taps are read where h is
+    turned: bool = False  # whether taps are read where h is read
 
     def transpose(self) -> "Propagation":
         return Propagation.of(
@@ -82,7 +82,7 @@ class Propagation(Family):
 
     @derived
     def axes(self) -> tuple[int, ...] | None:
-        """Return the order of axes in which compiled code runs along rows; None: as they are."""
+        """Return an order of axes for compiled code to run along rows; None if it needs none."""
         ndim, sequence = len(self.offsets[0]), [axis for axis, _ in self.order]
         *outer, last = (a for a in range(ndim) if a in sequence or a == ndim - 1)
         alone = (any(o[a] for a in outer) or not any(o[:-1]) for o in self.offsets)
@@ -164,7 +164,7 @@ def levels_of(family: Propagation, shape: Shape) -> Levels | None:
     turned = [
         p if s > 0 else n - 1 - p for p, s, n in zip(pixels, family.directions, shape, strict=True)
     ]
-    last = family.order[-1][0]  # whose weight is 1: the level and the other places make its place
+    last = family.order[-1][0]  # its weight is 1: its place follows from the level and the others
     others = [a for a in range(len(shape)) if a != last]
     lanes = [shape[a] for a in others]
     level = np.asarray(sum(w * q for w, q in zip(slope, turned, strict=True)))
@@ -215,7 +215,7 @@ def in_turn(step: Step, window: Array, levels: tuple[Array, ...]) -> tuple[Array
 
 
 def by_levels(family: Propagation, taps: Array, x: Array, scan: Any = in_turn) -> Array:
-    """Run a recursion by what every library has: sums over whole levels."""
+    """Run a recursion with functions of every library: sums over whole levels."""
     xp, shape, levels = namespace(x), tuple(x.shape), levels_of(family, tuple(x.shape[2:]))
     if levels is None:
         return copy_of(x)
@@ -297,7 +297,7 @@ def tangent(
 
 
 def gram(family: Propagation, x_bar: Array, h: Array, like: Array) -> Array:
-    """Return the gradient by taps shaped ``like`` some, of <x_bar, T h>."""
+    """Return the gradient of <x_bar, T h> by the taps, in the shape of ``like``."""
     xp, parts = namespace(h), []
     axes = tuple(a for a in (0, 1) if like.shape[a] == 1 != h.shape[a])
     for o in family.offsets:
@@ -401,7 +401,7 @@ def recursed(
     inputs: tuple[Offset, ...] = (),
     gains: Array | None = None,
 ) -> Array:
-    """Run a recursion over arrays (*batch, C, *spatial) that fit; `by_parts` has the inputs."""
+    """Run a recursion over arrays (*batch, C, *spatial) that fit; inputs are as for `by_parts`."""
     xp, shape, ndim = namespace(x), tuple(x.shape), len(family.offsets[0])
     lead, axes = shape[: -ndim - 1], family.axes
     weights = [taps] if gains is None else [taps, gains]
@@ -439,7 +439,7 @@ def _tap(taps: Array, k: int, ndim: int) -> Array:
 
 
 def _widened(first: Array, *others: Array | None) -> tuple[Any, ...]:
-    """Return the dtype of arrays, and them in the one that they are computed in."""
+    """Return the dtype of the first array, and all arrays in the dtype of the computation."""
     kind, arrays = first.dtype, (first, *others)
     inner = namespace(first).float32 if is_half(kind, first) else native_dtype(kind)
     return kind, *(None if v is None else cast(v, inner) for v in arrays)

@@ -2,13 +2,13 @@
 
     x[p] = sum over o of beta(o) c[p + o]
 
-with the samples beta of a B-spline of some order, and c continued beyond its border. Their filter
-is a product of first order ones, there and back (M. Unser, A. Aldroubi & M. Eden, 1993):
+with the samples beta of a B-spline of some order, and c continued beyond its border. The inverse is
+a product of first-order filters in both directions (M. Unser, A. Aldroubi & M. Eden, 1993):
 
     c = product over poles z of (1 - z)^2 / ((1 - z S) (1 - z S^-1)) x
 
-with S the shift by a pixel. The first pass runs backwards. Each starts from what
-the continued image leaves it:
+with S the shift by a pixel. The first pass runs backwards. Each pass starts from the state that the
+continued image gives it:
 
     sum over k >= 0 of z^k x~[N + k]                             at N, of 1 / (1 - z S^-1)
     (1 - z)^2 / (1 - z^2) sum over all k of z^|k| x~[k - 1]      at -1, of both
@@ -25,21 +25,21 @@ from invconv.arrays.stencil import seen
 from invconv.arrays.validation import choice, integer, require_real
 from invconv.operators.filters import lfilter, moved
 
-# z + 1/z of the poles: zeros of what beta is as a polynomial in it, such as w + 4 of order 3
+# w = z + 1/z of the poles: the zeros of beta as a polynomial in w, such as w + 4 for order 3
 _SUMS = {
     2: (-6.0,),
     3: (-4.0,),
     4: (-38 + 1216**0.5, -38 - 1216**0.5),
     5: (-13 + 105**0.5, -13 - 105**0.5),
 }
-_LEAST = 1e-25  # z^k that counts
+_LEAST = 1e-25  # smallest z^k that counts
 
 
 def _passes(w: float) -> tuple[tuple[Any, ...], ...]:
-    """Return, of each pass, b and a, and the pixels, from N on and from -1 on, that it starts from.
+    """Return b and a of each pass, and the pixels (from N, and around -1) whose sum it starts from.
 
-    They come with their factors. Made here, since torch.compile takes powers of -z for -z^k, and
-    lists, since a strict export takes global arrays for constants without numbers.
+    The pixels come with their factors. These are computed here, since torch.compile mistakes (-z)^k
+    for -z^k, and are lists, since a strict export mistakes global arrays for empty constants.
     """
     z = 2 / (w - math.sqrt(w * w - 4))
     k = np.arange(1, math.ceil(math.log(_LEAST) / math.log(-z)))
@@ -74,7 +74,7 @@ def spline_filter(
         How the image goes on at its border, in the words of `scipy.ndimage`: d c b | a b c d,
         d c b a | a b c d, or a b c d | a b c d; "grid-mirror" is "reflect".
     axes : int or sequence of int, optional
-        Those of the image, all unless given; it is batched over the others.
+        The axes of the image, all unless given; x is batched over the others.
 
     Returns
     -------
@@ -109,13 +109,13 @@ def spline_filter(
         return copy_of(x)
     kind, x = x.dtype, widened(x)
     for axis in axes:
-        if x.shape[axis] > 1:  # a pixel alone goes on as a constant, which all filters keep
+        if x.shape[axis] > 1:  # a single pixel continues as a constant, which all filters keep
             x = _along(x, axis % x.ndim, _POLES[order], _BORDERS[mode])
     return cast(x, kind)
 
 
 def _along(x: Array, axis: int, poles: Any, border: str) -> Array:
-    """Run the filters of all poles along an axis; of NumPy's arrays what fits a cache at once."""
+    """Run the filters of all poles along an axis; NumPy's arrays by parts that fit a cache."""
     others = [1 if n == axis else length for n, length in enumerate(x.shape)]
     longest = max(others)
     if isinstance(x, np.ndarray) and x.size > _AT_ONCE and longest > 1:
@@ -123,7 +123,7 @@ def _along(x: Array, axis: int, poles: Any, border: str) -> Array:
         step = max(1, _AT_ONCE * longest // x.size)
         for start in range(0, longest, step):
             some = (*[slice(None)] * n, slice(start, start + step))
-            # rows of the whole image may lie whole pages apart, so that columns share few sets
+            # rows of the whole image may lie pages apart, so that columns share few cache sets
             y[some] = _along(x[some].copy(), axis, poles, border)
         return y
     x = moved(x, axis, -1)
@@ -133,7 +133,7 @@ def _along(x: Array, axis: int, poles: Any, border: str) -> Array:
 
 
 def _filtered(x: Array, passes: Any, border: str) -> Array:
-    """Run the filter of a pole there and back along the last axis."""
+    """Run the filter of a pole in both directions along the last axis."""
     xp, n = namespace(x), int(x.shape[-1])
 
     def numbers(values: Any) -> Array:
@@ -142,7 +142,7 @@ def _filtered(x: Array, passes: Any, border: str) -> Array:
     states = []
     for first, (_, _, away, factors) in zip((n, 0), passes, strict=True):
         places, pixels = seen(border, first + np.asarray(away), n)[0], x
-        if n < len(away):  # the factors of a pixel that is met again add up
+        if n < len(away):  # a pixel may occur several times: its factors add up
             met = places[:, None] == np.arange(n)
             factors = np.sum(np.where(met, np.asarray(factors)[:, None], 0.0), axis=0)
         else:

@@ -41,7 +41,7 @@ def bounded(conv: C, max_gain: float) -> C:
     TypeError
         For an operator without such a parametrisation.
     ValueError
-        Unless ``max_gain`` is finite and more than 1, by 1e-9 at least.
+        Unless ``max_gain`` is finite and at least 1 + 1e-9.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Diagnosis of an inverse: whether it can be trusted, why not, and what to do.
 
 The error that round trips measure (`base.judgement`) says how many digits are left, and bounds in
-float64 how many at worst; the bounds alone would condemn many random operators that keep three
-digits (``python -m invconv benchmark silent_error`` counts them).
+float64 say how many are left at worst; the bounds alone would condemn many random operators that
+keep three digits (``python -m invconv benchmark silent_error`` counts them).
 """
 
 import math
@@ -51,7 +51,7 @@ class Diagnosis(Condition):
         The norm of the condition: "1-norm" or "2-norm".
     exact : bool
         True if the condition is the number itself. Else it is an estimate from below; on a large
-        grid, the estimate on a part of it times the growth of noise from there.
+        grid, the larger of an estimate on a part of it and a bound from below on the whole.
     resolved : bool
         False if rounding in float64 alone may account for the condition: no digit is certain.
     loss : float
@@ -63,8 +63,8 @@ class Diagnosis(Condition):
     blame : str
         The name of the step that loses most digits; "" if there is one step, or nothing is lost.
     growth : tuple of float, one per axis, or None
-        The factor of |K^-1| for one more pixel along an axis, NaN if the grid is too short for all
-        taps; None on a closed grid, where |K^-1| follows no such law.
+        The factor by which |K^-1| grows for one more pixel along an axis, NaN if the grid is too
+        short for all taps; None on a closed grid, where |K^-1| follows no such law.
     channel, pixel, frequency : int, tuple of int, tuple of numbers, or None
         Where an error in y harms x most: a column of K^-1, or for periodic and symmetric
         convolutions a frequency, in periods along each axis of the grid.
@@ -260,8 +260,8 @@ def _diagnose(
     times: float = 1,
     within: str = "",
 ) -> Diagnosis:
-    """Return a diagnosis; ``times`` operators share the work, ``within`` begins names of steps."""
-    if isinstance(host, Inverse):  # its forward map loses as many digits as the other's inverse
+    """Return a diagnosis; ``times`` operators share the work, ``within`` prefixes step names."""
+    if isinstance(host, Inverse):  # its forward map is the inverse of ``host.conv``: judge both
         inner = _diagnose(host.conv, shape, precision, half, times, f"{within}conv.")
         own = {name: judgement.judge(host, shape, name, times=times, half=half) for name in EPS}
         worse = {
@@ -354,7 +354,7 @@ def _losses(path: Path, channels: int, shape: Shape) -> tuple[float, float, floa
 def _growth(
     conv: InvertibleConv, path: Path, shape: Shape, norm: float
 ) -> tuple[tuple[float, ...] | None, Shape]:
-    """Return the factor of |K^-1|_1 for one more pixel along each axis, and a grid where it is so.
+    """Return the factor of |K^-1|_1 for one more pixel along each axis, and the grid measured.
 
     ``norm`` is |K^-1|_1 on the grid. With m half of an axis's pixels, the factor is (norm / |K^-1|
     with m pixels fewer)^(1/m). If |K^-1| overflows, the grid is halved; on a closed grid the growth

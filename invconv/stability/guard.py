@@ -47,7 +47,7 @@ class InverseGuard:
     digits : float
         Warn below this number of decimal digits; with fewer than two an inverse counts as lost.
     every : int
-        1 judges a layer at every call.
+        The number of calls from one judgement to the next; 1 judges a layer at every call.
 
     Attributes
     ----------

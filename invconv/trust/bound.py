@@ -49,7 +49,7 @@ UNBOUNDED = Bounds(math.inf, math.inf, 1.0)
 def error_bound(steps: Iterable[Bounds]) -> float:
     """Return E_0 in units of eps, or inf if a step is unbounded."""
     path, largest, error = [], 1.0, 0.0
-    most, least = 1.0, 1.0  # of the products of gains of steps in a row, whose matrices may merge
+    most, least = 1.0, 1.0  # products of the gains of successive steps: their matrices may merge
     for step in steps:
         largest = step.gain * largest + step.bias
         most, least = max(most, 1.0) * step.gain, min(least, 1.0) * step.gain

@@ -29,11 +29,11 @@ def norms(
 ) -> tuple[float, float, Shape, bool]:
     """Return |K|_1, |K^-1|_1, the place of K^-1's largest column, and whether the norms are exact.
 
-    They are on a small grid, and estimates from below beyond. ``maps`` are x -> K x and
-    y -> K^-1 y, on float64 arrays (B, *sample), sample = (C, *spatial); ``transposed`` returns
-    x -> K^T x and y -> K^-T y, for an estimate. Every column is a shift of the column of the pixel
-    ``first``, which is None along an axis without such a pixel. K x takes ``products`` products for
-    one sample.
+    On a small grid they are exact; on larger ones they are estimates from below. ``maps`` are
+    x -> K x and y -> K^-1 y, on float64 arrays (B, *sample), sample = (C, *spatial); ``transposed``
+    returns x -> K^T x and y -> K^-T y, for an estimate. Every column is a shift of the column of
+    the pixel ``first``, which is None along an axis without such a pixel. K x takes ``products``
+    products for one sample.
     """
     numbers = np.arange(size(sample)).reshape(sample)
     for axis, pixel in enumerate(first):
@@ -102,7 +102,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition number |K| |K^-1|, and what causes it; `invconv.Diagnosis` has the attributes."""
+    """A condition number |K| |K^-1| and its cause; `invconv.Diagnosis` explains the attributes."""
 
     condition: float
     norm: str
@@ -117,8 +117,8 @@ class Condition:
 class ConditionCache(dict[tuple[str, Shape], Any]):
     """The last results of an operator, by kind and grid; its copies and pickles drop them.
 
-    ``unchecked`` are the grids on which `prepare` was told not to judge. ``fixed`` is whether
-    nobody edits the operator's arrays, so that solvers of least squares may be kept, too.
+    ``unchecked`` are the grids on which `prepare` was told not to judge. ``fixed`` says that the
+    operator's arrays are never edited, so that solvers of least squares may be kept, too.
     """
 
     def __init__(self) -> None:

@@ -7,15 +7,15 @@ that |E| <= sum |taps| in the 2-norm at every image size, with zero and with cir
     |D^-1| <= exp(l) / (1 - nu)             if D = Q S (I + N) with Q orthogonal, S diagonal and
                                             at least exp(-l), and N strictly triangular, |N| <= nu.
 
-Both follow from Neumann's series. Smooth maps, nearly the identity far below the bound, ensure l,
-nu and rho:
+Both follow from Neumann's series. Smooth maps, close to the identity far below the bound, enforce
+the limits l, nu and rho:
 
     squashed  v -> l tanh(v / l)                       for log S, which stays in (-l, l)
-    shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N, and with the sum of u for the taps
+    shrunk    A -> A / (1 + (u(A) / nu)^4)^(1/4)       for N; for the taps, with the sum of u
 
 Here u(A) >= |A|_2 is the Schatten norm of order 64. It must be an upper bound, which power
-iteration does not give, and close: at the paper's initialisation with C = 48 the inf-norm is 5,
-|A|_2 is 0.9.
+iteration does not give, and a tight one: at the paper's initialisation with C = 48 the inf-norm is
+5, while |A|_2 is 0.9.
 """
 
 import math
@@ -101,12 +101,12 @@ def convolution_within(
 ) -> tuple[Array, Array]:
     """Return D and the other taps (T, C, C) of a convolution with |K^-1| <= gain.
 
-    ``block_within`` is `triangular_within` or `matrix_within`; D has gain^(1/3) unless it is alone.
+    ``block_within`` is `triangular_within` or `matrix_within`; D gets gain^(1/3), or gain if alone.
     """
     if not others.shape[0]:
         return block_within(at_pixel, gain)[0], others
     own = gain ** (1 / 3)
     block, inverse_norm = block_within(at_pixel, own)
     norm = namespace(others).sum(norm_bound(others))
-    rho = 1 - 1 / (gain / own)  # of |D^-1| sum |taps|, so that 1 / (1 - rho) = gain / own
+    rho = 1 - 1 / (gain / own)  # bounds |D^-1| sum |taps|, so that 1 / (1 - rho) = gain / own
     return block, others * shrinking(norm, rho / inverse_norm)

@@ -2,15 +2,15 @@
 
     x -> y = K x + b -> x' = K^-1 (y - b),    error = max |x' - x| / max |x|
 
-All runs in the working precision, by the solver of the call that is judged. Errors hide from this:
-- roundings that K and its solver share cancel: so some images have a K x with other numbers;
-- some errors show only for an ordinary y: so some images are K^-1 of noise, which holds what errors
-  grow by;
+All runs in the working precision, by the solver of the judged call. That alone would miss errors:
+- roundings that K and its solver share cancel: so K x of some images is computed differently;
+- some errors show only for an ordinary y: so some images are K^-1 of noise, which contains the
+  directions in which errors grow;
 - some errors show only where K x is large, or small, or where the roundings of a sum over taps are
-  alike at every pixel: so most images are numbers near the largest one, or one number a channel,
-  times signs for which K x is large or small; K x runs by the kernel that calls run, as sums in
-  another order round less. For a K of positive numbers such images are grey, or alternate; for
-  D K D, D = diag(+-1), they are D times those, so that it is judged as K is.
+  alike at every pixel: so most images are numbers near the largest one, or one number per channel,
+  times signs for which K x is large or small. K x runs by the kernel of the user's calls, since
+  sums in another order round less. For a K of positive numbers such images are grey, or alternate;
+  for D K D, D = diag(+-1), they are D times those, so that D K D is judged as K is.
 """
 
 import itertools
@@ -29,13 +29,13 @@ from invconv.trust.condition import EPS, digits_left
 
 
 class Image(NamedTuple):
-    """How an image of a round trip is drawn, and its K x computed.
+    """How an image of a round trip is drawn, and how its K x is computed.
 
-    The kind is "noise", N(0, 1), or one of signs times numbers between 1/2 and 1. The signs are
-    those for which K x is large, or small. In "bands" they take turns, as do numbers of pixels and
-    one number for all; the numbers are between 0 and 1, as sums of numbers of one exponent are
-    undone exactly. A "level" image has one number, or one a channel; its signs may be those of
-    K^-1 of noise. So are the signs of a "weak" one, where a third of the rows are K^-1 of noise.
+    "noise" is N(0, 1). "large" and "small" are numbers between 1/2 and 1 times the signs for which
+    K x is large or small. In "bands" both kinds of signs alternate, times numbers between 0 and 1,
+    since sums of numbers of one exponent are undone exactly, or times one number. A "level" image
+    has one number, or one per channel, times such signs or, at times, the signs of K^-1 of noise. A
+    "weak" one has these last signs, and a third of its rows are K^-1 of noise themselves.
     """
 
     kind: str
@@ -71,15 +71,15 @@ class RoundTrip:
     rounded: Map | None = None  # y -> y as the dtype of the call's arrays holds it
 
     def error(self, affordable: int, limit: float | None) -> float:
-        """Return the largest error of some images, as many as needed to tell it from a limit.
+        """Return the largest error of some images, as many as it takes to compare it with a limit.
 
-        They are ``affordable``, more where the error is just below the limit, and few where it is
-        far below. Without a limit they are as many as a diagnosis has.
+        ``affordable`` images are taken, more if the error is just below the limit, and few if it is
+        far below. Without a limit there are as many as in a diagnosis.
         """
         few = self.is_few(affordable)
         several = self.matrices or (few and self.spectral and affordable > 0)
         first = (1 if few else limits.CYCLE) * (1 + several)
-        by_steps = few and not self.spectral and not self.series  # whose images differ widely
+        by_steps = few and not self.spectral and not self.series  # their images differ widely
         first = max(2, affordable) if by_steps else first
         count = max(first, min(affordable, limits.FEW if limit else limits.DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
@@ -94,11 +94,11 @@ class RoundTrip:
         return limits.UNSEEN * error if by_steps else error
 
     def is_few(self, affordable: int) -> bool:
-        """Tell whether so many images are not one of each kind: these are others, then."""
+        """Tell whether these are too few for one image of each kind: then other kinds are drawn."""
         return affordable < limits.CYCLE * (1 + self.spectral)
 
     def _turn(self, number: int, few: bool) -> list[Image]:
-        """Return images of each kind, or a few that find most."""
+        """Return images of each kind, or the few that find most errors."""
         bands = Image("bands", other=False)
         if few and self.spectral:
             return [Image("weak", other=False), bands]
@@ -127,7 +127,7 @@ class RoundTrip:
         return float(errors.max()) if np.isfinite(errors).all() else math.inf
 
     def _drawn(self, images: Sequence[Image]) -> Floats:
-        """Return images; an infinite one is lost: it is K^-1 of an ordinary one."""
+        """Return images; one is infinite, and so lost, if K^-1 of an ordinary image overflows."""
         rng = np.random.default_rng()
         x = np.empty((len(images), *self.sample), self.dtype)
         large, small = self.signs
@@ -161,7 +161,7 @@ class RoundTrip:
         return x
 
     def _band(self, rng: np.random.Generator, x: Floats) -> None:
-        """Give numbers (C, *spatial) signs that take turns, and make every other pair alike."""
+        """Give numbers (C, *spatial) alternating signs by bands, and level every other pair."""
         count, level = size(self.sample[1:]), self.dtype.type(rng.uniform(0.5, 1))
         numbers, first = x.reshape(-1, count), int(rng.integers(4))
         signs = [s.reshape(-1, count) for s in self.signs]
@@ -183,11 +183,11 @@ def at_once(numbers: int, spectral: bool) -> int:
 
 
 def relative_error(x: Array, again: Array, z: Array) -> tuple[Array, Array]:
-    """Return the errors of images x that were recomputed from an output z, and whether all is well.
+    """Return the error of each image x recomputed from an output z, and whether it is tolerated.
 
-    An error is |again - x| / |x|, in the 2-norm or in the largest entry: the larger of both. An
-    input far smaller than its output may have an error of the output's rounding. An input that is
-    not finite counts as right: its gradient is NaN anyway.
+    The error is |again - x| / |x|, in the 2-norm or in the largest entry, whichever is larger. An
+    input far smaller than its output may be off by the output's rounding. An input that is not
+    finite counts as right: its gradient is NaN anyway.
     """
     xp = namespace(x)
     eps = xp.finfo(x.dtype).eps

@@ -2,12 +2,12 @@
 
 In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
 A short kernel is multiplied by a matrix of phases along each axis, a long one transformed.
-`families.Spectral` multiplies so, too, with kernels of `WIDE` taps or more:
+Convolutions of `families.Spectral` with `WIDE` taps or more run so, and their gradient is:
 
     d<y, A(K) x>/dK[..., t] = sum over f, samples of conj(y_hat(f)) x_hat(f)^T phases(f, t) / N
 
-with N the number of pixels along periodic axes, and y_hat in the basis of A(K)^T: it is another
-than that of x_hat for mirrors in the last pixels.
+with N the number of pixels along periodic axes, and y_hat in the basis of A(K)^T, which for mirrors
+in the last pixels is not that of x_hat.
 
 On the CPU a product with a matrix per frequency is one call of the compiled kernel
 (`invconv.kernels.cpu.spectral`), unless it would be slower: then the library transforms.
@@ -101,7 +101,7 @@ class SpectralProduct:
         return within_range(functools.partial(by_frequencies, self), y)
 
     def by_transforms(self, y: Array) -> Array:
-        """Apply the map by the library's transforms, as where the matrices may be traced."""
+        """Apply the map by the library's transforms, for matrices that may be traced."""
         return within_range(functools.partial(by_frequencies.agnostic, self), y)
 
     def prefers_kernel(self, batch: int, itemsize: int) -> bool:
@@ -306,7 +306,7 @@ def solved(spectrum: Array, y_hat: Array) -> Array:
     """Return K_hat(f)^-1 y_hat(f) at all frequencies, shape (F, C, B)."""
     if spectrum.shape[-1] > 1:
         return namespace(y_hat).linalg.solve(spectrum, y_hat)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a library would not say
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a solve would not warn
         return y_hat / spectrum  # a library's solve takes one call a frequency
 
 

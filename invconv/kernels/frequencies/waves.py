@@ -12,12 +12,12 @@ with a phase for each tap. Along an axis of N pixels:
 with m = 0 ... N - 1. The last three end at walls: mirrors beside the last pixels or in them, or
 zeros. There the kernel is even: tap t stands at the offsets +-t, and counts twice unless t = 0
 (S. A. Martucci, Symmetric Convolution and the Discrete Sine and Cosine Transforms, 1994). Images
-are real: along the last periodic axis k = 0 ... N // 2 suffice. Without one all is real.
+are real: along the last periodic axis k = 0 ... N // 2 suffice. Without such axes all is real.
 
-DCT-II and DST-I are orthonormal; that of mirrors, (2 / (N - 1))^1/2 V D for the matrix V of the
-waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse, and that of their transposes is its
-transpose. SciPy has them for NumPy's arrays; else each is a product with a matrix along short axes,
-and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
+DCT-II and DST-I are orthonormal. The transform of mirrors, (2 / (N - 1))^1/2 V D with the matrix V
+of the waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse; transposed mirrors have its
+transpose. SciPy has all for NumPy's arrays; elsewhere each is a product with a matrix along short
+axes, and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
 
 The compiled kernel transforms in real arithmetic and in place (`real_transform`). Along a periodic
 axis of n points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold Im
@@ -80,10 +80,10 @@ class Waves:
 
     first: int  # half waves of the lowest frequency between the walls: 1 of sines, else 0
     beyond: int  # the walls are N + beyond pixels apart
-    transposed: bool = False  # of mirrors
+    transposed: bool = False  # whether these are the waves of transposed mirrors
 
     def period(self, n: int) -> int:
-        """Return the pixels after which n pixels and all that is beyond repeat."""
+        """Return the number of pixels after which n pixels and their continuation repeat."""
         return 2 * (n + self.beyond) or 1
 
     def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> Array:
@@ -192,7 +192,7 @@ def _cosines_back(rows: Array) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def real_transform(waves: tuple[Waves | None, ...], shape: Shape, counts: Shape) -> RealTransform:
-    """Return the transform of images on a grid to frequencies, so many along each axis."""
+    """Return the transform of images on a grid to ``counts`` frequencies along the axes."""
     parts: list[Number] = [((), 0, -1, 0)]
     pairs: list[tuple[int, int]] = []
     step = 1
@@ -264,10 +264,10 @@ _WAVES: dict[str, Waves | None] = {
     "symmetric": Waves(0, 0),
     "mirror": Waves(0, -1),
     "odd": Waves(1, 1),
-    "zero": Waves(1, 1),  # what kernels of three taps see between walls at zero
+    "zero": Waves(1, 1),  # between walls at zero, for kernels of three taps
     "transposed mirror": Waves(0, -1, transposed=True),
 }
-# the borders of the transpose; the others stay what they are
+# the borders of the transpose; all other borders stay the same
 _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
 
 
@@ -312,12 +312,12 @@ class Basis:
         return functools.reduce(np.multiply.outer, along).reshape(-1)
 
     def is_slow(self, shape: Shape) -> bool:
-        """Tell whether FFTs take many times as long, as along an axis with a large prime factor."""
+        """Tell whether FFTs take many times as long, since an axis has a large prime factor."""
         beyond = (0 if waves is None else waves.beyond for waves in self.waves)
         return any(_largest_prime(n + b) > 100 for n, b in zip(shape, beyond, strict=True))
 
     def part(self, shape: Shape, most: int) -> Shape | None:
-        """Return a grid of at most so many pixels whose waves are waves of a larger grid, too.
+        """Return a grid of at most so many pixels whose waves are also waves of the given grid.
 
         None if there is none. The axes are divided by large primes first, so that short waves stay.
         """
@@ -357,7 +357,7 @@ class Basis:
         return result
 
     def transform(self, kernel: Array, shape: Shape) -> Array:
-        """Return the sum over taps times phases, by FFTs of taps laid on one period and added."""
+        """Return the sum over taps times phases, by FFTs of the taps summed modulo a period."""
         xp = namespace(kernel)
         for axis, waves, places, period in self._periods(kernel.shape[2:], shape):
             if waves is not None:
@@ -437,7 +437,7 @@ def _folded(x: Array, axis: int, places: np.ndarray[Any, Any], period: int) -> A
     """Return the sums of the numbers at evenly spaced places, modulo a period, along an axis."""
     xp, shape = namespace(x), tuple(x.shape)
     step = int(places[-1] - places[0]) // max(1, len(places) - 1)
-    distinct = period // math.gcd(step, period)  # so many, then they come again
+    distinct = period // math.gcd(step, period)  # places, then they repeat
     rounds = -(-len(places) // distinct)
     x = pad(x, axis, 0, rounds * distinct - len(places))
     x = xp.sum(xp.reshape(x, (*shape[:axis], rounds, distinct, *shape[axis + 1 :])), axis=axis)

@@ -56,7 +56,7 @@ class Call(NamedTuple):
         return namespace(x).reshape(x, tuple(self.x.shape))
 
     def broadcast(self, name: str, value: Any) -> Array:
-        """Return an array of any dtype that broadcasts against the first one, as `alike` does."""
+        """Validate another argument, of any dtype, broadcast it to the first one and flatten it."""
         xp, shape = require_array(name, value), tuple(self.original.shape)
         require_beside(name, value, self.name, self.original)
         try:
@@ -78,7 +78,7 @@ class Call(NamedTuple):
 
 def for_each(batch_shape: Shape, log_det: Array) -> Array:
     """Return a log-determinant broadcast to a batch shape."""
-    if hasattr(log_det, "expand"):  # PyTorch's: quicker
+    if hasattr(log_det, "expand"):  # PyTorch's method is quicker
         return log_det.expand(batch_shape).clone()
     every = zeros(batch_shape, log_det) + log_det
     return every if batch_shape else as_array(every)
@@ -143,7 +143,7 @@ def require_one(conv: Operator) -> None:
 
 
 def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float | Array, list[Any]]:
-    """Validate the arguments of `least_squares`; operators of the penalty come as a list."""
+    """Validate the arguments of `least_squares`; return the penalty's operators as a list."""
     call = as_batch(conv, "y", y)
     number, limit = damp, float(namespace(call.x).finfo(call.x.dtype).max)
     if not isinstance(damp, int | float):
@@ -279,9 +279,9 @@ class PreparedInverse:
         return call.restore_shape(self._state.solve(y))
 
     def least_squares(self, y: Array, damp: float | Array = 0.0, penalty: Any = None) -> Array:
-        """Return the x that minimises |K x + b - y|^2 + damp^2 |P x|^2; as the operator's own.
+        """Return the x that minimises |K x + b - y|^2 + damp^2 |P x|^2, as the operator does.
 
-        An operator that is exactly singular cannot be prepared: it has `least_squares` itself.
+        An operator that is exactly singular cannot be prepared; call its own `least_squares`.
 
         Raises
         ------
@@ -300,7 +300,7 @@ class PreparedInverse:
         _, damp, penalties = as_squares(self._conv, y, damp, penalty)
         damp = damp if isinstance(damp, int | float) else cast(damp, dtype)
         wide = self._conv._in_float64()
-        vars(wide)["_conditions"] = self._conv._conditions  # of the same numbers
+        vars(wide)["_conditions"] = self._conv._conditions  # shared: the numbers are the same
         wider = [one._in_float64() for one in penalties]
         return cast(wide.least_squares(cast(y, dtype), damp, wider or None), y.dtype)
 

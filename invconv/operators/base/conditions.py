@@ -1,7 +1,7 @@
-"""What an operator's condition is: |K| |K^-1| of a grid, exactly or estimated.
+"""The condition of operators: |K| |K^-1| on a grid, exact or estimated.
 
-`invconv.trust.condition` has the estimates of norms. Those of large grids are taken on a part of
-them, and bounded from below on the whole grid.
+`invconv.trust.condition` estimates the norms. The condition on a large grid is estimated on a part
+of it, and bounded from below on the whole grid.
 """
 
 import math
@@ -69,7 +69,7 @@ def _condition(path: Path, channels: int, shape: Shape, norm: float | None) -> C
 
 
 def matrices(path: Path, channels: int) -> list[tuple[Any, Any]]:
-    """Return A and A^-1 of each factor, one matrix a pixel, and those of the path up to it."""
+    """Return A and A^-1 of each pixelwise factor as matrices, and those of the path up to it."""
     unit = np.eye(channels)[None]  # (1, C, N) with N = C pixels: one unit vector a pixel
     product, found = (unit[0], unit[0]), []
     for factor in path:
@@ -116,7 +116,7 @@ def linear_maps(path: Path, shape: Shape) -> tuple[Map, Map]:
 def condition_about(
     conv: Operator, shape: Shape, times: float = 1
 ) -> tuple[Condition, Shape, float]:
-    """Return the condition on a grid, the part of it that is looked at, and the growth from there.
+    """Return the condition on a grid, the part of it that is examined, and the growth from there.
 
     The grid is halved until compiled kernels estimate ``times`` norms quickly. A step of W. Hager's
     ascent on the whole grid bounds the condition from below. Symmetric and periodic families know
@@ -151,7 +151,7 @@ def condition_about(
 
 
 def _condition_below(path: Path, channels: int, shape: Shape) -> float:
-    """Return a bound of |K|_1 |K^-1|_1 from below.
+    """Return a lower bound of |K|_1 |K^-1|_1.
 
     |A|_1 is at least the largest entry of A^T sign(A z), for any z.
     """
@@ -165,15 +165,15 @@ def _condition_below(path: Path, channels: int, shape: Shape) -> float:
 
 
 def _of_waves(family: Any, w: Any, shape: Shape) -> Condition:
-    """Return the condition by waves that are not orthogonal, up to sqrt(2) for each axis."""
+    """Return the condition by waves that are not orthogonal, up to a factor sqrt(2) per axis."""
     failed = Condition(math.inf, "any norm", trouble=OVERFLOW)
     return replace(tried(lambda: family.of_waves(w, shape), failed), exact=False)
 
 
 def _smaller(shape: Shape, quick: float, conv: Operator) -> Shape:
-    """Return a grid, halved until so many pixels are left, or just enough for the channels.
+    """Return a grid, halved until at most max(1, PIXELS / channels, quick) pixels are left.
 
-    A closed one is divided by a divisor: its frequencies are then among those of the whole.
+    An axis of a closed grid is divided by a divisor: the frequencies are among those of the whole.
     """
     most = max(1.0, limits.PIXELS / conv.channels, quick)
     while size(shape) > most:

@@ -2,9 +2,9 @@
 
     K = A_n ... A_1,    y = K x + b
 
-A class says its fields (`base.fields`), its factors, and how gradients by their weights become
-gradients by its own arrays. A part, and a bias, are factors by themselves. `invconv.families` has
-the factors. The public methods are in `base.operator`, what judges an inverse in between.
+A class declares its fields (`base.fields`) and its factors, and turns gradients by their weights
+into gradients by its own arrays. The factors of its parts, and a bias, need no declaration.
+`invconv.families` has the families, `base.operator` the public methods.
 """
 
 import dataclasses
@@ -63,17 +63,17 @@ Gradients = dict[str, Array]
 @dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False, repr=False)
 class Operator:
-    """A frozen dataclass of arrays, parts and settings, as is every subclass: a list of factors.
+    """A list of factors, given by arrays, parts and settings. Subclasses are frozen dataclasses.
 
-    It remembers two kinds of things. Those by `derived` follow from settings and shapes, and a copy
-    with other arrays of the same shapes has them too. Those by `of_values`, and all that a subclass
-    keeps in its own way, are of these arrays: copies start without. They are `_conditions`, how
-    inverses were judged on each grid, and `_turned`, the inverse, which remembers the same of the
-    forward map.
+    It caches two kinds of results. Those by `derived` follow from settings and shapes: copies with
+    other arrays of the same shapes keep them. Those by `of_values`, and any that a subclass caches
+    in its own way, follow from the values of the arrays: copies start without them. There are two
+    by `of_values`: `_conditions`, how inverses were judged on each grid, and `_turned`, the inverse
+    as an operator, which remembers how the forward map was judged.
 
     An owner of arrays that change, such as a layer, holds one operator without arrays (`_primed`).
-    For a call it puts the present ones in, without validation (`_with`), unless a dtype, a device
-    or a shape is another one than at the last validation.
+    A call puts the present arrays in. It validates them only if a dtype, a device or a shape has
+    changed since the last validation, and else copies the operator by `_with`.
     """
 
     _specs: ClassVar[dict[str, ArraySpec]] = {}
@@ -81,8 +81,8 @@ class Operator:
     _constant_names: ClassVar[tuple[str, ...]] = ()  # neither trained nor given a gradient
     _part_names: ClassVar[tuple[str, ...]] = ()  # fields that hold operators
     _setting_names: ClassVar[tuple[str, ...]] = ()  # all other fields
-    _kept: ClassVar[frozenset[str]] = frozenset()  # by `_with`: fields, and what is `derived`
-    _init: ClassVar[Callable[..., None]]  # ``__init__`` without what a class says to who calls it
+    _kept: ClassVar[frozenset[str]] = frozenset()  # names that `_with` copies: fields, `derived`
+    _init: ClassVar[Callable[..., None]]  # ``__init__`` without the errors and hints for users
     _of_parts: ClassVar[bool] = True  # whether the factors are those of the parts
     # the arguments of `invconv.bounded` if it made this operator; copies by ``replace`` have None
     _bounded_from: ClassVar[tuple[Any, float] | None] = None
@@ -162,7 +162,7 @@ class Operator:
     def _require_arrays(self) -> None:
         """Raise unless an operator's own arrays have their shapes, one library and a real dtype.
 
-        Those in a foreign byte order, as files of FITS have it, are copied to the machine's.
+        Arrays in a foreign byte order, such as those of FITS files, are copied to the machine's.
         """
         sizes: Sizes = {}
         first: tuple[str, Any] | None = None
@@ -173,7 +173,7 @@ class Operator:
             if (value := getattr(self, name)) is None and spec.optional:
                 continue
             if spec.constant:
-                kinds = "real floating", "integral"  # those that files and libraries carry over
+                kinds = "real floating", "integral"  # all that files and libraries carry over
                 if not require_array(name, value).isdtype(value.dtype, kinds):
                     raise TypeError(
                         f"{name}: expected real numbers or integers, got {dtype_name(value.dtype)}"
@@ -192,7 +192,7 @@ class Operator:
             raise ValueError(f"{type(self).__name__}: expected a part or a trained array, got none")
 
     def validate(self) -> None:
-        """Raise unless the settings fit, and normalise them; the arrays' shapes fit by now."""
+        """Raise unless the settings fit, and normalise them; the arrays' shapes are validated."""
 
     def _parts(self) -> Mapping[str, Any]:
         """Return the parts of this operator, by the prefix of their arrays' names."""
@@ -219,7 +219,7 @@ class Operator:
     @derived
     def ndim(self) -> int | None:
         """Return the number of spatial axes; None for one batch axis and any number of others."""
-        if self._part_names:  # ask each part once: nested chains would double the work each
+        if self._part_names:  # ask each part once: else the work doubles with every nested chain
             return next((n for p in self._parts().values() if (n := p.ndim) is not None), None)
         kernels = ((getattr(self, n), spec) for n, spec in self._specs.items() if spec.open)
         return next((k.ndim - len(spec.fixed) for k, spec in kernels if k is not None), None)
@@ -241,7 +241,7 @@ class Operator:
             if (value := getattr(self, name)) is None:
                 continue
             axes = value.ndim - len(spec.fixed)
-            if spec.open:  # it looks like a spatial one, for which our settings have a number each
+            if spec.open:  # it looks spatial, but our settings have one number per spatial axis
                 uneven = any(isinstance(v, tuple) and len(v) != axes for v in settings)
                 axes_of = zip(map(int, value.shape), spec.fixed, strict=False)
                 sizes = {n for n, axis in axes_of if axis == "C"}
@@ -257,9 +257,9 @@ class Operator:
         return ConditionCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a snapshot of the fields; other threads may add some.
+        """Return a snapshot of the fields, since other threads may add some.
 
-        Of the conditions it keeps the grids that are not to be judged.
+        Of the conditions only the grids that are not to be judged are kept.
         """
         held = {n: v for n, v in dict(vars(self)).items() if n != "_conditions"}
         if self._conditions.unchecked:
@@ -323,14 +323,14 @@ class Operator:
 
     @classmethod
     def _part_fields(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields that hold parts, given by prefix: "0", "1", ... are of one tuple."""
+        """Return the fields that hold these parts; prefixes "0", "1", ... stand for one tuple."""
         return {cls._part_names[0]: tuple(parts.values())} if "0" in parts else dict(parts)
 
     @classmethod
     def _of(cls, **fields: Any) -> Self:
-        """Return a validated operator of these fields, as calls of the class in this library do.
+        """Return a validated operator of these fields, without hints for users.
 
-        A class that its users call may also warn of arguments that are probably meant otherwise.
+        A call of the class may also warn of arguments that are probably meant otherwise.
         """
         conv = object.__new__(cls)
         cls._init(conv, **fields)
@@ -373,7 +373,7 @@ class Operator:
         return self._with({name: next(arrays) for name in there}, parts)
 
     def _map(self, function: Callable[[Array], Array], check: bool = True) -> Self:
-        """Return a copy with a function of every array; unchecked unless ``check``, and unbound."""
+        """Return a copy with ``function`` of each array; not checked or bound unless ``check``."""
         own = {n: function(a) for n, a in self._own().items()}
         parts = [part._map(function, check) for part in self._parts().values()]
         if not check:
@@ -440,16 +440,16 @@ class Operator:
     def factors(self) -> Sequence[FactorLike]:
         """Return the factors of K: a family and its weights each, in the order in which they run.
 
-        Unless a class says otherwise, the factors of its parts, one part after the other.
+        Unless a class overrides it, these are the factors of its parts, one part after the other.
         """
         if not self._part_names:
             raise TypeError(f"{type(self).__name__}: expected a method `factors`, or parts")
         return [factor for conv in self._parts().values() for factor in conv._path()]
 
     def factors_vjp(self, bars: Sequence[Any]) -> Gradients:
-        """Return the gradients by the own arrays, given those by the weights of each factor.
+        """Return the gradients by the operator's arrays, given those by each factor's weights.
 
-        Unless a class says otherwise, those of its parts.
+        Unless a class overrides it, these are the gradients of its parts.
         """
         if not self._of_parts and not self._part_names:
             raise TypeError(
@@ -531,7 +531,7 @@ class Operator:
 
     @derived
     def _has_least_squares(self) -> bool:
-        """Tell whether there is `least_squares`, and its waves are orthogonal."""
+        """Tell whether the class has `least_squares`, and the waves, if any, are orthogonal."""
         orthogonal = all(getattr(family, "orthogonal", True) for family in self._families)
         return hasattr(self, "least_squares") and orthogonal
 
@@ -544,13 +544,13 @@ class Operator:
     def _inverts_forward(self) -> bool:
         """Tell whether the forward map contains a solve, which must be judged."""
         path = self._path()
-        if not all(isinstance(factor.family, Family) for factor in path):  # once an operator
+        if not all(isinstance(factor.family, Family) for factor in path):  # once per operator
             raise self._no_pairs(path)
         return any(factor.inverted and not factor.is_shift for factor in path)
 
     @derived
     def _pixelwise(self) -> bool:
-        """Tell whether K acts on each pixel alone and alike, so that the grid does not matter."""
+        """Tell whether K acts on each pixel by itself, and on all alike, whatever the grid."""
         return all(family.pixelwise for family in self._families)
 
     @derived
@@ -567,7 +567,7 @@ class Operator:
         return not first[0].inverted or paths.undone_as_one(first) or first[0].family.needs_y
 
     def _primed(self) -> Self:
-        """Return it without arrays and parts, for `_with`, with all that is `derived`."""
+        """Return the operator without arrays and parts but with `derived` results, for `_with`."""
         _ = self.channels, self.ndim, self._parameter_names, self._stacked, self._labels
         _ = self._inverts_forward, self._needs_y
         names = *self._array_names, *self._constant_names
@@ -589,7 +589,7 @@ class Operator:
     def _pull_back(
         self, memo: Memo, y_bar: Any, log_det_bar: Any = None, wanted: Wanted = BOTH
     ) -> tuple[Gradients, Any]:
-        """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, and those by x."""
+        """Return the gradients of <y_bar, K x + b> + log_det_bar log|det K|, by arrays and by x."""
         route, x_bar = memo.route, None
         bars: Bars = [None] * len(route.path)
         if y_bar is not None:
@@ -622,7 +622,7 @@ class Operator:
         return self._gradients(self._filled(path, bars)), y_bar
 
     def _filled(self, path: Path, bars: Bars) -> Bars:
-        """Return the gradients, with zeros for None if another factor of the part has one."""
+        """Return the gradients; None becomes zeros if another factor of the same part has one."""
         labels = self._labels
         given = {label for label, bar in zip(labels, bars, strict=True) if bar is not None}
         return [
@@ -634,7 +634,7 @@ class Operator:
 
 
 def _of_arrays(init: Callable[..., None]) -> Any:
-    """Return an ``__init__`` that names ``init`` to whom passes it a number of channels."""
+    """Return an ``__init__`` whose error, given a number of channels, recommends ``init``."""
 
     @functools.wraps(init)
     def __init__(self: Any, *given: Any, **named: Any) -> None:
@@ -671,17 +671,17 @@ def as_operator(name: str, value: Any) -> Any:
 
 
 def inside(prefix: str, labels: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the labels of a part, as they are in the whole."""
+    """Return the labels of a part's factors, as they are among those of the whole operator."""
     return tuple((f"{prefix}.{name}" if name else prefix, kind) for name, kind in labels)
 
 
 def require_regular(
     conv: Operator, shape: Shape, *, back: bool = False, log_det: Any = None
 ) -> Array | None:
-    """Raise if a factor that is solved is exactly singular, as far as it is readable.
+    """Raise if a factor that is solved is exactly singular; return log|det| if it is not readable.
 
-    The factors are those that the inverse solves if ``back``, else those of the forward map;
-    ``log_det`` is their log|det|, if it is known. It is returned if it is not readable.
+    The factors are those that the inverse solves if ``back``, else those that the forward map
+    solves; ``log_det`` is their log|det|, if it is known.
     """
     if log_det is None:
         if not (solved := paths.solved(conv._path(), back)):
@@ -712,7 +712,7 @@ def _singular(conv: Operator, family: Family, place: int, shape: Shape) -> str:
 
 
 def _ends(back: Path, route: Route, y: Any, x: Array) -> list[Any]:
-    """Return y and the result of each leg of the inverse: from x, by the forward map."""
+    """Return y and the result of each leg of the inverse, computed from x by the forward map."""
     points, split = [x], paths.split_by_leg(back)
     biased = split[0][0].is_shift
     for leg in split[:biased:-1]:

@@ -4,8 +4,8 @@
     bias: Array | None = array("C", optional=True)
     ndim: int | None = None                             # every other field is a setting
 
-A class says the shapes of its arrays in names: "C" is the number of channels, "*k" stands for one
-axis or more, and a name stands for the same number in all arrays. Validation, copies, files,
+A class names the axes of its arrays: "C" is the number of channels, "*k" stands for one axis or
+more, and any other name stands for the same number in all arrays. Validation, copies, files,
 pytrees and layers follow from the fields (`base.factors`).
 
 The register has every class under its name, from the moment it is defined. Files look classes up by
@@ -26,14 +26,14 @@ from invconv.arrays.validation import choice
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """What a class says of one of its arrays."""
+    """The declaration of one array of a class."""
 
     shape: tuple[str, ...]  # the names of the axes
     optional: bool  # whether the array may be None
     constant: bool  # whether it is neither trained nor given a gradient
 
     def __post_init__(self) -> None:
-        _ = self.fixed  # torch.export would warn of what changes in its trace
+        _ = self.fixed  # set now, as torch.export warns of attributes that its trace sets
 
     @derived
     def fixed(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def part() -> Any:
 
 
 def setting_as_json(name: str, value: Any) -> Any:
-    """Return a setting in JSON's types, of which `setting_of_json` makes an equal one, or raise."""
+    """Return a setting in JSON's types, from which `setting_of_json` restores it, or raise."""
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) is tuple:  # a named one would lose its names

@@ -84,14 +84,14 @@ def judge(
     squares: bool = False,
     half: str = "",
 ) -> Judgement:
-    """Measure the error of the inverse in a precision.
+    """Measure the error of the inverse, or if ``squares`` that of least squares, in a precision.
 
     ``half`` is the half type in which y is given, if it is one.
 
     ``state`` is the factored operator, if it is known; else matrices are undone factor by factor,
-    as where a library records. With a limit no more images are taken than tell on which side of it
-    the error is. ``times`` is the number of operators that share the work of a call. ``squares`` if
-    least squares without damp are judged instead, by what a singular K does not lose.
+    as where a library records derivatives. With a limit, images are taken only until it is clear on
+    which side of it the error is. ``times`` is the number of operators that share the work of a
+    call. Least squares are without damp, and judged by the components that a singular K keeps.
     """
 
     def measure() -> float:
@@ -136,7 +136,7 @@ class _Judged(NamedTuple):
     """A path on the host, in the precision that is judged."""
 
     path: Path
-    other: Path  # the same with other numbers
+    other: Path  # the same path, for products that are computed differently
     channels: int
     precision: str
     flushes: bool  # whether subnormal numbers are zero where the path runs
@@ -160,8 +160,8 @@ class _Judged(NamedTuple):
         solve: Map | None = None,
         reachable: Map | None = None,
     ) -> float:
-        """Return the error of a solve; ``reachable`` is the part of an image it can give back."""
-        if all(factor.family.pixelwise for factor in self.path):  # few pixels tell all
+        """Return the error of a solve; ``reachable`` maps an image to the part it can restore."""
+        if all(factor.family.pixelwise for factor in self.path):  # a few pixels suffice
             shape = (min(size(shape), limits.PIXELS), *(1 for _ in shape[1:]))
         if solve is None:
             solve = in_turn(solvers_of(paths.inverse(self.path), shape, by_factor=True))
@@ -175,7 +175,7 @@ class _Judged(NamedTuple):
         series = any(f.family.solves_by_applying and not f.family.pixelwise for f in linear)
         matrices = sum(f.family.pixelwise for f in linear) > 1
         signs = np.ones((2, *sample), dtype)
-        with contextlib.suppress(NotImplementedError):  # of a family without a transpose
+        with contextlib.suppress(NotImplementedError):  # raised by a family without a transpose
             signs = tried(lambda: self._signs(shape), signs)
         trip = RoundTrip(
             *(own, other, solve, sample, dtype, signs, spectral, series, matrices),
@@ -186,11 +186,11 @@ class _Judged(NamedTuple):
         error = trip.error(affordable, limit)
         few = spectral and reachable is None and trip.is_few(affordable)
         part = self._part(shape) if few and not (limit and error > limit) else None
-        # what repeats a part is an image of the whole, and any number of those are quick
+        # an image of the part, repeated, is one of the whole grid, and many of the part are quick
         return error if part is None else max(error, self.error(part, limit, times))
 
     def _part(self, shape: Shape) -> Shape | None:
-        """Return a small grid whose waves are waves of this large one, None if there is none."""
+        """Return a small grid whose waves are also waves of this grid, None if there is none."""
         bases = {getattr(f.family, "basis", None) for f in self.path if not f.family.pixelwise}
         basis = bases.pop() if len(bases) == 1 else None
         part = basis and basis.part(shape, limits.PIXELS)
@@ -199,10 +199,10 @@ class _Judged(NamedTuple):
     def _signs(self, shape: Shape) -> Floats:
         """Return signs (2, C, *shape) of images for which K x is large, and small.
 
-        They are where the ascent x -> sign(K^T sign(K x)) of W. Hager's estimate of a norm leads,
-        and the one of K^-1: for a K of positive numbers all become alike, for D K D, D = diag(+-1),
-        they are those of D. On a large grid they are those of a part with an even number of pixels
-        along each axis, so that signs that alternate go on behind it.
+        The ascent x -> sign(K^T sign(K x)) of W. Hager's norm estimate leads to the first, the one
+        of K^-1 to the second: for a K of positive numbers all become alike; for D K D, D =
+        diag(+-1), they become those of D. On a large grid the signs of a part are repeated, which
+        has an even number of pixels along each axis, so that alternating signs go on alternating.
         """
         path, part = paths.linear(self.path), shape
         work = products(path, shape) / size(shape) / 16 + 8 * self.channels
@@ -224,7 +224,7 @@ class _Judged(NamedTuple):
         return both
 
     def _with_other_numbers(self, run: Map) -> Map:
-        """Return a map of arrays in the precision, given that with the other numbers."""
+        """Return the map ``run`` of the other path, for arrays in the precision that is judged."""
         if self.precision == "float32":
             return lambda x: run(x.astype(np.float64)).astype(np.float32)
         rng = np.random.default_rng()
@@ -238,7 +238,7 @@ def half_of(conv: Operator) -> str:
 
 
 def _rounded(y: Floats, half: str) -> Any:
-    """Return numbers of float32 as a half type holds them."""
+    """Return float32 numbers rounded to a half type."""
     if half == "float16":
         return y.astype(np.float16).astype(y.dtype)
     words = y.view(np.uint32)  # bfloat16 is the upper half of float32; ties go to the even one
@@ -286,7 +286,7 @@ def _flushed(run: Map) -> Map:
 def warn_of_loss(
     conv: Operator, shape: Shape, result: Array, state: State | None = None, squares: bool = False
 ) -> None:
-    """Warn if an inverse with this result is wrong; the arguments are as of `loss`."""
+    """Warn if an inverse with this result is wrong; the other arguments are those of `loss`."""
     if readable(result) and (message := loss(conv, shape, _precision_of(result), state, squares)):
         warnings.warn(message, IllConditionedWarning, stacklevel=callers_level())
 
@@ -325,9 +325,9 @@ def loss(
 ) -> str:
     """Return the lost digits of an inverse, their cause and a remedy; "" if two digits are left.
 
-    A bound tells, if that is enough, or else round trips. The operator remembers both. "" if its
-    values are not readable. ``state`` is the factored operator that is judged, if it is known;
-    ``squares`` if the solution of least squares is judged.
+    A bound decides if it is small enough, else round trips do; the operator remembers both. If its
+    values are not readable, the result is "". ``state`` is the factored operator that is judged, if
+    it is known. With ``squares`` the solution of least squares is judged.
     """
     if shape in conv._conditions.unchecked:
         return ""
@@ -353,7 +353,7 @@ def loss(
     known, grid, _ = condition_about(conv, shape)
     number, carried = known.condition, grid != shape and math.isfinite(known.condition)
     worst = min(judged.digits(precision), digits_left(number, EPS[precision]))
-    several = any(name for name, _ in conv._labels)  # else the class knows what helps
+    several = any(name for name, _ in conv._labels)  # else the class has advice of its own
     advice = "bring the parameters closer to their initialisation"
     advice = advice if several else conv._on_host(np.float64).advice(known.channel)
     if conv._has_least_squares:

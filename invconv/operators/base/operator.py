@@ -43,8 +43,8 @@ class InvertibleConv(Operator, abstract=True):
     The arrays of a call must have the operator's library, dtype and device; nothing is moved or
     promoted. float16 and bfloat16 are computed in float32 and cast at the end.
 
-    Condition numbers are remembered. Editing arrays in place, as torch's optimisers do, leaves them
-    out of date, but never values or inverses; a copy by ``replace()`` computes them anew.
+    Condition numbers are remembered: once arrays are edited in place, as by torch's optimisers,
+    they are out of date. Values and inverses never are. Copies by ``replace()`` remember none.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class InvertibleConv(Operator, abstract=True):
     dtype('float32')
     """
 
-    # `Transposed` and `Inverse`: operators too, whose module imports this one and sets them
+    # `Transposed` and `Inverse`, set by their module `operators.inverse`, which imports this one
     _transposed: ClassVar[type[Any]]
     _inverse: ClassVar[type[Any]]
 
@@ -107,7 +107,7 @@ class InvertibleConv(Operator, abstract=True):
         Warns
         -----
         IllConditionedWarning
-            If the result has fewer than two right digits.
+            If the result has fewer than two correct digits.
 
         Notes
         -----
@@ -151,10 +151,10 @@ class InvertibleConv(Operator, abstract=True):
         spatial_shape : tuple of int
             The grid.
         check : bool
-            Whether to judge the inverse and warn of an inverse that cannot be right. Never
-            done inside traced code nor for arrays on an accelerator.
+            Whether to judge the inverse, and to warn if it cannot be right. Inverses in traced
+            code and of arrays on an accelerator are never judged.
         precision : "float64", optional
-            Solve data of another dtype in float64, for more right digits.
+            Solve data of another dtype in float64, for more correct digits.
 
         Raises
         ------
@@ -171,7 +171,7 @@ class InvertibleConv(Operator, abstract=True):
         state = self._state(working, shape, flag("check", check), wide)
         held._conditions.fixed = True
         if not check:
-            held._conditions.unchecked.add(shape)  # its least squares do not look either
+            held._conditions.unchecked.add(shape)  # its least squares are not judged either
         return PreparedInverse(held, shape, state)
 
     def _state(
@@ -188,9 +188,9 @@ class InvertibleConv(Operator, abstract=True):
     def condition(self, spatial_shape: Shape, *, norm: float | None = None) -> float:
         """Return the condition number |K| |K^-1| on a grid.
 
-        It bounds the relative error of x by the relative error of y. The solve itself may lose
+        The relative error of x is at most this number times that of y. The solve itself may lose
         fewer digits, if rows differ in scale, or more, if factors grow and their product does not,
-        or if steps undo each other: `invconv.diagnose` and the warning measure that.
+        or if steps undo each other: `invconv.diagnose` and the warning measure the actual loss.
 
         Parameters
         ----------
@@ -198,15 +198,15 @@ class InvertibleConv(Operator, abstract=True):
             The grid.
         norm : {1, inf}, optional
             Unless given, the 2-norm for periodic and symmetric convolutions without a "mirror" and
-            for what is one matrix at every pixel, the 1-norm for the others.
+            for operators with one matrix for all pixels; the 1-norm for all others.
 
         Returns
         -------
         float
             Exact in the 2-norm. In the other norms exact up to 512 unknowns (16 x 32 x 32 for
-            corners; fewer for wide exponentials), and a Hager-Higham estimate from below beyond.
-            inf if K is singular or its inverse overflows. It is computed on the host, in float64;
-            `diagnose` tells whether rounding may account for it, from about 1e15 on.
+            corners; fewer for wide exponentials); beyond, a Hager-Higham estimate from below.
+            inf if K is singular or its inverse overflows. It is computed on the host, in float64:
+            from about 1e15 on, rounding alone may account for it, which `diagnose` tells.
         """
         shape = require_spatial_shape(self, spatial_shape)
         if norm is not None and not (is_number(norm) and norm in (1, math.inf)):

@@ -1,6 +1,6 @@
-"""How much work products K x and solves are: how many images a judgement affords.
+"""Estimates of the work of products K x and solves: they limit the images of a judgement.
 
-It is counted in additions of one number.
+Work is counted in additions of one number.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ from invconv.trust.round_trip import at_once
 
 
 def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]:
-    """Return whether K x is a sum over taps and whether waves solve it, and the work of an image.
+    """Return whether K x is a sum over taps, whether waves solve it, and the work for an image.
 
-    It is the work of a round trip without biases, in additions of arrays of one number: an image is
-    drawn, in part by a solve, K x runs, and the solve.
+    This is the work of a round trip without biases: the image is drawn, in part by a solve, then
+    K x runs, then the solve.
     """
     numbers = channels * size(shape)
-    summed, applied = 0.0, 0.0  # products; those of maps whose inverses are of their own kind
+    summed, applied = 0.0, 0.0  # products; ``applied`` of maps whose inverses are of their kind
     for family, w, _ in path:
         products = channels * numbers if family.pixelwise else family.products(w, shape)
         if family.solves_by_applying:
@@ -30,11 +30,11 @@ def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]
     by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
     slow = any(family.basis.is_slow(shape) for family in waves)
     transforms, work = len(wide) * (48 if slow else 6) * numbers, 8 * numbers + applied / 4
-    if channels > 1:  # matrices of frequencies, factored anew for those solved at once
+    if channels > 1:  # the matrix of each frequency is factored for every batch of images
         work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
     if by_taps and not any(wide):
         work += transforms + summed * (1 / channels + 1 / 16)
-    else:  # K x has float64's transforms
+    else:  # K x runs by transforms in float64
         work += 20 * transforms
     return by_taps, bool(wide), work
 
@@ -47,7 +47,7 @@ def quicker_by_blas(path: Path, shape: Shape) -> bool:
 
 
 def of_estimate(path: Path, channels: int, shape: Shape, alike: bool) -> float:
-    """Return the work for a pixel of a norm's estimate; ``alike`` if one column a channel tells."""
+    """Return the work per pixel of a norm's estimate; ``alike``: one column per channel tells."""
     applied = min(12, 2 * channels) if alike else 12  # products K x
     return applied * _compiled(path, channels, shape) / size(shape)
 
