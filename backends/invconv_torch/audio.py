@@ -101,7 +101,7 @@ def lfilter(
 def filtfilt(waveform: Tensor, a_coeffs: Tensor, b_coeffs: Tensor, clamp: bool = True) -> Tensor:
     """Filter forwards and backwards from silence, as `torchaudio.functional.filtfilt`.
 
-    Nothing is padded, unlike in `invconv.filtfilt`: as SciPy's, it begins in the steady state.
+    Nothing is padded. `invconv.filtfilt` is SciPy's: it pads, and begins in the steady state.
 
     Parameters
     ----------
