@@ -246,7 +246,7 @@ class Glow:
         return density.log_prob(x, *self.encode(x, context))
 
     def bits_per_dim(self, images: Array, noise: Array, context: Array | None = None) -> Array:
-        """Return bits a dimension, shape (B,), of uint8 pixels (B, C, H, W).
+        """Return bits per dimension, shape (B,), of uint8 pixels (B, C, H, W).
 
         ``noise`` is uniform in [0, 1), (B, C, H, W), or a key from which it is drawn.
         """

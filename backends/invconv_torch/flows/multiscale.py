@@ -225,7 +225,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def bits_per_dim(
         self, images: Tensor, noise: Tensor | None = None, *, context: Tensor | None = None
     ) -> Tensor:
-        """Return bits a dimension, shape (B,), of pixels (B, C, H, W): see `Dequantize`.
+        """Return bits per dimension, shape (B,), of pixels (B, C, H, W): see `Dequantize`.
 
         Parameters
         ----------
