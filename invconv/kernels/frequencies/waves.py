@@ -14,10 +14,10 @@ zeros. There the kernel is even: tap t stands at the offsets +-t, and counts twi
 (S. A. Martucci, Symmetric Convolution and the Discrete Sine and Cosine Transforms, 1994). Images
 are real: along the last periodic axis k = 0 ... N // 2 suffice. Without one all is real.
 
-DCT-II and DST-I are orthonormal; that of mirrors, (2 / (N - 1))^1/2 V D for the matrix V of the
-waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse, and that of their transposes is its
-transpose. SciPy has them for NumPy's arrays; else each is a product with a matrix along short axes,
-and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
+The DCT-II and the DST-I are orthonormal. The transform of mirrors, (2 / (N - 1))^1/2 V D for the
+matrix V of the waves and D = diag(1/2, 1, ..., 1, 1/2), is its own inverse; that of transposed
+mirrors is its transpose. SciPy has them for NumPy's arrays; else each is a product with a matrix
+along short axes, and one FFT along longer ones (of the cosines: J. Makhoul, 1980).
 
 The compiled kernel transforms in real arithmetic and in place (`real_transform`). Along a periodic
 axis of n points the places 0 ... n // 2 hold Re x_hat(k), and the places after them hold Im
@@ -83,7 +83,7 @@ class Waves:
     transposed: bool = False  # of mirrors
 
     def period(self, n: int) -> int:
-        """Return the pixels after which n pixels and all that is beyond repeat."""
+        """Return the number of pixels after which n pixels, continued beyond the walls, repeat."""
         return 2 * (n + self.beyond) or 1
 
     def phases(self, h: int, m: np.ndarray[Any, Any], n: int) -> Array:
@@ -93,7 +93,7 @@ class Waves:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def matrix(self, n: int, back: bool = False) -> Floats:
-        """Return the transform of n points, or that back, as a matrix; rows are frequencies."""
+        """Return the transform of n points, or its inverse, as a matrix; rows are frequencies."""
         m, p = np.indices((n, n))
         period, unit = self.period(n), math.sqrt(4 / self.period(n))
         if self.first:
@@ -192,7 +192,7 @@ def _cosines_back(rows: Array) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def real_transform(waves: tuple[Waves | None, ...], shape: Shape, counts: Shape) -> RealTransform:
-    """Return the transform of images on a grid to frequencies, so many along each axis."""
+    """Return the transform of images on a grid to frequencies, ``counts`` along each axis."""
     parts: list[Number] = [((), 0, -1, 0)]
     pairs: list[tuple[int, int]] = []
     step = 1
@@ -264,10 +264,10 @@ _WAVES: dict[str, Waves | None] = {
     "symmetric": Waves(0, 0),
     "mirror": Waves(0, -1),
     "odd": Waves(1, 1),
-    "zero": Waves(1, 1),  # what kernels of three taps see between walls at zero
+    "zero": Waves(1, 1),  # as "odd": three taps read no farther than its zero
     "transposed mirror": Waves(0, -1, transposed=True),
 }
-# the borders of the transpose; the others stay what they are
+# the borders of the transpose; the others stay the same
 _TURNED = {"mirror": "transposed mirror", "transposed mirror": "mirror"}
 
 
@@ -280,7 +280,7 @@ class Basis:
 
     # the real waves along each axis, None for a periodic one
     waves: tuple[Waves | None, ...] = field(init=False, repr=False, compare=False)
-    walls: tuple[Waves, ...] = field(init=False, repr=False, compare=False)  # each of them once
+    walls: tuple[Waves, ...] = field(init=False, repr=False, compare=False)  # distinct ones
     closed: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the periodic axes
 
     def __post_init__(self) -> None:
@@ -317,9 +317,9 @@ class Basis:
         return any(_largest_prime(n + b) > 100 for n, b in zip(shape, beyond, strict=True))
 
     def part(self, shape: Shape, most: int) -> Shape | None:
-        """Return a grid of at most so many pixels whose waves are waves of a larger grid, too.
+        """Return a grid of at most ``most`` pixels whose waves are waves of the larger grid, too.
 
-        None if there is none. The axes are divided by large primes first, so that short waves stay.
+        None if no such grid exists. Axes are divided by large primes first: short waves stay.
         """
         beyond = [0 if waves is None else waves.beyond for waves in self.waves]
         while size(shape) > most:
@@ -357,7 +357,7 @@ class Basis:
         return result
 
     def transform(self, kernel: Array, shape: Shape) -> Array:
-        """Return the sum over taps times phases, by FFTs of taps laid on one period and added."""
+        """Return the sum of taps times phases, by FFTs of the taps folded into one period."""
         xp = namespace(kernel)
         for axis, waves, places, period in self._periods(kernel.shape[2:], shape):
             if waves is not None:
@@ -380,7 +380,7 @@ class Basis:
             places = places % period
             if waves is not None:
                 x = pad(x, axis, waves.first, period - waves.first - x.shape[axis])
-                x = xp.real(_fft_of(x).rfft(x, axis=axis))  # of t and of period - t the same
+                x = xp.real(_fft_of(x).rfft(x, axis=axis))  # the same at t and at period - t
                 places = np.minimum(places, period - places)
             x = xp.take(x, constant(places, x), axis=axis)
             if waves is not None:
@@ -437,7 +437,7 @@ def _folded(x: Array, axis: int, places: np.ndarray[Any, Any], period: int) -> A
     """Return the sums of the numbers at evenly spaced places, modulo a period, along an axis."""
     xp, shape = namespace(x), tuple(x.shape)
     step = int(places[-1] - places[0]) // max(1, len(places) - 1)
-    distinct = period // math.gcd(step, period)  # so many, then they come again
+    distinct = period // math.gcd(step, period)  # after so many they repeat
     rounds = -(-len(places) // distinct)
     x = pad(x, axis, 0, rounds * distinct - len(places))
     x = xp.sum(xp.reshape(x, (*shape[:axis], rounds, distinct, *shape[axis + 1 :])), axis=axis)
