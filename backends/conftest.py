@@ -1,4 +1,4 @@
-"""What pytest does not import: the adapters of libraries that are not installed."""
+"""Keep pytest from importing the adapters of libraries that are not installed."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 The core imports it by itself when it first runs a primitive on a CuPy array. As with CuPy's own
 functions, work is queued on the current stream of the current device, where the arrays must be:
-``with cupy.cuda.Device(1): conv.inverse(y)``. Nothing waits for it, and no value is looked at.
+``with cupy.cuda.Device(1): conv.inverse(y)``. Nothing waits for the work, and no value is read.
 """
 
 try:

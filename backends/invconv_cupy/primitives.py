@@ -30,7 +30,7 @@ _outside: Any = COMPUTE_TYPE_DEFAULT
 
 @contextmanager
 def full_precision(_: Array = None) -> Iterator[None]:
-    """Multiply float32 matrices with all digits here, even if CUPY_TF32=1 asks for TF32."""
+    """Multiply float32 matrices in full precision here, even if CUPY_TF32=1 asks for TF32."""
     global _inside, _outside
     with _counting:
         if not _inside:

@@ -35,7 +35,7 @@ Design: TypeAlias = GlowArchitecture
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Step:
-    """Actnorm and mixing, one operator; and the convolutions of the coupling's network."""
+    """Actnorm and mixing as one operator, and the convolutions of the coupling's network."""
 
     mixing: Chain
     network: tuple[Conv, ...]
@@ -68,7 +68,7 @@ class Step:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Level:
-    """The steps of a level, and the convolution of its split's prior; the last level has none."""
+    """The steps of a level, and the convolution of its split's prior; the last has no split."""
 
     steps: tuple[Step, ...]
     prior: Conv | None
@@ -88,7 +88,7 @@ class Level:
         return (z, kept), total + log_det
 
     def inverse(self, x: Array, zs: list[Array], context: Context, design: Design) -> Array:
-        """Undo `forward`; the noise that it split off is the last of ``zs``, and is taken away."""
+        """Undo `forward`; the noise that it split off is popped from the end of ``zs``."""
         if self.prior is not None:
             left, _ = inverse_affine(zs.pop(), *_shift_and_scale(self.prior, x, design.scale_floor))
             x = jnp.concatenate([x, left], axis=1)
@@ -97,7 +97,7 @@ class Level:
         return ic.unsqueeze(x, basis=design.squeeze)
 
     def initialize(self, x: Array, context: Context, design: Design) -> "Level":
-        """Return it with actnorms that normalise what reaches them."""
+        """Return the level with actnorms that normalise the images that reach them."""
         x, steps = ic.squeeze(x, basis=design.squeeze), []
         for step in self.steps:
             actnorm, *mixing = step.mixing.steps
@@ -132,8 +132,8 @@ class Glow:
     architecture : invconv.flows.architecture.GlowArchitecture
         Static.
     initialized : array, shape ()
-        1 if the actnorms were initialized before training, else 0. A leaf, so that what restores
-        leaves restores it, and of the flow's dtype, so that gradients, which are 0, exist.
+        1 if the actnorms were initialized before training, else 0. It is a leaf, to be restored
+        with the others, and has the flow's dtype, so that gradients by it exist: they are 0.
 
     Examples
     --------
@@ -225,7 +225,7 @@ class Glow:
 
     @jax.jit  # type: ignore[untyped-decorator]
     def decode(self, zs: Sequence[Array], context: Array | None = None) -> Array:
-        """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1)."""
+        """Return the images of noise, shape (B, C, H, W); some numbers may be outside [0, 1)."""
         design = self.architecture
         density.require_latents(zs, design.latent_shapes)
         *left, x = zs
@@ -239,14 +239,14 @@ class Glow:
         Raises
         ------
         ValueError
-            If the images have another shape or, on a CPU and outside of jit, leave the range. On
-            other devices and in jit, log p(x) is NaN for an image that leaves it.
+            If the images have another shape or, on a CPU and outside of jit, numbers out of range.
+            On other devices and in jit, log p(x) is NaN for an image with such numbers.
         """
         density.require_in_range(x)
         return density.log_prob(x, *self.encode(x, context))
 
     def bits_per_dim(self, images: Array, noise: Array, context: Array | None = None) -> Array:
-        """Return bits a dimension, shape (B,), of uint8 pixels (B, C, H, W).
+        """Return bits per dimension, shape (B,), of uint8 pixels (B, C, H, W).
 
         ``noise`` is uniform in [0, 1), (B, C, H, W), or a key from which it is drawn.
         """
@@ -326,7 +326,7 @@ FLOWS["jax"] = Flows(Glow, _to_stored, lambda stored, like: _from_stored(stored)
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:
-    """Read a flow or an operator that `invconv.save` wrote, in whatever library.
+    """Read a flow or an operator that `invconv.save` wrote, from any library.
 
     Everything is checked before it is used, and no code is run from a file.
 
@@ -344,7 +344,7 @@ def load(path: str | os.PathLike[str], *, dtype: Any = None) -> Any:
     Raises
     ------
     InvalidFileError, ValueError, OSError
-        As `invconv.load`; ValueError if JAX has no such dtype here, too.
+        As `invconv.load`; also ValueError if JAX has no such dtype here.
 
     Examples
     --------

@@ -84,7 +84,7 @@ class channels_last:  # named as a function, since it is called as one
         return {} if before is None else {"before": self._in("before", before)}
 
     def _in(self, name: str, x: Array) -> Array:
-        conv = getattr(self.conv, "chain", self.conv)  # of a reversible one
+        conv = getattr(self.conv, "chain", self.conv)  # a reversible one has a chain
         require_one(conv)
         require_alike(name, x, *conv._reference(), movable=True)
         spatial = x.ndim - 2 if self.ndim is None else self.ndim

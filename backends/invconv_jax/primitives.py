@@ -44,7 +44,7 @@ class JaxOps(ArrayOps):
     require_usable = require
 
     def nan_where(self, mask: Array, x: Array) -> Array:
-        """See `ArrayOps.nan_where`; no array of NaN is made, which jax.debug_nans would tell of."""
+        """See `ArrayOps.nan_where`; no array of NaN is made, which jax.debug_nans would report."""
         return jnp.where(mask, jnp.nan, x)
 
     def without_derivative(self, x: Array) -> Array:
@@ -58,7 +58,7 @@ class JaxOps(ArrayOps):
         return None if free else frozenset(x.devices())
 
     def place(self, x: Array, there: frozenset[Any]) -> Array:
-        """Return an array on a device; the split between several cannot be followed."""
+        """Return x on the device of ``there``; a split over several devices is not followed."""
         (device,) = there if len(there) == 1 else (None,)
         return self.xp.asarray(x, device=device)
 
@@ -74,7 +74,7 @@ class JaxOps(ArrayOps):
         return jax.ensure_compile_time_eval()  # type: ignore[no-any-return]
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """See `ArrayOps.same_kind`; False for an image that is split along its channels too."""
+        """See `ArrayOps.same_kind`; also False if x is split along an axis after the first."""
         return bool(
             x.dtype == like.dtype
             and x.dtype.itemsize != 2
@@ -116,9 +116,9 @@ def filtered(b: Array, a: Array, x: Array, z: Array | None) -> tuple[Array, Arra
     """See `invconv.operators.recursion.filtered`, which has the derivatives.
 
     On a CPU a section is one call of the compiled kernel; elsewhere, and in a program that JAX
-    exports, it runs by the solves that JAX has there. Rows of an array hold the state and the
-    signal behind it, and those of the result the output and the last state, so that a call has one
-    result of its last argument's type.
+    exports, it runs by the solves that JAX has there. A row of the last argument holds the state
+    and then the signal, a row of the result the output and then the last state, so that a call has
+    one result of its last argument's type.
     """
     return recursion.in_sections(_section, b, a, x, z)
 
@@ -159,7 +159,7 @@ def _jvp(arrays: Any, dots: Any, *, settings: Settings, **_: Any) -> tuple[Array
 def _transpose(
     bar: Any, b: Any, a: Array, given: Any, *, settings: Settings, **_: Any
 ) -> list[Any]:
-    """Pull a cotangent back through the signals and states, or through b: it is linear in each."""
+    """Pull a cotangent back through signals and states, or through b: y is linear in each."""
     if isinstance(bar, private.Zero):
         return [None, None, None]
     (order, back), linear = dict(settings).values(), private.is_undefined_primal(b)
@@ -172,9 +172,9 @@ def _transpose(
 def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
 ) -> tuple[Array, int]:
-    """Run filters of a batch as more filters."""
+    """Run a mapped batch as more filters."""
     moved = jax.vmap(lambda *each: each, in_axes=axes)(*arrays)  # all along the first axis
-    flat = (v.reshape(v.shape[0] * v.shape[1], *v.shape[2:]) for v in moved)  # of no taps, too
+    flat = (v.reshape(v.shape[0] * v.shape[1], *v.shape[2:]) for v in moved)  # also without taps
     return _split(*flat, **dict(settings)).reshape(moved[-1].shape), 0
 
 
@@ -258,7 +258,7 @@ def _propagate_transpose(
 def _propagate_each(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, settings: Settings, **_: Any
 ) -> tuple[Array, int]:
-    """Run a batch as more images; taps that all samples share stay one."""
+    """Run a mapped batch as more images; taps that all samples share stay one array."""
     taps, x = (
         jnp.expand_dims(v, 0) if axis is None else jnp.moveaxis(v, axis, 0)
         for v, axis in zip(arrays, axes, strict=True)

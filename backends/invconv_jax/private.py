@@ -50,7 +50,7 @@ def is_exported(context: Any) -> bool:
 def primitive_of(
     name: str, function: Callable[..., Any], **kernels: Callable[..., Any]
 ) -> Primitive:
-    """Return a primitive that runs as a function of JAX's own, or by the kernel of a platform.
+    """Return a primitive that runs a function of JAX's operations, or a platform's kernel.
 
     Its result has the type of the last argument unless it is told otherwise. Kernels exist in this
     process only: an exported program runs the function.
@@ -72,8 +72,8 @@ def primitive_of(
 def can_split(context: Any) -> bool:
     """Tell whether `custom_partitioning` can lower the code here: it needs the devices.
 
-    They are unknown in an exported program, inside `jax.shard_map`, and in what a primitive of
-    another library traces only when it is lowered, as `lineax.linear_solve` does.
+    They are unknown in an exported program, inside `jax.shard_map`, and in code that another
+    library's primitive traces only when it is lowered, as `lineax.linear_solve` does.
     """
     axes = context.module_context.axis_context
     unknown = getattr(axes, "device_assignment", ()) is None

@@ -1,6 +1,6 @@
 """Operators and prepared inverses as pytrees: arrays and parts are children, settings static.
 
-Runs on import of `invconv_jax`. `register_with_flax` is public.
+Importing `invconv_jax` registers them. `register_with_flax` is public.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ def require_values(argument: str, where: str, conv: ic.InvertibleConv) -> None:
 
 
 def told_apart(conv: Any, trained: Callable[[Any], Any], constant: Callable[[Any], Any]) -> Any:
-    """Return the tree of an operator with one function or the other applied to each array."""
+    """Return an operator's tree: ``trained`` of its parameters, ``constant`` of other arrays."""
     arrays, tree = jax.tree.flatten(conv)
     numbered = tree.unflatten(range(len(arrays)))  # an array may be in two places
     parts = jax.tree.leaves(numbered, is_leaf=lambda node: isinstance(node, ic.InvertibleConv))
@@ -81,7 +81,7 @@ fields.for_each_operator(_register)
 
 
 def _fields(held: Any) -> tuple[str, ...]:
-    """Return the names of an object's fields; classes and modules are no objects here."""
+    """Return the names of an object's fields; none for a class or a module."""
     if isinstance(held, type | ModuleType):
         return ()
     if dataclasses.is_dataclass(held):
@@ -90,9 +90,9 @@ def _fields(held: Any) -> tuple[str, ...]:
 
 
 def _holds_arrays(value: Any) -> bool:
-    """Tell whether an object holds arrays, and if so make its class a pytree, and those inside.
+    """Tell whether an object holds arrays; if so, make its class and those inside pytrees.
 
-    A prepared inverse holds solvers of any family's class, users' families too.
+    A prepared inverse holds solvers of any class, also of a user's family.
     """
     if isinstance(value, jax.Array | np.ndarray):
         return True
@@ -105,14 +105,14 @@ def _holds_arrays(value: Any) -> bool:
 
 
 class _Names(tuple[tuple[str, ...], tuple[str, ...]]):
-    """Names of children and static values; a pickle has None, since classes are registered here."""
+    """Names of children and static values; pickled as None, so that another process registers."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
 
 
 def _flatten(held: Any) -> tuple[list[Any], tuple[Any, ...]]:
-    """Return the fields that hold arrays, and the names of all and the static values.
+    """Return the fields that hold arrays, and the static part: all names, and the other fields.
 
     The object remembers the names, for speed, and since its leaves may be anything, such as None.
     """
@@ -145,8 +145,8 @@ def register_with_flax() -> None:
 
     ``to_bytes(conv)`` writes the arrays by their names, PLU's signs and permutation too;
     ``from_bytes(conv, data)`` returns an operator like ``conv`` with the arrays of the data, and
-    raises if their names differ; of stacked operators, as `linen.scan` has them, also if shapes or
-    dtypes do. This call imports Flax.
+    raises if their names differ; for stacked operators, as `linen.scan` has them, it also raises if
+    shapes or dtypes differ. This call imports Flax.
 
     Examples
     --------
@@ -174,13 +174,13 @@ def _from_state(conv: ic.InvertibleConv, state: dict[str, Any]) -> ic.Invertible
     arrays = {name: jnp.asarray(array) for name, array in state.items()}
     if conv._stacked is None:
         return conv.replace(**arrays)
-    for name, old in conv._arrays().items():  # of several operators, which no class validates
+    for name, old in conv._arrays().items():  # stacked operators, which no class validates
         if ((new := arrays[name]).shape, new.dtype) != (tuple(old.shape), old.dtype):
             raise ValueError(
                 f"state: expected {name} of shape {tuple(old.shape)} in {old.dtype}, as the "
                 f"stacked operators have it, got {new.shape} in {new.dtype}"
             )
     tree = jax.tree.structure(conv)
-    places = tree.unflatten(range(tree.num_leaves))  # an operator of its leaves' numbers
+    places = tree.unflatten(range(tree.num_leaves))  # an operator that holds numbers of leaves
     names = {place: name for name, place in places._arrays().items()}
     return jax.tree.map(lambda place: arrays[names[place]], places)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Inputs are recomputed by inversion for the gradient; `invconv_torch.chain` names the paper."""
+"""Chains that recompute inputs by inversion for the gradient; the paper: `invconv_torch.chain`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ def reversible(chain: Chain, spatial_shape: Shape) -> "Reversible":
     cannot raise.
 
     Steps that differ only in their values (also chains of such steps) run in a loop: its memory
-    does not grow with depth, and it compiles once. For other steps XLA decides what it keeps at a
-    time.
+    does not grow with depth, and it compiles once. For other steps XLA decides how much it keeps
+    at a time.
 
     Parameters
     ----------
@@ -163,9 +163,9 @@ _run.defvjp(_remember, _backward)
 def _over(
     steps: Steps, run: Callable[[Any, Any], tuple[Any, Any]], carry: Any, *, back: bool = False
 ) -> tuple[Any, list[Any]]:
-    """Do as `jax.lax.scan` of ``run`` over the steps, with a list of its results.
+    """Run ``run`` over the steps like `jax.lax.scan`, but return a list of its results.
 
-    A scan runs steps that are alike: then XLA frees the memory of each iteration.
+    Steps that are alike do run in a scan: then XLA frees the memory of each iteration.
     """
     kinds = {
         (jax.tree.structure(s), tuple((a.shape, str(a.dtype)) for a in jax.tree.leaves(s)))

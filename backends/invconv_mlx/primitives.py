@@ -1,8 +1,8 @@
-"""MLX's answers to what the core asks of an array library. Its primitives are agnostic but one.
+"""MLX's answers to the core (`ArrayOps`), and a native `matrix_solver`; the rest is agnostic.
 
 The core asks for a namespace of the array API standard. MLX has no ``device`` of an array, no
-``hypot``, no ``linalg.diagonal``, and factors real matrices only. A complex A + iB stands there as
-the real [[A, -B], [B, A]].
+``hypot``, no ``linalg.diagonal``, and factors real matrices only, so that a complex A + iB is
+factored as the real [[A, -B], [B, A]].
 """
 
 from collections.abc import Callable
@@ -80,7 +80,7 @@ class Linalg:
 
 
 class Namespace:
-    """MLX's functions, and those that it lacks or that take no ``device``."""
+    """MLX's functions, those that it lacks, and some that accept ``device``, which MLX's do not."""
 
     complex128 = None  # the dtype of transforms of float64, which the adapter does not take
     linalg = Linalg
@@ -128,7 +128,7 @@ class MlxOps(ArrayOps):
     -inf and an inverse of NaN, as on an accelerator, and no inverse is judged.
     """
 
-    shared_by_threads = False  # MLX, by 0.32, may crash
+    shared_by_threads = False  # MLX (up to 0.32) may crash
 
     def __init__(self, name: str, xp: Any) -> None:
         super().__init__(name, Namespace())
@@ -159,7 +159,7 @@ ARRAY_OPS = MlxOps
 
 @dataclass(frozen=True, eq=False)
 class MatrixSolver:
-    """The map y -> W^-1 y at every pixel, which factors W anew, and can be differentiated."""
+    """The map y -> W^-1 y at every pixel, differentiable; every call factors W anew."""
 
     matrix: Array
     plan: ClassVar[Plan] = Plan("LU factorisation")

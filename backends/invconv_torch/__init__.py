@@ -44,7 +44,7 @@ from invconv_torch.layers import (
 from invconv_torch.module import InvertibleModule
 from invconv_torch.pointwise_layers import ActNorm, Conv1x1, Squeeze
 
-# what the core looks up once must have been looked up when torch.compile traces
+# the core looks these up once, and has to do it before torch.compile traces
 for _tensor in (_torch.empty(0), _torch.nn.Parameter(_torch.empty(0))):
     ops_of(_tensor)
 for _dtype in (_torch.float16, _torch.bfloat16, _torch.float32, _torch.float64):

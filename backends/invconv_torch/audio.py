@@ -55,28 +55,28 @@ def lfilter(
 ) -> Tensor:
     """Filter waveforms with a rational transfer function, as `torchaudio.functional.lfilter`.
 
-    It is `invconv.lfilter` with the denominator first, and cut off at -1 and 1.
+    It is `invconv.lfilter` with the denominator first, and the result clamped to [-1, 1].
 
     Parameters
     ----------
     waveform : Tensor, shape (..., time)
     a_coeffs, b_coeffs : Tensor, shape (k,) or (n, k)
-        Denominator and numerator, those of the latest samples first; n filters if they have two
-        axes. Their lengths may differ.
+        Denominator and numerator, coefficients of the latest samples first; n filters if they have
+        two axes. Their lengths may differ.
     clamp : bool
         Whether results beyond -1 and 1 become -1 and 1.
     batching : bool
-        Of n filters: whether waveforms are (..., n, time), one for each filter; else each filter
-        runs on all waveforms.
+        For n filters: whether waveforms are (..., n, time), one for each filter; if not, each
+        filter runs on all waveforms.
 
     Returns
     -------
-    Tensor, shape (..., time), or (..., n, time) of n filters
+    Tensor, shape (..., time), or (..., n, time) for n filters
 
     Raises
     ------
     TypeError, ValueError
-        As `invconv.lfilter`, or if waveforms and filters are not as many.
+        As `invconv.lfilter`, or if the numbers of waveforms and filters differ.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def lfilter(
 def filtfilt(waveform: Tensor, a_coeffs: Tensor, b_coeffs: Tensor, clamp: bool = True) -> Tensor:
     """Filter forwards and backwards from silence, as `torchaudio.functional.filtfilt`.
 
-    Nothing is padded: `invconv.filtfilt` is SciPy's, which begins in the steady state.
+    Nothing is padded. `invconv.filtfilt` is SciPy's: it pads, and begins in the steady state.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def highpass_biquad(
 def allpass_biquad(
     waveform: Tensor, sample_rate: int, central_freq: Number, Q: Number = 0.707
 ) -> Tensor:
-    """Turn phases around ``central_freq``, and leave all gains.
+    """Shift phases around ``central_freq``, and keep all gains.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def bandpass_biquad(
 def bandreject_biquad(
     waveform: Tensor, sample_rate: int, central_freq: Number, Q: Number = 0.707
 ) -> Tensor:
-    """Take frequencies around ``central_freq`` away.
+    """Remove frequencies around ``central_freq``.
 
     Examples
     --------
@@ -215,7 +215,7 @@ def bandreject_biquad(
 def equalizer_biquad(
     waveform: Tensor, sample_rate: int, center_freq: Number, gain: Number, Q: Number = 0.707
 ) -> Tensor:
-    """Raise frequencies around ``center_freq`` by ``gain`` in dB.
+    """Amplify frequencies around ``center_freq`` by ``gain`` in dB.
 
     Examples
     --------
@@ -234,7 +234,7 @@ def bass_biquad(
     central_freq: Number = 100,
     Q: Number = 0.707,
 ) -> Tensor:
-    """Raise frequencies below ``central_freq`` by ``gain`` in dB: a low shelf.
+    """Amplify frequencies below ``central_freq`` by ``gain`` in dB: a low shelf.
 
     Examples
     --------
@@ -252,7 +252,7 @@ def treble_biquad(
     central_freq: Number = 3000,
     Q: Number = 0.707,
 ) -> Tensor:
-    """Raise frequencies above ``central_freq`` by ``gain`` in dB: a high shelf.
+    """Amplify frequencies above ``central_freq`` by ``gain`` in dB: a high shelf.
 
     Examples
     --------
@@ -283,7 +283,7 @@ def deemph_biquad(waveform: Tensor, sample_rate: int) -> Tensor:
 
 
 def riaa_biquad(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Play vinyl: the RIAA curve, with a gain of 1 at 1 kHz.
+    """Apply the RIAA curve, for playing vinyl, with a gain of 1 at 1 kHz.
 
     Raises
     ------
@@ -310,7 +310,7 @@ _PARTS = torch.cos, torch.sin
 
 
 def _number(waveform: Tensor, value: Any) -> Tensor:
-    """Return a number in float64, which some devices lack, on the device of the waveform."""
+    """Return a number on the waveform's device, in float64 unless the device lacks it."""
     wide = torch.float32 if waveform.device.type == "mps" else torch.float64
     return torch.as_tensor(value, dtype=wide, device=waveform.device)
 
@@ -328,9 +328,9 @@ def _amplitude(waveform: Tensor, gain: Any) -> Tensor:
 
 
 def _shelf(waveform: Tensor, A: Tensor, cos: Tensor, alpha: Tensor, sign: int = 1) -> Tensor:
-    """Run a high shelf; a low one is that of pi - w0, with signals whose odd samples are negated.
+    """Run a high shelf; a low one is the high one of pi - w0 if odd samples are negated.
 
-    That makes -cos of cos, and changes the ``sign`` of the coefficients in the middle.
+    That turns cos into -cos, and changes the ``sign`` of the middle coefficients.
     """
     more, less, width = A + 1, A - 1, 2 * A**0.5 * alpha
     high, low, turn = more + less * cos, more - less * cos, 2 * sign * A

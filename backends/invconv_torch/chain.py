@@ -1,4 +1,4 @@
-"""Chains of layers: one after the other, and with inputs recomputed by inversion for the gradient.
+"""Chains of layers: plain, or with inputs that are recomputed by inversion for the gradient.
 
 A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, The Reversible Residual Network: Backpropagation
 Without Storing Activations, NeurIPS 2017.
@@ -35,8 +35,8 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
     """Layers one after the other, as `torch.nn.Sequential` for layers with log-determinants.
 
     `invconv.save` and `invconv.diagnose` take a chain as they take a layer, if each of its layers
-    holds an operator: `Squeeze` and couplings do not. `invconv_torch.load` returns it as one
-    `InvertibleModule`, with the same numbers.
+    holds an operator: `Squeeze` and couplings do not. `invconv_torch.load` returns a saved chain as
+    one `InvertibleModule`, with the same numbers.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Chain(nn.ModuleList):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor) -> None:
-        """Call ``initialize`` of each layer that has one, with what reaches the layer.
+        """Call ``initialize`` of each layer that has one, with the images that reach the layer.
 
         Examples
         --------
@@ -121,7 +121,7 @@ def _one_after_another(
 
 
 def invertible(layers: Any) -> dict[Any, nn.Module]:
-    """Return layers, a list or a mapping, by numbers or names; raise unless each has an inverse."""
+    """Return a list or mapping of layers by number or name; raise unless each has an inverse."""
     modules = "modules with forward(x) -> (z, log_det) and inverse(z) -> (x, log_det)"
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected {modules}, in a list, got one {type(layers).__name__}")
@@ -142,11 +142,11 @@ class ReversibleChain(Chain):
     Memory does not grow with depth. The backward pass inverts each layer, runs it again and
     differentiates it: about twice the time. Gradients agree with the stored version up to rounding,
     which the condition of the layers amplifies. A layer whose inverse cannot be right is refused at
-    the first call on a grid. Every backward pass checks that each image comes back, and an image of
-    noise that goes through each row of this package's layers; if one does not, the pass raises, or
-    on an accelerator makes gradients by the weights and by the lost images NaN. "Comes back" means
-    to two digits, relative to an image's largest entry and to its norm: an error in small entries
-    is missed, and one of layers of other packages, if the layers before them shrink it.
+    the first call on a grid. Every backward pass checks that inversion gives back each image, and
+    also noise that it sends through each row of adjacent layers of this package. If it does not,
+    the pass raises; on an accelerator gradients by the weights and by the lost images become NaN.
+    The check is to two digits, relative to an image's largest entry and to its norm: it misses an
+    error in small entries, and one in layers of other packages if the layers before shrink it.
     torch.compile runs the chain with breaks in the graph, not with ``fullgraph=True``.
 
     Parameters
@@ -217,7 +217,7 @@ class _Reversible(Function):  # type: ignore[misc]
         ctx.buffers = [dict(layer.named_buffers()) for layer in chain]
         kind, ctx.autocast = device_kind("x", x), nullcontext()
         if torch.amp.is_autocast_available(kind):
-            # before 2.11 recorded code uses a weight that was cast, and cached, without a gradient
+            # before PyTorch 2.11 recorded code uses the cache's cast weights, without a gradient
             now = torch.get_autocast_dtype(kind), autocasting(kind)
             ctx.autocast = torch.autocast(kind, *now, cache_enabled=False)
         z, log_dets = x, []
@@ -272,7 +272,7 @@ class _Steps:
 
     def __init__(self, ctx: Any, weights: Iterable[Tensor]) -> None:
         self.layers, self.autocast = ctx.layers, ctx.autocast
-        # the modules may hold others by now, and the saved weights may be copies
+        # the modules may hold other tensors by now, and the saved weights may be copies
         self.buffers = ctx.buffers
         self.weights: list[dict[tuple[str, ...], Tensor]] = [{} for _ in ctx.layers]
         wanted = ctx.needs_input_grad[3:]

@@ -13,16 +13,16 @@ from invconv_torch.module import Read
 from invconv_torch.pointwise_layers import Conv1x1, Init, Layer
 
 Sizes: TypeAlias = int | tuple[int, ...]
-_LIKE_CHANNELS = range(8, 2**31, 2)  # if such a size has no name, it may be meant as channels
+_LIKE_CHANNELS = range(8, 2**31, 2)  # a positional kernel_size in it may be meant as channels
 
 
 class Convolution(Layer):
-    """A layer with a kernel, whose subclasses of one, two and three axes add nothing else.
+    """The base of layers with a kernel, each of which has subclasses for one, two and three axes.
 
-    They have its docstring and its ``__init__``.
+    The subclasses take the layer's docstring and ``__init__``, and add nothing else.
     """
 
-    named: ClassVar[dict[str, Any]] = {}  # those of one, two and three axes
+    named: ClassVar[dict[str, Any]] = {}  # the subclasses for one, two and three axes
     _ndim: ClassVar[int]
 
     def __init_subclass__(cls, ndim: int | None = None) -> None:
@@ -31,8 +31,8 @@ class Convolution(Layer):
             cls._ndim, cls.__doc__, cls.named[cls.__name__] = ndim, cls.__base__.__doc__, cls
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
-        """Tell who passes a second number of channels, as `torch.nn.Conv2d` takes it, of one."""
-        if cls.__module__ == __name__ and len(given) > 1:  # not of a user's subclass
+        """Warn or raise if a second number of channels is passed, as `torch.nn.Conv2d` takes it."""
+        if cls.__module__ == __name__ and len(given) > 1:  # not for a user's subclass
             name, size = cls.__name__, given[1]
             text = f"{name}{given}: as many channels come out as go in, {size} is the kernel_size; "
             if len(given) > 2:
@@ -42,7 +42,7 @@ class Convolution(Layer):
         return super().__new__(cls)
 
     def __init__(self, init: Init, channels: int, kernel_size: Sizes, *others: Any) -> None:
-        """Draw a kernel of this size, of the layer's axes; the others are those of `Layer`."""
+        """Draw a kernel of this size along the layer's axes; pass the others to `Layer`."""
         ndim, name = self._ndim, type(self).__name__
         count = len(kernel_size) if isinstance(kernel_size, tuple | list) else ndim
         if count != ndim:
@@ -58,9 +58,9 @@ class Convolution(Layer):
 class AutoregressiveConv(Convolution):
     """A convolution that sees only pixels on one side of each pixel, zero outside the grid.
 
-    Its kernel is a cross-correlation with direction -1, a convolution with +1; what that means for
-    a point-spread function: `invconv.AutoregressiveConv`. In blocks, a long signal or a tall image
-    goes through ``layer.operator()``, whose ``forward`` and ``inverse`` take ``before=``.
+    With direction -1 it is a cross-correlation with its kernel, with +1 a convolution:
+    `invconv.AutoregressiveConv` shows how to pass a point-spread function. Run a long signal or a
+    tall image in blocks: ``forward`` and ``inverse`` of ``layer.operator()`` take ``before=``.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class AutoregressiveConv(Convolution):
     direction : int or tuple of int
         +1 or -1, per axis for corners.
     channel_order : {"lower", "upper"}
-        Which triangle the C x C matrix at the pixel itself is.
+        The triangle in which the C x C matrix at the pixel itself is nonzero.
     max_gain, device, dtype : optional
         See `InvertibleModule`.
 
@@ -109,7 +109,7 @@ class AutoregressiveConv(Convolution):
 
 
 class EmergingConv(Convolution):
-    """Two autoregressive convolutions of opposite directions: the field of a standard one.
+    """Two autoregressive convolutions of opposite directions: a standard one's receptive field.
 
     Their directions are -1 and +1, as `invconv.AutoregressiveConv` shows them. The equations:
     `invconv.EmergingConv`.
@@ -118,12 +118,12 @@ class EmergingConv(Convolution):
     ----------
     channels : int
     kernel_size : int or tuple of int
-        Of the standard convolution with the same receptive field; odd.
+        The size of the standard convolution with the same receptive field; odd.
     dilation : int or tuple of int
     bias : bool
         Added last.
     mask : {"corner", "raster"}
-        Of both.
+        The mask of both convolutions.
     mixing : str or None
         The parametrisation of a 1x1 convolution before the pair, as in the paper: "plain", "plu",
         "qr", ..., as `Conv1x1` has them.
@@ -156,7 +156,7 @@ class EmergingConv(Convolution):
     ) -> None:
         init = partial(ic.EmergingConv.init, dilation=dilation, mask=mask)
         super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
-        self._chain: Any = None  # as `_static` and `_kinds`, of both steps
+        self._chain: Any = None  # as `_static` and `_kinds`, for both steps
         self._chain_kinds: list[Any] | None = None
         self.mixing = None
         if mixing is not None:
@@ -228,14 +228,14 @@ class PeriodicConv(Convolution):
 
 
 class SymmetricConv(Convolution):
-    """A convolution of an even kernel with an image that goes on beyond its border.
+    """A convolution of an even kernel with an image that is continued beyond its border.
 
     Parameters
     ----------
     channels : int
     kernel_size : int or tuple of int
-        Of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps per axis. Along
-        a periodic axis it may be even, and the parameter has all taps.
+        The size of the whole kernel, odd; the parameter has (kernel_size + 1)/2 taps per axis.
+        Along a periodic axis it may be even, and the parameter has all taps.
     boundary : {"symmetric", "mirror", "odd", "zero", "periodic"} or tuple of these, one per axis
         See `invconv.SymmetricConv`.
     bias : bool
@@ -268,7 +268,7 @@ class SymmetricConv(Convolution):
         super().__init__(init, channels, kernel_size, bias, max_gain, device, dtype)
 
     def extra_repr(self) -> str:
-        """Say channels, the size of the whole kernel, and settings."""
+        """Return channels, the size of the whole kernel, and settings as text."""
         taps = tuple(self.kernel.shape[2:])
         pairs = zip(taps, self._settings["boundary"], strict=True)
         whole = tuple(k if word == "periodic" else 2 * k - 1 for k, word in pairs)
@@ -280,8 +280,8 @@ class ExponentialConv(Convolution):
 
     $$z = e^M x + b, \qquad \log|\det e^M| = \text{tr}\, M$$
 
-    M's kernel is a cross-correlation, as in `torch.nn.Conv2d`. Nearly the identity at the start.
-    Its time and memory: `invconv.ExponentialConv`.
+    M is a cross-correlation, as in `torch.nn.Conv2d`. A new layer is nearly the identity. For its
+    time and memory see `invconv.ExponentialConv`.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ class ExponentialConv(Convolution):
     kernel_size : int or tuple of int
         Odd; it may be wider than the grid.
     padding : {"zeros", "circular"}
-        What M sees beyond the border.
+        The pixels that M reads beyond the border.
     dilation : int or tuple of int
     bias : bool
     max_gain, device, dtype : optional

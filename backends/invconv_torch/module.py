@@ -1,8 +1,8 @@
-"""An operator of the core as a module of PyTorch: made of its present parameters and buffers.
+"""An operator of the core as a module of PyTorch, made of its current parameters and buffers.
 
-Class and settings of a layer are in the metadata of its `state_dict`, and refuse the state of
-another layer: tensors alone do not tell layers apart. States without metadata, such as those of
-earlier versions or from a safetensors file, are loaded as they are.
+The metadata of a layer's `state_dict` hold its class and settings, and the state of another kind of
+layer is refused: tensors alone do not tell layers apart. A state without metadata, such as that of
+an earlier version or from a safetensors file, is loaded without this check.
 """
 
 from collections.abc import Callable
@@ -39,10 +39,10 @@ Read: TypeAlias = Callable[[Tensor], Any]
 
 
 class Described(nn.Module):  # type: ignore[misc]
-    """A layer whose states know its kind: class and settings, which tensors alone do not tell."""
+    """A layer whose `state_dict` holds its class and settings, which tensors alone do not tell."""
 
     _kind: dict[str, Any]  # "class" and settings, which with the tensors determine the map
-    # dtypes, devices and shapes of what was validated last, and versions of integers
+    # dtypes, devices and shapes of the tensors validated last, and versions of integer tensors
     _kinds: list[Any] | None = None
 
     def __init__(self) -> None:
@@ -91,9 +91,9 @@ class InvertibleModule(Described):
     ['0.reflectors', '0.upper', '0.scale', '1.kernel']
     """
 
-    _static: Any = None  # what was validated last, without tensors: they may hold a graph
+    _static: Any = None  # the operator validated last, without tensors: they may hold a graph
     _inverses: RememberedInverses | None = None
-    _watched = False  # by a guard, which reads
+    _watched = False  # by a guard, which reads:
     _ran_on: tuple[int, ...] | None = None  # the shape of the last call's argument
 
     def __init__(
@@ -159,7 +159,7 @@ class InvertibleModule(Described):
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = K^-1 (z - b) and log|det K^-1|.
 
-        ``layer.operator().prepare(shape)`` and `invconv.diagnose` judge the inverse, this does not.
+        The inverse is not judged: ``layer.operator().prepare(shape)`` and `invconv.diagnose` do it.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class InvertibleModule(Described):
     def operator(self) -> ic.InvertibleConv:
         """Return the core's operator of the current parameters, differentiable in them.
 
-        If processes share the parameters out among them, all of them have to call it.
+        If the parameters are distributed over processes, all processes have to call it.
 
         Examples
         --------
@@ -187,9 +187,9 @@ class InvertibleModule(Described):
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor) -> None:
-        """Initialize the actnorms of this operator in turn, each by what reaches it.
+        """Initialize the actnorms of this operator in turn, each from the images that reach it.
 
-        Their outputs for these images get mean 0 and variance 1 in every channel. Each call chooses
+        Their outputs for these images get mean 0 and variance 1 in every channel. Each call sets
         them anew; other parameters, and layers without an actnorm, are left as they are.
 
         Parameters
@@ -249,7 +249,7 @@ class InvertibleModule(Described):
     def _current(
         self, traced: bool, read: Read | None = None, *, within: bool = True
     ) -> ic.InvertibleConv:
-        """Return the operator of the current tensors, or of what ``read`` makes of them.
+        """Return the operator of the current tensors, each passed through ``read`` if it is given.
 
         The tensors are put into the operator that was validated last (`Operator` has the protocol);
         code that torch.compile traces validates anew, once. The operator is bounded by ``max_gain``
@@ -267,10 +267,10 @@ class InvertibleModule(Described):
             like = tensor if like is None else like
             arrays[name] = tensor if read is None or tensor is None else read(tensor)
             if tensor is not None:
-                # numbers: symbols of one trace are not to be met in another
+                # integers: symbols of one trace must not appear in another
                 shape = tensor.shape if traced else tuple(map(int, tensor.shape))
                 kinds.append((tensor.dtype, tensor.device, shape))
-                if not (traced or tensor.is_floating_point()):  # any other integers may be wrong
+                if not (traced or tensor.is_floating_point()):  # new values may be invalid
                     kinds[-1] += (edits_of(tensor),)
         for name in self._part_names:
             parts.append(modules[name]._current(traced, read))
@@ -293,7 +293,7 @@ class InvertibleModule(Described):
     def _hooks_of(self, name: str) -> list[Any]:
         """Return hooks such as `torch.nn.utils.prune`'s, which set an attribute before a call.
 
-        They run before ``forward`` only, not before ``inverse``, nor in the modules of parts.
+        PyTorch runs them before ``forward`` only, not before ``inverse``, nor for modules of parts.
         """
         hooks = self._forward_pre_hooks.values()
         named = ("name", "_tensor_name")  # weight_norm's and spectral_norm's; prune's
@@ -328,7 +328,7 @@ class InvertibleModule(Described):
         if type(x) not in PLAIN and shared_out(x):
             return _on_shards(self, "inverse" if name == "z" else "forward", name, x)
         tracing = torch.compiler.is_compiling()
-        if not tracing and is_tracing():  # it would keep numbers of one grid as constants
+        if not tracing and is_tracing():  # a trace would keep numbers of one grid as constants
             raise NotImplementedError(
                 "torch.jit.trace of a layer of invconv_torch, with which torch.onnx.export begins "
                 "unless told: expected dynamo=True, or torch.export.export"
@@ -357,7 +357,7 @@ class InvertibleModule(Described):
 
     def _forward(self, x: Tensor, tracing: bool) -> Pair:
         conv = self._current(tracing)
-        if conv._inverts_forward or not fits(conv, x):  # what inverts is judged
+        if conv._inverts_forward or not fits(conv, x):  # an inversion is judged
             return conv.forward_and_log_det(x)
         return evaluate(x, conv)
 
@@ -407,7 +407,7 @@ class InvertibleModule(Described):
 
 
 class Direction(nn.Module):  # type: ignore[misc]
-    """A layer whose forward is one of its directions, for `functional_call`."""
+    """A module whose forward is one direction of a layer, for `functional_call`."""
 
     def __init__(self, layer: nn.Module, direction: str) -> None:
         super().__init__()
@@ -419,7 +419,7 @@ class Direction(nn.Module):  # type: ignore[misc]
 
 
 def _on_shards(layer: nn.Module, direction: str, name: str, x: Any) -> Pair:
-    """Run a direction on the images of a DTensor that each process has, with whole parameters."""
+    """Run a direction on each process's images of a DTensor, with whole parameters."""
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
     from torch.distributed.tensor.experimental import local_map  # here: they take long to import
 
@@ -466,7 +466,7 @@ def note_kind(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) ->
 
 
 def before_loading(module: Any, state: Any, prefix: str, metadata: Any, *others: Any) -> None:
-    """Refuse the state of another kind of layer, and let the next call validate; a hook, too."""
+    """Refuse the state of another kind of layer, and let the next call validate; also a hook."""
     module._kinds, (*_, errors) = None, others
     own, stored = module._kind, metadata.get("invconv", {})
     if any(own.get(name, value) != value for name, value in stored.items()):

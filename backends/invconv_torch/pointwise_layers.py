@@ -20,7 +20,7 @@ Init: TypeAlias = Callable[..., ic.InvertibleConv]
 
 
 class Layer(InvertibleModule):
-    """A module that knows how its parameters begin: the base of all layers."""
+    """A module that can draw its initial parameters: the base of all layers."""
 
     def __init__(
         self, init: Init, bias: bool, max_gain: float | None, device: Any, dtype: Any
@@ -41,7 +41,7 @@ class Layer(InvertibleModule):
         >>> torch.equal(layer.weight, before)
         False
         """
-        # rounded when it is copied: what is here may be memory that nobody has filled yet
+        # rounded by the copy: the layer's own tensors may be memory that is not filled yet
         fresh = InvertibleModule(self._begin(), device="cpu", dtype=torch.float64).state_dict()
         own = self.state_dict(keep_vars=True)
         if missing := fresh.keys() - own.keys():
@@ -50,7 +50,7 @@ class Layer(InvertibleModule):
                 "this layer computes from others; reset those"
             )
         if meshes := [tensor.device_mesh for tensor in own.values() if shared_out(tensor)]:
-            from torch.distributed.tensor import distribute_tensor  # what process 0 has drawn
+            from torch.distributed.tensor import distribute_tensor  # sends process 0's values
 
             fresh = {name: distribute_tensor(t, meshes[0]) for name, t in fresh.items()}
         with torch.no_grad():
@@ -59,14 +59,14 @@ class Layer(InvertibleModule):
 
 
 def _begin(init: Init, bias: bool) -> ic.InvertibleConv:
-    with without_modes():  # inside FakeTensorMode, too, a number and not a fake one
+    with without_modes():  # a real number, inside FakeTensorMode too
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     conv = init(rng=np.random.default_rng(seed))
     return conv.replace(bias=np.zeros(conv.channels)) if bias else without_bias(conv)
 
 
 class Conv1x1(Layer):
-    """One C x C matrix at every pixel, of any number of spatial axes.
+    """One C x C matrix at every pixel, for any number of spatial axes.
 
     The equations: `invconv.Conv1x1`, `invconv.PLUConv1x1`, `invconv.QRConv1x1`, ...
 
@@ -78,8 +78,8 @@ class Conv1x1(Layer):
         ``mixing`` of a class of your own, an `invconv.extend.Pointwise`.
     bias : bool
     ndim : int, optional
-        The number of spatial axes; any number of batch axes, none too, may come before the channels
-        then. Without it images have one batch axis and any number of spatial axes.
+        The number of spatial axes; then any number of batch axes, or none, may come before the
+        channels. Without it images have one batch axis and any number of spatial axes.
     max_gain, device, dtype : optional
         See `InvertibleModule`.
 
@@ -151,21 +151,21 @@ class ActNorm(Layer):
         init = partial(ic.ActNorm.init, channels, ndim=ndim)
         super().__init__(init, bias, max_gain, device, dtype)
         place = self.log_scale.device
-        # a real number: averages of buffers, as of `AveragedModel`, subtract, and truncate integers
+        # a real number: averages of buffers, as in `AveragedModel`, would truncate an integer
         self.register_buffer("initialized", torch.zeros((), dtype=torch.float32, device=place))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(self, x: Tensor) -> None:
         """Choose scale and shift so that z has mean 0 and variance 1 for these images, once.
 
-        A layer that was initialized, or loaded from one that was, is left as it is. Of several
-        processes one calls it, and the others load its ``state_dict``. With ``max_gain`` the scale
-        is then brought within the bound.
+        A layer that was initialized, or loaded from one that was, is left as it is. If there are
+        several processes, one calls it, and the others load its ``state_dict``. With ``max_gain``
+        the scale is then brought within the bound.
 
         Parameters
         ----------
         x : tensor, shape (B, C, *spatial)
-            What reaches this layer.
+            The images that reach this layer.
 
         Raises
         ------
@@ -189,7 +189,7 @@ class ActNorm(Layer):
             self.initialized.fill_(1)
 
     def reset_parameters(self) -> None:
-        """Return to the identity, not initialized."""
+        """Return to the identity, which counts as not initialized."""
         super().reset_parameters()
         with torch.no_grad():
             self.initialized.fill_(0)

@@ -13,7 +13,7 @@ from invconv_torch.private import get_fp32_precision, set_fp32_precision
 
 _REDUCED, _BACKENDS = {"tf32", "bf16"}, {"cpu": "mkldnn", "cuda": "cuda"}
 
-AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what it casts, and what it casts to
+AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # the dtypes that it casts from or to
 _AS_IT_IS = nullcontext()
 # the switches belong to the process, not to a thread; reentrant, for signal handlers
 _lock = threading.RLock()

@@ -76,8 +76,8 @@ def inverse_or_nan(matrices: Tensor) -> Tensor:
 def log_abs_det(matrices: Tensor) -> Tensor:
     """See `invconv.kernels.primitives.log_abs_det`.
 
-    LU factors are used instead of slogdet, which takes half as long again on a CPU; and PyTorch
-    takes the derivative of its forward-mode derivative for zero.
+    LU factors are used instead of slogdet, which takes half as long again on a CPU, and whose
+    forward-mode derivative has in turn a wrong derivative in PyTorch: zero.
     """
     require_onnx_form()
     return run(LOG_ABS_DET, None, matrices)
@@ -129,7 +129,7 @@ LOG_ABS_DET = Rule(
 def counted(
     family: StencilFamily, w: Tensor, kernel: Tensor, shape: tuple[int, ...]
 ) -> tuple[Tensor, Counts | None]:
-    """See `invconv.kernels.exponential`; a traced series counts as it runs."""
+    """See `invconv.kernels.exponential`; a traced series counts its terms as it runs."""
     return w, counts_of(family, w.detach()) if bare(w) else None
 
 
@@ -158,7 +158,7 @@ def _recorded(
     rule = Rule(function.name, agnostic, lambda _, *tensors: tensors[like].shape, vjp, jvp)
 
     def call(family: StencilFamily, *tensors: Tensor, counts: Counts | None = None) -> Tensor:
-        if len(tensors) > nodes.MOST:  # each derivative adds one: correlations record the series
+        if len(tensors) > nodes.MOST:  # each derivative adds one: then correlations are recorded
             return agnostic((family, counts), *tensors)
         return run(rule, (family, counts), *tensors)
 
@@ -173,7 +173,7 @@ exponential_gram = _recorded(core.exponential_gram, 0, core.gram_tangent, core.g
 def filtered(b: Tensor, a: Tensor, x: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """See `invconv.operators.recursion.filtered`, which has the derivatives.
 
-    On a CPU all sections run in one pass of compiled code. Recorded, each is an operation.
+    On a CPU all sections run in one pass of compiled code. If recorded, each is an operation.
     """
     given, shape = (b, a, x) if z is None else (b, a, x, z), _filter_shape(b, a, z)
     if x.device.type == "cpu" and shape.at_once and not exporting_to_onnx():
@@ -192,7 +192,7 @@ def _filter_shape(b: Tensor, a: Tensor, z: Tensor | None) -> recursive.Filter:
 def _into(
     shape: recursive.Filter, given: Sequence[Tensor], back: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Filter with the compiled kernel: return y, laid out as x, and the last states, if z came."""
+    """Filter with the compiled kernel; return y, laid out as x, and any last states."""
     b, a, x, *states = (t.resolve_neg() for t in given)
     y, length, order = torch.empty_like(x), x.shape[-1], shape.order
     found = recursive.laid_out(shape, x.shape, x.stride(), y.stride())
@@ -232,7 +232,7 @@ def _pulled_back(call: Any, bar: Tensor) -> Cotangents:
     return recursion.cotangents(_section, back, b, a, x, v, bar, wanted, order)
 
 
-# made once: made in each call it would be a cycle that keeps the signals until Python collects it
+# made once: made in each call it would be a reference cycle, which keeps the signals alive
 _each_pulled_back = one_by_one(_pulled_back)
 
 
@@ -324,7 +324,7 @@ def _run_kernel(
 
 
 def _products(family: Propagation, x_bar: Tensor, h: Tensor, taps: Tensor) -> Tensor:
-    """Return the gradient by taps, in one pass if every image has its own."""
+    """Return the gradient by taps, in one pass if every image has its own taps."""
     own = taps.shape[:2] == h.shape[:2] and bare(x_bar, h, unrecorded=True)
     if not own or not _has_kernel(family.compiled, h):
         return propagation.gram(family, x_bar, h, taps)

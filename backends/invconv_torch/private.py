@@ -56,18 +56,18 @@ def version_of(t: Tensor) -> tuple[int, int]:
 
 
 def edits_of(t: Tensor) -> int:
-    """Return the version of a tensor, which edits in place raise; 0 for an inference tensor."""
+    """Return the version of a tensor, which in-place edits increment; 0 for an inference tensor."""
     return 0 if t.is_inference() else t._version
 
 
 def constant_in_graphs(function: F) -> F:
-    """Do as `torch.compiler.assume_constant_result`, which would import Dynamo for 2 seconds."""
+    """Do as `torch.compiler.assume_constant_result`, which takes 2 seconds to import Dynamo."""
     vars(function)["_dynamo_marked_constant"] = True
     return function
 
 
 def behind(fake: Any) -> Tensor | None:
-    """Return the real tensor of a fake one, from the memory of its mode, or None."""
+    """Return the real tensor behind a fake one, which its mode remembers, or None."""
     converter = fake.fake_mode.fake_tensor_converter.meta_converter
     for tensor, number in converter.describer.lookup_tensor.items():
         if converter.tensor_memo.get(number) is fake:

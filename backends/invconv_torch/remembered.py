@@ -29,7 +29,7 @@ class Kept:
 
     @staticmethod
     def of(factor: Callable[[], PreparedInverse], tensors: list[Tensor]) -> "Kept":
-        """Factor, and record what the tensors were before: a thread may edit them meanwhile."""
+        """Record the tensors, and then factor: a thread may edit them meanwhile."""
         was = [
             t.detach().clone() if t.device.type == "cpu" else (t, *version_of(t)) for t in tensors
         ]
@@ -56,7 +56,7 @@ class RememberedInverses:
     def find(
         self, operator: Callable[[], ic.InvertibleConv], shape: Shape, tensors: list[Tensor]
     ) -> PreparedInverse:
-        """Return the inverse for a grid; factor the operator if none is known of these tensors.
+        """Return the inverse for a grid; factor the operator if none is kept for these tensors.
 
         While a graph is recorded, the inverse of any stream will do: PyTorch waits for the device
         before it records.

@@ -1,1 +1,1 @@
-"""What the core asks of an array library: namespaces, dtypes, stencils, registry, validation."""
+"""Below all mathematics: namespaces and dtypes of arrays, registry, stencils, validation."""

@@ -9,9 +9,9 @@ T = TypeVar("T")
 class derived(functools.cached_property[T]):
     """A property that an object computes at its first use and keeps from then on.
 
-    Copies of an operator with other arrays keep it too: it depends on settings and shapes, on no
-    values of arrays (`of_values`). It is `functools.cached_property`, as type checkers see it,
-    without the lock of Python 3.11, which torch.compile cannot trace.
+    Copies of an operator with other arrays keep it too: it must depend on settings and shapes only,
+    not on values of arrays (see `of_values`). It is `functools.cached_property`, as type checkers
+    see it, without the lock of Python 3.11, which torch.compile cannot trace.
     """
 
     if not TYPE_CHECKING:

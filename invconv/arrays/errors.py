@@ -1,4 +1,4 @@
-"""The library's own errors and its warning; and the refusal of versions that would not serve."""
+"""The library's own errors and its warning, and the refusal of unsupported versions."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ class CommandError(ValueError):
 
 @contextmanager
 def as_command_errors() -> Iterator[None]:
-    """Raise CommandError for the ValueError or TypeError of a check of the user's settings."""
+    """Raise CommandError in place of a ValueError or TypeError about the user's settings."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -42,7 +42,7 @@ class SingularConvError(ValueError):
 
 
 class InvalidFileError(ValueError):
-    """A file is damaged, or is none that `invconv.save` wrote; the message says which and why.
+    """A file is damaged, or was not written by `invconv.save`; the message says which and why.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class IllConditionedWarning(UserWarning):
     """The inverse cannot be right in this precision, though the log-determinant may look fine.
 
     Issued where an entry of x = K^-1 y is off by more than 1e-2 of the largest entry. The residual
-    K x - y stays tiny even then, so that is measured, by round trips of random images.
+    K x - y stays tiny even then, so the error itself is measured, by round trips of random images.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class IllConditionedWarning(UserWarning):
 
 
 def of_one_list(init: Callable[..., None], items: str) -> Any:
-    """Return an ``__init__`` of one list; its error names the list where items come one by one."""
+    """Return an ``__init__`` that takes one list, and says so if items are passed one by one."""
 
     @functools.wraps(init)
     def __init__(self: Any, *given: Any, **named: Any) -> None:
@@ -89,12 +89,12 @@ def of_one_list(init: Callable[..., None], items: str) -> Any:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version, (2, 13, 0) of "2.13.0+cpu"."""
+    """Return the numbers of a version, (2, 13, 0) for "2.13.0+cpu"."""
     return tuple(int(number) for number in re.findall(r"(?:^|\.)(\d+)", version.partition("+")[0]))
 
 
 class Versions(NamedTuple):
-    """The versions of a library that serve an adapter."""
+    """The versions of a library that an adapter supports."""
 
     title: str
     package: str
@@ -106,7 +106,7 @@ class Versions(NamedTuple):
             raise self.refusal(found)
 
     def refusal(self, found: str, lack: object = None) -> ImportError:
-        """Return the error for a version that is too old, or lacks something private to it."""
+        """Return the error for a version that is too old, or lacks a private part."""
         why = "" if lack is None else f", which lacks a private part ({lack})"
         return ImportError(
             f"invconv needs {self.title} {self.oldest} or later, of which {self.newest} is the "

@@ -1,4 +1,4 @@
-"""What the core asks of an array and its library beyond the standard, and how an adapter answers.
+"""The core's questions about arrays and libraries, beyond the standard, and an adapter's answers.
 
 `namespace(x)` is the array API namespace of array-api-compat
 (https://data-apis.org/array-api-compat). Every room uses it.
@@ -35,18 +35,18 @@ class ArrayOps:
     name : str
         The import name of the library.
     xp : namespace
-        Of array-api-compat.
+        The library's namespace of array-api-compat.
     primitives : module or None
-        With native primitives.
+        The adapter's native primitives.
     flushes_subnormals : bool
-        Whether arithmetic takes numbers below the smallest normal one for zero.
+        Whether arithmetic replaces numbers below the smallest normal one by zero.
     gathers_transforms : bool
         Whether Fourier transforms gather a batch that is split between devices.
     shared_by_threads : bool
         Whether several threads may compute with the same arrays.
     bits : dict
         The bits of the real floating dtypes that were asked for. Each library has a dictionary of
-        its own, since torch.compile cannot trace one that another library's dtypes are in.
+        its own, since torch.compile cannot trace one that holds another library's dtypes.
     """
 
     flushes_subnormals = False
@@ -70,7 +70,7 @@ class ArrayOps:
             ) from None
 
     def require_usable(self, name: str, x: Array) -> None:
-        """Raise where an operator's array is on a device, or of a dtype, not at work now."""
+        """Raise if an operator's array is on a device, or of a dtype, that cannot be used now."""
 
     def device(self, x: Array) -> Any:
         """Return the ``device`` argument that creates an array beside ``x``."""
@@ -85,14 +85,14 @@ class ArrayOps:
         return self.xp.asarray(x, device=there)
 
     def spread(self, x: Array, like: Array, axes: int | None = None) -> Array:
-        """Return x, split along mesh axes as another array is, or as its first ``axes`` are."""
+        """Return x, split along mesh axes as ``like`` is, or as its first ``axes`` axes are."""
         return x
 
     def readable(self, x: Array) -> bool:
         """Tell whether looking at the values of ``x`` costs nothing and is possible."""
         try:
             on_host = x.__dlpack_device__()[0] == 1
-        except Exception:  # an array of no memory, or of none that it tells
+        except Exception:  # an array that has, or tells, no device of its memory
             return False
         return bool(on_host and x.device == self.xp.__array_namespace_info__().default_device())
 
@@ -105,7 +105,7 @@ class ArrayOps:
         return nullcontext()
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """Tell cheaply that two arrays have one device and dtype, no half one; False if unknown."""
+        """Tell cheaply if two arrays share device and dtype, not a half one; False if unknown."""
         return False
 
     def copy(self, x: Array) -> Array:
@@ -121,7 +121,7 @@ class ArrayOps:
         return np.array(np.from_dlpack(x) if hasattr(x, "__dlpack__") else x)
 
     def constant(self, values: np.ndarray[Any, Any], like: Array, dtype: Any) -> Array:
-        """Return a host constant on the device of ``like``, which nobody edits."""
+        """Return a host constant on the device of ``like``; nobody edits the result."""
         if dtype is None and values.dtype.kind in "iu":
             dtype = self.integers(like)
         return self.xp.asarray(values, dtype=dtype, device=self.device(like))
@@ -132,7 +132,7 @@ class ArrayOps:
         return self.xp.__array_namespace_info__().default_dtypes(**there)["integral"]
 
     def nan_where(self, mask: Array, x: Array) -> Array:
-        """Return x, but NaN where a mask is true, which broadcasts with x."""
+        """Return x, with NaN where a mask is true; the mask broadcasts with x."""
         return self.xp.where(mask, self.xp.full_like(x, math.nan), x)
 
     def log_abs(self, x: Array) -> Array:
@@ -154,7 +154,7 @@ class NumpyOps(ArrayOps):
         return True
 
     def same_kind(self, x: Array, like: Array) -> bool:
-        """See `ArrayOps.same_kind`; False for subclasses too."""
+        """See `ArrayOps.same_kind`; also False for subclasses."""
         kind = x.dtype
         return type(x) is np.ndarray and bool(kind == like.dtype and kind.itemsize != 2)
 
@@ -182,11 +182,11 @@ def register_backend(import_name: str, module: ModuleType) -> None:
     Parameters
     ----------
     import_name : str
-        The name of its library without dots, such as "dask", of which no array may have been seen
-        yet.
+        The library's name without dots, such as "dask". No array of the library may have been used
+        before.
     module : module
-        With native primitives by their names, and ``ARRAY_OPS``, a subclass of `ArrayOps`; both may
-        be left out.
+        A module with native primitives by their names, and ``ARRAY_OPS``, a subclass of `ArrayOps`;
+        both may be left out.
 
     Examples
     --------
@@ -222,7 +222,7 @@ def callers_level() -> int:
 
 
 def ops_of(x: Array) -> ArrayOps:
-    """Return the answers of the library of an array, whose adapter is imported at the first."""
+    """Return the `ArrayOps` of an array's library, whose adapter the first array imports."""
     kind = type(x)
     if kind not in KNOWN:
         xp = compat.array_namespace(x)
@@ -268,13 +268,13 @@ def identity(size: int, like: Array) -> Array:
 
 
 def on_diagonal(size: int, like: Array) -> Array:
-    """Return the mask of a diagonal, a constant: PyTorch's tracers lose what `eye` writes."""
+    """Return a diagonal's mask, as a constant: PyTorch's tracers lose what `eye` writes."""
     return constant(np.eye(size, dtype=bool), like)
 
 
 def triangle(x: Array, *, lower: bool) -> Array:
     """Return one triangle of a matrix, with its diagonal."""
-    if isinstance(x, np.ndarray):  # its own makes the mask each time
+    if isinstance(x, np.ndarray):  # NumPy's function makes the mask each time
         below = _below(x.shape[0])
         return np.where(below if lower else below.T, x, x.dtype.type(0))
     xp = namespace(x)
@@ -305,7 +305,7 @@ def total(v: Array) -> Array:
 
 def per_channel(v: Array, x: Array) -> Array:
     """Shape a vector (C,) so that it broadcasts against (B, C, *spatial)."""
-    shape = (1, -1, *(1,) * (x.ndim - 2))  # of the same rank: JAX can be told to promote none
+    shape = (1, -1, *(1,) * (x.ndim - 2))  # of equal rank: JAX can be set not to promote ranks
     return v.reshape(shape) if hasattr(v, "reshape") else namespace(v).reshape(v, shape)
 
 
@@ -325,7 +325,7 @@ def as_float64(x: Array) -> Array:
     try:
         wide = cast(x, xp.float64)
         ops_of(x).require("precision", wide)
-    except TypeError:  # MLX's, which has it for other things
+    except TypeError:  # MLX's, which has float64 for other uses
         wide = x
     if wide.dtype != xp.float64:
         raise ValueError(
@@ -354,7 +354,7 @@ def log_of_exp(log_scale: Array, scale: Array) -> Array:
     """
     xp = namespace(scale)
     in_range = (scale != 0) & xp.isfinite(scale)
-    # written so, since XLA takes log|exp(x)| for x, which underflow makes wrong
+    # written so, since XLA replaces log|exp(x)| by x, which is wrong after underflow
     beyond = xp.where(scale == 0, xp.full_like(scale, -math.inf), xp.abs(scale))
     return xp.where(in_range, log_scale, beyond)
 

@@ -1,16 +1,16 @@
 """How the core finds a library's native primitives, and how to do without them.
 
 A primitive is a function of the core, written once in pure array-API operations: its
-*agnostic twin*. A library may replace it by a native one. Whoever adapts a library names a
+*agnostic twin*. A library may replace it by a native one. An adapter of a library names a
 module in the entry-point group ``invconv.backends`` under the library's import name::
 
     [project.entry-points."invconv.backends"]
     torch = "invconv_torch.primitives"
 
-and defines functions there with the primitives' names and signatures; those it leaves out
-stay agnostic; `invconv.extend.register_backend` does without an entry point. The module's
-``ARRAY_OPS`` answers what else the core asks of the library (`namespaces`). NumPy's own
-(`invconv.kernels.numpy_primitives`) are registered in the same way.
+and defines functions there with the primitives' names and signatures; primitives that it leaves
+out stay agnostic. `invconv.extend.register_backend` needs no entry point. The module's
+``ARRAY_OPS`` answers the core's other questions about the library (`namespaces`). NumPy's
+primitives (`invconv.kernels.numpy_primitives`) are registered in the same way.
 """
 
 import functools
@@ -26,14 +26,14 @@ R = TypeVar("R")
 
 _forced_agnostic: ContextVar[bool] = ContextVar("invconv_forced_agnostic", default=False)
 # an entry for each open `agnostic` context, of any thread: torch.compile cannot look into a
-# ContextVar, and need not while there is none
+# ContextVar, and need not while no context is open
 _forcing: list[None] = []
 PRIMITIVES: "dict[str, Primitive[..., Any]]" = {}
 
 
 @contextmanager
 def agnostic(forced: bool = True) -> Iterator[None]:
-    """Run the pure array-API twin of every primitive inside this context; if not forced, of none.
+    """Run the agnostic twin of every primitive inside this context; if not forced, native ones.
 
     It holds in the thread or task that opened it. `torch.compile` cannot trace a primitive while
     such a context is open.
@@ -60,9 +60,9 @@ def agnostic(forced: bool = True) -> Iterator[None]:
 
 
 class Primitive(Generic[P, R]):
-    """A function with an agnostic twin; calling it runs the native one of the array's library.
+    """A function that runs as the native one of the array's library, or else as its agnostic twin.
 
-    ``function`` is the twin. ``name`` is that of the native functions, unless it is the twin's own.
+    ``function`` is the twin. Native functions have the same name, or ``name`` if it is given.
     The argument at position ``on``, an array or an object with ``taps``, decides the library.
     """
 

@@ -31,7 +31,7 @@ class Stencil:
 
 @dataclass(frozen=True)
 class Sweep:
-    """How a causal convolution reads, and how a solve sweeps over a grid; no values.
+    """The pixels that a causal convolution reads, and a solve's order on a grid; no values.
 
     y[p] = D x[p] + sum over t of taps[t] x[p + offsets[t]],    zero outside the grid
     offsets[t] = -direction dilation reach[t]
@@ -45,7 +45,7 @@ class Sweep:
 
     @functools.lru_cache(maxsize=256)  # noqa: B019  with its offsets and its slope
     def on(self, shape: Shape) -> "Sweep":
-        """Return the same on a grid."""
+        """Return the same sweep on a grid."""
         return replace(self, shape=shape)
 
     def transpose(self) -> "Sweep":
@@ -69,7 +69,7 @@ class Sweep:
 
     @derived
     def lag(self) -> int:
-        """Return the levels by which a row lags behind the row above it, at least.
+        """Return the least number of levels by which a row lags behind the row above it.
 
         Pixel j of row l is on level j + lag l; a tap in its plane, of the last two axes, reads
         pixels of earlier levels alone.
@@ -98,7 +98,7 @@ class CausalStencil:
 
     @property
     def others(self) -> Array:
-        """The taps but D, shape (T, C, C)."""
+        """All taps but D, shape (T, C, C)."""
         return self.taps[1:, ...]
 
     def within(self, shape: Shape) -> "CausalStencil":
@@ -132,7 +132,7 @@ def tap_indices(kernel_size: Shape) -> list[Offset]:
 
 
 def taps_of(kernel: Array, first: int = 0) -> Array:
-    """Turn a kernel (C, C, *k) into taps (T, C, C), those from a flat position on."""
+    """Turn a kernel (C, C, *k) into taps (T, C, C), from the flat position ``first`` on."""
     xp = namespace(kernel)
     c_out, c_in, *kernel_size = kernel.shape
     taps = xp.permute_dims(xp.reshape(kernel, (c_out, c_in, size(kernel_size))), (2, 0, 1))
@@ -149,7 +149,7 @@ def kernel_of(taps: Array, kernel_size: Shape) -> Array:
 
 
 def at_end(i: Any, n: int) -> Any:
-    """Tell which of n pixels are at an end: K^T = D K D^-1 between mirrors, D is 1/2 there."""
+    """Tell which of n pixels are at an end, where D is 1/2 in K^T = D K D^-1 between mirrors."""
     return (i == 0) | (i == n - 1)
 
 

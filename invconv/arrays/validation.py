@@ -1,4 +1,4 @@
-"""Validation of arguments, arrays and settings: each error names the argument, and what came."""
+"""Validation of arguments, arrays and settings: errors name the argument, and what was passed."""
 
 import math
 import operator
@@ -13,21 +13,21 @@ from invconv.arrays.namespaces import KNOWN, Array, Namespace, dtype_name, nativ
 
 _BITS = 16, 32, 64  # of the dtypes that operators take
 _MOST_AXES = 64  # of an array, in NumPy and PyTorch
-Sizes = dict[str, tuple[int, str]]  # by the name of an axis, with the array that it is of
+Sizes = dict[str, tuple[int, str]]  # from an axis to its size, and the array that has it
 LARGEST = 2**31 - 1  # of any size: so that products of two stay exact in 64 bits
 
 
 def require_array(name: str, x: Any, *, computed: bool = True) -> Namespace:
     """Return the namespace of ``x``, or raise TypeError where it is no array of a library.
 
-    Unless it is to be ``computed`` with, it may be one that the library only holds.
+    Unless it is to be ``computed`` with, it may be of a kind that no operator takes.
     """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected an array without a mask, got a masked array, whose mask would be "
             "lost; say what its hidden entries are, for instance with .filled(0)"
         )
-    # a class of arrays passes for one, as it has their methods
+    # a class of arrays would pass for an array, as it has the methods
     if type(x) not in KNOWN and (isinstance(x, type) or not compat.is_array_api_obj(x)):
         raise TypeError(
             f"{name}: expected an array of a library that follows the Python array API standard, "
@@ -42,11 +42,11 @@ def require_array(name: str, x: Any, *, computed: bool = True) -> Namespace:
 def require_real(name: str, x: Any) -> None:
     """Raise TypeError unless ``x`` is an array of a supported real floating dtype."""
     xp = require_array(name, x)
-    if ops_of(x).bits.get(x.dtype) in _BITS:  # a call before has asked
+    if ops_of(x).bits.get(x.dtype) in _BITS:  # known from an earlier call
         return
     try:
         real = xp.isdtype(x.dtype, "real floating")
-    except TypeError:  # NumPy's, of records
+    except TypeError:  # NumPy's, for a dtype of records
         real = False
     if not real or xp.finfo(x.dtype).bits not in _BITS:
         kind = dtype_name(x.dtype)
@@ -102,7 +102,7 @@ def require_beside(
 def require_shape(name: str, value: Array, axes: tuple[str, ...], sizes: Sizes) -> None:
     """Raise ValueError unless an array has these axes; add its sizes to those of other arrays.
 
-    An axis named "C" has a channel at least; "*k", the last one, stands for one axis or more.
+    An axis "C" has at least one channel; "*k", which can only be last, stands for one axis or more.
     """
     shape, several = tuple(map(int, value.shape)), axes[-1] == "*k"
     fixed = axes[:-1] if several else axes
@@ -128,7 +128,7 @@ def table(name: str, values: Any) -> Any:
         return np.asarray(values)
     except ValueError:
         raise ValueError(f"{name}: expected rows of one length, got several") from None
-    except (TypeError, RuntimeError):  # JAX's of a tracer, PyTorch's of what is trained
+    except (TypeError, RuntimeError):  # JAX's for tracers, PyTorch's for trained tensors
         raise TypeError(
             f"{name}: expected numbers, or one array, got a {type(values).__name__} of arrays that "
             "NumPy cannot read; stack them, as torch.stack and jax.numpy.stack do"
@@ -144,7 +144,7 @@ def positive_int(name: str, value: Any) -> int:
 
 
 def in_order(values: Any) -> tuple[Any, ...]:
-    """Return values as a tuple, or raise TypeError if they are none, or in no order."""
+    """Return values as a tuple, or raise TypeError if they cannot be iterated or have no order."""
     if isinstance(values, Set | Mapping):  # unordered, or keyed by names
         raise TypeError
     return tuple(values)
@@ -184,7 +184,7 @@ def directions(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 
 
 def choice(name: str, value: Any, options: tuple[str, ...], hint: str = "") -> str:
-    """Return ``value``, a str and none of NumPy's, or raise; ``hint`` ends the message."""
+    """Return ``value`` as Python's str, or raise; ``hint`` ends the message."""
     if not isinstance(value, str) or value not in options:
         expected = " or ".join(repr(o) for o in options)
         raise ValueError(f"{name}: expected {expected}, got {value!r}{hint}")
@@ -229,16 +229,16 @@ def is_number(value: Any) -> bool:
 
 
 def finite_or_nan(value: Any) -> float:
-    """Return a real number as a float; NaN where it is none, or none that is finite."""
+    """Return a finite real number as a float, and NaN for any other value."""
     try:
         number = float(value) if is_number(value) else math.nan
     except OverflowError:  # an integer beyond all floats
         return math.nan
-    return number if number - number == 0 else math.nan  # of a SymFloat, too
+    return number if number - number == 0 else math.nan  # also for a SymFloat
 
 
 def instead(value: Any) -> str:
-    """Say what to pass instead of what is no operator but holds one, or ""."""
+    """Say what to pass instead of an object that is no operator but holds one, or ""."""
     if hasattr(value, "operator"):
         return "; of a layer pass layer.operator()"
     for name in ("chain", "conv"):  # reversible chains, prepared inverses

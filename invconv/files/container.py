@@ -4,7 +4,7 @@ A file (https://github.com/huggingface/safetensors) is a header of JSON, then ar
 in C order. Its metadata has two entries: ``invconv``, JSON again, an object with a "schema", and
 ``invconv-crc32``, a checksum, which files of 0.2.0 lack. safetensors checks the sizes and offsets
 against the length of the file; this module checks the checksum, dtypes, and numbers for NaN and
-inf, and reads a file that it wrote back before it puts it in place.
+inf. It reads a file that it has written, before the file takes its place.
 """
 
 import errno
@@ -56,7 +56,7 @@ def named(path: Any) -> str:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> "Iterator[Stored]":
-    """Yield the arrays of a file, whose name is put before an InvalidFileError in the block."""
+    """Yield the arrays of a file; an InvalidFileError in the block begins with the file's name."""
     name = named(path)
     try:
         yield _read_file(name)
@@ -70,7 +70,7 @@ def _read_file(name: str) -> "Stored":
     require(stat.S_ISREG(os.stat(name).st_mode), "not an ordinary file")
     try:
         with safetensors.safe_open(name, framework="np", backend="pread") as file:
-            with open(name, "rb") as header:  # safetensors takes the last of an entry's two
+            with open(name, "rb") as header:  # of a repeated entry safetensors takes the last
                 n, most = int.from_bytes(header.read(8), "little"), _MOST_HEADER_BYTES
                 require(n <= most, f"no safetensors file: a header of {n} bytes, at most {most}")
                 parse(header.read(n))
@@ -234,7 +234,7 @@ def _bytes_of(values: Values) -> memoryview:
 def judge_range(arrays: Mapping[str, Values], like: Array, argument: str) -> None:
     """Raise if a number is too large for the dtype of ``like``; warn if one becomes zero.
 
-    ``arrays`` are NumPy's; those of integers pass. ``argument`` is the user's name of ``like``.
+    ``arrays`` are NumPy's; integers always pass. ``argument`` is the user's name for ``like``.
     """
     kind, dtype = namespace(like).finfo(like.dtype), dtype_name(like.dtype)
     largest, spacing = float(kind.max), float(kind.smallest_normal) * float(kind.eps)
@@ -290,7 +290,7 @@ def replacing(path: str | os.PathLike[str]) -> "Iterator[Path]":
         part.touch(exist_ok=False)
         mode = stat.S_IMODE(part.stat().st_mode)
         yield part
-        part.chmod(mode)  # the writer may have replaced the file, readable by its owner alone
+        part.chmod(mode)  # the writer may have put a file there that only its owner can read
         if target.exists():
             part.chmod(stat.S_IMODE(target.stat().st_mode))
         _sync(part, os.O_RDWR)
@@ -304,7 +304,7 @@ def replacing(path: str | os.PathLike[str]) -> "Iterator[Path]":
 def write_text(path: "Path", text: str) -> None:
     """Write text; a file that is written in part never replaces a good one."""
     with replacing(path) as part:
-        # names of files that are no UTF-8 come as halves of surrogates
+        # names of files that are not UTF-8 come with lone surrogates
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

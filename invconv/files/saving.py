@@ -1,4 +1,4 @@
-"""`invconv.save` and `invconv.load`: operators in files, of any library, and layers and flows.
+"""`invconv.save` and `invconv.load`: operators of any library, layers and flows in files.
 
 A file is one of `invconv.files.container` with the arrays by the names of
 `InvertibleConv.parameters` (and PLU's permutation and sign), and a description of the operator: its
@@ -38,10 +38,10 @@ from invconv.operators.base.fields import is_own, operators, setting_as_json, se
 from invconv.operators.base.operator import InvertibleConv
 from invconv.stability.bounded import bounded
 
-_STEP = "_actnorm.bias"  # of the name of an array, behind that of its step
+_STEP = "_actnorm.bias"  # in the name of an array, after its step's name
 _SCHEMA, _FLOW_SCHEMA = "invconv-operator/1", "invconv-flow/1"
 DEEPEST = 32  # operators within operators
-_MODULE = re.compile(r"\w[\w.-]{0,199}")  # of a script, perhaps
+_MODULE = re.compile(r"\w[\w.-]{0,199}")  # perhaps the name of a script
 
 
 class StoredFlow(NamedTuple):
@@ -57,7 +57,7 @@ class Flows(NamedTuple):
 
     cls: type
     contents: Callable[[Any], StoredFlow]  # of a flow
-    build: Callable[[StoredFlow, Array], Any]  # of arrays like another one, a flow
+    build: Callable[[StoredFlow, Array], Any]  # a flow, with arrays like another one
 
 
 FLOWS: dict[str, Flows] = {}  # by the import name of the library; adapters enter theirs
@@ -77,7 +77,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     model : InvertibleConv, layer or chain of invconv_torch, or Glow
         With finite arrays.
     path : str or path-like
-        By custom ``*.safetensors``. An existing file is replaced after the new one has been read
+        Usually ``*.safetensors``. An existing file is replaced after the new one has been read
         back and is on disk; it stays as it was if anything goes wrong.
 
     Raises
@@ -215,7 +215,7 @@ def describe(
         )
     if conv._bounded_from is not None:
         free, gain = conv._bounded_from
-        with np.errstate(all="ignore"):  # by NumPy, as by the reader: QR may differ in a library
+        with np.errstate(all="ignore"):  # by NumPy, as the reader does: libraries' QR may differ
             again = bounded(free._map(to_numpy, check=False), gain).parameters()
         if not all(_alike(own, again[name]) for name, own in conv.parameters().items()):
             raise ValueError(
@@ -259,7 +259,7 @@ def build(
     cls = _class_of(description, depth)
     name, settings = cls.__name__, description["settings"]
     symbols, setting_names = list(cls._specs), list(cls._setting_names)
-    # a file may be older than a setting, whose default is how it was before
+    # a file may be older than a setting, whose default is the former behaviour
     require(set(settings) <= set(setting_names), f"{name} has the settings {setting_names}")
     for setting, value in settings.items() if is_own(cls) else ():
         numbers = value if isinstance(value, list) else [value]

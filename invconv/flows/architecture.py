@@ -33,7 +33,7 @@ class GlowArchitecture:
     levels: int = 3  # times that the image is halved
     depth: int = 32  # steps a level
     width: int = 512  # channels inside the couplings' networks
-    mixing: str | None = "emerging"  # of `mixing_words`; None for a user's, which no file has
+    mixing: str | None = "emerging"  # one of `mixing_words`; None for a function, not in files
     squeeze: str = "pixels"  # the basis in which blocks of pixels become channels
     scale_floor: float = 0.5  # the least scale of a coupling or split; 0 in the paper
     kernel_size: int = 3  # taps per axis of a mixing convolution; odd
@@ -120,9 +120,9 @@ def _conv(name: str, outputs: int, inputs: int, size: int) -> dict[str, tuple[in
 
 
 def mixing_words() -> dict[str, str | None]:
-    """Return the words for a mixing layer, those of outside classes too.
+    """Return the words for a mixing layer, also those of users' classes.
 
-    With that of an emerging convolution comes that of the 1x1 convolution before it.
+    The word for an emerging convolution comes with the word for the 1x1 convolution before it.
     """
     own: dict[str, str | None] = dict.fromkeys(mixings()) | {"emerging": "plain"}
     after = {f"emerging_{word}": word for word in mixings(Pointwise) if word != "plain"}
@@ -132,7 +132,7 @@ def mixing_words() -> dict[str, str | None]:
 def mixing_steps(
     mixing: str, channels: int = 4, taps: int = 3, rng: np.random.Generator | None = None
 ) -> dict[str, InvertibleConv]:
-    """Return the operators from which the training of a mixing layer starts, by arrays' prefix."""
+    """Return the initial operators of a mixing layer, by the prefix of their arrays' names."""
     rng = generator(rng)
     if before := mixing_words()[mixing]:
         first = mixings(Pointwise)[before].init(channels, rng=rng)
@@ -178,9 +178,9 @@ def initial_arrays(architecture: GlowArchitecture, rng: np.random.Generator) -> 
 
 
 def mixing_arrays(architecture: GlowArchitecture, channels: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a mixing layer's arrays by name, from those of three small ones.
+    """Return the shapes of a mixing layer's arrays by name, from those of three small layers.
 
-    Each axis is as long as a + b channels + c taps; nothing of the layer's own size is made.
+    The length of an axis is a + b channels + c taps; no array of the layer's own size is made.
     """
     mixing, wider = architecture.mixing, channels / 4 - 1
     longer = architecture.kernel_size / 2 - 1.5
@@ -199,7 +199,7 @@ def mixing_operator(architecture: GlowArchitecture, arrays: Mapping[str, Array])
     """Return the operators of a mixing layer with these arrays, named as in `mixing_arrays`."""
     assert architecture.mixing is not None
     steps = mixing_steps(architecture.mixing)
-    if not all(is_own(type(conv)) for conv in steps.values()):  # whose settings may tell of sizes
+    if not all(is_own(type(conv)) for conv in steps.values()):  # settings may depend on sizes
         channels = int(arrays["actnorm.log_scale"].shape[0])
         steps = mixing_steps(architecture.mixing, channels, architecture.kernel_size)
     own = ({n: arrays[at + n] for n in conv._arrays()} for at, conv in steps.items())

@@ -46,7 +46,7 @@ from invconv.arrays.validation import (
     require_real,
 )
 
-VALUES = 256  # of a pixel
+VALUES = 256  # the number of values of a pixel
 
 
 def affine(x: Array, shift: Array, scale: Array) -> tuple[Array, Array]:
@@ -129,8 +129,8 @@ def _fitting(context: Any, x: Array, channels: int | None) -> Array:
 def dequantized(images: Array, noise: Array) -> Array:
     """Return x = (n + u) / 256 for pixels n and noise u; n/256 <= x < (n + 1)/256 despite rounding.
 
-    The pixels are of uint8, the noise is uniform in [0, 1), and x has its dtype. A 1, to which a
-    cast may round, is taken as less than 1. Unreadable numbers out of range become NaN.
+    The pixels are of uint8, the noise is uniform in [0, 1), and x has its dtype. Noise of 1, to
+    which a cast may round, is taken as less than 1. Unreadable numbers out of range become NaN.
     """
     if images.dtype != require_array("images", images).uint8:
         raise TypeError(f"images: expected pixels in uint8, got {dtype_name(images.dtype)}")
@@ -146,14 +146,14 @@ def dequantized(images: Array, noise: Array) -> Array:
     below_one = 1 - xp.finfo(noise.dtype).eps / 2  # the largest number below 1
     x = xp.minimum((pixels + noise) / VALUES, (pixels + 1) * (below_one / VALUES))
     outside = (noise < 0) | (noise > 1)
-    if readable(outside):  # a constant inside jit is readable, and what is computed of it is not
+    if readable(outside):  # inside jit a constant is readable, results computed from it are not
         _require_none("noise", noise, outside, "numbers in [0, 1)")
         return x
     return ops_of(x).nan_where(outside, x)
 
 
 def bits_per_dim(log_prob: Array, dimensions: int) -> Array:
-    """Return bits a dimension of log p(x) in nats, for x from `dequantized`."""
+    """Return bits per dimension for log p(x) in nats, with x from `dequantized`."""
     return (math.log(VALUES) - log_prob / dimensions) / math.log(2)
 
 
@@ -211,6 +211,6 @@ def require_latents(zs: Sequence[Any], shapes: Sequence[Shape]) -> None:
     for z in zs:
         require_real("zs", z)
     got = [tuple(z.shape) for z in zs]
-    alike = all(shape[:1] == got[0][:1] for shape in got)  # of torch.export they have no hash
+    alike = all(shape[:1] == got[0][:1] for shape in got)  # torch.export's sizes have no hash
     if [shape[1:] for shape in got] != [tuple(s) for s in shapes] or not alike:
         raise ValueError(f"zs: expected a batch of each of the shapes {list(shapes)}, got {got}")

@@ -6,7 +6,7 @@ s is the least number with |M|/s <= 4; then no term of the series is larger than
 least number with phi^(m+1) e^phi / (m+1)! <= eps, phi = |M|/s, which bounds the error of
 truncation. The mean mu of M's diagonal is taken out first: e^M = e^mu e^(M - mu).
 
-Of the derivatives there are two kinds, linear in all arguments but w, the taps of M = M(w):
+There are two kinds of derivatives, linear in all arguments but w, the taps of M = M(w):
 
     exponential       P(w; x, v_1 ... v_k) = D^k e^M [v_1, ..., v_k] x
     exponential_gram  Q(w; x, y, v_1 ... v_k) = the gradient by v of <y, P(w; x, v_1 ... v_k, v)>
@@ -14,11 +14,11 @@ Of the derivatives there are two kinds, linear in all arguments but w, the taps 
 The derivative of P by w in the direction v is P(...; v), and that of Q likewise, so the two are
 closed under differentiation, forward and reverse. D^k e^M [v_1, ..., v_k] is a corner of the
 exponential of the block matrix that has M on its diagonal and the directions beside it (N. J.
-Higham, Functions of Matrices, 2008, section 3.2): a block for every set of directions. It is a
-correlation, too, of 2^k C channels.
+Higham, Functions of Matrices, 2008, section 3.2): a block for every set of directions. The block
+matrix is a correlation, too, of 2^k C channels.
 
-PyTorch runs this series, JAX one of its own, in loops, with blocks and number of terms from here,
-both by the rules below.
+PyTorch runs this series. JAX runs its own, in loops, with the blocks and the numbers of terms from
+here. Both follow the rules below.
 """
 
 import bisect
@@ -52,12 +52,12 @@ from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.frequencies.waves import complex_dtype, fourier, turns
 from invconv.kernels.primitives import Plan
 
-# a family that is linear in its taps (T, C, C), those at its ``offsets``; periodic if its ``wrap``
+# a family that is linear in its taps (T, C, C) at its ``offsets``; periodic if ``wrap`` is True
 Correlation: TypeAlias = Any
 
 LARGEST_STEP = 4.0  # norm of M/s
-LARGEST = 4096.0  # norm of M at most: a thousand steps; beyond it the result is NaN
-ENTRIES = 2**21  # of e^M_hat(f) at all frequencies, at most, to be kept: 32 MB in complex128
+LARGEST = 4096.0  # the largest norm of M: a thousand steps; beyond it the result is NaN
+ENTRIES = 2**21  # the most entries of e^M_hat(f), at all frequencies, to keep: 32 MB in complex128
 
 
 class Counts(NamedTuple):
@@ -79,7 +79,7 @@ def taps_norm(w: Array) -> Array:
 
 @functools.lru_cache(maxsize=16)
 def reaches(eps: float) -> tuple[float, ...]:
-    """Return the largest norms phi <= 4 for which 1, 2, ... terms suffice; not that of the last."""
+    """Return the largest norms phi for which 1, 2, ... terms suffice, while they are below 4."""
     norms: list[float] = []
     while True:
         order = len(norms) + 2
@@ -209,7 +209,7 @@ class Series:
 def series(
     family: Correlation, w: Array, directions: Sequence[Array], counts: Counted, orders: int
 ) -> Series:
-    """Return the series of e^M(w), with terms enough for ``orders`` derivatives."""
+    """Return the series of e^M(w), with enough terms for ``orders`` derivatives."""
     xp = namespace(w)
     taps, mean = without_mean(family, w)
     if counts is None:
@@ -223,7 +223,7 @@ def series(
 def exponential(
     family: Correlation, w: Array, x: Array, *directions: Array, counts: Counted = None
 ) -> Array:
-    """Return P(w; x, directions), e^M(w) x without any; w and they are taps (T, C, C)."""
+    """Return P(w; x, directions), or e^M(w) x without directions; all but x are taps (T, C, C)."""
     return series(family, w, directions, counts, len(directions))(x)
 
 
@@ -231,7 +231,7 @@ def exponential(
 def exponential_gram(
     family: Correlation, w: Array, x: Array, y: Array, *directions: Array, counts: Counted = None
 ) -> Array:
-    """Return Q(w; x, y, directions), (T, C, C); with none it is the gradient of <y, e^M(w) x>."""
+    """Return Q(w; x, y, directions), (T, C, C); without directions the gradient of <y, e^M x>."""
     return series(family, w, directions, counts, 1 + len(directions)).pull_back(x, y)[0]
 
 
@@ -240,7 +240,7 @@ def counted(family: Correlation, w: Array, kernel: Array, shape: Shape) -> tuple
     """Return taps with their `Counts`; to count, the host may have to wait for a device.
 
     ``w`` are the taps of ``kernel`` on a grid. A library may remember a kernel's counts; then it
-    returns NaN for taps that need more terms. None if the series counts as it runs, or is traced.
+    returns NaN for taps that need more terms. Counts are None if a series counts as it runs.
     """
     return w, counts_of(family, w)
 
@@ -338,8 +338,8 @@ class ExponentialSolver:
 def _exponential_product(family: Correlation, taps: Array, shape: Shape) -> SpectralProduct | None:
     """Return the product with e^M_hat(f) for taps (T, C, C), by scaling and squaring in float64.
 
-    Eigenvalues would not do, since M_hat(f) may be defective, nor SciPy's `expm`, which takes one
-    by one before 1.17. None if one may overflow: a complex infinity is lost in products.
+    Eigenvalues would not do, since M_hat(f) may be defective, nor SciPy's `expm`, which before 1.17
+    takes matrices one by one. None if a matrix may overflow: products lose a complex infinity.
     """
     values = to_numpy(taps)
     phases, basis = np.ones((len(values), 1)), fourier(len(shape))

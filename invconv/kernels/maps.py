@@ -2,7 +2,7 @@
 
 Three primitives, `apply`, `gram` and `factor`, run the rules of a family: the value, the inverse
 and the derivative of every convolution go through them. Libraries that differentiate a primitive as
-one step have the rules:
+one step use these rules:
 
     apply   y = A(w) x           y_dot = A(w_dot) x + A(w) x_dot
                                  x_bar = A(w)^T y_bar,    w_bar = gram(x, y_bar)

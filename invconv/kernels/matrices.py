@@ -51,7 +51,7 @@ _INVERSE_LIMIT = 10.0
 class PixelStep:
     """The inverse of a matrix A (C, C)."""
 
-    given: Array  # the array that says A: A itself, unless a class says otherwise
+    given: Array  # the array that determines A: A itself, unless a class says otherwise
 
     @property
     def matrix(self) -> Array:
@@ -189,7 +189,7 @@ def solver_of_steps(steps: PixelSteps) -> Product | PixelSteps:
 def _accurate(matrix: Floats, inverse: np.ndarray[Any, Any], like: Array) -> Array | None:
     """Return an inverse as an array like the given one, or None if it is not accurate enough."""
     with np.errstate(all="ignore"):
-        # beyond, x would be right, but W x further from y than rounding explains
+        # above the limit x would be right, but W x further from y than rounding explains
         if not np.linalg.norm(matrix) * np.linalg.norm(inverse) <= _INVERSE_LIMIT * len(matrix):
             return None
         return from_host(inverse, like)
@@ -227,7 +227,7 @@ class Reflections:
         W = U - V^T X with X = S^-1 Y and Y = V U. So X_bar = -V W_bar, Y_bar = S^-T X_bar,
         S_bar = -Y_bar X^T, and V_bar has terms from X^T V, from V U and from the upper triangle of
         V V^T. Q does not depend on the lengths of the reflectors, so the gradient by the given
-        reflectors is the gradient by the scaled ones over their scale.
+        reflectors is the gradient by the scaled ones divided by their scale.
         """
         xp, v, (matrix, x) = namespace(bar), self.rows, memo
         y_bar = -triangular_solve(xp.matrix_transpose(self.triangle), matmul(v, bar), lower=True)

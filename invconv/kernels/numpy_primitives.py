@@ -69,7 +69,7 @@ def apply(family: Any, w: Floats, x: Floats) -> Array:
 
 
 def _mapped(kernel: compiled.CompiledSolve | CompiledProduct, y: Floats) -> Floats:
-    """Return the images that a kernel makes of images (B, C, *shape)."""
+    """Run a kernel on images (B, C, *shape), and return the resulting images."""
     compiled.require_images(kernel.images, y.shape, y.itemsize)
     given, x = np.ascontiguousarray(y), np.empty(y.shape, y.dtype)
     kernel.run(*addresses(given, x), len(y), threads.number, given, x)
@@ -162,7 +162,7 @@ def filtered(b: Floats, a: Floats, x: Floats, z: Floats | None) -> tuple[Floats,
         agnostic: tuple[Floats, Floats | None] = PRIMITIVES["filtered"].agnostic(b, a, x, z)
         return agnostic
     b, a = map(np.ascontiguousarray, (b, a))
-    y, last = np.empty_like(x), None  # of the order of axes in memory that x has
+    y, last = np.empty_like(x), None  # y has x's order of axes in memory
     found = recursive.laid_out(shape, x.shape, x.strides, y.strides, x.itemsize)
     if found is None:
         x, y = np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
@@ -214,5 +214,5 @@ def by_frequencies(product: SpectralProduct, y: Floats) -> Array:
 
 
 def causal_solver(stencil: CausalStencil, shape: Shape) -> PitchedSolver:
-    """See `invconv.kernels.wavefront.causal_solver`; it runs without the compiled kernel."""
+    """See `invconv.kernels.wavefront.causal_solver`; used where no compiled kernel runs."""
     return PitchedSolver(stencil, inverse_at_the_pixel(stencil), shape, NUMPY)

@@ -40,13 +40,13 @@ def substitute(diagonal: Array, rows: Array, lower: bool) -> Array:
 
 @dataclass(frozen=True)
 class StridedOps:
-    """Functions of a library that the wavefront needs; NumPy's are module-level: they pickle."""
+    """Functions of a library that the wavefront needs; NumPy's are module-level, to be pickled."""
 
     # (x, shape, strides, start): a view of the memory of ``x``. The last two count numbers.
     as_strided: Callable[[Array, tuple[int, ...], tuple[int, ...], int], Array]
     # (a, b, out): puts the product A B into ``out``; its rows need not be adjacent
     matmul: Callable[[Array, Array, Array], object]
-    # (x): a context in which products on the device of ``x`` keep all digits
+    # (x): a context in which products on the device of ``x`` run in full precision
     exact: Callable[[Array], AbstractContextManager[object]]
     # (D, rows, lower): solves for every row (M, C) by substitution with D
     substitute: Callable[[Array, Array, bool], Array] = substitute
@@ -232,7 +232,7 @@ def _as_strided(
 
 
 def _quiet(x: np.ndarray[Any, Any]) -> np.errstate:
-    """Silence products: see `kernels.numpy_primitives`; and an inverse may overflow."""
+    """Silence warnings of products (see `kernels.numpy_primitives`) and of overflow in inverses."""
     return np.errstate(invalid="ignore", over="ignore")
 
 

@@ -105,7 +105,7 @@ def in_turn(maps: Sequence[Map]) -> Map:
 
 @Primitive
 def matmul(a: Array, b: Array) -> Array:
-    """Return A B, leading axes broadcast; a primitive, as libraries differ in keeping digits."""
+    """Return A B, leading axes broadcast; a primitive, as libraries differ in precision."""
     return namespace(a).matmul(a, b)
 
 
@@ -234,9 +234,9 @@ def fold(offset: Offset, shape: Shape) -> Offset:
 
 @dataclass(frozen=True)
 class TapGrid:
-    """Evenly spaced offsets along each axis, zero and all of a stencil's among them."""
+    """Evenly spaced offsets along each axis, among them zero and all offsets of a stencil."""
 
-    taps: tuple[int, ...]  # that reach a pixel, in the order of `places`
+    taps: tuple[int, ...]  # the taps that reach a pixel, in the order of `places`
     places: tuple[int, ...]  # the flat index of each of these taps in the grid
     low: Offset  # the first offset along each axis, at most 0
     high: Offset  # the last one, at least 0
@@ -319,8 +319,8 @@ def from_pixel_rows(rows: Array, shape: Shape) -> Array:
 def channel_sums(x: Array) -> Array:
     """Return the sums of x (B, C, *spatial) over batch and pixels, shape (C,).
 
-    Where channels are last in memory, NumPy adds one number after the other. Only in float64 does
-    a sum of as many numbers as an image has keep float32's digits.
+    Where channels are last in memory, NumPy adds one number after the other. Then a sum of as many
+    numbers as an image has keeps float32's digits only in float64.
     """
     xp, axes = namespace(x), (0, *range(2, x.ndim))
     if isinstance(x, np.ndarray) and x.dtype == np.float32:

@@ -46,9 +46,9 @@ Index: TypeAlias = Any  # integers or bools of NumPy or torch
 class Lanes(NamedTuple):
     """The places of a grid's pixels: L levels, M lanes, N pixels.
 
-    Counted along the convolution's direction, pixels that differ by multiples of the dilation in
-    the last axis only are a lane. A lane has at most one pixel a level, and for each level a tap
-    reads other lanes at a level that is a fixed number earlier:
+    Pixels are counted along the convolution's direction. Those that differ in the last axis only,
+    by multiples of the dilation, form a lane. A lane has at most one pixel per level, and for each
+    level a tap reads other lanes at an earlier level, a fixed number of levels before:
 
         x[level] = D^-1 (y[level] - [taps] window[reads])
 

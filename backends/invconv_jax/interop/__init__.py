@@ -1,12 +1,12 @@
-"""Drop-ins for flow libraries: an operator as what each of them is made of.
+"""Drop-ins for flow libraries: an operator as a building block of each library.
 
-Each takes an operator of the core of JAX arrays, or one in `invconv_jax.channels_last` or
+Each takes an operator of JAX arrays, or one in `invconv_jax.channels_last` or
 `invconv_jax.reversible`. It is a pytree whose leaves are the operator's arrays, so it trains as the
-library's own do. (`PLUConv1x1` has integers among them, which optax and NumPyro's inference do not
-take: make ``conv.parameters()`` the parameters, and the operator ``conv.replace(**parameters)`` of
-them. flowjax and bijx leave integers out by themselves.) The operator's ``forward`` turns data into
-latent variables, z = K x + b, whichever direction a library calls forward, so the same operator has
-the same density in all of them. For the other way round, pass an `invconv.Inverse`.
+library's own do. (optax and NumPyro's inference do not take integer leaves, as `PLUConv1x1` has:
+train ``conv.parameters()``, and make the operator by ``conv.replace(**parameters)``. flowjax and
+bijx leave integers out by themselves.) The operator's ``forward`` turns data into latent variables,
+z = K x + b, whichever direction a library calls forward, so the same operator has the same density
+in all of them. For the opposite direction, pass an `invconv.Inverse`.
 
 A library is imported when its drop-in is first used.
 """

@@ -14,7 +14,7 @@ from invconv_jax.pytrees import told_apart
 class BijxBijection(Bijection):  # type: ignore[misc]
     """An operator for ``bijx.Transformed``, ``Chain``, ``ScanChain`` and ``Inverse``.
 
-    ``forward`` is latent to data, as everywhere in bijx: the operator's *inverse*. The operator's
+    ``forward`` maps latents to data, as in all of bijx: the operator's *inverse*. The operator's
     arrays are ``nnx.Param``, PLU's signs and permutation ``bijx.Const``. Fields have an axis of
     channels before the axes of the lattice. If your fields have no such axis, put
     ``bijx.ExpandDims(-ndim - 1)`` before an operator of one channel and
@@ -25,7 +25,7 @@ class BijxBijection(Bijection):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of lattice axes, if the operator leaves it open; any batch axes come before.
+        The number of lattice axes, if the operator takes any number; batch axes come before.
 
     Examples
     --------

@@ -12,7 +12,7 @@ from invconv.operators.dropins import event_ndim, on_batch, require_conv
 class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     """An operator for ``distrax.Transformed``, ``Chain``, ``Block`` and ``Inverse``.
 
-    ``forward`` is latent to data, as everywhere in distrax: the operator's *inverse*. The Jacobian
+    ``forward`` maps latents to data, as in all of distrax: the operator's *inverse*. The Jacobian
     is constant, so distrax computes means, modes and entropies of transformed distributions. The
     leaves of the pytree are the operator's arrays.
 
@@ -20,7 +20,7 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the operator leaves it open; any batch axes come before.
+        The number of spatial axes, if the operator takes any number; batch axes come before.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class DistraxBijector(distrax.Bijector):  # type: ignore[misc]
         return checkpoint_name(x, f"operator {id(self.conv)}")
 
     def same_as(self, other: distrax.Bijector) -> bool:
-        """Tell whether another bijector has the same operator, on as many axes."""
+        """Tell whether another bijector has the same operator, on the same number of axes."""
         known = type(other) is DistraxBijector and other.conv is self.conv
         return known and other.event_ndims_in == self.event_ndims_in
 

@@ -16,7 +16,7 @@ from invconv_jax.pytrees import told_apart
 class FlowjaxBijection(AbstractBijection):  # type: ignore[misc]
     """An operator for ``flowjax.distributions.Transformed`` and flowjax's other bijections.
 
-    ``transform`` is latent to data, as everywhere in flowjax: the operator's *inverse*. Arrays have
+    ``transform`` maps latents to data, as in all of flowjax: the operator's *inverse*. Arrays have
     no batch axis; flowjax's distributions map over batch axes.
 
     Parameters

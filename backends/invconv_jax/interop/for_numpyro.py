@@ -21,13 +21,13 @@ def _real_arrays(axes: int) -> Any:
 class NumpyroTransform(Transform):  # type: ignore[misc]
     """An operator for ``numpyro.distributions.TransformedDistribution``.
 
-    The transform is latent to data, as everywhere in NumPyro: the operator's *inverse*.
+    The transform maps latents to data, as in all of NumPyro: the operator's *inverse*.
 
     Parameters
     ----------
     conv : InvertibleConv
     ndim : int, optional
-        The number of spatial axes, if the operator leaves it open; any batch axes come before.
+        The number of spatial axes, if the operator takes any number; batch axes come before.
 
     Examples
     --------

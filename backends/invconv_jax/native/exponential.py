@@ -23,7 +23,7 @@ from invconv_jax.native.partition import whole
 from invconv_jax.native.products import correlate, correlate_kernel_vjp
 from invconv_jax.private import Zero, is_undefined_primal
 
-# the ``in_axes``, 0 or None, of `jax.vmap` around `jax.vmap`, from the innermost one on
+# the ``in_axes``, 0 or None, of nested calls of `jax.vmap`, the innermost first
 Maps = tuple[tuple[int | None, ...], ...]
 
 
@@ -52,7 +52,7 @@ class _Series:
         return self.result(core.last_block(y, self.blocks))
 
     def result(self, a: Array) -> Array:
-        """Return a result, or NaN if the norm is beyond `LARGEST` or NaN."""
+        """Return the array, or NaN if the norm is above `LARGEST` or NaN."""
         return jnp.where(self.finite, a, math.nan)
 
     def after(self, x: Array, steps: Array) -> Array:
@@ -65,7 +65,7 @@ class _Series:
         return self.scale * z
 
     def apply(self, x: Array, n: Array, turned: bool = False) -> Array:
-        """Return M x, or M^T x, over n."""
+        """Return M x / n, or M^T x / n."""
         family = self.family.transpose() if turned else self.family
         taps = (self.taps.mT if turned else self.taps) * (1 / n.astype(self.taps.dtype))
         return correlate(Stencil(family.offsets, taps), x, wrap=family.wrap)

@@ -24,11 +24,11 @@ class SplitByBatch:
 
     Calls can be compiled, vectorised and, if the transpose is given, differentiated. The last array
     and the result have the same number of axes, and results at different places of the batch axes
-    are independent. ``whole`` are the axes that are no batch: all non-negative, the first ones; or
-    all negative, the last. ``transpose`` is that of a function that is linear in its only array: it
-    takes the cotangent, the array's type and the settings. ``shared`` first axes of every array are
-    the batch, unless an array has size 1 there; else others than the last have none. If ``summed``,
-    all arrays have batch axes, and the result is the sum over them.
+    are independent. ``whole`` lists their other axes: the first ones, none negative, or the last
+    ones, all negative. ``transpose`` is that of a function that is linear in its only array: it
+    takes the cotangent, the array's type and the settings. The first ``shared`` axes of every array
+    are batch axes, unless an array has size 1 there; if 0, only the last array has batch axes. If
+    ``summed``, all arrays have batch axes, and the result is the sum over them.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class SplitByBatch:
             )
 
     def whole_of(self, ndim: int) -> set[int]:
-        """Return the axes of the last array that are no batch."""
+        """Return the axes of the last array that are not batch axes."""
         return {*range(self.shared, ndim)} if self.shared else {a % ndim for a in self.whole}
 
     def shares(self, other: Sequence[int], shape: Sequence[int], axis: int) -> bool:
-        """Tell whether an axis of an array is a batch axis of the last one, of this shape."""
+        """Tell whether an axis of ``other`` is a batch axis of the last array, of this shape."""
         if self.summed:
             return axis not in self.whole_of(len(other))
         return axis < self.shared and other[axis] == shape[axis]
@@ -80,7 +80,7 @@ class SplitByBatch:
         return private.lower_fun(run, multiple_results=False)(context, *arrays)
 
     def _in_place(self, mesh: Any, settings: Settings, *arrays: Array) -> Array:
-        """Run the function, and tell XLA, which splits the work by itself, the whole axes."""
+        """Run the function; tell XLA, which splits the work by itself, which axes stay whole."""
 
         def keep(x: Array, batched: bool = True) -> Array:
             whole = self.whole_of(x.ndim) if batched else range(x.ndim)
@@ -145,9 +145,9 @@ def _whole(ndim: int, batch_axes: int) -> SplitByBatch:
 def whole(x: Array, batch_axes: int = 1) -> Array:
     """Return x, split between devices along its first axes only; its cotangent is split likewise.
 
-    XLA splits a convolution like its operands, and may then return twice the right gradient: by the
-    image, if the channels and the height are split; by the kernel, if the height is split along one
-    of two mesh axes (jax 0.10.2).
+    XLA splits a convolution like its operands. Then the gradient may come out twice as large: by
+    the image, if the channels and the height are split; by the kernel, if the height is split along
+    one of two mesh axes (jax 0.10.2).
     """
     return _whole(x.ndim, batch_axes)(x)
 
@@ -182,11 +182,11 @@ def _program(
     split: SplitByBatch,
     types: tuple[tuple[tuple[int, ...], Any], ...],
     settings: Settings,
-    x64: bool,  # else JAX takes float64 for float32
+    x64: bool,  # part of the cache's key: else JAX takes float64 for float32
 ) -> Any:
     """Return the function as JAX's intermediate code, with its rules for the partitioner.
 
-    From the program in a primitive's settings JAX learns that it needs the devices.
+    The program is in a primitive's settings, so that JAX learns that it needs the devices.
     """
 
     def local(*arrays: Array) -> Array:
@@ -198,7 +198,7 @@ def _program(
     def partition(mesh: Any, arrays: Any, result: Any) -> tuple[Any, ...]:
         *others, x = arrays
         ndim = len(x.shape)
-        known = getattr(x.sharding, "spec", ())  # GSPMD may not know yet, or have no names of axes
+        known = getattr(x.sharding, "spec", ())  # GSPMD may not know it yet, or name no axes
         spec = list((*known, *(None,) * ndim)[:ndim])
         for axis in split.whole_of(ndim):
             spec[axis] = None

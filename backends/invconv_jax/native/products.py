@@ -1,10 +1,10 @@
 """Convolutions and products at full precision, and solves with small matrices.
 
 JAX's default allows products in TensorFloat-32 or bfloat16, which would decide the result. The
-primitives `correlate` and `correlate_kernel_vjp` are the compiled kernel on a CPU, where XLA's own
-convolution may take a hundred times as long, and XLA's convolution elsewhere, in a program that JAX
-exports, and for half types; offsets on a lattice make one dilated kernel there. Solves keep a batch
-on its devices.
+primitives `correlate` and `correlate_kernel_vjp` run the compiled kernel on a CPU, where XLA's own
+convolution may take a hundred times as long. Elsewhere, in a program that JAX exports, and for half
+types they run XLA's convolution, with one dilated kernel for offsets on a lattice. Solves keep a
+batch on its devices.
 """
 
 import functools
@@ -54,7 +54,7 @@ def _convolved(taps: Array, x: Array, *, family: StencilFamily) -> Array:
     shape, offsets, wrap = x.shape[2:], family.offsets, family.wrap
     if 0 in shape or (grid := grid_of(offsets, wrap, shape)) is None:
         return jnp.zeros_like(x)
-    if len(shape) > 3:  # more than cuDNN's convolutions have
+    if len(shape) > 3:  # more axes than cuDNN's convolutions have
         return primitives.correlate.agnostic(Stencil(offsets, taps), x, wrap=wrap)
     padding = [(-low, high) for low, high in zip(grid.low, grid.high, strict=True)]
     if wrap:
@@ -113,7 +113,7 @@ def _type_of_taps(x: Any, _: Any, *, family: StencilFamily) -> Any:
 def _correlate(
     taps: Array, x: Array, *, family: StencilFamily, run: Any = _correlation.bind
 ) -> Array:
-    """Correlate images of any number of batch axes, all on one device."""
+    """Correlate images with any number of batch axes, all on one device."""
     y: Array = run(taps, _in_one_batch(x, family), family=family)
     return y.reshape(x.shape)
 
@@ -152,7 +152,7 @@ def _split(ndim: int, gradient: bool) -> SplitByBatch:
         return pull_back(dict(settings)["family"], *arrays, bar, wanted)
 
     def vectorise(arrays: Any, axes: Any, *, settings: Settings, program: Any) -> Any:
-        """Make a batch of images a part of the batch; else the kernel takes one after the other."""
+        """Join mapped images to the batch; else the kernel takes one element after the other."""
         if not gradient and axes[0] is None:
             return split.vectorise(arrays, axes, settings=settings, program=program)
         run, by_xla = functools.partial(split, **dict(settings)), dict(settings) | {"run": convolve}
@@ -172,7 +172,7 @@ def _split(ndim: int, gradient: bool) -> SplitByBatch:
 
 
 def _dense(taps: Array, grid: TapGrid) -> Array:
-    """Return a kernel (*size, C_in, C_out) with the taps in their places; taps at one place add."""
+    """Return a kernel (*size, C_in, C_out) of the taps; taps at the same place add up."""
     channels = taps.shape[1:]
     kernel = jnp.zeros((math.prod(grid.size), *channels), taps.dtype)
     kernel = kernel.at[jnp.asarray(grid.places)].add(taps[jnp.asarray(grid.taps)])

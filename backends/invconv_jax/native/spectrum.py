@@ -27,7 +27,7 @@ def _transform(x: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
 
 
 def _transposed(bar: Array, *, kind: str, lengths: tuple[int, ...]) -> Array:
-    """Return the transpose of `_transform` of a cotangent."""
+    """Apply the transpose of `_transform` to a cotangent."""
     *others, last = lengths
     into = (*others, last // 2 + 1) if kind == "irfft" else lengths
     bits = jnp.finfo(bar.dtype).bits  # of one real number
@@ -126,7 +126,7 @@ def _from_frequencies(basis: Basis, x_hat: Array, shape: Shape) -> Array:
 
 
 def _along_circles(basis: Basis, x: Array, kind: str, shape: Shape) -> Array:
-    """Transform x (B, C, *shape) along its periodic axes, which are the last ones meanwhile."""
+    """Transform x (B, C, *shape) along its periodic axes, which are moved last meanwhile."""
     if not basis.closed:
         return x
     closed, ends = [2 + axis for axis in basis.closed], list(range(-len(basis.closed), 0))

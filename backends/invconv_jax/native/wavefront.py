@@ -2,10 +2,10 @@
 
 The derivative is JAX's rule for a linear solve (`lax.custom_linear_solve`), which keeps only the
 solution. XLA calls the kernels of the core without Python, on a CPU and on CUDA. Elsewhere, under
-`vmap` over matrices there, and in a program that JAX exports, a loop over wavefronts solves, which
-XLA compiles once, whatever the image size: our kernels exist in this process only. All CUDA devices
-of JAX in this process must run the same program: if they differ, or one has no kernel, none is
-used. Not yet run on a GPU.
+`vmap` over matrices on CUDA, and in a program that JAX exports (our kernels exist in this process
+only), a loop over wavefronts solves, which XLA compiles once, whatever the image size. All CUDA
+devices of JAX in this process must run the same program: if they differ, or one has no kernel, no
+kernel is used. Not yet run on a GPU.
 """
 
 import functools
@@ -72,7 +72,7 @@ class CausalSolver:
         sweep, matrices = self.causal.sweep, self.causal.taps
         return lax.custom_linear_solve(
             lambda x: correlate(self.causal.stencil(), x),
-            lax.convert_element_type(y, y.dtype),  # x is of that type, not weakly
+            lax.convert_element_type(y, y.dtype),  # x gets this type, not a weak one
             lambda _, b: solve(sweep, matrices, b, self.weights),
             lambda _, b: solve(sweep.transpose(), matrices.mT, b),
         )
@@ -113,7 +113,7 @@ def _split(ndim: int) -> SplitByBatch:
 
 
 def _solve(*arrays: Array, sweep: Sweep) -> Array:
-    """Solve images of any number of batch axes, all on one device."""
+    """Solve images with any number of batch axes, all on one device."""
     *given, y = arrays
     if not y.size:
         return y
@@ -197,7 +197,7 @@ def _call(call: launch.DeviceCall, results: tuple[Any, ...], *arrays: Array) -> 
 def _vectorise(
     arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, sweep: Sweep
 ) -> tuple[Array, int]:
-    """Solve with a batch of matrices; on a CPU the kernel takes one after the other."""
+    """Solve with a batch of matrices; on a CPU the kernel takes one element after the other."""
     (matrices, *_, y), places = arrays, (axes[0], axes[-1])  # weights are computed anew
     one_by_one = sequential_vmap(functools.partial(_one_batch.bind, sweep=sweep))
     by_kernel = jax.vmap(one_by_one, in_axes=places)

@@ -175,7 +175,7 @@ def _exponential(family: Exponential, w: Matrix, x: Tensor, sign: int) -> Tensor
         start = x
         for n in range(count, 0, -1):
             x = start + run(x) / n
-        x = x * constant(terms.scale, x)  # a number would go through float32
+        x = x * constant(terms.scale, x)  # a Python number would go through float32
     return x if steps else x * math.nan
 
 
@@ -233,7 +233,7 @@ def causal_solve(
 ) -> Tensor:
     """Return x, shape (B, C, *spatial), of a causal stencil `within` the grid.
 
-    ``taps`` are those but D, shape (T, C, C), and the lanes are of tensors; ``solve`` takes
+    ``taps`` are all taps but D, shape (T, C, C), and the lanes hold tensors; ``solve`` maps
     r (B, C, M) and the matrices to D^-1 r.
     """
     channels, count, places = y.shape[1], taps.shape[0], lanes.gather.shape
@@ -254,7 +254,7 @@ def causal_solve(
     rows = F.pad(y.flatten(2), (0, 1)).index_select(2, lanes.gather.reshape(-1))
     rows = rows.unflatten(2, places).permute(2, 0, 1, 3)  # (L, B, C, M)
     window = y.new_zeros((y.shape[0], channels, lanes.back * places[1]))
-    # D may be of the same array: a scan requires arrays of their own
+    # D may share memory with the taps, and a scan requires arrays that share none
     weights = taps.permute(1, 2, 0).clone().reshape(channels, channels * count)
     held = lanes.reads.reshape(-1), weights, *matrices
     levels = scan_op(step, [window], [rows, lanes.inside], held)[1]
@@ -272,7 +272,7 @@ def _spectral_solve(solver: SpectralSolver, y: Tensor) -> Tensor:
         x = along(x, axis, constant(waves.matrix(n).T, x))
     z = _to_frequencies(x, axes) if axes else x.unsqueeze(2)  # (B, C, 2 or 1, *frequencies)
     rows = z.flatten(3).permute(3, 2, 1, 0).flatten(1, 2)  # (F, 2 C, B)
-    exact = solver.product  # if a product is as good as a solve
+    exact = solver.product  # None unless a product is as good as a solve
     matrices = _refined(solver.spectrum) if exact is None else (exact.matrices,)
     x_hat = _multiply(rows, *(constant(_real(m) if axes else m, rows) for m in matrices))
     x_hat = x_hat.unflatten(1, (-1, y.shape[1])).permute(3, 2, 1, 0)

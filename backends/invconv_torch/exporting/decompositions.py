@@ -19,8 +19,8 @@ from invconv_torch.primitives import log_of_pivots
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return PyTorch's table for `ExportedProgram.run_decompositions`, with our operators in it.
 
-    The decomposed program can be loaded and compiled without importing invconv_torch. It is of one
-    grid. Filters, `ExponentialConv` and gradients of a spectral log-determinant have none.
+    The decomposed program can be loaded and compiled without importing invconv_torch. It runs on
+    one grid. Filters, `ExponentialConv` and gradients of a spectral log-determinant are refused.
 
     Examples
     --------

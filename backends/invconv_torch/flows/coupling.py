@@ -1,4 +1,4 @@
-"""Layers of flows: couplings, splits, which end a level, and the noise of pixels, which begins.
+"""Layers of flows: couplings, splits at the end of a level, and the dequantization of pixels.
 
 In a coupling half of the channels determine scale and shift of the other half; in a split half of
 the channels leave, as noise. L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real
@@ -37,7 +37,7 @@ def network(inputs: int, width: int, outputs: int, **where: Any) -> nn.Sequentia
 def shift_and_scale(h: Tensor, like: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Return shift and scale from a network's output (B, 2 C, H, W).
 
-    In the dtype of ``like``: under autocast the network may run in half precision.
+    Both have the dtype of ``like``: under autocast the network may run in half precision.
     """
     shift, h = h.to(like.dtype).chunk(2, dim=1)
     return shift, density.coupling_scale(h, floor, torch.sigmoid)
@@ -49,7 +49,7 @@ class AffineCoupling(Described):
     $$z_1 = x_1, \qquad z_2 = (x_2 + t(x_1))\, s(x_1), \qquad \log|\det| = \sum \log s$$
 
     with the shift t and the scale $s = f + (1 - f)\, \text{sigmoid}(h(x_1) + 2)$, f the floor.
-    The network begins with h = shift = 0. The paper's floor is 0: then the inverse, which
+    At first h = t = 0. The paper's floor is 0: then the inverse, which
     divides by the scale, may explode if the network's input is far from the training data.
 
     Parameters
@@ -136,7 +136,7 @@ class AffineCoupling(Described):
 
 
 def require_images(name: str, x: Tensor, channels: int) -> None:
-    """Raise unless x is a tensor of images of so many channels."""
+    """Raise unless x is a tensor of images with this number of channels."""
     device_kind(name, x)
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"{name}: expected shape (B, {channels}, H, W), got {tuple(x.shape)}")
@@ -240,8 +240,8 @@ class Dequantize(nn.Module):  # type: ignore[misc]
         ----------
         images : uint8 tensor, shape (B, ...)
         noise : tensor of the same shape, optional
-            Uniform in [0, 1); x has its dtype. Unless it is given, it is drawn in the layer's,
-            PyTorch's default at first; the layer of a flow has the flow's.
+            Uniform in [0, 1); x has its dtype. Unless it is given, it is drawn in the layer's
+            dtype: at first PyTorch's default, in a flow the flow's.
 
         Raises
         ------

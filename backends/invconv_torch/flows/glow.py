@@ -5,8 +5,8 @@ Convolutions for Generative Normalizing Flows, ICML 2019.
 
 Differences from the code of the paper's authors (github.com/ehoogeboom/emerging):
 
-- Scales: the authors' scale of a coupling or split may come near 0, by which samples are divided.
-  Here it is 0.5 at least, unless ``scale_floor=0`` is passed.
+- Scales: samples are divided by the scales of couplings and splits. The authors' may come near 0;
+  here they are at least 0.5, unless ``scale_floor=0`` is passed.
 - Priors: the authors also learn the prior of the last level for CIFAR-10 and ImageNet, and learn no
   prior for galaxies. Here the priors of splits are learned, and the prior of the last level is
   N(0, 1).
@@ -76,8 +76,8 @@ class Glow(Multiscale):
     kernel_size : int
         Taps per axis of a mixing convolution, odd.
     scale_floor : float
-        The least scale of a coupling or split, by which samples are divided; 0, as in the paper,
-        is no limit, and samples may be infinite (benchmarks/README.md has numbers).
+        The least scale of a coupling or split. Samples are divided by scales: with 0, as in the
+        paper, they may be infinite (benchmarks/README.md has numbers).
     context : int, optional
         Channels of a context on which the couplings are conditioned.
     reversible : bool
@@ -210,7 +210,7 @@ FLOWS["torch"] = Flows(Glow, _contents, _build)
 def load(
     path: str | os.PathLike[str], *, device: Any = None, dtype: Any = None
 ) -> Glow | InvertibleModule:
-    """Read a flow or a layer that `invconv.save` wrote, in whatever library.
+    """Read a flow or a layer that `invconv.save` wrote, from any library.
 
     Everything is checked before it is used, and no code is run from a file.
 

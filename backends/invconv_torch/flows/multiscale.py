@@ -1,4 +1,4 @@
-"""A density of images from layers: maps with log-determinants, and noise."""
+"""A density model of images, made of layers that map images to noise."""
 
 import contextlib
 import copy
@@ -30,8 +30,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
 
     $$\log p(x) = \sum \log N(z; 0, 1) + \log|\det dz/dx|$$
 
-    The noise is the part that each `Split` splits off, and the output of the last layer. The model
-    assumes independent N(0, 1) numbers.
+    The noise z is the parts that each `Split` splits off, and the output of the last layer. In the
+    model its numbers are independent and N(0, 1).
 
     Parameters
     ----------
@@ -159,8 +159,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         context : tensor, shape (B, K) or (B, K, H', W'), optional
             The context, for the layers that take one.
         watch : callable, optional
-            Called with the name and the output of each layer (of a `Split`, with z and then with
-            the remaining channels); the next layer is given its result.
+            Called with the name and the output of each layer (for a `Split`, with z and then with
+            the remaining channels); the next layer is given the callable's result.
 
         Returns
         -------
@@ -187,7 +187,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def decode(
         self, zs: Sequence[Tensor], *, context: Tensor | None = None, watch: Watch | None = None
     ) -> Tensor:
-        """Return the images of noise, shape (B, C, H, W); some may be outside [0, 1).
+        """Return the images of noise, shape (B, C, H, W); some numbers may be outside [0, 1).
 
         Parameters
         ----------
@@ -215,8 +215,8 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If the images have another shape or, on a CPU, leave the range. On other devices, and in
-            compiled code, log p(x) is NaN for an image that leaves it.
+            If the images have another shape or, on a CPU, numbers out of range. On other devices,
+            and in compiled code, log p(x) is NaN for an image with such numbers.
         """
         device_kind("x", x)
         density.require_in_range(x)
@@ -225,7 +225,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
     def bits_per_dim(
         self, images: Tensor, noise: Tensor | None = None, *, context: Tensor | None = None
     ) -> Tensor:
-        """Return bits a dimension, shape (B,), of pixels (B, C, H, W): see `Dequantize`.
+        """Return bits per dimension, shape (B,), of pixels (B, C, H, W): see `Dequantize`.
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ class Multiscale(nn.Module):  # type: ignore[misc]
         return density.bits_per_dim(self.log_prob(x, context=context), self.dimensions)
 
     def draw_latents(self, n: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Return noise for n images, drawn on the generator's device, on the flow's."""
+        """Return noise for n images, on the flow's device, drawn on the generator's device."""
         like, count = self._like, positive_int("n", n)
         where = like.device if generator is None else generator.device
         return [
@@ -411,7 +411,7 @@ def _shape_after(layer: nn.Module, shape: Shape, like: Tensor) -> Shape:
     x = like.new_zeros(1, *shape)
     found = (value for module in layer.modules() for value in vars(module).values())
     plain = {id(t): t.detach().clone() for t in found if isinstance(t, Tensor)}
-    # a user's layer may initialize itself by its first images; deepcopy alone takes only leaves
+    # a copy: a layer may initialize itself on first images; deepcopy alone refuses non-leaf tensors
     probe = copy.deepcopy(layer, plain)
     with torch.no_grad():
         z, _ = probe(x, *_beside(layer, _zero_context([layer], like)))

@@ -1,10 +1,10 @@
-"""Drop-ins for flow libraries: a layer or an operator as what each of them is made of.
+"""Drop-ins for flow libraries: a layer or an operator as a building block of each library.
 
 Each takes a layer of `invconv_torch` (or any module with ``forward(x) -> (z, log_det)`` and
-``inverse(z) -> (x, log_det)``), which it trains, or an operator of the core, of which it makes one.
+``inverse(z) -> (x, log_det)``), which it trains, or an operator, from which it makes a layer.
 The layer's ``forward`` turns data into latent variables, z = K x + b, whichever direction a library
-calls forward, so the same layer has the same density in all of them. For the other way round, pass
-an `invconv.Inverse`.
+calls forward, so the same layer has the same density in all of them. For the opposite direction,
+pass an `invconv.Inverse`.
 
 A library is imported when its drop-in is first used.
 """

@@ -45,15 +45,15 @@ def viewable(result: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 class TorchTransform(Transform, nn.Module):  # type: ignore[misc]
     """A layer for ``torch.distributions.TransformedDistribution``.
 
-    The transform is a module too, with the layer's parameters. It is latent to data, as
+    The transform is a module too, with the layer's parameters. It maps latents to data, as
     `TransformedDistribution` expects: the layer's *inverse*; ``.inv`` is the layer itself.
 
     Parameters
     ----------
     conv : layer or InvertibleConv
-        Which keeps the shape of a sample.
+        It must keep the shape of a sample.
     ndim : int, optional
-        The number of spatial axes, if the layer leaves it open; any batch axes come before.
+        The number of spatial axes, if the layer takes any number; batch axes come before.
     cache_size : {0, 1}
         Whether to remember the last (z, x), as in torch.distributions; use 0 while training, since
         the parameters change.

@@ -16,7 +16,7 @@ Dims: TypeAlias = tuple[int, ...]
 class FreiaModule(Base):  # type: ignore[misc]
     """A layer for ``FrEIA.framework.SequenceINN`` and ``GraphINN``.
 
-    The direction of ``rev=False`` is data to latent: the layer's own.
+    With ``rev=False`` it maps data to latents: the layer's own direction.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class FreiaModule(Base):  # type: ignore[misc]
     dims_c : sequence, optional
         Must be empty: the layer takes no conditions.
     conv : layer or InvertibleConv
-        Which keeps the shape of a sample.
+        It must keep the shape of a sample.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from invconv_torch.interop.for_distributions import ConvOrModule, layer_of, view
 class NflowsTransform(Transform):  # type: ignore[misc]
     """A layer for ``nflows.flows.Flow`` and ``nflows.transforms.CompositeTransform``.
 
-    ``forward`` is data to latent, as everywhere in nflows: the layer's own. A context is ignored.
+    ``forward`` maps data to latents, as in all of nflows: the layer's own. A context is ignored.
 
     Parameters
     ----------

@@ -7,9 +7,9 @@ from invconv_torch.interop.for_distributions import ConvOrModule, layer_of, view
 
 
 class NormflowsFlow(Flow):  # type: ignore[misc]
-    """A layer for ``normflows.NormalizingFlow`` and its kin.
+    """A layer for ``normflows.NormalizingFlow`` and similar classes.
 
-    ``forward`` is latent to data, as everywhere in normflows: the layer's *inverse*. A context is
+    ``forward`` maps latents to data, as in all of normflows: the layer's *inverse*. A context is
     ignored.
 
     Parameters

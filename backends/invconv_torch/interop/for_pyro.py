@@ -6,7 +6,7 @@ from invconv_torch.interop.for_distributions import TorchTransform
 
 
 class PyroTransform(TorchTransform, TransformModule):  # type: ignore[misc]
-    """A layer for ``pyro.distributions.TransformedDistribution``: latent to data.
+    """A layer for ``pyro.distributions.TransformedDistribution``: it maps latents to data.
 
     A `TorchTransform` that is also a ``TransformModule`` of Pyro: ``pyro.module`` registers its
     parameters.

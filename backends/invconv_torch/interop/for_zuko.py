@@ -8,7 +8,7 @@ from invconv_torch.interop.for_distributions import ConvOrModule, TorchTransform
 
 
 class ZukoTransform(LazyTransform):  # type: ignore[misc]
-    """A layer for ``zuko.lazy.Flow``: data to latent, as everywhere in zuko, the layer's own.
+    """A layer for ``zuko.lazy.Flow``: it maps data to latents, the layer's own direction.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tensors: what observes operations on them, and PyTorch's answers to what the core asks."""
+"""Whether PyTorch observes operations on tensors, and its answers to the core's `ArrayOps`."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -25,10 +25,10 @@ TRACERS = "torch.export.export and torch.compile can trace it"
 def bare(*tensors: Tensor, unrecorded: bool = False) -> bool:
     """Tell whether a kernel may read these tensors' memory: nothing observes, none is a stand-in.
 
-    Of no tensors: whether none can be a stand-in, as under tracers, torch.func and modes.
-    Only tensors and parameters themselves are their memory. A subclass may hold others, or none; it
-    goes through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
-    If ``unrecorded``, False also where autograd records them, or forward mode is on.
+    Without tensors: whether none can be a stand-in, as they can under tracers, torch.func and
+    modes. A subclass of tensors and parameters may wrap other tensors, or have no memory; it goes
+    through PyTorch's dispatcher (`native.nodes`), as do batches of vmap and zeros of autograd.
+    If ``unrecorded``, also False where autograd records the tensors, or forward mode is on.
     """
     if (
         torch.compiler.is_compiling()
@@ -92,7 +92,7 @@ def _transforms() -> tuple[str, ...]:
 def refuse_nested_forward_mode() -> None:
     """Raise in forward mode inside forward mode, where PyTorch would drop derivatives.
 
-    It treats the result of a custom function's ``jvp`` as a constant of the outer one.
+    PyTorch treats the result of a custom function's ``jvp`` as a constant of the outer mode.
     """
     if _transforms().count("Jvp") > 1:
         raise NotImplementedError(
@@ -102,9 +102,9 @@ def refuse_nested_forward_mode() -> None:
 
 
 def refuse_compiled_transforms() -> None:
-    """Raise if torch.compile would drop derivatives, or break: in all but one `torch.func.grad`.
+    """Raise if torch.compile would drop derivatives, or break: in forward or nested transforms.
 
-    It supports no second derivative, no forward mode and no vmap of a custom function's gradient.
+    Of a custom function it supports no second derivative, no forward mode, no vmap of a gradient.
     """
     transforms = _transforms()
     if "Jvp" in transforms or transforms.count("Grad") > 1 or len(transforms) > 1:
@@ -119,7 +119,7 @@ _in_graphs: dict[Any, Tensor] = {}  # constants whose memory recorded CUDA graph
 
 
 class TorchOps(ArrayOps):
-    """PyTorch's answers; torch.compile traces those that traced code asks for."""
+    """PyTorch's answers; torch.compile traces the methods that traced code calls."""
 
     def require(self, name: str, x: Tensor) -> None:
         if x.is_nested or x.layout is not torch.strided:
@@ -175,9 +175,9 @@ class TorchOps(ArrayOps):
 def _constant_on_device(
     content: bytes, kind: Any, shape: tuple[int, ...], dtype: Any, place: torch.device
 ) -> Tensor:
-    """Copy a constant to a device, once: it waits for all that was queued there before."""
+    """Copy a constant to a device, once: a copy waits for all work that is queued there."""
     values = np.frombuffer(content, kind).reshape(shape).copy()
-    with torch.inference_mode(False):  # else it would be of no use outside that mode
+    with torch.inference_mode(False):  # else it could not be used outside that mode
         return torch.asarray(values, dtype=dtype, device=place)
 
 
@@ -196,12 +196,12 @@ def laid_out(result: Tensor, x: Tensor) -> Tensor:
 
 
 def shared_out(t: Tensor) -> bool:
-    """Tell whether processes share out a tensor among them: a DTensor, as FSDP2's parameters."""
+    """Tell whether a tensor is distributed over processes: a DTensor, as FSDP2's parameters."""
     return hasattr(t, "placements")
 
 
 def gathered(t: Tensor) -> Tensor:
-    """Return a tensor; if it is `shared_out`, all of it in each process."""
+    """Return a tensor; if it is `shared_out`, return the whole of it in each process."""
     return t.full_tensor() if shared_out(t) else t
 
 

@@ -1,10 +1,10 @@
 """How operations run on memory: maps of families, factored solves, correlations, at full precision.
 
-On the CPU a compiled kernel runs, or PyTorch's own operations. On devices solves run by the kernel
-of CUDA, or by plain wavefronts. Memory comes from torch's pool, and launches go to torch's current
-stream: a solve runs in the order of the program, and torch.cuda.graph records it. As always in
-PyTorch, call it once before the recording, to compile and load the code. Nothing here waits for a
-device, or reads a value.
+On the CPU a compiled kernel runs, or PyTorch's own operations. On other devices solves run by the
+CUDA kernel, or by plain wavefronts. Memory comes from PyTorch's pool, and launches go to its
+current stream: solves run in the order of the program, and torch.cuda.graph records them. As always
+in PyTorch, call a solve once before recording, to compile and load the code. Nothing here waits for
+a device, or reads a value.
 """
 
 import math
@@ -66,7 +66,7 @@ def apply(family: Family, w: Tensor, x: Tensor) -> Tensor:
         return y
     if isinstance(whole.wrap, bool):
         return laid_out(convolve(whole.offsets, whole.wrap, whole.taps(w), x), x)
-    # the border is unknown to correlations: images are copied with their margins
+    # correlations do not know this border: images are copied with their margins
     y = apply(whole.inside, w, whole.continued(x))
     return laid_out(whole.cropped(y).contiguous(), x)
 
@@ -104,7 +104,7 @@ def add_pivots(kernel: Tensor, centre: Offset, v: Tensor) -> Tensor:
 
 
 def factor(family: Any, w: Tensor, shape: tuple[int, ...], quiet: bool) -> "Factored | None":
-    """Factor A(w) for a grid; ``quiet``, without errors, if it was not tested for singularity."""
+    """Factor A(w) for a grid; ``quiet``: not tested for singularity, so nothing may raise."""
     if family.solved == "causal":
         return FactoredCausal.of(family, w, shape)
     if family.solved != "spectral":
@@ -138,7 +138,7 @@ def solve(settings: Settings, w: Tensor, y: Tensor) -> Tensor:
 
 def matmul(_: None, a: Tensor, b: Tensor) -> Tensor:
     """Return A B."""
-    if b.ndim > 2 and b.stride(0) == 1:  # PyTorch multiplies the batch one by one, from all over
+    if b.ndim > 2 and b.stride(0) == 1:  # PyTorch would multiply sample by sample, strided
         b = b.contiguous()
     with full_precision(a):
         return torch.matmul(a, b)
@@ -156,7 +156,7 @@ TORCH = StridedOps(
 
 
 def _ordinal(x: Tensor) -> int | None:
-    """Return the number of the device; None for fake tensors and on AMD's devices, "cuda" too."""
+    """Return the device's number; None for fake tensors and AMD's devices, also called "cuda"."""
     there = x.device.type == "cuda" and bare(x) and torch.version.cuda is not None
     return x.device.index if there else None
 
@@ -291,7 +291,7 @@ def convolution(grid: TapGrid, wrap: bool, taps: Tensor, x: Tensor) -> Tensor:
 
 
 def convolve_vjp(offsets: tuple[Offset, ...], wrap: bool, x: Tensor, y_bar: Tensor) -> Tensor:
-    """Return the gradient by the taps by PyTorch's own operations."""
+    """Return the gradient with respect to the taps, by PyTorch's own operations."""
     grid, channels = grid_of(offsets, wrap, tuple(x.shape[2:])), x.shape[1]
     if grid is None:
         return x.new_zeros((len(offsets), channels, channels))
@@ -338,7 +338,7 @@ def _kernel(grid: TapGrid, taps: Tensor) -> Tensor:
 
 
 def _padded(x: Tensor, grid: TapGrid, wrap: bool) -> Tensor:
-    """Return x extended from pixel ``low`` to ``high`` beyond the last, zero or periodic."""
+    """Return x from pixel ``low`` to ``high`` beyond the last, with zeros or periodic outside."""
     ends = list(zip(grid.low, grid.high, strict=True))
     if wrap:
         for axis, (low, high) in enumerate(ends, 2):

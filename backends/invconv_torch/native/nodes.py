@@ -1,11 +1,11 @@
 """Nodes of autograd and of graphs: one operation on tensors, and an operator's whole call.
 
 An operation is opaque to autograd, torch.func and compilers: a `Rule` says how it runs on memory
-(`native.kernels`) and has its two derivatives (`invconv.kernels.maps`). `run` is where calls part.
-On plain tensors an operation runs directly. In traced code, under a mode, and for
-stand-ins, it is a registered operator, `invconv::run`, which compilers do not trace into: they
-unroll no solve, and the switches of `invconv_torch.precision` are set when it runs. Families are
-text to it. Where derivatives are wanted a Function records the operation.
+(`native.kernels`) and has its two derivatives (`invconv.kernels.maps`). `run` chooses between three
+ways. On plain tensors an operation runs directly. In traced code, under a mode, and for stand-ins
+it is a registered operator, `invconv::run`, which compilers do not trace into: they unroll no
+solve, and the switches of `invconv_torch.precision` are set when it runs. It takes a family as
+text. Where derivatives are wanted a Function records the operation.
 
 An operator's call is one node, with the core's derivative, if nothing but autograd records it. Step
 by step it would be a dozen nodes or more, and each takes as long as a small convolution.
@@ -55,7 +55,7 @@ from invconv_torch.private import (
 Cotangents: TypeAlias = tuple[Tensor | None, ...]
 _ALONE = ["apply", "gram", "matmul", "log_abs_det", "filter", "filter_back", "lagged", "propagate"]
 _ON_GRID = ("spectral_log_det", "spectral_log_det_vjp")
-MOST = 5  # tensors of an operation at most: PyTorch's tracers need a fixed number of arguments
+MOST = 5  # the most tensors of an operation: PyTorch's tracers need a fixed number of arguments
 _OF_IMAGES = ("apply", "solve")  # (w, x): vmap over the images alone is a larger batch
 
 
@@ -68,16 +68,16 @@ class Rule:
     name: str
     run: Callable[..., Tensor]  # (settings, *tensors) to the result, in plain PyTorch
     shape: Callable[..., Sequence[int]]  # (family, *tensors) to the shape of the result
-    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # of saved, cotangent, wanted
+    vjp: Callable[[Settings, Any, Tensor, Any], Cotangents]  # (settings, saved, cotangent, wanted)
     jvp: Callable[..., Tensor | None]  # (settings, saved, *tangents) to the tangent of the result
-    keeps_result: bool = False  # whether the derivatives need it instead of the last tensor
+    keeps_result: bool = False  # whether the derivatives need the result, not the last tensor
 
     def __post_init__(self) -> None:
         self.rules[self.name] = self
 
 
 def family_of(text: str) -> Any:
-    """Return the family with this ``text``, such as "TriangleOfRows(lower=True)", None of ""."""
+    """Return the family with this ``text``, such as "TriangleOfRows(lower=True)"; None for ""."""
     if not text:
         return None
     name, _, settings = text.partition("(")
@@ -89,7 +89,7 @@ def family_of(text: str) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _made(cls: Any, text: str) -> Any:
-    """Return a family that another process, which wrote a graph, has made."""
+    """Return a family of a graph that another process wrote."""
     call = ast.parse(f"_({text}", mode="eval").body
     assert isinstance(call, ast.Call)
     try:
@@ -187,7 +187,7 @@ class Operation:
 
 
 class _Step(Function):  # type: ignore[misc]
-    """A recorded operation on five tensors at most, for torch.compile: others are None."""
+    """A recorded operation, for torch.compile: always on `MOST` tensors, the last ones None."""
 
     generate_vmap_rule = True
 
@@ -224,7 +224,7 @@ def _leaf(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     """Run an operation: on memory, or through PyTorch's dispatcher where tensors are stand-ins."""
     if bare(*tensors):
         return owned(rule.run(settings, *tensors))
-    if exporting_to_onnx():  # it knows none of our operators
+    if exporting_to_onnx():  # ONNX knows none of our operators
         return rule.run(settings, *tensors)
     family, more = (settings, None) if rule.name in _ALONE else settings
     grid = more if rule.name in _ON_GRID else (0,)  # AOTInductor would make None of an empty list
@@ -239,9 +239,9 @@ def run(rule: Rule, settings: Settings, *tensors: Tensor) -> Tensor:
     node: Any = _Eager
     if torch.compiler.is_compiling():
         refuse_compiled_transforms()
-        if torch.compiler.is_exporting():  # strictly, a Function would lose its derivative
+        if torch.compiler.is_exporting():  # a strict export would lose a Function's derivative
             return _leaf(rule, settings, *tensors)
-        # views: only for these the compiler knows which ones `torch.func.grad` differentiates by
+        # only of views does the compiler know which of them `torch.func.grad` differentiates by
         node, tensors = _Step, tuple(tensor.view_as(tensor) for tensor in tensors)
     elif get_interpreter_stack() is None and not (
         forward_level() >= 0 or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
@@ -304,7 +304,7 @@ class RecordedSolver:
         return Plan("traced") if self.factored is None else self.factored.plan
 
     def as_numpy(self) -> SpectralProduct | None:
-        """Return the spectral product on NumPy arrays, or None if the solve is another."""
+        """Return the spectral product on NumPy arrays, or None if the solve is of another kind."""
         product = self.factored.product if isinstance(self.factored, FactoredSpectral) else None
         return None if product is None else product.as_numpy()
 
@@ -394,7 +394,7 @@ class _Forward(Function):  # type: ignore[misc]
         points = [x, *(end if start is None else start for (_, end), (start, _) in pairwise(kept))]
         points.append(y if kept[-1][1] is not None else None)
         ctx.conv, ctx.own, ctx.count = conv, tensors, len(points)
-        # images and spectra; what is as small as the parameters is made anew if a hook wants those
+        # images and spectra are saved; the route, small as the parameters, is remade under hooks
         ctx.route = None if saved_tensors_hooks(False) else route
         held = [memo if isinstance(memo, Tensor) else None for memo in memos]
         # autograd raises in backward if a saved tensor was edited meanwhile

@@ -1,4 +1,4 @@
-"""The program of a solve, for the quickest way: no way changes a bit of the result."""
+"""The program of a solve, for the quickest way: all ways give the same bits."""
 
 import functools
 import itertools
@@ -40,7 +40,7 @@ class Program(Assembled[Header]):
 
     @functools.cached_property
     def weights(self) -> int:
-        """Numbers of the weights; a vector of D's last column may end behind the flag."""
+        """The number of weights; a vector of D's last column may end behind the flag."""
         return self.flag + 1 + self.header.blocks * self.header.block
 
     def units(self, batch: int) -> int:
@@ -86,7 +86,7 @@ def program(g: Geometry, way: Way, shared: bool = False, together: int = 1) -> P
 def _recursion(g: Geometry) -> Parts:
     """Return the parts for signals of one channel: a segment each, distances in samples."""
     back = [o[0] for o in g.reach]
-    # of the numbers solved last, those that are all read stay in registers
+    # the last ``near`` solved numbers, all of which taps read, stay in registers
     near = next(n for n in range(costs.REGISTERS + 1) if n == costs.REGISTERS or n + 1 not in back)
     start = 0 if g.direction[0] > 0 else g.pixels - 1
     return Parts(
@@ -149,7 +149,7 @@ def together(batch: int, workers: int) -> int:
 
 
 def _by_channels(g: Geometry, batch: int, workers: int) -> float:
-    """Return the same: sums fewer than `TOGETHER` wait for each other, products with y do not."""
+    """Return the cost of "channels": fewer than `TOGETHER` sums wait; products with y do not."""
     v, at_a_time = images.vectors_of(g), together(batch, workers)
     lines = min(g.shape[-2], costs.TOGETHER)
     levels = g.shape[-1] + g.lag * (lines - 1)

@@ -1,6 +1,6 @@
 """Convolutions in the frequency domain of any `Basis`.
 
-In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix a frequency.
+In its basis a convolution decouples: y_hat(f) = K_hat(f) x_hat(f), one C x C matrix per frequency.
 A short kernel is multiplied by a matrix of phases along each axis, a long one transformed.
 Convolutions of `families.Spectral` with `WIDE` taps or more run so, and their gradient is:
 
@@ -50,7 +50,7 @@ _INVERSE_LIMIT = 10.0
 # sizes from which another way to the same numbers is quicker
 LONG = 32  # taps along an axis, beyond which FFTs take less time and memory than their phases
 FEW = 3  # channels for which NumPy's and XLA's products of each frequency are slower than sums
-AT_ONCE = 2**16  # taps times pixels at most, for the table of all phases to be kept
+AT_ONCE = 2**16  # the most taps times pixels for which the table of all phases is kept
 
 
 def kernel_spectrum(kernel: Array, basis: Basis, shape: Shape) -> Array:
@@ -166,7 +166,7 @@ def within_range(solve: Callable[[Array], Array], y: Array) -> Array:
 
 
 def range_scale(y: Array) -> Array:
-    """Return a power of two, so that it is exact, for each sample of y (B, C, *shape): (B, 1, ...).
+    """Return an exact scale, a power of two, for each sample of y (B, C, *shape): (B, 1, ...).
 
     It is 1 unless sums over the pixels might overflow: a sample that exceeds the root of the
     largest number of the dtype gets the inverse of that root.

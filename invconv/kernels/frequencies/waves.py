@@ -93,7 +93,7 @@ class Waves:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def matrix(self, n: int, back: bool = False) -> Floats:
-        """Return the transform of n points, or that back, as a matrix; rows are frequencies."""
+        """Return the transform of n points, or its inverse, as a matrix; rows are frequencies."""
         m, p = np.indices((n, n))
         period, unit = self.period(n), math.sqrt(4 / self.period(n))
         if self.first:
@@ -280,7 +280,7 @@ class Basis:
 
     # the real waves along each axis, None for a periodic one
     waves: tuple[Waves | None, ...] = field(init=False, repr=False, compare=False)
-    walls: tuple[Waves, ...] = field(init=False, repr=False, compare=False)  # each of them once
+    walls: tuple[Waves, ...] = field(init=False, repr=False, compare=False)  # distinct ones
     closed: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the periodic axes
 
     def __post_init__(self) -> None:
@@ -319,7 +319,7 @@ class Basis:
     def part(self, shape: Shape, most: int) -> Shape | None:
         """Return a grid of at most so many pixels whose waves are also waves of the given grid.
 
-        None if there is none. The axes are divided by large primes first, so that short waves stay.
+        None if no such grid exists. Axes are divided by large primes first: short waves stay.
         """
         beyond = [0 if waves is None else waves.beyond for waves in self.waves]
         while size(shape) > most:
@@ -380,7 +380,7 @@ class Basis:
             places = places % period
             if waves is not None:
                 x = pad(x, axis, waves.first, period - waves.first - x.shape[axis])
-                x = xp.real(_fft_of(x).rfft(x, axis=axis))  # of t and of period - t the same
+                x = xp.real(_fft_of(x).rfft(x, axis=axis))  # the same at t and at period - t
                 places = np.minimum(places, period - places)
             x = xp.take(x, constant(places, x), axis=axis)
             if waves is not None:
