@@ -1,4 +1,4 @@
-"""What pytest finds through its entry points: the plugin, for those who run this suite alone."""
+"""The entry point of pytest: the plugin, for those who run this suite alone."""
 
 from typing import Any
 

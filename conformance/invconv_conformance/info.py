@@ -1,4 +1,4 @@
-"""``invconv info``: which libraries are here, and what the core needs of one."""
+"""``invconv info``: the libraries that are here, and the functions that the core needs."""
 
 import argparse
 import importlib

@@ -25,9 +25,9 @@ from invconv.arrays.registry import PRIMITIVES
 from invconv.arrays.validation import require_array
 
 _EXTENSIONS = ("fft", "linalg")
-# variables that libraries heed
+# environment variables that libraries read
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
-_NATIVE = {"numpy_primitives.py", "cpu"}  # of libraries that are known
+_NATIVE = {"numpy_primitives.py", "cpu"}  # file names, for libraries that are known
 Function = Callable[..., Any]
 Parameters = dict[str, Array]
 Run = Callable[[Parameters, Array], tuple[Array, ...]]
@@ -35,7 +35,7 @@ Pullback = Callable[[Run, Parameters, Array, tuple[Array, ...]], tuple[Parameter
 
 
 class Column(NamedTuple):
-    """What results are listed under, in words: a library, one of its devices, a mode, a dtype."""
+    """A column of results, in words: a library, one of its devices, a mode, a dtype."""
 
     library: str
     device: str
@@ -51,20 +51,20 @@ class Library:
     title: str
     distribution: str  # to install
     extra: str | None  # of invconv, that installs it
-    dtypes: tuple[str, ...]  # the real floating ones that are tested
-    devices: Callable[[], list[str]]  # those that are there
-    device: Callable[[str], Any]  # of such a name: what the library's creation functions take
+    dtypes: tuple[str, ...]  # the real floating dtypes that are tested
+    devices: Callable[[], list[str]]  # the names of the devices that are here
+    device: Callable[[str], Any]  # of a name -> `device` of the library's creation functions
     synchronise: Callable[[Array], object] = lambda x: None  # waits until an array is computed
-    # the ways to run a function of arrays but "eager"; slow ones are run when asked for
+    # the ways to run a function of arrays, besides "eager"; slow ones run only when asked for
     modes: Mapping[str, Callable[[Function], Function]] = field(default_factory=dict)
     slow_modes: bool = False
-    host: tuple[str, ...] = ("cpu",)  # devices in host memory, whose values the core looks at
-    compiles_eagerly: bool = False  # operation by operation, which takes most of its time
+    host: tuple[str, ...] = ("cpu",)  # devices in host memory: the core looks at values there
+    compiles_eagerly: bool = False  # compiles each operation, which takes most of the time
     forget: Callable[[], None] = lambda: None  # frees the memory of all compiled programs
     views: bool = True  # an array may be a strided or read-only view of another one's memory
-    # of a device: another one to put a misplaced array on
+    # a device -> another one, to put a misplaced array on
     stranger: Callable[[str], str | None] = lambda device: None
-    # automatic differentiation of a function of (parameters, x), given those and cotangents
+    # differentiates a function of (parameters, x) automatically, given both and cotangents
     pullback: Pullback | None = None
     native: bool = False  # has native primitives
     # of an operator, an image and a factor: ways to train a layer that keeps an inverse's factors,
@@ -74,10 +74,10 @@ class Library:
     recomputing: Callable[[Any, Array], Run] | None = None
     # of an operator: the inverse of a layer in eval mode, which keeps factors
     layer: Callable[[Any], Callable[[Array], tuple[Array, Array]]] | None = None
-    adapted: bool = True  # else nobody here knows it, and it is found by its import name
+    adapted: bool = True  # False: there is no adapter, it is found by its import name
 
     def columns(self, *, every_dtype: bool = False, every_mode: bool = False) -> list[Column]:
-        """Return all that the library can be run as, compiled in float32: a compiler is slow."""
+        """Return all columns of the library; compiled in float32 alone: compilers are slow."""
         return [
             Column(self.name, device, mode, dtype)
             for device in self.devices()
@@ -108,7 +108,7 @@ class Library:
 
     @property
     def installed_as(self) -> str | None:
-        """The distribution that is installed, which for CuPy depends on the CUDA, or None."""
+        """The installed distribution (for CuPy it depends on the version of CUDA), or None."""
         try:
             importlib.metadata.distribution(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -117,17 +117,17 @@ class Library:
 
     @property
     def version(self) -> str:
-        """The installed version, which the distribution states or else the library."""
+        """The installed version, by the distribution or else by the library."""
         if (distribution := self.installed_as) is not None:
             return importlib.metadata.version(distribution)
         top = importlib.import_module(self.name.partition(".")[0])
         return str(getattr(top, "__version__", "unknown"))
 
     def asarray(self, values: np.ndarray[Any, Any], dtype: str, device: str) -> Array:
-        """Copy NumPy values into the library, of an unknown one onto its default device."""
+        """Copy NumPy values into the library; if it is unknown, onto its default device."""
         xp = self.namespace()
         where = {"device": self.device(device)} if self.adapted else {}
-        copied = np.array(values)  # of which a library may take the memory
+        copied = np.array(values)  # the library may use its memory
         return xp.asarray(copied, dtype=getattr(xp, dtype), **where)
 
     def namespace(self) -> Any:
@@ -158,7 +158,7 @@ _PROBES: dict[str, Callable[[Array], Any]] = {
 def _fails(probe: Callable[[Array], Any], x: Array) -> bool:
     try:
         probe(x)
-    except Exception:  # whatever a stranger's array raises
+    except Exception:  # arrays of unknown libraries may raise anything
         return True
     return False
 
@@ -256,7 +256,7 @@ def calls_recorded(library: Library) -> Iterator[set[str]]:
 
 
 def lacking(xp: Any) -> list[str]:
-    """Return the functions that the core needs and a namespace has not, such as "linalg.qr"."""
+    """Return the functions that the core needs and a namespace lacks, such as "linalg.qr"."""
     return [
         f"{extension}.{name}".removeprefix(".")
         for extension, names in required_functions().items()
@@ -265,12 +265,12 @@ def lacking(xp: Any) -> list[str]:
     ]
 
 
-_lazy: Callable[[str], Any] = importlib.import_module  # when a library is first asked for something
+_lazy: Callable[[str], Any] = importlib.import_module  # imports at the first use
 
 
 def _torch_compile(backend: str, function: Function) -> Function:
     torch = _lazy("torch")
-    torch.compiler.reset()  # what was compiled for other operators counts against a limit
+    torch.compiler.reset()  # code compiled for other operators counts against a limit
     compiled: Function = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
     return compiled
 
@@ -278,7 +278,7 @@ def _torch_compile(backend: str, function: Function) -> Function:
 def _torch_pullback(function: Any, parameters: Any, x: Array, cotangents: Any) -> tuple[Any, Array]:
     leaves = [array.detach().clone().requires_grad_() for array in (*parameters.values(), x)]
     results = function(dict(zip(parameters, leaves, strict=False)), leaves[-1])
-    grad = _lazy("torch").autograd.grad  # an array of no entries is not used
+    grad = _lazy("torch").autograd.grad  # an array of no entries has no gradient
     *gradients, x_bar = grad(results, leaves, cotangents, materialize_grads=True)
     return dict(zip(parameters, gradients, strict=True)), x_bar
 
@@ -293,7 +293,7 @@ def _jax_pullback(function: Any, parameters: Any, x: Array, cotangents: Any) -> 
 def _torch_layers(conv: Any, y: Array, factor: float) -> Iterator[tuple[str, Array, Any]]:
     images = y if conv.ndim is None else y.reshape(-1, *y.shape[y.ndim - 1 - conv.ndim :])
     for how, change in _CHANGES.items():
-        layer = _layer(conv).eval()  # which keeps the factors of its inverse
+        layer = _layer(conv).eval()  # in eval mode it keeps the factors of its inverse
         with _lazy("torch").no_grad():
             layer.inverse(images)
             change(layer, factor)
@@ -331,7 +331,7 @@ def _torch_recomputing(chain: Any, x: Array) -> Run:
     torch = _lazy("torch")
     layers = _lazy("invconv_torch").ReversibleChain([_layer(step) for step in chain.steps])
     with torch.no_grad():
-        layers(x)  # which judges it on the grid
+        layers(x)  # the call judges the chain on the grid
     return lambda parameters, x: torch.func.functional_call(layers, parameters, (x,))
 
 
@@ -359,7 +359,7 @@ def _jax_device(name: str) -> Any:
 def _cupy_devices() -> list[str]:
     runtime = _lazy("cupy").cuda.runtime
     try:
-        return ["cuda:0"][: runtime.getDeviceCount()]  # the current one: it works on no other
+        return ["cuda:0"][: runtime.getDeviceCount()]  # it works on the current device alone
     except runtime.CUDARuntimeError:
         return []
 
@@ -425,7 +425,7 @@ COMPILING_EAGERLY = {library.name for library in LIBRARIES if library.compiles_e
 def chosen(
     named: Sequence[str] | None, every: Sequence[str] = (), hint: str = ""
 ) -> tuple[list[Library], list[str]]:
-    """Return the libraries of ``--library``, else ``every`` one that is here; and what is not."""
+    """Return the libraries of ``--library``, else ``every`` one here; and why others are absent."""
     asked, found, absent = None if named == ("all",) else named, list[Library](), list[str]()
     for name in asked or every or KNOWN:
         if (library := KNOWN.get(name)) is None:
@@ -456,7 +456,7 @@ class Target:
 
     @property
     def title(self) -> str:
-        """The library's title, with the device where that is not its first."""
+        """The library's title, with the device unless it is the library's first one."""
         first = self.device == self.library.devices()[0]
         return self.library.title if first else f"  on {self.device}"
 
@@ -492,12 +492,12 @@ def target_of(column: Column) -> Target:
 
 
 def settings(threads: int, cache: str) -> dict[str, str]:
-    """Return the variables for a number of threads and a folder of programs that workers share."""
+    """Return environment variables: the number of threads, and a folder of shared programs."""
     found = dict.fromkeys(_THREADS, str(threads))
     if cache:
         found["JAX_COMPILATION_CACHE_DIR"] = cache
         found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        # JAX compiles what it reads while another worker writes it
+        # JAX compiles a program anew if another worker is still writing it
         found["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
     return found
 

@@ -36,7 +36,7 @@ class _Own(Setting):
         """Return the matrix and the shift of an operator's forward map, from unit images."""
         shape = self.case.spatial_shape
         size = conv.channels * math.prod(shape)
-        unit = 2.0**64  # exact, and a bias is nothing beside it
+        unit = 2.0**64  # exact, and so large that a bias vanishes beside it
         images = np.concatenate([np.zeros((1, size)), unit * np.eye(size)])
         with warnings.catch_warnings(action="ignore", category=ic.IllConditionedWarning):
             found = conv.forward(images.reshape(-1, conv.channels, *shape)).reshape(-1, size)
@@ -52,7 +52,7 @@ class _Own(Setting):
 
     @functools.cached_property
     def scales(self) -> Scales:
-        """What the bounds depend on: every entry of the matrix is a product."""
+        """The sizes that the bounds depend on: every entry of the matrix is a product."""
         values = np.linalg.svd(self.affine[0].astype(float), compute_uv=False)
         size, condition = len(values), float(values[0] / values[-1])
         logs = size * (float(np.abs(np.log(values)).sum()) + size * condition)
@@ -110,7 +110,7 @@ def check_operator(
         raise ValueError(f"xp: expected {', '.join(KNOWN)}, or one with an adapter, got {name}")
     left_out = {"drop_in"}  # a law about another function of the library
     if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
-        left_out.add("copies")  # pickle finds a class by its name: not one of a function
+        left_out.add("copies")  # pickle finds classes by name, but none that a function defines
     dense = None if matrix is None else np.asarray(matrix, dtype=np.float64)
     fitting = [(size, size) for size in (host.channels, host.channels * math.prod(shape))]
     if dense is not None and dense.shape not in fitting:
@@ -128,7 +128,7 @@ def check_operator(
         rest = [law for law in laws if wide is not numpy or law not in _FORMULAS]
         _hold(_setting(host, shape, wide, "float64", dense), rest)
         if "float32" in library.dtypes:
-            # the arrays are rounded: their matrix is another one
+            # rounded arrays have another matrix
             few = [law for law in laws if law.id in _OF_ROUNDING or not library.compiles_eagerly]
             _hold(_setting(host, shape, library, "float32", None), few)
 
@@ -158,7 +158,7 @@ def _setting(
 def _hold(setting: _Own, laws: Sequence[Law], *, regular: bool = True) -> None:
     """Raise at the first law that fails.
 
-    An operator that is singular on the grid says nothing there, unless it has to be regular.
+    A grid on which the operator is singular is skipped, unless it has to be regular.
     """
     shape, library = setting.case.spatial_shape, setting.target.library
     where = f"{setting.case.name}, {library.name} {setting.dtype}"

@@ -37,7 +37,7 @@ from invconv_conformance.laws import LAWS
 from invconv_conformance.libraries import COMPILING_EAGERLY, Column, calls_recorded, target_of
 from invconv_conformance.report import Output, agreement, as_page, document, show
 
-A_CHECK = 10.0  # seconds, of a library that nobody adapted; lazy ones build graphs without end
+A_CHECK = 10.0  # seconds, for libraries without an adapter; lazy ones may build graphs without end
 SUITE = Path(__file__).with_name("test_laws.py")
 _ID = re.compile(
     rf"{re.escape(SUITE.name)}::(?P<library>[^:-]+)-(?P<case>.+)::(?P<law>[a-z_.]+)"
@@ -47,7 +47,7 @@ _ID = re.compile(
 _MODES = "only these modes: eager, jit; torch also aot_eager, inductor"
 _QUICK = "one case of each kind, in float64 and float32 (compiled: float32; eager JAX, which "
 _SECONDS = "that a library of --namespace may take in all; 60 unless given"
-OPTIONS: dict[str, dict[str, Any]] = {  # what to run, and what to write; of argparse, too
+OPTIONS: dict[str, dict[str, Any]] = {  # the selection and the output; argparse takes them, too
     "library": {"type": words, "help": "all (the default), or some names with commas between"},
     "namespace": {"help": "an array library that nobody adapted, by import name: dask.array"},
     "device": {"type": words, "help": "only these, such as cpu,cuda:0; cuda means all"},
@@ -124,7 +124,7 @@ class LawTest(pytest.Item):
             calls = around.enter_context(calls_recorded(library)) if strange else ()
             result = self.check.run()
             self.result = dataclasses.replace(result, calls=frozenset(calls))
-            if self.check.law == "forward.value":  # of every case
+            if self.check.law == "forward.value":  # the law that holds for every case
                 self.outputs = runs.outputs(runs.setting(*self.check[:2]))
         if self.result.status == "not applicable":
             pytest.skip("the law says nothing of this case here")
@@ -149,14 +149,14 @@ def pytest_runtest_makereport(
         if report.skipped and hasattr(report, "wasxfail"):
             marks = {"status": "expected", "reason": report.wasxfail}
         elif report.failed and not item.result.bad:
-            marks = {"status": "fail", "what": str(report.longrepr)}  # it should have failed
+            marks = {"status": "fail", "what": str(report.longrepr)}  # it passed, and should fail
         report.law = pickle.dumps((dataclasses.replace(item.result, **marks), item.outputs))
     return report
 
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Raise TimeoutError in what takes longer than a check may."""
+    """Raise TimeoutError in a check that takes too long."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"took more than {A_CHECK:g} s")
@@ -172,11 +172,11 @@ def limited() -> Iterator[None]:
 
 @dataclasses.dataclass(eq=False)
 class Suite:
-    """What is run in this session, what its tests report, and its tables and files at the end."""
+    """A session: the selection, the tests' reports, and the tables and files at the end."""
 
     config: pytest.Config
     columns: list[Column]
-    absent: list[str]  # why other libraries are not run
+    absent: list[str]  # why each absent library is not run
     known: runs.Expected  # failures
     start: float = dataclasses.field(default_factory=time.monotonic)
     results: list[runs.LawVerdict] = dataclasses.field(default_factory=list)
@@ -203,7 +203,7 @@ class Suite:
         return (report.outcome, "", "") if silent and not report.failed else None
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Tell that nothing was checked where all laws say nothing, or their time was over."""
+        """Fail if nothing was checked, since no law applies or the time was over."""
         nothing = all(r.status == "not applicable" for r in self.results)
         ran = self.results or self.late
         if session.exitstatus == pytest.ExitCode.OK and ran and nothing:
@@ -230,12 +230,12 @@ class Suite:
         for name, written in (("json", strict), ("html", as_page)):
             if (path := self.config.getoption(f"--{FILES[name]}")) is not None:
                 write_text(Path(path), written(found))
-        show(printing.console(), found)  # last, as a reader such as head may end it
+        show(printing.console(), found)  # last, since a reader such as head may close the pipe
 
 
-_ON_A_GPU = 4  # workers, each of which takes some of its memory for itself
+_ON_A_GPU = 4  # workers; each takes some of the GPU's memory
 _FILES = ("json", "html", "junitxml")
-# no configuration and no plugin of the user's, and of pytest's own none that laws can do without
+# without the user's configuration and plugins, and without pytest's that laws do not need
 _PLUGINS = (
     *("invconv_conformance.plugin", "xdist", "no:cacheprovider", "no:faulthandler", "no:logging"),
     *("no:warnings", "no:threadexception", "no:unraisableexception"),
@@ -256,7 +256,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the laws, print the table, write the files; 1 if a law failed."""
-    # XLA compiles thousands of small programs here; how fast they run does not matter
+    # XLA compiles thousands of small programs here, whose speed does not matter
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     libraries.share_the_card()
     columns, _ = runs.choose(arguments)

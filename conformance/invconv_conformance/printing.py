@@ -1,4 +1,4 @@
-"""Where the commands print: in a terminal as wide as that is, elsewhere so that nothing is cut."""
+"""The console of all commands: as wide as the terminal, elsewhere so wide that nothing is cut."""
 
 import os
 

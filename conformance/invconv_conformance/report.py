@@ -26,8 +26,8 @@ from invconv_conformance.libraries import Column, lacking, target_of
 from invconv_conformance.run import NAMED, LawVerdict
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, scales
 
-Output = tuple[Column, str, dict[str, Floats]]  # of a case in a column
-Found = dict[str, Any]  # the document of a run, a column or a result in it
+Output = tuple[Column, str, dict[str, Floats]]  # a column, a case and its results
+Found = dict[str, Any]  # a run's document, or a column or a result in it
 
 
 def agreement(outputs: Iterable[Output]) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def agreement(outputs: Iterable[Output]) -> list[dict[str, Any]]:
 
 
 def difference(x: Floats, y: Floats, quantity: str, dtype: str) -> float:
-    """Return the difference of two results in eps x max|result|, inf where they do not compare."""
+    """Return the difference of two results in eps x max|result|, inf if they are not comparable."""
     if x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return math.inf
     scale, gap = max(largest(x), largest(y)), largest(x - y)
@@ -71,7 +71,7 @@ def document(
     agreement: Iterable[Found],
     seconds: float,
 ) -> Found:
-    """Return the report of a run: its command, its columns, what was not run and why."""
+    """Return the report of a run: its command, its columns, and why libraries were not run."""
     libraries = {column.library: target_of(column).library for column in columns}
     missing = {name: lacking(library.namespace()) for name, library in libraries.items()}
     return {
@@ -112,7 +112,7 @@ _SHOWN = 12  # kinds of failure that the terminal lists; the files have them all
 
 
 def show(console: Console, run: Found) -> None:
-    """Print the tables, each kind of failure, what did not run, and the totals."""
+    """Print the tables, each kind of failure, the libraries that did not run, and the totals."""
     results: list[Found] = run["results"]
     if results:
         console.print("Share of its bound that the worst case of each law uses up:")
@@ -238,7 +238,7 @@ class Cell:
 
     @property
     def mark(self) -> str:
-        """The number of expected failures beside what holds."""
+        """The number of expected failures, beside the checks that hold."""
         expected = self.counts["expected"]
         return f"△{expected:,}" if expected and self.counts["pass"] and not self.broken else ""
 

@@ -1,4 +1,4 @@
-"""What is checked: one law on one case in one column; and which ones run, by the user's options.
+"""Checks, each of one law on one case in one column, and their selection by the user's options.
 
 Known failures are expected, and by their names. Imports `laws`.
 """
@@ -43,9 +43,9 @@ from invconv_conformance.libraries import (
     unadapted,
 )
 
-# JAX keeps every program that it compiled, up to 200 MB a case, and some serve the next case too.
-_REMEMBERED = 12  # settings after which a process forgets its programs
-_settings = itertools.count(1)  # of this process
+# JAX keeps every compiled program, up to 200 MB a case; some serve the next case too.
+_REMEMBERED = 12  # after so many settings a process forgets its programs
+_settings = itertools.count(1)  # counts the settings of this process
 NAMED = {case.name: case for case in (*CASES, *CALLS)}
 
 
@@ -57,12 +57,12 @@ class LawVerdict:
     case: str
     column: Column
     status: str  # "pass", "fail", "error", "not applicable", or "expected": a known failure
-    what: str  # the output that used up most of its bound, or the error's last line
+    what: str  # the output that used up most of its bound, or the last line of the error
     error: float
     bound: float
     seconds: float
     reason: str = ""  # of an expected failure
-    rules: str = ""  # the methods of an author's that a failure points to
+    rules: str = ""  # the author's methods that a failure points to
     frames: str = ""  # where an error was raised
     calls: frozenset[str] = frozenset()  # array functions, of a library without an adapter
     suspects: str = ""  # those that wrong numbers share and other checks do not
@@ -171,7 +171,7 @@ def check(law: Law, setting: Setting) -> LawVerdict:
     return LawVerdict(*named, *numbers, rules=rules, frames=frames)
 
 
-_FRAMES = 3  # that are shown of an error
+_FRAMES = 3  # as many as are shown of an error
 _OURS = [Path(root).parent for root in (ic.__file__, __file__)]
 
 
@@ -187,8 +187,8 @@ def last_frames(error: BaseException) -> str:
 def _strict() -> Iterator[None]:
     """Turn NumPy's warnings of overflow or NaN into errors; a lost inverse has a law of its own.
 
-    But for one that depends on what was in memory before: on AVX-512, OpenBLAS's sgemv (0.3.31)
-    reads what nothing was written to, for a matrix of five columns, and returns what is right.
+    One warning is left out, since it depends on earlier contents of memory: on AVX-512,
+    OpenBLAS's sgemv (0.3.31) reads unwritten memory for five columns; its result is right.
     """
     with warnings.catch_warnings(action="error", category=RuntimeWarning):
         warnings.filterwarnings("ignore", "invalid value encountered in matmul", RuntimeWarning)
@@ -197,7 +197,7 @@ def _strict() -> Iterator[None]:
 
 
 def outputs(setting: Setting) -> dict[str, Floats]:
-    """Return the results by which libraries are compared, none where they cannot be had."""
+    """Return the results by which libraries are compared, none if they cannot be computed."""
     if setting.case.singular:
         return {}
     try:
@@ -206,11 +206,11 @@ def outputs(setting: Setting) -> dict[str, Floats]:
             found = {"forward": setting.conv.forward(x), "inverse": setting.conv.inverse(y)}
             found["log_det"] = setting.more("log_det", x)
             return {name: to_numpy(array).astype(float) for name, array in found.items()}
-    except Exception:  # the laws have said so already
+    except Exception:  # a law has reported this error already
         return {}
 
 
-# --- What --quick runs ---
+# --- The selection of --quick ---
 # one case of each kind, enough to see within half a minute that a library is wired up
 _ONE_OF_EACH = """
     corner-bias raster-k2x3-dilated periodic-even-dilated exponential-norm-0.0001 pluconv1x1-2d
@@ -225,9 +225,9 @@ QUICK_EAGER_LAWS = {
     "ill-corner": ("warning", "errors"),
     "pluconv1x1-2d": ("autodiff",),
 }
-# laws for which a compiler makes all again, and the cases that it does so for
+# laws for which all code is compiled again, and the cases that they run on
 QUICK_COMPILED_LAWS = {"empty": ("corner-bias", "periodic-even-dilated")}
-# laws of what all operators share, for which one case of each kind is enough
+# laws about code that all operators share: one case of each kind is enough
 _SHARED_LAWS = """
     copies determinism diagnosis edits empty guard kind layout no_mutation no_promotion threads
     updates
@@ -259,7 +259,7 @@ def checks(
     laws: Iterable[str] = LAWS,
     quick: bool = False,
 ) -> Iterator[Check]:
-    """Yield what there is to check, library by library, case by case and column by column.
+    """Yield the checks, library by library, case by case and column by column.
 
     Where a library compiles eager code too, eager columns that stand beside compiled ones run on
     the cases `QUICK` only: they run the same code, and take five times as long.
@@ -268,7 +268,7 @@ def checks(
     for name, group in itertools.groupby(columns, key=lambda column: column.library):
         mine = list(group)
         beside = name in COMPILING_EAGERLY and any(c.mode != "eager" for c in mine)
-        # eager ones last: compiled code is what they are beside
+        # eager columns last: they stand beside compiled ones
         ordered = sorted(mine, key=lambda c: c.mode == "eager") if beside else mine
         for case in cases:
             for column in ordered:
@@ -279,7 +279,7 @@ def checks(
 
 
 def _is_quick(one: Check, beside: bool) -> bool:
-    """Tell whether --quick runs a check: less where a compiler takes all the time."""
+    """Tell whether --quick runs a check: fewer where compilers take most of the time."""
     case, column, law = one
     if case not in QUICK:
         library = KNOWN.get(column.library)
@@ -365,7 +365,7 @@ def _asked(wanted: Words, name: str) -> bool:
 
 
 def load_expected(options: Any) -> Expected:
-    """Return the known failures of the file that the options name, else of the one that ships.
+    """Return the known failures of the file that the options name, else of the shipped file.
 
     They become pytest's strict xfail: a test that is listed and passes fails. A pattern that fits
     no test of any library, on devices here or a CUDA one, raises CommandError.
@@ -401,7 +401,7 @@ def _every(namespace: str | None) -> Iterator[Check]:
 
 
 def expected(known: Expected, check: Check) -> list[str]:
-    """Return why a test is expected to fail, nothing of one that is not."""
+    """Return why a test is expected to fail, or nothing."""
     name = _spaced(check)
     return [reason for pattern, reason in known.items() if fnmatch.fnmatchcase(name, pattern)]
 

@@ -1,4 +1,4 @@
-"""Layers of ours beside PyTorch's, or beside others of ours, which the map's name tells."""
+"""Our layers beside PyTorch's, or beside other layers of ours, by the map's name."""
 
 import functools
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def _exponential(name: str, shape: Shape) -> Pair:
     settings: dict[str, Any] = {"padding": 1, "padding_mode": padding, "bias": False}
     plain = nn.Conv2d(channels, channels, 3, **settings).requires_grad_(False)
     _, counts = conv._family.counted(conv.kernel, shape[2:])
-    assert counts is not None  # as the kernel is readable
+    assert counts is not None  # the kernel's values can be read
     again = nn.Sequential(*[plain] * (counts.steps * counts.terms))
     way = conv.forward if "forward" in name else conv.prepare(shape[2:]).inverse
     return partial(way, x), partial(again, x)
@@ -95,7 +95,7 @@ def _ours(name: str, does: str, shape: Shape) -> Call:
 
 
 def _beside_ours(name: str, shape: Shape) -> Pair:
-    """Return "NAME DOES / periodic", beside the periodic one's, or "NAME DOES / forward"."""
+    """Return the pair of "NAME DOES / periodic" or "NAME DOES / forward", both ours."""
     kind, does, _, other = name.split()
     beside = (kind, "forward") if other == "forward" else ("periodic", does)
     return _ours(kind, does, shape), _ours(*beside, shape)
@@ -153,7 +153,7 @@ def step_of(layer: Any, x: Any) -> Call:
     return step
 
 
-_PAIRS: dict[str, Callable[[str, Shape], Pair]] = {  # the first whose words are in a name
+_PAIRS: dict[str, Callable[[str, Shape], Pair]] = {  # the first entry whose words are in the name
     "Glow": _glow,
     "/": _beside_ours,
     "exponential": _exponential,

@@ -78,7 +78,7 @@ class Setup:
 
 
 def ours(setup: Setup) -> list[Contender]:
-    """Return one contender for each thing that the group does."""
+    """Return a contender for each call that the group times."""
     build: dict[str, Callable[[], Call]] = {
         "forward": lambda: setup.on_images(setup.conv.forward),
         "inverse": partial(_prepared, setup),
@@ -96,7 +96,7 @@ def _prepared(setup: Setup) -> Call:
 
 
 def _unprepared(setup: Setup) -> Call:
-    """Return an inverse with new weights, as a training step has."""
+    """Return an inverse with new weights at each call, as a training step has them."""
     conv, x, grid = setup.conv, setup.x, setup.grid
     return lambda: conv.prepare(grid, check=False).inverse(x)
 
@@ -121,7 +121,7 @@ def checks(setup: Setup) -> list[Contender]:
         "check": lambda: build(*given).replace().inverse(y),
         "diagnosis": lambda: ic.diagnose(build(*given).replace(), grid).digits,
     }
-    quiet = np.errstate(all="ignore")  # operators are moved until their inverses grow
+    quiet = np.errstate(all="ignore")  # the operators' inverses grow
     return [
         setup.contender(does, "plain" if does == "solve" else "ours", does, partial(quiet, call))
         for does, call in calls.items()
@@ -134,7 +134,7 @@ def plain(setup: Setup) -> list[Contender]:
     name, ways = setup.target.library.name, dict[str, Callable[[Setup], Call]]()
     if setup.group.map == "actnorm":
         return []
-    # in "odd" a peer is the yardstick where there is one, whichever libraries run
+    # in "odd" a peer, if there is one, is the yardstick, whichever libraries run
     odd, wraps = setup.group.suite == "odd", _wraps(setup)
     if name == "torch" and not (odd and (wraps or setup.group.peers)):
         ways[CONV2D if len(setup.grid) == 2 else CONV1D] = _torch
@@ -164,7 +164,7 @@ def _edges(w: Array) -> tuple[int, int]:
 
 
 def _torch(setup: Setup) -> Call:
-    """Return PyTorch's convolution; no clock sees that the images are padded."""
+    """Return PyTorch's convolution; the images are padded before the clock starts."""
     import torch.nn.functional as F
 
     w = _kernel(setup)
@@ -242,7 +242,7 @@ def peers(setup: Setup) -> list[Contender]:
 
 
 def pixel_by_pixel(setup: Setup, pixels: int | None = None) -> Call:
-    """Naive autoregressive inversion: a pass of the whole convolution for each pixel, or some."""
+    """Naive autoregressive inversion: a pass of the whole convolution for each or some pixels."""
     conv, y = setup.conv, setup.x
     xp = setup.target.library.namespace()
     at = conv.parameters()["kernel"][:, :, 0, 0]
@@ -296,7 +296,7 @@ def _spectral(setup: Setup) -> Call:
     return run
 
 
-PEERS: dict[str, tuple[tuple[str, ...], Callable[[Setup], Call]]] = {  # in which libraries
+PEERS: dict[str, tuple[tuple[str, ...], Callable[[Setup], Call]]] = {  # the libraries, and the call
     "pixel by pixel": (("numpy", "torch"), pixel_by_pixel),
     "SciPy sparse solve": (("numpy",), sparse),
     LFILTER: (("numpy",), _lfilter),

@@ -231,12 +231,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     folder = arguments.out or Path(f"invconv-density-{preset.name}")
     runs = Comparison(preset, changes, seeds, rates, arguments.path, folder, arguments.mixings)
     for values in itertools.product(arguments.mixings, seeds, rates):
-        runs.recipe(*values)  # raises where one is wrong
+        runs.recipe(*values)  # raises if a value is wrong
     if arguments.workers < 1:
         raise CommandError(f"--workers: expected at least 1, got {arguments.workers}")
     data = load(changes["data"] or preset.settings["data"], arguments.path)
     if len(rates) > 1:
-        data.held_out("validation")  # raises where there is none to choose by
+        data.held_out("validation")  # raises if there are no tiles to choose by
     folder.mkdir(parents=True, exist_ok=True)
     _say(f"training in {folder}: interrupted, the same command goes on from there")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM interrupts, as Ctrl-C does

@@ -1,8 +1,8 @@
 """All mixing layers on equal terms: the same tiles in the same order, noise, seeds and steps.
 
-Of each row of the result "bits" has the mean, std and count over seeds, "difference" the same of
-bits/dim from the plain row, seed by seed, with each of them. Tables are Markdown, for terminal and
-README alike.
+In each row of the result "bits" has mean, std and count over seeds; "difference" has the same for
+the differences from the plain row, seed by seed, and each difference. Tables are Markdown, for
+terminal and README alike.
 """
 
 import math
@@ -61,7 +61,7 @@ Gallery = tuple[Floats, Floats, Floats, Floats]
 
 
 def perform(comparison: Comparison, data: Dataset, workers: int) -> Result:
-    """Train runs that are not yet trained, write result.json and comparison.jpg."""
+    """Train the runs that are not yet trained; write result.json and comparison.jpg."""
     finished, seed = environment.begin(), comparison.seeds[0]
     recipe = comparison.recipe(comparison.mixings[0], seed, comparison.rates[0])
     rows = list(train_rows(comparison, recipe.data, workers))
@@ -154,7 +154,7 @@ def spread(values: Sequence[float]) -> Result | None:
 
 
 def difference(runs: Mapping[int, Outcome], plain: Mapping[int, Outcome]) -> Result | None:
-    """Return the difference of bits/dim from the baseline, which sees the same, seed by seed."""
+    """Return the differences of bits/dim from the baseline, seed by seed, on the same tiles."""
     pairs = [
         np.subtract(run["bits"], plain[seed]["bits"])
         for seed, run in sorted(runs.items())
@@ -199,7 +199,7 @@ def _about(result: Result) -> str:
     training, data = result["training"], result["data"]
     count = len(result["seeds"])
     words, gone = shlex.split(result["command"])[2:], ("--out", "--workers")
-    pairs = zip(words, ["", *words], strict=False)  # with the word before
+    pairs = zip(words, ["", *words], strict=False)  # each word with the one before
     shown = [w for w, before in pairs if w.partition("=")[0] not in gone and before not in gone]
     return (
         f"`{shlex.join(shown)}`: "

@@ -1,7 +1,7 @@
-"""Images to train and test on: the batches of a run, and data sets by their names.
+"""Images for training and tests: the batches of a run, and data sets by their names.
 
-What a step sees is a function of the seed and the step alone: no generator has a state that a
-checkpoint would have to keep, every model sees the same, and so do several processes together.
+The images of a step are a function of the seed and the step alone: no checkpoint has to keep a
+generator's state, and every model sees the same images, in one process or in several.
 Nothing is downloaded. Images that packages ship are split by region into parts a tile's width
 apart, so that none holds the edge of an object of another.
 """
@@ -55,7 +55,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bit
 _PARTS = ("train", "validation", "test")
 _MOST_BYTES, _MOST_NUMBERS = 2**26, 2**33  # of one file in a zip; of all its images together
 _OF_ZIPS = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, UnicodeDecodeError)
-_MEASURED = 400  # images, of many, to choose learning rates by: they are measured often
+_MEASURED = 400  # at most so many images choose learning rates, since they are measured often
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CIFAR_ROWS, _CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 
@@ -71,7 +71,7 @@ class Dataset:
     grid: int = 1  # tiles are cut at multiples of so many pixels
     # tiles are flipped at random, or brought into one of the square's eight positions
     symmetry: Literal["none", "horizontal", "all"] = "none"
-    shift: int = 0  # tiles are moved by up to so many pixels each way, their edges repeated
+    shift: int = 0  # tiles are moved by up to so many pixels each way, with edges repeated
 
     @property
     def watched(self) -> Part:
@@ -79,7 +79,7 @@ class Dataset:
         return "test" if self.validation is None else "validation"
 
     def held_out(self, part: Part) -> Bytes:
-        """Return the tiles of a part; a validation part that is not there is a CommandError."""
+        """Return the tiles of a part; without a validation part raise CommandError."""
         if part == "test":
             return self.test
         if self.validation is None:
@@ -186,7 +186,7 @@ def hubble() -> Dataset:
 
 
 def photos() -> Dataset:
-    """Return photographs; of each the right fifth is for the test, a tenth to choose by."""
+    """Return photographs; of each, the right fifth is for the test, a tenth for validation."""
     train, validation, test = [], [], []
     for photograph in _photographs():
         image = planes(photograph)
@@ -219,7 +219,7 @@ def digits() -> Dataset:
 
 
 def planes(image: Any) -> Bytes:
-    """Return (C, H, W) of (H, W, C)."""
+    """Turn (H, W, C) into (C, H, W)."""
     return np.ascontiguousarray(np.moveaxis(image, -1, 0))
 
 
@@ -228,7 +228,7 @@ NAMES = (*SHIPPED, *LAYOUTS)
 
 
 def load(name: str, path: Path | None = None) -> Dataset:
-    """Return a data set by its name; what is missing or wrong is told with where it comes from."""
+    """Return a data set by its name; errors say where missing or wrong files come from."""
     if name in SHIPPED:
         if path is not None:
             raise CommandError(f"--path: {name} comes with a package and takes no path")
@@ -395,9 +395,9 @@ def _read_usable(folder: Path, smallest: int) -> list[Bytes]:
 
 
 def _read(path: Path, side: int, *, exactly: bool = False, content: Any = None) -> Bytes:
-    """Read an RGB image, (3, H, W), with at least or exactly so many pixels a side.
+    """Read an RGB image, (3, H, W), of at least or exactly so many pixels a side.
 
-    Of a zip the ``path`` is for messages alone, and the ``content`` is a file in memory.
+    For a zip ``content`` is a file in memory, and ``path`` is for messages alone.
     """
     try:
         with Image.open(content or path, formats=_FORMATS) as image:

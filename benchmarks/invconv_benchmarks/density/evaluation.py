@@ -15,7 +15,7 @@ from invconv_benchmarks.report.figures import Floats
 from invconv_torch import InvertibleModule
 from invconv_torch.flows import Multiscale
 
-_AT_ONCE = 100  # round trips
+_AT_ONCE = 100  # images in a round trip at a time
 SAMPLE_SEED = 0  # of the noise, the same for every model with latents of the same shapes
 
 
@@ -42,7 +42,7 @@ def restore(
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def bits_per_dim(model: Multiscale, data: Dataset, part: Part = "test", batch: int = 100) -> Floats:
-    """Return bits a dimension of each tile held out, float64; every model has the same noise."""
+    """Return bits per dimension of each held-out tile, float64; all models have the same noise."""
     device = next(model.parameters()).device
     tiles, noise = data.held_out(part), noise_of(data, part)
     bits = []
@@ -62,13 +62,13 @@ def images_of_test(model: Multiscale, data: Dataset, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class RoundTrips:
-    """How images and samples come back from a model, float32, and what its layers have left.
+    """Errors of a model's round trips of images and samples, float32, and its layers' digits.
 
-    Errors are the largest and the mean one, of images in [0, 1) and of noise of deviation 1; none
-    where there is no finite one.
+    Errors are the largest and the mean one, of images in [0, 1) and of noise of deviation 1;
+    there are none where no error is finite.
     """
 
-    count: int  # of samples, and of images if there are as many
+    count: int  # of samples, and of images if so many are there
     image_errors: tuple[float, ...]  # of decode(encode(x)) for test images x
     noise_errors: tuple[float, ...]  # of encode(decode(z)) where the sample is finite
     not_finite: int  # samples
@@ -125,6 +125,6 @@ def _largest_and_mean(errors: Tensor) -> tuple[float, ...]:
 
 
 def pixels(model: Multiscale, x: Tensor) -> Floats:
-    """Return images (N, C, H, W) as bytes; what is not finite is black."""
+    """Return images (N, C, H, W) as bytes; numbers that are not finite are black."""
     images, _ = model.dequantize.inverse(torch.nan_to_num(x, 0.0, 0.0, 0.0))
     return np.asarray(images.cpu().numpy())

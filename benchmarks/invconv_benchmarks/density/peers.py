@@ -1,4 +1,4 @@
-"""Flows that stand beside those of mixing layers: Real NVP, and a masked autoregressive flow.
+"""Flows to compare with those of mixing layers: Real NVP, and a masked autoregressive flow.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, Density Estimation Using Real NVP, ICLR 2017.
 G. Papamakarios, T. Pavlakou, I. Murray, Masked Autoregressive Flow for Density Estimation, NeurIPS
@@ -52,7 +52,7 @@ def real_nvp(a: GlowArchitecture) -> Layers:
 
 
 class Checkerboard(nn.Module):  # type: ignore[misc]
-    """A coupling: every second pixel is scaled and shifted by what the others say.
+    """A coupling: every second pixel is scaled and shifted by a function of the others.
 
     Pixels (i, j) with i + j of the ``parity`` stay. ``floor`` is the least scale.
     """
@@ -109,7 +109,7 @@ class MaskedConv2d(nn.Conv2d):  # type: ignore[misc]
 
 
 class Autoregressive(nn.Module):  # type: ignore[misc]
-    """A layer that scales and shifts each number of an image by what the ones before it say.
+    """A layer that scales and shifts each number of an image by functions of the earlier ones.
 
         z_i = (x_i + shift_i) scale_i,    shift_i and scale_i functions of x_j, j < i
 
@@ -138,7 +138,7 @@ class Autoregressive(nn.Module):  # type: ignore[misc]
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x, shape (B, C, H, W), and the log-determinants of the inverse, shape (B,).
 
-        One pass a number, over the pixels that the network sees of it.
+        One pass per number, over the pixels that the network sees for it.
         """
         z = self._turned(z)
         x, log_det = F.pad(torch.zeros_like(z), _SEEN), z.new_zeros(len(z))

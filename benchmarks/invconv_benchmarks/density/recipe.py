@@ -1,7 +1,7 @@
 """A run's recipe, the flow that it describes, presets of recipes in TOML, and a run's checkpoint.
 
 The flow of the paper is `invconv_torch.flows.Glow`, whose module lists how it differs from the code
-of the paper's authors (github.com/ehoogeboom/emerging). In training, theirs does something else:
+of the paper's authors (github.com/ehoogeboom/emerging). Their training differs in three points:
 
 - The second decay of their Adamax depends on the steps of an epoch; here it is PyTorch's, 0.999.
 - They report the parameters as they are at the best test loss; here Polyak's average at the end.
@@ -27,10 +27,10 @@ from invconv.flows.architecture import GlowArchitecture, mixing_words
 from invconv_benchmarks.density.peers import PEERS
 from invconv_torch.flows import Glow, Multiscale
 
-CHECKPOINT = "checkpoint.ckpt"  # a file of Lightning, in which a run is described beside its state
-KEY = "invconv-density"  # of the description in the file
+CHECKPOINT = "checkpoint.ckpt"  # a file of Lightning with a run's state and its description
+KEY = "invconv-density"  # the name of the description in that file
 PRECISIONS = ("float32", "bfloat16")
-_UNITS = {"steps": "epochs", "warm_up_steps": "warm_up_epochs"}  # one takes the other's place
+_UNITS = {"steps": "epochs", "warm_up_steps": "warm_up_epochs"}  # one replaces the other
 _UNITS |= {epochs: steps for steps, epochs in _UNITS.items()}
 
 
@@ -51,15 +51,15 @@ class Recipe:
     width: int
     kernel_size: int = 3
     scale_floor: float = 0.5
-    seed: int = 0  # of parameters, order, noise and flips
+    seed: int = 0  # seeds parameters, order, noise and flips
     batch: int  # images per step, of all processes together
     learning_rate: float  # of Adamax, once it has warmed up
-    steps: int = 0  # of steps and epochs one is 0
+    steps: int = 0  # 0 if epochs are given, and the other way round
     epochs: int = 0
-    warm_up_steps: int = 0  # the learning rate grows from 0; of both one is 0
+    warm_up_steps: int = 0  # the learning rate grows from 0; 0 if epochs are given
     warm_up_epochs: int = 0
     average: float = 0.995  # a = average a + (1 - average) p after a step; early ones weigh less
-    initial_images: int = 256  # actnorm gets its start from them
+    initial_images: int = 256  # actnorm is initialized with them
     precision: str = "float32"  # of the networks of couplings and priors; all else is in float32
 
     def __post_init__(self) -> None:
@@ -85,12 +85,12 @@ class Recipe:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Return the recipe with these values; those that are wrong are a CommandError."""
+        """Return the recipe with these values; wrong values raise CommandError."""
         with as_command_errors():
             return cls(**values)
 
     def length(self, epoch: int) -> int:
-        """Return the number of steps, for data with so many tiles an epoch."""
+        """Return the number of steps, for data with so many tiles per epoch."""
         return self.steps or -(-self.epochs * epoch // self.batch)
 
     def warm_up(self, step: int, epoch: int) -> float:
@@ -131,7 +131,7 @@ class Preset:
     paper: Mapping[str, str]
 
     def recipe(self, mixing: str, seed: int = 0, **changes: Any) -> Recipe:
-        """Return the run of a mixing layer, with other values (but None) such as ``width=64``."""
+        """Return the recipe for a mixing layer, with changes (but None) such as ``width=64``."""
         changes = {name: value for name, value in changes.items() if value is not None}
         values = {"preset": self.name, "mixing": mixing, "seed": seed}
         return Recipe.of(_changed(self.settings, values | changes))
@@ -197,7 +197,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. No code in it is run, and a file with a damaged byte is refused."""
     try:
         with zipfile.ZipFile(path) as file:
-            if damaged := file.testzip():  # PyTorch itself does not look at the checksums
+            if damaged := file.testzip():  # PyTorch itself does not check the checksums
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):

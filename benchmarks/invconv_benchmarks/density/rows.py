@@ -39,9 +39,9 @@ class Comparison:
     """Rows with the same preset, changes, seeds and data."""
 
     preset: Preset
-    changes: Mapping[str, Any]  # as `Preset.recipe` takes them
+    changes: Mapping[str, Any]  # arguments of `Preset.recipe`
     seeds: Sequence[int]
-    rates: Sequence[float]  # with which sweeps begin; a single one is taken as it is
+    rates: Sequence[float]  # sweeps begin with these; a single rate is taken as it is
     path: Path | None
     folder: Path
     mixings: Sequence[str] = ROWS
@@ -67,7 +67,7 @@ class RowRuns:
 
 
 def place(mixing: str) -> int:
-    """Return a row's place in the tables, in which those of outside classes come last."""
+    """Return a row's place in the tables: rows of users' classes come last."""
     return ROWS.index(mixing) if mixing in ROWS else len(ROWS)
 
 
@@ -86,7 +86,7 @@ def _beside(least: float, most: float) -> tuple[float | None, float | None]:
 
 
 def next_rate(losses: Mapping[float, float]) -> float | None:
-    """Return the rate to try next, of losses by rate, inf of a run that stopped; None at the end.
+    """Return the rate to try next, from losses by rate (inf if a run stopped); None at the end.
 
     >>> next_rate({0.01: 3.9, 0.03: 3.8, 0.1: 3.7})
     0.3
@@ -104,7 +104,7 @@ def best_rate(losses: Mapping[float, float]) -> float:
 
 
 _load = lru_cache(maxsize=1)(load)
-_stop: Any = None  # an event that all worker processes share
+_stop: Any = None  # an event, shared by all worker processes
 
 
 def train_row(comparison: Comparison, mixing: str, data: str) -> RowRuns:
@@ -142,7 +142,7 @@ def outcome_of(
     path, identity = folder / "outcome.json", {"recipe": asdict(recipe), "data": data.fingerprint}
     try:
         known = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, TypeError, ValueError):  # there is none, or one that is cut off
+    except (FileNotFoundError, TypeError, ValueError):  # there is no outcome, or it is cut off
         known = {}
     outcome: Outcome = known.pop("outcome", {})
     usable = not final or (outcome.get("bits") and (folder / CHECKPOINT).exists())
@@ -151,7 +151,7 @@ def outcome_of(
     try:
         run = train(recipe, data, folder, should_stop=_stop.is_set, seconds=30)
         if run.step < run.steps:
-            raise KeyboardInterrupt  # the parent was, and told this process
+            raise KeyboardInterrupt  # the parent was interrupted, and told this process
         outcome = {
             "parameters": sum(p.numel() for p in run.flow.parameters()),
             "history": run.history,
@@ -160,7 +160,7 @@ def outcome_of(
         bits = run.history[-1]["held_out"]
         outcome |= {"validation": bits} if data.watched == "validation" else {}
         print(f"{folder.name}: {bits:.3f} bits/dim ({data.watched})", flush=True)
-    except DivergedError as error:  # so it would again
+    except DivergedError as error:  # another try would diverge, too
         outcome = {"error": str(error)}
         print(f"{folder.name}: stopped at {error}", flush=True)
     write_text(path, json.dumps(identity | {"outcome": outcome}, allow_nan=False) + "\n")
@@ -168,7 +168,7 @@ def outcome_of(
 
 
 def train_rows(comparison: Comparison, data: str, workers: int) -> Iterator[RowRuns]:
-    """Yield all rows, of so many processes of one thread, which save their runs in any case."""
+    """Yield all rows, from so many processes of one thread; interrupted, they save their runs."""
     stop = environment.SPAWN.Event()
     with environment.pool(workers, settings(1, ""), _begin, stop) as pool:
         try:

@@ -1,8 +1,8 @@
 """A run as a module of Lightning, and its training from a folder's checkpoint on.
 
-It runs in one process or in those of torchrun. Two things are ours: Lightning writes checkpoints
-through a file elsewhere that it copies, which a kill or a full disk leaves in part, and at Ctrl-C
-it leaves amid a step, from which no run goes on.
+It runs in one process or in those of torchrun. Two things replace Lightning's: Lightning writes
+checkpoints through a file elsewhere that it copies, which a kill or a full disk leaves incomplete,
+and at Ctrl-C it stops amid a step, after which no run can go on.
 """
 
 import copy
@@ -37,7 +37,7 @@ from invconv_torch.flows import Multiscale
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
-MEASUREMENTS = 20  # of the tiles held out, in a run
+MEASUREMENTS = 20  # in a run, of the tiles held out
 _LOST = 2.0  # digits: with fewer an inverse cannot be right
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
@@ -49,7 +49,7 @@ class DivergedError(CommandError):
 class DensityModule(lightning.LightningModule):  # type: ignore[misc]
     """A run that can be saved after any step and goes on from there, on a CPU bit for bit.
 
-    All but the recipe and the data are `train`'s.
+    The arguments after the recipe and the data are those of `train`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         self.average = copy.deepcopy(self.flow).requires_grad_(False).eval()
 
     def train_dataloader(self) -> Iterator[Pair]:
-        """Yield the batches of the steps that are left; of several processes, this one's part."""
+        """Yield the batches of the remaining steps; with several processes, this one's part."""
         size, rank = self.recipe.batch, self.trainer.global_rank
         each = size // self.trainer.world_size
         batches = Batches(self.data, size, self.recipe.seed)
@@ -109,7 +109,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         self._require_finite(self.loss + nn.utils.get_total_norm(gradients))
 
     def optimizer_step(self, *arguments: Any, **more: Any) -> None:
-        """Do a step, and take it into the average: early ones weigh less, as in TensorFlow's."""
+        """Do a step, and take it into the average: early steps weigh less, as in TensorFlow's."""
         super().optimizer_step(*arguments, **more)
         self.step += 1
         keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
@@ -117,7 +117,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
         get_ema_multi_avg_fn(keep)(average, own, self.step)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Measure and save where it is due; one process that is asked to stop stops all."""
+        """Measure and save when due; if one process is asked to stop, all stop."""
         due = self.step % -(-self.steps // MEASUREMENTS) == 0 or self.step == self.steps
         if due:
             self._measure()
@@ -139,7 +139,7 @@ class DensityModule(lightning.LightningModule):  # type: ignore[misc]
             self._saved = time.monotonic()
 
     def _measure(self) -> None:
-        """Judge all inverses, and append bits/dim of tiles held out to the history."""
+        """Judge all inverses, and append bits/dim of held-out tiles to the history."""
         before, start = self._clock
         seconds = (time.perf_counter() - start) / (self.step - before)
         try:

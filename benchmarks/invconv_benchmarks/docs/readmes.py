@@ -76,7 +76,7 @@ def _caption(result: Result, device: str) -> str:
         f"Time of the inverse ÷ time of the library's plain convolution, and ÷ that of PyTorch's "
         f"`{CONV2D}`, on images padded beforehand: one 2×2 corner, float32, one thread, "
         f"{', '.join(where)}, {told(vars(result), 'numpy', 'torch', 'jax')}. "
-        f"In brackets what the run states as its spread. "
+        f"In brackets: the spread that the run states. "
         f"{len(_SHAPES)} of {len(LIMIT_SHAPES)} shapes; all are in the committed results."
     )
 

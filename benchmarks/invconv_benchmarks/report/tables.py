@@ -74,7 +74,7 @@ def limits(verdicts: Sequence[Verdict]) -> Iterator[Section]:
 
 
 def times(rows: Sequence[Row]) -> Iterator[Section]:
-    """Yield a table for each thing that a suite does, a line a row, and one of the peers."""
+    """Yield a table for each call that a suite times, with a line per row, and one of the peers."""
     for suite in dict.fromkeys(r.suite for r in rows):
         ours = [r for r in rows if r.suite == suite and r.role == "ours"]
         for does in dict.fromkeys(r.does for r in ours):
@@ -92,12 +92,12 @@ def times(rows: Sequence[Row]) -> Iterator[Section]:
 
 
 def _common(suite: str) -> str:
-    """Return the head of the ratios to what all libraries are measured by."""
+    """Return the head of the column of ratios to the common yardstick."""
     return "÷ yardstick" if suite == "odd" else f"÷ {CONV2D}"
 
 
 def place(row: Row) -> str:
-    """Return a library's title, and its device and mode where those are not the usual ones."""
+    """Return a library's title, with device and mode if they are not the usual ones."""
     title = str(TITLES.get(row.library, row.library))
     usual = row.device == "cpu" and row.mode in ("eager", "jit")
     return title if usual else f"{title} {row.device} {row.mode}"

@@ -1,4 +1,4 @@
-"""Calls of every public function, and what they return: SciPy's numbers, or a dense matrix's.
+"""Calls of every public function, and their true results: SciPy's, or a dense matrix's.
 
 A new function is a row of `CALLS` for each value of its options that is not the default, in pairs.
 """
@@ -26,15 +26,15 @@ Floats = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Called(Case):
-    """A call of a function with arrays, by their names; a row's name begins with the function's."""
+    """A call of a function with named arrays; a row's name begins with the function's name."""
 
-    build: Any = None  # it is about no operator
+    build: Any = None  # unlike a case's: it has no operator
     spatial_shape: Shape = ()
     arrays: Mapping[str, Floats]
-    function: Callable[..., Any]  # of the arrays alone
-    truth: Callable[..., Any]  # the same of NumPy float64 arrays
+    function: Callable[..., Any]  # a function of the arrays alone
+    truth: Callable[..., Any]  # the truth, from NumPy float64 arrays
     looks: bool = False  # at values, and returns a float: it is not traced or differentiated
-    exact: bool = False  # moves numbers alone
+    exact: bool = False  # only moves numbers
 
 
 def _row(
@@ -47,7 +47,7 @@ def _row(
     exact: bool = False,
     **options: Any,
 ) -> Called:
-    """Return a call of a function, and of its truth, with arrays after what is given."""
+    """Return a call of a function, and of its truth: the given arguments, then the arrays."""
     ours, right = (functools.partial(one, *given, **options) for one in (function, truth))
     return Called(name, arrays=arrays, function=ours, truth=right, looks=looks, exact=exact)
 
@@ -55,7 +55,7 @@ def _row(
 _rng = np.random.default_rng(50)
 _draw = _rng.standard_normal
 
-# numbers that all dtypes have; the numerator is longer, the denominator is, there is none
+# exact in all dtypes; a longer numerator, a longer denominator, none
 _FILTERS: dict[str, tuple[Any, Any]] = {
     "long-b": ([0.0, 0.25, 1.0, -0.5], [2.0, -0.5]),
     "long-a": ([0.75], [1.0, -0.5, 0.25]),
@@ -235,7 +235,7 @@ def _points() -> Iterator[Called]:
 
 
 def _at_points(x: Floats, coordinates: Floats, order: int, mode: str) -> Floats:
-    if order > 1 and mode != "nearest":  # SciPy's own filter is not exact on few pixels
+    if order > 1 and mode != "nearest":  # there SciPy's own filter is not exact on few pixels
         x = _interpolated(x, order, "mirror" if mode == "constant" else mode, (0, 1))
     options: Any = {"order": order, "mode": mode, "prefilter": mode == "nearest"}
     return np.asarray(scipy.ndimage.map_coordinates(x, coordinates, **options))
@@ -378,7 +378,7 @@ def _least(operators: Any, y: Floats, damp: Any = 0.0, **arrays: Floats) -> Any:
 
 
 def _discrepancy(operators: Any, y: Floats, sigma: float, each: bool, **arrays: Floats) -> Floats:
-    """Return the damp that leaves as much as noise is in y, by the dense singular values."""
+    """Return the damp that leaves a misfit as large as the noise, by the dense singular values."""
     if each:
         return np.stack([_discrepancy(operators, one[None], sigma, False, **arrays) for one in y])
     matrix, shift = oracle.affine(operators(arrays)[0], y.shape[2:])
@@ -394,7 +394,7 @@ def _discrepancy(operators: Any, y: Floats, sigma: float, each: bool, **arrays: 
 
 def _squeeze() -> Iterator[Called]:
     for factor, ndim, basis in itertools.product((2, 3, 4), (1, 2, 3), ("pixels", "haar", "dct")):
-        if (basis, factor) == ("haar", 3):  # powers of 2 alone
+        if (basis, factor) == ("haar", 3):  # Haar takes powers of 2 alone
             continue
         options: dict[str, Any] = {"factor": factor, "ndim": ndim, "basis": basis}
         few = (2, 1, 2)[:ndim]
@@ -446,7 +446,7 @@ def _blocks() -> Iterator[Called]:
         conv = _small(ic.AutoregressiveConv, taps, len(taps), **options)
         arrays = {"x": _draw((2, 2, 7, 3)[: 2 + len(taps)]), **conv.parameters()}
         name, depth = f"before-{kind}{direction:+}-dilation-{dilation}", dilation * (taps[0] - 1)
-        # two rows, the last or, where taps are ahead, the first; and those that they see
+        # two rows: the last or, with taps ahead, the first; and the rows that they see
         rows = slice(5, 7), slice(5 - depth, 5)
         if direction == -1:
             rows = slice(2), slice(2, 2 + depth)
@@ -503,7 +503,7 @@ def _over_pixels() -> Iterator[Called]:
 
 
 def _pixel_by_pixel(x: Floats, taps: Floats, offsets: Any, gain: Any = 1.0) -> Any:
-    """Compute every pixel once those that it reads are known, in whichever order that is."""
+    """Compute every pixel once the pixels that it reads are known, in any possible order."""
     h, taps, left = gain * x, taps + 0 * x[:, :, None], list(np.ndindex(x.shape[2:]))
     while left:
         p = left.pop(0)

@@ -114,16 +114,16 @@ def _autoregressive() -> Iterator[Case]:
     for name, given, grid in options:
         yield Case(name, _CAUSAL(mask=name.partition("-")[0], **given), grid)
     yield Case("corner-9-channels-on-20", _CAUSAL(9, ndim=1, kernel_size=3), (20,))
-    # what no vector holds at once: 16 numbers are the most that one has
+    # more than a vector holds: 16 numbers at most
     yield Case("corner-on-18-rows", _CAUSAL(2, kernel_size=(3, 2), direction=(1, -1)), (18, 4))
-    # wide enough for rows in the lanes
+    # wide enough to have rows in the lanes
     yield Case("raster-on-18-rows", _CAUSAL(2, direction=-1, **_RASTER), (18, 6))
     planes = _CAUSAL(2, ndim=3, direction=(1, -1, 1), channel_order="upper")
     yield Case("corner-3d-on-18-rows", planes, (2, 18, 2))
     yield Case("corner-wide-on-one-image", _CAUSAL(1, kernel_size=(2, 10)), (18, 10), (1,))
     yield Case("corner-tall-on-one-image", _CAUSAL(1, kernel_size=(6, 1)), (20, 3), (1,))
     yield Case("corner-17-images", _CAUSAL(direction=-1), (3, 4), (17,))
-    yield Case("corner-31-images", _CAUSAL(), (3, 4), (31,))  # a forward has them in the lanes
+    yield Case("corner-31-images", _CAUSAL(), (3, 4), (31,))  # a forward has these in the lanes
     # no processor has registers for the sums of 25 channels: they are solved in blocks
     blocks = _CAUSAL(25, scale=0.02, channel_order="upper")
     yield Case("corner-25-channels", blocks, (2, 2))
@@ -202,7 +202,7 @@ def _exponential() -> Iterator[Case]:
     yield Case("exponential-bias", biased(_EXPONENTIAL()), (4, 5), (2, 2))
     yield Case("exponential-defective", _defective, (2, 4))
     yield Case("exponential-decaying", _decaying, (2, 3), wide=True)
-    for norm in (1e-9, 1e-4, 1e-2):  # of which the series has a few terms, each of which shows
+    for norm in (1e-9, 1e-4, 1e-2):  # the series has few terms, so that each one shows
         wide = norm < 1e-6  # float16 has no such taps
         yield Case(f"exponential-norm-{norm:g}", _of_norm(norm, _EXPONENTIAL()), (3, 4), wide=wide)
 
@@ -227,14 +227,14 @@ def _skew(padding: str, rng: np.random.Generator) -> ic.ExponentialConv:
 
 
 def _defective(rng: np.random.Generator) -> ic.ExponentialConv:
-    """Return one with M^3 = 0, whose only eigenvector has no basis beside it."""
+    """Return an exponential with M^3 = 0, whose eigenvectors are no basis."""
     kernel = np.zeros((3, 3, 1, 3))
     kernel[0, 1, 0], kernel[1, 2, 0] = rng.standard_normal((2, 3))
     return ic.ExponentialConv(kernel, padding="circular")
 
 
 def _decaying(rng: np.random.Generator) -> ic.ExponentialConv:
-    """Return e^(M - 12): a series of M - 12 would cancel all digits."""
+    """Return e^(M - 12): a series in powers of M - 12 would cancel all digits."""
     kernel = 0.1 * rng.standard_normal((2, 2, 1, 3))
     kernel[:, :, 0, 1] -= 12 * np.eye(2)
     return ic.ExponentialConv(kernel)
@@ -379,7 +379,7 @@ def _singular() -> Iterator[tuple[str, Build, Shape]]:
     yield "symmetric-quarter-turns", _fixed(turned), (2,)
     yield "quarter-turns", _quarter_turns, (2, 8)
     yield "conv1x1", _fixed(ic.Conv1x1(rows)), (4, 5)
-    # exp(-20000) is zero in every dtype, extended precision too
+    # exp(-20000) is zero in every dtype, even in extended precision
     yield "pluconv1x1", _zeroed(ic.PLUConv1x1, "log_scale", 1, -20000.0), (4, 5)
     yield "qrconv1x1", _zeroed(ic.QRConv1x1, "scale", 1), (4, 5)
     # the mean of c is c_hat at frequency 0
@@ -394,7 +394,7 @@ def _one_channel(*taps: float, **options: Any) -> ic.AutoregressiveConv:
 
 
 def _triangle(channels: int, first: float, others: float, rng: np.random.Generator) -> Any:
-    """Return one whose matrix at the pixel grows, multiplied by D^-1 or solved with."""
+    """Return an operator whose matrix at the pixel grows, with D^-1 multiplied or solved."""
     kernel = others * rng.standard_normal((channels, channels, 2, 2))
     kernel[:, :, 0, 0] = np.eye(channels) - first * np.tril(np.ones((channels,) * 2), -1)
     return ic.AutoregressiveConv(kernel)
@@ -408,7 +408,7 @@ def _two_taps(cls: Any, tap: float, beside: float, rng: np.random.Generator) -> 
 
 
 def _frequencies(rng: np.random.Generator) -> ic.PeriodicConv:
-    """Return one that is lost where the spectrum's inverse is multiplied by."""
+    """Return an operator that loses its digits in products with the spectrum's inverse."""
     weight = of_values(np.geomspace(1.0, 1e-8, 4), rng).weight
     return ic.PeriodicConv(np.stack([weight, 0.5 * weight], -1)[:, :, None])
 
@@ -428,7 +428,7 @@ def _ill_conditioned() -> Iterator[tuple[str, Build, Shape]]:
     """Yield operators whose inverse float32 cannot carry, and some that float64 cannot."""
     of = functools.partial
     yield "symmetric", of(_two_taps, ic.SymmetricConv, 0.5 - 2.0**-8, 0.05), (2, 8)
-    # lost where D^-1 is multiplied by instead of solved with
+    # lost if D^-1 is multiplied instead of solved with
     yield "pixel", of(_triangle, 8, 9.1, 1e-9), (2, 3)
     yield "frequencies", _frequencies, (2, 5)
     yield "corner", _fixed(_one_channel(1.0, -3.0)), (2, 16)
@@ -459,7 +459,7 @@ def _log_scaled(shift: float, rng: np.random.Generator) -> ic.ActNorm:
 
 def _with_factor(cls: Any, factor: float, rng: np.random.Generator) -> Any:
     conv = built(cls)(rng)
-    # of a pair only one factor, so that its product stays in range
+    # only one factor of the pair grows, so that the product stays in range
     name, array = next(iter(conv.parameters().items()))
     return edited(conv, name, ..., factor * array)
 

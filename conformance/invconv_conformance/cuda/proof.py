@@ -1,4 +1,4 @@
-"""The proof as tests: what the kernel computes, and what NVRTC makes of it.
+"""The proof as tests: the kernel's results, and the code that NVRTC makes of it.
 
 Those marked ``long`` take the place of those marked ``brief`` unless ``--quick`` is asked for.
 """
@@ -91,7 +91,7 @@ def test_special_numbers_have_the_bits_that_the_cpu_gives_them(
 ) -> None:
     if not solves.comparable(4):
         pytest.skip("not run: the kernel of the CPU, with fused multiply-adds")
-    for job in next(solves.small_jobs())[::4]:  # D^-1 folded in, and not
+    for job in next(solves.small_jobs())[::4]:  # with D^-1 folded in, and without
         y = np.array(job.y) * np.float32(special if special == 1e-42 else 1)
         y[0, 0, 1, 1] = y[1, -1, 0, 2] = special
         assert solves.judge(build("values"), [replace(job, y=y)])[0].same_bits
@@ -121,7 +121,7 @@ def test_memory_that_is_one_number_too_small_is_noticed(memory: str, build: Buil
     assert solves.judge(build("edges"), [replace(job, launch=launch)])[0].failure
 
 
-REGISTERS = 65_536  # of a multiprocessor
+REGISTERS = 65_536  # registers of a multiprocessor
 DEVICES = Device(80, 163 * 1024, 108), LARGE, Device(100, 227 * 1024, 148)
 
 Setting = tuple[int, int, int, Shape, str, int]

@@ -1,6 +1,6 @@
-"""Solves of the kernel's source, compiled for this processor, and what is found of them.
+"""Solves of the kernel's source, compiled for this processor, and verdicts on them.
 
-Their results are held to the definition, and to the CPU's own kernel. Jobs, which are solves, are
+Their results are compared with the definition and the CPU's kernel. Jobs, which are solves, are
 random ones, those of the case list, and small ones whose every thread can be followed.
 """
 
@@ -33,12 +33,12 @@ from invconv_conformance.cases.table import Case, skewed
 from invconv_conformance.truth.oracle import EXTENDED, convolve
 
 HERE = Path(__file__).parent / "on_cpu"
-SECONDS = 300  # after which a run has failed
+SECONDS = 300  # a run that takes longer has failed
 
 Mode = Literal["values", "races", "edges"]
 _FLAGS: dict[Mode, list[str]] = {
     "values": ["-O1"],
-    # few small solves, and a compile each: what the compiler takes counts
+    # few small solves with a compile each: the compiler's time counts
     "races": ["-O0", "-fsanitize=thread"],
     "edges": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 }
@@ -59,11 +59,11 @@ LARGE = Device(90, 227 * 1024, 132)
 
 
 class CudaResult(NamedTuple):
-    """What a job gives."""
+    """The results of a job."""
 
     weights: Floats  # as `invconv.kernels.cuda.plan` lays them out, norms of columns last
     x: Floats
-    rounds: int  # steps that it took, all threads going on at the same time
+    rounds: int  # steps that it took, with all threads advancing together
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def in_precision(conv: ic.AutoregressiveConv, dtype: str) -> ic.AutoregressiveCo
 
 
 class RunError(RuntimeError):
-    """A run ended with an error: what sanitizers or `on_cpu` found."""
+    """A run ended with an error, found by sanitizers or `on_cpu`."""
 
 
 @dataclass(frozen=True)
@@ -187,19 +187,19 @@ def _same_addresses() -> list[str]:
 
 @dataclass(frozen=True)
 class CudaVerdict:
-    """What was found of a job."""
+    """The verdict on a job."""
 
     job: CudaSolve
-    # in eps; for a singular D infinite where the solution seems to be a finite one, else 0
+    # in eps; for a singular D infinite if the solution is finite, else 0
     error: float = math.nan
     # whether weights and solution are those of the CPU's kernel; None where that does not run
     same_bits: bool | None = None
     substitutes: bool = False  # whether D^-1 was not folded in
-    failure: str = ""  # what ended the run
+    failure: str = ""  # the error that ended the run
 
     @property
     def wrong(self) -> str:
-        """What is not as it should be: the sums have C terms for each tap."""
+        """The faults found, in words; the sums have C terms for each tap."""
         bound = 10 + self.job.conv.channels * (1 + len(self.job.plan.order))
         if not self.failure and self.error <= bound and self.same_bits is not False:
             return ""
@@ -268,10 +268,10 @@ def comparable(itemsize: int) -> bool:
 
 
 _SMALL = Device(75, 48 * 1024, 40)
-_TINY = Device(75, 20 * 1024, 40)  # what a device with little left would have
-_LEAST = Device(75, 512, 40)  # no device's: rows of more than 20 pixels do not fit
+_TINY = Device(75, 20 * 1024, 40)  # as on a device with little memory left
+_LEAST = Device(75, 512, 40)  # smaller than any device's: rows of more than 20 pixels do not fit
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 24, 25, 33, 48)
-_IMAGES = 3  # of a case at most: more of them are more blocks that do the same
+_IMAGES = 3  # of a case at most: more images are more blocks that do the same
 
 
 def drawn(rng: np.random.Generator, channels: int, ndim: int, **settings: Any) -> Any:

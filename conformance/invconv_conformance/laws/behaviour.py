@@ -1,4 +1,4 @@
-"""The laws of behaviour: kinds of arrays, memory, other ways to the same numbers, and what is kept:
+"""The laws of behaviour: kinds of arrays, memory, other ways to the same numbers, and state:
 copies, files, and what was remembered of arrays that then change.
 """
 
@@ -37,7 +37,7 @@ def kind(s: Setting) -> Iterator[Measure]:
         dtype = s.log_det_dtype if what.startswith("log_det") else s.dtype
         yield truth(ops_of(array).name == ops_of(x).name, f"library of {what}")
         yield truth(dtype_name(array.dtype) == dtype, f"dtype of {what}")
-        # an array of MLX, which has one memory, says none
+        # MLX has one memory, and its arrays no device
         one, other = (getattr(a, "device", None) for a in (array, x))
         yield truth(one == other, f"device of {what}")
 
@@ -97,12 +97,12 @@ def layout(s: Setting) -> Iterator[Measure]:
     same bounded operator.
     """
     shape, bounded = s.case.spatial_shape, None
-    with contextlib.suppress(TypeError):  # of one that has no rule
-        if s.known:  # a class of one's own need not know of byte orders
+    with contextlib.suppress(TypeError):  # raised where the operator has no rule
+        if s.known:  # a user's class need not support byte orders
             bounded = ic.bounded(s.plain, 2.0)
     for how, held in s.memories().items():
         x, conv = held(s.images[0]), s.plain
-        if how != REPEATED:  # of parameters, another operator
+        if how != REPEATED:  # repeated parameters are another operator
             parameters = {n: held(to_numpy(a)) for n, a in s.plain.parameters().items()}
             conv = s.plain.asarrays(x).replace(**parameters)
         image = to_numpy(x).astype(np.float64)
@@ -145,7 +145,7 @@ def prepared(s: Setting) -> Iterator[Measure]:
 
 @law("drop_in", eager=True)
 def drop_in(s: Setting) -> Iterator[Measure]:
-    """What a flow library calls takes any number of batch axes, as the operator does."""
+    """Methods that a flow library calls take any number of batch axes, as the operator does."""
     x = s.array(s.images[0])
     if not hasattr(x, "reshape"):
         return
@@ -187,7 +187,7 @@ _CHANGE = 1.25  # exact in every dtype, and regular stays regular
 
 @law("updates", eager=True)
 def updates(s: Setting) -> Iterator[Measure]:
-    """After any change of the parameters nothing comes from the old ones, even if an author's class
+    """After any change of the parameters no result is of the old ones, even if an author's class
     keeps weights in a `functools.cached_property`.
     """
     x, layers = s.array(s.images[0]), s.target.library.layers
@@ -251,7 +251,7 @@ def copies(s: Setting) -> Iterator[Measure]:
     y = s.array(s.images[1])
     try:
         pickle.dumps(y)
-    except Exception:  # array-api-strict's cannot
+    except Exception:  # array-api-strict's arrays cannot be copied
         return
     wanted = s.plain.inverse(y)
     pickled: Callable[[Any], Any] = lambda thing: pickle.loads(pickle.dumps(thing))  # noqa: E731
@@ -312,13 +312,13 @@ def _beyond_the_range(s: Setting, path: Path) -> Iterator[Measure]:
     like = s.target.asarray(np.zeros(()), "float32")
     for number in (2.0**200, 2.0**-200):
         numbers = to_numpy(array).copy()
-        numbers.reshape(-1)[-1] = number  # all of them would be a zero vector
+        numbers.reshape(-1)[-1] = number  # if all were, it would be a zero vector
         ic.save(s.plain.replace(**{name: s.array(numbers)}), path)
         with warnings.catch_warnings(record=True, action="always") as caught:
             try:
                 ic.load(path, like=like)
                 refused = ""
-            except ValueError as error:  # beside a warning, where a vector of one number is zero
+            except ValueError as error:  # and a warning, if the only number of a vector is zero
                 refused = str(error)
         message = " ".join([refused, *(str(w.message) for w in caught)])
         expected = f"holds {name}" if number > 1 else f"numbers of {name}"

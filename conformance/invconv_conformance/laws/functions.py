@@ -10,9 +10,9 @@ from invconv_conformance.laws.law import Floats, Measure, law, same, truth, valu
 from invconv_conformance.laws.setting import REPEATED, Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
-_STEP, _DRAWS = 1e-5, 4  # of differences of the truth, which is float64, and how many directions
+_STEP, _DRAWS = 1e-5, 4  # the step of differences of the float64 truth; the number of directions
 _TINY = float(np.finfo(float).tiny)
-_CLOSE = 2e-4  # of the damp that `damp_for_noise` finds, relative
+_CLOSE = 2e-4  # relative error of the damp that `damp_for_noise` finds
 
 
 def _results(found: Any) -> tuple[Any, ...]:
@@ -81,7 +81,7 @@ def memory(s: Setting) -> Iterator[Measure]:
     wanted: dict[bool, list[tuple[Floats, float]]] = {}
     for how, held in s.memories().items():
         other, first = how == REPEATED, next(iter(call.arrays))
-        if call.looks and other:  # of one image, twice, there may be no more than noise
+        if call.looks and other:  # two copies of an image may leave nothing but noise
             continue
         ways = {n: held if n == first or not other else s.array for n in call.arrays}
         arrays = {name: ways[name](a) for name, a in call.arrays.items()}
@@ -114,7 +114,7 @@ def gradient(s: Setting) -> Iterator[Measure]:
     unit = max(1e-7, 1e2 * EPS[s.dtype])
     for name, array in numbers.items():
         way = rng.standard_normal(np.shape(array))
-        if name == "psf":  # even ones alone are taken
+        if name == "psf":  # it has to be even
             way = array
         moved = (numbers | {name: array + h * way} for h in (_STEP, -_STEP))
         ends = [_results(call.truth(**near)) for near in moved]

@@ -1,4 +1,4 @@
-"""What a law is, and what it measures."""
+"""Laws, and the measures that they yield."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ Floats = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """An error and its bound; ``what`` says of which output, ``rules`` which methods give it."""
+    """The error of an output, ``what``, and its bound; ``rules`` are the methods behind it."""
 
     what: str
     error: float
     bound: float
-    rules: str = ""  # those of the law unless given
+    rules: str = ""  # the law's, unless given
 
     @property
     def share(self) -> float:
@@ -36,17 +36,17 @@ Check = Callable[[Any], Iterator[Measure]]  # of a `Setting`
 
 @dataclass(frozen=True)
 class Law:
-    """What must hold; `check` yields no measure where there is nothing to check."""
+    """A promise to check; `check` yields no measure where there is nothing to check."""
 
     id: str
     definition: str  # in symbols
     source: str  # where it comes from
     check: Check
-    rules: str = ""  # the methods of an author's that a failure points to
-    regular: bool = True  # whether it speaks of regular operators,
-    singular: bool = False  # and of singular ones
-    eager: bool = False  # whether it is about what happens outside compiled code only
-    functions: bool = False  # whether it is about calls of functions, not about operators
+    rules: str = ""  # the author's methods that a failure points to
+    regular: bool = True  # whether it is about regular operators,
+    singular: bool = False  # and about singular ones
+    eager: bool = False  # whether it is about eager code only
+    functions: bool = False  # whether it is about functions, not operators
 
     def speaks_of(self, case: Case, mode: str) -> bool:
         """Tell whether it is about a case in a mode."""

@@ -17,7 +17,7 @@ from invconv_conformance.truth import oracle
 from invconv_conformance.truth.bounds import C_FACTOR, EPS, LEAST, Scales, scales
 from invconv_conformance.truth.oracle import EXTENDED, ExtendedLU
 
-# what is no method of an image: of an operator, a grid and an image
+# computations that are not methods: functions of an operator, a grid and an image
 MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {
     "log_det": lambda conv, shape, x: conv.log_det(shape),
     "log_det of the inverse": lambda conv, shape, x: ic.Inverse(conv).log_det(shape),
@@ -25,7 +25,7 @@ MORE: dict[str, Callable[[ic.InvertibleConv, Shape, Array], Array]] = {
 }
 DIRECTIONS = ("forward_and_log_det", "inverse_and_log_det")
 PULLBACKS = ("forward_vjp", "inverse_vjp")
-REPEATED = "one sample in place of all"  # the one of `Setting.memories` that changes the numbers
+REPEATED = "one sample in place of all"  # the one way of `Setting.memories` that changes numbers
 
 
 def everything(conv: Any, x: Array, pullbacks: Sequence[str] = PULLBACKS) -> dict[str, Array]:
@@ -59,7 +59,7 @@ class Compiled:
         if log_det_bar is None:
             batch = x.shape[: len(self._setting.case.batch_shape)]
             log_det_bar = self._setting.cotangent(np.zeros(tuple(batch)))
-        if bar is None or bar is x:  # torch.compile makes a program of its own for one array twice
+        if bar is None or bar is x:  # torch.compile makes another program if both are one array
             bar = copy_of(x)
         return self._program(self.parameters(), x, bar, log_det_bar)[what]
 
@@ -79,7 +79,7 @@ class Setting:
     case: Case
     target: Target
     dtype: str
-    known = True  # whether the case is the suite's: of one's own, parameters may say nothing
+    known = True  # whether the case is the suite's; a user's parameters may have no effect
 
     def fresh(self) -> ic.InvertibleConv:
         """Return the operator on the library, in memory of its own."""
@@ -127,7 +127,7 @@ class Setting:
 
     @functools.cached_property
     def scales(self) -> Scales:
-        """What the bounds depend on."""
+        """The sizes that the bounds depend on."""
         return scales(self.host, self.case.spatial_shape, (self.affine[0], self.lu))
 
     @property
@@ -141,7 +141,7 @@ class Setting:
         return self.unit * self.scales.condition
 
     def cast(self, size: Floats, count: int | None = None) -> Floats:
-        """Return what is lost by the cast to a half type of arrays with these 2-norms, else 0.
+        """Return the error of a cast to a half type, for arrays of these 2-norms; else 0.
 
         They have as many numbers as a sample unless given.
         """
@@ -160,7 +160,7 @@ class Setting:
         return self.lever * (size + self.scales.loss * self.shift_norm) + self.cast(size)
 
     def gradient_bound(self, size: float) -> float:
-        """Return the bound of two ways to a gradient of a size, each with solves of its own."""
+        """Return the bound of the difference of two ways to a gradient of a size; both solve."""
         return self.lever * self.scales.condition * size + float(self.cast(np.asarray(size)))
 
     def two_ways(self, what: str, found: Floats, wanted: Floats, size: float) -> Measure:
@@ -198,7 +198,7 @@ class Setting:
             REPEATED: lambda x: xp.broadcast_to(put(x[:1]), x.shape),
         }
         if self.target.library.name == "torch":
-            ways["signs that are to be turned"] = lambda x: put(-x)._neg_view()  # as z.conj().imag
+            ways["signs that are to be turned"] = lambda x: put(-x)._neg_view()  # z.conj().imag
         if self.target.library.name == "numpy":
             dtype, swapped = self.dtype, np.dtype(self.dtype).newbyteorder()
             ways |= {
@@ -230,13 +230,13 @@ class Setting:
 
     @functools.cached_property
     def outputs(self) -> dict[str, Floats]:
-        """What the inverse is judged on: random y, and a y that comes from a random x."""
+        """The arrays that the inverse is judged on: a random y, and the y of a random x."""
         image = self._rounded(self.forward(self.images[0]).astype(np.float64))
         return {"random y": self.images[1], "y = K x + b": image}
 
     @property
     def log_det_dtype(self) -> str:
-        """That of a log-determinant, float32 for the half types."""
+        """The dtype of log-determinants, float32 for the half types."""
         return "float32" if self.dtype in ("float16", "bfloat16") else self.dtype
 
     def rows(self, x: Floats) -> Floats:

@@ -1,5 +1,5 @@
-"""The laws of what calls share: an operator in several threads, the memory of results, and the one
-order of the compiled kernel's sums, whatever else runs and whoever asks.
+"""The laws of shared things: an operator in several threads, the memory of results, and the one
+order of the compiled kernel's sums, whatever else runs and whichever library calls.
 """
 
 import functools
@@ -21,7 +21,7 @@ from invconv_conformance.laws.law import Floats, Measure, largest, law, same, tr
 from invconv_conformance.laws.setting import DIRECTIONS, Setting
 from invconv_conformance.libraries import Parameters, Pullback
 
-_CALLS, _OF_A_LAYER = 4, 32  # on a grid: a layer decides each time what it keeps
+_CALLS, _OF_A_LAYER = 4, 32  # calls on a grid; a layer decides at each call what to keep
 _SIZES = range(1, 9)  # of the last axis: more grids than a layer in eval mode keeps inverses of
 
 Run = Callable[[Array], tuple[Array, ...]]
@@ -59,7 +59,7 @@ def in_threads(s: Setting) -> Iterator[Measure]:
 
 
 def _ways(s: Setting, conv: ic.InvertibleConv) -> dict[str, Run]:
-    """Return how an operator is called: as it is, prepared for each grid, and in a layer."""
+    """Return the ways to call an operator: as it is, prepared for each grid, and in a layer."""
     axes = len(s.case.spatial_shape)
     kept: dict[Shape, ic.PreparedInverse] = {}
 
@@ -124,7 +124,7 @@ def _flat(gradients: tuple[dict[str, Array], Array]) -> tuple[Array, ...]:
 
 
 def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
-    """Double results, of which autograd records how they came about, in place and beside them."""
+    """Double results that autograd recorded, in place and in a copy."""
     x = s.array(s.images[0])
     for what in DIRECTIONS:
 
@@ -142,7 +142,7 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
         runs = (functools.partial(doubled, edit=edit) for edit in (False, True))
         try:
             wanted, found = (_flat(pullback(run, s.plain.parameters(), x, bars)) for run in runs)
-        except RuntimeError as error:  # of what the derivative needs, as of torch.exp
+        except RuntimeError as error:  # of a result that the derivative needs, as torch.exp's
             if "modified by an inplace" not in str(error):
                 raise
             last = s.plain._path()[-1]
@@ -157,11 +157,11 @@ def _recorded(s: Setting, pullback: Pullback) -> Iterator[Measure]:
             size += largest(other[number])
 
 
-_SAMPLES = 35  # of a batch: more than two vectors have lanes, and some are left over
-_FULL = 34  # of a batch that fills vectors, and has a rest that is solved apart
-# of one channel: more than a buffer holds at a time, so wide or so tall
+_SAMPLES = 35  # in a batch: more than the lanes of two vectors, with a rest
+_FULL = 34  # in a batch that fills vectors and leaves a rest
+# images of one channel, so wide or so tall that no buffer holds all of them
 _LARGE: tuple[Shape, ...] = ((9000,), (20, 9000), (700, 64), (7, 20, 90), (3, 5, 20, 30))
-_WIDE = (50, 36000)  # a second thread comes before the first one has done it all
+_WIDE = (50, 36000)  # so large that a second thread joins before the first one is done
 _THREADS = 2
 _ROUNDS = 5  # so that threads meet in different places
 
@@ -181,7 +181,7 @@ def same_bits(s: Setting) -> Iterator[Measure]:
     if isinstance(s.plain, ic.AutoregressiveConv):
         there = machine.reason() is None
         yield truth(_is_kernel(host.plan) == there, "the kernel, where it is there")
-    if not _is_kernel(host.plan):  # then it is no library's; JAX would compile it to say so
+    if not _is_kernel(host.plan):  # then no library uses it; JAX would compile to say so
         return
     prepared = s.plain.prepare(shape, check=False)
     if not _is_kernel(prepared.plan):
@@ -235,7 +235,7 @@ def _is_kernel(plan: Plan) -> bool:
 
 
 def _same(x: Floats, y: Floats) -> bool:
-    """Tell whether x has the numbers of y, perhaps several times, but for the kind of a NaN."""
+    """Tell whether x is y, perhaps repeated; any NaN equals any other."""
     x = x.reshape(-1, *y.shape)
     y, numbers = np.broadcast_to(y, x.shape), ~np.isnan(x)
     signs = np.array_equal(np.signbit(x[numbers]), np.signbit(y[numbers]))

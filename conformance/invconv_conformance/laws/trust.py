@@ -1,4 +1,4 @@
-"""The laws of trust: what is refused, and what is said of inverses that are lost.
+"""The laws of trust: refusals, and warnings of inverses that are lost.
 
 Singular operators, wrong arguments; condition numbers, warnings, diagnoses and guards.
 """
@@ -24,7 +24,7 @@ from invconv_conformance.laws.law import Measure, law, refuses, truth, values
 from invconv_conformance.laws.setting import Setting
 from invconv_conformance.truth.bounds import C_FACTOR, EPS
 
-# a value of each setting that is refused
+# for each setting, a value that is refused
 _WRONG = {"direction": 2, "dilation": 0, "mask": "disc", "channel_order": "any", "ndim": -1}
 _WRONG |= {"padding": "reflect", "boundary": "disc"}
 
@@ -50,7 +50,7 @@ def singular(s: Setting) -> Iterator[Measure]:
     except ic.SingularConvError as error:
         yield truth(looks and "singular" in str(error), "the gradient of the log_det")
     else:
-        # PLU's is a sum of parameters: its gradient is there, whatever they are
+        # PLU's is a sum of parameters, and always has a gradient
         summed = "log_scale" in gradients
         yield truth(summed or not looks, "no SingularConvError of the gradient")
         finite = all(np.isfinite(values(g)).all() for g in gradients.values())
@@ -136,7 +136,7 @@ def errors(s: Setting) -> Iterator[Measure]:
     no_flag: dict[str, Any] = {"check": "no"}
     prepare = functools.partial(conv.prepare, shape, **no_flag)
     yield refuses("check", TypeError, "check: expected", prepare)
-    if s.known:  # what a class of one's own refuses, it alone knows
+    if s.known:  # what a user's class refuses is its own matter
         parameters = conv.parameters()
         for name, array in parameters.items():
             last = name.rpartition(".")[2]
@@ -151,16 +151,16 @@ def errors(s: Setting) -> Iterator[Measure]:
             yield refuses(name, ValueError, f"{name}: expected", change)
 
 
-_TOLERATED = 1e-2  # error of an entry, over the largest: what a warning promises
-_SAMPLES_DIFFER = 2.0  # digits, of the few images of a case and the worst of many kinds
-_ON_THE_HOST = "numpy", "float32"  # what runs there whatever the library is checked once
-_ENOUGH = 2.0  # digits, with which nothing is to be done
+_TOLERATED = 1e-2  # error of an entry over the largest entry, beyond which an inverse warns
+_SAMPLES_DIFFER = 2.0  # digits, between a case's few images and the worst of many kinds
+_ON_THE_HOST = "numpy", "float32"  # checks that run on the host for every library run once, there
+_ENOUGH = 2.0  # digits; with more of them there is no advice
 
 
 @law("condition", "N. J. Higham, ibid. ch. 15; exact up to 512 unknowns", eager=True)
 def condition(s: Setting) -> Iterator[Measure]:
     """condition(shape) is |K| |K^-1|, in the 2-norm or in the 1-norm."""
-    shape, fresh = s.case.spatial_shape, s.plain.replace()  # which remembers no other law's numbers
+    shape, fresh = s.case.spatial_shape, s.plain.replace()  # a fresh copy
     fresh.condition((1,) * len(shape))
     pair = s.affine[0].astype(float), s.lu.inverse.astype(float)
     orders = (1, 2, math.inf)
@@ -183,7 +183,7 @@ def condition(s: Setting) -> Iterator[Measure]:
 
 @contextmanager
 def warned() -> Iterator[list[str]]:
-    """Catch warnings of lost inverses, whose messages the list has at the end."""
+    """Catch warnings of lost inverses; at the end the list has their messages."""
     messages: list[str] = []
     kind = ic.IllConditionedWarning
     with warnings.catch_warnings(record=True, action="always", category=kind) as caught:
@@ -204,13 +204,13 @@ def warning(s: Setting) -> Iterator[Measure]:
     tolerated = max(_TOLERATED, 3 * HALF_EPS.get(s.dtype, 0.0))
     lost = any(one.error > tolerated for one in known)
     yield truth(bool(told) == lost, "a warning, or none, against what is said")
-    # far from the limit few images tell that nothing is lost, and their error is told to nobody
+    # far from the limit few images show that nothing is lost, and no error is stated
     said = (known[0] if lost else judgement.judge(conv, shape, s.log_det_dtype)).error
     error = _error(s)
     digits = _digits(s, error)
     yield truth(lost or error <= 10 * tolerated, "an error of which nothing is said")
     yield Measure("digits too many", _digits(s, said) - digits, 1.0)
-    # one image says little, and sums of few bits may be exact, as those of half types
+    # one image says little, and sums of few bits, as of half types, may be exact
     if s.dtype == s.log_det_dtype and (not s.case.batch_shape or len(s.images[0]) > 1):
         yield Measure("digits too few", digits - _digits(s, said), _SAMPLES_DIFFER)
 
@@ -235,7 +235,7 @@ def _error(s: Setting) -> float:
 
 @law("diagnosis", eager=True)
 def diagnosis(s: Setting) -> Iterator[Measure]:
-    """Diagnose says the condition, the log-determinant, the worst column and the digits as they
+    """Diagnose states the condition, the log-determinant, the worst column and the digits as they
     are.
     """
     if (s.target.library.name, s.dtype) != _ON_THE_HOST:
@@ -254,7 +254,7 @@ def diagnosis(s: Setting) -> Iterator[Measure]:
     yield truth(nothing == (found.digits >= _ENOUGH), "advice")
     yield truth(repr(found).startswith(type(s.plain).__name__), "the operator's name")
     if found.norm == "1-norm" and found.exact and found.pixel is not None:
-        # of an Inverse, what its forward, which solves, does to errors
+        # for an Inverse: how its forward, a solve, grows errors
         solved = s.affine[0] if isinstance(s.plain, ic.Inverse) else s.lu.inverse
         columns = np.abs(solved).sum(axis=0).astype(float)
         place = np.ravel_multi_index((found.channel or 0, *found.pixel), (s.plain.channels, *shape))

@@ -22,7 +22,7 @@ _APPLY, _FACTOR, _TURN = "factors or apply", "factor and its Solver", "transpose
 _LOG_DET, _LOG_DET_VJP = "pivots or log_det", "add_log_det_vjp"
 _GRAM = "gram or factors_vjp"
 _HIGHAM = "Higham, Accuracy and Stability of Numerical Algorithms, ch. 7 and 8"
-_GAIN, _FAR = 3.0, 100.0  # of bounded inverses, and how far from the identity they start
+_GAIN, _FAR = 3.0, 100.0  # the gain of bounded inverses; how far from the identity they start
 
 
 @law("forward.value", "the definition", rules=_APPLY, singular=True)
@@ -112,7 +112,7 @@ def transpose_inverse(s: Setting) -> Iterator[Measure]:
     """log|det K^T| = log|det K|, and |inverse(y) - K^-T y| <= c m eps |K| |K^-1| |x|."""
     y = s.images[1]
     turned = s.plain.transpose()
-    if s.dtype == s.log_det_dtype:  # the matrix of two factors is rounded, too much in a half type
+    if s.dtype == s.log_det_dtype:  # a half type rounds the product of two factors too coarsely
         gap = largest(values(turned.log_det(s.case.spatial_shape)) - s.lu.log_det())
         yield Measure("log_det of K^T", gap, _log_det_bound(s) + s.lever * s.size)
     x = s.transposed(y, inverse=True)
@@ -161,7 +161,7 @@ def bounded(s: Setting) -> Iterator[Measure]:
     yield Measure("|K^-1|", float(1 / np.linalg.norm(matrix, -2)), _GAIN * rounding)
 
 
-_DIFFERENCES_HOLD = 1e-10  # condition x eps beyond which the dense differences are no truth
+_DIFFERENCES_HOLD = 1e-10  # largest condition x eps at which dense differences are a truth
 
 
 @law("vjp.input", "linear algebra", rules=_TURN, singular=True)
@@ -173,7 +173,7 @@ def vjp_input(s: Setting) -> Iterator[Measure]:
     if not s.case.singular:
         solved = s.transposed(bar, inverse=True)
         cases.append(("y_bar", solved, s.lever * s.norm(solved)))
-    # K does not depend on x, so that the log-determinant adds nothing
+    # K does not depend on x: the log-determinant adds nothing
     more = (None,) if s.case.singular else (None, s.ones)
     for (what, right, bound), method, image in zip(cases, PULLBACKS, s.images, strict=False):
         for log_det_bar in more:
@@ -198,7 +198,7 @@ def vjp_parameters(s: Setting) -> Iterator[Measure]:
     for name, array in s.host.parameters().items():
         direction = rng.standard_normal(array.shape)
         direction /= max(1.0, float(np.linalg.norm(direction)))
-        if name.rpartition(".")[2] == "reflectors":  # whose length says nothing
+        if name.rpartition(".")[2] == "reflectors":  # their length has no effect
             direction *= np.linalg.norm(array, axis=1, keepdims=True)
         truth = _differences(s, name, direction, s_bar)
         for (what, found), (slope, size) in zip(gradients, truth, strict=True):
@@ -251,8 +251,8 @@ def _differences(
     return [(float(slopes[i]), float(1 + size[i]) * 1e-3 / step) for i in range(4)]
 
 
-_LOUD = 2.0**20, 16.0  # times other samples; less in the half types
-_LOST = 1e4  # eps by which a recurrence of 8 pixels loses its inverse, though not beside 1e6
+_LOUD = 2.0**20, 16.0  # times as large as other samples; less in the half types
+_LOST = 1e4  # eps: a recurrence of 8 pixels loses its inverse by it, but not beside 1e6
 
 
 @law("isolation", "linearity", rules=_APPLY)
@@ -317,7 +317,7 @@ def _pulled_back(
 
 @functools.cache
 def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
-    """Return the measures of a chain of the library's that keeps no activations."""
+    """Return the measures of the library's chain that keeps no activations."""
     target, eps = target_of(Column(library, device, "eager", dtype)), EPS[dtype]
     own: Any = target.library
     array = functools.partial(target.asarray, dtype=dtype)
@@ -337,7 +337,7 @@ def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
     x = np.random.default_rng(0).standard_normal((3, 1, 8))
     bar = np.where([[[1]], [[0]], [[0]]], np.cos(x), 0.0)
     wanted, x_bar = chain.forward_vjp(x[:1], bar[:1])
-    x[1] = 1e6 * np.eye(8)[-1]  # which is not lost itself
+    x[1] = 1e6 * np.eye(8)[-1]  # this large sample itself is not lost
     found, found_x_bar = gradients_of(chain, x)
     pairs = [(found[name], gradient) for name, gradient in wanted.items()]
     x[2] = math.nan
@@ -345,7 +345,7 @@ def _recomputed(library: str, device: str, dtype: str) -> list[Measure]:
     measures = [Measure("recomputed", largest(a - b), 1e3 * eps) for a, b in pairs]
     tap = (_LOST / eps) ** (1 / 8)
     grown = chain.replace(**{"1.kernel": np.asarray([[[1.0, -tap]]])})
-    small = x[:2] * [[[eps / 16]], [[1.0]]]  # which is lost beside the bias
+    small = x[:2] * [[[eps / 16]], [[1.0]]]  # these small samples are lost beside the bias
     for what, trained, images in (("a tap", grown, x[:2]), ("a bias", chain, small)):
         gradients, _ = gradients_of(trained, images)
         text = f"no gradient of an image that {what} loses beside a large one"

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else, from Jinja templates that extend ``base.html``.
+"""HTML pages in one file each, from Jinja templates that extend ``base.html``.
 
 Every value is escaped, no name may be missing. May import nothing of ours.
 """
@@ -24,7 +24,7 @@ class Line:
 
     cells: Sequence[str | Styled]
     kind: str = ""  # CSS classes of the row
-    id: str = ""  # what a link to the row names
+    id: str = ""  # the anchor of links to the row
 
 
 def render(package: str, name: str, **values: Any) -> str:

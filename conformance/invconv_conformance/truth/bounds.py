@@ -38,7 +38,7 @@ EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16"
 
 @dataclass(frozen=True)
 class Scales:
-    """What the bounds of an operator on a grid depend on."""
+    """The sizes that the bounds of an operator on a grid depend on."""
 
     terms: float  # m
     gain: float  # |K|
@@ -56,7 +56,7 @@ def scales(
 ) -> Scales:
     """Return the scales of an operator of NumPy float64 arrays.
 
-    ``factored`` is its dense matrix, and that in factors, where they are known.
+    ``factored`` is its dense matrix and that matrix's factors, where these are known.
     """
     if isinstance(conv, ic.Inverse):
         s = scales(conv.conv, shape)
@@ -72,7 +72,7 @@ def scales(
         matrix = oracle.affine(conv, shape, EXTENDED)[0]
         factored = matrix, ExtendedLU(matrix)
     values, loss = np.linalg.svd(factored[0].astype(float), compute_uv=False), math.inf
-    if np.isfinite(factored[1].log_det()):  # the smallest singular value drowns in float64's eps
+    if np.isfinite(factored[1].log_det()):  # the least singular value drowns in float64's eps
         loss = float(np.linalg.norm(factored[1].inverse.astype(float), 2))
     gain = float(values[0])
     with np.errstate(divide="ignore"):  # a singular operator has a value, and no inverse to bound

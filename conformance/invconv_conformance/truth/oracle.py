@@ -160,7 +160,7 @@ def correlate(taps: Taps, shape: Shape, *words: str) -> Matrix:
     return np.asarray(matrix)
 
 
-# what NumPy calls them; of "odd" see `continued`
+# NumPy's names of borders; "odd" is in `continued`
 _PADS: dict[str, Any] = {"symmetric": "symmetric", "mirror": "reflect", "zero": "constant"}
 _PADS["periodic"] = "wrap"
 
@@ -170,7 +170,7 @@ def continued(x: Matrix, axis: int, reach: int, word: str) -> Matrix:
     sides = [(reach * (n == axis % x.ndim),) * 2 for n in range(x.ndim)]
     if word != "odd":
         return np.pad(x, sides, mode=_PADS[word])
-    walls = [(min(one, 1), min(other, 1)) for one, other in sides]  # of zeros, which reflect
+    walls = [(min(one, 1), min(other, 1)) for one, other in sides]  # pixels of zero, which reflect
     inner = [(max(one - 1, 0), max(other - 1, 0)) for one, other in sides]
     return np.pad(np.pad(x, walls), inner, mode="reflect", reflect_type="odd")
 
@@ -194,7 +194,7 @@ def autoregressive_taps(conv: ic.AutoregressiveConv) -> Iterator[tuple[Shape, Ma
 
 
 def _around(conv: Any, halved: Iterable[bool] = itertools.repeat(False)) -> Taps:
-    """Yield offsets from the centre and taps: of both signs along an axis of which half is kept."""
+    """Yield offsets from the centre and taps; both signs along axes that keep half a kernel."""
     sides, dilation = [], getattr(conv, "dilation", itertools.repeat(1))
     for k, d, half in zip(conv.kernel.shape[2:], dilation, halved, strict=False):
         whole = [(d * (j - (k - 1) // 2), j) for j in range(k)]
@@ -209,7 +209,7 @@ def block_transform(basis: str, factor: int) -> Matrix:
     if basis == "dct":
         return np.asarray(scipy.fft.dct(_identity(factor), axis=0, norm="ortho"))
     matrix = _identity(1)
-    while len(matrix) < factor:  # the bands of twice as wide pixels, and those of two pixels each
+    while len(matrix) < factor:  # bands of pixels twice as wide, then differences of two pixels
         wider, finest = np.kron(matrix, [1, 1]), np.kron(_identity(len(matrix)), [1, -1])
         matrix = np.concatenate([wider, finest]) / np.sqrt(EXTENDED(2))
     return matrix
