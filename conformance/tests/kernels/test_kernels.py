@@ -216,6 +216,19 @@ def test_code_for_aarch64_multiplies_and_adds_in_vectors(itemsize: int) -> None:
         assert "fmaf" not in code, "no call of the C library"
 
 
+def test_a_call_in_compiled_code_has_each_argument_by_its_name() -> None:
+    writer, callee = Writer(host(), 8), ("x y", "count width", "y width")
+    with writer.function("callee", *callee, inside=True) as a:
+        writer.clear(a["x"], a["count"])
+    with writer.function("caller", "x", inside=False) as a:
+        given = {"x": a["x"], "count": 3}
+        writer.call_inside("callee", {"step": 1}, **given)  # records have other fields, too
+        with pytest.raises(TypeError, match=r"x, y, count, width, got \['cuont'\]"):
+            writer.call_inside("callee", **given, cuont=1)
+        with pytest.raises(TypeError, match=r"expected arguments \['count'\] too, got y, width, x"):
+            writer.call_outside(a["x"], callee, x=a["x"])
+
+
 @pytest.mark.parametrize("batch", [1, 37])
 @pytest.mark.parametrize("channels", [1, 3, 24])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

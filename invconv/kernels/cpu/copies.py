@@ -16,6 +16,8 @@ SIGNATURE = (
     "lines z places",
     "lines_there line_step channel_stride skew start count width place channel_step step channels "
     "lanes",
+    # those of lines in only some kinds, and places and steps of a buffer that has nothing else
+    "places channel_stride skew start place channel_step lanes",
 )
 
 

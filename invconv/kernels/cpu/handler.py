@@ -52,7 +52,8 @@ def write_propagation_handler(w: Writer, address: int, shape: propagation.Recurs
         taps, x = (xla.data(w, xla.array(w, frame, xla.ARGUMENTS, i)) for i in range(2))
         h, numbers = xla.data(w, xla.array(w, frame, xla.RESULTS, 0)), xla.attribute(w, frame, 0)
         given = {n: w.entry(numbers, i) for i, n in enumerate(shape.signature[1].split())}
-        w.call_outside(w.address(address), shape.signature, x=x, taps=taps, h=h, **given)
+        given |= {"x": x, "taps": taps, "h": h, "gains": w.address(0)}
+        w.call_outside(w.address(address), shape.signature, **given)
 
 
 def write_correlation_handler(w: Writer, addresses: tuple[int, ...]) -> None:

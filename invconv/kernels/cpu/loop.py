@@ -57,7 +57,6 @@ def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
         _solve_pixels(w, a, h, s, images)
         return
     copied = {
-        **(h | s),
         "lines_there": images if kind == "images" else s["lines"],
         "channel_stride": h["pixels"],
         "places": w.entries(a["program"], h["places"]),
@@ -72,10 +71,10 @@ def _segment(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:
         }
     with w.b.if_then(s["needed"].is_(">", 0)):
         _ask_for_rows_above(w, a, h, s)
-    w.call_inside("enter", **copied | {"lines": w.at(a["y"], s["memory"])})
+    w.call_inside("enter", h | s, lines=w.at(a["y"], s["memory"]), **copied)
     _rows_above(w, a, h, s)
     _solve_pixels(w, a, h, s, images)
-    w.call_inside("leave", **copied | {"lines": w.at(a["x"], s["memory"])})
+    w.call_inside("leave", h | s, lines=w.at(a["x"], s["memory"]), **copied)
 
 
 def _solve_pixels(w: Writer, a: Arguments, h: Numbers, s: Numbers, images: Int) -> None:
@@ -97,7 +96,7 @@ def _solve_pixels(w: Writer, a: Arguments, h: Numbers, s: Numbers, images: Int) 
         "order": step,
         "images": images,
     }
-    w.call_outside(a["sums"], sums.SIGNATURE, **h | s | given)
+    w.call_outside(a["sums"], sums.SIGNATURE, h | s, **given)
 
 
 def _ask_for_rows_above(w: Writer, a: Arguments, h: Numbers, s: Numbers) -> None:

@@ -21,6 +21,9 @@ SIGNATURE = (
     "z out w diagonal spare lists keep",
     "at rows row_step columns column_step taps channels channel_step top last_row last_column "
     "substitute first order masked images lag",
+    # of solves alone, and the steps of several rows and columns
+    "diagonal keep row_step column_step top last_row last_column substitute first order masked "
+    "images lag",
 )
 
 

@@ -6,7 +6,7 @@ Pointers have no type of their own, but those of local variables: every other lo
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeAlias
@@ -22,7 +22,8 @@ I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 POINTER, VOID = ir.PointerType(), ir.VoidType()
 Arguments = dict[str, Any]  # addresses and integers, by name
 Numbers = dict[str, "Int"]
-Signature = tuple[str, str]  # names of a function's pointers, and of its integers
+# names of a function's pointers, of its integers, and of those that a call may leave out
+Signature = tuple[str, str] | tuple[str, str, str]
 
 
 class Int:
@@ -101,7 +102,7 @@ class Variable:
 
 
 def _type_of(signature: Signature, result: Any = VOID) -> Any:
-    pointers, integers = (len(names.split()) for names in signature)
+    pointers, integers = (len(names.split()) for names in signature[:2])
     return ir.FunctionType(result, [POINTER] * pointers + [I64] * integers)
 
 
@@ -127,7 +128,14 @@ class Writer:
 
     @contextmanager
     def function(
-        self, name: str, pointers: str, integers: str = "", *, inside: bool, result: Any = VOID
+        self,
+        name: str,
+        pointers: str,
+        integers: str = "",
+        optional: str = "",
+        *,
+        inside: bool,
+        result: Any = VOID,
     ) -> Iterator[Arguments]:
         """Write a function, of pointers and then integers, inside this context.
 
@@ -138,7 +146,7 @@ class Writer:
         if inside:
             function.linkage = "internal"
         self.b = ir.IRBuilder(function.append_basic_block())
-        self.signatures[name] = pointers, integers
+        self.signatures[name] = pointers, integers, optional
         given = dict(zip(f"{pointers} {integers}".split(), function.args, strict=True))
         yield given | {n: self.integer(given[n]) for n in integers.split()}
         self.b.ret_void() if result == VOID else self.b.ret(ir.Constant(result, None))
@@ -177,18 +185,41 @@ class Writer:
             function = ir.Function(self.module, kind, name)
         return self.b.call(function, arguments)
 
-    def call_inside(self, name: str, **given: Value | Number) -> None:
-        """Call a function that `function` wrote; missing arguments are zero."""
-        self.b.call(self.module.globals[name], self.ordered(self.signatures[name], given))
+    def call_inside(
+        self, name: str, record: Numbers | None = None, /, **given: Value | Number
+    ) -> None:
+        """Call a function that `function` wrote, with arguments as in `ordered`."""
+        arguments = self.ordered(self.signatures[name], record or {}, given)
+        self.b.call(self.module.globals[name], arguments)
 
-    def call_outside(self, address: Value, signature: Signature, **given: Value | Number) -> None:
-        """Call a function of another module; missing arguments are zero."""
-        self.b.call(self.typed(address, _type_of(signature)), self.ordered(signature, given))
+    def call_outside(
+        self,
+        address: Value,
+        signature: Signature,
+        record: Numbers | None = None,
+        /,
+        **given: Value | Number,
+    ) -> None:
+        """Call a function of another module, with arguments as in `ordered`."""
+        arguments = self.ordered(signature, record or {}, given)
+        self.b.call(self.typed(address, _type_of(signature)), arguments)
 
-    def ordered(self, signature: Signature, given: Mapping[str, Value | Number]) -> list[Value]:
-        pointers, integers = (names.split() for names in signature)
-        addresses = [given.get(name, ir.Constant(POINTER, None)) for name in pointers]
-        return [*addresses, *(self.integer(given.get(name, 0)).value for name in integers)]
+    def ordered(
+        self, signature: Signature, record: Numbers, given: dict[str, Value | Number]
+    ) -> list[Value]:
+        """Return the arguments of a call: those given, then those of a record, by name.
+
+        Optional ones are zero where neither has them. A given name that the function does not have,
+        and a missing one, raise TypeError.
+        """
+        pointers, integers, *optional = (names.split() for names in signature)
+        zeros = dict.fromkeys(pointers, ir.Constant(POINTER, None)) | dict.fromkeys(integers, 0)
+        if unknown := given.keys() - zeros.keys():
+            raise TypeError(f"expected arguments named {', '.join(zeros)}, got {sorted(unknown)}")
+        known = {name: zeros[name] for names in optional for name in names} | record | given
+        if missing := zeros.keys() - known.keys():
+            raise TypeError(f"expected arguments {sorted(missing)} too, got {', '.join(known)}")
+        return [known[name] for name in pointers] + [self.integer(known[n]).value for n in integers]
 
     def address(self, number: Number) -> Value:
         return self.b.inttoptr(self.integer(number).value, POINTER)

@@ -254,7 +254,7 @@ def _call_sums(w: Writer, a: Arguments, h: Numbers, lists: Int, **given: Int | i
         "spare": w.at(a["z"], h["spare"]),
         "lists": w.entries(a["program"], lists),
     }
-    w.call_outside(a["sums"], SIGNATURE, **h | pointers | {"rows": 1} | given)
+    w.call_outside(a["sums"], SIGNATURE, h, **pointers, rows=1, **given)
 
 
 def _pack(w: Writer, a: Arguments, h: Numbers) -> None:
@@ -294,7 +294,7 @@ def write_images_correlation(w: Writer) -> None:
         with each_unit(w, a["shared"], a["images"].over(h["images"])) as group:
             image = group * h["images"]
             x, y = (w.at(a[name], image * image_size) for name in "xy")
-            copied = h | {
+            copied = {
                 "lines_there": (a["images"] - image).least(h["images"]),
                 "line_step": image_size,
                 "channel_stride": h["pixels"],
@@ -302,12 +302,12 @@ def write_images_correlation(w: Writer) -> None:
                 "width": h["pixels"],
                 "step": step,
             }
-            w.call_inside("enter", lines=x, z=a["z"], **copied)
+            w.call_inside("enter", h, lines=x, z=a["z"], **copied)
             with w.loop(0, h["pieces"]) as i:
                 run = w.record(programs.Run, a["program"], h["body"] + i * size(programs.Run))
                 place = {"at": run["at"], "columns": run["columns"], "column_step": step}
                 _call_sums(w, a, h, h["lists"] + run["taps"], **place)
-            w.call_inside("leave", lines=y, z=w.at(a["z"], h["out"]), **copied)
+            w.call_inside("leave", h, lines=y, z=w.at(a["z"], h["out"]), **copied)
 
 
 def write_gram(w: Writer, outputs: int, inputs: int) -> None:

@@ -50,7 +50,8 @@ def _write(w: Writer, parts: int) -> None:
         m = _Matrix(w, a["z"], a["channels"], parts)
         numbers = a["channels"] * a["channels"] * parts
         with w.loop(0, a["count"], w.lanes) as first:
-            copied = a | {
+            copied = {
+                "z": a["z"],
                 "lines": w.at(a["matrices"], first * numbers),
                 "lines_there": (a["count"] - first).least(w.lanes),
                 "line_step": numbers,

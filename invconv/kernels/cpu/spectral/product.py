@@ -330,10 +330,11 @@ def _transform(w: Writer, a: Arguments, h: Numbers, plane: Value, first: Int | i
             "w": w.at(a["transforms"], s["weights"] + first),
             "spare": w.at(a["z"], h["spare"]),
             "lists": w.entries(a["program"], h["one"]),
+            "at": 0,
             "column_step": w.lanes,
             "taps": 1,
         }
-        w.call_outside(w.address(s["sums"]), SIGNATURE, **s | given)
+        w.call_outside(w.address(s["sums"]), SIGNATURE, s, **given)
 
 
 def _turn(w: Writer, a: Arguments, plane: Value, start: Int, first: int) -> None:
@@ -363,4 +364,4 @@ def _multiply(w: Writer, a: Arguments, h: Numbers) -> None:
             "columns": 1,
             "taps": taps,
         }
-        w.call_outside(function, SIGNATURE, **h | given)
+        w.call_outside(function, SIGNATURE, h, **given)
