@@ -48,7 +48,9 @@ from invconv.operators.symmetric import SymmetricConv
 from invconv.stability.bounded import bounded
 from invconv.stability.diagnosis import Diagnosis, diagnose
 
-if not TYPE_CHECKING:  # a type checker would think that every name is there
+if TYPE_CHECKING:  # imported with NumPy's first array; here PyInstaller sees that it is needed
+    from invconv.kernels import numpy_primitives as numpy_primitives
+else:  # a type checker would think that every name is there
 
     def __getattr__(name: str) -> Any:
         text = f"module {__name__!r} has no attribute {name!r}"

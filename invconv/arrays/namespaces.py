@@ -11,6 +11,8 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -167,13 +169,26 @@ class NumpyOps(ArrayOps):
 
 
 def backend(library: str) -> ModuleType | None:
-    """Return the module of native primitives registered for a library, imported on first use."""
-    if library not in _backends:
-        from importlib.metadata import entry_points  # here: it takes long to import
+    """Return the module of native primitives of a library, imported on first use.
 
-        entry = next(iter(entry_points(group="invconv.backends", name=library)), None)
-        _backends[library] = None if entry is None else entry.load()
+    Frozen and vendored code has no entry points: NumPy's module is the core's own, and an adapter
+    is found there in a package that is named as ours are.
+    """
+    if library not in _backends:
+        _backends[library] = _adapter(library)
     return _backends[library]
+
+
+def _adapter(library: str) -> ModuleType | None:
+    if library == "numpy":
+        return import_module("invconv.kernels.numpy_primitives")
+    from importlib.metadata import entry_points  # here: it takes long to import
+
+    for entry in entry_points(group="invconv.backends", name=library):
+        module: ModuleType = entry.load()
+        return module
+    package = f"invconv_{library}"
+    return import_module(f"{package}.primitives") if find_spec(package) else None
 
 
 def register_backend(import_name: str, module: ModuleType) -> None:

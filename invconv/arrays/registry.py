@@ -10,7 +10,7 @@ module in the entry-point group ``invconv.backends`` under the library's import 
 and defines functions there with the primitives' names and signatures; primitives that it leaves
 out stay agnostic. `invconv.extend.register_backend` needs no entry point. The module's
 ``ARRAY_OPS`` answers the core's other questions about the library (`namespaces`). NumPy's
-primitives (`invconv.kernels.numpy_primitives`) are registered in the same way.
+primitives are the core's own, `invconv.kernels.numpy_primitives`.
 """
 
 import functools

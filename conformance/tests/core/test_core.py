@@ -22,7 +22,7 @@ from invconv.kernels.pitched import NUMPY, PitchedSolver
 from invconv.kernels.primitives import add_pivots
 from invconv.kernels.wavefront import inverse_keeps_accuracy
 from invconv.operators.base.calls import as_batch
-from tests.programs import python
+from tests.programs import ROOT, python
 from tests.selected import cases_named, libraries
 
 RNG = np.random.default_rng(0)
@@ -287,6 +287,24 @@ def test_importing_the_core_imports_no_framework() -> None:
         "assert not found, found"
     )
     python("-c", code)
+
+
+@pytest.mark.parametrize("imported", ["torch", "torch, invconv_torch"])
+def test_code_in_an_archive_that_is_not_installed_has_its_adapters(
+    imported: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "vendored.zip"
+    python("-m", "zipfile", "-c", archive, "invconv", "backends/invconv_torch", cwd=ROOT)
+    code = (
+        "import importlib.metadata; importlib.metadata.entry_points = lambda **_: ();"
+        f"import invconv, numpy, {imported}; from invconv.arrays.namespaces import ops_of;"
+        "assert 'vendored.zip' in invconv.__file__;"
+        "conv = invconv.AutoregressiveConv.init(2, rng=numpy.random.default_rng(0));"
+        "print(conv.prepare((3, 4)).plan.method);"
+        "print(ops_of(torch.ones(1)).primitives.__name__)"
+    )
+    found = python("-c", code, cwd=tmp_path, PYTHONPATH=str(archive)).stdout.splitlines()
+    assert found == ["compiled kernel", "invconv_torch.primitives"]
 
 
 @pytest.mark.parametrize("title", ["PyTorch", "JAX", "CuPy", "MLX"])
