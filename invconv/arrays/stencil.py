@@ -59,7 +59,7 @@ class Sweep:
 
     @derived
     def slope(self) -> tuple[int, ...]:
-        """Return the least w with w . reach[t] > 0 for every t."""
+        """Return w with w . reach[t] > 0 for every t; not always the least such w."""
         ndim = len(self.direction)
         back = [max([0, *(-o[axis] for o in self.reach)]) for axis in range(ndim)]
         slope = [1] * ndim

@@ -36,7 +36,7 @@ print(time.perf_counter() - start)
 def measure(quick: bool, folder: Path) -> tuple[list[Verdict], dict[str, Path]]:
     """Judge each step over seven processes, or with ``quick`` over one."""
     if importlib.util.find_spec("llvmlite") is None:
-        raise CommandError('first_solve: llvmlite is not installed: pip install "invconv[fast]"')
+        raise CommandError("first_solve: llvmlite is not installed: pip install llvmlite")
     times = range(1 if quick else _PROCESSES)
     shown = track(times, "measuring", console=Console(stderr=True), transient=True)
     imported()  # the first may write the bytecode

@@ -34,7 +34,7 @@ libraries = pytest.mark.parametrize("library", LIKE)
 fail = Mock(side_effect=RuntimeError("LLVM says no"))
 NO = "could not compile for this processor: LLVM says no"
 ABSENT: dict[str, tuple[Any, str, Any, str]] = {
-    "no llvmlite": (sys.modules, "llvmlite", None, "not installed: pip install 'invconv[fast]'"),
+    "no llvmlite": (sys.modules, "llvmlite", None, "not installed: pip install llvmlite"),
     "an old llvmlite": (llvmlite, "__version__", "0.40.1", "llvmlite 0.40.1 is too old"),
     "an llvmlite of no version": (llvmlite, "__version__", "unknown", "unknown is too old"),
     "no new code": (machine, "_may_make_code", lambda: False, "forbids new machine code"),

@@ -24,7 +24,7 @@ def _lowest(requirements: list[str]) -> Iterator[tuple[str, str]]:
     for requirement in requirements:
         if own := re.fullmatch(r"invconv\[(.*)\]", requirement):
             yield from lowest(*own[1].split(",")).items()
-        elif known := re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement):
+        elif known := re.fullmatch(r"([\w-]+)>=([\d.]+)(; .*)?", requirement):
             yield known[1], known[2]
         else:
             raise ValueError(f"pyproject.toml: expected name>=version, got {requirement}")

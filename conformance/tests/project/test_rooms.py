@@ -43,7 +43,7 @@ def test_no_file_of_the_core_compares_with_a_framework_or_looks_for_loaded_modul
         assert "modules" not in said, file  # of sys
 
 
-LOWEST = lowest("fast", "jax", "torch")
+LOWEST = lowest("jax", "torch")
 ADAPTERS = [(torch, invconv_torch.private), (jax, invconv_jax.private)]
 PRIVATE = (
     r"\b(torch|jax|forward_ad)(\.\w+)*\._[a-zA-Z]|\._version\b"

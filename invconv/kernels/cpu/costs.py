@@ -1,8 +1,8 @@
 """How long the compiled code takes, to choose ways and numbers of threads; and how much at a time.
 
-None of these numbers changes a result. A constant with the name of a suite beside it was fitted by
-that suite of ``python -m invconv benchmark``: "choices" times every way, "threads" one thread and
-two. Seconds are for float32 and vectors of 512 bits.
+Ways differ by rounding alone. A constant with the name of a suite beside it was fitted by that
+suite of ``python -m invconv benchmark``: "choices" times every way, "threads" one thread and two.
+Seconds are for float32 and vectors of 512 bits.
 """
 
 from invconv.kernels.cpu.compiler.target import Target

@@ -46,7 +46,7 @@ def reason(itemsize: int = 4) -> str | None:
             return f"llvmlite {llvmlite.__version__} is too old: {OLDEST} is the oldest that serves"
         prepare(host(), itemsize)
     except ImportError:
-        return "llvmlite is not installed: pip install 'invconv[fast]'"
+        return "llvmlite is not installed: pip install llvmlite"
     except Exception as error:  # LLVM may not know a processor: then the plain wavefront runs
         return f"llvmlite could not compile for this processor: {error}"
     return None

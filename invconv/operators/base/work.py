@@ -1,6 +1,6 @@
 """Estimates of the work of products K x and solves: they limit the images of a judgement.
 
-Work is counted in additions of one number.
+Work is counted as in `invconv.trust.limits`.
 """
 
 from typing import Any
