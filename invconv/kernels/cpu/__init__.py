@@ -1,1 +1,1 @@
-"""The kernel of the CPU, compiled by LLVM; may import `arrays` and `kernels.primitives`, `order`."""
+"""The kernel of the CPU, compiled by LLVM; may import `arrays`, `kernels.primitives`, `order`."""
