@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 import invconv as ic
 from invconv.arrays.namespaces import cast, dtype_name, namespace, readable
-from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each, grid_of
+from invconv.operators.base.calls import PreparedInverse, as_batch, fits, grid_of
 from invconv.operators.base.factors import require_operator
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.constant import values_of
@@ -31,7 +31,7 @@ from invconv_torch.native.host import (
     require_whole,
     shared_out,
 )
-from invconv_torch.native.nodes import Pair, evaluate, invert
+from invconv_torch.native.nodes import Pair, evaluate, for_each, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import edits_of, forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
@@ -419,14 +419,12 @@ class InvertibleModule(Described):
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled() and fits(kept._conv, z):
             x = kept._state.solve(z)
-            log_det = for_each(z.shape[:1], -kept._state.log_det)
+            log_det = for_each(z, -kept._state.log_det)
             return x if z.is_contiguous() else laid_out(x, z), log_det
         conv = self._current(tracing)
         call = as_batch(conv, "z", z)
-        if kept is None and not bare():
-            return conv.prepare(call.spatial_shape, check=False).inverse_and_log_det(z)
         x, log_det = invert(call.x, call.conv, kept._state if kept else None)
-        return call.restore_shape(x), log_det.reshape(call.batch_shape)
+        return call.restore_shape(x), call.restore_batch(log_det)
 
     def _kept(self, z: Tensor) -> PreparedInverse | None:
         """Return the remembered inverse for a grid, or None if it may not be remembered."""
