@@ -280,7 +280,7 @@ def test_an_average_never_mixes_two_permutations() -> None:
     one.load_state_dict(one.state_dict() | {"permutation": torch.arange(4)})
     copied = AveragedModel(one, use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(0.97))
     copied.update_parameters(one)
-    seen = set()
+    seen: set[Any] = set()
     for _ in range(150):
         copied.update_parameters(two)
         try:
@@ -294,13 +294,14 @@ def test_an_average_never_mixes_two_permutations() -> None:
 
 @pytest.mark.parametrize("assign", [True, False])
 def test_states_hold_permutations_as_integers_and_half_types_keep_them(assign: bool) -> None:
-    layer, x = it.Conv1x1(600, "plu"), torch.randn(1, 600, 1, 2, dtype=torch.float64)
+    layer: Any = it.Conv1x1(600, "plu")
+    x = torch.randn(1, 600, 1, 2, dtype=torch.float64)
     order = layer.state_dict()["permutation"]
     assert order.dtype == torch.int64
     assert not torch.equal(order, order.bfloat16().long())
     layer.bfloat16().double()
     assert torch.equal(layer.operator().permutation, order)
-    again = it.Conv1x1(600, "plu", dtype=torch.float64)
+    again: Any = it.Conv1x1(600, "plu", dtype=torch.float64)
     assert not torch.equal(again.operator().permutation, order)
     again.load_state_dict(layer.state_dict(), assign=assign)
     copied = AveragedModel(again, use_buffers=True, **AVERAGES[2])
