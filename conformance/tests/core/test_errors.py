@@ -558,7 +558,7 @@ CASES: dict[Any, list[tuple[str, Callable[[], Any]]]] = {
         (r"one number of channels.*3d\(8, k", lambda: it.PeriodicConv3d(8, 8)),
         ("one number of channels", lambda: it.SymmetricConv1d(12, 16)),
         ("one number of channels", lambda: it.ExponentialConv2d(12, 6)),
-        ("one number of channels", lambda: it.PeriodicConv1d(*(12, 16), kernel_size=3)),
+        ("one number of channels", lambda: it.PeriodicConv1d(12, 16, kernel_size=3)),  # type: ignore[misc]
         ("one number of channels", lambda: it.EmergingConv2d(3, 3, 3)),
         (r"EmergingConv.init\(12\) draws", lambda: ic.EmergingConv(12)),
         (r"PLUConv1x1.init\(3\) draws", lambda: ic.PLUConv1x1(channels=3)),
