@@ -3,7 +3,6 @@
 Each is initialised as in the paper, from PyTorch's random generator.
 """
 
-import warnings
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
@@ -13,17 +12,20 @@ from invconv_torch.module import Read
 from invconv_torch.pointwise_layers import Conv1x1, Init, Layer
 
 Sizes: TypeAlias = int | tuple[int, ...]
-_LIKE_CHANNELS = range(8, 2**31, 2)  # a positional kernel_size in it may be meant as channels
 
 
 class Convolution(Layer):
     """The base of layers with a kernel, each of which has subclasses for one, two and three axes.
+
+    A kernel's size may be the second argument without its name, unless it is even and 8 or more, or
+    is even where it has to be odd: that is taken for a number of channels, and raises.
 
     The subclasses take the layer's docstring and ``__init__``, and add nothing else.
     """
 
     named: ClassVar[dict[str, Any]] = {}  # the subclasses for one, two and three axes
     _ndim: ClassVar[int]
+    _channels_from: ClassVar[int] = 8  # even numbers from here on are no kernel's size if not named
 
     def __init_subclass__(cls, ndim: int | None = None) -> None:
         super().__init_subclass__()
@@ -31,14 +33,16 @@ class Convolution(Layer):
             cls._ndim, cls.__doc__, cls.named[cls.__name__] = ndim, cls.__base__.__doc__, cls
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
-        """Warn or raise if a second number of channels is passed, as `torch.nn.Conv2d` takes it."""
+        """Raise if a second number of channels is passed, as `torch.nn.Conv2d` takes it."""
         if cls.__module__ == __name__ and len(given) > 1:  # not for a user's subclass
-            name, size = cls.__name__, given[1]
-            text = f"{name}{given}: as many channels come out as go in, {size} is the kernel_size; "
-            if len(given) > 2:
-                raise TypeError(f"{text}expected 2 positional arguments, got {len(given)}")
-            if isinstance(size, int) and size in _LIKE_CHANNELS:
-                warnings.warn(f"{text}if you mean it, write kernel_size={size}", stacklevel=2)
+            size, twice = given[1], len(given) > 2 or "kernel_size" in named
+            like = isinstance(size, int) and size % 2 == 0 and size >= cls._channels_from
+            if twice or like:
+                name = cls.__name__
+                raise TypeError(
+                    f"{name}{given}: expected one number of channels, since as many come out as go "
+                    f"in; say the kernel's size by name, as in {name}({given[0]}, kernel_size=3)"
+                )
         return super().__new__(cls)
 
     def __init__(self, init: Init, channels: int, kernel_size: Sizes, *others: Any) -> None:
@@ -140,6 +144,8 @@ class EmergingConv(Convolution):
     >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
     True
     """
+
+    _channels_from = 2
 
     def __init__(
         self,
@@ -305,6 +311,8 @@ class ExponentialConv(Convolution):
     >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5)
     True
     """
+
+    _channels_from = 2
 
     def __init__(
         self,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import invconv as ic
-from invconv.operators.base.calls import PreparedInverse, as_batch, fits, for_each, grid_of
+from invconv.arrays.namespaces import cast, dtype_name, namespace, readable
+from invconv.operators.base.calls import PreparedInverse, as_batch, fits, grid_of
 from invconv.operators.base.factors import require_operator
 from invconv_torch.exporting import constant
 from invconv_torch.exporting.constant import values_of
@@ -30,12 +31,16 @@ from invconv_torch.native.host import (
     require_whole,
     shared_out,
 )
-from invconv_torch.native.nodes import Pair, evaluate, invert
+from invconv_torch.native.nodes import Pair, evaluate, for_each, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import edits_of, forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
 
 Read: TypeAlias = Callable[[Tensor], Any]
+
+# The buffers of integers, such as a permutation's, have this dtype: averages of buffers, as in
+# `torch.optim.swa_utils.AveragedModel`, would truncate integers. States hold integers.
+_ROUNDED = torch.float32
 
 
 class Described(nn.Module):  # type: ignore[misc]
@@ -93,6 +98,7 @@ class InvertibleModule(Described):
 
     _static: Any = None  # the operator validated last, without tensors: they may hold a graph
     _inverses: RememberedInverses | None = None
+    _integral: dict[str, torch.dtype]  # of the constants that are integers
     _watched = False  # by a guard, which reads:
     _ran_on: tuple[int, ...] | None = None  # the shape of the last call's argument
 
@@ -136,6 +142,16 @@ class InvertibleModule(Described):
             array = getattr(conv, name)
             self._buffers[name] = None if array is None else copied(array, device, dtype)
         self._array_names = (*conv._array_names, *conv._constant_names)
+        self._integral = {}
+        for name, integers in self._buffers.items():
+            if integers is not None and not integers.is_floating_point():
+                self._integral[name] = integers.dtype
+                self._buffers[name] = real = integers.to(_ROUNDED)
+                if readable(real) and not torch.equal(self._integers(name, real), integers):
+                    raise ValueError(
+                        f"conv: expected integers below 2**24 in {name}, which a layer keeps in "
+                        "float32, so that averages of buffers do not truncate them"
+                    )
         if "training" in (*self._array_names, *self._part_names):
             raise TypeError(
                 "conv: expected no field of the name training, by which PyTorch knows a layer's "
@@ -261,21 +277,25 @@ class InvertibleModule(Described):
         kinds: list[Any] = []
         for name in self._array_names:
             tensor = own[name] if name in own else self._computed(name)
-            if name in constants and tensor is not None and tensor.is_floating_point():
+            integral = name in self._integral
+            if name in constants and tensor is not None and not integral:
                 # FSDP2's mixed precision casts parameters, not buffers such as the signs of PLU
                 tensor = tensor.to((tensor if like is None else like).dtype)
             like = tensor if like is None else like
-            arrays[name] = tensor if read is None or tensor is None else read(tensor)
+            value = tensor if read is None or tensor is None else read(tensor)
+            arrays[name] = self._integers(name, value) if integral else value
             if tensor is not None:
                 # integers: symbols of one trace must not appear in another
                 shape = tensor.shape if traced else tuple(map(int, tensor.shape))
                 kinds.append((tensor.dtype, tensor.device, shape))
-                if not (traced or tensor.is_floating_point()):  # new values may be invalid
+                if integral and not traced:  # new values may be invalid
                     kinds[-1] += (edits_of(tensor),)
         for name in self._part_names:
             parts.append(modules[name]._current(traced, read))
             kinds.append(modules[name]._kinds)
         if traced or kinds != self._kinds:
+            for name in () if traced else self._integral:
+                self._integers(name, self._buffers[name], check=True)
             named = self._class._part_fields(dict(zip(self._part_names, parts, strict=True)))
             conv: ic.InvertibleConv = self._class._of(**arrays, **named, **self._settings)
             if not traced:
@@ -283,6 +303,40 @@ class InvertibleModule(Described):
         if not traced:
             conv = self._static._with(arrays, parts)
         return conv if self._max_gain is None or not within else ic.bounded(conv, self._max_gain)
+
+    def _integers(self, name: str, value: Any, *, check: bool = False) -> Any:
+        """Return a constant's integers, from a tensor or from an array of NumPy."""
+        xp = namespace(value)
+        whole = xp.round(value)
+        # an average of equal ones may be off by its rounding
+        if check and readable(value) and bool(xp.any(xp.abs(value - whole) > 0.25)):
+            raise ValueError(
+                f"{name}: expected integers, got an average of different ones; average only "
+                f"layers that have the same {name}, or begin the average anew"
+            )
+        return cast(whole, getattr(xp, dtype_name(self._integral[name])))
+
+    def _save_to_state_dict(self, state: Any, prefix: str, keep_vars: bool) -> None:
+        """Save integers as such, as version 1.0 did; ``keep_vars`` asks for the buffers."""
+        super()._save_to_state_dict(state, prefix, keep_vars)
+        for name in () if keep_vars else self._integral:
+            state[prefix + name] = self._integers(name, state[prefix + name], check=True)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *others: Any) -> None:
+        """Load integers into real buffers, also where the state's tensors replace the layer's."""
+        for name in self._integral:
+            if isinstance(value := state.get(prefix + name), Tensor):
+                state[prefix + name] = value.to(_ROUNDED)
+        super()._load_from_state_dict(state, prefix, *others)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Convert all tensors, as ``to`` and ``half`` do, but keep the dtype of integers."""
+        kept = {name: self._buffers[name] for name in self._integral}
+        super()._apply(fn, recurse)
+        for name, tensor in kept.items():
+            if self._buffers[name].dtype != _ROUNDED:
+                self._buffers[name] = tensor.to(self._buffers[name].device)
+        return self
 
     def _computed(self, name: str) -> Any:
         """Return a buffer, or a tensor computed from parameters."""
@@ -365,14 +419,12 @@ class InvertibleModule(Described):
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled() and fits(kept._conv, z):
             x = kept._state.solve(z)
-            log_det = for_each(z.shape[:1], -kept._state.log_det)
+            log_det = for_each(z, -kept._state.log_det)
             return x if z.is_contiguous() else laid_out(x, z), log_det
         conv = self._current(tracing)
         call = as_batch(conv, "z", z)
-        if kept is None and not bare():
-            return conv.prepare(call.spatial_shape, check=False).inverse_and_log_det(z)
         x, log_det = invert(call.x, call.conv, kept._state if kept else None)
-        return call.restore_shape(x), log_det.reshape(call.batch_shape)
+        return call.restore_shape(x), call.restore_batch(log_det)
 
     def _kept(self, z: Tensor) -> PreparedInverse | None:
         """Return the remembered inverse for a grid, or None if it may not be remembered."""

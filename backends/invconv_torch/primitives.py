@@ -32,6 +32,7 @@ from invconv_torch.native.kernels import add_pivots as add_pivots
 from invconv_torch.native.kernels import by_frequencies as by_frequencies
 from invconv_torch.native.nodes import Cotangents, RecordedSolver, Rule, one_by_one, run
 from invconv_torch.native.nodes import evaluate as evaluate
+from invconv_torch.native.nodes import for_each as for_each
 
 ARRAY_OPS = TorchOps
 _PACKED = torch.contiguous_format
@@ -53,6 +54,16 @@ def factor(family: Family, w: Tensor, shape: tuple[int, ...]) -> Any:
         require_onnx_form()
     known = kernels.factor(family, w, shape, quiet=False) if bare(w) else None
     return RecordedSolver(family, w, known)
+
+
+def pixel_rows(x: Tensor) -> Tensor:
+    """See `invconv.kernels.primitives.pixel_rows`; no batch's size is read, as in `for_each`."""
+    return x.transpose(0, 1).contiguous().view(x.shape[1], -1)
+
+
+def from_pixel_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """See `invconv.kernels.primitives.from_pixel_rows`."""
+    return rows.contiguous().view(shape[1], -1, *shape[2:]).transpose(0, 1).contiguous()
 
 
 def triangular_solve(matrix: Tensor, rhs: Tensor, *, lower: bool) -> Tensor:

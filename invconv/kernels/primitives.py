@@ -293,14 +293,16 @@ def window(x: Array, axis: int, start: int, stop: int) -> Array:
 
 def multiply(matrix: Array, x: Array) -> Array:
     """Return a C x C matrix applied at every pixel of x (B, C, *spatial)."""
-    return namespace(x).reshape(matmul(matrix, flat(x)), x.shape)
+    return namespace(x).reshape(matmul(matrix, flat(x)), (-1, *x.shape[1:]))
 
 
 def flat(x: Array) -> Array:
     """(B, C, *spatial) to (B, C, N)."""
-    return namespace(x).reshape(x, (*x.shape[:2], size(x.shape[2:])))
+    shape = -1, x.shape[1], size(x.shape[2:])  # PyTorch's graphs may have taken B for a constant
+    return namespace(x).reshape(x, shape)
 
 
+@Primitive
 def pixel_rows(x: Array) -> Array:
     """(B, C, *spatial) to (C, B N)."""
     xp = namespace(x)
@@ -308,6 +310,7 @@ def pixel_rows(x: Array) -> Array:
     return xp.reshape(xp.permute_dims(flat(x), (1, 0, 2)), (channels, batch * size(x.shape[2:])))
 
 
+@Primitive
 def from_pixel_rows(rows: Array, shape: Shape) -> Array:
     """Undo `pixel_rows`, to an array of ``shape`` (B, C, *spatial)."""
     xp = namespace(rows)

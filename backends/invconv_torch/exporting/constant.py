@@ -91,8 +91,8 @@ def evaluate(call: Call, conv: ic.InvertibleConv, *, inverse: bool) -> tuple[Ten
     path = paths.inverse(conv._path()) if inverse else conv._path()
     require_regular(conv, shape, back=inverse)
     y = _run(path, call.x)
-    log_det = constant(-log_det if inverse else log_det, call.x)
-    return call.restore_shape(y), for_each(call.batch_shape, log_det)
+    log_dets = for_each(call.x, constant(-log_det if inverse else log_det, call.x))
+    return call.restore_shape(y), call.restore_batch(log_dets)
 
 
 def _run(path: Path, x: Tensor) -> Tensor:

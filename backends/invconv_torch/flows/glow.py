@@ -158,12 +158,12 @@ def _layers(
 def mixing_layer(name: str, size: int, channels: int, **where: Any) -> nn.Module:
     """Return the layer between couplings, without a bias: the actnorm before it has one."""
     if before := designs.mixing_words()[name]:
-        return EmergingConv2d(channels, size, mixing=before, bias=False, **where)
+        return EmergingConv2d(channels, kernel_size=size, mixing=before, bias=False, **where)
     cls = mixings()[name]
     if issubclass(cls, Pointwise):
         return Conv1x1(channels, name, bias=False, **where)
     if named := Convolution.named.get(f"{cls.__name__}2d"):
-        return named(channels, size, bias=False, **where)
+        return named(channels, kernel_size=size, bias=False, **where)
     return Layer(partial(cls.init, channels, size), False, None, **where)
 
 

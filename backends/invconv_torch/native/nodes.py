@@ -30,7 +30,6 @@ from invconv.kernels import maps, primitives
 from invconv.kernels.frequencies.spectrum import SpectralProduct
 from invconv.kernels.primitives import Plan
 from invconv.operators.base import operator as core
-from invconv.operators.base.calls import for_each
 from invconv_torch.native import kernels
 from invconv_torch.native.host import (
     bare,
@@ -48,6 +47,7 @@ from invconv_torch.private import (
     get_interpreter_stack,
     is_legacy_batchedtensor,
     leave_legacy_vmap,
+    open_modes,
     remove_batch_dim,
     saved_tensors_hooks,
 )
@@ -359,6 +359,20 @@ def _rows(bar: torch.Tensor, level: int) -> torch.Tensor | None:
     return one if len(one) == len(two) else None  # a tensor without the axis takes any size
 
 
+def for_each(x: Tensor, log_det: Tensor) -> Tensor:
+    """See `invconv.operators.base.calls.for_each`.
+
+    A tracer with symbolic sizes takes the batch's for that of parameters if they are equal, as
+    `make_fx` does; so its graph reads no batch's size, and raises on other grids if it fixed one.
+    """
+    if torch.compiler.is_compiling() or not open_modes():
+        return log_det.expand(x.shape[:1]).clone()
+    one = x.select(1, 0).expand(-1, *x.shape[2:])
+    while one.ndim > 1:
+        one = one.select(1, 0)
+    return torch.zeros_like(one, dtype=log_det.dtype) + log_det
+
+
 def evaluate(x: Tensor, conv: Any) -> Pair:
     """See `invconv.operators.base.operator.evaluate`."""
     tensors = conv._trained()
@@ -376,7 +390,7 @@ def invert(y: Tensor, conv: Any, state: State | None) -> Pair:
     if records(y, *tensors):
         return _Inverse.apply((conv, state), y, *tensors)  # type: ignore[no-any-return]
     state = state or conv._factor(tuple(y.shape[2:]))
-    return laid_out(state.solve(y), y), for_each(y.shape[:1], -state.log_det)
+    return laid_out(state.solve(y), y), for_each(y, -state.log_det)
 
 
 def records(*tensors: Tensor) -> bool:
@@ -402,7 +416,7 @@ class _Forward(Function):  # type: ignore[misc]
         ctx.set_materialize_grads(False)
         if type(log_det) is Tensor and log_det.is_cpu:  # `for_each` in one operation
             return y, log_det.new_full(x.shape[:1], log_det.item())
-        return y, for_each(x.shape[:1], log_det)
+        return y, for_each(x, log_det)
 
     @staticmethod
     @one_by_one
@@ -432,7 +446,7 @@ class _Inverse(Function):  # type: ignore[misc]
         x = owned(laid_out(state.solve(y), y))
         ctx.save_for_backward(y if conv._needs_y else None, x, *tensors)
         ctx.set_materialize_grads(False)
-        return x, for_each(y.shape[:1], -state.log_det)
+        return x, for_each(y, -state.log_det)
 
     @staticmethod
     @one_by_one

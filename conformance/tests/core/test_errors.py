@@ -554,7 +554,12 @@ CASES: dict[Any, list[tuple[str, Callable[[], Any]]]] = {
         ("come from the key", lambda: ij.init(KEY, ic.Conv1x1, 3, rng=RNG)),
         ("dtype= says", lambda: ij.init(KEY, ic.ActNorm, 3, like=jax.numpy.zeros(0))),
         ("dtype: expected a real floating", lambda: ij.init(KEY, ic.ActNorm, 3, dtype="int32")),
-        ("as many channels come out .* positional arg", lambda: it.EmergingConv2d(3, 3, 3)),
+        (r"2d\(12, kernel_size=3\)", lambda: it.EmergingConv2d(12, 16)),
+        (r"one number of channels.*3d\(8, k", lambda: it.PeriodicConv3d(8, 8)),
+        ("one number of channels", lambda: it.SymmetricConv1d(12, 16)),
+        ("one number of channels", lambda: it.ExponentialConv2d(12, 6)),
+        ("one number of channels", lambda: it.PeriodicConv1d(12, 16, kernel_size=3)),  # type: ignore[misc]
+        ("one number of channels", lambda: it.EmergingConv2d(3, 3, 3)),
         (r"EmergingConv.init\(12\) draws", lambda: ic.EmergingConv(12)),
         (r"PLUConv1x1.init\(3\) draws", lambda: ic.PLUConv1x1(channels=3)),
         (r"ZukoTransform\(layer\)", lambda: LAYER(None)),

@@ -175,6 +175,7 @@ def test_hooks_see_all_that_is_kept(layer_name: str, direction: str, torch_layer
     most = 2.3 if layer_name.startswith(TWO[direction]) else 1.3
     assert sum(values.size for values in kept) < most * x.numel()
     held = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and id(t) not in before]
+    held = [t for t in held if t.is_floating_point()]  # a permutation is no weight
     assert not [t.shape for t in held if t.shape != x.shape[:1] and t is not results[0]]
     torch.testing.assert_close(torch.autograd.grad(scalar(*results), leaves), wanted)
 

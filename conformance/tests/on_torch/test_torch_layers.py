@@ -254,26 +254,60 @@ AVERAGES = [{}, {"avg_fn": get_ema_avg_fn(0.9999)}, {"multi_avg_fn": get_ema_mul
 
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("average", AVERAGES, ids=["mean", "one", "many"])
-def test_averages_of_buffers_keep_flags_and_lose_no_integer_in_silence(
-    average: Any, begun: bool
-) -> None:
+def test_averages_of_buffers_keep_flags_and_permutations(average: Any, begun: bool) -> None:
     """Exponential averages of PyTorch truncate an integer of that average itself."""
     x = torch.randn(8, 64, 4, 4)
     norm = it.ActNorm(64)
     norm.load_state_dict(norm.state_dict() | {"initialized": torch.tensor(False)})  # of 1.0
     norm.initialize(x)
-    for layer in (norm, it.Conv1x1(64, "plu")):
+    glow = it.flows.Glow((16, 8, 8), levels=1, depth=1, width=2, mixing="plu")
+    for layer in (norm, it.Conv1x1(64, "plu"), it.EmergingConv2d(64, mixing="plu"), glow):
+        x = x.reshape(8, 16, 8, 8).sigmoid() if layer is glow else x
         copied = AveragedModel(layer, use_buffers=True, **average)
         if begun:
             copied(x)
-        for _ in range(50):
+        for _ in range(3):
             copied.update_parameters(layer)
-        if average and layer is not norm:
-            with pytest.raises(ValueError, match="permutation: expected each of 0 to 63 once"):
-                copied(x)
+        torch.testing.assert_close(copied(x), layer(x), rtol=1e-4, atol=1e-4)
+        for name, tensor in layer.state_dict().items():
+            if name.endswith(("permutation", "initialized")):
+                assert torch.equal(copied.module.state_dict()[name], tensor)
+
+
+def test_an_average_never_mixes_two_permutations() -> None:
+    one, two = it.Conv1x1(4, "plu"), it.Conv1x1(4, "plu")
+    two.load_state_dict(one.state_dict() | {"permutation": torch.tensor([2, 0, 3, 1])})
+    one.load_state_dict(one.state_dict() | {"permutation": torch.arange(4)})
+    copied = AveragedModel(one, use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(0.97))
+    copied.update_parameters(one)
+    seen: set[Any] = set()
+    for _ in range(150):
+        copied.update_parameters(two)
+        try:
+            copied(torch.ones(1, 4, 2, 2))
+        except ValueError as error:
+            seen.add(str(error).partition(",")[0])
         else:
-            torch.testing.assert_close(copied(x), layer(x))
-            assert layer is not norm or copied.module.initialized
+            seen.add(tuple(copied.module.state_dict()["permutation"].tolist()))
+    assert seen == {(0, 1, 2, 3), (2, 0, 3, 1), "permutation: expected integers"}
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_states_hold_permutations_as_integers_and_half_types_keep_them(assign: bool) -> None:
+    layer: Any = it.Conv1x1(600, "plu")
+    x = torch.randn(1, 600, 1, 2, dtype=torch.float64)
+    order = layer.state_dict()["permutation"]
+    assert order.dtype == torch.int64
+    assert not torch.equal(order, order.bfloat16().long())
+    layer.bfloat16().double()
+    assert torch.equal(layer.operator().permutation, order)
+    again: Any = it.Conv1x1(600, "plu", dtype=torch.float64)
+    assert not torch.equal(again.operator().permutation, order)
+    again.load_state_dict(layer.state_dict(), assign=assign)
+    copied = AveragedModel(again, use_buffers=True, **AVERAGES[2])
+    for _ in range(3):
+        copied.update_parameters(again)
+    assert torch.equal(copied(x)[0], layer(x)[0])
 
 
 def test_a_chain_gives_each_of_its_actnorms_what_reaches_it() -> None:

@@ -1,6 +1,7 @@
 """Every layer and function where PyTorch traces, observes its operations, or wraps tensors."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -52,12 +53,24 @@ def traced(call: Call, given: list[Any], others: list[Any]) -> None:
 
 
 def symbolic(call: Call, given: list[Any], others: list[Any]) -> None:
-    """Expect a graph with symbols for sizes to compute another number of images, if made again."""
-    for count in (11, 13):
-        images = given[0].repeat(7, *[1] * (given[0].ndim - 1))[:count]
+    """Expect a graph with symbols for sizes to compute another number of images, if made again.
+
+    PyTorch takes the batch's size for the channels' if they are equal. A graph is of one grid if it
+    has that grid's log-determinant, and then raises on others.
+    """
+    images, values = others[0], others[1:]
+    for count in (11, images.shape[1]):
+        start = given[0].repeat(7, *[1] * (images.ndim - 1))[:count]
         made = make_fx(call, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        found = made(images, *given[1:])(*others)
-        torch.testing.assert_close(found, call(*others), rtol=1e-9, atol=1e-9)
+        graph = made(start, *given[1:])
+        for several in (images[:1], torch.cat([images] * 5)):
+            found, wanted = graph(several, *values), call(several, *values)
+            torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+        if images.ndim > 2:
+            wider = torch.cat([images, images], -1)
+            with suppress(RuntimeError):
+                found, wanted = graph(wider, *values), call(wider, *values)
+                torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 def compiled(call: Call, given: list[Any], others: list[Any]) -> None:

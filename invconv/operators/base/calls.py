@@ -10,7 +10,6 @@ from invconv.arrays.namespaces import (
     KNOWN,
     Array,
     Shape,
-    as_array,
     cast,
     copy_of,
     namespace,
@@ -19,6 +18,7 @@ from invconv.arrays.namespaces import (
     size,
     zeros,
 )
+from invconv.arrays.registry import Primitive
 from invconv.arrays.validation import (
     LARGEST,
     in_order,
@@ -68,6 +68,11 @@ class Call(NamedTuple):
             ) from None
         return xp.reshape(cast(value, self.x.dtype), tuple(self.x.shape))
 
+    def restore_batch(self, every: Array) -> Array:
+        """Return numbers, one for each image of x, in the batch shape of the argument."""
+        one = len(self.batch_shape) == 1
+        return every if one else namespace(every).reshape(every, self.batch_shape)
+
     def restore_shape(self, y: Array) -> Array:
         """Return a result in the shape and dtype, and on the devices, of the argument."""
         if self.x is self.original and y.dtype == self.x.dtype:
@@ -76,12 +81,10 @@ class Call(NamedTuple):
         return ops_of(y).spread(y, self.original)
 
 
-def for_each(batch_shape: Shape, log_det: Array) -> Array:
-    """Return a log-determinant broadcast to a batch shape."""
-    if hasattr(log_det, "expand"):  # PyTorch's method is quicker
-        return log_det.expand(batch_shape).clone()
-    every = zeros(batch_shape, log_det) + log_det
-    return every if batch_shape else as_array(every)
+@Primitive
+def for_each(x: Array, log_det: Array) -> Array:
+    """Return a log-determinant for each image of x (B, C, *spatial), shape (B,)."""
+    return zeros(x.shape[:1], log_det) + log_det
 
 
 def fits(conv: Operator, x: Any) -> bool:
@@ -308,7 +311,7 @@ class PreparedInverse:
         """Return `inverse` and log|det K^-1|, the latter broadcast to the batch shape."""
         call = self._as_batch(y)
         x = call.restore_shape(self._state.solve(call.x))
-        return x, for_each(call.batch_shape, -self._state.log_det)
+        return x, call.restore_batch(for_each(call.x, -self._state.log_det))
 
     def _as_batch(self, y: Array) -> Call:
         call = as_batch(self._conv, "y", y)

@@ -131,15 +131,14 @@ class InvertibleConv(Operator, abstract=True):
         y, log_dets = evaluate(call.x, call.conv)
         if self._inverts_forward:
             self._check_forward(call.spatial_shape, y)
-        if log_dets.shape != call.batch_shape:
-            log_dets = namespace(log_dets).reshape(log_dets, call.batch_shape)
-        return call.restore_shape(y), log_dets
+        return call.restore_shape(y), call.restore_batch(log_dets)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Return x = K^-1 (y - b) and log|det K^-1|, the latter broadcast to the batch shape."""
         call = as_batch(self, "y", y)
         state = self._state(call.conv, call.spatial_shape)
-        return call.restore_shape(state.solve(call.x)), for_each(call.batch_shape, -state.log_det)
+        log_dets = call.restore_batch(for_each(call.x, -state.log_det))
+        return call.restore_shape(state.solve(call.x)), log_dets
 
     def prepare(
         self, spatial_shape: Shape, *, check: bool = True, precision: str | None = None
@@ -320,7 +319,7 @@ class InvertibleConv(Operator, abstract=True):
 def evaluate(x: Array, conv: InvertibleConv) -> tuple[Array, Array]:
     """Return K x + b and log|det K|, shape (B,); a library may record the whole as one step."""
     route = conv._route(x)
-    return route(x), for_each(x.shape[:1], paths.log_det(route.path, route.shape)[0])
+    return route(x), for_each(x, paths.log_det(route.path, route.shape)[0])
 
 
 def _total(call: Call, log_det_bar: Array | None) -> Array | None:
