@@ -10,6 +10,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
@@ -237,15 +238,28 @@ def callers_level() -> int:
 
 
 def ops_of(x: Array) -> ArrayOps:
-    """Return the `ArrayOps` of an array's library, whose adapter the first array imports."""
+    """Return the `ArrayOps` of an array's library, whose adapter the first array imports.
+
+    Another thread imports it: torch.compile would trace an import in the one that it compiles.
+    Raises TypeError where x is no array of a library.
+    """
     kind = type(x)
     if kind not in KNOWN:
-        xp = compat.array_namespace(x)
-        name = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
-        if name not in _by_name:
-            _by_name[name] = getattr(backend(name), "ARRAY_OPS", ArrayOps)(name, xp)
-        KNOWN[kind] = _by_name[name]
+        libraries = {base.__module__.partition(".")[0] for base in kind.__mro__}
+        if libraries & {"numpy", *_by_name}:
+            KNOWN[kind] = _ops_of(x)
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                KNOWN[kind] = pool.submit(_ops_of, x).result()
     return KNOWN[kind]
+
+
+def _ops_of(x: Array) -> ArrayOps:
+    xp = compat.array_namespace(x)
+    name = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
+    if name not in _by_name:
+        _by_name[name] = getattr(backend(name), "ARRAY_OPS", ArrayOps)(name, xp)
+    return _by_name[name]
 
 
 def namespace(x: Array, *others: Array) -> Namespace:

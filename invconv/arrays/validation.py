@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Set
 from numbers import Real
 from typing import Any
 
-import array_api_compat as compat
 import numpy as np
 
 from invconv.arrays.namespaces import KNOWN, Array, Namespace, dtype_name, native_dtype, ops_of
@@ -27,13 +26,14 @@ def require_array(name: str, x: Any, *, computed: bool = True) -> Namespace:
             f"{name}: expected an array without a mask, got a masked array, whose mask would be "
             "lost; say what its hidden entries are, for instance with .filled(0)"
         )
-    # a class of arrays would pass for an array, as it has the methods
-    if type(x) not in KNOWN and (isinstance(x, type) or not compat.is_array_api_obj(x)):
+    try:
+        # a class of arrays would pass for an array, as it has the methods
+        ops = ops_of(None if isinstance(x, type) else x)
+    except TypeError:
         raise TypeError(
             f"{name}: expected an array of a library that follows the Python array API standard, "
             f"got {type(x).__name__}; convert it first, for instance with numpy.asarray"
-        )
-    ops = ops_of(x)
+        ) from None
     if computed:
         ops.require(name, x)
     return ops.xp

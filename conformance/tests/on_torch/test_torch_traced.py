@@ -71,6 +71,22 @@ def test_a_process_may_begin_with_a_compiled_call(run: str) -> None:
     python("-W", "error:Dynamo detected:UserWarning", "-c", BEGIN.replace("RUN", run))
 
 
+BEFORE = """
+import torch, invconv
+x = torch.randn(2, 2, 4, 6)
+run = lambda x: invconv.CALL
+got = torch.compile(run, backend="eager")(x)
+torch.testing.assert_close(got, run(x))
+"""
+
+
+@pytest.mark.parametrize("call", ["squeeze(x)", "lfilter(x[0, 0, 0], x[0, 0, 1], x)"])
+def test_compiling_a_call_of_the_core_does_not_trace_the_import_of_the_adapter(call: str) -> None:
+    program = BEFORE.replace("CALL", call)
+    done = python("-W", "error:Dynamo detected:UserWarning", "-c", program)
+    assert done.stderr == "", "what Dynamo warns of"
+
+
 class Everything(Method):
     """A direction, and its gradients by the core's rule."""
 
