@@ -65,7 +65,7 @@ class RoundTrip:
     dtype: Any
     signs: Floats  # (2, C, *spatial) of +-1 for which K x is large, and small
     spectral: bool = False  # whether it is solved by frequencies
-    series: bool = False  # whether some inverse is a sum of products, as an exponential's
+    steps: bool = False  # whether some factor is solved pixel after pixel, so that errors add up
     matrices: bool = False  # whether matrices are multiplied; their inverses run one by one
     reachable: Map | None = None  # x -> the part of x that a singular K does not lose
     rounded: Map | None = None  # y -> y as the dtype of the call's arrays holds it
@@ -77,10 +77,10 @@ class RoundTrip:
         far below. Without a limit there are as many as in a diagnosis.
         """
         few = self.is_few(affordable)
-        several = self.matrices or (few and self.spectral and affordable > 0)
-        first = (1 if few else limits.CYCLE) * (1 + several)
-        by_steps = few and not self.spectral and not self.series  # their images differ widely
-        first = max(2, affordable) if by_steps else first
+        by_steps = few and self.steps  # their images differ widely
+        turn = len(self._turn(0, few)) * (1 + (self.matrices and not few))
+        first = max(turn, affordable if by_steps else 0)
+        first = 1 if self.spectral and not affordable else first  # a part of the grid has more
         count = max(first, min(affordable, limits.FEW if limit else limits.DIAGNOSED))
         turns = (self._turn(number, few) for number in itertools.count())
         images = itertools.chain.from_iterable(turns)
@@ -100,13 +100,15 @@ class RoundTrip:
     def _turn(self, number: int, few: bool) -> list[Image]:
         """Return images of each kind, or the few that find most errors."""
         bands = Image("bands", other=False)
-        if few and self.spectral:
-            return [Image("weak", other=False), bands]
         if few:
-            noise, back = Image("noise", other=False), Image("noise", other=True, back=True)
-            several = [bands, back] if self.matrices else [bands]
-            # in bands of alike numbers rounding to the nearest stops errors that grow slowly
-            return several if self.series else [*several, noise]
+            several = [Image("weak", other=False), bands] if self.spectral else [bands]
+            if self.steps:  # in bands of alike numbers rounding to the nearest stops slow growth
+                several.append(Image("noise", other=False))
+                if size(self.sample[1:]) > limits.BATCH:  # over so many roundings kinds differ more
+                    several.append(Image("large", other=True))
+            if self.matrices and not self.spectral:
+                several.append(Image("noise", other=True, back=True))
+            return several
         other, kind = number % 2 == 0, ("noise", "large", "small")[number % 3]
         level = Image("level", other=False)  # whose roundings are looked for, not cancelled
         signs = Image(("large", "small")[number % 2], not other)

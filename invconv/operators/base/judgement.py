@@ -172,22 +172,25 @@ class _Judged(NamedTuple):
         if self.flushes:
             own, other, solve = map(_flushed, (own, other, solve))
         sample, dtype = (self.channels, *shape), np.dtype(self.precision)
-        series = any(f.family.solves_by_applying and not f.family.pixelwise for f in linear)
-        matrices = sum(f.family.pixelwise for f in linear) > 1
+        kinds = [f.family for f in linear]
+        steps = any(not (k.pixelwise or k.spectral or k.solves_by_applying) for k in kinds)
+        matrices = sum(k.pixelwise for k in kinds) > 1
         signs = np.ones((2, *sample), dtype)
         with contextlib.suppress(NotImplementedError):  # raised by a family without a transpose
             signs = tried(lambda: self._signs(shape), signs)
         trip = RoundTrip(
-            *(own, other, solve, sample, dtype, signs, spectral, series, matrices),
+            *(own, other, solve, sample, dtype, signs, spectral, steps, matrices),
             reachable=reachable,
             rounded=self.rounded,
         )
         affordable = int(limits.WORK / (times * work))
-        error = trip.error(affordable, limit)
         few = spectral and reachable is None and trip.is_few(affordable)
-        part = self._part(shape) if few and not (limit and error > limit) else None
+        part = self._part(shape) if few else None
+        error = trip.error(max(affordable, part is None), limit)  # of a part, one image is enough
         # an image of the part, repeated, is one of the whole grid, and many of the part are quick
-        return error if part is None else max(error, self.error(part, limit, times))
+        if part is None or (limit and error > limit):
+            return error
+        return max(error, self.error(part, limit, times))
 
     def _part(self, shape: Shape) -> Shape | None:
         """Return a small grid whose waves are also waves of this grid, None if there is none."""
