@@ -166,7 +166,6 @@ LEFT_OUT = {
     "python -m twine upload dist/*": "it publishes",
     "python -m pytest conformance/tests/golden": PYTEST,
     "python -m pytest conformance/tests/launches": PYTEST,
-    "python conformance/tests/suite/mutate.py --seed 7": "needs the tests' coverage",
     'python -m pytest conformance/tests/suite/test_planted_faults.py -m "" -rA': PYTEST,
     "python -m pytest -m gpu": CUDA,
     "python -m pytest conformance/tests/fuzz --hypothesis-profile=long": "hours",
