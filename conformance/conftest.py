@@ -25,7 +25,7 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of processes that this one sta
 gc.disable()  # until all is imported, of which nothing goes
 
 # XLA compiles thousands of small programs for the tests; how fast they run does not matter. It
-# takes a third longer with the emitters that users have: .ci/run has them in what is slow.
+# takes a third longer with the emitters that users have.
 _QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
 
