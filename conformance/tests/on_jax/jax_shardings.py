@@ -4,7 +4,7 @@ A batch that is split is gathered nowhere in the compiled programs.
 
 It is a program of its own, which `test_jax_primitives` starts with four virtual CPU devices. Its
 arguments: "some" for a few operators and the splits that XLA is known to get wrong, or the name of
-one operator for a quarter of all splits, each operator another; and "explicit" for a mesh whose axes
+one operator for a quarter of all splits, each another; and "explicit" for a mesh whose axes
 are part of the arrays' types.
 """
 

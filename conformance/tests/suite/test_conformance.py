@@ -115,9 +115,9 @@ def _each_function() -> Iterator[Any]:
     """Yield libraries, functions, and that every sixth call runs; what compiles runs a few."""
     functions = sorted({call.name.partition("-")[0] for call in CALLS})
     for library, name in itertools.product(LIBRARIES, functions):
-        late = "jit" in library.modes and name not in _COMPILED_FUNCTIONS
         words = f"{library.name}-{name}"
-        yield (slow if late else pytest.param)(library, name, 6, id=words)
+        if "jit" not in library.modes or name in _COMPILED_FUNCTIONS:
+            yield pytest.param(library, name, 6, id=words)
         yield slow(library, name, 1, id=f"{words}-every")
 
 
