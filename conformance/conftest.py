@@ -7,11 +7,9 @@ programs in one folder, and forget what they compiled after each module.
 import ctypes
 import gc
 import os
-import random
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +25,7 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of processes that this one sta
 gc.disable()  # until all is imported, of which nothing goes
 
 # XLA compiles thousands of small programs for the tests; how fast they run does not matter. It
-# takes a third longer with the emitters that users have: .ci/run has them in what is slow.
+# takes a third longer with the emitters that users have.
 _QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
 
@@ -42,15 +40,9 @@ _peaks: dict[str, int] = {}
 _deselected: dict[str, int] = {}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add options for a part of the tests that takes a known time."""
-    parser.addoption("--minutes", type=float, help="skip the tests that would begin after so many")
-    parser.addoption("--shuffle", help="run the tests in an order drawn by this seed")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Give workers a folder for the programs that JAX compiles."""
-    config.pluginmanager.register(_Forgetting(config.getoption("minutes")))
+    config.pluginmanager.register(_Forgetting())
     if _is_worker(config) or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     _programs.append(tempfile.mkdtemp(prefix="invconv-programs-"))
@@ -65,11 +57,9 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(_programs.pop(), ignore_errors=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the suite, whose tests are the longest: no worker waits for one at the end."""
     items.sort(key=lambda item: item.path.parent.name != "suite")
-    if seed := config.getoption("shuffle"):
-        random.Random(seed).shuffle(items)
 
 
 def pytest_collection_finish() -> None:
@@ -80,16 +70,6 @@ def pytest_collection_finish() -> None:
 
 class _Forgetting:
     """A plugin, since a hook of this file is not called for the doctests of other rooms."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self._minutes = minutes
-        self._began = time.monotonic()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self) -> None:
-        """Skip a test for which there is no time."""
-        if self._minutes and time.monotonic() - self._began > 60 * self._minutes:
-            pytest.skip(f"the {self._minutes:g} minutes of --minutes are over")
 
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Forget what JAX and PyTorch compiled for a module, or has become much: they keep all."""

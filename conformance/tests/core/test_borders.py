@@ -26,7 +26,9 @@ GRIDS[3] = [(1, 4, 5), (5, 2, 4)]
 def test_a_mirror_beside_any_border_is_the_dense_matrix(ndim: int, library: str) -> None:
     rng = np.random.default_rng(ndim)
     mixtures = itertools.product(itertools.product(WORDS, repeat=ndim), GRIDS[ndim])
-    for n, (words, grid) in enumerate(m for m in mixtures if "mirror" in m[0]):
+    mirrored = [mixture for mixture in mixtures if "mirror" in mixture[0]]
+    step = 7 if library == "jax" and ndim > 1 else 1  # JAX compiles each
+    for n, (words, grid) in enumerate(mirrored[::step]):
         taps = tuple(3 if word == "zero" else (3, 5)[n % 2] for word in words)
         conv: Any = ic.SymmetricConv.init(2, taps, ndim, boundary=words, rng=rng)
         conv = perturbed(conv, rng, 0.05)

@@ -91,7 +91,7 @@ def random_case(
     return conv, (*grid, max(1, min(last, few)))
 
 
-@pytest.mark.parametrize("seed", seeds(15, 60))
+@pytest.mark.parametrize("seed", seeds(15, 30))
 def test_solves_what_the_dense_matrix_says(seed: int, lanes: str) -> None:
     rng = np.random.default_rng(seed)
     conv, grid = random_case(rng)
@@ -290,7 +290,7 @@ OPS: dict[str, Any] = {"numpy": NUMPY, "torch": TORCH, "array_api_strict": None}
 
 @pytest.mark.parametrize("library", OPS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("seed", seeds(5, 40))  # five are rasters of four axes
+@pytest.mark.parametrize("seed", seeds(5, 15))  # five are rasters of four axes
 def test_any_setting_solves_the_dense_system(seed: int, dtype: str, library: str) -> None:
     """With D^-1 folded in and without; a NaN stays in its image, and y is as it was."""
     rng, ops, array = np.random.default_rng(seed), OPS[library], CARRY[library]
