@@ -430,7 +430,7 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
     numbers = table(name, values)
     if numbers.dtype.kind not in "fiu":
         hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
-        raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
+        raise TypeError(f"{name}: expected real numbers of NumPy, got {numbers.dtype}{hint}")
     return constant(numbers, x, x.dtype)
 
 
