@@ -1,7 +1,4 @@
-"""What several test files need: JAX in float64, PyTorch layers, a disk soon full, no COLUMNS.
-
-Memory that the compiled kernels work in is full of NaN: a result that rests on it is NaN, too.
-"""
+"""What several test files need: JAX in float64, PyTorch layers, a disk soon full, no COLUMNS."""
 
 import os
 import subprocess
@@ -14,9 +11,6 @@ import jax
 import pytest
 import torch
 
-from invconv.kernels.cpu import compiled, costs, handler
-from invconv.kernels.cpu.compiler import frame as xla
-from invconv.kernels.cpu.compiler.ir import I64, Writer
 from tests.selected import slow
 
 _FUZZING: dict[str, Any] = {
@@ -163,33 +157,3 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-# 64 bits that are NaN as float64 and as two of float32, and as a ticket leave no unit to take
-_NAN = 0x7FFFFFFF7FFFFFFF
-_solve = handler._solve
-
-
-def fill() -> None:
-    """Fill a thread's buffer when it is used again, and the memory that XLA gives the handler."""
-    compiled._Buffers.kept = property(_filled, lambda own, kept: vars(own).update(held=kept))  # type: ignore[assignment]
-    handler._solve = _solve_filled
-
-
-def _filled(buffers: compiled._Buffers) -> compiled.Buffer | None:
-    kept: compiled.Buffer | None = vars(buffers).get("held")
-    if kept is not None:
-        kept[1].fill(-1)  # all bits: NaN of either dtype
-    return kept
-
-
-def _solve_filled(w: Writer, frame: Any, addresses: Any) -> None:
-    """Write what fills the memory, up to the end of the state of the units, and the solve."""
-    memory = xla.data(w, xla.array(w, frame, xla.RESULTS, 1))
-    place, words = (w.entry(xla.attribute(w, frame, 1), i) for i in (3, 4))
-    with w.loop(0, place // 8 + words + costs.LINE // 8) as i:
-        w.b.store(I64(_NAN), w.b.gep(memory, [i.value], source_etype=I64))
-    _solve(w, frame, addresses)
-
-
-fill()

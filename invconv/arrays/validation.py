@@ -54,8 +54,8 @@ def require_real(name: str, x: Any) -> None:
         if "complex" in kind:
             way = "pass its real and imaginary part in turn"
         raise TypeError(
-            f"{name}: expected a real floating dtype (float32 or float64; float16 and bfloat16 are "
-            f"computed in float32), got {kind}; {way}"
+            f"{name}: expected a real floating dtype (float32 or float64; float16 is computed in "
+            f"float32, as is bfloat16 of libraries that have it: NumPy has not), got {kind}; {way}"
         )
 
 

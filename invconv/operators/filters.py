@@ -430,7 +430,7 @@ def _as_x(name: str, values: Any, x: Array) -> Array:
     numbers = table(name, values)
     if numbers.dtype.kind not in "fiu":
         hint = "; scipy.signal has complex filters" if numbers.dtype.kind == "c" else ""
-        raise TypeError(f"{name}: expected real numbers, got {numbers.dtype}{hint}")
+        raise TypeError(f"{name}: expected real numbers of NumPy, got {numbers.dtype}{hint}")
     return constant(numbers, x, x.dtype)
 
 
@@ -526,7 +526,7 @@ def _divided(b: Array, a: Array) -> tuple[Array, Array]:
     """Return b and a divided by a[0]; a comes without its first number, now 1."""
     divisor = a[..., :1]
     alone = size(divisor.shape) == 1 and hasattr(divisor, "item")  # quicker than a library's all
-    if readable(divisor) and not (divisor.item() if alone else namespace(a).all(divisor)):
+    if readable(divisor) and not (divisor.item() if alone else to_numpy(divisor).all()):
         raise ValueError("a: expected a[0] other than zero, since it divides all others, got 0")
     return b / divisor, a[..., 1:] / divisor
 

@@ -77,6 +77,7 @@ GROWS = ic.AutoregressiveConv(np.asarray([[[1.0, -3.0]]], np.float32))
 LOSES = turned(3.67, 0.272).asarrays(JAX_X.astype("float32"))  # a digit
 GROWING = it.ReversibleChain([it.InvertibleModule(GROWS)])
 SINGULAR = it.InvertibleModule(ic.Conv1x1(np.zeros((1, 1))))
+BRAINS = np.asarray(jax.numpy.ones(3, "bfloat16"))
 BRAIN, FAR = torch.zeros(0, dtype=torch.bfloat16), np.asarray([-1e39, 1.0])
 TAPS = X[:, :, None][:, :, [0] * 3]
 JAX_CHAIN: Any = ij.reversible(JAX_ONE, (4, 4))
@@ -200,7 +201,7 @@ CASES: dict[Any, list[tuple[str, Callable[[], Any]]]] = {
         ("dtype: expected float32, float64", lambda: ic.diagnose(CORNER, (4, 4), "int32")),
     ],
     "invconv.filtfilt": [
-        ("b: expected real numbers, got complex128", lambda: ic.filtfilt([1j], [1.0], S)),
+        ("b: expected real numbers .* got complex128", lambda: ic.filtfilt([1j], [1.0], S)),
         ("x: expected more than 8 samples along", lambda: ic.filtfilt([1.0], [1.0], S, padlen=8)),
     ],
     "invconv.SymmetricConv": [
@@ -217,7 +218,7 @@ CASES: dict[Any, list[tuple[str, Callable[[], Any]]]] = {
         ),
     ],
     "invconv.lfilter": [
-        ("b: expected real numbers, got complex128", lambda: ic.lfilter([1j], [1.0], S)),
+        ("b: expected real numbers .* got complex128", lambda: ic.lfilter([1j], [1.0], S)),
         ("b: expected an array of numpy", lambda: ic.lfilter(torch.ones(1), [1.0], S)),
         (r"a: expected a\[0\] other than zero", lambda: ic.lfilter([1.0], [0.0, 1.0], S)),
         ("b, a: expected axes .* that", lambda: ic.lfilter(np.ones((2, 1)), [1.0], S[None])),
@@ -546,6 +547,8 @@ CASES: dict[Any, list[tuple[str, Callable[[], Any]]]] = {
         ("x: expected dtype float64 .*, got float32;", lambda: CORNER.forward(X.astype(">f4"))),
         ("x: expected a dense tensor, got a", lambda: ic.Conv1x1(torch.eye(3)).forward(NESTED)),
         ("x: expected a real floating dtype", lambda: ONE.forward(RECORDS)),
+        (r"as is bfloat16 .*: NumPy has not\), got bfloat16", lambda: ONE.forward(BRAINS)),
+        ("b: expected real numbers of NumPy, got bf", lambda: ic.lfilter(BRAINS, [1.0], S)),
         ("in a list, got one ActNorm", lambda: it.ReversibleChain(LAYER)),
         ("takes one list of layers", lambda: it.ReversibleChain(LAYER, LAYER)),
         ("x: expected a torch.Tensor, got ndarray", lambda: it.ReversibleChain([LAYER])(X)),

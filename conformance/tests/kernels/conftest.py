@@ -1,4 +1,7 @@
-"""Memory on both sides of arrays and buffers, which must stay as it is."""
+"""Memory on both sides of arrays and buffers must stay as it is; buffers begin full of NaN.
+
+What XLA gives a handler is such a buffer, which `test_kernels` fills.
+"""
 
 import ctypes
 from collections.abc import Callable
@@ -25,9 +28,8 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
 def _watched(size: int, workers: int, work: Any, before: Any = (), *rest: Any, **last: Any) -> None:
     def inside(*given: Any) -> None:
         z, i = given[len(before)], len(before)
+        ctypes.memset(z, 0xFF, size + 128)  # NaN of either dtype
         ends = [(ctypes.c_char * 64).from_address(z + n) for n in (0, 64 + size)]
-        for end in ends:
-            end.raw = _ASIDE
         work(*given[:i], z + 64, *given[i + 1 :])
         assert {end.raw for end in ends} == {_ASIDE}
 

@@ -19,6 +19,7 @@ from invconv.arrays.namespaces import to_numpy
 from invconv.arrays.stencil import Stencil
 from invconv.kernels import primitives
 from invconv.kernels.frequencies.waves import fourier
+from invconv_conformance.cases.calls import CALLS
 from invconv_conformance.cases.table import CASES
 from invconv_jax.native import partition, products, spectrum
 from tests.on_jax import jax_shardings
@@ -215,6 +216,40 @@ def test_functions_of_known_numbers_promote_no_ranks(name: str) -> None:
     with jax.numpy_rank_promotion("raise"):
         found = jax.jit(lambda x: run(*numbers, x))(jnp.asarray(x))
     np.testing.assert_allclose(found, reference(*known, x), rtol=1e-9, atol=1e-12)
+
+
+# the last call of every function, and calls with arrays that are looked at unless they are traced
+TRACED = [call for call in CALLS if not call.looks]
+CALLED = {call.name.partition("-")[0]: call for call in TRACED} | {
+    call.name: call for call in TRACED if call.name.endswith(("no-poles", "actnorm-each"))
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_each_array_of_a_function_is_closed_over_or_traced_alone(name: str) -> None:
+    """All are JAX's own memory, which NumPy may only read."""
+    call: Any = CALLED[name]
+    arrays, wanted = jax.tree.map(jnp.asarray, {**call.arrays}), call.function(**call.arrays)
+
+    def check(found: Any) -> None:
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), found, wanted)
+
+    check(call.function(**jax.tree.map(np.asarray, arrays)))
+    for own, array in arrays.items():
+        rest = {n: a for n, a in arrays.items() if n != own}
+        for held, traced in ((rest, {own: array}), ({own: array}, rest)):
+            run = partial(call.function, **held)
+            check(jax.jit(lambda traced: run(**traced))(traced))  # noqa: B023
+
+
+def test_a_kernel_that_is_closed_over_is_looked_at() -> None:
+    kernel, x = np.asarray([[[1.0, 4.0, 1.0]]]), np.ones((1, 8))
+    conv = ic.PeriodicConv(jnp.asarray(kernel))
+    found = jax.jit(lambda x: conv.funm(jnp.sqrt, x))(x)
+    np.testing.assert_allclose(found, ic.PeriodicConv(kernel).funm(np.sqrt, x), rtol=1e-12)
+    uneven = conv.replace(kernel=conv.kernel.at[..., 0].set(2.0))
+    with pytest.raises(ValueError, match="expected an even one for funm"):
+        jax.jit(lambda x: uneven.funm(jnp.sqrt, x))(x)
 
 
 @pytest.mark.parametrize("cls", [ic.PeriodicConv, *map(slow, (ic.Conv1x1, ic.ExponentialConv))])

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from invconv.arrays.namespaces import (
     KNOWN,
     Array,
@@ -16,6 +18,7 @@ from invconv.arrays.namespaces import (
     ops_of,
     readable,
     size,
+    to_numpy,
     zeros,
 )
 from invconv.arrays.registry import Primitive
@@ -156,10 +159,10 @@ def as_squares(conv: Any, y: Any, damp: Any, penalty: Any) -> tuple[Call, float 
                 "damp: expected a number, a 0-d array, or a number for each image, of shape "
                 f"{call.batch_shape}, got the shape {tuple(damp.shape)}"
             )
-        damp, xp = cast(damp, call.x.dtype), namespace(damp)
-        damp = xp.reshape(damp, (call.x.shape[0],)) if damp.ndim else damp
-        right = not readable(damp) or bool(xp.all((damp >= 0) & (damp <= limit)))
-        number = 0.0 if right else math.nan
+        numbers = to_numpy(damp) if readable(damp) else np.zeros(())
+        number = 0.0 if ((numbers >= 0) & (numbers <= limit)).all() else math.nan
+        damp = cast(damp, call.x.dtype)
+        damp = namespace(damp).reshape(damp, (call.x.shape[0],)) if damp.ndim else damp
     if not 0 <= number <= limit:
         raise ValueError(f"damp: expected a finite number of at least 0, got {damp!r:.80}")
     several = isinstance(penalty, Iterator | Sequence)
