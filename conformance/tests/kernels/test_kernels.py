@@ -222,7 +222,8 @@ def test_a_call_in_compiled_code_has_each_argument_by_its_name() -> None:
         writer.clear(a["x"], a["count"])
     with writer.function("caller", "x", inside=False) as a:
         given = {"x": a["x"], "count": 3}
-        writer.call_inside("callee", {"step": writer.integer(1)}, **given)  # records have other fields, too
+        record = {"step": writer.integer(1)}  # other fields of a record do no harm
+        writer.call_inside("callee", record, **given)
         with pytest.raises(TypeError, match=r"x, y, count, width, got \['cuont'\]"):
             writer.call_inside("callee", **given, cuont=1)
         with pytest.raises(TypeError, match=r"expected arguments \['count'\] too, got y, width, x"):
