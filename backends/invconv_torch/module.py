@@ -31,7 +31,7 @@ from invconv_torch.native.host import (
     require_whole,
     shared_out,
 )
-from invconv_torch.native.nodes import Pair, evaluate, for_each, invert
+from invconv_torch.native.nodes import Pair, evaluate, invert
 from invconv_torch.precision import AUTOCAST, autocasting, require_alike
 from invconv_torch.private import edits_of, forward_level, is_tracing
 from invconv_torch.remembered import RememberedInverses
@@ -419,7 +419,7 @@ class InvertibleModule(Described):
         kept = None if self.training else self._kept(z)
         if kept is not None and not torch.is_grad_enabled() and fits(kept._conv, z):
             x = kept._state.solve(z)
-            log_det = for_each(z, -kept._state.log_det)
+            log_det = (-kept._state.log_det).expand(z.shape[:1]).clone()
             return x if z.is_contiguous() else laid_out(x, z), log_det
         conv = self._current(tracing)
         call = as_batch(conv, "z", z)

@@ -22,8 +22,6 @@ from invconv.kernels.cpu.correlate import correlation, programs
 from invconv.kernels.cpu.geometry import Geometry, geometry_of
 from invconv.kernels.cpu.spectral.product import along
 from invconv.operators.base import conditions, work
-from invconv.trust import limits
-from invconv.trust.round_trip import RoundTrip
 
 WIDE = Target("x86_64-unknown-linux-gnu", "skylake-avx512", "", 512, 32, fma=True)
 NARROW = Target("x86_64-unknown-linux-gnu", "haswell", "", 256, 16, fma=True)
@@ -166,42 +164,6 @@ def test_an_exponential_has_as_few_terms_as_are_enough(eps: float) -> None:
         assert left_out(norm / steps, terms) <= eps * (1 + 1e-9)
         assert terms == 1 or left_out(norm / steps, terms - 1) > eps * (1 - 1e-9)
     assert [exponential.counts_for(norm, eps) for norm in (4097.0, math.nan)] == [(0, 0)] * 2
-
-
-@pytest.mark.parametrize("affordable", [3, 7, 30, 200])
-def test_a_round_trip_has_as_many_images_as_its_error_needs(affordable: int) -> None:
-    """Few if all is right or lost, more just below the limit; without one as a diagnosis."""
-    few = affordable < limits.CYCLE
-    count = max(limits.CYCLE, min(affordable, limits.FEW))
-    right, near, lost = (_drawn(affordable, 1e-2, off) for off in (0.0, 5e-3, 0.5))
-    diagnosed = _drawn(affordable, None, 0.0)
-    if few:
-        assert right == lost == diagnosed == max(2, affordable)
-    else:
-        assert right == limits.CYCLE
-        assert near == limits.MORE * count
-        assert lost == count
-        assert diagnosed == max(limits.CYCLE, min(affordable, limits.DIAGNOSED))
-    spectral = [_drawn(affordable, 1e-2, off, spectral=True) for off in (0.0, 0.5)]
-    assert spectral == ([2, affordable] if affordable < 2 * limits.CYCLE else [right, count])
-    matrices = _drawn(affordable, 1e-2, 0.0, matrices=True)  # a few more, which cancel less
-    assert matrices == (max(2, affordable) if few else 2 * limits.CYCLE)
-
-
-def _drawn(affordable: int, limit: float | None, off: float, **settings: Any) -> int:
-    """Return how many images a round trip draws whose inverse is off by a part."""
-    drawn, signs = list[int](), np.ones((2, 2, 8))
-
-    def solve(y: Any) -> Any:
-        return y + off * np.abs(y).max(axis=(1, 2), keepdims=True)
-
-    def count(x: Any) -> Any:
-        drawn.append(len(x))
-        return x
-
-    trip = RoundTrip(count, count, solve, (2, 8), np.dtype(float), signs, **settings)
-    trip.error(affordable, limit)
-    return sum(drawn)
 
 
 def test_the_work_of_a_judgement_is_that_counted_by_hand() -> None:

@@ -16,7 +16,7 @@ import torch
 import invconv as ic
 from invconv.operators.base.judgement import require_invertible
 from invconv.stability.guard import InverseGuard
-from invconv_torch import Conv1x1, InvertibleModule, PeriodicConv1d
+from invconv_torch import Conv1x1, InvertibleModule
 from invconv_torch.flows import Multiscale
 from tests.programs import ROOT
 from tests.selected import turned
@@ -106,13 +106,6 @@ ROWS = {
     ),
     "guard": Row("invconv/stability/guard.py", "lower the learning rate", guarded, 4.5, [2.0]),
     "half": Row("invconv/files/container.py", "1 of the 2", loaded, 7e-46, [0.0, 7.1e-46]),
-    "channels twice": Row(
-        "backends/invconv_torch/layers.py",
-        r"as many channels .* write kernel_size=8",
-        lambda size: PeriodicConv1d(2, size),
-        8,
-        [6, 9, (8,)],
-    ),
     "a whole kernel": Row(
         "invconv/operators/symmetric.py",
         r"pass kernel\[..., 1:\]",
