@@ -107,6 +107,9 @@ class Exponential(Family):
     def products(self, w: Any, shape: Shape) -> float:
         if self.wrap:  # by transforms, and frequencies' matrices are squared some ten times
             return float((400 + 10 * len(w) ** 2) * len(w) * size(shape))
+        return self.summed(w, shape)
+
+    def summed(self, w: Any, shape: Shape) -> float:
         counts: Any = self.counted(w, shape)[1]  # known on the host
         return float(counts.steps * counts.terms * super().products(w, shape))
 

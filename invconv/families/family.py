@@ -202,6 +202,10 @@ class Family:
         arrays = w if isinstance(w, tuple) else (w,)
         return float(sum(size(a.shape) for a in arrays) * size(shape))
 
+    def summed(self, w: Any, shape: Shape) -> float:
+        """Return about how many products A x takes as a call runs it, if A is not prepared."""
+        return self.products(w, shape)
+
     def reaches_back(self, axis: int) -> int:
         """Return the number of pixels along an axis that a solve reaches back in one step."""
         return 0

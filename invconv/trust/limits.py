@@ -25,7 +25,7 @@ BATCH = 2**17  # numbers solved at once, 4 times as many where each solve factor
 PIXELS = 64  # enough to judge a map that is the same at every pixel
 
 # --- which way K x runs ----------------------------------------------------------------------
-TAPS = 2.0**23  # products up to which a spectral K x is a sum over taps, as the user's own may be
+TAPS = 2.0**23  # products up to which K x is a sum over taps or a series, as the user's may be
 COMPILED = 8e6  # work of a sum over taps from which on it pays to compile the kernel
 
 # --- condition numbers -----------------------------------------------------------------------

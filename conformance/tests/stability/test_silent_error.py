@@ -234,3 +234,17 @@ def test_turned_signs_are_the_same_problem_bit_for_bit(kind: str) -> None:
     x = rng.standard_normal((1, 2, 6, 4))
     turn = signs[:, None, None] * (-1.0) ** np.add.outer(np.arange(6), np.arange(4))
     np.testing.assert_array_equal(other.forward(x), turn * plain.forward(turn * x))
+
+
+@pytest.mark.parametrize(("kernel", "pixels"), [([0.5, 10, 5], 30), ([-20, 2, 0, 2, -20], 2)])
+def test_a_circular_exponential_is_judged_by_the_series_that_a_call_runs(
+    kernel: list[float], pixels: int
+) -> None:
+    """Products by waves round otherwise: more than the first series, and less than the second."""
+    conv = ic.ExponentialConv(np.asarray([[kernel]], np.float32), padding="circular")
+    x = np.random.default_rng(0).uniform(0.5, 1, (2000, 1, pixels)).astype(np.float32)
+    again = conv.prepare((pixels,), check=False).inverse(conv.forward(x))
+    off = (np.abs(again - x).max(axis=2) / x.max(axis=2)).max()
+    with silent_error._seeded():
+        errors = [judgement.judge(conv, (pixels,), "float32").error for _ in range(8)]
+    assert off / 4 < min(errors) < max(errors) < 1.5 * off

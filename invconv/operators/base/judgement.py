@@ -37,7 +37,7 @@ from invconv.families.path import Factor, Path, Route, State, solvers_of
 from invconv.kernels.primitives import Map, in_turn
 from invconv.operators.base.conditions import broken, condition_about, linear_maps
 from invconv.operators.base.factors import Operator
-from invconv.operators.base.work import products, quicker_by_blas, work_of
+from invconv.operators.base.work import products, quicker_by_blas, summed, work_of
 from invconv.trust import limits
 from invconv.trust.bound import Bounds, Floats, error_bound
 from invconv.trust.condition import (
@@ -257,10 +257,15 @@ def _moved(factor: Factor) -> Factor:
 
 
 def _forward(path: Path, shape: Shape, by_taps: bool, quickest: bool = False) -> Map:
-    """Return x -> K x + b; if ``quickest``, small sums over taps run by BLAS, not compiled."""
+    """Return x -> K x + b as a call runs it; if ``quickest``, as what takes less time to set up.
+
+    Then small sums over taps run by BLAS, not compiled, and exponentials as their inverses do.
+    """
 
     def way(factor: Factor) -> tuple[bool, bool]:
-        ready = factor.family.solves_by_applying or (factor.family.spectral and not by_taps)
+        ready = factor.family.spectral and not by_taps
+        if factor.family.solves_by_applying:
+            ready = quickest or not summed(factor, shape)
         return factor.inverted and not factor.is_shift, ready
 
     maps: list[Map] = []

@@ -6,7 +6,7 @@ Work is counted as in `invconv.trust.limits`.
 from typing import Any
 
 from invconv.arrays.namespaces import Shape, size
-from invconv.families.path import Path
+from invconv.families.path import Factor, Path
 from invconv.trust import limits
 from invconv.trust.round_trip import at_once
 
@@ -18,25 +18,32 @@ def work_of(path: Path, channels: int, shape: Shape) -> tuple[bool, bool, float]
     K x runs, then the solve.
     """
     numbers = channels * size(shape)
-    summed, applied = 0.0, 0.0  # products; ``applied`` of maps whose inverses are of their kind
-    for family, w, _ in path:
-        products = channels * numbers if family.pixelwise else family.products(w, shape)
+    sums, applied = 0.0, 0.0  # products; ``applied`` of maps whose inverses are of their kind
+    for factor in path:
+        family = factor.family
+        products = channels * numbers if family.pixelwise else family.products(factor.w, shape)
         if family.solves_by_applying:
-            applied += products
+            applied += max(products, summed(factor, shape))
         else:
-            summed += products
+            sums += products
     waves: list[Any] = [f.family for f in path if f.family.spectral]
     wide = [getattr(family, "wide", False) for family in waves]  # has many taps
-    by_taps = not wide or summed <= max(limits.TAPS, 32 * numbers)
+    by_taps = not wide or sums <= max(limits.TAPS, 32 * numbers)
     slow = any(family.basis.is_slow(shape) for family in waves)
     transforms, work = len(wide) * (48 if slow else 6) * numbers, 8 * numbers + applied / 4
     if channels > 1:  # the matrix of each frequency is factored for every batch of images
         work += transforms * (5 + channels) / at_once(numbers, transforms > 0)
     if by_taps and not any(wide):
-        work += transforms + summed * (1 / channels + 1 / 16)
+        work += transforms + sums * (1 / channels + 1 / 16)
     else:  # K x runs by transforms in float64
         work += 20 * transforms
     return by_taps, bool(wide), work
+
+
+def summed(factor: Factor, shape: Shape) -> float:
+    """Return the products of K x as a call runs it; 0 if too many, where the inverse is quicker."""
+    number = factor.family.summed(factor.w, shape)
+    return number if number <= limits.TAPS else 0.0
 
 
 def quicker_by_blas(path: Path, shape: Shape) -> bool:
